@@ -1,0 +1,193 @@
+//! What every program's command line has in common.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::config::{Config, ConfigError};
+use crate::logging::{self, LogFormat};
+use crate::{exit, secrets};
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct GlobalArgs {
+    /// Configuration file [default: $OA_CONFIG, ./oa.toml, /etc/oa/oa.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// More log lines on stderr (twice: debug)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Only errors on stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Form of log lines
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub log_format: LogFormat,
+}
+
+impl GlobalArgs {
+    /// Starts logging as asked.
+    pub fn start_logging(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => tracing::Level::ERROR,
+            (_, 0) => tracing::Level::WARN,
+            (_, 1) => tracing::Level::INFO,
+            _ => tracing::Level::DEBUG,
+        };
+        logging::start(level, self.log_format);
+    }
+
+    /// Reads the configuration and logs its warnings.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load_config(&self) -> Result<Config, ConfigError> {
+        let config = Config::load(self.config.as_deref())?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(config)
+    }
+}
+
+/// An error with the exit code it ends the program with.
+#[derive(Debug)]
+pub struct Failure {
+    /// One of [`exit`]'s codes.
+    pub code: u8,
+    /// What happened, to which thing, what to do.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// Attaches an exit code to an error.
+    pub fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into() }
+    }
+}
+
+/// Anything without a code of its own is a failure of the work, exit code 1; errors of this library carry theirs.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        let code = if error.is::<ConfigError>() {
+            exit::CONFIG
+        } else if let Some(e) = error.downcast_ref::<crate::pg::ConnectError>() {
+            e.exit_code()
+        } else if error.is::<crate::pg::schema::SchemaError>() {
+            exit::CONFIG
+        } else if error.is::<crate::state_dir::StateDirError>() {
+            exit::REFUSED
+        } else {
+            exit::FAILED
+        };
+        Self { code, error }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl From<crate::pg::ConnectError> for Failure {
+    fn from(error: crate::pg::ConnectError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl From<crate::pg::schema::SchemaError> for Failure {
+    fn from(error: crate::pg::schema::SchemaError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl From<crate::state_dir::StateDirError> for Failure {
+    fn from(error: crate::state_dir::StateDirError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+/// Ends a program: prints the error, without secrets, and gives its exit code.
+#[must_use]
+pub fn finish(program: &str, result: Result<u8, Failure>) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) if is_broken_pipe(&failure.error) => ExitCode::from(exit::OK),
+        Err(failure) => {
+            let text = secrets::redact(&format!("{program}: {:#}\n", failure.error));
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// `oa-crawl list | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+}
+
+/// Prints the completion script for a shell.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_completions<C: CommandFactory>(shell: Shell) -> io::Result<()> {
+    let mut command = C::command();
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    io::stdout().lock().write_all(&script)
+}
+
+/// Prints the man page, subcommands included, in roff: `oa-crawl man | man -l -`.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_man_page<C: CommandFactory>() -> io::Result<()> {
+    let command = C::command();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+        let mut part = Vec::new();
+        let sub = sub.clone().bin_name(format!("{} {}", command.get_name(), sub.get_name()));
+        let man = clap_mangen::Man::new(sub);
+        man.render_name_section(&mut part)?;
+        man.render_synopsis_section(&mut part)?;
+        man.render_description_section(&mut part)?;
+        man.render_options_section(&mut part)?;
+        page.extend(part);
+    }
+    io::stdout().lock().write_all(&page)
+}
+
+/// Whether the program may ask: both ends are a terminal.
+#[must_use]
+pub fn interactive() -> bool {
+    use std::io::IsTerminal;
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks before a destructive step. `--yes` answers for scripts; off a terminal without it the step is refused (77).
+///
+/// # Errors
+/// [`exit::REFUSED`] when the answer is not yes.
+pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !interactive() {
+        return Err(Failure::new(exit::REFUSED, anyhow::anyhow!("{question} Not asked, because this is not a terminal; add --yes to do it")));
+    }
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let _ = io::stdin().read_line(&mut answer);
+    match answer.trim() {
+        "y" | "Y" | "yes" | "是" => Ok(()),
+        _ => Err(Failure::new(exit::REFUSED, anyhow::anyhow!("not confirmed; nothing was changed"))),
+    }
+}

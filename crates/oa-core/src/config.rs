@@ -1,0 +1,498 @@
+//! The configuration: one TOML file for all programs, documented key by key in `docs/configuration.md`.
+//!
+//! Looked for at `--config`, `$OA_CONFIG`, `./oa.toml`, `/etc/oa/oa.toml`, in this order. A `.env` beside it is read too,
+//! because cron starts programs with an almost empty environment; a variable of the real environment wins. Unknown keys are
+//! errors: a misspelt `retries` that is silently ignored is how a crawler ends up without any.
+
+mod units;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono_tz::Tz;
+use serde::Deserialize;
+
+use crate::secrets::{Secret, redact};
+pub use units::{Bytes, Span};
+
+/// The configuration could not be used. Always exit code 78.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No file at any of the places.
+    #[error(
+        "no configuration found at {}; copy oa.example.toml to one of these places or name one with --config", .0.join(", ")
+    )]
+    Absent(Vec<String>),
+    /// The file is there but cannot be read.
+    #[error("could not read config {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not what it should be; the message names key, line and remedy.
+    #[error("could not read config {}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and what to do.
+        message: String,
+    },
+    /// A secret's reference leads nowhere.
+    #[error("{setting} refers to {reference}, which {problem}")]
+    Secret {
+        /// The setting that holds the reference, for example `database.url`.
+        setting: String,
+        /// The reference, which is not secret itself.
+        reference: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A setting that this command needs is not there.
+    #[error("{0} is not set in {1}; see docs/configuration.md")]
+    Missing(&'static str, String),
+}
+
+/// A reference to a secret: `env:NAME`, `file:PATH`, or (with a warning) the value itself.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
+pub enum SecretRef {
+    /// The environment variable of that name, or the line of that name in `.env`.
+    Env(String),
+    /// The content of that file without the final line break; relative to the configuration's folder.
+    File(PathBuf),
+    /// The value stands in the configuration itself.
+    Literal(Secret),
+}
+
+impl From<String> for SecretRef {
+    fn from(text: String) -> Self {
+        if let Some(name) = text.strip_prefix("env:") {
+            Self::Env(name.to_owned())
+        } else if let Some(path) = text.strip_prefix("file:") {
+            Self::File(PathBuf::from(path))
+        } else {
+            Self::Literal(Secret::new(text))
+        }
+    }
+}
+
+/// Language of texts for people: alerts, reports, the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Locale {
+    /// Chinese, the default.
+    #[default]
+    Zh,
+    /// English.
+    En,
+}
+
+/// Everything the file may say. Defaults are those of `docs/configuration.md`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default = "default_timezone")]
+    timezone: Tz,
+    #[serde(default)]
+    locale: Locale,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    calendar: Option<PathBuf>,
+    #[serde(default)]
+    database: Database,
+    #[serde(default)]
+    spool: Spool,
+    #[serde(default)]
+    crawl: Crawl,
+    #[serde(default)]
+    providers: BTreeMap<String, Provider>,
+    #[serde(default)]
+    alert: Alert,
+    backup: Option<Backup>,
+}
+
+fn default_timezone() -> Tz {
+    chrono_tz::Asia::Shanghai
+}
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/oa")
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// Connection URL or key/value string; `DATABASE_URL` wins over it.
+    pub url: Option<SecretRef>,
+    /// Longest wait for one host to answer.
+    pub connect_timeout: Span,
+    /// Longest time one statement of a short transaction may take.
+    pub statement_timeout: Span,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: None, connect_timeout: Span::seconds(10), statement_timeout: Span::seconds(60) }
+    }
+}
+
+/// `[spool]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// The spool refuses more than this.
+    pub max_size: Bytes,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { max_size: Bytes(1 << 30) }
+    }
+}
+
+/// `[crawl]`: what holds for every source unless its own file says otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Crawl {
+    /// Tries after the first one. Overrides the sources' own numbers when set.
+    pub retries: Option<u32>,
+    /// Wait between tries. Overrides the sources' own when set.
+    pub retry_delay: Option<Span>,
+    /// Limit of one try as a whole. Overrides the sources' own when set.
+    pub timeout: Option<Span>,
+    /// Sources collected at the same time by one `oa-crawl run`.
+    pub parallel: usize,
+    /// Folder with source files that replace or add to the built-in ones.
+    pub sources: Option<PathBuf>,
+    /// Largest body that is accepted from a site.
+    pub max_body: Bytes,
+}
+
+impl Default for Crawl {
+    fn default() -> Self {
+        Self { retries: None, retry_delay: None, timeout: None, parallel: 4, sources: None, max_body: Bytes(64 << 20) }
+    }
+}
+
+/// `[providers.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// Address that replaces the site's own.
+    pub base: Option<String>,
+}
+
+/// `[alert]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alert {
+    /// A failure that goes on is told again after this long.
+    pub repeat: Span,
+    /// Where alerts go.
+    pub channels: Vec<Channel>,
+}
+
+impl Default for Alert {
+    fn default() -> Self {
+        Self { repeat: Span::seconds(4 * 3600), channels: Vec::new() }
+    }
+}
+
+/// `[[alert.channels]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Unique name, shown in lists and errors.
+    pub name: String,
+    /// What kind of robot it is.
+    pub kind: ChannelKind,
+    /// The robot's address, which contains its token.
+    pub url: SecretRef,
+    /// The robot's signing secret, where it has one.
+    pub secret: Option<SecretRef>,
+    /// Mobile numbers to @mention.
+    #[serde(default)]
+    pub at_mobiles: Vec<String>,
+    /// Mention everybody.
+    #[serde(default)]
+    pub at_all: bool,
+}
+
+/// Kinds of channel that are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelKind {
+    /// DingTalk custom robot (钉钉).
+    Dingtalk,
+    /// WeCom group robot (企业微信).
+    Wecom,
+    /// Feishu custom robot (飞书).
+    Feishu,
+}
+
+/// `[backup]`: read by oa-backup and oa-restore; the other programs only check it, so that one file serves all of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Where the repository is: a path, or an address that the backup engine understands.
+    pub repository: String,
+    /// The key that encrypts the repository.
+    pub password: SecretRef,
+    /// What kind of backup is made.
+    #[serde(default)]
+    pub kind: BackupKind,
+}
+
+/// See [`Backup::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackupKind {
+    /// Physical where the role may replicate, else logical.
+    #[default]
+    Auto,
+    /// Base backup and WAL.
+    Physical,
+    /// Dump.
+    Logical,
+}
+
+/// The names of the six sites, in the order of the documentation.
+pub const PROVIDERS: [&str; 6] = ["zhihui", "fangqi", "jiaoyikecha", "openvlab", "rongda", "rdqh"];
+
+/// A configuration that was read and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The zone of schedules and of texts for people.
+    pub timezone: Tz,
+    /// Language of texts for people.
+    pub locale: Locale,
+    /// Where the programs keep spool, locks and archives.
+    pub state_dir: PathBuf,
+    /// An operator's own trading calendar.
+    pub calendar: Option<PathBuf>,
+    /// Connection to PostgreSQL.
+    pub database: Database,
+    /// The local queue.
+    pub spool: Spool,
+    /// Defaults of the crawlers.
+    pub crawl: Crawl,
+    /// Addresses that replace the sites' own.
+    pub providers: BTreeMap<String, Provider>,
+    /// Alerts and their channels.
+    pub alert: Alert,
+    /// The backup's settings.
+    pub backup: Option<Backup>,
+    env: HashMap<String, String>,
+}
+
+impl Config {
+    /// Finds, reads and checks the configuration.
+    ///
+    /// # Errors
+    /// When there is none, or it is wrong. The message says where and what to do.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        let from_env = std::env::var_os("OA_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let path = match named.map(Path::to_owned).or(from_env) {
+            Some(path) => path,
+            None => {
+                let places = [PathBuf::from("oa.toml"), PathBuf::from("/etc/oa/oa.toml")];
+                match places.iter().find(|p| p.exists()) {
+                    Some(path) => path.clone(),
+                    None => {
+                        let shown = places.iter().map(|p| p.display().to_string()).collect();
+                        return Err(ConfigError::Absent(shown));
+                    }
+                }
+            }
+        };
+        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        Self::parse(&path, &text)
+    }
+
+    /// Reads and checks a configuration's text; `path` is named in errors and its folder is where `.env` and relative
+    /// paths are looked for.
+    ///
+    /// # Errors
+    /// When the text is not valid.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let invalid = |message| ConfigError::Invalid { path: path.to_owned(), message };
+        let file: File = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
+        for name in file.providers.keys() {
+            if !PROVIDERS.contains(&name.as_str()) {
+                let hint = nearest(name, PROVIDERS.iter().copied());
+                return Err(invalid(format!("unknown provider \"{name}\" in [providers]{hint}")));
+            }
+        }
+        let mut names = std::collections::HashSet::new();
+        for channel in &file.alert.channels {
+            if !names.insert(channel.name.as_str()) {
+                return Err(invalid(format!("two [[alert.channels]] are named \"{}\"; names must differ", channel.name)));
+            }
+        }
+        if file.crawl.parallel == 0 {
+            return Err(invalid("parallel in [crawl] is 0; it must be at least 1".to_owned()));
+        }
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let within = |p: PathBuf| if p.is_absolute() { p } else { folder.join(p) };
+        let mut crawl = file.crawl;
+        crawl.sources = crawl.sources.map(within);
+        Ok(Self {
+            path: path.to_owned(),
+            timezone: file.timezone,
+            locale: file.locale,
+            state_dir: within(file.state_dir),
+            calendar: file.calendar.map(within),
+            database: file.database,
+            spool: file.spool,
+            crawl,
+            providers: file.providers,
+            alert: file.alert,
+            backup: file.backup,
+            env: read_dotenv(&folder.join(".env"))?,
+        })
+    }
+
+    /// A variable of the environment, or of the `.env` beside the configuration. Empty counts as absent.
+    #[must_use]
+    pub fn env(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().or_else(|| self.env.get(name).cloned()).filter(|v| !v.is_empty())
+    }
+
+    /// The value behind a reference. `setting` is named in the error.
+    ///
+    /// # Errors
+    /// When the variable is not set, or the file cannot be read or is empty.
+    pub fn secret(&self, reference: &SecretRef, setting: &str) -> Result<Secret, ConfigError> {
+        let fail = |reference: String, problem: String| ConfigError::Secret { setting: setting.to_owned(), reference, problem };
+        match reference {
+            SecretRef::Literal(secret) => Ok(secret.clone()),
+            SecretRef::Env(name) => self.env(name).map(Secret::new).ok_or_else(|| {
+                fail(format!("env:{name}"), format!("is not set; export {name} or write it to .env beside {}", self.path.display()))
+            }),
+            SecretRef::File(path) => {
+                let folder = self.path.parent().unwrap_or(Path::new("."));
+                let path = folder.join(path);
+                let shown = format!("file:{}", path.display());
+                let text = fs::read_to_string(&path).map_err(|e| fail(shown.clone(), format!("cannot be read: {e}")))?;
+                let value = text.trim_end_matches(['\r', '\n']);
+                if value.is_empty() {
+                    return Err(fail(shown, "is empty; write the secret into it".to_owned()));
+                }
+                Ok(Secret::new(value.to_owned()))
+            }
+        }
+    }
+
+    /// Where PostgreSQL is: `DATABASE_URL`, else `database.url`.
+    ///
+    /// # Errors
+    /// When neither is set, or the reference leads nowhere.
+    pub fn database_url(&self) -> Result<Secret, ConfigError> {
+        if let Some(url) = self.env("DATABASE_URL") {
+            return Ok(Secret::new(url));
+        }
+        match &self.database.url {
+            Some(reference) => self.secret(reference, "database.url"),
+            None => Err(ConfigError::Missing("database.url (or DATABASE_URL)", self.path.display().to_string())),
+        }
+    }
+
+    /// Sentences about things that work but should be mended: secrets written into the file.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut check = |reference: Option<&SecretRef>, setting: String| {
+            if let Some(SecretRef::Literal(value)) = reference
+                && redact_shows_a_secret(value)
+            {
+                out.push(format!("{setting} holds a secret in {}; move it to env:NAME or file:PATH", self.path.display()));
+            }
+        };
+        check(self.database.url.as_ref(), "database.url".to_owned());
+        for channel in &self.alert.channels {
+            check(Some(&channel.url), format!("alert.channels.{}.url", channel.name));
+            check(channel.secret.as_ref(), format!("alert.channels.{}.secret", channel.name));
+        }
+        out
+    }
+
+    /// The wait before a failure that goes on is told again.
+    #[must_use]
+    pub fn alert_repeat(&self) -> Duration {
+        self.alert.repeat.0
+    }
+}
+
+/// A literal without `://` is a bare secret; one with it is an address that may hold one.
+fn redact_shows_a_secret(value: &Secret) -> bool {
+    let text = value.expose();
+    !text.contains("://") || text.split_once("://").is_some_and(|(_, rest)| {
+        let before_path = rest.split(['/', '?']).next().unwrap_or_default();
+        before_path.split_once('@').is_some_and(|(user, _)| user.contains(':'))
+            || rest.contains("/hook/")
+            || ["access_token=", "key=", "token="].iter().any(|p| rest.contains(p))
+    })
+}
+
+fn read_dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+    if !path.exists() {
+        return Ok(HashMap::new());
+    }
+    let invalid = |e: dotenvy::Error| ConfigError::Invalid {
+        path: path.to_owned(),
+        // A parse error quotes the line, which holds a secret: say only where.
+        message: match e {
+            dotenvy::Error::LineParse(line, at) => {
+                let name = line.split('=').next().unwrap_or_default().trim().to_owned();
+                format!("the line of {name:?} is not NAME=VALUE (at character {at}); quote values that hold spaces or #")
+            }
+            other => redact(&other.to_string()),
+        },
+    };
+    dotenvy::from_path_iter(path).map_err(invalid)?.collect::<Result<_, _>>().map_err(invalid)
+}
+
+/// Turns the parser's error into a sentence with key, section, line and the nearest valid key. Never quotes the text of the
+/// line, which may hold a secret.
+#[must_use]
+pub fn explain(text: &str, error: &toml::de::Error) -> String {
+    let place = error.span().map(|span| {
+        let before = &text[..span.start.min(text.len())];
+        let line = before.matches('\n').count() + 1;
+        let section = text.lines().take(line).filter(|l| l.trim_start().starts_with('[')).last().map(|l| {
+            let end = l.find('#').unwrap_or(l.len());
+            l[..end].trim().to_owned()
+        });
+        (line, section)
+    });
+    let (line, section) = place.map_or((None, None), |(l, s)| (Some(l), s));
+    let within = section.map_or_else(String::new, |s| format!(" in {s}"));
+    let at = line.map_or_else(String::new, |l| format!(", line {l}"));
+    let message = error.message();
+    if let Some(rest) = message.strip_prefix("unknown field `") {
+        let (key, expected) = rest.split_once('`').unwrap_or((rest, ""));
+        let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        return format!("unknown key \"{key}\"{within}{at}{}", nearest(key, valid.iter().copied()));
+    }
+    let message = message.trim().replace('\n', ", ");
+    format!("{message}{within}{at}")
+}
+
+/// `; did you mean "x"?` for the closest candidate, else a list of all of them.
+pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> String {
+    let best = candidates.clone().map(|c| (strsim::damerau_levenshtein(wrong, c), c)).min();
+    match best {
+        Some((distance, candidate)) if distance <= (wrong.chars().count() / 2).clamp(1, 4) => format!("; did you mean \"{candidate}\"?"),
+        Some(_) => format!("; valid are {}", candidates.collect::<Vec<_>>().join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! What is listed on stdout: tables for people, JSON, CSV and Markdown for programs and reports.
+
+use std::io::{self, Write};
+
+use serde_json::{Map, Value};
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns; Chinese characters count two cells.
+    #[default]
+    Table,
+    /// One JSON array (or object) with every field.
+    Json,
+    /// A header line and one line a row.
+    Csv,
+    /// A Markdown table.
+    Markdown,
+}
+
+/// A list: columns (JSON key, heading) and one JSON object a row. Rows may hold more keys than are shown as columns; JSON
+/// prints them all.
+#[derive(Debug, Default)]
+pub struct Listing {
+    columns: Vec<(&'static str, &'static str)>,
+    rows: Vec<Map<String, Value>>,
+}
+
+impl Listing {
+    /// A list with these columns.
+    #[must_use]
+    pub fn new(columns: &[(&'static str, &'static str)]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row; anything that is not a JSON object becomes an empty row.
+    pub fn push(&mut self, row: Value) {
+        self.rows.push(match row {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        });
+    }
+
+    /// Prints to stdout.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn print(&self, format: Format) -> io::Result<()> {
+        let text = self.render(format);
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// The text that [`Listing::print`] prints.
+    #[must_use]
+    pub fn render(&self, format: Format) -> String {
+        match format {
+            Format::Json => {
+                let mut text = serde_json::to_string_pretty(&self.rows).unwrap_or_default();
+                text.push('\n');
+                text
+            }
+            Format::Csv => self.csv(),
+            Format::Table | Format::Markdown => self.table(format),
+        }
+    }
+
+    fn cells(&self, row: &Map<String, Value>) -> Vec<String> {
+        self.columns.iter().map(|(key, _)| row.get(*key).map(cell).unwrap_or_default()).collect()
+    }
+
+    fn csv(&self) -> String {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let _ = writer.write_record(self.columns.iter().map(|(key, _)| *key));
+        for row in &self.rows {
+            let _ = writer.write_record(self.cells(row));
+        }
+        String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
+    }
+
+    fn table(&self, format: Format) -> String {
+        let mut table = comfy_table::Table::new();
+        let headings = self.columns.iter().map(|(_, heading)| *heading);
+        let preset = if format == Format::Markdown { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
+        table.load_preset(preset).set_header(headings);
+        if format == Format::Markdown {
+            table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+        }
+        for row in &self.rows {
+            let cells = self.cells(row);
+            table.add_row(cells.into_iter().map(|c| if format == Format::Markdown { c.replace('|', "\\|").replace('\n', " ") } else { c }));
+        }
+        let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        if text.is_empty() {
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn listing() -> Listing {
+        let mut listing = Listing::new(&[("task", "TASK"), ("title", "TITLE"), ("rows", "ROWS")]);
+        listing.push(json!({"task": "a", "title": "多空全景", "rows": 75, "extra": true}));
+        listing.push(json!({"task": "bb", "title": "x|y", "rows": null}));
+        listing
+    }
+
+    #[test]
+    fn a_table_aligns_chinese_characters_as_two_cells() {
+        assert_eq!(listing().render(Format::Table), " TASK  TITLE     ROWS\n a     多空全景  75\n bb    x|y\n");
+    }
+
+    #[test]
+    fn json_keeps_every_field_and_csv_the_columns() {
+        assert!(listing().render(Format::Json).contains("\"extra\": true"));
+        assert_eq!(listing().render(Format::Csv), "task,title,rows\na,多空全景,75\nbb,x|y,\n");
+    }
+
+    #[test]
+    fn markdown_escapes_the_column_separator() {
+        assert!(listing().render(Format::Markdown).contains("x\\|y"));
+    }
+}

@@ -1,0 +1,294 @@
+//! Connections: several hosts, TLS as libpq's `sslmode` means it, timeouts, one application name per program.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use postgres::config::{Host, SslMode};
+use postgres::error::SqlState;
+use postgres::{Client, NoTls};
+
+use super::{describe, tls};
+use crate::config::{Config, ConfigError};
+use crate::exit;
+use crate::secrets::Secret;
+
+/// Where and how to connect.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Connection URL or key/value string, as libpq takes it.
+    pub url: Secret,
+    /// Longest wait for one host.
+    pub connect_timeout: Duration,
+    /// `statement_timeout` of the session; zero means none.
+    pub statement_timeout: Duration,
+    /// `application_name` of the session: the program's name.
+    pub program: &'static str,
+}
+
+impl Settings {
+    /// Takes them from the configuration.
+    ///
+    /// # Errors
+    /// When there is no address.
+    pub fn from_config(config: &Config, program: &'static str) -> Result<Self, ConfigError> {
+        Ok(Self {
+            url: config.database_url()?,
+            connect_timeout: config.database.connect_timeout.0,
+            statement_timeout: config.database.statement_timeout.0,
+            program,
+        })
+    }
+}
+
+/// There is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address itself is wrong.
+    #[error("the database address is not valid: {0}")]
+    Address(String),
+    /// Nobody answers, or not the right server.
+    #[error("could not reach PostgreSQL at {hosts}: {reason}; check that it runs and that the address is right")]
+    Unreachable {
+        /// The hosts that were tried.
+        hosts: String,
+        /// What the last of them said.
+        reason: String,
+    },
+    /// User or password refused.
+    #[error("PostgreSQL at {hosts} refused the login: {reason}; check user and password in the database address")]
+    Login {
+        /// The hosts that were tried.
+        hosts: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The database is not there, or may not be used.
+    #[error("PostgreSQL at {hosts} has no such database: {reason}; check the database's name, or create it with createdb")]
+    Database {
+        /// The hosts that were tried.
+        hosts: String,
+        /// What the server said.
+        reason: String,
+    },
+    /// The encrypted connection failed.
+    #[error("the TLS connection to PostgreSQL at {hosts} failed: {reason}; see sslmode and sslrootcert in docs/configuration.md")]
+    Tls {
+        /// The hosts that were tried.
+        hosts: String,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl ConnectError {
+    /// 78 where only a person can mend it, 75 where time may.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::Address(_) | Self::Login { .. } | Self::Database { .. } | Self::Tls { .. } => exit::CONFIG,
+        }
+    }
+}
+
+/// Connects and sets the session up.
+///
+/// # Errors
+/// See [`ConnectError`]; the password is in none of its texts.
+pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
+    let Address { text, tls } = Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let mut config = postgres::Config::from_str(&text).map_err(|e| ConnectError::Address(explain_address(&e)))?;
+    if config.get_hosts().is_empty() {
+        return Err(ConnectError::Address("it names no host".to_owned()));
+    }
+    let hosts = hosts(&config);
+    let verification = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
+    config.ssl_mode(match verification {
+        tls::Mode::Disable => SslMode::Disable,
+        tls::Mode::Prefer => SslMode::Prefer,
+        _ => SslMode::Require,
+    });
+    config.application_name(settings.program);
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(settings.connect_timeout);
+    }
+    config.keepalives_idle(Duration::from_secs(30));
+    config.tcp_user_timeout(Duration::from_secs(30));
+    let connected = if verification == tls::Mode::Disable {
+        config.connect(NoTls)
+    } else {
+        let connector = tls::connector(verification, tls.root_cert.as_deref())
+            .map_err(|reason| ConnectError::Tls { hosts: hosts.clone(), reason })?;
+        config.connect(connector)
+    };
+    let mut client = connected.map_err(|e| classify(&e, hosts.clone()))?;
+    // A crashed program must not hold locks or an open transaction for ever.
+    client
+        .batch_execute(&format!(
+            "SET statement_timeout = {}; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '10min'",
+            settings.statement_timeout.as_millis()
+        ))
+        .map_err(|e| classify(&e, hosts))?;
+    Ok(client)
+}
+
+/// Whether an error of a running statement means that the server is gone, so that the outcome belongs into the spool.
+#[must_use]
+pub fn is_connection_error(error: &postgres::Error) -> bool {
+    if error.is_closed() {
+        return true;
+    }
+    match error.code() {
+        Some(code) => {
+            let class = &code.code()[..2];
+            // 08 connection, 57P0x shutdown, 53 resources (connections, disk, memory), 25006 a standby after a failover.
+            class == "08" || class == "53" || code.code().starts_with("57P") || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+        }
+        None => error.source().is_some_and(|s| s.is::<std::io::Error>()),
+    }
+}
+
+fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
+    let reason = describe(error);
+    match error.code() {
+        Some(code) if code.code().starts_with("28") => ConnectError::Login { hosts, reason },
+        Some(code) if *code == SqlState::UNDEFINED_DATABASE || *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            ConnectError::Database { hosts, reason }
+        }
+        Some(_) => ConnectError::Unreachable { hosts, reason },
+        None => {
+            let text = reason.to_lowercase();
+            if text.contains("password missing") || text.contains("invalid configuration: password") {
+                ConnectError::Login { hosts, reason }
+            } else if text.contains("tls") || text.contains("certificate") {
+                ConnectError::Tls { hosts, reason }
+            } else {
+                ConnectError::Unreachable { hosts, reason }
+            }
+        }
+    }
+}
+
+/// The driver's message may quote the address, and so the password: keep only what kind of error it is.
+fn explain_address(error: &postgres::Error) -> String {
+    let reason = error.source().map_or_else(|| "it cannot be parsed".to_owned(), ToString::to_string);
+    format!("{reason}; it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+}
+
+fn hosts(config: &postgres::Config) -> String {
+    let ports = config.get_ports();
+    let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+    let named: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(i, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(i)),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    named.join(", ")
+}
+
+/// libpq would use TLS where the server offers it and verify nothing. Here another machine is verified in full unless the
+/// address says otherwise; this machine is trusted.
+fn default_mode(hosts: &[Host]) -> tls::Mode {
+    let local = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+    };
+    if hosts.iter().all(local) { tls::Mode::Prefer } else { tls::Mode::VerifyFull }
+}
+
+/// The address without the parameters that the driver does not know.
+struct Address {
+    text: String,
+    tls: TlsSettings,
+}
+
+#[derive(Default)]
+struct TlsSettings {
+    mode: Option<tls::Mode>,
+    root_cert: Option<PathBuf>,
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut tls = TlsSettings::default();
+        let mut keep = |pair: &&str| -> Result<bool, String> {
+            match pair.split_once('=') {
+                Some(("sslmode", value)) => {
+                    tls.mode = Some(value.trim_matches('\'').parse()?);
+                    Ok(false)
+                }
+                Some(("sslrootcert", value)) => {
+                    let value = value.trim_matches('\'').replace("%2F", "/").replace("%2f", "/");
+                    tls.root_cert = (value != "system").then(|| PathBuf::from(value));
+                    Ok(false)
+                }
+                _ => Ok(true),
+            }
+        };
+        let mut kept = Vec::new();
+        let text = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let (base, query) = text.split_once('?').unwrap_or((text, ""));
+            for pair in query.split('&').filter(|p| !p.is_empty()) {
+                if keep(&pair)? {
+                    kept.push(pair);
+                }
+            }
+            if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
+        } else if text.contains("://") {
+            return Err("it should begin with postgresql://".to_owned());
+        } else {
+            for pair in text.split_whitespace() {
+                if keep(&pair)? {
+                    kept.push(pair);
+                }
+            }
+            kept.join(" ")
+        };
+        Ok(Self { text, tls })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_parameters_are_taken_out_of_both_forms_of_address() {
+        let a = Address::parse("postgresql://u@h1,h2:6432/d?target_session_attrs=read-write&sslmode=verify-ca&sslrootcert=%2Fca.pem").unwrap();
+        assert_eq!(a.text, "postgresql://u@h1,h2:6432/d?target_session_attrs=read-write");
+        assert_eq!(a.tls.mode, Some(tls::Mode::VerifyCa));
+        assert_eq!(a.tls.root_cert, Some(PathBuf::from("/ca.pem")));
+        let a = Address::parse("host=localhost sslmode=disable dbname=oa").unwrap();
+        assert_eq!(a.text, "host=localhost dbname=oa");
+        assert_eq!(a.tls.mode, Some(tls::Mode::Disable));
+    }
+
+    #[test]
+    fn a_wrong_address_is_explained_without_its_password() {
+        for url in ["mysql://u:hunter2@h/d", "postgresql://u:hunter2@h:notaport/d", "postgresql://u:hunter2@h/d?sslmode=maybe", "hunter2"] {
+            let settings = Settings {
+                url: Secret::new(url.to_owned()),
+                connect_timeout: Duration::from_secs(1),
+                statement_timeout: Duration::ZERO,
+                program: "test",
+            };
+            let error = connect(&settings).err().unwrap();
+            assert!(matches!(error, ConnectError::Address(_)), "{error:?}");
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+            assert_eq!(error.exit_code(), exit::CONFIG);
+        }
+    }
+
+    #[test]
+    fn another_machine_is_verified_by_default() {
+        let hosts = |text: &str| postgres::Config::from_str(text).unwrap().get_hosts().to_vec();
+        assert_eq!(default_mode(&hosts("postgresql://u@localhost,127.0.0.1/d")), tls::Mode::Prefer);
+        assert_eq!(default_mode(&hosts("postgresql://u@127.0.0.1,db.example.com/d")), tls::Mode::VerifyFull);
+    }
+}

@@ -1,0 +1,115 @@
+//! The schema `oa`: versioned migrations, one SQL file each in `migrations/`, never edited once released.
+
+use postgres::Client;
+
+use super::describe;
+
+mod embedded {
+    refinery::embed_migrations!("src/pg/migrations");
+}
+
+/// Any number; every program takes the same one, so that two that start at once upgrade one after the other.
+const UPGRADE_LOCK: i64 = 0x6f61_5f73_6368;
+const HISTORY: &str = "oa.schema_history";
+
+/// The database's schema and this program do not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Not there yet.
+    #[error("the database has no schema \"oa\"; create it with: oa-migrate init")]
+    Absent,
+    /// Left by an older version.
+    #[error("the database's schema oa is version {found}, this program needs {needed}; upgrade it with: oa-migrate init")]
+    Older {
+        /// Version in the database.
+        found: i32,
+        /// Version of this program.
+        needed: i32,
+    },
+    /// Made by a newer version, whose tables this program does not know.
+    #[error(
+        "the database's schema oa is version {found}, newer than the {needed} this program knows; install the newer oa programs on this machine"
+    )]
+    Newer {
+        /// Version in the database.
+        found: i32,
+        /// Version of this program.
+        needed: i32,
+    },
+    /// The upgrade itself failed and was rolled back.
+    #[error("could not upgrade schema oa: {0}")]
+    Upgrade(String),
+    /// The version could not be read.
+    #[error("could not read the version of schema oa: {}", describe(.0))]
+    Query(#[source] postgres::Error),
+}
+
+/// The version that this program needs.
+#[must_use]
+pub fn needed() -> i32 {
+    embedded::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max().map_or(0, |v| v as i32)
+}
+
+/// The version in the database, `None` when there is no schema.
+///
+/// # Errors
+/// When the query fails.
+pub fn found(client: &mut impl postgres::GenericClient) -> Result<Option<i32>, postgres::Error> {
+    let exists: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY])?.get(0);
+    if !exists {
+        return Ok(None);
+    }
+    client.query_one(&format!("SELECT max(version)::int4 FROM {HISTORY}"), &[]).map(|row| row.get(0))
+}
+
+/// Checks that the database's schema is the one this program needs.
+///
+/// # Errors
+/// When it is not; the message says what to do.
+pub fn check(client: &mut impl postgres::GenericClient) -> Result<(), SchemaError> {
+    let needed = needed();
+    match found(client).map_err(SchemaError::Query)? {
+        None => Err(SchemaError::Absent),
+        Some(found) if found < needed => Err(SchemaError::Older { found, needed }),
+        Some(found) if found > needed => Err(SchemaError::Newer { found, needed }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Creates or upgrades the schema. Safe when several programs do it at once. Returns the names of the migrations applied.
+///
+/// # Errors
+/// When the database's schema is newer, or a migration fails (each is one transaction).
+pub fn upgrade(client: &mut Client) -> Result<Vec<String>, SchemaError> {
+    // A session lock, because refinery commits in between; released below, or by the end of the session.
+    client
+        .batch_execute(&format!("SET lock_timeout = '5min'; SET statement_timeout = 0; SELECT pg_advisory_lock({UPGRADE_LOCK})"))
+        .map_err(SchemaError::Query)?;
+    let result = upgrade_locked(client);
+    client
+        .batch_execute(&format!("SELECT pg_advisory_unlock({UPGRADE_LOCK}); SET lock_timeout = '30s'"))
+        .map_err(SchemaError::Query)?;
+    result
+}
+
+fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
+    match check(client) {
+        Ok(()) => return Ok(Vec::new()),
+        Err(SchemaError::Absent | SchemaError::Older { .. }) => {}
+        Err(other) => return Err(other),
+    }
+    client.batch_execute("CREATE SCHEMA IF NOT EXISTS oa").map_err(|e| SchemaError::Upgrade(describe(&e)))?;
+    let report = embedded::migrations::runner().set_migration_table_name(HISTORY).run(client).map_err(|e| {
+        let mut text = e.to_string();
+        let mut source = std::error::Error::source(&e);
+        while let Some(inner) = source {
+            match inner.downcast_ref::<postgres::Error>() {
+                Some(pg) => text = format!("{text}: {}", describe(pg)),
+                None => text = format!("{text}: {inner}"),
+            }
+            source = inner.source().filter(|_| !inner.is::<postgres::Error>());
+        }
+        SchemaError::Upgrade(text)
+    })?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}

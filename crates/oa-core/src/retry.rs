@@ -1,0 +1,161 @@
+//! What kinds of error a try can end with, and which of them are worth another try.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a try failed. Stored in `oa.attempts.error_kind` and `oa.runs.error_kind` under the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Connection refused or reset, body cut short.
+    Network,
+    /// The site's name could not be resolved.
+    Dns,
+    /// The encrypted connection failed.
+    Tls,
+    /// No answer, or not the whole of it, in time.
+    Timeout,
+    /// The site failed (HTTP 5xx).
+    #[serde(rename = "http_5xx")]
+    Http5xx,
+    /// The site asks for fewer requests (HTTP 429).
+    #[serde(rename = "http_429")]
+    Http429,
+    /// The site refused the request (other HTTP 4xx).
+    #[serde(rename = "http_4xx")]
+    Http4xx,
+    /// Login refused or token expired.
+    Auth,
+    /// A page for people (captcha, maintenance) where data was due.
+    Blocked,
+    /// The answer does not have the shape that the source file describes.
+    Shape,
+    /// Nothing where something was due.
+    Empty,
+    /// Records that break the source's rules.
+    Invalid,
+    /// Fewer records than the source announced.
+    Partial,
+    /// PostgreSQL refused what was to be stored.
+    Db,
+    /// Anything of our own making: a killed process, a full disk.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Dns => "dns",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Http5xx => "http_5xx",
+            Self::Http429 => "http_429",
+            Self::Http4xx => "http_4xx",
+            Self::Auth => "auth",
+            Self::Blocked => "blocked",
+            Self::Shape => "shape",
+            Self::Empty => "empty",
+            Self::Invalid => "invalid",
+            Self::Partial => "partial",
+            Self::Db => "db",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether time may heal it. The others alert at once: a second try would only repeat them.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Network
+            | Self::Dns
+            | Self::Tls
+            | Self::Timeout
+            | Self::Http5xx
+            | Self::Http429
+            | Self::Blocked
+            | Self::Empty
+            | Self::Partial => true,
+            Self::Http4xx | Self::Auth | Self::Shape | Self::Invalid | Self::Db | Self::Internal => false,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How often a task is tried, and how long each try may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Tries after the first one.
+    pub retries: u32,
+    /// Wait between two tries.
+    pub delay: Duration,
+    /// Limit of one try as a whole.
+    pub timeout: Duration,
+}
+
+impl Policy {
+    /// What the service's plan asks for: three retries, a minute apart, five minutes each.
+    pub const DEFAULT: Self = Self { retries: 3, delay: Duration::from_secs(60), timeout: Duration::from_secs(300) };
+
+    /// How long to wait before the next try, `None` when there is none: the error is permanent, or the tries are used up.
+    /// `asked` is what the site asked for (Retry-After); it is respected up to the try's own time limit.
+    #[must_use]
+    pub fn next_delay(&self, attempt: u32, kind: ErrorKind, asked: Option<Duration>) -> Option<Duration> {
+        if !kind.is_transient() || attempt > self.retries {
+            return None;
+        }
+        Some(asked.map_or(self.delay, |asked| asked.min(self.timeout).max(self.delay)))
+    }
+
+    /// The longest that one try and the wait after it can take, with a margin: how long a lease must last to be renewed in
+    /// time by a healthy process.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.timeout + self.delay.max(self.timeout) + Duration::from_secs(60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transient_errors_are_retried_until_the_tries_are_used_up() {
+        let policy = Policy::DEFAULT;
+        for attempt in 1..=3 {
+            assert_eq!(policy.next_delay(attempt, ErrorKind::Http5xx, None), Some(Duration::from_secs(60)));
+        }
+        assert_eq!(policy.next_delay(4, ErrorKind::Http5xx, None), None);
+    }
+
+    #[test]
+    fn permanent_errors_are_not_retried() {
+        assert_eq!(Policy::DEFAULT.next_delay(1, ErrorKind::Auth, None), None);
+        assert_eq!(Policy::DEFAULT.next_delay(1, ErrorKind::Shape, None), None);
+    }
+
+    #[test]
+    fn a_sites_own_wish_is_respected_within_reason() {
+        let policy = Policy::DEFAULT;
+        let wait = |s| policy.next_delay(1, ErrorKind::Http429, Some(Duration::from_secs(s)));
+        assert_eq!(wait(90), Some(Duration::from_secs(90)));
+        assert_eq!(wait(2), Some(Duration::from_secs(60)));
+        assert_eq!(wait(86_400), Some(Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn names_in_json_and_in_tables_agree() {
+        for kind in [ErrorKind::Http5xx, ErrorKind::Http429, ErrorKind::Network, ErrorKind::Partial] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+    }
+}

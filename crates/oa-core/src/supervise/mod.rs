@@ -1,0 +1,9 @@
+//! Processes: who we are, whether a recorded one still lives, stop signals, and child processes with a time limit.
+
+mod child;
+mod identity;
+mod stop;
+
+pub use child::{Finished, run};
+pub use identity::ProcessId;
+pub use stop::{StopSignal, install as install_stop_signal};
