@@ -65,7 +65,10 @@ pub struct Failure {
 impl Failure {
     /// Attaches an exit code to an error.
     pub fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
-        Self { code, error: error.into() }
+        Self {
+            code,
+            error: error.into(),
+        }
     }
 }
 
@@ -127,7 +130,10 @@ pub fn finish(program: &str, result: Result<u8, Failure>) -> ExitCode {
 
 /// `oa-crawl list | head` is no error.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
+    error.chain().any(|e| {
+        e.downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// Prints the completion script for a shell.
@@ -150,9 +156,14 @@ pub fn print_man_page<C: CommandFactory>() -> io::Result<()> {
     let command = C::command();
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for sub in command.get_subcommands().filter(|s| !s.is_hide_set() && s.get_name() != "help") {
+    for sub in command
+        .get_subcommands()
+        .filter(|s| !s.is_hide_set() && s.get_name() != "help")
+    {
         let mut part = Vec::new();
-        let sub = sub.clone().bin_name(format!("{} {}", command.get_name(), sub.get_name()));
+        let sub = sub
+            .clone()
+            .bin_name(format!("{} {}", command.get_name(), sub.get_name()));
         let man = clap_mangen::Man::new(sub);
         man.render_name_section(&mut part)?;
         man.render_synopsis_section(&mut part)?;
@@ -179,7 +190,12 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !interactive() {
-        return Err(Failure::new(exit::REFUSED, anyhow::anyhow!("{question} Not asked, because this is not a terminal; add --yes to do it")));
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "{question} Not asked, because this is not a terminal; add --yes to do it"
+            ),
+        ));
     }
     let mut stderr = io::stderr().lock();
     let _ = write!(stderr, "{question} [y/N] ");
@@ -188,6 +204,9 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     let _ = io::stdin().read_line(&mut answer);
     match answer.trim() {
         "y" | "Y" | "yes" | "是" => Ok(()),
-        _ => Err(Failure::new(exit::REFUSED, anyhow::anyhow!("not confirmed; nothing was changed"))),
+        _ => Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!("not confirmed; nothing was changed"),
+        )),
     }
 }

@@ -136,7 +136,11 @@ pub struct Database {
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: None, connect_timeout: Span::seconds(10), statement_timeout: Span::seconds(60) }
+        Self {
+            url: None,
+            connect_timeout: Span::seconds(10),
+            statement_timeout: Span::seconds(60),
+        }
     }
 }
 
@@ -150,7 +154,9 @@ pub struct Spool {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { max_size: Bytes(1 << 30) }
+        Self {
+            max_size: Bytes(1 << 30),
+        }
     }
 }
 
@@ -174,7 +180,14 @@ pub struct Crawl {
 
 impl Default for Crawl {
     fn default() -> Self {
-        Self { retries: None, retry_delay: None, timeout: None, parallel: 4, sources: None, max_body: Bytes(64 << 20) }
+        Self {
+            retries: None,
+            retry_delay: None,
+            timeout: None,
+            parallel: 4,
+            sources: None,
+            max_body: Bytes(64 << 20),
+        }
     }
 }
 
@@ -198,7 +211,10 @@ pub struct Alert {
 
 impl Default for Alert {
     fn default() -> Self {
-        Self { repeat: Span::seconds(4 * 3600), channels: Vec::new() }
+        Self {
+            repeat: Span::seconds(4 * 3600),
+            channels: Vec::new(),
+        }
     }
 }
 
@@ -261,7 +277,14 @@ pub enum BackupKind {
 }
 
 /// The names of the six sites, in the order of the documentation.
-pub const PROVIDERS: [&str; 6] = ["zhihui", "fangqi", "jiaoyikecha", "openvlab", "rongda", "rdqh"];
+pub const PROVIDERS: [&str; 6] = [
+    "zhihui",
+    "fangqi",
+    "jiaoyikecha",
+    "openvlab",
+    "rongda",
+    "rdqh",
+];
 
 /// A configuration that was read and checked.
 #[derive(Debug, Clone)]
@@ -297,7 +320,9 @@ impl Config {
     /// # Errors
     /// When there is none, or it is wrong. The message says where and what to do.
     pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
-        let from_env = std::env::var_os("OA_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let from_env = std::env::var_os("OA_CONFIG")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from);
         let path = match named.map(Path::to_owned).or(from_env) {
             Some(path) => path,
             None => {
@@ -311,7 +336,10 @@ impl Config {
                 }
             }
         };
-        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
         Self::parse(&path, &text)
     }
 
@@ -321,24 +349,37 @@ impl Config {
     /// # Errors
     /// When the text is not valid.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let invalid = |message| ConfigError::Invalid { path: path.to_owned(), message };
+        let invalid = |message| ConfigError::Invalid {
+            path: path.to_owned(),
+            message,
+        };
         let file: File = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
         for name in file.providers.keys() {
             if !PROVIDERS.contains(&name.as_str()) {
                 let hint = nearest(name, PROVIDERS.iter().copied());
-                return Err(invalid(format!("unknown provider \"{name}\" in [providers]{hint}")));
+                return Err(invalid(format!(
+                    "unknown provider \"{name}\" in [providers]{hint}"
+                )));
             }
         }
         let mut names = std::collections::HashSet::new();
         for channel in &file.alert.channels {
             if !names.insert(channel.name.as_str()) {
-                return Err(invalid(format!("two [[alert.channels]] are named \"{}\"; names must differ", channel.name)));
+                return Err(invalid(format!(
+                    "two [[alert.channels]] are named \"{}\"; names must differ",
+                    channel.name
+                )));
             }
         }
         if file.crawl.parallel == 0 {
-            return Err(invalid("parallel in [crawl] is 0; it must be at least 1".to_owned()));
+            return Err(invalid(
+                "parallel in [crawl] is 0; it must be at least 1".to_owned(),
+            ));
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let within = |p: PathBuf| if p.is_absolute() { p } else { folder.join(p) };
         let mut crawl = file.crawl;
         crawl.sources = crawl.sources.map(within);
@@ -361,7 +402,10 @@ impl Config {
     /// A variable of the environment, or of the `.env` beside the configuration. Empty counts as absent.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().or_else(|| self.env.get(name).cloned()).filter(|v| !v.is_empty())
+        std::env::var(name)
+            .ok()
+            .or_else(|| self.env.get(name).cloned())
+            .filter(|v| !v.is_empty())
     }
 
     /// The value behind a reference. `setting` is named in the error.
@@ -369,17 +413,28 @@ impl Config {
     /// # Errors
     /// When the variable is not set, or the file cannot be read or is empty.
     pub fn secret(&self, reference: &SecretRef, setting: &str) -> Result<Secret, ConfigError> {
-        let fail = |reference: String, problem: String| ConfigError::Secret { setting: setting.to_owned(), reference, problem };
+        let fail = |reference: String, problem: String| ConfigError::Secret {
+            setting: setting.to_owned(),
+            reference,
+            problem,
+        };
         match reference {
             SecretRef::Literal(secret) => Ok(secret.clone()),
             SecretRef::Env(name) => self.env(name).map(Secret::new).ok_or_else(|| {
-                fail(format!("env:{name}"), format!("is not set; export {name} or write it to .env beside {}", self.path.display()))
+                fail(
+                    format!("env:{name}"),
+                    format!(
+                        "is not set; export {name} or write it to .env beside {}",
+                        self.path.display()
+                    ),
+                )
             }),
             SecretRef::File(path) => {
                 let folder = self.path.parent().unwrap_or(Path::new("."));
                 let path = folder.join(path);
                 let shown = format!("file:{}", path.display());
-                let text = fs::read_to_string(&path).map_err(|e| fail(shown.clone(), format!("cannot be read: {e}")))?;
+                let text = fs::read_to_string(&path)
+                    .map_err(|e| fail(shown.clone(), format!("cannot be read: {e}")))?;
                 let value = text.trim_end_matches(['\r', '\n']);
                 if value.is_empty() {
                     return Err(fail(shown, "is empty; write the secret into it".to_owned()));
@@ -399,7 +454,10 @@ impl Config {
         }
         match &self.database.url {
             Some(reference) => self.secret(reference, "database.url"),
-            None => Err(ConfigError::Missing("database.url (or DATABASE_URL)", self.path.display().to_string())),
+            None => Err(ConfigError::Missing(
+                "database.url (or DATABASE_URL)",
+                self.path.display().to_string(),
+            )),
         }
     }
 
@@ -411,13 +469,22 @@ impl Config {
             if let Some(SecretRef::Literal(value)) = reference
                 && redact_shows_a_secret(value)
             {
-                out.push(format!("{setting} holds a secret in {}; move it to env:NAME or file:PATH", self.path.display()));
+                out.push(format!(
+                    "{setting} holds a secret in {}; move it to env:NAME or file:PATH",
+                    self.path.display()
+                ));
             }
         };
         check(self.database.url.as_ref(), "database.url".to_owned());
         for channel in &self.alert.channels {
-            check(Some(&channel.url), format!("alert.channels.{}.url", channel.name));
-            check(channel.secret.as_ref(), format!("alert.channels.{}.secret", channel.name));
+            check(
+                Some(&channel.url),
+                format!("alert.channels.{}.url", channel.name),
+            );
+            check(
+                channel.secret.as_ref(),
+                format!("alert.channels.{}.secret", channel.name),
+            );
         }
         out
     }
@@ -432,30 +499,47 @@ impl Config {
 /// A literal without `://` is a bare secret; one with it is an address that may hold one.
 fn redact_shows_a_secret(value: &Secret) -> bool {
     let text = value.expose();
-    !text.contains("://") || text.split_once("://").is_some_and(|(_, rest)| {
-        let before_path = rest.split(['/', '?']).next().unwrap_or_default();
-        before_path.split_once('@').is_some_and(|(user, _)| user.contains(':'))
-            || rest.contains("/hook/")
-            || ["access_token=", "key=", "token="].iter().any(|p| rest.contains(p))
-    })
+    !text.contains("://")
+        || text.split_once("://").is_some_and(|(_, rest)| {
+            let before_path = rest.split(['/', '?']).next().unwrap_or_default();
+            before_path
+                .split_once('@')
+                .is_some_and(|(user, _)| user.contains(':'))
+                || rest.contains("/hook/")
+                || ["access_token=", "key=", "token="]
+                    .iter()
+                    .any(|p| rest.contains(p))
+        })
 }
 
 fn read_dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
-    if !path.exists() {
-        return Ok(HashMap::new());
-    }
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(source) => {
+            return Err(ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
     let invalid = |e: dotenvy::Error| ConfigError::Invalid {
         path: path.to_owned(),
-        // A parse error quotes the line, which holds a secret: say only where.
+        // The parser's message quotes the line, which holds a secret: say only where it is.
         message: match e {
-            dotenvy::Error::LineParse(line, at) => {
-                let name = line.split('=').next().unwrap_or_default().trim().to_owned();
-                format!("the line of {name:?} is not NAME=VALUE (at character {at}); quote values that hold spaces or #")
+            dotenvy::Error::LineParse(rest, _) => {
+                let line = text
+                    .lines()
+                    .position(|l| l.ends_with(&rest))
+                    .map_or(0, |i| i + 1);
+                format!("line {line} is not NAME=VALUE; put values that hold spaces or # in quotes")
             }
             other => redact(&other.to_string()),
         },
     };
-    dotenvy::from_path_iter(path).map_err(invalid)?.collect::<Result<_, _>>().map_err(invalid)
+    dotenvy::from_read_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(invalid)
 }
 
 /// Turns the parser's error into a sentence with key, section, line and the nearest valid key. Never quotes the text of the
@@ -465,10 +549,15 @@ pub fn explain(text: &str, error: &toml::de::Error) -> String {
     let place = error.span().map(|span| {
         let before = &text[..span.start.min(text.len())];
         let line = before.matches('\n').count() + 1;
-        let section = text.lines().take(line).filter(|l| l.trim_start().starts_with('[')).last().map(|l| {
-            let end = l.find('#').unwrap_or(l.len());
-            l[..end].trim().to_owned()
-        });
+        let section = text
+            .lines()
+            .take(line)
+            .filter(|l| l.trim_start().starts_with('['))
+            .last()
+            .map(|l| {
+                let end = l.find('#').unwrap_or(l.len());
+                l[..end].trim().to_owned()
+            });
         (line, section)
     });
     let (line, section) = place.map_or((None, None), |(l, s)| (Some(l), s));
@@ -478,7 +567,10 @@ pub fn explain(text: &str, error: &toml::de::Error) -> String {
     if let Some(rest) = message.strip_prefix("unknown field `") {
         let (key, expected) = rest.split_once('`').unwrap_or((rest, ""));
         let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        return format!("unknown key \"{key}\"{within}{at}{}", nearest(key, valid.iter().copied()));
+        return format!(
+            "unknown key \"{key}\"{within}{at}{}",
+            nearest(key, valid.iter().copied())
+        );
     }
     let message = message.trim().replace('\n', ", ");
     format!("{message}{within}{at}")
@@ -486,9 +578,14 @@ pub fn explain(text: &str, error: &toml::de::Error) -> String {
 
 /// `; did you mean "x"?` for the closest candidate, else a list of all of them.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> String {
-    let best = candidates.clone().map(|c| (strsim::damerau_levenshtein(wrong, c), c)).min();
+    let best = candidates
+        .clone()
+        .map(|c| (strsim::damerau_levenshtein(wrong, c), c))
+        .min();
     match best {
-        Some((distance, candidate)) if distance <= (wrong.chars().count() / 2).clamp(1, 4) => format!("; did you mean \"{candidate}\"?"),
+        Some((distance, candidate)) if distance <= (wrong.chars().count() / 2).clamp(1, 4) => {
+            format!("; did you mean \"{candidate}\"?")
+        }
         Some(_) => format!("; valid are {}", candidates.collect::<Vec<_>>().join(", ")),
         None => String::new(),
     }

@@ -7,8 +7,11 @@
 #[inline]
 pub fn hit(name: &str) {
     #[cfg(debug_assertions)]
-    if std::env::var_os("OA_FAILPOINT").is_some_and(|wanted| wanted.as_encoded_bytes() == name.as_bytes()) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    if std::env::var_os("OA_FAILPOINT")
+        .is_some_and(|wanted| wanted.as_encoded_bytes() == name.as_bytes())
+    {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
     #[cfg(not(debug_assertions))]
     let _ = name;

@@ -22,16 +22,33 @@ pub fn start(level: tracing::Level, format: LogFormat) {
     let filter = std::env::var("OA_LOG")
         .ok()
         .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new(format!("warn,{}", OWN.map(|c| format!("{c}={level}")).join(","))));
-    let colours = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::io::IsTerminal::is_terminal(&io::stderr());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Redacting).with_target(false);
+        .unwrap_or_else(|| {
+            EnvFilter::new(format!(
+                "warn,{}",
+                OWN.map(|c| format!("{c}={level}")).join(",")
+            ))
+        });
+    let colours = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::io::IsTerminal::is_terminal(&io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Redacting)
+        .with_target(false);
     let _ = match format {
         LogFormat::Text => builder.with_ansi(colours).compact().try_init(),
         LogFormat::Json => builder.with_ansi(false).json().try_init(),
     };
 }
 
-const OWN: [&str; 7] = ["oa_core", "oa_migrate", "oa_crawl", "oa_alert", "oa_backup", "oa_restore", "oa_report"];
+const OWN: [&str; 7] = [
+    "oa_core",
+    "oa_migrate",
+    "oa_crawl",
+    "oa_alert",
+    "oa_backup",
+    "oa_restore",
+    "oa_report",
+];
 
 /// Writes each log line to stderr after [`redact`].
 struct Redacting;

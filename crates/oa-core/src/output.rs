@@ -30,7 +30,10 @@ impl Listing {
     /// A list with these columns.
     #[must_use]
     pub fn new(columns: &[(&'static str, &'static str)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new() }
+        Self {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; anything that is not a JSON object becomes an empty row.
@@ -67,7 +70,10 @@ impl Listing {
     }
 
     fn cells(&self, row: &Map<String, Value>) -> Vec<String> {
-        self.columns.iter().map(|(key, _)| row.get(*key).map(cell).unwrap_or_default()).collect()
+        self.columns
+            .iter()
+            .map(|(key, _)| row.get(*key).map(cell).unwrap_or_default())
+            .collect()
     }
 
     fn csv(&self) -> String {
@@ -82,16 +88,29 @@ impl Listing {
     fn table(&self, format: Format) -> String {
         let mut table = comfy_table::Table::new();
         let headings = self.columns.iter().map(|(_, heading)| *heading);
-        let preset = if format == Format::Markdown { comfy_table::presets::ASCII_MARKDOWN } else { comfy_table::presets::NOTHING };
-        table.load_preset(preset).set_header(headings);
+        let preset = if format == Format::Markdown {
+            comfy_table::presets::ASCII_MARKDOWN
+        } else {
+            comfy_table::presets::NOTHING
+        };
+        table.load_style(preset).set_header(headings);
         if format == Format::Markdown {
             table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
         }
         for row in &self.rows {
             let cells = self.cells(row);
-            table.add_row(cells.into_iter().map(|c| if format == Format::Markdown { c.replace('|', "\\|").replace('\n', " ") } else { c }));
+            table.add_row(cells.into_iter().map(|c| {
+                if format == Format::Markdown {
+                    c.replace('|', "\\|").replace('\n', " ")
+                } else {
+                    c
+                }
+            }));
         }
-        let mut text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+        let mut text: String = table
+            .lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect();
         if text.is_empty() {
             text.push('\n');
         }
@@ -121,13 +140,19 @@ mod tests {
 
     #[test]
     fn a_table_aligns_chinese_characters_as_two_cells() {
-        assert_eq!(listing().render(Format::Table), " TASK  TITLE     ROWS\n a     多空全景  75\n bb    x|y\n");
+        assert_eq!(
+            listing().render(Format::Table),
+            " TASK  TITLE     ROWS\n a     多空全景  75\n bb    x|y\n"
+        );
     }
 
     #[test]
     fn json_keeps_every_field_and_csv_the_columns() {
         assert!(listing().render(Format::Json).contains("\"extra\": true"));
-        assert_eq!(listing().render(Format::Csv), "task,title,rows\na,多空全景,75\nbb,x|y,\n");
+        assert_eq!(
+            listing().render(Format::Csv),
+            "task,title,rows\na,多空全景,75\nbb,x|y,\n"
+        );
     }
 
     #[test]

@@ -80,7 +80,12 @@ impl ErrorKind {
             | Self::Blocked
             | Self::Empty
             | Self::Partial => true,
-            Self::Http4xx | Self::Auth | Self::Shape | Self::Invalid | Self::Db | Self::Internal => false,
+            Self::Http4xx
+            | Self::Auth
+            | Self::Shape
+            | Self::Invalid
+            | Self::Db
+            | Self::Internal => false,
         }
     }
 }
@@ -104,12 +109,21 @@ pub struct Policy {
 
 impl Policy {
     /// What the service's plan asks for: three retries, a minute apart, five minutes each.
-    pub const DEFAULT: Self = Self { retries: 3, delay: Duration::from_secs(60), timeout: Duration::from_secs(300) };
+    pub const DEFAULT: Self = Self {
+        retries: 3,
+        delay: Duration::from_secs(60),
+        timeout: Duration::from_secs(300),
+    };
 
     /// How long to wait before the next try, `None` when there is none: the error is permanent, or the tries are used up.
     /// `asked` is what the site asked for (Retry-After); it is respected up to the try's own time limit.
     #[must_use]
-    pub fn next_delay(&self, attempt: u32, kind: ErrorKind, asked: Option<Duration>) -> Option<Duration> {
+    pub fn next_delay(
+        &self,
+        attempt: u32,
+        kind: ErrorKind,
+        asked: Option<Duration>,
+    ) -> Option<Duration> {
         if !kind.is_transient() || attempt > self.retries {
             return None;
         }
@@ -132,7 +146,10 @@ mod tests {
     fn transient_errors_are_retried_until_the_tries_are_used_up() {
         let policy = Policy::DEFAULT;
         for attempt in 1..=3 {
-            assert_eq!(policy.next_delay(attempt, ErrorKind::Http5xx, None), Some(Duration::from_secs(60)));
+            assert_eq!(
+                policy.next_delay(attempt, ErrorKind::Http5xx, None),
+                Some(Duration::from_secs(60))
+            );
         }
         assert_eq!(policy.next_delay(4, ErrorKind::Http5xx, None), None);
     }
@@ -154,7 +171,12 @@ mod tests {
 
     #[test]
     fn names_in_json_and_in_tables_agree() {
-        for kind in [ErrorKind::Http5xx, ErrorKind::Http429, ErrorKind::Network, ErrorKind::Partial] {
+        for kind in [
+            ErrorKind::Http5xx,
+            ErrorKind::Http429,
+            ErrorKind::Network,
+            ErrorKind::Partial,
+        ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

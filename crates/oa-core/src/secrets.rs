@@ -36,8 +36,17 @@ const MARK: &str = "[redacted]";
 /// Shorter values would redact ordinary words.
 const SHORTEST: usize = 6;
 /// Query parameters whose values are secrets in the addresses this project deals with.
-const SECRET_PARAMETERS: [&str; 9] =
-    ["access_token", "token", "key", "sign", "secret", "password", "sig", "signature", "auth"];
+const SECRET_PARAMETERS: [&str; 9] = [
+    "access_token",
+    "token",
+    "key",
+    "sign",
+    "secret",
+    "password",
+    "sig",
+    "signature",
+    "auth",
+];
 
 static KNOWN: LazyLock<RwLock<Vec<String>>> = LazyLock::new(RwLock::default);
 
@@ -75,7 +84,11 @@ fn redact_urls(text: &str) -> String {
         let start = at + 3;
         out.push_str(&rest[..start]);
         rest = &rest[start..];
-        let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | '，' | '。')).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| {
+                c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | '，' | '。')
+            })
+            .unwrap_or(rest.len());
         out.push_str(&redact_one_url(&rest[..end]));
         rest = &rest[end..];
     }
@@ -100,7 +113,9 @@ fn redact_one_url(url: &str) -> String {
         }
         None => out.push_str(authority),
     }
-    let (path, query) = tail.split_once('?').map_or((tail, None), |(p, q)| (p, Some(q)));
+    let (path, query) = tail
+        .split_once('?')
+        .map_or((tail, None), |(p, q)| (p, Some(q)));
     // A Feishu robot carries its secret as the last part of the path.
     match path.split_once("/hook/") {
         Some((before, token)) if !token.is_empty() => {
@@ -114,7 +129,12 @@ fn redact_one_url(url: &str) -> String {
         for (i, pair) in query.split('&').enumerate() {
             out.push(if i == 0 { '?' } else { '&' });
             match pair.split_once('=') {
-                Some((name, value)) if !value.is_empty() && SECRET_PARAMETERS.iter().any(|s| name.eq_ignore_ascii_case(s)) => {
+                Some((name, value))
+                    if !value.is_empty()
+                        && SECRET_PARAMETERS
+                            .iter()
+                            .any(|s| name.eq_ignore_ascii_case(s)) =>
+                {
                     out.push_str(name);
                     out.push('=');
                     out.push_str(MARK);
@@ -134,18 +154,27 @@ mod tests {
     fn a_secret_cannot_be_printed_and_is_removed_from_texts() {
         let secret = Secret::new("s3cr3t-value".to_owned());
         assert_eq!(format!("{secret:?}"), "[redacted]");
-        assert_eq!(redact("token s3cr3t-value refused"), "token [redacted] refused");
+        assert_eq!(
+            redact("token s3cr3t-value refused"),
+            "token [redacted] refused"
+        );
     }
 
     #[test]
     fn urls_lose_passwords_tokens_and_hooks_but_stay_recognisable() {
         for (from, to) in [
-            ("could not open postgresql://oa:hunter2@db:5432/oa", "could not open postgresql://oa:[redacted]@db:5432/oa"),
+            (
+                "could not open postgresql://oa:hunter2@db:5432/oa",
+                "could not open postgresql://oa:[redacted]@db:5432/oa",
+            ),
             (
                 "POST https://oapi.dingtalk.com/robot/send?access_token=abc&timestamp=1 failed",
                 "POST https://oapi.dingtalk.com/robot/send?access_token=[redacted]&timestamp=1 failed",
             ),
-            ("https://open.feishu.cn/open-apis/bot/v2/hook/aa-bb", "https://open.feishu.cn/open-apis/bot/v2/hook/[redacted]"),
+            (
+                "https://open.feishu.cn/open-apis/bot/v2/hook/aa-bb",
+                "https://open.feishu.cn/open-apis/bot/v2/hook/[redacted]",
+            ),
             ("http://x/?a=1&b=2", "http://x/?a=1&b=2"),
             ("no url here: 12:30", "no url here: 12:30"),
         ] {

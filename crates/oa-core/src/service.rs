@@ -25,18 +25,46 @@ pub struct NaturalKey {
 
 /// The natural key of every table that a crawler fills.
 pub const NATURAL_KEYS: &[NaturalKey] = &[
-    NaturalKey { table: "commodities", index: "commodities_code_key", key: &["code"] },
-    NaturalKey { table: "market_full_view", index: "market_full_view_key", key: &["comm_code", "record_date"] },
-    NaturalKey { table: "research_reports", index: "research_reports_key", key: &["report_id"] },
+    NaturalKey {
+        table: "commodities",
+        index: "commodities_code_key",
+        key: &["code"],
+    },
+    NaturalKey {
+        table: "market_full_view",
+        index: "market_full_view_key",
+        key: &["comm_code", "record_date"],
+    },
+    NaturalKey {
+        table: "research_reports",
+        index: "research_reports_key",
+        key: &["report_id"],
+    },
     NaturalKey {
         table: "fundamental_reports",
         index: "fundamental_reports_key",
         key: &["source", "report_type", "comm_code", "(publish_time::date)"],
     },
-    NaturalKey { table: "daily_blueprints", index: "daily_blueprints_key", key: &["record_date"] },
-    NaturalKey { table: "institutional_positions", index: "institutional_positions_key", key: &["comm_code", "broker_name", "record_date"] },
-    NaturalKey { table: "option_flows", index: "option_flows_key", key: &["contract_code", "date_trunc('minute', record_time)"] },
-    NaturalKey { table: "technical_indicators", index: "technical_indicators_key", key: &["comm_code", "(record_time::date)"] },
+    NaturalKey {
+        table: "daily_blueprints",
+        index: "daily_blueprints_key",
+        key: &["record_date"],
+    },
+    NaturalKey {
+        table: "institutional_positions",
+        index: "institutional_positions_key",
+        key: &["comm_code", "broker_name", "record_date"],
+    },
+    NaturalKey {
+        table: "option_flows",
+        index: "option_flows_key",
+        key: &["contract_code", "date_trunc('minute', record_time)"],
+    },
+    NaturalKey {
+        table: "technical_indicators",
+        index: "technical_indicators_key",
+        key: &["comm_code", "(record_time::date)"],
+    },
 ];
 
 /// The natural key of a table, if it has one.
@@ -65,8 +93,16 @@ pub fn create_missing(client: &mut postgres::Client) -> Result<Vec<&'static str>
 ///
 /// # Errors
 /// When PostgreSQL refuses for another reason.
-pub fn create_key(client: &mut impl GenericClient, key: &NaturalKey) -> Result<bool, postgres::Error> {
-    let sql = format!("CREATE UNIQUE INDEX IF NOT EXISTS {} ON public.{} ({})", key.index, quote_ident(key.table), key.key.join(", "));
+pub fn create_key(
+    client: &mut impl GenericClient,
+    key: &NaturalKey,
+) -> Result<bool, postgres::Error> {
+    let sql = format!(
+        "CREATE UNIQUE INDEX IF NOT EXISTS {} ON public.{} ({})",
+        key.index,
+        quote_ident(key.table),
+        key.key.join(", ")
+    );
     let mut tx = client.transaction()?;
     match tx.batch_execute(&sql) {
         Ok(()) => tx.commit().map(|()| true),

@@ -24,10 +24,18 @@ impl StateDir {
     /// # Errors
     /// When it cannot be created or written, also because the disk is full.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
-        let fail = |source| StateDirError { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fail)?;
+        let fail = |source| StateDirError {
+            path: path.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(fail)?;
         let probe = path.join(format!(".probe-{}", std::process::id()));
-        let written = File::create(&probe).and_then(|mut f| f.write_all(&[0; 4096]).and_then(|()| f.sync_all()));
+        let written = File::create(&probe)
+            .and_then(|mut f| f.write_all(&[0; 4096]).and_then(|()| f.sync_all()));
         let removed = fs::remove_file(&probe);
         written.and(removed).map_err(fail)?;
         Ok(Self(path.to_owned()))
@@ -49,7 +57,10 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(&path)
-            .map_err(|source| StateDirError { path: path.clone(), source })?;
+            .map_err(|source| StateDirError {
+                path: path.clone(),
+                source,
+            })?;
         Ok(path)
     }
 
@@ -60,8 +71,16 @@ impl StateDir {
     /// When the lock file cannot be opened.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>, StateDirError> {
         let path = self.folder("locks")?.join(format!("{name}.lock"));
-        let fail = |source| StateDirError { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
+        let fail = |source| StateDirError {
+            path: path.clone(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(fail)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -82,8 +101,14 @@ pub struct Lock {
 /// # Errors
 /// Whatever the file system says; the temporary file is removed then.
 pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or_else(|| io::Error::other("a file needs a folder"))?;
-    let temporary = folder.join(format!(".{}.{}.tmp", path.file_name().unwrap_or_default().to_string_lossy(), uuid::Uuid::now_v7()));
+    let folder = path
+        .parent()
+        .ok_or_else(|| io::Error::other("a file needs a folder"))?;
+    let temporary = folder.join(format!(
+        ".{}.{}.tmp",
+        path.file_name().unwrap_or_default().to_string_lossy(),
+        uuid::Uuid::now_v7()
+    ));
     let written = File::create(&temporary)
         .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&temporary, path))
@@ -112,6 +137,11 @@ mod tests {
     #[test]
     fn an_impossible_folder_is_named_in_the_error() {
         let error = StateDir::open(Path::new("/proc/oa-state")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write to state_dir /proc/oa-state"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot write to state_dir /proc/oa-state"),
+            "{error}"
+        );
     }
 }

@@ -29,16 +29,29 @@ fn an_unknown_key_is_named_with_section_line_and_the_nearest_valid_one() {
         message("time_zone = \"Asia/Shanghai\"\n"),
         "could not read config /etc/oa/oa.toml: unknown key \"time_zone\", line 1; did you mean \"timezone\"?"
     );
-    assert!(message("[[alert.channels]]\nname=\"a\"\nkind=\"dingtalk\"\nurl=\"env:X\"\nsecrt=\"env:Y\"\n")
-        .contains("unknown key \"secrt\" in [[alert.channels]], line 5; did you mean \"secret\"?"));
-    assert!(message("[providers.zhihuo]\nbase = \"http://x\"\n").contains("did you mean \"zhihui\"?"));
+    assert!(
+        message(
+            "[[alert.channels]]\nname=\"a\"\nkind=\"dingtalk\"\nurl=\"env:X\"\nsecrt=\"env:Y\"\n"
+        )
+        .contains("unknown key \"secrt\" in [[alert.channels]], line 5; did you mean \"secret\"?")
+    );
+    assert!(
+        message("[providers.zhihuo]\nbase = \"http://x\"\n").contains("did you mean \"zhihui\"?")
+    );
 }
 
 #[test]
 fn broken_toml_and_wrong_values_say_where() {
-    assert!(message("[database\nurl = 1").contains("line 1"), "{}", message("[database\nurl = 1"));
+    assert!(
+        message("[database\nurl = 1").contains("line 1"),
+        "{}",
+        message("[database\nurl = 1")
+    );
     let text = message("[crawl]\nretry_delay = \"soon\"\n");
-    assert!(text.contains("\"soon\" is not a duration") && text.contains("line 2"), "{text}");
+    assert!(
+        text.contains("\"soon\" is not a duration") && text.contains("line 2"),
+        "{text}"
+    );
     let text = message("timezone = \"Mars/Olympus\"\n");
     assert!(text.contains("line 1"), "{text}");
 }
@@ -46,8 +59,16 @@ fn broken_toml_and_wrong_values_say_where() {
 #[test]
 fn a_missing_secret_says_which_setting_and_which_reference() {
     let config = parse("[database]\nurl = \"env:OA_TEST_SURELY_NOT_SET\"\n").unwrap();
-    let error = config.secret(config.database.url.as_ref().unwrap(), "database.url").unwrap_err().to_string();
-    assert!(error.starts_with("database.url refers to env:OA_TEST_SURELY_NOT_SET, which is not set; export"), "{error}");
+    let error = config
+        .secret(config.database.url.as_ref().unwrap(), "database.url")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(
+            "database.url refers to env:OA_TEST_SURELY_NOT_SET, which is not set; export"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -56,8 +77,20 @@ fn dotenv_beside_the_file_and_secret_files_are_read() {
     fs::write(dir.path().join(".env"), "OA_TEST_TOKEN='from dotenv'\n").unwrap();
     fs::write(dir.path().join("robot"), "hook-value\n").unwrap();
     let config = Config::parse(&dir.path().join("oa.toml"), "state_dir = \"state\"").unwrap();
-    assert_eq!(config.secret(&SecretRef::Env("OA_TEST_TOKEN".into()), "x").unwrap().expose(), "from dotenv");
-    assert_eq!(config.secret(&SecretRef::File("robot".into()), "x").unwrap().expose(), "hook-value");
+    assert_eq!(
+        config
+            .secret(&SecretRef::Env("OA_TEST_TOKEN".into()), "x")
+            .unwrap()
+            .expose(),
+        "from dotenv"
+    );
+    assert_eq!(
+        config
+            .secret(&SecretRef::File("robot".into()), "x")
+            .unwrap()
+            .expose(),
+        "hook-value"
+    );
     assert_eq!(config.state_dir, dir.path().join("state"));
 }
 
@@ -65,8 +98,13 @@ fn dotenv_beside_the_file_and_secret_files_are_read() {
 fn a_broken_dotenv_is_reported_without_its_secret() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(".env"), "TOKEN=abc def-secret\n").unwrap();
-    let error = Config::parse(&dir.path().join("oa.toml"), "").unwrap_err().to_string();
-    assert!(error.contains("TOKEN") && !error.contains("def-secret"), "{error}");
+    let error = Config::parse(&dir.path().join("oa.toml"), "")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("line 1 is not NAME=VALUE") && !error.contains("def-secret"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -74,7 +112,12 @@ fn secrets_in_the_file_itself_are_warned_of() {
     let config = parse("[database]\nurl = \"postgresql://oa:pw@db/oa\"\n").unwrap();
     assert_eq!(config.warnings().len(), 1);
     assert!(!format!("{config:?}").contains("pw@db"));
-    assert!(parse("[database]\nurl = \"postgresql://oa@localhost/oa\"\n").unwrap().warnings().is_empty());
+    assert!(
+        parse("[database]\nurl = \"postgresql://oa@localhost/oa\"\n")
+            .unwrap()
+            .warnings()
+            .is_empty()
+    );
 }
 
 #[test]

@@ -31,7 +31,9 @@ impl std::str::FromStr for Span {
         if let Ok(seconds) = text.trim().parse::<u64>() {
             return Ok(Self::seconds(seconds));
         }
-        humantime::parse_duration(text).map(Self).map_err(|e| format!("\"{text}\" is not a duration such as \"60s\", \"5m\" or \"2h\": {e}"))
+        humantime::parse_duration(text).map(Self).map_err(|e| {
+            format!("\"{text}\" is not a duration such as \"60s\", \"5m\" or \"2h\": {e}")
+        })
     }
 }
 
@@ -47,7 +49,9 @@ impl<'de> Deserialize<'de> for Span {
                 v.parse().map_err(E::custom)
             }
             fn visit_i64<E: de::Error>(self, v: i64) -> Result<Span, E> {
-                u64::try_from(v).map(Span::seconds).map_err(|_| E::custom("a duration cannot be negative"))
+                u64::try_from(v)
+                    .map(Span::seconds)
+                    .map_err(|_| E::custom("a duration cannot be negative"))
             }
             fn visit_u64<E: de::Error>(self, v: u64) -> Result<Span, E> {
                 Ok(Span::seconds(v))
@@ -79,7 +83,9 @@ impl std::str::FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("\"{text}\" is not a size such as \"500MB\" or \"1GiB\"");
         let text = text.trim();
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let split = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let number: u64 = text[..split].parse().map_err(|_| wrong())?;
         let factor: u64 = match text[split..].trim().to_ascii_lowercase().as_str() {
             "" | "b" => 1,
@@ -107,7 +113,9 @@ impl<'de> Deserialize<'de> for Bytes {
                 v.parse().map_err(E::custom)
             }
             fn visit_i64<E: de::Error>(self, v: i64) -> Result<Bytes, E> {
-                u64::try_from(v).map(Bytes).map_err(|_| E::custom("a size cannot be negative"))
+                u64::try_from(v)
+                    .map(Bytes)
+                    .map_err(|_| E::custom("a size cannot be negative"))
             }
             fn visit_u64<E: de::Error>(self, v: u64) -> Result<Bytes, E> {
                 Ok(Bytes(v))

@@ -49,7 +49,9 @@ pub enum ConnectError {
     #[error("the database address is not valid: {0}")]
     Address(String),
     /// Nobody answers, or not the right server.
-    #[error("could not reach PostgreSQL at {hosts}: {reason}; check that it runs and that the address is right")]
+    #[error(
+        "could not reach PostgreSQL at {hosts}: {reason}; check that it runs and that the address is right"
+    )]
     Unreachable {
         /// The hosts that were tried.
         hosts: String,
@@ -57,7 +59,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// User or password refused.
-    #[error("PostgreSQL at {hosts} refused the login: {reason}; check user and password in the database address")]
+    #[error(
+        "PostgreSQL at {hosts} refused the login: {reason}; check user and password in the database address"
+    )]
     Login {
         /// The hosts that were tried.
         hosts: String,
@@ -65,7 +69,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// The database is not there, or may not be used.
-    #[error("PostgreSQL at {hosts} has no such database: {reason}; check the database's name, or create it with createdb")]
+    #[error(
+        "PostgreSQL at {hosts} has no such database: {reason}; check the database's name, or create it with createdb"
+    )]
     Database {
         /// The hosts that were tried.
         hosts: String,
@@ -73,7 +79,9 @@ pub enum ConnectError {
         reason: String,
     },
     /// The encrypted connection failed.
-    #[error("the TLS connection to PostgreSQL at {hosts} failed: {reason}; see sslmode and sslrootcert in docs/configuration.md")]
+    #[error(
+        "the TLS connection to PostgreSQL at {hosts} failed: {reason}; see sslmode and sslrootcert in docs/configuration.md"
+    )]
     Tls {
         /// The hosts that were tried.
         hosts: String,
@@ -88,7 +96,9 @@ impl ConnectError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unreachable { .. } => exit::UNREACHABLE,
-            Self::Address(_) | Self::Login { .. } | Self::Database { .. } | Self::Tls { .. } => exit::CONFIG,
+            Self::Address(_) | Self::Login { .. } | Self::Database { .. } | Self::Tls { .. } => {
+                exit::CONFIG
+            }
         }
     }
 }
@@ -98,8 +108,10 @@ impl ConnectError {
 /// # Errors
 /// See [`ConnectError`]; the password is in none of its texts.
 pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
-    let Address { text, tls } = Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
-    let mut config = postgres::Config::from_str(&text).map_err(|e| ConnectError::Address(explain_address(&e)))?;
+    let Address { text, tls } =
+        Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let mut config = postgres::Config::from_str(&text)
+        .map_err(|e| ConnectError::Address(explain_address(&e)))?;
     if config.get_hosts().is_empty() {
         return Err(ConnectError::Address("it names no host".to_owned()));
     }
@@ -119,8 +131,13 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     let connected = if verification == tls::Mode::Disable {
         config.connect(NoTls)
     } else {
-        let connector = tls::connector(verification, tls.root_cert.as_deref())
-            .map_err(|reason| ConnectError::Tls { hosts: hosts.clone(), reason })?;
+        let connector =
+            tls::connector(verification, tls.root_cert.as_deref()).map_err(|reason| {
+                ConnectError::Tls {
+                    hosts: hosts.clone(),
+                    reason,
+                }
+            })?;
         config.connect(connector)
     };
     let mut client = connected.map_err(|e| classify(&e, hosts.clone()))?;
@@ -144,7 +161,10 @@ pub fn is_connection_error(error: &postgres::Error) -> bool {
         Some(code) => {
             let class = &code.code()[..2];
             // 08 connection, 57P0x shutdown, 53 resources (connections, disk, memory), 25006 a standby after a failover.
-            class == "08" || class == "53" || code.code().starts_with("57P") || *code == SqlState::READ_ONLY_SQL_TRANSACTION
+            class == "08"
+                || class == "53"
+                || code.code().starts_with("57P")
+                || *code == SqlState::READ_ONLY_SQL_TRANSACTION
         }
         None => error.source().is_some_and(|s| s.is::<std::io::Error>()),
     }
@@ -154,13 +174,17 @@ fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
     let reason = describe(error);
     match error.code() {
         Some(code) if code.code().starts_with("28") => ConnectError::Login { hosts, reason },
-        Some(code) if *code == SqlState::UNDEFINED_DATABASE || *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+        Some(code)
+            if *code == SqlState::UNDEFINED_DATABASE
+                || *code == SqlState::INSUFFICIENT_PRIVILEGE =>
+        {
             ConnectError::Database { hosts, reason }
         }
         Some(_) => ConnectError::Unreachable { hosts, reason },
         None => {
             let text = reason.to_lowercase();
-            if text.contains("password missing") || text.contains("invalid configuration: password") {
+            if text.contains("password missing") || text.contains("invalid configuration: password")
+            {
                 ConnectError::Login { hosts, reason }
             } else if text.contains("tls") || text.contains("certificate") {
                 ConnectError::Tls { hosts, reason }
@@ -173,7 +197,9 @@ fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
 
 /// The driver's message may quote the address, and so the password: keep only what kind of error it is.
 fn explain_address(error: &postgres::Error) -> String {
-    let reason = error.source().map_or_else(|| "it cannot be parsed".to_owned(), ToString::to_string);
+    let reason = error
+        .source()
+        .map_or_else(|| "it cannot be parsed".to_owned(), ToString::to_string);
     format!("{reason}; it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE")
 }
 
@@ -197,9 +223,18 @@ fn hosts(config: &postgres::Config) -> String {
 fn default_mode(hosts: &[Host]) -> tls::Mode {
     let local = |host: &Host| match host {
         Host::Unix(_) => true,
-        Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|ip| ip.is_loopback())
+        }
     };
-    if hosts.iter().all(local) { tls::Mode::Prefer } else { tls::Mode::VerifyFull }
+    if hosts.iter().all(local) {
+        tls::Mode::Prefer
+    } else {
+        tls::Mode::VerifyFull
+    }
 }
 
 /// The address without the parameters that the driver does not know.
@@ -224,7 +259,10 @@ impl Address {
                     Ok(false)
                 }
                 Some(("sslrootcert", value)) => {
-                    let value = value.trim_matches('\'').replace("%2F", "/").replace("%2f", "/");
+                    let value = value
+                        .trim_matches('\'')
+                        .replace("%2F", "/")
+                        .replace("%2f", "/");
                     tls.root_cert = (value != "system").then(|| PathBuf::from(value));
                     Ok(false)
                 }
@@ -239,7 +277,11 @@ impl Address {
                     kept.push(pair);
                 }
             }
-            if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) }
+            if kept.is_empty() {
+                base.to_owned()
+            } else {
+                format!("{base}?{}", kept.join("&"))
+            }
         } else if text.contains("://") {
             return Err("it should begin with postgresql://".to_owned());
         } else {
@@ -261,7 +303,10 @@ mod tests {
     #[test]
     fn tls_parameters_are_taken_out_of_both_forms_of_address() {
         let a = Address::parse("postgresql://u@h1,h2:6432/d?target_session_attrs=read-write&sslmode=verify-ca&sslrootcert=%2Fca.pem").unwrap();
-        assert_eq!(a.text, "postgresql://u@h1,h2:6432/d?target_session_attrs=read-write");
+        assert_eq!(
+            a.text,
+            "postgresql://u@h1,h2:6432/d?target_session_attrs=read-write"
+        );
         assert_eq!(a.tls.mode, Some(tls::Mode::VerifyCa));
         assert_eq!(a.tls.root_cert, Some(PathBuf::from("/ca.pem")));
         let a = Address::parse("host=localhost sslmode=disable dbname=oa").unwrap();
@@ -271,7 +316,12 @@ mod tests {
 
     #[test]
     fn a_wrong_address_is_explained_without_its_password() {
-        for url in ["mysql://u:hunter2@h/d", "postgresql://u:hunter2@h:notaport/d", "postgresql://u:hunter2@h/d?sslmode=maybe", "hunter2"] {
+        for url in [
+            "mysql://u:hunter2@h/d",
+            "postgresql://u:hunter2@h:notaport/d",
+            "postgresql://u:hunter2@h/d?sslmode=maybe",
+            "hunter2",
+        ] {
             let settings = Settings {
                 url: Secret::new(url.to_owned()),
                 connect_timeout: Duration::from_secs(1),
@@ -287,8 +337,19 @@ mod tests {
 
     #[test]
     fn another_machine_is_verified_by_default() {
-        let hosts = |text: &str| postgres::Config::from_str(text).unwrap().get_hosts().to_vec();
-        assert_eq!(default_mode(&hosts("postgresql://u@localhost,127.0.0.1/d")), tls::Mode::Prefer);
-        assert_eq!(default_mode(&hosts("postgresql://u@127.0.0.1,db.example.com/d")), tls::Mode::VerifyFull);
+        let hosts = |text: &str| {
+            postgres::Config::from_str(text)
+                .unwrap()
+                .get_hosts()
+                .to_vec()
+        };
+        assert_eq!(
+            default_mode(&hosts("postgresql://u@localhost,127.0.0.1/d")),
+            tls::Mode::Prefer
+        );
+        assert_eq!(
+            default_mode(&hosts("postgresql://u@127.0.0.1,db.example.com/d")),
+            tls::Mode::VerifyFull
+        );
     }
 }

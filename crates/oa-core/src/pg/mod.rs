@@ -17,7 +17,11 @@ pub fn quote_ident(name: &str) -> String {
 #[must_use]
 pub fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }
 
 /// What PostgreSQL said, in one line: message, detail and hint where it gave them. `postgres::Error` alone prints only

@@ -19,7 +19,9 @@ pub enum SchemaError {
     #[error("the database has no schema \"oa\"; create it with: oa-migrate init")]
     Absent,
     /// Left by an older version.
-    #[error("the database's schema oa is version {found}, this program needs {needed}; upgrade it with: oa-migrate init")]
+    #[error(
+        "the database's schema oa is version {found}, this program needs {needed}; upgrade it with: oa-migrate init"
+    )]
     Older {
         /// Version in the database.
         found: i32,
@@ -47,7 +49,12 @@ pub enum SchemaError {
 /// The version that this program needs.
 #[must_use]
 pub fn needed() -> i32 {
-    embedded::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max().map_or(0, |v| v as i32)
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(refinery::Migration::version)
+        .max()
+        .map_or(0, |v| v as i32)
 }
 
 /// The version in the database, `None` when there is no schema.
@@ -55,11 +62,15 @@ pub fn needed() -> i32 {
 /// # Errors
 /// When the query fails.
 pub fn found(client: &mut impl postgres::GenericClient) -> Result<Option<i32>, postgres::Error> {
-    let exists: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY])?.get(0);
+    let exists: bool = client
+        .query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY])?
+        .get(0);
     if !exists {
         return Ok(None);
     }
-    client.query_one(&format!("SELECT max(version)::int4 FROM {HISTORY}"), &[]).map(|row| row.get(0))
+    client
+        .query_one(&format!("SELECT max(version)::int4 FROM {HISTORY}"), &[])
+        .map(|row| row.get(0))
 }
 
 /// Checks that the database's schema is the one this program needs.
@@ -87,7 +98,9 @@ pub fn upgrade(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         .map_err(SchemaError::Query)?;
     let result = upgrade_locked(client);
     client
-        .batch_execute(&format!("SELECT pg_advisory_unlock({UPGRADE_LOCK}); SET lock_timeout = '30s'"))
+        .batch_execute(&format!(
+            "SELECT pg_advisory_unlock({UPGRADE_LOCK}); SET lock_timeout = '30s'"
+        ))
         .map_err(SchemaError::Query)?;
     result
 }
@@ -98,18 +111,27 @@ fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
         Err(SchemaError::Absent | SchemaError::Older { .. }) => {}
         Err(other) => return Err(other),
     }
-    client.batch_execute("CREATE SCHEMA IF NOT EXISTS oa").map_err(|e| SchemaError::Upgrade(describe(&e)))?;
-    let report = embedded::migrations::runner().set_migration_table_name(HISTORY).run(client).map_err(|e| {
-        let mut text = e.to_string();
-        let mut source = std::error::Error::source(&e);
-        while let Some(inner) = source {
-            match inner.downcast_ref::<postgres::Error>() {
-                Some(pg) => text = format!("{text}: {}", describe(pg)),
-                None => text = format!("{text}: {inner}"),
+    client
+        .batch_execute("CREATE SCHEMA IF NOT EXISTS oa")
+        .map_err(|e| SchemaError::Upgrade(describe(&e)))?;
+    let report = embedded::migrations::runner()
+        .set_migration_table_name(HISTORY)
+        .run(client)
+        .map_err(|e| {
+            let mut text = e.to_string();
+            let mut source = std::error::Error::source(&e);
+            while let Some(inner) = source {
+                match inner.downcast_ref::<postgres::Error>() {
+                    Some(pg) => text = format!("{text}: {}", describe(pg)),
+                    None => text = format!("{text}: {inner}"),
+                }
+                source = inner.source().filter(|_| !inner.is::<postgres::Error>());
             }
-            source = inner.source().filter(|_| !inner.is::<postgres::Error>());
-        }
-        SchemaError::Upgrade(text)
-    })?;
-    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+            SchemaError::Upgrade(text)
+        })?;
+    Ok(report
+        .applied_migrations()
+        .iter()
+        .map(ToString::to_string)
+        .collect())
 }

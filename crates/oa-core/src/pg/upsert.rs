@@ -50,7 +50,9 @@ pub enum UpsertError {
     #[error("table {0} does not exist; create the service's tables with: oa-migrate init")]
     NoTable(String),
     /// The table lacks a column that the source fills.
-    #[error("table {table} has no column {column}; add it with: oa-migrate init, or correct the source file")]
+    #[error(
+        "table {table} has no column {column}; add it with: oa-migrate init, or correct the source file"
+    )]
     NoColumn {
         /// The table.
         table: String,
@@ -58,7 +60,9 @@ pub enum UpsertError {
         column: String,
     },
     /// Without its unique index an upsert would store records twice.
-    #[error("table {0} has no unique index on its natural key, because it holds duplicates; run oa-migrate dedupe {0} first")]
+    #[error(
+        "table {0} has no unique index on its natural key, because it holds duplicates; run oa-migrate dedupe {0} first"
+    )]
     NoKey(String),
     /// Anything else that PostgreSQL said.
     #[error("could not store rows in {table}: {}", describe(source))]
@@ -102,7 +106,10 @@ struct Statement {
 impl Statement {
     fn prepare(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Self, UpsertError> {
         let table = batch.table.clone();
-        let fail = |source| UpsertError::Database { table: table.clone(), source };
+        let fail = |source| UpsertError::Database {
+            table: table.clone(),
+            source,
+        };
         let types: Vec<(String, String)> = tx
             .query(
                 "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
@@ -119,19 +126,35 @@ impl Statement {
         let mut definitions = Vec::new();
         for column in &batch.columns {
             let Some((_, of_type)) = types.iter().find(|(name, _)| name == column) else {
-                return Err(UpsertError::NoColumn { table: batch.table.clone(), column: column.clone() });
+                return Err(UpsertError::NoColumn {
+                    table: batch.table.clone(),
+                    column: column.clone(),
+                });
             };
             definitions.push(format!("{} {of_type}", quote_ident(column)));
         }
         let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
         let stamps: Vec<&str> = ["created_at", "updated_at"]
             .into_iter()
-            .filter(|s| types.iter().any(|(name, _)| name == s) && !batch.columns.iter().any(|c| c == s))
+            .filter(|s| {
+                types.iter().any(|(name, _)| name == s) && !batch.columns.iter().any(|c| c == s)
+            })
             .collect();
         let stamp = "$2::timestamptz AT TIME ZONE $3::text";
-        let insert_columns: Vec<&str> = given.iter().map(String::as_str).chain(stamps.iter().copied()).collect();
-        let insert_values: Vec<&str> = given.iter().map(String::as_str).chain(stamps.iter().map(|_| stamp)).collect();
-        let mut assignments: Vec<String> = given.iter().map(|c| format!("{c} = EXCLUDED.{c}")).collect();
+        let insert_columns: Vec<&str> = given
+            .iter()
+            .map(String::as_str)
+            .chain(stamps.iter().copied())
+            .collect();
+        let insert_values: Vec<&str> = given
+            .iter()
+            .map(String::as_str)
+            .chain(stamps.iter().map(|_| stamp))
+            .collect();
+        let mut assignments: Vec<String> = given
+            .iter()
+            .map(|c| format!("{c} = EXCLUDED.{c}"))
+            .collect();
         if stamps.contains(&"updated_at") {
             assignments.push("updated_at = EXCLUDED.updated_at".to_owned());
         }
@@ -153,14 +176,36 @@ impl Statement {
             current.join(", "),
             excluded.join(", "),
         );
-        Ok(Self { sql, table: batch.table.clone() })
+        Ok(Self {
+            sql,
+            table: batch.table.clone(),
+        })
     }
 
-    fn run(&self, tx: &mut Transaction<'_>, batch: &Batch, first: usize, rows: &[Vec<Value>], done: &mut Upserted) -> Result<(), UpsertError> {
-        let objects: Vec<Map<String, Value>> =
-            rows.iter().map(|row| batch.columns.iter().cloned().zip(row.iter().cloned()).collect()).collect();
+    fn run(
+        &self,
+        tx: &mut Transaction<'_>,
+        batch: &Batch,
+        first: usize,
+        rows: &[Vec<Value>],
+        done: &mut Upserted,
+    ) -> Result<(), UpsertError> {
+        let objects: Vec<Map<String, Value>> = rows
+            .iter()
+            .map(|row| {
+                batch
+                    .columns
+                    .iter()
+                    .cloned()
+                    .zip(row.iter().cloned())
+                    .collect()
+            })
+            .collect();
         let json = serde_json::to_string(&objects).unwrap_or_default();
-        let fail = |source| UpsertError::Database { table: self.table.clone(), source };
+        let fail = |source| UpsertError::Database {
+            table: self.table.clone(),
+            source,
+        };
         let mut savepoint = tx.transaction().map_err(fail)?;
         match savepoint.query_one(&self.sql, &[&json, &batch.collected_at, &batch.timezone]) {
             Ok(row) => {
@@ -168,7 +213,8 @@ impl Statement {
                 let (inserted, updated): (i64, i64) = (row.get(0), row.get(1));
                 done.inserted += inserted.unsigned_abs();
                 done.updated += updated.unsigned_abs();
-                done.unchanged += (rows.len() as u64).saturating_sub(inserted.unsigned_abs() + updated.unsigned_abs());
+                done.unchanged += (rows.len() as u64)
+                    .saturating_sub(inserted.unsigned_abs() + updated.unsigned_abs());
                 Ok(())
             }
             Err(error) if is_data_error(&error) => {
@@ -181,7 +227,9 @@ impl Statement {
                 self.run(tx, batch, first, left, done)?;
                 self.run(tx, batch, first + left.len(), right, done)
             }
-            Err(error) if error.code().is_some_and(|c| c.code() == "42P10") => Err(UpsertError::NoKey(self.table.clone())),
+            Err(error) if error.code().is_some_and(|c| c.code() == "42P10") => {
+                Err(UpsertError::NoKey(self.table.clone()))
+            }
             Err(error) => Err(fail(error)),
         }
     }
@@ -189,5 +237,7 @@ impl Statement {
 
 /// Classes 22 (data exception), 23 (constraint violation) and 21 (two rows of one key in a statement) are the rows' fault.
 fn is_data_error(error: &postgres::Error) -> bool {
-    error.code().is_some_and(|c| ["21", "22", "23"].contains(&&c.code()[..2]))
+    error
+        .code()
+        .is_some_and(|c| ["21", "22", "23"].contains(&&c.code()[..2]))
 }

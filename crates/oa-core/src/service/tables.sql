@@ -175,8 +175,8 @@ CREATE TABLE IF NOT EXISTS public.data_sources (
     dependencies        jsonb,
     is_active           boolean,
     health_status       varchar(20),
-    created_at          timestamp DEFAULT CURRENT_TIMESTAMP,
-    updated_at          timestamp DEFAULT CURRENT_TIMESTAMP,
+    created_at          timestamp DEFAULT (now() AT TIME ZONE 'Asia/Shanghai'),
+    updated_at          timestamp DEFAULT (now() AT TIME ZONE 'Asia/Shanghai'),
     last_collect_time   timestamp,
     last_collect_status varchar(20),
     last_record_count   integer
@@ -200,6 +200,6 @@ CREATE TABLE IF NOT EXISTS public.data_collection_logs (
     error_message      text,
     error_traceback    text,
     extra_metadata     jsonb,
-    created_at         timestamp DEFAULT CURRENT_TIMESTAMP
+    created_at         timestamp DEFAULT (now() AT TIME ZONE 'Asia/Shanghai')
 );
 CREATE INDEX IF NOT EXISTS ix_data_collection_logs_id ON public.data_collection_logs (id);

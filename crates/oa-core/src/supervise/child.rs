@@ -32,7 +32,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the command cannot be started or waited for.
 pub fn run(command: &mut Command, timeout: Duration) -> io::Result<Finished> {
-    let mut child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let stdout = child.stdout.take().map(|s| thread::spawn(move || tail(s)));
     let stderr = child.stderr.take().map(|s| thread::spawn(move || tail(s)));
@@ -53,8 +58,14 @@ pub fn run(command: &mut Command, timeout: Duration) -> io::Result<Finished> {
         Some(status) => status,
         None => child.wait()?,
     };
-    let collect = |t: Option<thread::JoinHandle<Vec<u8>>>| t.and_then(|t| t.join().ok()).unwrap_or_default();
-    Ok(Finished { status, timed_out, stdout: collect(stdout), stderr: collect(stderr) })
+    let collect =
+        |t: Option<thread::JoinHandle<Vec<u8>>>| t.and_then(|t| t.join().ok()).unwrap_or_default();
+    Ok(Finished {
+        status,
+        timed_out,
+        stdout: collect(stdout),
+        stderr: collect(stderr),
+    })
 }
 
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
@@ -98,7 +109,10 @@ mod tests {
     fn status_and_both_outputs_come_back() {
         let done = sh("echo out; echo err >&2; exit 3", Duration::from_secs(20));
         assert_eq!(done.status.code(), Some(3));
-        assert_eq!((done.stdout.as_slice(), done.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(
+            (done.stdout.as_slice(), done.stderr.as_slice()),
+            (&b"out\n"[..], &b"err\n"[..])
+        );
         assert!(!done.timed_out);
     }
 
@@ -106,9 +120,14 @@ mod tests {
     fn a_child_that_takes_too_long_goes_with_its_grandchildren() {
         let done = sh("sleep 300 & echo $!; wait", Duration::from_millis(300));
         assert!(done.timed_out);
-        let grandchild: i32 = String::from_utf8(done.stdout).unwrap().trim().parse().unwrap();
+        let grandchild: i32 = String::from_utf8(done.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         let gone = || {
-            std::fs::read_to_string(format!("/proc/{grandchild}/stat")).map_or(true, |s| s.contains(") Z "))
+            std::fs::read_to_string(format!("/proc/{grandchild}/stat"))
+                .map_or(true, |s| s.contains(") Z "))
         };
         let end = Instant::now() + Duration::from_secs(10);
         while !gone() {
@@ -119,7 +138,10 @@ mod tests {
 
     #[test]
     fn only_the_end_of_a_long_output_is_kept() {
-        let done = sh("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done", Duration::from_secs(60));
+        let done = sh(
+            "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done",
+            Duration::from_secs(60),
+        );
         assert!(done.stdout.len() <= TAIL && done.stdout.ends_with(b"line 19999\n"));
     }
 }

@@ -23,8 +23,14 @@ impl ProcessId {
     pub fn current() -> Self {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         Self {
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            host: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
             pid,
             pid_started: start_of(pid).unwrap_or_default(),
         }
@@ -60,9 +66,16 @@ mod tests {
     fn this_process_is_alive_and_a_finished_one_is_not() {
         let me = ProcessId::current();
         assert_eq!(me.is_alive(), Some(true));
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let other = ProcessId { pid, pid_started: start_of(pid).unwrap(), ..me.clone() };
+        let other = ProcessId {
+            pid,
+            pid_started: start_of(pid).unwrap(),
+            ..me.clone()
+        };
         assert_eq!(other.is_alive(), Some(true));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -72,8 +85,29 @@ mod tests {
     #[test]
     fn a_reused_pid_an_earlier_boot_and_another_host_are_told_apart() {
         let me = ProcessId::current();
-        assert_eq!(ProcessId { pid_started: me.pid_started - 1, ..me.clone() }.is_alive(), Some(false));
-        assert_eq!(ProcessId { boot_id: "earlier".into(), ..me.clone() }.is_alive(), Some(false));
-        assert_eq!(ProcessId { host: "elsewhere".into(), ..me }.is_alive(), None);
+        assert_eq!(
+            ProcessId {
+                pid_started: me.pid_started - 1,
+                ..me.clone()
+            }
+            .is_alive(),
+            Some(false)
+        );
+        assert_eq!(
+            ProcessId {
+                boot_id: "earlier".into(),
+                ..me.clone()
+            }
+            .is_alive(),
+            Some(false)
+        );
+        assert_eq!(
+            ProcessId {
+                host: "elsewhere".into(),
+                ..me
+            }
+            .is_alive(),
+            None
+        );
     }
 }

@@ -17,7 +17,11 @@ pub struct StopSignal;
 /// When the handlers cannot be installed.
 pub fn install() -> io::Result<StopSignal> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&REQUESTED))?;
+        signal_hook::flag::register_conditional_shutdown(
+            signal,
+            128 + signal,
+            Arc::clone(&REQUESTED),
+        )?;
         signal_hook::flag::register(signal, Arc::clone(&REQUESTED))?;
     }
     Ok(StopSignal)

@@ -1,0 +1,216 @@
+//! The outbox: alerts are rows committed with the event that caused them. Delivery is `oa-alert`'s work.
+//!
+//! One fingerprint (rule and task) is one trouble. The first problem alert opens it, the next ones are held back until
+//! [`Policy::repeat`] is over or the trouble gets worse, and the first success closes it with a recovery alert.
+
+mod text;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use postgres::{GenericClient, Transaction};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::{Config, Locale};
+use crate::runs::store::TaskState;
+use crate::runs::{Outcome, Status};
+pub use text::{database_away, human_duration, spool_full};
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Look at it today.
+    Warning,
+    /// Look at it now.
+    Critical,
+}
+
+impl Severity {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What an alert tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Something is wrong.
+    Problem,
+    /// It is over.
+    Recovery,
+    /// Neither: a report, a test, a message from a script.
+    Message,
+}
+
+impl Kind {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Problem => "problem",
+            Self::Recovery => "recovery",
+            Self::Message => "message",
+        }
+    }
+}
+
+/// One alert, written for the person on duty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// UUID version 7 of its making.
+    pub id: Uuid,
+    /// Rule and task: what belongs to one trouble.
+    pub fingerprint: String,
+    /// The rule that found it.
+    pub rule: String,
+    /// The task it is about.
+    pub task: Option<String>,
+    /// The run that caused it.
+    pub run_id: Option<Uuid>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Problem, recovery or message.
+    pub kind: Kind,
+    /// One line.
+    pub title: String,
+    /// Markdown in the small subset that every robot understands: lines, `**bold**`, `- ` lists.
+    pub body: String,
+    /// When (UTC).
+    pub created_at: DateTime<Utc>,
+}
+
+/// How alerts are written and how often they are repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Language of the texts.
+    pub locale: Locale,
+    /// Zone of the times in the texts.
+    pub timezone: Tz,
+    /// A trouble that goes on is told again after this long.
+    pub repeat: Duration,
+}
+
+impl Policy {
+    /// Takes it from the configuration.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            locale: config.locale,
+            timezone: config.timezone,
+            repeat: config.alert_repeat(),
+        }
+    }
+}
+
+/// Puts an alert into the outbox, in the caller's transaction. Does nothing when it is there already.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<(), postgres::Error> {
+    client.execute(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+        &[
+            &alert.id,
+            &alert.fingerprint,
+            &alert.rule,
+            &alert.task,
+            &alert.run_id,
+            &alert.severity.as_str(),
+            &alert.kind.as_str(),
+            &alert.title,
+            &alert.body,
+            &alert.created_at,
+        ],
+    )?;
+    Ok(())
+}
+
+/// The last alert of a fingerprint.
+struct Last {
+    kind: String,
+    severity: String,
+    age: Duration,
+}
+
+fn last(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+) -> Result<Option<Last>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT kind, severity, greatest(extract(epoch FROM now() - created_at)::float8, 0) FROM oa.alerts
+         WHERE fingerprint = $1 ORDER BY id DESC LIMIT 1",
+        &[&fingerprint],
+    )?;
+    Ok(row.map(|r| Last {
+        kind: r.get(0),
+        severity: r.get(1),
+        age: Duration::from_secs_f64(r.get(2)),
+    }))
+}
+
+/// The fingerprint of everything that is wrong with a task's runs.
+#[must_use]
+pub fn run_fingerprint(task: &str) -> String {
+    format!("run:{task}")
+}
+
+/// Puts the alert that an outcome calls for into the outbox: a problem, a recovery, or none. Returns whether there was one.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn after_run(
+    tx: &mut Transaction<'_>,
+    outcome: &Outcome,
+    state: &TaskState,
+    policy: &Policy,
+) -> Result<bool, postgres::Error> {
+    if state.outdated {
+        return Ok(false);
+    }
+    let last = last(tx, &run_fingerprint(&outcome.start.task))?;
+    let open = last
+        .as_ref()
+        .is_some_and(|l| l.kind == Kind::Problem.as_str());
+    if outcome.status == Status::Success {
+        if open {
+            put(tx, &text::recovered(outcome, state, policy))?;
+        }
+        return Ok(open);
+    }
+    let Some(alert) = problem(outcome, state, policy) else {
+        return Ok(false);
+    };
+    let told = last.is_some_and(|l| {
+        open && l.age < policy.repeat
+            && (l.severity == alert.severity.as_str() || alert.severity == Severity::Warning)
+    });
+    if !told {
+        put(tx, &alert)?;
+    }
+    Ok(!told)
+}
+
+/// The alert of an outcome that is not a success; `None` for one that alarms nobody.
+#[must_use]
+pub fn problem(outcome: &Outcome, state: &TaskState, policy: &Policy) -> Option<Alert> {
+    match outcome.status {
+        Status::Failed | Status::Timeout | Status::Abandoned => {
+            Some(text::failed(outcome, state, policy, Severity::Critical))
+        }
+        Status::Partial => Some(text::failed(outcome, state, policy, Severity::Warning)),
+        Status::Running | Status::Retrying | Status::Success | Status::Skipped => None,
+    }
+}

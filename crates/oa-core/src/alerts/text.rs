@@ -1,0 +1,494 @@
+//! The alerts' texts: what failed, since when, how often, why, what it means for the data, what to do.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::{Alert, Kind, Policy, Severity, run_fingerprint};
+use crate::config::Locale;
+use crate::retry::ErrorKind;
+use crate::runs::store::TaskState;
+use crate::runs::{Outcome, RunError, Status};
+use crate::secrets::redact;
+
+/// Picks the text of the policy's language.
+fn say<'a>(policy: &Policy, zh: &'a str, en: &'a str) -> &'a str {
+    match policy.locale {
+        Locale::Zh => zh,
+        Locale::En => en,
+    }
+}
+
+/// A failed, timed out, partial or abandoned run.
+pub(super) fn failed(
+    outcome: &Outcome,
+    state: &TaskState,
+    policy: &Policy,
+    severity: Severity,
+) -> Alert {
+    let name = name(outcome);
+    let what = match outcome.status {
+        Status::Partial => say(policy, "数据不完整", "data incomplete"),
+        Status::Timeout => say(policy, "采集超时", "timed out"),
+        Status::Abandoned => say(policy, "进程中断", "was interrupted"),
+        _ => say(policy, "采集失败", "failed"),
+    };
+    let title = match (policy.locale, severity) {
+        (Locale::Zh, Severity::Warning) => format!("【警告】{name} {what}"),
+        (Locale::Zh, _) => format!("【故障】{name} {what}"),
+        (Locale::En, Severity::Warning) => format!("[WARNING] {name} {what}"),
+        (Locale::En, _) => format!("[FAILURE] {name} {what}"),
+    };
+    let mut body = format!("**{title}**\n\n");
+    let unknown = RunError::new(ErrorKind::Internal, "");
+    let error = outcome.error.as_ref().unwrap_or(&unknown);
+    let (cause, remedy) = explain(error.kind, policy.locale);
+    let tries = outcome.attempts.len();
+    let mut line = |zh: String, en: String| {
+        let text = match policy.locale {
+            Locale::Zh => zh,
+            Locale::En => en,
+        };
+        let _ = writeln!(body, "- {text}");
+    };
+    let message = shorten(&error.message);
+    line(
+        format!("原因：{cause}（{message}）"),
+        format!("Cause: {cause} ({message})"),
+    );
+    if tries > 0 {
+        let seconds = human_duration(
+            (outcome.finished_at - outcome.start.started_at)
+                .to_std()
+                .unwrap_or_default(),
+            policy.locale,
+        );
+        line(
+            format!("已尝试：{tries} 次，历时 {seconds}"),
+            format!("Tried: {tries} time(s) within {seconds}"),
+        );
+    }
+    let since = local(
+        state.failing_since.unwrap_or(outcome.start.started_at),
+        policy,
+    );
+    let times = state.consecutive_failures.max(1);
+    line(
+        format!("开始于：{since}（连续第 {times} 次）"),
+        format!("Since: {since} (failure number {times} in a row)"),
+    );
+    match state.last_success_at {
+        Some(at) => {
+            let ago = human_duration(
+                (outcome.finished_at - at).to_std().unwrap_or_default(),
+                policy.locale,
+            );
+            let at = local(at, policy);
+            line(
+                format!("上次成功：{at}（{ago}前）"),
+                format!("Last success: {at} ({ago} ago)"),
+            );
+        }
+        None => line(
+            "上次成功：尚无记录".to_owned(),
+            "Last success: none on record".to_owned(),
+        ),
+    }
+    let tables = tables(outcome);
+    match (outcome.status, tables.is_empty()) {
+        (Status::Partial, false) => {
+            let (got, due) = (
+                outcome
+                    .quality
+                    .as_ref()
+                    .map_or(outcome.fetched, |q| q.collected),
+                outcome.quality.as_ref().and_then(|q| q.expected),
+            );
+            let due = due.map_or_else(|| "?".to_owned(), |n| n.to_string());
+            line(
+                format!("影响：{tables} 只收到 {got} 条，应有 {due} 条，已收到的已入库"),
+                format!("Effect: {tables} got {got} of {due} records; what came is stored"),
+            );
+        }
+        (_, false) => line(
+            format!("影响：{tables} 没有新数据"),
+            format!("Effect: no new data in {tables}"),
+        ),
+        (_, true) => {}
+    }
+    line(format!("处理：{remedy}"), format!("What to do: {remedy}"));
+    line(
+        format!("运行编号：{}", outcome.start.id),
+        format!("Run: {}", outcome.start.id),
+    );
+    let rule = match outcome.status {
+        Status::Partial => "run_partial",
+        Status::Abandoned => "run_abandoned",
+        _ => "run_failed",
+    };
+    alert(
+        &outcome.start.task,
+        rule,
+        Some(outcome.start.id),
+        severity,
+        Kind::Problem,
+        title,
+        body,
+        outcome.finished_at,
+    )
+}
+
+/// The first success after a trouble.
+pub(super) fn recovered(outcome: &Outcome, state: &TaskState, policy: &Policy) -> Alert {
+    let name = name(outcome);
+    let title = match policy.locale {
+        Locale::Zh => format!("【恢复】{name} 恢复正常"),
+        Locale::En => format!("[RECOVERED] {name} works again"),
+    };
+    let mut body = format!("**{title}**\n\n");
+    if let Some(since) = state.failing_since {
+        let lasted = human_duration(
+            (outcome.finished_at - since).to_std().unwrap_or_default(),
+            policy.locale,
+        );
+        let since = local(since, policy);
+        let times = state.consecutive_failures;
+        let _ = match policy.locale {
+            Locale::Zh => writeln!(
+                body,
+                "- 故障始于 {since}，持续 {lasted}，其间失败 {times} 次"
+            ),
+            Locale::En => writeln!(
+                body,
+                "- The trouble began at {since}, lasted {lasted}, {times} run(s) failed"
+            ),
+        };
+    }
+    let (at, records) = (local(outcome.finished_at, policy), outcome.fetched);
+    let _ = match policy.locale {
+        Locale::Zh => writeln!(
+            body,
+            "- 本次于 {at} 成功，收到 {records} 条记录\n- 运行编号：{}",
+            outcome.start.id
+        ),
+        Locale::En => writeln!(
+            body,
+            "- This run succeeded at {at} with {records} records\n- Run: {}",
+            outcome.start.id
+        ),
+    };
+    alert(
+        &outcome.start.task,
+        "run_failed",
+        Some(outcome.start.id),
+        Severity::Info,
+        Kind::Recovery,
+        title,
+        body,
+        outcome.finished_at,
+    )
+}
+
+/// PostgreSQL cannot be reached; what was collected waits in the spool of this machine.
+#[must_use]
+pub fn database_away(reason: &str, host: &str, now: DateTime<Utc>, policy: &Policy) -> Alert {
+    let title = match policy.locale {
+        Locale::Zh => format!("【故障】{host} 连不上数据库"),
+        Locale::En => format!("[FAILURE] {host} cannot reach the database"),
+    };
+    let reason = shorten(&redact(reason));
+    let at = local(now, policy);
+    let body = match policy.locale {
+        Locale::Zh => format!(
+            "**{title}**\n\n- 原因：{reason}\n- 发现于：{at}\n- 影响：采集照常进行，结果暂存在本机，数据库恢复后自动按序入库\n- 处理：检查 PostgreSQL 是否在运行、地址和密码是否正确\n"
+        ),
+        Locale::En => format!(
+            "**{title}**\n\n- Cause: {reason}\n- Found at: {at}\n- Effect: collection goes on, results wait on this machine and are stored in order once the database is back\n- What to do: check that PostgreSQL runs and that address and password are right\n"
+        ),
+    };
+    alert_of(
+        &format!("database:{host}"),
+        "database_unreachable",
+        None,
+        None,
+        Severity::Critical,
+        Kind::Problem,
+        title,
+        body,
+        now,
+    )
+}
+
+/// The spool is full: what is collected now reaches only the raw archive.
+#[must_use]
+pub fn spool_full(reason: &str, host: &str, now: DateTime<Utc>, policy: &Policy) -> Alert {
+    let title = match policy.locale {
+        Locale::Zh => format!("【故障】{host} 本机暂存已满，新结果无法入库"),
+        Locale::En => {
+            format!("[FAILURE] {host}: the local spool is full, new results cannot be stored")
+        }
+    };
+    let reason = shorten(&redact(reason));
+    let body = match policy.locale {
+        Locale::Zh => format!(
+            "**{title}**\n\n- 原因：{reason}\n- 影响：新采集的内容只保存在原始归档中，尚未入库\n- 处理：尽快恢复数据库（恢复后自动清空暂存），或调大 [spool] max_size\n"
+        ),
+        Locale::En => format!(
+            "**{title}**\n\n- Cause: {reason}\n- Effect: what is collected now is kept in the raw archive only\n- What to do: bring the database back (the spool then drains by itself), or raise max_size in [spool]\n"
+        ),
+    };
+    alert_of(
+        &format!("spool:{host}"),
+        "spool_full",
+        None,
+        None,
+        Severity::Critical,
+        Kind::Problem,
+        title,
+        body,
+        now,
+    )
+}
+
+#[allow(
+    clippy::too_many_arguments,
+    reason = "an alert is a flat record; a builder would only hide that"
+)]
+fn alert(
+    task: &str,
+    rule: &str,
+    run_id: Option<Uuid>,
+    severity: Severity,
+    kind: Kind,
+    title: String,
+    body: String,
+    now: DateTime<Utc>,
+) -> Alert {
+    alert_of(
+        &run_fingerprint(task),
+        rule,
+        Some(task),
+        run_id,
+        severity,
+        kind,
+        title,
+        body,
+        now,
+    )
+}
+
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn alert_of(
+    fingerprint: &str,
+    rule: &str,
+    task: Option<&str>,
+    run_id: Option<Uuid>,
+    severity: Severity,
+    kind: Kind,
+    title: String,
+    body: String,
+    created_at: DateTime<Utc>,
+) -> Alert {
+    Alert {
+        id: Uuid::now_v7(),
+        fingerprint: fingerprint.to_owned(),
+        rule: rule.to_owned(),
+        task: task.map(str::to_owned),
+        run_id,
+        severity,
+        kind,
+        title,
+        body,
+        created_at,
+    }
+}
+
+fn name(outcome: &Outcome) -> &str {
+    if outcome.start.title.is_empty() {
+        &outcome.start.task
+    } else {
+        &outcome.start.title
+    }
+}
+
+fn tables(outcome: &Outcome) -> String {
+    match outcome.details.get("table").and_then(|t| t.as_str()) {
+        Some(table) => table.to_owned(),
+        None => outcome
+            .batches
+            .iter()
+            .map(|b| b.table.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
+    moment
+        .with_timezone(&policy.timezone)
+        .format("%Y-%m-%d %H:%M:%S")
+        .to_string()
+}
+
+/// Long error texts belong into the log; a phone shows the beginning.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 300;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= LONGEST {
+        return line;
+    }
+    line.chars().take(LONGEST).chain("…".chars()).collect()
+}
+
+/// A duration as people say it: two units at most.
+#[must_use]
+pub fn human_duration(duration: Duration, locale: Locale) -> String {
+    let seconds = duration.as_secs();
+    let units: [(u64, &str, &str); 4] = [
+        (86_400, " 天", "d"),
+        (3600, " 小时", "h"),
+        (60, " 分钟", "min"),
+        (1, " 秒", "s"),
+    ];
+    let mut rest = seconds;
+    let mut parts = Vec::new();
+    for (size, zh, en) in units {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 {
+            parts.push(match locale {
+                Locale::Zh => format!("{count}{zh}"),
+                Locale::En => format!("{count} {en}"),
+            });
+        }
+        if parts.len() == 2 || (parts.len() == 1 && count == 0) {
+            break;
+        }
+    }
+    if parts.is_empty() {
+        return match locale {
+            Locale::Zh => "不到 1 秒".to_owned(),
+            Locale::En => "less than 1 s".to_owned(),
+        };
+    }
+    parts.join(" ")
+}
+
+/// What an error kind means in words, and what to do about it.
+fn explain(kind: ErrorKind, locale: Locale) -> (&'static str, &'static str) {
+    match (kind, locale) {
+        (ErrorKind::Network, Locale::Zh) => (
+            "网络连接中断或数据没有收全",
+            "检查本机网络；若其他来源正常，多为对方网站故障，等待下次自动采集",
+        ),
+        (ErrorKind::Dns, Locale::Zh) => (
+            "域名无法解析",
+            "检查本机 DNS 与网络，或确认对方网址是否变更",
+        ),
+        (ErrorKind::Tls, Locale::Zh) => ("加密连接失败", "检查对方证书是否过期、本机时间是否准确"),
+        (ErrorKind::Timeout, Locale::Zh) => (
+            "对方网站太慢，超过时间限制",
+            "稍后会自动再采；若持续出现，可调大该来源的 timeout",
+        ),
+        (ErrorKind::Http5xx, Locale::Zh) => ("对方网站自身故障", "等待对方恢复，下次会自动再采"),
+        (ErrorKind::Http429, Locale::Zh) => {
+            ("请求过于频繁，被对方限流", "降低采集频率，或稍后再采")
+        }
+        (ErrorKind::Http4xx, Locale::Zh) => (
+            "对方拒绝了请求",
+            "确认网址与参数是否变更，必要时更新来源文件",
+        ),
+        (ErrorKind::Auth, Locale::Zh) => (
+            "登录失效或令牌过期",
+            "重新登录取得新令牌或 Cookie，更新 .env 后再运行一次",
+        ),
+        (ErrorKind::Blocked, Locale::Zh) => (
+            "对方返回了网页（验证码或维护页）而不是数据",
+            "用浏览器打开该网站查看，必要时降低频率",
+        ),
+        (ErrorKind::Shape, Locale::Zh) => ("对方数据格式变了", "对照原始归档修改来源文件"),
+        (ErrorKind::Empty, Locale::Zh) => (
+            "对方没有返回任何数据",
+            "确认当天是否应有数据，必要时到网站核对",
+        ),
+        (ErrorKind::Invalid, Locale::Zh) => {
+            ("数据不符合校验规则", "查看 oa.rejects 中被拒绝的记录及原因")
+        }
+        (ErrorKind::Partial, Locale::Zh) => (
+            "收到的记录少于对方公布的总数",
+            "稍后会自动再采；也可手动运行 oa-crawl run 补齐",
+        ),
+        (ErrorKind::Db, Locale::Zh) => (
+            "数据库拒绝写入",
+            "按错误说明处理数据库；收到的内容已在原始归档中",
+        ),
+        (ErrorKind::Internal, Locale::Zh) => {
+            ("本机程序或系统的问题", "查看本机日志、磁盘空间和内存")
+        }
+        (ErrorKind::Network, Locale::En) => (
+            "the connection broke or the data came incomplete",
+            "check this machine's network; if other sources work, wait for the next run",
+        ),
+        (ErrorKind::Dns, Locale::En) => (
+            "the site's name could not be resolved",
+            "check DNS and network, or whether the address has changed",
+        ),
+        (ErrorKind::Tls, Locale::En) => (
+            "the encrypted connection failed",
+            "check the site's certificate and this machine's clock",
+        ),
+        (ErrorKind::Timeout, Locale::En) => (
+            "the site took longer than allowed",
+            "the next run tries again; if it goes on, raise this source's timeout",
+        ),
+        (ErrorKind::Http5xx, Locale::En) => (
+            "the site itself failed",
+            "wait for the site; the next run tries again",
+        ),
+        (ErrorKind::Http429, Locale::En) => (
+            "the site asks for fewer requests",
+            "collect less often, or later",
+        ),
+        (ErrorKind::Http4xx, Locale::En) => (
+            "the site refused the request",
+            "check whether address or parameters have changed",
+        ),
+        (ErrorKind::Auth, Locale::En) => (
+            "the login or token has expired",
+            "log in again, put the new token into .env and run the task once",
+        ),
+        (ErrorKind::Blocked, Locale::En) => (
+            "a page for people came instead of data (captcha, maintenance)",
+            "open the site in a browser; collect less often",
+        ),
+        (ErrorKind::Shape, Locale::En) => (
+            "the data have another shape than before",
+            "compare the raw archive with the source file and correct it",
+        ),
+        (ErrorKind::Empty, Locale::En) => (
+            "nothing came where something was due",
+            "check on the site whether there are data for that day",
+        ),
+        (ErrorKind::Invalid, Locale::En) => (
+            "the data break the source's rules",
+            "look at the rejected records in oa.rejects",
+        ),
+        (ErrorKind::Partial, Locale::En) => (
+            "fewer records came than the site announced",
+            "the next run tries again; or run the task by hand",
+        ),
+        (ErrorKind::Db, Locale::En) => (
+            "the database refused the rows",
+            "do what the error says; what came is in the raw archive",
+        ),
+        (ErrorKind::Internal, Locale::En) => (
+            "trouble of this program or machine",
+            "look at this machine's logs, disk and memory",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,16 @@
+//! The run log: every start of any program's task leaves a row, before the work begins, and a final state in the same
+//! transaction as the data.
+//!
+//! [`RunStart`], [`Outcome`] and [`alerts::Alert`](crate::alerts::Alert) are plain serialisable facts. [`store`] writes them to
+//! PostgreSQL, each of them idempotent by its id; the [`spool`](crate::spool) keeps the same facts while PostgreSQL is away.
+//! [`Recorder`] is what a program uses: it decides between the two.
+
+pub mod model;
+mod recorder;
+pub mod store;
+
+pub use model::{
+    Attempt, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,
+};
+pub use recorder::{Away, Begun, Recorded, Recorder, Run, Stopwatch};
+pub use store::{Applied, StoreError};

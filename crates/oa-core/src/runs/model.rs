@@ -1,0 +1,319 @@
+//! The facts of the run log.
+
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::pg::upsert::Batch;
+use crate::retry::ErrorKind;
+use crate::supervise::ProcessId;
+
+/// State of a run. The first two are not final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The first try is under way.
+    Running,
+    /// A try failed, another follows.
+    Retrying,
+    /// All that was due is stored.
+    Success,
+    /// Something is stored, but not all that was due.
+    Partial,
+    /// Nothing could be stored.
+    Failed,
+    /// The last try took too long.
+    Timeout,
+    /// Not begun, because the task runs already.
+    Skipped,
+    /// The process ended without a word; found later.
+    Abandoned,
+}
+
+impl Status {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Retrying => "retrying",
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Skipped => "skipped",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Who started the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// A crontab line.
+    Cron,
+    /// A person or a script.
+    #[default]
+    Manual,
+    /// `run --due`.
+    Due,
+    /// `backfill`.
+    Backfill,
+}
+
+impl Trigger {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cron => "cron",
+            Self::Manual => "manual",
+            Self::Due => "due",
+            Self::Backfill => "backfill",
+        }
+    }
+}
+
+/// What is known when a run begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStart {
+    /// UUID version 7 of this moment.
+    pub id: Uuid,
+    /// The program.
+    pub tool: String,
+    /// The task's fixed name.
+    pub task: String,
+    /// The task's title for people.
+    pub title: String,
+    /// The task's schedule as its source gives it.
+    pub schedule: Option<String>,
+    /// Who started it.
+    pub trigger: Trigger,
+    /// When (UTC).
+    pub started_at: DateTime<Utc>,
+    /// The process that does it.
+    pub process: ProcessId,
+    /// The program's version.
+    pub version: String,
+    /// How long this run holds the task without a sign of life.
+    pub lease: Duration,
+}
+
+impl RunStart {
+    /// A run of this process that begins now.
+    #[must_use]
+    pub fn now(
+        tool: &str,
+        version: &str,
+        task: &str,
+        title: &str,
+        trigger: Trigger,
+        lease: Duration,
+    ) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            tool: tool.to_owned(),
+            task: task.to_owned(),
+            title: title.to_owned(),
+            schedule: None,
+            trigger,
+            started_at: Utc::now(),
+            process: ProcessId::current(),
+            version: version.to_owned(),
+            lease,
+        }
+    }
+}
+
+/// Why a try, or a run, failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunError {
+    /// The kind, which decides about retries.
+    pub kind: ErrorKind,
+    /// What happened, to which thing; without secrets.
+    pub message: String,
+}
+
+impl RunError {
+    /// An error whose message is redacted on the way in.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        // PostgreSQL's text cannot hold U+0000.
+        Self {
+            kind,
+            message: crate::secrets::redact(&message.as_ref().replace('\0', "\u{fffd}")),
+        }
+    }
+}
+
+/// One try.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub number: u32,
+    /// When it began (UTC).
+    pub started_at: DateTime<Utc>,
+    /// When it ended: the beginning plus the time that a clock that never jumps has measured.
+    pub finished_at: DateTime<Utc>,
+    /// `Success`, `Partial`, `Failed` or `Timeout`.
+    pub outcome: Status,
+    /// Why, unless it succeeded.
+    pub error: Option<RunError>,
+}
+
+/// One answer in the raw archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawRecord {
+    /// The try it belongs to.
+    pub attempt: u32,
+    /// The address, without secrets.
+    pub url: String,
+    /// HTTP status.
+    pub status: u16,
+    /// The `content-type` header.
+    pub content_type: Option<String>,
+    /// SHA-256 of the body in hexadecimal; also its file's name.
+    pub sha256: String,
+    /// Size of the body.
+    pub size_bytes: u64,
+    /// Size of its file.
+    pub stored_bytes: u64,
+    /// When it was received (UTC).
+    pub fetched_at: DateTime<Utc>,
+}
+
+/// A record that was not stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reject {
+    /// The table it was meant for.
+    pub target: Option<String>,
+    /// The record's key at the source, where it has one.
+    pub source_key: Option<String>,
+    /// The field that is wrong.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The record as it came.
+    pub record: Value,
+}
+
+/// How good what was collected is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// The day the data are of.
+    pub day: Option<NaiveDate>,
+    /// Records that the source announced.
+    pub expected: Option<u64>,
+    /// Different records that came.
+    pub collected: u64,
+    /// Records that came twice.
+    pub duplicates: u64,
+    /// Whether the data are of the day that was asked for; `None` when the source does not tell.
+    pub fresh: Option<bool>,
+    /// What was noticed, in sentences.
+    pub findings: Vec<String>,
+}
+
+impl Quality {
+    /// Share of the announced records that came, 0 to 1.
+    #[must_use]
+    pub fn completeness(&self) -> Option<f64> {
+        let expected = self.expected.filter(|n| *n > 0)?;
+        Some((self.collected as f64 / expected as f64).min(1.0))
+    }
+
+    /// 0 to 100: completeness, minus the share that was rejected, minus 30 when the data are of another day.
+    #[must_use]
+    pub fn score(&self, rejected: u64) -> i32 {
+        let complete = self
+            .completeness()
+            .unwrap_or(if self.collected > 0 { 1.0 } else { 0.0 });
+        let good = if self.collected > 0 {
+            1.0 - (rejected as f64 / self.collected as f64).min(1.0)
+        } else {
+            0.0
+        };
+        let stale = if self.fresh == Some(false) { 30.0 } else { 0.0 };
+        (100.0 * complete * good - stale).clamp(0.0, 100.0).round() as i32
+    }
+}
+
+/// How a run ended, with everything that has to be stored together with that.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The run.
+    pub start: RunStart,
+    /// A final state.
+    pub status: Status,
+    /// When it ended (UTC).
+    pub finished_at: DateTime<Utc>,
+    /// All tries.
+    pub attempts: Vec<Attempt>,
+    /// Records that came.
+    pub fetched: u64,
+    /// Why, unless it succeeded.
+    pub error: Option<RunError>,
+    /// Rows to store.
+    pub batches: Vec<Batch>,
+    /// Records that are not stored.
+    pub rejects: Vec<Reject>,
+    /// Answers in the archive.
+    pub raw: Vec<RawRecord>,
+    /// Findings about the data.
+    pub quality: Option<Quality>,
+    /// Anything else worth keeping.
+    pub details: Map<String, Value>,
+    /// When the task is due next (UTC).
+    pub next_due_at: Option<DateTime<Utc>>,
+    /// An alert of this outcome was already put into the spool; none is made when it is replayed.
+    #[serde(default)]
+    pub alerted: bool,
+}
+
+impl Outcome {
+    /// An outcome without data.
+    #[must_use]
+    pub fn bare(start: RunStart, status: Status, finished_at: DateTime<Utc>) -> Self {
+        Self {
+            start,
+            status,
+            finished_at,
+            attempts: Vec::new(),
+            fetched: 0,
+            error: None,
+            batches: Vec::new(),
+            rejects: Vec::new(),
+            raw: Vec::new(),
+            quality: None,
+            details: Map::new(),
+            next_due_at: None,
+            alerted: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_score_falls_with_what_is_missing_rejected_or_stale() {
+        let quality = |expected, collected, fresh| Quality {
+            day: None,
+            expected,
+            collected,
+            duplicates: 0,
+            fresh,
+            findings: vec![],
+        };
+        assert_eq!(quality(Some(100), 100, Some(true)).score(0), 100);
+        assert_eq!(quality(Some(2434), 100, None).score(0), 4);
+        assert_eq!(quality(None, 75, None).score(0), 100);
+        assert_eq!(quality(Some(100), 100, Some(false)).score(10), 60);
+        assert_eq!(quality(None, 0, None).score(0), 0);
+    }
+}

@@ -1,0 +1,546 @@
+//! The run log in PostgreSQL. Every function may be called twice with the same fact and then changes nothing the second time,
+//! because a connection may break after the commit and before its confirmation.
+
+use chrono::{DateTime, Utc};
+use postgres::{Client, Transaction};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::model::{Attempt, Outcome, Reject, RunError, RunStart, Status};
+use crate::alerts::{self, Policy};
+use crate::pg::upsert::{UpsertError, upsert};
+use crate::pg::{describe, is_connection_error};
+use crate::retry::ErrorKind;
+use crate::supervise::ProcessId;
+
+/// A fact could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The rows could not.
+    #[error(transparent)]
+    Upsert(#[from] UpsertError),
+    /// The run log could not.
+    #[error("could not write the run log: {}", describe(.0))]
+    Database(#[from] postgres::Error),
+}
+
+impl StoreError {
+    /// Whether the server is gone, rather than unwilling.
+    #[must_use]
+    pub fn is_connection_error(&self) -> bool {
+        match self {
+            Self::Upsert(e) => e.is_connection_error(),
+            Self::Database(e) => is_connection_error(e),
+        }
+    }
+}
+
+/// What storing an outcome did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows that were not there.
+    pub inserted: u64,
+    /// Rows that were there with other values.
+    pub updated: u64,
+    /// Rows that were there just so.
+    pub unchanged: u64,
+    /// Records that are in `oa.rejects` now.
+    pub rejected: u64,
+    /// An alert went into the outbox.
+    pub alerted: bool,
+}
+
+/// What came of an attempt to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lease {
+    /// The task is ours.
+    Taken,
+    /// It runs elsewhere; the skipped run is recorded.
+    Busy {
+        /// The machine on which it runs.
+        host: String,
+    },
+}
+
+/// Records the start and takes the task's lease. The caller holds this machine's lock of the task, so a lease of this machine
+/// is a dead process's.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError> {
+    let mut tx = client.transaction()?;
+    tx.execute("SELECT oa.ensure_partitions()", &[])?;
+    upsert_task(&mut tx, start)?;
+    let row = tx.query_one(
+        "SELECT lease_host FROM (SELECT lease_host, lease_until FROM oa.tasks WHERE name = $1 FOR UPDATE) t
+         WHERE lease_until > now() AND lease_host <> $2
+         UNION ALL SELECT NULL LIMIT 1",
+        &[&start.task, &start.process.host],
+    )?;
+    if let Some(host) = row.get::<_, Option<String>>(0) {
+        insert_run(&mut tx, start, Status::Skipped)?;
+        tx.execute(
+            "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1",
+            &[&start.id, &format!("the task runs on {host}")],
+        )?;
+        tx.commit()?;
+        return Ok(Lease::Busy { host });
+    }
+    insert_run(&mut tx, start, Status::Running)?;
+    tx.execute(
+        "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_until = now() + make_interval(secs => $4),
+                last_run_id = $2, last_status = 'running', last_started_at = $5
+         WHERE name = $1",
+        &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.started_at],
+    )?;
+    tx.commit()?;
+    Ok(Lease::Taken)
+}
+
+fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
+    tx.execute(
+        "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE SET tool = EXCLUDED.tool, title = EXCLUDED.title, schedule = EXCLUDED.schedule
+         WHERE (tasks.tool, tasks.title, tasks.schedule) IS DISTINCT FROM (EXCLUDED.tool, EXCLUDED.title, EXCLUDED.schedule)",
+        &[&start.task, &start.tool, &start.title, &start.schedule],
+    )?;
+    Ok(())
+}
+
+fn insert_run(
+    tx: &mut Transaction<'_>,
+    start: &RunStart,
+    status: Status,
+) -> Result<(), postgres::Error> {
+    tx.execute(
+        "INSERT INTO oa.runs (id, tool, task, trigger, host, boot_id, pid, pid_started, version, status, started_at, lease_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12))
+         ON CONFLICT (id) DO NOTHING",
+        &[
+            &start.id,
+            &start.tool,
+            &start.task,
+            &start.trigger.as_str(),
+            &start.process.host,
+            &start.process.boot_id,
+            &start.process.pid,
+            &start.process.pid_started,
+            &start.version,
+            &status.as_str(),
+            &start.started_at,
+            &start.lease.as_secs_f64(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Records a start that was made while PostgreSQL was away. Does nothing when the run is known.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreError> {
+    let mut tx = client.transaction()?;
+    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
+    upsert_task(&mut tx, start)?;
+    insert_run(&mut tx, start, Status::Running)?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// Records a try that is followed by another, and renews the lease.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn record_attempt(
+    client: &mut Client,
+    start: &RunStart,
+    attempt: &Attempt,
+) -> Result<(), StoreError> {
+    let mut tx = client.transaction()?;
+    insert_attempts(&mut tx, start.id, std::slice::from_ref(attempt))?;
+    let lease = start.lease.as_secs_f64();
+    tx.execute(
+        "UPDATE oa.runs SET status = 'retrying', attempts = $2, error_kind = $3, error_message = $4,
+                lease_until = now() + make_interval(secs => $5)
+         WHERE id = $1 AND finished_at IS NULL",
+        &[
+            &start.id,
+            &(attempt.number as i32),
+            &attempt.error.as_ref().map(|e| e.kind.as_str()),
+            &attempt.error.as_ref().map(|e| e.message.as_str()),
+            &lease,
+        ],
+    )?;
+    tx.execute(
+        "UPDATE oa.tasks SET last_status = 'retrying', lease_until = now() + make_interval(secs => $3) WHERE name = $1 AND lease_run_id = $2",
+        &[&start.task, &start.id, &lease],
+    )?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// Stores an outcome in one transaction: rows, rejects, archive index, quality, the run's final state, the task's state, and
+/// an alert where one is due. Does nothing when the run already has its final state. Rows that PostgreSQL refuses
+/// become rejects.
+///
+/// # Errors
+/// When PostgreSQL fails or refuses the rows as a whole; nothing is stored then.
+pub fn apply(
+    client: &mut Client,
+    outcome: &Outcome,
+    policy: &Policy,
+) -> Result<Applied, StoreError> {
+    let start = &outcome.start;
+    let mut tx = client.transaction()?;
+    tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
+    upsert_task(&mut tx, start)?;
+    insert_run(&mut tx, start, Status::Running)?;
+    let run = tx.query_one(
+        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned'
+         FROM oa.runs WHERE id = $1 FOR UPDATE",
+        &[&start.id],
+    )?;
+    if run.get(0) {
+        let count = |i| run.get::<_, i64>(i).unsigned_abs();
+        return Ok(Applied {
+            inserted: count(1),
+            updated: count(2),
+            unchanged: count(3),
+            rejected: count(4),
+            alerted: false,
+        });
+    }
+    let mut applied = Applied::default();
+    let mut rejects = outcome.rejects.clone();
+    for batch in &outcome.batches {
+        let done = upsert(&mut tx, batch)?;
+        applied.inserted += done.inserted;
+        applied.updated += done.updated;
+        applied.unchanged += done.unchanged;
+        rejects.extend(
+            done.refused
+                .into_iter()
+                .map(|(index, reason)| refused_row(batch, index, reason)),
+        );
+    }
+    applied.rejected = rejects.len() as u64;
+    insert_attempts(&mut tx, start.id, &outcome.attempts)?;
+    insert_rejects(&mut tx, start, &rejects)?;
+    insert_raw(&mut tx, outcome)?;
+    insert_quality(&mut tx, outcome, applied.rejected)?;
+    tx.execute(
+        "UPDATE oa.runs SET status = $2, finished_at = $3, attempts = $4, fetched = $5, inserted = $6, updated = $7,
+                unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
+         WHERE id = $1",
+        &[
+            &start.id,
+            &outcome.status.as_str(),
+            &outcome.finished_at,
+            &(outcome.attempts.len() as i32),
+            &(outcome.fetched as i64),
+            &(applied.inserted as i64),
+            &(applied.updated as i64),
+            &(applied.unchanged as i64),
+            &(applied.rejected as i64),
+            &outcome.error.as_ref().map(|e| e.kind.as_str()),
+            &outcome.error.as_ref().map(|e| e.message.as_str()),
+            &Value::Object(outcome.details.clone()),
+        ],
+    )?;
+    let state = update_task(&mut tx, outcome, run.get(5))?;
+    if !outcome.alerted {
+        applied.alerted = alerts::after_run(&mut tx, outcome, &state, policy)?;
+    }
+    tx.commit()?;
+    Ok(applied)
+}
+
+fn refused_row(batch: &crate::pg::upsert::Batch, index: usize, reason: String) -> Reject {
+    let row = batch.rows.get(index).cloned().unwrap_or_default();
+    Reject {
+        target: Some(batch.table.clone()),
+        source_key: None,
+        field: None,
+        reason: format!("PostgreSQL refused the row: {reason}"),
+        record: Value::Object(batch.columns.iter().cloned().zip(row).collect()),
+    }
+}
+
+fn insert_attempts(
+    tx: &mut Transaction<'_>,
+    run: Uuid,
+    attempts: &[Attempt],
+) -> Result<(), postgres::Error> {
+    for attempt in attempts {
+        tx.execute(
+            "INSERT INTO oa.attempts (run_id, attempt, started_at, finished_at, outcome, error_kind, error_message)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            &[
+                &run,
+                &(attempt.number as i32),
+                &attempt.started_at,
+                &attempt.finished_at,
+                &attempt.outcome.as_str(),
+                &attempt.error.as_ref().map(|e| e.kind.as_str()),
+                &attempt.error.as_ref().map(|e| e.message.as_str()),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_rejects(
+    tx: &mut Transaction<'_>,
+    start: &RunStart,
+    rejects: &[Reject],
+) -> Result<(), postgres::Error> {
+    if rejects.is_empty() {
+        return Ok(());
+    }
+    let statement = tx.prepare(
+        "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+    )?;
+    for (seq, reject) in rejects.iter().enumerate() {
+        // jsonb cannot hold U+0000; such a record is kept as bytes instead.
+        let text = reject.record.to_string();
+        let (record, raw) = if text.contains("\\u0000") {
+            (None, Some(text.into_bytes()))
+        } else {
+            (Some(&reject.record), None)
+        };
+        let reason = reject.reason.replace('\0', "\\u0000");
+        let source_key = reject
+            .source_key
+            .as_ref()
+            .map(|k| k.replace('\0', "\\u0000"));
+        tx.execute(
+            &statement,
+            &[
+                &start.id,
+                &(seq as i64),
+                &start.task,
+                &reject.target,
+                &source_key,
+                &reject.field,
+                &reason,
+                &record,
+                &raw,
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_raw(tx: &mut Transaction<'_>, outcome: &Outcome) -> Result<(), postgres::Error> {
+    if outcome.raw.is_empty() {
+        return Ok(());
+    }
+    let statement = tx.prepare(
+        "INSERT INTO oa.raw (run_id, seq, attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+    )?;
+    for (seq, raw) in outcome.raw.iter().enumerate() {
+        tx.execute(
+            &statement,
+            &[
+                &outcome.start.id,
+                &(seq as i32),
+                &(raw.attempt as i32),
+                &raw.url,
+                &i32::from(raw.status),
+                &raw.content_type,
+                &raw.sha256,
+                &(raw.size_bytes as i64),
+                &(raw.stored_bytes as i64),
+                &raw.fetched_at,
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_quality(
+    tx: &mut Transaction<'_>,
+    outcome: &Outcome,
+    rejected: u64,
+) -> Result<(), postgres::Error> {
+    let Some(quality) = &outcome.quality else {
+        return Ok(());
+    };
+    tx.execute(
+        "INSERT INTO oa.quality (run_id, task, day, expected, collected, completeness, duplicates, fresh, score, findings)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+        &[
+            &outcome.start.id,
+            &outcome.start.task,
+            &quality.day,
+            &quality.expected.map(|n| n as i64),
+            &(quality.collected as i64),
+            &quality.completeness(),
+            &(quality.duplicates as i64),
+            &quality.fresh,
+            &quality.score(rejected),
+            &json!(quality.findings),
+        ],
+    )?;
+    Ok(())
+}
+
+/// A task's state as an outcome finds it.
+#[derive(Debug, Clone, Default)]
+pub struct TaskState {
+    /// Runs that failed since the last success, this one included.
+    pub consecutive_failures: i32,
+    /// Start of the first of them.
+    pub failing_since: Option<DateTime<Utc>>,
+    /// End of the last success before this outcome.
+    pub last_success_at: Option<DateTime<Utc>>,
+    /// The outcome is older than what is already known (a late replay), so it says nothing about the present.
+    pub outdated: bool,
+}
+
+/// `counted`: the run was taken for abandoned before its outcome arrived, and so already counts as a failure.
+fn update_task(
+    tx: &mut Transaction<'_>,
+    outcome: &Outcome,
+    counted: bool,
+) -> Result<TaskState, postgres::Error> {
+    let start = &outcome.start;
+    let row = tx.query_one(
+        "SELECT consecutive_failures, failing_since, last_success_at,
+                last_finished_at IS NOT NULL AND last_started_at > $2 AND last_run_id <> $3
+         FROM oa.tasks WHERE name = $1 FOR UPDATE",
+        &[&start.task, &start.started_at, &start.id],
+    )?;
+    let mut state = TaskState {
+        consecutive_failures: row.get(0),
+        failing_since: row.get(1),
+        last_success_at: row.get(2),
+        outdated: row.get(3),
+    };
+    if outcome.status == Status::Skipped {
+        state.outdated = true;
+        return Ok(state);
+    }
+    tx.execute(
+        "UPDATE oa.tasks SET lease_run_id = NULL, lease_host = NULL, lease_until = NULL WHERE name = $1 AND lease_run_id = $2",
+        &[&start.task, &start.id],
+    )?;
+    if state.outdated {
+        if outcome.status == Status::Success {
+            tx.execute(
+                "UPDATE oa.tasks SET last_success_at = greatest(last_success_at, $2) WHERE name = $1",
+                &[&start.task, &outcome.finished_at],
+            )?;
+        }
+        return Ok(state);
+    }
+    let failed = matches!(
+        outcome.status,
+        Status::Failed | Status::Timeout | Status::Abandoned
+    );
+    if failed && !counted {
+        state.consecutive_failures += 1;
+        state.failing_since.get_or_insert(start.started_at);
+    }
+    let (failures, since) = match outcome.status {
+        Status::Success => (0, None),
+        _ => (state.consecutive_failures, state.failing_since),
+    };
+    tx.execute(
+        "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
+                last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
+                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = $9
+         WHERE name = $1",
+        &[
+            &start.task,
+            &start.id,
+            &outcome.status.as_str(),
+            &start.started_at,
+            &outcome.finished_at,
+            &outcome.error.as_ref().map(|e| e.message.as_str()),
+            &failures,
+            &since,
+            &outcome.next_due_at,
+        ],
+    )?;
+    Ok(state)
+}
+
+/// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
+/// live, and runs of others whose lease is over. Call it after the spool was drained, for the outcome may wait there. Returns
+/// how many there were.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, StoreError> {
+    let rows = client.query(
+        "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.boot_id, r.pid, r.pid_started,
+                r.version, r.started_at, r.lease_until < now(), t.next_due_at
+         FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
+        &[],
+    )?;
+    let mut marked = 0;
+    for row in rows {
+        let process = ProcessId {
+            host: row.get(6),
+            boot_id: row.get(7),
+            pid: row.get(8),
+            pid_started: row.get(9),
+        };
+        let gone = match process.is_alive() {
+            Some(alive) => !alive,
+            None => row.get::<_, Option<bool>>(12).unwrap_or(true),
+        };
+        if !gone {
+            continue;
+        }
+        let trigger = serde_json::from_value(Value::String(row.get(5))).unwrap_or_default();
+        let message = format!(
+            "process {} on {} ended without recording an outcome (killed, or the machine stopped)",
+            process.pid, process.host
+        );
+        let start = RunStart {
+            id: row.get(0),
+            tool: row.get(1),
+            task: row.get(2),
+            title: row.get(3),
+            schedule: row.get(4),
+            trigger,
+            started_at: row.get(11),
+            process,
+            version: row.get(10),
+            lease: std::time::Duration::ZERO,
+        };
+        if abandon(client, start, message, row.get(13), policy)? {
+            marked += 1;
+        }
+    }
+    Ok(marked)
+}
+
+fn abandon(
+    client: &mut Client,
+    start: RunStart,
+    message: String,
+    next_due_at: Option<DateTime<Utc>>,
+    policy: &Policy,
+) -> Result<bool, StoreError> {
+    let mut tx = client.transaction()?;
+    let changed = tx.execute(
+        "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2
+         WHERE id = $1 AND finished_at IS NULL",
+        &[&start.id, &message],
+    )?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    let mut outcome = Outcome::bare(start, Status::Abandoned, Utc::now());
+    outcome.error = Some(RunError::new(ErrorKind::Internal, message));
+    outcome.next_due_at = next_due_at;
+    let state = update_task(&mut tx, &outcome, false)?;
+    alerts::after_run(&mut tx, &outcome, &state, policy)?;
+    tx.commit()?;
+    Ok(true)
+}

@@ -1,0 +1,126 @@
+//! When a task is due: a five-field cron expression in a time zone, narrowed to trading days and sessions.
+//!
+//! The zone is the schedule's own (Asia/Shanghai by default) whatever the machine's is. What a trading day is comes from the
+//! [`Calendar`]; a schedule that does not ask for it runs on every day.
+
+mod calendar;
+mod cron5;
+
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+use serde::Deserialize;
+
+pub use calendar::{Calendar, CalendarError, TradingDay};
+pub use cron5::CronError;
+
+/// A trading session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Session {
+    /// 09:00–11:30 and 13:00–15:00.
+    Day,
+    /// 21:00–02:30 of the next day.
+    Night,
+}
+
+/// On which days a schedule applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Days {
+    /// Every day that the cron expression names.
+    #[default]
+    All,
+    /// Of these only trading days.
+    Trading,
+}
+
+/// A schedule.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    cron: cron5::Cron,
+    zone: Tz,
+    days: Days,
+    sessions: Vec<Session>,
+}
+
+impl Schedule {
+    /// Reads a five-field cron expression (minute hour day month weekday; weekdays 0–7 with 0 and 7 Sunday, or names).
+    ///
+    /// # Errors
+    /// When the expression is not valid; the message names it.
+    pub fn parse(expression: &str, zone: Tz) -> Result<Self, CronError> {
+        Ok(Self {
+            cron: cron5::Cron::parse(expression)?,
+            zone,
+            days: Days::All,
+            sessions: Vec::new(),
+        })
+    }
+
+    /// Narrows it to trading days.
+    #[must_use]
+    pub fn on(mut self, days: Days) -> Self {
+        self.days = days;
+        self
+    }
+
+    /// Narrows it to moments within these sessions; none means any time of the day.
+    #[must_use]
+    pub fn within(mut self, sessions: &[Session]) -> Self {
+        self.sessions = sessions.to_vec();
+        self
+    }
+
+    /// The next moment after `moment` at which the task is due, looking at most a year ahead.
+    #[must_use]
+    pub fn next_after(&self, moment: DateTime<Utc>, calendar: &Calendar) -> Option<DateTime<Utc>> {
+        let limit = moment + TimeDelta::days(370);
+        let mut at = moment;
+        loop {
+            at = self
+                .cron
+                .next_after(at.with_timezone(&self.zone))?
+                .with_timezone(&Utc);
+            if at > limit {
+                return None;
+            }
+            let local = at.with_timezone(&self.zone);
+            if self.applies(local, calendar) {
+                return Some(at);
+            }
+            // A whole day without a session: do not step through its minutes.
+            if self.days == Days::Trading
+                && self.sessions.is_empty()
+                && !calendar.is_trading_day(local.date_naive()).is_open()
+            {
+                at = end_of_day(local.date_naive(), self.zone).unwrap_or(at);
+            }
+        }
+    }
+
+    fn applies(&self, local: DateTime<Tz>, calendar: &Calendar) -> bool {
+        if !self.sessions.is_empty() {
+            return calendar
+                .session_at(local.naive_local())
+                .is_some_and(|s| self.sessions.contains(&s));
+        }
+        self.days == Days::All || calendar.is_trading_day(local.date_naive()).is_open()
+    }
+
+    /// The zone it is written in.
+    #[must_use]
+    pub fn zone(&self) -> Tz {
+        self.zone
+    }
+}
+
+/// The last second of a local day.
+fn end_of_day(day: NaiveDate, zone: Tz) -> Option<DateTime<Utc>> {
+    let last = day.and_time(NaiveTime::from_hms_opt(23, 59, 59)?);
+    zone.from_local_datetime(&last)
+        .latest()
+        .map(|t| t.with_timezone(&Utc))
+}
+
+#[cfg(test)]
+mod tests;

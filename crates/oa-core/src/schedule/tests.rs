@@ -1,0 +1,235 @@
+#![allow(clippy::unwrap_used)]
+use chrono::{Datelike, NaiveDateTime};
+use proptest::prelude::*;
+
+use super::*;
+
+const ZONE: Tz = chrono_tz::Asia::Shanghai;
+
+fn day(text: &str) -> NaiveDate {
+    text.parse().unwrap()
+}
+
+fn local(text: &str) -> NaiveDateTime {
+    NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap()
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    ZONE.from_local_datetime(&local(text))
+        .unwrap()
+        .with_timezone(&Utc)
+}
+
+fn next(schedule: &Schedule, after: &str) -> String {
+    let next = schedule
+        .next_after(at(after), &Calendar::shipped())
+        .unwrap();
+    next.with_timezone(&ZONE)
+        .format("%Y-%m-%d %H:%M")
+        .to_string()
+}
+
+fn every(expression: &str) -> Schedule {
+    Schedule::parse(expression, ZONE).unwrap()
+}
+
+#[test]
+fn times_are_those_of_the_schedules_zone() {
+    assert_eq!(
+        next(&every("50 8 * * *"), "2025-12-01 08:49"),
+        "2025-12-01 08:50"
+    );
+    assert_eq!(
+        next(&every("50 8 * * *"), "2025-12-01 08:50"),
+        "2025-12-02 08:50"
+    );
+    assert_eq!(
+        every("0 9 * * *").next_after(
+            "2025-12-01T00:00:00Z".parse().unwrap(),
+            &Calendar::shipped()
+        ),
+        Some("2025-12-01T01:00:00Z".parse().unwrap())
+    );
+}
+
+#[test]
+fn weekdays_count_as_in_crontab() {
+    // 2025-12-01 is a Monday.
+    assert_eq!(
+        next(&every("0 9 * * 1"), "2025-12-02 00:00"),
+        "2025-12-08 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 * * 0"), "2025-12-01 00:00"),
+        "2025-12-07 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 * * 7"), "2025-12-01 00:00"),
+        "2025-12-07 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 * * 1-5"), "2025-12-05 10:00"),
+        "2025-12-08 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 * * FRI-SUN"), "2025-12-01 10:00"),
+        "2025-12-05 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 * * 5-7/2"), "2025-12-05 10:00"),
+        "2025-12-07 09:00"
+    );
+}
+
+#[test]
+fn day_of_month_or_weekday_matches_when_both_are_given() {
+    assert_eq!(
+        next(&every("0 9 10 * 1"), "2025-12-02 00:00"),
+        "2025-12-08 09:00"
+    );
+    assert_eq!(
+        next(&every("0 9 10 * 1"), "2025-12-08 10:00"),
+        "2025-12-10 09:00"
+    );
+}
+
+#[test]
+fn a_wrong_expression_says_what_is_wrong() {
+    for wrong in [
+        "",
+        "* * * *",
+        "61 * * * *",
+        "* * * * 8",
+        "* * * * MOON",
+        "*/0 * * * *",
+        "* * * * 5-2",
+    ] {
+        let error = Schedule::parse(wrong, ZONE).unwrap_err().to_string();
+        assert!(error.contains("is not a cron expression"), "{error}");
+    }
+}
+
+#[test]
+fn trading_days_leave_out_weekends_and_holidays() {
+    let schedule = every("0 15 * * *").on(Days::Trading);
+    assert_eq!(next(&schedule, "2025-09-30 15:00"), "2025-10-09 15:00");
+    assert_eq!(next(&schedule, "2025-12-05 16:00"), "2025-12-08 15:00");
+    // A Sunday that the government made a working day is still no trading day.
+    assert_eq!(
+        Calendar::shipped().is_trading_day(day("2025-09-28")),
+        TradingDay::Known(false)
+    );
+}
+
+#[test]
+fn sessions_narrow_a_minutely_schedule() {
+    let schedule = every("* * * * *").within(&[Session::Day, Session::Night]);
+    assert_eq!(next(&schedule, "2025-12-01 11:29"), "2025-12-01 13:00");
+    assert_eq!(next(&schedule, "2025-12-01 14:59"), "2025-12-01 21:00");
+    assert_eq!(next(&schedule, "2025-12-02 02:29"), "2025-12-02 09:00");
+    // Friday's night ends on Saturday morning.
+    assert_eq!(next(&schedule, "2025-12-06 02:29"), "2025-12-08 09:00");
+}
+
+#[test]
+fn there_is_no_night_session_on_the_eve_of_a_holiday_but_there_is_before_a_weekend() {
+    let calendar = Calendar::shipped();
+    assert!(
+        !calendar.has_night_session(day("2025-09-30")),
+        "before the national holiday"
+    );
+    assert!(
+        !calendar.has_night_session(day("2025-04-03")),
+        "before Qingming, a Friday"
+    );
+    assert!(
+        calendar.has_night_session(day("2025-12-05")),
+        "before a plain weekend"
+    );
+    assert!(!calendar.has_night_session(day("2025-12-06")), "a Saturday");
+    assert!(!calendar.has_night_session(day("2020-03-02")), "suspended");
+    assert_eq!(
+        calendar.session_at(local("2025-12-06 01:00")),
+        Some(Session::Night)
+    );
+    assert_eq!(calendar.session_at(local("2025-10-01 01:00")), None);
+    assert_eq!(calendar.session_at(local("2025-12-06 10:00")), None);
+}
+
+#[test]
+fn the_shipped_years_have_as_many_trading_days_as_the_exchanges_announced() {
+    let calendar = Calendar::shipped();
+    for (year, days) in [
+        (2018, 243),
+        (2019, 244),
+        (2020, 243),
+        (2021, 243),
+        (2022, 242),
+        (2023, 242),
+        (2024, 242),
+        (2025, 243),
+    ] {
+        let open = day(&format!("{year}-01-01"))
+            .iter_days()
+            .take_while(|d| d.year() == year)
+            .filter(|d| calendar.is_trading_day(*d).is_open());
+        assert_eq!(open.count(), days, "{year}");
+    }
+}
+
+#[test]
+fn an_unknown_year_is_guessed_from_the_weekday() {
+    let calendar = Calendar::shipped();
+    let year = calendar.last_known_year().unwrap() + 1;
+    let first = day(&format!("{year}-01-01"));
+    assert_eq!(
+        calendar.is_trading_day(first),
+        TradingDay::Guessed(!matches!(
+            first.weekday(),
+            chrono::Weekday::Sat | chrono::Weekday::Sun
+        ))
+    );
+}
+
+#[test]
+fn an_operators_file_adds_a_year_and_its_errors_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("calendar.toml");
+    std::fs::write(&path, "[[year]]\nyear = 2031\nclosed = [\"2031-01-01\"]\n").unwrap();
+    let calendar = Calendar::load(Some(&path)).unwrap();
+    assert_eq!(
+        calendar.is_trading_day(day("2031-01-01")),
+        TradingDay::Known(false)
+    );
+    assert_eq!(
+        calendar.is_trading_day(day("2025-10-01")),
+        TradingDay::Known(false)
+    );
+    std::fs::write(&path, "[[year]]\nyear = 2031\nclosed = [\"2032-01-01\"]\n").unwrap();
+    assert!(
+        Calendar::load(Some(&path))
+            .unwrap_err()
+            .to_string()
+            .contains("2032-01-01 stands under year 2031")
+    );
+    std::fs::write(&path, "[[year]]\nyaer = 2031\n").unwrap();
+    assert!(
+        Calendar::load(Some(&path))
+            .unwrap_err()
+            .to_string()
+            .contains("did you mean \"year\"?")
+    );
+}
+
+proptest! {
+    #[test]
+    fn the_next_moment_is_later_and_within_what_was_asked(minute in 0u32..60, hour in 0u32..24, offset in 0i64..(8 * 365 * 1440)) {
+        let from = at("2018-01-01 00:00") + TimeDelta::minutes(offset);
+        let calendar = Calendar::shipped();
+        let schedule = every(&format!("{minute} {hour} * * *")).on(Days::Trading);
+        let next = schedule.next_after(from, &calendar).unwrap();
+        prop_assert!(next > from);
+        prop_assert!(calendar.is_trading_day(next.with_timezone(&ZONE).date_naive()).is_open());
+        prop_assert!(next - from < TimeDelta::days(14));
+    }
+}

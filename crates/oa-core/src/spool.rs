@@ -1,0 +1,513 @@
+//! The local queue for when PostgreSQL is away: run starts, outcomes with their rows, and alerts, in one SQLite file under
+//! `state_dir`, with write-ahead log and `synchronous = FULL`, so that what [`Spool::put`] has confirmed survives a power cut.
+//!
+//! [`Spool::drain`] replays entries in order, whichever program calls it. Each entry is applied in one PostgreSQL transaction
+//! and removed from the spool after its commit. Killed between the two, the entry is replayed once more, and the functions of
+//! [`runs::store`](crate::runs::store) and [`alerts::put`](crate::alerts::put) do nothing the second time, because every fact
+//! carries its id. So each takes effect exactly once.
+//!
+//! An entry that PostgreSQL refuses (a table is missing, say) stays, with the reason, and holds back the later entries of its
+//! task, so that an older day never overwrites a newer one; the other tasks go on.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use postgres::Client;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::alerts::{self, Alert, Policy};
+use crate::failpoint;
+use crate::runs::{Outcome, RunStart, Status, StoreError, store};
+use crate::state_dir::{StateDir, StateDirError};
+
+/// The spool could not take or give an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// It has reached its limit. Nothing was stored.
+    #[error(
+        "the spool {} is full: {used} of {limit} bytes are used and this entry needs {needed}; bring PostgreSQL back or raise max_size in [spool]",
+        path.display()
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes of the new entry.
+        needed: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The file cannot be used: disk full, damaged, not writable.
+    #[error("could not use the spool {}: {source}; free space on that disk, or move a damaged file aside", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// An entry cannot be read back. It stays where it is.
+    #[error("entry {seq} of the spool cannot be read: {reason}")]
+    Damaged {
+        /// Its number.
+        seq: i64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+}
+
+/// One fact that waits for PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A run began.
+    Started(RunStart),
+    /// A run ended, with everything to store.
+    Outcome(Box<Outcome>),
+    /// Somebody is to be told.
+    Alert(Alert),
+}
+
+impl Record {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Started(_) => "started",
+            Self::Outcome(_) => "outcome",
+            Self::Alert(_) => "alert",
+        }
+    }
+
+    fn task(&self) -> Option<&str> {
+        match self {
+            Self::Started(start) => Some(&start.task),
+            Self::Outcome(outcome) => Some(&outcome.start.task),
+            Self::Alert(_) => None,
+        }
+    }
+
+    /// Only facts with data count against the limit in full: the news that it is reached must still fit.
+    fn is_small(&self) -> bool {
+        match self {
+            Self::Outcome(outcome) => outcome.batches.is_empty() && outcome.rejects.is_empty(),
+            Self::Started(_) | Self::Alert(_) => true,
+        }
+    }
+}
+
+/// What is in the spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Entries.
+    pub entries: u64,
+    /// Their size in bytes, compressed.
+    pub bytes: u64,
+    /// When the oldest was put in (UTC).
+    pub oldest: Option<DateTime<Utc>>,
+}
+
+/// What a drain did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Entries that are in PostgreSQL now.
+    pub applied: u64,
+    /// Entries that PostgreSQL refuses, with the reason: task and message.
+    pub stuck: Vec<(Option<String>, String)>,
+    /// Entries that wait behind a refused one of their task.
+    pub held_back: u64,
+}
+
+/// A drain was cut short because the server went away again; what was applied until then stays applied.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// PostgreSQL went away.
+    #[error("PostgreSQL went away while the spool was drained ({applied} entries done): {reason}")]
+    Unreachable {
+        /// Entries done before.
+        applied: u64,
+        /// What happened.
+        reason: String,
+    },
+    /// The spool itself failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// The queue. Several programs may have it open at once.
+#[derive(Debug)]
+pub struct Spool {
+    path: PathBuf,
+    db: Connection,
+    state: StateDir,
+    limit: u64,
+}
+
+/// Kept free beyond the limit for facts without data.
+const RESERVE: u64 = 4 << 20;
+
+impl Spool {
+    /// Opens the spool of a state directory, made if absent. `limit` is in bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is damaged.
+    pub fn open(state: &StateDir, limit: u64) -> Result<Self, SpoolError> {
+        let path = state.path().join("spool.db");
+        let db = open(&path).map_err(|source| SpoolError::Sqlite {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            db,
+            state: state.clone(),
+            limit,
+        })
+    }
+
+    fn fail(&self, source: rusqlite::Error) -> SpoolError {
+        SpoolError::Sqlite {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Takes facts, all or none of them. When it returns, they are on the disk.
+    ///
+    /// # Errors
+    /// When the limit is reached or the disk fails.
+    pub fn put(&mut self, records: &[Record]) -> Result<(), SpoolError> {
+        let (path, limit) = (self.path.clone(), self.limit);
+        let fail = |source| SpoolError::Sqlite {
+            path: path.clone(),
+            source,
+        };
+        let tx = self
+            .db
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(fail)?;
+        for record in records {
+            let payload = encode(record);
+            let needed = payload.len() as u64;
+            let used: i64 = tx
+                .query_row(
+                    "SELECT coalesce(sum(length(payload)), 0) FROM entries",
+                    [],
+                    |r| r.get(0),
+                )
+                .map_err(fail)?;
+            let used = used.unsigned_abs();
+            let allowed = if record.is_small() {
+                limit.saturating_add(RESERVE)
+            } else {
+                limit
+            };
+            if used + needed > allowed {
+                return Err(SpoolError::Full {
+                    path: path.clone(),
+                    used,
+                    needed,
+                    limit,
+                });
+            }
+            let fingerprint = match record {
+                Record::Alert(alert) => Some(alert.fingerprint.as_str()),
+                _ => None,
+            };
+            tx.execute(
+                "INSERT INTO entries (id, kind, task, fingerprint, created_at, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![Uuid::now_v7().to_string(), record.kind(), record.task(), fingerprint, Utc::now().timestamp_millis(), payload],
+            )
+            .map_err(fail)?;
+            failpoint::hit("spool.put.before_commit");
+        }
+        tx.commit().map_err(fail)?;
+        failpoint::hit("spool.put.after_commit");
+        Ok(())
+    }
+
+    /// What waits.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn pending(&self) -> Result<Pending, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT count(*), coalesce(sum(length(payload)), 0), min(created_at) FROM entries",
+                [],
+                |r| {
+                    Ok(Pending {
+                        entries: r.get::<_, i64>(0)?.unsigned_abs(),
+                        bytes: r.get::<_, i64>(1)?.unsigned_abs(),
+                        oldest: r
+                            .get::<_, Option<i64>>(2)?
+                            .and_then(DateTime::from_timestamp_millis),
+                    })
+                },
+            )
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Whether anything of this task waits. Newer results must then queue up behind it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_pending(&self, task: &str) -> Result<bool, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM entries WHERE task = ?1)",
+                [task],
+                |r| r.get(0),
+            )
+            .map_err(|e| self.fail(e))
+    }
+
+    /// When an alert of this fingerprint was last put in. Remembered after the drain as well, so that a trouble that lasts is
+    /// not told again with every run.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_alert(&self, fingerprint: &str) -> Result<Option<DateTime<Utc>>, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT max(at) FROM (SELECT created_at AS at FROM entries WHERE fingerprint = ?1
+                 UNION ALL SELECT at FROM told WHERE fingerprint = ?1)",
+                [fingerprint],
+                |r| r.get::<_, Option<i64>>(0),
+            )
+            .map(|at| at.and_then(DateTime::from_timestamp_millis))
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Alerts that wait, oldest first, each with the channels that have it already: for sending while PostgreSQL is away.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alerts(&self) -> Result<Vec<(Alert, Vec<String>)>, SpoolError> {
+        let fail = |e| self.fail(e);
+        let mut statement = self
+            .db
+            .prepare("SELECT seq, payload FROM entries WHERE kind = 'alert' ORDER BY seq")
+            .map_err(fail)?;
+        let rows: Vec<(i64, Vec<u8>)> = statement
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .and_then(Iterator::collect)
+            .map_err(fail)?;
+        let mut found = Vec::new();
+        for (seq, payload) in rows {
+            if let Record::Alert(alert) = decode(seq, &payload)? {
+                let sent = self.sent(alert.id)?;
+                found.push((alert, sent));
+            }
+        }
+        Ok(found)
+    }
+
+    fn sent(&self, alert: Uuid) -> Result<Vec<String>, SpoolError> {
+        let mut statement = self
+            .db
+            .prepare("SELECT channel FROM sent WHERE alert = ?1")
+            .map_err(|e| self.fail(e))?;
+        statement
+            .query_map([alert.to_string()], |r| r.get(0))
+            .and_then(Iterator::collect)
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Remembers that a channel has a waiting alert; the drain carries it over into `oa.deliveries`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn mark_sent(&mut self, alert: Uuid, channel: &str) -> Result<(), SpoolError> {
+        self.db
+            .execute(
+                "INSERT OR IGNORE INTO sent (alert, channel, at) VALUES (?1, ?2, ?3)",
+                params![alert.to_string(), channel, Utc::now().timestamp_millis()],
+            )
+            .map(|_| ())
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Replays what waits, in order. When another process is at it already, does nothing.
+    ///
+    /// # Errors
+    /// When PostgreSQL goes away again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`].
+    pub fn drain(&mut self, client: &mut Client, policy: &Policy) -> Result<Drained, DrainError> {
+        let mut drained = Drained::default();
+        if self.pending()?.entries == 0 {
+            return Ok(drained);
+        }
+        let Some(_lock) = self
+            .state
+            .try_lock("spool-drain")
+            .map_err(SpoolError::from)?
+        else {
+            return Ok(drained);
+        };
+        let mut blocked: HashSet<String> = HashSet::new();
+        let mut after = 0;
+        while let Some((seq, task, payload)) = self.next(after)? {
+            after = seq;
+            if task.as_ref().is_some_and(|t| blocked.contains(t)) {
+                drained.held_back += 1;
+                continue;
+            }
+            let applied = decode(seq, &payload)
+                .map_err(|e| Refusal::Refused(e.to_string()))
+                .and_then(|r| self.apply(client, &r, policy));
+            match applied {
+                Ok(()) => {
+                    failpoint::hit("spool.drain.before_delete");
+                    self.db
+                        .execute("DELETE FROM entries WHERE seq = ?1", [seq])
+                        .map_err(|e| self.fail(e))?;
+                    failpoint::hit("spool.drain.after_delete");
+                    drained.applied += 1;
+                }
+                Err(Refusal::Unreachable(reason)) => {
+                    return Err(DrainError::Unreachable {
+                        applied: drained.applied,
+                        reason,
+                    });
+                }
+                Err(Refusal::Refused(reason)) => {
+                    self.db
+                        .execute(
+                            "UPDATE entries SET error = ?2 WHERE seq = ?1",
+                            params![seq, reason],
+                        )
+                        .map_err(|e| self.fail(e))?;
+                    drained.stuck.push((task.clone(), reason));
+                    blocked.extend(task);
+                }
+            }
+        }
+        self.forget_old()?;
+        Ok(drained)
+    }
+
+    fn next(&self, after: i64) -> Result<Option<(i64, Option<String>, Vec<u8>)>, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT seq, task, payload FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
+                [after],
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+            )
+            .optional()
+            .map_err(|e| self.fail(e))
+    }
+
+    fn apply(
+        &mut self,
+        client: &mut Client,
+        record: &Record,
+        policy: &Policy,
+    ) -> Result<(), Refusal> {
+        match record {
+            Record::Started(start) => store::apply_start(client, start)?,
+            Record::Outcome(outcome) => {
+                store::apply(client, outcome, policy)?;
+            }
+            Record::Alert(alert) => {
+                let sent = self
+                    .sent(alert.id)
+                    .map_err(|e| Refusal::Refused(e.to_string()))?;
+                store_alert(client, alert, &sent).map_err(StoreError::from)?;
+                let remember = "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)";
+                self.db
+                    .execute(
+                        remember,
+                        params![alert.fingerprint, alert.created_at.timestamp_millis()],
+                    )
+                    .map_err(|e| Refusal::Refused(e.to_string()))?;
+            }
+        }
+        failpoint::hit("spool.drain.after_apply");
+        Ok(())
+    }
+
+    /// What was told or sent long ago holds nothing back any more.
+    fn forget_old(&self) -> Result<(), SpoolError> {
+        let month_ago = (Utc::now() - Duration::from_secs(30 * 86_400)).timestamp_millis();
+        self.db
+            .execute("DELETE FROM told WHERE at < ?1", [month_ago])
+            .map_err(|e| self.fail(e))?;
+        self.db
+            .execute("DELETE FROM sent WHERE at < ?1", [month_ago])
+            .map(|_| ())
+            .map_err(|e| self.fail(e))
+    }
+}
+
+enum Refusal {
+    Unreachable(String),
+    Refused(String),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        if error.is_connection_error() {
+            Self::Unreachable(error.to_string())
+        } else {
+            Self::Refused(error.to_string())
+        }
+    }
+}
+
+fn store_alert(client: &mut Client, alert: &Alert, sent: &[String]) -> Result<(), postgres::Error> {
+    let mut tx = client.transaction()?;
+    alerts::put(&mut tx, alert)?;
+    for channel in sent {
+        tx.execute(
+            "INSERT INTO oa.deliveries (alert_id, channel, state, tries, sent_at) VALUES ($1, $2, 'sent', 1, now())
+             ON CONFLICT (alert_id, channel) DO UPDATE SET state = 'sent', sent_at = coalesce(deliveries.sent_at, now())",
+            &[&alert.id, channel],
+        )?;
+    }
+    tx.commit()
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(Duration::from_secs(30))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    db.execute_batch(
+        "BEGIN IMMEDIATE;
+         CREATE TABLE IF NOT EXISTS entries (
+           seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
+           created_at INTEGER NOT NULL, error TEXT, payload BLOB NOT NULL) STRICT;
+         CREATE INDEX IF NOT EXISTS entries_task ON entries (task);
+         CREATE TABLE IF NOT EXISTS told (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS sent (alert TEXT, channel TEXT, at INTEGER NOT NULL, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
+         COMMIT;",
+    )?;
+    Ok(db)
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    zstd::encode_all(json.as_slice(), 3).unwrap_or(json)
+}
+
+fn decode(seq: i64, payload: &[u8]) -> Result<Record, SpoolError> {
+    let damaged = |reason: String| SpoolError::Damaged { seq, reason };
+    let json = zstd::decode_all(payload).map_err(|e| damaged(e.to_string()))?;
+    serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))
+}
+
+/// The news of a finished run, as the spool keeps it: the outcome, and its alert where one is due and was not told lately.
+#[must_use]
+pub fn records_of(outcome: Outcome, alert: Option<Alert>) -> Vec<Record> {
+    let mut outcome = outcome;
+    outcome.alerted = outcome.status != Status::Success;
+    let mut records = vec![Record::Outcome(Box::new(outcome))];
+    records.extend(alert.map(Record::Alert));
+    records
+}
