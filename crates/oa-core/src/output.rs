@@ -10,7 +10,7 @@ pub enum Format {
     /// Aligned columns; Chinese characters count two cells.
     #[default]
     Table,
-    /// One JSON array (or object) with every field.
+    /// One JSON object a line, with every field.
     Json,
     /// A header line and one line a row.
     Csv,
@@ -59,11 +59,11 @@ impl Listing {
     #[must_use]
     pub fn render(&self, format: Format) -> String {
         match format {
-            Format::Json => {
-                let mut text = serde_json::to_string_pretty(&self.rows).unwrap_or_default();
-                text.push('\n');
-                text
-            }
+            Format::Json => self
+                .rows
+                .iter()
+                .map(|row| format!("{}\n", Value::Object(row.clone())))
+                .collect(),
             Format::Csv => self.csv(),
             Format::Table | Format::Markdown => self.table(format),
         }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn json_keeps_every_field_and_csv_the_columns() {
-        assert!(listing().render(Format::Json).contains("\"extra\": true"));
+        assert!(listing().render(Format::Json).contains("\"extra\":true}\n"));
         assert_eq!(
             listing().render(Format::Csv),
             "task,title,rows\na,多空全景,75\nbb,x|y,\n"

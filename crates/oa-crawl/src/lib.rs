@@ -1,1 +1,16 @@
-//! placeholder
+//! `oa-crawl`: runs sources. Fetch, archive what came, extract, validate, store, with retries and a complete run log.
+//!
+//! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
+//! ([`archive`]) before anything else is made of it, and turns records into typed rows or rejects ([`validate`]). The wrapper
+//! ([`wrapper`]) repeats tries as the policy says and hands the outcome to the run log, in one transaction with the rows.
+
+pub mod archive;
+pub mod collect;
+pub mod commands;
+pub mod fetch;
+pub mod source;
+pub mod validate;
+pub mod wrapper;
+
+/// This program's name, in the run log and in the database's list of sessions.
+pub const PROGRAM: &str = "oa-crawl";

@@ -1,2 +1,158 @@
-//! placeholder
-fn main() {}
+//! `oa-crawl`: command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::NaiveDate;
+use clap::{Parser, Subcommand};
+use oa_core::cli::{self, Failure, GlobalArgs};
+use oa_core::config::Span;
+use oa_core::exit;
+use oa_core::output::Format;
+use oa_core::runs::Trigger;
+use oa_crawl::PROGRAM;
+use oa_crawl::commands::{check, drain, list, run};
+
+/// Collects data from sources: every failure is seen, nothing is lost
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, after_help = exit::HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the sources and when they are due
+    List {
+        #[command(flatten)]
+        sources: SourcesArg,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Check configuration, sources, secrets, state directory and database, without asking any site
+    Check {
+        #[command(flatten)]
+        sources: SourcesArg,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Collect sources now
+    #[command(
+        after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
+    )]
+    Run {
+        /// Names of tasks, as `oa-crawl list` shows them
+        #[arg(
+            value_name = "TASK",
+            required_unless_present = "all",
+            conflicts_with = "all"
+        )]
+        tasks: Vec<String>,
+        /// Every source
+        #[arg(long)]
+        all: bool,
+        /// The day to collect [default: today in the configured time zone]
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
+        date: Option<NaiveDate>,
+        /// Fetch once and validate; store nothing, record nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Tries after the first one [default: the source's own, 3]
+        #[arg(long, value_name = "N")]
+        retries: Option<u32>,
+        /// Wait between tries, for example 60s [default: the source's own, 60s]
+        #[arg(long, value_name = "DURATION")]
+        retry_delay: Option<Span>,
+        /// Limit of one try as a whole, for example 300s [default: the source's own, 300s]
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Span>,
+        /// Recorded as started by a crontab line
+        #[arg(long)]
+        cron: bool,
+        #[command(flatten)]
+        sources: SourcesArg,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Bring what waits in the local spool into PostgreSQL
+    Drain {
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct SourcesArg {
+    /// Folder with source files that replace or add to the built-in ones
+    #[arg(long, value_name = "DIR", value_parser = run::parse_folder)]
+    sources: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.global.start_logging();
+    cli::finish(PROGRAM, execute(cli))
+}
+
+fn execute(cli: Cli) -> Result<u8, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::List { sources, format } => {
+            list::run(&global.load_config()?, sources.sources.as_deref(), format)
+        }
+        Command::Check { sources, format } => {
+            check::run(&global.load_config()?, sources.sources.as_deref(), format)
+        }
+        Command::Run {
+            tasks,
+            all,
+            date,
+            dry_run,
+            retries,
+            retry_delay,
+            timeout,
+            cron,
+            sources,
+            format,
+        } => {
+            let mut config = global.load_config()?;
+            config.crawl.retries = retries.or(config.crawl.retries);
+            config.crawl.retry_delay = retry_delay.or(config.crawl.retry_delay);
+            config.crawl.timeout = timeout.or(config.crawl.timeout);
+            let trigger = if cron { Trigger::Cron } else { Trigger::Manual };
+            run::run(
+                &config,
+                &run::Options {
+                    tasks,
+                    all,
+                    date,
+                    dry_run,
+                    trigger,
+                    sources: sources.sources,
+                    format,
+                },
+            )
+        }
+        Command::Drain { format } => drain::run(&global.load_config()?, format),
+        Command::Completions { shell } => cli::print_completions::<Cli>(shell)
+            .map(|()| exit::OK)
+            .map_err(|e| anyhow::Error::from(e).into()),
+        Command::Man => cli::print_man_page::<Cli>()
+            .map(|()| exit::OK)
+            .map_err(|e| anyhow::Error::from(e).into()),
+    }
+}

@@ -1,0 +1,125 @@
+//! The raw archive: every answer as it was received, before anything is made of it.
+//!
+//! Content-addressed (SHA-256), zstd, under `state_dir/raw/ab/abcd….zst`, written durably. The same answer twice takes one file.
+//! The index is `oa.raw`, committed with the run.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use oa_core::state_dir::{StateDir, StateDirError, write_durably};
+use sha2::{Digest, Sha256};
+
+/// The archive of one machine.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    folder: PathBuf,
+}
+
+/// Where a body is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// SHA-256 of the body in hexadecimal.
+    pub sha256: String,
+    /// Size of the file in bytes.
+    pub stored_bytes: u64,
+}
+
+impl Archive {
+    /// The archive under a state directory.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn open(state: &StateDir) -> Result<Self, StateDirError> {
+        Ok(Self {
+            folder: state.folder("raw")?,
+        })
+    }
+
+    /// Keeps a body. When it returns, the body is on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn put(&self, body: &[u8]) -> io::Result<Stored> {
+        let sha256: String = Sha256::digest(body)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let folder = self.folder.join(&sha256[..2]);
+        let path = folder.join(format!("{sha256}.zst"));
+        if let Ok(there) = fs::metadata(&path) {
+            return Ok(Stored {
+                sha256,
+                stored_bytes: there.len(),
+            });
+        }
+        fs::create_dir_all(&folder)?;
+        let packed = zstd::encode_all(body, 3)?;
+        write_durably(&path, &packed)?;
+        oa_core::failpoint::hit("archive.stored");
+        Ok(Stored {
+            sha256,
+            stored_bytes: packed.len() as u64,
+        })
+    }
+
+    /// Reads a body back and checks it against its name.
+    ///
+    /// # Errors
+    /// When it is not there or damaged.
+    pub fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
+        let path = self
+            .folder
+            .join(sha256.get(..2).unwrap_or_default())
+            .join(format!("{sha256}.zst"));
+        let body = zstd::decode_all(fs::File::open(&path)?)?;
+        let found: String = Sha256::digest(&body)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        if found == sha256 {
+            Ok(body)
+        } else {
+            Err(io::Error::other(format!(
+                "{} is damaged: its content is {found}",
+                path.display()
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_comes_back_as_it_was_and_is_stored_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(&StateDir::open(dir.path()).unwrap()).unwrap();
+        let body = "多空全景".repeat(1000).into_bytes();
+        let first = archive.put(&body).unwrap();
+        assert_eq!(archive.put(&body).unwrap(), first);
+        assert!(first.stored_bytes < body.len() as u64 / 10);
+        assert_eq!(archive.get(&first.sha256).unwrap(), body);
+    }
+
+    #[test]
+    fn a_damaged_file_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = Archive::open(&StateDir::open(dir.path()).unwrap()).unwrap();
+        let stored = archive.put(b"right").unwrap();
+        let path = dir
+            .path()
+            .join("raw")
+            .join(&stored.sha256[..2])
+            .join(format!("{}.zst", stored.sha256));
+        fs::write(path, zstd::encode_all(&b"wrong"[..], 3).unwrap()).unwrap();
+        assert!(
+            archive
+                .get(&stored.sha256)
+                .unwrap_err()
+                .to_string()
+                .contains("is damaged")
+        );
+    }
+}

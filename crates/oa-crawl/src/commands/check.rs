@@ -1,0 +1,181 @@
+//! `oa-crawl check`: would a run work? Configuration, sources, secrets, state directory, database, schema and tables, one line
+//! each, without asking any site.
+
+use std::path::Path;
+
+use chrono::{Datelike, Utc};
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::pg::{self, ConnectError, Settings, schema};
+use oa_core::runs::Recorder;
+use oa_core::schedule::Calendar;
+use oa_core::secrets::redact;
+use oa_core::service;
+use serde_json::json;
+
+use crate::PROGRAM;
+use crate::source::Sources;
+
+struct Findings {
+    listing: Listing,
+    worst: u8,
+}
+
+impl Findings {
+    fn add(&mut self, what: &str, result: Result<String, (u8, String)>) {
+        let (state, text) = match result {
+            Ok(text) => ("ok", text),
+            Err((code, text)) => {
+                self.worst = self.worst.max(code);
+                (if code == exit::OK { "warning" } else { "error" }, text)
+            }
+        };
+        self.listing
+            .push(json!({ "check": what, "state": state, "detail": redact(&text) }));
+    }
+}
+
+/// Prints what was found. Exit code 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8, Failure> {
+    let mut found = Findings {
+        listing: Listing::new(&[("check", "CHECK"), ("state", "STATE"), ("detail", "DETAIL")]),
+        worst: exit::OK,
+    };
+    found.add("configuration", Ok(config.path.display().to_string()));
+    for warning in config.warnings() {
+        found.add("configuration", Err((exit::OK, warning)));
+    }
+    let sources = match Sources::load(config, folder) {
+        Ok(sources) => {
+            found.add(
+                "sources",
+                Ok(format!("{} are valid", sources.iter().count())),
+            );
+            Some(sources)
+        }
+        Err(e) => {
+            found.add("sources", Err((exit::CONFIG, e.to_string())));
+            None
+        }
+    };
+    for source in sources.iter().flat_map(Sources::iter) {
+        for (header, reference) in &source.fetch.secret_headers {
+            let secret = config.secret(
+                reference,
+                &format!("header {header} of source {}", source.name),
+            );
+            found.add(
+                &source.name,
+                secret
+                    .map(|_| format!("header {header} is set"))
+                    .map_err(|e| (exit::CONFIG, e.to_string())),
+            );
+        }
+    }
+    check_calendar(config, &mut found);
+    match Recorder::open(config, PROGRAM).and_then(|r| {
+        Ok(r.spool()
+            .and_then(|s| s.pending())
+            .map_err(anyhow::Error::from)?)
+    }) {
+        Ok(pending) if pending.entries == 0 => found.add(
+            "state_dir",
+            Ok(format!(
+                "{} is writable, the spool is empty",
+                config.state_dir.display()
+            )),
+        ),
+        Ok(pending) => found.add(
+            "state_dir",
+            Err((
+                exit::OK,
+                format!(
+                    "{} entries wait in the spool; run oa-crawl drain",
+                    pending.entries
+                ),
+            )),
+        ),
+        Err(failure) => found.add(
+            "state_dir",
+            Err((failure.code, format!("{:#}", failure.error))),
+        ),
+    }
+    check_database(config, sources.as_ref(), &mut found);
+    found.listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(found.worst)
+}
+
+fn check_calendar(config: &Config, found: &mut Findings) {
+    match Calendar::load(config.calendar.as_deref()) {
+        Err(e) => found.add("calendar", Err((exit::CONFIG, e.to_string()))),
+        Ok(calendar) => {
+            let this_year = Utc::now().with_timezone(&config.timezone).year();
+            found.add("calendar", match calendar.last_known_year() {
+                Some(last) if last >= this_year => Ok(format!("trading days are known up to {last}")),
+                last => Err((
+                    exit::OK,
+                    format!(
+                        "trading days are known up to {} only; in {this_year} Monday to Friday count as such; add the year in a file named by calendar = \"…\"",
+                        last.unwrap_or_default()
+                    ),
+                )),
+            });
+        }
+    }
+}
+
+fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findings) {
+    let settings = match Settings::from_config(config, PROGRAM) {
+        Ok(settings) => settings,
+        Err(e) => return found.add("database", Err((exit::CONFIG, e.to_string()))),
+    };
+    let mut client = match pg::connect(&settings) {
+        Ok(client) => client,
+        Err(e) => {
+            return found.add(
+                "database",
+                Err((ConnectError::exit_code(&e), e.to_string())),
+            );
+        }
+    };
+    if let Err(e) = schema::check(&mut client) {
+        return found.add("database", Err((exit::CONFIG, e.to_string())));
+    }
+    found.add(
+        "database",
+        Ok(format!(
+            "reachable, schema oa is version {}",
+            schema::needed()
+        )),
+    );
+    let mut tables: Vec<&str> = sources
+        .iter()
+        .flat_map(|s| s.iter())
+        .map(|s| s.store.table.as_str())
+        .collect();
+    tables.sort_unstable();
+    tables.dedup();
+    for key in tables.into_iter().filter_map(service::natural_key) {
+        let query = "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL";
+        let state = client
+            .query_one(
+                query,
+                &[
+                    &format!("public.{}", key.table),
+                    &format!("public.{}", key.index),
+                ],
+            )
+            .map(|r| (r.get(0), r.get(1)));
+        found.add(key.table, match state {
+            Ok((true, true)) => Ok("table and natural key are there".to_owned()),
+            Ok((true, false)) => Err((exit::CONFIG, format!("has no unique index on its natural key; run oa-migrate init, or oa-migrate dedupe {} when it holds duplicates", key.table))),
+            Ok((false, _)) => Err((exit::CONFIG, "table is missing; run oa-migrate init".to_owned())),
+            Err(e) => Err((exit::FAILED, pg::describe(&e))),
+        });
+    }
+}

@@ -1,0 +1,49 @@
+//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now.
+
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::runs::{Away, Recorder};
+use serde_json::json;
+
+use crate::PROGRAM;
+
+/// Drains the spool and prints what was done. Every other command does so too when it connects.
+///
+/// # Errors
+/// When PostgreSQL cannot be reached (75), or refuses an entry (1).
+pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let before = recorder
+        .spool()
+        .and_then(|s| s.pending())
+        .map_err(anyhow::Error::from)?;
+    let (_, drained) = recorder.connect().map_err(|away| match away {
+        Away::Connect(e) => Failure::from(e),
+        Away::Schema(e) => Failure::from(e),
+        Away::Drain(reason) => Failure::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
+        Away::Spool(e) => Failure::from(anyhow::Error::from(e)),
+    })?;
+    let after = recorder
+        .spool()
+        .and_then(|s| s.pending())
+        .map_err(anyhow::Error::from)?;
+    let mut listing = Listing::new(&[
+        ("waiting", "WAITED"),
+        ("applied", "APPLIED"),
+        ("stuck", "REFUSED"),
+        ("held_back", "HELD BACK"),
+        ("left", "LEFT"),
+    ]);
+    listing.push(json!({
+        "waiting": before.entries, "applied": drained.applied, "stuck": drained.stuck.len(), "held_back": drained.held_back,
+        "left": after.entries, "left_bytes": after.bytes, "errors": drained.stuck.iter().map(|(_, e)| e).collect::<Vec<_>>(),
+    }));
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(if after.entries == 0 {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}

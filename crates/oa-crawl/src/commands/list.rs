@@ -1,0 +1,54 @@
+//! `oa-crawl list`: which sources there are and when they are due.
+
+use std::path::Path;
+
+use chrono::Utc;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::schedule::{Calendar, Schedule};
+use serde_json::json;
+
+use crate::source::Sources;
+
+/// Prints the sources.
+///
+/// # Errors
+/// When a source file is wrong, or stdout cannot be written.
+pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8, Failure> {
+    let sources = Sources::load(config, sources).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let calendar =
+        Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let mut listing = Listing::new(&[
+        ("task", "TASK"),
+        ("title", "TITLE"),
+        ("provider", "PROVIDER"),
+        ("schedule", "SCHEDULE"),
+        ("next_due", "NEXT DUE"),
+        ("table", "TABLE"),
+    ]);
+    for source in sources.iter() {
+        let schedule = Schedule::parse(&source.schedule, config.timezone)
+            .map_err(|e| Failure::new(exit::CONFIG, e))?;
+        let due = schedule
+            .on(source.days)
+            .within(&source.sessions)
+            .next_after(Utc::now(), &calendar);
+        listing.push(json!({
+            "task": source.name,
+            "title": source.title,
+            "provider": source.provider,
+            "base": source.fetch.base,
+            "schedule": source.schedule,
+            "timezone": config.timezone.name(),
+            "next_due": due.map(|d| d.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string()),
+            "table": source.store.table,
+            "retries": source.retry.retries,
+            "retry_delay_seconds": source.retry.delay.as_secs_f64(),
+            "timeout_seconds": source.retry.timeout.as_secs_f64(),
+        }));
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}

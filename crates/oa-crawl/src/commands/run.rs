@@ -1,0 +1,319 @@
+//! `oa-crawl run`: collects sources now.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{NaiveDate, Utc};
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::runs::{Recorder, Trigger};
+use oa_core::schedule::Calendar;
+use oa_core::supervise;
+use serde_json::{Map, Value, json};
+
+use crate::PROGRAM;
+use crate::archive::Archive;
+use crate::collect::{Context, collect};
+use crate::fetch::Client;
+use crate::source::{Source, SourceError, Sources};
+use crate::validate::{columns, validate};
+use crate::wrapper::{Report, Wrapper};
+
+/// What `run` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// Task names; empty with `all`.
+    pub tasks: Vec<String>,
+    /// Every source.
+    pub all: bool,
+    /// The day to collect; today in the configuration's zone by default.
+    pub date: Option<NaiveDate>,
+    /// Fetch and validate, store nothing.
+    pub dry_run: bool,
+    /// Who started it.
+    pub trigger: Trigger,
+    /// Folder with source files.
+    pub sources: Option<PathBuf>,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Runs the tasks, several at a time, and prints what became of each.
+///
+/// # Errors
+/// Wrong names (2), wrong configuration or schema (78), unusable state directory (77).
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    let loaded = Sources::load(config, options.sources.as_deref())
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let chosen = choose(&loaded, options)?;
+    let calendar =
+        Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let date = options
+        .date
+        .unwrap_or_else(|| Utc::now().with_timezone(&config.timezone).date_naive());
+    if options.dry_run {
+        return dry_run(config, &chosen, date, options.format);
+    }
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let archive = Archive::open(recorder.state())?;
+    let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
+    let wrapper = Wrapper {
+        config,
+        recorder: &recorder,
+        archive: &archive,
+        calendar: &calendar,
+        stop,
+        trigger: options.trigger,
+    };
+
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..config.crawl.parallel.min(chosen.len()) {
+            scope.spawn(|| {
+                while let Some((i, source)) = take(&next, &chosen) {
+                    if stop.requested() {
+                        break;
+                    }
+                    let result = wrapper.run(source, date);
+                    if let Ok(report) = &result {
+                        tracing::info!(
+                            "{}: {} after {} tries, {} records",
+                            report.task,
+                            report.status.as_str(),
+                            report.attempts,
+                            report.fetched
+                        );
+                    }
+                    if let Ok(mut results) = results.lock() {
+                        results.push((i, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_default();
+    results.sort_by_key(|(i, _)| *i);
+    conclude(
+        config,
+        results.into_iter().map(|(_, r)| r).collect(),
+        options.format,
+    )
+}
+
+fn take<'a>(next: &AtomicUsize, chosen: &[&'a Source]) -> Option<(usize, &'a Source)> {
+    let i = next.fetch_add(1, Ordering::Relaxed);
+    chosen.get(i).map(|source| (i, *source))
+}
+
+fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>, Failure> {
+    if options.all {
+        return Ok(sources.iter().collect());
+    }
+    let mut chosen: Vec<&Source> = Vec::new();
+    for name in &options.tasks {
+        let source = sources
+            .get(name)
+            .map_err(|e: SourceError| Failure::new(exit::USAGE, e))?;
+        if !chosen.iter().any(|s| s.name == source.name) {
+            chosen.push(source);
+        }
+    }
+    Ok(chosen)
+}
+
+fn conclude(
+    config: &Config,
+    results: Vec<Result<Report, Failure>>,
+    format: Format,
+) -> Result<u8, Failure> {
+    let mut listing = Listing::new(&[
+        ("task", "TASK"),
+        ("title", "TITLE"),
+        ("status", "STATUS"),
+        ("attempts", "TRIES"),
+        ("fetched", "FETCHED"),
+        ("inserted", "NEW"),
+        ("updated", "CHANGED"),
+        ("unchanged", "SAME"),
+        ("rejected", "REJECTED"),
+        ("seconds", "SECONDS"),
+        ("error", "ERROR"),
+    ]);
+    let mut worst = exit::OK;
+    let mut failure = None;
+    let mut alerted = false;
+    for result in results {
+        match result {
+            Ok(report) => {
+                // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
+                worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE]
+                    .into_iter()
+                    .find(|c| *c == worst || *c == report.exit_code())
+                    .unwrap_or(worst);
+                alerted |= report.alerted;
+                listing.push(row(&report));
+            }
+            Err(e) => failure = Some(e),
+        }
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    if alerted {
+        tell_at_once(config);
+    }
+    failure.map_or(Ok(worst), Err)
+}
+
+fn row(report: &Report) -> Value {
+    json!({
+        "task": report.task,
+        "title": report.title,
+        "status": report.status.as_str(),
+        "attempts": report.attempts,
+        "fetched": report.fetched,
+        "inserted": report.inserted,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "rejected": report.rejected,
+        "run_id": report.run_id,
+        "seconds": (report.seconds * 1000.0).round() / 1000.0,
+        "error": report.error.as_ref().map(|e| e.message.as_str()),
+        "error_kind": report.error.as_ref().map(|e| e.kind.as_str()),
+        "spooled": report.spooled,
+    })
+}
+
+/// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
+/// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
+fn tell_at_once(config: &Config) {
+    let sibling = std::env::current_exe()
+        .ok()
+        .and_then(|me| Some(me.parent()?.join("oa-alert")))
+        .filter(|p| p.is_file());
+    let (Some(program), false) = (sibling, config.alert.channels.is_empty()) else {
+        return;
+    };
+    let mut command = Command::new(program);
+    command.arg("--config").arg(&config.path).arg("flush");
+    match supervise::run(&mut command, Duration::from_secs(30)) {
+        Ok(done) if done.status.success() => {}
+        Ok(done) => tracing::warn!(
+            "oa-alert flush ended with {}: {}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr).trim()
+        ),
+        Err(e) => tracing::warn!("could not start oa-alert flush: {e}"),
+    }
+}
+
+/// One try of each source, shown instead of stored: nothing is written anywhere.
+fn dry_run(
+    config: &Config,
+    chosen: &[&Source],
+    date: NaiveDate,
+    format: Format,
+) -> Result<u8, Failure> {
+    let mut listing = Listing::new(&[
+        ("task", "TASK"),
+        ("fetched", "FETCHED"),
+        ("valid", "VALID"),
+        ("rejected", "REJECTED"),
+        ("error", "ERROR"),
+    ]);
+    let mut worst = exit::OK;
+    for source in chosen {
+        let (row, ok) = dry_run_one(config, source, date)?;
+        if !ok {
+            worst = exit::FAILED;
+        }
+        listing.push(row);
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(worst)
+}
+
+fn dry_run_one(
+    config: &Config,
+    source: &Source,
+    date: NaiveDate,
+) -> Result<(Value, bool), Failure> {
+    let secrets: Result<Vec<_>, _> = source
+        .fetch
+        .secret_headers
+        .iter()
+        .map(|(name, reference)| {
+            config
+                .secret(
+                    reference,
+                    &format!("header {name} of source {}", source.name),
+                )
+                .map(|s| (name.clone(), s))
+        })
+        .collect();
+    let client = Client::new(config.crawl.max_body.0);
+    let context = Context {
+        source,
+        date,
+        client: &client,
+        archive: None,
+        secret_headers: secrets?,
+        attempt: 1,
+        deadline: Instant::now() + source.retry.timeout,
+    };
+    Ok(match collect(&context, &mut Vec::new()) {
+        Err(e) => (
+            json!({ "task": source.name, "error": e.error.message, "error_kind": e.error.kind.as_str() }),
+            false,
+        ),
+        Ok(collected) => {
+            let validated = validate(source, date, &collected.records);
+            let names = columns(source);
+            let example: Option<Map<String, Value>> = validated
+                .rows
+                .first()
+                .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
+            let shortfall = collected.shortfall().map(|e| e.message);
+            let missing = (!validated.missing_everywhere.is_empty()).then(|| {
+                format!(
+                    "no record has the field(s) {}",
+                    validated.missing_everywhere.join(", ")
+                )
+            });
+            let error = missing.or(shortfall);
+            let ok = error.is_none() && (!collected.records.is_empty() || source.allow_empty);
+            let row = json!({
+                "task": source.name, "fetched": collected.records.len(), "expected": collected.expected, "valid": validated.rows.len(),
+                "rejected": validated.rejects.len(), "first_reject": validated.rejects.first().map(|r| &r.reason), "example": example, "error": error,
+            });
+            (row, ok)
+        }
+    })
+}
+
+/// The day that `--date` names.
+///
+/// # Errors
+/// When it is not a date.
+pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
+    NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .map_err(|_| format!("\"{text}\" is not a day such as 2025-12-01"))
+}
+
+/// The path of a folder that exists.
+///
+/// # Errors
+/// When it does not.
+pub fn parse_folder(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if path.is_dir() {
+        Ok(path.to_owned())
+    } else {
+        Err(format!("{text} is not a folder"))
+    }
+}

@@ -1,0 +1,208 @@
+//! HTTP on ureq: one client a source, with every time and size limited.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use oa_core::retry::ErrorKind;
+use oa_core::secrets::Secret;
+use ureq::ResponseExt;
+
+use super::{FetchError, Response};
+
+/// The sites expect a browser.
+const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+/// One request's own limit; the try's deadline may be nearer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Makes requests. Keeps connections and cookies between them.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    max_body: u64,
+}
+
+/// A GET request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The address without its query.
+    pub url: String,
+    /// Query parameters, unescaped.
+    pub query: Vec<(String, String)>,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// Headers whose values are secrets.
+    pub secret_headers: Vec<(String, Secret)>,
+}
+
+impl Request {
+    /// The address with its query, as it is shown in errors and in the archive's index.
+    #[must_use]
+    pub fn display(&self) -> String {
+        let pairs: Vec<String> = self.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        if pairs.is_empty() {
+            self.url.clone()
+        } else {
+            format!("{}?{}", self.url, pairs.join("&"))
+        }
+    }
+}
+
+impl Client {
+    /// A client that accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
+    #[must_use]
+    pub fn new(max_body: u64) -> Self {
+        let config = ureq::Agent::config_builder()
+            .user_agent(USER_AGENT)
+            .http_status_as_error(false)
+            .max_redirects(5)
+            .timeout_connect(Some(Duration::from_secs(15)))
+            .build();
+        Self {
+            agent: config.into(),
+            max_body,
+        }
+    }
+
+    /// Makes a request and reads the whole answer, before `deadline` at the latest.
+    ///
+    /// # Errors
+    /// When there is no whole answer. A status that is not 2xx is an answer.
+    pub fn get(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .min(REQUEST_TIMEOUT);
+        let url = request.display();
+        if left.is_zero() {
+            return Err(FetchError::new(
+                ErrorKind::Timeout,
+                format!("no time was left for GET {url}"),
+            ));
+        }
+        let mut builder = self
+            .agent
+            .get(&request.url)
+            .config()
+            .timeout_global(Some(left))
+            .build();
+        builder = builder.query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+        for (name, value) in &request.secret_headers {
+            builder = builder.header(name, value.expose());
+        }
+        let fail = |e: ureq::Error| explain(&url, left, &e);
+        let mut answer = builder.call().map_err(fail)?;
+        let header = |name: &str| {
+            answer
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
+        };
+        let (content_type, retry_after) = (
+            header("content-type"),
+            header("retry-after").and_then(|v| parse_retry_after(&v, Utc::now())),
+        );
+        let final_url = answer.get_uri().to_string();
+        let status = answer.status().as_u16();
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(self.max_body)
+            .read_to_vec()
+            .map_err(fail)?;
+        Ok(Response {
+            status,
+            content_type,
+            final_url,
+            retry_after,
+            body,
+        })
+    }
+}
+
+/// `Retry-After`: seconds or an HTTP date.
+fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = DateTime::parse_from_rfc2822(value.trim()).ok()?;
+    Some((at.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+}
+
+fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
+    let (kind, what) = match error {
+        ureq::Error::Timeout(_) => (
+            ErrorKind::Timeout,
+            format!(
+                "did not answer completely within {} s",
+                limit.as_secs().max(1)
+            ),
+        ),
+        ureq::Error::HostNotFound => (
+            ErrorKind::Dns,
+            "failed: the host name cannot be resolved".to_owned(),
+        ),
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
+            (ErrorKind::Tls, format!("failed: {error}"))
+        }
+        ureq::Error::BodyExceedsLimit(limit) => (
+            ErrorKind::Shape,
+            format!("sent more than {limit} bytes (max_body in [crawl])"),
+        ),
+        ureq::Error::TooManyRedirects => {
+            (ErrorKind::Blocked, "was redirected in a circle".to_owned())
+        }
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
+            (ErrorKind::Shape, format!("is not a valid request: {error}"))
+        }
+        ureq::Error::Io(e) => explain_io(e, limit),
+        other => (ErrorKind::Network, format!("failed: {other}")),
+    };
+    FetchError::new(kind, format!("GET {url} {what}"))
+}
+
+fn explain_io(error: &io::Error, limit: Duration) -> (ErrorKind, String) {
+    match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (
+            ErrorKind::Timeout,
+            format!(
+                "did not answer completely within {} s",
+                limit.as_secs().max(1)
+            ),
+        ),
+        io::ErrorKind::ConnectionRefused => {
+            (ErrorKind::Network, "failed: connection refused".to_owned())
+        }
+        io::ErrorKind::UnexpectedEof => (ErrorKind::Network, "was cut short".to_owned()),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+            (ErrorKind::Network, format!("sent a damaged body: {error}"))
+        }
+        _ => (ErrorKind::Network, format!("failed: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now: DateTime<Utc> = "2025-12-01T08:00:00Z".parse().unwrap();
+        assert_eq!(
+            parse_retry_after("120", now),
+            Some(Duration::from_secs(120))
+        );
+        assert_eq!(
+            parse_retry_after("Mon, 01 Dec 2025 08:01:30 GMT", now),
+            Some(Duration::from_secs(90))
+        );
+        assert_eq!(
+            parse_retry_after("Mon, 01 Dec 2025 07:00:00 GMT", now),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(parse_retry_after("soon", now), None);
+    }
+}

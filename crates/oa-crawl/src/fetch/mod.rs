@@ -1,0 +1,123 @@
+//! Fetching: one request, its answer, and why it may have failed.
+
+pub mod body;
+mod http;
+
+use std::time::Duration;
+
+use oa_core::retry::ErrorKind;
+use oa_core::runs::RunError;
+
+pub use http::{Client, Request};
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// The `content-type` header.
+    pub content_type: Option<String>,
+    /// The address that answered, after redirects.
+    pub final_url: String,
+    /// What the site asks to wait (`Retry-After`).
+    pub retry_after: Option<Duration>,
+    /// The body, decompressed.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchError {
+    /// Kind and message.
+    pub error: RunError,
+    /// What the site asks to wait.
+    pub retry_after: Option<Duration>,
+}
+
+impl FetchError {
+    /// An error without a wish of the site.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+        Self {
+            error: RunError::new(kind, message),
+            retry_after: None,
+        }
+    }
+}
+
+/// Tells from status and final address whether the answer is one.
+///
+/// # Errors
+/// When it is not.
+pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
+    let status = response.status;
+    if let Some(place) = login_page(url, &response.final_url) {
+        return Err(FetchError::new(
+            ErrorKind::Auth,
+            format!("GET {url} was redirected to the login page {place}"),
+        ));
+    }
+    let kind = match status {
+        200..=299 => return Ok(()),
+        401 | 403 => ErrorKind::Auth,
+        429 => ErrorKind::Http429,
+        500..=599 => ErrorKind::Http5xx,
+        _ => ErrorKind::Http4xx,
+    };
+    Err(FetchError {
+        error: RunError::new(kind, format!("GET {url} answered HTTP {status}")),
+        retry_after: response.retry_after,
+    })
+}
+
+fn login_page<'a>(asked: &str, answered: &'a str) -> Option<&'a str> {
+    let path = |url: &str| {
+        url.split(['?', '#'])
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+    };
+    (path(answered).contains("login") && !path(asked).contains("login")).then_some(answered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, final_url: &str) -> Response {
+        Response {
+            status,
+            content_type: None,
+            final_url: final_url.to_owned(),
+            retry_after: None,
+            body: Vec::new(),
+        }
+    }
+
+    fn kind(status: u16) -> ErrorKind {
+        check_status("http://x/a", &response(status, "http://x/a"))
+            .unwrap_err()
+            .error
+            .kind
+    }
+
+    #[test]
+    fn statuses_are_told_apart() {
+        assert!(check_status("http://x/a", &response(200, "http://x/a")).is_ok());
+        assert_eq!(kind(500), ErrorKind::Http5xx);
+        assert_eq!(kind(429), ErrorKind::Http429);
+        assert_eq!(kind(401), ErrorKind::Auth);
+        assert_eq!(kind(404), ErrorKind::Http4xx);
+    }
+
+    #[test]
+    fn a_login_page_is_recognised_even_when_it_answers_200() {
+        let error = check_status(
+            "http://x/data?x=1",
+            &response(200, "http://x/user/Login?next=/data"),
+        )
+        .unwrap_err();
+        assert_eq!(error.error.kind, ErrorKind::Auth);
+        assert!(check_status("http://x/login", &response(200, "http://x/login")).is_ok());
+    }
+}

@@ -1,0 +1,228 @@
+//! What a source file may say.
+
+use std::collections::BTreeMap;
+
+use oa_core::config::{SecretRef, Span};
+use oa_core::retry::Policy;
+use oa_core::schedule::{Days, Session};
+use serde::{Deserialize, Deserializer};
+
+/// One source.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The task's fixed name.
+    pub name: String,
+    /// Its title for people.
+    pub title: String,
+    /// The site; `[providers.NAME] base` of the configuration replaces its address.
+    pub provider: String,
+    /// Five-field cron expression in the configuration's time zone.
+    pub schedule: String,
+    /// Only on trading days?
+    #[serde(default)]
+    pub days: Days,
+    /// Only within these sessions?
+    #[serde(default)]
+    pub sessions: Vec<Session>,
+    /// Where the data come from.
+    pub fetch: Fetch,
+    /// How many requests make one day.
+    pub paging: Option<Paging>,
+    /// How an answer is read.
+    pub answer: Answer,
+    /// Where rows go.
+    pub store: Store,
+    /// What a row consists of.
+    pub fields: Vec<Field>,
+    /// Numbers that must add up.
+    #[serde(default)]
+    pub sums: Vec<Sum>,
+    /// How to tell whether the data are of the day that was asked for.
+    pub freshness: Option<Freshness>,
+    /// An empty answer is a result, not a failure.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// More rejected records than this share (0 to 1) make the run partial.
+    #[serde(default = "default_max_rejected")]
+    pub max_rejected: f64,
+    /// Retries and time limits.
+    #[serde(default = "default_policy", deserialize_with = "policy")]
+    pub retry: Policy,
+}
+
+fn default_max_rejected() -> f64 {
+    0.1
+}
+
+fn default_policy() -> Policy {
+    Policy::DEFAULT
+}
+
+fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Retry {
+        retries: Option<u32>,
+        delay: Option<Span>,
+        timeout: Option<Span>,
+    }
+    let given = Retry::deserialize(deserializer)?;
+    let default = Policy::DEFAULT;
+    Ok(Policy {
+        retries: given.retries.unwrap_or(default.retries),
+        delay: given.delay.map_or(default.delay, |s| s.0),
+        timeout: given.timeout.map_or(default.timeout, |s| s.0),
+    })
+}
+
+/// `[fetch]`. In `path` and `query`, `{date}` stands for the day that is collected.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// How it is fetched. Only HTTP is built so far.
+    pub kind: FetchKind,
+    /// Scheme and host.
+    pub base: String,
+    /// Path of the address.
+    pub path: String,
+    /// Query parameters.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// Request headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Request headers whose values are secrets, by reference.
+    #[serde(default)]
+    pub secret_headers: BTreeMap<String, SecretRef>,
+}
+
+/// See [`Fetch::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FetchKind {
+    /// Plain HTTP requests.
+    Http,
+}
+
+/// `[paging]`: numbered pages.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// Query parameter with the page's number, from 1.
+    pub page: String,
+    /// Query parameter with the page's size.
+    pub size: String,
+    /// Records to ask for per page.
+    pub page_size: u32,
+    /// Field that tells two records apart, so that one that moved to the next page while paging counts once.
+    pub id: String,
+    /// No more pages than this per pass.
+    #[serde(default = "default_max_pages")]
+    pub max_pages: u32,
+}
+
+fn default_max_pages() -> u32 {
+    500
+}
+
+/// `[answer]`: where things are in a JSON answer, as JSON pointers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// Must be `true` there.
+    pub ok: Option<String>,
+    /// The site's own error text.
+    pub error: Option<String>,
+    /// Words in it that mean: log in again.
+    #[serde(default)]
+    pub auth_words: Vec<String>,
+    /// The list of records.
+    pub records: String,
+    /// How many records there are in all.
+    pub total: Option<String>,
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The table.
+    pub table: String,
+    /// Its schema.
+    #[serde(default = "default_schema")]
+    pub schema: String,
+    /// Columns that tell two records apart.
+    pub unique: Vec<String>,
+    /// SQL expressions of the table's unique index, where the service's own do not say it.
+    #[serde(default)]
+    pub key: Vec<String>,
+}
+
+fn default_schema() -> String {
+    "public".to_owned()
+}
+
+/// `[[fields]]`: one column.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// The column it fills.
+    pub column: String,
+    /// The record's field it comes from.
+    pub from: Option<String>,
+    /// Or a fixed text, in which `{date}` stands for the day that is collected.
+    pub value: Option<String>,
+    /// What it is.
+    #[serde(rename = "type")]
+    pub of_type: FieldType,
+    /// A record without it is rejected.
+    #[serde(default)]
+    pub required: bool,
+    /// Converted to upper case.
+    #[serde(default)]
+    pub upper: bool,
+    /// Longest text, in characters.
+    pub max_length: Option<usize>,
+    /// Smallest number.
+    pub min: Option<f64>,
+    /// Largest number.
+    pub max: Option<f64>,
+    /// Values that are replaced.
+    #[serde(default)]
+    pub map: BTreeMap<String, String>,
+    /// What becomes of a value that `map` does not name; without it the record is rejected.
+    pub otherwise: Option<String>,
+}
+
+/// Types of fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldType {
+    /// Text.
+    Text,
+    /// A whole number of 64 bits.
+    Integer,
+    /// A number.
+    Number,
+    /// A day, `YYYY-MM-DD`; a time after it is cut off.
+    Date,
+}
+
+/// `[[sums]]`: parts that must add up to a total, in columns.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sum {
+    /// The parts.
+    pub parts: Vec<String>,
+    /// Their sum.
+    pub total: String,
+}
+
+/// `[freshness]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Freshness {
+    /// A date column; when no row has the day that was asked for, the data are stale.
+    pub column: String,
+}

@@ -1,0 +1,267 @@
+//! Source files: one TOML file says where a source is, how its answer is read, what its fields are and where they go.
+//!
+//! The files in `sources/` are part of the program; files of a folder named by `--sources` or `[crawl] sources` replace those
+//! of the same name or add to them, so that an operator corrects an address or a field without a new build.
+
+mod definition;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oa_core::config::{Config, explain, nearest};
+use oa_core::retry::Policy;
+use oa_core::schedule::Schedule;
+use oa_core::service;
+
+pub use definition::{Answer, Fetch, Field, FieldType, Paging, Source, Store, Sum};
+
+/// A source file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It, or its folder, cannot be read.
+    #[error("could not read {}: {source}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its text is not what it should be.
+    #[error("could not use source file {file}: {message}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// What is wrong, where, and what to do.
+        message: String,
+    },
+    /// No source has that name.
+    #[error("there is no source \"{name}\"{hint}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// The nearest one, or all of them.
+        hint: String,
+    },
+}
+
+const BUILT_IN: [(&str, &str); 2] = [
+    (
+        "zhihui-full-view.toml",
+        include_str!("../../sources/zhihui-full-view.toml"),
+    ),
+    (
+        "zhihui-reports.toml",
+        include_str!("../../sources/zhihui-reports.toml"),
+    ),
+];
+
+/// All sources, by name.
+#[derive(Debug, Clone)]
+pub struct Sources(BTreeMap<String, Source>);
+
+impl Sources {
+    /// The built-in sources, then those of the folder, with the configuration's addresses and limits applied.
+    ///
+    /// # Errors
+    /// When a file cannot be read or is wrong.
+    pub fn load(config: &Config, folder: Option<&Path>) -> Result<Self, SourceError> {
+        let mut found = BTreeMap::new();
+        for (file, text) in BUILT_IN {
+            let source = parse(file, text)?;
+            found.insert(source.name.clone(), source);
+        }
+        if let Some(folder) = folder.or(config.crawl.sources.as_deref()) {
+            let unreadable = |source| SourceError::Unreadable {
+                path: folder.to_owned(),
+                source,
+            };
+            for entry in fs::read_dir(folder).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                if path.extension().is_some_and(|e| e == "toml") {
+                    let text =
+                        fs::read_to_string(&path).map_err(|source| SourceError::Unreadable {
+                            path: path.clone(),
+                            source,
+                        })?;
+                    let source = parse(&path.display().to_string(), &text)?;
+                    found.insert(source.name.clone(), source);
+                }
+            }
+        }
+        for source in found.values_mut() {
+            if let Some(base) = config
+                .providers
+                .get(&source.provider)
+                .and_then(|p| p.base.as_ref())
+            {
+                source.fetch.base.clone_from(base);
+            }
+            let own = source.retry;
+            source.retry = Policy {
+                retries: config.crawl.retries.unwrap_or(own.retries),
+                delay: config.crawl.retry_delay.map_or(own.delay, |s| s.0),
+                timeout: config.crawl.timeout.map_or(own.timeout, |s| s.0),
+            };
+        }
+        Ok(Self(found))
+    }
+
+    /// All of them, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.0.values()
+    }
+
+    /// The source of that name.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, name: &str) -> Result<&Source, SourceError> {
+        self.0.get(name).ok_or_else(|| SourceError::Unknown {
+            name: name.to_owned(),
+            hint: nearest(name, self.0.keys().map(String::as_str)),
+        })
+    }
+}
+
+/// Reads and checks one file.
+///
+/// # Errors
+/// When it is wrong; the message names line and key.
+pub fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
+    let invalid = |message: String| SourceError::Invalid {
+        file: file.to_owned(),
+        message,
+    };
+    let source: Source = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
+    check(&source).map_err(invalid)?;
+    Ok(source)
+}
+
+/// What the types cannot say.
+fn check(source: &Source) -> Result<(), String> {
+    if source.name.is_empty()
+        || !source
+            .name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    {
+        return Err(format!(
+            "name \"{}\" must consist of a-z, 0-9 and -",
+            source.name
+        ));
+    }
+    Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
+    if !source.fetch.base.starts_with("http://") && !source.fetch.base.starts_with("https://") {
+        return Err(format!(
+            "base \"{}\" in [fetch] must begin with http:// or https://",
+            source.fetch.base
+        ));
+    }
+    let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
+    for (i, field) in source.fields.iter().enumerate() {
+        if columns[..i].contains(&field.column.as_str()) {
+            return Err(format!(
+                "column \"{}\" stands twice in [[fields]]",
+                field.column
+            ));
+        }
+        if field.from.is_some() == field.value.is_some() {
+            return Err(format!(
+                "field \"{}\" needs either from or value",
+                field.column
+            ));
+        }
+        if field.otherwise.is_some() && field.map.is_empty() {
+            return Err(format!(
+                "field \"{}\" has otherwise but no map",
+                field.column
+            ));
+        }
+    }
+    let known = |column: &str, place: &str| {
+        if columns.contains(&column) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{place} names column \"{column}\", which no [[fields]] fills{}",
+                nearest(column, columns.iter().copied())
+            ))
+        }
+    };
+    for column in &source.store.unique {
+        known(column, "unique in [store]")?;
+        let field = source.fields.iter().find(|f| f.column == *column);
+        if field.is_some_and(|f| !f.required && f.value.is_none()) {
+            return Err(format!(
+                "column \"{column}\" is part of unique in [store], so its field must be required"
+            ));
+        }
+    }
+    for sum in &source.sums {
+        for column in sum.parts.iter().chain([&sum.total]) {
+            known(column, "[[sums]]")?;
+        }
+    }
+    if let Some(freshness) = &source.freshness {
+        known(&freshness.column, "[freshness]")?;
+    }
+    if source.store.unique.is_empty() {
+        return Err(
+            "unique in [store] is empty; without a natural key records would be stored twice"
+                .to_owned(),
+        );
+    }
+    if source.store.key.is_empty() && service::natural_key(&source.store.table).is_none() {
+        return Err(format!(
+            "table \"{}\" is not one of the service's; give its unique index as key in [store]",
+            source.store.table
+        ));
+    }
+    Ok(())
+}
+
+fn chrono_tz_shanghai() -> chrono_tz::Tz {
+    chrono_tz::Asia::Shanghai
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full_view() -> String {
+        BUILT_IN[0].1.to_owned()
+    }
+
+    fn error(text: &str) -> String {
+        parse("x.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_built_in_files_are_valid_and_named_after_their_task() {
+        for (file, text) in BUILT_IN {
+            let source = parse(file, text).unwrap();
+            assert_eq!(format!("{}.toml", source.name), file);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named_with_key_and_line() {
+        let text = full_view().replace("provider =", "provder =");
+        assert!(
+            error(&text).contains("unknown key \"provder\", line 6; did you mean \"provider\"?"),
+            "{}",
+            error(&text)
+        );
+        let text = full_view().replace("\"*/30 * * * *\"", "\"every half hour\"");
+        assert!(error(&text).contains("is not a cron expression"));
+        let text = full_view().replace("unique = [\"comm_code\", ", "unique = [\"com_code\", ");
+        assert!(
+            error(&text).contains("did you mean \"comm_code\"?"),
+            "{}",
+            error(&text)
+        );
+        let text = full_view().replace("type = \"number\"", "type = \"nubmer\"");
+        assert!(error(&text).contains("nubmer"), "{}", error(&text));
+    }
+}

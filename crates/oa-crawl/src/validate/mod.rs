@@ -1,0 +1,176 @@
+//! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
+
+mod convert;
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::NaiveDate;
+use oa_core::runs::Reject;
+use serde_json::Value;
+
+use crate::source::{Field, Source};
+use convert::convert;
+
+/// What came of a list of records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Validated {
+    /// Rows, their values in the order of the source's fields.
+    pub rows: Vec<Vec<Value>>,
+    /// Records that are not stored.
+    pub rejects: Vec<Reject>,
+    /// Records that came again just so.
+    pub duplicates: u64,
+    /// What was noticed, in sentences.
+    pub findings: Vec<String>,
+    /// A field that the source promises is in none of the records: the answer has another shape.
+    pub missing_everywhere: Vec<String>,
+}
+
+/// Validates all records of a run.
+#[must_use]
+pub fn validate(source: &Source, date: NaiveDate, records: &[Value]) -> Validated {
+    let mut done = Validated {
+        missing_everywhere: missing_everywhere(source, records),
+        ..Validated::default()
+    };
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut converted: BTreeMap<&str, u64> = BTreeMap::new();
+    let key_columns: Vec<usize> = source
+        .store
+        .unique
+        .iter()
+        .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
+        .collect();
+    for record in records {
+        let row = match row(source, date, record, &mut converted) {
+            Ok(row) => row,
+            Err((field, reason)) => {
+                done.rejects
+                    .push(reject(source, record, Some(field), reason));
+                continue;
+            }
+        };
+        if let Err(reason) = check_sums(source, &row) {
+            done.rejects.push(reject(source, record, None, reason));
+            continue;
+        }
+        let key = serde_json::to_string(&key_columns.iter().map(|i| &row[*i]).collect::<Vec<_>>())
+            .unwrap_or_default();
+        match seen.get(&key) {
+            Some(first) if done.rows[*first] == row => done.duplicates += 1,
+            Some(_) => {
+                let reason = format!(
+                    "a different record with the same {} came before it",
+                    source.store.unique.join(" and ")
+                );
+                done.rejects.push(reject(source, record, None, reason));
+            }
+            None => {
+                seen.insert(key, done.rows.len());
+                done.rows.push(row);
+            }
+        }
+    }
+    done.findings.extend(converted.iter().map(|(field, n)| {
+        format!(
+            "field {field} came as text where a number was due, {n} time(s); converted without loss"
+        )
+    }));
+    done
+}
+
+/// The columns, in the order of the rows' values.
+#[must_use]
+pub fn columns(source: &Source) -> Vec<String> {
+    source.fields.iter().map(|f| f.column.clone()).collect()
+}
+
+fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
+    if records.is_empty() {
+        return Vec::new();
+    }
+    let mut missing: Vec<String> = source
+        .fields
+        .iter()
+        .filter_map(|f| f.from.clone())
+        .filter(|from| records.iter().all(|r| r.get(from).is_none()))
+        .collect();
+    missing.dedup();
+    missing
+}
+
+fn row<'a>(
+    source: &'a Source,
+    date: NaiveDate,
+    record: &Value,
+    converted: &mut BTreeMap<&'a str, u64>,
+) -> Result<Vec<Value>, (String, String)> {
+    if !record.is_object() {
+        return Err((String::new(), "the record is not an object".to_owned()));
+    }
+    let mut row = Vec::with_capacity(source.fields.len());
+    for field in &source.fields {
+        let fixed = field
+            .value
+            .as_ref()
+            .map(|v| Value::String(v.replace("{date}", &date.to_string())));
+        let name = field.from.as_deref().unwrap_or(&field.column);
+        let given = match (&fixed, &field.from) {
+            (Some(value), _) => value,
+            (None, Some(from)) => record.get(from).unwrap_or(&Value::Null),
+            (None, None) => &Value::Null,
+        };
+        let done = convert(field, given).map_err(|reason| (name.to_owned(), reason))?;
+        if done.from_text {
+            *converted.entry(name).or_default() += 1;
+        }
+        row.push(done.value);
+    }
+    Ok(row)
+}
+
+fn check_sums(source: &Source, row: &[Value]) -> Result<(), String> {
+    let number = |column: &String| {
+        source
+            .fields
+            .iter()
+            .position(|f: &Field| f.column == *column)
+            .and_then(|i| row[i].as_f64())
+    };
+    for sum in &source.sums {
+        let parts: Option<Vec<f64>> = sum.parts.iter().map(number).collect();
+        if let (Some(parts), Some(total)) = (parts, number(&sum.total)) {
+            let added: f64 = parts.iter().sum();
+            if (added - total).abs() > 1e-6 {
+                return Err(format!(
+                    "{} add up to {added}, but {} is {total}",
+                    sum.parts.join(" + "),
+                    sum.total
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reject(source: &Source, record: &Value, field: Option<String>, reason: String) -> Reject {
+    let key = source
+        .store
+        .unique
+        .iter()
+        .filter_map(|c| source.fields.iter().find(|f| f.column == *c)?.from.as_ref())
+        .filter_map(|from| record.get(from));
+    let key: Vec<String> = key
+        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+        .collect();
+    Reject {
+        target: Some(source.store.table.clone()),
+        source_key: (!key.is_empty()).then(|| key.join(", ")),
+        field: field.filter(|f| !f.is_empty()),
+        reason,
+        record: record.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,465 @@
+//! The wrapper around every task: it is recorded before it starts, tried as often as its policy says, and its outcome is stored
+//! in one transaction with its rows.
+
+use std::time::Instant;
+
+use chrono::{NaiveDate, Utc};
+use oa_core::alerts::human_duration;
+use oa_core::cli::Failure;
+use oa_core::config::{Config, Locale};
+use oa_core::exit;
+use oa_core::pg::upsert::Batch;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::{
+    Attempt, Begun, Outcome, Quality, RawRecord, Recorded, Recorder, Run, RunError, RunStart,
+    Status, Stopwatch, Trigger,
+};
+use oa_core::schedule::{Calendar, Schedule};
+use oa_core::secrets::Secret;
+use oa_core::service;
+use oa_core::supervise::StopSignal;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::PROGRAM;
+use crate::archive::Archive;
+use crate::collect::{Collected, Context, collect};
+use crate::fetch::Client;
+use crate::source::Source;
+use crate::validate::{Validated, columns, validate};
+
+/// What all tasks of one `oa-crawl run` share.
+#[derive(Debug)]
+pub struct Wrapper<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The run log.
+    pub recorder: &'a Recorder,
+    /// The raw archive.
+    pub archive: &'a Archive,
+    /// Trading days.
+    pub calendar: &'a Calendar,
+    /// Somebody may ask this process to stop.
+    pub stop: StopSignal,
+    /// Who started it.
+    pub trigger: Trigger,
+}
+
+/// What became of a task, for `oa-crawl run` to print.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The task.
+    pub task: String,
+    /// Its title.
+    pub title: String,
+    /// Final state.
+    pub status: Status,
+    /// Tries.
+    pub attempts: usize,
+    /// Records that came.
+    pub fetched: u64,
+    /// Rows that were not there.
+    pub inserted: u64,
+    /// Rows that were there with other values.
+    pub updated: u64,
+    /// Rows that were there just so.
+    pub unchanged: u64,
+    /// Records that are not stored.
+    pub rejected: u64,
+    /// The run's id.
+    pub run_id: Uuid,
+    /// Why, unless it succeeded.
+    pub error: Option<RunError>,
+    /// Why PostgreSQL has not got it yet, when the outcome waits in the spool.
+    pub spooled: Option<String>,
+    /// Somebody is to be told.
+    pub alerted: bool,
+    /// What it took, in seconds.
+    pub seconds: f64,
+    /// The configuration is at fault: a secret is missing.
+    pub misconfigured: bool,
+}
+
+impl Report {
+    fn of(start: &RunStart, status: Status) -> Self {
+        Self {
+            task: start.task.clone(),
+            title: start.title.clone(),
+            status,
+            attempts: 0,
+            fetched: 0,
+            inserted: 0,
+            updated: 0,
+            unchanged: 0,
+            rejected: 0,
+            run_id: start.id,
+            error: None,
+            spooled: None,
+            alerted: false,
+            seconds: 0.0,
+            misconfigured: false,
+        }
+    }
+
+    /// The exit code that this task alone would give.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.status {
+            _ if self.misconfigured => exit::CONFIG,
+            Status::Success if self.spooled.is_some() => exit::UNREACHABLE,
+            Status::Success | Status::Skipped => exit::OK,
+            _ => exit::FAILED,
+        }
+    }
+}
+
+/// How the tries ended.
+struct Ended {
+    attempts: Vec<Attempt>,
+    raw: Vec<RawRecord>,
+    /// The best that came: the last complete try, or the fullest incomplete one.
+    collected: Option<(Collected, Validated)>,
+    error: Option<RunError>,
+}
+
+impl Wrapper<'_> {
+    /// Runs one task for one day.
+    ///
+    /// # Errors
+    /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
+    pub fn run(&self, source: &Source, date: NaiveDate) -> Result<Report, Failure> {
+        let mut start = RunStart::now(
+            PROGRAM,
+            env!("CARGO_PKG_VERSION"),
+            &source.name,
+            &source.title,
+            self.trigger,
+            source.retry.lease(),
+        );
+        start.schedule = Some(source.schedule.clone());
+        let clock = Stopwatch::start(start.started_at);
+        let mut run = match self.recorder.begin(start.clone())? {
+            Begun::Run(run) => run,
+            Begun::Skipped { reason } => {
+                let mut report = Report::of(&start, Status::Skipped);
+                report.error = Some(RunError::new(ErrorKind::Internal, reason));
+                return Ok(report);
+            }
+        };
+        let secrets: Result<Vec<(String, Secret)>, _> = source
+            .fetch
+            .secret_headers
+            .iter()
+            .map(|(name, reference)| {
+                self.config
+                    .secret(
+                        reference,
+                        &format!("header {name} of source {}", source.name),
+                    )
+                    .map(|s| (name.clone(), s))
+            })
+            .collect();
+        let (ended, misconfigured) = match secrets {
+            Ok(secrets) => (
+                self.try_until_done(source, date, &secrets, clock, &mut run),
+                false,
+            ),
+            Err(e) => {
+                let error = Some(RunError::new(ErrorKind::Auth, e.to_string()));
+                (
+                    Ended {
+                        attempts: Vec::new(),
+                        raw: Vec::new(),
+                        collected: None,
+                        error,
+                    },
+                    true,
+                )
+            }
+        };
+        let outcome = self.outcome(source, date, start.clone(), clock, ended);
+        self.finish(*run, outcome, clock, misconfigured)
+    }
+
+    fn try_until_done(
+        &self,
+        source: &Source,
+        date: NaiveDate,
+        secrets: &[(String, Secret)],
+        clock: Stopwatch,
+        run: &mut Run,
+    ) -> Ended {
+        let client = Client::new(self.config.crawl.max_body.0);
+        let mut ended = Ended {
+            attempts: Vec::new(),
+            raw: Vec::new(),
+            collected: None,
+            error: None,
+        };
+        for number in 1.. {
+            let began = clock.now();
+            let context = Context {
+                source,
+                date,
+                client: &client,
+                archive: Some(self.archive),
+                secret_headers: secrets.to_vec(),
+                attempt: number,
+                deadline: Instant::now() + source.retry.timeout,
+            };
+            let result = collect(&context, &mut ended.raw);
+            let (error, asked) = match result {
+                Ok(collected) => (judge(source, date, collected, &mut ended), None),
+                Err(e) => (Some(e.error), e.retry_after),
+            };
+            let outcome = match &error {
+                None => Status::Success,
+                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
+                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
+                Some(_) => Status::Failed,
+            };
+            let attempt = Attempt {
+                number,
+                started_at: began,
+                finished_at: clock.now(),
+                outcome,
+                error: error.clone(),
+            };
+            ended.attempts.push(attempt.clone());
+            ended.error = error;
+            let Some(error) = &ended.error else {
+                return ended;
+            };
+            let Some(delay) = source.retry.next_delay(number, error.kind, asked) else {
+                return ended;
+            };
+            tracing::warn!(
+                "{}: try {number} failed: {}; next try in {}",
+                source.name,
+                error.message,
+                human_duration(delay, Locale::En)
+            );
+            run.attempt_failed(&attempt);
+            oa_core::failpoint::hit("crawl.attempt_failed");
+            if !self.stop.wait(delay) {
+                ended.error = Some(RunError::new(
+                    error.kind,
+                    format!("{}; stopped by a signal before the next try", error.message),
+                ));
+                return ended;
+            }
+        }
+        ended
+    }
+
+    fn outcome(
+        &self,
+        source: &Source,
+        date: NaiveDate,
+        start: RunStart,
+        clock: Stopwatch,
+        ended: Ended,
+    ) -> Outcome {
+        let status = match (&ended.error, &ended.collected) {
+            (None, _) => Status::Success,
+            (Some(_), Some((_, validated))) if !validated.rows.is_empty() => Status::Partial,
+            (Some(e), _) if e.kind == ErrorKind::Timeout => Status::Timeout,
+            (Some(_), _) => Status::Failed,
+        };
+        let mut outcome = Outcome::bare(start, status, clock.now());
+        outcome.attempts = ended.attempts;
+        outcome.raw = ended.raw;
+        outcome.error = ended.error;
+        outcome.next_due_at = self.next_due(source);
+        outcome
+            .details
+            .insert("provider".to_owned(), json!(source.provider));
+        outcome
+            .details
+            .insert("table".to_owned(), json!(source.store.table));
+        outcome.details.insert("day".to_owned(), json!(date));
+        if let Some((collected, validated)) = ended.collected {
+            outcome.fetched = collected.records.len() as u64;
+            outcome
+                .details
+                .insert("requests".to_owned(), json!(collected.pages));
+            let mut findings = collected.findings;
+            findings.extend(validated.findings);
+            outcome.quality = Some(Quality {
+                day: Some(date),
+                expected: collected.expected,
+                collected: outcome.fetched,
+                duplicates: collected.duplicates + validated.duplicates,
+                fresh: is_fresh(source, date, &validated.rows),
+                findings,
+            });
+            outcome.rejects = validated.rejects;
+            outcome.batches.push(self.batch(source, validated.rows));
+        }
+        outcome
+    }
+
+    fn batch(&self, source: &Source, rows: Vec<Vec<serde_json::Value>>) -> Batch {
+        let key = if source.store.key.is_empty() {
+            service::natural_key(&source.store.table).map_or_else(Vec::new, |k| {
+                k.key.iter().map(|s| (*s).to_owned()).collect()
+            })
+        } else {
+            source.store.key.clone()
+        };
+        Batch {
+            schema: source.store.schema.clone(),
+            table: source.store.table.clone(),
+            columns: columns(source),
+            key,
+            rows,
+            collected_at: Utc::now(),
+            timezone: self.config.timezone.name().to_owned(),
+        }
+    }
+
+    fn next_due(&self, source: &Source) -> Option<chrono::DateTime<Utc>> {
+        let schedule = Schedule::parse(&source.schedule, self.config.timezone)
+            .ok()?
+            .on(source.days)
+            .within(&source.sessions);
+        schedule.next_after(Utc::now(), self.calendar)
+    }
+
+    fn finish(
+        &self,
+        run: Run,
+        outcome: Outcome,
+        clock: Stopwatch,
+        misconfigured: bool,
+    ) -> Result<Report, Failure> {
+        let mut report = Report::of(&outcome.start, outcome.status);
+        report.attempts = outcome.attempts.len();
+        report.fetched = outcome.fetched;
+        report.rejected = outcome.rejects.len() as u64;
+        report.error.clone_from(&outcome.error);
+        report.misconfigured = misconfigured;
+        match self.recorder.finish(run, outcome)? {
+            Recorded::Stored(applied) => {
+                report.inserted = applied.inserted;
+                report.updated = applied.updated;
+                report.unchanged = applied.unchanged;
+                report.rejected = applied.rejected;
+                report.alerted = applied.alerted;
+            }
+            Recorded::Spooled { reason } => {
+                tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
+                report.spooled = Some(oa_core::secrets::redact(&reason));
+                report.alerted = true;
+            }
+            Recorded::Refused { error } => {
+                // A missing table or index is for a person to mend.
+                report.misconfigured |= error.message.contains("oa-migrate");
+                report.status = Status::Failed;
+                report.error = Some(error);
+                report.alerted = true;
+            }
+        }
+        report.seconds = clock.elapsed().as_secs_f64();
+        Ok(report)
+    }
+}
+
+/// Judges what a try brought, and keeps it if it is the best so far. Returns why it is not a success, if it is not.
+fn judge(
+    source: &Source,
+    date: NaiveDate,
+    collected: Collected,
+    ended: &mut Ended,
+) -> Option<RunError> {
+    if collected.records.is_empty() {
+        if collected.expected.unwrap_or(0) > 0 {
+            return collected.shortfall();
+        }
+        if !source.allow_empty {
+            return Some(RunError::new(
+                ErrorKind::Empty,
+                format!("the site returned no records for {date}"),
+            ));
+        }
+    }
+    let validated = validate(source, date, &collected.records);
+    if !validated.missing_everywhere.is_empty() {
+        let fields = validated.missing_everywhere.join(", ");
+        let example: String = collected
+            .records
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
+        return Some(RunError::new(
+            ErrorKind::Shape,
+            format!(
+                "none of {} records has the field(s) {fields}; the site has changed its data, for example: {example}",
+                collected.records.len()
+            ),
+        ));
+    }
+    let error = collected
+        .shortfall()
+        .or_else(|| finding(source, date, &collected, &validated));
+    let better = ended.collected.as_ref().is_none_or(|(before, _)| {
+        error.is_none() || collected.records.len() >= before.records.len()
+    });
+    if better {
+        ended.collected = Some((collected, validated));
+    }
+    error
+}
+
+/// A complete answer can still not be what was due.
+fn finding(
+    source: &Source,
+    date: NaiveDate,
+    collected: &Collected,
+    validated: &Validated,
+) -> Option<RunError> {
+    let came = collected.records.len();
+    let rejected = validated.rejects.len();
+    if came > 0 && validated.rows.is_empty() {
+        let first = validated.rejects.first().map(reason).unwrap_or_default();
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("all {came} records were rejected; the first one: {first}"),
+        ));
+    }
+    if rejected as f64 > source.max_rejected * came as f64 {
+        let first = validated.rejects.first().map(reason).unwrap_or_default();
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("{rejected} of {came} records were rejected; the first one: {first}"),
+        ));
+    }
+    if is_fresh(source, date, &validated.rows) == Some(false) {
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("none of {came} records is of {date}; the site still shows another day"),
+        ));
+    }
+    None
+}
+
+fn reason(reject: &oa_core::runs::Reject) -> String {
+    match &reject.field {
+        Some(field) => format!("{field} {}", reject.reason),
+        None => reject.reason.clone(),
+    }
+}
+
+/// Whether any row is of the day that was asked for; `None` when the source has no date of its own, or there are no rows.
+fn is_fresh(source: &Source, date: NaiveDate, rows: &[Vec<serde_json::Value>]) -> Option<bool> {
+    let column = &source.freshness.as_ref()?.column;
+    let index = source.fields.iter().position(|f| f.column == *column)?;
+    let day = date.to_string();
+    (!rows.is_empty()).then(|| {
+        rows.iter()
+            .any(|row| row[index].as_str() == Some(day.as_str()))
+    })
+}
