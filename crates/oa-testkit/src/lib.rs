@@ -1,1 +1,76 @@
-//! placeholder
+//! Development only: private PostgreSQL clusters for tests, from the installed binaries, and a few helpers.
+//!
+//! Each [`Postgres`] is a server of its own on a free port of 127.0.0.1, so that a test may stop, kill and restart it. `initdb`
+//! runs once per machine and version; a test copies its result. A server never outlives its test: when the test process ends,
+//! however it ends, a janitor process sees its end of a pipe close, stops the server and removes its directory.
+//!
+//! Everything here panics with a sentence when it cannot do its work: these are tests.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking"
+)]
+
+mod postgres;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub use crate::postgres::Postgres;
+
+/// The workspace's root.
+#[must_use]
+pub fn workspace_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("crates/oa-testkit is two levels below the root")
+        .to_owned()
+}
+
+/// The folder with real data that are not part of the project: `$OA_SHARED`, else `../shared/data` beside the workspace. Says so
+/// when it is absent; the test then has nothing to do.
+#[must_use]
+pub fn shared_data() -> Option<PathBuf> {
+    let shared = std::env::var_os("OA_SHARED")
+        .map_or_else(|| workspace_root().join("../shared"), PathBuf::from);
+    let found = [shared.join("data"), shared.clone()]
+        .into_iter()
+        .find(|p| p.join("option_tracker.db").is_file());
+    if found.is_none() {
+        println!(
+            "skipped: no real data in {} (set OA_SHARED)",
+            shared.display()
+        );
+    }
+    found
+}
+
+/// A program of this workspace, built beside the running test.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let me = std::env::current_exe().expect("a process knows its own file");
+    let folder = me
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests run in target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not built; run: cargo build --workspace --bins",
+        path.display()
+    );
+    path
+}
+
+/// Waits for a condition, looking every few milliseconds.
+///
+/// # Panics
+/// When it does not come true within the limit.
+pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < end, "waited {limit:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,462 @@
+//! Private clusters.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use postgres::{Client, NoTls};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::wait_until;
+
+const PASSWORD: &str = "oa-test-password";
+const SUPERUSER_PASSWORD: &str = "super-test-password";
+
+/// A running cluster: role and database `oa` (owner, not superuser), superuser `postgres`, passwords by SCRAM.
+#[derive(Debug)]
+pub struct Postgres {
+    home: TempDir,
+    port: u16,
+    account: Account,
+    settings: Vec<(String, String)>,
+    server: Option<Child>,
+    janitor: Child,
+    _pipe: Option<ChildStdin>,
+}
+
+/// Who runs the server: PostgreSQL refuses root.
+#[derive(Debug, Clone, Copy)]
+struct Account {
+    ids: Option<(u32, u32)>,
+}
+
+impl Account {
+    fn unprivileged() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self { ids: None };
+        }
+        let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
+        let ids = ["postgres", "nobody"].iter().find_map(|wanted| {
+            let line = passwd
+                .lines()
+                .find(|l| l.split(':').next() == Some(*wanted))?;
+            let mut fields = line.split(':').skip(2);
+            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+        });
+        Self {
+            ids: Some(ids.expect(
+                "running as root, there must be a user postgres or nobody to run the server as",
+            )),
+        }
+    }
+
+    fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if let Some((uid, gid)) = self.ids {
+            command.uid(uid).gid(gid);
+        }
+        command
+            .env_remove("PGDATA")
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC");
+        command
+    }
+
+    fn give(self, path: &Path) {
+        if let Some((uid, gid)) = self.ids {
+            chown(path, Some(uid), Some(gid)).expect("root may give files away");
+        }
+    }
+}
+
+impl Postgres {
+    /// Starts a cluster without fsync, for speed: a killed server loses nothing, a killed machine would.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a cluster with further lines of postgresql.conf.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let account = Account::unprivileged();
+        let template = template(account);
+        let home = tempfile::Builder::new()
+            .prefix("oa-pg-")
+            .tempdir()
+            .expect("the temporary folder is writable");
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("own folder");
+        let data = home.path().join("data");
+        let copied = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(&template)
+            .arg(&data)
+            .status()
+            .expect("cp runs");
+        assert!(
+            copied.success(),
+            "could not copy {} to {}",
+            template.display(),
+            data.display()
+        );
+        account.give(home.path());
+        // The janitor holds nothing but the other end of the pipe.
+        let script = "cat >/dev/null; pid=$(head -n 1 \"$1/data/postmaster.pid\" 2>/dev/null) && kill -QUIT \"$pid\" 2>/dev/null; \
+                      while [ -n \"$pid\" ] && kill -0 \"$pid\" 2>/dev/null; do sleep 0.05; done; rm -rf \"$1\"";
+        let mut janitor = Command::new("sh")
+            .args(["-c", script, "oa-testkit-janitor"])
+            .arg(home.path())
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("sh runs");
+        let pipe = janitor.stdin.take();
+        let settings = settings
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let mut cluster = Self {
+            home,
+            port: 0,
+            account,
+            settings,
+            server: None,
+            janitor,
+            _pipe: pipe,
+        };
+        for _ in 0..20 {
+            cluster.port = TcpListener::bind("127.0.0.1:0")
+                .and_then(|l| l.local_addr())
+                .expect("a free port")
+                .port();
+            if cluster.try_start() {
+                return cluster;
+            }
+        }
+        panic!("the server did not start:\n{}", cluster.log());
+    }
+
+    /// Starts a cluster that speaks TLS with a certificate for `localhost` of its own authority, whose certificate is at the
+    /// path that is returned too. Needs the `openssl` command.
+    ///
+    /// # Panics
+    /// When `openssl` fails.
+    #[must_use]
+    pub fn start_with_tls() -> (Self, PathBuf) {
+        let mut cluster = Self::start();
+        cluster.stop();
+        let folder = cluster.home.path().to_owned();
+        let openssl = |arguments: &str| {
+            let done = Command::new("openssl")
+                .args(arguments.split(' '))
+                .current_dir(&folder)
+                .output()
+                .expect("openssl is installed");
+            assert!(
+                done.status.success(),
+                "openssl {arguments}: {}",
+                String::from_utf8_lossy(&done.stderr)
+            );
+        };
+        let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        openssl(&format!(
+            "req -x509 {new_key} -keyout ca.key -out ca.pem -days 2 -subj /CN=oa-test-authority"
+        ));
+        openssl(&format!(
+            "req {new_key} -keyout server.key -out server.csr -subj /CN=localhost"
+        ));
+        fs::write(folder.join("ext"), "subjectAltName=DNS:localhost\n").expect("own folder");
+        openssl(
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out server.pem -days 2 -extfile ext",
+        );
+        for name in ["server.key", "server.pem"] {
+            cluster.account.give(&folder.join(name));
+        }
+        fs::set_permissions(folder.join("server.key"), fs::Permissions::from_mode(0o600))
+            .expect("own file");
+        for (key, value) in [
+            ("ssl", "on".to_owned()),
+            ("ssl_cert_file", format!("{}/server.pem", folder.display())),
+            ("ssl_key_file", format!("{}/server.key", folder.display())),
+        ] {
+            cluster.settings.push((key.to_owned(), value));
+        }
+        cluster.start_again();
+        (cluster, folder.join("ca.pem"))
+    }
+
+    fn try_start(&mut self) -> bool {
+        let data = self.data_dir();
+        let mut conf = format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\nfull_page_writes = off\n\
+             shared_buffers = 16MB\nmax_connections = 60\nTimeZone = 'UTC'\nlog_timezone = 'UTC'\nautovacuum = off\nlogging_collector = off\n",
+            self.port,
+            self.home.path().display()
+        );
+        for (key, value) in &self.settings {
+            conf.push_str(&format!("{key} = '{value}'\n"));
+        }
+        fs::write(data.join("postgresql.auto.conf"), conf).expect("own folder");
+        self.account.give(&data.join("postgresql.auto.conf"));
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.home.path().join("log"))
+            .expect("own folder");
+        let mut server = self
+            .account
+            .command(bin_dir().join("postgres"))
+            .arg("-D")
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("postgres can be started");
+        let url = self.superuser_url();
+        let mut up = false;
+        wait_until(
+            "the server to accept connections",
+            Duration::from_secs(60),
+            || {
+                up = Client::connect(&url, NoTls).is_ok();
+                up || server.try_wait().is_ok_and(|s| s.is_some())
+            },
+        );
+        self.server = up.then_some(server);
+        up
+    }
+
+    /// Address of database `oa` for role `oa`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_of("oa")
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        format!(
+            "postgresql://oa:{PASSWORD}@127.0.0.1:{}/{database}",
+            self.port
+        )
+    }
+
+    /// Address of database `oa` for the superuser.
+    #[must_use]
+    pub fn superuser_url(&self) -> String {
+        format!(
+            "postgresql://postgres:{SUPERUSER_PASSWORD}@127.0.0.1:{}/oa",
+            self.port
+        )
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// What the server has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// A connection as role `oa`.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.url(), NoTls).expect("the test's own server answers")
+    }
+
+    /// Makes another database owned by `oa` and gives its address.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    #[must_use]
+    pub fn create_database(&self, name: &str) -> String {
+        let mut client =
+            Client::connect(&self.superuser_url(), NoTls).expect("the test's own server answers");
+        client
+            .batch_execute(&format!("CREATE DATABASE \"{name}\" OWNER oa"))
+            .expect("a new database");
+        self.url_of(name)
+    }
+
+    /// Stops the server (fast shutdown) and waits for its end.
+    pub fn stop(&mut self) {
+        self.end(Signal::INT);
+    }
+
+    /// Ends the server at once, as a crash does.
+    pub fn kill(&mut self) {
+        self.end(Signal::QUIT);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if let Some(mut server) = self.server.take() {
+            let pid = i32::try_from(server.id())
+                .ok()
+                .and_then(Pid::from_raw)
+                .expect("a pid");
+            let _ = kill_process(pid, signal);
+            let _ = server.wait();
+        }
+    }
+
+    /// Starts a stopped or killed server on the same port and data.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_again(&mut self) {
+        assert!(
+            self.try_start(),
+            "the server did not start again:\n{}",
+            self.log()
+        );
+    }
+
+    /// Stops and starts.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.end(Signal::QUIT);
+        drop(self._pipe.take());
+        let _ = self.janitor.wait();
+    }
+}
+
+/// Where the server's programs are: PostgreSQL 15 if there are several versions.
+fn bin_dir() -> PathBuf {
+    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .map(|e| e.path().join("bin"))
+        .filter(|p| p.join("postgres").is_file() && p.join("initdb").is_file())
+        .collect();
+    found.sort();
+    if let Some(v15) = found.iter().find(|p| p.ends_with("15/bin")) {
+        return v15.clone();
+    }
+    let on_path = Command::new("pg_config")
+        .arg("--bindir")
+        .output()
+        .ok()
+        .filter(|o| o.status.success());
+    let on_path = on_path
+        .map(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()))
+        .filter(|p| p.join("postgres").is_file());
+    found.pop().or(on_path).expect(
+        "PostgreSQL 15 is not installed; run scripts/setup, or: apt-get install postgresql-15",
+    )
+}
+
+/// The directory that `initdb` made, with role and database, once per user and version.
+fn template(account: Account) -> PathBuf {
+    let bin = bin_dir();
+    let stamp = fs::metadata(bin.join("postgres"))
+        .map(|m| format!("{}-{}", m.size(), m.mtime()))
+        .expect("the server's program");
+    let base = std::env::temp_dir();
+    let uid = account
+        .ids
+        .map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid);
+    let path = base.join(format!("oa-testkit-template-{uid}-{stamp}-1"));
+    if path.is_dir() {
+        return path;
+    }
+    let lock = File::create(base.join(format!(
+        "oa-testkit-template-{}.lock",
+        rustix::process::geteuid().as_raw()
+    )))
+    .expect("a lock file");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
+    if path.is_dir() {
+        return path;
+    }
+    let work = tempfile::Builder::new()
+        .prefix("oa-testkit-initdb-")
+        .tempdir_in(&base)
+        .expect("the temporary folder is writable");
+    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o711)).expect("own folder");
+    account.give(work.path());
+    let password_file = work.path().join("password");
+    fs::write(&password_file, SUPERUSER_PASSWORD).expect("own folder");
+    account.give(&password_file);
+    let data = work.path().join("data");
+    let made = account
+        .command(bin.join("initdb"))
+        .args([
+            "-U",
+            "postgres",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+            "--wal-segsize=1",
+            "--pwfile",
+        ])
+        .arg(&password_file)
+        .arg("-D")
+        .arg(&data)
+        .output()
+        .expect("initdb runs");
+    assert!(
+        made.status.success(),
+        "initdb failed: {}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let mut single = account
+        .command(bin.join("postgres"))
+        .args(["--single", "-D"])
+        .arg(&data)
+        .arg("postgres")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("postgres runs");
+    let sql = format!("CREATE ROLE oa LOGIN PASSWORD '{PASSWORD}'\nCREATE DATABASE oa OWNER oa\n");
+    single
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(sql.as_bytes())
+        .expect("the pipe takes it");
+    assert!(
+        single.wait().expect("it ends").success(),
+        "could not make role and database"
+    );
+    match fs::rename(&data, &path) {
+        Ok(()) => path,
+        Err(_) if path.is_dir() => path,
+        Err(e) => panic!("could not keep the template {}: {e}", path.display()),
+    }
+}
