@@ -1,2 +1,92 @@
-//! placeholder
-fn main() {}
+//! `oa-sim`: command line of the simulator.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+use oa_sim::{Options, Sim};
+
+/// Development only: the six sites and the three robots over real HTTP on loopback, with faults on demand
+///
+/// Prints `listening on http://127.0.0.1:PORT` when it is ready. Sites are at /zhihui, /fangqi, /jiaoyikecha, /openvlab, /rongda,
+/// /rdqh; robots at /dingtalk/robot/send?access_token=…, /wecom/cgi-bin/webhook/send?key=…, /feishu/open-apis/bot/v2/hook/…;
+/// administration at /_sim/log, /_sim/messages, /_sim/faults, /_sim/reset.
+#[derive(Debug, Parser)]
+#[command(
+    name = "oa-sim",
+    version,
+    after_help = "Examples:\n  oa-sim --fault '/zhihui/api/report/overallView: 500 x2 then ok'\n  curl -X POST --data '/zhihui: hang' http://127.0.0.1:PORT/_sim/faults"
+)]
+struct Cli {
+    /// Loopback address to listen on
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Decides all data
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A fault plan, such as '/zhihui/api/report/overallView: 500 x2 then ok'
+    #[arg(long, value_name = "PLAN")]
+    fault: Vec<String>,
+    /// File with one fault plan a line
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// What 智汇期讯 accepts as authorization
+    #[arg(long, default_value = "sim-token")]
+    token: String,
+    /// Folder with real collected days, served instead of made-up ones
+    #[arg(long, value_name = "DIR")]
+    days: Option<PathBuf>,
+    /// DingTalk checks signatures with this secret
+    #[arg(long, value_name = "SECRET")]
+    dingtalk_secret: Option<String>,
+    /// DingTalk demands this word in every message
+    #[arg(long, value_name = "WORD")]
+    dingtalk_keyword: Option<String>,
+    /// Feishu checks signatures with this secret
+    #[arg(long, value_name = "SECRET")]
+    feishu_secret: Option<String>,
+    /// Messages a minute that DingTalk and WeCom take
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    rate_limit: usize,
+    /// Write requests to stderr
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let sim = Sim::start(Options {
+        seed: cli.seed,
+        listen: cli.listen,
+        zhihui_token: cli.token,
+        days: cli.days,
+        dingtalk_secret: cli.dingtalk_secret,
+        dingtalk_keyword: cli.dingtalk_keyword,
+        feishu_secret: cli.feishu_secret,
+        rate_limit_per_minute: cli.rate_limit,
+        verbose: cli.verbose,
+    })
+    .with_context(|| format!("could not listen on {}", cli.listen))?;
+    let mut plans = cli.fault;
+    if let Some(path) = &cli.faults {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        plans.extend(
+            text.lines()
+                .map(str::trim)
+                .filter(|l| !l.is_empty() && !l.starts_with('#'))
+                .map(str::to_owned),
+        );
+    }
+    for plan in plans {
+        sim.fault(&plan)?;
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "listening on {}", sim.base())?;
+    out.flush()?;
+    drop(out);
+    sim.join();
+    Ok(())
+}

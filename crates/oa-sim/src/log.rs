@@ -1,0 +1,119 @@
+//! What was asked, and what the robots took.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::http::Request;
+
+/// One request.
+#[derive(Debug, Clone, Serialize)]
+pub struct RequestRecord {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// GET, POST.
+    pub method: String,
+    /// Path without query.
+    pub path: String,
+    /// Query as it was sent.
+    pub query: String,
+    /// Headers as they were sent.
+    pub headers: Vec<(String, String)>,
+    /// Body as text.
+    pub body: String,
+    /// Status that was answered; 0 when nothing was.
+    pub status: u16,
+    /// The fault that was applied.
+    pub fault: Option<String>,
+}
+
+/// One message that a robot took.
+#[derive(Debug, Clone, Serialize)]
+pub struct Message {
+    /// Milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// dingtalk, wecom, feishu.
+    pub robot: String,
+    /// Access token, key or hook.
+    pub token: String,
+    /// Title, where the message has one.
+    pub title: String,
+    /// Text or Markdown.
+    pub text: String,
+    /// The whole message.
+    pub raw: Value,
+}
+
+#[derive(Debug, Default)]
+pub struct Log {
+    requests: Mutex<Vec<RequestRecord>>,
+    messages: Mutex<Vec<Message>>,
+    /// When each robot took its last messages, and until when it is throttled.
+    rates: Mutex<HashMap<String, (Vec<Instant>, Option<Instant>)>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Log {
+    pub fn request(&self, request: &Request, status: u16, fault: Option<String>) {
+        locked(&self.requests).push(RequestRecord {
+            at_ms: chrono::Utc::now().timestamp_millis(),
+            method: request.method.clone(),
+            path: request.path.clone(),
+            query: request.raw_query.clone(),
+            headers: request.headers.clone(),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+            status,
+            fault,
+        });
+    }
+
+    pub fn message(&self, robot: &str, token: &str, title: &str, text: &str, raw: Value) {
+        locked(&self.messages).push(Message {
+            at_ms: chrono::Utc::now().timestamp_millis(),
+            robot: robot.to_owned(),
+            token: token.to_owned(),
+            title: title.to_owned(),
+            text: text.to_owned(),
+            raw,
+        });
+    }
+
+    /// Whether a robot still takes a message: at most `limit` within `window`; past that it takes none for `penalty`.
+    pub fn admit(&self, robot: &str, limit: usize, window: Duration, penalty: Duration) -> bool {
+        let now = Instant::now();
+        let mut rates = locked(&self.rates);
+        let (times, throttled) = rates.entry(robot.to_owned()).or_default();
+        if throttled.is_some_and(|until| now < until) {
+            return false;
+        }
+        times.retain(|t| now.duration_since(*t) < window);
+        if times.len() >= limit {
+            *throttled = Some(now + penalty);
+            return false;
+        }
+        times.push(now);
+        true
+    }
+
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        locked(&self.requests).clone()
+    }
+
+    pub fn messages(&self) -> Vec<Message> {
+        locked(&self.messages).clone()
+    }
+
+    pub fn reset(&self) {
+        locked(&self.requests).clear();
+        locked(&self.messages).clear();
+        locked(&self.rates).clear();
+    }
+}

@@ -1,0 +1,56 @@
+//! The robots, with the real protocols' signatures, limits and error codes. Everything is answered with HTTP 200.
+
+mod dingtalk;
+mod feishu;
+mod wecom;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::Context;
+use crate::http::Response;
+
+pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
+    if context.request.method != "POST" {
+        return Response::not_found();
+    }
+    let message: Value = serde_json::from_slice(&context.request.body).unwrap_or(Value::Null);
+    match (robot, rest) {
+        ("dingtalk", "robot/send") => dingtalk::handle(context, &message),
+        ("wecom", "cgi-bin/webhook/send") => wecom::handle(context, &message),
+        ("feishu", _) if rest.starts_with("open-apis/bot/v2/hook/") => {
+            feishu::handle(context, &message, rest)
+        }
+        ("webhook", _) => {
+            context.log.message(
+                "webhook",
+                rest,
+                "",
+                &String::from_utf8_lossy(&context.request.body),
+                message,
+            );
+            Response::json(&json!({ "ok": true }))
+        }
+        _ => Response::not_found(),
+    }
+}
+
+/// Base64 of HMAC-SHA256.
+fn sign(key: &str, message: &str) -> String {
+    // A key of any length is valid for HMAC.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.as_bytes()) else {
+        return String::new();
+    };
+    mac.update(message.as_bytes());
+    STANDARD.encode(mac.finalize().into_bytes())
+}
+
+fn text<'a>(message: &'a Value, pointer: &str) -> &'a str {
+    message
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
