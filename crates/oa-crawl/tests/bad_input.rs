@@ -1,0 +1,315 @@
+//! Bad input is normal: a clear error, nothing lost, the right exit code.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{DAY, Done, Service};
+use oa_sim::Options;
+use serde_json::json;
+
+fn bare(arguments: &[&str], folder: &std::path::Path) -> Done {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("OA_CONFIG")
+        .env_remove("DATABASE_URL")
+        .env_remove("ZHIHUI_AUTH_TOKEN");
+    command.output().unwrap().into()
+}
+
+#[test]
+fn without_a_configuration_it_says_where_it_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = bare(&["list"], dir.path());
+    assert_eq!(done.code, 78);
+    assert!(
+        done.stderr
+            .contains("no configuration found at oa.toml, /etc/oa/oa.toml; copy oa.example.toml"),
+        "{done:?}"
+    );
+    let done = bare(&["list", "--config", "elsewhere.toml"], dir.path());
+    assert_eq!(done.code, 78);
+    assert!(done.stderr.contains("elsewhere.toml"), "{done:?}");
+}
+
+#[test]
+fn the_example_configuration_is_valid() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(
+        oa_testkit::workspace_root().join("oa.example.toml"),
+        dir.path().join("oa.toml"),
+    )
+    .unwrap();
+    let done = bare(&["list", "--format", "json"], dir.path());
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(done.rows().len(), 2);
+}
+
+#[test]
+fn broken_toml_and_unknown_keys_are_configuration_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, expected) in [
+        ("[crawl]\nretrys = 3\n", "did you mean \"retries\"?"),
+        ("[crawl\n", "line 1"),
+        ("timezone = \"Mars\"\n", "line 1"),
+    ] {
+        fs::write(dir.path().join("oa.toml"), text).unwrap();
+        let done = bare(&["list"], dir.path());
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(done.stderr.contains(expected), "{done:?}");
+    }
+}
+
+#[test]
+fn an_unknown_source_is_a_usage_error_with_the_nearest_name() {
+    let service = Service::start();
+    let done = service.crawl(&["run", "zhihui-fullview"]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.stderr
+            .contains("there is no source \"zhihui-fullview\"; did you mean \"zhihui-full-view\"?"),
+        "{done:?}"
+    );
+    assert_eq!(service.count("oa.runs"), 0);
+}
+
+#[test]
+fn a_missing_token_fails_with_78_and_is_told_like_any_failure() {
+    let service = Service::start();
+    fs::remove_file(service.dir.path().join(".env")).unwrap();
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 78);
+    assert!(
+        done.row()["error"]
+            .as_str()
+            .unwrap()
+            .contains("refers to env:ZHIHUI_AUTH_TOKEN, which is not set")
+    );
+    assert_eq!(
+        service.count("oa.runs WHERE status = 'failed' AND error_kind = 'auth'"),
+        1
+    );
+    assert_eq!(service.count("oa.alerts"), 1);
+    assert!(service.sim.requests().is_empty());
+}
+
+#[test]
+fn a_wrong_password_or_database_loses_nothing() {
+    let mut service = Service::start();
+    let right = service.url.clone();
+    for (wrong, expected) in [
+        (right.replace("oa-test-password", "no"), "refused the login"),
+        (
+            right
+                .replace("/oa", "/nowhere")
+                .replace("//nowhere:", "//oa:"),
+            "has no such database",
+        ),
+    ] {
+        service.url = wrong;
+        let done = service.run("zhihui-full-view");
+        assert_eq!(done.code, 75, "{done:?}");
+        assert!(
+            done.row()["spooled"].as_str().unwrap().contains(expected),
+            "{done:?}"
+        );
+        assert!(!done.stderr.contains("oa-test-password"));
+        let drain = service.crawl(&["drain"]);
+        assert_eq!(drain.code, 78, "draining needs a person: {drain:?}");
+    }
+    service.url = right;
+    assert_eq!(service.crawl(&["drain"]).code, 0);
+    assert_eq!(service.count("oa.runs WHERE status = 'success'"), 2);
+}
+
+#[test]
+fn a_database_without_schema_or_with_a_newer_one_is_refused_before_anything_is_fetched() {
+    let service = Service::without_schema(Options::default());
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 78);
+    assert!(
+        done.stderr.contains("create it with: oa-migrate init"),
+        "{done:?}"
+    );
+    let mut client = service.db();
+    oa_core::pg::schema::upgrade(&mut client).unwrap();
+    client.batch_execute("INSERT INTO oa.schema_history SELECT 999, 'future', applied_on, checksum FROM oa.schema_history LIMIT 1").unwrap();
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 78);
+    assert!(
+        done.stderr.contains("is version 999, newer than"),
+        "{done:?}"
+    );
+    assert!(service.sim.requests().is_empty());
+}
+
+#[test]
+fn missing_tables_are_named_with_the_remedy() {
+    let service = Service::without_schema(Options::default());
+    oa_core::pg::schema::upgrade(&mut service.db()).unwrap();
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 78);
+    assert!(done.row()["error"].as_str().unwrap().contains(
+        "table market_full_view does not exist; create the service's tables with: oa-migrate init"
+    ));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_refused() {
+    let service = Service::start();
+    fs::write(service.dir.path().join("file"), "").unwrap();
+    let text = fs::read_to_string(service.config())
+        .unwrap()
+        .replace("\"state\"", "\"file/state\"");
+    fs::write(service.config(), text).unwrap();
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 77, "{done:?}");
+    assert!(
+        done.stderr.contains("cannot write to state_dir"),
+        "{done:?}"
+    );
+}
+
+/// `/dev/full` fails every write with "no space left on device"; a small tmpfs would need root.
+#[test]
+fn a_full_disk_is_named() {
+    let service = Service::start();
+    let state = service.state();
+    fs::create_dir_all(&state).unwrap();
+    std::os::unix::fs::symlink("/dev/full", state.join("spool.db")).unwrap();
+    let done = service.crawl(&["drain"]);
+    assert_ne!(done.code, 0);
+    assert!(done.stderr.contains("spool.db"), "{done:?}");
+    // A tmpfs of 64 KiB, where the tests may mount one.
+    let small = service.dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+        .arg(&small)
+        .output();
+    if !mounted.is_ok_and(|o| o.status.success()) {
+        println!("skipped the tmpfs: mounting needs root");
+        return;
+    }
+    let text = fs::read_to_string(service.config())
+        .unwrap()
+        .replace("\"state\"", "\"small\"");
+    fs::write(service.config(), text).unwrap();
+    let done = service.run("zhihui-reports");
+    let unmounted = Command::new("umount")
+        .arg("-l")
+        .arg(&small)
+        .status()
+        .unwrap();
+    assert!(unmounted.success());
+    assert!(done.code == 1 || done.code == 77, "{done:?}");
+    let said = format!("{}{}", done.stdout, done.stderr).to_lowercase();
+    assert!(
+        said.contains("no space left") || said.contains("disk is full"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_clock_that_jumps_leaves_runs_that_can_be_found() {
+    let service = Service::start();
+    // A run of a machine whose clock was years ahead lands in the default partition and stays usable.
+    service
+        .db()
+        .batch_execute(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, boot_id, pid, pid_started, version, status, started_at, finished_at)
+             VALUES (oa.uuid_floor('2099-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'b', 1, 1, '0', 'success', '2099-01-01', '2099-01-01'),
+                    (oa.uuid_floor('1999-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'b', 1, 1, '0', 'success', '1999-01-01', '1999-01-01')",
+        )
+        .unwrap();
+    assert_eq!(service.count("oa.runs_default"), 2);
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    assert_eq!(service.count("oa.runs WHERE finished_at >= started_at"), 3);
+}
+
+#[test]
+fn check_tells_in_one_list_what_is_missing() {
+    let service = Service::start();
+    let done = service.crawl(&["check", "--format", "json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    fs::remove_file(service.dir.path().join(".env")).unwrap();
+    service
+        .db()
+        .batch_execute("DROP INDEX research_reports_key")
+        .unwrap();
+    let done = service.crawl(&["check", "--format", "json"]);
+    assert_eq!(done.code, 78);
+    let errors: Vec<_> = done
+        .rows()
+        .into_iter()
+        .filter(|r| r["state"] == "error")
+        .map(|r| r["check"].clone())
+        .collect();
+    assert_eq!(
+        errors,
+        [
+            json!("zhihui-full-view"),
+            json!("zhihui-reports"),
+            json!("research_reports")
+        ]
+    );
+}
+
+#[test]
+fn secrets_are_in_no_table_no_log_and_no_file() {
+    let service = Service::start();
+    fs::write(
+        service.dir.path().join(".env"),
+        "ZHIHUI_AUTH_TOKEN=very-secret-token\n",
+    )
+    .unwrap();
+    let done = service.crawl(&["-vv", "run", "zhihui-full-view", "--date", DAY]);
+    assert_eq!(done.code, 1);
+    let dump = service.text("SELECT string_agg(r::text, '') FROM (SELECT * FROM oa.runs) r")
+        + &service.text("SELECT string_agg(r::text, '') FROM oa.alerts r");
+    for text in [&done.stdout, &done.stderr, &dump] {
+        assert!(
+            !text.contains("very-secret-token") && !text.contains("oa-test-password"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn usage_errors_end_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["run"][..],
+        &["run", "--all", "x"],
+        &["run", "x", "--date", "yesterday"],
+        &["nonsense"],
+        &["run", "x", "--sources", "/nowhere"],
+    ] {
+        assert_eq!(bare(arguments, dir.path()).code, 2, "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_completions_and_man_page_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(
+        bare(&["run", "--help"], dir.path())
+            .stdout
+            .contains("Examples:")
+    );
+    assert!(
+        bare(&["--help"], dir.path())
+            .stdout
+            .contains("75  PostgreSQL could not be reached")
+    );
+    assert!(
+        bare(&["completions", "bash"], dir.path())
+            .stdout
+            .contains("oa__crawl")
+    );
+    assert!(bare(&["man"], dir.path()).stdout.contains(".TH oa-crawl"));
+}

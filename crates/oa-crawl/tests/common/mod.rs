@@ -1,0 +1,158 @@
+//! A service in a temporary folder: private PostgreSQL, simulated sites, configuration.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use oa_core::pg::schema;
+use oa_core::service;
+use oa_sim::{Options, Sim};
+use oa_testkit::Postgres;
+use postgres::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const DAY: &str = "2025-12-01";
+pub const VIEW: &str = "/zhihui/api/report/overallView";
+pub const LIST: &str = "/zhihui/api/report/viewPoint/listPage";
+
+pub struct Service {
+    pub dir: TempDir,
+    pub server: Postgres,
+    pub sim: Sim,
+    pub url: String,
+}
+
+/// What a run of a program gave.
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The objects that `--format json` printed.
+    pub fn rows(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|l| {
+                serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}\n{}", self.stderr))
+            })
+            .collect()
+    }
+
+    pub fn row(&self) -> Value {
+        let rows = self.rows();
+        assert_eq!(rows.len(), 1, "{self:?}");
+        rows[0].clone()
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        use std::os::unix::process::ExitStatusExt;
+        Self {
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| -output.status.signal().unwrap_or_default()),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Service {
+    /// With schema and tables.
+    pub fn start() -> Self {
+        let service = Self::without_schema(Options::default());
+        let mut client = service.db();
+        schema::upgrade(&mut client).unwrap();
+        service::create_missing(&mut client).unwrap();
+        service
+    }
+
+    pub fn without_schema(options: Options) -> Self {
+        let server = Postgres::start();
+        let sim = Sim::start(options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let url = server.url();
+        let service = Self {
+            dir,
+            server,
+            sim,
+            url,
+        };
+        service.configure("");
+        service
+    }
+
+    /// Writes the configuration, with more lines at its end.
+    pub fn configure(&self, more: &str) {
+        let text = format!(
+            "state_dir = \"state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"3s\"\n[providers.zhihui]\nbase = \"{}\"\n[crawl]\nretry_delay = \"10ms\"\ntimeout = \"20s\"\n{more}",
+            self.sim.site("zhihui")
+        );
+        fs::write(self.config(), text).unwrap();
+        fs::write(
+            self.dir.path().join(".env"),
+            "ZHIHUI_AUTH_TOKEN=sim-token\n",
+        )
+        .unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("oa.toml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+            .env_remove("ZHIHUI_AUTH_TOKEN")
+            .env("DATABASE_URL", &self.url)
+            .env_remove("OA_FAILPOINT");
+        command
+    }
+
+    pub fn crawl(&self, arguments: &[&str]) -> Done {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// `oa-crawl run TASK --date DAY --format json`
+    pub fn run(&self, task: &str) -> Done {
+        self.crawl(&["run", task, "--date", DAY, "--format", "json"])
+    }
+
+    /// The same, killed at a fail point.
+    pub fn run_killed_at(&self, task: &str, point: &str) {
+        let done: Done = self
+            .command(&["run", task, "--date", DAY])
+            .env("OA_FAILPOINT", point)
+            .output()
+            .unwrap()
+            .into();
+        assert_eq!(done.code, -9, "{point}: {done:?}");
+    }
+
+    pub fn db(&self) -> Client {
+        Client::connect(&self.url, postgres::NoTls).unwrap()
+    }
+
+    pub fn count(&self, what: &str) -> i64 {
+        self.db()
+            .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+            .unwrap()
+            .get(0)
+    }
+
+    pub fn text(&self, query: &str) -> String {
+        self.db().query_one(query, &[]).unwrap().get(0)
+    }
+}
