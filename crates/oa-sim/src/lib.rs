@@ -10,6 +10,7 @@ pub mod data;
 pub mod fault;
 mod http;
 mod jpeg;
+pub mod legacy;
 mod log;
 mod robots;
 mod server;
@@ -42,6 +43,8 @@ pub struct Options {
     pub feishu_secret: Option<String>,
     /// Messages a minute that DingTalk and WeCom take.
     pub rate_limit_per_minute: usize,
+    /// File to which what the robots take is added, as a person would read it.
+    pub messages: Option<PathBuf>,
     /// Requests are written to stderr.
     pub verbose: bool,
 }
@@ -57,6 +60,7 @@ impl Default for Options {
             dingtalk_keyword: None,
             feishu_secret: None,
             rate_limit_per_minute: 20,
+            messages: None,
             verbose: false,
         }
     }

@@ -1,6 +1,9 @@
 //! What was asked, and what the robots took.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -53,6 +56,8 @@ pub struct Log {
     messages: Mutex<Vec<Message>>,
     /// When each robot took its last messages, and until when it is throttled.
     rates: Mutex<HashMap<String, (Vec<Instant>, Option<Instant>)>>,
+    /// Messages are added to this file as well.
+    file: Option<PathBuf>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -75,7 +80,22 @@ impl Log {
         });
     }
 
+    pub fn to_file(file: Option<PathBuf>) -> Self {
+        Self {
+            file,
+            ..Self::default()
+        }
+    }
+
     pub fn message(&self, robot: &str, token: &str, title: &str, text: &str, raw: Value) {
+        if let Some(path) = &self.file {
+            let shown = format!("--- {robot} ---\n{title}\n\n{}\n", text.trim_end());
+            let _ = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .and_then(|mut f| f.write_all(shown.as_bytes()));
+        }
         locked(&self.messages).push(Message {
             at_ms: chrono::Utc::now().timestamp_millis(),
             robot: robot.to_owned(),

@@ -50,6 +50,12 @@ struct Cli {
     /// Messages a minute that DingTalk and WeCom take
     #[arg(long, default_value_t = 20, value_name = "N")]
     rate_limit: usize,
+    /// Add what the robots take to this file, as a person would read it
+    #[arg(long, value_name = "FILE")]
+    messages: Option<PathBuf>,
+    /// Make a legacy SQLite database as the old service would have left it, and end
+    #[arg(long, value_name = "FILE")]
+    make_legacy_db: Option<PathBuf>,
     /// Write requests to stderr
     #[arg(short, long)]
     verbose: bool,
@@ -57,6 +63,10 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    if let Some(path) = &cli.make_legacy_db {
+        return oa_sim::legacy::make(path, cli.seed)
+            .with_context(|| format!("could not make {}", path.display()));
+    }
     let sim = Sim::start(Options {
         seed: cli.seed,
         listen: cli.listen,
@@ -66,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         dingtalk_keyword: cli.dingtalk_keyword,
         feishu_secret: cli.feishu_secret,
         rate_limit_per_minute: cli.rate_limit,
+        messages: cli.messages,
         verbose: cli.verbose,
     })
     .with_context(|| format!("could not listen on {}", cli.listen))?;

@@ -51,8 +51,8 @@ impl Sim {
         let listener = TcpListener::bind(options.listen)?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
+            log: Log::to_file(options.messages.clone()),
             options,
-            log: Log::default(),
             plans: Mutex::default(),
             connections: Mutex::default(),
             stopping: AtomicBool::new(false),
