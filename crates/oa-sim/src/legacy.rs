@@ -55,23 +55,21 @@ pub fn make(path: &Path, seed: u64) -> anyhow::Result<()> {
     db.execute_batch(TABLES)?;
     let tx = db.transaction()?;
     let mut rng = Rng::new(seed, &[10]);
-    for (i, (code, name, sector)) in VARIETIES.iter().enumerate() {
+    for (i, (code, name, sector)) in (0i64..).zip(VARIETIES) {
         tx.execute(
             "INSERT INTO commodities VALUES (?, ?, ?, ?, ?)",
             params![i + 1, code, name, "SHFE", (i % 3 > 0).then_some(sector)],
         )?;
     }
-    for (i, title) in [
+    let titles = [
         "智汇期讯-多空全景",
         "智汇期讯-研报淘金",
         "交易可查-每日蓝图",
-    ]
-    .iter()
-    .enumerate()
-    {
+    ];
+    for (i, title) in (1i64..).zip(titles) {
         tx.execute(
             "INSERT INTO data_sources (id, source_name, source_type, data_fields, dependencies, is_active) VALUES (?, ?, 'spider', ?, '[]', 1)",
-            params![i + 1, title, r#"["variety_code", "品种"]"#],
+            params![i, title, r#"["variety_code", "品种"]"#],
         )?;
     }
     let first = NaiveDate::from_ymd_opt(2025, 11, 26).context("a day")?;
