@@ -1,8 +1,10 @@
 //! Connections: several hosts, TLS as libpq's `sslmode` means it, timeouts, one application name per program.
 
 use std::error::Error as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use postgres::config::{Host, SslMode};
@@ -128,19 +130,7 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     }
     config.keepalives_idle(Duration::from_secs(30));
     config.tcp_user_timeout(Duration::from_secs(30));
-    let connected = if verification == tls::Mode::Disable {
-        config.connect(NoTls)
-    } else {
-        let connector =
-            tls::connector(verification, tls.root_cert.as_deref()).map_err(|reason| {
-                ConnectError::Tls {
-                    hosts: hosts.clone(),
-                    reason,
-                }
-            })?;
-        config.connect(connector)
-    };
-    let mut client = connected.map_err(|e| classify(&e, hosts.clone()))?;
+    let mut client = connect_in_time(&config, verification, tls.root_cert.as_deref(), settings)?;
     // A crashed program must not hold locks or an open transaction for ever.
     client
         .batch_execute(&format!(
@@ -149,6 +139,94 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
         ))
         .map_err(|e| classify(&e, hosts))?;
     Ok(client)
+}
+
+/// Tries the hosts one after the other. The driver's own limit ends with the TCP connection; a server that accepts it and then
+/// says nothing (stopped, or no PostgreSQL at all) would hold us for ever, so each host gets a thread and a limit as a whole.
+fn connect_in_time(
+    config: &postgres::Config,
+    verification: tls::Mode,
+    root_cert: Option<&Path>,
+    settings: &Settings,
+) -> Result<Client, ConnectError> {
+    let mut last = None;
+    for index in 0..config.get_hosts().len() {
+        let one = only_host(config, index);
+        let hosts = hosts(&one);
+        let connector = match verification {
+            tls::Mode::Disable => None,
+            _ => Some(tls::connector(verification, root_cert).map_err(|reason| {
+                ConnectError::Tls {
+                    hosts: hosts.clone(),
+                    reason,
+                }
+            })?),
+        };
+        let limit = *one
+            .get_connect_timeout()
+            .unwrap_or(&settings.connect_timeout);
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let connected = match connector {
+                None => one.connect(NoTls),
+                Some(connector) => one.connect(connector),
+            };
+            let _ = sender.send(connected);
+        });
+        match receiver.recv_timeout(limit) {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(e)) => last = Some(classify(&e, hosts)),
+            Err(_) => {
+                let reason = format!("no answer within {} s", limit.as_secs_f64());
+                last = Some(ConnectError::Unreachable { hosts, reason });
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| ConnectError::Address("it names no host".to_owned())))
+}
+
+/// The same settings for one of the hosts.
+fn only_host(config: &postgres::Config, index: usize) -> postgres::Config {
+    let mut one = postgres::Config::new();
+    match &config.get_hosts()[index] {
+        Host::Tcp(name) => one.host(name),
+        Host::Unix(path) => one.host_path(path),
+    };
+    if let Some(address) = config.get_hostaddrs().get(index) {
+        one.hostaddr(*address);
+    }
+    let ports = config.get_ports();
+    if let Some(port) = ports.get(index).or(ports.first()) {
+        one.port(*port);
+    }
+    if let Some(user) = config.get_user() {
+        one.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        one.password(password);
+    }
+    if let Some(name) = config.get_dbname() {
+        one.dbname(name);
+    }
+    if let Some(options) = config.get_options() {
+        one.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        one.application_name(name);
+    }
+    if let Some(limit) = config.get_connect_timeout() {
+        one.connect_timeout(*limit);
+    }
+    if let Some(limit) = config.get_tcp_user_timeout() {
+        one.tcp_user_timeout(*limit);
+    }
+    one.ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation())
+        .channel_binding(config.get_channel_binding())
+        .keepalives(config.get_keepalives())
+        .keepalives_idle(config.get_keepalives_idle())
+        .target_session_attrs(config.get_target_session_attrs());
+    one
 }
 
 /// Whether an error of a running statement means that the server is gone, so that the outcome belongs into the spool.

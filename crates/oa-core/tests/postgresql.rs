@@ -1,0 +1,463 @@
+//! Connections, the schema and the run log on a real server.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use chrono::Utc;
+use oa_core::alerts::Policy;
+use oa_core::config::Locale;
+use oa_core::pg::schema::{self, SchemaError};
+use oa_core::pg::upsert::{Batch, UpsertError, upsert};
+use oa_core::pg::{self, ConnectError, Settings};
+use oa_core::runs::store::{self, Lease};
+use oa_core::runs::{Attempt, Outcome, RunStart, Status, Trigger};
+use oa_core::secrets::Secret;
+use oa_core::{exit, service};
+use oa_testkit::Postgres;
+use postgres::Client;
+use serde_json::{Value, json};
+
+fn connect(url: &str) -> Result<Client, ConnectError> {
+    pg::connect(&Settings {
+        url: Secret::new(url.to_owned()),
+        connect_timeout: Duration::from_secs(3),
+        statement_timeout: Duration::from_secs(30),
+        program: "oa-test",
+    })
+}
+
+fn policy() -> Policy {
+    Policy {
+        locale: Locale::Zh,
+        timezone: chrono_tz::Asia::Shanghai,
+        repeat: Duration::from_secs(3600),
+    }
+}
+
+fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+#[test]
+fn a_session_has_the_programs_name_and_its_limits() {
+    let server = Postgres::start();
+    let mut client = connect(&server.url()).unwrap();
+    assert_eq!(
+        one::<String>(&mut client, "SHOW application_name"),
+        "oa-test"
+    );
+    assert_eq!(one::<String>(&mut client, "SHOW statement_timeout"), "30s");
+    assert_eq!(one::<String>(&mut client, "SHOW lock_timeout"), "30s");
+}
+
+#[test]
+fn why_there_is_no_connection_is_said_with_the_right_exit_code() {
+    let server = Postgres::start();
+    let right = server.url();
+    let fail = |url: &str| connect(url).err().unwrap();
+    let login = fail(&right.replace("oa-test-password", "guessed"));
+    assert!(
+        matches!(login, ConnectError::Login { .. }) && login.exit_code() == exit::CONFIG,
+        "{login}"
+    );
+    assert!(!login.to_string().contains("guessed"));
+    let login = fail(&right.replace(":oa-test-password", ""));
+    assert!(matches!(login, ConnectError::Login { .. }), "{login}");
+    let database = fail(&format!("{right}-absent"));
+    assert!(
+        matches!(database, ConnectError::Database { .. })
+            && database.to_string().contains("createdb"),
+        "{database}"
+    );
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let away = fail(&format!("postgresql://oa:x@{nobody}/oa"));
+    assert!(
+        matches!(away, ConnectError::Unreachable { .. }) && away.exit_code() == exit::UNREACHABLE,
+        "{away}"
+    );
+    assert!(away.to_string().contains(&nobody.to_string()));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let began = std::time::Instant::now();
+    let slow = fail(&format!(
+        "postgresql://oa:x@{}/oa",
+        silent.local_addr().unwrap()
+    ));
+    assert!(matches!(slow, ConnectError::Unreachable { .. }), "{slow}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn of_several_hosts_the_one_that_answers_and_may_write_is_taken() {
+    let server = Postgres::start();
+    let standby = Postgres::start_with(&[("default_transaction_read_only", "on")]);
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!(
+        "postgresql://oa:oa-test-password@127.0.0.1:{nobody},127.0.0.1:{},127.0.0.1:{}/oa?target_session_attrs=read-write",
+        standby.port(),
+        server.port()
+    );
+    let mut client = connect(&url).unwrap();
+    assert_eq!(
+        one::<String>(&mut client, "SHOW port"),
+        server.port().to_string()
+    );
+}
+
+#[test]
+fn sslmode_means_what_libpq_means_by_it() {
+    let (server, authority) = Postgres::start_with_tls();
+    let (_, other_authority) = Postgres::start_with_tls();
+    let host = |host: &str, parameters: &str| {
+        format!("{}?{parameters}", server.url().replace("127.0.0.1", host))
+    };
+    let encrypted = |url: &str| -> Result<bool, ConnectError> {
+        let mut client = connect(url)?;
+        Ok(one(
+            &mut client,
+            "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+        ))
+    };
+    let root = format!("sslrootcert={}", authority.display());
+    assert!(!encrypted(&host("127.0.0.1", "sslmode=disable")).unwrap());
+    assert!(encrypted(&host("127.0.0.1", "sslmode=prefer")).unwrap());
+    assert!(encrypted(&host("127.0.0.1", "sslmode=require")).unwrap());
+    assert!(encrypted(&host("localhost", &format!("sslmode=verify-full&{root}"))).unwrap());
+    assert!(
+        encrypted(&host("127.0.0.1", &format!("sslmode=verify-ca&{root}"))).unwrap(),
+        "the name does not matter"
+    );
+    let wrong_name =
+        encrypted(&host("127.0.0.1", &format!("sslmode=verify-full&{root}"))).unwrap_err();
+    assert!(
+        matches!(wrong_name, ConnectError::Tls { .. }),
+        "{wrong_name}"
+    );
+    for mode in ["verify-ca", "verify-full", "require"] {
+        let impostor = encrypted(&host(
+            "localhost",
+            &format!("sslmode={mode}&sslrootcert={}", other_authority.display()),
+        ))
+        .unwrap_err();
+        assert!(
+            matches!(impostor, ConnectError::Tls { .. }) && impostor.exit_code() == exit::CONFIG,
+            "{mode}: {impostor}"
+        );
+    }
+    let unknown = encrypted(&host("localhost", "sslmode=verify-full")).unwrap_err();
+    assert!(matches!(unknown, ConnectError::Tls { .. }), "{unknown}");
+    let plain = Postgres::start();
+    let refused = connect(&format!("{}?sslmode=require", plain.url()))
+        .err()
+        .unwrap();
+    assert!(matches!(refused, ConnectError::Tls { .. }), "{refused}");
+}
+
+#[test]
+fn many_programs_that_upgrade_at_once_do_it_once() {
+    let server = Postgres::start();
+    assert!(matches!(
+        schema::check(&mut server.connect()),
+        Err(SchemaError::Absent)
+    ));
+    let applied: Vec<usize> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| schema::upgrade(&mut server.connect()).unwrap().len()))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(applied.iter().filter(|n| **n > 0).count(), 1, "{applied:?}");
+    schema::check(&mut server.connect()).unwrap();
+    let mut client = server.connect();
+    client
+        .batch_execute("UPDATE oa.schema_history SET version = version + 1000")
+        .unwrap();
+    assert!(matches!(
+        schema::upgrade(&mut client),
+        Err(SchemaError::Newer { .. })
+    ));
+    client
+        .batch_execute("DELETE FROM oa.schema_history WHERE version > 0")
+        .unwrap();
+    assert!(schema::check(&mut client).is_err());
+}
+
+#[test]
+fn the_services_tables_are_made_once_and_old_ones_get_what_they_lack() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client.batch_execute("CREATE TABLE fundamental_reports (id int PRIMARY KEY, comm_code varchar(20) NOT NULL, source text, report_type text, publish_time timestamp); INSERT INTO fundamental_reports VALUES (1, 'RB')").unwrap();
+    assert!(service::create_missing(&mut client).unwrap().is_empty());
+    assert!(service::create_missing(&mut client).unwrap().is_empty());
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM fundamental_reports WHERE rating IS NULL"
+        ),
+        1
+    );
+    client.batch_execute("DROP INDEX institutional_positions_key; INSERT INTO institutional_positions (comm_code, broker_name, record_date) VALUES ('RB', 'x', '2025-12-01'), ('RB', 'x', '2025-12-01')").unwrap();
+    assert_eq!(
+        service::create_missing(&mut client).unwrap(),
+        ["institutional_positions"]
+    );
+    assert_eq!(
+        one::<i64>(&mut client, "SELECT count(*) FROM institutional_positions"),
+        2
+    );
+}
+
+fn start(task: &str) -> RunStart {
+    RunStart::now(
+        "oa-test",
+        "0",
+        task,
+        "标题",
+        Trigger::Manual,
+        Duration::from_secs(60),
+    )
+}
+
+#[test]
+fn a_role_without_the_right_to_create_tables_can_keep_the_run_log() {
+    let server = Postgres::start();
+    schema::upgrade(&mut server.connect()).unwrap();
+    let mut admin = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO crawler;
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa TO crawler; DROP TABLE oa.runs_default;
+             DELETE FROM oa.runs; DO $$ DECLARE t text; BEGIN FOR t IN SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'oa.runs'::regclass
+             LOOP EXECUTE 'DROP TABLE ' || t; END LOOP; END $$",
+        )
+        .unwrap();
+    let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();
+    assert_eq!(
+        store::begin(&mut crawler, &start("t")).unwrap(),
+        Lease::Taken,
+        "partitions are made for it"
+    );
+    assert!(
+        crawler
+            .batch_execute("CREATE TABLE oa.mine (a int)")
+            .is_err()
+    );
+}
+
+#[test]
+fn an_outcome_applied_twice_counts_once() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    service::create_missing(&mut client).unwrap();
+    let start = start("t");
+    store::begin(&mut client, &start).unwrap();
+    let mut outcome = Outcome::bare(start.clone(), Status::Success, Utc::now());
+    outcome.attempts.push(Attempt {
+        number: 1,
+        started_at: start.started_at,
+        finished_at: Utc::now(),
+        outcome: Status::Success,
+        error: None,
+    });
+    outcome.batches.push(batch(vec![vec![
+        json!("RB"),
+        json!("2025-12-01"),
+        json!(1),
+    ]]));
+    let first = store::apply(&mut client, &outcome, &policy()).unwrap();
+    assert_eq!(first.inserted, 1);
+    assert_eq!(
+        store::apply(&mut client, &outcome, &policy()).unwrap(),
+        first
+    );
+    assert_eq!(
+        one::<i64>(&mut client, "SELECT count(*) FROM oa.attempts"),
+        1
+    );
+    assert_eq!(
+        one::<String>(&mut client, "SELECT status FROM crawler_task_logs"),
+        "success"
+    );
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT records_count FROM oa.crawler_task_logs"
+        ),
+        0,
+        "fetched counts, and this outcome says 0"
+    );
+}
+
+#[test]
+fn a_late_outcome_replaces_abandoned_but_counts_as_one_failure() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let start = start("t");
+    store::begin(&mut client, &start).unwrap();
+    client
+        .batch_execute(
+            "UPDATE oa.runs SET host = 'elsewhere', lease_until = now() - interval '1 s'",
+        )
+        .unwrap();
+    assert_eq!(store::mark_abandoned(&mut client, &policy()).unwrap(), 1);
+    assert_eq!(store::mark_abandoned(&mut client, &policy()).unwrap(), 0);
+    store::apply(
+        &mut client,
+        &Outcome::bare(start, Status::Failed, Utc::now()),
+        &policy(),
+    )
+    .unwrap();
+    assert_eq!(
+        one::<String>(&mut client, "SELECT status FROM oa.runs"),
+        "failed"
+    );
+    assert_eq!(
+        one::<i32>(&mut client, "SELECT consecutive_failures FROM oa.tasks"),
+        1
+    );
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM oa.alerts"), 1);
+}
+
+#[test]
+fn runs_of_a_month_are_in_its_partition_and_unpartitioned_times_in_the_default() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    store::begin(&mut client, &start("t")).unwrap();
+    let month = Utc::now().format("oa.runs_%Y_%m").to_string();
+    assert_eq!(
+        one::<String>(
+            &mut client,
+            "SELECT 'oa.' || relname FROM oa.runs r JOIN pg_class c ON c.oid = r.tableoid"
+        ),
+        month
+    );
+    let plan: Vec<String> = client
+        .query(
+            "EXPLAIN SELECT * FROM oa.runs WHERE id = oa.uuid_floor('2025-01-01')",
+            &[],
+        )
+        .unwrap()
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
+    assert!(
+        plan.iter().filter(|l| l.contains("Scan")).count() == 1,
+        "one partition is looked at: {plan:?}"
+    );
+}
+
+fn batch(rows: Vec<Vec<Value>>) -> Batch {
+    Batch {
+        schema: "public".into(),
+        table: "market_full_view".into(),
+        columns: ["comm_code", "record_date", "total_num"]
+            .map(str::to_owned)
+            .to_vec(),
+        key: vec!["comm_code".into(), "record_date".into()],
+        rows,
+        collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
+        timezone: "Asia/Shanghai".into(),
+    }
+}
+
+#[test]
+fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    service::create_missing(&mut client).unwrap();
+    let mut run = |rows: Vec<Vec<Value>>| {
+        let mut tx = client.transaction().unwrap();
+        let done = upsert(&mut tx, &batch(rows));
+        tx.commit().unwrap();
+        done
+    };
+    let many = |n: i64, value: i64| {
+        (0..n)
+            .map(|i| vec![json!(format!("V{i}")), json!("2025-12-01"), json!(value)])
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(many(2500, 1)).unwrap().inserted, 2500);
+    let again = run(many(2500, 1)).unwrap();
+    assert_eq!(
+        (again.inserted, again.updated, again.unchanged),
+        (0, 0, 2500)
+    );
+    assert_eq!(run(many(3, 2)).unwrap().updated, 3);
+    let mut bad = many(1200, 3);
+    bad[700][0] = json!("far too long for a column of twenty characters");
+    bad[1100][2] = json!(99_999_999_999_i64);
+    let done = run(bad).unwrap();
+    assert_eq!(
+        done.refused.iter().map(|(i, _)| *i).collect::<Vec<_>>(),
+        [700, 1100]
+    );
+    assert!(
+        done.refused[0].1.contains("too long") && done.refused[1].1.contains("out of range"),
+        "{done:?}"
+    );
+    assert_eq!(
+        one::<String>(
+            &mut client,
+            "SELECT created_at::text FROM market_full_view LIMIT 1"
+        ),
+        "2025-12-02 00:30:00",
+        "naive local time"
+    );
+    client
+        .batch_execute("DROP INDEX market_full_view_key")
+        .unwrap();
+    let mut tx = client.transaction().unwrap();
+    assert!(matches!(
+        upsert(&mut tx, &batch(many(1, 1))),
+        Err(UpsertError::NoKey(_))
+    ));
+}
+
+#[test]
+fn floats_survive_the_way_through_json_to_the_last_bit() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    client
+        .batch_execute("CREATE TABLE f (k int PRIMARY KEY, v double precision)")
+        .unwrap();
+    let values = [
+        0.1,
+        1.0 / 3.0,
+        f64::MIN_POSITIVE,
+        5e-324,
+        f64::MAX,
+        -0.0,
+        9_007_199_254_740_993.0,
+        74.47,
+    ];
+    let rows = (0..)
+        .zip(values)
+        .map(|(k, v): (i64, f64)| vec![json!(k), json!(v)])
+        .collect();
+    let batch = Batch {
+        table: "f".into(),
+        columns: vec!["k".into(), "v".into()],
+        key: vec!["k".into()],
+        ..batch(rows)
+    };
+    let mut tx = client.transaction().unwrap();
+    upsert(&mut tx, &batch).unwrap();
+    tx.commit().unwrap();
+    let stored: Vec<u64> = client
+        .query("SELECT v FROM f ORDER BY k", &[])
+        .unwrap()
+        .iter()
+        .map(|r| r.get::<_, f64>(0).to_bits())
+        .collect();
+    assert_eq!(stored, values.map(f64::to_bits));
+}
