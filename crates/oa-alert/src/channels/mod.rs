@@ -1,0 +1,227 @@
+//! One file a robot, all of the same shape: a request from a message, and what its answer means.
+
+mod dingtalk;
+mod feishu;
+mod wecom;
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use oa_core::config::{self, ChannelKind, Config, ConfigError, Locale};
+use oa_core::secrets::{Secret, redact};
+use serde_json::Value;
+
+use crate::render::Message;
+
+/// A channel with its secrets resolved.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    /// Its unique name.
+    pub name: String,
+    kind: ChannelKind,
+    url: Secret,
+    secret: Option<Secret>,
+    at_mobiles: Vec<String>,
+    at_all: bool,
+    locale: Locale,
+}
+
+/// A request to a robot. The address holds a secret.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where.
+    pub url: Secret,
+    /// What, as JSON.
+    pub body: Value,
+}
+
+/// The message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SendError {
+    /// What happened and what to do, without secrets.
+    pub message: String,
+    /// The robot takes nothing for this long.
+    pub pause: Option<Duration>,
+    /// The answer was lost: perhaps the robot did take it.
+    pub unknown: bool,
+}
+
+impl SendError {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            pause: None,
+        }
+    }
+}
+
+/// Longest time for one message.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// No robot answers with more.
+const LARGEST_ANSWER: u64 = 64 << 10;
+
+impl Channel {
+    /// Resolves the secrets of a configured channel.
+    ///
+    /// # Errors
+    /// When a reference leads nowhere, or the channel cannot do what is asked of it.
+    pub fn resolve(config: &Config, channel: &config::Channel) -> Result<Self, ConfigError> {
+        let setting = |key: &str| format!("alert.channels.{}.{key}", channel.name);
+        let impossible = |message: &str| ConfigError::Invalid {
+            path: config.path.clone(),
+            message: format!(
+                "channel \"{}\" in [[alert.channels]]: {message}",
+                channel.name
+            ),
+        };
+        if channel.kind == ChannelKind::Feishu && !channel.at_mobiles.is_empty() {
+            return Err(impossible(
+                "a Feishu robot cannot mention mobile numbers; remove at_mobiles or use at_all",
+            ));
+        }
+        if channel.kind == ChannelKind::Wecom && channel.secret.is_some() {
+            return Err(impossible(
+                "a WeCom robot has no signing secret; remove secret",
+            ));
+        }
+        let url = config.secret(&channel.url, &setting("url"))?;
+        if !url.expose().starts_with("https://") && !url.expose().starts_with("http://") {
+            return Err(impossible("url must begin with https://"));
+        }
+        let secret = channel
+            .secret
+            .as_ref()
+            .map(|s| config.secret(s, &setting("secret")))
+            .transpose()?;
+        Ok(Self {
+            name: channel.name.clone(),
+            kind: channel.kind,
+            url,
+            secret,
+            at_mobiles: channel.at_mobiles.clone(),
+            at_all: channel.at_all,
+            locale: config.locale,
+        })
+    }
+
+    /// The request that carries a message.
+    #[must_use]
+    pub fn request(&self, message: &Message, now: DateTime<Utc>) -> Request {
+        match self.kind {
+            ChannelKind::Dingtalk => dingtalk::request(self, message, now),
+            ChannelKind::Wecom => wecom::request(self, message),
+            ChannelKind::Feishu => feishu::request(self, message, now),
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// When the robot did not take it.
+    pub fn send(&self, message: &Message) -> Result<(), SendError> {
+        let request = self.request(message, Utc::now());
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build()
+            .into();
+        let mut answer = agent
+            .post(request.url.expose())
+            .send_json(&request.body)
+            .map_err(|e| lost(&e))?;
+        let status = answer.status().as_u16();
+        let text = answer
+            .body_mut()
+            .with_config()
+            .limit(LARGEST_ANSWER)
+            .read_to_string()
+            .map_err(|e| lost(&e))?;
+        self.judge(status, &text)
+    }
+
+    /// What an answer means.
+    ///
+    /// # Errors
+    /// When it is no acceptance.
+    pub fn judge(&self, status: u16, body: &str) -> Result<(), SendError> {
+        if status != 200 {
+            return Err(SendError::new(format!(
+                "the robot's server answered HTTP {status}; it will be tried again"
+            )));
+        }
+        let Ok(answer) = serde_json::from_str::<Value>(body) else {
+            return Err(SendError::new(
+                "the answer is not a robot's (a web page?); check the address of the channel",
+            ));
+        };
+        let code_key = if self.kind == ChannelKind::Feishu {
+            ["code", "StatusCode"]
+        } else {
+            ["errcode", "errcode"]
+        };
+        let Some(code) = code_key.iter().find_map(|k| answer.get(k)?.as_i64()) else {
+            return Err(SendError::new(
+                "the answer has no error code; check the address of the channel",
+            ));
+        };
+        if code == 0 {
+            return Ok(());
+        }
+        let said = ["errmsg", "msg", "StatusMessage"]
+            .iter()
+            .find_map(|k| answer.get(k)?.as_str())
+            .unwrap_or_default();
+        let (meaning, pause) = match self.kind {
+            ChannelKind::Dingtalk => dingtalk::explain(code, said),
+            ChannelKind::Wecom => wecom::explain(code),
+            ChannelKind::Feishu => feishu::explain(code),
+        };
+        Err(SendError {
+            unknown: false,
+            message: redact(&format!(
+                "the robot refused with code {code}: {meaning} (it says: {said})"
+            )),
+            pause,
+        })
+    }
+}
+
+/// There was no answer. Only where there was no connection it is certain that the robot has not got the message.
+fn lost(error: &ureq::Error) -> SendError {
+    let refused =
+        matches!(error, ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+    let never_sent = refused
+        || matches!(
+            error,
+            ureq::Error::HostNotFound
+                | ureq::Error::ConnectionFailed
+                | ureq::Error::Tls(_)
+                | ureq::Error::Rustls(_)
+        );
+    let message = format!(
+        "no answer from the robot: {}; check this machine's network",
+        redact(&error.to_string())
+    );
+    SendError {
+        message,
+        pause: None,
+        unknown: !never_sent,
+    }
+}
+
+/// HMAC-SHA256 in base64, which all signing robots use, each with its own key and message.
+fn hmac_base64(key: &[u8], message: &[u8]) -> String {
+    use base64::Engine as _;
+    use hmac::{Hmac, KeyInit, Mac};
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<sha2::Sha256>::new_from_slice(key) else {
+        return String::new();
+    };
+    mac.update(message);
+    base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! One file a command.
+
+pub mod flush;
+pub mod list;
+pub mod test;
+
+use oa_core::config::Config;
+
+use crate::channels::Channel;
+
+/// All channels that can be used; those that cannot are reported, and do not stop the others.
+fn channels(config: &Config) -> (Vec<Channel>, bool) {
+    let mut usable = Vec::new();
+    let mut broken = false;
+    for channel in &config.alert.channels {
+        match Channel::resolve(config, channel) {
+            Ok(channel) => usable.push(channel),
+            Err(e) => {
+                tracing::error!("channel {} cannot be used: {e}", channel.name);
+                broken = true;
+            }
+        }
+    }
+    (usable, broken)
+}

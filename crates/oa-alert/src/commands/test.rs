@@ -1,0 +1,87 @@
+//! `oa-alert test`: a real message to a robot, and what came of it. Needs no database.
+
+use chrono::Utc;
+use oa_core::alerts::Severity;
+use oa_core::cli::Failure;
+use oa_core::config::{Config, Locale, nearest};
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use serde_json::json;
+
+use crate::channels::Channel;
+use crate::render::Message;
+
+/// Sends a test message to the named channel, or to all of them.
+///
+/// # Errors
+/// 2 when there is no such channel; 78 when one is misconfigured, 1 when one refused.
+pub fn run(config: &Config, name: Option<&str>, format: Format) -> Result<u8, Failure> {
+    let names = config.alert.channels.iter().map(|c| c.name.as_str());
+    if let Some(name) = name.filter(|n| !names.clone().any(|c| c == *n)) {
+        let hint = nearest(name, names);
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("there is no channel \"{name}\"{hint}"),
+        ));
+    }
+    if config.alert.channels.is_empty() {
+        return Err(Failure::new(
+            exit::CONFIG,
+            anyhow::anyhow!(
+                "there are no [[alert.channels]] in {}",
+                config.path.display()
+            ),
+        ));
+    }
+    let message = message(config);
+    let mut listing = Listing::new(&[
+        ("channel", "CHANNEL"),
+        ("state", "STATE"),
+        ("detail", "DETAIL"),
+    ]);
+    let mut worst = exit::OK;
+    for channel in config
+        .alert
+        .channels
+        .iter()
+        .filter(|c| name.is_none_or(|n| n == c.name))
+    {
+        let (code, state, detail) = match Channel::resolve(config, channel) {
+            Err(e) => (exit::CONFIG, "misconfigured", e.to_string()),
+            Ok(channel) => match channel.send(&message) {
+                Ok(()) => (
+                    exit::OK,
+                    "sent",
+                    "the robot took it; look at the phone".to_owned(),
+                ),
+                Err(e) => (exit::FAILED, "refused", e.to_string()),
+            },
+        };
+        worst = worst.max(code);
+        listing.push(json!({ "channel": channel.name, "state": state, "detail": detail }));
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(worst)
+}
+
+fn message(config: &Config) -> Message {
+    let at = Utc::now()
+        .with_timezone(&config.timezone)
+        .format("%Y-%m-%d %H:%M:%S");
+    let (title, text) = match config.locale {
+        Locale::Zh => (
+            "【测试】oa 告警通道测试",
+            format!("- 时间：{at}\n- 收到这条消息说明通道配置正确"),
+        ),
+        Locale::En => (
+            "[TEST] oa alert channel",
+            format!("- Time: {at}\n- This message shows that the channel works"),
+        ),
+    };
+    Message {
+        title: title.to_owned(),
+        body: format!("**{title}**\n\n{text}\n"),
+        severity: Severity::Info,
+        recovery: false,
+    }
+}

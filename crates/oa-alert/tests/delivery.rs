@@ -1,0 +1,413 @@
+//! Alerts reach people once, whatever dies or refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use chrono::Utc;
+use oa_core::alerts::{self, Alert, Kind, Severity};
+use oa_core::pg::schema;
+use oa_core::spool::{Record, Spool};
+use oa_core::state_dir::StateDir;
+use oa_sim::{Options, Sim};
+use oa_testkit::{Postgres, wait_until};
+use postgres::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+struct Service {
+    dir: TempDir,
+    server: Postgres,
+    sim: Sim,
+}
+
+const DINGTALK: &str = "[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"BASE/dingtalk/robot/send?access_token=tok-secret\"\nsecret = \"SECx-secret\"\n";
+const WECOM: &str = "[[alert.channels]]\nname = \"wx\"\nkind = \"wecom\"\nurl = \"BASE/wecom/cgi-bin/webhook/send?key=key-secret\"\n";
+const FEISHU: &str = "[[alert.channels]]\nname = \"fs\"\nkind = \"feishu\"\nurl = \"BASE/feishu/open-apis/bot/v2/hook/hook-secret\"\nsecret = \"FS-secret\"\n";
+
+struct Done {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Service {
+    fn start(channels: &str) -> Self {
+        Self::start_with(
+            channels,
+            Options {
+                dingtalk_secret: Some("SECx-secret".into()),
+                feishu_secret: Some("FS-secret".into()),
+                ..Options::default()
+            },
+        )
+    }
+
+    fn start_with(channels: &str, options: Options) -> Self {
+        let (server, sim, dir) = (
+            Postgres::start(),
+            Sim::start(options).unwrap(),
+            tempfile::tempdir().unwrap(),
+        );
+        schema::upgrade(&mut server.connect()).unwrap();
+        let text = format!(
+            "state_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n{}",
+            channels.replace("BASE", &sim.base())
+        );
+        fs::write(dir.path().join("oa.toml"), text).unwrap();
+        Self { dir, server, sim }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oa-alert"));
+        command
+            .arg("--config")
+            .arg(self.dir.path().join("oa.toml"))
+            .args(arguments)
+            .env("DATABASE_URL", self.server.url())
+            .env_remove("OA_FAILPOINT");
+        command
+    }
+
+    fn alert(&self, arguments: &[&str]) -> Done {
+        use std::os::unix::process::ExitStatusExt;
+        let output = self.command(arguments).output().unwrap();
+        Done {
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| -output.status.signal().unwrap_or_default()),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn flush(&self) -> i32 {
+        self.alert(&["flush"]).code
+    }
+
+    fn db(&self) -> Client {
+        self.server.connect()
+    }
+
+    fn put(&self, fingerprint: &str, title: &str) -> Alert {
+        let alert = new_alert(fingerprint, title);
+        alerts::put(&mut self.db(), &alert).unwrap();
+        alert
+    }
+
+    fn one(&self, query: &str) -> String {
+        self.db().query_one(query, &[]).unwrap().get(0)
+    }
+
+    /// Makes what was put off due now.
+    fn hurry(&self) {
+        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s'").unwrap();
+    }
+
+    fn titles(&self) -> Vec<String> {
+        self.sim
+            .messages()
+            .iter()
+            .map(|m| m.title.clone())
+            .collect()
+    }
+}
+
+fn new_alert(fingerprint: &str, title: &str) -> Alert {
+    Alert {
+        id: Uuid::now_v7(),
+        fingerprint: fingerprint.into(),
+        rule: "run_failed".into(),
+        task: None,
+        run_id: None,
+        severity: Severity::Critical,
+        kind: Kind::Problem,
+        title: title.into(),
+        body: format!("**{title}**\n\n- 😀 \"quotes\" </script> \\ 原因\n"),
+        created_at: Utc::now(),
+    }
+}
+
+#[test]
+fn all_three_robots_take_a_signed_message_and_the_alert_is_settled() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}{FEISHU}"));
+    service.put("a", "采集失败");
+    assert_eq!(service.flush(), 0);
+    let mut robots: Vec<String> = service
+        .sim
+        .messages()
+        .iter()
+        .map(|m| m.robot.clone())
+        .collect();
+    robots.sort();
+    assert_eq!(robots, ["dingtalk", "feishu", "wecom"]);
+    for message in service.sim.messages() {
+        assert!(
+            message.text.contains("😀 \"quotes\" </script> \\ 原因"),
+            "{message:?}"
+        );
+    }
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NOT NULL"),
+        "1"
+    );
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.sim.messages().len(), 3, "nothing is sent twice");
+}
+
+#[test]
+fn a_robot_that_is_down_gets_the_message_later() {
+    let service = Service::start(DINGTALK);
+    for fault in ["502", "soft-block"] {
+        service.sim.clear_faults();
+        service
+            .sim
+            .fault(&format!("/dingtalk: {fault} x1 then ok"))
+            .unwrap();
+        let before = service.sim.messages().len();
+        service.put(fault, fault);
+        assert_eq!(service.flush(), 1, "{fault}");
+        assert_eq!(
+            service.one("SELECT state FROM oa.deliveries ORDER BY alert_id DESC LIMIT 1"),
+            "pending"
+        );
+        assert_eq!(service.flush(), 0, "not due yet");
+        assert_eq!(service.sim.messages().len(), before);
+        service.hurry();
+        assert_eq!(service.flush(), 0);
+        assert_eq!(service.sim.messages().len(), before + 1);
+    }
+}
+
+#[test]
+fn a_refusal_is_explained_in_words_without_secrets() {
+    let service = Service::start(&DINGTALK.replace("SECx-secret", "SEC-wrong"));
+    service.put("a", "t");
+    let done = service.alert(&["flush", "--format", "json"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stdout.contains("310000") && done.stdout.contains("copy the robot's secret"),
+        "{}",
+        done.stdout
+    );
+    let error = service.one("SELECT last_error FROM oa.deliveries");
+    for text in [&done.stdout, &done.stderr, &error] {
+        assert!(
+            !text.contains("tok-secret") && !text.contains("SEC-wrong"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_robot_that_cannot_be_reached_does_not_leak_its_address() {
+    let service = Service::start(&DINGTALK.replace("BASE", "http://127.0.0.1:1"));
+    service.put("a", "t");
+    let done = service.alert(&["-vv", "flush"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        !format!("{}{}", done.stdout, done.stderr).contains("tok-secret"),
+        "{}{}",
+        done.stdout,
+        done.stderr
+    );
+}
+
+#[test]
+fn a_throttled_robot_is_left_alone_and_nothing_is_lost() {
+    let service = Service::start_with(
+        DINGTALK,
+        Options {
+            rate_limit_per_minute: 2,
+            ..Options::default()
+        },
+    );
+    for n in 0..4 {
+        service.put(&format!("f{n}"), &format!("t{n}"));
+    }
+    assert_eq!(service.flush(), 1);
+    assert_eq!(service.titles(), ["t0", "t1"]);
+    let asked = service.sim.requests().len();
+    assert_eq!(service.flush(), 0, "nothing is due for ten minutes");
+    assert_eq!(service.sim.requests().len(), asked);
+    assert_eq!(service.one("SELECT count(*)::text FROM oa.deliveries WHERE state = 'pending' AND next_try_at > now() + interval '9 min'"), "2");
+}
+
+#[test]
+fn a_hundred_alerts_become_one_message() {
+    let service = Service::start(DINGTALK);
+    for n in 0..100 {
+        service.put(&format!("f{n}"), &format!("告警 {n}"));
+    }
+    assert_eq!(service.flush(), 0);
+    let messages = service.sim.messages();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].title, "【汇总】100 条告警");
+    assert!(messages[0].text.contains("- 告警 0\n") && messages[0].text.contains("- 告警 99\n"));
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
+        "0"
+    );
+}
+
+#[test]
+fn several_senders_at_once_send_each_alert_once_and_in_order() {
+    let service = Service::start(DINGTALK);
+    for n in 0..5 {
+        service.put("same", &format!("t{n}"));
+    }
+    let children: Vec<_> = (0..4)
+        .map(|_| {
+            service
+                .command(&["flush"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        child.wait().unwrap();
+    }
+    wait_until("all to be sent", Duration::from_secs(30), || {
+        service.flush();
+        service.titles().len() >= 5
+    });
+    assert_eq!(service.titles(), ["t0", "t1", "t2", "t3", "t4"]);
+}
+
+#[test]
+fn killed_between_send_and_record_the_message_comes_once_more_and_says_so() {
+    let service = Service::start(DINGTALK);
+    service.put("a", "t");
+    let killed = service
+        .command(&["flush"])
+        .env("OA_FAILPOINT", "alert.sent")
+        .output()
+        .unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&killed.status),
+        Some(9)
+    );
+    assert_eq!(service.titles(), ["t"]);
+    assert_eq!(service.flush(), 0, "leased: not sent again yet");
+    assert_eq!(service.titles(), ["t"]);
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles(), ["t", "t（可能重复）"]);
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles().len(), 2);
+}
+
+#[test]
+fn a_lost_answer_means_that_the_next_try_may_be_a_repeat() {
+    let service = Service::start(DINGTALK);
+    service.sim.fault("/dingtalk: reset x1 then ok").unwrap();
+    service.put("a", "t");
+    assert_eq!(service.flush(), 1);
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles(), ["t", "t（可能重复）"]);
+}
+
+#[test]
+fn killed_before_the_send_the_message_comes() {
+    let service = Service::start(DINGTALK);
+    service.put("a", "t");
+    service
+        .command(&["flush"])
+        .env("OA_FAILPOINT", "alert.claimed")
+        .output()
+        .unwrap();
+    assert!(service.titles().is_empty());
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles().len(), 1);
+}
+
+#[test]
+fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_them_again() {
+    let mut service = Service::start(DINGTALK);
+    let state = StateDir::open(&service.dir.path().join("state")).unwrap();
+    Spool::open(&state, 1 << 20)
+        .unwrap()
+        .put(&[Record::Alert(new_alert("database", "数据库连不上"))])
+        .unwrap();
+    service.server.stop();
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.titles(), ["数据库连不上"]);
+    assert_eq!(service.flush(), 75);
+    service.server.start_again();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles().len(), 1);
+    assert_eq!(service.one("SELECT state FROM oa.deliveries"), "sent");
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NOT NULL"),
+        "1"
+    );
+}
+
+#[test]
+fn one_misconfigured_channel_does_not_stop_the_others() {
+    let service = Service::start(&format!(
+        "{}{WECOM}",
+        DINGTALK.replace("SECx-secret", "env:OA_TEST_NOT_SET")
+    ));
+    service.put("a", "t");
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 78);
+    assert!(
+        done.stderr.contains("channel ops cannot be used")
+            && done.stderr.contains("OA_TEST_NOT_SET"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(service.sim.messages().len(), 1);
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
+        "1",
+        "the broken channel still owes it"
+    );
+}
+
+#[test]
+fn a_test_message_needs_no_database_and_its_outcome_is_explained() {
+    let mut service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.server.stop();
+    let done = service.alert(&["test", "--format", "json"]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(service.sim.messages().len(), 2);
+    let done = service.alert(&["test", "opps"]);
+    assert_eq!(done.code, 2);
+    assert!(
+        done.stderr.contains("did you mean \"ops\"?"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn the_list_shows_who_has_what() {
+    let service = Service::start(DINGTALK);
+    service.put("a", "等待中");
+    let row: Value =
+        serde_json::from_str(service.alert(&["list", "--format", "json"]).stdout.trim()).unwrap();
+    assert_eq!(
+        (row["title"].as_str(), row["delivered"].as_str()),
+        (Some("等待中"), Some("nobody yet"))
+    );
+    service.flush();
+    assert_eq!(service.alert(&["list", "--format", "json"]).stdout, "");
+    let row: Value = serde_json::from_str(
+        service
+            .alert(&["list", "--all", "--format", "json"])
+            .stdout
+            .trim(),
+    )
+    .unwrap();
+    assert_eq!(row["delivered"], "ops: sent");
+}
