@@ -52,6 +52,7 @@ impl SendError {
         Self {
             message: message.into(),
             pause: None,
+            unknown: false,
         }
     }
 }
