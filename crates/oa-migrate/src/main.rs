@@ -1,2 +1,150 @@
-//! placeholder
-fn main() {}
+//! `oa-migrate`: command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono_tz::Tz;
+use clap::{Parser, Subcommand};
+use oa_core::cli::{self, Failure, GlobalArgs};
+use oa_core::exit;
+use oa_core::output::Format;
+use oa_migrate::PROGRAM;
+use oa_migrate::commands::{init, run};
+use oa_migrate::plan::mapping::Mapping;
+use oa_migrate::plan::names::Identifiers;
+use oa_migrate::plan::{self, OnBadValue};
+
+/// Moves SQLite databases into PostgreSQL and proves that nothing changed
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, after_help = exit::HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create or upgrade schema oa and the service's own tables
+    Init {
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Move a SQLite database into PostgreSQL and prove it
+    #[command(
+        after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail"
+    )]
+    Run {
+        /// The SQLite file; it is opened read-only
+        database: PathBuf,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Do everything into a scratch schema, report, and drop it
+        #[arg(long)]
+        rehearse: bool,
+        /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
+        #[arg(long)]
+        replace: bool,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+struct PlanArgs {
+    /// Schema in PostgreSQL
+    #[arg(long, default_value = "public", value_name = "SCHEMA")]
+    schema: String,
+    /// Letters of names
+    #[arg(long, value_enum, default_value_t)]
+    identifiers: Identifiers,
+    /// Only this table; may be given several times
+    #[arg(long, value_name = "TABLE")]
+    include: Vec<String>,
+    /// Not this table; may be given several times
+    #[arg(long, value_name = "TABLE")]
+    exclude: Vec<String>,
+    /// What to do with values that do not fit what their column declares
+    #[arg(long, value_enum, default_value_t)]
+    on_bad_value: OnBadValue,
+    /// Take timestamps without an offset as local times of this zone and make them timestamptz
+    #[arg(long, value_name = "ZONE")]
+    timestamps_in: Option<Tz>,
+    /// Corrected names and types, see `plan --write-mapping`
+    #[arg(long, value_name = "FILE")]
+    mapping: Option<PathBuf>,
+    /// Tables read, loaded and compared side by side [default: number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
+}
+
+impl PlanArgs {
+    fn jobs(&self) -> usize {
+        self.jobs.map_or_else(
+            || std::thread::available_parallelism().map_or(2, usize::from),
+            usize::from,
+        )
+    }
+
+    fn options(&self) -> Result<plan::Options, Failure> {
+        let mapping = match &self.mapping {
+            Some(path) => Mapping::load(path).map_err(|e| Failure::new(exit::USAGE, e))?,
+            None => Mapping::default(),
+        };
+        Ok(plan::Options {
+            schema: self.schema.clone(),
+            identifiers: self.identifiers,
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            on_bad_value: self.on_bad_value,
+            timestamps_in: self.timestamps_in,
+            mapping,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.global.start_logging();
+    cli::finish(PROGRAM, execute(cli))
+}
+
+fn execute(cli: Cli) -> Result<u8, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Init { format } => init::run(&global.load_config()?, format),
+        Command::Run {
+            database,
+            plan,
+            rehearse,
+            replace,
+            format,
+        } => run::run(
+            &global.load_config()?,
+            &run::Options {
+                database,
+                jobs: plan.jobs(),
+                plan: plan.options()?,
+                rehearse,
+                replace,
+                format,
+            },
+        ),
+        Command::Completions { shell } => cli::print_completions::<Cli>(shell)
+            .map(|()| exit::OK)
+            .map_err(|e| anyhow::Error::from(e).into()),
+        Command::Man => cli::print_man_page::<Cli>()
+            .map(|()| exit::OK)
+            .map_err(|e| anyhow::Error::from(e).into()),
+    }
+}

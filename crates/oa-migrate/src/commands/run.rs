@@ -1,0 +1,376 @@
+//! `oa-migrate run`: moves a SQLite database into PostgreSQL and proves that nothing changed.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use chrono::Utc;
+use indicatif::ProgressBar;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::output::{Format, Listing};
+use oa_core::pg::schema::{self, SchemaError};
+use oa_core::pg::{self, describe};
+use oa_core::retry::ErrorKind;
+use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status as RunStatus, Trigger};
+use oa_core::{exit, failpoint, service};
+use postgres::Client;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::load::rejects::Rejects;
+use crate::load::staging::{self, Target};
+use crate::load::swap;
+use crate::plan::{self, Plan};
+use crate::proof::report::{Phases, Report, Status};
+use crate::state::{self, RunFolder, Stage};
+use crate::{PROGRAM, inspect, migration};
+
+/// What `run` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// What to plan.
+    pub plan: plan::Options,
+    /// Tables loaded side by side.
+    pub jobs: usize,
+    /// Do everything, report, and keep nothing.
+    pub rehearse: bool,
+    /// Tables with rows may be replaced.
+    pub replace: bool,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Connects for `run` and its kin: schema `oa` there, lock taken, nothing left of runs that died.
+///
+/// # Errors
+/// When PostgreSQL is away (75), the schema does not fit (78), or another run holds the lock (77).
+pub fn connect(target: &Target) -> Result<Client, Failure> {
+    let mut client = target.connect()?;
+    match schema::check(&mut client) {
+        Ok(()) => {}
+        Err(SchemaError::Absent) => {
+            schema::upgrade(&mut client)?;
+        }
+        Err(other) => return Err(other.into()),
+    }
+    staging::lock(&mut client)?;
+    for name in staging::drop_stale(&mut client)? {
+        tracing::warn!("removed {name}, left over from a run that died");
+    }
+    Ok(client)
+}
+
+/// Runs a migration and prints its report.
+///
+/// # Errors
+/// The source cannot be used or PostgreSQL refuses (1), nothing may be overwritten (77), PostgreSQL is away (75).
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    // Before anything else, so that a wrong path touches nothing.
+    let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
+    let target = Target {
+        settings: pg::Settings::from_config(config, PROGRAM)?,
+    };
+    let mut client = connect(&target)?;
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let start = RunStart::now(
+        PROGRAM,
+        env!("CARGO_PKG_VERSION"),
+        "migrate",
+        "SQLite 迁移",
+        Trigger::Manual,
+        Duration::from_secs(24 * 3600),
+    );
+    let run = match recorder.begin(start)? {
+        Begun::Run(run) => run,
+        Begun::Skipped { reason } => {
+            return Err(Failure::new(exit::REFUSED, anyhow!(reason)));
+        }
+    };
+    let start = run.start().clone();
+    let folder = RunFolder::create(recorder.state(), start.id)?;
+    let mut work = Work {
+        options,
+        target: &target,
+        client: &mut client,
+        run: start.id,
+        staging: staging::schema_of(start.id),
+        folder: &folder,
+        progress: ProgressBar::new_spinner(),
+        phases: Phases::default(),
+        started: Instant::now(),
+    };
+    let result = state::prune(recorder.state(), &folder.path)
+        .map_err(Failure::from)
+        .and_then(|()| work.all(&source));
+    work.progress.finish_and_clear();
+    if result.is_err() {
+        work.clean_up();
+    }
+    let mut outcome = Outcome::bare(start, RunStatus::Success, Utc::now());
+    match &result {
+        Ok(report) => {
+            outcome.status = match report.status {
+                Status::Success => RunStatus::Success,
+                Status::Partial => RunStatus::Partial,
+                Status::Failed => RunStatus::Failed,
+            };
+            outcome.fetched = report.tables.iter().map(|t| t.rows_read).sum();
+            if report.status != Status::Success {
+                outcome.error = Some(RunError::new(ErrorKind::Invalid, sentence(report)));
+            }
+            outcome.details = details(report);
+        }
+        Err(failure) => {
+            outcome.status = RunStatus::Failed;
+            outcome.error = Some(RunError::new(
+                ErrorKind::Internal,
+                format!("{:#}", failure.error),
+            ));
+        }
+    }
+    recorder.finish(*run, outcome)?;
+    let report = result?;
+    print(&report, &folder, options.format)?;
+    Ok(if report.status == Status::Success {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}
+
+fn sentence(report: &Report) -> String {
+    let quarantined: u64 = report.tables.iter().map(|t| t.rows_quarantined).sum();
+    if report.matched {
+        format!("{quarantined} row(s) were quarantined")
+    } else {
+        "the two sides are not the same; the target is as it was".to_owned()
+    }
+}
+
+fn details(report: &Report) -> serde_json::Map<String, Value> {
+    let sum = |f: fn(&crate::proof::report::TableReport) -> u64| -> u64 {
+        report.tables.iter().map(f).sum()
+    };
+    let mut details = serde_json::Map::new();
+    details.insert("database".to_owned(), json!(report.database));
+    details.insert("rehearsal".to_owned(), json!(report.rehearsal));
+    details.insert("tables".to_owned(), json!(report.tables.len()));
+    details.insert("rows_loaded".to_owned(), json!(sum(|t| t.rows_loaded)));
+    details.insert(
+        "rows_quarantined".to_owned(),
+        json!(sum(|t| t.rows_quarantined)),
+    );
+    details.insert("matched".to_owned(), json!(report.matched));
+    details
+}
+
+struct Work<'a> {
+    options: &'a Options,
+    target: &'a Target,
+    client: &'a mut Client,
+    run: Uuid,
+    staging: String,
+    folder: &'a RunFolder,
+    progress: ProgressBar,
+    phases: Phases,
+    started: Instant,
+}
+
+impl Work<'_> {
+    fn all(&mut self, source: &rusqlite::Connection) -> Result<Report, Failure> {
+        let options = self.options;
+        let snapshot = self.folder.snapshot();
+        self.progress.enable_steady_tick(Duration::from_millis(120));
+
+        let at = Instant::now();
+        self.progress.set_message("copying the source");
+        inspect::snapshot(source, &options.database, &snapshot).map_err(anyhow::Error::from)?;
+        let copy = inspect::open(&snapshot).map_err(anyhow::Error::from)?;
+        self.progress.set_message("looking for damage");
+        inspect::integrity(&copy, &options.database).map_err(anyhow::Error::from)?;
+        drop(copy);
+        self.phases.snapshot = at.elapsed().as_secs_f64();
+
+        let at = Instant::now();
+        self.progress.set_message("reading every value");
+        let mut plan = migration::make_plan(
+            self.client,
+            &snapshot,
+            &options.database,
+            &options.plan,
+            options.jobs,
+        )?;
+        migration::refuse_overwriting(&plan, options.replace || options.rehearse)?;
+        staging::create_schema(self.client, &self.staging, self.run)?;
+        staging::try_expressions(self.client, &self.staging, &mut plan)?;
+        let rejects = Rejects::create(&self.folder.rejects())?;
+        migration::vet(&snapshot, &rejects, &mut plan, options.plan.on_bad_value)?;
+        self.phases.scan = at.elapsed().as_secs_f64();
+
+        let at = Instant::now();
+        self.progress.set_message("loading");
+        let loaded = migration::load(
+            self.client,
+            self.target,
+            &snapshot,
+            &rejects,
+            &mut plan,
+            &self.staging,
+            options.jobs,
+        )?;
+        self.phases.load = at.elapsed().as_secs_f64();
+        failpoint::hit("migrate.loaded");
+
+        let at = Instant::now();
+        self.progress.set_message("reading both sides back");
+        let compared = migration::prove(
+            self.client,
+            self.target,
+            &snapshot,
+            &rejects,
+            &mut plan,
+            &self.staging,
+            options.jobs,
+        )?;
+        self.phases.proof = at.elapsed().as_secs_f64();
+        let tables = migration::table_reports(&plan, &rejects, &loaded, &compared)?;
+        let matched = tables.iter().all(|t| t.matched);
+        let quarantined = tables.iter().any(|t| t.rows_quarantined > 0);
+        failpoint::hit("migrate.proven");
+
+        let at = Instant::now();
+        let mut warnings = plan.warnings.clone();
+        if !matched || options.rehearse {
+            staging::drop_schema(self.client, &self.staging)?;
+        } else {
+            self.progress.set_message("putting the tables in place");
+            self.put_in_place(&plan, &rejects, &mut warnings)?;
+        }
+        self.phases.swap = at.elapsed().as_secs_f64();
+        let report = Report {
+            run_id: self.run.to_string(),
+            database: options.database.display().to_string(),
+            schema: plan.schema.clone(),
+            status: match (matched, quarantined) {
+                (false, _) => Status::Failed,
+                (true, true) => Status::Partial,
+                (true, false) => Status::Success,
+            },
+            matched,
+            seconds: self.started.elapsed().as_secs_f64(),
+            phases: self.phases,
+            tables,
+            warnings,
+            rehearsal: options.rehearse,
+        };
+        report.write(&self.folder.path)?;
+        if options.rehearse || !matched {
+            let _ = std::fs::remove_file(&snapshot);
+        }
+        Ok(report)
+    }
+
+    fn put_in_place(
+        &mut self,
+        plan: &Plan,
+        rejects: &Rejects,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let zone = self.options.plan.timestamps_in;
+        let mut record = state::record_of(plan, self.run, Utc::now(), &self.options.database, zone);
+        self.folder.write(&record)?;
+        let replaced = swap::swap(
+            self.client,
+            plan,
+            &self.staging,
+            self.run,
+            rejects,
+            self.options.replace,
+        )?;
+        record.stage = Stage::Done;
+        self.folder.write(&record)?;
+        if !replaced.is_empty() {
+            tracing::info!(
+                "the tables that were there before are in schema {}",
+                swap::before_schema(self.run)
+            );
+        }
+        let of_service = plan.schema == "public"
+            && plan
+                .tables
+                .iter()
+                .any(|t| service::natural_key(&t.target).is_some());
+        if of_service {
+            // What the crawlers need besides: columns, tables and natural keys that the source does not have.
+            match service::create_missing(self.client) {
+                Ok(refused) => tracing::debug!(
+                    "duplicates forbid the natural keys of: {}",
+                    refused.join(", ")
+                ),
+                Err(e) => warnings.push(format!(
+                    "the service's own tables could not be completed: {}",
+                    describe(&e)
+                )),
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: nothing of the run remains but its row in the log.
+    fn clean_up(&mut self) {
+        if self.client.is_closed() {
+            tracing::warn!(
+                "the connection is gone; the next run will remove the schema {}",
+                self.staging
+            );
+        } else if let Err(e) = staging::drop_schema(self.client, &self.staging) {
+            tracing::warn!("{e:#}; the next run will try again");
+        }
+        // Once the tables may be in place, what is known of the run must stay.
+        if !self.folder.path.join("run.json").exists() {
+            self.folder.remove();
+        }
+    }
+}
+
+fn print(report: &Report, folder: &RunFolder, format: Format) -> Result<()> {
+    if format == Format::Json {
+        let mut listing = Listing::new(&[]);
+        listing.push(serde_json::to_value(report)?);
+        listing.print(format)?;
+        return Ok(());
+    }
+    for (table, warning) in report
+        .tables
+        .iter()
+        .flat_map(|t| t.warnings.iter().map(move |w| (t.table.as_str(), w)))
+        .chain(report.warnings.iter().map(|w| ("also", w)))
+    {
+        tracing::warn!("{table}: {warning}");
+    }
+    let mut listing = Listing::new(&[
+        ("table", "TABLE"),
+        ("target", "TARGET"),
+        ("rows_read", "READ"),
+        ("rows_loaded", "LOADED"),
+        ("rows_quarantined", "QUARANTINED"),
+        ("matched", "SAME"),
+        ("seconds", "SECONDS"),
+        ("source_hash", "SHA-256 SUM"),
+    ]);
+    for table in &report.tables {
+        let mut row = serde_json::to_value(table)?;
+        row["seconds"] = json!((table.seconds * 1000.0).round() / 1000.0);
+        row["matched"] = json!(if table.matched { "yes" } else { "NO" });
+        row["source_hash"] = json!(format!("{}…", &table.source_hash[..16]));
+        listing.push(row);
+    }
+    listing
+        .print(format)
+        .context("could not print the report")?;
+    tracing::info!("report: {}", folder.path.join("report.md").display());
+    Ok(())
+}

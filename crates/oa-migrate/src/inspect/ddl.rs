@@ -1,0 +1,370 @@
+//! What only the text of a `CREATE` statement tells: conditions of `CHECK`, expressions of generated columns and of indexes,
+//! collations, `AUTOINCREMENT`, conditions of partial indexes.
+//!
+//! The text is cut into tokens, so that a word in a string or a comment is never taken for SQL, and read by counting parentheses.
+//! SQLite has already accepted the text; nothing here has to judge it.
+
+/// A token of SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Token {
+    /// A bare word: a keyword, a name, a function.
+    Word(String),
+    /// A name in double quotes, backticks or brackets, without them.
+    Quoted(String),
+    /// A string in single quotes, without them.
+    Text(String),
+    /// A blob literal, as written.
+    Blob(String),
+    /// A number, as written.
+    Number(String),
+    /// An operator or a punctuation mark.
+    Mark(String),
+}
+
+impl Token {
+    /// Whether this is the given bare word, in any case.
+    #[must_use]
+    pub fn is_word(&self, word: &str) -> bool {
+        matches!(self, Self::Word(w) if w.eq_ignore_ascii_case(word))
+    }
+
+    /// Whether this is the given mark.
+    #[must_use]
+    pub fn is_mark(&self, mark: &str) -> bool {
+        matches!(self, Self::Mark(m) if m == mark)
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Word(name) | Self::Quoted(name) | Self::Text(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// A token and where it stands in the text.
+type Placed = (Token, usize, usize);
+
+/// Cuts SQL into tokens; comments and blanks disappear.
+#[must_use]
+pub fn tokens(sql: &str) -> Vec<Token> {
+    placed(sql).into_iter().map(|(token, _, _)| token).collect()
+}
+
+fn placed(sql: &str) -> Vec<Placed> {
+    let bytes = sql.as_bytes();
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        let rest = &bytes[at..];
+        match bytes[at] {
+            b if b.is_ascii_whitespace() => {
+                at += 1;
+                continue;
+            }
+            b'-' if rest.starts_with(b"--") => {
+                at += rest.iter().position(|b| *b == b'\n').unwrap_or(rest.len());
+                continue;
+            }
+            b'/' if rest.starts_with(b"/*") => {
+                at += rest
+                    .windows(2)
+                    .skip(2)
+                    .position(|w| w == b"*/")
+                    .map_or(rest.len(), |p| p + 4);
+                continue;
+            }
+            b'\'' => {
+                let text = quoted(sql, &mut at, '\'');
+                out.push((Token::Text(text), start, at));
+            }
+            b'"' => {
+                let text = quoted(sql, &mut at, '"');
+                out.push((Token::Quoted(text), start, at));
+            }
+            b'`' => {
+                let text = quoted(sql, &mut at, '`');
+                out.push((Token::Quoted(text), start, at));
+            }
+            b'[' => {
+                let end = rest
+                    .iter()
+                    .position(|b| *b == b']')
+                    .unwrap_or(rest.len() - 1);
+                at += end + 1;
+                out.push((Token::Quoted(sql[start + 1..at - 1].to_owned()), start, at));
+            }
+            b'x' | b'X' if rest.get(1) == Some(&b'\'') => {
+                at += 1;
+                let text = quoted(sql, &mut at, '\'');
+                out.push((Token::Blob(text), start, at));
+            }
+            b @ (b'0'..=b'9' | b'.')
+                if b != b'.' || rest.get(1).is_some_and(u8::is_ascii_digit) =>
+            {
+                at += number_length(rest);
+                out.push((Token::Number(sql[start..at].to_owned()), start, at));
+            }
+            b if b.is_ascii_alphabetic() || b == b'_' || b >= 0x80 => {
+                at += rest
+                    .iter()
+                    .position(|b| {
+                        !(b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$') || *b >= 0x80)
+                    })
+                    .unwrap_or(rest.len());
+                out.push((Token::Word(sql[start..at].to_owned()), start, at));
+            }
+            _ => {
+                let long = ["<=", ">=", "<>", "!=", "==", "||", "<<", ">>", "->>", "->"]
+                    .into_iter()
+                    .filter(|m| rest.starts_with(m.as_bytes()))
+                    .max_by_key(|m| m.len());
+                at += long.map_or(1, str::len);
+                out.push((Token::Mark(sql[start..at].to_owned()), start, at));
+            }
+        }
+    }
+    out
+}
+
+fn number_length(rest: &[u8]) -> usize {
+    if rest.len() > 1 && rest[0] == b'0' && (rest[1] | 32) == b'x' {
+        return 2 + rest[2..]
+            .iter()
+            .take_while(|b| b.is_ascii_hexdigit())
+            .count();
+    }
+    let mut length = 0;
+    while let Some(b) = rest.get(length) {
+        let exponent_sign =
+            matches!(b, b'+' | b'-') && length > 0 && (rest[length - 1] | 32) == b'e';
+        if !(b.is_ascii_digit() || matches!(b, b'.' | b'_') || (*b | 32) == b'e' || exponent_sign) {
+            break;
+        }
+        length += 1;
+    }
+    length
+}
+
+/// Reads a quoted piece in which a doubled quote stands for one.
+fn quoted(sql: &str, at: &mut usize, quote: char) -> String {
+    let mut text = String::new();
+    let mut chars = sql[*at + 1..].char_indices().peekable();
+    let base = *at + 1;
+    while let Some((i, c)) = chars.next() {
+        if c == quote {
+            if chars.peek().is_some_and(|(_, next)| *next == quote) {
+                chars.next();
+            } else {
+                *at = base + i + 1;
+                return text;
+            }
+        }
+        text.push(c);
+    }
+    *at = sql.len();
+    text
+}
+
+/// What the text of `CREATE TABLE` tells.
+#[derive(Debug, Default)]
+pub struct CreateTable {
+    /// The columns' own parts.
+    pub columns: Vec<ColumnText>,
+    /// Conditions of all `CHECK` constraints, of columns and of the table.
+    pub checks: Vec<String>,
+    /// `AUTOINCREMENT` is there.
+    pub autoincrement: bool,
+}
+
+/// What the text of a column tells.
+#[derive(Debug, Default)]
+pub struct ColumnText {
+    /// Its name.
+    pub name: String,
+    /// `COLLATE`.
+    pub collation: Option<String>,
+    /// `AS (…)`.
+    pub generated: Option<String>,
+}
+
+/// Reads `CREATE TABLE`.
+#[must_use]
+pub fn parse_create_table(sql: &str) -> CreateTable {
+    let all = placed(sql);
+    let mut result = CreateTable::default();
+    let Some(open) = all.iter().position(|(t, _, _)| t.is_mark("(")) else {
+        return result;
+    };
+    let Some(close) = matching(&all, open) else {
+        return result;
+    };
+    for (first, last) in split(&all, open + 1, close) {
+        read_definition(sql, &all[first..last], &mut result);
+    }
+    result
+}
+
+fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
+    let Some((head, _, _)) = part.first() else {
+        return;
+    };
+    let of_table = ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"]
+        .iter()
+        .any(|w| head.is_word(w));
+    let mut column = (!of_table).then(|| ColumnText {
+        name: head.name().unwrap_or_default().to_owned(),
+        ..ColumnText::default()
+    });
+    let mut i = usize::from(!of_table);
+    while i < part.len() {
+        let token = &part[i].0;
+        let in_parentheses = part
+            .get(i + 1)
+            .filter(|(t, _, _)| t.is_mark("("))
+            .and_then(|_| matching(part, i + 1))
+            .map(|end| (sql[part[i + 1].2..part[end].1].trim().to_owned(), end));
+        if token.is_word("AUTOINCREMENT") {
+            result.autoincrement = true;
+        } else if token.is_word("CHECK")
+            && let Some((text, end)) = in_parentheses
+        {
+            result.checks.push(text);
+            i = end;
+        } else if token.is_word("AS")
+            && let (Some((text, end)), Some(column)) = (in_parentheses, &mut column)
+        {
+            column.generated = Some(text);
+            i = end;
+        } else if token.is_word("COLLATE")
+            && let (Some((next, _, _)), Some(column)) = (part.get(i + 1), &mut column)
+        {
+            column.collation = next.name().map(str::to_owned);
+        } else if token.is_mark("(") {
+            i = matching(part, i).unwrap_or(i);
+        }
+        i += 1;
+    }
+    result.columns.extend(column);
+}
+
+/// What the text of `CREATE INDEX` tells.
+#[derive(Debug, Default)]
+pub struct CreateIndex {
+    /// The text of each part, without `ASC`, `DESC` and `COLLATE`.
+    pub parts: Vec<String>,
+    /// The condition of a partial index.
+    pub condition: Option<String>,
+}
+
+/// Reads `CREATE INDEX`; empty for the empty text of an index that a constraint made.
+#[must_use]
+pub fn parse_create_index(sql: &str) -> CreateIndex {
+    let all = placed(sql);
+    let mut result = CreateIndex::default();
+    let Some(open) = all.iter().position(|(t, _, _)| t.is_mark("(")) else {
+        return result;
+    };
+    let Some(close) = matching(&all, open) else {
+        return result;
+    };
+    for (first, last) in split(&all, open + 1, close) {
+        let mut end = last;
+        while end > first + 1 {
+            let token = &all[end - 1].0;
+            if token.is_word("ASC") || token.is_word("DESC") {
+                end -= 1;
+            } else if end >= first + 3 && all[end - 2].0.is_word("COLLATE") {
+                end -= 2;
+            } else {
+                break;
+            }
+        }
+        result
+            .parts
+            .push(sql[all[first].1..all[end - 1].2].to_owned());
+    }
+    if all
+        .get(close + 1)
+        .is_some_and(|(t, _, _)| t.is_word("WHERE"))
+    {
+        result.condition = Some(
+            sql[all[close + 1].2..]
+                .trim()
+                .trim_end_matches(';')
+                .to_owned(),
+        );
+    }
+    result
+}
+
+/// The place of the parenthesis that closes the one at `open`.
+fn matching(all: &[Placed], open: usize) -> Option<usize> {
+    let mut depth = 0usize;
+    for (i, (token, _, _)) in all.iter().enumerate().skip(open) {
+        if token.is_mark("(") {
+            depth += 1;
+        } else if token.is_mark(")") {
+            depth -= 1;
+            if depth == 0 {
+                return Some(i);
+            }
+        }
+    }
+    None
+}
+
+/// Cuts at the commas that stand in no inner parenthesis.
+fn split(all: &[Placed], from: usize, to: usize) -> Vec<(usize, usize)> {
+    let mut parts = Vec::new();
+    let (mut depth, mut start) = (0usize, from);
+    for (i, (token, _, _)) in all.iter().enumerate().take(to).skip(from) {
+        if token.is_mark("(") {
+            depth += 1;
+        } else if token.is_mark(")") {
+            depth = depth.saturating_sub(1);
+        } else if depth == 0 && token.is_mark(",") {
+            parts.push((start, i));
+            start = i + 1;
+        }
+    }
+    if start < to {
+        parts.push((start, to));
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_and_expressions_are_found_and_words_in_strings_are_not() {
+        let table = parse_create_table(
+            "CREATE TABLE \"a (b\" (id INTEGER PRIMARY KEY AUTOINCREMENT, -- CHECK (no)\n\
+             [full name] TEXT COLLATE NOCASE DEFAULT 'CHECK (x)' CHECK (length(\"full name\") < 10),\n\
+             total REAL GENERATED ALWAYS AS (price * (1 + tax)) STORED, CONSTRAINT c CHECK (a > 0 AND b IN (1, 2)))",
+        );
+        assert!(table.autoincrement);
+        assert_eq!(
+            table.checks,
+            ["length(\"full name\") < 10", "a > 0 AND b IN (1, 2)"]
+        );
+        assert_eq!(table.columns[1].name, "full name");
+        assert_eq!(table.columns[1].collation.as_deref(), Some("NOCASE"));
+        assert_eq!(
+            table.columns[2].generated.as_deref(),
+            Some("price * (1 + tax)")
+        );
+    }
+
+    #[test]
+    fn parts_and_condition_of_an_index_are_found() {
+        let index = parse_create_index(
+            "CREATE UNIQUE INDEX i ON t (lower(a) COLLATE NOCASE DESC, b ASC, substr(c, 1, 2)) WHERE d > 0",
+        );
+        assert_eq!(index.parts, ["lower(a)", "b", "substr(c, 1, 2)"]);
+        assert_eq!(index.condition.as_deref(), Some("d > 0"));
+    }
+}

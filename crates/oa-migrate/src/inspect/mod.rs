@@ -1,0 +1,22 @@
+//! What a SQLite file holds: opened without ever creating or changing it, copied by SQLite's online backup, described, and
+//! scanned value by value.
+
+pub mod ddl;
+mod open;
+pub mod scan;
+pub mod schema;
+
+pub use open::{SourceError, integrity, open, snapshot};
+pub use schema::{Column, Database, ForeignKey, Generated, Index, IndexPart, Origin, Table};
+
+/// Quotes a name for SQLite.
+#[must_use]
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes a string for SQLite.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

@@ -1,0 +1,271 @@
+//! Opening the source and taking the snapshot that everything else reads.
+//!
+//! The file is opened read-only, so a missing one is never created. The snapshot is one SQLite online backup, made in one step:
+//! all tables are of one moment, also while the application writes (in WAL mode it is not held up at all, in the other modes for
+//! as long as the copy takes).
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+/// The SQLite file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// No such file; none was created.
+    #[error("there is no file {}; check the path", .0.display())]
+    Missing(PathBuf),
+    /// A folder, a device or the like.
+    #[error("{} is not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    /// SQLite takes an empty file for an empty database; nobody means that.
+    #[error("{} is empty (0 bytes), not a database; check the path, or restore it from a backup", .0.display())]
+    Empty(PathBuf),
+    /// Another format, or encrypted.
+    #[error("{} is not a SQLite database, or it is encrypted (its first bytes are not \"SQLite format 3\"); decrypt it first if it is one", .0.display())]
+    NotADatabase(PathBuf),
+    /// Shorter than its header says.
+    #[error("{} is truncated: its header says {expected} bytes, the file has {found}; copy it again, or restore it from a backup", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that its header announces.
+        expected: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// SQLite found damage.
+    #[error("{} is damaged: {reason}; restore it from a backup, or try `sqlite3 FILE .recover` into a new file", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// Somebody else writes to it for too long.
+    #[error("{} is locked by another program for more than {} s; stop the writer, or try again later", path.display(), waited.as_secs())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A crashed writer left a journal that must be rolled back first.
+    #[error("{} has an unfinished transaction of a crashed program (a -journal file beside it); open it once with that program or with sqlite3, which rolls it back", .0.display())]
+    HotJournal(PathBuf),
+    /// The file system refuses.
+    #[error("could not read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The copy could not be written.
+    #[error("could not write the snapshot {}: {reason}; free space there, or set another state_dir", path.display())]
+    Snapshot {
+        /// The copy.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// Anything else that SQLite says.
+    #[error("could not read {}: {source}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+}
+
+/// How long a locked file is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(15);
+
+/// Names the kind of an error that SQLite gave while this file was read.
+#[must_use]
+pub fn classify(path: &Path, error: rusqlite::Error) -> SourceError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Locked {
+            path,
+            waited: LOCK_WAIT,
+        },
+        Some(ErrorCode::NotADatabase) => SourceError::NotADatabase(path),
+        Some(ErrorCode::DatabaseCorrupt) => SourceError::Corrupt {
+            path,
+            reason: error.to_string(),
+        },
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) if journal_beside(&path) => {
+            SourceError::HotJournal(path)
+        }
+        _ => SourceError::Sqlite {
+            path,
+            source: error,
+        },
+    }
+}
+
+fn journal_beside(path: &Path) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-journal");
+    fs::metadata(name).is_ok_and(|m| m.len() > 0)
+}
+
+/// Opens a SQLite file read-only, after looking at its header.
+///
+/// # Errors
+/// See [`SourceError`]; the file is never created or changed.
+pub fn open(path: &Path) -> Result<Connection, SourceError> {
+    check_header(path)?;
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|e| classify(path, e))?;
+    connection
+        .busy_timeout(LOCK_WAIT)
+        .and_then(|()| {
+            connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        })
+        .map_err(|e| classify(path, e))?;
+    Ok(connection)
+}
+
+fn check_header(path: &Path) -> Result<(), SourceError> {
+    let io = |source: io::Error| {
+        if source.kind() == io::ErrorKind::NotFound {
+            SourceError::Missing(path.to_owned())
+        } else {
+            SourceError::Io {
+                path: path.to_owned(),
+                source,
+            }
+        }
+    };
+    let metadata = fs::metadata(path).map_err(io)?;
+    if !metadata.is_file() {
+        return Err(SourceError::NotAFile(path.to_owned()));
+    }
+    if metadata.len() == 0 {
+        return Err(SourceError::Empty(path.to_owned()));
+    }
+    let mut header = [0; 100];
+    let mut file = File::open(path).map_err(io)?;
+    if file.read_exact(&mut header).is_err() || !header.starts_with(b"SQLite format 3\0") {
+        return Err(SourceError::NotADatabase(path.to_owned()));
+    }
+    // https://www.sqlite.org/fileformat2.html: the size in the header counts only when the two change counters agree.
+    let word = |at: usize| {
+        u64::from(u32::from_be_bytes([
+            header[at],
+            header[at + 1],
+            header[at + 2],
+            header[at + 3],
+        ]))
+    };
+    let page_size = match u64::from(u16::from_be_bytes([header[16], header[17]])) {
+        1 => 65_536,
+        size => size,
+    };
+    let expected = page_size * word(28);
+    if word(24) == word(92)
+        && metadata.len() < expected
+        && !wal_beside(path)
+        && !journal_beside(path)
+    {
+        return Err(SourceError::Truncated {
+            path: path.to_owned(),
+            expected,
+            found: metadata.len(),
+        });
+    }
+    Ok(())
+}
+
+fn wal_beside(path: &Path) -> bool {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    fs::metadata(name).is_ok_and(|m| m.len() > 0)
+}
+
+/// Copies the database as of one moment to a new file. On failure there is no such file.
+///
+/// # Errors
+/// When the source is locked for long or damaged, or the copy cannot be written.
+pub fn snapshot(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
+    let result = copy(source, path, to);
+    if result.is_err() {
+        let _ = fs::remove_file(to);
+    }
+    result
+}
+
+fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
+    let cannot_write = |e: &dyn std::fmt::Display| SourceError::Snapshot {
+        path: to.to_owned(),
+        reason: e.to_string(),
+    };
+    let mut target = Connection::open(to).map_err(|e| cannot_write(&e))?;
+    let started = Instant::now();
+    {
+        let backup = Backup::new(source, &mut target).map_err(|e| cannot_write(&e))?;
+        loop {
+            match backup.step(-1) {
+                Ok(StepResult::Done) => break,
+                Ok(_) if started.elapsed() < LOCK_WAIT => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Ok(_) => {
+                    return Err(SourceError::Locked {
+                        path: path.to_owned(),
+                        waited: LOCK_WAIT,
+                    });
+                }
+                Err(e) => {
+                    return Err(match e.sqlite_error_code() {
+                        Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => cannot_write(&e),
+                        _ => classify(path, e),
+                    });
+                }
+            }
+        }
+    }
+    // Nobody writes to the copy again; without WAL it is one file.
+    target
+        .pragma_update(None, "journal_mode", "DELETE")
+        .map_err(|e| cannot_write(&e))?;
+    drop(target);
+    File::open(to)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| cannot_write(&e))
+}
+
+/// Looks for damage in the tables' pages (`PRAGMA quick_check`).
+///
+/// # Errors
+/// With what SQLite found first.
+pub fn integrity(snapshot: &Connection, path: &Path) -> Result<(), SourceError> {
+    let found: String = snapshot
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|e| classify(path, e))?;
+    // "NULL value in" and "non-… value in" are rows that break the declared rules: bad values, not damage.
+    if found == "ok"
+        || found.starts_with("NULL value in ")
+        || found.starts_with("CHECK constraint failed")
+        || (found.starts_with("non-")
+            || found.starts_with("TEXT value in")
+            || found.starts_with("NUMERIC value in"))
+    {
+        return Ok(());
+    }
+    Err(SourceError::Corrupt {
+        path: path.to_owned(),
+        reason: found,
+    })
+}

@@ -1,0 +1,171 @@
+//! Moving the rows of one table: a thread reads SQLite and encodes, this one writes to PostgreSQL.
+//!
+//! Memory is bounded by a few buffers, whatever the number of rows. The table is created in the same transaction, so that COPY
+//! may freeze the rows: they need no second writing by a later vacuum or by the first reader.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use oa_core::failpoint;
+use oa_core::pg::{describe, quote_ident};
+use postgres::Client;
+use rusqlite::Connection;
+
+use super::encode::{HEADER, TRAILER};
+use super::rejects::{Rejects, skip_clause};
+use super::staging::create_table;
+use crate::inspect;
+use crate::plan::{Plan, PlannedTable};
+
+/// A buffer is handed over when it holds this much.
+const BUFFER_BYTES: usize = 256 << 10;
+/// Buffers in flight per table.
+const BUFFERS: usize = 4;
+
+/// What was loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Loaded {
+    /// Rows.
+    pub rows: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+/// Opens the snapshot for reading, with the rows that were put aside attached.
+///
+/// # Errors
+/// When SQLite refuses.
+pub fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
+    let connection = inspect::open(snapshot)?;
+    rejects.attach(&connection)?;
+    Ok(connection)
+}
+
+/// Creates a table in the staging schema and fills it, in one transaction.
+///
+/// # Errors
+/// When SQLite cannot be read or PostgreSQL refuses.
+pub fn load(
+    client: &mut Client,
+    snapshot: &Path,
+    rejects: &Rejects,
+    plan: &Plan,
+    table: &PlannedTable,
+    staging: &str,
+) -> Result<Loaded> {
+    let context = || format!("could not load table {}", table.source.name);
+    let mut tx = client.transaction()?;
+    for sql in create_table(staging, &plan.schema, table) {
+        tx.batch_execute(&sql)
+            .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
+            .with_context(context)?;
+    }
+    let columns: Vec<String> = table
+        .loaded()
+        .map(|(_, c)| quote_ident(&c.target))
+        .collect();
+    let copy = format!(
+        "COPY {}.{} ({}) FROM STDIN (FORMAT binary, FREEZE)",
+        quote_ident(staging),
+        quote_ident(&table.target),
+        columns.join(", ")
+    );
+    let mut writer = tx
+        .copy_in(&copy)
+        .map_err(|e| anyhow!(describe(&e)))
+        .with_context(context)?;
+    let (full_in, full_out) = sync_channel::<Vec<u8>>(BUFFERS);
+    let (empty_in, empty_out) = sync_channel::<Vec<u8>>(BUFFERS + 2);
+    let (rows, bytes, written) = thread::scope(|scope| {
+        let reader = scope.spawn(move || read(snapshot, rejects, table, &full_in, &empty_out));
+        let mut bytes = 0u64;
+        let mut written = Ok(());
+        for mut buffer in full_out {
+            bytes += buffer.len() as u64;
+            failpoint::hit("migrate.copy");
+            if let Err(e) = writer.write_all(&buffer) {
+                written = Err(e);
+                break;
+            }
+            buffer.clear();
+            let _ = empty_in.try_send(buffer);
+        }
+        let rows = reader
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
+        (rows, bytes, written)
+    });
+    // A refusal of PostgreSQL ends the reader too, so it is the one to tell.
+    if let Err(e) = written {
+        let pg = e
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<postgres::Error>());
+        let reason = pg.map_or_else(|| e.to_string(), describe);
+        return Err(anyhow!(reason)).with_context(context);
+    }
+    let rows = rows.with_context(context)?;
+    let stored = writer
+        .finish()
+        .map_err(|e| anyhow!(describe(&e)))
+        .with_context(context)?;
+    anyhow::ensure!(
+        stored == rows,
+        "table {}: {rows} rows were sent, PostgreSQL counted {stored}",
+        table.source.name
+    );
+    tx.commit()
+        .map_err(|e| anyhow!(describe(&e)))
+        .with_context(context)?;
+    Ok(Loaded { rows, bytes })
+}
+
+/// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
+fn read(
+    snapshot: &Path,
+    rejects: &Rejects,
+    table: &PlannedTable,
+    full: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+) -> Result<u64> {
+    let connection = open_snapshot(snapshot, rejects)?;
+    let skip = if rejects.count(&table.source.name)? > 0 {
+        skip_clause(&table.source)
+    } else {
+        String::new()
+    };
+    let mut statement = connection.prepare(&format!("{}{skip}", table.source.select()))?;
+    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, c.codec())).collect();
+    let fields = i16::try_from(codecs.len())
+        .context("more columns than PostgreSQL allows")?
+        .to_be_bytes();
+    let mut buffer = HEADER.to_vec();
+    let mut count = 0;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        buffer.extend_from_slice(&fields);
+        for (i, codec) in &codecs {
+            if let Err(reason) = codec.encode(row.get_ref(*i)?, &mut buffer) {
+                // The value scan and the vetting have seen every value of this snapshot, so this is a mistake of this program.
+                return Err(anyhow!(
+                    "column {}: {reason}, which the value scan did not foresee; please report this",
+                    table.columns[*i].source
+                ));
+            }
+        }
+        count += 1;
+        if buffer.len() >= BUFFER_BYTES {
+            let next = empty
+                .try_recv()
+                .unwrap_or_else(|_| Vec::with_capacity(BUFFER_BYTES + (64 << 10)));
+            if full.send(std::mem::replace(&mut buffer, next)).is_err() {
+                return Ok(count);
+            }
+        }
+    }
+    buffer.extend_from_slice(&TRAILER);
+    let _ = full.send(buffer);
+    Ok(count)
+}

@@ -1,0 +1,396 @@
+//! Bad rows, put aside before anything is loaded.
+//!
+//! They are kept in a small SQLite file of the run (so that their number costs no memory) and copied to `oa.rejects` in the
+//! transaction that makes the run's tables visible. The loader and the proof skip them by their keys.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use postgres::GenericClient;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::inspect::{Table, literal, quote};
+use crate::plan::{Plan, PlannedForeignKey, PlannedTable};
+
+/// The file of a run's bad rows.
+#[derive(Debug, Clone)]
+pub struct Rejects {
+    path: PathBuf,
+}
+
+impl Rejects {
+    /// Creates the file anew.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn create(path: &Path) -> Result<Self> {
+        let _ = std::fs::remove_file(path);
+        let connection = Connection::open(path)?;
+        connection
+            .execute_batch(
+                "PRAGMA synchronous = OFF;
+                 CREATE TABLE rejects (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL, target TEXT NOT NULL, key TEXT NOT NULL, field TEXT,
+                                       reason TEXT NOT NULL, record TEXT NOT NULL, raw BLOB);
+                 CREATE UNIQUE INDEX of_row ON rejects (tbl, key);",
+            )
+            .with_context(|| format!("could not write {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Makes the file readable as schema `aside` of a connection to the snapshot.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn attach(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .execute(
+                "ATTACH DATABASE ?1 AS aside",
+                [self.path.to_string_lossy().as_ref()],
+            )
+            .map(|_| ())
+    }
+
+    /// Rows put aside per table of the source.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn count(&self, table: &str) -> rusqlite::Result<u64> {
+        Connection::open(&self.path)?.query_row(
+            "SELECT count(*) FROM rejects WHERE tbl = ?1",
+            [table],
+            |row| row.get::<_, i64>(0).map(i64::unsigned_abs),
+        )
+    }
+
+    /// Notes a key that an earlier run put aside.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn note(&self, rows: &[(String, String)]) -> rusqlite::Result<()> {
+        let mut connection = Connection::open(&self.path)?;
+        let tx = connection.transaction()?;
+        for (table, key) in rows {
+            tx.execute(
+                "INSERT OR IGNORE INTO rejects (tbl, target, key, reason, record) VALUES (?1, '', ?2, '', '')",
+                params![table, key],
+            )?;
+        }
+        tx.commit()
+    }
+
+    /// Copies the rows to `oa.rejects`. Returns how many there are.
+    ///
+    /// # Errors
+    /// When PostgreSQL refuses.
+    pub fn store(&self, client: &mut impl GenericClient, run: Uuid) -> Result<u64> {
+        let connection = Connection::open(&self.path)?;
+        let insert = client.prepare(
+            "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
+             VALUES ($1, $2, 'migrate', $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+        )?;
+        let mut statement = connection.prepare(
+            "SELECT seq, target, key, field, reason, record, raw FROM rejects ORDER BY seq",
+        )?;
+        let mut rows = statement.query([])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            let record: Value = serde_json::from_str(&row.get::<_, String>(5)?)?;
+            client.execute(
+                &insert,
+                &[
+                    &run,
+                    &row.get::<_, i64>(0)?,
+                    &row.get::<_, String>(1)?,
+                    &row.get::<_, String>(2)?,
+                    &row.get::<_, Option<String>>(3)?,
+                    &row.get::<_, String>(4)?,
+                    &record,
+                    &row.get::<_, Option<Vec<u8>>>(6)?,
+                ],
+            )?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// `WHERE …` that leaves out the rows of a table that were put aside; needs [`Rejects::attach`].
+#[must_use]
+pub fn skip_clause(table: &Table) -> String {
+    table.key_expression().map_or_else(String::new, |key| {
+        format!(
+            " WHERE NOT EXISTS (SELECT 1 FROM aside.rejects WHERE tbl = {} AND key = {key})",
+            literal(&table.name)
+        )
+    })
+}
+
+/// Finds the rows of a table that its planned types cannot hold and puts them aside. Returns how many there are.
+///
+/// # Errors
+/// When a bad row has no key by which it could be found again, or a file cannot be read or written.
+pub fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> Result<u64> {
+    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, c, c.codec())).collect();
+    let mut store = Connection::open(&rejects.path)?;
+    store.execute_batch("PRAGMA synchronous = OFF")?;
+    let tx = store.transaction()?;
+    let mut insert = tx.prepare(INSERT)?;
+    let mut statement = connection.prepare(&keyed_select(&table.source)?)?;
+    let mut rows = statement.query([])?;
+    let mut scratch = Vec::new();
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        for (i, column, codec) in &codecs {
+            scratch.clear();
+            let value = row.get_ref(i + 1)?;
+            let Err(reason) = codec.encode(value, &mut scratch) else {
+                continue;
+            };
+            insert.execute(params![
+                table.source.name,
+                table.target,
+                row.get::<_, String>(0)?,
+                column.source,
+                format!("{reason} ({})", column.pg),
+                record(&table.source, row)?.to_string(),
+                raw(value),
+            ])?;
+            count += 1;
+            break;
+        }
+    }
+    drop(rows);
+    drop(insert);
+    tx.commit()?;
+    Ok(count)
+}
+
+const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key, field, reason, record, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+/// All columns, with the row's key before them.
+fn keyed_select(table: &Table) -> Result<String> {
+    let Some(key) = table.key_expression() else {
+        bail!(
+            "table {} has rows with bad values, and neither a rowid nor a primary key by which they could be found again; correct them, or take --on-bad-value widen",
+            table.name
+        );
+    };
+    let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+    Ok(format!(
+        "SELECT {key}, {} FROM {}",
+        columns.join(", "),
+        quote(&table.name)
+    ))
+}
+
+/// The value's own bytes: of a text or a blob as they are, of a number as its text.
+fn raw(value: ValueRef<'_>) -> Option<Vec<u8>> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(n) => Some(n.to_string().into_bytes()),
+        ValueRef::Real(x) => Some(crate::values::float_text(x).into_bytes()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes.to_vec()),
+    }
+}
+
+/// The whole row as JSON; what JSON cannot hold becomes `{"hex": "…"}`.
+fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
+    let mut object = Map::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        let hex = |bytes: &[u8]| {
+            let text: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            json!({ "hex": text })
+        };
+        let value = match row.get_ref(i + 1)? {
+            ValueRef::Null => Value::Null,
+            ValueRef::Integer(n) => json!(n),
+            ValueRef::Real(x) if x.is_finite() => json!(x),
+            ValueRef::Real(x) => json!(crate::values::float_text(x)),
+            ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) if !text.contains('\0') => json!(text),
+                _ => hex(bytes),
+            },
+            ValueRef::Blob(bytes) => hex(bytes),
+        };
+        object.insert(column.name.replace('\0', "\u{fffd}"), value);
+    }
+    Ok(Value::Object(object))
+}
+
+/// Puts aside the rows whose foreign keys lead to no row, or to one that was put aside itself, until there are no more. With
+/// `keep`, only counts them. Returns `(table, foreign key, rows)` of each.
+///
+/// # Errors
+/// See [`vet`].
+pub fn vet_foreign_keys(
+    connection: &Connection,
+    rejects: &Rejects,
+    plan: &Plan,
+    keep: bool,
+) -> Result<Vec<(String, String, u64)>> {
+    let mut found: Vec<(String, String, u64)> = Vec::new();
+    loop {
+        let mut news = 0;
+        for table in &plan.tables {
+            for key in &table.foreign_keys {
+                let Some(sql) = orphans(plan, table, key)? else {
+                    continue;
+                };
+                let count = if keep {
+                    connection
+                        .prepare(&format!("SELECT count(*) FROM ({sql})"))?
+                        .query_row([], |row| row.get::<_, i64>(0))?
+                        .unsigned_abs()
+                } else {
+                    put_aside(connection, rejects, table, key, &sql)?
+                };
+                if count > 0 {
+                    news += count;
+                    let columns = key.columns.join(", ");
+                    match found
+                        .iter_mut()
+                        .find(|(t, c, _)| *t == table.source.name && *c == columns)
+                    {
+                        Some((_, _, n)) => *n += count,
+                        None => found.push((table.source.name.clone(), columns, count)),
+                    }
+                }
+            }
+        }
+        if news == 0 || keep {
+            return Ok(found);
+        }
+    }
+}
+
+fn put_aside(
+    connection: &Connection,
+    rejects: &Rejects,
+    table: &PlannedTable,
+    key: &PlannedForeignKey,
+    sql: &str,
+) -> Result<u64> {
+    // Read to the end first: the file that is written to is attached to the connection that reads.
+    let mut bad = Vec::new();
+    {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            bad.push((row.get::<_, String>(0)?, record(&table.source, row)?));
+        }
+    }
+    let mut store = Connection::open(&rejects.path)?;
+    let tx = store.transaction()?;
+    let mut count = 0;
+    for (row_key, record) in &bad {
+        let reason = format!("no row of {} has this key (foreign key)", key.parent);
+        count += tx.execute(
+            INSERT,
+            params![
+                table.source.name,
+                table.target,
+                row_key,
+                key.columns.join(", "),
+                reason,
+                record.to_string(),
+                Option::<Vec<u8>>::None
+            ],
+        )?;
+    }
+    tx.commit()?;
+    Ok(count as u64)
+}
+
+/// SQL for the rows (key first) of which a foreign key leads nowhere; `None` where SQLite cannot answer quickly or at all.
+fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result<Option<String>> {
+    let Some(parent) = plan
+        .tables
+        .iter()
+        .find(|t| t.target == key.parent && key.parent_moves)
+    else {
+        return Ok(None);
+    };
+    let source_of = |table: &PlannedTable, target: &str| {
+        table
+            .columns
+            .iter()
+            .find(|c| c.target == target)
+            .map(|c| c.source.clone())
+    };
+    let mut pairs = Vec::new();
+    for (mine, other) in key.columns.iter().zip(&key.parent_columns) {
+        let (Some(mine), Some(other)) = (source_of(table, mine), source_of(parent, other)) else {
+            return Ok(None);
+        };
+        pairs.push((mine, other));
+    }
+    let others: Vec<&str> = pairs.iter().map(|(_, o)| o.as_str()).collect();
+    let is = |list: &[&str]| {
+        list.len() == others.len()
+            && others
+                .iter()
+                .all(|o| list.iter().any(|l| l.eq_ignore_ascii_case(o)))
+    };
+    let keys: Vec<&str> = parent
+        .source
+        .primary_key
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let unique = parent.source.indexes.iter().any(|i| {
+        let columns: Vec<&str> = i.parts.iter().filter_map(|p| p.column.as_deref()).collect();
+        i.unique && i.condition.is_none() && is(&columns)
+    });
+    if !is(&keys) && !unique {
+        return Ok(None);
+    }
+    let select = keyed_select(&table.source)?;
+    let child = quote(&table.source.name);
+    let not_null: Vec<String> = pairs
+        .iter()
+        .map(|(m, _)| format!("{child}.{} IS NOT NULL", quote(m)))
+        .collect();
+    let same: Vec<String> = pairs
+        .iter()
+        .map(|(m, o)| format!("parent.{} = {child}.{}", quote(o), quote(m)))
+        .collect();
+    let own = skip_clause(&table.source);
+    let own = own.strip_prefix(" WHERE ").unwrap_or("1");
+    let theirs = parent
+        .source
+        .key_expression()
+        .map_or_else(String::new, |_| {
+            let skip = skip_clause_of(&parent.source, "parent");
+            format!(" AND {skip}")
+        });
+    Ok(Some(format!(
+        "{select} WHERE {} AND {own} AND NOT EXISTS (SELECT 1 FROM {} AS parent WHERE {}{theirs})",
+        not_null.join(" AND "),
+        quote(&parent.source.name),
+        same.join(" AND ")
+    )))
+}
+
+/// [`skip_clause`] for a table under another name.
+fn skip_clause_of(table: &Table, alias: &str) -> String {
+    let key = match table.rowid_name {
+        Some(rowid) => format!("CAST({alias}.{rowid} AS TEXT)"),
+        None => {
+            let parts: Vec<String> = table
+                .primary_key
+                .iter()
+                .map(|c| format!("quote({alias}.{})", quote(c)))
+                .collect();
+            parts.join(" || ',' || ")
+        }
+    };
+    format!(
+        "NOT EXISTS (SELECT 1 FROM aside.rejects WHERE tbl = {} AND key = {key})",
+        literal(&table.name)
+    )
+}

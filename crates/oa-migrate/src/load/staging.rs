@@ -1,0 +1,237 @@
+//! The staging schema: tables are built there, out of sight, and moved to the target schema at the end.
+//!
+//! One run at a time per database: the run's control connection holds an advisory lock, which ends with the connection. Whoever
+//! holds it may drop every staging schema that is there: it is left over from a run that died.
+
+use anyhow::{Context, Result};
+use oa_core::cli::Failure;
+use oa_core::exit;
+use oa_core::pg::{self, describe, quote_ident};
+use postgres::{Client, GenericClient};
+use uuid::Uuid;
+
+use crate::plan::{Plan, PlannedTable};
+
+/// Any number; the same for every program that moves tables.
+const LOCK: i64 = 0x6f61_6d69_6772;
+const PREFIX: &str = "oa_staging_";
+
+/// How to connect to the target.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Address and timeouts.
+    pub settings: pg::Settings,
+}
+
+impl Target {
+    /// A connection for long work: no statement timeout, and no waiting for the disk at each commit, because what is committed
+    /// before the last transaction may be lost without harm.
+    ///
+    /// # Errors
+    /// See [`pg::connect`].
+    pub fn connect(&self) -> Result<Client, pg::ConnectError> {
+        let mut client = pg::connect(&self.settings)?;
+        client
+            .batch_execute(
+                "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '128MB';
+                 SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'; SET search_path = pg_catalog",
+            )
+            .map_err(|e| pg::ConnectError::Unreachable {
+                hosts: "the database".to_owned(),
+                reason: describe(&e),
+            })?;
+        Ok(client)
+    }
+}
+
+/// Takes the lock, for as long as the connection lives.
+///
+/// # Errors
+/// Exit code 77 when another run holds it.
+pub fn lock(client: &mut Client) -> Result<(), Failure> {
+    let taken: bool = client
+        .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
+        .map_err(|e| anyhow::anyhow!("could not take the lock of migrations: {}", describe(&e)))?
+        .get(0);
+    if taken {
+        return Ok(());
+    }
+    Err(Failure::new(
+        exit::REFUSED,
+        anyhow::anyhow!("another oa-migrate works on this database; wait for it to end, or end it"),
+    ))
+}
+
+/// The staging schema of a run.
+#[must_use]
+pub fn schema_of(run: Uuid) -> String {
+    format!("{PREFIX}{}", &run.simple().to_string()[..20])
+}
+
+/// Drops what runs that died left behind. Only for the holder of the lock.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn drop_stale(client: &mut Client) -> Result<Vec<String>> {
+    let rows = client.query(
+        "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY 1",
+        &[&PREFIX],
+    )?;
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    for name in &names {
+        drop_schema(client, name)?;
+    }
+    Ok(names)
+}
+
+/// Creates a staging schema.
+///
+/// # Errors
+/// When the role may not create schemas.
+pub fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Result<()> {
+    client
+        .batch_execute(&format!(
+            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'oa-migrate run {run}: unfinished tables; safe to drop when no oa-migrate runs'",
+            quote_ident(schema)
+        ))
+        .map_err(|e| {
+            anyhow::anyhow!(
+                "could not create the staging schema {schema}: {}; the role needs CREATE on the database",
+                describe(&e)
+            )
+        })
+}
+
+/// Drops a staging schema with all in it.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn drop_schema(client: &mut impl GenericClient, schema: &str) -> Result<()> {
+    client
+        .batch_execute(&format!(
+            "DROP SCHEMA IF EXISTS {} CASCADE",
+            quote_ident(schema)
+        ))
+        .with_context(|| format!("could not drop the staging schema {schema}"))
+}
+
+/// The statements that create a table, empty and without keys, indexes and checks.
+#[must_use]
+pub fn create_table(staging: &str, schema: &str, table: &PlannedTable) -> Vec<String> {
+    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+    match &table.existing {
+        None => {
+            let columns: Vec<String> = table
+                .columns
+                .iter()
+                .map(|c| format!("  {}", column_definition(table, &c.target)))
+                .collect();
+            vec![format!("CREATE TABLE {name} (\n{}\n)", columns.join(",\n"))]
+        }
+        Some(existing) => {
+            let mut statements = vec![format!(
+                "CREATE TABLE {name} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES)",
+                quote_ident(schema),
+                quote_ident(&table.target)
+            )];
+            for column in &table.columns {
+                let target = quote_ident(&column.target);
+                match existing.columns.iter().find(|c| c.name == column.target) {
+                    None => statements.push(format!(
+                        "ALTER TABLE {name} ADD COLUMN {}",
+                        column_definition(table, &column.target)
+                    )),
+                    Some(there) => {
+                        let pg = column.pg.to_string();
+                        let same = crate::plan::PgType::parse(&there.type_name) == Some(column.pg);
+                        if !same && !there.generated {
+                            statements.push(format!(
+                                "ALTER TABLE {name} ALTER COLUMN {target} TYPE {pg}"
+                            ));
+                        }
+                        if there.serial {
+                            statements.push(format!(
+                                "ALTER TABLE {name} ALTER COLUMN {target} DROP DEFAULT, ALTER COLUMN {target} ADD GENERATED BY DEFAULT AS IDENTITY"
+                            ));
+                        }
+                    }
+                }
+            }
+            statements
+        }
+    }
+}
+
+fn column_definition(table: &PlannedTable, target: &str) -> String {
+    let Some(column) = table.columns.iter().find(|c| c.target == target) else {
+        return String::new();
+    };
+    let mut text = format!("{} {}", quote_ident(target), column.pg);
+    if let Some(expression) = &column.generated {
+        text.push_str(&format!(" GENERATED ALWAYS AS ({expression}) STORED"));
+    }
+    if table.existing.is_none() && table.identity.as_ref().is_some_and(|(c, _)| c == target) {
+        text.push_str(" GENERATED BY DEFAULT AS IDENTITY");
+    } else if let Some(default) = &column.default {
+        text.push_str(&format!(" DEFAULT {default}"));
+    }
+    if column.not_null {
+        text.push_str(" NOT NULL");
+    }
+    text
+}
+
+/// Tries the translated defaults and generated columns on the server, in a transaction that is rolled back, and takes out of the
+/// plan what it refuses.
+///
+/// # Errors
+/// When PostgreSQL fails for another reason.
+pub fn try_expressions(client: &mut Client, staging: &str, plan: &mut Plan) -> Result<()> {
+    for table in plan.tables.iter_mut().filter(|t| t.existing.is_none()) {
+        let places: Vec<usize> = (0..table.columns.len())
+            .filter(|i| {
+                table.columns[*i].default.is_some() || table.columns[*i].generated.is_some()
+            })
+            .collect();
+        for i in places {
+            let mut tx = client.transaction()?;
+            let mut probe: Vec<String> = Vec::new();
+            for (k, column) in table.columns.iter().enumerate() {
+                let plain = format!("{} {}", quote_ident(&column.target), column.pg);
+                probe.push(if k == i {
+                    match (&column.generated, &column.default) {
+                        (Some(e), _) => format!("{plain} GENERATED ALWAYS AS ({e}) STORED"),
+                        (_, Some(d)) => format!("{plain} DEFAULT {d}"),
+                        _ => plain,
+                    }
+                } else {
+                    plain
+                });
+            }
+            let sql = format!(
+                "CREATE TABLE {}.oa_probe ({})",
+                quote_ident(staging),
+                probe.join(", ")
+            );
+            if let Err(e) = tx.batch_execute(&sql) {
+                if pg::is_connection_error(&e) {
+                    return Err(e.into());
+                }
+                let column = &mut table.columns[i];
+                let what = if column.generated.take().is_some() {
+                    "generated column, moved as a plain one"
+                } else {
+                    "DEFAULT left out"
+                };
+                column.default = None;
+                table.warnings.push(format!(
+                    "column {}: {what}: PostgreSQL refused the expression: {}",
+                    column.source,
+                    describe(&e)
+                ));
+            }
+            tx.rollback()?;
+        }
+    }
+    Ok(())
+}

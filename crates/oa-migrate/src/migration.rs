@@ -1,0 +1,273 @@
+//! The steps of a run, in order; [`crate::commands::run`] and [`crate::commands::plan`] put them together.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use oa_core::cli::Failure;
+use oa_core::exit;
+use oa_core::pg::describe;
+use postgres::Client;
+use rusqlite::Connection;
+
+use crate::inspect;
+use crate::inspect::{Database, Table, scan};
+use crate::jobs;
+use crate::load::copy::{self, Loaded, open_snapshot};
+use crate::load::finish;
+use crate::load::rejects::{self, Rejects};
+use crate::load::staging::Target;
+use crate::plan::{Layout, OnBadValue, Options, Plan, existing};
+use crate::proof::constraints;
+use crate::proof::report::{ColumnReport, TableReport};
+use crate::proof::tables::{self, Compared};
+
+/// Reads the source's description and values and makes the plan.
+///
+/// # Errors
+/// When the source is damaged, or the plan cannot be made.
+pub fn make_plan(
+    client: &mut Client,
+    snapshot: &Path,
+    source_path: &Path,
+    options: &Options,
+    workers: usize,
+) -> Result<Plan> {
+    let connection = inspect::open(snapshot)?;
+    let database = Database::read(&connection, source_path)?;
+    ensure!(
+        !database.tables.is_empty(),
+        "{} holds no tables",
+        source_path.display()
+    );
+    let taken = existing::relation_names(client, &options.schema)
+        .map_err(|e| anyhow!("could not read the target's names: {}", describe(&e)))?;
+    let layout = Layout::new(database, options.clone(), &taken, |name| {
+        existing::read(client, &options.schema, name)
+            .with_context(|| format!("could not look at the target's table {name}"))
+    })?;
+    let questions: Vec<(&Table, Vec<scan::Questions>)> = layout.questions().collect();
+    let stats = jobs::each(
+        workers,
+        questions.len(),
+        || inspect::open(snapshot).map_err(Into::into),
+        |connection: &mut Connection, i| {
+            let (table, ask) = &questions[i];
+            scan::scan(connection, table, ask).with_context(|| {
+                format!(
+                    "could not read table {} of {}",
+                    table.name,
+                    source_path.display()
+                )
+            })
+        },
+    )?;
+    drop(questions);
+    layout.finish(stats)
+}
+
+/// Refuses what would overwrite rows or break what hangs on a table.
+///
+/// # Errors
+/// Exit code 77, with the remedy.
+pub fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<(), Failure> {
+    let refuse = |text: String| Err(Failure::new(exit::REFUSED, anyhow!(text)));
+    let full: Vec<&str> = plan
+        .tables
+        .iter()
+        .filter(|t| t.existing.as_ref().is_some_and(|e| e.has_rows))
+        .map(|t| t.target.as_str())
+        .collect();
+    if !full.is_empty() && !replace {
+        return refuse(format!(
+            "the target has rows already in {}; --replace loads anew and keeps the present tables in a schema of their own",
+            full.join(", ")
+        ));
+    }
+    for table in &plan.tables {
+        let outside: Vec<&String> = table
+            .existing
+            .iter()
+            .flat_map(|e| &e.dependents)
+            .filter(|d| {
+                !plan
+                    .tables
+                    .iter()
+                    .any(|t| **d == format!("foreign key of {}.{}", plan.schema, t.target))
+            })
+            .collect();
+        if let Some(first) = outside.first() {
+            return refuse(format!(
+                "{first} hangs on the target's table {}, which is to be replaced; drop it first and create it again afterwards",
+                table.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Puts bad rows aside, table by table, then those whose foreign keys lead nowhere.
+///
+/// # Errors
+/// When there are some and none may be, or a file fails.
+pub fn vet(snapshot: &Path, rejects: &Rejects, plan: &mut Plan, mode: OnBadValue) -> Result<()> {
+    let connection = open_snapshot(snapshot, rejects)?;
+    for table in plan.tables.iter().filter(|t| t.needs_vetting()) {
+        rejects::vet(&connection, rejects, table)?;
+    }
+    let keep = mode != OnBadValue::Quarantine;
+    for (table, columns, rows) in rejects::vet_foreign_keys(&connection, rejects, plan, keep)? {
+        ensure!(
+            mode != OnBadValue::Fail,
+            "table {table}: the foreign key ({columns}) of {rows} row(s) leads to no row; nothing was changed. Correct them, or take --on-bad-value quarantine or widen"
+        );
+        if let Some(planned) = plan.tables.iter_mut().find(|t| t.source.name == table) {
+            planned.warnings.push(format!(
+                "foreign key ({columns}): {rows} row(s) lead to no row"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What was loaded of each table, with the seconds it took.
+#[derive(Debug)]
+pub struct LoadedTable {
+    loaded: Loaded,
+    seconds: f64,
+    warnings: Vec<String>,
+}
+
+/// Loads all tables into the staging schema, the largest first, with their indexes; then the foreign keys.
+///
+/// # Errors
+/// When SQLite cannot be read or PostgreSQL refuses.
+pub fn load(
+    client: &mut Client,
+    target: &Target,
+    snapshot: &Path,
+    rejects: &Rejects,
+    plan: &mut Plan,
+    staging: &str,
+    workers: usize,
+) -> Result<Vec<LoadedTable>> {
+    let size = |i: &usize| -> u64 { plan.tables[*i].stats.columns.iter().map(|c| c.bytes).sum() };
+    let mut order: Vec<usize> = (0..plan.tables.len()).collect();
+    order.sort_by_key(|i| std::cmp::Reverse(size(i)));
+    let mut done = jobs::each(
+        workers,
+        order.len(),
+        || target.connect().map_err(Into::into),
+        |client, i| {
+            let table = &plan.tables[order[i]];
+            let started = Instant::now();
+            let loaded = copy::load(client, snapshot, rejects, plan, table, staging)?;
+            let warnings = finish::finish_table(client, staging, table)?;
+            let seconds = started.elapsed().as_secs_f64();
+            Ok((
+                order[i],
+                LoadedTable {
+                    loaded,
+                    seconds,
+                    warnings,
+                },
+            ))
+        },
+    )?;
+    done.sort_by_key(|(i, _)| *i);
+    let found = finish::add_foreign_keys(client, staging, &plan.schema, &plan.tables)?;
+    for (target, warning) in found {
+        if let Some(table) = plan.tables.iter_mut().find(|t| t.target == target) {
+            table.warnings.push(warning);
+        }
+    }
+    Ok(done.into_iter().map(|(_, loaded)| loaded).collect())
+}
+
+/// Compares all tables of a plan with what is in the given schema.
+///
+/// # Errors
+/// When one of the sides cannot be read.
+pub fn prove(
+    client: &mut Client,
+    target: &Target,
+    snapshot: &Path,
+    rejects: &Rejects,
+    plan: &mut Plan,
+    schema: &str,
+    workers: usize,
+) -> Result<Vec<Compared>> {
+    let mut comparisons = Vec::new();
+    for table in &mut plan.tables {
+        let zone = table.columns.iter().find_map(|c| c.zone);
+        let columns = &table.columns;
+        comparisons.push(tables::comparison(
+            client,
+            &table.source,
+            schema,
+            &table.target,
+            zone,
+            |name| {
+                columns
+                    .iter()
+                    .find(|c| c.source == name)
+                    .map_or_else(|| name.to_owned(), |c| c.target.clone())
+            },
+        )?);
+        let findings = constraints::check(client, schema, &table.target)?;
+        table.warnings.extend(findings);
+    }
+    tables::compare_all(target, snapshot, rejects, &comparisons, workers)
+}
+
+/// One entry of the report a table.
+///
+/// # Errors
+/// When the file of bad rows cannot be read.
+pub fn table_reports(
+    plan: &Plan,
+    rejects: &Rejects,
+    loaded: &[LoadedTable],
+    compared: &[Compared],
+) -> Result<Vec<TableReport>> {
+    let mut reports = Vec::new();
+    for ((table, loaded), compared) in plan.tables.iter().zip(loaded).zip(compared) {
+        let rows_quarantined = rejects.count(&table.source.name)?;
+        let mut warnings = table.warnings.clone();
+        warnings.extend(loaded.warnings.iter().cloned());
+        if rows_quarantined > 0 {
+            warnings.push(format!(
+                "{rows_quarantined} row(s) are in oa.rejects, not in the table"
+            ));
+        }
+        let complete = table.stats.rows == loaded.loaded.rows + rows_quarantined
+            && compared.target.rows == loaded.loaded.rows;
+        reports.push(TableReport {
+            table: table.source.name.clone(),
+            target: table.target.clone(),
+            rows_read: table.stats.rows,
+            rows_loaded: compared.target.rows,
+            rows_quarantined,
+            source_hash: compared.source.hex(),
+            target_hash: compared.target.hex(),
+            matched: compared.matched() && complete,
+            seconds: loaded.seconds,
+            bytes: loaded.loaded.bytes,
+            columns: table
+                .columns
+                .iter()
+                .zip(&compared.source.columns)
+                .zip(&compared.target.columns)
+                .map(|((column, a), b)| ColumnReport {
+                    column: column.target.clone(),
+                    pg: column.pg.to_string(),
+                    values: b.values,
+                    matched: a == b,
+                })
+                .collect(),
+            difference: compared.difference.clone(),
+            warnings,
+        });
+    }
+    Ok(reports)
+}

@@ -1,0 +1,230 @@
+//! A table that is in the target already. Its definition is kept: columns that the source lacks, defaults, identities and indexes
+//! stay, the rows come from the source.
+
+use oa_core::pg::quote_ident;
+use postgres::GenericClient;
+
+use super::{PlannedForeignKey, PlannedIndex};
+
+/// A table in the target.
+#[derive(Debug, Clone)]
+pub struct Existing {
+    /// It has rows.
+    pub has_rows: bool,
+    /// Its columns, in order.
+    pub columns: Vec<ExistingColumn>,
+    /// Primary key.
+    pub primary_key: Vec<String>,
+    /// Name of the primary key's constraint.
+    pub primary_key_name: String,
+    /// Its other indexes.
+    pub indexes: Vec<PlannedIndex>,
+    /// Columns of each plain unique index, sorted.
+    pub unique_columns: Vec<Vec<String>>,
+    /// Its foreign keys.
+    pub foreign_keys: Vec<PlannedForeignKey>,
+    /// Views and other tables' foreign keys that hang on it.
+    pub dependents: Vec<String>,
+}
+
+/// A column of a table in the target.
+#[derive(Debug, Clone)]
+pub struct ExistingColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type as `format_type` writes it.
+    pub type_name: String,
+    /// `NOT NULL`.
+    pub not_null: bool,
+    /// Default, identity or generated: a row may do without a value.
+    pub filled: bool,
+    /// `GENERATED … AS IDENTITY`
+    pub identity: bool,
+    /// `GENERATED ALWAYS AS (…) STORED`
+    pub generated: bool,
+    /// The default takes numbers from a sequence that belongs to the old table.
+    pub serial: bool,
+}
+
+/// Reads the description of a table; `None` when there is none of that name.
+///
+/// # Errors
+/// When PostgreSQL fails, or the name belongs to something that is not an ordinary table.
+pub fn read(
+    client: &mut impl GenericClient,
+    schema: &str,
+    table: &str,
+) -> anyhow::Result<Option<Existing>> {
+    let Some(row) = client.query_opt(
+        "SELECT c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2",
+        &[&schema, &table],
+    )?
+    else {
+        return Ok(None);
+    };
+    let (oid, kind): (u32, String) = (row.get(0), row.get(1));
+    anyhow::ensure!(
+        kind == "r",
+        "{schema}.{table} is not an ordinary table in the target; rename it, or give the source table another name with --mapping"
+    );
+    let has_rows: bool = client
+        .query_one(
+            &format!(
+                "SELECT EXISTS (SELECT 1 FROM {}.{})",
+                quote_ident(schema),
+                quote_ident(table)
+            ),
+            &[],
+        )?
+        .get(0);
+    let columns = client
+        .query(
+            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+                    a.atthasdef OR a.attidentity <> '', a.attidentity <> '', a.attgenerated <> '',
+                    coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false)
+             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            &[&oid],
+        )?
+        .iter()
+        .map(|row| ExistingColumn {
+            name: row.get(0),
+            type_name: row.get(1),
+            not_null: row.get(2),
+            filled: row.get(3),
+            identity: row.get(4),
+            generated: row.get(5),
+            serial: row.get(6),
+        })
+        .collect();
+    let mut existing = Existing {
+        has_rows,
+        columns,
+        primary_key: Vec::new(),
+        primary_key_name: String::new(),
+        indexes: Vec::new(),
+        unique_columns: Vec::new(),
+        foreign_keys: foreign_keys(client, oid, schema)?,
+        dependents: dependents(client, oid)?,
+    };
+    read_indexes(client, oid, &mut existing)?;
+    Ok(Some(existing))
+}
+
+fn read_indexes(
+    client: &mut impl GenericClient,
+    oid: u32,
+    existing: &mut Existing,
+) -> Result<(), postgres::Error> {
+    // A constraint's definition and an index's definition, each without the table's name.
+    let rows = client.query(
+        "SELECT i.relname::text, x.indisprimary, x.indisunique, k.oid IS NOT NULL,
+                CASE WHEN k.oid IS NOT NULL THEN pg_get_constraintdef(k.oid) ELSE pg_get_indexdef(i.oid) END,
+                CASE WHEN 0 = ANY (x.indkey::int2[]) OR x.indpred IS NOT NULL THEN NULL ELSE
+                  ARRAY(SELECT a.attname::text FROM unnest(x.indkey[0:x.indnkeyatts - 1]) AS n JOIN pg_attribute a
+                        ON a.attrelid = x.indrelid AND a.attnum = n ORDER BY 1) END,
+                ARRAY(SELECT a.attname::text FROM unnest(x.indkey::int2[]) WITH ORDINALITY AS n(num, pos)
+                      JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = n.num ORDER BY n.pos)
+         FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+         LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
+         WHERE x.indrelid = $1 ORDER BY i.relname",
+        &[&oid],
+    )?;
+    for row in rows {
+        let (name, primary, unique, constraint): (String, bool, bool, bool) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let (definition, plain, ordered): (String, Option<Vec<String>>, Vec<String>) =
+            (row.get(4), row.get(5), row.get(6));
+        if unique {
+            existing.unique_columns.extend(plain);
+        }
+        if primary {
+            existing.primary_key = ordered;
+            existing.primary_key_name = name;
+            continue;
+        }
+        let definition = if constraint {
+            definition
+        } else {
+            definition
+                .find(" USING ")
+                .map_or_else(String::new, |at| definition[at..].to_owned())
+        };
+        existing.indexes.push(PlannedIndex {
+            name,
+            unique,
+            constraint,
+            definition,
+        });
+    }
+    Ok(())
+}
+
+fn foreign_keys(
+    client: &mut impl GenericClient,
+    oid: u32,
+    schema: &str,
+) -> Result<Vec<PlannedForeignKey>, postgres::Error> {
+    let rows = client.query(
+        "SELECT p.relname::text, n.nspname::text,
+                ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS u(num, pos)
+                      JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.pos),
+                ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u(num, pos)
+                      JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.pos),
+                k.confupdtype::text, k.confdeltype::text
+         FROM pg_constraint k JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace
+         WHERE k.conrelid = $1 AND k.contype = 'f' ORDER BY k.conname",
+        &[&oid],
+    )?;
+    let action = |code: &str| match code {
+        "c" => "CASCADE",
+        "n" => "SET NULL",
+        "d" => "SET DEFAULT",
+        "r" => "RESTRICT",
+        _ => "NO ACTION",
+    };
+    Ok(rows
+        .iter()
+        .filter(|row| row.get::<_, String>(1) == schema)
+        .map(|row| PlannedForeignKey {
+            parent: row.get(0),
+            columns: row.get(2),
+            parent_columns: row.get(3),
+            parent_moves: false,
+            actions: format!(
+                "ON UPDATE {} ON DELETE {}",
+                action(&row.get::<_, String>(4)),
+                action(&row.get::<_, String>(5))
+            ),
+        })
+        .collect())
+}
+
+/// Views, and foreign keys of other tables, as `view public.v` and `foreign key of public.t`.
+fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT DISTINCT 'view ' || v.oid::regclass FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+           JOIN pg_class v ON v.oid = r.ev_class
+         WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = $1 AND v.oid <> $1
+         UNION SELECT 'foreign key of ' || k.conrelid::regclass FROM pg_constraint k
+         WHERE k.confrelid = $1 AND k.contype = 'f' AND k.conrelid <> $1 ORDER BY 1",
+        &[&oid],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Names of everything in a schema that shares a namespace with tables and indexes.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn relation_names(
+    client: &mut impl GenericClient,
+    schema: &str,
+) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1",
+        &[&schema],
+    )?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}

@@ -1,0 +1,227 @@
+//! Expressions of `CHECK`, `DEFAULT`, generated columns and indexes, translated where both sides mean the same.
+//!
+//! Only a list of words and functions that are known to agree is let through; anything else is reported as not translated, never
+//! guessed. What passes is still tried: PostgreSQL must accept it, and the rows must satisfy it.
+
+use oa_core::pg::{quote_ident, quote_literal};
+
+use super::types::PgType;
+use crate::inspect::ddl::{Token, tokens};
+
+const KEYWORDS: [&str; 15] = [
+    "AND", "OR", "NOT", "IN", "IS", "NULL", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "END",
+    "TRUE", "FALSE", "ESCAPE",
+];
+/// Functions that mean the same for the arguments that constraints have.
+const FUNCTIONS: [(&str, &str); 9] = [
+    ("length", "length"),
+    ("abs", "abs"),
+    ("coalesce", "coalesce"),
+    ("ifnull", "coalesce"),
+    ("nullif", "nullif"),
+    ("trim", "btrim"),
+    ("ltrim", "ltrim"),
+    ("rtrim", "rtrim"),
+    ("replace", "replace"),
+];
+
+/// The columns that an expression may name: name in SQLite, name in PostgreSQL, type.
+pub type Columns<'a> = [(&'a str, &'a str, PgType)];
+
+/// Translates an expression.
+///
+/// # Errors
+/// With the word that has no certain translation.
+pub fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
+    let tokens = tokens(sql);
+    let mut out: Vec<String> = Vec::new();
+    let mut i = 0;
+    while i < tokens.len() {
+        let token = &tokens[i];
+        let calls = tokens.get(i + 1).is_some_and(|t| t.is_mark("("));
+        let text = match token {
+            Token::Number(n) if n.starts_with("0x") || n.contains('_') => {
+                return Err(format!("number {n}"));
+            }
+            Token::Number(n) => n.clone(),
+            Token::Text(text) => quote_literal(text),
+            Token::Blob(_) => return Err("a blob literal".to_owned()),
+            Token::Mark(mark) => match mark.as_str() {
+                "==" => "=".to_owned(),
+                "(" | ")" | "," | "+" | "-" | "*" | "/" | "%" | "<" | "<=" | ">" | ">=" | "="
+                | "<>" | "!=" | "||" => mark.clone(),
+                other => return Err(format!("operator {other}")),
+            },
+            Token::Word(word) if calls => function(word)?,
+            Token::Word(word) if KEYWORDS.iter().any(|k| k.eq_ignore_ascii_case(word)) => {
+                word.to_ascii_uppercase()
+            }
+            Token::Word(name) => {
+                let (target, pg) = column(name, columns).ok_or_else(|| format!("word {name}"))?;
+                i += boolean_comparison(&tokens[i..], pg, target, &mut out);
+                out.pop().unwrap_or_default()
+            }
+            // SQLite takes an unknown name in double quotes for a string.
+            Token::Quoted(name) => match column(name, columns) {
+                Some((target, pg)) => {
+                    i += boolean_comparison(&tokens[i..], pg, target, &mut out);
+                    out.pop().unwrap_or_default()
+                }
+                None => quote_literal(name),
+            },
+        };
+        out.push(text);
+        i += 1;
+    }
+    if out.is_empty() {
+        return Err("an empty expression".to_owned());
+    }
+    Ok(out.join(" "))
+}
+
+fn column<'a>(name: &str, columns: &Columns<'a>) -> Option<(&'a str, PgType)> {
+    columns
+        .iter()
+        .find(|(sqlite, _, _)| sqlite.eq_ignore_ascii_case(name))
+        .map(|(_, target, pg)| (*target, *pg))
+}
+
+fn function(word: &str) -> Result<String, String> {
+    let lower = word.to_ascii_lowercase();
+    if KEYWORDS.iter().any(|k| k.eq_ignore_ascii_case(word)) {
+        return Ok(word.to_ascii_uppercase());
+    }
+    // SQLite folds ASCII letters only. For others the rows are tried, and the proof compares generated columns.
+    if lower == "lower" || lower == "upper" {
+        return Ok(lower);
+    }
+    FUNCTIONS
+        .iter()
+        .find(|(sqlite, _)| *sqlite == lower)
+        .map(|(_, target)| (*target).to_owned())
+        .ok_or_else(|| format!("function {word}"))
+}
+
+/// `flag = 1`, `flag IN (0, 1)`: integers beside a column that became boolean. Pushes the translated piece and returns how many
+/// further tokens it covers.
+fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str, out: &mut Vec<String>) -> usize {
+    let name = quote_ident(target);
+    if pg != PgType::Bool {
+        out.push(name);
+        return 0;
+    }
+    let bit = |token: Option<&Token>| match token {
+        Some(Token::Number(n)) if n == "0" => Some("FALSE"),
+        Some(Token::Number(n)) if n == "1" => Some("TRUE"),
+        _ => None,
+    };
+    if let (Some(Token::Mark(mark)), Some(value)) = (tokens.get(1), bit(tokens.get(2)))
+        && ["=", "==", "<>", "!="].contains(&mark.as_str())
+    {
+        let operator = if mark == "==" { "=" } else { mark };
+        out.push(format!("{name} {operator} {value}"));
+        return 2;
+    }
+    if tokens.get(1).is_some_and(|t| t.is_word("IN"))
+        && tokens.get(2).is_some_and(|t| t.is_mark("("))
+        && tokens.get(4).is_some_and(|t| t.is_mark(","))
+        && tokens.get(6).is_some_and(|t| t.is_mark(")"))
+        && let (Some(a), Some(b)) = (bit(tokens.get(3)), bit(tokens.get(5)))
+    {
+        out.push(format!("{name} IN ({a}, {b})"));
+        return 6;
+    }
+    out.push(name);
+    0
+}
+
+/// Translates a `DEFAULT`; times are UTC in SQLite.
+///
+/// # Errors
+/// With what has no certain translation.
+pub fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
+    let parsed = tokens(sql);
+    if let [Token::Word(word)] = parsed.as_slice() {
+        let upper = word.to_ascii_uppercase();
+        let now = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')";
+        match (upper.as_str(), pg) {
+            ("NULL", _) => return Ok("NULL".to_owned()),
+            ("CURRENT_TIMESTAMP", PgType::Timestamp) => return Ok(now.to_owned()),
+            ("CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME", PgType::Timestamptz) => {
+                return Ok("CURRENT_TIMESTAMP".to_owned());
+            }
+            ("CURRENT_TIMESTAMP" | "CURRENT_DATE", PgType::Date) => {
+                return Ok(format!("({now}::date)"));
+            }
+            ("CURRENT_TIME", PgType::Time) => return Ok(format!("({now}::time)")),
+            ("CURRENT_TIMESTAMP", PgType::Text | PgType::Varchar(_)) => {
+                return Ok(format!("to_char({now}, 'YYYY-MM-DD HH24:MI:SS')"));
+            }
+            ("CURRENT_DATE", PgType::Text | PgType::Varchar(_)) => {
+                return Ok(format!("to_char({now}, 'YYYY-MM-DD')"));
+            }
+            ("TRUE" | "FALSE", PgType::Bool) => return Ok(upper),
+            ("TRUE", t) if t.is_integer() => return Ok("1".to_owned()),
+            ("FALSE", t) if t.is_integer() => return Ok("0".to_owned()),
+            _ => {}
+        }
+    }
+    if pg == PgType::Bool {
+        return match parsed.as_slice() {
+            [Token::Number(n)] if n == "0" => Ok("FALSE".to_owned()),
+            [Token::Number(n)] if n == "1" => Ok("TRUE".to_owned()),
+            [Token::Text(t) | Token::Quoted(t)] => crate::inspect::scan::parse_bool(t.as_bytes())
+                .map(|b| if b { "TRUE" } else { "FALSE" }.to_owned())
+                .ok_or_else(|| format!("'{t}' as a boolean")),
+            _ => Err(format!("{sql} as a boolean")),
+        };
+    }
+    let is_text = matches!(pg, PgType::Text | PgType::Varchar(_));
+    match parsed.as_slice() {
+        [Token::Number(n)] if is_text => Ok(quote_literal(n)),
+        [Token::Text(t) | Token::Quoted(t)] => Ok(quote_literal(t)),
+        _ => translate(sql, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn known_expressions_are_translated_and_others_named() {
+        let columns = [
+            ("Price", "price", PgType::Float8),
+            ("on", "on", PgType::Bool),
+        ];
+        assert_eq!(
+            translate("price >= 0 AND length('a''b') == 3", &columns).unwrap(),
+            "\"price\" >= 0 AND length ( 'a''b' ) = 3"
+        );
+        assert_eq!(
+            translate("\"on\" IN (0, 1)", &columns).unwrap(),
+            "\"on\" IN (FALSE, TRUE)"
+        );
+        assert_eq!(
+            translate("price LIKE 'a%'", &columns).unwrap_err(),
+            "word LIKE"
+        );
+        assert_eq!(
+            translate("strftime('%Y', price) > 1", &columns).unwrap_err(),
+            "function strftime"
+        );
+    }
+
+    #[test]
+    fn defaults_follow_the_columns_type() {
+        assert_eq!(translate_default("1", PgType::Bool).unwrap(), "TRUE");
+        assert_eq!(translate_default("'x'", PgType::Text).unwrap(), "'x'");
+        assert_eq!(translate_default("-1.5", PgType::Float8).unwrap(), "- 1.5");
+        assert!(
+            translate_default("CURRENT_TIMESTAMP", PgType::Timestamp)
+                .unwrap()
+                .contains("UTC")
+        );
+    }
+}

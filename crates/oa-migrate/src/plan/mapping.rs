@@ -1,0 +1,154 @@
+//! The mapping file: a plan as a person may correct it. Names of tables and columns are those of SQLite.
+//!
+//! ```toml
+//! [tables.Orders]
+//! target = "orders"
+//! [tables.Orders.columns.Total]
+//! target = "total"
+//! type = "numeric(12,2)"
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{PgType, Plan};
+use crate::inspect::Database;
+
+/// Corrections to a plan.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    #[serde(default)]
+    tables: BTreeMap<String, TableMapping>,
+}
+
+/// Corrections to a table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableMapping {
+    /// Name in PostgreSQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Leave the table out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip: bool,
+    #[serde(default)]
+    columns: BTreeMap<String, ColumnMapping>,
+}
+
+/// Corrections to a column.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnMapping {
+    /// Name in PostgreSQL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Type in PostgreSQL.
+    #[serde(
+        rename = "type",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "type_text"
+    )]
+    pub pg: Option<PgType>,
+}
+
+mod type_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::plan::PgType;
+
+    pub(super) fn serialize<S: Serializer>(pg: &Option<PgType>, s: S) -> Result<S::Ok, S::Error> {
+        match pg {
+            Some(pg) => s.collect_str(pg),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PgType>, D::Error> {
+        let text = String::deserialize(d)?;
+        PgType::parse(&text).map(Some).ok_or_else(|| {
+            de::Error::custom(format!(
+                "\"{text}\" is not a type that values can be moved to; use boolean, smallint, integer, bigint, double precision, numeric, numeric(p,s), text, varchar(n), bytea, date, time, timestamp, timestamptz, json or jsonb"
+            ))
+        })
+    }
+}
+
+impl Mapping {
+    /// Reads a mapping file.
+    ///
+    /// # Errors
+    /// When it cannot be read or holds something unknown.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read mapping {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("could not read mapping {}", path.display()))
+    }
+
+    /// The corrections to a table.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&TableMapping> {
+        self.tables.get(name)
+    }
+
+    /// Checks that all names are names of the source.
+    pub(super) fn check(&self, database: &Database) -> Result<()> {
+        for (name, mapped) in &self.tables {
+            let table = database.tables.iter().find(|t| t.name == *name);
+            ensure!(
+                table.is_some(),
+                "the mapping names a table {name}, which the source has not"
+            );
+            for column in mapped.columns.keys() {
+                ensure!(
+                    table.is_some_and(|t| t.columns.iter().any(|c| c.name == *column)),
+                    "the mapping names a column {column} of table {name}, which the source has not"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The mapping that says what a plan does anyway, to be edited.
+    #[must_use]
+    pub fn of_plan(plan: &Plan) -> Self {
+        let tables = plan.tables.iter().map(|table| {
+            let columns = table.columns.iter().map(|column| {
+                let mapped = ColumnMapping {
+                    target: (column.target != column.source).then(|| column.target.clone()),
+                    pg: Some(column.pg),
+                };
+                (column.source.clone(), mapped)
+            });
+            let mapped = TableMapping {
+                target: Some(table.target.clone()),
+                skip: false,
+                columns: columns.collect(),
+            };
+            (table.source.name.clone(), mapped)
+        });
+        Self {
+            tables: tables.collect(),
+        }
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// When a name cannot be written as TOML, which does not happen.
+    pub fn to_toml(&self) -> Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+impl TableMapping {
+    /// The corrections to a column.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&ColumnMapping> {
+        self.columns.get(name)
+    }
+}

@@ -1,0 +1,570 @@
+//! Types: what a SQLite declaration means, which PostgreSQL type holds every value, and where the two disagree.
+//!
+//! A declaration is honoured as its author (usually an ORM) meant it. Values that do not fit widen the type within the same
+//! meaning (integer to bigint to numeric, varchar(n) to text, date to timestamp). Values of another meaning, such as a text in an
+//! INTEGER column, are bad values: their rows are quarantined, unless most values are of that kind (then the declaration is what
+//! is wrong) or `--on-bad-value widen` asks for a type that holds anything.
+
+use std::fmt;
+
+use crate::inspect::scan::{ColumnStats, Questions};
+
+/// A PostgreSQL type that values can be moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PgType {
+    /// `boolean`
+    Bool,
+    /// `smallint`
+    Int2,
+    /// `integer`
+    Int4,
+    /// `bigint`
+    Int8,
+    /// `double precision`
+    Float8,
+    /// `numeric` with precision and scale, or without limits
+    Numeric(Option<(u16, u16)>),
+    /// `text`
+    Text,
+    /// `varchar(n)`: at most n characters
+    Varchar(u32),
+    /// `bytea`
+    Bytea,
+    /// `date`
+    Date,
+    /// `time`
+    Time,
+    /// `timestamp`
+    Timestamp,
+    /// `timestamptz`
+    Timestamptz,
+    /// `json`
+    Json,
+    /// `jsonb`
+    Jsonb,
+}
+
+impl fmt::Display for PgType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bool => "boolean",
+            Self::Int2 => "smallint",
+            Self::Int4 => "integer",
+            Self::Int8 => "bigint",
+            Self::Float8 => "double precision",
+            Self::Numeric(None) => "numeric",
+            Self::Numeric(Some((p, s))) => return write!(f, "numeric({p},{s})"),
+            Self::Text => "text",
+            Self::Varchar(n) => return write!(f, "varchar({n})"),
+            Self::Bytea => "bytea",
+            Self::Date => "date",
+            Self::Time => "time",
+            Self::Timestamp => "timestamp",
+            Self::Timestamptz => "timestamptz",
+            Self::Json => "json",
+            Self::Jsonb => "jsonb",
+        })
+    }
+}
+
+impl PgType {
+    /// Reads a type as a person or `format_type` writes it; `None` for types that values are not moved to.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let lower = text.trim().to_ascii_lowercase();
+        let (name, arguments) = match lower.split_once('(') {
+            Some((name, rest)) => {
+                let (inner, tail) = rest.split_once(')')?;
+                (format!("{}{tail}", name.trim_end()), Some(inner.to_owned()))
+            }
+            None => (lower.clone(), None),
+        };
+        let numbers: Vec<u32> = match &arguments {
+            Some(inner) => inner
+                .split(',')
+                .map(|n| n.trim().parse().ok())
+                .collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        Some(match (name.as_str(), numbers.as_slice()) {
+            ("boolean" | "bool", []) => Self::Bool,
+            ("smallint" | "int2", []) => Self::Int2,
+            ("integer" | "int" | "int4", []) => Self::Int4,
+            ("bigint" | "int8", []) => Self::Int8,
+            ("double precision" | "float8", []) => Self::Float8,
+            ("numeric" | "decimal", []) => Self::Numeric(None),
+            ("numeric" | "decimal", [p]) => Self::Numeric(Some((u16::try_from(*p).ok()?, 0))),
+            ("numeric" | "decimal", [p, s]) => {
+                Self::Numeric(Some((u16::try_from(*p).ok()?, u16::try_from(*s).ok()?)))
+            }
+            ("text" | "varchar" | "character varying", []) => Self::Text,
+            ("varchar" | "character varying", [n]) => Self::Varchar(*n),
+            ("bytea", []) => Self::Bytea,
+            ("date", []) => Self::Date,
+            ("time" | "time without time zone", []) => Self::Time,
+            ("timestamp" | "timestamp without time zone", []) => Self::Timestamp,
+            ("timestamptz" | "timestamp with time zone", []) => Self::Timestamptz,
+            ("json", []) => Self::Json,
+            ("jsonb", []) => Self::Jsonb,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is one of the integer types, which can be identities.
+    #[must_use]
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::Int2 | Self::Int4 | Self::Int8)
+    }
+}
+
+/// What a declaration means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    /// Whole numbers of at least this many bits.
+    Integer(u8),
+    Float,
+    Decimal(Option<(u16, u16)>),
+    Bool,
+    Text(Option<u32>),
+    Blob,
+    Date,
+    Time,
+    Timestamp,
+    Timestamptz,
+    Json {
+        binary_only: bool,
+    },
+    /// No type, or a word that tells nothing: the values decide.
+    Values,
+}
+
+impl Family {
+    /// The words that ORMs and people use, then SQLite's own rules of affinity.
+    fn of_declaration(declared: &str) -> Self {
+        let upper = declared.trim().to_ascii_uppercase();
+        let (word, rest) = upper.split_once('(').unwrap_or((&upper, ""));
+        let word = word.trim();
+        let numbers: Vec<u32> = rest
+            .trim_end_matches(')')
+            .split(',')
+            .filter_map(|n| n.trim().parse().ok())
+            .collect();
+        let has = |part: &str| word.contains(part);
+        if has("BOOL") {
+            Self::Bool
+        } else if has("DATETIME") || has("TIMESTAMP") {
+            Self::Timestamp
+        } else if word == "DATE" {
+            Self::Date
+        } else if word == "TIME" {
+            Self::Time
+        } else if has("JSON") {
+            Self::Json { binary_only: false }
+        } else if has("INT") && !has("POINT") && !has("INTERVAL") {
+            Self::Integer(if has("BIG") || has("INT8") || has("INT64") {
+                64
+            } else if has("SMALL") || has("TINY") || has("INT2") {
+                16
+            } else {
+                32
+            })
+        } else if has("CHAR") || has("CLOB") || has("TEXT") || has("STRING") {
+            Self::Text(numbers.first().copied().filter(|n| *n > 0 && !has("TEXT")))
+        } else if has("BLOB") || has("BINARY") || has("BYTEA") {
+            Self::Blob
+        } else if has("REAL") || has("FLOA") || has("DOUB") {
+            Self::Float
+        } else if has("NUMERIC") || has("DECIMAL") || word == "DEC" || has("NUMBER") || has("MONEY")
+        {
+            Self::Decimal(match numbers.as_slice() {
+                [p] if *p <= 1000 => Some((*p as u16, 0)),
+                [p, s] if *p <= 1000 && s <= p => Some((*p as u16, *s as u16)),
+                _ => None,
+            })
+        } else {
+            Self::Values
+        }
+    }
+
+    fn of_type(pg: PgType) -> Self {
+        match pg {
+            PgType::Bool => Self::Bool,
+            PgType::Int2 => Self::Integer(16),
+            PgType::Int4 => Self::Integer(32),
+            PgType::Int8 => Self::Integer(64),
+            PgType::Float8 => Self::Float,
+            PgType::Numeric(limits) => Self::Decimal(limits),
+            PgType::Text => Self::Text(None),
+            PgType::Varchar(n) => Self::Text(Some(n)),
+            PgType::Bytea => Self::Blob,
+            PgType::Date => Self::Date,
+            PgType::Time => Self::Time,
+            PgType::Timestamp => Self::Timestamp,
+            PgType::Timestamptz => Self::Timestamptz,
+            PgType::Json | PgType::Jsonb => Self::Json {
+                binary_only: pg == PgType::Jsonb,
+            },
+        }
+    }
+}
+
+/// Where the meaning of a column comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Meaning<'a> {
+    /// SQLite's declaration.
+    Declared(&'a str),
+    /// A column that exists in the target already.
+    Existing(PgType),
+}
+
+impl Meaning<'_> {
+    fn family(self) -> Family {
+        match self {
+            Self::Declared(text) => Family::of_declaration(text),
+            Self::Existing(pg) => Family::of_type(pg),
+        }
+    }
+
+    /// What the value scan has to find out for a column of this meaning.
+    #[must_use]
+    pub fn questions(self) -> Questions {
+        let all = Questions {
+            characters: false,
+            times: true,
+            bools: true,
+            json: true,
+            decimals: true,
+        };
+        let none = Questions::default();
+        match self.family() {
+            Family::Text(limit) => Questions {
+                characters: limit.is_some(),
+                ..none
+            },
+            Family::Bool => Questions {
+                bools: true,
+                ..none
+            },
+            Family::Date | Family::Time | Family::Timestamp | Family::Timestamptz => Questions {
+                times: true,
+                ..none
+            },
+            Family::Json { .. } => Questions { json: true, ..none },
+            Family::Decimal(_) | Family::Integer(_) => Questions {
+                decimals: true,
+                ..none
+            },
+            Family::Float | Family::Blob => none,
+            Family::Values => all,
+        }
+    }
+}
+
+/// What is done with values that the declared meaning does not cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum OnBadValue {
+    /// Keep their rows in oa.rejects and load the rest
+    #[default]
+    Quarantine,
+    /// Change nothing and end with an error
+    Fail,
+    /// Take a type that holds them (text or bytea) for the whole column
+    Widen,
+}
+
+/// The choice for one column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The type.
+    pub pg: PgType,
+    /// Values that it does not hold.
+    pub bad: u64,
+    /// Where declaration and data disagree, in a sentence.
+    pub note: Option<String>,
+}
+
+/// Chooses the type of a column. `zoned` asks for `timestamptz` where a timestamp without an offset is meant.
+#[must_use]
+pub fn choose(
+    meaning: Meaning<'_>,
+    stats: &ColumnStats,
+    mode: OnBadValue,
+    zoned: bool,
+    is_key: bool,
+) -> Choice {
+    let family = meaning.family();
+    let (pg, bad) = within(family, stats, zoned, is_key);
+    let name = match meaning {
+        Meaning::Declared("") => "no declared type".to_owned(),
+        Meaning::Declared(text) => format!("declared {text}"),
+        Meaning::Existing(existing) => format!("{existing} in the target"),
+    };
+    if bad == 0 {
+        let widened = match (meaning, family) {
+            (Meaning::Existing(existing), _) => existing != pg,
+            (_, Family::Integer(_)) => matches!(pg, PgType::Numeric(_)),
+            (_, Family::Text(Some(_))) => pg == PgType::Text,
+            (_, Family::Date) => pg == PgType::Timestamp,
+            (_, Family::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
+            _ => false,
+        };
+        let note = widened.then(|| format!("{name}, but its values need {pg}"));
+        return Choice { pg, bad, note };
+    }
+    let values = stats.values();
+    if mode == OnBadValue::Widen || (bad * 2 > values && matches!(meaning, Meaning::Declared(_))) {
+        let (pg, left) = by_values(stats, mode == OnBadValue::Widen);
+        return Choice {
+            pg,
+            bad: left,
+            note: Some(format!(
+                "{name}, but {bad} of {values} values are not that; taken as {pg}"
+            )),
+        };
+    }
+    Choice {
+        pg,
+        bad,
+        note: Some(format!("{name}, but {bad} of {values} values are not that")),
+    }
+}
+
+/// The narrowest type of the family that holds all of its values, and how many values are none of the family's.
+fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
+    let numbers = stats.integers + stats.reals;
+    match family {
+        Family::Integer(bits) => {
+            let bad = stats.texts - stats.decimals + stats.blobs;
+            if stats.reals > 0 || stats.decimals > 0 {
+                return (PgType::Numeric(None), bad);
+            }
+            (integer(stats, bits, is_key), bad)
+        }
+        Family::Float => (
+            PgType::Float8,
+            stats.texts + stats.blobs + stats.beyond_double,
+        ),
+        Family::Decimal(limits) => {
+            let fits = limits.is_some_and(|(p, s)| {
+                stats.scale <= u64::from(s)
+                    && stats.whole_digits <= u64::from(p - s)
+                    && stats.infinite == 0
+            });
+            (
+                PgType::Numeric(limits.filter(|_| fits)),
+                stats.texts - stats.decimals + stats.blobs,
+            )
+        }
+        Family::Bool => (
+            PgType::Bool,
+            stats.not_bool_integers + stats.reals + stats.blobs + stats.texts - stats.bools,
+        ),
+        Family::Text(limit) => {
+            let held = limit.filter(|n| stats.longest <= u64::from(*n));
+            (
+                held.map_or(PgType::Text, PgType::Varchar),
+                stats.unstorable_texts + stats.blobs,
+            )
+        }
+        Family::Blob => (PgType::Bytea, numbers),
+        Family::Date if stats.timestamps > stats.dates => (
+            PgType::Timestamp,
+            numbers + stats.blobs + stats.texts - stats.timestamps,
+        ),
+        Family::Date => (
+            PgType::Date,
+            numbers + stats.blobs + stats.texts - stats.dates,
+        ),
+        Family::Time => (
+            PgType::Time,
+            numbers + stats.blobs + stats.texts - stats.times,
+        ),
+        Family::Timestamp | Family::Timestamptz => {
+            let others = numbers + stats.blobs + stats.texts;
+            if stats.zoned > 0 && stats.zoned >= stats.timestamps {
+                (PgType::Timestamptz, others - stats.zoned)
+            } else if zoned {
+                (PgType::Timestamptz, others - stats.timestamps)
+            } else if family == Family::Timestamptz {
+                (PgType::Timestamptz, others - stats.zoned)
+            } else {
+                (PgType::Timestamp, others - stats.timestamps)
+            }
+        }
+        Family::Json { binary_only } => {
+            let others = numbers + stats.blobs + stats.texts - stats.jsons;
+            if binary_only || (stats.jsons_reordered == 0 && stats.jsons_unfit == 0) {
+                (PgType::Jsonb, others + stats.jsons_unfit)
+            } else {
+                (PgType::Json, others)
+            }
+        }
+        Family::Values => by_values(stats, false),
+    }
+}
+
+fn integer(stats: &ColumnStats, bits: u8, is_key: bool) -> PgType {
+    // A key that has used half of its numbers needs room to grow.
+    let room = if is_key {
+        1i64 << 30
+    } else {
+        i64::from(i32::MAX)
+    };
+    let none = stats.integers == 0;
+    if bits <= 16
+        && !is_key
+        && (none || (stats.min >= i64::from(i16::MIN) && stats.max <= i64::from(i16::MAX)))
+    {
+        PgType::Int2
+    } else if bits <= 32 && (none || (stats.min >= i64::from(i32::MIN) && stats.max <= room)) {
+        PgType::Int4
+    } else {
+        PgType::Int8
+    }
+}
+
+/// A type for what is there, whatever was declared. `anything` also finds room for texts that are none.
+fn by_values(stats: &ColumnStats, anything: bool) -> (PgType, u64) {
+    let numbers = stats.integers + stats.reals;
+    let unstorable = stats.unstorable_texts;
+    if stats.values() == 0 {
+        return (PgType::Text, 0);
+    }
+    if stats.texts == 0 && stats.blobs == 0 {
+        if stats.reals == 0 {
+            return (integer(stats, 32, false), 0);
+        }
+        return if stats.beyond_double == 0 {
+            (PgType::Float8, 0)
+        } else {
+            (PgType::Numeric(None), 0)
+        };
+    }
+    if stats.blobs > 0 && (stats.texts + numbers == 0 || anything) {
+        return (PgType::Bytea, 0);
+    }
+    if stats.blobs > 0 && stats.blobs >= stats.texts + numbers {
+        return (PgType::Bytea, numbers);
+    }
+    if unstorable > 0 && anything {
+        return (PgType::Bytea, 0);
+    }
+    (PgType::Text, unstorable + stats.blobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(text: &str, stats: &ColumnStats) -> Choice {
+        choose(
+            Meaning::Declared(text),
+            stats,
+            OnBadValue::Quarantine,
+            false,
+            false,
+        )
+    }
+
+    #[test]
+    fn orm_types_keep_their_meaning() {
+        for (text, expected) in [
+            ("INTEGER", PgType::Int4),
+            ("BIGINT", PgType::Int8),
+            ("VARCHAR(20)", PgType::Varchar(20)),
+            ("TEXT", PgType::Text),
+            ("DATETIME", PgType::Timestamp),
+            ("DATE", PgType::Date),
+            ("TIME", PgType::Time),
+            ("BOOLEAN", PgType::Bool),
+            ("JSON", PgType::Jsonb),
+            ("NUMERIC(10, 2)", PgType::Numeric(Some((10, 2)))),
+            ("FLOAT", PgType::Float8),
+            ("BLOB", PgType::Bytea),
+        ] {
+            assert_eq!(
+                declared(text, &ColumnStats::default()).pg,
+                expected,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_integer_column_grows_with_its_values() {
+        let stats = ColumnStats {
+            integers: 2,
+            min: 1,
+            max: 1 << 40,
+            ..ColumnStats::default()
+        };
+        assert_eq!(declared("INTEGER", &stats).pg, PgType::Int8);
+        let mixed = ColumnStats { reals: 1, ..stats };
+        assert_eq!(declared("INTEGER", &mixed).pg, PgType::Numeric(None));
+    }
+
+    #[test]
+    fn a_few_texts_in_an_integer_column_are_bad_and_many_mean_that_it_is_text() {
+        let few = ColumnStats {
+            integers: 9,
+            max: 5,
+            texts: 1,
+            ..ColumnStats::default()
+        };
+        assert_eq!(
+            (declared("INTEGER", &few).pg, declared("INTEGER", &few).bad),
+            (PgType::Int4, 1)
+        );
+        let many = ColumnStats {
+            texts: 10,
+            ..few.clone()
+        };
+        assert_eq!(
+            (
+                declared("INTEGER", &many).pg,
+                declared("INTEGER", &many).bad
+            ),
+            (PgType::Text, 0)
+        );
+        let widened = choose(
+            Meaning::Declared("INTEGER"),
+            &few,
+            OnBadValue::Widen,
+            false,
+            false,
+        );
+        assert_eq!((widened.pg, widened.bad), (PgType::Text, 0));
+    }
+
+    #[test]
+    fn every_type_reads_back_as_it_is_written() {
+        for text in [
+            "boolean",
+            "smallint",
+            "integer",
+            "bigint",
+            "double precision",
+            "numeric",
+            "numeric(10,2)",
+            "text",
+            "varchar(20)",
+            "bytea",
+            "date",
+            "time",
+            "timestamp",
+            "timestamptz",
+            "json",
+            "jsonb",
+        ] {
+            assert_eq!(
+                PgType::parse(text).map(|t| t.to_string()).as_deref(),
+                Some(text)
+            );
+        }
+        assert_eq!(PgType::parse("timestamp(3) without time zone"), None);
+        assert_eq!(
+            PgType::parse("character varying(5)"),
+            Some(PgType::Varchar(5))
+        );
+    }
+}

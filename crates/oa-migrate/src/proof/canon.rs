@@ -1,0 +1,277 @@
+//! The normal form of a value, from both sides.
+//!
+//! `tag, length (32 bits), bytes`. The tag tells NULL, number, text … apart, so that 1, '1' and 1.0 differ unless the column's
+//! type makes them the same on purpose (a DATETIME's text and PostgreSQL's timestamp).
+
+use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+use rusqlite::types::ValueRef;
+
+use super::Column;
+use crate::inspect::scan::parse_bool;
+use crate::plan::PgType;
+use crate::values::decimal::{Decimal, write_normal_of_binary};
+use crate::values::{float_text, json, time};
+
+const NULL: u8 = 0;
+const INTEGER: u8 = 1;
+const FLOAT: u8 = 2;
+const TEXT: u8 = 3;
+const NUMERIC: u8 = 4;
+const BOOL: u8 = 5;
+const TIME: u8 = 6;
+const JSON: u8 = 7;
+const BYTES: u8 = 8;
+/// A value that the column's type cannot hold; never equal to anything of the other side.
+const FOREIGN: u8 = 255;
+
+/// PostgreSQL sent something that is not a value of the column's type.
+#[derive(Debug, thiserror::Error)]
+#[error("PostgreSQL sent {length} bytes that are not a {pg}")]
+pub struct NotAValue {
+    length: usize,
+    pg: PgType,
+}
+
+#[inline]
+fn put(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    out.push(tag);
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+/// Appends what `write` writes, with its tag and length.
+#[inline]
+fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(tag);
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Appends the normal form of what SQLite holds.
+#[inline]
+pub fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
+    match (column.pg, value) {
+        (_, ValueRef::Null) => out.push(NULL),
+        (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Integer(n)) => {
+            put(out, INTEGER, &n.to_le_bytes());
+        }
+        (PgType::Float8, ValueRef::Real(x)) => put(out, FLOAT, &x.to_bits().to_le_bytes()),
+        (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {
+            put(out, FLOAT, &(n as f64).to_bits().to_le_bytes());
+        }
+        (PgType::Text | PgType::Varchar(_), ValueRef::Text(text)) => put(out, TEXT, text),
+        (PgType::Text | PgType::Varchar(_), ValueRef::Integer(n)) => {
+            put(out, TEXT, n.to_string().as_bytes());
+        }
+        (PgType::Text | PgType::Varchar(_), ValueRef::Real(x)) => {
+            put(out, TEXT, float_text(x).as_bytes());
+        }
+        (PgType::Bytea, ValueRef::Blob(bytes) | ValueRef::Text(bytes)) => put(out, BYTES, bytes),
+        (PgType::Bytea, ValueRef::Integer(n)) => put(out, BYTES, n.to_string().as_bytes()),
+        (PgType::Bytea, ValueRef::Real(x)) => put(out, BYTES, float_text(x).as_bytes()),
+        (PgType::Numeric(_), value) => numeric(value, out),
+        (PgType::Bool, ValueRef::Integer(n @ 0..=1)) => put(out, BOOL, &[n as u8]),
+        (PgType::Bool, ValueRef::Text(text)) => match parse_bool(text) {
+            Some(truth) => put(out, BOOL, &[u8::from(truth)]),
+            None => foreign(value, out),
+        },
+        (PgType::Date, ValueRef::Text(text)) => put(out, TIME, text),
+        (PgType::Time, ValueRef::Text(text)) => put_with(out, TIME, |o| time::normal_time(text, o)),
+        (PgType::Timestamp, ValueRef::Text(text)) => {
+            put_with(out, TIME, |o| time::normal_timestamp(text, o));
+        }
+        (PgType::Timestamptz, ValueRef::Text(text)) => match (zoned(text), column.zone) {
+            (Some(at), Some(zone)) => put_local(at.with_timezone(&zone).naive_local(), out),
+            (Some(at), None) => put_local(at.naive_utc(), out),
+            (None, _) => put_with(out, TIME, |o| time::normal_timestamp(text, o)),
+        },
+        (PgType::Json, ValueRef::Text(text)) => put(out, JSON, text),
+        (PgType::Jsonb, ValueRef::Text(text)) => match json::parse(text) {
+            Some(parsed) => put(out, JSON, &parsed.normal),
+            None => foreign(value, out),
+        },
+        (_, value) => foreign(value, out),
+    }
+}
+
+fn foreign(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    match value {
+        ValueRef::Null => put(out, FOREIGN, b"null"),
+        ValueRef::Integer(n) => put(out, FOREIGN, &n.to_le_bytes()),
+        ValueRef::Real(x) => put(out, FOREIGN, &x.to_bits().to_le_bytes()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => put(out, FOREIGN, bytes),
+    }
+}
+
+fn numeric(value: ValueRef<'_>, out: &mut Vec<u8>) {
+    let text = match value {
+        ValueRef::Integer(n) => n.to_string(),
+        ValueRef::Real(x) if x.is_infinite() => {
+            return put(out, NUMERIC, float_text(x).as_bytes());
+        }
+        ValueRef::Real(x) => format!("{x:e}"),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        _ => return foreign(value, out),
+    };
+    match Decimal::parse(text.as_bytes()) {
+        Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+        None => foreign(value, out),
+    }
+}
+
+/// A text with an offset, read by chrono and not by the loader's reader.
+fn zoned(text: &[u8]) -> Option<DateTime<FixedOffset>> {
+    let text = std::str::from_utf8(text).ok()?.replacen('T', " ", 1);
+    let text = match text.strip_suffix(['Z', 'z']) {
+        Some(rest) => format!("{rest}+00:00"),
+        None => text,
+    };
+    // An offset is what follows a sign after the date.
+    let sign = text.get(10..)?.rfind(['+', '-'])? + 10;
+    let mut offset = text[sign..].to_owned();
+    if offset.len() == 3 {
+        offset.push_str(":00");
+    }
+    let local = text[..sign].trim_end();
+    let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
+    let naive = formats
+        .iter()
+        .find_map(|f| NaiveDateTime::parse_from_str(local, f).ok())?;
+    let offset: FixedOffset = offset.parse().ok()?;
+    offset.from_local_datetime(&naive).single()
+}
+
+fn put_local(at: NaiveDateTime, out: &mut Vec<u8>) {
+    let text = at.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    put_with(out, TIME, |o| time::normal_timestamp(text.as_bytes(), o));
+}
+
+/// Appends the normal form of what PostgreSQL sent in binary; `None` is NULL.
+///
+/// # Errors
+/// When the bytes are not a value of the column's type.
+#[inline]
+pub fn of_target(
+    column: &Column,
+    value: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Result<(), NotAValue> {
+    let Some(bytes) = value else {
+        out.push(NULL);
+        return Ok(());
+    };
+    let wrong = || NotAValue {
+        length: bytes.len(),
+        pg: column.pg,
+    };
+    match column.pg {
+        PgType::Int2 => {
+            let n = i16::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put(out, INTEGER, &i64::from(n).to_le_bytes());
+        }
+        PgType::Int4 => {
+            let n = i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put(out, INTEGER, &i64::from(n).to_le_bytes());
+        }
+        PgType::Int8 => {
+            let n = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put(out, INTEGER, &n.to_le_bytes());
+        }
+        PgType::Float8 => {
+            let bits = u64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put(out, FLOAT, &bits.to_le_bytes());
+        }
+        PgType::Text | PgType::Varchar(_) => put(out, TEXT, bytes),
+        PgType::Bytea => put(out, BYTES, bytes),
+        PgType::Bool => put(out, BOOL, bytes),
+        PgType::Numeric(_) => {
+            let mut good = false;
+            put_with(out, NUMERIC, |o| good = write_normal_of_binary(bytes, o));
+            if !good {
+                return Err(wrong());
+            }
+        }
+        PgType::Date => {
+            let days = i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put_with(out, TIME, |o| time::write_date(days, o));
+        }
+        PgType::Time => {
+            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put_with(out, TIME, |o| time::write_time(micros, o));
+        }
+        PgType::Timestamp => {
+            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            put_with(out, TIME, |o| time::write_timestamp(micros, o));
+        }
+        PgType::Timestamptz => {
+            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            match column.zone {
+                Some(zone) => put_local(local(micros, zone).ok_or_else(wrong)?, out),
+                None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+            }
+        }
+        PgType::Json => put(out, JSON, bytes),
+        PgType::Jsonb => {
+            let text = bytes.strip_prefix(&[1]).ok_or_else(wrong)?;
+            put(out, JSON, &json::parse(text).ok_or_else(wrong)?.normal);
+        }
+    }
+    Ok(())
+}
+
+fn local(micros: i64, zone: Tz) -> Option<NaiveDateTime> {
+    let epoch = NaiveDate::from_ymd_opt(2000, 1, 1)?.and_hms_opt(0, 0, 0)?;
+    let at = Utc.from_utc_datetime(&epoch.checked_add_signed(TimeDelta::microseconds(micros))?);
+    Some(at.with_timezone(&zone).naive_local())
+}
+
+/// The end of a value's normal form that begins at `start`.
+#[inline]
+#[must_use]
+pub fn end_of_value(row: &[u8], start: usize) -> usize {
+    match row[start] {
+        NULL => start + 1,
+        _ => {
+            let length = u32::from_le_bytes([
+                row[start + 1],
+                row[start + 2],
+                row[start + 3],
+                row[start + 4],
+            ]);
+            start + 5 + length as usize
+        }
+    }
+}
+
+/// A value's normal form for people: a key in a report.
+#[must_use]
+pub fn show(value: &[u8]) -> String {
+    let Some((tag, rest)) = value.split_first() else {
+        return String::new();
+    };
+    let bytes = rest.get(4..).unwrap_or_default();
+    match *tag {
+        NULL => "NULL".to_owned(),
+        INTEGER => bytes
+            .try_into()
+            .map_or_else(|_| "?".to_owned(), |b| i64::from_le_bytes(b).to_string()),
+        FLOAT => bytes.try_into().map_or_else(
+            |_| "?".to_owned(),
+            |b| float_text(f64::from_bits(u64::from_le_bytes(b))),
+        ),
+        BOOL => (bytes == [1]).to_string(),
+        BYTES => bytes.iter().take(32).map(|b| format!("{b:02x}")).collect(),
+        _ => {
+            let text = String::from_utf8_lossy(bytes);
+            if text.chars().count() > 60 {
+                format!("{}…", text.chars().take(60).collect::<String>())
+            } else {
+                text.into_owned()
+            }
+        }
+    }
+}

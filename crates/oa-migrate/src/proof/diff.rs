@@ -1,0 +1,136 @@
+//! The second pass: the keys of rows that differ.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use postgres::GenericClient;
+use rusqlite::Connection;
+use serde::Serialize;
+
+use super::canon::{end_of_value, show};
+use super::digest::{Digest, RowMark, Sum};
+use super::{Comparison, readback, source};
+
+/// Rows held in memory at most; with more differences than that, counting stops and the examples say enough.
+const MAX_ROWS: usize = 400_000;
+/// Keys named per kind of difference.
+const EXAMPLES: usize = 20;
+
+/// How two tables differ.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Difference {
+    /// Rows only in SQLite.
+    pub only_source: u64,
+    /// Rows only in PostgreSQL.
+    pub only_target: u64,
+    /// Rows with the same key and other values.
+    pub changed: u64,
+    /// Counting stopped early: there are at least as many.
+    pub at_least: bool,
+    /// Columns whose values add up to something else.
+    pub columns: Vec<String>,
+    /// Some of the keys: `missing KEY`, `extra KEY`, `changed KEY`.
+    pub examples: Vec<String>,
+}
+
+/// A row's key, or the whole row where there is none.
+#[must_use]
+pub fn key_of(comparison: &Comparison, row: &[u8]) -> Vec<u8> {
+    if !comparison.columns.iter().any(|c| c.is_key) {
+        return row.to_vec();
+    }
+    let mut key = Vec::new();
+    let mut start = 0;
+    for column in &comparison.columns {
+        let end = end_of_value(row, start);
+        if column.is_key {
+            key.extend_from_slice(&row[start..end]);
+        }
+        start = end;
+    }
+    key
+}
+
+/// A key for people: its values, joined by `, `.
+#[must_use]
+pub fn show_key(key: &[u8]) -> String {
+    let mut parts = Vec::new();
+    let mut start = 0;
+    while start < key.len() {
+        let end = end_of_value(key, start).min(key.len());
+        parts.push(show(&key[start..end]));
+        start = end;
+    }
+    parts.join(", ")
+}
+
+/// Names the rows in which the sides differ, knowing what each adds up to.
+///
+/// # Errors
+/// When one of the sides cannot be read again.
+pub fn find(
+    connection: &Connection,
+    client: &mut impl GenericClient,
+    comparison: &Comparison,
+    of_source: &Digest,
+    of_target: &Digest,
+) -> Result<Difference> {
+    let buckets = of_source.differing_buckets(of_target);
+    let mut full = false;
+    let mut rows: HashMap<Vec<u8>, Vec<(Sum, i8)>> = HashMap::new();
+    let mut see = |row: &[u8], mark: RowMark, side: i8| {
+        if !buckets[mark.bucket] {
+            return;
+        }
+        if rows.len() >= MAX_ROWS {
+            full = true;
+            return;
+        }
+        rows.entry(key_of(comparison, row))
+            .or_default()
+            .push((mark.hash, side));
+    };
+    source::read(connection, comparison, |row, mark| see(row, mark, 1))?;
+    readback::read(client, comparison, |row, mark| see(row, mark, -1))?;
+
+    let mut difference = Difference {
+        at_least: full,
+        columns: of_source
+            .columns
+            .iter()
+            .zip(&of_target.columns)
+            .zip(&comparison.columns)
+            .filter(|((a, b), _)| a != b)
+            .map(|(_, c)| c.source.clone())
+            .collect(),
+        ..Difference::default()
+    };
+    let mut examples: [Vec<String>; 3] = Default::default();
+    for (key, versions) in rows {
+        let mut left: HashMap<Sum, i64> = HashMap::new();
+        for (hash, side) in versions {
+            *left.entry(hash).or_default() += i64::from(side);
+        }
+        let missing: i64 = left.values().filter(|n| **n > 0).sum();
+        let extra: i64 = -left.values().filter(|n| **n < 0).sum::<i64>();
+        let both = missing.min(extra);
+        difference.changed += both.unsigned_abs();
+        difference.only_source += (missing - both).unsigned_abs();
+        difference.only_target += (extra - both).unsigned_abs();
+        let kinds = [
+            (missing - both, "missing"),
+            (extra - both, "extra"),
+            (both, "changed"),
+        ];
+        for ((count, word), list) in kinds.into_iter().zip(&mut examples) {
+            if count > 0 && list.len() < EXAMPLES {
+                list.push(format!("{word} {}", show_key(&key)));
+            }
+        }
+    }
+    for list in &mut examples {
+        list.sort();
+    }
+    difference.examples = examples.concat();
+    Ok(difference)
+}

@@ -1,0 +1,158 @@
+//! Which columns of which tables are compared, and the comparison of all of them by several jobs.
+
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use chrono_tz::Tz;
+use oa_core::pg::describe;
+use postgres::GenericClient;
+
+use super::diff::{self, Difference};
+use super::digest::Digest;
+use super::{Column, Comparison, readback, source};
+use crate::inspect::{Table, quote};
+use crate::jobs;
+use crate::load::copy::open_snapshot;
+use crate::load::rejects::{Rejects, skip_clause};
+use crate::load::staging::Target;
+use crate::plan::PgType;
+
+/// What came of comparing a table.
+#[derive(Debug)]
+pub struct Compared {
+    /// SQLite's side.
+    pub source: Digest,
+    /// PostgreSQL's side.
+    pub target: Digest,
+    /// How they differ, if they do.
+    pub difference: Option<Difference>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl Compared {
+    /// Both sides hold the same rows.
+    #[must_use]
+    pub fn matched(&self) -> bool {
+        self.difference.is_none()
+    }
+}
+
+/// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there.
+///
+/// # Errors
+/// When a column is not there, or has a type that cannot be compared.
+pub fn comparison(
+    client: &mut impl GenericClient,
+    table: &Table,
+    schema: &str,
+    target: &str,
+    zone: Option<Tz>,
+    target_of: impl Fn(&str) -> String,
+) -> Result<Comparison> {
+    let rows = client
+        .query(
+            "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+             JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped",
+            &[&schema, &target],
+        )
+        .map_err(|e| anyhow!("could not read the columns of {target}: {}", describe(&e)))?;
+    ensure!(
+        !rows.is_empty(),
+        "there is no table {schema}.{target} in the target"
+    );
+    let mut columns = Vec::new();
+    for column in &table.columns {
+        let name = target_of(&column.name);
+        let type_name: String = rows
+            .iter()
+            .find(|row| row.get::<_, String>(0) == name)
+            .map(|row| row.get(1))
+            .with_context(|| format!("the target's table {target} has no column {name}"))?;
+        let pg = PgType::parse(&type_name).with_context(|| {
+            format!("column {name} of {target} has the type {type_name}, which cannot be compared")
+        })?;
+        columns.push(Column {
+            source: column.name.clone(),
+            target: name,
+            pg,
+            zone: zone.filter(|_| pg == PgType::Timestamptz),
+            is_key: table.primary_key.contains(&column.name),
+        });
+    }
+    let list: Vec<String> = columns.iter().map(|c| quote(&c.source)).collect();
+    Ok(Comparison {
+        source: table.name.clone(),
+        source_sql: format!(
+            "SELECT {} FROM {}{}",
+            list.join(", "),
+            quote(&table.name),
+            skip_clause(table)
+        ),
+        schema: schema.to_owned(),
+        target: target.to_owned(),
+        columns,
+    })
+}
+
+/// Compares tables, both sides of one at the same time, `jobs` tables side by side.
+///
+/// # Errors
+/// When one of the sides cannot be read.
+pub fn compare_all(
+    target: &Target,
+    snapshot: &Path,
+    rejects: &Rejects,
+    comparisons: &[Comparison],
+    jobs: usize,
+) -> Result<Vec<Compared>> {
+    jobs::each(
+        jobs,
+        comparisons.len(),
+        || target.connect().map_err(Into::into),
+        |client, i| compare(client, snapshot, rejects, &comparisons[i]),
+    )
+}
+
+fn compare(
+    client: &mut postgres::Client,
+    snapshot: &Path,
+    rejects: &Rejects,
+    comparison: &Comparison,
+) -> Result<Compared> {
+    let started = Instant::now();
+    let context = || format!("could not compare table {}", comparison.source);
+    let (of_source, of_target) = thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<Digest> {
+            let connection = open_snapshot(snapshot, rejects)?;
+            Ok(source::read(&connection, comparison, |_, _| ())?)
+        });
+        let of_target = readback::read(client, comparison, |_, _| ());
+        let of_source = reader
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
+        (of_source, of_target)
+    });
+    let (of_source, of_target) = (
+        of_source.with_context(context)?,
+        of_target.with_context(context)?,
+    );
+    let difference = if of_source.same_rows(&of_target) {
+        None
+    } else {
+        let connection = open_snapshot(snapshot, rejects)?;
+        Some(
+            diff::find(&connection, client, comparison, &of_source, &of_target)
+                .with_context(context)?,
+        )
+    };
+    Ok(Compared {
+        source: of_source,
+        target: of_target,
+        difference,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

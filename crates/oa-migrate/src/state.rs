@@ -1,0 +1,218 @@
+//! What a run keeps on disk, under `state_dir/migrations/RUN`: the snapshot, the bad rows, `run.json` and the report.
+//!
+//! `run.json` is written before the tables are put in place and says how to take them back; that of the last run also tells later
+//! commands how names were mapped. Snapshots are removed after seven days, those of runs that never came to an end at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
+use oa_core::state_dir::{StateDir, write_durably};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::plan::Plan;
+
+/// How long a snapshot is kept.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// A run, as later commands need to know it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its id.
+    pub run_id: Uuid,
+    /// When it began (UTC).
+    pub started_at: DateTime<Utc>,
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// The target schema.
+    pub schema: String,
+    /// Zone of timestamps without an offset.
+    pub timestamps_in: Option<String>,
+    /// How far it came.
+    pub stage: Stage,
+    /// Its tables.
+    pub tables: Vec<TableRecord>,
+}
+
+/// How far a run came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Proven; the tables are being put in place. Whether they are, the database tells.
+    Swapping,
+    /// The tables are in place.
+    Done,
+    /// Taken back.
+    RolledBack,
+}
+
+/// A table of a run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TableRecord {
+    /// Its name in SQLite.
+    pub source: String,
+    /// Its name in PostgreSQL.
+    pub target: String,
+    /// There was a table of this name before.
+    pub replaced: bool,
+    /// Its columns: name in SQLite, name in PostgreSQL.
+    pub columns: Vec<(String, String)>,
+}
+
+impl TableRecord {
+    /// The name of a column in PostgreSQL.
+    #[must_use]
+    pub fn target_of(&self, source: &str) -> String {
+        self.columns
+            .iter()
+            .find(|(s, _)| s == source)
+            .map_or_else(|| source.to_ascii_lowercase(), |(_, t)| t.clone())
+    }
+}
+
+impl RunFolder {
+    /// Creates the folder of a run.
+    ///
+    /// # Errors
+    /// When the state directory cannot be written.
+    pub fn create(state: &StateDir, run: Uuid) -> Result<Self> {
+        let path = state.folder(&format!("migrations/{run}"))?;
+        Ok(Self { path })
+    }
+
+    /// The copy of the source.
+    #[must_use]
+    pub fn snapshot(&self) -> PathBuf {
+        self.path.join("snapshot.sqlite")
+    }
+
+    /// The file of rows that were put aside.
+    #[must_use]
+    pub fn rejects(&self) -> PathBuf {
+        self.path.join("rejects.sqlite")
+    }
+
+    /// Writes `run.json`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, record: &RunRecord) -> Result<()> {
+        let path = self.path.join("run.json");
+        write_durably(&path, &serde_json::to_vec_pretty(record)?)
+            .with_context(|| format!("could not write {}", path.display()))
+    }
+
+    /// Removes the folder, for a run that left nothing behind.
+    pub fn remove(&self) {
+        if let Err(e) = fs::remove_dir_all(&self.path) {
+            tracing::warn!("could not remove {}: {e}", self.path.display());
+        }
+    }
+}
+
+/// All runs that came as far as `run.json`, newest first.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(state.folder("migrations")?)? {
+        let path = entry?.path();
+        let file = path.join("run.json");
+        if file.is_file() {
+            let text =
+                fs::read(&file).with_context(|| format!("could not read {}", file.display()))?;
+            let record: RunRecord = serde_json::from_slice(&text)
+                .with_context(|| format!("could not read {}", file.display()))?;
+            found.push((RunFolder { path }, record));
+        }
+    }
+    found.sort_by_key(|(_, r)| std::cmp::Reverse(r.run_id));
+    Ok(found)
+}
+
+/// The newest run whose tables are in place.
+///
+/// # Errors
+/// See [`runs`].
+pub fn last_done(state: &StateDir) -> Result<Option<(RunFolder, RunRecord)>> {
+    Ok(runs(state)?
+        .into_iter()
+        .find(|(_, r)| r.stage == Stage::Done))
+}
+
+/// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is kept.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn prune(state: &StateDir, own: &Path) -> Result<()> {
+    for entry in fs::read_dir(state.folder("migrations")?)? {
+        let path = entry?.path();
+        if path == own {
+            continue;
+        }
+        let snapshot = path.join("snapshot.sqlite");
+        let old = fs::metadata(&snapshot)
+            .and_then(|m| m.modified())
+            .is_ok_and(|at| {
+                SystemTime::now()
+                    .duration_since(at)
+                    .is_ok_and(|age| age > KEEP)
+            });
+        let died = !path.join("report.json").exists() && !path.join("run.json").exists();
+        let removed = if died {
+            fs::remove_dir_all(&path)
+        } else if old {
+            fs::remove_file(&snapshot)
+        } else {
+            Ok(())
+        };
+        if let Err(e) = removed {
+            tracing::warn!("could not remove old files in {}: {e}", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// The record of a plan that is about to be put in place.
+#[must_use]
+pub fn record_of(
+    plan: &Plan,
+    run: Uuid,
+    started_at: DateTime<Utc>,
+    database: &Path,
+    timestamps_in: Option<chrono_tz::Tz>,
+) -> RunRecord {
+    RunRecord {
+        run_id: run,
+        started_at,
+        database: fs::canonicalize(database).unwrap_or_else(|_| database.to_owned()),
+        schema: plan.schema.clone(),
+        timestamps_in: timestamps_in.map(|z| z.name().to_owned()),
+        stage: Stage::Swapping,
+        tables: plan
+            .tables
+            .iter()
+            .map(|t| TableRecord {
+                source: t.source.name.clone(),
+                target: t.target.clone(),
+                replaced: t.existing.is_some(),
+                columns: t
+                    .columns
+                    .iter()
+                    .map(|c| (c.source.clone(), c.target.clone()))
+                    .collect(),
+            })
+            .collect(),
+    }
+}

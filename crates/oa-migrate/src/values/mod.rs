@@ -1,0 +1,17 @@
+//! What values look like on both sides, in every form that the moving and the proving of rows need.
+//!
+//! The loader goes one way (text of SQLite to PostgreSQL's binary form), the proof goes the other way (PostgreSQL's binary form
+//! back to a normal form of SQLite's text) by code of its own, so that a mistake in one of them shows as a difference.
+
+pub mod decimal;
+pub mod json;
+pub mod time;
+
+/// The text of a number that SQLite holds as REAL: the shortest one that reads back as the same 64 bits.
+#[must_use]
+pub fn float_text(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    format!("{value:?}")
+}
