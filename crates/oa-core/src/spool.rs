@@ -391,7 +391,7 @@ impl Spool {
         Ok(drained)
     }
 
-    fn next(&self, after: i64) -> Result<Option<(i64, Option<String>, Vec<u8>)>, SpoolError> {
+    fn next(&self, after: i64) -> Result<Option<Entry>, SpoolError> {
         self.db
             .query_row(
                 "SELECT seq, task, payload FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
@@ -443,6 +443,9 @@ impl Spool {
             .map_err(|e| self.fail(e))
     }
 }
+
+/// An entry as it is stored: number, task, payload.
+type Entry = (i64, Option<String>, Vec<u8>);
 
 enum Refusal {
     Unreachable(String),

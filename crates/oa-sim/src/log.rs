@@ -50,12 +50,15 @@ pub struct Message {
     pub raw: Value,
 }
 
+/// Times of the last messages, and until when the robot takes none.
+type Rate = (Vec<Instant>, Option<Instant>);
+
 #[derive(Debug, Default)]
 pub struct Log {
     requests: Mutex<Vec<RequestRecord>>,
     messages: Mutex<Vec<Message>>,
     /// When each robot took its last messages, and until when it is throttled.
-    rates: Mutex<HashMap<String, (Vec<Instant>, Option<Instant>)>>,
+    rates: Mutex<HashMap<String, Rate>>,
     /// Messages are added to this file as well.
     file: Option<PathBuf>,
 }

@@ -244,7 +244,9 @@ pub fn is_connection_error(error: &postgres::Error) -> bool {
                 || code.code().starts_with("57P")
                 || *code == SqlState::READ_ONLY_SQL_TRANSACTION
         }
-        None => error.source().is_some_and(|s| s.is::<std::io::Error>()),
+        None => error
+            .source()
+            .is_some_and(<dyn std::error::Error>::is::<std::io::Error>),
     }
 }
 

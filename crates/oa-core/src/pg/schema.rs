@@ -54,7 +54,7 @@ pub fn needed() -> i32 {
         .iter()
         .map(refinery::Migration::version)
         .max()
-        .map_or(0, |v| v as i32)
+        .unwrap_or(0)
 }
 
 /// The version in the database, `None` when there is no schema.

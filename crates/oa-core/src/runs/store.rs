@@ -220,7 +220,7 @@ pub fn apply(
         rejects.extend(
             done.refused
                 .into_iter()
-                .map(|(index, reason)| refused_row(batch, index, reason)),
+                .map(|(index, reason)| refused_row(batch, index, &reason)),
         );
     }
     applied.rejected = rejects.len() as u64;
@@ -255,7 +255,7 @@ pub fn apply(
     Ok(applied)
 }
 
-fn refused_row(batch: &crate::pg::upsert::Batch, index: usize, reason: String) -> Reject {
+fn refused_row(batch: &crate::pg::upsert::Batch, index: usize, reason: &str) -> Reject {
     let row = batch.rows.get(index).cloned().unwrap_or_default();
     Reject {
         target: Some(batch.table.clone()),

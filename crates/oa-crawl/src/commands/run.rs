@@ -72,6 +72,8 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         trigger: options.trigger,
     };
 
+    end_at_the_latest(&chosen, config.crawl.parallel);
+
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -105,6 +107,27 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         results.into_iter().map(|(_, r)| r).collect(),
         options.format,
     )
+}
+
+/// Every wait of this program has its own limit. Should one of them fail (a database that accepts a statement and never answers),
+/// the process still ends, and the next one finds its runs abandoned: better than a task that is locked for ever.
+fn end_at_the_latest(chosen: &[&Source], parallel: usize) {
+    const MARGIN: Duration = Duration::from_secs(600);
+    let longest = chosen
+        .iter()
+        .map(|s| (s.retry.timeout + s.retry.delay.max(s.retry.timeout)) * (s.retry.retries + 1))
+        .max()
+        .unwrap_or_default();
+    let rounds = u32::try_from(chosen.len().div_ceil(parallel)).unwrap_or(u32::MAX);
+    let limit = longest.saturating_mul(rounds).saturating_add(MARGIN);
+    thread::spawn(move || {
+        thread::sleep(limit);
+        tracing::error!(
+            "ending after {} s: something does not answer",
+            limit.as_secs()
+        );
+        std::process::exit(i32::from(exit::FAILED));
+    });
 }
 
 fn take<'a>(next: &AtomicUsize, chosen: &[&'a Source]) -> Option<(usize, &'a Source)> {
