@@ -5,7 +5,7 @@ use rusqlite::types::ValueRef;
 
 use super::schema::Table;
 use crate::values::decimal::Decimal;
-use crate::values::{float_text, json, time};
+use crate::values::{decimal_text, json, time};
 
 /// What a column holds. All counts are of rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -140,7 +140,7 @@ fn see(stats: &mut ColumnStats, value: ValueRef<'_>, ask: Questions) {
             if x.is_infinite() {
                 stats.infinite += 1;
             } else if ask.decimals
-                && let Some(decimal) = Decimal::parse(float_text(x).as_bytes())
+                && let Some(decimal) = Decimal::parse(decimal_text(x).as_bytes())
             {
                 see_decimal(stats, &decimal);
             }

@@ -133,17 +133,19 @@ impl Table {
             .find(|c| c.name.eq_ignore_ascii_case(name))
     }
 
-    /// SQL that gives a text by which one row can be found again: the rowid, or the primary key's values as literals.
+    /// SQL that gives a text by which one row can be found again: the rowid, or the primary key's values as literals. `of` is the
+    /// name of the table in the statement: inside a subquery a bare `rowid` would be somebody else's.
     #[must_use]
-    pub fn key_expression(&self) -> Option<String> {
+    pub fn key_expression(&self, of: &str) -> Option<String> {
+        let of = quote(of);
         if let Some(rowid) = self.rowid_name {
-            return Some(format!("CAST({rowid} AS TEXT)"));
+            return Some(format!("CAST({of}.{rowid} AS TEXT)"));
         }
         (!self.primary_key.is_empty()).then(|| {
             let parts: Vec<String> = self
                 .primary_key
                 .iter()
-                .map(|c| format!("quote({})", quote(c)))
+                .map(|c| format!("quote({of}.{})", quote(c)))
                 .collect();
             parts.join(" || ',' || ")
         })

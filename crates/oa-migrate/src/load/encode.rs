@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use crate::inspect::scan::parse_bool;
 use crate::plan::types::PgType;
 use crate::values::decimal::{Decimal, infinity_binary};
-use crate::values::{float_text, json, time};
+use crate::values::{decimal_text, float_text, json, time};
 
 /// Why a value cannot be stored in its column's type.
 pub type Refusal = &'static str;
@@ -174,7 +174,7 @@ fn numeric(
         ValueRef::Real(x) if x.is_infinite() && limits.is_none() => {
             return variable(out, &infinity_binary(x < 0.0));
         }
-        ValueRef::Real(x) => Decimal::parse(float_text(x).as_bytes()),
+        ValueRef::Real(x) => Decimal::parse(decimal_text(x).as_bytes()),
         ValueRef::Text(text) => Decimal::parse(text),
         _ => None,
     };

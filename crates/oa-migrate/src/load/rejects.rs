@@ -122,12 +122,16 @@ impl Rejects {
 /// `WHERE …` that leaves out the rows of a table that were put aside; needs [`Rejects::attach`].
 #[must_use]
 pub fn skip_clause(table: &Table) -> String {
-    table.key_expression().map_or_else(String::new, |key| {
-        format!(
-            " WHERE NOT EXISTS (SELECT 1 FROM aside.rejects WHERE tbl = {} AND key = {key})",
-            literal(&table.name)
-        )
-    })
+    skip_condition(table, &table.name).map_or_else(String::new, |c| format!(" WHERE {c}"))
+}
+
+/// The condition of [`skip_clause`], for a table that has the name `of` in the statement.
+fn skip_condition(table: &Table, of: &str) -> Option<String> {
+    let key = table.key_expression(of)?;
+    Some(format!(
+        "NOT EXISTS (SELECT 1 FROM aside.rejects AS put WHERE put.tbl = {} AND put.key = {key})",
+        literal(&table.name)
+    ))
 }
 
 /// Finds the rows of a table that its planned types cannot hold and puts them aside. Returns how many there are.
@@ -174,7 +178,7 @@ const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key, field, re
 
 /// All columns, with the row's key before them.
 fn keyed_select(table: &Table) -> Result<String> {
-    let Some(key) = table.key_expression() else {
+    let Some(key) = table.key_expression(&table.name) else {
         bail!(
             "table {} has rows with bad values, and neither a rowid nor a primary key by which they could be found again; correct them, or take --on-bad-value widen",
             table.name
@@ -359,38 +363,13 @@ fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result
         .iter()
         .map(|(m, o)| format!("parent.{} = {child}.{}", quote(o), quote(m)))
         .collect();
-    let own = skip_clause(&table.source);
-    let own = own.strip_prefix(" WHERE ").unwrap_or("1");
-    let theirs = parent
-        .source
-        .key_expression()
-        .map_or_else(String::new, |_| {
-            let skip = skip_clause_of(&parent.source, "parent");
-            format!(" AND {skip}")
-        });
+    let own = skip_condition(&table.source, &table.source.name).unwrap_or_else(|| "1".to_owned());
+    let theirs =
+        skip_condition(&parent.source, "parent").map_or_else(String::new, |c| format!(" AND {c}"));
     Ok(Some(format!(
         "{select} WHERE {} AND {own} AND NOT EXISTS (SELECT 1 FROM {} AS parent WHERE {}{theirs})",
         not_null.join(" AND "),
         quote(&parent.source.name),
         same.join(" AND ")
     )))
-}
-
-/// [`skip_clause`] for a table under another name.
-fn skip_clause_of(table: &Table, alias: &str) -> String {
-    let key = match table.rowid_name {
-        Some(rowid) => format!("CAST({alias}.{rowid} AS TEXT)"),
-        None => {
-            let parts: Vec<String> = table
-                .primary_key
-                .iter()
-                .map(|c| format!("quote({alias}.{})", quote(c)))
-                .collect();
-            parts.join(" || ',' || ")
-        }
-    };
-    format!(
-        "NOT EXISTS (SELECT 1 FROM aside.rejects WHERE tbl = {} AND key = {key})",
-        literal(&table.name)
-    )
 }

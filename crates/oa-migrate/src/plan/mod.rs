@@ -6,6 +6,7 @@
 pub mod build;
 pub mod existing;
 pub mod expr;
+mod keys;
 pub mod mapping;
 pub mod names;
 pub mod types;

@@ -11,7 +11,7 @@ use super::Column;
 use crate::inspect::scan::parse_bool;
 use crate::plan::PgType;
 use crate::values::decimal::{Decimal, write_normal_of_binary};
-use crate::values::{float_text, json, time};
+use crate::values::{decimal_text, float_text, json, time};
 
 const NULL: u8 = 0;
 const INTEGER: u8 = 1;
@@ -113,7 +113,7 @@ fn numeric(value: ValueRef<'_>, out: &mut Vec<u8>) {
         ValueRef::Real(x) if x.is_infinite() => {
             return put(out, NUMERIC, float_text(x).as_bytes());
         }
-        ValueRef::Real(x) => format!("{x:e}"),
+        ValueRef::Real(x) => decimal_text(x),
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
         _ => return foreign(value, out),
     };

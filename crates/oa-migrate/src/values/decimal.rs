@@ -252,7 +252,7 @@ mod tests {
         fn a_float_survives_the_way_through_decimal(bits: u64) {
             let value = f64::from_bits(bits);
             prop_assume!(value.is_finite());
-            let text = normal(&super::super::float_text(value)).unwrap();
+            let text = normal(&super::super::decimal_text(value)).unwrap();
             prop_assert!(text.parse::<f64>().unwrap() == value);
         }
     }

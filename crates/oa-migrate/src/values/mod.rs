@@ -15,3 +15,14 @@ pub fn float_text(value: f64) -> String {
     }
     format!("{value:?}")
 }
+
+/// The decimal number that a REAL means: whole numbers just beyond 64 bits with all their digits, because they were written as
+/// integers once, everything else as [`float_text`]. Reads back as the same 64 bits either way.
+#[must_use]
+pub fn decimal_text(value: f64) -> String {
+    if value.fract() == 0.0 && value.abs() < 1e20 {
+        format!("{value:.0}")
+    } else {
+        float_text(value)
+    }
+}

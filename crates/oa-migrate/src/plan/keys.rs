@@ -1,0 +1,257 @@
+//! Keys, checks, indexes and foreign keys of a planned table, in PostgreSQL's words.
+
+use std::collections::HashMap;
+
+use oa_core::pg::quote_ident;
+use oa_core::service;
+
+use super::names::{Identifiers, Names};
+use super::{PgType, PlannedForeignKey, PlannedIndex, PlannedTable, expr};
+use crate::inspect::ddl::{self, Token};
+use crate::inspect::{Index, Origin, Table};
+
+impl PlannedTable {
+    pub(super) fn plan_checks(&mut self) {
+        self.primary_key = match &self.existing {
+            Some(existing) => existing.primary_key.clone(),
+            None => {
+                let names: Option<Vec<String>> = self
+                    .source
+                    .primary_key
+                    .iter()
+                    .map(|c| self.target_of(c).map(|c| c.target.clone()))
+                    .collect();
+                names.unwrap_or_default()
+            }
+        };
+        if !self.primary_key.is_empty()
+            && self.existing.is_none()
+            && self
+                .columns
+                .iter()
+                .any(|c| !c.not_null && self.primary_key.contains(&c.target))
+        {
+            // SQLite allows NULL in a primary key that is not the rowid.
+            self.warnings
+                .push("the primary key holds NULL, which PostgreSQL does not allow: a unique constraint instead".to_owned());
+        }
+        if self.existing.is_some() {
+            return;
+        }
+        let known = self.expression_columns();
+        let (mut checks, mut warnings) = (Vec::new(), Vec::new());
+        for check in &self.source.checks {
+            match expr::translate(check, &known) {
+                Ok(text) => checks.push(text),
+                Err(why) => warnings.push(format!("CHECK ({check}) not translated ({why})")),
+            }
+        }
+        self.checks = checks;
+        self.warnings.extend(warnings);
+    }
+
+    pub(super) fn plan_indexes(&mut self, names: &mut Names, identifiers: Identifiers) {
+        let mut planned = Vec::new();
+        let mut warnings = Vec::new();
+        if let Some(existing) = &self.existing {
+            planned.extend(existing.indexes.iter().cloned());
+        }
+        for index in &self.source.indexes {
+            let folded = match identifiers {
+                Identifiers::Lower => index.name.to_ascii_lowercase(),
+                Identifiers::Keep => index.name.clone(),
+            };
+            if self.has_already(index, &folded) {
+                continue;
+            }
+            match self.index_definition(index) {
+                Err(why) => warnings.push(format!("index {} not translated ({why})", index.name)),
+                Ok((definition, plain)) => {
+                    let constraint = index.origin == Origin::Unique && plain;
+                    let wanted = if index.origin == Origin::Unique {
+                        let columns: Vec<&str> = index
+                            .parts
+                            .iter()
+                            .filter_map(|p| p.column.as_deref())
+                            .collect();
+                        format!("{}_{}_key", self.target, columns.join("_"))
+                    } else {
+                        index.name.clone()
+                    };
+                    let name = names.give(&wanted, identifiers);
+                    if index.origin == Origin::Create && name != folded {
+                        warnings.push(format!("index {} renamed to {name}", index.name));
+                    }
+                    planned.push(PlannedIndex {
+                        name,
+                        unique: index.unique,
+                        constraint,
+                        definition: if constraint {
+                            format!("UNIQUE {definition}")
+                        } else {
+                            definition
+                        },
+                    });
+                }
+            }
+        }
+        self.indexes = planned;
+        self.warnings.extend(warnings);
+    }
+
+    /// The unique index that the crawlers need, where the table is one of the service's and the source has all of its columns.
+    pub(super) fn plan_natural_key(&mut self, names: &mut Names) {
+        let Some(key) = service::natural_key(&self.target) else {
+            return;
+        };
+        let known = |word: &str| self.columns.iter().any(|c| c.target == word);
+        let first_words_known = key.key.iter().all(|part| {
+            ddl::tokens(part)
+                .iter()
+                .any(|t| matches!(t, Token::Word(word) if known(word)))
+        });
+        let there = self.indexes.iter().any(|i| i.name == key.index);
+        if self.existing.is_none() && first_words_known && !there {
+            names.reserve(key.index);
+            self.indexes.push(PlannedIndex {
+                name: key.index.to_owned(),
+                unique: true,
+                constraint: false,
+                definition: format!("({})", key.key.join(", ")),
+            });
+        }
+    }
+
+    fn has_already(&self, index: &Index, folded: &str) -> bool {
+        let Some(existing) = &self.existing else {
+            return false;
+        };
+        if existing.indexes.iter().any(|i| i.name == folded) {
+            return true;
+        }
+        let mut columns: Vec<&str> = index
+            .parts
+            .iter()
+            .filter_map(|p| self.target_of(p.column.as_deref()?))
+            .map(|c| c.target.as_str())
+            .collect();
+        columns.sort_unstable();
+        index.unique
+            && columns.len() == index.parts.len()
+            && index.condition.is_none()
+            && (existing.unique_columns.iter().any(|u| *u == columns)
+                || (existing.primary_key.len() == columns.len()
+                    && columns
+                        .iter()
+                        .all(|c| existing.primary_key.iter().any(|k| k == c))))
+    }
+
+    /// What stands after the table's name, and whether it names only columns.
+    fn index_definition(&self, index: &Index) -> Result<(String, bool), String> {
+        let known = self.expression_columns();
+        let mut parts = Vec::new();
+        let mut plain = index.condition.is_none();
+        for part in &index.parts {
+            let (mut text, is_text) = match (&part.column, &part.expression) {
+                (Some(name), _) => {
+                    let column = self
+                        .target_of(name)
+                        .ok_or_else(|| format!("column {name}"))?;
+                    let is_text = matches!(column.pg, PgType::Text | PgType::Varchar(_));
+                    if column.pg == PgType::Json {
+                        return Err(format!("column {name} is json, which has no order"));
+                    }
+                    (quote_ident(&column.target), is_text)
+                }
+                (None, Some(expression)) => {
+                    plain = false;
+                    (format!("({})", expr::translate(expression, &known)?), true)
+                }
+                (None, None) => return Err("an expression that could not be read".to_owned()),
+            };
+            match part.collation.as_deref() {
+                // SQLite's NOCASE folds ASCII letters only, as lower() does under "C".
+                Some(c) if c.eq_ignore_ascii_case("NOCASE") && is_text => {
+                    plain = false;
+                    text = format!("lower({text} COLLATE \"C\")");
+                }
+                Some(c) if c.eq_ignore_ascii_case("NOCASE") => {}
+                Some(other) if is_text => return Err(format!("collation {other}")),
+                _ => {}
+            }
+            if part.descending {
+                text.push_str(" DESC");
+                plain = false;
+            }
+            parts.push(text);
+        }
+        let mut definition = format!("({})", parts.join(", "));
+        if let Some(condition) = &index.condition {
+            definition.push_str(&format!(" WHERE {}", expr::translate(condition, &known)?));
+        }
+        Ok((definition, plain))
+    }
+
+    pub(super) fn plan_foreign_keys(
+        &mut self,
+        targets: &HashMap<String, (String, Table)>,
+        renamed: &HashMap<String, Vec<(String, String)>>,
+    ) {
+        let mut planned: Vec<PlannedForeignKey> = Vec::new();
+        let mut warnings = Vec::new();
+        for key in &self.source.foreign_keys {
+            let parent = key.parent.to_ascii_lowercase();
+            let (Some((target, table)), Some(pairs)) = (targets.get(&parent), renamed.get(&parent))
+            else {
+                warnings.push(format!(
+                    "foreign key ({}) not moved: its table {} is not",
+                    key.columns.join(", "),
+                    key.parent
+                ));
+                continue;
+            };
+            let of_parent = if key.parent_columns.is_empty() {
+                &table.primary_key
+            } else {
+                &key.parent_columns
+            };
+            let parent_columns: Vec<String> = of_parent
+                .iter()
+                .filter_map(|c| pairs.iter().find(|(s, _)| s.eq_ignore_ascii_case(c)))
+                .map(|(_, t)| t.clone())
+                .collect();
+            let columns: Vec<String> = key
+                .columns
+                .iter()
+                .filter_map(|c| self.target_of(c).map(|c| c.target.clone()))
+                .collect();
+            if parent_columns.len() != columns.len() || columns.is_empty() {
+                warnings.push(format!(
+                    "foreign key ({}) to {} not moved: its columns do not match",
+                    key.columns.join(", "),
+                    key.parent
+                ));
+                continue;
+            }
+            let key = PlannedForeignKey {
+                columns,
+                parent: target.clone(),
+                parent_moves: true,
+                parent_columns,
+                actions: format!("ON UPDATE {} ON DELETE {}", key.on_update, key.on_delete),
+            };
+            planned.push(key);
+        }
+        for key in self.existing.iter().flat_map(|e| &e.foreign_keys) {
+            if !planned.iter().any(|p| p.columns == key.columns) {
+                let parent_moves = targets.values().any(|(t, _)| *t == key.parent);
+                planned.push(PlannedForeignKey {
+                    parent_moves,
+                    ..key.clone()
+                });
+            }
+        }
+        self.foreign_keys = planned;
+        self.warnings.extend(warnings);
+    }
+}
