@@ -156,7 +156,7 @@ fn fetch_page(
     if let Some(archive) = context.archive {
         let stored = archive
             .put(&response.body)
-            .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer of GET {url} in the raw archive: {e}; free space in state_dir")))?;
+            .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): GET {url}")))?;
         raw.push(RawRecord {
             attempt: context.attempt,
             url: oa_core::secrets::redact(&url),
@@ -215,7 +215,7 @@ fn read(source: &Source, url: &str, mut answer: Value) -> Result<Page, FetchErro
             None => {
                 return Err(FetchError::new(
                     ErrorKind::Shape,
-                    format!("GET {url}: the answer has no {pointer}"),
+                    format!("the answer has no {pointer}: GET {url}"),
                 ));
             }
         }
@@ -230,7 +230,7 @@ fn read(source: &Source, url: &str, mut answer: Value) -> Result<Page, FetchErro
             _ => {
                 return Err(FetchError::new(
                     ErrorKind::Shape,
-                    format!("GET {url}: the answer has no whole number at {pointer}"),
+                    format!("the answer has no whole number at {pointer}: GET {url}"),
                 ));
             }
         },
@@ -244,7 +244,7 @@ fn read(source: &Source, url: &str, mut answer: Value) -> Result<Page, FetchErro
         }),
         _ => Err(FetchError::new(
             ErrorKind::Shape,
-            format!("GET {url}: the answer has no list at {}", rules.records),
+            format!("the answer has no list at {}: GET {url}", rules.records),
         )),
     }
 }
@@ -268,7 +268,7 @@ fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {
     } else {
         ErrorKind::Blocked
     };
-    FetchError::new(kind, format!("GET {url}: the site refused: {said}"))
+    FetchError::new(kind, format!("the site refused ({said}): GET {url}"))
 }
 
 #[cfg(test)]

@@ -16,14 +16,14 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
     if trimmed.is_empty() {
         return Err(FetchError::new(
             ErrorKind::Empty,
-            format!("GET {url} answered with an empty body"),
+            format!("an empty body: GET {url}"),
         ));
     }
     if trimmed.starts_with('<') {
         let title = page_title(trimmed).map_or_else(String::new, |t| format!(" titled \"{t}\""));
         return Err(FetchError::new(
             ErrorKind::Blocked,
-            format!("GET {url} answered with a web page{title} where data were due"),
+            format!("a web page{title} where data were due: GET {url}"),
         ));
     }
     match serde_json::from_str(trimmed) {
@@ -31,13 +31,13 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
         Err(e) if e.is_eof() => Err(FetchError::new(
             ErrorKind::Network,
             format!(
-                "GET {url} answered with JSON that is cut short after {} bytes",
+                "JSON that is cut short after {} bytes: GET {url}",
                 response.body.len()
             ),
         )),
         Err(e) => Err(FetchError::new(
             ErrorKind::Shape,
-            format!("GET {url} answered with something that is not JSON: {e}"),
+            format!("something that is not JSON ({e}): GET {url}"),
         )),
     }
 }
@@ -71,7 +71,7 @@ fn text(url: &str, response: &Response) -> Result<(String, Option<String>), Fetc
 fn undecodable(url: &str, charset: &str) -> FetchError {
     FetchError::new(
         ErrorKind::Shape,
-        format!("GET {url} answered with bytes that are not {charset}"),
+        format!("bytes that are not {charset}: GET {url}"),
     )
 }
 

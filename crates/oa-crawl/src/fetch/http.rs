@@ -76,7 +76,7 @@ impl Client {
         if left.is_zero() {
             return Err(FetchError::new(
                 ErrorKind::Timeout,
-                format!("no time was left for GET {url}"),
+                format!("no time was left for this request: GET {url}"),
             ));
         }
         let mut builder = self
@@ -133,55 +133,38 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
+    let too_slow = || format!("no complete answer within {} s", limit.as_secs_f64().ceil());
     let (kind, what) = match error {
-        ureq::Error::Timeout(_) => (
-            ErrorKind::Timeout,
-            format!(
-                "did not answer completely within {} s",
-                limit.as_secs().max(1)
-            ),
-        ),
+        ureq::Error::Timeout(_) => (ErrorKind::Timeout, too_slow()),
         ureq::Error::HostNotFound => (
             ErrorKind::Dns,
-            "failed: the host name cannot be resolved".to_owned(),
+            "the host name cannot be resolved".to_owned(),
         ),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
-            (ErrorKind::Tls, format!("failed: {error}"))
-        }
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => (ErrorKind::Tls, error.to_string()),
         ureq::Error::BodyExceedsLimit(limit) => (
             ErrorKind::Shape,
-            format!("sent more than {limit} bytes (max_body in [crawl])"),
+            format!("more than {limit} bytes (max_body in [crawl])"),
         ),
-        ureq::Error::TooManyRedirects => {
-            (ErrorKind::Blocked, "was redirected in a circle".to_owned())
-        }
+        ureq::Error::TooManyRedirects => (ErrorKind::Blocked, "redirected in a circle".to_owned()),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            (ErrorKind::Shape, format!("is not a valid request: {error}"))
+            (ErrorKind::Shape, format!("not a valid request ({error})"))
         }
-        ureq::Error::Io(e) => explain_io(e, limit),
-        other => (ErrorKind::Network, format!("failed: {other}")),
+        ureq::Error::Io(e) => match e.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Timeout, too_slow()),
+            io::ErrorKind::ConnectionRefused => {
+                (ErrorKind::Network, "connection refused".to_owned())
+            }
+            io::ErrorKind::UnexpectedEof => {
+                (ErrorKind::Network, "the answer was cut short".to_owned())
+            }
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                (ErrorKind::Network, format!("the body is damaged ({e})"))
+            }
+            _ => (ErrorKind::Network, e.to_string()),
+        },
+        other => (ErrorKind::Network, other.to_string()),
     };
-    FetchError::new(kind, format!("GET {url} {what}"))
-}
-
-fn explain_io(error: &io::Error, limit: Duration) -> (ErrorKind, String) {
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (
-            ErrorKind::Timeout,
-            format!(
-                "did not answer completely within {} s",
-                limit.as_secs().max(1)
-            ),
-        ),
-        io::ErrorKind::ConnectionRefused => {
-            (ErrorKind::Network, "failed: connection refused".to_owned())
-        }
-        io::ErrorKind::UnexpectedEof => (ErrorKind::Network, "was cut short".to_owned()),
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-            (ErrorKind::Network, format!("sent a damaged body: {error}"))
-        }
-        _ => (ErrorKind::Network, format!("failed: {error}")),
-    }
+    FetchError::new(kind, format!("{what}: GET {url}"))
 }
 
 #[cfg(test)]
