@@ -417,18 +417,25 @@ impl Spool {
                 let sent = self
                     .sent(alert.id)
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
-                store_alert(client, alert, &sent).map_err(StoreError::from)?;
-                let remember = "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)";
-                self.db
-                    .execute(
-                        remember,
-                        params![alert.fingerprint, alert.created_at.timestamp_millis()],
-                    )
-                    .map_err(|e| Refusal::Refused(e.to_string()))?;
+                store_alert(client, alert, &sent, policy).map_err(StoreError::from)?;
+                // That the database was away is over now: the next time is a new trouble.
+                if alert.rule != alerts::DATABASE_UNREACHABLE {
+                    self.remember_told(alert)
+                        .map_err(|e| Refusal::Refused(e.to_string()))?;
+                }
             }
         }
         failpoint::hit("spool.drain.after_apply");
         Ok(())
+    }
+
+    fn remember_told(&self, alert: &Alert) -> rusqlite::Result<()> {
+        self.db
+            .execute(
+                "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                params![alert.fingerprint, alert.created_at.timestamp_millis()],
+            )
+            .map(|_| ())
     }
 
     /// What was told or sent long ago holds nothing back any more.
@@ -462,9 +469,17 @@ impl From<StoreError> for Refusal {
     }
 }
 
-fn store_alert(client: &mut Client, alert: &Alert, sent: &[String]) -> Result<(), postgres::Error> {
+fn store_alert(
+    client: &mut Client,
+    alert: &Alert,
+    sent: &[String],
+    policy: &Policy,
+) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
-    alerts::put(&mut tx, alert)?;
+    let new = alerts::put(&mut tx, alert)?;
+    if new && alert.rule == alerts::DATABASE_UNREACHABLE {
+        alerts::put(&mut tx, &alerts::database_back(alert, Utc::now(), policy))?;
+    }
     for channel in sent {
         tx.execute(
             "INSERT INTO oa.deliveries (alert_id, channel, state, tries, sent_at) VALUES ($1, $2, 'sent', 1, now())

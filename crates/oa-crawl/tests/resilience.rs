@@ -45,7 +45,7 @@ fn while_postgresql_is_away_results_wait_in_the_spool_and_are_stored_once_later(
     assert_eq!(service.count("oa.runs WHERE status = 'success'"), 2);
     assert_eq!(service.count("oa.raw"), 26);
     assert_eq!(
-        service.count("oa.alerts WHERE rule = 'database_unreachable'"),
+        service.count("oa.alerts WHERE rule = 'database_unreachable' AND kind = 'problem'"),
         1,
         "told once, not per run"
     );
@@ -83,7 +83,11 @@ fn a_failure_while_postgresql_is_away_is_told_once_and_not_again_by_the_drain() 
     assert_eq!(rules, ["run_failed", "database_unreachable"]);
     service.server.start_again();
     assert_eq!(service.crawl(&["drain"]).code, 0);
-    assert_eq!(service.count("oa.alerts"), 2);
+    assert_eq!(service.count("oa.alerts WHERE kind = 'problem'"), 2);
+    assert_eq!(
+        service.count("oa.alerts WHERE kind = 'recovery' AND title LIKE '%已连上数据库'"),
+        1
+    );
     assert_eq!(service.count("oa.runs WHERE status = 'failed'"), 2);
 }
 
@@ -209,7 +213,16 @@ fn killed_while_spooling_or_draining_nothing_is_lost_or_doubled() {
             rows_due().to_string(),
             "{point}: the first replay's counts stay"
         );
-        assert_eq!(service.count("oa.alerts"), 1, "{point}");
+        assert_eq!(
+            service.count("oa.alerts WHERE kind = 'problem'"),
+            1,
+            "{point}"
+        );
+        assert_eq!(
+            service.count("oa.alerts WHERE kind = 'recovery'"),
+            1,
+            "{point}"
+        );
     }
 }
 

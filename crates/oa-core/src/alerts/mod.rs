@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::config::{Config, Locale};
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
-pub use text::{database_away, human_duration, spool_full};
+pub use text::{DATABASE_UNREACHABLE, database_away, database_back, human_duration, spool_full};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -114,12 +114,13 @@ impl Policy {
     }
 }
 
-/// Puts an alert into the outbox, in the caller's transaction. Does nothing when it is there already.
+/// Puts an alert into the outbox, in the caller's transaction. Does nothing when it is there already;
+/// returns whether it was new.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<(), postgres::Error> {
-    client.execute(
+pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postgres::Error> {
+    let inserted = client.execute(
         "INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
         &[
@@ -135,7 +136,7 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<(), postgre
             &alert.created_at,
         ],
     )?;
-    Ok(())
+    Ok(inserted == 1)
 }
 
 /// The last alert of a fingerprint.

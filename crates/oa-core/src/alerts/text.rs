@@ -191,6 +191,9 @@ pub(super) fn recovered(outcome: &Outcome, state: &TaskState, policy: &Policy) -
     )
 }
 
+/// The rule of [`database_away`].
+pub const DATABASE_UNREACHABLE: &str = "database_unreachable";
+
 /// PostgreSQL cannot be reached; what was collected waits in the spool of this machine.
 #[must_use]
 pub fn database_away(reason: &str, host: &str, now: DateTime<Utc>, policy: &Policy) -> Alert {
@@ -210,11 +213,49 @@ pub fn database_away(reason: &str, host: &str, now: DateTime<Utc>, policy: &Poli
     };
     alert_of(
         &format!("database:{host}"),
-        "database_unreachable",
+        DATABASE_UNREACHABLE,
         None,
         None,
         Severity::Critical,
         Kind::Problem,
+        title,
+        body,
+        now,
+    )
+}
+
+/// PostgreSQL can be reached again, and what waited is being stored.
+#[must_use]
+pub fn database_back(away: &Alert, now: DateTime<Utc>, policy: &Policy) -> Alert {
+    let lasted = human_duration(
+        (now - away.created_at).to_std().unwrap_or_default(),
+        policy.locale,
+    );
+    let (since, at) = (local(away.created_at, policy), local(now, policy));
+    let host = away
+        .fingerprint
+        .split_once(':')
+        .map_or("", |(_, host)| host);
+    let (title, body) = match policy.locale {
+        Locale::Zh => (
+            format!("【恢复】{host} 已连上数据库"),
+            format!("- 故障始于 {since}，持续 {lasted}\n- {at} 起，本机暂存的结果正在按序入库"),
+        ),
+        Locale::En => (
+            format!("[RECOVERED] {host} reaches the database again"),
+            format!(
+                "- The trouble began at {since} and lasted {lasted}\n- Since {at} what waited on this machine is being stored, in order"
+            ),
+        ),
+    };
+    let body = format!("**{title}**\n\n{body}\n");
+    alert_of(
+        &away.fingerprint,
+        DATABASE_UNREACHABLE,
+        None,
+        None,
+        Severity::Info,
+        Kind::Recovery,
         title,
         body,
         now,
