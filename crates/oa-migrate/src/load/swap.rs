@@ -40,6 +40,14 @@ pub fn swap(
     let mut tx = client.transaction().map_err(explain)?;
     let mut replaced = Vec::new();
     let before = before_schema(run);
+    let there: bool = tx
+        .query_one("SELECT to_regnamespace(quote_ident($1)) IS NOT NULL", &[&plan.schema])
+        .map_err(explain)?
+        .get(0);
+    if !there {
+        tx.batch_execute(&format!("CREATE SCHEMA {}", quote_ident(&plan.schema)))
+            .map_err(explain)?;
+    }
     let existing: Vec<&PlannedTable> = plan
         .tables
         .iter()
