@@ -221,9 +221,9 @@ fn a_clock_that_jumps_leaves_runs_that_can_be_found() {
     service
         .db()
         .batch_execute(
-            "INSERT INTO oa.runs (id, tool, task, trigger, host, boot_id, pid, pid_started, version, status, started_at, finished_at)
-             VALUES (oa.uuid_floor('2099-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'b', 1, 1, '0', 'success', '2099-01-01', '2099-01-01'),
-                    (oa.uuid_floor('1999-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'b', 1, 1, '0', 'success', '1999-01-01', '1999-01-01')",
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+             VALUES (oa.uuid_floor('2099-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'm', 'b', 1, 1, '0', 'success', '2099-01-01', '2099-01-01'),
+                    (oa.uuid_floor('1999-01-01'), 'oa-crawl', 'zhihui-full-view', 'manual', 'h', 'm', 'b', 1, 1, '0', 'success', '1999-01-01', '1999-01-01')",
         )
         .unwrap();
     assert_eq!(service.count("oa.runs_default"), 2);

@@ -72,10 +72,10 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     tx.execute("SELECT oa.ensure_partitions()", &[])?;
     upsert_task(&mut tx, start)?;
     let row = tx.query_one(
-        "SELECT lease_host FROM (SELECT lease_host, lease_until FROM oa.tasks WHERE name = $1 FOR UPDATE) t
-         WHERE lease_until > now() AND lease_host <> $2
+        "SELECT lease_host FROM (SELECT lease_host, lease_machine, lease_until FROM oa.tasks WHERE name = $1 FOR UPDATE) t
+         WHERE lease_until > now() AND (lease_host, lease_machine) IS DISTINCT FROM ($2, $3)
          UNION ALL SELECT NULL LIMIT 1",
-        &[&start.task, &start.process.host],
+        &[&start.task, &start.process.host, &start.process.machine_id],
     )?;
     if let Some(host) = row.get::<_, Option<String>>(0) {
         insert_run(&mut tx, start, Status::Skipped)?;
@@ -88,10 +88,10 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     }
     insert_run(&mut tx, start, Status::Running)?;
     tx.execute(
-        "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_until = now() + make_interval(secs => $4),
+        "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $6, lease_until = now() + make_interval(secs => $4),
                 last_run_id = $2, last_status = 'running', last_started_at = $5
          WHERE name = $1",
-        &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.started_at],
+        &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.started_at, &start.process.machine_id],
     )?;
     tx.commit()?;
     Ok(Lease::Taken)
@@ -113,8 +113,8 @@ fn insert_run(
     status: Status,
 ) -> Result<(), postgres::Error> {
     tx.execute(
-        "INSERT INTO oa.runs (id, tool, task, trigger, host, boot_id, pid, pid_started, version, status, started_at, lease_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + make_interval(secs => $12))
+        "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, lease_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13))
          ON CONFLICT (id) DO NOTHING",
         &[
             &start.id,
@@ -122,6 +122,7 @@ fn insert_run(
             &start.task,
             &start.trigger.as_str(),
             &start.process.host,
+            &start.process.machine_id,
             &start.process.boot_id,
             &start.process.pid,
             &start.process.pid_started,
@@ -424,7 +425,7 @@ fn update_task(
         return Ok(state);
     }
     tx.execute(
-        "UPDATE oa.tasks SET lease_run_id = NULL, lease_host = NULL, lease_until = NULL WHERE name = $1 AND lease_run_id = $2",
+        "UPDATE oa.tasks SET lease_run_id = NULL, lease_host = NULL, lease_machine = NULL, lease_until = NULL WHERE name = $1 AND lease_run_id = $2",
         &[&start.task, &start.id],
     )?;
     if state.outdated {
@@ -476,7 +477,7 @@ fn update_task(
 /// When PostgreSQL fails.
 pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, StoreError> {
     let rows = client.query(
-        "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.boot_id, r.pid, r.pid_started,
+        "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
                 r.version, r.started_at, r.lease_until < now(), t.next_due_at
          FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
         &[],
@@ -485,13 +486,14 @@ pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, Sto
     for row in rows {
         let process = ProcessId {
             host: row.get(6),
-            boot_id: row.get(7),
-            pid: row.get(8),
-            pid_started: row.get(9),
+            machine_id: row.get(7),
+            boot_id: row.get(8),
+            pid: row.get(9),
+            pid_started: row.get(10),
         };
         let gone = match process.is_alive() {
             Some(alive) => !alive,
-            None => row.get::<_, Option<bool>>(12).unwrap_or(true),
+            None => row.get::<_, Option<bool>>(13).unwrap_or(true),
         };
         if !gone {
             continue;
@@ -508,12 +510,12 @@ pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, Sto
             title: row.get(3),
             schedule: row.get(4),
             trigger,
-            started_at: row.get(11),
+            started_at: row.get(12),
             process,
-            version: row.get(10),
+            version: row.get(11),
             lease: std::time::Duration::ZERO,
         };
-        if abandon(client, start, message, row.get(13), policy)? {
+        if abandon(client, start, message, row.get(14), policy)? {
             marked += 1;
         }
     }

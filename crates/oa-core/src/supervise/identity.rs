@@ -1,4 +1,5 @@
-//! A process's identity that survives the reuse of its pid and a reboot: host, boot, pid, start time.
+//! A process's identity that survives the reuse of its pid, a reboot, and two machines of one name: host, machine, boot, pid,
+//! start time.
 
 use std::fs;
 
@@ -9,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct ProcessId {
     /// The machine's name.
     pub host: String,
+    /// `/etc/machine-id`, which tells two machines of one name apart; empty where there is none.
+    pub machine_id: String,
     /// The kernel's random id of this boot.
     pub boot_id: String,
     /// The process id.
@@ -27,10 +30,8 @@ impl ProcessId {
                 .nodename()
                 .to_string_lossy()
                 .into_owned(),
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            machine_id: read("/etc/machine-id"),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
             pid,
             pid_started: start_of(pid).unwrap_or_default(),
         }
@@ -40,11 +41,18 @@ impl ProcessId {
     #[must_use]
     pub fn is_alive(&self) -> Option<bool> {
         let me = Self::current();
-        if self.host != me.host {
+        if self.host != me.host || self.machine_id != me.machine_id {
             return None;
         }
         Some(self.boot_id == me.boot_id && start_of(self.pid) == Some(self.pid_started))
     }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 fn start_of(pid: i32) -> Option<i64> {
@@ -100,6 +108,14 @@ mod tests {
             }
             .is_alive(),
             Some(false)
+        );
+        assert_eq!(
+            ProcessId {
+                machine_id: "another of the same name".into(),
+                ..me.clone()
+            }
+            .is_alive(),
+            None
         );
         assert_eq!(
             ProcessId {

@@ -11,6 +11,7 @@ CREATE TABLE oa.runs (
     task          text        NOT NULL,
     trigger       text        NOT NULL CHECK (trigger IN ('cron', 'manual', 'due', 'backfill')),
     host          text        NOT NULL,
+    machine_id    text        NOT NULL,
     boot_id       text        NOT NULL,
     pid           integer     NOT NULL,
     pid_started   bigint      NOT NULL,
@@ -150,6 +151,7 @@ CREATE TABLE oa.tasks (
     next_due_at          timestamptz,
     lease_run_id         uuid,
     lease_host           text,
+    lease_machine        text,
     lease_until          timestamptz
 );
 COMMENT ON TABLE oa.tasks IS 'One row per task, kept in the same transaction as its runs, so that health never scans the log.';
