@@ -430,6 +430,24 @@ fn a_dry_run_shows_what_would_be_stored_and_writes_nothing() {
     assert!(!service.state().join("raw").exists());
 }
 
+/// The grants of docs/configuration.md.
+#[test]
+fn a_role_that_may_only_read_and_write_rows_is_enough() {
+    let mut service = Service::start();
+    let mut admin =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE oa_crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa, public TO oa_crawler;
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler",
+        )
+        .unwrap();
+    service.url = service.url.replace("oa:oa-test-password", "oa_crawler:p");
+    let done = service.crawl(&["run", "--all", "--date", DAY, "--format", "json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(service.run("zhihui-full-view").row()["inserted"], 0);
+}
+
 #[test]
 fn several_sources_run_together_and_each_has_its_line() {
     let service = Service::start();
