@@ -82,7 +82,8 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// Starts a cluster with further lines of postgresql.conf.
+    /// Starts a cluster with further lines of postgresql.conf; they win over the ones set here, so that a test about lost
+    /// power may say `fsync = on`.
     ///
     /// # Panics
     /// When PostgreSQL is not installed or does not start.
@@ -109,9 +110,20 @@ impl Postgres {
             data.display()
         );
         account.give(home.path());
-        // The janitor holds nothing but the other end of the pipe.
-        let script = "cat >/dev/null; pid=$(head -n 1 \"$1/data/postmaster.pid\" 2>/dev/null) && kill -QUIT \"$pid\" 2>/dev/null; \
-                      while [ -n \"$pid\" ] && kill -0 \"$pid\" 2>/dev/null; do sleep 0.05; done; rm -rf \"$1\"";
+        // The janitor holds nothing but the other end of the pipe. It ends only a process that works in this data directory
+        // (an id read from a file may by now be somebody else's), and comes back for what a dying `cp` or server still wrote.
+        let script = r#"
+            cat >/dev/null
+            for _ in $(seq 100); do
+                pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+                if [ -n "$pid" ] && [ "/proc/$pid/cwd" -ef "$1/data" ]; then
+                    kill -QUIT "$pid" 2>/dev/null
+                    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+                fi
+                rm -rf "$1" 2>/dev/null
+                [ -e "$1" ] || exit 0
+                sleep 0.1
+            done"#;
         let mut janitor = Command::new("sh")
             .args(["-c", script, "oa-testkit-janitor"])
             .arg(home.path())
@@ -148,7 +160,8 @@ impl Postgres {
     }
 
     /// Starts a cluster that speaks TLS with a certificate for `localhost` of its own authority, whose certificate is at the
-    /// path that is returned too. Needs the `openssl` command.
+    /// path that is returned too and goes with the cluster: bind both (`let (_, authority)` ends the cluster at once). It still
+    /// takes connections without TLS. Needs the `openssl` command.
     ///
     /// # Panics
     /// When `openssl` fails.
@@ -205,7 +218,7 @@ impl Postgres {
             self.home.path().display()
         );
         for (key, value) in &self.settings {
-            conf.push_str(&format!("{key} = '{value}'\n"));
+            conf.push_str(&format!("{key} = '{}'\n", value.replace('\'', "''")));
         }
         fs::write(data.join("postgresql.auto.conf"), conf).expect("own folder");
         self.account.give(&data.join("postgresql.auto.conf"));
@@ -350,30 +363,41 @@ impl Drop for Postgres {
     }
 }
 
-/// Where the server's programs are: PostgreSQL 15 if there are several versions.
+/// The oldest version that the project supports, and the one that it prefers.
+const VERSION: u32 = 15;
+
+/// Where the server's programs are: of PostgreSQL 15 if there are several versions, else of the newest.
 fn bin_dir() -> PathBuf {
-    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+    let debian = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
-        .map(|e| e.path().join("bin"))
-        .filter(|p| p.join("postgres").is_file() && p.join("initdb").is_file())
-        .collect();
-    found.sort();
-    if let Some(v15) = found.iter().find(|p| p.ends_with("15/bin")) {
-        return v15.clone();
-    }
-    let on_path = Command::new("pg_config")
-        .arg("--bindir")
+        .filter_map(|e| {
+            let version: u32 = e.file_name().to_str()?.parse().ok()?;
+            Some((version, e.path().join("bin")))
+        });
+    let elsewhere = Command::new("pg_config")
+        .args(["--version", "--bindir"])
         .output()
         .ok()
-        .filter(|o| o.status.success());
-    let on_path = on_path
-        .map(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()))
-        .filter(|p| p.join("postgres").is_file());
-    found.pop().or(on_path).expect(
-        "PostgreSQL 15 is not installed; run scripts/setup, or: apt-get install postgresql-15",
-    )
+        .and_then(|o| {
+            // "PostgreSQL 15.18 (Debian …)" or "PostgreSQL 19devel", then the folder.
+            let text = String::from_utf8(o.stdout).ok()?;
+            let (version, folder) = text.trim_end().split_once('\n')?;
+            let version = version.strip_prefix("PostgreSQL ")?;
+            let major = version.split(|c: char| !c.is_ascii_digit()).next()?;
+            Some((major.parse().ok()?, PathBuf::from(folder)))
+        });
+    debian
+        .chain(elsewhere)
+        .filter(|(version, folder)| {
+            *version >= VERSION && ["postgres", "initdb"].iter().all(|p| folder.join(p).is_file())
+        })
+        .max_by_key(|(version, _)| (*version == VERSION, *version))
+        .expect(
+            "no server programs of PostgreSQL 15 or newer; run scripts/setup, or: apt-get install postgresql-15",
+        )
+        .1
 }
 
 /// The directory that `initdb` made, with role and database, once per user and version.
@@ -387,7 +411,13 @@ fn template(account: Account) -> PathBuf {
         .ids
         .map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid);
     let path = base.join(format!("oa-testkit-template-{uid}-{stamp}-1"));
-    if path.is_dir() {
+    // A system that clears old files out of its temporary folder leaves empty directories: only a whole template counts, and
+    // none that another user put there.
+    let whole = || {
+        fs::metadata(path.join("PG_VERSION")).is_ok()
+            && fs::metadata(&path).is_ok_and(|m| m.uid() == uid)
+    };
+    if whole() {
         return path;
     }
     let lock = File::create(base.join(format!(
@@ -396,8 +426,11 @@ fn template(account: Account) -> PathBuf {
     )))
     .expect("a lock file");
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
-    if path.is_dir() {
+    if whole() {
         return path;
+    }
+    if path.is_dir() {
+        fs::remove_dir_all(&path).expect("the remains of an old template can be removed");
     }
     let work = tempfile::Builder::new()
         .prefix("oa-testkit-initdb-")
@@ -456,7 +489,8 @@ fn template(account: Account) -> PathBuf {
     );
     match fs::rename(&data, &path) {
         Ok(()) => path,
-        Err(_) if path.is_dir() => path,
+        // Root and the account it uses have different locks and the same template.
+        Err(_) if whole() => path,
         Err(e) => panic!("could not keep the template {}: {e}", path.display()),
     }
 }
