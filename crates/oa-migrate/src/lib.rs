@@ -16,6 +16,7 @@ pub mod load;
 pub mod migration;
 pub mod plan;
 pub mod proof;
+pub mod runlog;
 pub mod state;
 pub mod values;
 

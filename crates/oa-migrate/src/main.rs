@@ -9,7 +9,7 @@ use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_migrate::PROGRAM;
-use oa_migrate::commands::{init, run};
+use oa_migrate::commands::{dedupe, init, plan as plan_command, rollback, run, status, verify};
 use oa_migrate::plan::mapping::Mapping;
 use oa_migrate::plan::names::Identifiers;
 use oa_migrate::plan::{self, OnBadValue};
@@ -51,6 +51,52 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Show what run would do: types, keys, and what cannot be moved as it is
+    Plan {
+        /// The SQLite file; it is opened read-only
+        database: PathBuf,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Write the plan as a mapping that can be edited and given to run
+        #[arg(long, value_name = "FILE")]
+        write_mapping: Option<PathBuf>,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Compare a SQLite file with the target again, row by row
+    Verify {
+        /// The SQLite file; it is opened read-only
+        database: PathBuf,
+        #[command(flatten)]
+        jobs: JobsArg,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Move the older rows of duplicate natural keys to oa.rejects and make the unique index
+    Dedupe {
+        /// A table that a crawler fills
+        table: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Put back the tables that the last run replaced; its own are kept in a schema oa_after_…
+    Rollback {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List the runs of this machine and what they keep in the database
+    Status {
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -83,19 +129,27 @@ struct PlanArgs {
     /// Corrected names and types, see `plan --write-mapping`
     #[arg(long, value_name = "FILE")]
     mapping: Option<PathBuf>,
+    #[command(flatten)]
+    jobs: JobsArg,
+}
+
+#[derive(Debug, clap::Args)]
+struct JobsArg {
     /// Tables read, loaded and compared side by side [default: number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
 }
 
-impl PlanArgs {
-    fn jobs(&self) -> usize {
+impl JobsArg {
+    fn count(&self) -> usize {
         self.jobs.map_or_else(
             || std::thread::available_parallelism().map_or(2, usize::from),
             usize::from,
         )
     }
+}
 
+impl PlanArgs {
     fn options(&self) -> Result<plan::Options, Failure> {
         let mapping = match &self.mapping {
             Some(path) => Mapping::load(path).map_err(|e| Failure::new(exit::USAGE, e))?,
@@ -133,13 +187,45 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             &global.load_config()?,
             &run::Options {
                 database,
-                jobs: plan.jobs(),
+                jobs: plan.jobs.count(),
                 plan: plan.options()?,
                 rehearse,
                 replace,
                 format,
             },
         ),
+        Command::Plan {
+            database,
+            plan,
+            write_mapping,
+            format,
+        } => plan_command::run(
+            &global.load_config()?,
+            &plan_command::Options {
+                database,
+                jobs: plan.jobs.count(),
+                plan: plan.options()?,
+                write_mapping,
+                format,
+            },
+        ),
+        Command::Verify {
+            database,
+            jobs,
+            format,
+        } => verify::run(
+            &global.load_config()?,
+            &verify::Options {
+                database,
+                jobs: jobs.count(),
+                format,
+            },
+        ),
+        Command::Dedupe { table, yes, format } => {
+            dedupe::run(&global.load_config()?, &table, yes, format)
+        }
+        Command::Rollback { yes } => rollback::run(&global.load_config()?, yes),
+        Command::Status { format } => status::run(&global.load_config()?, format),
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

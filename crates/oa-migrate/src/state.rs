@@ -141,6 +141,26 @@ pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     Ok(found)
 }
 
+/// Finds out what became of runs that ended between proof and confirmation. The last transaction drops the staging schema, so where
+/// `unfinished` finds one, the transaction was not committed. Only for the holder of the database's lock.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn settle(state: &StateDir, unfinished: impl Fn(Uuid) -> bool) -> Result<()> {
+    for (folder, mut record) in runs(state)? {
+        if record.stage != Stage::Swapping {
+            continue;
+        }
+        if unfinished(record.run_id) {
+            folder.remove();
+        } else {
+            record.stage = Stage::Done;
+            folder.write(&record)?;
+        }
+    }
+    Ok(())
+}
+
 /// The newest run whose tables are in place.
 ///
 /// # Errors

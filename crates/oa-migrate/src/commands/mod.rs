@@ -1,4 +1,9 @@
 //! One file a command.
 
+pub mod dedupe;
 pub mod init;
+pub mod plan;
+pub mod rollback;
 pub mod run;
+pub mod status;
+pub mod verify;

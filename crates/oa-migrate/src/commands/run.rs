@@ -1,9 +1,9 @@
 //! `oa-migrate run`: moves a SQLite database into PostgreSQL and proves that nothing changed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use chrono::Utc;
 use indicatif::ProgressBar;
 use oa_core::cli::Failure;
@@ -11,9 +11,9 @@ use oa_core::config::Config;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::schema::{self, SchemaError};
 use oa_core::pg::{self, describe};
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status as RunStatus, Trigger};
-use oa_core::{exit, failpoint, service};
+use oa_core::runs::Recorder;
+use oa_core::state_dir::StateDir;
+use oa_core::{failpoint, service};
 use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -23,6 +23,7 @@ use crate::load::staging::{self, Target};
 use crate::load::swap;
 use crate::plan::{self, Plan};
 use crate::proof::report::{Phases, Report, Status};
+use crate::runlog::{self, Ended};
 use crate::state::{self, RunFolder, Stage};
 use crate::{PROGRAM, inspect, migration};
 
@@ -47,7 +48,7 @@ pub struct Options {
 ///
 /// # Errors
 /// When PostgreSQL is away (75), the schema does not fit (78), or another run holds the lock (77).
-pub fn connect(target: &Target) -> Result<Client, Failure> {
+pub fn connect(target: &Target, state: &StateDir) -> Result<Client, Failure> {
     let mut client = target.connect()?;
     match schema::check(&mut client) {
         Ok(()) => {}
@@ -57,7 +58,10 @@ pub fn connect(target: &Target) -> Result<Client, Failure> {
         Err(other) => return Err(other.into()),
     }
     staging::lock(&mut client)?;
-    for name in staging::drop_stale(&mut client)? {
+    let stale = staging::stale(&mut client)?;
+    state::settle(state, |run| stale.contains(&staging::schema_of(run)))?;
+    for name in stale {
+        staging::drop_schema(&mut client, &name)?;
         tracing::warn!("removed {name}, left over from a run that died");
     }
     Ok(client)
@@ -73,72 +77,40 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let target = Target {
         settings: pg::Settings::from_config(config, PROGRAM)?,
     };
-    let mut client = connect(&target)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let start = RunStart::now(
-        PROGRAM,
-        env!("CARGO_PKG_VERSION"),
-        "migrate",
-        "SQLite 迁移",
-        Trigger::Manual,
-        Duration::from_secs(24 * 3600),
-    );
-    let run = match recorder.begin(start)? {
-        Begun::Run(run) => run,
-        Begun::Skipped { reason } => {
-            return Err(Failure::new(exit::REFUSED, anyhow!(reason)));
+    let mut client = connect(&target, recorder.state())?;
+    let (report, folder) = runlog::recorded(&recorder, "migrate", "SQLite 迁移", |start| {
+        let folder = RunFolder::create(recorder.state(), start.id)?;
+        let mut work = Work {
+            options,
+            target: &target,
+            client: &mut client,
+            run: start.id,
+            staging: staging::schema_of(start.id),
+            folder: &folder,
+            progress: ProgressBar::new_spinner(),
+            phases: Phases::default(),
+            started: Instant::now(),
+        };
+        let result = state::prune(recorder.state(), &folder.path)
+            .map_err(Failure::from)
+            .and_then(|()| work.all(&source));
+        work.progress.finish_and_clear();
+        if result.is_err() {
+            work.clean_up();
         }
-    };
-    let start = run.start().clone();
-    let folder = RunFolder::create(recorder.state(), start.id)?;
-    let mut work = Work {
-        options,
-        target: &target,
-        client: &mut client,
-        run: start.id,
-        staging: staging::schema_of(start.id),
-        folder: &folder,
-        progress: ProgressBar::new_spinner(),
-        phases: Phases::default(),
-        started: Instant::now(),
-    };
-    let result = state::prune(recorder.state(), &folder.path)
-        .map_err(Failure::from)
-        .and_then(|()| work.all(&source));
-    work.progress.finish_and_clear();
-    if result.is_err() {
-        work.clean_up();
-    }
-    let mut outcome = Outcome::bare(start, RunStatus::Success, Utc::now());
-    match &result {
-        Ok(report) => {
-            outcome.status = match report.status {
-                Status::Success => RunStatus::Success,
-                Status::Partial => RunStatus::Partial,
-                Status::Failed => RunStatus::Failed,
-            };
-            outcome.fetched = report.tables.iter().map(|t| t.rows_read).sum();
-            if report.status != Status::Success {
-                outcome.error = Some(RunError::new(ErrorKind::Invalid, sentence(report)));
-            }
-            outcome.details = details(report);
-        }
-        Err(failure) => {
-            outcome.status = RunStatus::Failed;
-            outcome.error = Some(RunError::new(
-                ErrorKind::Internal,
-                format!("{:#}", failure.error),
-            ));
-        }
-    }
-    recorder.finish(*run, outcome)?;
-    let report = result?;
-    print(&report, &folder, options.format)?;
-    Ok(if report.status == Status::Success {
-        exit::OK
-    } else {
-        exit::FAILED
-    })
+        let report = result?;
+        Ok(Ended {
+            status: report.status.of_run(),
+            fetched: report.tables.iter().map(|t| t.rows_read).sum(),
+            error: (report.status != Status::Success).then(|| sentence(&report)),
+            details: details(&report),
+            value: (report, folder),
+        })
+    })?;
+    let written = folder.path.join("report.md");
+    print(&report, &written, options.format)?;
+    Ok(report.status.exit_code())
 }
 
 fn sentence(report: &Report) -> String {
@@ -329,19 +301,34 @@ impl Work<'_> {
         } else if let Err(e) = staging::drop_schema(self.client, &self.staging) {
             tracing::warn!("{e:#}; the next run will try again");
         }
-        // Once the tables may be in place, what is known of the run must stay.
-        if !self.folder.path.join("run.json").exists() {
+        // Without a connection nobody knows whether the last transaction was committed: `state::settle` finds out.
+        if !self.client.is_closed() || !self.folder.path.join("run.json").exists() {
             self.folder.remove();
         }
     }
 }
 
-fn print(report: &Report, folder: &RunFolder, format: Format) -> Result<()> {
+/// Prints a report; warnings go to the log unless the report is JSON, which has them.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print(report: &Report, written: &Path, format: Format) -> Result<()> {
     if format == Format::Json {
         let mut listing = Listing::new(&[]);
         listing.push(serde_json::to_value(report)?);
         listing.print(format)?;
         return Ok(());
+    }
+    for table in &report.tables {
+        let Some(d) = &table.difference else { continue };
+        tracing::error!(
+            "{}: {} row(s) only in the source, {} only in the target, {} changed: {}",
+            table.table,
+            d.only_source,
+            d.only_target,
+            d.changed,
+            d.examples.join("; ")
+        );
     }
     for (table, warning) in report
         .tables
@@ -371,6 +358,6 @@ fn print(report: &Report, folder: &RunFolder, format: Format) -> Result<()> {
     listing
         .print(format)
         .context("could not print the report")?;
-    tracing::info!("report: {}", folder.path.join("report.md").display());
+    tracing::info!("report: {}", written.display());
     Ok(())
 }

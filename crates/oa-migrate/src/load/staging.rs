@@ -68,20 +68,16 @@ pub fn schema_of(run: Uuid) -> String {
     format!("{PREFIX}{}", &run.simple().to_string()[..20])
 }
 
-/// Drops what runs that died left behind. Only for the holder of the lock.
+/// The staging schemas that are there. For the holder of the lock, they are left over from runs that died.
 ///
 /// # Errors
 /// When PostgreSQL refuses.
-pub fn drop_stale(client: &mut Client) -> Result<Vec<String>> {
+pub fn stale(client: &mut Client) -> Result<Vec<String>> {
     let rows = client.query(
         "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY 1",
         &[&PREFIX],
     )?;
-    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    for name in &names {
-        drop_schema(client, name)?;
-    }
-    Ok(names)
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Creates a staging schema.

@@ -41,7 +41,10 @@ pub fn swap(
     let mut replaced = Vec::new();
     let before = before_schema(run);
     let there: bool = tx
-        .query_one("SELECT to_regnamespace(quote_ident($1)) IS NOT NULL", &[&plan.schema])
+        .query_one(
+            "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL",
+            &[&plan.schema],
+        )
         .map_err(explain)?
         .get(0);
     if !there {

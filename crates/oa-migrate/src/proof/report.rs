@@ -47,6 +47,27 @@ pub enum Status {
     Failed,
 }
 
+impl Status {
+    /// The state of the run's row.
+    #[must_use]
+    pub fn of_run(self) -> oa_core::runs::Status {
+        match self {
+            Self::Success => oa_core::runs::Status::Success,
+            Self::Partial => oa_core::runs::Status::Partial,
+            Self::Failed => oa_core::runs::Status::Failed,
+        }
+    }
+
+    /// 0 only when everything is there and was proven.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Success => oa_core::exit::OK,
+            Self::Partial | Self::Failed => oa_core::exit::FAILED,
+        }
+    }
+}
+
 /// Seconds per phase.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Phases {

@@ -1,0 +1,149 @@
+//! `oa-migrate dedupe`: moves the older rows of a natural key to `oa.rejects`, so that its unique index can be made.
+
+use anyhow::{Result, anyhow};
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::output::{Format, Listing};
+use oa_core::pg::{self, describe, quote_ident};
+use oa_core::runs::{Recorder, Status};
+use oa_core::service::{self, NaturalKey};
+use oa_core::{exit, failpoint};
+use postgres::Client;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::PROGRAM;
+use crate::commands::run;
+use crate::load::staging::Target;
+use crate::runlog::{self, Ended};
+
+/// Shows what would be moved, asks, moves it, and makes the index.
+///
+/// # Errors
+/// Not a table with a natural key (2), not confirmed (77), PostgreSQL refuses (1) or is away (75).
+pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8, Failure> {
+    let Some(key) = service::natural_key(table) else {
+        let known: Vec<&str> = service::NATURAL_KEYS.iter().map(|k| k.table).collect();
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow!(
+                "{table} has no natural key; tables that have one: {}",
+                known.join(", ")
+            ),
+        ));
+    };
+    let target = Target {
+        settings: pg::Settings::from_config(config, PROGRAM)?,
+    };
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let mut client = run::connect(&target, recorder.state())?;
+    let found = duplicates(&mut client, key)?;
+    let mut listing = Listing::new(&[
+        ("key", "KEY"),
+        ("rows", "ROWS"),
+        ("kept", "KEPT (ID)"),
+        ("moved", "TO oa.rejects (IDS)"),
+    ]);
+    let mut count = 0;
+    for (text, ids) in &found {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        count += ids.len() - 1;
+        listing.push(json!({
+            "table": table,
+            "key": text,
+            "rows": ids.len(),
+            "kept": ids[0],
+            "moved": ids[1..].join(" "),
+        }));
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    if count > 0 {
+        cli::confirm(
+            &format!(
+                "Move {count} older row(s) of {} key(s) of {table} to oa.rejects and make its unique index?",
+                found.len()
+            ),
+            yes,
+        )?;
+    }
+    runlog::recorded(&recorder, "dedupe", "去除重复记录", |start| {
+        let moved = move_older(&mut client, key, start.id)?;
+        tracing::info!(
+            "{table}: {moved} row(s) moved to oa.rejects, unique index {} is there",
+            key.index
+        );
+        let mut details = serde_json::Map::new();
+        details.insert("table".to_owned(), json!(table));
+        details.insert("moved".to_owned(), json!(moved));
+        Ok(Ended {
+            value: exit::OK,
+            status: Status::Success,
+            fetched: moved,
+            error: None,
+            details,
+        })
+    })
+}
+
+/// A key's parts joined for PARTITION BY, and the condition that none of them is NULL: a unique index takes NULLs for different.
+fn parts(key: &NaturalKey) -> (String, String) {
+    let not_null: Vec<String> = key.key.iter().map(|k| format!("{k} IS NOT NULL")).collect();
+    (key.key.join(", "), not_null.join(" AND "))
+}
+
+/// Keys that are there more than once, with the ids of their rows, the newest first.
+fn duplicates(client: &mut Client, key: &NaturalKey) -> Result<Vec<(String, Vec<i64>)>> {
+    let (expressions, not_null) = parts(key);
+    let rows = client
+        .query(
+            &format!(
+                "SELECT concat_ws(', ', {expressions}), array_agg(id::int8 ORDER BY id DESC) FROM public.{} WHERE {not_null}
+                 GROUP BY {expressions} HAVING count(*) > 1 ORDER BY 1",
+                quote_ident(key.table)
+            ),
+            &[],
+        )
+        .map_err(|e| anyhow!("could not look for duplicates in {}: {}", key.table, describe(&e)))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// One transaction: the older rows to `oa.rejects`, then the index.
+fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not move duplicates of {}: {}",
+            key.table,
+            describe(&e)
+        )
+    };
+    let (expressions, not_null) = parts(key);
+    let table = format!("public.{}", quote_ident(key.table));
+    let mut tx = client.transaction().map_err(explain)?;
+    tx.batch_execute(&format!(
+        "SET LOCAL synchronous_commit = on; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
+    ))
+    .map_err(explain)?;
+    let moved = tx
+        .execute(
+            &format!(
+                "WITH ranked AS (
+                   SELECT id, first_value(id) OVER same AS kept, row_number() OVER same AS place FROM {table} WHERE {not_null}
+                   WINDOW same AS (PARTITION BY {expressions} ORDER BY id DESC)),
+                 gone AS (DELETE FROM {table} AS t USING ranked AS r WHERE r.place > 1 AND t.id = r.id RETURNING t.*, r.kept AS oa_kept)
+                 INSERT INTO oa.rejects (run_id, seq, task, target, source_key, reason, record)
+                 SELECT $1, row_number() OVER (ORDER BY id), 'dedupe', $2, id::text,
+                        'older row of the natural key; kept is the row with id ' || oa_kept, to_jsonb(gone) - 'oa_kept' FROM gone"
+            ),
+            &[&run, &key.table],
+        )
+        .map_err(explain)?;
+    failpoint::hit("dedupe.moved");
+    if !service::create_key(&mut tx, key).map_err(explain)? {
+        return Err(anyhow!(
+            "table {} has still duplicates of its natural key; run it again",
+            key.table
+        ));
+    }
+    tx.commit().map_err(explain)?;
+    Ok(moved)
+}

@@ -1,0 +1,99 @@
+//! `oa-migrate rollback`: puts the tables back that a run replaced.
+
+use anyhow::{Context, Result, anyhow};
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::pg::{self, describe, quote_ident};
+use oa_core::runs::{Recorder, Status};
+use oa_core::{exit, failpoint};
+use postgres::Client;
+use serde_json::json;
+
+use crate::PROGRAM;
+use crate::commands::run;
+use crate::load::staging::Target;
+use crate::load::swap::before_schema;
+use crate::runlog::{self, Ended};
+use crate::state::{self, RunRecord, Stage};
+
+/// The schema in which a rollback keeps what it takes away.
+fn after_schema(record: &RunRecord) -> String {
+    before_schema(record.run_id).replacen("oa_before_", "oa_after_", 1)
+}
+
+/// Takes the last run back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
+///
+/// # Errors
+/// No run to take back (1), not confirmed (77), PostgreSQL refuses (1) or is away (75).
+pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
+    let target = Target {
+        settings: pg::Settings::from_config(config, PROGRAM)?,
+    };
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let mut client = run::connect(&target, recorder.state())?;
+    let (folder, mut record) = state::last_done(recorder.state())?
+        .context("there is no finished run that could be taken back")?;
+    let replaced = record.tables.iter().filter(|t| t.replaced).count();
+    cli::confirm(
+        &format!(
+            "Take back run {} of {}: {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
+            record.run_id,
+            record.started_at.format("%Y-%m-%d %H:%M UTC"),
+            record.tables.len(),
+            record.schema,
+            after_schema(&record),
+        ),
+        yes,
+    )?;
+    runlog::recorded(&recorder, "rollback", "迁移回退", |_| {
+        take_back(&mut client, &record)?;
+        record.stage = Stage::RolledBack;
+        folder.write(&record)?;
+        let mut details = serde_json::Map::new();
+        details.insert("of_run".to_owned(), json!(record.run_id));
+        Ok(Ended {
+            value: exit::OK,
+            status: Status::Success,
+            fetched: 0,
+            error: None,
+            details,
+        })
+    })
+}
+
+fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
+    let explain = |e: postgres::Error| anyhow!("could not take the run back: {}", describe(&e));
+    let (before, after) = (before_schema(record.run_id), after_schema(record));
+    let mut tx = client.transaction().map_err(explain)?;
+    tx.batch_execute(&format!(
+        "SET LOCAL synchronous_commit = on; CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables of oa-migrate run {1}, taken back; drop it when nothing in it is needed'",
+        quote_ident(&after),
+        record.run_id
+    ))
+    .map_err(explain)?;
+    for table in &record.tables {
+        let name = quote_ident(&table.target);
+        tx.batch_execute(&format!(
+            "ALTER TABLE {}.{name} SET SCHEMA {}",
+            quote_ident(&record.schema),
+            quote_ident(&after)
+        ))
+        .map_err(explain)?;
+    }
+    for table in record.tables.iter().filter(|t| t.replaced) {
+        tx.batch_execute(&format!(
+            "ALTER TABLE {}.{} SET SCHEMA {}",
+            quote_ident(&before),
+            quote_ident(&table.target),
+            quote_ident(&record.schema)
+        ))
+        .map_err(explain)?;
+    }
+    if record.tables.iter().any(|t| t.replaced) {
+        // RESTRICT: if anybody put something there, it stays and the rollback says so.
+        tx.batch_execute(&format!("DROP SCHEMA {}", quote_ident(&before)))
+            .map_err(explain)?;
+    }
+    failpoint::hit("rollback.commit");
+    tx.commit().map_err(explain)
+}

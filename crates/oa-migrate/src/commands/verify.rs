@@ -1,0 +1,237 @@
+//! `oa-migrate verify`: compares a SQLite file with PostgreSQL again, at any time.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use chrono_tz::Tz;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::output::Format;
+use oa_core::pg::schema;
+use oa_core::pg::{self, describe};
+use oa_core::runs::Recorder;
+use postgres::Client;
+use serde_json::json;
+
+use crate::PROGRAM;
+use crate::commands::run;
+use crate::inspect::{self, Database, Table};
+use crate::load::rejects::Rejects;
+use crate::load::staging::Target;
+use crate::proof::Comparison;
+use crate::proof::constraints;
+use crate::proof::report::{ColumnReport, Phases, Report, Status, TableReport};
+use crate::proof::tables::{self, Compared};
+use crate::runlog::{self, Ended};
+use crate::state::{self, RunFolder, RunRecord};
+
+/// What `verify` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// Tables compared side by side.
+    pub jobs: usize,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Compares and prints. Names, types and quarantined rows are those of the last run.
+///
+/// # Errors
+/// No run yet or unusable file (1), PostgreSQL away (75).
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
+    let target = Target {
+        settings: pg::Settings::from_config(config, PROGRAM)?,
+    };
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let mut client = target.connect()?;
+    schema::check(&mut client)?;
+    let (_, last) = state::last_done(recorder.state())?
+        .context("there is no finished run to verify; begin with oa-migrate run")?;
+    let (report, written) = runlog::recorded(&recorder, "verify", "迁移校验", |start| {
+        let folder = RunFolder::create(recorder.state(), start.id)?;
+        let result = verify(
+            &source,
+            &folder,
+            &last,
+            &target,
+            &mut client,
+            options,
+            &start.id.to_string(),
+        );
+        let _ = std::fs::remove_file(folder.snapshot());
+        let _ = std::fs::remove_file(folder.rejects());
+        if result.is_err() {
+            folder.remove();
+        }
+        let report = result?;
+        report.write(&folder.path)?;
+        let mut details = serde_json::Map::new();
+        details.insert("of_run".to_owned(), json!(last.run_id));
+        details.insert("matched".to_owned(), json!(report.matched));
+        Ok(Ended {
+            status: report.status.of_run(),
+            fetched: report.tables.iter().map(|t| t.rows_read).sum(),
+            error: (report.status != Status::Success)
+                .then(|| "the two sides are not the same".to_owned()),
+            details,
+            value: (report, folder.path.join("report.md")),
+        })
+    })?;
+    run::print(&report, &written, options.format)?;
+    Ok(report.status.exit_code())
+}
+
+/// The tables of a run as they are now in the file, with what is to be compared.
+///
+/// # Errors
+/// When a table or column of the run is gone on one of the sides.
+pub fn comparisons(
+    client: &mut Client,
+    database: &Database,
+    last: &RunRecord,
+) -> Result<Vec<(Table, Comparison)>> {
+    let zone: Option<Tz> = last
+        .timestamps_in
+        .as_deref()
+        .map(|z| {
+            z.parse()
+                .map_err(|_| anyhow!("unknown time zone {z} in run.json"))
+        })
+        .transpose()?;
+    let mut found = Vec::new();
+    for record in &last.tables {
+        let table = database
+            .tables
+            .iter()
+            .find(|t| t.name == record.source)
+            .with_context(|| format!("table {} is no longer in the source", record.source))?;
+        let comparison =
+            tables::comparison(client, table, &last.schema, &record.target, zone, |name| {
+                record.target_of(name)
+            })?;
+        found.push((table.clone(), comparison));
+    }
+    Ok(found)
+}
+
+/// The rows that a run put aside, as `(table of the source, key)`.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn quarantined(client: &mut Client, last: &RunRecord) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query(
+            "SELECT target, source_key FROM oa.rejects WHERE run_id = $1 AND source_key IS NOT NULL",
+            &[&last.run_id],
+        )
+        .map_err(|e| anyhow!("could not read oa.rejects: {}", describe(&e)))?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
+            let target: String = row.get(0);
+            let table = last.tables.iter().find(|t| t.target == target)?;
+            Some((table.source.clone(), row.get(1)))
+        })
+        .collect())
+}
+
+fn verify(
+    source: &rusqlite::Connection,
+    folder: &RunFolder,
+    last: &RunRecord,
+    target: &Target,
+    client: &mut Client,
+    options: &Options,
+    run_id: &str,
+) -> Result<Report> {
+    let started = Instant::now();
+    let snapshot = folder.snapshot();
+    inspect::snapshot(source, &options.database, &snapshot)?;
+    let mut phases = Phases {
+        snapshot: started.elapsed().as_secs_f64(),
+        ..Phases::default()
+    };
+    let at = Instant::now();
+    let rejects = Rejects::create(&folder.rejects())?;
+    rejects.note(&quarantined(client, last)?)?;
+    let copy = inspect::open(&snapshot)?;
+    let database = Database::read(&copy, &options.database)?;
+    drop(copy);
+    let pairs = comparisons(client, &database, last)?;
+    let list: Vec<Comparison> = pairs.iter().map(|(_, c)| c.clone()).collect();
+    let compared = tables::compare_all(target, &snapshot, &rejects, &list, options.jobs)?;
+    phases.proof = at.elapsed().as_secs_f64();
+    let mut reports = Vec::new();
+    for (comparison, compared) in list.iter().zip(&compared) {
+        reports.push(table_report(client, comparison, compared, &rejects)?);
+    }
+    let matched = reports.iter().all(|t| t.matched);
+    let quarantined = reports.iter().any(|t| t.rows_quarantined > 0);
+    let mut warnings = Vec::new();
+    for table in &database.tables {
+        if !last.tables.iter().any(|t| t.source == table.name) {
+            warnings.push(format!("table {} was not part of the run", table.name));
+        }
+    }
+    Ok(Report {
+        run_id: run_id.to_owned(),
+        database: options.database.display().to_string(),
+        schema: last.schema.clone(),
+        status: match (matched, quarantined) {
+            (false, _) => Status::Failed,
+            (true, true) => Status::Partial,
+            (true, false) => Status::Success,
+        },
+        matched,
+        seconds: started.elapsed().as_secs_f64(),
+        phases,
+        tables: reports,
+        warnings,
+        rehearsal: false,
+    })
+}
+
+fn table_report(
+    client: &mut Client,
+    comparison: &Comparison,
+    compared: &Compared,
+    rejects: &Rejects,
+) -> Result<TableReport> {
+    let rows_quarantined = rejects.count(&comparison.source)?;
+    let mut warnings = constraints::check(client, &comparison.schema, &comparison.target)?;
+    if rows_quarantined > 0 {
+        warnings.push(format!(
+            "{rows_quarantined} row(s) are in oa.rejects, not in the table"
+        ));
+    }
+    Ok(TableReport {
+        table: comparison.source.clone(),
+        target: comparison.target.clone(),
+        rows_read: compared.source.rows + rows_quarantined,
+        rows_loaded: compared.target.rows,
+        rows_quarantined,
+        source_hash: compared.source.hex(),
+        target_hash: compared.target.hex(),
+        matched: compared.matched(),
+        seconds: compared.seconds,
+        bytes: 0,
+        columns: comparison
+            .columns
+            .iter()
+            .zip(&compared.source.columns)
+            .zip(&compared.target.columns)
+            .map(|((column, a), b)| ColumnReport {
+                column: column.target.clone(),
+                pg: column.pg.to_string(),
+                values: b.values,
+                matched: a == b,
+            })
+            .collect(),
+        difference: compared.difference.clone(),
+        warnings,
+    })
+}
