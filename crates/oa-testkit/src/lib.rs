@@ -12,6 +12,7 @@
 )]
 
 mod postgres;
+mod template;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,11 +1,10 @@
 //! Private clusters.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -13,10 +12,8 @@ use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::template::{Account, PASSWORD, SUPERUSER_PASSWORD, bin_dir, fast_folder, template};
 use crate::wait_until;
-
-const PASSWORD: &str = "oa-test-password";
-const SUPERUSER_PASSWORD: &str = "super-test-password";
 
 /// A running cluster: role and database `oa` (owner, not superuser), superuser `postgres`, passwords by SCRAM.
 #[derive(Debug)]
@@ -28,51 +25,6 @@ pub struct Postgres {
     server: Option<Child>,
     janitor: Child,
     _pipe: Option<ChildStdin>,
-}
-
-/// Who runs the server: PostgreSQL refuses root.
-#[derive(Debug, Clone, Copy)]
-struct Account {
-    ids: Option<(u32, u32)>,
-}
-
-impl Account {
-    fn unprivileged() -> Self {
-        if !rustix::process::geteuid().is_root() {
-            return Self { ids: None };
-        }
-        let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd is readable");
-        let ids = ["postgres", "nobody"].iter().find_map(|wanted| {
-            let line = passwd
-                .lines()
-                .find(|l| l.split(':').next() == Some(*wanted))?;
-            let mut fields = line.split(':').skip(2);
-            Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-        });
-        Self {
-            ids: Some(ids.expect(
-                "running as root, there must be a user postgres or nobody to run the server as",
-            )),
-        }
-    }
-
-    fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        if let Some((uid, gid)) = self.ids {
-            command.uid(uid).gid(gid);
-        }
-        command
-            .env_remove("PGDATA")
-            .env("LC_ALL", "C.UTF-8")
-            .env("TZ", "UTC");
-        command
-    }
-
-    fn give(self, path: &Path) {
-        if let Some((uid, gid)) = self.ids {
-            chown(path, Some(uid), Some(gid)).expect("root may give files away");
-        }
-    }
 }
 
 impl Postgres {
@@ -93,7 +45,7 @@ impl Postgres {
         let template = template(account);
         let home = tempfile::Builder::new()
             .prefix("oa-pg-")
-            .tempdir()
+            .tempdir_in(fast_folder())
             .expect("the temporary folder is writable");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("own folder");
         let data = home.path().join("data");
@@ -360,137 +312,5 @@ impl Drop for Postgres {
         self.end(Signal::QUIT);
         drop(self._pipe.take());
         let _ = self.janitor.wait();
-    }
-}
-
-/// The oldest version that the project supports, and the one that it prefers.
-const VERSION: u32 = 15;
-
-/// Where the server's programs are: of PostgreSQL 15 if there are several versions, else of the newest.
-fn bin_dir() -> PathBuf {
-    let debian = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .filter_map(|e| {
-            let version: u32 = e.file_name().to_str()?.parse().ok()?;
-            Some((version, e.path().join("bin")))
-        });
-    let elsewhere = Command::new("pg_config")
-        .args(["--version", "--bindir"])
-        .output()
-        .ok()
-        .and_then(|o| {
-            // "PostgreSQL 15.18 (Debian …)" or "PostgreSQL 19devel", then the folder.
-            let text = String::from_utf8(o.stdout).ok()?;
-            let (version, folder) = text.trim_end().split_once('\n')?;
-            let version = version.strip_prefix("PostgreSQL ")?;
-            let major = version.split(|c: char| !c.is_ascii_digit()).next()?;
-            Some((major.parse().ok()?, PathBuf::from(folder)))
-        });
-    debian
-        .chain(elsewhere)
-        .filter(|(version, folder)| {
-            *version >= VERSION && ["postgres", "initdb"].iter().all(|p| folder.join(p).is_file())
-        })
-        .max_by_key(|(version, _)| (*version == VERSION, *version))
-        .expect(
-            "no server programs of PostgreSQL 15 or newer; run scripts/setup, or: apt-get install postgresql-15",
-        )
-        .1
-}
-
-/// The directory that `initdb` made, with role and database, once per user and version.
-fn template(account: Account) -> PathBuf {
-    let bin = bin_dir();
-    let stamp = fs::metadata(bin.join("postgres"))
-        .map(|m| format!("{}-{}", m.size(), m.mtime()))
-        .expect("the server's program");
-    let base = std::env::temp_dir();
-    let uid = account
-        .ids
-        .map_or_else(|| rustix::process::geteuid().as_raw(), |(uid, _)| uid);
-    let path = base.join(format!("oa-testkit-template-{uid}-{stamp}-1"));
-    // A system that clears old files out of its temporary folder leaves empty directories: only a whole template counts, and
-    // none that another user put there.
-    let whole = || {
-        fs::metadata(path.join("PG_VERSION")).is_ok()
-            && fs::metadata(&path).is_ok_and(|m| m.uid() == uid)
-    };
-    if whole() {
-        return path;
-    }
-    let lock = File::create(base.join(format!(
-        "oa-testkit-template-{}.lock",
-        rustix::process::geteuid().as_raw()
-    )))
-    .expect("a lock file");
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("the lock");
-    if whole() {
-        return path;
-    }
-    if path.is_dir() {
-        fs::remove_dir_all(&path).expect("the remains of an old template can be removed");
-    }
-    let work = tempfile::Builder::new()
-        .prefix("oa-testkit-initdb-")
-        .tempdir_in(&base)
-        .expect("the temporary folder is writable");
-    fs::set_permissions(work.path(), fs::Permissions::from_mode(0o711)).expect("own folder");
-    account.give(work.path());
-    let password_file = work.path().join("password");
-    fs::write(&password_file, SUPERUSER_PASSWORD).expect("own folder");
-    account.give(&password_file);
-    let data = work.path().join("data");
-    let made = account
-        .command(bin.join("initdb"))
-        .args([
-            "-U",
-            "postgres",
-            "-A",
-            "scram-sha-256",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-            "--wal-segsize=1",
-            "--pwfile",
-        ])
-        .arg(&password_file)
-        .arg("-D")
-        .arg(&data)
-        .output()
-        .expect("initdb runs");
-    assert!(
-        made.status.success(),
-        "initdb failed: {}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let mut single = account
-        .command(bin.join("postgres"))
-        .args(["--single", "-D"])
-        .arg(&data)
-        .arg("postgres")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("postgres runs");
-    let sql = format!("CREATE ROLE oa LOGIN PASSWORD '{PASSWORD}'\nCREATE DATABASE oa OWNER oa\n");
-    single
-        .stdin
-        .take()
-        .expect("a pipe")
-        .write_all(sql.as_bytes())
-        .expect("the pipe takes it");
-    assert!(
-        single.wait().expect("it ends").success(),
-        "could not make role and database"
-    );
-    match fs::rename(&data, &path) {
-        Ok(()) => path,
-        // Root and the account it uses have different locks and the same template.
-        Err(_) if whole() => path,
-        Err(e) => panic!("could not keep the template {}: {e}", path.display()),
     }
 }
