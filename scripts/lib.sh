@@ -13,15 +13,17 @@ die() { # die CODE MESSAGE
     exit "$code"
 }
 
-# The folder with PostgreSQL's server programs, version 15 if there are several; empty when there is none.
+# The folder with PostgreSQL's server programs: of version 15 if there are several, else of the newest; empty when there is none.
 pg_bin() {
-    local found
-    for found in /usr/lib/postgresql/15/bin $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV); do
-        [[ -x $found/initdb && -x $found/postgres ]] && { printf '%s\n' "$found"; return; }
-    done
-    if command -v pg_config >/dev/null && found=$(pg_config --bindir) && [[ -x $found/initdb ]]; then
+    local found version
+    for found in /usr/lib/postgresql/15/bin $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) "$(pg_config --bindir 2>/dev/null)"; do
+        [[ -x $found/initdb && -x $found/postgres ]] || continue
+        version=$("$found/postgres" --version) # postgres (PostgreSQL) 15.18 (Debian …)
+        version=${version#*) }
+        [[ ${version%%[!0-9]*} -ge 15 ]] || continue
         printf '%s\n' "$found"
-    fi
+        return
+    done
 }
 
 # PostgreSQL refuses root: the account that runs a private server.
