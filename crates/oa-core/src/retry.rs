@@ -124,10 +124,16 @@ impl Policy {
         kind: ErrorKind,
         asked: Option<Duration>,
     ) -> Option<Duration> {
-        if !kind.is_transient() || attempt > self.retries {
-            return None;
-        }
-        Some(asked.map_or(self.delay, |asked| asked.min(self.timeout).max(self.delay)))
+        kind.is_transient()
+            .then(|| self.delay_after(attempt, asked))
+            .flatten()
+    }
+
+    /// The same for a failure that is known to be worth another try.
+    #[must_use]
+    pub fn delay_after(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
+        (attempt <= self.retries)
+            .then(|| asked.map_or(self.delay, |asked| asked.min(self.timeout).max(self.delay)))
     }
 
     /// The longest that one try and the wait after it can take, with a margin: how long a lease must last to be renewed in

@@ -1,37 +1,61 @@
 //! Child processes with a time limit. The child leads a process group of its own, so that everything it started ends with it.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::StopSignal;
 
 /// How a child ended.
 #[derive(Debug)]
 pub struct Finished {
     /// Its exit status; the signal's when it was killed.
     pub status: ExitStatus,
-    /// It was ended because its time was up.
-    pub timed_out: bool,
+    /// Why it was ended, if it did not end by itself.
+    pub ended: Option<Ended>,
     /// The last part of its stdout.
     pub stdout: Vec<u8>,
     /// The last part of its stderr.
     pub stderr: Vec<u8>,
+    /// Lines of its stdout that were JSON objects.
+    pub json_lines: u64,
+}
+
+/// Why a child was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its time was up.
+    TimedOut,
+    /// This process was asked to stop.
+    Stopped,
 }
 
 /// What is kept of each output stream, in bytes.
 const TAIL: usize = 16 << 10;
+/// A line longer than this is no record.
+const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long output is waited for after the end: something that left the group may still hold the pipe.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
-/// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over, SIGKILL five seconds later. The
-/// group also gets SIGKILL after a normal end, so that no grandchild stays behind.
+/// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over or this process is asked to stop,
+/// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, so that no grandchild stays behind. With `echo`
+/// everything it prints also goes to this process's stderr, as it comes.
 ///
 /// # Errors
 /// When the command cannot be started or waited for.
-pub fn run(command: &mut Command, timeout: Duration) -> io::Result<Finished> {
+pub fn run(
+    command: &mut Command,
+    timeout: Duration,
+    stop: StopSignal,
+    echo: bool,
+) -> io::Result<Finished> {
     let mut child = command
         .process_group(0)
         .stdin(Stdio::null())
@@ -39,36 +63,44 @@ pub fn run(command: &mut Command, timeout: Duration) -> io::Result<Finished> {
         .stderr(Stdio::piped())
         .spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let stdout = child.stdout.take().map(|s| thread::spawn(move || tail(s)));
-    let stderr = child.stderr.take().map(|s| thread::spawn(move || tail(s)));
+    let stdout = child.stdout.take().map(|s| watch(s, echo));
+    let stderr = child.stderr.take().map(|s| watch(s, echo));
     let signal = |signal| {
         if let Some(group) = group {
             let _ = kill_process_group(group, signal);
         }
     };
-    let mut timed_out = false;
-    let mut status = wait(&mut child, timeout)?;
+    let mut ended = None;
+    let mut status = wait(&mut child, timeout, Some(stop))?;
     if status.is_none() {
-        timed_out = true;
+        ended = Some(if stop.requested() {
+            Ended::Stopped
+        } else {
+            Ended::TimedOut
+        });
         signal(Signal::TERM);
-        status = wait(&mut child, GRACE)?;
+        status = wait(&mut child, GRACE, None)?;
     }
     signal(Signal::KILL);
     let status = match status {
         Some(status) => status,
         None => child.wait()?,
     };
-    let collect =
-        |t: Option<thread::JoinHandle<Vec<u8>>>| t.and_then(|t| t.join().ok()).unwrap_or_default();
+    let (stdout, stderr) = (collect(stdout), collect(stderr));
     Ok(Finished {
         status,
-        timed_out,
-        stdout: collect(stdout),
-        stderr: collect(stderr),
+        ended,
+        stdout: stdout.tail,
+        stderr: stderr.tail,
+        json_lines: stdout.json_lines,
     })
 }
 
-fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+fn wait(
+    child: &mut Child,
+    limit: Duration,
+    stop: Option<StopSignal>,
+) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
     loop {
@@ -76,7 +108,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || stop.is_some_and(StopSignal::requested) {
             return Ok(None);
         }
         thread::sleep(left.min(pause));
@@ -84,17 +116,75 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-fn tail(mut stream: impl Read) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let mut buffer = [0; 8192];
-    while let Ok(n @ 1..) = stream.read(&mut buffer) {
-        kept.extend_from_slice(&buffer[..n]);
-        if kept.len() > 2 * TAIL {
-            kept.drain(..kept.len() - TAIL);
+/// What was seen of an output stream.
+#[derive(Debug, Default)]
+struct Output {
+    tail: Vec<u8>,
+    line: Vec<u8>,
+    json_lines: u64,
+}
+
+impl Output {
+    fn add(&mut self, bytes: &[u8]) {
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() > 2 * TAIL {
+            self.tail.drain(..self.tail.len() - TAIL);
+        }
+        for part in bytes.split_inclusive(|b| *b == b'\n') {
+            if self.line.len() < LONGEST_LINE {
+                self.line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
         }
     }
-    let excess = kept.len().saturating_sub(TAIL);
-    kept.split_off(excess)
+
+    fn end_line(&mut self) {
+        if self.line.starts_with(b"{")
+            && serde_json::from_slice::<serde::de::IgnoredAny>(&self.line).is_ok()
+        {
+            self.json_lines += 1;
+        }
+        self.line.clear();
+    }
+
+    fn finish(mut self) -> Self {
+        self.end_line();
+        let excess = self.tail.len().saturating_sub(TAIL);
+        self.tail = self.tail.split_off(excess);
+        self
+    }
+}
+
+type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
+
+fn watch(mut stream: impl Read + Send + 'static, echo: bool) -> Watched {
+    let output = Arc::new(Mutex::new(Output::default()));
+    let (done, receiver) = mpsc::channel();
+    let shared = Arc::clone(&output);
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            if echo {
+                let _ = io::stderr().lock().write_all(&buffer[..n]);
+            }
+            shared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(&buffer[..n]);
+        }
+        let _ = done.send(());
+    });
+    (output, receiver)
+}
+
+fn collect(watched: Option<Watched>) -> Output {
+    let Some((output, done)) = watched else {
+        return Output::default();
+    };
+    let _ = done.recv_timeout(LAST_OUTPUT);
+    std::mem::take(&mut *output.lock().unwrap_or_else(PoisonError::into_inner)).finish()
 }
 
 #[cfg(test)]
@@ -102,7 +192,13 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, timeout: Duration) -> Finished {
-        run(Command::new("sh").args(["-c", script]), timeout).unwrap()
+        run(
+            Command::new("sh").args(["-c", script]),
+            timeout,
+            StopSignal,
+            false,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -113,13 +209,13 @@ mod tests {
             (done.stdout.as_slice(), done.stderr.as_slice()),
             (&b"out\n"[..], &b"err\n"[..])
         );
-        assert!(!done.timed_out);
+        assert_eq!(done.ended, None);
     }
 
     #[test]
     fn a_child_that_takes_too_long_goes_with_its_grandchildren() {
         let done = sh("sleep 300 & echo $!; wait", Duration::from_millis(300));
-        assert!(done.timed_out);
+        assert_eq!(done.ended, Some(Ended::TimedOut));
         let grandchild: i32 = String::from_utf8(done.stdout)
             .unwrap()
             .trim()
@@ -143,5 +239,25 @@ mod tests {
             Duration::from_secs(60),
         );
         assert!(done.stdout.len() <= TAIL && done.stdout.ends_with(b"line 19999\n"));
+    }
+
+    #[test]
+    fn lines_that_are_json_objects_are_counted() {
+        let done = sh(
+            "echo '{\"a\": 1}'; echo text; echo '{broken'; printf '{\"a\": 2}'",
+            Duration::from_secs(20),
+        );
+        assert_eq!(done.json_lines, 2);
+    }
+
+    #[test]
+    fn a_process_that_left_the_group_and_holds_the_pipe_holds_up_nothing() {
+        let began = Instant::now();
+        let done = sh(
+            "echo before; setsid sleep 30 & exit 0",
+            Duration::from_secs(20),
+        );
+        assert!(done.status.success() && began.elapsed() < Duration::from_secs(15));
+        assert_eq!(done.stdout, b"before\n");
     }
 }

@@ -4,6 +4,6 @@ mod child;
 mod identity;
 mod stop;
 
-pub use child::{Finished, run};
+pub use child::{Ended, Finished, run};
 pub use identity::ProcessId;
 pub use stop::{StopSignal, install as install_stop_signal};

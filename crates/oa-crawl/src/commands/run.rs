@@ -14,7 +14,7 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::{Recorder, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::supervise;
+use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
@@ -224,7 +224,7 @@ fn tell_at_once(config: &Config) {
     };
     let mut command = Command::new(program);
     command.arg("--config").arg(&config.path).arg("flush");
-    match supervise::run(&mut command, Duration::from_secs(30)) {
+    match supervise::run(&mut command, Duration::from_secs(30), StopSignal, false) {
         Ok(done) if done.status.success() => {}
         Ok(done) => tracing::warn!(
             "oa-alert flush ended with {}: {}",
