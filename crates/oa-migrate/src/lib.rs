@@ -9,6 +9,7 @@
 //! ```
 //! Killed at any point before the last transaction, the target is as it was; the next run removes what was left in between.
 
+pub mod base;
 pub mod commands;
 pub mod inspect;
 pub mod jobs;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod proof;
 pub mod runlog;
 pub mod state;
+pub mod sync;
 pub mod values;
 
 /// This program's name, in the run log and in the database's list of sessions.

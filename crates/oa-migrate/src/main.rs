@@ -9,7 +9,9 @@ use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_migrate::PROGRAM;
-use oa_migrate::commands::{dedupe, init, plan as plan_command, rollback, run, status, verify};
+use oa_migrate::commands::{
+    dedupe, init, plan as plan_command, rollback, run, status, sync, verify,
+};
 use oa_migrate::plan::mapping::Mapping;
 use oa_migrate::plan::names::Identifiers;
 use oa_migrate::plan::{self, OnBadValue};
@@ -70,6 +72,20 @@ enum Command {
         database: PathBuf,
         #[command(flatten)]
         jobs: JobsArg,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Bring what changed in SQLite since the last run or sync: rows that came, changed or went
+    #[command(
+        after_help = "Everything is one transaction that ends with a proof of all tables. It is for the time before anything else writes to\nthe target: rows that were changed there are named, and nothing is done.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --format json | jq .matched"
+    )]
+    Sync {
+        /// The SQLite file; it is opened read-only
+        database: PathBuf,
+        /// Do and prove everything, then take it back
+        #[arg(long)]
+        dry_run: bool,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -218,6 +234,18 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             &verify::Options {
                 database,
                 jobs: jobs.count(),
+                format,
+            },
+        ),
+        Command::Sync {
+            database,
+            dry_run,
+            format,
+        } => sync::run(
+            &global.load_config()?,
+            &sync::Options {
+                database,
+                dry_run,
                 format,
             },
         ),

@@ -42,6 +42,9 @@ pub struct RunRecord {
     pub stage: Stage,
     /// Its tables.
     pub tables: Vec<TableRecord>,
+    /// The number of the transaction of a sync that may or may not have been committed, see [`crate::sync::settle`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_sync: Option<String>,
 }
 
 /// How far a run came.
@@ -102,6 +105,18 @@ impl RunFolder {
         self.path.join("rejects.sqlite")
     }
 
+    /// The copy of the source that a sync is about to make the new base.
+    #[must_use]
+    pub fn next_snapshot(&self) -> PathBuf {
+        self.path.join("next.sqlite")
+    }
+
+    /// The bad rows that belong to [`RunFolder::next_snapshot`].
+    #[must_use]
+    pub fn next_rejects(&self) -> PathBuf {
+        self.path.join("next-rejects.sqlite")
+    }
+
     /// Writes `run.json`.
     ///
     /// # Errors
@@ -141,13 +156,22 @@ pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     Ok(found)
 }
 
-/// Finds out what became of runs that ended between proof and confirmation. The last transaction drops the staging schema, so where
-/// `unfinished` finds one, the transaction was not committed. Only for the holder of the database's lock.
+/// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last transaction
+/// drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback creates a schema,
+/// which `taken_back` finds. Only for the holder of the database's lock.
 ///
 /// # Errors
 /// When a file cannot be read or written.
-pub fn settle(state: &StateDir, unfinished: impl Fn(Uuid) -> bool) -> Result<()> {
+pub fn settle(
+    state: &StateDir,
+    unfinished: impl Fn(Uuid) -> bool,
+    taken_back: impl Fn(Uuid) -> bool,
+) -> Result<()> {
     for (folder, mut record) in runs(state)? {
+        if record.stage == Stage::Done && taken_back(record.run_id) {
+            record.stage = Stage::RolledBack;
+            folder.write(&record)?;
+        }
         if record.stage != Stage::Swapping {
             continue;
         }
@@ -159,6 +183,16 @@ pub fn settle(state: &StateDir, unfinished: impl Fn(Uuid) -> bool) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Whether a run or a sync was killed around its COMMIT, or is there just now.
+///
+/// # Errors
+/// See [`runs`].
+pub fn unsettled(state: &StateDir) -> Result<bool> {
+    Ok(runs(state)?
+        .iter()
+        .any(|(_, r)| r.stage == Stage::Swapping || r.pending_sync.is_some()))
 }
 
 /// The newest run whose tables are in place.
@@ -220,6 +254,7 @@ pub fn record_of(
         schema: plan.schema.clone(),
         timestamps_in: timestamps_in.map(|z| z.name().to_owned()),
         stage: Stage::Swapping,
+        pending_sync: None,
         tables: plan
             .tables
             .iter()

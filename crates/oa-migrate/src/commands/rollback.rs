@@ -12,14 +12,9 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::commands::run;
 use crate::load::staging::Target;
-use crate::load::swap::before_schema;
+use crate::load::swap::{after_schema, before_schema};
 use crate::runlog::{self, Ended};
 use crate::state::{self, RunRecord, Stage};
-
-/// The schema in which a rollback keeps what it takes away.
-fn after_schema(record: &RunRecord) -> String {
-    before_schema(record.run_id).replacen("oa_before_", "oa_after_", 1)
-}
 
 /// Takes the last run back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
 ///
@@ -41,12 +36,13 @@ pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
             record.started_at.format("%Y-%m-%d %H:%M UTC"),
             record.tables.len(),
             record.schema,
-            after_schema(&record),
+            after_schema(record.run_id),
         ),
         yes,
     )?;
     runlog::recorded(&recorder, "rollback", "迁移回退", |_| {
         take_back(&mut client, &record)?;
+        failpoint::hit("rollback.done");
         record.stage = Stage::RolledBack;
         folder.write(&record)?;
         let mut details = serde_json::Map::new();
@@ -63,7 +59,7 @@ pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
 
 fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
     let explain = |e: postgres::Error| anyhow!("could not take the run back: {}", describe(&e));
-    let (before, after) = (before_schema(record.run_id), after_schema(record));
+    let (before, after) = (before_schema(record.run_id), after_schema(record.run_id));
     let mut tx = client.transaction().map_err(explain)?;
     tx.batch_execute(&format!(
         "SET LOCAL synchronous_commit = on; CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables of oa-migrate run {1}, taken back; drop it when nothing in it is needed'",

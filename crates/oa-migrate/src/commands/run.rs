@@ -59,7 +59,12 @@ pub fn connect(target: &Target, state: &StateDir) -> Result<Client, Failure> {
     }
     staging::lock(&mut client)?;
     let stale = staging::stale(&mut client)?;
-    state::settle(state, |run| stale.contains(&staging::schema_of(run)))?;
+    let taken_back = staging::schemas(&mut client, swap::AFTER)?;
+    state::settle(
+        state,
+        |run| stale.contains(&staging::schema_of(run)),
+        |run| taken_back.contains(&swap::after_schema(run)),
+    )?;
     for name in stale {
         staging::drop_schema(&mut client, &name)?;
         tracing::warn!("removed {name}, left over from a run that died");

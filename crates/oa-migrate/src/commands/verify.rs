@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
-use chrono_tz::Tz;
+use anyhow::{Context, Result};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::output::Format;
+use oa_core::pg;
 use oa_core::pg::schema;
-use oa_core::pg::{self, describe};
 use oa_core::runs::Recorder;
 use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
+use crate::base;
 use crate::commands::run;
-use crate::inspect::{self, Database, Table};
+use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::Comparison;
@@ -49,14 +49,19 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let mut client = target.connect()?;
     schema::check(&mut client)?;
-    let (_, last) = state::last_done(recorder.state())?
+    if state::unsettled(recorder.state())? {
+        // A run or a sync was killed around its COMMIT; under the lock it can be found out what became of it.
+        client = run::connect(&target, recorder.state())?;
+        base::last(&mut client, recorder.state())?;
+    }
+    let (of_run, last) = state::last_done(recorder.state())?
         .context("there is no finished run to verify; begin with oa-migrate run")?;
     let (report, written) = runlog::recorded(&recorder, "verify", "迁移校验", |start| {
         let folder = RunFolder::create(recorder.state(), start.id)?;
         let result = verify(
             &source,
             &folder,
-            &last,
+            (&of_run, &last),
             &target,
             &mut client,
             options,
@@ -85,64 +90,10 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     Ok(report.status.exit_code())
 }
 
-/// The tables of a run as they are now in the file, with what is to be compared.
-///
-/// # Errors
-/// When a table or column of the run is gone on one of the sides.
-pub fn comparisons(
-    client: &mut Client,
-    database: &Database,
-    last: &RunRecord,
-) -> Result<Vec<(Table, Comparison)>> {
-    let zone: Option<Tz> = last
-        .timestamps_in
-        .as_deref()
-        .map(|z| {
-            z.parse()
-                .map_err(|_| anyhow!("unknown time zone {z} in run.json"))
-        })
-        .transpose()?;
-    let mut found = Vec::new();
-    for record in &last.tables {
-        let table = database
-            .tables
-            .iter()
-            .find(|t| t.name == record.source)
-            .with_context(|| format!("table {} is no longer in the source", record.source))?;
-        let comparison =
-            tables::comparison(client, table, &last.schema, &record.target, zone, |name| {
-                record.target_of(name)
-            })?;
-        found.push((table.clone(), comparison));
-    }
-    Ok(found)
-}
-
-/// The rows that a run put aside, as `(table of the source, key)`.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn quarantined(client: &mut Client, last: &RunRecord) -> Result<Vec<(String, String)>> {
-    let rows = client
-        .query(
-            "SELECT target, source_key FROM oa.rejects WHERE run_id = $1 AND source_key IS NOT NULL",
-            &[&last.run_id],
-        )
-        .map_err(|e| anyhow!("could not read oa.rejects: {}", describe(&e)))?;
-    Ok(rows
-        .iter()
-        .filter_map(|row| {
-            let target: String = row.get(0);
-            let table = last.tables.iter().find(|t| t.target == target)?;
-            Some((table.source.clone(), row.get(1)))
-        })
-        .collect())
-}
-
 fn verify(
     source: &rusqlite::Connection,
     folder: &RunFolder,
-    last: &RunRecord,
+    (of_run, last): (&RunFolder, &RunRecord),
     target: &Target,
     client: &mut Client,
     options: &Options,
@@ -156,12 +107,11 @@ fn verify(
         ..Phases::default()
     };
     let at = Instant::now();
-    let rejects = Rejects::create(&folder.rejects())?;
-    rejects.note(&quarantined(client, last)?)?;
+    let rejects = base::put_aside(client, of_run, last, &folder.rejects())?;
     let copy = inspect::open(&snapshot)?;
     let database = Database::read(&copy, &options.database)?;
     drop(copy);
-    let pairs = comparisons(client, &database, last)?;
+    let pairs = base::comparisons(client, &database, last)?;
     let list: Vec<Comparison> = pairs.iter().map(|(_, c)| c.clone()).collect();
     let compared = tables::compare_all(target, &snapshot, &rejects, &list, options.jobs)?;
     phases.proof = at.elapsed().as_secs_f64();
@@ -171,12 +121,6 @@ fn verify(
     }
     let matched = reports.iter().all(|t| t.matched);
     let quarantined = reports.iter().any(|t| t.rows_quarantined > 0);
-    let mut warnings = Vec::new();
-    for table in &database.tables {
-        if !last.tables.iter().any(|t| t.source == table.name) {
-            warnings.push(format!("table {} was not part of the run", table.name));
-        }
-    }
     Ok(Report {
         run_id: run_id.to_owned(),
         database: options.database.display().to_string(),
@@ -190,7 +134,7 @@ fn verify(
         seconds: started.elapsed().as_secs_f64(),
         phases,
         tables: reports,
-        warnings,
+        warnings: base::strangers(&database, last),
         rehearsal: false,
     })
 }

@@ -32,7 +32,7 @@ impl Rejects {
         connection
             .execute_batch(
                 "PRAGMA synchronous = OFF;
-                 CREATE TABLE rejects (seq INTEGER PRIMARY KEY, tbl TEXT NOT NULL, target TEXT NOT NULL, key TEXT NOT NULL, field TEXT,
+                 CREATE TABLE rejects (seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT NOT NULL, target TEXT NOT NULL, key TEXT NOT NULL, field TEXT,
                                        reason TEXT NOT NULL, record TEXT NOT NULL, raw BLOB);
                  CREATE UNIQUE INDEX of_row ON rejects (tbl, key);",
             )
@@ -40,6 +40,37 @@ impl Rejects {
         Ok(Self {
             path: path.to_owned(),
         })
+    }
+
+    /// The file as a finished run left it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn of_run(path: &Path) -> Result<Self> {
+        anyhow::ensure!(
+            path.is_file(),
+            "{} is missing: which rows the run put aside is not known; run again with --replace",
+            path.display()
+        );
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// A copy to go on with.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn copy_to(&self, path: &Path) -> Result<Self> {
+        std::fs::copy(&self.path, path)
+            .with_context(|| format!("could not write {}", path.display()))?;
+        Self::of_run(path)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Makes the file readable as schema `aside` of a connection to the snapshot.
@@ -83,20 +114,20 @@ impl Rejects {
         tx.commit()
     }
 
-    /// Copies the rows to `oa.rejects`. Returns how many there are.
+    /// Copies the rows that came after number `after` to `oa.rejects`. Returns how many there are.
     ///
     /// # Errors
     /// When PostgreSQL refuses.
-    pub fn store(&self, client: &mut impl GenericClient, run: Uuid) -> Result<u64> {
+    pub fn store(&self, client: &mut impl GenericClient, run: Uuid, after: i64) -> Result<u64> {
         let connection = Connection::open(&self.path)?;
         let insert = client.prepare(
             "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
              VALUES ($1, $2, 'migrate', $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         )?;
         let mut statement = connection.prepare(
-            "SELECT seq, target, key, field, reason, record, raw FROM rejects ORDER BY seq",
+            "SELECT seq, target, key, field, reason, record, raw FROM rejects WHERE seq > ?1 ORDER BY seq",
         )?;
-        let mut rows = statement.query([])?;
+        let mut rows = statement.query([after])?;
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let record: Value = serde_json::from_str(&row.get::<_, String>(5)?)?;
@@ -174,7 +205,7 @@ pub fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> 
     Ok(count)
 }
 
-const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key, field, reason, record, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+pub(crate) const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key, field, reason, record, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 /// All columns, with the row's key before them.
 fn keyed_select(table: &Table) -> Result<String> {
@@ -193,7 +224,7 @@ fn keyed_select(table: &Table) -> Result<String> {
 }
 
 /// The value's own bytes: of a text or a blob as they are, of a number as its text.
-fn raw(value: ValueRef<'_>) -> Option<Vec<u8>> {
+pub(crate) fn raw(value: ValueRef<'_>) -> Option<Vec<u8>> {
     match value {
         ValueRef::Null => None,
         ValueRef::Integer(n) => Some(n.to_string().into_bytes()),
@@ -202,8 +233,8 @@ fn raw(value: ValueRef<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// The whole row as JSON; what JSON cannot hold becomes `{"hex": "…"}`.
-fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
+/// The whole row, which follows its key in the statement, as JSON; what JSON cannot hold becomes `{"hex": "…"}`.
+pub(crate) fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result<Value> {
     let mut object = Map::new();
     for (i, column) in table.columns.iter().enumerate() {
         let hex = |bytes: &[u8]| {

@@ -73,9 +73,17 @@ pub fn schema_of(run: Uuid) -> String {
 /// # Errors
 /// When PostgreSQL refuses.
 pub fn stale(client: &mut Client) -> Result<Vec<String>> {
+    schemas(client, PREFIX)
+}
+
+/// The schemas whose names begin with a prefix.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> {
     let rows = client.query(
         "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY 1",
-        &[&PREFIX],
+        &[&prefix],
     )?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -19,6 +19,15 @@ pub fn before_schema(run: Uuid) -> String {
     format!("oa_before_{}", &run.simple().to_string()[..20])
 }
 
+/// What the names of schemas begin with that keep the tables of runs that were taken back.
+pub const AFTER: &str = "oa_after_";
+
+/// The schema that keeps the tables of a run that was taken back.
+#[must_use]
+pub fn after_schema(run: Uuid) -> String {
+    format!("{AFTER}{}", &run.simple().to_string()[..20])
+}
+
 /// Puts the tables in place and the bad rows into `oa.rejects`. Returns the tables that were replaced.
 ///
 /// # Errors
@@ -84,7 +93,7 @@ pub fn swap(
         ))
         .map_err(explain)?;
     }
-    rejects.store(&mut tx, run)?;
+    rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
     failpoint::hit("migrate.swap.commit");
     tx.commit().map_err(explain)?;

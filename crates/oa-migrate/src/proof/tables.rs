@@ -117,8 +117,12 @@ pub fn compare_all(
     )
 }
 
-fn compare(
-    client: &mut postgres::Client,
+/// Compares one table, both sides at the same time. In a transaction, PostgreSQL's side is what that transaction sees.
+///
+/// # Errors
+/// When one of the sides cannot be read.
+pub fn compare(
+    client: &mut impl GenericClient,
     snapshot: &Path,
     rejects: &Rejects,
     comparison: &Comparison,

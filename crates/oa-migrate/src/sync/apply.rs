@@ -1,0 +1,347 @@
+//! The difference applied to the target's tables, by key.
+
+use anyhow::{Result, anyhow, bail};
+use oa_core::pg::{describe, quote_ident};
+use postgres::Transaction;
+
+use super::{Changes, SyncTable};
+use crate::plan::PgType;
+
+/// Rows that are named when somebody else wrote to the target.
+const NAMED: i64 = 10;
+
+/// Locks the tables against writers until the end of the transaction, and lets foreign keys be checked at its end, because rows
+/// come table by table.
+///
+/// # Errors
+/// When another session holds a table for longer than half a minute, or PostgreSQL refuses.
+pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<Vec<String>> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not lock the tables of {schema}: {}; is a program writing to them?",
+            describe(&e)
+        )
+    };
+    tx.batch_execute("SET LOCAL lock_timeout = '30s'")
+        .map_err(explain)?;
+    for target in targets {
+        tx.batch_execute(&format!(
+            "LOCK TABLE {}.{} IN SHARE ROW EXCLUSIVE MODE",
+            quote_ident(schema),
+            quote_ident(target)
+        ))
+        .map_err(explain)?;
+    }
+    let keys = tx
+        .query(
+            "SELECT format('ALTER TABLE %s ALTER CONSTRAINT %I', k.conrelid::regclass, k.conname) FROM pg_constraint k
+             JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.contype = 'f' AND NOT k.condeferrable AND n.nspname = $1 AND c.relname = ANY ($2)",
+            &[&schema, &targets],
+        )
+        .map_err(explain)?;
+    let keys: Vec<String> = keys.iter().map(|row| row.get(0)).collect();
+    for key in &keys {
+        tx.batch_execute(&format!("{key} DEFERRABLE INITIALLY DEFERRED"))
+            .map_err(explain)?;
+    }
+    Ok(keys)
+}
+
+/// Checks the foreign keys that [`lock`] put off, and makes them as they were.
+///
+/// # Errors
+/// When one is broken.
+pub fn check_foreign_keys(tx: &mut Transaction<'_>, keys: &[String]) -> Result<()> {
+    tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
+        .map_err(|e| anyhow!("the source's rows break a foreign key: {}", describe(&e)))?;
+    for key in keys {
+        tx.batch_execute(&format!("{key} NOT DEFERRABLE"))
+            .map_err(|e| anyhow!("could not put a foreign key back: {}", describe(&e)))?;
+    }
+    Ok(())
+}
+
+/// Brings one table's changes.
+///
+/// # Errors
+/// When the target was written to by somebody else, or PostgreSQL refuses.
+pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
+    let target = &sync.comparison.target;
+    let explain =
+        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
+    for name in [sync.gone(), sync.come()] {
+        tx.batch_execute(&format!("ANALYZE {name}"))
+            .map_err(explain)?;
+    }
+    if sync.key.is_empty() {
+        return whole_rows(tx, sync);
+    }
+    refuse_foreign_writes(tx, sync)?;
+    let sql = Sql::of(sync);
+    let (table, gone, come) = (&sql.table, sync.gone(), sync.come());
+    let deleted = tx
+        .execute(
+            &format!(
+                "DELETE FROM {table} AS t USING {gone} AS g WHERE {} AND NOT EXISTS (SELECT 1 FROM {come} AS c WHERE {})",
+                sql.key("t", "g"),
+                sql.key("c", "g")
+            ),
+            &[],
+        )
+        .map_err(explain)?;
+    let others: Vec<String> = sync
+        .columns
+        .iter()
+        .filter(|(_, c, _)| !sync.key.contains(c))
+        .map(|(_, c, _)| format!("{0} = c.{0}", quote_ident(c)))
+        .collect();
+    let updated = if others.is_empty() {
+        0
+    } else {
+        tx.execute(
+            &format!(
+                "UPDATE {table} AS t SET {} FROM {come} AS c WHERE {}",
+                others.join(", "),
+                sql.key("t", "c")
+            ),
+            &[],
+        )
+        .map_err(explain)?
+    };
+    let inserted = tx
+        .execute(
+            &format!(
+                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {come} AS c WHERE NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {1})",
+                sql.list,
+                sql.key("g", "c")
+            ),
+            &[],
+        )
+        .map_err(explain)?;
+    Ok(Changes {
+        inserted,
+        updated,
+        deleted,
+        quarantined: 0,
+    })
+}
+
+/// Rows without a key are the same when all their values are; each counts.
+fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
+    let target = &sync.comparison.target;
+    let explain =
+        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
+    let sql = Sql::of(sync);
+    let (gone, come) = (sync.gone(), sync.come());
+    let due: i64 = tx
+        .query_one(&format!("SELECT count(*) FROM {gone}"), &[])
+        .map_err(explain)?
+        .get(0);
+    let deleted = if due == 0 {
+        0
+    } else {
+        tx.execute(
+            &format!(
+                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {gone} AS t GROUP BY {0}),
+                      t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS oa_place, {1} FROM {2} AS t)
+                 DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.oa_place <= g.oa_n AND {3}",
+                sql.texts("t"),
+                sql.texts_named("t"),
+                sql.table,
+                sql.same_texts("t", "g"),
+            ),
+            &[],
+        )
+        .map_err(explain)?
+    };
+    if i64::try_from(deleted)? != due {
+        bail!(
+            "{} row(s) of {target} that went in SQLite are not in PostgreSQL as they were: something else has written there since the last run or sync; compare with oa-migrate verify",
+            due - i64::try_from(deleted)?
+        );
+    }
+    let inserted = tx
+        .execute(
+            &format!(
+                "INSERT INTO {} ({1}) SELECT {1} FROM {come}",
+                sql.table, sql.list
+            ),
+            &[],
+        )
+        .map_err(explain)?;
+    Ok(Changes {
+        inserted,
+        updated: 0,
+        deleted,
+        quarantined: 0,
+    })
+}
+
+/// A row that went or changed must be in the target as the base has it; a row that came must not be there.
+fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
+    let target = &sync.comparison.target;
+    let sql = Sql::of(sync);
+    let shown: Vec<String> = sync
+        .key
+        .iter()
+        .map(|k| format!("x.{}::text", quote_ident(k)))
+        .collect();
+    let queries = [
+        format!(
+            "FROM {} AS x WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} AND {})",
+            sync.gone(),
+            sql.table,
+            sql.key("t", "x"),
+            sql.same("t", "x")
+        ),
+        format!(
+            "FROM {} AS x WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {}) AND NOT EXISTS (SELECT 1 FROM {} AS g WHERE {})",
+            sync.come(),
+            sql.table,
+            sql.key("t", "x"),
+            sync.gone(),
+            sql.key("g", "x")
+        ),
+    ];
+    let mut keys: Vec<String> = Vec::new();
+    for rest in queries {
+        let rows = tx
+            .query(
+                &format!(
+                    "SELECT concat_ws(', ', {}) {rest} LIMIT {NAMED}",
+                    shown.join(", ")
+                ),
+                &[],
+            )
+            .map_err(|e| anyhow!("could not compare {target}: {}", describe(&e)))?;
+        keys.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    keys.sort();
+    bail!(
+        "rows of {target} have been written in PostgreSQL since the last run or sync, and in SQLite too (keys: {}); sync is for the time before anything else writes there: oa-migrate to-sqlite brings PostgreSQL's rows back, oa-migrate run --replace takes SQLite's",
+        keys.join("; ")
+    )
+}
+
+/// Sets the numbers of identities beyond all that SQLite has given.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
+    let Some(column) = sync.key.first().filter(|_| sync.key.len() == 1) else {
+        return Ok(());
+    };
+    let table = Sql::of(sync).table;
+    let given = sync.table.autoincrement.unwrap_or(0);
+    tx.execute(
+        &format!(
+            "SELECT setval(s.name, s.next, true) FROM (
+               SELECT q.name, greatest($3::int8, (SELECT max(t.{0})::int8 FROM {table} AS t)) AS next,
+                      (SELECT coalesce(last_value, 0) FROM pg_sequences WHERE format('%I.%I', schemaname, sequencename)::regclass = q.name) AS last
+               FROM (SELECT pg_get_serial_sequence($1::text, $2::text)::regclass AS name) AS q WHERE q.name IS NOT NULL) AS s
+             WHERE s.next > s.last",
+            quote_ident(column)
+        ),
+        &[&table, &column, &given],
+    )
+    .map(|_| ())
+    .map_err(|e| {
+        anyhow!(
+            "could not set the next {column} of {}: {}",
+            sync.comparison.target,
+            describe(&e)
+        )
+    })
+}
+
+/// Pieces of statements for a table.
+struct Sql<'a> {
+    sync: &'a SyncTable,
+    table: String,
+    list: String,
+}
+
+impl<'a> Sql<'a> {
+    fn of(sync: &'a SyncTable) -> Self {
+        let list: Vec<String> = sync
+            .columns
+            .iter()
+            .map(|(_, c, _)| quote_ident(c))
+            .collect();
+        Self {
+            sync,
+            table: format!(
+                "{}.{}",
+                quote_ident(&sync.comparison.schema),
+                quote_ident(&sync.comparison.target)
+            ),
+            list: list.join(", "),
+        }
+    }
+
+    fn key(&self, a: &str, b: &str) -> String {
+        let parts: Vec<String> = self
+            .sync
+            .key
+            .iter()
+            .map(|k| format!("{a}.{0} = {b}.{0}", quote_ident(k)))
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// All values equal; `json` has no equality of its own.
+    fn same(&self, a: &str, b: &str) -> String {
+        let parts: Vec<String> = self
+            .sync
+            .columns
+            .iter()
+            .map(|(_, c, codec)| {
+                let cast = if codec.pg == PgType::Json {
+                    "::text"
+                } else {
+                    ""
+                };
+                format!(
+                    "{a}.{0}{cast} IS NOT DISTINCT FROM {b}.{0}{cast}",
+                    quote_ident(c)
+                )
+            })
+            .collect();
+        parts.join(" AND ")
+    }
+
+    /// All values as texts, which can always be grouped.
+    fn texts(&self, a: &str) -> String {
+        let parts: Vec<String> = self
+            .sync
+            .columns
+            .iter()
+            .map(|(_, c, _)| format!("{a}.{}::text", quote_ident(c)))
+            .collect();
+        parts.join(", ")
+    }
+
+    fn texts_named(&self, a: &str) -> String {
+        let parts: Vec<String> = self
+            .sync
+            .columns
+            .iter()
+            .map(|(_, c, _)| format!("{a}.{0}::text AS {0}", quote_ident(c)))
+            .collect();
+        parts.join(", ")
+    }
+
+    fn same_texts(&self, a: &str, b: &str) -> String {
+        let parts: Vec<String> = self
+            .sync
+            .columns
+            .iter()
+            .map(|(_, c, _)| format!("{a}.{0} IS NOT DISTINCT FROM {b}.{0}", quote_ident(c)))
+            .collect();
+        parts.join(" AND ")
+    }
+}

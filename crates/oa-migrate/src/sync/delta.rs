@@ -1,0 +1,272 @@
+//! The difference of two snapshots, made by SQLite and sent to temporary tables.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use oa_core::pg::{describe, quote_ident};
+use postgres::Transaction;
+use rusqlite::{Connection, params};
+
+use super::SyncTable;
+use crate::inspect::{Table, literal, quote};
+use crate::load::encode::{Codec, HEADER, TRAILER};
+use crate::load::rejects::{self, Rejects};
+use crate::proof::Comparison;
+
+/// A piece of COPY data.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Both snapshots and the rows put aside, side by side in one connection: schemas `old`, `new` and `main`.
+///
+/// # Errors
+/// When one of the files cannot be opened.
+pub fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connection> {
+    let connection = Connection::open(rejects.path())?;
+    for (path, name) in [(old, "old"), (new, "new")] {
+        connection
+            .execute(
+                &format!("ATTACH DATABASE ?1 AS {name}"),
+                [path.to_string_lossy().as_ref()],
+            )
+            .with_context(|| format!("could not open {}", path.display()))?;
+    }
+    // Nobody needs this file after a crash before it is copied; it is made durable before the commit that needs it.
+    connection.execute_batch("PRAGMA main.synchronous = OFF; PRAGMA temp_store = FILE")?;
+    Ok(connection)
+}
+
+/// Adds what PostgreSQL's catalogue tells about the columns of a table.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn describe_table(
+    tx: &mut Transaction<'_>,
+    table: Table,
+    comparison: Comparison,
+    number: usize,
+) -> Result<SyncTable> {
+    let rows = tx
+        .query(
+            "SELECT a.attname::text, a.attnotnull FROM pg_attribute a
+             WHERE a.attrelid = format('%I.%I', $1::text, $2::text)::regclass AND a.attnum > 0 AND NOT a.attisdropped
+               AND a.attgenerated = ''",
+            &[&comparison.schema, &comparison.target],
+        )
+        .map_err(|e| anyhow!("could not look at {}: {}", comparison.target, describe(&e)))?;
+    let written: Vec<(String, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let columns = comparison
+        .columns
+        .iter()
+        .enumerate()
+        .filter_map(|(i, column)| {
+            let (_, not_null) = written.iter().find(|(name, _)| *name == column.target)?;
+            let codec = Codec {
+                pg: column.pg,
+                not_null: *not_null,
+                zone: column.zone,
+            };
+            Some((i, column.target.clone(), codec))
+        })
+        .collect();
+    let key = comparison
+        .columns
+        .iter()
+        .filter(|c| c.is_key)
+        .map(|c| c.target.clone())
+        .collect();
+    Ok(SyncTable {
+        table,
+        comparison,
+        columns,
+        key,
+        number,
+    })
+}
+
+/// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one has not got just so.
+fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
+    let keys: Vec<String> = if table.primary_key.is_empty() {
+        let rowid = table.rowid_name.with_context(|| {
+            format!(
+                "table {} has neither a primary key nor a rowid, by which its rows could be told apart; run again with --replace",
+                table.name
+            )
+        })?;
+        vec![format!("b.{rowid} = a.{rowid}")]
+    } else {
+        table
+            .primary_key
+            .iter()
+            .map(|k| format!("b.{0} IS a.{0}", quote(k)))
+            .collect()
+    };
+    let same = table.columns.iter().map(|c| {
+        format!(
+            "b.{0} IS a.{0} COLLATE BINARY AND typeof(b.{0}) = typeof(a.{0})",
+            quote(&c.name)
+        )
+    });
+    let condition: Vec<String> = keys.into_iter().chain(same).collect();
+    let name = quote(&table.name);
+    Ok(format!(
+        "FROM {this}.{name} AS a WHERE NOT EXISTS (SELECT 1 FROM {other}.{name} AS b WHERE {})",
+        condition.join(" AND ")
+    ))
+}
+
+/// A row that cannot be found again has no key; nothing is put aside of such a table.
+fn key_of(table: &Table) -> String {
+    table
+        .key_expression("a")
+        .unwrap_or_else(|| "NULL".to_owned())
+}
+
+/// Sends the rows that went and those that came to two temporary tables, and puts aside what came and does not fit.
+/// Returns rows that went, rows that came, rows put aside.
+///
+/// # Errors
+/// When SQLite cannot be read or PostgreSQL refuses.
+pub fn send(
+    tx: &mut Transaction<'_>,
+    connection: &Connection,
+    sync: &SyncTable,
+) -> Result<(u64, u64, u64)> {
+    let (table, target) = (&sync.table, &sync.comparison.target);
+    let list: Vec<String> = sync
+        .columns
+        .iter()
+        .map(|(_, c, _)| quote_ident(c))
+        .collect();
+    for name in [sync.gone(), sync.come()] {
+        tx.batch_execute(&format!(
+            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {} FROM {}.{} WITH NO DATA",
+            list.join(", "),
+            quote_ident(&sync.comparison.schema),
+            quote_ident(target)
+        ))
+        .map_err(|e| {
+            anyhow!(
+                "could not make a temporary table for {target}: {}",
+                describe(&e)
+            )
+        })?;
+    }
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .map(|c| format!("a.{}", quote(&c.name)))
+        .collect();
+    let select = format!("SELECT {}, {}", key_of(table), columns.join(", "));
+
+    let was_aside = format!(
+        "EXISTS (SELECT 1 FROM main.rejects AS put WHERE put.tbl = {} AND put.key = {})",
+        literal(&table.name),
+        key_of(table)
+    );
+    let gone = only_in(table, "old", "new")?;
+    let went = copy(
+        tx,
+        &sync.gone(),
+        connection,
+        &format!("{select} {gone} AND NOT {was_aside}"),
+        sync,
+        |codec, column, _| {
+            // It was written to the target once, so it can be written again; NULLs are refused there by what refused them then.
+            Err(anyhow!(
+                "column {column}: a value of the base does not fit {}",
+                codec.pg
+            ))
+        },
+    )?;
+    // Rows put aside that are no longer there just so: they come again below, or are gone.
+    connection.execute(
+        &format!(
+            "DELETE FROM main.rejects WHERE tbl = {} AND key IN (SELECT {} {gone})",
+            literal(&table.name),
+            key_of(table)
+        ),
+        [],
+    )?;
+
+    let mut aside: Vec<Aside> = Vec::new();
+    let come = only_in(table, "new", "old")?;
+    let came = copy(
+        tx,
+        &sync.come(),
+        connection,
+        &format!("{select} {come}"),
+        sync,
+        |codec, column, refused| {
+            let (row, position, reason) = refused;
+            let key: Option<String> = row.get(0)?;
+            aside.push(Aside {
+                key: key.with_context(|| {
+                    format!("table {} has a row with a bad value ({reason}) and no key by which it could be found again", table.name)
+                })?,
+                column: column.to_owned(),
+                reason: format!("{reason} ({})", codec.pg),
+                record: rejects::record(table, row)?.to_string(),
+                raw: rejects::raw(row.get_ref(position)?),
+            });
+            Ok(())
+        },
+    )?;
+    let mut insert = connection.prepare(rejects::INSERT)?;
+    for row in &aside {
+        insert.execute(params![
+            table.name, target, row.key, row.column, row.reason, row.record, row.raw
+        ])?;
+    }
+    Ok((went, came, aside.len() as u64))
+}
+
+struct Aside {
+    key: String,
+    column: String,
+    reason: String,
+    record: String,
+    raw: Option<Vec<u8>>,
+}
+
+/// Streams the rows of a statement (key first) to a temporary table; `refused` decides about rows that do not fit.
+fn copy(
+    tx: &mut Transaction<'_>,
+    into: &str,
+    connection: &Connection,
+    sql: &str,
+    sync: &SyncTable,
+    mut refused: impl FnMut(&Codec, &str, (&rusqlite::Row<'_>, usize, &str)) -> Result<()>,
+) -> Result<u64> {
+    let context = || format!("could not send the changes of table {}", sync.table.name);
+    let mut statement = connection.prepare(sql).with_context(context)?;
+    let mut rows = statement.query([]).with_context(context)?;
+    let mut writer = tx
+        .copy_in(&format!("COPY {into} FROM STDIN (FORMAT binary)"))
+        .map_err(|e| anyhow!(describe(&e)))
+        .with_context(context)?;
+    let fields = i16::try_from(sync.columns.len())?.to_be_bytes();
+    let mut buffer = HEADER.to_vec();
+    'rows: while let Some(row) = rows.next().with_context(context)? {
+        let start = buffer.len();
+        buffer.extend_from_slice(&fields);
+        for (i, _, codec) in &sync.columns {
+            if let Err(reason) = codec.encode(row.get_ref(i + 1)?, &mut buffer) {
+                buffer.truncate(start);
+                refused(codec, &sync.table.columns[*i].name, (row, i + 1, reason))
+                    .with_context(context)?;
+                continue 'rows;
+            }
+        }
+        if buffer.len() >= PIECE_BYTES {
+            writer.write_all(&buffer).with_context(context)?;
+            buffer.clear();
+        }
+    }
+    buffer.extend_from_slice(&TRAILER);
+    writer.write_all(&buffer).with_context(context)?;
+    writer
+        .finish()
+        .map_err(|e| anyhow!(describe(&e)))
+        .with_context(context)
+}

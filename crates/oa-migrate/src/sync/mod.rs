@@ -1,0 +1,60 @@
+//! Sync: what changed in SQLite since the last run or sync is brought to PostgreSQL, until the service writes there itself.
+//!
+//! ```text
+//! delta ─ the base snapshot and a new one compared inside SQLite: rows that went, rows that came (a changed row is both)
+//! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are put aside
+//! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
+//! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
+//! proof ─ the new snapshot against what the transaction sees, row by row; then COMMIT
+//! ```
+//! All in one transaction that locks the tables against other writers. The number of the transaction is written down before COMMIT,
+//! so that after a `kill -9` the next command can ask PostgreSQL whether it was committed ([`crate::base`]).
+
+pub mod apply;
+pub mod delta;
+
+use crate::inspect::Table;
+use crate::load::encode::Codec;
+use crate::proof::Comparison;
+
+/// A table to sync.
+#[derive(Debug)]
+pub struct SyncTable {
+    /// Its description in SQLite.
+    pub table: Table,
+    /// What is compared.
+    pub comparison: Comparison,
+    /// Columns to write: position in SQLite, name in PostgreSQL, how values are written. Without those that PostgreSQL computes.
+    pub columns: Vec<(usize, String, Codec)>,
+    /// Key columns in PostgreSQL's names; empty: a row is its own key.
+    pub key: Vec<String>,
+    /// Number of its temporary tables.
+    pub number: usize,
+}
+
+impl SyncTable {
+    /// The temporary table of rows that went.
+    #[must_use]
+    pub fn gone(&self) -> String {
+        format!("pg_temp.oa_gone_{}", self.number)
+    }
+
+    /// The temporary table of rows that came.
+    #[must_use]
+    pub fn come(&self) -> String {
+        format!("pg_temp.oa_come_{}", self.number)
+    }
+}
+
+/// What a sync does to a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Rows that were not there.
+    pub inserted: u64,
+    /// Rows with other values.
+    pub updated: u64,
+    /// Rows that are no longer in SQLite.
+    pub deleted: u64,
+    /// Rows that came and fit no column; they are in `oa.rejects`.
+    pub quarantined: u64,
+}

@@ -1,0 +1,212 @@
+//! What changes in SQLite after the run reaches the target, exactly, or not at all.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use support::{Done, Sandbox, table};
+
+const SQL: &str = "CREATE TABLE place (code VARCHAR(8) PRIMARY KEY, name TEXT NOT NULL);
+     CREATE TABLE Trades (id INTEGER PRIMARY KEY AUTOINCREMENT, place VARCHAR(8) REFERENCES place (code), lots INTEGER, price FLOAT,
+                          at DATETIME, more JSON, UNIQUE (place, at));
+     CREATE TABLE log (line TEXT, n REAL);
+     INSERT INTO place VALUES ('SHFE', '上期所'), ('DCE', '大商所'), ('CZCE', '郑商所');
+     INSERT INTO Trades (place, lots, price, at, more) VALUES ('SHFE', 1, 0.1, '2025-11-26 09:00:00', '{\"b\":1,\"a\":2}'),
+       ('DCE', 2, 1e15, '2025-11-26 09:00:01.5', NULL), ('CZCE', 3, -7, '2025-11-26 09:00:02', '[]');
+     INSERT INTO log VALUES ('a', 1), ('a', 1), ('b', NULL);";
+
+fn sync(sandbox: &Sandbox, file: &Path, more: &[&str]) -> Done {
+    let mut arguments = vec!["sync", file.to_str().unwrap(), "--format", "json"];
+    arguments.extend(more);
+    sandbox.run(&arguments)
+}
+
+fn counts(done: &Done, name: &str) -> [i64; 4] {
+    let report = done.report();
+    let entry = table(&report, name);
+    ["inserted", "updated", "deleted", "rows_quarantined"].map(|k| entry[k].as_i64().unwrap())
+}
+
+#[test]
+fn rows_that_came_changed_and_went_are_brought() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SQL);
+    sandbox.migrate(&file, &[]).expect(0);
+    assert_eq!(
+        counts(&sync(&sandbox, &file, &[]).expect(0), "Trades"),
+        [0; 4]
+    );
+
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch(
+        // A parent and its child at once; a natural key that moves to another row; a replaced row; a key that changes its letters.
+        "INSERT INTO place VALUES ('INE', '能源中心'); INSERT INTO Trades (place, lots, at) VALUES ('INE', 9, '2025-11-27 21:00:00');
+         DELETE FROM Trades WHERE id = 1; INSERT INTO Trades (place, lots, at) VALUES ('SHFE', 4, '2025-11-26 09:00:00');
+         UPDATE Trades SET price = price + 0.125, more = '{\"x\":1}' WHERE id = 2; UPDATE Trades SET place = NULL WHERE id = 3;
+         DELETE FROM place WHERE code = 'CZCE'; DELETE FROM log WHERE rowid = 1; INSERT INTO log VALUES ('c', 2.5), ('b', NULL)",
+    )
+    .unwrap();
+    let shown = sync(&sandbox, &file, &["--dry-run"]).expect(0);
+    assert_eq!(counts(&shown, "Trades"), [2, 2, 1, 0]);
+    assert_eq!(sandbox.number("SELECT count(*) FROM trades"), 3);
+
+    let done = sync(&sandbox, &file, &[]).expect(0);
+    assert_eq!(done.report()["matched"], true);
+    assert_eq!(counts(&done, "Trades"), [2, 2, 1, 0]);
+    assert_eq!(counts(&done, "place"), [1, 0, 1, 0]);
+    assert_eq!(counts(&done, "log"), [2, 0, 1, 0]);
+    sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
+    assert_eq!(
+        counts(&sync(&sandbox, &file, &[]).expect(0), "Trades"),
+        [0; 4]
+    );
+    // The next number is beyond all that SQLite gave, and foreign keys are as they were.
+    db.execute_batch("INSERT INTO Trades (id) VALUES (70); DELETE FROM Trades WHERE id = 70")
+        .unwrap();
+    db.execute_batch("UPDATE Trades SET lots = 5 WHERE id = 2")
+        .unwrap();
+    sync(&sandbox, &file, &[]).expect(0);
+    assert_eq!(
+        sandbox.number(
+            "WITH n AS (INSERT INTO trades (lots) VALUES (1) RETURNING id::int8) SELECT id FROM n"
+        ),
+        71
+    );
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT condeferrable AND conrelid = 'trades'::regclass"),
+        1
+    );
+}
+
+#[test]
+fn what_somebody_else_wrote_is_never_overwritten() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SQL);
+    sandbox.migrate(&file, &[]).expect(0);
+    let db = Connection::open(&file).unwrap();
+    for (here, there, named) in [
+        (
+            "UPDATE Trades SET lots = 20 WHERE id = 2",
+            "UPDATE trades SET lots = 21 WHERE id = 2",
+            "(keys: 2)",
+        ),
+        (
+            "INSERT INTO Trades (id, lots) VALUES (50, 1)",
+            "INSERT INTO trades (id, lots) VALUES (50, 2)",
+            "(keys: 50)",
+        ),
+        (
+            "DELETE FROM log WHERE rowid = 3",
+            "UPDATE log SET n = 3 WHERE line = 'b'",
+            "1 row(s) of log",
+        ),
+    ] {
+        db.execute_batch(here).unwrap();
+        let mut client = sandbox.client();
+        client.batch_execute(there).unwrap();
+        let refused = sync(&sandbox, &file, &[]).expect(1);
+        assert!(refused.stderr.contains(named), "{}", refused.stderr);
+        drop(client);
+        sandbox.migrate(&file, &["--replace"]).expect(0);
+    }
+    // Written there alone: the proof sees it, and nothing else is brought either.
+    sandbox
+        .client()
+        .batch_execute("UPDATE place SET name = '?' WHERE code = 'DCE'")
+        .unwrap();
+    db.execute_batch("DELETE FROM Trades").unwrap();
+    let refused = sync(&sandbox, &file, &[]).expect(1);
+    assert_eq!(
+        table(&refused.report(), "place")["difference"]["examples"],
+        serde_json::json!(["changed DCE"])
+    );
+    assert_eq!(sandbox.number("SELECT count(*) FROM trades"), 4);
+}
+
+#[test]
+fn rows_that_fit_no_more_are_quarantined_and_come_when_they_fit() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SQL);
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("INSERT INTO Trades (id, lots) VALUES (90, 'many'), (91, 'few')")
+        .unwrap();
+    sandbox.migrate(&file, &[]).expect(1);
+    sync(&sandbox, &file, &[]).expect(0);
+    db.execute_batch(
+        "UPDATE Trades SET lots = 12 WHERE id = 90; DELETE FROM Trades WHERE id = 91; UPDATE Trades SET at = 'yesterday' WHERE id = 1;
+         INSERT INTO place VALUES ('X', x'ff')",
+    )
+    .unwrap();
+    let done = sync(&sandbox, &file, &[]).expect(1);
+    assert_eq!(done.report()["matched"], true, "{}", done.stdout);
+    assert_eq!(counts(&done, "Trades"), [1, 0, 1, 1]);
+    assert_eq!(counts(&done, "place"), [0, 0, 0, 1]);
+    assert_eq!(
+        sandbox.texts("SELECT target || ' ' || source_key || ' ' || field FROM oa.rejects WHERE run_id = (SELECT id FROM oa.runs WHERE task = 'sync' ORDER BY id DESC LIMIT 1) ORDER BY 1"),
+        ["place 4 name", "trades 1 at"]
+    );
+    db.execute_batch("UPDATE Trades SET at = '2025-11-28 09:00:00' WHERE id = 1")
+        .unwrap();
+    let done = sync(&sandbox, &file, &[]).expect(0);
+    assert_eq!(counts(&done, "Trades"), [1, 0, 0, 0]);
+    let report = sandbox
+        .run(&["verify", file.to_str().unwrap(), "--format", "json"])
+        .report();
+    assert_eq!(report["matched"], true);
+    assert_eq!(table(&report, "place")["rows_quarantined"], 1);
+}
+
+#[test]
+fn killed_around_the_commit_the_next_sync_knows_what_is_there() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SQL);
+    sandbox.migrate(&file, &[]).expect(0);
+    let db = Connection::open(&file).unwrap();
+    for (n, point) in ["sync.sent", "sync.commit", "sync.committed"]
+        .iter()
+        .enumerate()
+    {
+        db.execute("UPDATE Trades SET lots = lots + 100 WHERE id = 2", [])
+            .unwrap();
+        sandbox.killed_at(point, &["sync", file.to_str().unwrap()]);
+        // Changed once more: the base must be the one that PostgreSQL has, not an older one.
+        db.execute(
+            "UPDATE Trades SET lots = lots + 1, price = ?1 WHERE id = 2",
+            [n as f64],
+        )
+        .unwrap();
+        let done = sync(&sandbox, &file, &[]).expect(0);
+        assert_eq!(counts(&done, "Trades"), [0, 1, 0, 0], "{point}");
+    }
+    assert_eq!(
+        sandbox.number("SELECT lots::int8 FROM trades WHERE id = 2"),
+        305
+    );
+}
+
+#[test]
+fn a_sync_without_a_base_or_with_other_columns_says_what_to_do() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SQL);
+    let none = sync(&sandbox, &file, &[]).expect(1);
+    assert!(
+        none.stderr.contains("begin with oa-migrate run"),
+        "{}",
+        none.stderr
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("ALTER TABLE log ADD COLUMN extra TEXT")
+        .unwrap();
+    let other = sync(&sandbox, &file, &[]).expect(1);
+    assert!(other.stderr.contains("--replace"), "{}", other.stderr);
+    sandbox.migrate(&file, &["--replace"]).expect(0);
+    sync(&sandbox, &file, &[]).expect(0);
+    for entry in std::fs::read_dir(sandbox.path("state/migrations")).unwrap() {
+        let _ = std::fs::remove_file(entry.unwrap().path().join("snapshot.sqlite"));
+    }
+    let gone = sync(&sandbox, &file, &[]).expect(1);
+    assert!(gone.stderr.contains("seven days"), "{}", gone.stderr);
+}
