@@ -5,22 +5,45 @@ use std::fs;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono_tz::Tz;
-use oa_core::pg::describe;
+use oa_core::cli::Failure;
+use oa_core::pg::{describe, schema};
 use oa_core::state_dir::StateDir;
 use postgres::{Client, GenericClient};
 
+use crate::commands::run;
 use crate::inspect::{Database, Table};
 use crate::load::rejects::Rejects;
+use crate::load::staging::Target;
 use crate::proof::{Comparison, tables};
 use crate::state::{self, RunFolder, RunRecord};
+
+/// Connects for commands that only read: the last finished run, and what was killed settled if there is such a thing.
+///
+/// # Errors
+/// See [`last`]; and 77 when another run works just now.
+pub fn connect(
+    target: &Target,
+    state: &StateDir,
+) -> Result<(Client, RunFolder, RunRecord), Failure> {
+    let mut client = target.connect()?;
+    schema::check(&mut client)?;
+    if state::unsettled(state)? {
+        // Killed around its COMMIT; under the lock it can be found out what became of it.
+        client = run::connect(target, state)?;
+        last(&mut client, state)?;
+    }
+    let (folder, record) = state::last_done(state)?.context(NONE_YET)?;
+    Ok((client, folder, record))
+}
+
+const NONE_YET: &str = "there is no finished run to go on from; begin with oa-migrate run";
 
 /// The last finished run, with an interrupted sync settled. Only for the holder of the database's lock.
 ///
 /// # Errors
 /// When there is none yet, or files or PostgreSQL cannot be read.
 pub fn last(client: &mut Client, state: &StateDir) -> Result<(RunFolder, RunRecord)> {
-    let (folder, mut record) = state::last_done(state)?
-        .context("there is no finished run to go on from; begin with oa-migrate run")?;
+    let (folder, mut record) = state::last_done(state)?.context(NONE_YET)?;
     settle(client, &folder, &mut record)?;
     Ok((folder, record))
 }

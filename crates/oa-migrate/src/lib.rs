@@ -10,6 +10,7 @@
 //! Killed at any point before the last transaction, the target is as it was; the next run removes what was left in between.
 
 pub mod base;
+pub mod changes;
 pub mod commands;
 pub mod inspect;
 pub mod jobs;
@@ -21,6 +22,7 @@ pub mod runlog;
 pub mod state;
 pub mod sync;
 pub mod values;
+pub mod write_back;
 
 /// This program's name, in the run log and in the database's list of sessions.
 pub const PROGRAM: &str = "oa-migrate";

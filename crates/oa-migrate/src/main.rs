@@ -10,7 +10,7 @@ use oa_core::exit;
 use oa_core::output::Format;
 use oa_migrate::PROGRAM;
 use oa_migrate::commands::{
-    dedupe, init, plan as plan_command, rollback, run, status, sync, verify,
+    dedupe, init, plan as plan_command, rollback, run, status, sync, to_sqlite, verify,
 };
 use oa_migrate::plan::mapping::Mapping;
 use oa_migrate::plan::names::Identifiers;
@@ -98,6 +98,20 @@ enum Command {
         #[arg(long)]
         yes: bool,
         /// How the list is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// The way back: write PostgreSQL's rows, with all that was written since, to a new SQLite file
+    #[command(
+        after_help = "The file is a copy of the snapshot of the last run or sync in which only what differs is written, so that rows which did not\nfit PostgreSQL are still in it. It gets its name when every table is proven to be the same.\n\nExamples:\n  oa-migrate to-sqlite option_tracker.back.db\n  oa-migrate to-sqlite back.db --base option_tracker.db"
+    )]
+    ToSqlite {
+        /// The file to make; it must not be there
+        out: PathBuf,
+        /// The old SQLite file, for when the run's snapshot is gone (it is kept for seven days)
+        #[arg(long, value_name = "DB")]
+        base: Option<PathBuf>,
+        /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
@@ -252,6 +266,10 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Dedupe { table, yes, format } => {
             dedupe::run(&global.load_config()?, &table, yes, format)
         }
+        Command::ToSqlite { out, base, format } => to_sqlite::run(
+            &global.load_config()?,
+            &to_sqlite::Options { out, base, format },
+        ),
         Command::Rollback { yes } => rollback::run(&global.load_config()?, yes),
         Command::Status { format } => status::run(&global.load_config()?, format),
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)

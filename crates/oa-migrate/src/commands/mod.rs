@@ -7,4 +7,5 @@ pub mod rollback;
 pub mod run;
 pub mod status;
 pub mod sync;
+pub mod to_sqlite;
 pub mod verify;

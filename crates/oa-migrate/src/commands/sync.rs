@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
-use oa_core::output::{Format, Listing};
+use oa_core::output::Format;
 use oa_core::pg::{self, describe};
 use oa_core::runs::{Recorder, Status};
 use oa_core::{exit, failpoint};
@@ -19,15 +19,16 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::base;
+use crate::changes::{AllChanges, Changes, TableChanges};
 use crate::commands::run;
 use crate::inspect::{self, Database};
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
-use crate::proof::tables::{self, Compared};
+use crate::proof::tables;
 use crate::runlog::{self, Ended};
 use crate::state::{RunFolder, RunRecord};
-use crate::sync::{Changes, SyncTable, apply, delta};
+use crate::sync::{apply, delta};
 
 /// What `sync` was asked for.
 #[derive(Debug)]
@@ -38,23 +39,6 @@ pub struct Options {
     pub dry_run: bool,
     /// How the result is printed.
     pub format: Format,
-}
-
-/// What came of it, table by table.
-struct Synced {
-    tables: Vec<(SyncTable, Changes, Compared)>,
-    warnings: Vec<String>,
-    seconds: f64,
-}
-
-impl Synced {
-    fn matched(&self) -> bool {
-        self.tables.iter().all(|(_, _, c)| c.matched())
-    }
-
-    fn sum(&self, of: fn(&Changes) -> u64) -> u64 {
-        self.tables.iter().map(|(_, changes, _)| of(changes)).sum()
-    }
 }
 
 /// Brings the changes in one transaction and prints what they were.
@@ -98,25 +82,35 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 Some(format!("{n} row(s) were quarantined")),
             ),
         };
-        let mut details = serde_json::Map::new();
-        for (name, value) in [
-            ("inserted", synced.sum(|c| c.inserted)),
-            ("updated", synced.sum(|c| c.updated)),
-            ("deleted", synced.sum(|c| c.deleted)),
-        ] {
-            details.insert(name.to_owned(), json!(value));
-        }
+        let mut details = synced.details();
         details.insert("of_run".to_owned(), json!(record.run_id));
         details.insert("dry_run".to_owned(), json!(options.dry_run));
         Ok(Ended {
-            fetched: synced.tables.iter().map(|(_, _, c)| c.source.rows).sum(),
+            fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
             status,
             error,
             details,
             value: (synced, start.id),
         })
     })?;
-    print(&synced, id, options)?;
+    let head = [
+        ("run_id", json!(id)),
+        ("database", json!(options.database)),
+        ("dry_run", json!(options.dry_run)),
+    ];
+    synced.print(
+        head.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        options.format,
+    )?;
+    tracing::info!(
+        "{} in {:.1} s",
+        match (synced.matched(), options.dry_run) {
+            (false, _) => "something else has written to the target: nothing was changed",
+            (true, true) => "this would be done; nothing was changed",
+            (true, false) => "both sides are the same",
+        },
+        synced.seconds
+    );
     let clean = synced.matched() && synced.sum(|c| c.quarantined) == 0;
     Ok(if clean { exit::OK } else { exit::FAILED })
 }
@@ -134,7 +128,7 @@ impl Work<'_> {
         source: &Connection,
         client: &mut Client,
         record: &mut RunRecord,
-    ) -> Result<Synced> {
+    ) -> Result<AllChanges> {
         let started = Instant::now();
         let (old, new) = (self.folder.snapshot(), self.folder.next_snapshot());
         anyhow::ensure!(
@@ -192,9 +186,14 @@ impl Work<'_> {
         let mut done = Vec::new();
         for (sync, changes) in changed {
             let compared = tables::compare(&mut tx, &new, &rejects, &sync.comparison)?;
-            done.push((sync, changes, compared));
+            done.push(TableChanges {
+                table: sync.table.name,
+                target: sync.comparison.target,
+                changes,
+                compared,
+            });
         }
-        let mut synced = Synced {
+        let mut synced = AllChanges {
             tables: done,
             warnings: base::strangers(&database, record),
             seconds: 0.0,
@@ -234,79 +233,4 @@ impl Work<'_> {
         failpoint::hit("sync.committed");
         base::adopt(self.folder, record)
     }
-}
-
-fn print(synced: &Synced, id: Uuid, options: &Options) -> Result<()> {
-    let rows: Vec<serde_json::Value> = synced
-        .tables
-        .iter()
-        .map(|(sync, changes, compared)| {
-            json!({
-                "table": sync.table.name,
-                "target": sync.comparison.target,
-                "inserted": changes.inserted,
-                "updated": changes.updated,
-                "deleted": changes.deleted,
-                "rows_quarantined": changes.quarantined,
-                "rows": compared.target.rows,
-                "source_hash": compared.source.hex(),
-                "target_hash": compared.target.hex(),
-                "matched": compared.matched(),
-                "difference": compared.difference,
-            })
-        })
-        .collect();
-    if options.format == Format::Json {
-        let mut listing = Listing::new(&[]);
-        listing.push(json!({
-            "run_id": id,
-            "database": options.database,
-            "dry_run": options.dry_run,
-            "matched": synced.matched(),
-            "seconds": synced.seconds,
-            "tables": rows,
-            "warnings": synced.warnings,
-        }));
-        return Ok(listing.print(options.format)?);
-    }
-    for (sync, _, compared) in &synced.tables {
-        if let Some(d) = &compared.difference {
-            tracing::error!(
-                "{}: {} row(s) only in the source, {} only in the target, {} changed: {}; something else has written to the target",
-                sync.table.name,
-                d.only_source,
-                d.only_target,
-                d.changed,
-                d.examples.join("; ")
-            );
-        }
-    }
-    for warning in &synced.warnings {
-        tracing::warn!("{warning}");
-    }
-    let mut listing = Listing::new(&[
-        ("table", "TABLE"),
-        ("target", "TARGET"),
-        ("inserted", "INSERTED"),
-        ("updated", "UPDATED"),
-        ("deleted", "DELETED"),
-        ("rows_quarantined", "QUARANTINED"),
-        ("rows", "ROWS"),
-        ("matched", "SAME"),
-    ]);
-    for mut row in rows {
-        row["matched"] = json!(if row["matched"] == true { "yes" } else { "NO" });
-        listing.push(row);
-    }
-    listing.print(options.format)?;
-    tracing::info!(
-        "{} in {:.1} s",
-        match (synced.matched(), options.dry_run) {
-            (false, _) => "the two sides are not the same: nothing was changed",
-            (true, true) => "this would be done; nothing was changed",
-            (true, false) => "both sides are the same",
-        },
-        synced.seconds
-    );
-    Ok(())
 }

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::output::Format;
 use oa_core::pg;
-use oa_core::pg::schema;
 use oa_core::runs::Recorder;
 use postgres::Client;
 use serde_json::json;
@@ -24,7 +23,7 @@ use crate::proof::constraints;
 use crate::proof::report::{ColumnReport, Phases, Report, Status, TableReport};
 use crate::proof::tables::{self, Compared};
 use crate::runlog::{self, Ended};
-use crate::state::{self, RunFolder, RunRecord};
+use crate::state::{RunFolder, RunRecord};
 
 /// What `verify` was asked for.
 #[derive(Debug)]
@@ -47,15 +46,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         settings: pg::Settings::from_config(config, PROGRAM)?,
     };
     let recorder = Recorder::open(config, PROGRAM)?;
-    let mut client = target.connect()?;
-    schema::check(&mut client)?;
-    if state::unsettled(recorder.state())? {
-        // A run or a sync was killed around its COMMIT; under the lock it can be found out what became of it.
-        client = run::connect(&target, recorder.state())?;
-        base::last(&mut client, recorder.state())?;
-    }
-    let (of_run, last) = state::last_done(recorder.state())?
-        .context("there is no finished run to verify; begin with oa-migrate run")?;
+    let (mut client, of_run, last) = base::connect(&target, recorder.state())?;
     let (report, written) = runlog::recorded(&recorder, "verify", "迁移校验", |start| {
         let folder = RunFolder::create(recorder.state(), start.id)?;
         let result = verify(

@@ -5,7 +5,7 @@
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 
 use super::Column;
 use crate::inspect::scan::parse_bool;
@@ -244,6 +244,27 @@ pub fn end_of_value(row: &[u8], start: usize) -> usize {
             ]);
             start + 5 + length as usize
         }
+    }
+}
+
+/// The value that a normal form of PostgreSQL's side stands for, as SQLite stores it: booleans as 0 and 1, numbers of any length and
+/// times as texts.
+#[must_use]
+pub fn value_of(value: &[u8]) -> Value {
+    let tag = value.first().copied().unwrap_or(NULL);
+    let bytes = value.get(5..).unwrap_or_default();
+    let text = || Value::Text(String::from_utf8_lossy(bytes).into_owned());
+    match tag {
+        NULL => Value::Null,
+        INTEGER => bytes
+            .try_into()
+            .map_or(Value::Null, |b| Value::Integer(i64::from_le_bytes(b))),
+        FLOAT => bytes.try_into().map_or(Value::Null, |b| {
+            Value::Real(f64::from_bits(u64::from_le_bytes(b)))
+        }),
+        BOOL => Value::Integer(i64::from(bytes == [1])),
+        BYTES => Value::Blob(bytes.to_vec()),
+        _ => text(),
     }
 }
 

@@ -4,7 +4,8 @@ use anyhow::{Result, anyhow, bail};
 use oa_core::pg::{describe, quote_ident};
 use postgres::Transaction;
 
-use super::{Changes, SyncTable};
+use super::SyncTable;
+use crate::changes::Changes;
 use crate::plan::PgType;
 
 /// Rows that are named when somebody else wrote to the target.

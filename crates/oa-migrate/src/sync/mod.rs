@@ -45,16 +45,3 @@ impl SyncTable {
         format!("pg_temp.oa_come_{}", self.number)
     }
 }
-
-/// What a sync does to a table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Rows that were not there.
-    pub inserted: u64,
-    /// Rows with other values.
-    pub updated: u64,
-    /// Rows that are no longer in SQLite.
-    pub deleted: u64,
-    /// Rows that came and fit no column; they are in `oa.rejects`.
-    pub quarantined: u64,
-}

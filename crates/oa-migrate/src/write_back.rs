@@ -1,0 +1,270 @@
+//! The way back: PostgreSQL's rows written to a copy of the base snapshot.
+//!
+//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL. Both
+//! sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in memory.
+
+use anyhow::{Context, Result, anyhow};
+use oa_core::pg::describe;
+use postgres::GenericClient;
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use crate::changes::Changes;
+use crate::inspect::{Table, quote};
+use crate::load::rejects::skip_clause;
+use crate::plan::PgType;
+use crate::proof::canon::{end_of_value, of_source, value_of};
+use crate::proof::diff::key_of;
+use crate::proof::digest::{Digest, RowMark};
+use crate::proof::{Column, Comparison, readback, source};
+
+/// Makes a table of the copy hold what PostgreSQL holds. `copy` has the rows put aside attached; they stay as they are.
+///
+/// # Errors
+/// When one of the sides cannot be read or the copy cannot be written.
+pub fn write_back(
+    client: &mut impl GenericClient,
+    copy: &Connection,
+    table: &Table,
+    comparison: &Comparison,
+) -> Result<Changes> {
+    let context = || format!("could not write table {}", table.name);
+    let of_source = source::read(copy, comparison, |_, _| ()).with_context(context)?;
+    let of_target = readback::read(client, comparison, |_, _| ()).with_context(context)?;
+    if of_source.same_rows(&of_target) {
+        return Ok(Changes::default());
+    }
+    let buckets = of_source.differing_buckets(&of_target);
+    copy.execute_batch(
+        "DROP TABLE IF EXISTS temp.oa_here; DROP TABLE IF EXISTS temp.oa_come;
+         CREATE TEMP TABLE oa_here (key BLOB NOT NULL, hash BLOB NOT NULL, place TEXT NOT NULL);
+         CREATE TEMP TABLE oa_come (key BLOB NOT NULL, row BLOB NOT NULL)",
+    )?;
+    note_rows(copy, table, comparison, &buckets).with_context(context)?;
+    copy.execute_batch("CREATE INDEX temp.oa_here_key ON oa_here (key, hash)")?;
+    match_rows(client, copy, comparison, &buckets).with_context(context)?;
+
+    let count = |sql: &str| -> rusqlite::Result<u64> {
+        copy.query_row(sql, [], |row| row.get::<_, i64>(0).map(i64::unsigned_abs))
+    };
+    let (went, came) = (
+        count("SELECT count(*) FROM temp.oa_here")?,
+        count("SELECT count(*) FROM temp.oa_come")?,
+    );
+    let updated = if table.primary_key.is_empty() {
+        0
+    } else {
+        count("SELECT count(*) FROM temp.oa_come WHERE key IN (SELECT key FROM temp.oa_here)")?
+    };
+    let key = table.key_expression(&table.name).context("no key")?;
+    copy.execute(
+        &format!(
+            "DELETE FROM main.{} WHERE {key} IN (SELECT place FROM temp.oa_here)",
+            quote(&table.name)
+        ),
+        [],
+    )
+    .with_context(context)?;
+    insert_rows(copy, table, comparison).with_context(context)?;
+    Ok(Changes {
+        inserted: came - updated,
+        updated,
+        deleted: went - updated,
+        quarantined: 0,
+    })
+}
+
+/// Notes the copy's rows in the buckets that differ, with the place where each can be found again.
+fn note_rows(
+    copy: &Connection,
+    table: &Table,
+    comparison: &Comparison,
+    buckets: &[bool],
+) -> Result<()> {
+    let key = table.key_expression(&table.name).with_context(|| {
+        format!(
+            "table {} has neither a primary key nor a rowid, by which its rows could be told apart",
+            table.name
+        )
+    })?;
+    let columns: Vec<String> = comparison
+        .columns
+        .iter()
+        .map(|c| quote(&c.source))
+        .collect();
+    let mut statement = copy.prepare(&format!(
+        "SELECT {key}, {} FROM main.{}{}",
+        columns.join(", "),
+        quote(&table.name),
+        skip_clause(table)
+    ))?;
+    let mut insert = copy.prepare("INSERT INTO temp.oa_here VALUES (?1, ?2, ?3)")?;
+    let mut digest = Digest::new(comparison);
+    let mut bytes = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        bytes.clear();
+        for (i, column) in comparison.columns.iter().enumerate() {
+            of_source(column, row.get_ref(i + 1)?, &mut bytes);
+        }
+        let mark = digest.add(&bytes);
+        if buckets[mark.bucket] {
+            let place: String = row.get(0)?;
+            insert.execute(params![key_of(comparison, &bytes), hash(mark), place])?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes out of the notes what PostgreSQL has too, and notes what only PostgreSQL has.
+fn match_rows(
+    client: &mut impl GenericClient,
+    copy: &Connection,
+    comparison: &Comparison,
+    buckets: &[bool],
+) -> Result<()> {
+    let mut same = copy.prepare(
+        "DELETE FROM temp.oa_here WHERE rowid = (SELECT rowid FROM temp.oa_here WHERE key = ?1 AND hash = ?2 LIMIT 1)",
+    )?;
+    let mut come = copy.prepare("INSERT INTO temp.oa_come VALUES (?1, ?2)")?;
+    let mut failed = None;
+    readback::read(client, comparison, |row, mark| {
+        if !buckets[mark.bucket] || failed.is_some() {
+            return;
+        }
+        let key = key_of(comparison, row);
+        let noted = same
+            .execute(params![key, hash(mark)])
+            .and_then(|found| match found {
+                0 => come.execute(params![key, row]),
+                n => Ok(n),
+            });
+        failed = noted.err();
+    })?;
+    failed.map_or(Ok(()), |e| Err(e.into()))
+}
+
+fn hash(mark: RowMark) -> Vec<u8> {
+    mark.hash
+        .iter()
+        .flat_map(|part| part.to_le_bytes())
+        .collect()
+}
+
+fn insert_rows(copy: &Connection, table: &Table, comparison: &Comparison) -> Result<()> {
+    let written: Vec<(usize, &Column)> = comparison
+        .columns
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| {
+            table
+                .column(&c.source)
+                .is_none_or(|of_table| of_table.generated.is_none())
+        })
+        .collect();
+    let names: Vec<String> = written.iter().map(|(_, c)| quote(&c.source)).collect();
+    let places: Vec<String> = (1..=written.len()).map(|n| format!("?{n}")).collect();
+    let mut insert = copy.prepare(&format!(
+        "INSERT INTO main.{} ({}) VALUES ({})",
+        quote(&table.name),
+        names.join(", "),
+        places.join(", ")
+    ))?;
+    let mut statement = copy.prepare("SELECT row FROM temp.oa_come ORDER BY rowid")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let bytes = row.get_ref(0)?.as_blob()?;
+        let mut values: Vec<Value> = Vec::with_capacity(written.len());
+        let mut start = 0;
+        let mut next = written.iter().peekable();
+        for (i, column) in comparison.columns.iter().enumerate() {
+            let end = end_of_value(bytes, start);
+            if next.next_if(|(k, _)| *k == i).is_some() {
+                values.push(stored(column, value_of(&bytes[start..end])));
+            }
+            start = end;
+        }
+        insert.execute(params_from_iter(values)).map_err(|e| {
+            anyhow!(
+                "row with key {}: {e}",
+                crate::proof::diff::show_key(&key_of(comparison, bytes))
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Times as SQLAlchemy's SQLite types write them (six digits of the second, always), which other readers of ISO 8601 take too.
+fn stored(column: &Column, value: Value) -> Value {
+    let Value::Text(mut text) = value else {
+        return value;
+    };
+    if matches!(
+        column.pg,
+        PgType::Time | PgType::Timestamp | PgType::Timestamptz
+    ) {
+        let digits = match text.find('.') {
+            Some(at) => text.len() - at - 1,
+            None => {
+                text.push('.');
+                0
+            }
+        };
+        text.extend(std::iter::repeat_n('0', 6usize.saturating_sub(digits)));
+        if column.pg == PgType::Timestamptz && column.zone.is_none() {
+            text.push_str("+00:00");
+        }
+    }
+    Value::Text(text)
+}
+
+/// Takes the triggers out of the copy while rows are written; they have run when the rows were made. Gives back their texts.
+///
+/// # Errors
+/// When the copy cannot be changed.
+pub fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
+    let mut statement = copy.prepare(
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid",
+    )?;
+    let triggers: Vec<(String, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (name, _) in &triggers {
+        copy.execute_batch(&format!("DROP TRIGGER main.{}", quote(name)))?;
+    }
+    Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
+}
+
+/// Tables and columns of the target schema that SQLite has no place for, as warnings.
+///
+/// # Errors
+/// When PostgreSQL's catalogue cannot be read.
+pub fn left_behind(
+    client: &mut impl GenericClient,
+    schema: &str,
+    comparisons: &[(Table, Comparison)],
+) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             JOIN pg_attribute a ON a.attrelid = c.oid WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+               AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum",
+            &[&schema],
+        )
+        .map_err(|e| anyhow!("could not list the columns of schema {schema}: {}", describe(&e)))?;
+    let mut warnings: Vec<String> = Vec::new();
+    for row in &rows {
+        let (table, column): (String, String) = (row.get(0), row.get(1));
+        let warning = match comparisons.iter().find(|(_, c)| c.target == table) {
+            None => format!("table {table} is in PostgreSQL only and was not written"),
+            Some((_, c)) if c.columns.iter().all(|k| k.target != column) => {
+                format!("column {column} of {table} is in PostgreSQL only and was not written")
+            }
+            Some(_) => continue,
+        };
+        if warnings.last() != Some(&warning) {
+            warnings.push(warning);
+        }
+    }
+    Ok(warnings)
+}
