@@ -21,6 +21,7 @@ pub mod proof;
 pub mod runlog;
 pub mod state;
 pub mod sync;
+pub mod transfer;
 pub mod values;
 pub mod write_back;
 

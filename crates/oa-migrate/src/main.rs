@@ -10,7 +10,8 @@ use oa_core::exit;
 use oa_core::output::Format;
 use oa_migrate::PROGRAM;
 use oa_migrate::commands::{
-    dedupe, init, plan as plan_command, rollback, run, status, sync, to_sqlite, verify,
+    check_export, dedupe, export, import, init, plan as plan_command, rollback, run, status, sync,
+    to_sqlite, verify,
 };
 use oa_migrate::plan::mapping::Mapping;
 use oa_migrate::plan::names::Identifiers;
@@ -121,6 +122,46 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Write a SQLite database as a folder of JSON lines with a manifest of counts and hashes
+    #[command(
+        after_help = "Nothing is lost: every value keeps its storage class and its bits. The format is described in docs/export-format.md.\n\nExamples:\n  oa-migrate export option_tracker.db export-2026-11-23\n  oa-migrate check-export export-2026-11-23\n  jq -r .comm_code export-2026-11-23/*option_flows.jsonl | sort | uniq -c"
+    )]
+    Export {
+        /// The SQLite file; it is opened read-only
+        database: PathBuf,
+        /// The folder to make; it must be empty or not there
+        folder: PathBuf,
+        /// How the list of files is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Read an export back and compare it with its manifest: sizes, hashes, every line
+    CheckExport {
+        /// The folder
+        folder: PathBuf,
+        /// How the list of files is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Move an export into PostgreSQL, with the same proof as run
+    #[command(
+        after_help = "The export is checked, made a SQLite database again, proven to be what was exported, and moved as run does.\n\nExamples:\n  oa-migrate import export-2026-11-23 --rehearse\n  oa-migrate import export-2026-11-23 --schema archive"
+    )]
+    Import {
+        /// The folder of an export
+        folder: PathBuf,
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Do everything into a scratch schema, report, and drop it
+        #[arg(long)]
+        rehearse: bool,
+        /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
+        #[arg(long)]
+        replace: bool,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// List the runs of this machine and what they keep in the database
     Status {
         /// How the list is printed
@@ -219,6 +260,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 database,
                 jobs: plan.jobs.count(),
                 plan: plan.options()?,
+                shown: None,
                 rehearse,
                 replace,
                 format,
@@ -271,6 +313,37 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             &to_sqlite::Options { out, base, format },
         ),
         Command::Rollback { yes } => rollback::run(&global.load_config()?, yes),
+        Command::Export {
+            database,
+            folder,
+            format,
+        } => export::run(
+            &global.load_config()?,
+            &export::Options {
+                database,
+                folder,
+                format,
+            },
+        ),
+        Command::CheckExport { folder, format } => check_export::run(&folder, format),
+        Command::Import {
+            folder,
+            plan,
+            rehearse,
+            replace,
+            format,
+        } => import::run(
+            &global.load_config()?,
+            run::Options {
+                database: folder,
+                shown: None,
+                jobs: plan.jobs.count(),
+                plan: plan.options()?,
+                rehearse,
+                replace,
+                format,
+            },
+        ),
         Command::Status { format } => status::run(&global.load_config()?, format),
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)
             .map(|()| exit::OK)

@@ -73,11 +73,16 @@ fn at_random_moments_the_next_run_succeeds() {
     sandbox.migrate(&file, &["--rehearse"]).expect(0);
     let full = full.elapsed();
     let arguments = ["run", file.to_str().unwrap(), "--format", "json"];
+    // More of them by hand: OA_MIGRATE_KILLS=300 scripts/test random_moments
+    let kills: u32 = std::env::var("OA_MIGRATE_KILLS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(24);
     let mut finished = 0;
-    for n in 0..12u32 {
+    for n in 0..kills {
         let mut child = sandbox.spawn(&arguments);
         // Spread over the whole length of a run; not a wait for something.
-        std::thread::sleep(full * n / 11);
+        std::thread::sleep(full * n / kills);
         child.kill().unwrap();
         child.wait().unwrap();
         let tables = sandbox.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public' AND tablename IN ('p', 'c')");
@@ -93,7 +98,7 @@ fn at_random_moments_the_next_run_succeeds() {
     }
     sandbox.migrate(&file, &[]).expect(0);
     assert_eq!(leftovers(&sandbox), 0);
-    println!("{finished} of 12 runs had finished before they were killed");
+    println!("{finished} of {kills} runs had finished before they were killed");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! One file a command.
 
+pub mod check_export;
 pub mod dedupe;
+pub mod export;
+pub mod import;
 pub mod init;
 pub mod plan;
 pub mod rollback;

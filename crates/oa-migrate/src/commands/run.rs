@@ -32,6 +32,8 @@ use crate::{PROGRAM, inspect, migration};
 pub struct Options {
     /// The SQLite file.
     pub database: PathBuf,
+    /// What reports name instead of it.
+    pub shown: Option<PathBuf>,
     /// What to plan.
     pub plan: plan::Options,
     /// Tables loaded side by side.
@@ -42,6 +44,12 @@ pub struct Options {
     pub replace: bool,
     /// How the result is printed.
     pub format: Format,
+}
+
+impl Options {
+    fn shown(&self) -> &Path {
+        self.shown.as_deref().unwrap_or(&self.database)
+    }
 }
 
 /// Connects for `run` and its kin: schema `oa` there, lock taken, nothing left of runs that died.
@@ -229,7 +237,7 @@ impl Work<'_> {
         self.phases.swap = at.elapsed().as_secs_f64();
         let report = Report {
             run_id: self.run.to_string(),
-            database: options.database.display().to_string(),
+            database: options.shown().display().to_string(),
             schema: plan.schema.clone(),
             status: match (matched, quarantined) {
                 (false, _) => Status::Failed,
@@ -257,7 +265,7 @@ impl Work<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<()> {
         let zone = self.options.plan.timestamps_in;
-        let mut record = state::record_of(plan, self.run, Utc::now(), &self.options.database, zone);
+        let mut record = state::record_of(plan, self.run, Utc::now(), self.options.shown(), zone);
         self.folder.write(&record)?;
         let replaced = swap::swap(
             self.client,

@@ -1,0 +1,147 @@
+//! `oa-migrate export`: a SQLite database as a folder of JSON lines.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use indicatif::ProgressBar;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::runs::{Recorder, Status};
+use serde_json::json;
+
+use crate::PROGRAM;
+use crate::inspect;
+use crate::runlog::{self, Ended};
+use crate::transfer::export::{self, sync_folder};
+use crate::transfer::{Manifest, TableFile};
+
+/// What `export` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The SQLite file.
+    pub database: PathBuf,
+    /// The folder to make.
+    pub folder: PathBuf,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Writes the folder beside its place and renames it when all of it is durable.
+///
+/// # Errors
+/// The source cannot be read or the folder cannot be written (1), the folder is there and not empty (77).
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
+    refuse_existing(&options.folder)?;
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let manifest = runlog::recorded(&recorder, "export", "导出 JSON Lines", |start| {
+        let part = part_of(&options.folder, &start.id.simple().to_string());
+        let progress = ProgressBar::new_spinner();
+        progress.enable_steady_tick(Duration::from_millis(120));
+        let result = write(&source, options, &part, &progress);
+        progress.finish_and_clear();
+        if result.is_err() && part.exists() {
+            export::remove(&part);
+        }
+        let manifest = result?;
+        let rows: u64 = manifest.tables.iter().map(|t| t.rows).sum();
+        let mut details = serde_json::Map::new();
+        details.insert("database".to_owned(), json!(options.database));
+        details.insert("folder".to_owned(), json!(options.folder));
+        Ok(Ended {
+            status: Status::Success,
+            fetched: rows,
+            error: None,
+            details,
+            value: manifest,
+        })
+    })?;
+    let mut listing = listing();
+    for table in &manifest.tables {
+        listing.push(row(table));
+    }
+    listing.print(options.format).map_err(anyhow::Error::from)?;
+    for name in &manifest.left_out {
+        tracing::warn!("virtual table {name} has no rows of its own and was not exported");
+    }
+    Ok(exit::OK)
+}
+
+/// The columns of a listing of an export's files.
+#[must_use]
+pub fn listing() -> Listing {
+    Listing::new(&[
+        ("table", "TABLE"),
+        ("file", "FILE"),
+        ("rows", "ROWS"),
+        ("bytes", "BYTES"),
+        ("sha256", "SHA-256"),
+    ])
+}
+
+/// A line of [`listing`].
+#[must_use]
+pub fn row(table: &TableFile) -> serde_json::Value {
+    json!({
+        "table": table.table,
+        "file": table.file,
+        "rows": table.rows,
+        "bytes": table.bytes,
+        "sha256": table.sha256,
+    })
+}
+
+fn refuse_existing(folder: &Path) -> Result<(), Failure> {
+    let free = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    };
+    if free {
+        return Ok(());
+    }
+    Err(Failure::new(
+        exit::REFUSED,
+        anyhow!(
+            "{} is there already and is not overwritten; name a folder that is empty or not there",
+            folder.display()
+        ),
+    ))
+}
+
+fn part_of(folder: &Path, id: &str) -> PathBuf {
+    let mut name = PathBuf::from(folder.components().as_path()).into_os_string();
+    name.push(format!(".{}.part", &id[..12]));
+    PathBuf::from(name)
+}
+
+fn write(
+    source: &rusqlite::Connection,
+    options: &Options,
+    part: &Path,
+    progress: &ProgressBar,
+) -> Result<Manifest> {
+    let folder = &options.folder;
+    fs::create_dir(part).with_context(|| format!("could not make {}", part.display()))?;
+    let manifest = export::export(source, &options.database, part, |table| {
+        progress.set_message(format!("writing {table}"));
+    })?;
+    sync_folder(part)?;
+    oa_core::failpoint::hit("export.written");
+    fs::rename(part, folder).with_context(|| {
+        format!(
+            "could not rename {} to {}",
+            part.display(),
+            folder.display()
+        )
+    })?;
+    let parent = folder
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    sync_folder(parent)?;
+    Ok(manifest)
+}

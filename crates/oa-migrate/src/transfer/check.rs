@@ -1,0 +1,111 @@
+//! Reading an export back: sizes, hashes, and every line.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
+
+use super::export::hex;
+use super::{MANIFEST, Manifest, TableFile, read_line};
+
+/// A line longer than this is not held in memory: SQLite's own limit for a row is 1 GB, in base64 a third more.
+const MAX_LINE_BYTES: u64 = 3 << 30;
+/// Findings that are told of one file.
+const TOLD: usize = 5;
+
+/// What was found in a table's file.
+#[derive(Debug)]
+pub struct Checked {
+    /// What the manifest says.
+    pub of: TableFile,
+    /// What is wrong, with the file and where it can be told the line; empty when nothing is.
+    pub findings: Vec<String>,
+}
+
+/// Checks all files of a folder. Findings that belong to no table come second.
+///
+/// # Errors
+/// When there is no readable manifest.
+pub fn check(
+    folder: &Path,
+    mut progress: impl FnMut(&str),
+) -> Result<(Manifest, Vec<Checked>, Vec<String>)> {
+    let manifest = Manifest::read(folder)?;
+    let mut checked = Vec::new();
+    for table in &manifest.tables {
+        progress(&table.table);
+        let findings = match check_file(folder, table) {
+            Ok(findings) => findings,
+            Err(e) => vec![format!("{}: {e:#}", table.file)],
+        };
+        checked.push(Checked {
+            of: table.clone(),
+            findings,
+        });
+    }
+    let known: HashSet<&str> = manifest.tables.iter().map(|t| t.file.as_str()).collect();
+    let mut strays = Vec::new();
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?
+    {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if name != MANIFEST && !known.contains(name.as_ref()) {
+            strays.push(format!("{name} is not in the manifest"));
+        }
+    }
+    strays.sort();
+    Ok((manifest, checked, strays))
+}
+
+fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
+    let path = folder.join(&table.file);
+    let mut reader =
+        BufReader::with_capacity(1 << 18, File::open(&path).context("could not open it")?);
+    let mut findings = Vec::new();
+    let mut hash = Sha256::new();
+    let mut line = Vec::new();
+    let (mut rows, mut bytes) = (0u64, 0u64);
+    loop {
+        line.clear();
+        let read = std::io::Read::take(&mut reader, MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        rows += 1;
+        bytes += read as u64;
+        hash.update(&line);
+        let finding = if line.last() == Some(&b'\n') {
+            read_line(&line, &table.columns)
+                .err()
+                .map(|e| format!("{e:#}"))
+        } else {
+            Some("it does not end; the file was cut".to_owned())
+        };
+        if let Some(finding) = finding.filter(|_| findings.len() < TOLD) {
+            findings.push(format!("{} line {rows}: {finding}", table.file));
+        }
+    }
+    if rows != table.rows {
+        findings.push(format!(
+            "{} has {rows} line(s), the manifest says {}",
+            table.file, table.rows
+        ));
+    }
+    if bytes != table.bytes {
+        findings.push(format!(
+            "{} has {bytes} byte(s), the manifest says {}",
+            table.file, table.bytes
+        ));
+    }
+    if hex(&hash.finalize()) != table.sha256 {
+        findings.push(format!(
+            "{} has another SHA-256 than the manifest says; it was changed after the export",
+            table.file
+        ));
+    }
+    Ok(findings)
+}

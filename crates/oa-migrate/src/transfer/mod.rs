@@ -1,0 +1,238 @@
+//! A SQLite database as a folder of JSON lines that any program can read, and the way back, without losing a bit.
+//!
+//! ```text
+//! manifest.json     what is in the folder: per table its file, columns, rows, bytes and SHA-256; the schema's own SQL
+//! 001-NAME.jsonl    one object a row, columns in the table's order, rows in the order of the table's b-tree
+//! ```
+//! The format is described in `docs/export-format.md`. Values keep their storage class: integers are numbers without a point,
+//! reals have a point or an exponent, and what JSON has no form for is an object of one member: `{"$blob": base64}`,
+//! `{"$text": base64}` (a text that is not UTF-8), `{"$real": "Infinity"}`.
+
+pub mod check;
+pub mod export;
+pub mod rebuild;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::types::{Value, ValueRef};
+use serde::{Deserialize, Serialize};
+
+/// The name of the manifest.
+pub const MANIFEST: &str = "manifest.json";
+const FORMAT: &str = "oa-export";
+const VERSION: u32 = 1;
+
+/// What is in an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always `oa-export`.
+    pub format: String,
+    /// Version of the format.
+    pub version: u32,
+    /// The program that wrote it.
+    pub writer: String,
+    /// When (UTC, RFC 3339).
+    pub created_at: String,
+    /// Name of the SQLite file, without its folders.
+    pub database: String,
+    /// `PRAGMA user_version`.
+    pub user_version: i64,
+    /// `PRAGMA application_id`.
+    pub application_id: i64,
+    /// `CREATE` statements in the order in which they can be run.
+    pub schema: Vec<SchemaItem>,
+    /// Highest numbers that `AUTOINCREMENT` has given.
+    pub sequences: Vec<Sequence>,
+    /// The tables.
+    pub tables: Vec<TableFile>,
+    /// Virtual tables, which have no rows of their own and are not exported.
+    pub left_out: Vec<String>,
+}
+
+/// A statement of the schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SchemaItem {
+    /// `table`, `index`, `view` or `trigger`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// The statement.
+    pub sql: String,
+}
+
+/// A number of `AUTOINCREMENT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// The table.
+    pub table: String,
+    /// The highest number given.
+    pub last: i64,
+}
+
+/// A table's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableFile {
+    /// The table.
+    pub table: String,
+    /// Its file in the folder.
+    pub file: String,
+    /// Columns of each line, in order. Generated columns are not among them.
+    pub columns: Vec<String>,
+    /// Lines.
+    pub rows: u64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Reads the manifest of a folder.
+    ///
+    /// # Errors
+    /// When there is none, or it is not one of this format and version.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(MANIFEST);
+        let text = std::fs::read(&path).with_context(|| {
+            format!(
+                "could not read {}; is {} the folder of an export?",
+                path.display(),
+                folder.display()
+            )
+        })?;
+        let manifest: Self = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged", path.display()))?;
+        ensure!(
+            manifest.format == FORMAT,
+            "{} is not a manifest of oa-migrate export",
+            path.display()
+        );
+        ensure!(
+            manifest.version == VERSION,
+            "{} has format version {}, this program reads version {VERSION}",
+            path.display(),
+            manifest.version
+        );
+        for table in &manifest.tables {
+            let plain = Path::new(&table.file).components().count() == 1
+                && !table.file.starts_with('.')
+                && !table.file.contains('/');
+            ensure!(
+                plain,
+                "{} names the file {:?}, which is not a plain name",
+                path.display(),
+                table.file
+            );
+        }
+        Ok(manifest)
+    }
+}
+
+/// Appends a value as JSON.
+fn write_value(value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let tagged = |name: &str, text: &str, out: &mut Vec<u8>| {
+        out.extend_from_slice(format!("{{\"${name}\":\"{text}\"}}").as_bytes());
+    };
+    match value {
+        ValueRef::Null => out.extend_from_slice(b"null"),
+        ValueRef::Integer(n) => out.extend_from_slice(n.to_string().as_bytes()),
+        ValueRef::Real(x) if x.is_finite() => out.extend_from_slice(format!("{x:?}").as_bytes()),
+        ValueRef::Real(x) => tagged("real", if x > 0.0 { "Infinity" } else { "-Infinity" }, out),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => serde_json::to_writer(&mut *out, text)?,
+            Err(_) => tagged("text", &STANDARD.encode(bytes), out),
+        },
+        ValueRef::Blob(bytes) => tagged("blob", &STANDARD.encode(bytes), out),
+    }
+    Ok(())
+}
+
+/// A value as [`write_value`] writes it. A text that is not UTF-8 is [`Read::RawText`], because no Rust string holds it.
+#[derive(Debug, PartialEq)]
+enum Read {
+    Plain(Value),
+    RawText(Vec<u8>),
+}
+
+fn read_value(value: serde_json::Value) -> Result<Read> {
+    use serde_json::Value as Json;
+    Ok(Read::Plain(match value {
+        Json::Null => Value::Null,
+        Json::Number(n) => match n.as_i64() {
+            Some(n) => Value::Integer(n),
+            None if n.is_f64() => Value::Real(n.as_f64().context("a number that is none")?),
+            None => bail!("{n} is beyond 64 bits"),
+        },
+        Json::String(text) => Value::Text(text),
+        Json::Object(object) => {
+            let mut members = object.iter();
+            let (Some((name, Json::String(text))), None) = (members.next(), members.next()) else {
+                bail!("an object that stands for no value");
+            };
+            match (name.as_str(), text.as_str()) {
+                ("$blob", text) => Value::Blob(STANDARD.decode(text)?),
+                ("$text", text) => return Ok(Read::RawText(STANDARD.decode(text)?)),
+                ("$real", "Infinity") => Value::Real(f64::INFINITY),
+                ("$real", "-Infinity") => Value::Real(f64::NEG_INFINITY),
+                _ => bail!("the object {{\"{name}\": …}} stands for no value"),
+            }
+        }
+        Json::Bool(_) | Json::Array(_) => {
+            bail!("neither a number, a text, null nor a tagged value")
+        }
+    }))
+}
+
+/// Reads a line of a table's file.
+fn read_line(line: &[u8], columns: &[String]) -> Result<Vec<Read>> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
+    ensure!(
+        object.keys().eq(columns),
+        "its members are {}, not {}",
+        object
+            .keys()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join(", "),
+        columns.join(", ")
+    );
+    object
+        .into_iter()
+        .map(|(name, value)| read_value(value).with_context(|| format!("column {name}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(value: ValueRef<'_>) -> Read {
+        let mut out = Vec::new();
+        write_value(value, &mut out).unwrap();
+        read_value(serde_json::from_slice(&out).unwrap()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn every_real_comes_back_to_the_bit(bits: u64) {
+            let x = f64::from_bits(bits);
+            prop_assume!(!x.is_nan());
+            let Read::Plain(Value::Real(back)) = round_trip(ValueRef::Real(x)) else { panic!() };
+            prop_assert_eq!(back.to_bits(), bits);
+        }
+
+        #[test]
+        fn integers_texts_and_blobs_come_back(n: i64, text: String, bytes: Vec<u8>) {
+            prop_assert_eq!(round_trip(ValueRef::Integer(n)), Read::Plain(Value::Integer(n)));
+            prop_assert_eq!(round_trip(ValueRef::Text(text.as_bytes())), Read::Plain(Value::Text(text.clone())));
+            prop_assert_eq!(round_trip(ValueRef::Blob(&bytes)), Read::Plain(Value::Blob(bytes.clone())));
+            let raw = [b"\xff".as_slice(), &bytes].concat();
+            prop_assert_eq!(round_trip(ValueRef::Text(&raw)), Read::RawText(raw.clone()));
+        }
+    }
+}
