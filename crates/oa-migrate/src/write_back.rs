@@ -4,7 +4,7 @@
 //! sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in memory.
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::pg::describe;
+use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
@@ -235,15 +235,17 @@ pub fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
     Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
 }
 
-/// Tables and columns of the target schema that SQLite has no place for, as warnings.
+/// What the target schema holds that SQLite has no place for, as warnings: tables with rows, columns with values.
 ///
 /// # Errors
-/// When PostgreSQL's catalogue cannot be read.
+/// When PostgreSQL cannot be read.
 pub fn left_behind(
     client: &mut impl GenericClient,
     schema: &str,
     comparisons: &[(Table, Comparison)],
 ) -> Result<Vec<String>> {
+    let explain =
+        |e: postgres::Error| anyhow!("could not look at schema {schema}: {}", describe(&e));
     let rows = client
         .query(
             "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -251,19 +253,31 @@ pub fn left_behind(
                AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 1, a.attnum",
             &[&schema],
         )
-        .map_err(|e| anyhow!("could not list the columns of schema {schema}: {}", describe(&e)))?;
+        .map_err(explain)?;
     let mut warnings: Vec<String> = Vec::new();
+    let mut last_table = String::new();
     for row in &rows {
         let (table, column): (String, String) = (row.get(0), row.get(1));
-        let warning = match comparisons.iter().find(|(_, c)| c.target == table) {
-            None => format!("table {table} is in PostgreSQL only and was not written"),
-            Some((_, c)) if c.columns.iter().all(|k| k.target != column) => {
-                format!("column {column} of {table} is in PostgreSQL only and was not written")
-            }
-            Some(_) => continue,
+        let name = format!("{}.{}", quote_ident(schema), quote_ident(&table));
+        let of_run = comparisons.iter().find(|(_, c)| c.target == table);
+        let (what, condition) = match of_run {
+            None if table == last_table => continue,
+            None => (format!("table {table}"), String::new()),
+            Some((_, c)) if c.columns.iter().any(|k| k.target == column) => continue,
+            Some(_) => (
+                format!("column {column} of {table}"),
+                format!(" WHERE {} IS NOT NULL", quote_ident(&column)),
+            ),
         };
-        if warnings.last() != Some(&warning) {
-            warnings.push(warning);
+        last_table = table;
+        let count: i64 = client
+            .query_one(&format!("SELECT count(*) FROM {name}{condition}"), &[])
+            .map_err(explain)?
+            .get(0);
+        if count > 0 {
+            warnings.push(format!(
+                "{what} is in PostgreSQL only: {count} row(s) of it were not written and stay there"
+            ));
         }
     }
     Ok(warnings)
