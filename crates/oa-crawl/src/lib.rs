@@ -2,11 +2,14 @@
 //!
 //! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
 //! ([`archive`]) before anything else is made of it, and turns records into typed rows or rejects ([`validate`]). The wrapper
-//! ([`wrapper`]) repeats tries as the policy says and hands the outcome to the run log, in one transaction with the rows.
+//! ([`wrapper`]) repeats tries as the policy says ([`attempts`]) and hands the outcome to the run log, in one transaction with the
+//! rows. A program that stores its own data is wrapped the same way ([`exec`]).
 
 pub mod archive;
+pub mod attempts;
 pub mod collect;
 pub mod commands;
+pub mod exec;
 pub mod fetch;
 pub mod source;
 pub mod validate;

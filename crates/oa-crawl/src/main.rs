@@ -1,7 +1,9 @@
 //! `oa-crawl`: command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 use clap::{Parser, Subcommand};
@@ -9,9 +11,11 @@ use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::config::Span;
 use oa_core::exit;
 use oa_core::output::Format;
+use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 use oa_crawl::PROGRAM;
-use oa_crawl::commands::{check, drain, list, run};
+use oa_crawl::commands::{check, drain, exec, list, run};
+use oa_crawl::exec::Program;
 
 /// Collects data from sources: every failure is seen, nothing is lost
 #[derive(Debug, Parser)]
@@ -80,6 +84,42 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Run any program with retries, a time limit and a complete run log
+    #[command(
+        after_help = "The program's output goes to stderr; its end is kept in the run log. Records are counted from lines of its stdout that are JSON\nobjects, or from the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program\nare not tried again.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
+    )]
+    Exec {
+        /// Name of the task in the run log
+        #[arg(long, value_name = "NAME", value_parser = exec::parse_task)]
+        task: String,
+        /// Title for people, in alerts and reports [default: the name]
+        #[arg(long)]
+        title: Option<String>,
+        /// Tries after the first one [default: 3]
+        #[arg(long, value_name = "N")]
+        retries: Option<u32>,
+        /// Wait between tries, for example 60s [default: 60s]
+        #[arg(long, value_name = "DURATION", visible_alias = "delay")]
+        retry_delay: Option<Span>,
+        /// Limit of one try, for the program and all it starts, for example 300s [default: 300s]
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Span>,
+        /// Fewer records than this are a failure
+        #[arg(long, value_name = "N")]
+        min_records: Option<u64>,
+        /// File in which the program leaves its records or their number, written anew by each try
+        #[arg(long, value_name = "FILE")]
+        result_file: Option<PathBuf>,
+        /// Recorded as started by a crontab line
+        #[arg(long)]
+        cron: bool,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        /// The program and its arguments
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
     /// Bring what waits in the local spool into PostgreSQL
     Drain {
         /// How the result is printed
@@ -143,6 +183,44 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                     dry_run,
                     trigger,
                     sources: sources.sources,
+                    format,
+                },
+            )
+        }
+        Command::Exec {
+            task,
+            title,
+            retries,
+            retry_delay,
+            timeout,
+            min_records,
+            result_file,
+            cron,
+            format,
+            command,
+        } => {
+            let config = global.load_config()?;
+            let retry = |own: Option<Span>, of_config: Option<Span>, default: Duration| {
+                own.or(of_config).map_or(default, |s| s.0)
+            };
+            let crawl = &config.crawl;
+            let policy = Policy {
+                retries: retries.or(crawl.retries).unwrap_or(Policy::DEFAULT.retries),
+                delay: retry(retry_delay, crawl.retry_delay, Policy::DEFAULT.delay),
+                timeout: retry(timeout, crawl.timeout, Policy::DEFAULT.timeout),
+            };
+            exec::run(
+                &config,
+                &exec::Options {
+                    title: title.unwrap_or_else(|| task.clone()),
+                    task,
+                    program: Program {
+                        command,
+                        policy,
+                        min_records,
+                        result_file,
+                    },
+                    trigger: if cron { Trigger::Cron } else { Trigger::Manual },
                     format,
                 },
             )

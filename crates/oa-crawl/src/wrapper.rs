@@ -4,9 +4,8 @@
 use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
-use oa_core::alerts::human_duration;
 use oa_core::cli::Failure;
-use oa_core::config::{Config, Locale};
+use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::pg::upsert::Batch;
 use oa_core::retry::ErrorKind;
@@ -23,6 +22,7 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::archive::Archive;
+use crate::attempts::{Failed, until_done};
 use crate::collect::{Collected, Context, collect};
 use crate::fetch::Client;
 use crate::source::Source;
@@ -81,7 +81,9 @@ pub struct Report {
 }
 
 impl Report {
-    fn of(start: &RunStart, status: Status) -> Self {
+    /// A report of a run that has brought nothing yet.
+    #[must_use]
+    pub fn of(start: &RunStart, status: Status) -> Self {
         Self {
             task: start.task.clone(),
             title: start.title.clone(),
@@ -178,7 +180,9 @@ impl Wrapper<'_> {
             }
         };
         let outcome = self.outcome(source, date, start.clone(), clock, ended);
-        self.finish(*run, outcome, clock, misconfigured)
+        let mut report = conclude(self.recorder, *run, outcome, clock)?;
+        report.misconfigured |= misconfigured;
+        Ok(report)
     }
 
     fn try_until_done(
@@ -196,8 +200,7 @@ impl Wrapper<'_> {
             collected: None,
             error: None,
         };
-        for number in 1.. {
-            let began = clock.now();
+        let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
                 source,
                 date,
@@ -207,48 +210,13 @@ impl Wrapper<'_> {
                 attempt: number,
                 deadline: Instant::now() + source.retry.timeout,
             };
-            let result = collect(&context, &mut ended.raw);
-            let (error, asked) = match result {
-                Ok(collected) => (judge(source, date, collected, &mut ended), None),
-                Err(e) => (Some(e.error), e.retry_after),
-            };
-            let outcome = match &error {
-                None => Status::Success,
-                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
-                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
-                Some(_) => Status::Failed,
-            };
-            let attempt = Attempt {
-                number,
-                started_at: began,
-                finished_at: clock.now(),
-                outcome,
-                error: error.clone(),
-            };
-            ended.attempts.push(attempt.clone());
-            ended.error = error;
-            let Some(error) = &ended.error else {
-                return ended;
-            };
-            let Some(delay) = source.retry.next_delay(number, error.kind, asked) else {
-                return ended;
-            };
-            tracing::warn!(
-                "{}: try {number} failed: {}; next try in {}",
-                source.name,
-                error.message,
-                human_duration(delay, Locale::En)
-            );
-            run.attempt_failed(&attempt);
-            oa_core::failpoint::hit("crawl.attempt_failed");
-            if !self.stop.wait(delay) {
-                ended.error = Some(RunError::new(
-                    error.kind,
-                    format!("{}; stopped by a signal before the next try", error.message),
-                ));
-                return ended;
-            }
-        }
+            let collected = collect(&context, &mut ended.raw)
+                .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
+            judge(source, date, collected, &mut ended)
+                .map_or(Ok(()), |error| Err(Failed::by_kind(error, None)))
+        });
+        ended.attempts = attempts;
+        ended.error = error;
         ended
     }
 
@@ -325,44 +293,46 @@ impl Wrapper<'_> {
             .within(&source.sessions);
         schedule.next_after(Utc::now(), self.calendar)
     }
+}
 
-    fn finish(
-        &self,
-        run: Run,
-        outcome: Outcome,
-        clock: Stopwatch,
-        misconfigured: bool,
-    ) -> Result<Report, Failure> {
-        let mut report = Report::of(&outcome.start, outcome.status);
-        report.attempts = outcome.attempts.len();
-        report.fetched = outcome.fetched;
-        report.rejected = outcome.rejects.len() as u64;
-        report.error.clone_from(&outcome.error);
-        report.misconfigured = misconfigured;
-        match self.recorder.finish(run, outcome)? {
-            Recorded::Stored(applied) => {
-                report.inserted = applied.inserted;
-                report.updated = applied.updated;
-                report.unchanged = applied.unchanged;
-                report.rejected = applied.rejected;
-                report.alerted = applied.alerted;
-            }
-            Recorded::Spooled { reason } => {
-                tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
-                report.spooled = Some(oa_core::secrets::redact(&reason));
-                report.alerted = true;
-            }
-            Recorded::Refused { error } => {
-                // A missing table or index is for a person to mend.
-                report.misconfigured |= error.message.contains("oa-migrate");
-                report.status = Status::Failed;
-                report.error = Some(error);
-                report.alerted = true;
-            }
+/// Stores the outcome of a run and tells what became of it.
+///
+/// # Errors
+/// When neither PostgreSQL nor the spool can take it.
+pub fn conclude(
+    recorder: &Recorder,
+    run: Run,
+    outcome: Outcome,
+    clock: Stopwatch,
+) -> Result<Report, Failure> {
+    let mut report = Report::of(&outcome.start, outcome.status);
+    report.attempts = outcome.attempts.len();
+    report.fetched = outcome.fetched;
+    report.rejected = outcome.rejects.len() as u64;
+    report.error.clone_from(&outcome.error);
+    match recorder.finish(run, outcome)? {
+        Recorded::Stored(applied) => {
+            report.inserted = applied.inserted;
+            report.updated = applied.updated;
+            report.unchanged = applied.unchanged;
+            report.rejected = applied.rejected;
+            report.alerted = applied.alerted;
         }
-        report.seconds = clock.elapsed().as_secs_f64();
-        Ok(report)
+        Recorded::Spooled { reason } => {
+            tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
+            report.spooled = Some(oa_core::secrets::redact(&reason));
+            report.alerted = true;
+        }
+        Recorded::Refused { error } => {
+            // A missing table or index is for a person to mend.
+            report.misconfigured = error.message.contains("oa-migrate");
+            report.status = Status::Failed;
+            report.error = Some(error);
+            report.alerted = true;
+        }
     }
+    report.seconds = clock.elapsed().as_secs_f64();
+    Ok(report)
 }
 
 /// Judges what a try brought, and keeps it if it is the best so far. Returns why it is not a success, if it is not.

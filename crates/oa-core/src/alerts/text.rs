@@ -1,11 +1,14 @@
 //! The alerts' texts: what failed, since when, how often, why, what it means for the data, what to do.
 
+mod explain;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use self::explain::{Work, explain};
 use super::{Alert, Kind, Policy, Severity, run_fingerprint};
 use crate::config::Locale;
 use crate::retry::ErrorKind;
@@ -29,11 +32,14 @@ pub(super) fn failed(
     severity: Severity,
 ) -> Alert {
     let name = name(outcome);
+    let work = Work::of(outcome);
     let what = match outcome.status {
         Status::Partial => say(policy, "数据不完整", "data incomplete"),
-        Status::Timeout => say(policy, "采集超时", "timed out"),
+        Status::Timeout if work == Work::Source => say(policy, "采集超时", "timed out"),
+        Status::Timeout => say(policy, "运行超时", "timed out"),
         Status::Abandoned => say(policy, "进程中断", "was interrupted"),
-        _ => say(policy, "采集失败", "failed"),
+        _ if work == Work::Source => say(policy, "采集失败", "failed"),
+        _ => say(policy, "运行失败", "failed"),
     };
     let title = match (policy.locale, severity) {
         (Locale::Zh, Severity::Warning) => format!("【警告】{name} {what}"),
@@ -44,7 +50,7 @@ pub(super) fn failed(
     let mut body = format!("**{title}**\n\n");
     let unknown = RunError::new(ErrorKind::Internal, "");
     let error = outcome.error.as_ref().unwrap_or(&unknown);
-    let (cause, remedy) = explain(error.kind, policy.locale);
+    let (cause, remedy) = explain(work, error.kind, policy.locale);
     let tries = outcome.attempts.len();
     let mut line = |zh: String, en: String| {
         let text = match policy.locale {
@@ -415,120 +421,6 @@ pub fn human_duration(duration: Duration, locale: Locale) -> String {
         };
     }
     parts.join(" ")
-}
-
-/// What an error kind means in words, and what to do about it.
-fn explain(kind: ErrorKind, locale: Locale) -> (&'static str, &'static str) {
-    match (kind, locale) {
-        (ErrorKind::Network, Locale::Zh) => (
-            "网络连接中断或数据没有收全",
-            "检查本机网络；若其他来源正常，多为对方网站故障，等待下次自动采集",
-        ),
-        (ErrorKind::Dns, Locale::Zh) => (
-            "域名无法解析",
-            "检查本机 DNS 与网络，或确认对方网址是否变更",
-        ),
-        (ErrorKind::Tls, Locale::Zh) => ("加密连接失败", "检查对方证书是否过期、本机时间是否准确"),
-        (ErrorKind::Timeout, Locale::Zh) => (
-            "对方网站太慢，超过时间限制",
-            "稍后会自动再采；若持续出现，可调大该来源的 timeout",
-        ),
-        (ErrorKind::Http5xx, Locale::Zh) => ("对方网站自身故障", "等待对方恢复，下次会自动再采"),
-        (ErrorKind::Http429, Locale::Zh) => {
-            ("请求过于频繁，被对方限流", "降低采集频率，或稍后再采")
-        }
-        (ErrorKind::Http4xx, Locale::Zh) => (
-            "对方拒绝了请求",
-            "确认网址与参数是否变更，必要时更新来源文件",
-        ),
-        (ErrorKind::Auth, Locale::Zh) => (
-            "登录失效或令牌过期",
-            "重新登录取得新令牌或 Cookie，更新 .env 后再运行一次",
-        ),
-        (ErrorKind::Blocked, Locale::Zh) => (
-            "对方返回了网页（验证码或维护页）而不是数据",
-            "用浏览器打开该网站查看，必要时降低频率",
-        ),
-        (ErrorKind::Shape, Locale::Zh) => ("对方数据格式变了", "对照原始归档修改来源文件"),
-        (ErrorKind::Empty, Locale::Zh) => (
-            "对方没有返回任何数据",
-            "确认当天是否应有数据，必要时到网站核对",
-        ),
-        (ErrorKind::Invalid, Locale::Zh) => {
-            ("数据不符合校验规则", "查看 oa.rejects 中被拒绝的记录及原因")
-        }
-        (ErrorKind::Partial, Locale::Zh) => (
-            "收到的记录少于对方公布的总数",
-            "稍后会自动再采；也可手动运行 oa-crawl run 补齐",
-        ),
-        (ErrorKind::Db, Locale::Zh) => (
-            "数据库拒绝写入",
-            "按错误说明处理数据库；收到的内容已在原始归档中",
-        ),
-        (ErrorKind::Internal, Locale::Zh) => {
-            ("本机程序或系统的问题", "查看本机日志、磁盘空间和内存")
-        }
-        (ErrorKind::Network, Locale::En) => (
-            "the connection broke or the data came incomplete",
-            "check this machine's network; if other sources work, wait for the next run",
-        ),
-        (ErrorKind::Dns, Locale::En) => (
-            "the site's name could not be resolved",
-            "check DNS and network, or whether the address has changed",
-        ),
-        (ErrorKind::Tls, Locale::En) => (
-            "the encrypted connection failed",
-            "check the site's certificate and this machine's clock",
-        ),
-        (ErrorKind::Timeout, Locale::En) => (
-            "the site took longer than allowed",
-            "the next run tries again; if it goes on, raise this source's timeout",
-        ),
-        (ErrorKind::Http5xx, Locale::En) => (
-            "the site itself failed",
-            "wait for the site; the next run tries again",
-        ),
-        (ErrorKind::Http429, Locale::En) => (
-            "the site asks for fewer requests",
-            "collect less often, or later",
-        ),
-        (ErrorKind::Http4xx, Locale::En) => (
-            "the site refused the request",
-            "check whether address or parameters have changed",
-        ),
-        (ErrorKind::Auth, Locale::En) => (
-            "the login or token has expired",
-            "log in again, put the new token into .env and run the task once",
-        ),
-        (ErrorKind::Blocked, Locale::En) => (
-            "a page for people came instead of data (captcha, maintenance)",
-            "open the site in a browser; collect less often",
-        ),
-        (ErrorKind::Shape, Locale::En) => (
-            "the data have another shape than before",
-            "compare the raw archive with the source file and correct it",
-        ),
-        (ErrorKind::Empty, Locale::En) => (
-            "nothing came where something was due",
-            "check on the site whether there are data for that day",
-        ),
-        (ErrorKind::Invalid, Locale::En) => (
-            "the data break the source's rules",
-            "look at the rejected records in oa.rejects",
-        ),
-        (ErrorKind::Partial, Locale::En) => (
-            "fewer records came than the site announced",
-            "the next run tries again; or run the task by hand",
-        ),
-        (ErrorKind::Db, Locale::En) => (
-            "the database refused the rows",
-            "do what the error says; what came is in the raw archive",
-        ),
-        (ErrorKind::Internal, Locale::En) => (
-            "trouble of this program or machine",
-            "look at this machine's logs, disk and memory",
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -2,5 +2,7 @@
 
 pub mod check;
 pub mod drain;
+pub mod exec;
 pub mod list;
+pub mod report;
 pub mod run;

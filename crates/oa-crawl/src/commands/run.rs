@@ -1,7 +1,6 @@
 //! `oa-crawl run`: collects sources now.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -14,12 +13,13 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::{Recorder, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::supervise::{self, StopSignal};
+use oa_core::supervise;
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Context, collect};
+use crate::commands::report;
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
 use crate::validate::{columns, validate};
@@ -102,7 +102,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     });
     let mut results = results.into_inner().unwrap_or_default();
     results.sort_by_key(|(i, _)| *i);
-    conclude(
+    report::conclude(
         config,
         results.into_iter().map(|(_, r)| r).collect(),
         options.format,
@@ -149,90 +149,6 @@ fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>
         }
     }
     Ok(chosen)
-}
-
-fn conclude(
-    config: &Config,
-    results: Vec<Result<Report, Failure>>,
-    format: Format,
-) -> Result<u8, Failure> {
-    let mut listing = Listing::new(&[
-        ("task", "TASK"),
-        ("title", "TITLE"),
-        ("status", "STATUS"),
-        ("attempts", "TRIES"),
-        ("fetched", "FETCHED"),
-        ("inserted", "NEW"),
-        ("updated", "CHANGED"),
-        ("unchanged", "SAME"),
-        ("rejected", "REJECTED"),
-        ("seconds", "SECONDS"),
-        ("error", "ERROR"),
-    ]);
-    let mut worst = exit::OK;
-    let mut failure = None;
-    let mut alerted = false;
-    for result in results {
-        match result {
-            Ok(report) => {
-                // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
-                worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE]
-                    .into_iter()
-                    .find(|c| *c == worst || *c == report.exit_code())
-                    .unwrap_or(worst);
-                alerted |= report.alerted;
-                listing.push(row(&report));
-            }
-            Err(e) => failure = Some(e),
-        }
-    }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    if alerted {
-        tell_at_once(config);
-    }
-    failure.map_or(Ok(worst), Err)
-}
-
-fn row(report: &Report) -> Value {
-    json!({
-        "task": report.task,
-        "title": report.title,
-        "status": report.status.as_str(),
-        "attempts": report.attempts,
-        "fetched": report.fetched,
-        "inserted": report.inserted,
-        "updated": report.updated,
-        "unchanged": report.unchanged,
-        "rejected": report.rejected,
-        "run_id": report.run_id,
-        "seconds": (report.seconds * 1000.0).round() / 1000.0,
-        "error": report.error.as_ref().map(|e| e.message.as_str()),
-        "error_kind": report.error.as_ref().map(|e| e.kind.as_str()),
-        "spooled": report.spooled,
-    })
-}
-
-/// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
-/// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
-fn tell_at_once(config: &Config) {
-    let sibling = std::env::current_exe()
-        .ok()
-        .and_then(|me| Some(me.parent()?.join("oa-alert")))
-        .filter(|p| p.is_file());
-    let (Some(program), false) = (sibling, config.alert.channels.is_empty()) else {
-        return;
-    };
-    let mut command = Command::new(program);
-    command.arg("--config").arg(&config.path).arg("flush");
-    match supervise::run(&mut command, Duration::from_secs(30), StopSignal, false) {
-        Ok(done) if done.status.success() => {}
-        Ok(done) => tracing::warn!(
-            "oa-alert flush ended with {}: {}",
-            done.status,
-            String::from_utf8_lossy(&done.stderr).trim()
-        ),
-        Err(e) => tracing::warn!("could not start oa-alert flush: {e}"),
-    }
 }
 
 /// One try of each source, shown instead of stored: nothing is written anywhere.

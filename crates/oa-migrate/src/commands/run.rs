@@ -126,13 +126,20 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     Ok(report.status.exit_code())
 }
 
-fn sentence(report: &Report) -> String {
+/// Why a report is not one of success.
+#[must_use]
+pub fn sentence(report: &Report) -> String {
     let quarantined: u64 = report.tables.iter().map(|t| t.rows_quarantined).sum();
     if report.matched {
-        format!("{quarantined} row(s) were quarantined")
-    } else {
-        "the two sides are not the same; the target is as it was".to_owned()
+        return format!("{quarantined} row(s) are in oa.rejects, all others are the same");
     }
+    let different: Vec<&str> = report
+        .tables
+        .iter()
+        .filter(|t| !t.matched)
+        .map(|t| t.table.as_str())
+        .collect();
+    format!("the two sides are not the same in {}", different.join(", "))
 }
 
 fn details(report: &Report) -> serde_json::Map<String, Value> {

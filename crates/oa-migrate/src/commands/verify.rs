@@ -71,8 +71,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         Ok(Ended {
             status: report.status.of_run(),
             fetched: report.tables.iter().map(|t| t.rows_read).sum(),
-            error: (report.status != Status::Success)
-                .then(|| "the two sides are not the same".to_owned()),
+            error: (report.status != Status::Success).then(|| run::sentence(&report)),
             details,
             value: (report, folder.path.join("report.md")),
         })

@@ -1,0 +1,87 @@
+//! A task is tried until it succeeds, fails for good, or has used up its tries. Every try is recorded.
+
+use std::time::Duration;
+
+use oa_core::alerts::human_duration;
+use oa_core::config::Locale;
+use oa_core::failpoint;
+use oa_core::retry::{ErrorKind, Policy};
+use oa_core::runs::{Attempt, Run, RunError, Status, Stopwatch};
+use oa_core::supervise::StopSignal;
+
+/// Why a try failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// For the run log.
+    pub error: RunError,
+    /// Another try may help.
+    pub retry: bool,
+    /// How long the other side asks to wait.
+    pub asked: Option<Duration>,
+}
+
+impl Failed {
+    /// A failure whose kind tells whether another try may help.
+    #[must_use]
+    pub fn by_kind(error: RunError, asked: Option<Duration>) -> Self {
+        Self {
+            retry: error.kind.is_transient(),
+            error,
+            asked,
+        }
+    }
+}
+
+/// Tries `once` (which gets the number of the try, from 1) as the policy says. Gives back all tries, and why the last one failed.
+pub fn until_done(
+    policy: &Policy,
+    stop: StopSignal,
+    clock: Stopwatch,
+    run: &mut Run,
+    mut once: impl FnMut(u32) -> Result<(), Failed>,
+) -> (Vec<Attempt>, Option<RunError>) {
+    let mut attempts: Vec<Attempt> = Vec::new();
+    for number in 1.. {
+        let started_at = clock.now();
+        let failed = once(number).err();
+        let error = failed.as_ref().map(|f| f.error.clone());
+        let attempt = Attempt {
+            number,
+            started_at,
+            finished_at: clock.now(),
+            outcome: match &error {
+                None => Status::Success,
+                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
+                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
+                Some(_) => Status::Failed,
+            },
+            error,
+        };
+        attempts.push(attempt.clone());
+        let Some(failed) = failed else {
+            return (attempts, None);
+        };
+        let delay = policy
+            .delay_after(number, failed.asked)
+            .filter(|_| failed.retry);
+        let Some(delay) = delay else {
+            return (attempts, Some(failed.error));
+        };
+        tracing::warn!(
+            "{}: try {number} failed: {}; next try in {}",
+            run.start().task,
+            failed.error.message,
+            human_duration(delay, Locale::En)
+        );
+        run.attempt_failed(&attempt);
+        failpoint::hit("crawl.attempt_failed");
+        if !stop.wait(delay) {
+            let message = format!(
+                "{}; stopped by a signal before the next try",
+                failed.error.message
+            );
+            return (attempts, Some(RunError::new(failed.error.kind, message)));
+        }
+    }
+    (attempts, None)
+}

@@ -1,0 +1,104 @@
+//! `oa-crawl exec`: any program, with retries, a time limit and a complete run log.
+
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::output::Format;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+use oa_core::supervise;
+use serde_json::json;
+
+use super::report;
+use crate::PROGRAM;
+use crate::attempts::until_done;
+use crate::exec::{Brought, Program};
+use crate::wrapper::{self, Report};
+
+/// What `exec` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The task's name in the run log.
+    pub task: String,
+    /// Its title for people.
+    pub title: String,
+    /// What to run.
+    pub program: Program,
+    /// Who started it.
+    pub trigger: Trigger,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Runs the program until it succeeds or its tries are used up, and prints what became of it. The program's own output goes to
+/// stderr.
+///
+/// # Errors
+/// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
+    let program = &options.program;
+    let start = RunStart::now(
+        PROGRAM,
+        env!("CARGO_PKG_VERSION"),
+        &options.task,
+        &options.title,
+        options.trigger,
+        program.policy.lease(),
+    );
+    let clock = Stopwatch::start(start.started_at);
+    let report = match recorder.begin(start.clone())? {
+        Begun::Skipped { reason } => {
+            let mut report = Report::of(&start, Status::Skipped);
+            report.error = Some(RunError::new(ErrorKind::Internal, reason));
+            report
+        }
+        Begun::Run(mut run) => {
+            if let Err(e) = run.share_lock_with_children() {
+                tracing::warn!("the program could outlive this one unseen: {e}");
+            }
+            let mut brought = Brought::default();
+            let (attempts, error) = until_done(&program.policy, stop, clock, &mut run, |number| {
+                program.once(&start, number, stop, &mut brought)
+            });
+            let status = match &error {
+                None => Status::Success,
+                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
+                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
+                Some(_) => Status::Failed,
+            };
+            let mut outcome = Outcome::bare(start, status, clock.now());
+            outcome.attempts = attempts;
+            outcome.error = error;
+            outcome.fetched = brought.records;
+            outcome.details = [
+                ("program", json!(program.name())),
+                ("ended", json!(brought.status)),
+                ("output", json!(brought.output)),
+            ]
+            .into_iter()
+            .map(|(k, v)| (k.to_owned(), v))
+            .collect();
+            wrapper::conclude(&recorder, *run, outcome, clock)?
+        }
+    };
+    report::conclude(config, vec![Ok(report)], options.format)
+}
+
+/// The name of a task: what can stand in a shell line, a file name and a URL without quotes.
+///
+/// # Errors
+/// When it is something else.
+pub fn parse_task(text: &str) -> Result<String, String> {
+    let good = !text.is_empty()
+        && text.len() <= 64
+        && !text.starts_with('-')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_');
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err("a task's name has up to 64 small letters, digits, - and _".to_owned())
+    }
+}

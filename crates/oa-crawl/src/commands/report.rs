@@ -1,0 +1,101 @@
+//! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
+
+use std::process::Command;
+use std::time::Duration;
+
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::supervise::{self, StopSignal};
+use serde_json::{Value, json};
+
+use crate::wrapper::Report;
+
+/// Prints the reports and gives the exit code.
+///
+/// # Errors
+/// The first failure among the results, after everything is printed.
+pub fn conclude(
+    config: &Config,
+    results: Vec<Result<Report, Failure>>,
+    format: Format,
+) -> Result<u8, Failure> {
+    let mut listing = Listing::new(&[
+        ("task", "TASK"),
+        ("title", "TITLE"),
+        ("status", "STATUS"),
+        ("attempts", "TRIES"),
+        ("fetched", "FETCHED"),
+        ("inserted", "NEW"),
+        ("updated", "CHANGED"),
+        ("unchanged", "SAME"),
+        ("rejected", "REJECTED"),
+        ("seconds", "SECONDS"),
+        ("error", "ERROR"),
+    ]);
+    let mut worst = exit::OK;
+    let mut failure = None;
+    let mut alerted = false;
+    for result in results {
+        match result {
+            Ok(report) => {
+                // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
+                worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE]
+                    .into_iter()
+                    .find(|c| *c == worst || *c == report.exit_code())
+                    .unwrap_or(worst);
+                alerted |= report.alerted;
+                listing.push(row(&report));
+            }
+            Err(e) => failure = Some(e),
+        }
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    if alerted {
+        tell_at_once(config);
+    }
+    failure.map_or(Ok(worst), Err)
+}
+
+fn row(report: &Report) -> Value {
+    json!({
+        "task": report.task,
+        "title": report.title,
+        "status": report.status.as_str(),
+        "attempts": report.attempts,
+        "fetched": report.fetched,
+        "inserted": report.inserted,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "rejected": report.rejected,
+        "run_id": report.run_id,
+        "seconds": (report.seconds * 1000.0).round() / 1000.0,
+        "error": report.error.as_ref().map(|e| e.message.as_str()),
+        "error_kind": report.error.as_ref().map(|e| e.kind.as_str()),
+        "spooled": report.spooled,
+    })
+}
+
+/// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
+/// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
+fn tell_at_once(config: &Config) {
+    let sibling = std::env::current_exe()
+        .ok()
+        .and_then(|me| Some(me.parent()?.join("oa-alert")))
+        .filter(|p| p.is_file());
+    let (Some(program), false) = (sibling, config.alert.channels.is_empty()) else {
+        return;
+    };
+    let mut command = Command::new(program);
+    command.arg("--config").arg(&config.path).arg("flush");
+    match supervise::run(&mut command, Duration::from_secs(30), StopSignal, false) {
+        Ok(done) if done.status.success() => {}
+        Ok(done) => tracing::warn!(
+            "oa-alert flush ended with {}: {}",
+            done.status,
+            String::from_utf8_lossy(&done.stderr).trim()
+        ),
+        Err(e) => tracing::warn!("could not start oa-alert flush: {e}"),
+    }
+}

@@ -1,0 +1,295 @@
+//! Any program under the wrapper: tried again, ended in time, counted, recorded, and never twice at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{Done, Service};
+use oa_testkit::wait_until;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
+fn exec(service: &Service, more: &[&str], script: &str) -> Done {
+    let mut arguments = vec!["exec", "--task", "job", "--format", "json"];
+    arguments.extend(more);
+    arguments.extend(["--", "sh", "-c", script]);
+    let mut command = service.command(&arguments);
+    command
+        .current_dir(service.dir.path())
+        .output()
+        .unwrap()
+        .into()
+}
+
+fn pid_in(path: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(path).ok()?;
+    Pid::from_raw(text.trim().parse().ok()?)
+}
+
+#[test]
+fn a_program_is_tried_until_it_succeeds_and_its_records_are_counted() {
+    let service = Service::start();
+    let script = "echo try $OA_ATTEMPT of $OA_TASK >> log; echo working; [ $OA_ATTEMPT -ge 3 ] || { echo 'no luck' >&2; exit 1; }
+                  printf '{\"a\":1}\\n{\"a\":2}\\n[1]\\nnot json\\n{\"a\":3}\\n'";
+    let done = exec(&service, &["--title", "作业", "--min-records", "3"], script);
+    assert_eq!(done.code, 0, "{done:?}");
+    let row = done.row();
+    assert_eq!(
+        (&row["status"], &row["attempts"], &row["fetched"]),
+        (&"success".into(), &3.into(), &3.into())
+    );
+    assert!(
+        done.stderr.contains("working") && done.stderr.contains("not json"),
+        "its output is passed on: {done:?}"
+    );
+    assert_eq!(
+        fs::read_to_string(service.dir.path().join("log")).unwrap(),
+        "try 1 of job\ntry 2 of job\ntry 3 of job\n"
+    );
+    assert_eq!(
+        service.text("SELECT string_agg(attempt || ' ' || outcome || ' ' || coalesce(error_message, ''), '; ' ORDER BY attempt) FROM oa.attempts"),
+        "1 failed sh ended with exit status: 1: no luck; 2 failed sh ended with exit status: 1: no luck; 3 success "
+    );
+    assert_eq!(
+        service.text("SELECT task_name || ' ' || status || ' ' || records_count || ' ' || retry_count FROM crawler_task_logs"),
+        "job success 3 2"
+    );
+    assert_eq!(service.count("oa.alerts"), 0);
+}
+
+#[test]
+fn a_final_failure_alerts_and_the_next_success_tells_that_it_is_over() {
+    let service = Service::start();
+    let done = exec(
+        &service,
+        &["--retries", "1"],
+        "echo halfway; echo 'cannot log in: https://x.cn/?access_token=s3cr3t' >&2; exit 3",
+    );
+    assert_eq!(done.code, 1, "{done:?}");
+    let row = done.row();
+    assert_eq!(
+        (&row["status"], &row["attempts"]),
+        (&"failed".into(), &2.into())
+    );
+    let output = service.text("SELECT details ->> 'output' FROM oa.runs");
+    assert!(output.contains("halfway\ncannot log in"), "{output}");
+    let everything =
+        service.text("SELECT string_agg(r::text || a::text, '') FROM oa.runs r, oa.alerts a");
+    assert!(!everything.contains("s3cr3t"), "{everything}");
+    assert!(
+        everything.contains("job 运行失败") && everything.contains("程序以错误结束"),
+        "{everything}"
+    );
+    assert_eq!(exec(&service, &[], "true").code, 0);
+    assert_eq!(service.count("oa.alerts WHERE kind = 'recovery'"), 1);
+}
+
+#[test]
+fn what_a_second_try_would_only_repeat_is_not_tried_again() {
+    let service = Service::start();
+    for (script, said) in [
+        ("exit 2", "exit status: 2"),
+        ("exit 77", "exit status: 77"),
+        ("exit 78", "exit status: 78"),
+        ("no-such-command", "not found"),
+    ] {
+        let done = exec(&service, &[], script);
+        assert_eq!(
+            (done.code, &done.row()["attempts"]),
+            (1, &1.into()),
+            "{done:?}"
+        );
+        assert!(
+            done.row()["error"].as_str().unwrap().contains(said),
+            "{done:?}"
+        );
+    }
+    for program in ["/no/such/program", "/etc/passwd"] {
+        let done = service.crawl(&["exec", "--task", "job", "--format", "json", "--", program]);
+        assert_eq!(
+            (done.code, &done.row()["attempts"]),
+            (1, &1.into()),
+            "{done:?}"
+        );
+        assert!(
+            done.row()["error"]
+                .as_str()
+                .unwrap()
+                .contains("could not start"),
+            "{done:?}"
+        );
+    }
+    assert_eq!(service.crawl(&["exec", "--task", "job"]).code, 2);
+    assert_eq!(
+        service
+            .crawl(&["exec", "--task", "Böse; name", "--", "true"])
+            .code,
+        2
+    );
+}
+
+#[test]
+fn too_long_means_the_end_of_the_program_and_all_it_started() {
+    let service = Service::start();
+    let script =
+        "sleep 600 & echo $! > grandchild; trap '' TERM; echo waiting; while :; do sleep 1; done";
+    let done = exec(&service, &["--retries", "0", "--timeout", "300ms"], script);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert_eq!(done.row()["status"], "timeout");
+    assert_eq!(done.row()["error_kind"], "timeout");
+    assert!(
+        done.row()["error"]
+            .as_str()
+            .unwrap()
+            .contains("time limit: waiting"),
+        "{done:?}"
+    );
+    let grandchild = pid_in(&service.dir.path().join("grandchild")).unwrap();
+    wait_until("the grandchild's end", Duration::from_secs(5), || {
+        test_kill_process(grandchild).is_err()
+    });
+}
+
+#[test]
+fn too_few_records_are_a_failure_wherever_they_are_counted() {
+    let service = Service::start();
+    let few = exec(
+        &service,
+        &["--retries", "1", "--min-records", "2"],
+        "echo '{}'",
+    );
+    assert_eq!(
+        (few.code, &few.row()["status"], &few.row()["fetched"]),
+        (1, &"partial".into(), &1.into())
+    );
+    let none = exec(
+        &service,
+        &["--retries", "0", "--min-records", "1"],
+        "echo done",
+    );
+    assert_eq!(
+        (&none.row()["status"], &none.row()["error_kind"]),
+        (&"failed".into(), &"empty".into())
+    );
+
+    let file = [
+        "--retries",
+        "0",
+        "--min-records",
+        "2",
+        "--result-file",
+        "out.json",
+    ];
+    let done = exec(&service, &file, "echo '[1, 2, 3]' > out.json");
+    assert_eq!(
+        (done.code, &done.row()["fetched"]),
+        (0, &3.into()),
+        "{done:?}"
+    );
+    for (script, said) in [
+        ("true", "the file is an older one"),
+        ("rm -f out.json", "has not written out.json"),
+        (
+            "echo '{\"records\": 1}' > out.json",
+            "brought 1 record(s), at least 2 were due",
+        ),
+        (
+            "echo '[1, 2' > out.json",
+            "could not read the result file out.json",
+        ),
+    ] {
+        let done = exec(&service, &file, script);
+        assert_eq!(done.code, 1, "{script}: {done:?}");
+        assert!(
+            done.row()["error"].as_str().unwrap().contains(said),
+            "{script}: {done:?}"
+        );
+    }
+}
+
+#[test]
+fn while_postgresql_is_away_the_outcome_waits_in_the_spool() {
+    let mut service = Service::start();
+    service.server.stop();
+    assert_eq!(exec(&service, &[], "echo '{}'").code, 75);
+    assert_eq!(exec(&service, &["--retries", "0"], "exit 1").code, 1);
+    service.server.start_again();
+    assert_eq!(service.crawl(&["drain"]).code, 0);
+    assert_eq!(
+        service.text("SELECT string_agg(status, ' ' ORDER BY id) FROM oa.runs WHERE task = 'job'"),
+        "success failed"
+    );
+}
+
+#[test]
+fn a_stop_signal_ends_the_program_and_leaves_a_final_row() {
+    let service = Service::start();
+    let mut child = service
+        .command(&[
+            "exec",
+            "--task",
+            "job",
+            "--",
+            "sh",
+            "-c",
+            "echo $$ > pid; sleep 600",
+        ])
+        .current_dir(service.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = service.dir.path().join("pid");
+    wait_until("the program", Duration::from_secs(20), || {
+        pid_in(&file).is_some()
+    });
+    let me = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(me, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(test_kill_process(pid_in(&file).unwrap()).is_err());
+    assert!(
+        service
+            .text("SELECT error_message FROM oa.runs")
+            .contains("asked to stop")
+    );
+}
+
+#[test]
+fn a_program_that_outlives_a_killed_wrapper_is_not_started_beside_itself() {
+    let service = Service::start();
+    let script = service.dir.path().join("job.sh");
+    fs::write(&script, "#!/bin/sh\necho $$ > pid\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut child = service
+        .command(&["exec", "--task", "job", "--", "./job.sh"])
+        .current_dir(service.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let file = service.dir.path().join("pid");
+    wait_until("the program", Duration::from_secs(20), || {
+        pid_in(&file).is_some()
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let orphan = pid_in(&file).unwrap();
+    assert!(test_kill_process(orphan).is_ok());
+
+    let second = exec(&service, &[], "true");
+    assert_eq!(
+        (second.code, &second.row()["status"]),
+        (0, &"skipped".into()),
+        "{second:?}"
+    );
+    kill_process(orphan, Signal::KILL).unwrap();
+    wait_until("the lock's end", Duration::from_secs(5), || {
+        exec(&service, &[], "true").row()["status"] == "success"
+    });
+    assert_eq!(service.count("oa.runs WHERE status = 'abandoned'"), 1);
+}
