@@ -82,7 +82,7 @@ impl StateDir {
             .open(&path)
             .map_err(fail)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { file })),
+            Ok(()) => Ok(Some(Lock { _file: file })),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(errno) => Err(fail(errno.into())),
         }
@@ -92,20 +92,7 @@ impl StateDir {
 /// A lock held until this value is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
-}
-
-impl Lock {
-    /// Lets programs that this process starts from now on hold it too: it is free when all of them have ended.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn share_with_children(&self) -> io::Result<()> {
-        Ok(rustix::io::fcntl_setfd(
-            &self.file,
-            rustix::io::FdFlags::empty(),
-        )?)
-    }
+    _file: File,
 }
 
 /// Writes a file so that after a crash there is either the whole new content or none of it: temporary file in the same

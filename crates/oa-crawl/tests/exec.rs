@@ -4,14 +4,13 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use common::{Done, Service};
 use oa_testkit::wait_until;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// `oa-crawl exec --task job MORE -- sh -c SCRIPT` in the service's folder.
 fn exec(service: &Service, more: &[&str], script: &str) -> Done {
@@ -29,6 +28,12 @@ fn exec(service: &Service, more: &[&str], script: &str) -> Done {
 fn pid_in(path: &Path) -> Option<Pid> {
     let text = fs::read_to_string(path).ok()?;
     Pid::from_raw(text.trim().parse().ok()?)
+}
+
+/// Gone, or a zombie that nobody has looked at yet.
+fn has_ended(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+        .map_or(true, |stat| stat.contains(") Z "))
 }
 
 #[test]
@@ -151,7 +156,7 @@ fn too_long_means_the_end_of_the_program_and_all_it_started() {
     );
     let grandchild = pid_in(&service.dir.path().join("grandchild")).unwrap();
     wait_until("the grandchild's end", Duration::from_secs(5), || {
-        test_kill_process(grandchild).is_err()
+        has_ended(grandchild)
     });
 }
 
@@ -251,7 +256,7 @@ fn a_stop_signal_ends_the_program_and_leaves_a_final_row() {
     let me = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(me, Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert!(test_kill_process(pid_in(&file).unwrap()).is_err());
+    assert!(has_ended(pid_in(&file).unwrap()));
     assert!(
         service
             .text("SELECT error_message FROM oa.runs")
@@ -260,13 +265,18 @@ fn a_stop_signal_ends_the_program_and_leaves_a_final_row() {
 }
 
 #[test]
-fn a_program_that_outlives_a_killed_wrapper_is_not_started_beside_itself() {
+fn a_killed_wrapper_takes_the_program_and_all_it_started_with_it() {
     let service = Service::start();
-    let script = service.dir.path().join("job.sh");
-    fs::write(&script, "#!/bin/sh\necho $$ > pid\nexec sleep 600\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut child = service
-        .command(&["exec", "--task", "job", "--", "./job.sh"])
+        .command(&[
+            "exec",
+            "--task",
+            "job",
+            "--",
+            "sh",
+            "-c",
+            "sleep 600 & echo $! > grandchild; echo $$ > pid; wait",
+        ])
         .current_dir(service.dir.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -278,18 +288,42 @@ fn a_program_that_outlives_a_killed_wrapper_is_not_started_beside_itself() {
     });
     child.kill().unwrap();
     child.wait().unwrap();
-    let orphan = pid_in(&file).unwrap();
-    assert!(test_kill_process(orphan).is_ok());
+    for name in ["pid", "grandchild"] {
+        let pid = pid_in(&service.dir.path().join(name)).unwrap();
+        wait_until("its end", Duration::from_secs(5), || has_ended(pid));
+    }
+    assert_eq!(exec(&service, &[], "true").row()["status"], "success");
+    assert_eq!(service.count("oa.runs WHERE status = 'abandoned'"), 1);
+    assert_eq!(service.count("oa.alerts WHERE rule = 'run_abandoned'"), 1);
+}
 
+#[test]
+fn a_second_start_is_skipped_but_what_a_program_leaves_behind_blocks_nothing() {
+    let service = Service::start();
+    let mut first = service
+        .command(&["exec", "--task", "job", "--", "sleep", "600"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the first run", Duration::from_secs(20), || {
+        service.count("oa.runs WHERE status = 'running'") == 1
+    });
     let second = exec(&service, &[], "true");
     assert_eq!(
         (second.code, &second.row()["status"]),
         (0, &"skipped".into()),
         "{second:?}"
     );
-    kill_process(orphan, Signal::KILL).unwrap();
-    wait_until("the lock's end", Duration::from_secs(5), || {
-        exec(&service, &[], "true").row()["status"] == "success"
-    });
-    assert_eq!(service.count("oa.runs WHERE status = 'abandoned'"), 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    // A helper in a session of its own, such as browsers and agents leave.
+    let script = "setsid sh -c 'echo $$ > helper; exec sleep 600' >/dev/null 2>&1 & until [ -s helper ]; do sleep 0.01; done";
+    assert_eq!(exec(&service, &[], script).code, 0);
+    let helper = pid_in(&service.dir.path().join("helper")).unwrap();
+    let next = exec(&service, &[], "true");
+    assert!(!has_ended(helper));
+    kill_process(helper, Signal::KILL).unwrap();
+    assert_eq!(next.row()["status"], "success", "{next:?}");
 }

@@ -189,7 +189,7 @@ impl Recorder {
             start,
             connection,
             away,
-            lock,
+            _lock: lock,
         })))
     }
 
@@ -333,7 +333,7 @@ pub struct Run {
     start: RunStart,
     connection: Option<Client>,
     away: Option<String>,
-    lock: Lock,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Run {
@@ -350,15 +350,6 @@ impl Run {
     #[must_use]
     pub fn start(&self) -> &RunStart {
         &self.start
-    }
-
-    /// Lets programs that this process starts hold the task as well, so that one that outlives a killed wrapper is not started a
-    /// second time beside it.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn share_lock_with_children(&self) -> std::io::Result<()> {
-        self.lock.share_with_children()
     }
 
     /// Records a try that is followed by another. Trouble with PostgreSQL is no reason to stop: the outcome carries all tries.

@@ -1,4 +1,5 @@
-//! Child processes with a time limit. The child leads a process group of its own, so that everything it started ends with it.
+//! Child processes with a time limit. The child leads a process group of its own, so that everything it started ends with it, and
+//! with this process.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::StopSignal;
+use super::guard::Guard;
 
 /// How a child ended.
 #[derive(Debug)]
@@ -45,8 +47,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over or this process is asked to stop,
-/// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, so that no grandchild stays behind. With `echo`
-/// everything it prints also goes to this process's stderr, as it comes.
+/// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, and when this process is killed, so that no
+/// grandchild stays behind. With `echo` everything it prints also goes to this process's stderr, as it comes.
 ///
 /// # Errors
 /// When the command cannot be started or waited for.
@@ -63,6 +65,10 @@ pub fn run(
         .stderr(Stdio::piped())
         .spawn()?;
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let guard = group.map(Guard::over).transpose().unwrap_or_else(|e| {
+        tracing::warn!("a program could outlive this one, should this one be killed: {e}");
+        None
+    });
     let stdout = child.stdout.take().map(|s| watch(s, echo));
     let stderr = child.stderr.take().map(|s| watch(s, echo));
     let signal = |signal| {
@@ -82,6 +88,7 @@ pub fn run(
         status = wait(&mut child, GRACE, None)?;
     }
     signal(Signal::KILL);
+    drop(guard);
     let status = match status {
         Some(status) => status,
         None => child.wait()?,

@@ -1,6 +1,7 @@
 //! Processes: who we are, whether a recorded one still lives, stop signals, and child processes with a time limit.
 
 mod child;
+mod guard;
 mod identity;
 mod stop;
 

@@ -54,9 +54,6 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             report
         }
         Begun::Run(mut run) => {
-            if let Err(e) = run.share_lock_with_children() {
-                tracing::warn!("the program could outlive this one unseen: {e}");
-            }
             let mut brought = Brought::default();
             let (attempts, error) = until_done(&program.policy, stop, clock, &mut run, |number| {
                 program.once(&start, number, stop, &mut brought)
