@@ -4,6 +4,7 @@
 //! because cron starts programs with an almost empty environment; a variable of the real environment wins. Unknown keys are
 //! errors: a misspelt `retries` that is silently ignored is how a crawler ends up without any.
 
+mod remember;
 mod units;
 
 use std::collections::{BTreeMap, HashMap};

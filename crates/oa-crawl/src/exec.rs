@@ -1,22 +1,23 @@
 //! A program that stores its own data, under the same wrapper as a source: one try of it, and what it brought.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use oa_core::alerts::human_duration;
 use oa_core::config::Locale;
 use oa_core::retry::{ErrorKind, Policy};
 use oa_core::runs::{RunError, RunStart};
 use oa_core::secrets::redact;
 use oa_core::supervise::{self, Ended, Finished, StopSignal};
-use serde::de::IgnoredAny;
+use rustix::io::Errno;
 
 use crate::attempts::Failed;
+use crate::records;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
@@ -86,11 +87,11 @@ impl Program {
             .env("OA_TASK", &start.task)
             .env("OA_RUN_ID", start.id.to_string())
             .env("OA_ATTEMPT", attempt.to_string());
+        *brought = Brought::default();
         let done = supervise::run(&mut command, self.policy.timeout, stop, true)
-            .map_err(|e| permanent(&format!("could not start {}: {e}", self.name())))?;
+            .map_err(|e| self.not_started(&e))?;
         brought.output = tail(&done);
         brought.status = done.status.to_string();
-        brought.records = 0;
         self.judge_end(&done)?;
         brought.records = match &self.result_file {
             None => done.json_lines,
@@ -114,6 +115,31 @@ impl Program {
             brought.records
         );
         Err(Failed::by_kind(RunError::new(kind, message), None))
+    }
+
+    /// A machine that is short of processes or memory may have some later; a program that is not there will not be.
+    fn not_started(&self, error: &io::Error) -> Failed {
+        let (retry, remedy) = match error.kind() {
+            io::ErrorKind::NotFound => (
+                false,
+                "; check its path, PATH (cron's is short), and the interpreter in its first line",
+            ),
+            io::ErrorKind::PermissionDenied => (
+                false,
+                "; make it executable for this user (chmod +x), or name its interpreter: -- python3 FILE",
+            ),
+            _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => (
+                false,
+                "; its first line names no interpreter: name it, -- python3 FILE",
+            ),
+            _ => (true, ""),
+        };
+        let message = format!("could not start {}: {error}{remedy}", self.name());
+        Failed {
+            error: RunError::new(ErrorKind::Internal, message),
+            retry,
+            asked: None,
+        }
     }
 
     fn judge_end(&self, done: &Finished) -> Result<(), Failed> {
@@ -155,7 +181,7 @@ impl Program {
                 path.display()
             );
         }
-        count_records(path)
+        records::count(path)
     }
 }
 
@@ -169,67 +195,6 @@ fn permanent(message: &str) -> Failed {
 
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|m| m.modified()).ok()
-}
-
-/// Counts the records of a file: the elements of a JSON array, the values of JSON lines, or what `{"records": N}` says.
-fn count_records(path: &Path) -> Result<u64> {
-    let context = || format!("could not read the result file {}", path.display());
-    let is_array = BufReader::new(File::open(path).with_context(context)?)
-        .bytes()
-        .map_while(Result::ok)
-        .find(|b| !b.is_ascii_whitespace())
-        == Some(b'[');
-    let reader = BufReader::new(File::open(path).with_context(context)?);
-    if is_array {
-        return serde_json::from_reader::<_, Elements>(reader)
-            .map(|e| e.0)
-            .with_context(context);
-    }
-    let mut count = 0;
-    for value in serde_json::Deserializer::from_reader(reader).into_iter::<IgnoredAny>() {
-        value.with_context(context)?;
-        count += 1;
-    }
-    if count == 1
-        && let Ok(Summary { records }) =
-            serde_json::from_reader(BufReader::new(File::open(path).with_context(context)?))
-    {
-        return Ok(records);
-    }
-    Ok(count)
-}
-
-#[derive(serde::Deserialize)]
-struct Summary {
-    records: u64,
-}
-
-/// The number of an array's elements, without holding them.
-struct Elements(u64);
-
-impl<'de> serde::Deserialize<'de> for Elements {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Counting;
-        impl<'de> serde::de::Visitor<'de> for Counting {
-            type Value = Elements;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an array of records")
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(
-                self,
-                mut seq: A,
-            ) -> Result<Elements, A::Error> {
-                let mut count = 0;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Elements(count))
-            }
-        }
-        deserializer.deserialize_seq(Counting)
-    }
 }
 
 /// The last line that says something, for the error's message: of stderr, else of stdout.
@@ -253,30 +218,4 @@ fn tail(done: &Finished) -> String {
     let text = redact(&text.replace('\0', "\u{fffd}"));
     let skip = text.chars().count().saturating_sub(KEPT);
     text.chars().skip(skip).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn count(text: &str) -> Result<u64> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), text).unwrap();
-        count_records(file.path())
-    }
-
-    #[test]
-    fn records_are_counted_in_every_usual_form() {
-        assert_eq!(count("{\"a\":1}\n{\"a\":2}\n").unwrap(), 2);
-        assert_eq!(count(" \n[{\"a\": [1, 2]}, {}, 3]").unwrap(), 3);
-        assert_eq!(
-            count("{\"records\": 75, \"day\": \"2025-11-26\"}").unwrap(),
-            75
-        );
-        assert_eq!(count("{\"rows\": 75}").unwrap(), 1);
-        assert_eq!(count("").unwrap(), 0);
-        assert_eq!(count("[]").unwrap(), 0);
-        assert!(count("[1, 2").is_err());
-        assert!(count("done").is_err());
-    }
 }

@@ -11,6 +11,7 @@ pub mod collect;
 pub mod commands;
 pub mod exec;
 pub mod fetch;
+pub mod records;
 pub mod source;
 pub mod validate;
 pub mod wrapper;

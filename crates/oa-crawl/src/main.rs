@@ -73,7 +73,7 @@ enum Command {
         #[arg(long, value_name = "DURATION")]
         retry_delay: Option<Span>,
         /// Limit of one try as a whole, for example 300s [default: the source's own, 300s]
-        #[arg(long, value_name = "DURATION")]
+        #[arg(long, value_name = "DURATION", value_parser = run::parse_limit)]
         timeout: Option<Span>,
         /// Recorded as started by a crontab line
         #[arg(long)]
@@ -102,7 +102,7 @@ enum Command {
         #[arg(long, value_name = "DURATION", visible_alias = "delay")]
         retry_delay: Option<Span>,
         /// Limit of one try, for the program and all it starts, for example 300s [default: 300s]
-        #[arg(long, value_name = "DURATION")]
+        #[arg(long, value_name = "DURATION", value_parser = run::parse_limit)]
         timeout: Option<Span>,
         /// Fewer records than this are a failure
         #[arg(long, value_name = "N")]

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -95,6 +96,58 @@ fn a_final_failure_alerts_and_the_next_success_tells_that_it_is_over() {
 }
 
 #[test]
+fn secrets_that_are_known_here_are_neither_stored_nor_passed_on() {
+    let service = Service::start();
+    service.configure("retries = 1\n[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"env:HOOK\"\nsecret = \"file:sign\"\n");
+    fs::write(service.dir.path().join("sign"), "SEC-signing\n").unwrap();
+    fs::write(
+        service.dir.path().join(".env"),
+        "HOOK=http://127.0.0.1:9/hook-value\nZHIHUI_AUTH_TOKEN=zhihui-value\nMY_API_KEY=own-value\n",
+    )
+    .unwrap();
+    // The last line is longer than what an error shows of it, and the cut goes through a secret.
+    let script = "echo http://127.0.0.1:9/hook-value SEC-signing zhihui-value own-value from-crontab $DATABASE_URL
+                  printf '%0295d' 0 >&2; printf SEC- >&2; echo signing >&2; exit 1";
+    let done: Done = service
+        .command(&["exec", "--task", "job", "--", "sh", "-c", script])
+        .env("SITE_PASSWORD", "from-crontab")
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(done.code, 1, "{done:?}");
+    let stored = service.text(
+        "SELECT string_agg(r::text || t::text || a::text || l::text, '')
+         FROM oa.runs r, oa.attempts t, oa.alerts a, oa.tasks l",
+    );
+    for text in [&stored, &done.stdout, &done.stderr] {
+        for secret in [
+            "hook-value",
+            "SEC-",
+            "zhihui-value",
+            "own-value",
+            "from-crontab",
+            "oa-test-password",
+        ] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+    }
+    assert!(done.stderr.contains("[redacted] [redacted]"), "{done:?}");
+    assert!(stored.contains("[redacted] [redacted]"), "{stored}");
+}
+
+#[test]
+fn a_program_that_something_else_kills_is_tried_again() {
+    let service = Service::start();
+    let done = exec(&service, &[], "[ $OA_ATTEMPT -ge 2 ] || kill -9 $$");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        service
+            .text("SELECT error_message FROM oa.attempts WHERE attempt = 1")
+            .contains("signal: 9")
+    );
+}
+
+#[test]
 fn what_a_second_try_would_only_repeat_is_not_tried_again() {
     let service = Service::start();
     for (script, said) in [
@@ -114,22 +167,28 @@ fn what_a_second_try_would_only_repeat_is_not_tried_again() {
             "{done:?}"
         );
     }
-    for program in ["/no/such/program", "/etc/passwd"] {
+    let bare = service.dir.path().join("bare");
+    fs::write(&bare, "true\n").unwrap();
+    fs::set_permissions(&bare, fs::Permissions::from_mode(0o755)).unwrap();
+    for (program, remedy) in [
+        ("/no/such/program", "check its path"),
+        ("/etc/passwd", "chmod +x"),
+        (bare.to_str().unwrap(), "names no interpreter"),
+    ] {
         let done = service.crawl(&["exec", "--task", "job", "--format", "json", "--", program]);
         assert_eq!(
             (done.code, &done.row()["attempts"]),
             (1, &1.into()),
             "{done:?}"
         );
+        let error = done.row()["error"].as_str().unwrap().to_owned();
         assert!(
-            done.row()["error"]
-                .as_str()
-                .unwrap()
-                .contains("could not start"),
-            "{done:?}"
+            error.contains("could not start") && error.contains(remedy),
+            "{error}"
         );
     }
     assert_eq!(service.crawl(&["exec", "--task", "job"]).code, 2);
+    assert_eq!(exec(&service, &["--timeout", "0"], "true").code, 2);
     assert_eq!(
         service
             .crawl(&["exec", "--task", "Böse; name", "--", "true"])
@@ -203,9 +262,11 @@ fn too_few_records_are_a_failure_wherever_they_are_counted() {
             "echo '{\"records\": 1}' > out.json",
             "brought 1 record(s), at least 2 were due",
         ),
+        ("echo 75 > out.json", "expected an object or an array"),
+        ("rm out.json; mkfifo out.json", "not a regular file"),
         (
-            "echo '[1, 2' > out.json",
-            "could not read the result file out.json",
+            "rm out.json; echo '[1, 2' > out.json",
+            "could not count the records in out.json",
         ),
     ] {
         let done = exec(&service, &file, script);

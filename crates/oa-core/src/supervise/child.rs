@@ -12,8 +12,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::StopSignal;
 use super::guard::Guard;
+use crate::secrets::redact;
 
-/// How a child ended.
+/// How a child ended, and the end of what it printed, without known secrets.
 #[derive(Debug)]
 pub struct Finished {
     /// Its exit status; the signal's when it was killed.
@@ -39,7 +40,7 @@ pub enum Ended {
 
 /// What is kept of each output stream, in bytes.
 const TAIL: usize = 16 << 10;
-/// A line longer than this is no record.
+/// A line longer than this is no record, and is passed on in pieces.
 const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -48,7 +49,8 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over or this process is asked to stop,
 /// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, and when this process is killed, so that no
-/// grandchild stays behind. With `echo` everything it prints also goes to this process's stderr, as it comes.
+/// grandchild stays behind. With `echo` everything it prints also goes to this process's stderr, line by line as it comes.
+/// Known secrets are removed from its output before any of it is shown, kept or cut.
 ///
 /// # Errors
 /// When the command cannot be started or waited for.
@@ -128,32 +130,42 @@ fn wait(
 struct Output {
     tail: Vec<u8>,
     line: Vec<u8>,
+    in_pieces: bool,
     json_lines: u64,
 }
 
 impl Output {
-    fn add(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() > 2 * TAIL {
-            self.tail.drain(..self.tail.len() - TAIL);
-        }
-        for part in bytes.split_inclusive(|b| *b == b'\n') {
-            if self.line.len() < LONGEST_LINE {
-                self.line.extend_from_slice(part);
+    /// Takes what came, and gives back the lines that are complete now. A progress bar's lines end with a carriage return.
+    fn add(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut complete = Vec::new();
+        for part in bytes.split_inclusive(|b| matches!(b, b'\n' | b'\r')) {
+            self.line.extend_from_slice(part);
+            if part.ends_with(b"\n") || part.ends_with(b"\r") {
+                complete.extend(self.end_line());
+                self.in_pieces = false;
+            } else if self.line.len() > LONGEST_LINE {
+                self.in_pieces = true;
+                complete.extend(self.end_line());
             }
-            if part.ends_with(b"\n") {
-                self.end_line();
-            }
         }
+        complete
     }
 
-    fn end_line(&mut self) {
-        if self.line.starts_with(b"{")
-            && serde_json::from_slice::<serde::de::IgnoredAny>(&self.line).is_ok()
+    /// Redacted as a whole line: a secret that is cut in two would not be found.
+    fn end_line(&mut self) -> Vec<u8> {
+        let line = std::mem::take(&mut self.line);
+        if !self.in_pieces
+            && line.starts_with(b"{")
+            && serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok()
         {
             self.json_lines += 1;
         }
-        self.line.clear();
+        let line = without_secrets(line);
+        self.tail.extend_from_slice(&line);
+        if self.tail.len() > 2 * TAIL {
+            self.tail.drain(..self.tail.len() - TAIL);
+        }
+        line
     }
 
     fn finish(mut self) -> Self {
@@ -164,23 +176,43 @@ impl Output {
     }
 }
 
+/// Bytes that are not UTF-8 stay as they are, unless there is a secret among them.
+fn without_secrets(line: Vec<u8>) -> Vec<u8> {
+    let text = String::from_utf8_lossy(&line);
+    let redacted = redact(&text);
+    if redacted == text {
+        line
+    } else {
+        redacted.into_bytes()
+    }
+}
+
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
 fn watch(mut stream: impl Read + Send + 'static, echo: bool) -> Watched {
     let output = Arc::new(Mutex::new(Output::default()));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
-    thread::spawn(move || {
-        let mut buffer = [0; 8192];
-        while let Ok(n @ 1..) = stream.read(&mut buffer) {
-            if echo {
-                let _ = io::stderr().lock().write_all(&buffer[..n]);
-            }
-            shared
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .add(&buffer[..n]);
+    let show = move |text: &[u8]| {
+        if echo {
+            let _ = io::stderr().lock().write_all(text);
         }
+    };
+    thread::spawn(move || {
+        let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [0; 8192];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(n @ 1..) => {
+                    let complete = lock().add(&buffer[..n]);
+                    show(&complete);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let rest = lock().end_line();
+        show(&rest);
         let _ = done.send(());
     });
     (output, receiver)
@@ -255,6 +287,19 @@ mod tests {
             Duration::from_secs(20),
         );
         assert_eq!(done.json_lines, 2);
+    }
+
+    #[test]
+    fn secrets_are_gone_before_anything_is_cut() {
+        let secret = crate::secrets::Secret::new("a-secret-of-the-child".to_owned());
+        let script = format!(
+            "printf '%016400d' 0; echo {0} end; printf 'a-secret-of-'; printf 'the-child\\n' >&1; printf '\\377\\n' >&2",
+            secret.expose()
+        );
+        let done = sh(&script, Duration::from_secs(20));
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(text.ends_with("[redacted] end\n[redacted]\n"), "{text}");
+        assert_eq!(done.stderr, b"\xff\n");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use super::report;
 use crate::PROGRAM;
-use crate::attempts::until_done;
+use crate::attempts::{end_at_the_latest, longest, until_done};
 use crate::exec::{Brought, Program};
+use crate::source::Sources;
 use crate::wrapper::{self, Report};
 
 /// What `exec` was asked for.
@@ -35,9 +36,11 @@ pub struct Options {
 /// # Errors
 /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    remember_secrets(config);
     let recorder = Recorder::open(config, PROGRAM)?;
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     let program = &options.program;
+    end_at_the_latest(longest(&program.policy));
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
@@ -80,6 +83,17 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         }
     };
     report::conclude(config, vec![Ok(report)], options.format)
+}
+
+/// What the program prints is passed on and kept: it must not bring a secret with it that can be known here.
+fn remember_secrets(config: &Config) {
+    config.remember_secrets();
+    // Broken source files are no reason not to run a program.
+    if let Ok(sources) = Sources::load(config, None) {
+        for (_, reference) in sources.iter().flat_map(|s| &s.fetch.secret_headers) {
+            config.remember(reference);
+        }
+    }
 }
 
 /// The name of a task: what can stand in a shell line, a file name and a URL without quotes.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
 use oa_core::cli::Failure;
-use oa_core::config::Config;
+use oa_core::config::{Config, Span};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::{Recorder, Trigger};
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::archive::Archive;
+use crate::attempts::{end_at_the_latest, longest};
 use crate::collect::{Context, collect};
 use crate::commands::report;
 use crate::fetch::Client;
@@ -72,7 +73,9 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         trigger: options.trigger,
     };
 
-    end_at_the_latest(&chosen, config.crawl.parallel);
+    let longest = chosen.iter().map(|s| longest(&s.retry)).max();
+    let rounds = u32::try_from(chosen.len().div_ceil(config.crawl.parallel)).unwrap_or(u32::MAX);
+    end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
@@ -107,27 +110,6 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         results.into_iter().map(|(_, r)| r).collect(),
         options.format,
     )
-}
-
-/// Every wait of this program has its own limit. Should one of them fail (a database that accepts a statement and never answers),
-/// the process still ends, and the next one finds its runs abandoned: better than a task that is locked for ever.
-fn end_at_the_latest(chosen: &[&Source], parallel: usize) {
-    const MARGIN: Duration = Duration::from_secs(600);
-    let longest = chosen
-        .iter()
-        .map(|s| (s.retry.timeout + s.retry.delay.max(s.retry.timeout)) * (s.retry.retries + 1))
-        .max()
-        .unwrap_or_default();
-    let rounds = u32::try_from(chosen.len().div_ceil(parallel)).unwrap_or(u32::MAX);
-    let limit = longest.saturating_mul(rounds).saturating_add(MARGIN);
-    thread::spawn(move || {
-        thread::sleep(limit);
-        tracing::error!(
-            "ending after {} s: something does not answer",
-            limit.as_secs()
-        );
-        std::process::exit(i32::from(exit::FAILED));
-    });
 }
 
 fn take<'a>(next: &AtomicUsize, chosen: &[&'a Source]) -> Option<(usize, &'a Source)> {
@@ -242,6 +224,20 @@ fn dry_run_one(
 pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
     NaiveDate::parse_from_str(text, "%Y-%m-%d")
         .map_err(|_| format!("\"{text}\" is not a day such as 2025-12-01"))
+}
+
+/// A time limit.
+///
+/// # Errors
+/// When it is no duration, or leaves no time at all.
+pub fn parse_limit(text: &str) -> Result<Span, String> {
+    let limit: Span = text.parse()?;
+    if limit.0.is_zero() {
+        return Err(
+            "every try would end before it begins; leave it out for the default".to_owned(),
+        );
+    }
+    Ok(limit)
 }
 
 /// The path of a folder that exists.

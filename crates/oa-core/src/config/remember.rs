@@ -1,0 +1,49 @@
+//! Secrets that another program may print: they must be known before its output is kept.
+
+use super::{Config, SecretRef};
+use crate::secrets::Secret;
+
+/// A variable whose name has one of these words holds a secret.
+const SECRET_WORDS: [&str; 7] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "COOKIE",
+    "API_KEY",
+    "ACCESS_KEY",
+];
+
+impl Config {
+    /// Makes [`redact`](crate::secrets::redact) remove every secret that the configuration refers to, and the value of every
+    /// variable of the environment and of `.env` whose name says that it is one. A reference that leads nowhere is passed over:
+    /// whoever needs it says so.
+    pub fn remember_secrets(&self) {
+        let channels = self.alert.channels.iter();
+        let references = channels
+            .flat_map(|c| [Some(&c.url), c.secret.as_ref()])
+            .chain([
+                self.database.url.as_ref(),
+                self.backup.as_ref().map(|b| &b.password),
+            ])
+            .flatten();
+        for reference in references {
+            self.remember(reference);
+        }
+        let environment = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let file = self.env.iter().map(|(n, v)| (n.clone(), v.clone()));
+        for (name, value) in environment.chain(file) {
+            let name = name.to_ascii_uppercase();
+            if SECRET_WORDS.iter().any(|word| name.contains(word)) {
+                let _ = Secret::new(value);
+            }
+        }
+    }
+
+    /// The same for one reference.
+    pub fn remember(&self, reference: &SecretRef) {
+        let _ = self.secret(reference, "");
+    }
+}
