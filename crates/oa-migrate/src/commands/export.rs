@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
@@ -16,7 +16,8 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::inspect;
 use crate::runlog::{self, Ended};
-use crate::transfer::export::{self, sync_folder};
+use crate::transfer::export::export;
+use crate::transfer::part::Part;
 use crate::transfer::{Manifest, TableFile};
 
 /// What `export` was asked for.
@@ -38,15 +39,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
     refuse_existing(&options.folder)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let manifest = runlog::recorded(&recorder, "export", "导出 JSON Lines", |start| {
-        let part = part_of(&options.folder, &start.id.simple().to_string());
+    let manifest = runlog::recorded(&recorder, "export", "导出 JSON Lines", |_| {
         let progress = ProgressBar::new_spinner();
         progress.enable_steady_tick(Duration::from_millis(120));
-        let result = write(&source, options, &part, &progress);
+        let result = write(&source, options, &progress);
         progress.finish_and_clear();
-        if result.is_err() && part.exists() {
-            export::remove(&part);
-        }
         let manifest = result?;
         let rows: u64 = manifest.tables.iter().map(|t| t.rows).sum();
         let mut details = serde_json::Map::new();
@@ -112,36 +109,16 @@ fn refuse_existing(folder: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn part_of(folder: &Path, id: &str) -> PathBuf {
-    let mut name = PathBuf::from(folder.components().as_path()).into_os_string();
-    name.push(format!(".{}.part", &id[..12]));
-    PathBuf::from(name)
-}
-
 fn write(
     source: &rusqlite::Connection,
     options: &Options,
-    part: &Path,
     progress: &ProgressBar,
-) -> Result<Manifest> {
-    let folder = &options.folder;
-    fs::create_dir(part).with_context(|| format!("could not make {}", part.display()))?;
-    let manifest = export::export(source, &options.database, part, |table| {
+) -> Result<Manifest, Failure> {
+    let part = Part::create(&options.folder)?;
+    progress.set_message("looking for damage");
+    let manifest = export(source, &options.database, part.path(), |table| {
         progress.set_message(format!("writing {table}"));
     })?;
-    sync_folder(part)?;
-    oa_core::failpoint::hit("export.written");
-    fs::rename(part, folder).with_context(|| {
-        format!(
-            "could not rename {} to {}",
-            part.display(),
-            folder.display()
-        )
-    })?;
-    let parent = folder
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    sync_folder(parent)?;
+    part.put_in_place()?;
     Ok(manifest)
 }

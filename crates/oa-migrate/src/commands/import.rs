@@ -76,5 +76,8 @@ fn make(folder: &Path, file: &Path) -> Result<()> {
         progress.set_message(format!("reading {table}"));
     });
     progress.finish_and_clear();
+    for name in &manifest.left_out {
+        tracing::warn!("virtual table {name} is not in the export: it has no rows of its own");
+    }
     result
 }

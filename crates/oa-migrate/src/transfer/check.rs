@@ -8,8 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::export::hex;
-use super::{MANIFEST, Manifest, TableFile, read_line};
+use super::{MANIFEST, Manifest, SUMS, TableFile, hex, read_line, sums};
 
 /// A line longer than this is not held in memory: SQLite's own limit for a row is 1 GB, in base64 a third more.
 const MAX_LINE_BYTES: u64 = 3 << 30;
@@ -25,7 +24,7 @@ pub struct Checked {
     pub findings: Vec<String>,
 }
 
-/// Checks all files of a folder. Findings that belong to no table come second.
+/// Checks all files of a folder. Findings that belong to no table come last.
 ///
 /// # Errors
 /// When there is no readable manifest.
@@ -47,18 +46,54 @@ pub fn check(
         });
     }
     let known: HashSet<&str> = manifest.tables.iter().map(|t| t.file.as_str()).collect();
+    let mut others = check_sums(folder, &manifest);
     let mut strays = Vec::new();
     for entry in
         fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?
     {
         let name = entry?.file_name();
         let name = name.to_string_lossy();
-        if name != MANIFEST && !known.contains(name.as_ref()) {
+        if name != MANIFEST && name != SUMS && !known.contains(name.as_ref()) {
             strays.push(format!("{name} is not in the manifest"));
         }
     }
     strays.sort();
-    Ok((manifest, checked, strays))
+    others.extend(strays);
+    Ok((manifest, checked, others))
+}
+
+/// Compares the list of hashes with what it must be. Its line of the manifest is all that tells whether that was changed.
+fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
+    let read = fs::read(folder.join(MANIFEST))
+        .with_context(|| MANIFEST)
+        .and_then(|text| Ok((text, fs::read(folder.join(SUMS)).context(SUMS)?)));
+    let (text, found) = match read {
+        Ok(read) => read,
+        Err(e) => return vec![format!("{e:#}")],
+    };
+    let expected = sums(&text, manifest).into_bytes();
+    if found == expected {
+        return Vec::new();
+    }
+    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
+        text.split_inclusive(|b| *b == b'\n')
+            .map(<[u8]>::to_vec)
+            .collect()
+    };
+    let (found, expected) = (lines(&found), lines(&expected));
+    let at = (0..)
+        .find(|i| found.get(*i) != expected.get(*i))
+        .unwrap_or_default();
+    vec![if at == 0 {
+        format!(
+            "{MANIFEST} and line 1 of {SUMS} do not agree; one of them was changed after the export"
+        )
+    } else {
+        format!(
+            "{SUMS} line {} does not agree with {MANIFEST}; it was changed after the export",
+            at + 1
+        )
+    }]
 }
 
 fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
@@ -67,6 +102,7 @@ fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
         BufReader::with_capacity(1 << 18, File::open(&path).context("could not open it")?);
     let mut findings = Vec::new();
     let mut hash = Sha256::new();
+    let members = table.members();
     let mut line = Vec::new();
     let (mut rows, mut bytes) = (0u64, 0u64);
     loop {
@@ -79,7 +115,7 @@ fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
         bytes += read as u64;
         hash.update(&line);
         let finding = if line.last() == Some(&b'\n') {
-            read_line(&line, &table.columns)
+            read_line(&line, &members)
                 .err()
                 .map(|e| format!("{e:#}"))
         } else {

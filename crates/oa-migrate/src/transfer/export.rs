@@ -1,6 +1,6 @@
 //! Writing an export.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -10,15 +10,19 @@ use oa_core::state_dir::write_durably;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 
-use super::{FORMAT, MANIFEST, Manifest, SchemaItem, Sequence, TableFile, VERSION, write_value};
+use super::{
+    Column, FORMAT, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION, hex, sums,
+    write_value,
+};
 use crate::PROGRAM;
-use crate::inspect::{Database, Table, quote};
+use crate::inspect::{self, Database, Table, quote};
 
-/// Writes a database to a folder that is there and empty, file by file, each of them durable. The manifest comes last.
+/// Writes a database to a folder that is there and empty, file by file, each of them durable. The manifest and the list of
+/// hashes come last.
 /// `source` is read in one transaction, so that all tables are of one moment.
 ///
 /// # Errors
-/// When the database cannot be read or the folder cannot be written.
+/// When the database cannot be read or is damaged, or the folder cannot be written.
 pub fn export(
     source: &Connection,
     path: &Path,
@@ -26,6 +30,8 @@ pub fn export(
     mut progress: impl FnMut(&str),
 ) -> Result<Manifest> {
     source.execute_batch("BEGIN")?;
+    // A scan does not notice all damage: an export of a damaged file would look whole.
+    inspect::integrity(source, path)?;
     let database = Database::read(source, path)?;
     let mut tables = Vec::new();
     for (number, table) in database.tables.iter().enumerate() {
@@ -63,6 +69,7 @@ pub fn export(
             .file_name()
             .map(|n| n.to_string_lossy().into_owned())
             .unwrap_or_default(),
+        encoding: source.query_row("PRAGMA encoding", [], |row| row.get(0))?,
         user_version: pragma("user_version")?,
         application_id: pragma("application_id")?,
         schema: schema(source, &database)?,
@@ -80,9 +87,13 @@ pub fn export(
         left_out: database.virtual_tables.clone(),
     };
     source.execute_batch("COMMIT")?;
-    let path = folder.join(MANIFEST);
-    write_durably(&path, &serde_json::to_vec_pretty(&manifest)?)
-        .with_context(|| format!("could not write {}", path.display()))?;
+    let text = serde_json::to_vec_pretty(&manifest)?;
+    let list = sums(&text, &manifest).into_bytes();
+    for (name, content) in [(MANIFEST, text), (SUMS, list)] {
+        let path = folder.join(name);
+        write_durably(&path, &content)
+            .with_context(|| format!("could not write {}", path.display()))?;
+    }
     Ok(manifest)
 }
 
@@ -135,16 +146,31 @@ pub fn write_table(
     table: &Table,
     writer: &mut impl Write,
 ) -> Result<TableFile> {
-    let columns: Vec<String> = table
+    let columns: Vec<Column> = table
         .columns
         .iter()
         .filter(|c| c.generated.is_none())
-        .map(|c| c.name.clone())
+        .map(|c| Column {
+            name: c.name.clone(),
+            declared: c.declared.clone(),
+        })
         .collect();
-    let list: Vec<String> = columns.iter().map(|c| quote(c)).collect();
+    let mut file = TableFile {
+        table: table.name.clone(),
+        file: String::new(),
+        rowid: rowid_member(table),
+        columns,
+        rows: 0,
+        bytes: 0,
+        sha256: String::new(),
+    };
+    let mut list: Vec<String> = file.columns.iter().map(|c| quote(&c.name)).collect();
+    if file.rowid.is_some() {
+        list.splice(..0, table.rowid_name.map(str::to_owned));
+    }
     let mut heads = Vec::new();
-    for column in &columns {
-        heads.push(serde_json::to_vec(column)?);
+    for member in file.members() {
+        heads.push(serde_json::to_vec(&member)?);
     }
     // NOT INDEXED: in the order of the table itself, whatever indexes there are.
     let mut statement = source.prepare(&format!(
@@ -155,7 +181,6 @@ pub fn write_table(
     let mut rows = statement.query([])?;
     let mut hash = Sha256::new();
     let mut line = Vec::with_capacity(1024);
-    let (mut count, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {
         line.clear();
         for (i, head) in heads.iter().enumerate() {
@@ -167,36 +192,21 @@ pub fn write_table(
         line.extend_from_slice(b"}\n");
         hash.update(&line);
         writer.write_all(&line)?;
-        count += 1;
-        bytes += line.len() as u64;
+        file.rows += 1;
+        file.bytes += line.len() as u64;
     }
-    Ok(TableFile {
-        table: table.name.clone(),
-        file: String::new(),
-        columns,
-        rows: count,
-        bytes,
-        sha256: hex(&hash.finalize()),
-    })
+    file.sha256 = hex(&hash.finalize());
+    Ok(file)
 }
 
-/// Makes a folder's entries durable.
-///
-/// # Errors
-/// When the file system refuses.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .with_context(|| format!("could not make {} durable", folder.display()))
-}
-
-/// Removes what a failed export wrote.
-pub fn remove(folder: &Path) {
-    if let Err(e) = fs::remove_dir_all(folder) {
-        tracing::warn!("could not remove {}: {e}", folder.display());
+/// The name of the rowid's member: one that no column has.
+fn rowid_member(table: &Table) -> Option<String> {
+    if table.rowid_alias.is_some() || table.rowid_name.is_none() {
+        return None;
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    let mut name = "$rowid".to_owned();
+    while table.column(&name).is_some() {
+        name.insert(0, '$');
+    }
+    Some(name)
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! manifest.json     what is in the folder: per table its file, columns, rows, bytes and SHA-256; the schema's own SQL
 //! 001-NAME.jsonl    one object a row, columns in the table's order, rows in the order of the table's b-tree
+//! SHA256SUMS        of all of these, the manifest included, for `sha256sum --check`
 //! ```
 //! The format is described in `docs/export-format.md`. Values keep their storage class: integers are numbers without a point,
 //! reals have a point or an exponent, and what JSON has no form for is an object of one member: `{"$blob": base64}`,
@@ -10,6 +11,7 @@
 
 pub mod check;
 pub mod export;
+pub mod part;
 pub mod rebuild;
 
 use std::path::Path;
@@ -17,11 +19,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
+/// The name of the list of hashes.
+pub const SUMS: &str = "SHA256SUMS";
 const FORMAT: &str = "oa-export";
 const VERSION: u32 = 1;
 
@@ -38,6 +43,8 @@ pub struct Manifest {
     pub created_at: String,
     /// Name of the SQLite file, without its folders.
     pub database: String,
+    /// `PRAGMA encoding`: the order of texts depends on it.
+    pub encoding: String,
     /// `PRAGMA user_version`.
     pub user_version: i64,
     /// `PRAGMA application_id`.
@@ -80,14 +87,51 @@ pub struct TableFile {
     pub table: String,
     /// Its file in the folder.
     pub file: String,
+    /// The member of each line, before the columns, that holds the rowid; for tables in which no column is the rowid.
+    pub rowid: Option<String>,
     /// Columns of each line, in order. Generated columns are not among them.
-    pub columns: Vec<String>,
+    pub columns: Vec<Column>,
     /// Lines.
     pub rows: u64,
     /// Size of the file.
     pub bytes: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
+}
+
+/// A column of a table's file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its declared type, as written; often empty, and never more than a suggestion.
+    pub declared: String,
+}
+
+impl TableFile {
+    /// The names of a line's members, in order.
+    #[must_use]
+    pub fn members(&self) -> Vec<String> {
+        let columns = self.columns.iter().map(|c| c.name.clone());
+        self.rowid.iter().cloned().chain(columns).collect()
+    }
+}
+
+/// The text of [`SUMS`].
+fn sums(manifest_text: &[u8], manifest: &Manifest) -> String {
+    let own = (hex(&Sha256::digest(manifest_text)), MANIFEST.to_owned());
+    let tables = manifest
+        .tables
+        .iter()
+        .map(|t| (t.sha256.clone(), t.file.clone()));
+    std::iter::once(own)
+        .chain(tables)
+        .map(|(hash, file)| format!("{hash}  {file}\n"))
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Manifest {
@@ -158,6 +202,15 @@ enum Read {
     RawText(Vec<u8>),
 }
 
+impl ToSql for Read {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Plain(value) => value.to_sql(),
+            Self::RawText(bytes) => Ok(ToSqlOutput::Borrowed(ValueRef::Text(bytes))),
+        }
+    }
+}
+
 fn read_value(value: serde_json::Value) -> Result<Read> {
     use serde_json::Value as Json;
     Ok(Read::Plain(match value {
@@ -188,21 +241,21 @@ fn read_value(value: serde_json::Value) -> Result<Read> {
 }
 
 /// Reads a line of a table's file.
-fn read_line(line: &[u8], columns: &[String]) -> Result<Vec<Read>> {
+fn read_line(line: &[u8], members: &[String]) -> Result<Vec<Read>> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
     ensure!(
-        object.keys().eq(columns),
+        object.keys().eq(members),
         "its members are {}, not {}",
         object
             .keys()
             .map(String::as_str)
             .collect::<Vec<_>>()
             .join(", "),
-        columns.join(", ")
+        members.join(", ")
     );
     object
         .into_iter()
-        .map(|(name, value)| read_value(value).with_context(|| format!("column {name}")))
+        .map(|(name, value)| read_value(value).with_context(|| format!("member {name}")))
         .collect()
 }
 

@@ -6,6 +6,8 @@
     reason = "shared by several test files; tests fail by panicking"
 )]
 
+pub mod hostile;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
