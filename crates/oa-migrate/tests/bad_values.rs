@@ -190,3 +190,21 @@ fn null_where_none_may_be_is_quarantined() {
         ["y", "z"]
     );
 }
+
+#[test]
+fn bad_values_of_a_utf16_file_are_put_aside_too() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let file = sandbox.sqlite(
+        "a.db",
+        "PRAGMA encoding = 'UTF-16be'; CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT, n INTEGER);
+         INSERT INTO t VALUES (1, '多空 📈', 1), (2, 'b', 'zwölf'), (3, 'c', 3);",
+    );
+    let report = sandbox.migrate(&file, &[]).expect(1).report();
+    assert_eq!(report["matched"], true);
+    assert_eq!(
+        sandbox.texts("SELECT x FROM t ORDER BY id"),
+        ["多空 📈", "c"]
+    );
+    assert_eq!(sandbox.texts("SELECT source_key FROM oa.rejects"), ["2"]);
+}

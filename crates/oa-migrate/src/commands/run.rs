@@ -198,7 +198,7 @@ impl Work<'_> {
         migration::refuse_overwriting(&plan, options.replace || options.rehearse)?;
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
-        let rejects = Rejects::create(&self.folder.rejects())?;
+        let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;
         migration::vet(&snapshot, &rejects, &mut plan, options.plan.on_bad_value)?;
         self.phases.scan = at.elapsed().as_secs_f64();
 

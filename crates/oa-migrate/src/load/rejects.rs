@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::inspect::{Table, literal, quote};
+use crate::inspect::{self, Table, literal, quote};
 use crate::plan::{Plan, PlannedForeignKey, PlannedTable};
 
 /// The file of a run's bad rows.
@@ -22,13 +22,17 @@ pub struct Rejects {
 }
 
 impl Rejects {
-    /// Creates the file anew.
+    /// Creates the file anew, to be attached to that snapshot.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path, snapshot: &Path) -> Result<Self> {
         let _ = std::fs::remove_file(path);
         let connection = Connection::open(path)?;
+        // SQLite attaches only files of the same encoding.
+        let encoding: String =
+            inspect::open(snapshot)?.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+        connection.pragma_update(None, "encoding", encoding)?;
         connection
             .execute_batch(
                 "PRAGMA synchronous = OFF;
