@@ -194,3 +194,178 @@ fn the_real_database_is_exported_checked_and_imported() {
     assert_eq!(report["matched"], true);
     sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
 }
+
+#[test]
+fn what_run_takes_import_takes_too() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    // Rows that break the rules of their table, a table with rowids of its own, UTF-16, and what has no rows.
+    let file = sandbox.sqlite(
+        "a.db",
+        "PRAGMA encoding = 'UTF-16le'; CREATE TABLE w (k TEXT PRIMARY KEY, n) WITHOUT ROWID; INSERT INTO w VALUES ('ab', 1), ('b', 2), ('āb', 3), ('多', 4);
+         CREATE TABLE t (a, b); INSERT INTO t (rowid, a, b) VALUES (70, NULL, 5), (90, 'x', 6), (95, 1, 7); CREATE VIRTUAL TABLE f USING fts5(x);
+         PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE t (a INTEGER NOT NULL, b TEXT)' WHERE name = 't';",
+    );
+    let direct = sandbox
+        .migrate(&file, &["--schema", "direct"])
+        .expect(1)
+        .report();
+    let exported = sandbox.run(&["export", "a.db", "out"]).expect(0);
+    assert!(
+        exported.stderr.contains("virtual table f"),
+        "{}",
+        exported.stderr
+    );
+    let done = sandbox
+        .run(&["import", "out", "--schema", "imported", "--format", "json"])
+        .expect(1);
+    assert!(done.stderr.contains("virtual table f"), "{}", done.stderr);
+    let imported = done.report();
+    assert_eq!(imported["matched"], true);
+    for name in ["w", "t"] {
+        for key in ["rows_loaded", "rows_quarantined", "target_hash", "columns"] {
+            assert_eq!(
+                table(&imported, name)[key],
+                table(&direct, name)[key],
+                "{name} {key}"
+            );
+        }
+    }
+    assert_eq!(table(&imported, "t")["rows_quarantined"], 2);
+    let rejected = |report: &serde_json::Value| {
+        sandbox.texts(&format!(
+            "SELECT source_key || coalesce(reason, '') FROM oa.rejects WHERE run_id = '{}' ORDER BY 1",
+            report["run_id"].as_str().unwrap()
+        ))
+    };
+    assert_eq!(rejected(&imported), rejected(&direct));
+    assert!(rejected(&imported)[0].starts_with("70"));
+}
+
+#[test]
+fn a_damaged_database_is_not_exported() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+         INSERT INTO t SELECT i, hex(randomblob(50)) FROM n;",
+    );
+    // Two rows of a leaf page change places: every row can still be read.
+    let mut bytes = fs::read(&file).unwrap();
+    let leaf = (1..bytes.len() / 4096)
+        .map(|page| page * 4096)
+        .find(|at| bytes[*at] == 0x0d)
+        .unwrap();
+    let (first, second) = bytes[leaf + 8..leaf + 12].split_at_mut(2);
+    first.swap_with_slice(second);
+    fs::write(&file, bytes).unwrap();
+    let refused = sandbox.run(&["export", "a.db", "out"]).expect(1);
+    assert!(
+        refused.stderr.contains("a.db is damaged"),
+        "{}",
+        refused.stderr
+    );
+    assert!(!sandbox.path("out").exists());
+    assert_eq!(parts(&sandbox), 0);
+}
+
+/// Folders of exports that are not finished.
+fn parts(sandbox: &Sandbox) -> usize {
+    fs::read_dir(sandbox.dir.path())
+        .unwrap()
+        .filter(|e| {
+            let name = e.as_ref().unwrap().file_name();
+            Path::new(&name).extension().is_some_and(|e| e == "part")
+        })
+        .count()
+}
+
+#[test]
+fn what_killed_exports_leave_the_next_one_removes() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    sandbox.sqlite("a.db", SQL);
+    for _ in 0..2 {
+        sandbox.killed_at("export.written", &["export", "a.db", "out"]);
+        assert!(!sandbox.path("out").exists());
+        assert_eq!(parts(&sandbox), 1);
+    }
+    // One that is still at work, and folders that only look alike, stay.
+    let working = sandbox.path("out.019aaa00000070008000000000000000.part");
+    fs::create_dir(&working).unwrap();
+    let lock = fs::File::open(&working).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    fs::create_dir(sandbox.path("out.mine.part")).unwrap();
+    fs::create_dir(sandbox.path("out")).unwrap();
+    sandbox.run(&["export", "a.db", "out"]).expect(0);
+    assert!(working.exists() && sandbox.path("out.mine.part").exists());
+    assert_eq!(parts(&sandbox), 2);
+    sandbox.run(&["check-export", "out"]).expect(0);
+}
+
+#[test]
+fn killed_at_random_moments_an_export_is_whole_or_not_there() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)
+         INSERT INTO t SELECT i, randomblob(80) FROM n; CREATE TABLE u AS SELECT * FROM t;",
+    );
+    let full = std::time::Instant::now();
+    sandbox.run(&["export", "a.db", "first"]).expect(0);
+    let full = full.elapsed();
+    for n in 0..10u32 {
+        let mut child = sandbox.spawn(&["export", "a.db", "out"]);
+        // Spread over the whole length of an export; not a wait for something.
+        std::thread::sleep(full * n / 9);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if sandbox.path("out").exists() {
+            sandbox.run(&["check-export", "out"]).expect(0);
+            fs::remove_dir_all(sandbox.path("out")).unwrap();
+        }
+    }
+    sandbox.run(&["export", "a.db", "out"]).expect(0);
+    assert_eq!(parts(&sandbox), 0);
+}
+
+#[test]
+fn an_export_is_of_one_moment_while_others_write() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let file = sandbox.sqlite(
+        "a.db",
+        "PRAGMA journal_mode = WAL; CREATE TABLE a (x); CREATE TABLE b (x); CREATE TABLE c (x);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO a SELECT i FROM n;
+         INSERT INTO b SELECT x FROM a; INSERT INTO c SELECT x FROM a;",
+    );
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let db = Connection::open(&file).unwrap();
+            let mut written = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                db.execute_batch(
+                    "BEGIN IMMEDIATE; INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); INSERT INTO c VALUES (1); COMMIT",
+                )
+                .unwrap();
+                written += 1;
+            }
+            written
+        });
+        for n in 0..4 {
+            let out = format!("out{n}");
+            let done = sandbox.run(&["export", "a.db", &out]);
+            if n == 3 {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            done.expect(0);
+            let manifest = oa_migrate::transfer::Manifest::read(&sandbox.path(&out)).unwrap();
+            let rows: Vec<u64> = manifest.tables.iter().map(|t| t.rows).collect();
+            assert_eq!(rows, [rows[0]; 3]);
+        }
+        assert!(writer.join().unwrap() > 0);
+    });
+}

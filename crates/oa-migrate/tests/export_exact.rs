@@ -317,3 +317,23 @@ fn a_manifest_cannot_make_the_program_write_elsewhere() {
         assert!(!elsewhere.exists(), "{sql}");
     }
 }
+
+#[test]
+fn the_real_database_comes_back_exactly() {
+    let Some(file) = oa_testkit::shared_data().map(|d| d.join("option_tracker.db")) else {
+        return;
+    };
+    let dir = TempDir::new().unwrap();
+    let source = dir.path().join("a.db");
+    fs::copy(file, &source).unwrap();
+    let again = there_and_back(dir.path(), &source);
+    let db = Connection::open(&source).unwrap();
+    let mut statement = db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table'")
+        .unwrap();
+    let names = statement.query_map([], |row| row.get::<_, String>(0));
+    for name in names.unwrap().map(Result::unwrap) {
+        let select = format!("SELECT rowid, * FROM \"{name}\" NOT INDEXED");
+        assert!(rows(&again, &select) == rows(&db, &select), "{name}");
+    }
+}

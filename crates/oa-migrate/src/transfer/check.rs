@@ -115,9 +115,7 @@ fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
         bytes += read as u64;
         hash.update(&line);
         let finding = if line.last() == Some(&b'\n') {
-            read_line(&line, &members)
-                .err()
-                .map(|e| format!("{e:#}"))
+            read_line(&line, &members).err().map(|e| format!("{e:#}"))
         } else {
             Some("it does not end; the file was cut".to_owned())
         };
