@@ -1,4 +1,4 @@
-//! Child processes with a time limit. The child leads a process group of its own, so that everything it started ends with it, and
+//! Child processes with a time limit. The child belongs to a process group of its own, so that everything it started ends with it, and
 //! with this process.
 
 use std::io::{self, Read, Write};
@@ -60,23 +60,28 @@ pub fn run(
     stop: StopSignal,
     echo: bool,
 ) -> io::Result<Finished> {
+    let guard = Guard::start()
+        .inspect_err(|e| {
+            tracing::warn!("a program could outlive this one, should this one be killed: {e}");
+        })
+        .ok();
     let mut child = command
-        .process_group(0)
+        .process_group(
+            guard
+                .as_ref()
+                .map_or(0, |g| g.group().as_raw_nonzero().get()),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let guard = group.map(Guard::over).transpose().unwrap_or_else(|e| {
-        tracing::warn!("a program could outlive this one, should this one be killed: {e}");
-        None
-    });
+    let group = guard
+        .as_ref()
+        .map_or_else(|| Pid::from_child(&child), Guard::group);
     let stdout = child.stdout.take().map(|s| watch(s, echo));
     let stderr = child.stderr.take().map(|s| watch(s, echo));
     let signal = |signal| {
-        if let Some(group) = group {
-            let _ = kill_process_group(group, signal);
-        }
+        let _ = kill_process_group(group, signal);
     };
     let mut ended = None;
     let mut status = wait(&mut child, timeout, Some(stop))?;
