@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde::Deserialize;
 
+use crate::retry::Policy;
 use crate::secrets::{Secret, redact};
 pub use units::{Bytes, Span};
 
@@ -372,6 +373,14 @@ impl Config {
                 )));
             }
         }
+        let default = Policy::DEFAULT;
+        Policy {
+            retries: file.crawl.retries.unwrap_or(default.retries),
+            delay: file.crawl.retry_delay.map_or(default.delay, |s| s.0),
+            timeout: file.crawl.timeout.map_or(default.timeout, |s| s.0),
+        }
+        .check()
+        .map_err(|e| invalid(format!("in [crawl], {e}")))?;
         if file.crawl.parallel == 0 {
             return Err(invalid(
                 "parallel in [crawl] is 0; it must be at least 1".to_owned(),
@@ -405,6 +414,7 @@ impl Config {
     pub fn env(&self, name: &str) -> Option<String> {
         std::env::var(name)
             .ok()
+            .filter(|v| !v.is_empty())
             .or_else(|| self.env.get(name).cloned())
             .filter(|v| !v.is_empty())
     }
@@ -538,9 +548,28 @@ fn read_dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
             other => redact(&other.to_string()),
         },
     };
+    // The parser puts variables in place of $NAME, and nothing where there is none: half a token would be sent to a site.
+    if let Some(line) = text.lines().position(holds_a_variable) {
+        return Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            message: format!(
+                "line {} holds a $ outside single quotes; write NAME='value', so that it stays as it is",
+                line + 1
+            ),
+        });
+    }
     dotenvy::from_read_iter(text.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(invalid)
+}
+
+fn holds_a_variable(line: &str) -> bool {
+    let value = line.trim_start().split_once('=').map_or("", |(_, v)| v);
+    !line.trim_start().starts_with('#')
+        && value
+            .split('\'')
+            .step_by(2)
+            .any(|part| part.replace("\\$", "").contains('$'))
 }
 
 /// Turns the parser's error into a sentence with key, section, line and the nearest valid key. Never quotes the text of the
@@ -573,8 +602,39 @@ pub fn explain(text: &str, error: &toml::de::Error) -> String {
             nearest(key, valid.iter().copied())
         );
     }
-    let message = message.trim().replace('\n', ", ");
+    let message = without_the_value(message).trim().replace('\n', ", ");
     format!("{message}{within}{at}")
+}
+
+/// The parser quotes a value that has the wrong type, which may be a secret without its quotes.
+fn without_the_value(message: &str) -> String {
+    if let Some(rest) = message.strip_prefix("unknown variant `") {
+        let (value, expected) = rest.split_once('`').unwrap_or((rest, ""));
+        let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+        let hint = nearest(value, valid.iter().copied());
+        // Close to a valid one, it is no secret.
+        return if hint.contains("did you mean") {
+            format!("unknown value \"{value}\"{hint}")
+        } else {
+            format!("unknown value{hint}")
+        };
+    }
+    let (Some((given, rest)), Some((_, expected))) = (
+        message
+            .strip_prefix("invalid type: ")
+            .or_else(|| message.strip_prefix("invalid value: "))
+            .and_then(|m| m.split_once([' ', ','])),
+        message.rsplit_once("expected "),
+    ) else {
+        return message.to_owned();
+    };
+    let article = if given.starts_with('i') { "an" } else { "a" };
+    let given = if given == "floating" && rest.starts_with("point") {
+        "number with a point"
+    } else {
+        given
+    };
+    format!("expected {expected}, not {article} {given}")
 }
 
 /// `; did you mean "x"?` for the closest candidate, else a list of all of them.

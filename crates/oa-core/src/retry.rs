@@ -115,6 +115,37 @@ impl Policy {
         timeout: Duration::from_secs(300),
     };
 
+    /// More tries than this are a mistake.
+    pub const MOST_RETRIES: u32 = 100;
+    /// A longer limit or wait than this is a mistake: the task's next day would be due.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+    /// Refuses numbers that nobody can mean, before a sum of them overflows.
+    ///
+    /// # Errors
+    /// In words, with the name of the setting.
+    pub fn check(&self) -> Result<(), String> {
+        if self.retries > Self::MOST_RETRIES {
+            return Err(format!(
+                "retries is {}; at most {} are possible",
+                self.retries,
+                Self::MOST_RETRIES
+            ));
+        }
+        if self.timeout.is_zero() {
+            return Err(
+                "timeout is 0: every try would end before it begins; leave it out for the default"
+                    .to_owned(),
+            );
+        }
+        for (name, span) in [("retry_delay", self.delay), ("timeout", self.timeout)] {
+            if span > Self::LONGEST {
+                return Err(format!("{name} is longer than 24 hours"));
+            }
+        }
+        Ok(())
+    }
+
     /// How long to wait before the next try, `None` when there is none: the error is permanent, or the tries are used up.
     /// `asked` is what the site asked for (Retry-After); it is respected up to the try's own time limit.
     #[must_use]
@@ -158,6 +189,20 @@ mod tests {
             );
         }
         assert_eq!(policy.next_delay(4, ErrorKind::Http5xx, None), None);
+    }
+
+    #[test]
+    fn numbers_that_nobody_can_mean_are_refused() {
+        let with = |change: fn(&mut Policy)| {
+            let mut policy = Policy::DEFAULT;
+            change(&mut policy);
+            policy.check()
+        };
+        assert_eq!(with(|_| {}), Ok(()));
+        assert!(with(|p| p.retries = u32::MAX).is_err());
+        assert!(with(|p| p.timeout = Duration::ZERO).is_err());
+        assert!(with(|p| p.timeout = Duration::MAX).is_err());
+        assert!(with(|p| p.delay = Duration::MAX).is_err());
     }
 
     #[test]

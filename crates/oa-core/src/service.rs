@@ -12,6 +12,10 @@ use crate::pg::quote_ident;
 /// The tables' definitions; every statement may be run again.
 const TABLES: &str = include_str!("service/tables.sql");
 
+/// The zone of the naive times in these tables, whatever zone the configuration shows times in: the existing application writes
+/// them so.
+pub const TIMEZONE: chrono_tz::Tz = chrono_tz::Asia::Shanghai;
+
 /// The natural key of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NaturalKey {

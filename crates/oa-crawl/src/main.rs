@@ -67,10 +67,10 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
         /// Tries after the first one [default: the source's own, 3]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = run::parse_retries)]
         retries: Option<u32>,
         /// Wait between tries, for example 60s [default: the source's own, 60s]
-        #[arg(long, value_name = "DURATION")]
+        #[arg(long, value_name = "DURATION", value_parser = run::parse_delay)]
         retry_delay: Option<Span>,
         /// Limit of one try as a whole, for example 300s [default: the source's own, 300s]
         #[arg(long, value_name = "DURATION", value_parser = run::parse_limit)]
@@ -96,10 +96,10 @@ enum Command {
         #[arg(long)]
         title: Option<String>,
         /// Tries after the first one [default: 3]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = run::parse_retries)]
         retries: Option<u32>,
         /// Wait between tries, for example 60s [default: 60s]
-        #[arg(long, value_name = "DURATION", visible_alias = "delay")]
+        #[arg(long, value_name = "DURATION", visible_alias = "delay", value_parser = run::parse_delay)]
         retry_delay: Option<Span>,
         /// Limit of one try, for the program and all it starts, for example 300s [default: 300s]
         #[arg(long, value_name = "DURATION", value_parser = run::parse_limit)]

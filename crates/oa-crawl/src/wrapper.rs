@@ -282,7 +282,7 @@ impl Wrapper<'_> {
             key,
             rows,
             collected_at: Utc::now(),
-            timezone: self.config.timezone.name().to_owned(),
+            timezone: service::TIMEZONE.name().to_owned(),
         }
     }
 

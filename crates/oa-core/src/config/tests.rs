@@ -54,6 +54,70 @@ fn broken_toml_and_wrong_values_say_where() {
     );
     let text = message("timezone = \"Mars/Olympus\"\n");
     assert!(text.contains("line 1"), "{text}");
+    for (text, part) in [
+        ("[crawl]\nretries = 4294967295\n", "in [crawl], retries is"),
+        (
+            "[crawl]\ntimeout = \"800h\"\n",
+            "timeout is longer than 24 hours",
+        ),
+        ("[crawl]\ntimeout = 0\n", "timeout is 0"),
+    ] {
+        assert!(message(text).contains(part), "{}", message(text));
+    }
+}
+
+#[test]
+fn a_value_in_the_wrong_place_is_not_quoted() {
+    let channel = "[[alert.channels]]\nname = \"a\"\nurl = \"env:X\"\nkind = ";
+    for (text, part) in [
+        (
+            "[backup]\nrepository = \"/b\"\npassword = 12345678\n".to_owned(),
+            "expected a string, not an integer",
+        ),
+        (
+            "database = \"host=h password=hunter2secret\"\n".to_owned(),
+            "expected struct Database, not a string",
+        ),
+        (
+            format!("{channel}\"SECabcdef\"\n"),
+            "unknown value; valid are dingtalk",
+        ),
+        (
+            format!("{channel}\"dingtak\"\n"),
+            "unknown value \"dingtak\"; did you mean \"dingtalk\"?",
+        ),
+    ] {
+        let text = message(&text);
+        assert!(text.contains(part) && text.contains("line"), "{text}");
+        for secret in ["12345678", "hunter2secret", "SECabcdef"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_dollar_in_dotenv_stays_or_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("oa.toml");
+    let with = |text: &str| {
+        fs::write(dir.path().join(".env"), text).unwrap();
+        Config::parse(&file, "")
+    };
+    let config =
+        with("# costs $5\nOA_TEST_A='real$token-1'\nOA_TEST_B=real\\$token-2\nPATH_OF_OA_TEST=x\n")
+            .unwrap();
+    assert_eq!(config.env("OA_TEST_A").as_deref(), Some("real$token-1"));
+    assert_eq!(config.env("OA_TEST_B").as_deref(), Some("real$token-2"));
+    for text in [
+        "\nOA_TEST_A=real$token-1\n",
+        "\nOA_TEST_A=\"real$token-1\"\n",
+    ] {
+        let error = with(text).unwrap_err().to_string();
+        assert!(
+            error.contains("line 2 holds a $") && !error.contains("token"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use oa_core::cli::Failure;
 use oa_core::config::{Config, Span};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
+use oa_core::retry::Policy;
 use oa_core::runs::{Recorder, Trigger};
 use oa_core::schedule::Calendar;
 use oa_core::supervise;
@@ -23,7 +24,7 @@ use crate::collect::{Context, collect};
 use crate::commands::report;
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
-use crate::validate::{columns, validate};
+use crate::validate::{columns, convert, validate};
 use crate::wrapper::{Report, Wrapper};
 
 /// What `run` was asked for.
@@ -222,22 +223,51 @@ fn dry_run_one(
 /// # Errors
 /// When it is not a date.
 pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
-    NaiveDate::parse_from_str(text, "%Y-%m-%d")
-        .map_err(|_| format!("\"{text}\" is not a day such as 2025-12-01"))
+    convert::day(text).ok_or_else(|| format!("\"{text}\" is not a day such as 2025-12-01"))
 }
 
-/// A time limit.
+/// The time limit of a try.
 ///
 /// # Errors
-/// When it is no duration, or leaves no time at all.
+/// When it is no duration, leaves no time at all, or more than a day.
 pub fn parse_limit(text: &str) -> Result<Span, String> {
     let limit: Span = text.parse()?;
-    if limit.0.is_zero() {
-        return Err(
-            "every try would end before it begins; leave it out for the default".to_owned(),
-        );
+    Policy {
+        timeout: limit.0,
+        ..Policy::DEFAULT
     }
+    .check()?;
     Ok(limit)
+}
+
+/// The wait between tries.
+///
+/// # Errors
+/// When it is no duration, or more than a day.
+pub fn parse_delay(text: &str) -> Result<Span, String> {
+    let delay: Span = text.parse()?;
+    Policy {
+        delay: delay.0,
+        ..Policy::DEFAULT
+    }
+    .check()?;
+    Ok(delay)
+}
+
+/// The number of tries after the first one.
+///
+/// # Errors
+/// When it is no number, or one that nobody can mean.
+pub fn parse_retries(text: &str) -> Result<u32, String> {
+    let retries = text
+        .parse()
+        .map_err(|_| format!("\"{text}\" is not a number of tries"))?;
+    Policy {
+        retries,
+        ..Policy::DEFAULT
+    }
+    .check()?;
+    Ok(retries)
 }
 
 /// The path of a folder that exists.

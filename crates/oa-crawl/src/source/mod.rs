@@ -151,6 +151,7 @@ fn check(source: &Source) -> Result<(), String> {
             source.name
         ));
     }
+    source.retry.check()?;
     Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
     if !source.fetch.base.starts_with("http://") && !source.fetch.base.starts_with("https://") {
         return Err(format!(

@@ -159,16 +159,20 @@ fn read_number(text: &str) -> Option<Number> {
     digits.parse::<f64>().ok().and_then(Number::from_f64)
 }
 
+/// Whether the commas, if there are any, stand where thousands end: `1.5,3` and `1.234,5` are not what they seem.
 fn groups_are_thousands(text: &str) -> bool {
-    let whole = text
-        .trim_start_matches(['-', '+'])
-        .split('.')
-        .next()
-        .unwrap_or_default();
+    if !text.contains(',') {
+        return true;
+    }
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let digits = |part: &str| part.chars().all(|c| c.is_ascii_digit());
     let mut groups = whole.split(',');
     let first = groups.next().unwrap_or_default();
-    let mut rest = groups.peekable();
-    rest.peek().is_none() || ((1..=3).contains(&first.len()) && rest.all(|g| g.len() == 3))
+    (1..=3).contains(&first.len())
+        && digits(first)
+        && groups.all(|g| g.len() == 3 && digits(g))
+        && digits(fraction)
 }
 
 fn date(field: &Field, given: &Value) -> Result<Value, String> {
@@ -180,13 +184,23 @@ fn date(field: &Field, given: &Value) -> Result<Value, String> {
         return Ok(Value::Null);
     }
     let day = text.split([' ', 'T']).next().unwrap_or_default();
-    let read = NaiveDate::parse_from_str(day, "%Y-%m-%d")
-        .or_else(|_| NaiveDate::parse_from_str(day, "%Y/%m/%d"));
-    match read {
-        Ok(day) => Ok(Value::String(day.to_string())),
-        Err(_) if text.is_empty() => Err("is empty".to_owned()),
-        Err(_) => Err(format!("is \"{text}\", which is not a date")),
+    match self::day(day) {
+        Some(day) => Ok(Value::String(day.to_string())),
+        None if text.is_empty() => Err("is empty".to_owned()),
+        None => Err(format!("is \"{text}\", which is not a date")),
     }
+}
+
+/// A day as `2025-12-01` or `2025/12/1`. A year of two digits would become one of antiquity.
+#[must_use]
+pub fn day(text: &str) -> Option<NaiveDate> {
+    let year = text.split(['-', '/']).next()?;
+    if year.len() != 4 || !year.starts_with(['1', '2']) {
+        return None;
+    }
+    NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .or_else(|_| NaiveDate::parse_from_str(text, "%Y/%m/%d"))
+        .ok()
 }
 
 fn name_of(value: &Value) -> &'static str {
@@ -220,8 +234,26 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "-", "NaN", "inf", "12 34", "1,23", "0x10", "1,2345"] {
+        for text in [
+            "", "-", "NaN", "inf", "12 34", "1,23", "0x10", "1,2345", "1.5,3", "1.234,5", "1,2e3",
+            "1,234e3", "--1,234", ",123",
+        ] {
             assert_eq!(read_number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_day_has_a_whole_year() {
+        assert_eq!(day("2025/12/1"), NaiveDate::from_ymd_opt(2025, 12, 1));
+        for text in [
+            "25-12-01",
+            "25/12/01",
+            "0025-12-01",
+            "2025-13-01",
+            "12-01-2025",
+            "",
+        ] {
+            assert_eq!(day(text), None, "{text}");
         }
     }
 }

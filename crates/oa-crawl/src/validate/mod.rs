@@ -1,6 +1,6 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
-mod convert;
+pub mod convert;
 
 use std::collections::{BTreeMap, HashMap};
 
