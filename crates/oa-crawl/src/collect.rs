@@ -104,8 +104,9 @@ fn read_pages(
     let mut in_this_pass: HashSet<String> = HashSet::new();
     for number in 1..=paging.max_pages {
         let page = fetch_page(context, Some((paging, number)), raw, collected)?;
-        // The total grows while paging: the last word counts.
-        collected.expected = page.total.or(collected.expected);
+        // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
+        // with a total of 0, and a day that was cut off there would look complete.
+        collected.expected = collected.expected.max(page.total);
         if page.records.is_empty() {
             return Ok(());
         }

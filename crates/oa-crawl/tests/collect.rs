@@ -298,6 +298,19 @@ fn fewer_records_than_announced_are_stored_but_no_success() {
 }
 
 #[test]
+fn an_empty_page_that_announces_nothing_does_not_make_a_cut_off_day_complete() {
+    let service = Service::start();
+    service.configure("retries = 1\n");
+    service.sim.fault(&format!("{LIST}?page=3: empty")).unwrap();
+    let row = service.run("zhihui-reports").row();
+    assert_eq!(
+        (&row["status"], &row["fetched"], &row["attempts"]),
+        (&json!("partial"), &json!(200), &json!(2))
+    );
+    assert_eq!(service.count("oa.quality WHERE expected = 2434"), 1);
+}
+
+#[test]
 fn a_total_that_grows_while_paging_is_read_until_it_is_complete() {
     let service = Service::start();
     service.sim.fault(&format!("{LIST}: grow")).unwrap();
