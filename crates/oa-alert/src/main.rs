@@ -1,6 +1,7 @@
 //! `oa-alert`: command line.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use oa_alert::PROGRAM;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> Result<u8, Failure> {
     let global = &cli.global;
+    cli::end_at_the_latest(Duration::ZERO);
     match &cli.command {
         Command::Flush { format } => flush::run(&global.load_config()?, *format),
         Command::List { all, limit, format } => {

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -134,6 +136,22 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         e.downcast_ref::<io::Error>()
             .is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
     })
+}
+
+/// Every wait of a program has its own limit. Should one of them fail (a database that accepts a statement and never answers),
+/// the process still ends when its work should long be over, with a margin of ten minutes: the next one finds its run abandoned,
+/// which is better than a lock that is held for ever.
+pub fn end_at_the_latest(work: Duration) {
+    const MARGIN: Duration = Duration::from_secs(600);
+    let limit = work.saturating_add(MARGIN);
+    thread::spawn(move || {
+        thread::sleep(limit);
+        tracing::error!(
+            "ending after {} s: something does not answer",
+            limit.as_secs()
+        );
+        std::process::exit(i32::from(exit::FAILED));
+    });
 }
 
 /// Prints the completion script for a shell.

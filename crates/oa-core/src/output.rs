@@ -44,15 +44,18 @@ impl Listing {
         });
     }
 
-    /// Prints to stdout.
+    /// Prints to stdout. A reader that has seen enough (`oa-crawl run | head`) is no error: the exit code still tells how the
+    /// work went.
     ///
     /// # Errors
     /// When stdout cannot be written.
     pub fn print(&self, format: Format) -> io::Result<()> {
         let text = self.render(format);
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
     }
 
     /// The text that [`Listing::print`] prints.

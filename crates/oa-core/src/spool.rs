@@ -11,7 +11,8 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use postgres::Client;
@@ -19,10 +20,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::alerts::{self, Alert, Policy};
+use crate::alerts::{self, Alert, Policy, Trouble};
 use crate::failpoint;
-use crate::runs::{Outcome, RunStart, Status, StoreError, store};
+use crate::runs::{Outcome, RunStart, StoreError, store};
 use crate::state_dir::{StateDir, StateDirError};
+use crate::supervise::ProcessId;
 
 /// The spool could not take or give an entry.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +94,14 @@ impl Record {
         }
     }
 
+    fn run(&self) -> Option<Uuid> {
+        match self {
+            Self::Started(start) => Some(start.id),
+            Self::Outcome(outcome) => Some(outcome.start.id),
+            Self::Alert(_) => None,
+        }
+    }
+
     /// Only facts with data count against the limit in full: the news that it is reached must still fit.
     fn is_small(&self) -> bool {
         match self {
@@ -121,6 +131,10 @@ pub struct Drained {
     pub stuck: Vec<(Option<String>, String)>,
     /// Entries that wait behind a refused one of their task.
     pub held_back: u64,
+    /// Another process is at it, so what waits now is not known.
+    pub busy: bool,
+    /// Why the spool cannot be used, if so.
+    pub failed: Option<String>,
 }
 
 /// A drain was cut short because the server went away again; what was applied until then stays applied.
@@ -148,6 +162,9 @@ pub struct Spool {
     limit: u64,
 }
 
+/// What is stuck when it belongs to no task.
+pub const ALERTS: &str = "oa-alert";
+const DRAIN_LOCK: &str = "spool-drain";
 /// Kept free beyond the limit for facts without data.
 const RESERVE: u64 = 4 << 20;
 
@@ -220,8 +237,8 @@ impl Spool {
                 _ => None,
             };
             tx.execute(
-                "INSERT INTO entries (id, kind, task, fingerprint, created_at, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![Uuid::now_v7().to_string(), record.kind(), record.task(), fingerprint, Utc::now().timestamp_millis(), payload],
+                "INSERT INTO entries (run, kind, task, fingerprint, created_at, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![record.run().map(|r| r.to_string()), record.kind(), record.task(), fingerprint, Utc::now().timestamp_millis(), payload],
             )
             .map_err(fail)?;
             failpoint::hit("spool.put.before_commit");
@@ -265,6 +282,38 @@ impl Spool {
                 |r| r.get(0),
             )
             .map_err(|e| self.fail(e))
+    }
+
+    /// The runs of which anything waits: what became of them is not known in PostgreSQL yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn waiting_runs(&self) -> Result<HashSet<Uuid>, SpoolError> {
+        let fail = |e| self.fail(e);
+        let mut statement = self
+            .db
+            .prepare("SELECT DISTINCT run FROM entries WHERE run IS NOT NULL")
+            .map_err(fail)?;
+        let runs = statement
+            .query_map([], |r| r.get::<_, String>(0))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(fail)?;
+        Ok(runs
+            .iter()
+            .filter_map(|r| Uuid::try_parse(r).ok())
+            .collect())
+    }
+
+    /// Waits until no other process drains, at most that long.
+    ///
+    /// # Errors
+    /// When the lock cannot be tried.
+    pub fn wait_for_drain(&self, limit: Duration) -> Result<(), SpoolError> {
+        let end = Instant::now() + limit;
+        while self.state.try_lock(DRAIN_LOCK)?.is_none() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// When an alert of this fingerprint was last put in. Remembered after the drain as well, so that a trouble that lasts is
@@ -342,16 +391,13 @@ impl Spool {
         if self.pending()?.entries == 0 {
             return Ok(drained);
         }
-        let Some(_lock) = self
-            .state
-            .try_lock("spool-drain")
-            .map_err(SpoolError::from)?
-        else {
+        let Some(_lock) = self.state.try_lock(DRAIN_LOCK).map_err(SpoolError::from)? else {
+            drained.busy = true;
             return Ok(drained);
         };
         let mut blocked: HashSet<String> = HashSet::new();
         let mut after = 0;
-        while let Some((seq, task, payload)) = self.next(after)? {
+        while let Some((seq, task, payload, refused_before)) = self.next(after)? {
             after = seq;
             if task.as_ref().is_some_and(|t| blocked.contains(t)) {
                 drained.held_back += 1;
@@ -368,6 +414,9 @@ impl Spool {
                         .map_err(|e| self.fail(e))?;
                     failpoint::hit("spool.drain.after_delete");
                     drained.applied += 1;
+                    if refused_before {
+                        self.tell_unstuck(client, task.as_deref().unwrap_or(ALERTS), policy);
+                    }
                 }
                 Err(Refusal::Unreachable(reason)) => {
                     return Err(DrainError::Unreachable {
@@ -394,9 +443,9 @@ impl Spool {
     fn next(&self, after: i64) -> Result<Option<Entry>, SpoolError> {
         self.db
             .query_row(
-                "SELECT seq, task, payload FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
+                "SELECT seq, task, payload, error IS NOT NULL FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
                 [after],
-                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
             )
             .optional()
             .map_err(|e| self.fail(e))
@@ -418,8 +467,8 @@ impl Spool {
                     .sent(alert.id)
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
                 store_alert(client, alert, &sent, policy).map_err(StoreError::from)?;
-                // That the database was away is over now: the next time is a new trouble.
-                if alert.rule != alerts::DATABASE_UNREACHABLE {
+                // What is over now is a new trouble the next time.
+                if !Trouble::is_over_once_stored(&alert.rule) {
                     self.remember_told(alert)
                         .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
@@ -427,6 +476,26 @@ impl Spool {
         }
         failpoint::hit("spool.drain.after_apply");
         Ok(())
+    }
+
+    /// What was refused is stored now. Missing this message is no reason to stop.
+    fn tell_unstuck(&self, client: &mut Client, task: &str, policy: &Policy) {
+        let trouble = Trouble::SpoolStuck { task };
+        let fingerprint = trouble.fingerprint(&ProcessId::current().host);
+        if let Err(e) = alerts::tell_over(client, &fingerprint, policy) {
+            tracing::warn!("could not tell that {task} is stored: {e}");
+        }
+    }
+
+    /// A trouble is over: the next one is told at once.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn forget_told(&self, fingerprint: &str) -> Result<(), SpoolError> {
+        self.db
+            .execute("DELETE FROM told WHERE fingerprint = ?1", [fingerprint])
+            .map(|_| ())
+            .map_err(|e| self.fail(e))
     }
 
     fn remember_told(&self, alert: &Alert) -> rusqlite::Result<()> {
@@ -451,8 +520,8 @@ impl Spool {
     }
 }
 
-/// An entry as it is stored: number, task, payload.
-type Entry = (i64, Option<String>, Vec<u8>);
+/// An entry as it is stored: number, task, payload, and whether PostgreSQL refused it before.
+type Entry = (i64, Option<String>, Vec<u8>, bool);
 
 enum Refusal {
     Unreachable(String),
@@ -477,8 +546,8 @@ fn store_alert(
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     let new = alerts::put(&mut tx, alert)?;
-    if new && alert.rule == alerts::DATABASE_UNREACHABLE {
-        alerts::put(&mut tx, &alerts::database_back(alert, Utc::now(), policy))?;
+    if new && Trouble::is_over_once_stored(&alert.rule) {
+        alerts::tell_over(&mut tx, &alert.fingerprint, policy)?;
     }
     for channel in sent {
         tx.execute(
@@ -499,7 +568,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     db.execute_batch(
         "BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS entries (
-           seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
+           seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
            created_at INTEGER NOT NULL, error TEXT, payload BLOB NOT NULL) STRICT;
          CREATE INDEX IF NOT EXISTS entries_task ON entries (task);
          CREATE TABLE IF NOT EXISTS told (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -518,14 +587,4 @@ fn decode(seq: i64, payload: &[u8]) -> Result<Record, SpoolError> {
     let damaged = |reason: String| SpoolError::Damaged { seq, reason };
     let json = zstd::decode_all(payload).map_err(|e| damaged(e.to_string()))?;
     serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))
-}
-
-/// The news of a finished run, as the spool keeps it: the outcome, and its alert where one is due and was not told lately.
-#[must_use]
-pub fn records_of(outcome: Outcome, alert: Option<Alert>) -> Vec<Record> {
-    let mut outcome = outcome;
-    outcome.alerted = outcome.status != Status::Success;
-    let mut records = vec![Record::Outcome(Box::new(outcome))];
-    records.extend(alert.map(Record::Alert));
-    records
 }

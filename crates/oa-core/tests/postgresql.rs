@@ -308,8 +308,14 @@ fn a_late_outcome_replaces_abandoned_but_counts_as_one_failure() {
             "UPDATE oa.runs SET host = 'elsewhere', lease_until = now() - interval '1 s'",
         )
         .unwrap();
-    assert_eq!(store::mark_abandoned(&mut client, &policy()).unwrap(), 1);
-    assert_eq!(store::mark_abandoned(&mut client, &policy()).unwrap(), 0);
+    assert_eq!(
+        store::mark_abandoned(&mut client, &std::collections::HashSet::new(), &policy()).unwrap(),
+        1
+    );
+    assert_eq!(
+        store::mark_abandoned(&mut client, &std::collections::HashSet::new(), &policy()).unwrap(),
+        0
+    );
     store::apply(
         &mut client,
         &Outcome::bare(start, Status::Failed, Utc::now()),

@@ -1,11 +1,9 @@
 //! A task is tried until it succeeds, fails for good, or has used up its tries. Every try is recorded.
 
-use std::thread;
 use std::time::Duration;
 
 use oa_core::alerts::human_duration;
 use oa_core::config::Locale;
-use oa_core::exit;
 use oa_core::failpoint;
 use oa_core::retry::{ErrorKind, Policy};
 use oa_core::runs::{Attempt, Run, RunError, Status, Stopwatch};
@@ -98,19 +96,4 @@ pub fn longest(policy: &Policy) -> Duration {
         .saturating_add(policy.delay.max(policy.timeout))
         .saturating_add(ENDING)
         .saturating_mul(policy.retries.saturating_add(1))
-}
-
-/// Every wait of this program has its own limit. Should one of them fail (a database that accepts a statement and never answers),
-/// the process still ends, and the next one finds its runs abandoned: better than a task that is locked for ever.
-pub fn end_at_the_latest(work: Duration) {
-    const MARGIN: Duration = Duration::from_secs(600);
-    let limit = work.saturating_add(MARGIN);
-    thread::spawn(move || {
-        thread::sleep(limit);
-        tracing::error!(
-            "ending after {} s: something does not answer",
-            limit.as_secs()
-        );
-        std::process::exit(i32::from(exit::FAILED));
-    });
 }

@@ -152,9 +152,11 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     let global = &cli.global;
     match cli.command {
         Command::List { sources, format } => {
+            cli::end_at_the_latest(Duration::ZERO);
             list::run(&global.load_config()?, sources.sources.as_deref(), format)
         }
         Command::Check { sources, format } => {
+            cli::end_at_the_latest(Duration::ZERO);
             check::run(&global.load_config()?, sources.sources.as_deref(), format)
         }
         Command::Run {
@@ -225,7 +227,10 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 },
             )
         }
-        Command::Drain { format } => drain::run(&global.load_config()?, format),
+        Command::Drain { format } => {
+            cli::end_at_the_latest(Duration::ZERO);
+            drain::run(&global.load_config()?, format)
+        }
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

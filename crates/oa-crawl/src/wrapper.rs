@@ -115,7 +115,23 @@ impl Report {
     }
 }
 
+/// The start of a source's run.
+#[must_use]
+pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
+    let mut start = RunStart::now(
+        PROGRAM,
+        env!("CARGO_PKG_VERSION"),
+        &source.name,
+        &source.title,
+        trigger,
+        source.retry.lease(),
+    );
+    start.schedule = Some(source.schedule.clone());
+    start
+}
+
 /// How the tries ended.
+#[derive(Default)]
 struct Ended {
     attempts: Vec<Attempt>,
     raw: Vec<RawRecord>,
@@ -130,15 +146,7 @@ impl Wrapper<'_> {
     /// # Errors
     /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
     pub fn run(&self, source: &Source, date: NaiveDate) -> Result<Report, Failure> {
-        let mut start = RunStart::now(
-            PROGRAM,
-            env!("CARGO_PKG_VERSION"),
-            &source.name,
-            &source.title,
-            self.trigger,
-            source.retry.lease(),
-        );
-        start.schedule = Some(source.schedule.clone());
+        let start = start_of(source, self.trigger);
         let clock = Stopwatch::start(start.started_at);
         let mut run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
@@ -162,6 +170,16 @@ impl Wrapper<'_> {
             })
             .collect();
         let (ended, misconfigured) = match secrets {
+            _ if self.stop.requested() => (
+                Ended {
+                    error: Some(RunError::new(
+                        ErrorKind::Internal,
+                        "stopped by a signal before its first try",
+                    )),
+                    ..Ended::default()
+                },
+                false,
+            ),
             Ok(secrets) => (
                 self.try_until_done(source, date, &secrets, clock, &mut run),
                 false,
@@ -170,10 +188,8 @@ impl Wrapper<'_> {
                 let error = Some(RunError::new(ErrorKind::Auth, e.to_string()));
                 (
                     Ended {
-                        attempts: Vec::new(),
-                        raw: Vec::new(),
-                        collected: None,
                         error,
+                        ..Ended::default()
                     },
                     true,
                 )
@@ -194,12 +210,7 @@ impl Wrapper<'_> {
         run: &mut Run,
     ) -> Ended {
         let client = Client::new(self.config.crawl.max_body.0);
-        let mut ended = Ended {
-            attempts: Vec::new(),
-            raw: Vec::new(),
-            collected: None,
-            error: None,
-        };
+        let mut ended = Ended::default();
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
                 source,

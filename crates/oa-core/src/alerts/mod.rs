@@ -3,6 +3,7 @@
 //! One fingerprint (rule and task) is one trouble. The first problem alert opens it, the next ones are held back until
 //! [`Policy::repeat`] is over or the trouble gets worse, and the first success closes it with a recovery alert.
 
+pub mod machine;
 mod text;
 
 use std::time::Duration;
@@ -16,7 +17,8 @@ use uuid::Uuid;
 use crate::config::{Config, Locale};
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
-pub use text::{DATABASE_UNREACHABLE, database_away, database_back, human_duration, spool_full};
+pub use machine::Trouble;
+pub use text::human_duration;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -141,9 +143,11 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postg
 
 /// The last alert of a fingerprint.
 struct Last {
+    rule: String,
     kind: String,
     severity: String,
     age: Duration,
+    created_at: DateTime<Utc>,
 }
 
 fn last(
@@ -151,7 +155,7 @@ fn last(
     fingerprint: &str,
 ) -> Result<Option<Last>, postgres::Error> {
     let row = client.query_opt(
-        "SELECT kind, severity, greatest(extract(epoch FROM now() - created_at)::float8, 0) FROM oa.alerts
+        "SELECT kind, severity, greatest(extract(epoch FROM now() - created_at)::float8, 0), created_at, rule FROM oa.alerts
          WHERE fingerprint = $1 ORDER BY id DESC LIMIT 1",
         &[&fingerprint],
     )?;
@@ -159,7 +163,49 @@ fn last(
         kind: r.get(0),
         severity: r.get(1),
         age: Duration::from_secs_f64(r.get(2)),
+        created_at: r.get(3),
+        rule: r.get(4),
     }))
+}
+
+/// Puts a problem into the outbox, unless it was told within [`Policy::repeat`] and is not over. Returns whether it was put.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn tell(
+    client: &mut impl GenericClient,
+    problem: &Alert,
+    policy: &Policy,
+) -> Result<bool, postgres::Error> {
+    let told = last(client, &problem.fingerprint)?
+        .is_some_and(|l| l.kind == Kind::Problem.as_str() && l.age < policy.repeat);
+    if told {
+        Ok(false)
+    } else {
+        put(client, problem)
+    }
+}
+
+/// Puts the news that a machine's trouble is over into the outbox, if it was told.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn tell_over(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+    policy: &Policy,
+) -> Result<(), postgres::Error> {
+    match last(client, fingerprint)? {
+        Some(l) if l.kind == Kind::Problem.as_str() => {
+            let now = Utc::now();
+            put(
+                client,
+                &machine::over(&l.rule, fingerprint, l.created_at, now, policy),
+            )?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The fingerprint of everything that is wrong with a task's runs.

@@ -14,10 +14,9 @@ use crate::config::Locale;
 use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, RunError, Status};
-use crate::secrets::redact;
 
 /// Picks the text of the policy's language.
-fn say<'a>(policy: &Policy, zh: &'a str, en: &'a str) -> &'a str {
+pub(super) fn say<'a>(policy: &Policy, zh: &'a str, en: &'a str) -> &'a str {
     match policy.locale {
         Locale::Zh => zh,
         Locale::En => en,
@@ -197,108 +196,6 @@ pub(super) fn recovered(outcome: &Outcome, state: &TaskState, policy: &Policy) -
     )
 }
 
-/// The rule of [`database_away`].
-pub const DATABASE_UNREACHABLE: &str = "database_unreachable";
-
-/// PostgreSQL cannot be reached; what was collected waits in the spool of this machine.
-#[must_use]
-pub fn database_away(reason: &str, host: &str, now: DateTime<Utc>, policy: &Policy) -> Alert {
-    let title = match policy.locale {
-        Locale::Zh => format!("【故障】{host} 连不上数据库"),
-        Locale::En => format!("[FAILURE] {host} cannot reach the database"),
-    };
-    let reason = shorten(&redact(reason));
-    let at = local(now, policy);
-    let body = match policy.locale {
-        Locale::Zh => format!(
-            "**{title}**\n\n- 原因：{reason}\n- 发现于：{at}\n- 影响：采集照常进行，结果暂存在本机，数据库恢复后自动按序入库\n- 处理：检查 PostgreSQL 是否在运行、地址和密码是否正确\n"
-        ),
-        Locale::En => format!(
-            "**{title}**\n\n- Cause: {reason}\n- Found at: {at}\n- Effect: collection goes on, results wait on this machine and are stored in order once the database is back\n- What to do: check that PostgreSQL runs and that address and password are right\n"
-        ),
-    };
-    alert_of(
-        &format!("database:{host}"),
-        DATABASE_UNREACHABLE,
-        None,
-        None,
-        Severity::Critical,
-        Kind::Problem,
-        title,
-        body,
-        now,
-    )
-}
-
-/// PostgreSQL can be reached again, and what waited is being stored.
-#[must_use]
-pub fn database_back(away: &Alert, now: DateTime<Utc>, policy: &Policy) -> Alert {
-    let lasted = human_duration(
-        (now - away.created_at).to_std().unwrap_or_default(),
-        policy.locale,
-    );
-    let (since, at) = (local(away.created_at, policy), local(now, policy));
-    let host = away
-        .fingerprint
-        .split_once(':')
-        .map_or("", |(_, host)| host);
-    let (title, body) = match policy.locale {
-        Locale::Zh => (
-            format!("【恢复】{host} 已连上数据库"),
-            format!("- 故障始于 {since}，持续 {lasted}\n- {at} 起，本机暂存的结果正在按序入库"),
-        ),
-        Locale::En => (
-            format!("[RECOVERED] {host} reaches the database again"),
-            format!(
-                "- The trouble began at {since} and lasted {lasted}\n- Since {at} what waited on this machine is being stored, in order"
-            ),
-        ),
-    };
-    let body = format!("**{title}**\n\n{body}\n");
-    alert_of(
-        &away.fingerprint,
-        DATABASE_UNREACHABLE,
-        None,
-        None,
-        Severity::Info,
-        Kind::Recovery,
-        title,
-        body,
-        now,
-    )
-}
-
-/// The spool is full: what is collected now reaches only the raw archive.
-#[must_use]
-pub fn spool_full(reason: &str, host: &str, now: DateTime<Utc>, policy: &Policy) -> Alert {
-    let title = match policy.locale {
-        Locale::Zh => format!("【故障】{host} 本机暂存已满，新结果无法入库"),
-        Locale::En => {
-            format!("[FAILURE] {host}: the local spool is full, new results cannot be stored")
-        }
-    };
-    let reason = shorten(&redact(reason));
-    let body = match policy.locale {
-        Locale::Zh => format!(
-            "**{title}**\n\n- 原因：{reason}\n- 影响：新采集的内容只保存在原始归档中，尚未入库\n- 处理：尽快恢复数据库（恢复后自动清空暂存），或调大 [spool] max_size\n"
-        ),
-        Locale::En => format!(
-            "**{title}**\n\n- Cause: {reason}\n- Effect: what is collected now is kept in the raw archive only\n- What to do: bring the database back (the spool then drains by itself), or raise max_size in [spool]\n"
-        ),
-    };
-    alert_of(
-        &format!("spool:{host}"),
-        "spool_full",
-        None,
-        None,
-        Severity::Critical,
-        Kind::Problem,
-        title,
-        body,
-        now,
-    )
-}
-
 #[allow(
     clippy::too_many_arguments,
     reason = "an alert is a flat record; a builder would only hide that"
@@ -327,7 +224,7 @@ fn alert(
 }
 
 #[allow(clippy::too_many_arguments, reason = "as above")]
-fn alert_of(
+pub(super) fn alert_of(
     fingerprint: &str,
     rule: &str,
     task: Option<&str>,
@@ -372,7 +269,7 @@ fn tables(outcome: &Outcome) -> String {
     }
 }
 
-fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
+pub(super) fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
     moment
         .with_timezone(&policy.timezone)
         .format("%Y-%m-%d %H:%M:%S")
@@ -380,7 +277,7 @@ fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
 }
 
 /// Long error texts belong into the log; a phone shows the beginning.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const LONGEST: usize = 300;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= LONGEST {

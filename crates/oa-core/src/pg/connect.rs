@@ -117,7 +117,6 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     if config.get_hosts().is_empty() {
         return Err(ConnectError::Address("it names no host".to_owned()));
     }
-    let hosts = hosts(&config);
     let verification = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
     config.ssl_mode(match verification {
         tls::Mode::Disable => SslMode::Disable,
@@ -130,25 +129,23 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     }
     config.keepalives_idle(Duration::from_secs(30));
     config.tcp_user_timeout(Duration::from_secs(30));
-    let mut client = connect_in_time(&config, verification, tls.root_cert.as_deref(), settings)?;
-    // A crashed program must not hold locks or an open transaction for ever.
-    client
-        .batch_execute(&format!(
-            "SET statement_timeout = {}; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '10min'",
-            settings.statement_timeout.as_millis()
-        ))
-        .map_err(|e| classify(&e, hosts))?;
-    Ok(client)
+    connect_in_time(&config, verification, tls.root_cert.as_deref(), settings)
 }
 
 /// Tries the hosts one after the other. The driver's own limit ends with the TCP connection; a server that accepts it and then
-/// says nothing (stopped, or no PostgreSQL at all) would hold us for ever, so each host gets a thread and a limit as a whole.
+/// says nothing (stopped, or no PostgreSQL at all) would hold us for ever, so each host gets a thread and a limit as a whole:
+/// for the login and the session's first statement.
 fn connect_in_time(
     config: &postgres::Config,
     verification: tls::Mode,
     root_cert: Option<&Path>,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
+    // A crashed program must not hold locks or an open transaction for ever.
+    let session = format!(
+        "SET statement_timeout = {}; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '10min'",
+        settings.statement_timeout.as_millis()
+    );
     let mut last = None;
     for index in 0..config.get_hosts().len() {
         let one = only_host(config, index);
@@ -166,12 +163,17 @@ fn connect_in_time(
             .get_connect_timeout()
             .unwrap_or(&settings.connect_timeout);
         let (sender, receiver) = mpsc::channel();
+        let session = session.clone();
         thread::spawn(move || {
             let connected = match connector {
                 None => one.connect(NoTls),
                 Some(connector) => one.connect(connector),
             };
-            let _ = sender.send(connected);
+            let ready = connected.and_then(|mut client| {
+                client.batch_execute(&session)?;
+                Ok(client)
+            });
+            let _ = sender.send(ready);
         });
         match receiver.recv_timeout(limit) {
             Ok(Ok(client)) => return Ok(client),
@@ -248,6 +250,18 @@ pub fn is_connection_error(error: &postgres::Error) -> bool {
             .source()
             .is_some_and(<dyn std::error::Error>::is::<std::io::Error>),
     }
+}
+
+/// Whether an error says nothing about the statement: somebody else held a lock for too long, two transactions got into each
+/// other's way, an administrator cancelled, a disk failed. The same statement may succeed a minute later.
+#[must_use]
+pub fn is_passing(error: &postgres::Error) -> bool {
+    is_connection_error(error)
+        || error.code().is_some_and(|code| {
+            // 40 rollback (serialisation, deadlock), 55P03 lock, 57014 cancelled or timed out, 58 system, XX internal.
+            let class = &code.code()[..2];
+            matches!(class, "40" | "58" | "XX") || matches!(code.code(), "55P03" | "57014")
+        })
 }
 
 fn classify(error: &postgres::Error, hosts: String) -> ConnectError {

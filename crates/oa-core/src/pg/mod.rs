@@ -5,7 +5,7 @@ pub mod schema;
 mod tls;
 pub mod upsert;
 
-pub use connect::{ConnectError, Settings, connect, is_connection_error};
+pub use connect::{ConnectError, Settings, connect, is_connection_error, is_passing};
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]

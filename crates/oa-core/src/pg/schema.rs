@@ -46,6 +46,14 @@ pub enum SchemaError {
     Query(#[source] postgres::Error),
 }
 
+impl SchemaError {
+    /// Whether only a person can mend it. A query that failed may succeed the next time.
+    #[must_use]
+    pub fn is_for_a_person(&self) -> bool {
+        !matches!(self, Self::Query(_))
+    }
+}
+
 /// The version that this program needs.
 #[must_use]
 pub fn needed() -> i32 {

@@ -9,7 +9,7 @@ use postgres::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{describe, is_connection_error, quote_ident};
+use super::{describe, is_connection_error, is_passing, quote_ident};
 
 /// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +79,12 @@ impl UpsertError {
     #[must_use]
     pub fn is_connection_error(&self) -> bool {
         matches!(self, Self::Database { source, .. } if is_connection_error(source))
+    }
+
+    /// Whether time may heal it, see [`is_passing`].
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_passing(source))
     }
 }
 

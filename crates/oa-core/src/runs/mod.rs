@@ -12,5 +12,5 @@ pub mod store;
 pub use model::{
     Attempt, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,
 };
-pub use recorder::{Away, Begun, Recorded, Recorder, Run, Stopwatch};
+pub use recorder::{Away, Begun, Recorded, Recorder, Run, Stopwatch, record_unstarted};
 pub use store::{Applied, StoreError};

@@ -9,21 +9,24 @@
 //! Killed before `begin`: nothing happened. Killed after it: the row stays `running` and the next program marks it
 //! `abandoned`. Killed within `finish`: the transaction is either committed or gone; in the spool likewise.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
 use postgres::Client;
+use uuid::Uuid;
 
 use super::model::{Attempt, Outcome, RunError, RunStart, Status};
 use super::store::{self, Applied, Lease, StoreError, TaskState};
-use crate::alerts::{self, Alert, Policy};
+use crate::alerts::{self, Alert, Policy, Trouble, machine};
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::failpoint;
-use crate::pg::{self, ConnectError, schema};
+use crate::pg::{self, ConnectError, describe, schema};
 use crate::retry::ErrorKind;
 use crate::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
-use crate::state_dir::{Lock, StateDir, StateDirError};
+use crate::state_dir::{Lock, StateDir};
+use crate::supervise::ProcessId;
 
 /// Keeps the run log for one program.
 #[derive(Debug)]
@@ -32,7 +35,11 @@ pub struct Recorder {
     state: StateDir,
     spool_limit: u64,
     policy: Policy,
+    host: String,
 }
+
+/// How long the outcome of a run waits for another process that drains the spool.
+const OTHER_DRAIN: Duration = Duration::from_secs(10);
 
 /// There is no usable PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +53,6 @@ pub enum Away {
     /// It went away while the spool was drained.
     #[error("{0}")]
     Drain(String),
-    /// The spool or the state directory fails.
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
 }
 
 /// What came of [`Recorder::begin`].
@@ -81,7 +85,7 @@ pub enum Recorded {
 }
 
 impl Recorder {
-    /// Opens state directory and spool. Does not connect yet.
+    /// Opens the state directory. Does not connect yet.
     ///
     /// # Errors
     /// When there is no database address, or the state directory cannot be used.
@@ -93,6 +97,7 @@ impl Recorder {
             state,
             spool_limit: config.spool.max_size.0,
             policy: Policy::from_config(config),
+            host: ProcessId::current().host,
         })
     }
 
@@ -116,50 +121,94 @@ impl Recorder {
         &self.policy
     }
 
-    /// Connects, checks the schema, drains the spool and marks abandoned runs.
+    /// Connects, checks the schema, drains the spool and marks abandoned runs. A spool that cannot be used is told and no reason
+    /// to do without PostgreSQL.
     ///
     /// # Errors
     /// See [`Away`].
     pub fn connect(&self) -> Result<(Client, Drained), Away> {
         let mut client = pg::connect(&self.settings)?;
         schema::check(&mut client)?;
-        let drained = match self.spool()?.drain(&mut client, &self.policy) {
+        let (drained, waiting) = match self.drain(&mut client) {
             Ok(drained) => drained,
-            Err(DrainError::Spool(e)) => return Err(e.into()),
+            Err(DrainError::Spool(e)) => {
+                tracing::error!("{e}");
+                self.tell(&mut client, Trouble::SpoolBroken, &e.to_string());
+                let failed = Some(e.to_string());
+                let drained = Drained {
+                    failed,
+                    ..Drained::default()
+                };
+                return Ok((client, drained));
+            }
             Err(e @ DrainError::Unreachable { .. }) => return Err(Away::Drain(e.to_string())),
         };
         for (task, reason) in &drained.stuck {
-            tracing::error!(
-                "an entry of {} stays in the spool: {reason}",
-                task.as_deref().unwrap_or("an alert")
-            );
+            let task = task.as_deref().unwrap_or(spool::ALERTS);
+            tracing::error!("an entry of {task} stays in the spool: {reason}");
+            self.tell(&mut client, Trouble::SpoolStuck { task }, reason);
         }
-        match store::mark_abandoned(&mut client, &self.policy) {
-            Ok(0) => {}
-            Ok(n) => tracing::warn!("marked {n} run(s) as abandoned: their processes are gone"),
-            Err(e) => return Err(Away::Drain(e.to_string())),
+        self.tell_over(&mut client, Trouble::SpoolBroken);
+        if drained.applied > 0 && drained.stuck.is_empty() {
+            self.tell_over(&mut client, Trouble::SpoolFull);
+        }
+        // While another process drains, the outcome of a run that looks abandoned may be on its way.
+        if !drained.busy {
+            match store::mark_abandoned(&mut client, &waiting, &self.policy) {
+                Ok(0) => {}
+                Ok(n) => tracing::warn!("marked {n} run(s) as abandoned: their processes are gone"),
+                Err(e) if e.is_connection_error() => return Err(Away::Drain(e.to_string())),
+                Err(e) => tracing::warn!("could not look for abandoned runs: {e}"),
+            }
         }
         Ok((client, drained))
+    }
+
+    fn drain(&self, client: &mut Client) -> Result<(Drained, HashSet<Uuid>), DrainError> {
+        let mut spool = self.spool()?;
+        let drained = spool.drain(client, &self.policy)?;
+        Ok((drained, spool.waiting_runs()?))
+    }
+
+    /// Missing such a message is no reason to stop what is under way.
+    fn tell(&self, client: &mut Client, trouble: Trouble<'_>, reason: &str) {
+        let alert = machine::found(trouble, reason, &self.host, Utc::now(), &self.policy);
+        if let Err(e) = alerts::tell(client, &alert, &self.policy) {
+            tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
+        }
+    }
+
+    fn tell_over(&self, client: &mut Client, trouble: Trouble<'_>) {
+        if let Err(e) = alerts::tell_over(client, &trouble.fingerprint(&self.host), &self.policy) {
+            tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
+        }
     }
 
     /// Records the start of a run and takes the task, on this machine and among all of them.
     ///
     /// # Errors
-    /// When neither PostgreSQL nor the spool can take it, or the schema does not fit.
+    /// When the schema does not fit, or the state directory cannot be used.
     pub fn begin(&self, start: RunStart) -> Result<Begun, Failure> {
-        let Some(lock) = self.state.try_lock(&format!("task-{}", start.task))? else {
-            let reason = format!("{} runs already on this machine", start.task);
-            self.record_skipped(start, &reason)?;
-            return Ok(Begun::Skipped { reason });
+        let lock = match self.state.try_lock(&format!("task-{}", start.task)) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => {
+                let reason = format!("{} runs already on this machine", start.task);
+                self.record_skipped(start, &reason)?;
+                return Ok(Begun::Skipped { reason });
+            }
+            Err(e) => {
+                store_unstarted(&self.settings, &self.policy, start, &e.to_string());
+                return Err(e.into());
+            }
         };
-        let mut connection = None;
-        let mut away = None;
-        match self.connect() {
-            Ok((client, _)) => connection = Some(client),
-            Err(Away::Schema(e)) => return Err(e.into()),
-            Err(Away::Spool(SpoolError::StateDir(e))) => return Err(e.into()),
-            Err(e) => away = Some(e.to_string()),
-        }
+        let (mut connection, mut away) = match self.connect() {
+            Ok((client, _)) => (Some(client), None),
+            Err(Away::Schema(e)) if e.is_for_a_person() => {
+                self.put_alert_aside(Trouble::SchemaUnfit, &e.to_string());
+                return Err(e.into());
+            }
+            Err(e) => (None, Some(e.to_string())),
+        };
         if let Some(client) = &mut connection {
             match store::begin(client, &start) {
                 Ok(Lease::Taken) => {}
@@ -168,14 +217,16 @@ impl Recorder {
                         reason: format!("{} runs already on {host}", start.task),
                     });
                 }
-                Err(e) if e.is_connection_error() => {
+                // Collecting comes first, whatever keeps the log from being written.
+                Err(e) => {
+                    tracing::warn!("{}: {e}", start.task);
                     away = Some(e.to_string());
                     connection = None;
                 }
-                Err(e) => return Err(anyhow::Error::from(e).into()),
             }
         }
-        if connection.is_none() {
+        let known = connection.is_some();
+        if !known {
             // A full spool is no reason not to collect: the raw archive still keeps what comes.
             if let Err(e) = self
                 .spool()
@@ -187,7 +238,9 @@ impl Recorder {
         failpoint::hit("run.begun");
         Ok(Begun::Run(Box::new(Run {
             start,
+            settings: self.settings.clone(),
             connection,
+            known,
             away,
             _lock: lock,
         })))
@@ -202,7 +255,7 @@ impl Recorder {
                 Ok(_) => return Ok(()),
                 Err(e) => e.to_string(),
             },
-            Err(Away::Schema(e)) => return Err(e.into()),
+            Err(Away::Schema(e)) if e.is_for_a_person() => return Err(e.into()),
             Err(e) => e.to_string(),
         };
         tracing::info!("the skipped run is spooled: {stored}");
@@ -218,44 +271,74 @@ impl Recorder {
     pub fn finish(&self, run: Run, outcome: Outcome) -> Result<Recorded, Failure> {
         failpoint::hit("run.finish.begin");
         let mut run = run;
-        let mut spool = self.spool().map_err(anyhow::Error::from)?;
+        let task = &outcome.start.task;
         // Behind what waits already, or an older day would overwrite this one later.
-        if run.connection.is_none() || spool.has_pending(&outcome.start.task).unwrap_or(true) {
-            run.connection = match self.connect() {
-                Ok((client, _)) => Some(client),
-                Err(e) => {
-                    run.away = Some(e.to_string());
-                    None
-                }
-            };
+        if run.connection.is_none() || self.waits(task) {
+            self.reconnect(&mut run);
+            if run.connection.is_some() && self.waits(task) {
+                // Another process may be about to store it.
+                let _ = self.spool().and_then(|s| s.wait_for_drain(OTHER_DRAIN));
+                self.reconnect(&mut run);
+            }
         }
         for last_try in [false, true] {
+            if run.connection.is_some() && self.waits(task) {
+                run.away = Some(format!("older results of {task} wait in the spool"));
+                break;
+            }
             let Some(client) = &mut run.connection else {
                 break;
             };
-            if spool.has_pending(&outcome.start.task).unwrap_or(true) {
-                run.away = Some(format!(
-                    "older results of {} wait in the spool",
-                    outcome.start.task
-                ));
-                break;
-            }
             match store::apply(client, &outcome, &self.policy) {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
+                    self.forget_told(&outcome);
                     return Ok(Recorded::Stored(applied));
                 }
-                Err(e) if e.is_connection_error() && !last_try => {
-                    run.connection = self.connect().map(|(client, _)| client).ok();
+                Err(e) if e.is_passing() => {
+                    if !last_try {
+                        self.reconnect(&mut run);
+                    } else if e.is_connection_error() {
+                        run.connection = None;
+                    }
                     run.away = Some(e.to_string());
                 }
-                Err(e) if e.is_connection_error() => run.away = Some(e.to_string()),
-                Err(e) if outcome.batches.is_empty() => return Err(anyhow::Error::from(e).into()),
+                // Not the rows, then, but the log itself.
+                Err(e) if outcome.batches.is_empty() => {
+                    run.away = Some(e.to_string());
+                    break;
+                }
                 Err(e) => return self.finish_refused(run, outcome, &e),
             }
         }
         let reason = run.away.unwrap_or_else(|| "PostgreSQL is away".to_owned());
-        self.put_aside(&mut spool, outcome, reason)
+        self.put_aside(outcome, reason, run.connection.is_some())
+    }
+
+    fn reconnect(&self, run: &mut Run) {
+        run.connection = match self.connect() {
+            Ok((client, _)) => Some(client),
+            Err(e) => {
+                run.away = Some(e.to_string());
+                None
+            }
+        };
+    }
+
+    /// Whether results of this task wait. A spool that cannot be read keeps nothing from being stored.
+    fn waits(&self, task: &str) -> bool {
+        self.spool()
+            .and_then(|s| s.has_pending(task))
+            .unwrap_or(false)
+    }
+
+    /// After a success the next failure is a new one, also when it comes while PostgreSQL is away.
+    fn forget_told(&self, outcome: &Outcome) {
+        if outcome.status == Status::Success
+            && let Ok(spool) = self.spool()
+        {
+            let _ = spool.forget_told(&alerts::run_fingerprint(&outcome.start.task));
+        }
     }
 
     /// The rows cannot be stored as they are: record that, without them. What came is in the raw archive.
@@ -277,44 +360,67 @@ impl Recorder {
         Ok(Recorded::Refused { error })
     }
 
+    /// Into the spool, with everything that somebody must be told meanwhile.
     fn put_aside(
         &self,
-        spool: &mut Spool,
-        outcome: Outcome,
+        mut outcome: Outcome,
         reason: String,
+        reachable: bool,
     ) -> Result<Recorded, Failure> {
-        let host = outcome.start.process.host.clone();
-        let now = Utc::now();
-        let mut extra: Vec<Alert> = Vec::new();
-        let own = alerts::problem(&outcome, &TaskState::default(), &self.policy);
-        extra.extend(own.filter(|a| !self.told_lately(spool, &a.fingerprint)));
-        let away = alerts::database_away(&reason, &host, now, &self.policy);
-        if !self.told_lately(spool, &away.fingerprint) {
-            extra.push(away);
+        let mut spool = self.spool().map_err(|e| {
+            anyhow::anyhow!("{reason}; and the outcome cannot wait on this machine: {e}")
+        })?;
+        let own = alerts::problem(&outcome, &TaskState::default(), &self.policy)
+            .filter(|a| !self.told_lately(&spool, &a.fingerprint));
+        outcome.alerted = own.is_some();
+        let away = machine::found(
+            Trouble::DatabaseUnreachable,
+            &reason,
+            &self.host,
+            Utc::now(),
+            &self.policy,
+        );
+        let mut told: Vec<Alert> = own.into_iter().collect();
+        if !reachable && !self.told_lately(&spool, &away.fingerprint) {
+            told.push(away);
         }
-        let mut records = spool::records_of(outcome.clone(), None);
-        records.extend(extra.iter().cloned().map(Record::Alert));
-        match spool.put(&records) {
-            Ok(()) => Ok(Recorded::Spooled { reason }),
-            Err(full @ SpoolError::Full { .. }) => {
-                let mut bare = outcome;
-                let error = RunError::new(ErrorKind::Internal, full.to_string());
-                bare.status = Status::Failed;
-                bare.error = Some(error.clone());
-                bare.batches.clear();
-                bare.rejects.clear();
-                let told = alerts::spool_full(&full.to_string(), &host, now, &self.policy);
-                let mut records = spool::records_of(bare, None);
-                records.extend(extra.into_iter().map(Record::Alert));
-                if !self.told_lately(spool, &told.fingerprint) {
-                    records.push(Record::Alert(told));
-                }
-                if let Err(e) = spool.put(&records) {
-                    tracing::error!("not even the failure fits: {e}");
-                }
-                Err(anyhow::Error::from(full).into())
+        self.forget_told(&outcome);
+        let full = match spool.put(&records(&outcome, &told)) {
+            Ok(()) => return Ok(Recorded::Spooled { reason }),
+            Err(full @ SpoolError::Full { .. }) => full,
+            Err(e) => return Err(anyhow::Error::from(e).into()),
+        };
+        let error = RunError::new(ErrorKind::Internal, full.to_string());
+        outcome.status = Status::Failed;
+        outcome.error = Some(error);
+        outcome.batches.clear();
+        outcome.rejects.clear();
+        let alert = machine::found(
+            Trouble::SpoolFull,
+            &full.to_string(),
+            &self.host,
+            Utc::now(),
+            &self.policy,
+        );
+        if !self.told_lately(&spool, &alert.fingerprint) {
+            told.push(alert);
+        }
+        if let Err(e) = spool.put(&records(&outcome, &told)) {
+            tracing::error!("not even the failure fits: {e}");
+        }
+        Err(anyhow::Error::from(full).into())
+    }
+
+    fn put_alert_aside(&self, trouble: Trouble<'_>, reason: &str) {
+        let alert = machine::found(trouble, reason, &self.host, Utc::now(), &self.policy);
+        let put = self.spool().and_then(|mut spool| {
+            if self.told_lately(&spool, &alert.fingerprint) {
+                return Ok(());
             }
-            Err(e) => Err(anyhow::Error::from(e).into()),
+            spool.put(&[Record::Alert(alert)])
+        });
+        if let Err(e) = put {
+            tracing::error!("could not put an alert aside: {e}");
         }
     }
 
@@ -328,10 +434,45 @@ impl Recorder {
     }
 }
 
+/// The facts that an outcome puts into the spool.
+fn records(outcome: &Outcome, told: &[Alert]) -> Vec<Record> {
+    let alerts = told.iter().cloned().map(Record::Alert);
+    std::iter::once(Record::Outcome(Box::new(outcome.clone())))
+        .chain(alerts)
+        .collect()
+}
+
+/// Records the failure of a run that could not even begin, because this machine has no place to note it; as far as PostgreSQL
+/// can be reached.
+pub fn record_unstarted(config: &Config, program: &'static str, start: RunStart, reason: &str) {
+    if let Ok(settings) = pg::Settings::from_config(config, program) {
+        store_unstarted(&settings, &Policy::from_config(config), start, reason);
+    }
+}
+
+fn store_unstarted(settings: &pg::Settings, policy: &Policy, start: RunStart, reason: &str) {
+    let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
+    outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
+    let connected = pg::connect(settings).map_err(|e| e.to_string());
+    let recorded = connected.and_then(|mut client| {
+        schema::check(&mut client).map_err(|e| e.to_string())?;
+        store::apply(&mut client, &outcome, policy).map_err(|e| e.to_string())
+    });
+    if let Err(e) = recorded {
+        tracing::error!(
+            "{}: not even the failure is recorded: {e}",
+            outcome.start.task
+        );
+    }
+}
+
 /// A run under way.
 pub struct Run {
     start: RunStart,
+    settings: pg::Settings,
     connection: Option<Client>,
+    /// PostgreSQL knows of it.
+    known: bool,
     away: Option<String>,
     _lock: Lock,
 }
@@ -353,13 +494,26 @@ impl Run {
     }
 
     /// Records a try that is followed by another. Trouble with PostgreSQL is no reason to stop: the outcome carries all tries.
+    /// But the lease must be renewed, or another machine takes the task: so a lost connection is made again.
     pub fn attempt_failed(&mut self, attempt: &Attempt) {
-        if let Some(client) = &mut self.connection
-            && let Err(e) = store::record_attempt(client, &self.start, attempt)
-        {
-            tracing::warn!("{e}");
-            self.away = Some(e.to_string());
-            self.connection = None;
+        if !self.known {
+            return;
+        }
+        for _ in 0..2 {
+            if self.connection.is_none() {
+                self.connection = pg::connect(&self.settings).ok();
+            }
+            let Some(client) = &mut self.connection else {
+                return;
+            };
+            match store::record_attempt(client, &self.start, attempt) {
+                Ok(()) => return,
+                Err(e) => {
+                    tracing::warn!("{e}");
+                    self.away = Some(e.to_string());
+                    self.connection = None;
+                }
+            }
         }
     }
 }
@@ -391,11 +545,5 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.mono.elapsed()
-    }
-}
-
-impl From<StateDirError> for Away {
-    fn from(error: StateDirError) -> Self {
-        Self::Spool(error.into())
     }
 }

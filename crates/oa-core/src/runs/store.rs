@@ -1,6 +1,8 @@
 //! The run log in PostgreSQL. Every function may be called twice with the same fact and then changes nothing the second time,
 //! because a connection may break after the commit and before its confirmation.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use uuid::Uuid;
 use super::model::{Attempt, Outcome, Reject, RunError, RunStart, Status};
 use crate::alerts::{self, Policy};
 use crate::pg::upsert::{UpsertError, upsert};
-use crate::pg::{describe, is_connection_error};
+use crate::pg::{describe, is_connection_error, is_passing};
 use crate::retry::ErrorKind;
 use crate::supervise::ProcessId;
 
@@ -31,6 +33,15 @@ impl StoreError {
         match self {
             Self::Upsert(e) => e.is_connection_error(),
             Self::Database(e) => is_connection_error(e),
+        }
+    }
+
+    /// Whether time may heal it, see [`is_passing`].
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Upsert(e) => e.is_passing(),
+            Self::Database(e) => is_passing(e),
         }
     }
 }
@@ -62,8 +73,7 @@ pub enum Lease {
     },
 }
 
-/// Records the start and takes the task's lease. The caller holds this machine's lock of the task, so a lease of this machine
-/// is a dead process's.
+/// Records the start and takes the task's lease. A lease whose process is known to be gone is free before it is over.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -71,13 +81,7 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions()", &[])?;
     upsert_task(&mut tx, start)?;
-    let row = tx.query_one(
-        "SELECT lease_host FROM (SELECT lease_host, lease_machine, lease_until FROM oa.tasks WHERE name = $1 FOR UPDATE) t
-         WHERE lease_until > now() AND (lease_host, lease_machine) IS DISTINCT FROM ($2, $3)
-         UNION ALL SELECT NULL LIMIT 1",
-        &[&start.task, &start.process.host, &start.process.machine_id],
-    )?;
-    if let Some(host) = row.get::<_, Option<String>>(0) {
+    if let Some(host) = leased_by(&mut tx, &start.task)? {
         insert_run(&mut tx, start, Status::Skipped)?;
         tx.execute(
             "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1",
@@ -95,6 +99,34 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     )?;
     tx.commit()?;
     Ok(Lease::Taken)
+}
+
+/// The machine that holds the task, unless its process there is gone.
+fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, postgres::Error> {
+    let lease = tx.query_opt(
+        "SELECT lease_run_id, lease_host FROM oa.tasks WHERE name = $1 AND lease_until > now() FOR UPDATE",
+        &[&task],
+    )?;
+    let Some((run, host)) = lease.map(|r| (r.get::<_, Option<Uuid>>(0), r.get(1))) else {
+        return Ok(None);
+    };
+    let process = tx.query_opt(
+        "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL FROM oa.runs WHERE id = $1",
+        &[&run],
+    )?;
+    let gone = process.is_some_and(|r| r.get(5) || process_of(&r, 0).is_alive() == Some(false));
+    Ok(if gone { None } else { host })
+}
+
+/// The process whose five columns begin there.
+fn process_of(row: &postgres::Row, first: usize) -> ProcessId {
+    ProcessId {
+        host: row.get(first),
+        machine_id: row.get(first + 1),
+        boot_id: row.get(first + 2),
+        pid: row.get(first + 3),
+        pid_started: row.get(first + 4),
+    }
 }
 
 fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
@@ -470,12 +502,16 @@ fn update_task(
 }
 
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
-/// live, and runs of others whose lease is over. Call it after the spool was drained, for the outcome may wait there. Returns
-/// how many there were.
+/// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
+/// their outcome is known. Returns how many there were.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, StoreError> {
+pub fn mark_abandoned(
+    client: &mut Client,
+    waiting: &HashSet<Uuid>,
+    policy: &Policy,
+) -> Result<usize, StoreError> {
     let rows = client.query(
         "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
                 r.version, r.started_at, r.lease_until < now(), t.next_due_at
@@ -484,18 +520,12 @@ pub fn mark_abandoned(client: &mut Client, policy: &Policy) -> Result<usize, Sto
     )?;
     let mut marked = 0;
     for row in rows {
-        let process = ProcessId {
-            host: row.get(6),
-            machine_id: row.get(7),
-            boot_id: row.get(8),
-            pid: row.get(9),
-            pid_started: row.get(10),
-        };
+        let process = process_of(&row, 6);
         let gone = match process.is_alive() {
             Some(alive) => !alive,
             None => row.get::<_, Option<bool>>(13).unwrap_or(true),
         };
-        if !gone {
+        if !gone || waiting.contains(&row.get(0)) {
             continue;
         }
         let trigger = serde_json::from_value(Value::String(row.get(5))).unwrap_or_default();

@@ -23,7 +23,6 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         Away::Connect(e) => Failure::from(e),
         Away::Schema(e) => Failure::from(e),
         Away::Drain(reason) => Failure::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
-        Away::Spool(e) => Failure::from(anyhow::Error::from(e)),
     })?;
     let after = recorder
         .spool()

@@ -1,6 +1,6 @@
 //! `oa-crawl exec`: any program, with retries, a time limit and a complete run log.
 
-use oa_core::cli::Failure;
+use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::Format;
 use oa_core::retry::ErrorKind;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::report;
 use crate::PROGRAM;
-use crate::attempts::{end_at_the_latest, longest, until_done};
+use crate::attempts::{longest, until_done};
 use crate::exec::{Brought, Program};
 use crate::source::Sources;
 use crate::wrapper::{self, Report};
@@ -37,10 +37,9 @@ pub struct Options {
 /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     remember_secrets(config);
-    let recorder = Recorder::open(config, PROGRAM)?;
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     let program = &options.program;
-    end_at_the_latest(longest(&program.policy));
+    cli::end_at_the_latest(longest(&program.policy));
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
@@ -50,6 +49,8 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         program.policy.lease(),
     );
     let clock = Stopwatch::start(start.started_at);
+    let recorder = Recorder::open(config, PROGRAM)
+        .map_err(|e| report::unstarted(config, vec![start.clone()], e))?;
     let report = match recorder.begin(start.clone())? {
         Begun::Skipped { reason } => {
             let mut report = Report::of(&start, Status::Skipped);

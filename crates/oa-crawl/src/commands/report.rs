@@ -7,9 +7,11 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
+use oa_core::runs::{self, RunStart};
 use oa_core::supervise::{self, StopSignal};
 use serde_json::{Value, json};
 
+use crate::PROGRAM;
 use crate::wrapper::Report;
 
 /// Prints the reports and gives the exit code.
@@ -51,10 +53,10 @@ pub fn conclude(
             Err(e) => failure = Some(e),
         }
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
     if alerted {
         tell_at_once(config);
     }
+    listing.print(format).map_err(anyhow::Error::from)?;
     failure.map_or(Ok(worst), Err)
 }
 
@@ -77,9 +79,21 @@ fn row(report: &Report) -> Value {
     })
 }
 
+/// Records that runs could not begin because this machine has no place for what they would bring, and tells it.
+pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
+    if failure.code == exit::REFUSED {
+        let reason = format!("{:#}", failure.error);
+        for start in starts {
+            runs::record_unstarted(config, PROGRAM, start, &reason);
+        }
+        tell_at_once(config);
+    }
+    failure
+}
+
 /// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
 /// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
-fn tell_at_once(config: &Config) {
+pub fn tell_at_once(config: &Config) {
     let sibling = std::env::current_exe()
         .ok()
         .and_then(|me| Some(me.parent()?.join("oa-alert")))

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
-use oa_core::cli::Failure;
+use oa_core::cli::{self, Failure};
 use oa_core::config::{Config, Span};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
@@ -19,13 +19,13 @@ use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::archive::Archive;
-use crate::attempts::{end_at_the_latest, longest};
+use crate::attempts::longest;
 use crate::collect::{Context, collect};
 use crate::commands::report;
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
 use crate::validate::{columns, convert, validate};
-use crate::wrapper::{Report, Wrapper};
+use crate::wrapper::{Report, Wrapper, start_of};
 
 /// What `run` was asked for.
 #[derive(Debug)]
@@ -62,8 +62,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if options.dry_run {
         return dry_run(config, &chosen, date, options.format);
     }
-    let recorder = Recorder::open(config, PROGRAM)?;
-    let archive = Archive::open(recorder.state())?;
+    let opened = Recorder::open(config, PROGRAM)
+        .and_then(|recorder| Ok((Archive::open(recorder.state())?, recorder)));
+    let (archive, recorder) = opened.map_err(|e| {
+        let starts = chosen.iter().map(|s| start_of(s, options.trigger));
+        report::unstarted(config, starts.collect(), e)
+    })?;
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     let wrapper = Wrapper {
         config,
@@ -76,7 +80,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 
     let longest = chosen.iter().map(|s| longest(&s.retry)).max();
     let rounds = u32::try_from(chosen.len().div_ceil(config.crawl.parallel)).unwrap_or(u32::MAX);
-    end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
+    cli::end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
 
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
@@ -84,9 +88,6 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         for _ in 0..config.crawl.parallel.min(chosen.len()) {
             scope.spawn(|| {
                 while let Some((i, source)) = take(&next, &chosen) {
-                    if stop.requested() {
-                        break;
-                    }
                     let result = wrapper.run(source, date);
                     if let Ok(report) = &result {
                         tracing::info!(
