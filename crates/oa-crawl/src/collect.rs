@@ -14,6 +14,7 @@ use oa_core::secrets::Secret;
 use serde_json::Value;
 
 use crate::archive::Archive;
+use crate::extract::{Extracted, json};
 use crate::fetch::{Client, FetchError, Request, body, check_status};
 use crate::source::{Paging, Source};
 
@@ -49,23 +50,22 @@ pub struct Collected {
     pub pages: u32,
     /// What was noticed, in sentences.
     pub findings: Vec<String>,
+    /// Why this is not all, where the totals of pages do not say it.
+    pub incomplete: Option<String>,
 }
 
 impl Collected {
     /// Why this is not all, if it is not.
     #[must_use]
     pub fn shortfall(&self) -> Option<RunError> {
+        if let Some(reason) = &self.incomplete {
+            return Some(RunError::new(ErrorKind::Partial, reason));
+        }
         let expected = self.expected?;
         let came = self.records.len() as u64;
         (came < expected)
             .then(|| RunError::new(ErrorKind::Partial, format!("the source announced {expected} records, only {came} different ones came in {} requests", self.pages)))
     }
-}
-
-/// A whole answer of one request.
-struct Page {
-    records: Vec<Value>,
-    total: Option<u64>,
 }
 
 /// How often the pages are read again when records are missing.
@@ -81,6 +81,10 @@ pub fn collect(context: &Context<'_>, raw: &mut Vec<RawRecord>) -> Result<Collec
         let page = fetch_page(context, None, raw, &mut collected)?;
         collected.expected = page.total;
         collected.records = page.records;
+        if !page.miscounted.is_empty() {
+            collected.incomplete = Some(page.miscounted.join("; "));
+        }
+        too_few(context.source, &mut collected);
         return Ok(collected);
     };
     let mut seen = HashSet::new();
@@ -91,7 +95,19 @@ pub fn collect(context: &Context<'_>, raw: &mut Vec<RawRecord>) -> Result<Collec
             break;
         }
     }
+    too_few(context.source, &mut collected);
     Ok(collected)
+}
+
+/// Nothing at all is another failure, which the caller names.
+fn too_few(source: &Source, collected: &mut Collected) {
+    let came = collected.records.len() as u64;
+    if came > 0 && came < source.min_records && collected.incomplete.is_none() {
+        collected.incomplete = Some(format!(
+            "only {came} records came, at least {} were due (min_records)",
+            source.min_records
+        ));
+    }
 }
 
 fn read_pages(
@@ -150,7 +166,7 @@ fn fetch_page(
     page: Option<(&Paging, u32)>,
     raw: &mut Vec<RawRecord>,
     collected: &mut Collected,
-) -> Result<Page, FetchError> {
+) -> Result<Extracted, FetchError> {
     let request = request(context, page);
     let url = request.display();
     let response = context.client.get(&request, context.deadline)?;
@@ -175,7 +191,7 @@ fn fetch_page(
     if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
         collected.findings.push(finding);
     }
-    read(context.source, &url, answer)
+    read(context.source, context.date, &url, answer)
 }
 
 fn request(context: &Context<'_>, page: Option<(&Paging, u32)>) -> Request {
@@ -207,47 +223,39 @@ fn request(context: &Context<'_>, page: Option<(&Paging, u32)>) -> Request {
 }
 
 /// Takes records and total out of an answer.
-fn read(source: &Source, url: &str, mut answer: Value) -> Result<Page, FetchError> {
+fn read(
+    source: &Source,
+    date: NaiveDate,
+    url: &str,
+    mut answer: Value,
+) -> Result<Extracted, FetchError> {
     let rules = &source.answer;
-    if let Some(pointer) = &rules.ok {
-        match answer.pointer(pointer).and_then(Value::as_bool) {
-            Some(true) => {}
-            Some(false) => return Err(refused(source, url, &answer)),
-            None => {
-                return Err(FetchError::new(
-                    ErrorKind::Shape,
-                    format!("the answer has no {pointer}: GET {url}"),
-                ));
-            }
+    let shape = |what: String| {
+        FetchError::new(
+            ErrorKind::Shape,
+            format!("the answer has {what}: GET {url}"),
+        )
+    };
+    match json::is_ok(rules, &answer) {
+        Some(true) => {}
+        Some(false) => return Err(refused(source, url, &answer)),
+        None => {
+            return Err(shape(format!(
+                "no {}",
+                rules.ok.as_deref().unwrap_or_default()
+            )));
         }
     }
-    let total = match &rules.total {
-        None => None,
-        Some(pointer) => match answer.pointer(pointer) {
-            Some(Value::Number(n)) if n.as_u64().is_some() => n.as_u64(),
-            Some(Value::String(text)) if text.trim().parse::<u64>().is_ok() => {
-                text.trim().parse().ok()
-            }
-            _ => {
-                return Err(FetchError::new(
-                    ErrorKind::Shape,
-                    format!("the answer has no whole number at {pointer}: GET {url}"),
-                ));
-            }
-        },
-    };
-    match answer.pointer_mut(&rules.records).map(Value::take) {
-        Some(Value::Array(records)) => Ok(Page { records, total }),
-        // "No data" is null at some sites and an empty list at others.
-        Some(Value::Null) => Ok(Page {
-            records: Vec::new(),
-            total,
-        }),
-        _ => Err(FetchError::new(
-            ErrorKind::Shape,
-            format!("the answer has no list at {}: GET {url}", rules.records),
-        )),
+    if let Some(day) = json::other_day(rules, &answer, date) {
+        // Transient: a site is often some minutes late.
+        return Err(FetchError::new(
+            ErrorKind::Empty,
+            format!(
+                "nothing of {date} is there yet, the answer is of another day ({day}): GET {url}"
+            ),
+        ));
     }
+    json::take(rules, &mut answer).map_err(shape)
 }
 
 fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {
@@ -278,9 +286,9 @@ mod tests {
     use crate::source::parse;
     use serde_json::json;
 
-    fn read_it(answer: Value) -> Result<Page, FetchError> {
+    fn read_it(answer: Value) -> Result<Extracted, FetchError> {
         let source = parse("x", include_str!("../sources/zhihui-reports.toml")).unwrap();
-        read(&source, "http://x", answer)
+        read(&source, NaiveDate::default(), "http://x", answer)
     }
 
     fn kind(answer: Value) -> ErrorKind {

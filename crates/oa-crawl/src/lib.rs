@@ -1,7 +1,8 @@
 //! `oa-crawl`: runs sources. Fetch, archive what came, extract, validate, store, with retries and a complete run log.
 //!
 //! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
-//! ([`archive`]) before anything else is made of it, and turns records into typed rows or rejects ([`validate`]). The wrapper
+//! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
+//! ([`validate`]). The wrapper
 //! ([`wrapper`]) repeats tries as the policy says ([`attempts`]) and hands the outcome to the run log, in one transaction with the
 //! rows. A program that stores its own data is wrapped the same way ([`exec`]).
 
@@ -10,6 +11,7 @@ pub mod attempts;
 pub mod collect;
 pub mod commands;
 pub mod exec;
+pub mod extract;
 pub mod fetch;
 pub mod records;
 pub mod source;

@@ -148,6 +148,12 @@ impl Wrapper<'_> {
     pub fn run(&self, source: &Source, date: NaiveDate) -> Result<Report, Failure> {
         let start = start_of(source, self.trigger);
         let clock = Stopwatch::start(start.started_at);
+        if let Some(reason) = self.left_out(source, date, &start) {
+            self.recorder.record_skipped(start.clone(), &reason)?;
+            let mut report = Report::of(&start, Status::Skipped);
+            report.error = Some(RunError::new(ErrorKind::Internal, reason));
+            return Ok(report);
+        }
         let mut run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
             Begun::Skipped { reason } => {
@@ -297,12 +303,30 @@ impl Wrapper<'_> {
         }
     }
 
+    /// A crontab line knows neither holidays nor sessions: why its start, for the day it is on, comes to nothing.
+    fn left_out(&self, source: &Source, date: NaiveDate, start: &RunStart) -> Option<String> {
+        let now = start.started_at;
+        let today = now.with_timezone(&self.config.timezone).date_naive();
+        if self.trigger != Trigger::Cron || date != today {
+            return None;
+        }
+        let schedule = self.schedule(source)?;
+        schedule
+            .leaves_out(now, self.calendar)
+            .then(|| format!("{date} is no day, or this no session, of {}", source.name))
+    }
+
+    fn schedule(&self, source: &Source) -> Option<Schedule> {
+        Some(
+            Schedule::parse(&source.schedule, self.config.timezone)
+                .ok()?
+                .on(source.days)
+                .within(&source.sessions),
+        )
+    }
+
     fn next_due(&self, source: &Source) -> Option<chrono::DateTime<Utc>> {
-        let schedule = Schedule::parse(&source.schedule, self.config.timezone)
-            .ok()?
-            .on(source.days)
-            .within(&source.sessions);
-        schedule.next_after(Utc::now(), self.calendar)
+        self.schedule(source)?.next_after(Utc::now(), self.calendar)
     }
 }
 

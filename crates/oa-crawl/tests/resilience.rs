@@ -237,7 +237,7 @@ fn killed_at_random_moments_nothing_is_lost_or_doubled() {
     let mut runs = 0;
     for i in 0..25u64 {
         let mut child = service
-            .command(&["run", "--all", "--date", DAY])
+            .command(&["run", "zhihui-full-view", "zhihui-reports", "--date", DAY])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -255,7 +255,15 @@ fn killed_at_random_moments_nothing_is_lost_or_doubled() {
         runs > 10,
         "the kills came too early to mean anything: {runs}"
     );
-    let done = service.crawl(&["run", "--all", "--date", DAY, "--format", "json"]);
+    let done = service.crawl(&[
+        "run",
+        "zhihui-full-view",
+        "zhihui-reports",
+        "--date",
+        DAY,
+        "--format",
+        "json",
+    ]);
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(service.count("market_full_view"), rows_due());
     assert_eq!(service.count("research_reports"), 2434);

@@ -247,7 +247,10 @@ impl Recorder {
     }
 
     /// A start that came to nothing leaves its row as well.
-    fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// When neither PostgreSQL nor the spool can take it.
+    pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), Failure> {
         let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
         let stored = match self.connect() {

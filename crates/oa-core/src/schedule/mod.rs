@@ -32,6 +32,20 @@ pub enum Days {
     All,
     /// Of these only trading days.
     Trading,
+    /// Of these only trading days whose evening has a night session.
+    Night,
+}
+
+impl Days {
+    /// Whether it includes a day.
+    #[must_use]
+    pub fn include(self, day: NaiveDate, calendar: &Calendar) -> bool {
+        match self {
+            Self::All => true,
+            Self::Trading => calendar.is_trading_day(day).is_open(),
+            Self::Night => calendar.has_night_session(day),
+        }
+    }
 }
 
 /// A schedule.
@@ -89,10 +103,7 @@ impl Schedule {
                 return Some(at);
             }
             // A whole day without a session: do not step through its minutes.
-            if self.days == Days::Trading
-                && self.sessions.is_empty()
-                && !calendar.is_trading_day(local.date_naive()).is_open()
-            {
+            if self.sessions.is_empty() && !self.days.include(local.date_naive(), calendar) {
                 at = end_of_day(local.date_naive(), self.zone).unwrap_or(at);
             }
         }
@@ -104,7 +115,13 @@ impl Schedule {
                 .session_at(local.naive_local())
                 .is_some_and(|s| self.sessions.contains(&s));
         }
-        self.days == Days::All || calendar.is_trading_day(local.date_naive()).is_open()
+        self.days.include(local.date_naive(), calendar)
+    }
+
+    /// Whether it leaves out a moment for its day or session, whatever its minute: a crontab line knows neither.
+    #[must_use]
+    pub fn leaves_out(&self, moment: DateTime<Utc>, calendar: &Calendar) -> bool {
+        !self.applies(moment.with_timezone(&self.zone), calendar)
     }
 
     /// The zone it is written in.

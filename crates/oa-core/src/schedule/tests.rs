@@ -53,6 +53,19 @@ fn times_are_those_of_the_schedules_zone() {
 }
 
 #[test]
+fn a_night_schedule_leaves_out_evenings_before_holidays() {
+    let night = every("50 20 * * *").on(Days::Night);
+    // 2025-10-01 to 08 is closed, and so is the night before.
+    assert_eq!(next(&night, "2025-09-30 00:00"), "2025-10-09 20:50");
+    // A Friday's night session belongs to Monday.
+    assert_eq!(next(&night, "2025-12-05 00:00"), "2025-12-05 20:50");
+    assert_eq!(next(&night, "2025-12-05 21:00"), "2025-12-08 20:50");
+    let calendar = Calendar::shipped();
+    assert!(night.leaves_out(at("2025-09-30 20:50"), &calendar));
+    assert!(!night.leaves_out(at("2025-12-05 03:17"), &calendar));
+}
+
+#[test]
 fn weekdays_count_as_in_crontab() {
     // 2025-12-01 is a Monday.
     assert_eq!(

@@ -6,6 +6,7 @@ use oa_core::config::{SecretRef, Span};
 use oa_core::retry::Policy;
 use oa_core::schedule::{Days, Session};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// One source.
 #[derive(Debug, Clone, Deserialize)]
@@ -40,6 +41,9 @@ pub struct Source {
     pub sums: Vec<Sum>,
     /// How to tell whether the data are of the day that was asked for.
     pub freshness: Option<Freshness>,
+    /// Fewer records than this make the run partial.
+    #[serde(default)]
+    pub min_records: u64,
     /// An empty answer is a result, not a failure.
     #[serde(default)]
     pub allow_empty: bool,
@@ -126,21 +130,39 @@ fn default_max_pages() -> u32 {
     500
 }
 
-/// `[answer]`: where things are in a JSON answer, as JSON pointers.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[answer]`: where things are in a JSON answer, as JSON pointers (see [`crate::extract::json`]).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Answer {
-    /// Must be `true` there.
+    /// Must be `true` there, or what `equals` says.
     pub ok: Option<String>,
+    /// What `ok` must be, if not `true`.
+    pub equals: Option<Value>,
     /// The site's own error text.
     pub error: Option<String>,
     /// Words in it that mean: log in again.
-    #[serde(default)]
     pub auth_words: Vec<String>,
+    /// The day that the answer is of, which must be the day that is collected.
+    pub day: Option<String>,
     /// The list of records.
-    pub records: String,
+    pub records: Option<String>,
     /// How many records there are in all.
     pub total: Option<String>,
+    /// Instead of `records` and `total`: several lists in one answer.
+    pub lists: Vec<List>,
+}
+
+/// `[[answer.lists]]`: one of several lists.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Where it is.
+    pub records: String,
+    /// How many records it must have.
+    pub total: Option<String>,
+    /// Fields that each of its records gets: what only the list says.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
 }
 
 /// `[store]`
@@ -207,6 +229,8 @@ pub enum FieldType {
     Number,
     /// A day, `YYYY-MM-DD`; a time after it is cut off.
     Date,
+    /// A local time, `YYYY-MM-DD HH:MM[:SS]`, as it is: naive, in the service's zone.
+    DateTime,
 }
 
 /// `[[sums]]`: parts that must add up to a total, in columns.

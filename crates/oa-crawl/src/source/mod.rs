@@ -14,7 +14,7 @@ use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
 
-pub use definition::{Answer, Fetch, Field, FieldType, Paging, Source, Store, Sum};
+pub use definition::{Answer, Fetch, Field, FieldType, List, Paging, Source, Store, Sum};
 
 /// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,15 @@ pub enum SourceError {
     },
 }
 
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 5] = [
+    (
+        "fangqi-morning.toml",
+        include_str!("../../sources/fangqi-morning.toml"),
+    ),
+    (
+        "fangqi-night.toml",
+        include_str!("../../sources/fangqi-night.toml"),
+    ),
     (
         "zhihui-full-view.toml",
         include_str!("../../sources/zhihui-full-view.toml"),
@@ -53,6 +61,10 @@ const BUILT_IN: [(&str, &str); 2] = [
     (
         "zhihui-reports.toml",
         include_str!("../../sources/zhihui-reports.toml"),
+    ),
+    (
+        "zhihui-varieties.toml",
+        include_str!("../../sources/zhihui-varieties.toml"),
     ),
 ];
 
@@ -159,6 +171,7 @@ fn check(source: &Source) -> Result<(), String> {
             source.fetch.base
         ));
     }
+    check_answer(source)?;
     let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
     for (i, field) in source.fields.iter().enumerate() {
         if columns[..i].contains(&field.column.as_str()) {
@@ -222,6 +235,51 @@ fn check(source: &Source) -> Result<(), String> {
     Ok(())
 }
 
+/// Where the records are must be said once, and so that it can be followed.
+fn check_answer(source: &Source) -> Result<(), String> {
+    let rules = &source.answer;
+    let ways = [rules.records.is_some(), !rules.lists.is_empty()];
+    if ways.iter().filter(|w| **w).count() != 1 {
+        return Err("[answer] needs either records or [[answer.lists]]".to_owned());
+    }
+    if rules.total.is_some() && rules.records.is_none() {
+        return Err(
+            "total in [answer] belongs to records; give each of [[answer.lists]] its own"
+                .to_owned(),
+        );
+    }
+    if source.paging.is_some() && rules.records.is_none() {
+        return Err("[paging] needs records in [answer]".to_owned());
+    }
+    if rules.equals.is_some() && rules.ok.is_none() {
+        return Err("equals in [answer] belongs to ok, which is not there".to_owned());
+    }
+    let places = [
+        &rules.ok,
+        &rules.error,
+        &rules.day,
+        &rules.records,
+        &rules.total,
+    ]
+    .into_iter()
+    .flatten()
+    .chain(
+        rules
+            .lists
+            .iter()
+            .flat_map(|l| [Some(&l.records), l.total.as_ref()])
+            .flatten(),
+    );
+    for place in places {
+        if !place.is_empty() && !place.starts_with('/') {
+            return Err(format!(
+                "\"{place}\" in [answer] must begin with /, as JSON pointers do"
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn chrono_tz_shanghai() -> chrono_tz::Tz {
     chrono_tz::Asia::Shanghai
 }
@@ -231,7 +289,7 @@ mod tests {
     use super::*;
 
     fn full_view() -> String {
-        BUILT_IN[0].1.to_owned()
+        include_str!("../../sources/zhihui-full-view.toml").to_owned()
     }
 
     fn error(text: &str) -> String {
@@ -262,6 +320,10 @@ mod tests {
             "{}",
             error(&text)
         );
+        let text = full_view().replace("records = ", "lists = []\n# ");
+        assert!(error(&text).contains("needs either records or [[answer.lists]]"));
+        let text = full_view().replace("\"/result\"", "\"result\"");
+        assert!(error(&text).contains("\"result\" in [answer] must begin with /"));
         let text = full_view().replace("type = \"number\"", "type = \"nubmer\"");
         assert!(error(&text).contains("nubmer"), "{}", error(&text));
     }

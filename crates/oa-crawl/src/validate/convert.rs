@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use serde_json::{Number, Value};
 
+use super::time;
 use crate::source::{Field, FieldType};
 
 /// A converted value.
@@ -30,6 +31,7 @@ pub fn convert(field: &Field, given: &Value) -> Result<Converted, String> {
         FieldType::Text => plain(text(field, given)?),
         FieldType::Integer | FieldType::Number => number(field, given)?,
         FieldType::Date => plain(date(field, given)?),
+        FieldType::DateTime => plain(time::local(field, given)?),
     };
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
@@ -203,7 +205,7 @@ pub fn day(text: &str) -> Option<NaiveDate> {
         .ok()
 }
 
-fn name_of(value: &Value) -> &'static str {
+pub(super) fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a truth value",

@@ -1,6 +1,7 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
 pub mod convert;
+mod time;
 
 use std::collections::{BTreeMap, HashMap};
 

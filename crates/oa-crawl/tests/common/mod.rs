@@ -92,8 +92,10 @@ impl Service {
     /// Writes the configuration, with more lines at its end.
     pub fn configure(&self, more: &str) {
         let text = format!(
-            "state_dir = \"state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"3s\"\n[providers.zhihui]\nbase = \"{}\"\n[crawl]\nretry_delay = \"10ms\"\ntimeout = \"20s\"\n{more}",
-            self.sim.site("zhihui")
+            "state_dir = \"state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"3s\"\n{}[crawl]\nretry_delay = \"10ms\"\ntimeout = \"20s\"\n{more}",
+            ["zhihui", "fangqi", "rongda", "rdqh"]
+                .map(|p| format!("[providers.{p}]\nbase = \"{}\"\n", self.sim.site(p)))
+                .concat()
         );
         fs::write(self.config(), text).unwrap();
         fs::write(

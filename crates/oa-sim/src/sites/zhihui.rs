@@ -144,12 +144,21 @@ pub(crate) fn handle(context: &Context<'_>, rest: &str) -> Response {
         }
         "api/report/viewPoint/listPage" => done(page(context, empty)),
         "api/public/variety/list" => {
-            let list: Vec<Value> = VARIETIES.iter().enumerate().map(|(i, (code, name, sector))| {
+            let mut list: Vec<Value> = VARIETIES.iter().enumerate().map(|(i, (code, name, sector))| {
                 json!({ "varietyId": i + 1, "varietyCode": code, "varietyName": name, "sectorId": sector.len(), "sectorName": sector, "pinyin": code.to_lowercase(), "firstPinyin": &code[..1] })
             }).collect();
-            done(
-                json!([{ "sectorId": 0, "sectorName": "全部", "varietyList": if empty { Vec::new() } else { list } }]),
-            )
+            match context.fault {
+                Some(Fault::Empty) => list.clear(),
+                Some(Fault::Fewer) => list.truncate(30),
+                _ => {}
+            }
+            // Two groups, and the first variety in both.
+            let rest = list.split_off(list.len() / 2);
+            let again: Vec<Value> = list.first().cloned().into_iter().chain(rest).collect();
+            done(json!([
+                { "sectorId": 1, "sectorName": "一", "varietyList": list },
+                { "sectorId": 2, "sectorName": "二", "varietyList": again },
+            ]))
         }
         _ => Response::not_found(),
     }

@@ -1,0 +1,240 @@
+//! Records out of a JSON answer.
+//!
+//! A place is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
+//! lists below `result`, one after the other.
+
+use chrono::NaiveDate;
+use serde_json::Value;
+
+use super::Extracted;
+use crate::source::{Answer, List};
+use crate::validate::convert;
+
+/// Whether the answer says yes. `None` when it does not say anything.
+#[must_use]
+pub fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
+    let Some(pointer) = &rules.ok else {
+        return Some(true);
+    };
+    let said = answer.pointer(pointer)?;
+    let Some(wanted) = &rules.equals else {
+        return said.as_bool();
+    };
+    // A code is a number at some servers of a site and a text at others.
+    let as_text = wanted.to_string();
+    Some(said == wanted || said.as_str() == Some(&as_text))
+}
+
+/// The day that the answer says it is of, when that is another one than `date`.
+#[must_use]
+pub fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
+    let pointer = rules.day.as_ref()?;
+    let Some(said) = answer.pointer(pointer).and_then(Value::as_str) else {
+        return Some(format!("no day at {pointer}"));
+    };
+    let day = said.split([' ', 'T']).next().unwrap_or_default();
+    (convert::day(day) != Some(date)).then(|| said.to_owned())
+}
+
+/// Takes the records out of an answer.
+///
+/// # Errors
+/// What the answer lacks, as the end of "the answer has …".
+pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
+    if rules.lists.is_empty() {
+        let total = rules.total.as_ref().map(|p| whole(answer, p)).transpose()?;
+        let records = list(answer, rules.records.as_deref().unwrap_or_default())?;
+        return Ok(Extracted {
+            records,
+            total,
+            miscounted: Vec::new(),
+        });
+    }
+    let mut all = Extracted::default();
+    for rule in &rules.lists {
+        let announced = rule.total.as_ref().map(|p| whole(answer, p)).transpose()?;
+        let records = list(answer, &rule.records)?;
+        let came = records.len() as u64;
+        if let (Some(announced), Some(pointer)) = (announced, &rule.total) {
+            all.total = Some(all.total.unwrap_or(0) + announced);
+            if announced != came {
+                all.miscounted.push(format!(
+                    "{pointer} announces {announced} records, {} holds {came}",
+                    rule.records
+                ));
+            }
+        }
+        for record in records {
+            all.records.push(with_constants(rule, record)?);
+        }
+    }
+    // A sum over some of the lists says nothing about all of them.
+    if rules.lists.iter().any(|l| l.total.is_none()) {
+        all.total = None;
+    }
+    Ok(all)
+}
+
+/// Anything that is no object stays as it is: validation rejects it and keeps it as it came.
+fn with_constants(rule: &List, mut record: Value) -> Result<Value, String> {
+    if let Value::Object(fields) = &mut record {
+        for (name, value) in &rule.set {
+            let hidden = fields.insert(name.clone(), Value::String(value.clone()));
+            if hidden.is_some() {
+                return Err(format!(
+                    "a field {name} of its own in {}, which set in [[answer.lists]] would hide",
+                    rule.records
+                ));
+            }
+        }
+    }
+    Ok(record)
+}
+
+fn whole(answer: &Value, pointer: &str) -> Result<u64, String> {
+    let found = match answer.pointer(pointer) {
+        Some(Value::Number(n)) => n.as_u64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    found.ok_or_else(|| format!("no whole number at {pointer}"))
+}
+
+fn list(answer: &mut Value, place: &str) -> Result<Vec<Value>, String> {
+    let mut found = Vec::new();
+    gather(answer, place, &mut found).ok_or_else(|| format!("no list at {place}"))?;
+    Ok(found)
+}
+
+fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> {
+    let (pointer, rest) = match split(place) {
+        Some((pointer, rest)) => (pointer, Some(rest)),
+        None => (place, None),
+    };
+    match (value.pointer_mut(pointer)?, rest) {
+        (Value::Array(records), None) => found.append(records),
+        (Value::Array(elements), Some(rest)) => {
+            for element in elements {
+                gather(element, rest, found)?;
+            }
+        }
+        // "No data" is null at some sites and an empty list at others.
+        (Value::Null, _) => {}
+        _ => return None,
+    }
+    Some(())
+}
+
+/// `/a/*/b` into `/a` and `/b`.
+fn split(place: &str) -> Option<(&str, &str)> {
+    let mut from = 0;
+    loop {
+        let at = from + place[from..].find("/*")?;
+        let rest = &place[at + 2..];
+        if rest.is_empty() || rest.starts_with('/') {
+            return Some((&place[..at], rest));
+        }
+        from = at + 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rules(text: &str) -> Answer {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn nested_lists_are_read_one_after_the_other() {
+        let rules = rules("records = \"/result/*/list\"");
+        let mut answer = json!({"result": [{"list": [1, 2]}, {"list": []}, {"list": [3]}]});
+        assert_eq!(
+            take(&rules, &mut answer).unwrap().records,
+            [json!(1), json!(2), json!(3)]
+        );
+        let mut answer = json!({"result": [{"list": [1]}, {"other": [3]}]});
+        assert_eq!(
+            take(&rules, &mut answer).unwrap_err(),
+            "no list at /result/*/list",
+            "an element without its list"
+        );
+        assert!(
+            take(&rules, &mut json!({"result": null}))
+                .unwrap()
+                .records
+                .is_empty()
+        );
+        assert_eq!(split("/a/*b/*/c"), Some(("/a/*b", "/c")));
+        assert_eq!(split("/a/*"), Some(("/a", "")));
+    }
+
+    #[test]
+    fn lists_bring_their_constants_and_must_have_the_announced_length() {
+        let rules = rules(
+            "[[lists]]\nrecords = \"/up\"\ntotal = \"/ups\"\nset = { view = \"多\" }\n[[lists]]\nrecords = \"/down\"\ntotal = \"/downs\"\nset = { view = \"空\" }\n",
+        );
+        let mut answer =
+            json!({"up": [{"c": 1}], "ups": 1, "down": [{"c": 2}, "text"], "downs": "2"});
+        let got = take(&rules, &mut answer).unwrap();
+        assert_eq!(
+            got.records,
+            [
+                json!({"c": 1, "view": "多"}),
+                json!({"c": 2, "view": "空"}),
+                json!("text")
+            ]
+        );
+        assert_eq!((got.total, got.miscounted.len()), (Some(3), 0));
+        // One too many and one too few are not enough together.
+        let mut answer = json!({"up": [{"c": 1}], "ups": 2, "down": [{"c": 2}], "downs": 0});
+        let got = take(&rules, &mut answer).unwrap();
+        assert_eq!(
+            got.miscounted,
+            [
+                "/ups announces 2 records, /up holds 1",
+                "/downs announces 0 records, /down holds 1"
+            ]
+        );
+        let mut answer = json!({"up": [{"c": 1, "view": "?"}], "ups": 1, "down": [], "downs": 0});
+        assert!(
+            take(&rules, &mut answer)
+                .unwrap_err()
+                .contains("a field view of its own")
+        );
+        let mut answer = json!({"up": [], "down": [], "downs": 0});
+        assert_eq!(
+            take(&rules, &mut answer).unwrap_err(),
+            "no whole number at /ups"
+        );
+    }
+
+    #[test]
+    fn an_answer_says_yes_by_true_or_by_a_code() {
+        let code = rules("ok = \"/code\"\nequals = 200\nrecords = \"/d\"");
+        assert_eq!(is_ok(&code, &json!({"code": 200})), Some(true));
+        assert_eq!(is_ok(&code, &json!({"code": "200"})), Some(true));
+        assert_eq!(is_ok(&code, &json!({"code": 403})), Some(false));
+        assert_eq!(is_ok(&code, &json!({"status": 200})), None);
+        let truth = rules("ok = \"/success\"\nrecords = \"/d\"");
+        assert_eq!(is_ok(&truth, &json!({"success": false})), Some(false));
+        assert_eq!(is_ok(&truth, &json!({"success": "yes"})), None);
+    }
+
+    #[test]
+    fn an_answer_of_another_day_is_noticed() {
+        let rules = rules("day = \"/date\"\nrecords = \"/d\"");
+        let day = NaiveDate::from_ymd_opt(2025, 12, 1).unwrap();
+        assert_eq!(
+            other_day(&rules, &json!({"date": "2025-12-01 08:45"}), day),
+            None
+        );
+        assert_eq!(
+            other_day(&rules, &json!({"date": "2025-11-28"}), day).as_deref(),
+            Some("2025-11-28")
+        );
+        assert!(other_day(&rules, &json!({}), day).is_some());
+    }
+}
