@@ -1,135 +1,15 @@
 //! Alerts reach people once, whatever dies or refuses.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::fs;
-use std::process::{Command, Stdio};
+mod common;
+
+use std::process::Stdio;
 use std::time::Duration;
 
-use chrono::Utc;
-use oa_core::alerts::{self, Alert, Kind, Severity};
-use oa_core::pg::schema;
-use oa_core::spool::{Record, Spool};
-use oa_core::state_dir::StateDir;
-use oa_sim::{Options, Sim};
-use oa_testkit::{Postgres, wait_until};
-use postgres::Client;
+use common::{DINGTALK, FEISHU, Service, WECOM};
+use oa_sim::Options;
+use oa_testkit::wait_until;
 use serde_json::Value;
-use tempfile::TempDir;
-use uuid::Uuid;
-
-struct Service {
-    dir: TempDir,
-    server: Postgres,
-    sim: Sim,
-}
-
-const DINGTALK: &str = "[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"BASE/dingtalk/robot/send?access_token=tok-secret\"\nsecret = \"SECx-secret\"\n";
-const WECOM: &str = "[[alert.channels]]\nname = \"wx\"\nkind = \"wecom\"\nurl = \"BASE/wecom/cgi-bin/webhook/send?key=key-secret\"\n";
-const FEISHU: &str = "[[alert.channels]]\nname = \"fs\"\nkind = \"feishu\"\nurl = \"BASE/feishu/open-apis/bot/v2/hook/hook-secret\"\nsecret = \"FS-secret\"\n";
-
-struct Done {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Service {
-    fn start(channels: &str) -> Self {
-        Self::start_with(
-            channels,
-            Options {
-                dingtalk_secret: Some("SECx-secret".into()),
-                feishu_secret: Some("FS-secret".into()),
-                ..Options::default()
-            },
-        )
-    }
-
-    fn start_with(channels: &str, options: Options) -> Self {
-        let (server, sim, dir) = (
-            Postgres::start(),
-            Sim::start(options).unwrap(),
-            tempfile::tempdir().unwrap(),
-        );
-        schema::upgrade(&mut server.connect()).unwrap();
-        let text = format!(
-            "state_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n{}",
-            channels.replace("BASE", &sim.base())
-        );
-        fs::write(dir.path().join("oa.toml"), text).unwrap();
-        Self { dir, server, sim }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oa-alert"));
-        command
-            .arg("--config")
-            .arg(self.dir.path().join("oa.toml"))
-            .args(arguments)
-            .env("DATABASE_URL", self.server.url())
-            .env_remove("OA_FAILPOINT");
-        command
-    }
-
-    fn alert(&self, arguments: &[&str]) -> Done {
-        use std::os::unix::process::ExitStatusExt;
-        let output = self.command(arguments).output().unwrap();
-        Done {
-            code: output
-                .status
-                .code()
-                .unwrap_or_else(|| -output.status.signal().unwrap_or_default()),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn flush(&self) -> i32 {
-        self.alert(&["flush"]).code
-    }
-
-    fn db(&self) -> Client {
-        self.server.connect()
-    }
-
-    fn put(&self, fingerprint: &str, title: &str) -> Alert {
-        let alert = new_alert(fingerprint, title);
-        alerts::put(&mut self.db(), &alert).unwrap();
-        alert
-    }
-
-    fn one(&self, query: &str) -> String {
-        self.db().query_one(query, &[]).unwrap().get(0)
-    }
-
-    /// Makes what was put off due now.
-    fn hurry(&self) {
-        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s'").unwrap();
-    }
-
-    fn titles(&self) -> Vec<String> {
-        self.sim
-            .messages()
-            .iter()
-            .map(|m| m.title.clone())
-            .collect()
-    }
-}
-
-fn new_alert(fingerprint: &str, title: &str) -> Alert {
-    Alert {
-        id: Uuid::now_v7(),
-        fingerprint: fingerprint.into(),
-        rule: "run_failed".into(),
-        task: None,
-        run_id: None,
-        severity: Severity::Critical,
-        kind: Kind::Problem,
-        title: title.into(),
-        body: format!("**{title}**\n\n- 😀 \"quotes\" </script> \\ 原因\n"),
-        created_at: Utc::now(),
-    }
-}
 
 #[test]
 fn all_three_robots_take_a_signed_message_and_the_alert_is_settled() {
@@ -233,7 +113,20 @@ fn a_throttled_robot_is_left_alone_and_nothing_is_lost() {
     let asked = service.sim.requests().len();
     assert_eq!(service.flush(), 0, "nothing is due for ten minutes");
     assert_eq!(service.sim.requests().len(), asked);
-    assert_eq!(service.one("SELECT count(*)::text FROM oa.deliveries WHERE state = 'pending' AND next_try_at > now() + interval '9 min'"), "2");
+    service.put("later", "made during the pause");
+    service.hurry();
+    assert_eq!(service.flush(), 0, "nor is what was made meanwhile");
+    assert_eq!(service.sim.requests().len(), asked);
+    assert_eq!(
+        service.one(
+            "SELECT count(*)::text FROM oa.channels WHERE paused_until > now() + interval '9 min'"
+        ),
+        "1"
+    );
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.deliveries WHERE state = 'pending'"),
+        "3"
+    );
 }
 
 #[test]
@@ -327,28 +220,6 @@ fn killed_before_the_send_the_message_comes() {
     service.hurry();
     assert_eq!(service.flush(), 0);
     assert_eq!(service.titles().len(), 1);
-}
-
-#[test]
-fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_them_again() {
-    let mut service = Service::start(DINGTALK);
-    let state = StateDir::open(&service.dir.path().join("state")).unwrap();
-    Spool::open(&state, 1 << 20)
-        .unwrap()
-        .put(&[Record::Alert(new_alert("database", "数据库连不上"))])
-        .unwrap();
-    service.server.stop();
-    assert_eq!(service.flush(), 75);
-    assert_eq!(service.titles(), ["数据库连不上"]);
-    assert_eq!(service.flush(), 75);
-    service.server.start_again();
-    assert_eq!(service.flush(), 0);
-    assert_eq!(service.titles().len(), 1);
-    assert_eq!(service.one("SELECT state FROM oa.deliveries"), "sent");
-    assert_eq!(
-        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NOT NULL"),
-        "1"
-    );
 }
 
 #[test]

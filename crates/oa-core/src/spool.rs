@@ -9,6 +9,8 @@
 //! An entry that PostgreSQL refuses (a table is missing, say) stays, with the reason, and holds back the later entries of its
 //! task, so that an older day never overwrites a newer one; the other tasks go on.
 
+mod outbox;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -25,6 +27,7 @@ use crate::failpoint;
 use crate::runs::{Outcome, RunStart, StoreError, store};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervise::ProcessId;
+pub use outbox::{Tried, Waiting};
 
 /// The spool could not take or give an entry.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +167,8 @@ pub struct Spool {
 
 /// What is stuck when it belongs to no task.
 pub const ALERTS: &str = "oa-alert";
-const DRAIN_LOCK: &str = "spool-drain";
+/// The lock that whoever takes entries out holds.
+pub const DRAIN_LOCK: &str = "spool-drain";
 /// Kept free beyond the limit for facts without data.
 const RESERVE: u64 = 4 << 20;
 
@@ -333,55 +337,6 @@ impl Spool {
             .map_err(|e| self.fail(e))
     }
 
-    /// Alerts that wait, oldest first, each with the channels that have it already: for sending while PostgreSQL is away.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn alerts(&self) -> Result<Vec<(Alert, Vec<String>)>, SpoolError> {
-        let fail = |e| self.fail(e);
-        let mut statement = self
-            .db
-            .prepare("SELECT seq, payload FROM entries WHERE kind = 'alert' ORDER BY seq")
-            .map_err(fail)?;
-        let rows: Vec<(i64, Vec<u8>)> = statement
-            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
-            .and_then(Iterator::collect)
-            .map_err(fail)?;
-        let mut found = Vec::new();
-        for (seq, payload) in rows {
-            if let Record::Alert(alert) = decode(seq, &payload)? {
-                let sent = self.sent(alert.id)?;
-                found.push((alert, sent));
-            }
-        }
-        Ok(found)
-    }
-
-    fn sent(&self, alert: Uuid) -> Result<Vec<String>, SpoolError> {
-        let mut statement = self
-            .db
-            .prepare("SELECT channel FROM sent WHERE alert = ?1")
-            .map_err(|e| self.fail(e))?;
-        statement
-            .query_map([alert.to_string()], |r| r.get(0))
-            .and_then(Iterator::collect)
-            .map_err(|e| self.fail(e))
-    }
-
-    /// Remembers that a channel has a waiting alert; the drain carries it over into `oa.deliveries`.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn mark_sent(&mut self, alert: Uuid, channel: &str) -> Result<(), SpoolError> {
-        self.db
-            .execute(
-                "INSERT OR IGNORE INTO sent (alert, channel, at) VALUES (?1, ?2, ?3)",
-                params![alert.to_string(), channel, Utc::now().timestamp_millis()],
-            )
-            .map(|_| ())
-            .map_err(|e| self.fail(e))
-    }
-
     /// Replays what waits, in order. When another process is at it already, does nothing.
     ///
     /// # Errors
@@ -463,10 +418,10 @@ impl Spool {
                 store::apply(client, outcome, policy)?;
             }
             Record::Alert(alert) => {
-                let sent = self
-                    .sent(alert.id)
+                let tried = self
+                    .tries(alert.id)
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
-                store_alert(client, alert, &sent, policy).map_err(StoreError::from)?;
+                store_alert(client, alert, &tried, policy).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
                     self.remember_told(alert)
@@ -514,7 +469,7 @@ impl Spool {
             .execute("DELETE FROM told WHERE at < ?1", [month_ago])
             .map_err(|e| self.fail(e))?;
         self.db
-            .execute("DELETE FROM sent WHERE at < ?1", [month_ago])
+            .execute("DELETE FROM tries WHERE first_at < ?1", [month_ago])
             .map(|_| ())
             .map_err(|e| self.fail(e))
     }
@@ -541,7 +496,7 @@ impl From<StoreError> for Refusal {
 fn store_alert(
     client: &mut Client,
     alert: &Alert,
-    sent: &[String],
+    tried: &[Tried],
     policy: &Policy,
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
@@ -549,11 +504,15 @@ fn store_alert(
     if new && Trouble::is_over_once_stored(&alert.rule) {
         alerts::tell_over(&mut tx, &alert.fingerprint, policy)?;
     }
-    for channel in sent {
+    for one in tried {
         tx.execute(
-            "INSERT INTO oa.deliveries (alert_id, channel, state, tries, sent_at) VALUES ($1, $2, 'sent', 1, now())
-             ON CONFLICT (alert_id, channel) DO UPDATE SET state = 'sent', sent_at = coalesce(deliveries.sent_at, now())",
-            &[&alert.id, channel],
+            "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $3 = 'sent' THEN now() END)
+             ON CONFLICT (alert_id, channel) DO UPDATE SET state = excluded.state, tries = excluded.tries,
+                 first_try_at = excluded.first_try_at, next_try_at = excluded.next_try_at, leased_until = excluded.leased_until,
+                 last_error = excluded.last_error, sent_at = coalesce(d.sent_at, excluded.sent_at)
+             WHERE d.tries < excluded.tries",
+            &[&alert.id, &one.channel, &one.state, &one.tries, &one.first_at, &one.next_at, &one.leased_until, &one.error],
         )?;
     }
     tx.commit()
@@ -565,16 +524,17 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    db.execute_batch(
+    db.execute_batch(&format!(
         "BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS entries (
            seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
            created_at INTEGER NOT NULL, error TEXT, payload BLOB NOT NULL) STRICT;
          CREATE INDEX IF NOT EXISTS entries_task ON entries (task);
          CREATE TABLE IF NOT EXISTS told (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS sent (alert TEXT, channel TEXT, at INTEGER NOT NULL, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
+         {}
          COMMIT;",
-    )?;
+        outbox::TABLES
+    ))?;
     Ok(db)
 }
 

@@ -79,7 +79,7 @@ fn a_failure_while_postgresql_is_away_is_told_once_and_not_again_by_the_drain() 
     assert_eq!(service.run("zhihui-full-view").code, 1);
     assert_eq!(service.run("zhihui-full-view").code, 1);
     let waiting = spool(&service).alerts().unwrap();
-    let rules: Vec<&str> = waiting.iter().map(|(a, _)| a.rule.as_str()).collect();
+    let rules: Vec<&str> = waiting.iter().map(|a| a.rule.as_str()).collect();
     assert_eq!(rules, ["run_failed", "database_unreachable"]);
     service.server.start_again();
     assert_eq!(service.crawl(&["drain"]).code, 0);

@@ -169,7 +169,7 @@ fn a_schema_that_does_not_fit_is_told_without_the_database() {
         assert_eq!(done.code, 78, "{done:?}");
     }
     let waiting = spool(&service).alerts().unwrap();
-    let rules: Vec<&str> = waiting.iter().map(|(a, _)| a.rule.as_str()).collect();
+    let rules: Vec<&str> = waiting.iter().map(|a| a.rule.as_str()).collect();
     assert_eq!(rules, ["schema_unfit"], "once");
 }
 

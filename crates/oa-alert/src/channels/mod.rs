@@ -116,6 +116,12 @@ impl Channel {
         }
     }
 
+    /// The longest time that sending one message takes.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        TIMEOUT
+    }
+
     /// Sends a message.
     ///
     /// # Errors

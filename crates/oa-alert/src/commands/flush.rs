@@ -1,22 +1,27 @@
 //! `oa-alert flush`: what waits goes out now.
 
+use oa_core::alerts::Policy;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
+use oa_core::pg::{self, describe, is_connection_error, schema};
 use oa_core::runs::{Away, Recorder};
+use postgres::Client;
 use serde_json::json;
 
 use super::channels;
 use crate::PROGRAM;
-use crate::deliver::{self, Delivery};
+use crate::channels::Channel;
+use crate::deliver::{Database, Delivery, Spooled, deliver};
 
-/// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool.
+/// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool, and without a usable
+/// state directory what is in PostgreSQL.
 ///
 /// # Errors
-/// 78 when there is no usable channel or one is misconfigured, 75 when PostgreSQL is away, 1 when a robot refused something.
+/// 78 when there is no usable channel, one is misconfigured, or the schema does not fit, 75 when PostgreSQL is away, 77 when the
+/// state directory cannot be used, 1 when a channel refused something.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
-    let recorder = Recorder::open(config, PROGRAM)?;
     let (usable, broken) = channels(config);
     if config.alert.channels.is_empty() {
         tracing::warn!(
@@ -30,38 +35,112 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         .iter()
         .map(|c| c.name.clone())
         .collect();
-    let (deliveries, away) = match recorder.connect() {
-        Ok((mut client, _)) => {
-            let sent = deliver::flush(&mut client, &usable, &configured, config.locale);
-            (
-                sent.map_err(|e| {
-                    anyhow::anyhow!(
-                        "could not deliver from the outbox: {}",
-                        oa_core::pg::describe(&e)
-                    )
-                })?,
-                None,
-            )
-        }
-        Err(Away::Schema(e)) => return Err(e.into()),
-        Err(away) => {
-            let sent = deliver::flush_spool(&recorder, &usable).map_err(anyhow::Error::from)?;
-            (sent, Some(away))
-        }
+    let sender = Sender {
+        usable: &usable,
+        configured: &configured,
+        policy: Policy::from_config(config),
     };
-    print(&deliveries, format)?;
-    if broken {
-        return Ok(exit::CONFIG);
+    let mut done = Vec::new();
+    let result = sender.send(config, &mut done);
+    print(&done, format)?;
+    result.map_err(|e| told_what_was_sent(e, &done))?;
+    Ok(if broken {
+        exit::CONFIG
+    } else if done.iter().any(|d| d.error.is_some()) {
+        exit::FAILED
+    } else {
+        exit::OK
+    })
+}
+
+struct Sender<'a> {
+    usable: &'a [Channel],
+    configured: &'a [String],
+    policy: Policy,
+}
+
+impl Sender<'_> {
+    fn send(&self, config: &Config, done: &mut Vec<Delivery>) -> Result<(), Failure> {
+        let recorder = match Recorder::open(config, PROGRAM) {
+            Ok(recorder) => recorder,
+            Err(no_state) if no_state.code == exit::REFUSED => {
+                let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
+                schema::check(&mut client)?;
+                self.flush_database(&mut client, None, done)?;
+                return Err(no_state);
+            }
+            Err(e) => return Err(e),
+        };
+        let away = match recorder.connect() {
+            Ok((mut client, _)) => {
+                return self.flush_database(&mut client, Some(&recorder), done);
+            }
+            Err(away) => away,
+        };
+        if let Err(e) = self.flush_spool(&recorder, done) {
+            tracing::error!("{e}");
+        }
+        Err(match away {
+            Away::Connect(e) => e.into(),
+            Away::Schema(e) => e.into(),
+            Away::Drain(reason) => Failure::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
+        })
     }
-    match away {
-        Some(Away::Connect(e)) => Err(Failure::new(
-            exit::UNREACHABLE,
-            anyhow::anyhow!("{e}; what waits on this machine was sent"),
-        )),
-        Some(e) => Err(Failure::new(exit::UNREACHABLE, e)),
-        None if deliveries.iter().any(|d| d.error.is_some()) => Ok(exit::FAILED),
-        None => Ok(exit::OK),
+
+    fn flush_database(
+        &self,
+        client: &mut Client,
+        recorder: Option<&Recorder>,
+        done: &mut Vec<Delivery>,
+    ) -> Result<(), Failure> {
+        let spool = recorder.and_then(|r| r.spool().ok());
+        let sent = || {
+            let mut outbox = Database::open(client, self.configured, spool)?;
+            deliver(&mut outbox, self.usable, self.others(), &self.policy, done)?;
+            outbox.settle()
+        };
+        sent().map_err(|e: postgres::Error| {
+            let code = if is_connection_error(&e) {
+                exit::UNREACHABLE
+            } else {
+                exit::FAILED
+            };
+            let reason = describe(&e);
+            Failure::new(
+                code,
+                anyhow::anyhow!("could not deliver from the outbox: {reason}"),
+            )
+        })
     }
+
+    fn flush_spool(
+        &self,
+        recorder: &Recorder,
+        done: &mut Vec<Delivery>,
+    ) -> Result<(), oa_core::spool::SpoolError> {
+        match Spooled::open(recorder)? {
+            Some(mut outbox) => {
+                deliver(&mut outbox, self.usable, self.others(), &self.policy, done)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn others(&self) -> bool {
+        self.configured.len() > 1
+    }
+}
+
+fn told_what_was_sent(failure: Failure, done: &[Delivery]) -> Failure {
+    let sent = done.iter().filter(|d| d.error.is_none()).count();
+    if sent == 0 {
+        return failure;
+    }
+    let error = failure.error;
+    Failure::new(
+        failure.code,
+        anyhow::anyhow!("{error:#}; all the same {sent} message(s) were sent"),
+    )
 }
 
 fn print(deliveries: &[Delivery], format: Format) -> Result<(), Failure> {
@@ -77,7 +156,11 @@ fn print(deliveries: &[Delivery], format: Format) -> Result<(), Failure> {
         ("error", "ERROR"),
     ]);
     for d in deliveries {
-        let state = if d.error.is_some() { "refused" } else { "sent" };
+        let state = match d.error {
+            None => "sent",
+            Some(_) if d.given_up => "given up",
+            Some(_) => "refused",
+        };
         listing.push(json!({ "channel": d.channel, "state": state, "tries": d.tries, "title": d.title, "error": d.error }));
     }
     listing

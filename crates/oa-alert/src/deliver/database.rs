@@ -1,0 +1,214 @@
+//! The outbox in PostgreSQL: `oa.alerts`, `oa.deliveries`, `oa.channels`.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use oa_core::alerts::{self, Alert, Kind, Policy, Severity};
+use oa_core::spool::Spool;
+use postgres::{Client, Row};
+use uuid::Uuid;
+
+use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, notice};
+
+/// The outbox in PostgreSQL.
+pub struct Database<'a> {
+    client: &'a mut Client,
+    configured: &'a [String],
+    spool: Option<Spool>,
+}
+
+impl std::fmt::Debug for Database<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database")
+            .field("configured", &self.configured)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Database<'a> {
+    /// Opens the outbox: every alert that is not settled waits for every configured channel now. The spool is told of pauses, so
+    /// that they hold should PostgreSQL go away meanwhile.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn open(
+        client: &'a mut Client,
+        configured: &'a [String],
+        spool: Option<Spool>,
+    ) -> Result<Self, postgres::Error> {
+        let mut outbox = Self {
+            client,
+            configured,
+            spool,
+        };
+        outbox.enqueue()?;
+        Ok(outbox)
+    }
+
+    fn enqueue(&mut self) -> Result<(), postgres::Error> {
+        self.client.execute(
+            "INSERT INTO oa.deliveries (alert_id, channel, state)
+             SELECT a.id, c, 'pending' FROM oa.alerts a, unnest($1::text[]) c
+             WHERE a.settled_at IS NULL AND a.fingerprint <> 'channel:' || c ON CONFLICT DO NOTHING",
+            &[&self.configured],
+        )?;
+        Ok(())
+    }
+
+    /// An alert is settled when every configured channel has it or was given up.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn settle(&mut self) -> Result<(), postgres::Error> {
+        self.client.execute(
+            "UPDATE oa.alerts a SET settled_at = now()
+             WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
+               SELECT 1 FROM unnest($1::text[]) c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c
+               WHERE a.fingerprint <> 'channel:' || c AND (d.state IS NULL OR d.state IN ('pending', 'sending')))",
+            &[&self.configured],
+        )?;
+        Ok(())
+    }
+
+    /// Whether a channel said "too fast" while PostgreSQL was away.
+    fn paused_in_spool(&self, channel: &str) -> bool {
+        self.spool
+            .as_ref()
+            .and_then(|s| s.channel_paused(channel, Utc::now()).ok().flatten())
+            .is_some()
+    }
+
+    /// The problem that was told of a channel last and is not over, and how long ago.
+    fn told(&mut self, channel: &str) -> Result<Option<Duration>, postgres::Error> {
+        let row = self.client.query_opt(
+            "SELECT kind, greatest(extract(epoch FROM now() - created_at), 0)::float8 FROM oa.alerts
+             WHERE fingerprint = $1 ORDER BY id DESC LIMIT 1",
+            &[&notice::fingerprint(channel)],
+        )?;
+        Ok(row
+            .filter(|r| r.get::<_, &str>(0) == Kind::Problem.as_str())
+            .map(|r| Duration::from_secs_f64(r.get(1))))
+    }
+}
+
+impl Outbox for Database<'_> {
+    type Error = postgres::Error;
+
+    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, postgres::Error> {
+        if self.paused_in_spool(channel) {
+            return Ok(Vec::new());
+        }
+        let mut tx = self.client.transaction()?;
+        // One claim at a time per channel, or a second sender could overtake the first within a fingerprint.
+        tx.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('oa-alert:' || $1))",
+            &[&channel],
+        )?;
+        let most = i64::try_from(DIGEST_MOST).unwrap_or(i64::MAX);
+        let rows = tx.query(
+            "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.title, a.body, a.created_at,
+                    d.tries + 1, d.state = 'sending',
+                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8
+             FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+             WHERE d.channel = $1 AND d.next_try_at <= now()
+               AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
+               AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
+               AND NOT EXISTS (
+                 SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id
+                 WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.id < a.id AND e.state IN ('pending', 'sending')
+                   AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
+             ORDER BY d.alert_id LIMIT $2 FOR UPDATE OF d",
+            &[&channel, &most],
+        )?;
+        let claimed: Vec<Claimed> = rows
+            .iter()
+            .take(at_once(rows.len()))
+            .map(|row| Claimed {
+                alert: alert_of(row),
+                tries: row.get(10),
+                repeat: row.get(11),
+                trying_for: Duration::from_secs_f64(row.get(12)),
+            })
+            .collect();
+        let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();
+        tx.execute(
+            "UPDATE oa.deliveries SET state = 'sending', tries = tries + 1, first_try_at = coalesce(first_try_at, now()),
+                    leased_until = now() + make_interval(secs => $3)
+             WHERE channel = $1 AND alert_id = ANY($2)",
+            &[&channel, &ids, &lease.as_secs_f64()],
+        )?;
+        tx.commit()?;
+        Ok(claimed)
+    }
+
+    fn record(
+        &mut self,
+        channel: &str,
+        tried: &[Tried<'_>],
+        pause: Option<Duration>,
+    ) -> Result<(), postgres::Error> {
+        if let (Some(pause), Some(spool)) = (pause, &mut self.spool)
+            && let Err(e) = spool.pause_channel(channel, Utc::now() + pause)
+        {
+            tracing::warn!("{e}");
+        }
+        let mut tx = self.client.transaction()?;
+        for one in tried {
+            tx.execute(
+                "UPDATE oa.deliveries SET state = $3, last_error = $4, leased_until = now(), next_try_at = now() + make_interval(secs => $5),
+                        sent_at = CASE WHEN $3 = 'sent' THEN now() END
+                 WHERE channel = $1 AND alert_id = $2",
+                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error, &one.wait.as_secs_f64()],
+            )?;
+        }
+        if let Some(pause) = pause {
+            // The channel takes nothing from anybody now, and so nothing that is made meanwhile either.
+            tx.execute(
+                "INSERT INTO oa.channels AS c (name, paused_until) VALUES ($1, now() + make_interval(secs => $2))
+                 ON CONFLICT (name) DO UPDATE SET paused_until = greatest(c.paused_until, excluded.paused_until)",
+                &[&channel, &pause.as_secs_f64()],
+            )?;
+        }
+        tx.commit()
+    }
+
+    fn tell(&mut self, notice: &Alert, policy: &Policy) -> Result<(), postgres::Error> {
+        let channel = notice.fingerprint.trim_start_matches("channel:");
+        if self.told(channel)?.is_none_or(|age| age >= policy.repeat) {
+            alerts::put(self.client, notice)?;
+            self.enqueue()?;
+        }
+        Ok(())
+    }
+
+    fn tell_over(&mut self, channel: &str, policy: &Policy) -> Result<(), postgres::Error> {
+        if let Some(age) = self.told(channel)? {
+            alerts::put(self.client, &notice::works_again(channel, age, policy))?;
+            self.enqueue()?;
+        }
+        Ok(())
+    }
+}
+
+fn alert_of(row: &Row) -> Alert {
+    Alert {
+        id: row.get(0),
+        fingerprint: row.get(1),
+        rule: row.get(2),
+        task: row.get(3),
+        run_id: row.get(4),
+        severity: match row.get(5) {
+            "critical" => Severity::Critical,
+            "warning" => Severity::Warning,
+            _ => Severity::Info,
+        },
+        kind: match row.get(6) {
+            "problem" => Kind::Problem,
+            "recovery" => Kind::Recovery,
+            _ => Kind::Message,
+        },
+        title: row.get(7),
+        body: row.get(8),
+        created_at: row.get::<_, DateTime<Utc>>(9),
+    }
+}

@@ -1,0 +1,141 @@
+//! The outbox in the spool, while PostgreSQL is away. The drain carries over what was tried and sent.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use oa_core::alerts::{Alert, Policy};
+use oa_core::runs::Recorder;
+use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
+use oa_core::state_dir::{Lock, StateDir};
+
+use super::{Claimed, Outbox, Tried, at_once, notice};
+
+/// The outbox in the spool. One process at a time has it.
+#[derive(Debug)]
+pub struct Spooled {
+    spool: Spool,
+    state: StateDir,
+    /// Held from claim to record: a drain would move the alerts to PostgreSQL, and whoever can connect to that sends them from there.
+    draining: Option<Lock>,
+    _lock: Lock,
+}
+
+impl Spooled {
+    /// Opens it; `None` when another process sends from it.
+    ///
+    /// # Errors
+    /// When the spool cannot be used.
+    pub fn open(recorder: &Recorder) -> Result<Option<Self>, SpoolError> {
+        let state = recorder.state().clone();
+        let spool = recorder.spool()?;
+        Ok(state.try_lock("spool-alerts")?.map(|lock| Self {
+            spool,
+            state,
+            draining: None,
+            _lock: lock,
+        }))
+    }
+}
+
+impl Outbox for Spooled {
+    type Error = SpoolError;
+
+    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, SpoolError> {
+        let now = Utc::now();
+        if self.spool.channel_paused(channel, now)?.is_some() {
+            return Ok(Vec::new());
+        }
+        self.draining = self.state.try_lock(spool::DRAIN_LOCK)?;
+        if self.draining.is_none() {
+            return Ok(Vec::new());
+        }
+        let own = notice::fingerprint(channel);
+        let waiting = self.spool.waiting(channel)?;
+        let due: Vec<Claimed> = due(waiting, now)
+            .into_iter()
+            .filter(|w| w.alert.fingerprint != own)
+            .map(|w| Claimed {
+                tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,
+                repeat: w.tried.as_ref().is_some_and(|t| t.state == "sending"),
+                trying_for: w
+                    .tried
+                    .and_then(|t| (now - t.first_at).to_std().ok())
+                    .unwrap_or_default(),
+                alert: w.alert,
+            })
+            .collect();
+        let count = at_once(due.len());
+        let claimed: Vec<Claimed> = due.into_iter().take(count).collect();
+        let ids: Vec<_> = claimed.iter().map(|c| c.alert.id).collect();
+        if ids.is_empty() {
+            self.draining = None;
+        }
+        self.spool.begin_tries(channel, &ids, now, now + lease)?;
+        Ok(claimed)
+    }
+
+    fn record(
+        &mut self,
+        channel: &str,
+        tried: &[Tried<'_>],
+        pause: Option<Duration>,
+    ) -> Result<(), SpoolError> {
+        let now = Utc::now();
+        if let Some(pause) = pause {
+            self.spool.pause_channel(channel, now + pause)?;
+        }
+        let ended: Vec<StoredTry> = tried
+            .iter()
+            .map(|one| StoredTry {
+                alert: one.claimed.alert.id,
+                channel: channel.to_owned(),
+                state: one.state.as_str().to_owned(),
+                tries: one.claimed.tries,
+                first_at: now, // Only the first one counts, which is there already.
+                next_at: now + one.wait,
+                leased_until: now,
+                error: one.error.map(str::to_owned),
+            })
+            .collect();
+        let recorded = self.spool.end_tries(&ended);
+        self.draining = None;
+        recorded
+    }
+
+    fn tell(&mut self, notice: &Alert, policy: &Policy) -> Result<(), SpoolError> {
+        let told = self
+            .spool
+            .last_alert(&notice.fingerprint)?
+            .is_some_and(|at| {
+                (Utc::now() - at)
+                    .to_std()
+                    .is_ok_and(|age| age < policy.repeat)
+            });
+        if told {
+            return Ok(());
+        }
+        self.spool.put(&[Record::Alert(notice.clone())])
+    }
+
+    /// Said once PostgreSQL is back, which knows what was told.
+    fn tell_over(&mut self, _: &str, _: &Policy) -> Result<(), SpoolError> {
+        Ok(())
+    }
+}
+
+/// What may be tried now, oldest first: nothing behind an earlier one of its fingerprint that must still wait. Leases do not
+/// count: whoever has the lock is the only sender, so one that is still open belongs to a sender that died.
+fn due(waiting: Vec<Waiting>, now: DateTime<Utc>) -> Vec<Waiting> {
+    let mut held: HashSet<String> = HashSet::new();
+    waiting
+        .into_iter()
+        .filter(|w| {
+            let ready = w.tried.as_ref().is_none_or(|t| t.next_at <= now);
+            if !ready {
+                held.insert(w.alert.fingerprint.clone());
+            }
+            ready && !held.contains(&w.alert.fingerprint)
+        })
+        .collect()
+}

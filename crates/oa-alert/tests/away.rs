@@ -1,0 +1,206 @@
+//! Alerts reach people while PostgreSQL, this machine's disk or a channel is away.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use common::{DINGTALK, Service, WECOM};
+use oa_sim::Options;
+
+#[test]
+fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_them_again() {
+    let mut service = Service::start(DINGTALK);
+    service.put_aside("database", "数据库连不上");
+    service.server.stop();
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 75);
+    assert!(
+        done.stderr.contains("all the same 1 message(s) were sent"),
+        "{done:?}"
+    );
+    assert_eq!(service.titles(), ["数据库连不上"]);
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 75);
+    assert!(!done.stderr.contains("were sent"), "{done:?}");
+    service.server.start_again();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles().len(), 1);
+    assert_eq!(service.one("SELECT state FROM oa.deliveries"), "sent");
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NOT NULL"),
+        "1"
+    );
+}
+
+#[test]
+fn many_alerts_of_the_spool_are_one_message_too() {
+    let mut service = Service::start_with(
+        DINGTALK,
+        Options {
+            rate_limit_per_minute: 20,
+            ..Options::default()
+        },
+    );
+    service.server.stop();
+    for n in 0..25 {
+        service.put_aside(&format!("f{n}"), &format!("告警 {n}"));
+    }
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.titles(), ["【汇总】25 条告警"]);
+}
+
+#[test]
+fn a_refusal_is_followed_by_a_wait_also_from_the_spool_and_the_drain_knows_of_it() {
+    let mut service = Service::start_with(
+        DINGTALK,
+        Options {
+            rate_limit_per_minute: 1,
+            ..Options::default()
+        },
+    );
+    service.server.stop();
+    for n in 0..3 {
+        service.put_aside(&format!("f{n}"), &format!("t{n}"));
+    }
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.titles(), ["t0"]);
+    let asked = service.sim.requests().len();
+    service.put_aside("new", "made during the pause");
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.sim.requests().len(), asked, "too fast means: wait");
+    service.server.start_again();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.sim.requests().len(), asked, "PostgreSQL or not");
+    assert_eq!(
+        service.one(
+            "SELECT string_agg(state || ' ' || tries, ', ' ORDER BY alert_id) FROM oa.deliveries"
+        ),
+        "sent 1, pending 1, pending 0, pending 0"
+    );
+}
+
+#[test]
+fn an_answer_lost_from_the_spool_may_be_a_repeat_and_order_is_kept() {
+    let mut service = Service::start(DINGTALK);
+    service.server.stop();
+    service.put_aside("same", "first");
+    service.put_aside("same", "second");
+    service.sim.fault("/dingtalk: reset x1 then ok").unwrap();
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.flush(), 75, "nothing is due, not even the second");
+    assert_eq!(service.titles(), ["first"]);
+    service.hurry_spool();
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.titles(), ["first", "first（可能重复）", "second"]);
+}
+
+#[test]
+fn killed_between_send_and_record_from_the_spool_the_message_comes_once_more_and_says_so() {
+    let mut service = Service::start(DINGTALK);
+    service.server.stop();
+    service.put_aside("a", "t");
+    for point in ["alert.claimed", "alert.sent"] {
+        service
+            .command(&["flush"])
+            .env("OA_FAILPOINT", point)
+            .output()
+            .unwrap();
+    }
+    assert_eq!(service.flush(), 75);
+    let titles = service.titles();
+    assert_eq!(titles.len(), 2);
+    assert_eq!(titles[1], "t（可能重复）");
+}
+
+#[test]
+fn what_waited_for_days_still_gets_its_tries() {
+    let service = Service::start(DINGTALK);
+    service.put("a", "t");
+    service
+        .db()
+        .batch_execute("UPDATE oa.alerts SET created_at = now() - interval '3 days'")
+        .unwrap();
+    service.sim.fault("/dingtalk: 502 x1 then ok").unwrap();
+    assert_eq!(service.flush(), 1);
+    assert_eq!(service.one("SELECT state FROM oa.deliveries"), "pending");
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles(), ["t"]);
+}
+
+#[test]
+fn a_channel_that_refuses_for_a_day_is_told_on_the_others_until_it_works_again() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.put("a", "没有送到的告警");
+    service.sim.fault("/dingtalk: 502").unwrap();
+    assert_eq!(service.flush(), 1);
+    service
+        .db()
+        .batch_execute(
+            "UPDATE oa.deliveries SET first_try_at = now() - interval '25 h' WHERE channel = 'ops'",
+        )
+        .unwrap();
+    service.hurry();
+    assert_eq!(service.flush(), 1);
+    assert_eq!(
+        service.one("SELECT state FROM oa.deliveries WHERE channel = 'ops'"),
+        "failed"
+    );
+    service.flush();
+    let told = service.sim.messages().pop().unwrap();
+    assert!(
+        told.text.contains("【故障】告警通道 ops 放弃了 1 条告警"),
+        "{}",
+        told.text
+    );
+    assert!(
+        told.text.contains("没有送到的告警") && told.text.contains("502"),
+        "{}",
+        told.text
+    );
+    service.sim.clear_faults();
+    service.put("b", "又一条");
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.flush(), 0);
+    let recovered = |m: &&oa_sim::Message| m.text.contains("告警通道 ops 恢复正常");
+    assert_eq!(service.sim.messages().iter().filter(recovered).count(), 1);
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
+        "0"
+    );
+}
+
+#[test]
+fn without_a_state_directory_what_is_in_postgresql_is_sent_all_the_same() {
+    let service = Service::start(DINGTALK);
+    service.put("a", "t");
+    fs::write(service.state(), "a file, where a directory is due").unwrap();
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 77, "{done:?}");
+    assert_eq!(service.titles(), ["t"]);
+}
+
+#[test]
+fn a_schema_that_does_not_fit_is_no_reason_to_keep_silent() {
+    let service = Service::start(DINGTALK);
+    service.put_aside("schema", "数据库结构与程序不符");
+    service
+        .db()
+        .batch_execute("UPDATE oa.schema_history SET version = 99 WHERE version = 1")
+        .unwrap();
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 78, "{done:?}");
+    assert_eq!(service.titles(), ["数据库结构与程序不符"]);
+}
+
+#[test]
+fn an_address_that_is_none_is_a_configuration_error() {
+    let service = Service::start(DINGTALK);
+    let output = service
+        .command(&["flush"])
+        .env("DATABASE_URL", "mysql://x")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+}

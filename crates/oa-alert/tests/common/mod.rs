@@ -1,0 +1,154 @@
+//! `oa-alert` with a private PostgreSQL and simulated robots.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use chrono::Utc;
+use oa_core::alerts::{self, Alert, Kind, Severity};
+use oa_core::pg::schema;
+use oa_core::spool::{Record, Spool};
+use oa_core::state_dir::StateDir;
+use oa_sim::{Options, Sim};
+use oa_testkit::Postgres;
+use postgres::Client;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub struct Service {
+    pub dir: TempDir,
+    pub server: Postgres,
+    pub sim: Sim,
+}
+
+pub const DINGTALK: &str = "[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"BASE/dingtalk/robot/send?access_token=tok-secret\"\nsecret = \"SECx-secret\"\n";
+pub const WECOM: &str = "[[alert.channels]]\nname = \"wx\"\nkind = \"wecom\"\nurl = \"BASE/wecom/cgi-bin/webhook/send?key=key-secret\"\n";
+pub const FEISHU: &str = "[[alert.channels]]\nname = \"fs\"\nkind = \"feishu\"\nurl = \"BASE/feishu/open-apis/bot/v2/hook/hook-secret\"\nsecret = \"FS-secret\"\n";
+
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Service {
+    pub fn start(channels: &str) -> Self {
+        Self::start_with(
+            channels,
+            Options {
+                dingtalk_secret: Some("SECx-secret".into()),
+                feishu_secret: Some("FS-secret".into()),
+                ..Options::default()
+            },
+        )
+    }
+
+    pub fn start_with(channels: &str, options: Options) -> Self {
+        let (server, sim, dir) = (
+            Postgres::start(),
+            Sim::start(options).unwrap(),
+            tempfile::tempdir().unwrap(),
+        );
+        schema::upgrade(&mut server.connect()).unwrap();
+        let text = format!(
+            "state_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n{}",
+            channels.replace("BASE", &sim.base())
+        );
+        fs::write(dir.path().join("oa.toml"), text).unwrap();
+        Self { dir, server, sim }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oa-alert"));
+        command
+            .arg("--config")
+            .arg(self.dir.path().join("oa.toml"))
+            .args(arguments)
+            .env("DATABASE_URL", self.server.url())
+            .env_remove("OA_FAILPOINT");
+        command
+    }
+
+    pub fn alert(&self, arguments: &[&str]) -> Done {
+        use std::os::unix::process::ExitStatusExt;
+        let output = self.command(arguments).output().unwrap();
+        Done {
+            code: output
+                .status
+                .code()
+                .unwrap_or_else(|| -output.status.signal().unwrap_or_default()),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    pub fn flush(&self) -> i32 {
+        self.alert(&["flush"]).code
+    }
+
+    pub fn db(&self) -> Client {
+        self.server.connect()
+    }
+
+    pub fn put(&self, fingerprint: &str, title: &str) -> Alert {
+        let alert = new_alert(fingerprint, title);
+        alerts::put(&mut self.db(), &alert).unwrap();
+        alert
+    }
+
+    pub fn one(&self, query: &str) -> String {
+        self.db().query_one(query, &[]).unwrap().get(0)
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn spool(&self) -> Spool {
+        Spool::open(&StateDir::open(&self.state()).unwrap(), 1 << 20).unwrap()
+    }
+
+    /// Into the spool, as while PostgreSQL is away.
+    pub fn put_aside(&self, fingerprint: &str, title: &str) -> Alert {
+        let alert = new_alert(fingerprint, title);
+        self.spool().put(&[Record::Alert(alert.clone())]).unwrap();
+        alert
+    }
+
+    /// Makes what was put off in the spool due now.
+    pub fn hurry_spool(&self) {
+        let db = rusqlite::Connection::open(self.state().join("spool.db")).unwrap();
+        db.execute_batch("UPDATE tries SET next_at = 0; DELETE FROM pauses")
+            .unwrap();
+    }
+
+    /// Makes what was put off due now.
+    pub fn hurry(&self) {
+        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s'").unwrap();
+    }
+
+    pub fn titles(&self) -> Vec<String> {
+        self.sim
+            .messages()
+            .iter()
+            .map(|m| m.title.clone())
+            .collect()
+    }
+}
+
+pub fn new_alert(fingerprint: &str, title: &str) -> Alert {
+    Alert {
+        id: Uuid::now_v7(),
+        fingerprint: fingerprint.into(),
+        rule: "run_failed".into(),
+        task: None,
+        run_id: None,
+        severity: Severity::Critical,
+        kind: Kind::Problem,
+        title: title.into(),
+        body: format!("**{title}**\n\n- 😀 \"quotes\" </script> \\ 原因\n"),
+        created_at: Utc::now(),
+    }
+}

@@ -1,0 +1,202 @@
+//! The spool as an outbox: what was tried with the alerts that wait in it. The drain carries it over into `oa.deliveries`.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use super::{Record, Spool, SpoolError, decode};
+use crate::alerts::Alert;
+
+/// Where an alert stands with one channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The alert.
+    pub alert: Uuid,
+    /// The channel.
+    pub channel: String,
+    /// `pending`, `sending`, `sent` or `failed`, as in `oa.deliveries`.
+    pub state: String,
+    /// How often it was tried.
+    pub tries: i32,
+    /// When for the first time (UTC).
+    pub first_at: DateTime<Utc>,
+    /// Not before this (UTC).
+    pub next_at: DateTime<Utc>,
+    /// Its sender has it until then (UTC).
+    pub leased_until: DateTime<Utc>,
+    /// What the channel said against it.
+    pub error: Option<String>,
+}
+
+/// An alert that a channel has not got.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The alert.
+    pub alert: Alert,
+    /// What was tried.
+    pub tried: Option<Tried>,
+}
+
+pub(super) const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS tries (
+      alert TEXT NOT NULL, channel TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL, first_at INTEGER NOT NULL,
+      next_at INTEGER NOT NULL, leased_until INTEGER NOT NULL, error TEXT, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS pauses (channel TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
+
+const COLUMNS: &str = "alert, channel, state, tries, first_at, next_at, leased_until, error";
+
+impl Spool {
+    /// Alerts that wait for PostgreSQL, oldest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn alerts(&self) -> Result<Vec<Alert>, SpoolError> {
+        let fail = |e| self.fail(e);
+        let mut statement = self
+            .db
+            .prepare("SELECT seq, payload FROM entries WHERE kind = 'alert' ORDER BY seq")
+            .map_err(fail)?;
+        let rows: Vec<(i64, Vec<u8>)> = statement
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .and_then(Iterator::collect)
+            .map_err(fail)?;
+        let mut found = Vec::new();
+        for (seq, payload) in rows {
+            if let Record::Alert(alert) = decode(seq, &payload)? {
+                found.push(alert);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Of these the ones that a channel has not got and that are not given up.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn waiting(&self, channel: &str) -> Result<Vec<Waiting>, SpoolError> {
+        let mut waiting = Vec::new();
+        for alert in self.alerts()? {
+            let tried = self
+                .tries(alert.id)?
+                .into_iter()
+                .find(|t| t.channel == channel);
+            if !tried
+                .as_ref()
+                .is_some_and(|t| ["sent", "failed"].contains(&t.state.as_str()))
+            {
+                waiting.push(Waiting { alert, tried });
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// What was tried with an alert.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn tries(&self, alert: Uuid) -> Result<Vec<Tried>, SpoolError> {
+        let mut statement = self
+            .db
+            .prepare(&format!("SELECT {COLUMNS} FROM tries WHERE alert = ?1"))
+            .map_err(|e| self.fail(e))?;
+        statement
+            .query_map([alert.to_string()], tried)
+            .and_then(Iterator::collect)
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Notes that these alerts are about to be sent to a channel.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn begin_tries(
+        &mut self,
+        channel: &str,
+        alerts: &[Uuid],
+        now: DateTime<Utc>,
+        leased_until: DateTime<Utc>,
+    ) -> Result<(), SpoolError> {
+        let begin = |db: &mut rusqlite::Connection| {
+            let tx = db.transaction()?;
+            for alert in alerts {
+                tx.execute(
+                    "INSERT INTO tries (alert, channel, state, tries, first_at, next_at, leased_until) VALUES (?1, ?2, 'sending', 1, ?3, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET state = 'sending', tries = tries + 1, leased_until = excluded.leased_until",
+                    params![alert.to_string(), channel, now.timestamp_millis(), leased_until.timestamp_millis()],
+                )?;
+            }
+            tx.commit()
+        };
+        begin(&mut self.db).map_err(|e| self.fail(e))
+    }
+
+    /// Notes what came of it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn end_tries(&mut self, ended: &[Tried]) -> Result<(), SpoolError> {
+        let end = |db: &mut rusqlite::Connection| {
+            let tx = db.transaction()?;
+            for one in ended {
+                tx.execute(
+                    "UPDATE tries SET state = ?3, next_at = ?4, leased_until = ?5, error = ?6 WHERE alert = ?1 AND channel = ?2",
+                    params![one.alert.to_string(), one.channel, one.state, one.next_at.timestamp_millis(), one.leased_until.timestamp_millis(), one.error],
+                )?;
+            }
+            tx.commit()
+        };
+        end(&mut self.db).map_err(|e| self.fail(e))
+    }
+
+    /// A channel takes nothing until then.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn pause_channel(&mut self, channel: &str, until: DateTime<Utc>) -> Result<(), SpoolError> {
+        self.db
+            .execute(
+                "INSERT INTO pauses (channel, until) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+                params![channel, until.timestamp_millis()],
+            )
+            .map(|_| ())
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Until when (UTC) a channel takes nothing, if that is after `now`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn channel_paused(
+        &self,
+        channel: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT until FROM pauses WHERE channel = ?1 AND until > ?2",
+                params![channel, now.timestamp_millis()],
+                |r| r.get::<_, i64>(0),
+            )
+            .optional()
+            .map(|until| until.and_then(DateTime::from_timestamp_millis))
+            .map_err(|e| self.fail(e))
+    }
+}
+
+fn tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
+    let alert: String = row.get(0)?;
+    let moment = |i| {
+        row.get::<_, i64>(i)
+            .map(|at| DateTime::from_timestamp_millis(at).unwrap_or_default())
+    };
+    Ok(Tried {
+        alert: Uuid::try_parse(&alert).unwrap_or_default(),
+        channel: row.get(1)?,
+        state: row.get(2)?,
+        tries: row.get(3)?,
+        first_at: moment(4)?,
+        next_at: moment(5)?,
+        leased_until: moment(6)?,
+        error: row.get(7)?,
+    })
+}
