@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write to state_dir {}: {source}; create it, make it writable for this user, or free space there", path.display())]
 pub struct StateDirError {
-    path: PathBuf,
-    source: io::Error,
+    pub(crate) path: PathBuf,
+    pub(crate) source: io::Error,
 }
 
 /// A state directory that was found to exist and to be writable.

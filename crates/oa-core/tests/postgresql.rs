@@ -1,6 +1,7 @@
 //! Connections, the schema and the run log on a real server.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ fn policy() -> Policy {
 
 fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
     client.query_one(query, &[]).unwrap().get(0)
+}
+
+fn abandoned(client: &mut Client) -> usize {
+    let nothing = |_| Vec::new();
+    store::mark_abandoned(client, &HashSet::new(), nothing, &policy())
+        .unwrap()
+        .len()
 }
 
 #[test]
@@ -308,14 +316,8 @@ fn a_late_outcome_replaces_abandoned_but_counts_as_one_failure() {
             "UPDATE oa.runs SET host = 'elsewhere', lease_until = now() - interval '1 s'",
         )
         .unwrap();
-    assert_eq!(
-        store::mark_abandoned(&mut client, &std::collections::HashSet::new(), &policy()).unwrap(),
-        1
-    );
-    assert_eq!(
-        store::mark_abandoned(&mut client, &std::collections::HashSet::new(), &policy()).unwrap(),
-        0
-    );
+    assert_eq!(abandoned(&mut client), 1);
+    assert_eq!(abandoned(&mut client), 0);
     store::apply(
         &mut client,
         &Outcome::bare(start, Status::Failed, Utc::now()),

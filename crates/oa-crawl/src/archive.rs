@@ -1,19 +1,63 @@
 //! The raw archive: every answer as it was received, before anything is made of it.
 //!
 //! Content-addressed (SHA-256), zstd, under `state_dir/raw/ab/abcd….zst`, written durably. The same answer twice takes one file.
-//! The index is `oa.raw`, committed with the run.
+//! The index is `oa.raw`, committed with the run; until then it is beside the files, for the case that the run is killed.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
+use chrono::Utc;
+use oa_core::runs::RawRecord;
+use oa_core::runs::raw_index::RawIndex;
 use oa_core::state_dir::{StateDir, StateDirError, write_durably};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::fetch::Response;
 
 /// The archive of one machine.
 #[derive(Debug, Clone)]
 pub struct Archive {
+    state: StateDir,
     folder: PathBuf,
+}
+
+/// What one run puts into the archive.
+#[derive(Debug)]
+pub struct RunArchive {
+    archive: Archive,
+    index: Mutex<RawIndex>,
+}
+
+impl RunArchive {
+    /// Keeps an answer to `url`. When it returns, body and index are on the disk.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn keep(&self, attempt: u32, url: &str, response: &Response) -> io::Result<()> {
+        let stored = self.archive.put(&response.body)?;
+        let record = RawRecord {
+            attempt,
+            url: oa_core::secrets::redact(url),
+            status: response.status,
+            content_type: response.content_type.clone(),
+            sha256: stored.sha256,
+            size_bytes: response.body.len() as u64,
+            stored_bytes: stored.stored_bytes,
+            fetched_at: Utc::now(),
+        };
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.push(record)
+    }
+
+    /// The answers so far.
+    #[must_use]
+    pub fn entries(&self) -> Vec<RawRecord> {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.entries().to_vec()
+    }
 }
 
 /// Where a body is now.
@@ -32,7 +76,19 @@ impl Archive {
     /// When its folder cannot be made.
     pub fn open(state: &StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
+            state: state.clone(),
             folder: state.folder("raw")?,
+        })
+    }
+
+    /// The part of one run.
+    ///
+    /// # Errors
+    /// When its index cannot be made.
+    pub fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
+        Ok(RunArchive {
+            archive: self.clone(),
+            index: Mutex::new(RawIndex::create(&self.state, run)?),
         })
     }
 

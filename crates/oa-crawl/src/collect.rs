@@ -5,30 +5,31 @@
 //! pushes records across page borders; what is still missing then makes the try partial.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use chrono::{NaiveDate, Utc};
+use chrono::NaiveDate;
 use oa_core::retry::ErrorKind;
-use oa_core::runs::{RawRecord, RunError};
+use oa_core::runs::RunError;
 use oa_core::secrets::Secret;
 use serde_json::Value;
 
-use crate::archive::Archive;
+use crate::archive::RunArchive;
 use crate::extract::{Extracted, json};
 use crate::fetch::{Client, FetchError, Request, body, check_status};
 use crate::source::{Paging, Source};
 
 /// What a try needs.
 #[derive(Debug)]
-pub struct Context<'a> {
+pub struct Context {
     /// The source.
-    pub source: &'a Source,
+    pub source: Source,
     /// The day to collect.
     pub date: NaiveDate,
     /// HTTP.
-    pub client: &'a Client,
+    pub client: Client,
     /// Where answers are kept; `None` for a dry run.
-    pub archive: Option<&'a Archive>,
+    pub archive: Option<Arc<RunArchive>>,
     /// The source's secret headers, resolved.
     pub secret_headers: Vec<(String, Secret)>,
     /// The number of this try.
@@ -71,31 +72,31 @@ impl Collected {
 /// How often the pages are read again when records are missing.
 const PASSES: u32 = 3;
 
-/// Collects. Answers are put into `raw` as they come, also those of a try that fails.
+/// Collects. Answers are archived as they come, also those of a try that fails.
 ///
 /// # Errors
 /// When a request fails. Fewer records than announced are no error here, see [`Collected::shortfall`].
-pub fn collect(context: &Context<'_>, raw: &mut Vec<RawRecord>) -> Result<Collected, FetchError> {
+pub fn collect(context: &Context) -> Result<Collected, FetchError> {
     let mut collected = Collected::default();
     let Some(paging) = &context.source.paging else {
-        let page = fetch_page(context, None, raw, &mut collected)?;
+        let page = fetch_page(context, None, &mut collected)?;
         collected.expected = page.total;
         collected.records = page.records;
         if !page.miscounted.is_empty() {
             collected.incomplete = Some(page.miscounted.join("; "));
         }
-        too_few(context.source, &mut collected);
+        too_few(&context.source, &mut collected);
         return Ok(collected);
     };
     let mut seen = HashSet::new();
     for _ in 0..PASSES {
         let before = seen.len();
-        read_pages(context, paging, raw, &mut collected, &mut seen)?;
+        read_pages(context, paging, &mut collected, &mut seen)?;
         if collected.shortfall().is_none() || seen.len() == before {
             break;
         }
     }
-    too_few(context.source, &mut collected);
+    too_few(&context.source, &mut collected);
     Ok(collected)
 }
 
@@ -111,15 +112,14 @@ fn too_few(source: &Source, collected: &mut Collected) {
 }
 
 fn read_pages(
-    context: &Context<'_>,
+    context: &Context,
     paging: &Paging,
-    raw: &mut Vec<RawRecord>,
     collected: &mut Collected,
     seen: &mut HashSet<String>,
 ) -> Result<(), FetchError> {
     let mut in_this_pass: HashSet<String> = HashSet::new();
     for number in 1..=paging.max_pages {
-        let page = fetch_page(context, Some((paging, number)), raw, collected)?;
+        let page = fetch_page(context, Some((paging, number)), collected)?;
         // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
         // with a total of 0, and a day that was cut off there would look complete.
         collected.expected = collected.expected.max(page.total);
@@ -162,28 +162,17 @@ fn read_pages(
 }
 
 fn fetch_page(
-    context: &Context<'_>,
+    context: &Context,
     page: Option<(&Paging, u32)>,
-    raw: &mut Vec<RawRecord>,
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     let request = request(context, page);
     let url = request.display();
     let response = context.client.get(&request, context.deadline)?;
-    if let Some(archive) = context.archive {
-        let stored = archive
-            .put(&response.body)
+    if let Some(archive) = &context.archive {
+        archive
+            .keep(context.attempt, &url, &response)
             .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): GET {url}")))?;
-        raw.push(RawRecord {
-            attempt: context.attempt,
-            url: oa_core::secrets::redact(&url),
-            status: response.status,
-            content_type: response.content_type.clone(),
-            sha256: stored.sha256,
-            size_bytes: response.body.len() as u64,
-            stored_bytes: stored.stored_bytes,
-            fetched_at: Utc::now(),
-        });
     }
     check_status(&url, &response)?;
     let (answer, finding) = body::json(&url, &response)?;
@@ -191,10 +180,10 @@ fn fetch_page(
     if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
         collected.findings.push(finding);
     }
-    read(context.source, context.date, &url, answer)
+    read(&context.source, context.date, &url, answer)
 }
 
-fn request(context: &Context<'_>, page: Option<(&Paging, u32)>) -> Request {
+fn request(context: &Context, page: Option<(&Paging, u32)>) -> Request {
     let fetch = &context.source.fetch;
     let date = context.date.to_string();
     let mut query: Vec<(String, String)> = fetch

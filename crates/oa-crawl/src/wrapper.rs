@@ -1,7 +1,10 @@
 //! The wrapper around every task: it is recorded before it starts, tried as often as its policy says, and its outcome is stored
 //! in one transaction with its rows.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use chrono::{NaiveDate, Utc};
 use oa_core::cli::Failure;
@@ -24,7 +27,7 @@ use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::attempts::{Failed, until_done};
 use crate::collect::{Collected, Context, collect};
-use crate::fetch::Client;
+use crate::fetch::{Client, FetchError};
 use crate::source::Source;
 use crate::validate::{Validated, columns, validate};
 
@@ -130,6 +133,11 @@ pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
     start
 }
 
+/// How often a try under way looks for a signal to stop.
+const POLL: Duration = Duration::from_millis(100);
+/// What a try may take beyond its limit, which every request keeps by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// How the tries ended.
 #[derive(Default)]
 struct Ended {
@@ -217,24 +225,57 @@ impl Wrapper<'_> {
     ) -> Ended {
         let client = Client::new(self.config.crawl.max_body.0);
         let mut ended = Ended::default();
+        let archive = match self.archive.of_run(run.start().id) {
+            Ok(archive) => Arc::new(archive),
+            Err(e) => {
+                ended.error = Some(RunError::new(ErrorKind::Internal, e.to_string()));
+                return ended;
+            }
+        };
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
-                source,
+                source: source.clone(),
                 date,
-                client: &client,
-                archive: Some(self.archive),
+                client: client.clone(),
+                archive: Some(archive.clone()),
                 secret_headers: secrets.to_vec(),
                 attempt: number,
                 deadline: Instant::now() + source.retry.timeout,
             };
-            let collected = collect(&context, &mut ended.raw)
+            let collected = self
+                .collect(context)
                 .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
             judge(source, date, collected, &mut ended)
                 .map_or(Ok(()), |error| Err(Failed::by_kind(error, None)))
         });
+        ended.raw = archive.entries();
         ended.attempts = attempts;
         ended.error = error;
         ended
+    }
+
+    /// Collects on a thread of its own, so that a signal, or a limit that is not kept, ends the try however long a site is silent.
+    fn collect(&self, context: Context) -> Result<Collected, FetchError> {
+        let limit = context.deadline + GRACE;
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(collect(&context)));
+        loop {
+            let (kind, message) = match receiver.recv_timeout(POLL) {
+                Ok(collected) => return collected,
+                Err(RecvTimeoutError::Timeout) if self.stop.requested() => {
+                    (ErrorKind::Internal, "stopped by a signal while fetching")
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < limit => continue,
+                Err(RecvTimeoutError::Timeout) => {
+                    (ErrorKind::Timeout, "the try did not end by its limit")
+                }
+                Err(RecvTimeoutError::Disconnected) => (
+                    ErrorKind::Internal,
+                    "the fetching thread ended by a mistake of this program; its message is in the log",
+                ),
+            };
+            return Err(FetchError::new(kind, message));
+        }
     }
 
     fn outcome(

@@ -496,6 +496,20 @@ fn duplicates_that_forbid_the_natural_key_are_named_with_the_remedy_and_the_answ
 }
 
 #[test]
+fn what_a_killed_run_had_fetched_is_in_the_archives_index() {
+    let service = Service::start();
+    service.run_killed_at("zhihui-reports", "run.finish.begin");
+    assert_eq!(service.count("oa.raw"), 0);
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    assert_eq!(
+        service.count("oa.raw w JOIN oa.runs r ON r.id = w.run_id WHERE r.status = 'abandoned'"),
+        25
+    );
+    let index = service.state().join("raw/index");
+    assert_eq!(index.read_dir().unwrap().count(), 0, "told, and so removed");
+}
+
+#[test]
 fn pages_that_were_fetched_by_failed_tries_are_in_the_archive_too() {
     let service = Service::start();
     service.configure("retries = 1\n");

@@ -6,6 +6,7 @@
 //! [`Recorder`] is what a program uses: it decides between the two.
 
 pub mod model;
+pub mod raw_index;
 mod recorder;
 pub mod store;
 

@@ -17,6 +17,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use super::model::{Attempt, Outcome, RunError, RunStart, Status};
+use super::raw_index;
 use super::store::{self, Applied, Lease, StoreError, TaskState};
 use crate::alerts::{self, Alert, Policy, Trouble, machine};
 use crate::cli::Failure;
@@ -154,14 +155,24 @@ impl Recorder {
         }
         // While another process drains, the outcome of a run that looks abandoned may be on its way.
         if !drained.busy {
-            match store::mark_abandoned(&mut client, &waiting, &self.policy) {
-                Ok(0) => {}
-                Ok(n) => tracing::warn!("marked {n} run(s) as abandoned: their processes are gone"),
+            let raw = |run| raw_index::read(&self.state, run);
+            match store::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
+                Ok(marked) => self.marked_abandoned(&marked),
                 Err(e) if e.is_connection_error() => return Err(Away::Drain(e.to_string())),
                 Err(e) => tracing::warn!("could not look for abandoned runs: {e}"),
             }
         }
         Ok((client, drained))
+    }
+
+    fn marked_abandoned(&self, runs: &[Uuid]) {
+        if !runs.is_empty() {
+            let n = runs.len();
+            tracing::warn!("marked {n} run(s) as abandoned: their processes are gone");
+        }
+        for run in runs {
+            raw_index::remove(&self.state, *run);
+        }
     }
 
     fn drain(&self, client: &mut Client) -> Result<(Drained, HashSet<Uuid>), DrainError> {
@@ -272,8 +283,14 @@ impl Recorder {
     /// # Errors
     /// When neither can take it.
     pub fn finish(&self, run: Run, outcome: Outcome) -> Result<Recorded, Failure> {
+        let id = outcome.start.id;
+        let recorded = self.store_or_put_aside(run, outcome)?;
+        raw_index::remove(&self.state, id);
+        Ok(recorded)
+    }
+
+    fn store_or_put_aside(&self, mut run: Run, outcome: Outcome) -> Result<Recorded, Failure> {
         failpoint::hit("run.finish.begin");
-        let mut run = run;
         let task = &outcome.start.task;
         // Behind what waits already, or an older day would overwrite this one later.
         if run.connection.is_none() || self.waits(task) {
@@ -359,7 +376,7 @@ impl Recorder {
             last.outcome = Status::Failed;
             last.error = Some(error.clone());
         }
-        self.finish(run, outcome)?;
+        self.store_or_put_aside(run, outcome)?;
         Ok(Recorded::Refused { error })
     }
 

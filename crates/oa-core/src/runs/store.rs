@@ -8,7 +8,7 @@ use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::model::{Attempt, Outcome, Reject, RunError, RunStart, Status};
+use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::alerts::{self, Policy};
 use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{describe, is_connection_error, is_passing};
@@ -503,22 +503,23 @@ fn update_task(
 
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
 /// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
-/// their outcome is known. Returns how many there were.
+/// their outcome is known. `raw` tells which answers a run had received. Returns the runs.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn mark_abandoned(
     client: &mut Client,
     waiting: &HashSet<Uuid>,
+    raw: impl Fn(Uuid) -> Vec<RawRecord>,
     policy: &Policy,
-) -> Result<usize, StoreError> {
+) -> Result<Vec<Uuid>, StoreError> {
     let rows = client.query(
         "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
                 r.version, r.started_at, r.lease_until < now(), t.next_due_at
          FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
         &[],
     )?;
-    let mut marked = 0;
+    let mut marked = Vec::new();
     for row in rows {
         let process = process_of(&row, 6);
         let gone = match process.is_alive() {
@@ -545,34 +546,34 @@ pub fn mark_abandoned(
             version: row.get(11),
             lease: std::time::Duration::ZERO,
         };
-        if abandon(client, start, message, row.get(14), policy)? {
-            marked += 1;
+        let id = start.id;
+        let mut outcome = Outcome::bare(start, Status::Abandoned, Utc::now());
+        outcome.error = Some(RunError::new(ErrorKind::Internal, message));
+        outcome.next_due_at = row.get(14);
+        outcome.raw = raw(id);
+        if abandon(client, &outcome, policy)? {
+            marked.push(id);
         }
     }
     Ok(marked)
 }
 
-fn abandon(
-    client: &mut Client,
-    start: RunStart,
-    message: String,
-    next_due_at: Option<DateTime<Utc>>,
-    policy: &Policy,
-) -> Result<bool, StoreError> {
+fn abandon(client: &mut Client, outcome: &Outcome, policy: &Policy) -> Result<bool, StoreError> {
     let mut tx = client.transaction()?;
     let changed = tx.execute(
         "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2
          WHERE id = $1 AND finished_at IS NULL",
-        &[&start.id, &message],
+        &[
+            &outcome.start.id,
+            &outcome.error.as_ref().map(|e| e.message.as_str()),
+        ],
     )?;
     if changed == 0 {
         return Ok(false);
     }
-    let mut outcome = Outcome::bare(start, Status::Abandoned, Utc::now());
-    outcome.error = Some(RunError::new(ErrorKind::Internal, message));
-    outcome.next_due_at = next_due_at;
-    let state = update_task(&mut tx, &outcome, false)?;
-    alerts::after_run(&mut tx, &outcome, &state, policy)?;
+    insert_raw(&mut tx, outcome)?;
+    let state = update_task(&mut tx, outcome, false)?;
+    alerts::after_run(&mut tx, outcome, &state, policy)?;
     tx.commit()?;
     Ok(true)
 }

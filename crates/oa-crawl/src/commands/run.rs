@@ -181,15 +181,15 @@ fn dry_run_one(
         .collect();
     let client = Client::new(config.crawl.max_body.0);
     let context = Context {
-        source,
+        source: source.clone(),
         date,
-        client: &client,
+        client,
         archive: None,
         secret_headers: secrets?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };
-    Ok(match collect(&context, &mut Vec::new()) {
+    Ok(match collect(&context) {
         Err(e) => (
             json!({ "task": source.name, "error": e.error.message, "error_kind": e.error.kind.as_str() }),
             false,

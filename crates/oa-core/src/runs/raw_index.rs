@@ -1,0 +1,105 @@
+//! Which answers a run has received so far, on this machine's disk: files of the raw archive are named by their content only, and
+//! a run that is killed has not told PostgreSQL about them yet. Whoever marks it as abandoned takes them from here.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use super::model::RawRecord;
+use crate::state_dir::{StateDir, StateDirError};
+
+/// The index of one run, as JSON lines.
+#[derive(Debug)]
+pub struct RawIndex {
+    file: File,
+    entries: Vec<RawRecord>,
+}
+
+impl RawIndex {
+    /// A new one.
+    ///
+    /// # Errors
+    /// When its file cannot be made.
+    pub fn create(state: &StateDir, run: Uuid) -> Result<Self, StateDirError> {
+        let path = state
+            .folder("raw/index")
+            .map(|folder| folder.join(file_name(run)))?;
+        let file = File::create(&path).map_err(|source| StateDirError { path, source })?;
+        Ok(Self {
+            file,
+            entries: Vec::new(),
+        })
+    }
+
+    /// Notes an answer. When it returns, the note is on the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, record: RawRecord) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&record)?;
+        line.push(b'\n');
+        self.file.write_all(&line)?;
+        self.file.sync_data()?;
+        self.entries.push(record);
+        Ok(())
+    }
+
+    /// What was noted.
+    #[must_use]
+    pub fn entries(&self) -> &[RawRecord] {
+        &self.entries
+    }
+}
+
+/// What a run had noted when it was killed: nothing when it received no answer, ended well, or ran on another machine.
+#[must_use]
+pub fn read(state: &StateDir, run: Uuid) -> Vec<RawRecord> {
+    let text = fs::read(path(state, run)).unwrap_or_default();
+    // The last line may be cut short.
+    text.split(|b| *b == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect()
+}
+
+/// Ends it: the run log, or the spool, knows.
+pub fn remove(state: &StateDir, run: Uuid) {
+    let _ = fs::remove_file(path(state, run));
+}
+
+fn path(state: &StateDir, run: Uuid) -> PathBuf {
+    state.path().join("raw/index").join(file_name(run))
+}
+
+fn file_name(run: Uuid) -> String {
+    format!("{run}.jsonl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_there_after_a_kill_and_a_torn_line_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let run = Uuid::now_v7();
+        let record = RawRecord {
+            attempt: 1,
+            url: "http://x/?page=1".to_owned(),
+            status: 200,
+            content_type: None,
+            sha256: "ab".to_owned(),
+            size_bytes: 2,
+            stored_bytes: 1,
+            fetched_at: chrono::Utc::now(),
+        };
+        let mut index = RawIndex::create(&state, run).unwrap();
+        index.push(record.clone()).unwrap();
+        index.file.write_all(b"{\"attempt\":2,").unwrap();
+        assert_eq!(read(&state, run), [record]);
+        remove(&state, run);
+        assert!(read(&state, run).is_empty());
+    }
+}
