@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{NaiveDate, Utc};
+use chrono::{Days, NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -232,6 +232,7 @@ impl Wrapper<'_> {
                 return ended;
             }
         };
+        let usual = self.usual_count(source, date, run);
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
                 source: source.clone(),
@@ -245,7 +246,7 @@ impl Wrapper<'_> {
             let collected = self
                 .collect(context)
                 .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
-            judge(source, date, collected, &mut ended)
+            judge(source, date, usual, collected, &mut ended)
                 .map_or(Ok(()), |error| Err(Failed::by_kind(error, None)))
         });
         ended.raw = archive.entries();
@@ -344,6 +345,25 @@ impl Wrapper<'_> {
         }
     }
 
+    /// How many records are usual on such a day: the same weekday, or else other recent days, that are trading days or none as
+    /// this one is. Only what is collected on its own day is compared with what was collected on its own day.
+    fn usual_count(&self, source: &Source, date: NaiveDate, run: &mut Run) -> Option<u64> {
+        let now = run.start().started_at.with_timezone(&self.config.timezone);
+        if source.min_of_usual <= 0.0 || now.date_naive() != date {
+            return None;
+        }
+        let is_open = |day: NaiveDate| self.calendar.is_trading_day(day).is_open();
+        let alike = |step: usize, count: usize| -> Vec<NaiveDate> {
+            (1..=count)
+                .filter_map(|n| date.checked_sub_days(Days::new((n * step) as u64)))
+                .filter(|day| is_open(*day) == is_open(date))
+                .collect()
+        };
+        let mut usual =
+            |days: &[NaiveDate]| run.usual_count(days, now.time(), self.config.timezone);
+        usual(&alike(7, 8)).or_else(|| usual(&alike(1, 14)))
+    }
+
     /// A crontab line knows neither holidays nor sessions: why its start, for the day it is on, comes to nothing.
     fn left_out(&self, source: &Source, date: NaiveDate, start: &RunStart) -> Option<String> {
         let now = start.started_at;
@@ -415,6 +435,7 @@ pub fn conclude(
 fn judge(
     source: &Source,
     date: NaiveDate,
+    usual: Option<u64>,
     collected: Collected,
     ended: &mut Ended,
 ) -> Option<RunError> {
@@ -450,6 +471,7 @@ fn judge(
     }
     let error = collected
         .shortfall()
+        .or_else(|| falling(source, usual, &collected))
         .or_else(|| finding(source, date, &collected, &validated));
     let better = ended.collected.as_ref().is_none_or(|(before, _)| {
         error.is_none() || collected.records.len() >= before.records.len()
@@ -458,6 +480,17 @@ fn judge(
         ended.collected = Some((collected, validated));
     }
     error
+}
+
+/// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
+fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
+    let (usual, came) = (usual?, collected.records.len() as u64);
+    ((came as f64) < source.min_of_usual * usual as f64).then(|| {
+        let message = format!(
+            "only {came} records came, such days usually have {usual} by this time (min_of_usual)"
+        );
+        RunError::new(ErrorKind::Partial, message)
+    })
 }
 
 /// A complete answer can still not be what was due.

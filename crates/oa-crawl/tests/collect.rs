@@ -462,6 +462,58 @@ fn a_role_that_may_only_read_and_write_rows_is_enough() {
     assert_eq!(service.run("zhihui-full-view").row()["inserted"], 0);
 }
 
+/// A successful run that many days ago, at this time of day.
+fn happened(service: &Service, days_ago: i32, collected: i64) {
+    service
+        .db()
+        .execute(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+               SELECT oa.uuid_floor(now() - make_interval(days => $1)), 'oa-crawl', 'zhihui-full-view', 'cron', '', '', '', 0, 0, '', 'success',
+                      now() - make_interval(days => $1), now() - make_interval(days => $1) RETURNING id, started_at)
+             INSERT INTO oa.quality (run_id, task, day, collected, duplicates, score)
+             SELECT id, 'zhihui-full-view', (started_at AT TIME ZONE 'Asia/Shanghai')::date, $2, 0, 100 FROM run",
+            &[&days_ago, &collected],
+        )
+        .unwrap();
+}
+
+#[test]
+fn far_fewer_records_than_such_days_usually_have_are_no_success() {
+    let service = Service::start();
+    service.configure("retries = 0\n");
+    service.sim.fault(&format!("{VIEW}: fewer")).unwrap();
+    let run = || {
+        service
+            .crawl(&["run", "zhihui-full-view", "--format", "json"])
+            .row()
+    };
+    assert_eq!(run()["status"], "success", "five of unknown many are five");
+    // Of the weeks before, however many of those days were holidays.
+    for week in 1..=8 {
+        happened(&service, 7 * week, 75);
+        happened(&service, 7 * week + 1, 5);
+    }
+    let row = run();
+    assert_eq!(
+        (&row["status"], &row["error_kind"]),
+        (&json!("partial"), &json!("partial")),
+        "{row}"
+    );
+    assert!(
+        row["error"]
+            .as_str()
+            .unwrap()
+            .contains("only 5 records came, such days usually have 75"),
+        "{row}"
+    );
+    service.sim.clear_faults();
+    assert_eq!(run()["status"], "success");
+    // What is collected for another day has no such history.
+    service.sim.fault(&format!("{VIEW}: fewer")).unwrap();
+    assert_eq!(service.run("zhihui-full-view").row()["status"], "success");
+}
+
 #[test]
 fn several_sources_run_together_and_each_has_its_line() {
     let service = Service::start();

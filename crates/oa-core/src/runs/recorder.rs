@@ -12,7 +12,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{NaiveDate, NaiveTime, Utc};
+use chrono_tz::Tz;
 use postgres::Client;
 use uuid::Uuid;
 
@@ -511,6 +512,21 @@ impl Run {
     #[must_use]
     pub fn start(&self) -> &RunStart {
         &self.start
+    }
+
+    /// See [`store::usual_count`]. `None` also without PostgreSQL.
+    pub fn usual_count(&mut self, days: &[NaiveDate], at: NaiveTime, zone: Tz) -> Option<u64> {
+        let client = self.connection.as_mut()?;
+        match store::usual_count(client, &self.start.task, days, at, zone.name()) {
+            Ok(usual) => usual,
+            Err(e) => {
+                tracing::warn!(
+                    "could not look up the usual number of records: {}",
+                    describe(&e)
+                );
+                None
+            }
+        }
     }
 
     /// Records a try that is followed by another. Trouble with PostgreSQL is no reason to stop: the outcome carries all tries.

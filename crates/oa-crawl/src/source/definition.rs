@@ -44,6 +44,10 @@ pub struct Source {
     /// Fewer records than this make the run partial.
     #[serde(default)]
     pub min_records: u64,
+    /// Fewer than this share (0 to 1) of the records that such days usually have by this time of day make the run partial; 0 turns
+    /// the comparison off.
+    #[serde(default = "default_min_of_usual")]
+    pub min_of_usual: f64,
     /// An empty answer is a result, not a failure.
     #[serde(default)]
     pub allow_empty: bool,
@@ -53,6 +57,10 @@ pub struct Source {
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
     pub retry: Policy,
+}
+
+fn default_min_of_usual() -> f64 {
+    0.5
 }
 
 fn default_max_rejected() -> f64 {

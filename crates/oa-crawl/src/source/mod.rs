@@ -171,6 +171,16 @@ fn check(source: &Source) -> Result<(), String> {
             source.fetch.base
         ));
     }
+    for (name, share) in [
+        ("max_rejected", source.max_rejected),
+        ("min_of_usual", source.min_of_usual),
+    ] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!(
+                "{name} is {share}, which is no share between 0 and 1"
+            ));
+        }
+    }
     check_answer(source)?;
     let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
     for (i, field) in source.fields.iter().enumerate() {
