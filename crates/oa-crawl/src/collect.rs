@@ -15,7 +15,7 @@ use oa_core::secrets::Secret;
 use serde_json::Value;
 
 use crate::archive::RunArchive;
-use crate::extract::{Extracted, json};
+use crate::extract::{Extracted, json, table};
 use crate::fetch::{Client, FetchError, Request, body, check_status};
 use crate::source::{Paging, Source};
 
@@ -175,12 +175,25 @@ fn fetch_page(
             .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): GET {url}")))?;
     }
     check_status(&url, &response)?;
-    let (answer, finding) = body::json(&url, &response)?;
+    let (extracted, finding) = match &context.source.answer.table {
+        Some(rules) => {
+            let (page, finding) = body::page(&url, &response)?;
+            let extracted = table::take(rules, &page).map_err(|(kind, what)| {
+                FetchError::new(kind, format!("the answer has {what}: GET {url}"))
+            })?;
+            (extracted, finding)
+        }
+        None => {
+            let (answer, finding) = body::json(&url, &response)?;
+            let extracted = read(&context.source, context.date, &url, answer)?;
+            (extracted, finding)
+        }
+    };
     collected.pages += 1;
     if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
         collected.findings.push(finding);
     }
-    read(&context.source, context.date, &url, answer)
+    Ok(extracted)
 }
 
 fn request(context: &Context, page: Option<(&Paging, u32)>) -> Request {

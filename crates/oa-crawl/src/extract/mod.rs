@@ -1,6 +1,7 @@
 //! From an answer to records: the places that a source file names, and the proof that they hold what the answer announces.
 
 pub mod json;
+pub mod table;
 
 /// Records taken out of an answer.
 #[derive(Debug, Default, PartialEq)]

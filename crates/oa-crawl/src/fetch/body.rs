@@ -42,6 +42,24 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
     }
 }
 
+/// Reads a body as a page. The second value is a finding about the character set, if there is one.
+///
+/// # Errors
+/// `empty` for nothing, `shape` for data where a page was due and for bytes of no known character set.
+pub fn page(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
+    let (text, finding) = text(url, response)?;
+    let error = match text.trim_start().chars().next() {
+        Some('<') => {
+            // Old pages declare their character set in themselves.
+            let declared = finding.filter(|_| !text.contains("charset="));
+            return Ok((text, declared));
+        }
+        None => (ErrorKind::Empty, "an empty body"),
+        Some(_) => (ErrorKind::Shape, "something that is no web page"),
+    };
+    Err(FetchError::new(error.0, format!("{}: GET {url}", error.1)))
+}
+
 fn text(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
     let declared = response.content_type.as_deref().and_then(charset);
     let body = response.body.as_slice();

@@ -158,6 +158,28 @@ pub struct Answer {
     pub total: Option<String>,
     /// Instead of `records` and `total`: several lists in one answer.
     pub lists: Vec<List>,
+    /// Instead of `records`: a table of an HTML page.
+    pub table: Option<Table>,
+}
+
+/// `[answer.table]`: an HTML table (see [`crate::extract::table`]).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// CSS selector of its rows.
+    pub rows: String,
+    /// CSS selector of the cells of a row.
+    #[serde(default = "default_cells")]
+    pub cells: String,
+    /// Names for the cells, in their order: the fields of a record.
+    pub columns: Vec<String>,
+    /// Headings that the page must have in this order; without them nobody notices when columns change places.
+    #[serde(default)]
+    pub headings: Vec<String>,
+}
+
+fn default_cells() -> String {
+    "td".to_owned()
 }
 
 /// `[[answer.lists]]`: one of several lists.
@@ -239,6 +261,8 @@ pub enum FieldType {
     Date,
     /// A local time, `YYYY-MM-DD HH:MM[:SS]`, as it is: naive, in the service's zone.
     DateTime,
+    /// The code of a variety, from a contract (`rb2601C3400`), a name (`螺纹`) or the code itself.
+    Variety,
 }
 
 /// `[[sums]]`: parts that must add up to a total, in columns.

@@ -14,7 +14,8 @@ use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
 
-pub use definition::{Answer, Fetch, Field, FieldType, List, Paging, Source, Store, Sum};
+use crate::extract::table::selector;
+pub use definition::{Answer, Fetch, Field, FieldType, List, Paging, Source, Store, Sum, Table};
 
 /// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,27 +46,20 @@ pub enum SourceError {
     },
 }
 
-const BUILT_IN: [(&str, &str); 5] = [
-    (
-        "fangqi-morning.toml",
-        include_str!("../../sources/fangqi-morning.toml"),
-    ),
-    (
-        "fangqi-night.toml",
-        include_str!("../../sources/fangqi-night.toml"),
-    ),
-    (
-        "zhihui-full-view.toml",
-        include_str!("../../sources/zhihui-full-view.toml"),
-    ),
-    (
-        "zhihui-reports.toml",
-        include_str!("../../sources/zhihui-reports.toml"),
-    ),
-    (
-        "zhihui-varieties.toml",
-        include_str!("../../sources/zhihui-varieties.toml"),
-    ),
+macro_rules! built_in {
+    ($($name:literal),+ $(,)?) => {
+        [$((concat!($name, ".toml"), include_str!(concat!("../../sources/", $name, ".toml")))),+]
+    };
+}
+
+/// The sources that ship inside the program, by the name of their file.
+pub const BUILT_IN: &[(&str, &str)] = &built_in![
+    "fangqi-morning",
+    "fangqi-night",
+    "rdqh-indicators",
+    "zhihui-full-view",
+    "zhihui-reports",
+    "zhihui-varieties",
 ];
 
 /// All sources, by name.
@@ -248,9 +242,25 @@ fn check(source: &Source) -> Result<(), String> {
 /// Where the records are must be said once, and so that it can be followed.
 fn check_answer(source: &Source) -> Result<(), String> {
     let rules = &source.answer;
-    let ways = [rules.records.is_some(), !rules.lists.is_empty()];
+    let ways = [
+        rules.records.is_some(),
+        !rules.lists.is_empty(),
+        rules.table.is_some(),
+    ];
     if ways.iter().filter(|w| **w).count() != 1 {
-        return Err("[answer] needs either records or [[answer.lists]]".to_owned());
+        return Err(
+            "[answer] needs one of records, [[answer.lists]] and [answer.table]".to_owned(),
+        );
+    }
+    if let Some(table) = &rules.table {
+        for css in [&table.rows, &table.cells] {
+            selector(css).map_err(|(_, e)| format!("[answer.table] has {e}"))?;
+        }
+        if rules.ok.is_some() || rules.error.is_some() || rules.day.is_some() {
+            return Err(
+                "ok, error and day in [answer] are for JSON, not for [answer.table]".to_owned(),
+            );
+        }
     }
     if rules.total.is_some() && rules.records.is_none() {
         return Err(
@@ -310,7 +320,7 @@ mod tests {
     fn the_built_in_files_are_valid_and_named_after_their_task() {
         for (file, text) in BUILT_IN {
             let source = parse(file, text).unwrap();
-            assert_eq!(format!("{}.toml", source.name), file);
+            assert_eq!(format!("{}.toml", source.name), *file);
         }
     }
 
@@ -331,7 +341,7 @@ mod tests {
             error(&text)
         );
         let text = full_view().replace("records = ", "lists = []\n# ");
-        assert!(error(&text).contains("needs either records or [[answer.lists]]"));
+        assert!(error(&text).contains("needs one of records, [[answer.lists]]"));
         let text = full_view().replace("\"/result\"", "\"result\"");
         assert!(error(&text).contains("\"result\" in [answer] must begin with /"));
         let text = full_view().replace("type = \"number\"", "type = \"nubmer\"");

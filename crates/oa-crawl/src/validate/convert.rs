@@ -3,7 +3,7 @@
 use chrono::NaiveDate;
 use serde_json::{Number, Value};
 
-use super::time;
+use super::{time, variety};
 use crate::source::{Field, FieldType};
 
 /// A converted value.
@@ -32,6 +32,7 @@ pub fn convert(field: &Field, given: &Value) -> Result<Converted, String> {
         FieldType::Integer | FieldType::Number => number(field, given)?,
         FieldType::Date => plain(date(field, given)?),
         FieldType::DateTime => plain(time::local(field, given)?),
+        FieldType::Variety => plain(variety(field, given)?),
     };
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
@@ -82,6 +83,17 @@ fn text(field: &Field, given: &Value) -> Result<Value, String> {
         return Err(format!("has {length} characters, {longest} are allowed"));
     }
     Ok(Value::String(text))
+}
+
+fn variety(field: &Field, given: &Value) -> Result<Value, String> {
+    let text = text(field, given)?;
+    let name = text.as_str().unwrap_or_default();
+    if name.is_empty() && !field.required {
+        return Ok(Value::Null);
+    }
+    variety::code(name)
+        .map(Value::String)
+        .ok_or_else(|| format!("is \"{name}\", which names no variety"))
 }
 
 fn number(field: &Field, given: &Value) -> Result<Converted, String> {

@@ -2,6 +2,7 @@
 
 pub mod convert;
 mod time;
+mod variety;
 
 use std::collections::{BTreeMap, HashMap};
 
