@@ -21,7 +21,7 @@ use crate::records;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
-const PERMANENT: [i32; 5] = [2, 77, 78, 126, 127];
+pub(crate) const PERMANENT: [i32; 5] = [2, 77, 78, 126, 127];
 /// What is kept of the output, in characters from its end.
 const KEPT: usize = 4000;
 
@@ -88,8 +88,14 @@ impl Program {
             .env("OA_RUN_ID", start.id.to_string())
             .env("OA_ATTEMPT", attempt.to_string());
         *brought = Brought::default();
-        let done = supervise::run(&mut command, self.policy.timeout, stop, true)
-            .map_err(|e| self.not_started(&e))?;
+        let done = supervise::run(
+            &mut command,
+            self.policy.timeout,
+            stop,
+            true,
+            supervise::TAIL,
+        )
+        .map_err(|e| self.not_started(&e))?;
         brought.output = tail(&done);
         brought.status = done.status.to_string();
         self.judge_end(&done)?;

@@ -239,6 +239,8 @@ impl Wrapper<'_> {
                 date,
                 client: client.clone(),
                 archive: Some(archive.clone()),
+                files: Some(self.recorder.state().path().join("files")),
+                max_body: self.config.crawl.max_body.0,
                 secret_headers: secrets.to_vec(),
                 attempt: number,
                 deadline: Instant::now() + source.retry.timeout,

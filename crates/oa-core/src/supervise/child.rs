@@ -38,8 +38,8 @@ pub enum Ended {
     Stopped,
 }
 
-/// What is kept of each output stream, in bytes.
-const TAIL: usize = 16 << 10;
+/// What is kept of each output stream, in bytes, unless more is asked for.
+pub const TAIL: usize = 16 << 10;
 /// A line longer than this is no record, and is passed on in pieces.
 const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
@@ -50,7 +50,7 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over or this process is asked to stop,
 /// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, and when this process is killed, so that no
 /// grandchild stays behind. With `echo` everything it prints also goes to this process's stderr, line by line as it comes.
-/// Known secrets are removed from its output before any of it is shown, kept or cut.
+/// Known secrets are removed from its output before any of it is shown, kept or cut. Of its stdout the last `keep` bytes are kept.
 ///
 /// # Errors
 /// When the command cannot be started or waited for.
@@ -59,6 +59,7 @@ pub fn run(
     timeout: Duration,
     stop: StopSignal,
     echo: bool,
+    keep: usize,
 ) -> io::Result<Finished> {
     let guard = Guard::start()
         .inspect_err(|e| {
@@ -78,8 +79,8 @@ pub fn run(
     let group = guard
         .as_ref()
         .map_or_else(|| Pid::from_child(&child), Guard::group);
-    let stdout = child.stdout.take().map(|s| watch(s, echo));
-    let stderr = child.stderr.take().map(|s| watch(s, echo));
+    let stdout = child.stdout.take().map(|s| watch(s, echo, keep));
+    let stderr = child.stderr.take().map(|s| watch(s, echo, TAIL));
     let signal = |signal| {
         let _ = kill_process_group(group, signal);
     };
@@ -133,6 +134,7 @@ fn wait(
 /// What was seen of an output stream.
 #[derive(Debug, Default)]
 struct Output {
+    keep: usize,
     tail: Vec<u8>,
     line: Vec<u8>,
     in_pieces: bool,
@@ -167,15 +169,15 @@ impl Output {
         }
         let line = without_secrets(line);
         self.tail.extend_from_slice(&line);
-        if self.tail.len() > 2 * TAIL {
-            self.tail.drain(..self.tail.len() - TAIL);
+        if self.tail.len() > 2 * self.keep {
+            self.tail.drain(..self.tail.len() - self.keep);
         }
         line
     }
 
     fn finish(mut self) -> Self {
         self.end_line();
-        let excess = self.tail.len().saturating_sub(TAIL);
+        let excess = self.tail.len().saturating_sub(self.keep);
         self.tail = self.tail.split_off(excess);
         self
     }
@@ -194,8 +196,11 @@ fn without_secrets(line: Vec<u8>) -> Vec<u8> {
 
 type Watched = (Arc<Mutex<Output>>, mpsc::Receiver<()>);
 
-fn watch(mut stream: impl Read + Send + 'static, echo: bool) -> Watched {
-    let output = Arc::new(Mutex::new(Output::default()));
+fn watch(mut stream: impl Read + Send + 'static, echo: bool, keep: usize) -> Watched {
+    let output = Arc::new(Mutex::new(Output {
+        keep,
+        ..Output::default()
+    }));
     let (done, receiver) = mpsc::channel();
     let shared = Arc::clone(&output);
     let show = move |text: &[u8]| {
@@ -241,6 +246,7 @@ mod tests {
             timeout,
             StopSignal,
             false,
+            TAIL,
         )
         .unwrap()
     }

@@ -5,6 +5,6 @@ mod guard;
 mod identity;
 mod stop;
 
-pub use child::{Ended, Finished, run};
+pub use child::{Ended, Finished, TAIL, run};
 pub use identity::ProcessId;
 pub use stop::{StopSignal, install as install_stop_signal};

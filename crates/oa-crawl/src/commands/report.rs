@@ -103,7 +103,13 @@ pub fn tell_at_once(config: &Config) {
     };
     let mut command = Command::new(program);
     command.arg("--config").arg(&config.path).arg("flush");
-    match supervise::run(&mut command, Duration::from_secs(30), StopSignal, false) {
+    match supervise::run(
+        &mut command,
+        Duration::from_secs(30),
+        StopSignal,
+        false,
+        supervise::TAIL,
+    ) {
         Ok(done) if done.status.success() => {}
         Ok(done) => tracing::warn!(
             "oa-alert flush ended with {}: {}",

@@ -185,6 +185,8 @@ fn dry_run_one(
         date,
         client,
         archive: None,
+        files: None,
+        max_body: config.crawl.max_body.0,
         secret_headers: secrets?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,

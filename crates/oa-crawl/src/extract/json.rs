@@ -75,6 +75,23 @@ pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
     Ok(all)
 }
 
+/// Records of a program's output: one JSON object a line; other lines are talk.
+///
+/// # Errors
+/// A line that begins as an object and is none.
+pub fn lines(output: &[u8]) -> Result<Extracted, String> {
+    let mut extracted = Extracted::default();
+    for (number, line) in output.split(|b| *b == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        if line.starts_with(b"{") {
+            let record = serde_json::from_slice(line)
+                .map_err(|e| format!("a line {} that is no JSON object ({e})", number + 1))?;
+            extracted.records.push(record);
+        }
+    }
+    Ok(extracted)
+}
+
 /// Anything that is no object stays as it is: validation rejects it and keeps it as it came.
 fn with_constants(rule: &List, mut record: Value) -> Result<Value, String> {
     if let Value::Object(fields) = &mut record {
@@ -113,6 +130,7 @@ fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> 
     };
     match (value.pointer_mut(pointer)?, rest) {
         (Value::Array(records), None) => found.append(records),
+        (record @ Value::Object(_), None) => found.push(record.take()),
         (Value::Array(elements), Some(rest)) => {
             for element in elements {
                 gather(element, rest, found)?;

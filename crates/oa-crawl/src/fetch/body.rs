@@ -16,14 +16,14 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
     if trimmed.is_empty() {
         return Err(FetchError::new(
             ErrorKind::Empty,
-            format!("an empty body: GET {url}"),
+            format!("an empty body: {url}"),
         ));
     }
     if trimmed.starts_with('<') {
         let title = page_title(trimmed).map_or_else(String::new, |t| format!(" titled \"{t}\""));
         return Err(FetchError::new(
             ErrorKind::Blocked,
-            format!("a web page{title} where data were due: GET {url}"),
+            format!("a web page{title} where data were due: {url}"),
         ));
     }
     match serde_json::from_str(trimmed) {
@@ -31,13 +31,13 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
         Err(e) if e.is_eof() => Err(FetchError::new(
             ErrorKind::Network,
             format!(
-                "JSON that is cut short after {} bytes: GET {url}",
+                "JSON that is cut short after {} bytes: {url}",
                 response.body.len()
             ),
         )),
         Err(e) => Err(FetchError::new(
             ErrorKind::Shape,
-            format!("something that is not JSON ({e}): GET {url}"),
+            format!("something that is not JSON ({e}): {url}"),
         )),
     }
 }
@@ -57,7 +57,7 @@ pub fn page(url: &str, response: &Response) -> Result<(String, Option<String>), 
         None => (ErrorKind::Empty, "an empty body"),
         Some(_) => (ErrorKind::Shape, "something that is no web page"),
     };
-    Err(FetchError::new(error.0, format!("{}: GET {url}", error.1)))
+    Err(FetchError::new(error.0, format!("{}: {url}", error.1)))
 }
 
 fn text(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
@@ -89,7 +89,7 @@ fn text(url: &str, response: &Response) -> Result<(String, Option<String>), Fetc
 fn undecodable(url: &str, charset: &str) -> FetchError {
     FetchError::new(
         ErrorKind::Shape,
-        format!("bytes that are not {charset}: GET {url}"),
+        format!("bytes that are not {charset}: {url}"),
     )
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::Secret;
-use ureq::ResponseExt;
+use ureq::{RequestBuilder, ResponseExt};
 
 use super::{FetchError, Response};
 
@@ -22,13 +22,15 @@ pub struct Client {
     max_body: u64,
 }
 
-/// A GET request.
-#[derive(Debug, Clone)]
+/// A request: GET, or POST when it has a form.
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// The address without its query.
     pub url: String,
     /// Query parameters, unescaped.
     pub query: Vec<(String, String)>,
+    /// A form to post, unescaped.
+    pub form: Vec<(String, String)>,
     /// Headers.
     pub headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
@@ -36,6 +38,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// `GET` or `POST`.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        if self.form.is_empty() { "GET" } else { "POST" }
+    }
+
     /// The address with its query, as it is shown in errors and in the archive's index.
     #[must_use]
     pub fn display(&self) -> String {
@@ -68,32 +76,25 @@ impl Client {
     ///
     /// # Errors
     /// When there is no whole answer. A status that is not 2xx is an answer.
-    pub fn get(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+    pub fn send(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
         let left = deadline
             .saturating_duration_since(Instant::now())
             .min(REQUEST_TIMEOUT);
-        let url = request.display();
+        let url = format!("{} {}", request.method(), request.display());
         if left.is_zero() {
             return Err(FetchError::new(
                 ErrorKind::Timeout,
-                format!("no time was left for this request: GET {url}"),
+                format!("no time was left for this request: {url}"),
             ));
         }
-        let mut builder = self
-            .agent
-            .get(&request.url)
-            .config()
-            .timeout_global(Some(left))
-            .build();
-        builder = builder.query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
-        for (name, value) in &request.headers {
-            builder = builder.header(name, value);
-        }
-        for (name, value) in &request.secret_headers {
-            builder = builder.header(name, value.expose());
-        }
         let fail = |e: ureq::Error| explain(&url, left, &e);
-        let mut answer = builder.call().map_err(fail)?;
+        let answer = if request.form.is_empty() {
+            prepare(self.agent.get(&request.url), request, left).call()
+        } else {
+            let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+            prepare(self.agent.post(&request.url), request, left).send_form(form)
+        };
+        let mut answer = answer.map_err(fail)?;
         let header = |name: &str| {
             answer
                 .headers()
@@ -121,6 +122,21 @@ impl Client {
             body,
         })
     }
+}
+
+fn prepare<B>(builder: RequestBuilder<B>, request: &Request, limit: Duration) -> RequestBuilder<B> {
+    let mut builder = builder
+        .config()
+        .timeout_global(Some(limit))
+        .build()
+        .query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
+    }
+    for (name, value) in &request.secret_headers {
+        builder = builder.header(name, value.expose());
+    }
+    builder
 }
 
 /// `Retry-After`: seconds or an HTTP date.
@@ -164,7 +180,7 @@ fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
         },
         other => (ErrorKind::Network, other.to_string()),
     };
-    FetchError::new(kind, format!("{what}: GET {url}"))
+    FetchError::new(kind, format!("{what}: {url}"))
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
     if let Some(place) = login_page(url, &response.final_url) {
         return Err(FetchError::new(
             ErrorKind::Auth,
-            format!("redirected to the login page {place}: GET {url}"),
+            format!("redirected to the login page {place}: {url}"),
         ));
     }
     let kind = match status {
@@ -65,7 +65,7 @@ pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
         _ => ErrorKind::Http4xx,
     };
     Err(FetchError {
-        error: RunError::new(kind, format!("HTTP {status}: GET {url}")),
+        error: RunError::new(kind, format!("HTTP {status}: {url}")),
         retry_after: response.retry_after,
     })
 }

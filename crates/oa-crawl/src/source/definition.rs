@@ -30,8 +30,16 @@ pub struct Source {
     pub fetch: Fetch,
     /// How many requests make one day.
     pub paging: Option<Paging>,
+    /// The same request for each of several things.
+    pub each: Option<Each>,
     /// How an answer is read.
+    #[serde(default)]
     pub answer: Answer,
+    /// Records that are wanted; the others are passed over and counted in a finding.
+    #[serde(default)]
+    pub keep: Vec<Keep>,
+    /// An image that belongs to each record.
+    pub image: Option<Image>,
     /// Where rows go.
     pub store: Store,
     /// What a row consists of.
@@ -88,16 +96,25 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error
     })
 }
 
-/// `[fetch]`. In `path` and `query`, `{date}` stands for the day that is collected.
+/// `[fetch]`. In `path`, `query`, `form` and `command`, `{date}` stands for the day that is collected, and `{NAME}` for the present
+/// value of `[each]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
-    /// How it is fetched. Only HTTP is built so far.
+    /// How it is fetched.
     pub kind: FetchKind,
     /// Scheme and host.
+    #[serde(default)]
     pub base: String,
     /// Path of the address.
+    #[serde(default)]
     pub path: String,
+    /// Parameters of a form; with them the request is a POST.
+    #[serde(default)]
+    pub form: BTreeMap<String, String>,
+    /// The program and its arguments, for `kind = "command"`: it prints one JSON object a line.
+    #[serde(default)]
+    pub command: Vec<String>,
     /// Query parameters.
     #[serde(default)]
     pub query: BTreeMap<String, String>,
@@ -115,6 +132,57 @@ pub struct Fetch {
 pub enum FetchKind {
     /// Plain HTTP requests.
     Http,
+    /// A program of this machine.
+    Command,
+}
+
+/// `[each]`: one request for each value, whose records get the value as a field.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Each {
+    /// Name of the field, and of the placeholder in `[fetch]`.
+    pub name: String,
+    /// The values.
+    pub values: Vec<String>,
+    /// Wait between two requests.
+    pub pause: Option<Span>,
+}
+
+/// `[[keep]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// Field of the record.
+    pub field: String,
+    /// It must contain one of these texts.
+    pub contains: Vec<String>,
+}
+
+/// `[image]`: downloaded, checked and kept as a file that is named by its content; the record gets its path as the field
+/// `local_path`, and what `post` printed as `post`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Field of the record with the image's address.
+    pub from: String,
+    /// A page and the CSS selector of an `img` on it, for when that field is empty.
+    pub fallback: Option<ImageFallback>,
+    /// A smaller image, in bytes, is none.
+    #[serde(default)]
+    pub min_bytes: u64,
+    /// A program that gets the file's path as its last argument and prints JSON.
+    #[serde(default)]
+    pub post: Vec<String>,
+}
+
+/// See [`Image::fallback`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFallback {
+    /// Path of the page.
+    pub path: String,
+    /// CSS selector.
+    pub img: String,
 }
 
 /// `[paging]`: numbered pages.

@@ -15,7 +15,10 @@ use oa_core::schedule::Schedule;
 use oa_core::service;
 
 use crate::extract::table::selector;
-pub use definition::{Answer, Fetch, Field, FieldType, List, Paging, Source, Store, Sum, Table};
+pub use definition::{
+    Answer, Each, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Paging, Source, Store,
+    Sum, Table,
+};
 
 /// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +59,7 @@ macro_rules! built_in {
 pub const BUILT_IN: &[(&str, &str)] = &built_in![
     "fangqi-morning",
     "fangqi-night",
+    "jiaoyikecha-blueprint",
     "rdqh-indicators",
     "zhihui-full-view",
     "zhihui-reports",
@@ -159,12 +163,7 @@ fn check(source: &Source) -> Result<(), String> {
     }
     source.retry.check()?;
     Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
-    if !source.fetch.base.starts_with("http://") && !source.fetch.base.starts_with("https://") {
-        return Err(format!(
-            "base \"{}\" in [fetch] must begin with http:// or https://",
-            source.fetch.base
-        ));
-    }
+    check_fetch(source)?;
     for (name, share) in [
         ("max_rejected", source.max_rejected),
         ("min_of_usual", source.min_of_usual),
@@ -239,6 +238,50 @@ fn check(source: &Source) -> Result<(), String> {
     Ok(())
 }
 
+fn check_fetch(source: &Source) -> Result<(), String> {
+    let fetch = &source.fetch;
+    if fetch.kind == FetchKind::Command {
+        if fetch.command.is_empty() {
+            return Err(
+                "[fetch] with kind = \"command\" needs command = [\"program\", …]".to_owned(),
+            );
+        }
+        let of_http = [fetch.base.as_str(), &fetch.path];
+        if of_http.iter().any(|t| !t.is_empty())
+            || !fetch.form.is_empty()
+            || source.paging.is_some()
+        {
+            return Err(
+                "base, path, form and [paging] are for sites, not for kind = \"command\""
+                    .to_owned(),
+            );
+        }
+        return Ok(());
+    }
+    if !fetch.command.is_empty() {
+        return Err("command in [fetch] needs kind = \"command\"".to_owned());
+    }
+    if !fetch.base.starts_with("http://") && !fetch.base.starts_with("https://") {
+        return Err(format!(
+            "base \"{}\" in [fetch] must begin with http:// or https://",
+            fetch.base
+        ));
+    }
+    if let Some(image) = &source.image
+        && let Some(fallback) = &image.fallback
+    {
+        selector(&fallback.img).map_err(|(_, e)| format!("fallback in [image] has {e}"))?;
+    }
+    if source
+        .each
+        .as_ref()
+        .is_some_and(|each| each.values.is_empty())
+    {
+        return Err("values in [each] is empty".to_owned());
+    }
+    Ok(())
+}
+
 /// Where the records are must be said once, and so that it can be followed.
 fn check_answer(source: &Source) -> Result<(), String> {
     let rules = &source.answer;
@@ -247,7 +290,17 @@ fn check_answer(source: &Source) -> Result<(), String> {
         !rules.lists.is_empty(),
         rules.table.is_some(),
     ];
-    if ways.iter().filter(|w| **w).count() != 1 {
+    let said = ways.iter().filter(|w| **w).count();
+    if source.fetch.kind == FetchKind::Command {
+        return match said {
+            0 => Ok(()),
+            _ => Err(
+                "[answer] is for sites; a command prints its records, one JSON object a line"
+                    .to_owned(),
+            ),
+        };
+    }
+    if said != 1 {
         return Err(
             "[answer] needs one of records, [[answer.lists]] and [answer.table]".to_owned(),
         );

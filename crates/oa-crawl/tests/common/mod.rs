@@ -93,9 +93,16 @@ impl Service {
     pub fn configure(&self, more: &str) {
         let text = format!(
             "state_dir = \"state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"3s\"\n{}[crawl]\nretry_delay = \"10ms\"\ntimeout = \"20s\"\n{more}",
-            ["zhihui", "fangqi", "rongda", "rdqh"]
-                .map(|p| format!("[providers.{p}]\nbase = \"{}\"\n", self.sim.site(p)))
-                .concat()
+            [
+                "zhihui",
+                "fangqi",
+                "jiaoyikecha",
+                "openvlab",
+                "rongda",
+                "rdqh"
+            ]
+            .map(|p| format!("[providers.{p}]\nbase = \"{}\"\n", self.sim.site(p)))
+            .concat()
         );
         fs::write(self.config(), text).unwrap();
         fs::write(

@@ -1,0 +1,296 @@
+//! One request of a source and its answer.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Instant;
+
+use chrono::NaiveDate;
+use oa_core::retry::ErrorKind;
+use oa_core::secrets::redact;
+use oa_core::supervise::{self, Ended, StopSignal};
+use serde_json::Value;
+
+use super::{Collected, Context};
+use crate::exec::PERMANENT;
+use crate::extract::{Extracted, json, table};
+use crate::fetch::{FetchError, Request, Response, body, check_status};
+use crate::source::{FetchKind, Paging, Source};
+
+/// What stands for the placeholders of a source file.
+#[derive(Debug, Clone)]
+pub struct Vars(Vec<(String, String)>);
+
+impl Vars {
+    /// `{date}`.
+    #[must_use]
+    pub fn new(date: NaiveDate) -> Self {
+        Self(vec![("date".to_owned(), date.to_string())])
+    }
+
+    /// Also `{name}`.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts the values in.
+    #[must_use]
+    pub fn fill(&self, text: &str) -> String {
+        let filled = self.0.iter();
+        filled.fold(text.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{name}}}"), value)
+        })
+    }
+}
+
+/// Asks once, keeps the answer in the archive, and takes the records out of it.
+pub(super) fn ask(
+    context: &Context,
+    vars: &Vars,
+    page: Option<(&Paging, u32)>,
+    collected: &mut Collected,
+) -> Result<Extracted, FetchError> {
+    let (asked, response) = match context.source.fetch.kind {
+        FetchKind::Http => {
+            let request = request(context, vars, page);
+            let asked = format!("{} {}", request.method(), request.display());
+            (asked, context.client.send(&request, context.deadline)?)
+        }
+        FetchKind::Command => run(context, vars)?,
+    };
+    archive(context, &asked, &response)?;
+    if context.source.fetch.kind == FetchKind::Http {
+        check_status(&asked, &response)?;
+    }
+    let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
+    collected.pages += 1;
+    if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
+        collected.findings.push(finding);
+    }
+    Ok(extracted)
+}
+
+/// Keeps an answer before anything is made of it.
+pub(super) fn archive(
+    context: &Context,
+    asked: &str,
+    response: &Response,
+) -> Result<(), FetchError> {
+    let Some(archive) = &context.archive else {
+        return Ok(());
+    };
+    let url = asked.strip_prefix("GET ").unwrap_or(asked);
+    archive
+        .keep(context.attempt, url, response)
+        .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {asked}")))
+}
+
+/// Takes the records out of an answer to `asked` (method and address). The second value is a finding about its character set.
+///
+/// # Errors
+/// When the answer is none, or not in the shape that the source file describes.
+pub fn extract(
+    source: &Source,
+    date: NaiveDate,
+    asked: &str,
+    response: &Response,
+) -> Result<(Extracted, Option<String>), FetchError> {
+    if source.fetch.kind == FetchKind::Command {
+        return json::lines(&response.body)
+            .map(|records| (records, None))
+            .map_err(|what| {
+                FetchError::new(ErrorKind::Shape, format!("the output has {what}: {asked}"))
+            });
+    }
+    if let Some(rules) = &source.answer.table {
+        let (page, finding) = body::page(asked, response)?;
+        let extracted = table::take(rules, &page).map_err(|(kind, what)| {
+            FetchError::new(kind, format!("the answer has {what}: {asked}"))
+        })?;
+        return Ok((extracted, finding));
+    }
+    let (answer, finding) = body::json(asked, response)?;
+    Ok((read(source, date, asked, answer)?, finding))
+}
+
+/// Runs the source's program. It finds task, day and try in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
+fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError> {
+    let source = &context.source;
+    let name = source.fetch.command.first().cloned().unwrap_or_default();
+    let mut command = Command::new(&name);
+    command
+        .args(source.fetch.command.iter().skip(1).map(|a| vars.fill(a)))
+        .env("OA_TASK", &source.name)
+        .env("OA_DATE", context.date.to_string())
+        .env("OA_ATTEMPT", context.attempt.to_string());
+    let fail = |kind, what: String| FetchError::new(kind, redact(&format!("{name} {what}")));
+    let left = context.deadline.saturating_duration_since(Instant::now());
+    let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
+    let done = supervise::run(&mut command, left, StopSignal, false, keep + 1)
+        .map_err(|e| fail(ErrorKind::Internal, format!("could not be started: {e}")))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last = said.lines().rev().find(|l| !l.trim().is_empty());
+    let last = last.map_or_else(String::new, |l| format!(": {}", l.trim()));
+    match done.ended {
+        Some(Ended::TimedOut) => {
+            return Err(fail(
+                ErrorKind::Timeout,
+                format!("did not end within its time limit{last}"),
+            ));
+        }
+        Some(Ended::Stopped) => {
+            return Err(fail(
+                ErrorKind::Internal,
+                "was ended because oa-crawl was asked to stop".to_owned(),
+            ));
+        }
+        None if !done.status.success() => {
+            let kind = match done.status.code() {
+                Some(code) if PERMANENT.contains(&code) => ErrorKind::Internal,
+                _ => ErrorKind::Network,
+            };
+            return Err(fail(kind, format!("ended with {}{last}", done.status)));
+        }
+        None => {}
+    }
+    if done.stdout.len() > keep {
+        return Err(fail(
+            ErrorKind::Shape,
+            format!("printed more than {keep} bytes (max_body in [crawl])"),
+        ));
+    }
+    let asked = format!("command {name}");
+    let response = Response {
+        status: 200,
+        content_type: Some("application/x-ndjson".to_owned()),
+        final_url: asked.clone(),
+        retry_after: None,
+        body: done.stdout,
+    };
+    Ok((asked, response))
+}
+
+fn request(context: &Context, vars: &Vars, page: Option<(&Paging, u32)>) -> Request {
+    let fetch = &context.source.fetch;
+    let filled = |pairs: &BTreeMap<String, String>| -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.clone(), vars.fill(v)))
+            .collect()
+    };
+    let mut query = filled(&fetch.query);
+    if let Some((paging, number)) = page {
+        query.push((paging.page.clone(), number.to_string()));
+        query.push((paging.size.clone(), paging.page_size.to_string()));
+    }
+    Request {
+        url: format!(
+            "{}{}",
+            fetch.base.trim_end_matches('/'),
+            vars.fill(&fetch.path)
+        ),
+        query,
+        form: filled(&fetch.form),
+        headers: filled(&fetch.headers),
+        secret_headers: context.secret_headers.clone(),
+    }
+}
+
+/// Takes records and total out of an answer.
+fn read(
+    source: &Source,
+    date: NaiveDate,
+    url: &str,
+    mut answer: Value,
+) -> Result<Extracted, FetchError> {
+    let rules = &source.answer;
+    let shape =
+        |what: String| FetchError::new(ErrorKind::Shape, format!("the answer has {what}: {url}"));
+    match json::is_ok(rules, &answer) {
+        Some(true) => {}
+        Some(false) => return Err(refused(source, url, &answer)),
+        None => {
+            return Err(shape(format!(
+                "no {}",
+                rules.ok.as_deref().unwrap_or_default()
+            )));
+        }
+    }
+    if let Some(day) = json::other_day(rules, &answer, date) {
+        // Transient: a site is often some minutes late.
+        return Err(FetchError::new(
+            ErrorKind::Empty,
+            format!("nothing of {date} is there yet, the answer is of another day ({day}): {url}"),
+        ));
+    }
+    json::take(rules, &mut answer).map_err(shape)
+}
+
+fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {
+    let said = source
+        .answer
+        .error
+        .as_ref()
+        .and_then(|p| answer.pointer(p))
+        .and_then(Value::as_str)
+        .unwrap_or("no reason given");
+    let lower = said.to_lowercase();
+    let login = source
+        .answer
+        .auth_words
+        .iter()
+        .any(|w| lower.contains(&w.to_lowercase()));
+    let kind = if login {
+        ErrorKind::Auth
+    } else {
+        ErrorKind::Blocked
+    };
+    FetchError::new(kind, format!("the site refused ({said}): {url}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::parse;
+    use serde_json::json;
+
+    fn read_it(answer: Value) -> Result<Extracted, FetchError> {
+        let source = parse("x", include_str!("../../sources/zhihui-reports.toml")).unwrap();
+        read(&source, NaiveDate::default(), "http://x", answer)
+    }
+
+    fn kind(answer: Value) -> ErrorKind {
+        read_it(answer).err().unwrap().error.kind
+    }
+
+    #[test]
+    fn an_answer_is_taken_apart_and_its_refusals_are_understood() {
+        let page =
+            read_it(json!({"success": true, "result": {"records": [{"id": 1}], "total": 1}}))
+                .ok()
+                .unwrap();
+        assert_eq!((page.records.len(), page.total), (1, Some(1)));
+        assert_eq!(
+            kind(json!({"success": false, "errDesc": "登录已过期，请重新登录"})),
+            ErrorKind::Auth
+        );
+        assert_eq!(
+            kind(json!({"success": false, "errDesc": "Token expired"})),
+            ErrorKind::Auth
+        );
+        assert_eq!(
+            kind(json!({"success": false, "errDesc": "系统繁忙"})),
+            ErrorKind::Blocked
+        );
+        assert_eq!(kind(json!({"result": []})), ErrorKind::Shape);
+        assert_eq!(
+            kind(json!({"success": true, "result": {"records": [], "total": "viel"}})),
+            ErrorKind::Shape
+        );
+        assert_eq!(
+            kind(json!({"success": true, "result": {"list": [], "total": 1}})),
+            ErrorKind::Shape
+        );
+    }
+}

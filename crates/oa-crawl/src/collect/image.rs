@@ -1,0 +1,233 @@
+//! An image that belongs to a record: downloaded, checked, and kept as a file named by its content, so that a half-written or a
+//! changed one is never behind a path that a row names.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use image::{ImageFormat, ImageReader, Limits};
+use oa_core::retry::ErrorKind;
+use oa_core::secrets::redact;
+use oa_core::state_dir::write_durably;
+use oa_core::supervise::{self, StopSignal};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::answer::archive;
+use super::{Collected, Context};
+use crate::extract::table;
+use crate::fetch::{FetchError, Request, body, check_status};
+use crate::source::Image;
+
+/// Wider or higher than this many pixels is an attack on the decoder.
+const LARGEST_SIDE: u32 = 20_000;
+
+/// Downloads the image of each record.
+pub(super) fn attach(
+    context: &Context,
+    rules: &Image,
+    collected: &mut Collected,
+) -> Result<(), FetchError> {
+    for number in 0..collected.records.len() {
+        let given = collected.records[number]
+            .get(&rules.from)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let address = match (&rules.fallback, given.trim()) {
+            (Some(_), "") => {
+                collected.findings.push(format!(
+                    "{} is empty; the image is from the fallback page",
+                    rules.from
+                ));
+                fallback(context, rules)?
+            }
+            (_, address) => absolute(&context.source.fetch.base, address),
+        };
+        let (file, bytes) = download(context, rules, &address)?;
+        collected.pages += 1;
+        let (path, printed) = match &context.files {
+            None => (PathBuf::from(file), None), // A dry run.
+            Some(folder) => {
+                let path = store(folder, &file, &bytes).map_err(|e| {
+                    let place = folder.display();
+                    let what =
+                        format!("could not keep the image in {place}: {e}; free space there");
+                    FetchError::new(ErrorKind::Internal, what)
+                })?;
+                let printed = run_post(context, rules, &path, collected);
+                (path, printed)
+            }
+        };
+        if let Value::Object(fields) = &mut collected.records[number] {
+            fields.insert(rules.from.clone(), Value::String(address));
+            fields.insert(
+                "local_path".to_owned(),
+                Value::String(path.to_string_lossy().into_owned()),
+            );
+            fields.insert(
+                "post".to_owned(),
+                printed.map_or(Value::Null, Value::String),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The address of the first image that the fallback page shows.
+fn fallback(context: &Context, rules: &Image) -> Result<String, FetchError> {
+    let Some(fallback) = &rules.fallback else {
+        return Ok(String::new());
+    };
+    let base = &context.source.fetch.base;
+    let request = Request {
+        url: format!("{}{}", base.trim_end_matches('/'), fallback.path),
+        ..Request::default()
+    };
+    let asked = format!("GET {}", request.url);
+    let response = context.client.send(&request, context.deadline)?;
+    archive(context, &asked, &response)?;
+    check_status(&asked, &response)?;
+    let (page, _) = body::page(&asked, &response)?;
+    let src = table::attribute(&page, &fallback.img, "src")
+        .map_err(|(kind, what)| FetchError::new(kind, format!("the page has {what}: {asked}")))?;
+    Ok(absolute(base, &src))
+}
+
+/// The image's bytes, once they are known to be one, and the name of its file.
+fn download(
+    context: &Context,
+    rules: &Image,
+    address: &str,
+) -> Result<(String, Vec<u8>), FetchError> {
+    let request = Request {
+        url: address.to_owned(),
+        headers: vec![("referer".to_owned(), context.source.fetch.base.clone())],
+        ..Request::default()
+    };
+    let asked = format!("GET {address}");
+    let response = context.client.send(&request, context.deadline)?;
+    archive(context, &asked, &response)?;
+    check_status(&asked, &response)?;
+    let wrong = |what: String| FetchError::new(ErrorKind::Shape, format!("{what}: {asked}"));
+    let bytes = response.body;
+    let size = bytes.len() as u64;
+    if size < rules.min_bytes {
+        let least = rules.min_bytes;
+        return Err(FetchError::new(
+            ErrorKind::Empty,
+            format!(
+                "an image of {size} bytes where {least} were due (min_bytes in [image]): {asked}"
+            ),
+        ));
+    }
+    let format =
+        decode(&bytes).map_err(|e| wrong(format!("{size} bytes that are no whole image ({e})")))?;
+    let extension = format.extensions_str().first().copied().unwrap_or("img");
+    let hash: String = Sha256::digest(&bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    Ok((format!("{hash}.{extension}"), bytes))
+}
+
+/// Decodes all of it: the beginning of an image says nothing about its end.
+fn decode(bytes: &[u8]) -> image::ImageResult<ImageFormat> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LARGEST_SIDE);
+    limits.max_image_height = Some(LARGEST_SIDE);
+    reader.limits(limits);
+    let format = reader.format();
+    reader.decode()?;
+    format.ok_or_else(|| image::ImageError::IoError(std::io::Error::other("of no known type")))
+}
+
+fn store(folder: &Path, file: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
+    let folder = folder.join(&file[..2]);
+    let path = folder.join(file);
+    // A file of another size was damaged from outside.
+    if fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64) {
+        return Ok(path);
+    }
+    fs::create_dir_all(&folder)?;
+    write_durably(&path, bytes)?;
+    Ok(path)
+}
+
+/// What the program that reads the image printed. Its failure costs only that: the image is there.
+fn run_post(
+    context: &Context,
+    rules: &Image,
+    path: &Path,
+    collected: &mut Collected,
+) -> Option<String> {
+    let (program, arguments) = rules.post.split_first()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .arg(path)
+        .env("OA_TASK", &context.source.name)
+        .env("OA_DATE", context.date.to_string());
+    let left = context.deadline.saturating_duration_since(Instant::now());
+    let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
+    let printed = supervise::run(&mut command, left, StopSignal, false, keep)
+        .map_err(|e| e.to_string())
+        .and_then(|done| {
+            if !done.status.success() {
+                return Err(done.status.to_string());
+            }
+            let text = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+            serde_json::from_str::<Value>(&text)
+                .map(|_| text)
+                .map_err(|e| format!("its output is not JSON ({e})"))
+        });
+    match printed {
+        Ok(text) => Some(text),
+        Err(e) => {
+            let what = redact(&format!("{program} (post in [image]) failed: {e}"));
+            collected.incomplete.get_or_insert(what);
+            None
+        }
+    }
+}
+
+fn absolute(base: &str, address: &str) -> String {
+    let address = address.trim();
+    if address.starts_with("http://") || address.starts_with("https://") {
+        return address.to_owned();
+    }
+    let origin = base.find("://").map_or(base, |scheme| {
+        let host = scheme + 3;
+        let end = base[host..].find('/').map_or(base.len(), |i| host + i);
+        &base[..end]
+    });
+    if let Some(rest) = address.strip_prefix("//") {
+        let scheme = base.split("://").next().unwrap_or("https");
+        return format!("{scheme}://{rest}");
+    }
+    if address.starts_with('/') {
+        return format!("{origin}{address}");
+    }
+    format!("{}/{address}", base.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_become_absolute() {
+        let base = "https://a.example:8443/app";
+        for (address, due) in [
+            ("https://b/x.jpg", "https://b/x.jpg"),
+            ("//b/x.jpg", "https://b/x.jpg"),
+            ("/x.jpg", "https://a.example:8443/x.jpg"),
+            ("x.jpg", "https://a.example:8443/app/x.jpg"),
+        ] {
+            assert_eq!(absolute(base, address), due);
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! One try of a source: all its pages, archived, and the proof that they are all.
+//!
+//! A source with pages announces a total. Records are counted by their id, because a record that moves to the next page while
+//! paging comes twice. When fewer came than announced, the pages are read again, because the total grows during the day and
+//! pushes records across page borders; what is still missing then makes the try partial.
+
+mod answer;
+mod image;
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::NaiveDate;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::RunError;
+use oa_core::secrets::Secret;
+use oa_core::supervise::StopSignal;
+use serde_json::Value;
+
+use crate::archive::RunArchive;
+use crate::fetch::{Client, FetchError};
+use crate::source::{Each, Paging, Source};
+use answer::ask;
+pub use answer::{Vars, extract};
+
+/// What a try needs.
+#[derive(Debug)]
+pub struct Context {
+    /// The source.
+    pub source: Source,
+    /// The day to collect.
+    pub date: NaiveDate,
+    /// HTTP.
+    pub client: Client,
+    /// Where answers are kept; `None` for a dry run.
+    pub archive: Option<Arc<RunArchive>>,
+    /// Where images are kept; `None` for a dry run.
+    pub files: Option<PathBuf>,
+    /// Largest body in bytes.
+    pub max_body: u64,
+    /// The source's secret headers, resolved.
+    pub secret_headers: Vec<(String, Secret)>,
+    /// The number of this try.
+    pub attempt: u32,
+    /// When it must be over.
+    pub deadline: Instant,
+}
+
+/// What a try brought.
+#[derive(Debug, Clone, Default)]
+pub struct Collected {
+    /// Different records, as they came.
+    pub records: Vec<Value>,
+    /// Records that came again.
+    pub duplicates: u64,
+    /// Records that the source announced.
+    pub expected: Option<u64>,
+    /// Requests that were answered.
+    pub pages: u32,
+    /// What was noticed, in sentences.
+    pub findings: Vec<String>,
+    /// Why this is not all, where the totals of pages do not say it.
+    pub incomplete: Option<String>,
+}
+
+impl Collected {
+    fn add(&mut self, part: Self) {
+        self.expected = match (self.expected, part.expected) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        self.records.extend(part.records);
+        self.duplicates += part.duplicates;
+        self.pages += part.pages;
+        for finding in part.findings {
+            if !self.findings.contains(&finding) {
+                self.findings.push(finding);
+            }
+        }
+        self.incomplete = self.incomplete.take().or(part.incomplete);
+    }
+
+    /// Why this is not all, if it is not.
+    #[must_use]
+    pub fn shortfall(&self) -> Option<RunError> {
+        if let Some(reason) = &self.incomplete {
+            return Some(RunError::new(ErrorKind::Partial, reason));
+        }
+        let expected = self.expected?;
+        let came = self.records.len() as u64;
+        (came < expected)
+            .then(|| RunError::new(ErrorKind::Partial, format!("the source announced {expected} records, only {came} different ones came in {} requests", self.pages)))
+    }
+}
+
+/// How often the pages are read again when records are missing.
+const PASSES: u32 = 3;
+
+/// Collects. Answers are archived as they come, also those of a try that fails.
+///
+/// # Errors
+/// When a request fails. Fewer records than announced are no error here, see [`Collected::shortfall`].
+pub fn collect(context: &Context) -> Result<Collected, FetchError> {
+    let mut collected = match &context.source.each {
+        None => collect_one(context, &Vars::new(context.date))?,
+        Some(each) => collect_each(context, each)?,
+    };
+    keep(&context.source, &mut collected);
+    if let Some(image) = &context.source.image {
+        image::attach(context, image, &mut collected)?;
+    }
+    too_few(&context.source, &mut collected);
+    Ok(collected)
+}
+
+/// The same request for each value. One that fails makes the try fail: what came is in the archive, and the next try is whole.
+fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError> {
+    let mut all = Collected::default();
+    for (number, value) in each.values.iter().enumerate() {
+        if number > 0
+            && let Some(pause) = each.pause
+            && !StopSignal.wait(pause.0)
+        {
+            return Err(FetchError::new(
+                ErrorKind::Internal,
+                "stopped by a signal between two requests",
+            ));
+        }
+        let vars = Vars::new(context.date).with(&each.name, value);
+        let mut part = collect_one(context, &vars)?;
+        for record in &mut part.records {
+            if let Value::Object(fields) = record {
+                fields.insert(each.name.clone(), Value::String(value.to_owned()));
+            }
+        }
+        if part.records.is_empty() {
+            all.incomplete
+                .get_or_insert_with(|| format!("nothing came for {} {value}", each.name));
+        }
+        all.add(part);
+    }
+    Ok(all)
+}
+
+fn collect_one(context: &Context, vars: &Vars) -> Result<Collected, FetchError> {
+    let mut collected = Collected::default();
+    let Some(paging) = &context.source.paging else {
+        let page = ask(context, vars, None, &mut collected)?;
+        collected.expected = page.total;
+        collected.records = page.records;
+        if !page.miscounted.is_empty() {
+            collected.incomplete = Some(page.miscounted.join("; "));
+        }
+        return Ok(collected);
+    };
+    let mut seen = HashSet::new();
+    for _ in 0..PASSES {
+        let before = seen.len();
+        read_pages(context, vars, paging, &mut collected, &mut seen)?;
+        if collected.shortfall().is_none() || seen.len() == before {
+            break;
+        }
+    }
+    Ok(collected)
+}
+
+/// Passes over records that nobody wants.
+fn keep(source: &Source, collected: &mut Collected) {
+    if source.keep.is_empty() {
+        return;
+    }
+    let before = collected.records.len();
+    // A record without the field is none of those: validation names what is wrong with it.
+    collected.records.retain(|record| {
+        source.keep.iter().all(|rule| {
+            record
+                .get(&rule.field)
+                .and_then(Value::as_str)
+                .is_none_or(|text| {
+                    rule.contains
+                        .iter()
+                        .any(|part| text.contains(part.as_str()))
+                })
+        })
+    });
+    let passed_over = before - collected.records.len();
+    if passed_over > 0 {
+        // Those were not announced, as far as completeness goes.
+        collected.expected = collected
+            .expected
+            .map(|n| n.saturating_sub(passed_over as u64));
+        collected
+            .findings
+            .push(format!("{passed_over} records were passed over ([[keep]])"));
+    }
+}
+
+/// Nothing at all is another failure, which the caller names.
+fn too_few(source: &Source, collected: &mut Collected) {
+    let came = collected.records.len() as u64;
+    if came > 0 && came < source.min_records && collected.incomplete.is_none() {
+        collected.incomplete = Some(format!(
+            "only {came} records came, at least {} were due (min_records)",
+            source.min_records
+        ));
+    }
+}
+
+fn read_pages(
+    context: &Context,
+    vars: &Vars,
+    paging: &Paging,
+    collected: &mut Collected,
+    seen: &mut HashSet<String>,
+) -> Result<(), FetchError> {
+    let mut in_this_pass: HashSet<String> = HashSet::new();
+    for number in 1..=paging.max_pages {
+        let page = ask(context, vars, Some((paging, number)), collected)?;
+        // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
+        // with a total of 0, and a day that was cut off there would look complete.
+        collected.expected = collected.expected.max(page.total);
+        if page.records.is_empty() {
+            return Ok(());
+        }
+        let known_before = in_this_pass.len();
+        let mut again = 0;
+        for record in page.records {
+            let id = record
+                .get(&paging.id)
+                .map_or_else(|| record.to_string(), Value::to_string);
+            if !in_this_pass.insert(id.clone()) {
+                again += 1;
+            }
+            if seen.insert(id) {
+                collected.records.push(record);
+            }
+        }
+        collected.duplicates += again;
+        if in_this_pass.len() == known_before {
+            // A server that repeats a page for ever.
+            collected.findings.push(format!(
+                "page {number} held nothing that was not on an earlier page; stopped there"
+            ));
+            return Ok(());
+        }
+        if collected
+            .expected
+            .is_some_and(|total| in_this_pass.len() as u64 >= total)
+        {
+            return Ok(());
+        }
+    }
+    collected.findings.push(format!(
+        "stopped after {} pages (max_pages in [paging])",
+        paging.max_pages
+    ));
+    Ok(())
+}

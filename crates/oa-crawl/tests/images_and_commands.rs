@@ -1,0 +1,250 @@
+//! Sources with a picture, and sources that are programs of this machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::{DAY, Done, Service};
+use serde_json::json;
+
+const PICTURES: &str = "/jiaoyikecha/uploadfile";
+const ADDRESS: &str = "/jiaoyikecha/ajax/guangao.php";
+
+fn blueprint(service: &Service) -> serde_json::Value {
+    service.run("jiaoyikecha-blueprint").row()
+}
+
+#[test]
+fn the_picture_of_the_day_is_kept_by_its_content_and_the_row_points_at_it() {
+    let service = Service::start();
+    let row = blueprint(&service);
+    assert_eq!(
+        (&row["status"], &row["inserted"]),
+        (&json!("success"), &json!(1)),
+        "{row}"
+    );
+    let path = service.text("SELECT local_path FROM daily_blueprints");
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.len() > 10_000 && path.ends_with(".jpg"), "{path}");
+    assert!(Path::new(&path).starts_with(service.state().join("files")));
+    assert_eq!(blueprint(&service)["unchanged"], 1);
+    assert_eq!(service.count("oa.raw WHERE content_type = 'image/jpeg'"), 2);
+}
+
+#[test]
+fn without_an_address_the_picture_of_the_home_page_is_taken() {
+    let service = Service::start();
+    service.sim.fault(&format!("{ADDRESS}: empty")).unwrap();
+    let row = blueprint(&service);
+    assert_eq!(row["status"], "success", "{row}");
+    assert!(
+        service
+            .text("SELECT image_url FROM daily_blueprints")
+            .ends_with("/jiaoyikecha/uploadfile/today.jpg")
+    );
+    assert!(
+        service
+            .text("SELECT findings::text FROM oa.quality")
+            .contains("imageUrl is empty")
+    );
+}
+
+#[test]
+fn what_is_no_whole_picture_is_never_stored() {
+    let service = Service::start();
+    service.configure("retries = 0\n");
+    for (path, fault, kind) in [
+        (PICTURES, "truncate", "network"),
+        (PICTURES, "soft-block", "empty"),
+        (PICTURES, "404", "http_4xx"),
+        (ADDRESS, "500", "http_5xx"),
+        (ADDRESS, "rename adall=ad", "shape"),
+    ] {
+        service.sim.clear_faults();
+        service.sim.fault(&format!("{path}: {fault}")).unwrap();
+        let row = blueprint(&service);
+        assert_eq!(row["error_kind"], json!(kind), "{fault}: {row}");
+    }
+    assert_eq!(service.count("daily_blueprints"), 0);
+    assert!(!service.state().join("files").exists());
+}
+
+/// A source of the operator's own.
+fn add_source(service: &Service, name: &str, text: &str) {
+    let folder = service.dir.path().join("sources");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+}
+
+fn script(service: &Service, name: &str, text: &str) -> String {
+    let path = service.dir.path().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn run_own(service: &Service, task: &str) -> Done {
+    let folder = service.dir.path().join("sources");
+    let folder = folder.to_str().unwrap();
+    service.crawl(&[
+        "run",
+        task,
+        "--date",
+        DAY,
+        "--sources",
+        folder,
+        "--format",
+        "json",
+    ])
+}
+
+fn contracts(command: &str) -> String {
+    format!(
+        r#"
+name = "contracts"
+title = "合约信息"
+provider = "local"
+schedule = "0 16 * * *"
+fetch = {{ kind = "command", command = ["{command}", "{{date}}"] }}
+
+[store]
+table = "contract_infos"
+unique = ["comm_code"]
+key = ["comm_code"]
+
+[[fields]]
+column = "comm_code"
+from = "contract"
+type = "variety"
+required = true
+
+[[fields]]
+column = "multiplier"
+from = "multiplier"
+type = "integer"
+min = 1
+"#
+    )
+}
+
+#[test]
+fn a_program_that_prints_json_lines_is_a_source_like_any_other() {
+    let service = Service::start();
+    let program = script(
+        &service,
+        "contracts.sh",
+        r#"echo "asked for $1 by $OA_TASK" >&2
+echo starting
+echo '{"contract": "rb2601", "multiplier": 10}'
+echo '{"contract": "螺纹", "multiplier": 10}'
+echo '{"contract": "?", "multiplier": 10}'"#,
+    );
+    let text = contracts(&program).replace("schedule", "max_rejected = 0.5\nschedule");
+    add_source(&service, "contracts", &text);
+    let row = run_own(&service, "contracts").row();
+    assert_eq!(
+        (&row["status"], &row["inserted"], &row["rejected"]),
+        (&json!("success"), &json!(1), &json!(1)),
+        "{row}"
+    );
+    assert_eq!(service.count("oa.raw"), 1, "what it printed is archived");
+}
+
+#[test]
+fn a_program_that_fails_is_told_apart_and_stores_nothing() {
+    let service = Service::start();
+    service.configure("retries = 1\n");
+    for (text, kind, tries, says) in [
+        ("echo '{\"contract\": \"rb\"'", "shape", 1, "no JSON object"),
+        (
+            "echo oops >&2; exit 3",
+            "network",
+            2,
+            "exit status: 3: oops",
+        ),
+        ("exit 78", "internal", 1, "exit status: 78"),
+        ("echo nothing", "empty", 2, "no records"),
+    ] {
+        let program = script(&service, "contracts.sh", text);
+        add_source(&service, "contracts", &contracts(&program));
+        let row = run_own(&service, "contracts").row();
+        assert_eq!(
+            (row["error_kind"].as_str(), row["attempts"].as_u64()),
+            (Some(kind), Some(tries)),
+            "{text}: {row}"
+        );
+        assert!(row["error"].as_str().unwrap().contains(says), "{row}");
+    }
+    add_source(&service, "contracts", &contracts("/nowhere/at-all"));
+    let row = run_own(&service, "contracts").row();
+    assert!(
+        row["error"]
+            .as_str()
+            .unwrap()
+            .contains("could not be started"),
+        "{row}"
+    );
+    assert_eq!(service.count("contract_infos"), 0);
+}
+
+#[test]
+fn each_value_is_asked_for_and_unwanted_records_are_passed_over() {
+    let service = Service::start();
+    let program = script(
+        &service,
+        "brokers.sh",
+        r#"echo "{\"broker\": \"国泰君安（代客）\", \"net\": \"1,234\"}"
+echo "{\"broker\": \"永安期货\", \"net\": \"5\"}""#,
+    );
+    add_source(
+        &service,
+        "brokers",
+        &format!(
+            r#"
+name = "brokers"
+title = "席位"
+provider = "local"
+schedule = "0 19 * * *"
+fetch = {{ kind = "command", command = ["{program}", "{{code}}"] }}
+each = {{ name = "code", values = ["rb", "hc"], pause = "10ms" }}
+keep = [{{ field = "broker", contains = ["东方财富", "国泰君安"] }}]
+store = {{ table = "institutional_positions", unique = ["comm_code", "broker_name", "record_date"] }}
+
+[[fields]]
+column = "comm_code"
+from = "code"
+type = "variety"
+required = true
+
+[[fields]]
+column = "broker_name"
+from = "broker"
+type = "text"
+required = true
+
+[[fields]]
+column = "net_position"
+from = "net"
+type = "integer"
+
+[[fields]]
+column = "record_date"
+value = "{{date}}"
+type = "date"
+"#
+        ),
+    );
+    let row = run_own(&service, "brokers").row();
+    assert_eq!(
+        (&row["status"], &row["inserted"]),
+        (&json!("success"), &json!(2)),
+        "{row}"
+    );
+    assert_eq!(
+        service.text("SELECT string_agg(comm_code || net_position, ' ' ORDER BY comm_code) FROM institutional_positions"),
+        "HC1234 RB1234"
+    );
+}
