@@ -174,6 +174,10 @@ pub struct Crawl {
     pub timeout: Option<Span>,
     /// Sources collected at the same time by one `oa-crawl run`.
     pub parallel: usize,
+    /// A run that was missed is made up for within this time (`run --due`).
+    pub catch_up: Span,
+    /// Sources that are due at the same time start within this time, each at its own moment (`run --due`).
+    pub jitter: Span,
     /// Folder with source files that replace or add to the built-in ones.
     pub sources: Option<PathBuf>,
     /// Largest body that is accepted from a site.
@@ -187,6 +191,8 @@ impl Default for Crawl {
             retry_delay: None,
             timeout: None,
             parallel: 4,
+            catch_up: Span(Duration::from_secs(24 * 3600)),
+            jitter: Span(Duration::ZERO),
             sources: None,
             max_body: Bytes(64 << 20),
         }

@@ -47,19 +47,22 @@ enum Command {
     },
     /// Collect sources now
     #[command(
-        after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
+        after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  * * * * * oa-crawl run --due\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
     )]
     Run {
         /// Names of tasks, as `oa-crawl list` shows them
         #[arg(
             value_name = "TASK",
-            required_unless_present = "all",
-            conflicts_with = "all"
+            required_unless_present_any = ["all", "due"],
+            conflicts_with_all = ["all", "due"]
         )]
         tasks: Vec<String>,
         /// Every source
         #[arg(long)]
         all: bool,
+        /// Every source that is due and was not run yet, here or on another machine: for one crontab line a minute
+        #[arg(long, conflicts_with_all = ["all", "date", "dry_run", "cron"])]
+        due: bool,
         /// The day to collect [default: today in the configured time zone]
         #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
         date: Option<NaiveDate>,
@@ -162,6 +165,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Run {
             tasks,
             all,
+            due,
             date,
             dry_run,
             retries,
@@ -181,6 +185,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 &run::Options {
                     tasks,
                     all,
+                    due,
                     date,
                     dry_run,
                     trigger,

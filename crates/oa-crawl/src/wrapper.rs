@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -46,6 +46,17 @@ pub struct Wrapper<'a> {
     pub stop: StopSignal,
     /// Who started it.
     pub trigger: Trigger,
+}
+
+/// One task for one day.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The task.
+    pub source: &'a Source,
+    /// The day.
+    pub date: NaiveDate,
+    /// The moment of the schedule that it is for (UTC), when it is for one.
+    pub due_at: Option<DateTime<Utc>>,
 }
 
 /// What became of a task, for `oa-crawl run` to print.
@@ -149,12 +160,14 @@ struct Ended {
 }
 
 impl Wrapper<'_> {
-    /// Runs one task for one day.
+    /// Does one job.
     ///
     /// # Errors
     /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
-    pub fn run(&self, source: &Source, date: NaiveDate) -> Result<Report, Failure> {
-        let start = start_of(source, self.trigger);
+    pub fn run(&self, job: &Job<'_>) -> Result<Report, Failure> {
+        let (source, date) = (job.source, job.date);
+        let mut start = start_of(source, self.trigger);
+        start.due_at = job.due_at;
         let clock = Stopwatch::start(start.started_at);
         if let Some(reason) = self.left_out(source, date, &start) {
             self.recorder.record_skipped(start.clone(), &reason)?;
@@ -388,7 +401,7 @@ impl Wrapper<'_> {
         )
     }
 
-    fn next_due(&self, source: &Source) -> Option<chrono::DateTime<Utc>> {
+    fn next_due(&self, source: &Source) -> Option<DateTime<Utc>> {
         self.schedule(source)?.next_after(Utc::now(), self.calendar)
     }
 }

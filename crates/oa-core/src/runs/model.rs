@@ -101,6 +101,9 @@ pub struct RunStart {
     pub version: String,
     /// How long this run holds the task without a sign of life.
     pub lease: Duration,
+    /// The moment of the schedule (UTC) that it is for; it does not begin when another machine has taken care of that.
+    #[serde(default)]
+    pub due_at: Option<DateTime<Utc>>,
 }
 
 impl RunStart {
@@ -125,6 +128,7 @@ impl RunStart {
             process: ProcessId::current(),
             version: version.to_owned(),
             lease,
+            due_at: None,
         }
     }
 }

@@ -224,6 +224,11 @@ impl Recorder {
         if let Some(client) = &mut connection {
             match store::begin(client, &start) {
                 Ok(Lease::Taken) => {}
+                Ok(Lease::Done) => {
+                    return Ok(Begun::Skipped {
+                        reason: format!("{} was done by another machine", start.task),
+                    });
+                }
                 Ok(Lease::Busy { host }) => {
                     return Ok(Begun::Skipped {
                         reason: format!("{} runs already on {host}", start.task),

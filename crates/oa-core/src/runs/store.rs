@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
-use postgres::{Client, Transaction};
+use postgres::{Client, GenericClient, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -64,6 +64,8 @@ pub struct Applied {
 /// What came of an attempt to begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
+    /// Another run has taken care of the moment that this one is for.
+    Done,
     /// The task is ours.
     Taken,
     /// It runs elsewhere; the skipped run is recorded.
@@ -90,6 +92,11 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
         tx.commit()?;
         return Ok(Lease::Busy { host });
     }
+    if let Some(due) = start.due_at
+        && !not_taken_care_of(&mut tx, &[&start.task], &[due])?.contains(&start.task)
+    {
+        return Ok(Lease::Done);
+    }
     insert_run(&mut tx, start, Status::Running)?;
     tx.execute(
         "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $6, lease_until = now() + make_interval(secs => $4),
@@ -99,6 +106,26 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     )?;
     tx.commit()?;
     Ok(Lease::Taken)
+}
+
+/// Of tasks and the moments at which they were due, the tasks that no run has taken care of since. A run that was killed does not
+/// count, unless it was the third: then it is the task that kills. A backfill is for other days.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn not_taken_care_of(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    due: &[DateTime<Utc>],
+) -> Result<HashSet<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT t.task FROM unnest($1::text[], $2::timestamptz[]) t (task, due), LATERAL (
+           SELECT count(*) FILTER (WHERE status <> 'abandoned') AS runs, count(*) FILTER (WHERE status = 'abandoned') AS killed
+           FROM oa.runs r WHERE r.task = t.task AND r.id >= oa.uuid_floor(t.due) AND r.trigger <> 'backfill' AND r.status <> 'skipped') since
+         WHERE since.runs = 0 AND since.killed < 3",
+        &[&tasks, &due],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
 /// The machine that holds the task, unless its process there is gone.
@@ -574,6 +601,7 @@ pub fn mark_abandoned(
             process,
             version: row.get(11),
             lease: std::time::Duration::ZERO,
+            due_at: None,
         };
         let id = start.id;
         let mut outcome = Outcome::bare(start, Status::Abandoned, Utc::now());

@@ -109,6 +109,25 @@ impl Schedule {
         }
     }
 
+    /// The last moment up to `moment`, but after `from`, at which the task was due.
+    #[must_use]
+    pub fn last_between(
+        &self,
+        from: DateTime<Utc>,
+        moment: DateTime<Utc>,
+        calendar: &Calendar,
+    ) -> Option<DateTime<Utc>> {
+        // Most are due often: look at the last hour before all the time since `from`.
+        let near = from.max(moment - TimeDelta::hours(1));
+        [near, from].into_iter().find_map(|from| {
+            std::iter::successors(self.next_after(from, calendar), |at| {
+                self.next_after(*at, calendar)
+            })
+            .take_while(|at| *at <= moment)
+            .last()
+        })
+    }
+
     fn applies(&self, local: DateTime<Tz>, calendar: &Calendar) -> bool {
         if !self.sessions.is_empty() {
             return calendar

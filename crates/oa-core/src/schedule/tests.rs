@@ -66,6 +66,23 @@ fn a_night_schedule_leaves_out_evenings_before_holidays() {
 }
 
 #[test]
+fn the_last_due_moment_is_found_however_long_ago() {
+    let calendar = Calendar::shipped();
+    let last = |cron: &str, from: &str, to: &str| {
+        let found = every(cron).last_between(at(from), at(to), &calendar);
+        found.map(|t| {
+            t.with_timezone(&chrono_tz::Asia::Shanghai)
+                .format("%m-%d %H:%M")
+                .to_string()
+        })
+    };
+    let (day, two) = ("2025-12-01 08:00", "2025-12-02 08:30");
+    assert_eq!(last("* * * * *", day, two).as_deref(), Some("12-02 08:30"));
+    assert_eq!(last("50 8 * * *", day, two).as_deref(), Some("12-01 08:50"));
+    assert_eq!(last("50 8 * * *", "2025-12-01 09:00", two), None);
+}
+
+#[test]
 fn weekdays_count_as_in_crontab() {
     // 2025-12-01 is a Monday.
     assert_eq!(

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod drain;
+mod due;
 pub mod exec;
 pub mod list;
 pub mod report;

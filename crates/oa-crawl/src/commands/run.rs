@@ -14,18 +14,18 @@ use oa_core::output::{Format, Listing};
 use oa_core::retry::Policy;
 use oa_core::runs::{Recorder, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::supervise;
+use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::attempts::longest;
 use crate::collect::{Context, collect};
-use crate::commands::report;
+use crate::commands::{due, report};
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
 use crate::validate::{columns, convert, validate};
-use crate::wrapper::{Report, Wrapper, start_of};
+use crate::wrapper::{Job, Report, Wrapper, start_of};
 
 /// What `run` was asked for.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Options {
     pub tasks: Vec<String>,
     /// Every source.
     pub all: bool,
+    /// Every source that is due.
+    pub due: bool,
     /// The day to collect; today in the configuration's zone by default.
     pub date: Option<NaiveDate>,
     /// Fetch and validate, store nothing.
@@ -53,74 +55,124 @@ pub struct Options {
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let loaded = Sources::load(config, options.sources.as_deref())
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let chosen = choose(&loaded, options)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let date = options
-        .date
-        .unwrap_or_else(|| Utc::now().with_timezone(&config.timezone).date_naive());
+    let today = Utc::now().with_timezone(&config.timezone).date_naive();
+    let date = options.date.unwrap_or(today);
+    let chosen = choose(&loaded, options)?;
     if options.dry_run {
         return dry_run(config, &chosen, date, options.format);
     }
-    let opened = Recorder::open(config, PROGRAM)
-        .and_then(|recorder| Ok((Archive::open(recorder.state())?, recorder)));
-    let (archive, recorder) = opened.map_err(|e| {
-        let starts = chosen.iter().map(|s| start_of(s, options.trigger));
+    let trigger = match options.trigger {
+        // It says nothing about whether today's data are there.
+        _ if date != today => Trigger::Backfill,
+        _ if options.due => Trigger::Due,
+        trigger => trigger,
+    };
+    let tools = Tools::open(config, &calendar, trigger).map_err(|e| {
+        let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e)
     })?;
-    let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
-    let wrapper = Wrapper {
-        config,
-        recorder: &recorder,
-        archive: &archive,
-        calendar: &calendar,
-        stop,
-        trigger: options.trigger,
+    let jobs = if options.due {
+        due::jobs(config, &loaded, &calendar, &tools.recorder)
+    } else {
+        let job = |source| Job {
+            source,
+            date,
+            due_at: None,
+        };
+        chosen.into_iter().map(job).collect()
     };
-
-    let longest = chosen.iter().map(|s| longest(&s.retry)).max();
-    let rounds = u32::try_from(chosen.len().div_ceil(config.crawl.parallel)).unwrap_or(u32::MAX);
-    cli::end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
-
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..config.crawl.parallel.min(chosen.len()) {
-            scope.spawn(|| {
-                while let Some((i, source)) = take(&next, &chosen) {
-                    let result = wrapper.run(source, date);
-                    if let Ok(report) = &result {
-                        tracing::info!(
-                            "{}: {} after {} tries, {} records",
-                            report.task,
-                            report.status.as_str(),
-                            report.attempts,
-                            report.fetched
-                        );
-                    }
-                    if let Ok(mut results) = results.lock() {
-                        results.push((i, result));
-                    }
-                }
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_default();
-    results.sort_by_key(|(i, _)| *i);
-    report::conclude(
-        config,
-        results.into_iter().map(|(_, r)| r).collect(),
-        options.format,
-    )
+    let reports = tools.run_all(&jobs);
+    if options.due && reports.is_empty() {
+        return Ok(exit::OK); // cron mails what a command prints.
+    }
+    report::conclude(config, reports, options.format)
 }
 
-fn take<'a>(next: &AtomicUsize, chosen: &[&'a Source]) -> Option<(usize, &'a Source)> {
+/// What runs need, opened once.
+pub(super) struct Tools<'a> {
+    config: &'a Config,
+    calendar: &'a Calendar,
+    trigger: Trigger,
+    pub(super) recorder: Recorder,
+    pub(super) archive: Archive,
+    pub(super) stop: StopSignal,
+}
+
+impl<'a> Tools<'a> {
+    pub(super) fn open(
+        config: &'a Config,
+        calendar: &'a Calendar,
+        trigger: Trigger,
+    ) -> Result<Self, Failure> {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        Ok(Self {
+            config,
+            calendar,
+            trigger,
+            archive: Archive::open(recorder.state())?,
+            recorder,
+            stop: supervise::install_stop_signal().map_err(anyhow::Error::from)?,
+        })
+    }
+
+    /// Does all jobs, several at a time, and gives back what became of each, in their order.
+    pub(super) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<Report, Failure>> {
+        let wrapper = Wrapper {
+            config: self.config,
+            recorder: &self.recorder,
+            archive: &self.archive,
+            calendar: self.calendar,
+            stop: self.stop,
+            trigger: self.trigger,
+        };
+        let parallel = self.config.crawl.parallel.min(jobs.len());
+        let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
+        let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
+        cli::end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
+
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
+        let work = || {
+            while let Some((i, job)) = take(&next, jobs) {
+                let result = wrapper.run(job);
+                if let Ok(report) = &result {
+                    log(report);
+                }
+                if let Ok(mut results) = results.lock() {
+                    results.push((i, result));
+                }
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..parallel {
+                scope.spawn(work);
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_default();
+        results.sort_by_key(|(i, _)| *i);
+        results.into_iter().map(|(_, r)| r).collect()
+    }
+}
+
+fn log(report: &Report) {
+    tracing::info!(
+        "{}: {} after {} tries, {} records",
+        report.task,
+        report.status.as_str(),
+        report.attempts,
+        report.fetched
+    );
+}
+
+fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
     let i = next.fetch_add(1, Ordering::Relaxed);
-    chosen.get(i).map(|source| (i, *source))
+    all.get(i).map(|one| (i, one))
 }
 
 fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>, Failure> {
-    if options.all {
+    if options.all || options.due {
         return Ok(sources.iter().collect());
     }
     let mut chosen: Vec<&Source> = Vec::new();

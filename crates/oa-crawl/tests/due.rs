@@ -1,0 +1,155 @@
+//! `oa-crawl run --due`: every moment of a schedule is taken care of once, whatever was off or killed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use chrono::{TimeDelta, Utc};
+use common::Service;
+
+/// Adds the source `tick`, due daily at the present time minus so many minutes.
+fn tick(service: &Service, minutes_ago: i64, more: &str) {
+    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(minutes_ago);
+    let folder = service.dir.path().join("sources");
+    fs::create_dir_all(&folder).unwrap();
+    let text = format!(
+        r#"
+name = "tick"
+title = "定时"
+provider = "local"
+schedule = "{} * * *"
+fetch = {{ kind = "command", command = ["sh", "-c", 'echo "{{\"code\": \"ZZ\", \"name\": \"$OA_DATE\"}}"; {more}'] }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "name", from = "name", type = "text", required = true }},
+]
+"#,
+        due.format("%M %H")
+    );
+    fs::write(folder.join("tick.toml"), text).unwrap();
+    service.configure("sources = \"sources\"\nretries = 0\n");
+}
+
+fn due(service: &Service) -> i32 {
+    service.crawl(&["run", "--due", "--format", "json"]).code
+}
+
+fn runs(service: &Service) -> i64 {
+    service.count("oa.runs WHERE task = 'tick'")
+}
+
+#[test]
+fn a_missed_moment_is_made_up_for_once_and_for_its_own_day() {
+    let service = Service::start();
+    tick(&service, 10, "");
+    due(&service);
+    due(&service);
+    assert_eq!(runs(&service), 1);
+    assert_eq!(
+        service.text("SELECT trigger || ' ' || status FROM oa.runs WHERE task = 'tick'"),
+        "due success"
+    );
+    let day = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(10);
+    assert_eq!(
+        service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
+        day.date_naive().to_string()
+    );
+}
+
+#[test]
+fn what_is_too_old_is_left() {
+    let service = Service::start();
+    tick(&service, 120, "");
+    let text = fs::read_to_string(service.config()).unwrap();
+    let text = text.replace("[crawl]\n", "[crawl]\ncatch_up = \"1h\"\n");
+    fs::write(service.config(), text).unwrap();
+    due(&service);
+    assert_eq!(runs(&service), 0);
+}
+
+#[test]
+fn several_machines_share_the_work() {
+    let service = Service::start();
+    tick(&service, 10, "sleep 0.3");
+    // Each with its own state directory, as machines have.
+    let children: Vec<_> = (0..4)
+        .map(|n| {
+            let text = fs::read_to_string(service.config()).unwrap();
+            let own = service.dir.path().join(format!("machine{n}.toml"));
+            let text = text.replace(
+                "state_dir = \"state\"",
+                &format!("state_dir = \"state{n}\""),
+            );
+            fs::write(&own, text).unwrap();
+            Command::new(env!("CARGO_BIN_EXE_oa-crawl"))
+                .args(["--config", own.to_str().unwrap(), "run", "--due"])
+                .env("DATABASE_URL", &service.url)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        child.wait().unwrap();
+    }
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'tick' AND status = 'success'"),
+        1
+    );
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'tick' AND status NOT IN ('success', 'skipped')"),
+        0
+    );
+}
+
+#[test]
+fn while_postgresql_is_away_this_machine_goes_on_alone() {
+    let mut service = Service::start();
+    tick(&service, 10, "");
+    service.server.stop();
+    assert_eq!(due(&service), 75);
+    assert_eq!(due(&service), 0, "nothing is due any more");
+    service.server.start_again();
+    assert_eq!(due(&service), 0);
+    assert_eq!(runs(&service), 1);
+}
+
+#[test]
+fn a_killed_run_is_made_up_for_but_not_for_ever() {
+    let service = Service::start();
+    tick(&service, 10, "kill -9 $PPID");
+    for _ in 0..5 {
+        due(&service);
+    }
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'tick' AND status = 'abandoned'"),
+        3
+    );
+    assert_eq!(runs(&service), 3, "the task itself kills");
+}
+
+#[test]
+fn a_run_for_another_day_takes_care_of_nothing() {
+    let service = Service::start();
+    tick(&service, 10, "");
+    assert_eq!(
+        service.crawl(&["run", "tick", "--date", "2025-12-01"]).code,
+        0
+    );
+    assert_eq!(
+        service.text("SELECT trigger FROM oa.runs WHERE task = 'tick'"),
+        "backfill"
+    );
+    due(&service);
+    assert_eq!(runs(&service), 2);
+    // One by hand, for today, does.
+    let again = Service::start();
+    tick(&again, 10, "");
+    assert_eq!(again.crawl(&["run", "tick"]).code, 0);
+    due(&again);
+    assert_eq!(runs(&again), 1);
+}
