@@ -53,6 +53,18 @@ impl GlobalArgs {
         }
         Ok(config)
     }
+
+    /// The same for a command that can do without: `None` when no file is named and none is at the usual places.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn load_config_if_any(&self) -> Result<Option<Config>, ConfigError> {
+        match self.load_config() {
+            Ok(config) => Ok(Some(config)),
+            Err(ConfigError::Absent(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// An error with the exit code it ends the program with.
@@ -152,6 +164,17 @@ pub fn end_at_the_latest(work: Duration) {
         );
         std::process::exit(i32::from(exit::FAILED));
     });
+}
+
+/// Prints text to stdout. A reader that has closed it, as `head` does, is no error.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print(text: &str) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// Prints the completion script for a shell.

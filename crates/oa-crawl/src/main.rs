@@ -14,8 +14,11 @@ use oa_core::output::Format;
 use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 use oa_crawl::PROGRAM;
-use oa_crawl::commands::{check, drain, exec, list, run};
+use oa_crawl::commands::{
+    backfill, check, crontab, drain, exec, export, list, replay, run, try_source,
+};
 use oa_crawl::exec::Program;
+use uuid::Uuid;
 
 /// Collects data from sources: every failure is seen, nothing is lost
 #[derive(Debug, Parser)]
@@ -123,6 +126,90 @@ enum Command {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
+    /// Collect days of the past, one after the other; started again it goes on where it was
+    #[command(
+        after_help = "Examples:\n  oa-crawl backfill zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-crawl backfill zhihui-reports --from 2025-11-01 --to 2025-11-30 --pause 30s --dry-run"
+    )]
+    Backfill {
+        /// Name of the task
+        #[arg(value_name = "TASK")]
+        task: String,
+        /// The first day
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
+        from: NaiveDate,
+        /// The last day
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
+        to: NaiveDate,
+        /// Also the days that were collected before
+        #[arg(long)]
+        again: bool,
+        /// Wait between two days
+        #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = run::parse_delay)]
+        pause: Span,
+        /// Only print the days
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        sources: SourcesArg,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Read what a run received once more, by the present source file, and show what would change
+    #[command(
+        after_help = "Examples:\n  oa-crawl replay zhihui-full-view --date 2025-12-01\n  oa-crawl replay zhihui-full-view --date 2025-12-01 --sources ./sources --yes"
+    )]
+    Replay {
+        /// Name of the task
+        #[arg(value_name = "TASK")]
+        task: String,
+        /// The day of the data
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
+        date: NaiveDate,
+        /// The run whose answers are read [default: the last one of that day that received any]
+        #[arg(long, value_name = "ID")]
+        run: Option<Uuid>,
+        /// Store the result, as a new run
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        sources: SourcesArg,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Try a source file that is being written: what is fetched, extracted, typed and rejected. Stores nothing
+    #[command(
+        after_help = "Examples:\n  oa-crawl try my-source.toml\n  oa-crawl try my-source.toml --url 'https://example.com/api?day=2025-12-01'\n  oa-crawl try my-source.toml --body answer.json --format json"
+    )]
+    Try {
+        /// The source file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Ask this address instead of the file's
+        #[arg(long)]
+        url: Option<String>,
+        /// Read this file as the answer instead of asking the site
+        #[arg(long, value_name = "FILE", conflicts_with = "url")]
+        body: Option<PathBuf>,
+        /// The day to collect [default: today]
+        #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
+        date: Option<NaiveDate>,
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write the built-in source files into a folder, to correct them or to learn from them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  oa-crawl sources export ./sources"
+    )]
+    Sources(SourcesCommand),
+    /// Print the schedules as crontab lines
+    Crontab {
+        #[command(flatten)]
+        sources: SourcesArg,
+    },
     /// Bring what waits in the local spool into PostgreSQL
     Drain {
         /// How the result is printed
@@ -136,6 +223,19 @@ enum Command {
     },
     /// Print the man page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum SourcesCommand {
+    /// Write the files; those that differ from the built-in ones are not overwritten
+    Export {
+        /// The folder, made if absent
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Overwrite files that differ
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -231,6 +331,66 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                     format,
                 },
             )
+        }
+        Command::Backfill {
+            task,
+            from,
+            to,
+            again,
+            pause,
+            dry_run,
+            sources,
+            format,
+        } => backfill::run(
+            &global.load_config()?,
+            &backfill::Options {
+                task,
+                from,
+                to,
+                again,
+                pause,
+                dry_run,
+                sources: sources.sources,
+                format,
+            },
+        ),
+        Command::Replay {
+            task,
+            date,
+            run,
+            yes,
+            sources,
+            format,
+        } => replay::run(
+            &global.load_config()?,
+            &replay::Options {
+                task,
+                date,
+                run,
+                yes,
+                sources: sources.sources,
+                format,
+            },
+        ),
+        Command::Try {
+            file,
+            url,
+            body,
+            date,
+            format,
+        } => try_source::run(
+            global.load_config_if_any()?.as_ref(),
+            &try_source::Options {
+                file,
+                url,
+                body,
+                date,
+                format,
+            },
+        ),
+        Command::Sources(SourcesCommand::Export { folder, force }) => export::run(&folder, force),
+        Command::Crontab { sources } => {
+            crontab::run(&global.load_config()?, sources.sources.as_deref())
         }
         Command::Drain { format } => {
             cli::end_at_the_latest(Duration::ZERO);

@@ -228,6 +228,40 @@ impl Wrapper<'_> {
         Ok(report)
     }
 
+    /// Stores what was made anew of the answers of an earlier run, `of`, as a run of its own.
+    ///
+    /// # Errors
+    /// As [`Wrapper::run`].
+    pub fn replay(
+        &self,
+        source: &Source,
+        date: NaiveDate,
+        of: Uuid,
+        raw: Vec<RawRecord>,
+        collected: Collected,
+    ) -> Result<Report, Failure> {
+        let start = start_of(source, self.trigger);
+        let clock = Stopwatch::start(start.started_at);
+        let run = match self.recorder.begin(start.clone())? {
+            Begun::Run(run) => run,
+            Begun::Skipped { reason } => {
+                let mut report = Report::of(&start, Status::Skipped);
+                report.error = Some(RunError::new(ErrorKind::Internal, reason));
+                return Ok(report);
+            }
+        };
+        let mut ended = Ended {
+            raw,
+            ..Ended::default()
+        };
+        ended.error = judge(source, date, None, collected, &mut ended);
+        let mut outcome = self.outcome(source, date, start, clock, ended);
+        outcome
+            .details
+            .insert("replayed_from".to_owned(), json!(of));
+        conclude(self.recorder, *run, outcome, clock)
+    }
+
     fn try_until_done(
         &self,
         source: &Source,
@@ -341,7 +375,9 @@ impl Wrapper<'_> {
         outcome
     }
 
-    fn batch(&self, source: &Source, rows: Vec<Vec<serde_json::Value>>) -> Batch {
+    /// Rows as they are stored.
+    #[must_use]
+    pub fn batch(&self, source: &Source, rows: Vec<Vec<serde_json::Value>>) -> Batch {
         let key = if source.store.key.is_empty() {
             service::natural_key(&source.store.table).map_or_else(Vec::new, |k| {
                 k.key.iter().map(|s| (*s).to_owned()).collect()

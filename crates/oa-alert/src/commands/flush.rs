@@ -6,7 +6,7 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, describe, is_connection_error, schema};
-use oa_core::runs::{Away, Recorder};
+use oa_core::runs::Recorder;
 use postgres::Client;
 use serde_json::json;
 
@@ -80,11 +80,7 @@ impl Sender<'_> {
         if let Err(e) = self.flush_spool(&recorder, done) {
             tracing::error!("{e}");
         }
-        Err(match away {
-            Away::Connect(e) => e.into(),
-            Away::Schema(e) => e.into(),
-            Away::Drain(reason) => Failure::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
-        })
+        Err(away.into())
     }
 
     fn flush_database(

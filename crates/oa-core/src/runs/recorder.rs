@@ -23,6 +23,7 @@ use super::store::{self, Applied, Lease, StoreError, TaskState};
 use crate::alerts::{self, Alert, Policy, Trouble, machine};
 use crate::cli::Failure;
 use crate::config::Config;
+use crate::exit;
 use crate::failpoint;
 use crate::pg::{self, ConnectError, describe, schema};
 use crate::retry::ErrorKind;
@@ -55,6 +56,16 @@ pub enum Away {
     /// It went away while the spool was drained.
     #[error("{0}")]
     Drain(String),
+}
+
+impl From<Away> for Failure {
+    fn from(away: Away) -> Self {
+        match away {
+            Away::Connect(e) => e.into(),
+            Away::Schema(e) => e.into(),
+            Away::Drain(reason) => Self::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
+        }
+    }
 }
 
 /// What came of [`Recorder::begin`].

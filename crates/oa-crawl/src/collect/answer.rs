@@ -51,24 +51,35 @@ pub(super) fn ask(
     page: Option<(&Paging, u32)>,
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
-    let (asked, response) = match context.source.fetch.kind {
-        FetchKind::Http => {
-            let request = request(context, vars, page);
-            let asked = format!("{} {}", request.method(), request.display());
-            (asked, context.client.send(&request, context.deadline)?)
-        }
-        FetchKind::Command => run(context, vars)?,
-    };
+    let (asked, response) = fetch(context, vars, page)?;
     archive(context, &asked, &response)?;
-    if context.source.fetch.kind == FetchKind::Http {
-        check_status(&asked, &response)?;
-    }
+    check_status(&asked, &response)?;
     let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
     collected.pages += 1;
     if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
         collected.findings.push(finding);
     }
     Ok(extracted)
+}
+
+/// Asks once. The first value is what was asked: method and address, or the command.
+///
+/// # Errors
+/// When there is no answer.
+pub fn fetch(
+    context: &Context,
+    vars: &Vars,
+    page: Option<(&Paging, u32)>,
+) -> Result<(String, Response), FetchError> {
+    match context.source.fetch.kind {
+        FetchKind::Http => {
+            let request = request(context, vars, page);
+            let asked = format!("{} {}", request.method(), request.display());
+            let response = context.client.send(&request, context.deadline)?;
+            Ok((asked, response))
+        }
+        FetchKind::Command => run(context, vars),
+    }
 }
 
 /// Keeps an answer before anything is made of it.

@@ -23,7 +23,7 @@ use crate::archive::RunArchive;
 use crate::fetch::{Client, FetchError};
 use crate::source::{Each, Paging, Source};
 use answer::ask;
-pub use answer::{Vars, extract};
+pub use answer::{Vars, extract, fetch};
 
 /// What a try needs.
 #[derive(Debug)]
@@ -82,6 +82,29 @@ impl Collected {
         self.incomplete = self.incomplete.take().or(part.incomplete);
     }
 
+    /// Passes over records that the source does not want.
+    pub fn keep(&mut self, source: &Source) {
+        if source.keep.is_empty() {
+            return;
+        }
+        let before = self.records.len();
+        // A record without the field is none of those: validation names what is wrong with it.
+        self.records.retain(|record| {
+            source.keep.iter().all(|rule| {
+                let text = record.get(&rule.field).and_then(Value::as_str);
+                text.is_none_or(|t| rule.contains.iter().any(|part| t.contains(part.as_str())))
+            })
+        });
+        let passed_over = before - self.records.len();
+        if passed_over > 0 {
+            // Those were not announced, as far as completeness goes.
+            let less = |n: u64| n.saturating_sub(passed_over as u64);
+            self.expected = self.expected.map(less);
+            let finding = format!("{passed_over} records were passed over ([[keep]])");
+            self.findings.push(finding);
+        }
+    }
+
     /// Why this is not all, if it is not.
     #[must_use]
     pub fn shortfall(&self) -> Option<RunError> {
@@ -107,7 +130,7 @@ pub fn collect(context: &Context) -> Result<Collected, FetchError> {
         None => collect_one(context, &Vars::new(context.date))?,
         Some(each) => collect_each(context, each)?,
     };
-    keep(&context.source, &mut collected);
+    collected.keep(&context.source);
     if let Some(image) = &context.source.image {
         image::attach(context, image, &mut collected)?;
     }
@@ -164,37 +187,6 @@ fn collect_one(context: &Context, vars: &Vars) -> Result<Collected, FetchError> 
         }
     }
     Ok(collected)
-}
-
-/// Passes over records that nobody wants.
-fn keep(source: &Source, collected: &mut Collected) {
-    if source.keep.is_empty() {
-        return;
-    }
-    let before = collected.records.len();
-    // A record without the field is none of those: validation names what is wrong with it.
-    collected.records.retain(|record| {
-        source.keep.iter().all(|rule| {
-            record
-                .get(&rule.field)
-                .and_then(Value::as_str)
-                .is_none_or(|text| {
-                    rule.contains
-                        .iter()
-                        .any(|part| text.contains(part.as_str()))
-                })
-        })
-    });
-    let passed_over = before - collected.records.len();
-    if passed_over > 0 {
-        // Those were not announced, as far as completeness goes.
-        collected.expected = collected
-            .expected
-            .map(|n| n.saturating_sub(passed_over as u64));
-        collected
-            .findings
-            .push(format!("{passed_over} records were passed over ([[keep]])"));
-    }
 }
 
 /// Nothing at all is another failure, which the caller names.

@@ -4,7 +4,7 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::runs::{Away, Recorder};
+use oa_core::runs::Recorder;
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -19,11 +19,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         .spool()
         .and_then(|s| s.pending())
         .map_err(anyhow::Error::from)?;
-    let (_, drained) = recorder.connect().map_err(|away| match away {
-        Away::Connect(e) => Failure::from(e),
-        Away::Schema(e) => Failure::from(e),
-        Away::Drain(reason) => Failure::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
-    })?;
+    let (_, drained) = recorder.connect()?;
     let after = recorder
         .spool()
         .and_then(|s| s.pending())

@@ -1,9 +1,14 @@
 //! One file a command.
 
+pub mod backfill;
 pub mod check;
+pub mod crontab;
 pub mod drain;
 mod due;
 pub mod exec;
+pub mod export;
 pub mod list;
+pub mod replay;
 pub mod report;
 pub mod run;
+pub mod try_source;

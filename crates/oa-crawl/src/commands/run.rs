@@ -8,19 +8,22 @@ use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
 use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, Span};
+use oa_core::config::{Config, ConfigError, Span};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
+use oa_core::pg::upsert::Batch;
 use oa_core::retry::Policy;
-use oa_core::runs::{Recorder, Trigger};
+use oa_core::runs::{RawRecord, Recorder, Trigger};
 use oa_core::schedule::Calendar;
+use oa_core::secrets::Secret;
 use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::attempts::longest;
-use crate::collect::{Context, collect};
+use crate::collect::{Collected, Context, collect};
 use crate::commands::{due, report};
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
@@ -117,16 +120,37 @@ impl<'a> Tools<'a> {
         })
     }
 
-    /// Does all jobs, several at a time, and gives back what became of each, in their order.
-    pub(super) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<Report, Failure>> {
-        let wrapper = Wrapper {
+    fn wrapper(&self) -> Wrapper<'_> {
+        Wrapper {
             config: self.config,
             recorder: &self.recorder,
             archive: &self.archive,
             calendar: self.calendar,
             stop: self.stop,
             trigger: self.trigger,
-        };
+        }
+    }
+
+    /// See [`Wrapper::replay`].
+    pub(super) fn replay(
+        &self,
+        source: &Source,
+        date: NaiveDate,
+        of: Uuid,
+        raw: Vec<RawRecord>,
+        collected: Collected,
+    ) -> Result<Report, Failure> {
+        self.wrapper().replay(source, date, of, raw, collected)
+    }
+
+    /// Rows as they would be stored.
+    pub(super) fn batch(&self, source: &Source, rows: Vec<Vec<Value>>) -> Batch {
+        self.wrapper().batch(source, rows)
+    }
+
+    /// Does all jobs, several at a time, and gives back what became of each, in their order.
+    pub(super) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<Report, Failure>> {
+        let wrapper = self.wrapper();
         let parallel = self.config.crawl.parallel.min(jobs.len());
         let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
         let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
@@ -213,24 +237,27 @@ fn dry_run(
     Ok(worst)
 }
 
+/// The source's secret headers, resolved.
+///
+/// # Errors
+/// When a reference leads nowhere.
+pub(super) fn secret_headers(
+    config: &Config,
+    source: &Source,
+) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let resolved = source.fetch.secret_headers.iter().map(|(name, reference)| {
+        let place = format!("header {name} of source {}", source.name);
+        let secret = config.secret(reference, &place)?;
+        Ok((name.clone(), secret))
+    });
+    resolved.collect()
+}
+
 fn dry_run_one(
     config: &Config,
     source: &Source,
     date: NaiveDate,
 ) -> Result<(Value, bool), Failure> {
-    let secrets: Result<Vec<_>, _> = source
-        .fetch
-        .secret_headers
-        .iter()
-        .map(|(name, reference)| {
-            config
-                .secret(
-                    reference,
-                    &format!("header {name} of source {}", source.name),
-                )
-                .map(|s| (name.clone(), s))
-        })
-        .collect();
     let client = Client::new(config.crawl.max_body.0);
     let context = Context {
         source: source.clone(),
@@ -239,7 +266,7 @@ fn dry_run_one(
         archive: None,
         files: None,
         max_body: config.crawl.max_body.0,
-        secret_headers: secrets?,
+        secret_headers: secret_headers(config, source)?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };

@@ -30,6 +30,10 @@ pub fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
     for row in page.select(&rows) {
         matched += 1;
         let cells: Vec<ElementRef<'_>> = row.select(&cells).collect();
+        // A row of headings, whose cells are `th`.
+        if cells.is_empty() {
+            continue;
+        }
         // "No data" is one cell across all columns.
         if cells.len() == 1 && cells[0].value().attr("colspan").is_some() {
             continue;

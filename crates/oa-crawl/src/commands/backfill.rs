@@ -1,0 +1,124 @@
+//! `oa-crawl backfill`: days that were not collected, one after the other.
+
+use chrono::NaiveDate;
+use oa_core::cli::Failure;
+use oa_core::config::{Config, Span};
+use oa_core::exit;
+use oa_core::output::Format;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::{Trigger, store};
+use oa_core::schedule::Calendar;
+
+use super::report;
+use super::run::Tools;
+use crate::source::Sources;
+use crate::wrapper::{Job, Report};
+
+/// So many failed days in a row mean that the next ones will fail too.
+const ENOUGH: usize = 3;
+
+/// What `backfill` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The task.
+    pub task: String,
+    /// The first day.
+    pub from: NaiveDate,
+    /// The last day.
+    pub to: NaiveDate,
+    /// Also the days that were collected before.
+    pub again: bool,
+    /// Wait between two days.
+    pub pause: Span,
+    /// Only tell which days.
+    pub dry_run: bool,
+    /// Folder with source files.
+    pub sources: Option<std::path::PathBuf>,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+/// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Ended halfway,
+/// it goes on where it was when it is started again.
+///
+/// # Errors
+/// Wrong names or days (2), wrong configuration or schema (78), PostgreSQL away (75): without the run log nobody knows which days
+/// are there.
+pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+    if options.from > options.to {
+        let (from, to) = (options.from, options.to);
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("--from {from} is after --to {to}"),
+        ));
+    }
+    let sources = Sources::load(config, options.sources.as_deref())
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let source = sources
+        .get(&options.task)
+        .map_err(|e| Failure::new(exit::USAGE, e))?;
+    let calendar =
+        Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
+    let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
+    let there = if options.again {
+        Vec::new()
+    } else {
+        store::collected_days(&mut client, &source.name, options.from, options.to)
+            .map_err(anyhow::Error::from)?
+    };
+    drop(client);
+    let days: Vec<NaiveDate> = options
+        .from
+        .iter_days()
+        .take_while(|day| *day <= options.to)
+        .filter(|day| source.days.include(*day, &calendar) && !there.contains(day))
+        .collect();
+    tracing::info!(
+        "{}: {} day(s) to collect, {} there already",
+        source.name,
+        days.len(),
+        there.len()
+    );
+    if options.dry_run {
+        let text: String = days.iter().map(|day| format!("{day}\n")).collect();
+        oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
+        return Ok(exit::OK);
+    }
+    let mut reports: Vec<Result<Report, Failure>> = Vec::new();
+    for (number, date) in days.iter().enumerate() {
+        if number > 0 && !tools.stop.wait(options.pause.0) {
+            tracing::warn!("stopped by a signal before {date}; start it again to go on there");
+            break;
+        }
+        let job = Job {
+            source,
+            date: *date,
+            due_at: None,
+        };
+        reports.extend(tools.run_all(&[job]));
+        let of = days.len();
+        tracing::info!("{}: day {} of {of}, {date}", source.name, number + 1);
+        if is_hopeless(&reports) {
+            tracing::error!(
+                "stopped after {date}: {ENOUGH} days failed in a row, or for good; mend the cause and start it again, it goes on there"
+            );
+            break;
+        }
+    }
+    report::conclude(config, reports, options.format)
+}
+
+fn is_hopeless(reports: &[Result<Report, Failure>]) -> bool {
+    let failed = |result: &&Result<Report, Failure>| {
+        !result.as_ref().is_ok_and(|r| r.exit_code() == exit::OK)
+    };
+    let for_good = reports.last().is_some_and(|last| match last {
+        Err(_) => true,
+        Ok(report) => report
+            .error
+            .as_ref()
+            .is_some_and(|e| matches!(e.kind, ErrorKind::Auth | ErrorKind::Shape)),
+    });
+    for_good || reports.iter().rev().take_while(failed).count() >= ENOUGH
+}

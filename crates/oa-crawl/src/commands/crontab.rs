@@ -1,0 +1,53 @@
+//! `oa-crawl crontab`: the sources' schedules as crontab lines, for those who prefer them to `run --due`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::schedule::Days;
+
+use crate::source::{Source, Sources};
+
+/// Prints the lines.
+///
+/// # Errors
+/// When a source file is wrong, or stdout cannot be written.
+pub fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
+    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+fn lines(config: &Config, sources: &Sources) -> String {
+    let zone = config.timezone.name();
+    let mut text = format!(
+        "# Schedules are in {zone}, crontab lines in the zone of cron: set the machine's zone to it, or CRON_TZ where cron knows that.\n\
+         # One line for all of them, which knows the zone, trading days and sessions, and makes up for what was missed:\n\
+         # * * * * * oa-crawl run --due\n\
+         OA_CONFIG={}\n",
+        config.path.display()
+    );
+    for source in sources.iter() {
+        let _ = writeln!(
+            text,
+            "\n# {}{}\n{} oa-crawl run --cron {}",
+            source.title,
+            only(source),
+            source.schedule,
+            source.name
+        );
+    }
+    text
+}
+
+/// What the line itself cannot say: `--cron` skips the starts that the source leaves out.
+fn only(source: &Source) -> &'static str {
+    match (source.sessions.is_empty(), source.days) {
+        (false, _) => ", within trading sessions only",
+        (true, Days::Trading) => ", on trading days only",
+        (true, Days::Night) => ", on days with a night session only",
+        (true, Days::All) => "",
+    }
+}

@@ -1,0 +1,53 @@
+//! `oa-crawl sources export`: the built-in source files, as a start for one's own.
+
+use std::fs;
+use std::path::Path;
+
+use oa_core::cli::{self, Failure};
+use oa_core::exit;
+use oa_core::state_dir::write_durably;
+
+use crate::source::BUILT_IN;
+
+/// Writes the files into a folder, made if absent. A file that is there already stays as it is unless `force` is set.
+///
+/// # Errors
+/// 77 when a file of the folder differs, 1 when one cannot be written.
+pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
+    let cannot = |path: &Path, e: std::io::Error| {
+        anyhow::anyhow!(
+            "could not write {}: {e}; choose a folder that is writable",
+            path.display()
+        )
+    };
+    fs::create_dir_all(folder).map_err(|e| cannot(folder, e))?;
+    let differs: Vec<&str> = BUILT_IN
+        .iter()
+        .filter(|(file, text)| {
+            fs::read(folder.join(file)).is_ok_and(|there| there != text.as_bytes())
+        })
+        .map(|(file, _)| *file)
+        .collect();
+    if !differs.is_empty() && !force {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "{} in {} differ from the built-in ones and were perhaps edited; nothing was written: name another folder, or use --force",
+                differs.join(", "),
+                folder.display()
+            ),
+        ));
+    }
+    for (file, text) in BUILT_IN {
+        let path = folder.join(file);
+        write_durably(&path, text.as_bytes()).map_err(|e| cannot(&path, e))?;
+    }
+    cli::print(&format!(
+        "{} files in {}; they replace the built-in ones with --sources {}, or sources = \"…\" in [crawl]\n",
+        BUILT_IN.len(),
+        folder.display(),
+        folder.display()
+    ))
+    .map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,277 @@
+//! `oa-crawl try`: a source file under construction, one request at a time: fetched, extracted, typed, rejected. Nothing is
+//! stored and no database is needed.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use chrono::{NaiveDate, Utc};
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::Format;
+use oa_core::service;
+use serde_json::{Map, Value, json};
+
+use super::run::secret_headers;
+use crate::collect::{Context, Vars, extract, fetch};
+use crate::extract::Extracted;
+use crate::fetch::{Client, Response, check_status};
+use crate::source::{Source, parse};
+use crate::validate::{Validated, columns, validate};
+
+/// How many records of each kind are shown.
+const SHOWN: usize = 3;
+/// Longer texts are cut, in characters.
+const LONGEST: usize = 300;
+
+/// What `try` was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The source file.
+    pub file: PathBuf,
+    /// Ask this address instead of the file's.
+    pub url: Option<String>,
+    /// Read this file as the answer instead of asking anybody.
+    pub body: Option<PathBuf>,
+    /// The day to collect.
+    pub date: Option<NaiveDate>,
+    /// How the result is printed.
+    pub format: Format,
+}
+
+#[derive(Default)]
+struct Shown {
+    fetched: Option<(String, u16, String, usize)>,
+    extracted: Option<Extracted>,
+    validated: Option<Validated>,
+    problem: Option<String>,
+}
+
+/// Tries the file and shows how far it comes.
+///
+/// # Errors
+/// 78 when the file is wrong, 1 when the answer is not what it describes.
+pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
+    let text = fs::read_to_string(&options.file).map_err(|e| {
+        Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("could not read {}: {e}", options.file.display()),
+        )
+    })?;
+    let mut source = parse(&options.file.display().to_string(), &text)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let base = config.and_then(|c| c.providers.get(&source.provider)?.base.clone());
+    source.fetch.base = base.unwrap_or(source.fetch.base);
+    if let Some(url) = &options.url {
+        source.fetch.base.clone_from(url);
+        source.fetch.path.clear();
+        source.fetch.query.clear();
+    }
+    let zone = config.map_or(service::TIMEZONE, |c| c.timezone);
+    let date = options
+        .date
+        .unwrap_or_else(|| Utc::now().with_timezone(&zone).date_naive());
+    let shown = try_it(config, &source, date, options)?;
+    let ok = shown.problem.is_none();
+    let text = match options.format {
+        Format::Json => format!("{}\n", as_json(&source, &shown)),
+        _ => as_text(&source, &shown),
+    };
+    cli::print(&text).map_err(anyhow::Error::from)?;
+    Ok(if ok { exit::OK } else { exit::FAILED })
+}
+
+fn try_it(
+    config: Option<&Config>,
+    source: &Source,
+    date: NaiveDate,
+    options: &Options,
+) -> Result<Shown, Failure> {
+    let mut shown = Shown::default();
+    let (asked, response) = match answer(config, source, date, options)? {
+        Ok(answer) => answer,
+        Err(problem) => {
+            shown.problem = Some(problem);
+            return Ok(shown);
+        }
+    };
+    shown.fetched = Some((
+        asked.clone(),
+        response.status,
+        response.content_type.clone().unwrap_or_default(),
+        response.body.len(),
+    ));
+    let extracted = check_status(&asked, &response)
+        .and_then(|()| extract(source, date, &asked, &response))
+        .map(|(extracted, _)| extracted);
+    match extracted {
+        Err(e) => {
+            let start = String::from_utf8_lossy(&response.body);
+            shown.problem = Some(format!(
+                "{}; it begins: {}",
+                e.error.message,
+                cut(start.trim())
+            ));
+        }
+        Ok(extracted) => {
+            let validated = validate(source, date, &extracted.records);
+            shown.problem = problem(source, &extracted, &validated);
+            shown.extracted = Some(extracted);
+            shown.validated = Some(validated);
+        }
+    }
+    Ok(shown)
+}
+
+type Answer = Result<(String, Response), String>;
+
+/// The outer error is one of the configuration.
+fn answer(
+    config: Option<&Config>,
+    source: &Source,
+    date: NaiveDate,
+    options: &Options,
+) -> Result<Answer, Failure> {
+    if let Some(path) = &options.body {
+        return Ok(read(path));
+    }
+    let secrets = match config {
+        Some(config) => secret_headers(config, source)?,
+        None if source.fetch.secret_headers.is_empty() => Vec::new(),
+        None => {
+            return Err(Failure::new(
+                exit::CONFIG,
+                anyhow::anyhow!(
+                    "secret_headers need a configuration that says where their values are: give it with --config"
+                ),
+            ));
+        }
+    };
+    let max_body = config.map_or(oa_core::config::Crawl::default().max_body.0, |c| {
+        c.crawl.max_body.0
+    });
+    let context = Context {
+        source: source.clone(),
+        date,
+        client: Client::new(max_body),
+        archive: None,
+        files: None,
+        max_body,
+        secret_headers: secrets,
+        attempt: 1,
+        deadline: Instant::now() + source.retry.timeout,
+    };
+    let first_value = source.each.as_ref().and_then(|each| {
+        let value = each.values.first()?;
+        Some(Vars::new(date).with(&each.name, value))
+    });
+    let vars = first_value.unwrap_or_else(|| Vars::new(date));
+    let page = source.paging.as_ref().map(|paging| (paging, 1));
+    Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+}
+
+fn read(path: &Path) -> Answer {
+    let body = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
+    let asked = format!("file {}", path.display());
+    let response = Response {
+        status: 200,
+        content_type: None,
+        final_url: asked.clone(),
+        retry_after: None,
+        body,
+    };
+    Ok((asked, response))
+}
+
+fn problem(source: &Source, extracted: &Extracted, validated: &Validated) -> Option<String> {
+    if extracted.records.is_empty() && !source.allow_empty {
+        return Some("the answer has no records".to_owned());
+    }
+    if !validated.missing_everywhere.is_empty() {
+        return Some(format!(
+            "no record has the field(s) {}",
+            validated.missing_everywhere.join(", ")
+        ));
+    }
+    if validated.rows.is_empty() && !extracted.records.is_empty() {
+        return Some("every record was rejected".to_owned());
+    }
+    (!extracted.miscounted.is_empty()).then(|| extracted.miscounted.join("; "))
+}
+
+fn typed(source: &Source, row: &[Value]) -> Map<String, Value> {
+    columns(source)
+        .into_iter()
+        .zip(row.iter().cloned())
+        .collect()
+}
+
+fn as_json(source: &Source, shown: &Shown) -> Value {
+    let validated = shown.validated.as_ref();
+    json!({
+        "task": source.name,
+        "fetched": shown.fetched.as_ref().map(|(asked, status, kind, bytes)| json!({ "request": asked, "status": status, "content_type": kind, "bytes": bytes })),
+        "extracted": shown.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first() })),
+        "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": v.rows.first().map(|r| typed(source, r)) })),
+        "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": r.record })).collect::<Vec<_>>()),
+        "problem": shown.problem,
+    })
+}
+
+fn as_text(source: &Source, shown: &Shown) -> String {
+    let mut text = String::new();
+    if let Some((asked, status, kind, bytes)) = &shown.fetched {
+        let _ = writeln!(
+            text,
+            "fetched    {asked}\n           HTTP {status}, {kind}, {bytes} bytes"
+        );
+    }
+    if let Some(extracted) = &shown.extracted {
+        let announced = extracted.total.map_or_else(String::new, |n| {
+            format!(", {n} announced (paging reads the rest)")
+        });
+        let _ = writeln!(
+            text,
+            "extracted  {} record(s){announced}",
+            extracted.records.len()
+        );
+        for record in extracted.records.iter().take(SHOWN) {
+            let _ = writeln!(text, "           {}", cut(&record.to_string()));
+        }
+    }
+    if let Some(validated) = &shown.validated {
+        let _ = writeln!(
+            text,
+            "typed      {} row(s) for {}, {} duplicate(s)",
+            validated.rows.len(),
+            source.store.table,
+            validated.duplicates
+        );
+        for row in validated.rows.iter().take(SHOWN) {
+            let row = Value::Object(typed(source, row)).to_string();
+            let _ = writeln!(text, "           {}", cut(&row));
+        }
+        let _ = writeln!(text, "rejected   {} record(s)", validated.rejects.len());
+        for reject in validated.rejects.iter().take(SHOWN) {
+            let field = reject.field.as_deref().unwrap_or_default();
+            let record = cut(&reject.record.to_string());
+            let _ = writeln!(text, "           {field} {}: {record}", reject.reason);
+        }
+    }
+    match &shown.problem {
+        None => text.push_str("ok         this is how a run would store it\n"),
+        Some(problem) => {
+            let _ = writeln!(text, "PROBLEM    {problem}");
+        }
+    }
+    text
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain("…".chars()).collect()
+}

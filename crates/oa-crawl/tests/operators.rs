@@ -1,0 +1,251 @@
+//! What operators do with sources: days of the past, another look at what was received, files of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{DAY, Done, Service, VIEW};
+use oa_sim::sites::zhihui;
+use serde_json::json;
+
+fn backfill(service: &Service, more: &[&str]) -> Done {
+    let fixed = [
+        "backfill",
+        "zhihui-full-view",
+        "--pause",
+        "10ms",
+        "--format",
+        "json",
+    ];
+    service.crawl(&[&fixed, more].concat())
+}
+
+#[test]
+fn a_backfill_collects_the_days_that_are_not_there_and_goes_on_where_it_was() {
+    let service = Service::start();
+    service.run("zhihui-full-view");
+    let span = ["--from", "2025-11-29", "--to", "2025-12-03"];
+    let done = backfill(&service, &span);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(done.rows().len(), 4, "2025-12-01 was there");
+    assert_eq!(
+        service.count("(SELECT DISTINCT record_date FROM market_full_view) d"),
+        5
+    );
+    assert_eq!(backfill(&service, &span).rows().len(), 0);
+    let again = [&span[..], &["--again"]].concat();
+    assert_eq!(backfill(&service, &again).rows().len(), 5);
+    assert_eq!(
+        service.count("oa.runs WHERE trigger = 'backfill'"),
+        10,
+        "none of them takes care of today"
+    );
+}
+
+#[test]
+fn a_backfill_leaves_out_days_without_trading_and_stops_when_it_is_hopeless() {
+    let service = Service::start();
+    service.configure("retries = 0\n");
+    let days = service.crawl(&[
+        "backfill",
+        "fangqi-morning",
+        "--from",
+        "2025-11-28",
+        "--to",
+        "2025-12-02",
+        "--dry-run",
+    ]);
+    assert_eq!(days.stdout, "2025-11-28\n2025-12-01\n2025-12-02\n");
+    service.sim.fault(&format!("{VIEW}: 500")).unwrap();
+    let done = backfill(&service, &["--from", "2025-11-01", "--to", "2025-11-30"]);
+    assert_eq!((done.code, done.rows().len()), (1, 3), "{done:?}");
+    service.sim.clear_faults();
+    service
+        .sim
+        .fault(&format!("{VIEW}: expired-token"))
+        .unwrap();
+    let done = backfill(&service, &["--from", "2025-11-01", "--to", "2025-11-30"]);
+    assert_eq!(done.rows().len(), 1, "a token does not come back by itself");
+    let wrong = backfill(&service, &["--from", "2025-12-02", "--to", "2025-12-01"]);
+    assert_eq!(wrong.code, 2);
+}
+
+fn rows_due() -> usize {
+    zhihui::full_view(1, DAY.parse().unwrap()).len()
+}
+
+fn export(service: &Service) -> (std::path::PathBuf, String) {
+    let folder = service.dir.path().join("own");
+    let name = folder.to_str().unwrap().to_owned();
+    let done = service.crawl(&["sources", "export", &name]);
+    assert_eq!(done.code, 0, "{done:?}");
+    (folder, name)
+}
+
+#[test]
+fn after_a_source_file_is_mended_a_replay_stores_what_was_received() {
+    let service = Service::start();
+    service
+        .sim
+        .fault(&format!("{VIEW}: rename varietyName=name"))
+        .unwrap();
+    let row = service.run("zhihui-full-view").row();
+    assert_eq!(row["error_kind"], "shape");
+    let (folder, name) = export(&service);
+    let file = folder.join("zhihui-full-view.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(
+        &file,
+        text.replace("from = \"varietyName\"", "from = \"name\""),
+    )
+    .unwrap();
+    let asked = service.sim.requests().len();
+    let replay = |more: &[&str]| {
+        let fixed = [
+            "replay",
+            "zhihui-full-view",
+            "--date",
+            DAY,
+            "--sources",
+            &name,
+            "--format",
+            "json",
+        ];
+        service.crawl(&[&fixed, more].concat())
+    };
+    let shown = replay(&[]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert_eq!(
+        (&shown.row()["insert"], &shown.row()["stored"]),
+        (&json!(rows_due()), &json!(false))
+    );
+    assert_eq!(service.count("market_full_view"), 0);
+    let stored = replay(&["--yes"]).row();
+    assert_eq!(
+        (&stored["status"], &stored["inserted"]),
+        (&json!("success"), &json!(rows_due()))
+    );
+    assert_eq!(replay(&[]).row()["unchanged"], rows_due());
+    assert_eq!(
+        service.sim.requests().len(),
+        asked,
+        "nobody was asked again"
+    );
+    assert_eq!(service.count("oa.runs WHERE details ? 'replayed_from'"), 1);
+    let other_day = service.crawl(&["replay", "zhihui-full-view", "--date", "2025-12-05"]);
+    assert_eq!(other_day.code, 1);
+    assert!(
+        other_day
+            .stderr
+            .contains("no run of zhihui-full-view for 2025-12-05"),
+        "{other_day:?}"
+    );
+}
+
+#[test]
+fn a_replay_of_many_pages_counts_each_record_once() {
+    let service = Service::start();
+    service.run("zhihui-reports");
+    let done = service.crawl(&[
+        "replay",
+        "zhihui-reports",
+        "--date",
+        DAY,
+        "--format",
+        "json",
+    ]);
+    let row = done.row();
+    assert_eq!(
+        (&row["answers"], &row["unchanged"], &row["insert"]),
+        (&json!(25), &json!(2434), &json!(0)),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn exported_files_are_the_built_in_ones_and_are_not_overwritten_once_edited() {
+    let service = Service::start();
+    let (folder, name) = export(&service);
+    export(&service);
+    let count = service.crawl(&["list", "--format", "json"]).rows().len();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), count);
+    fs::write(folder.join("fangqi-night.toml"), "# mine").unwrap();
+    let done = service.crawl(&["sources", "export", &name]);
+    assert_eq!(done.code, 77);
+    assert!(done.stderr.contains("fangqi-night.toml"), "{done:?}");
+    assert_eq!(
+        service.crawl(&["sources", "export", &name, "--force"]).code,
+        0
+    );
+}
+
+#[test]
+fn the_crontab_has_a_line_for_each_source() {
+    let service = Service::start();
+    let text = service.crawl(&["crontab"]).stdout;
+    assert!(
+        text.contains("*/30 * * * * oa-crawl run --cron zhihui-full-view\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("夜盘提示, on days with a night session only\n"),
+        "{text}"
+    );
+}
+
+/// Without configuration, database or state directory.
+fn try_file(service: &Service, text: &str, more: &[&str]) -> Done {
+    let file = service.dir.path().join("new.toml");
+    fs::write(&file, text).unwrap();
+    Command::new(env!("CARGO_BIN_EXE_oa-crawl"))
+        .current_dir("/")
+        .args(["try", file.to_str().unwrap(), "--date", DAY])
+        .args(more)
+        .output()
+        .unwrap()
+        .into()
+}
+
+#[test]
+fn a_new_source_is_tried_before_anything_is_stored() {
+    let service = Service::start();
+    let text = include_str!("../sources/rdqh-indicators.toml");
+    let url = format!("{}/indicators", service.sim.site("rdqh"));
+    let done = try_file(&service, text, &["--url", &url]);
+    assert_eq!(done.code, 0, "{done:?}");
+    for part in [
+        "fetched    GET http",
+        "HTTP 200, text/html; charset=gbk",
+        "extracted  50 record(s)",
+        "typed      50 row(s) for technical_indicators",
+        "\"record_time\":\"2025-12-01 15:00:00\"",
+        "rejected   0 record(s)",
+        "ok ",
+    ] {
+        assert!(done.stdout.contains(part), "{part}\n{}", done.stdout);
+    }
+    let wrong = text.replace("\"MACD\"", "\"MAKD\"");
+    let done = try_file(&service, &wrong, &["--url", &url, "--format", "json"]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.row()["problem"]
+            .as_str()
+            .unwrap()
+            .contains("the headings (品种, RSI, MACD, KDJ, MA)"),
+        "{done:?}"
+    );
+    let body = service.dir.path().join("answer.html");
+    fs::write(&body, "<table><tr><th>品种<th>RSI<th>MACD<th>KDJ<th>MA<tbody><tr><td>螺纹<td>x<td>1<td>2<td>3</table>").unwrap();
+    let done = try_file(&service, text, &["--body", body.to_str().unwrap()]);
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stdout.contains("rsi is \"x\", which is not a number")
+            && done.stdout.contains("PROBLEM    every record was rejected"),
+        "{done:?}"
+    );
+    let done = try_file(&service, &text.replace("title =", "titel ="), &[]);
+    assert_eq!(done.code, 78);
+    assert!(done.stderr.contains("did you mean \"title\"?"), "{done:?}");
+}
