@@ -174,6 +174,8 @@ pub struct Crawl {
     pub timeout: Option<Span>,
     /// Sources collected at the same time by one `oa-crawl run`.
     pub parallel: usize,
+    /// Sources that `--all`, `--due` and `check` leave out.
+    pub skip: Vec<String>,
     /// A run that was missed is made up for within this time (`run --due`).
     pub catch_up: Span,
     /// Sources that are due at the same time start within this time, each at its own moment (`run --due`).
@@ -191,6 +193,7 @@ impl Default for Crawl {
             retry_delay: None,
             timeout: None,
             parallel: 4,
+            skip: Vec::new(),
             catch_up: Span(Duration::from_secs(24 * 3600)),
             jitter: Span(Duration::ZERO),
             sources: None,

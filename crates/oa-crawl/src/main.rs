@@ -15,7 +15,7 @@ use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 use oa_crawl::PROGRAM;
 use oa_crawl::commands::{
-    backfill, check, crontab, drain, exec, export, list, replay, run, try_source,
+    backfill, check, cookies, crontab, drain, exec, export, list, replay, run, try_source,
 };
 use oa_crawl::exec::Program;
 use uuid::Uuid;
@@ -205,6 +205,12 @@ enum Command {
         after_help = "Example:\n  oa-crawl sources export ./sources"
     )]
     Sources(SourcesCommand),
+    /// Cookies of a login that a person did, for sources that use a browser
+    #[command(
+        subcommand,
+        after_help = "Example:\n  oa-crawl cookies import rongda ~/Downloads/cookies.json"
+    )]
+    Cookies(CookiesCommand),
     /// Print the schedules as crontab lines
     Crontab {
         #[command(flatten)]
@@ -223,6 +229,20 @@ enum Command {
     },
     /// Print the man page
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum CookiesCommand {
+    /// Keep the cookies of a JSON file as a browser extension exports it
+    Import {
+        /// Name of the provider, as `oa-crawl list` shows it
+        provider: String,
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        sources: SourcesArg,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -389,6 +409,16 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             },
         ),
         Command::Sources(SourcesCommand::Export { folder, force }) => export::run(&folder, force),
+        Command::Cookies(CookiesCommand::Import {
+            provider,
+            file,
+            sources,
+        }) => cookies::import(
+            &global.load_config()?,
+            sources.sources.as_deref(),
+            &provider,
+            &file,
+        ),
         Command::Crontab { sources } => {
             crontab::run(&global.load_config()?, sources.sources.as_deref())
         }

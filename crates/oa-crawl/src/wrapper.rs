@@ -1,8 +1,8 @@
 //! The wrapper around every task: it is recorded before it starts, tried as often as its policy says, and its outcome is stored
 //! in one transaction with its rows.
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,11 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::attempts::{Failed, until_done};
-use crate::collect::{Collected, Context, collect};
+use crate::collect::{Collected, Context, Folders, collect};
+use crate::commands::run;
 use crate::fetch::{Client, FetchError};
 use crate::source::Source;
-use crate::validate::{Validated, columns, validate};
+use crate::validate::{Moment, Validated, columns, validate};
 
 /// What all tasks of one `oa-crawl run` share.
 #[derive(Debug)]
@@ -183,19 +184,7 @@ impl Wrapper<'_> {
                 return Ok(report);
             }
         };
-        let secrets: Result<Vec<(String, Secret)>, _> = source
-            .fetch
-            .secret_headers
-            .iter()
-            .map(|(name, reference)| {
-                self.config
-                    .secret(
-                        reference,
-                        &format!("header {name} of source {}", source.name),
-                    )
-                    .map(|s| (name.clone(), s))
-            })
-            .collect();
+        let secrets = run::secrets(self.config, source);
         let (ended, misconfigured) = match secrets {
             _ if self.stop.requested() => (
                 Ended {
@@ -235,7 +224,7 @@ impl Wrapper<'_> {
     pub fn replay(
         &self,
         source: &Source,
-        date: NaiveDate,
+        moment: Moment,
         of: Uuid,
         raw: Vec<RawRecord>,
         collected: Collected,
@@ -254,8 +243,8 @@ impl Wrapper<'_> {
             raw,
             ..Ended::default()
         };
-        ended.error = judge(source, date, None, collected, &mut ended);
-        let mut outcome = self.outcome(source, date, start, clock, ended);
+        ended.error = judge(source, moment, None, collected, &mut ended);
+        let mut outcome = self.outcome(source, moment.date, start, clock, ended);
         outcome
             .details
             .insert("replayed_from".to_owned(), json!(of));
@@ -286,16 +275,17 @@ impl Wrapper<'_> {
                 date,
                 client: client.clone(),
                 archive: Some(archive.clone()),
-                files: Some(self.recorder.state().path().join("files")),
+                folders: Folders::below(self.recorder.state().path()),
+                browser: Mutex::default(),
                 max_body: self.config.crawl.max_body.0,
-                secret_headers: secrets.to_vec(),
+                secrets: secrets.to_vec(),
                 attempt: number,
                 deadline: Instant::now() + source.retry.timeout,
             };
             let collected = self
                 .collect(context)
                 .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
-            judge(source, date, usual, collected, &mut ended)
+            judge(source, Moment::now(date), usual, collected, &mut ended)
                 .map_or(Ok(()), |error| Err(Failed::by_kind(error, None)))
         });
         ended.raw = archive.entries();
@@ -308,7 +298,12 @@ impl Wrapper<'_> {
     fn collect(&self, context: Context) -> Result<Collected, FetchError> {
         let limit = context.deadline + GRACE;
         let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || sender.send(collect(&context)));
+        thread::spawn(move || {
+            let collected = collect(&context);
+            // Its browser ends before this process may.
+            drop(context);
+            sender.send(collected)
+        });
         loop {
             let (kind, message) = match receiver.recv_timeout(POLL) {
                 Ok(collected) => return collected,
@@ -485,7 +480,7 @@ pub fn conclude(
 /// Judges what a try brought, and keeps it if it is the best so far. Returns why it is not a success, if it is not.
 fn judge(
     source: &Source,
-    date: NaiveDate,
+    moment: Moment,
     usual: Option<u64>,
     collected: Collected,
     ended: &mut Ended,
@@ -497,11 +492,11 @@ fn judge(
         if !source.allow_empty {
             return Some(RunError::new(
                 ErrorKind::Empty,
-                format!("the site returned no records for {date}"),
+                format!("the site returned no records for {}", moment.date),
             ));
         }
     }
-    let validated = validate(source, date, &collected.records);
+    let validated = validate(source, moment, &collected.records);
     if !validated.missing_everywhere.is_empty() {
         let fields = validated.missing_everywhere.join(", ");
         let example: String = collected
@@ -523,7 +518,7 @@ fn judge(
     let error = collected
         .shortfall()
         .or_else(|| falling(source, usual, &collected))
-        .or_else(|| finding(source, date, &collected, &validated));
+        .or_else(|| finding(source, moment.date, &collected, &validated));
     let better = ended.collected.as_ref().is_none_or(|(before, _)| {
         error.is_none() || collected.records.len() >= before.records.len()
     });

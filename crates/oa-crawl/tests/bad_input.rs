@@ -232,6 +232,22 @@ fn a_clock_that_jumps_leaves_runs_that_can_be_found() {
 }
 
 #[test]
+fn sources_that_are_not_used_are_left_out_and_a_wrong_name_is_told() {
+    let service = Service::start();
+    service.configure("skip = [\"rongda-positions\", \"zhihui-reports\"]\n");
+    let listed = service.crawl(&["list"]).stdout;
+    assert!(!listed.contains("zhihui-reports") && listed.contains("zhihui-full-view"));
+    assert_eq!(service.run("zhihui-reports").code, 0, "by its name it runs");
+    service.configure("skip = [\"zhihui-report\"]\n");
+    let done = service.crawl(&["list"]);
+    assert_eq!(done.code, 78);
+    assert!(
+        done.stderr.contains("did you mean \"zhihui-reports\"?"),
+        "{done:?}"
+    );
+}
+
+#[test]
 fn check_tells_in_one_list_what_is_missing() {
     let service = Service::start();
     let done = service.crawl(&["check", "--format", "json"]);

@@ -30,7 +30,14 @@ fields = [
         due.format("%M %H")
     );
     fs::write(folder.join("tick.toml"), text).unwrap();
-    service.configure("sources = \"sources\"\nretries = 0\n");
+    let built_in: Vec<String> = oa_crawl::source::BUILT_IN
+        .iter()
+        .map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".toml")))
+        .collect();
+    service.configure(&format!(
+        "sources = \"sources\"\nretries = 0\nskip = [{}]\n",
+        built_in.join(", ")
+    ));
 }
 
 fn due(service: &Service) -> i32 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use chrono::NaiveDate;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use super::{Collected, Context};
 use crate::exec::PERMANENT;
 use crate::extract::{Extracted, json, table};
+use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, body, check_status};
 use crate::source::{FetchKind, Paging, Source};
 
@@ -78,8 +80,44 @@ pub fn fetch(
             let response = context.client.send(&request, context.deadline)?;
             Ok((asked, response))
         }
+        FetchKind::Browser => visit(context, vars),
         FetchKind::Command => run(context, vars),
     }
+}
+
+/// Visits with Chromium, which is started for the first visit of a try and ends with it.
+fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError> {
+    let source = &context.source;
+    let request = request(context, vars, None);
+    let Some(rules) = &source.browser else {
+        return Err(FetchError::new(ErrorKind::Internal, "[browser] is absent"));
+    };
+    let mut slot = context
+        .browser
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let browser = match &mut *slot {
+        Some(running) => running,
+        empty => {
+            let options = browser::Options {
+                folder: context.folders.browser.clone(),
+                failures: context.folders.failures.clone(),
+                provider: source.provider.clone(),
+                task: source.name.clone(),
+                max_body: context.max_body,
+            };
+            empty.insert(Browser::start(&options, context.deadline)?)
+        }
+    };
+    let url = request.with_query();
+    let visit = Visit {
+        url: url.clone(),
+        base: source.fetch.base.clone(),
+        rules,
+        secrets: &context.secrets,
+        deadline: context.deadline,
+    };
+    Ok((format!("GET {url}"), browser.visit(&visit)?))
 }
 
 /// Keeps an answer before anything is made of it.
@@ -204,7 +242,7 @@ fn request(context: &Context, vars: &Vars, page: Option<(&Paging, u32)>) -> Requ
         query,
         form: filled(&fetch.form),
         headers: filled(&fetch.headers),
-        secret_headers: context.secret_headers.clone(),
+        secret_headers: context.secrets.clone(),
     }
 }
 

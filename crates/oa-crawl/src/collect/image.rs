@@ -48,7 +48,7 @@ pub(super) fn attach(
         };
         let (file, bytes) = download(context, rules, &address)?;
         collected.pages += 1;
-        let (path, printed) = match &context.files {
+        let (path, printed) = match &context.folders.files {
             None => (PathBuf::from(file), None), // A dry run.
             Some(folder) => {
                 let path = store(folder, &file, &bytes).map_err(|e| {

@@ -8,8 +8,8 @@ mod answer;
 mod image;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::NaiveDate;
@@ -20,6 +20,7 @@ use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
 use crate::archive::RunArchive;
+use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError};
 use crate::source::{Each, Paging, Source};
 use answer::ask;
@@ -36,16 +37,48 @@ pub struct Context {
     pub client: Client,
     /// Where answers are kept; `None` for a dry run.
     pub archive: Option<Arc<RunArchive>>,
-    /// Where images are kept; `None` for a dry run.
-    pub files: Option<PathBuf>,
+    /// Folders for what is not an answer.
+    pub folders: Folders,
+    /// Chromium, once a source has needed it.
+    pub browser: Mutex<Option<Browser>>,
     /// Largest body in bytes.
     pub max_body: u64,
-    /// The source's secret headers, resolved.
-    pub secret_headers: Vec<(String, Secret)>,
+    /// The source's secrets, resolved (see [`Source::secrets`]).
+    pub secrets: Vec<(String, Secret)>,
     /// The number of this try.
     pub attempt: u32,
     /// When it must be over.
     pub deadline: Instant,
+}
+
+/// Folders for what is not an answer.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// Images; `None` for a dry run, which keeps none.
+    pub files: Option<PathBuf>,
+    /// Profiles and cookies of the browser.
+    pub browser: PathBuf,
+    /// Screenshots and pages of the browser's failures.
+    pub failures: PathBuf,
+}
+
+impl Folders {
+    /// Those below a state directory.
+    #[must_use]
+    pub fn below(state_dir: &Path) -> Self {
+        Self {
+            files: Some(state_dir.join("files")),
+            browser: state_dir.join("browser"),
+            failures: state_dir.join("failures"),
+        }
+    }
+
+    /// The same, but keeping no images.
+    #[must_use]
+    pub fn without_files(mut self) -> Self {
+        self.files = None;
+        self
+    }
 }
 
 /// What a try brought.

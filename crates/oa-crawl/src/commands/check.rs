@@ -16,7 +16,8 @@ use oa_core::service;
 use serde_json::json;
 
 use crate::PROGRAM;
-use crate::source::Sources;
+use crate::fetch::browser;
+use crate::source::{FetchKind, Sources};
 
 struct Findings {
     listing: Listing,
@@ -65,18 +66,32 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
     };
     for source in sources.iter().flat_map(Sources::iter) {
         for (header, reference) in &source.fetch.secret_headers {
-            let secret = config.secret(
-                reference,
-                &format!("header {header} of source {}", source.name),
-            );
+            let place = format!("header {header} of source {}", source.name);
             found.add(
                 &source.name,
-                secret
+                config
+                    .secret(reference, &place)
                     .map(|_| format!("header {header} is set"))
                     .map_err(|e| (exit::CONFIG, e.to_string())),
             );
         }
+        for (input, reference) in source.input_secrets() {
+            let place = format!("{input} of source {}", source.name);
+            found.add(
+                &source.name,
+                config
+                    .secret(reference, &place)
+                    .map(|_| format!("{input} is set"))
+                    .map_err(|e| {
+                        (
+                            exit::OK,
+                            format!("{e}; until then it needs imported cookies"),
+                        )
+                    }),
+            );
+        }
     }
+    check_browser(sources.as_ref(), &mut found);
     check_calendar(config, &mut found);
     match Recorder::open(config, PROGRAM).and_then(|r| {
         Ok(r.spool()
@@ -108,6 +123,30 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
     check_database(config, sources.as_ref(), &mut found);
     found.listing.print(format).map_err(anyhow::Error::from)?;
     Ok(found.worst)
+}
+
+fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
+    let needs = sources
+        .iter()
+        .flat_map(|s| s.iter())
+        .filter(|s| s.fetch.kind == FetchKind::Browser);
+    let tasks: Vec<&str> = needs.map(|s| s.name.as_str()).collect();
+    if tasks.is_empty() {
+        return;
+    }
+    found.add(
+        "browser",
+        match browser::find_program() {
+            Some(program) => Ok(program.display().to_string()),
+            None => Err((
+                exit::OK,
+                format!(
+                    "no Chromium is installed, which {} need; install the package chromium",
+                    tasks.join(", ")
+                ),
+            )),
+        },
+    );
 }
 
 fn check_calendar(config: &Config, found: &mut Findings) {

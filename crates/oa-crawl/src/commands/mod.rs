@@ -2,6 +2,7 @@
 
 pub mod backfill;
 pub mod check;
+pub mod cookies;
 pub mod crontab;
 pub mod drain;
 mod due;

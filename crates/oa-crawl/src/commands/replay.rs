@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -21,7 +21,7 @@ use crate::archive::Archive;
 use crate::collect::{Collected, extract};
 use crate::fetch::{Response, check_status};
 use crate::source::{Source, Sources};
-use crate::validate::{columns, validate};
+use crate::validate::{Moment, columns, validate};
 
 /// What `replay` was asked for.
 #[derive(Debug)]
@@ -63,12 +63,24 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, options)?;
     let collected = read_again(source, options.date, &tools.archive, &raw)?;
+    let moment = Moment {
+        date: options.date,
+        at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
+    };
     if options.yes {
         drop(client);
-        let report = tools.replay(source, options.date, id, raw, collected);
+        let report = tools.replay(source, moment, id, raw, collected);
         return report::conclude(config, vec![report], options.format);
     }
-    preview(&mut client, &tools, source, options, id, &collected)
+    preview(
+        &mut client,
+        &tools,
+        source,
+        moment,
+        id,
+        &collected,
+        options.format,
+    )
 }
 
 /// The run and the answers of its last try.
@@ -139,11 +151,12 @@ fn preview(
     client: &mut Client,
     tools: &Tools<'_>,
     source: &Source,
-    options: &Options,
+    moment: Moment,
     id: Uuid,
     collected: &Collected,
+    format: Format,
 ) -> Result<u8, Failure> {
-    let validated = validate(source, options.date, &collected.records);
+    let validated = validate(source, moment, &collected.records);
     let batch = tools.batch(source, validated.rows.clone());
     let would = try_out(client, &batch)?;
     let mut listing = Listing::new(&[
@@ -161,13 +174,13 @@ fn preview(
         named.collect::<serde_json::Map<_, _>>()
     });
     listing.push(json!({
-        "task": source.name, "run": id, "day": options.date, "answers": collected.pages, "records": collected.records.len(),
+        "task": source.name, "run": id, "day": moment.date, "answers": collected.pages, "records": collected.records.len(),
         "insert": would.inserted, "update": would.updated, "unchanged": would.unchanged,
         "rejected": validated.rejects.len() + would.refused.len(),
         "first_reject": validated.rejects.first().map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason)),
         "missing": validated.missing_everywhere, "example": example, "stored": false,
     }));
-    listing.print(options.format).map_err(anyhow::Error::from)?;
+    listing.print(format).map_err(anyhow::Error::from)?;
     tracing::info!("nothing was stored; --yes stores it as a new run");
     Ok(exit::OK)
 }

@@ -23,11 +23,11 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::attempts::longest;
-use crate::collect::{Collected, Context, collect};
+use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::{due, report};
 use crate::fetch::Client;
 use crate::source::{Source, SourceError, Sources};
-use crate::validate::{columns, convert, validate};
+use crate::validate::{Moment, columns, convert, validate};
 use crate::wrapper::{Job, Report, Wrapper, start_of};
 
 /// What `run` was asked for.
@@ -135,12 +135,12 @@ impl<'a> Tools<'a> {
     pub(super) fn replay(
         &self,
         source: &Source,
-        date: NaiveDate,
+        moment: Moment,
         of: Uuid,
         raw: Vec<RawRecord>,
         collected: Collected,
     ) -> Result<Report, Failure> {
-        self.wrapper().replay(source, date, of, raw, collected)
+        self.wrapper().replay(source, moment, of, raw, collected)
     }
 
     /// Rows as they would be stored.
@@ -237,20 +237,23 @@ fn dry_run(
     Ok(worst)
 }
 
-/// The source's secret headers, resolved.
+/// The source's secrets, resolved: headers by their names, inputs of the browser by their selectors. What only a login needs may
+/// be absent.
 ///
 /// # Errors
-/// When a reference leads nowhere.
-pub(super) fn secret_headers(
-    config: &Config,
-    source: &Source,
-) -> Result<Vec<(String, Secret)>, ConfigError> {
-    let resolved = source.fetch.secret_headers.iter().map(|(name, reference)| {
+/// When the reference of a header leads nowhere.
+pub fn secrets(config: &Config, source: &Source) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let mut resolved = Vec::new();
+    for (name, reference) in &source.fetch.secret_headers {
         let place = format!("header {name} of source {}", source.name);
-        let secret = config.secret(reference, &place)?;
-        Ok((name.clone(), secret))
-    });
-    resolved.collect()
+        resolved.push((name.clone(), config.secret(reference, &place)?));
+    }
+    for (input, reference) in source.input_secrets() {
+        let place = format!("{input} of source {}", source.name);
+        let secret = config.secret(reference, &place).ok();
+        resolved.extend(secret.map(|s| (input, s)));
+    }
+    Ok(resolved)
 }
 
 fn dry_run_one(
@@ -264,9 +267,10 @@ fn dry_run_one(
         date,
         client,
         archive: None,
-        files: None,
+        folders: Folders::below(&config.state_dir).without_files(),
+        browser: Mutex::default(),
         max_body: config.crawl.max_body.0,
-        secret_headers: secret_headers(config, source)?,
+        secrets: secrets(config, source)?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };
@@ -276,7 +280,7 @@ fn dry_run_one(
             false,
         ),
         Ok(collected) => {
-            let validated = validate(source, date, &collected.records);
+            let validated = validate(source, Moment::now(date), &collected.records);
             let names = columns(source);
             let example: Option<Map<String, Value>> = validated
                 .rows

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
@@ -14,12 +15,12 @@ use oa_core::output::Format;
 use oa_core::service;
 use serde_json::{Map, Value, json};
 
-use super::run::secret_headers;
-use crate::collect::{Context, Vars, extract, fetch};
+use super::run;
+use crate::collect::{Context, Folders, Vars, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::{Client, Response, check_status};
 use crate::source::{Source, parse};
-use crate::validate::{Validated, columns, validate};
+use crate::validate::{Moment, Validated, columns, validate};
 
 /// How many records of each kind are shown.
 const SHOWN: usize = 3;
@@ -116,7 +117,7 @@ fn try_it(
             ));
         }
         Ok(extracted) => {
-            let validated = validate(source, date, &extracted.records);
+            let validated = validate(source, Moment::now(date), &extracted.records);
             shown.problem = problem(source, &extracted, &validated);
             shown.extracted = Some(extracted);
             shown.validated = Some(validated);
@@ -138,13 +139,13 @@ fn answer(
         return Ok(read(path));
     }
     let secrets = match config {
-        Some(config) => secret_headers(config, source)?,
+        Some(config) => run::secrets(config, source)?,
         None if source.fetch.secret_headers.is_empty() => Vec::new(),
         None => {
             return Err(Failure::new(
                 exit::CONFIG,
                 anyhow::anyhow!(
-                    "secret_headers need a configuration that says where their values are: give it with --config"
+                    "the file refers to secrets, and there is no configuration beside whose .env they could be; give one with --config"
                 ),
             ));
         }
@@ -152,14 +153,17 @@ fn answer(
     let max_body = config.map_or(oa_core::config::Crawl::default().max_body.0, |c| {
         c.crawl.max_body.0
     });
+    let own = || std::env::temp_dir().join("oa-crawl-try");
+    let state_dir = config.map_or_else(own, |c| c.state_dir.clone());
     let context = Context {
         source: source.clone(),
         date,
         client: Client::new(max_body),
         archive: None,
-        files: None,
+        folders: Folders::below(&state_dir).without_files(),
+        browser: Mutex::default(),
         max_body,
-        secret_headers: secrets,
+        secrets,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };

@@ -11,7 +11,7 @@ use ureq::{RequestBuilder, ResponseExt};
 use super::{FetchError, Response};
 
 /// The sites expect a browser.
-const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 /// One request's own limit; the try's deadline may be nearer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -38,6 +38,24 @@ pub struct Request {
 }
 
 impl Request {
+    /// The address with its query, escaped.
+    #[must_use]
+    pub fn with_query(&self) -> String {
+        if self.query.is_empty() {
+            return self.url.clone();
+        }
+        let escape = |text: &str| {
+            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
+                .to_string()
+        };
+        let pairs: Vec<String> = self
+            .query
+            .iter()
+            .map(|(k, v)| format!("{}={}", escape(k), escape(v)))
+            .collect();
+        format!("{}?{}", self.url, pairs.join("&"))
+    }
+
     /// `GET` or `POST`.
     #[must_use]
     pub fn method(&self) -> &'static str {

@@ -1,6 +1,7 @@
 //! Fetching: one request, its answer, and why it may have failed.
 
 pub mod body;
+pub mod browser;
 mod http;
 
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::RunError;
 
-pub use http::{Client, Request};
+pub use http::{Client, Request, USER_AGENT};
 
 /// An answer.
 #[derive(Debug, Clone)]

@@ -30,6 +30,8 @@ pub struct Source {
     pub fetch: Fetch,
     /// How many requests make one day.
     pub paging: Option<Paging>,
+    /// What the browser does, for `kind = "browser"`.
+    pub browser: Option<BrowserRules>,
     /// The same request for each of several things.
     pub each: Option<Each>,
     /// How an answer is read.
@@ -132,8 +134,83 @@ pub struct Fetch {
 pub enum FetchKind {
     /// Plain HTTP requests.
     Http,
+    /// The system's Chromium.
+    Browser,
     /// A program of this machine.
     Command,
+}
+
+/// `[browser]`: what Chromium does at the address of `[fetch]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BrowserRules {
+    /// One after the other; the last one takes the answer.
+    pub steps: Vec<Step>,
+    /// What to do when the page asks for a login, or does not come.
+    pub login: Option<Login>,
+}
+
+/// `[browser.login]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Path of the login page.
+    pub path: String,
+    /// What to do there.
+    pub steps: Vec<Step>,
+    /// Part of the address by which success is known.
+    pub done: String,
+}
+
+/// One step of the browser: one of the actions.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Step {
+    /// Opens another path of the site.
+    pub goto: Option<String>,
+    /// Waits until an element is there: a CSS selector.
+    pub wait_for: Option<String>,
+    /// Waits until the address contains this.
+    pub wait_for_url: Option<String>,
+    /// Types into an input, by its CSS selector: `value`, or what `secret` refers to.
+    pub fill: Option<String>,
+    /// The text for `fill`.
+    pub value: Option<String>,
+    /// A secret for `fill`, by reference.
+    pub secret: Option<SecretRef>,
+    /// Clicks an element, by its CSS selector.
+    pub click: Option<String>,
+    /// Waits this long.
+    pub pause: Option<Span>,
+    /// Takes the page as it is now.
+    pub take_html: bool,
+    /// Takes the answer that a script of the page got from an address that contains this.
+    pub take_response: Option<String>,
+}
+
+impl Step {
+    /// How many actions it names; one is right.
+    #[must_use]
+    pub fn actions(&self) -> usize {
+        [
+            self.goto.is_some(),
+            self.wait_for.is_some(),
+            self.wait_for_url.is_some(),
+            self.fill.is_some(),
+            self.click.is_some(),
+            self.pause.is_some(),
+            self.takes(),
+        ]
+        .iter()
+        .filter(|a| **a)
+        .count()
+    }
+
+    /// Whether it takes an answer.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        self.take_html || self.take_response.is_some()
+    }
 }
 
 /// `[each]`: one request for each value, whose records get the value as a field.
@@ -291,7 +368,8 @@ pub struct Field {
     pub column: String,
     /// The record's field it comes from.
     pub from: Option<String>,
-    /// Or a fixed text, in which `{date}` stands for the day that is collected.
+    /// Or a fixed text, in which `{date}` stands for the day that is collected and `{minute}` for the minute (`YYYY-MM-DD HH:MM:00`)
+    /// in which the data came, in the service's zone.
     pub value: Option<String>,
     /// What it is.
     #[serde(rename = "type")]

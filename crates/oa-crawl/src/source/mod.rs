@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_core::config::{Config, explain, nearest};
+use oa_core::config::{Config, SecretRef, explain, nearest};
 use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
 
 use crate::extract::table::selector;
 pub use definition::{
-    Answer, Each, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Paging, Source, Store,
-    Sum, Table,
+    Answer, BrowserRules, Each, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Login,
+    Paging, Source, Step, Store, Sum, Table,
 };
 
 /// A source file could not be used.
@@ -60,7 +60,11 @@ pub const BUILT_IN: &[(&str, &str)] = &built_in![
     "fangqi-morning",
     "fangqi-night",
     "jiaoyikecha-blueprint",
+    "jiaoyikecha-positions",
+    "openvlab-flow",
     "rdqh-indicators",
+    "rongda-positions",
+    "rongda-structure",
     "zhihui-full-view",
     "zhihui-reports",
     "zhihui-varieties",
@@ -68,7 +72,10 @@ pub const BUILT_IN: &[(&str, &str)] = &built_in![
 
 /// All sources, by name.
 #[derive(Debug, Clone)]
-pub struct Sources(BTreeMap<String, Source>);
+pub struct Sources {
+    all: BTreeMap<String, Source>,
+    skip: Vec<String>,
+}
 
 impl Sources {
     /// The built-in sources, then those of the folder, with the configuration's addresses and limits applied.
@@ -114,22 +121,32 @@ impl Sources {
                 timeout: config.crawl.timeout.map_or(own.timeout, |s| s.0),
             };
         }
-        Ok(Self(found))
+        let sources = Self {
+            all: found,
+            skip: config.crawl.skip.clone(),
+        };
+        for name in &sources.skip {
+            sources.get(name).map_err(|e| SourceError::Invalid {
+                file: format!("list: skip in [crawl] of {}", config.path.display()),
+                message: e.to_string(),
+            })?;
+        }
+        Ok(sources)
     }
 
-    /// All of them, in the order of their names.
+    /// All that are not left out by `skip` in `[crawl]`, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &Source> {
-        self.0.values()
+        self.all.values().filter(|s| !self.skip.contains(&s.name))
     }
 
-    /// The source of that name.
+    /// The source of that name, also one that is left out.
     ///
     /// # Errors
     /// When there is none.
     pub fn get(&self, name: &str) -> Result<&Source, SourceError> {
-        self.0.get(name).ok_or_else(|| SourceError::Unknown {
+        self.all.get(name).ok_or_else(|| SourceError::Unknown {
             name: name.to_owned(),
-            hint: nearest(name, self.0.keys().map(String::as_str)),
+            hint: nearest(name, self.all.keys().map(String::as_str)),
         })
     }
 }
@@ -267,6 +284,7 @@ fn check_fetch(source: &Source) -> Result<(), String> {
             fetch.base
         ));
     }
+    check_browser(source)?;
     if let Some(image) = &source.image
         && let Some(fallback) = &image.fallback
     {
@@ -280,6 +298,68 @@ fn check_fetch(source: &Source) -> Result<(), String> {
         return Err("values in [each] is empty".to_owned());
     }
     Ok(())
+}
+
+fn check_browser(source: &Source) -> Result<(), String> {
+    let is_browser = source.fetch.kind == FetchKind::Browser;
+    let rules = match (&source.browser, is_browser) {
+        (None, false) => return Ok(()),
+        (Some(_), false) => return Err("[browser] needs kind = \"browser\" in [fetch]".to_owned()),
+        (None, true) => return Err("kind = \"browser\" needs [browser] with its steps".to_owned()),
+        (Some(rules), true) => rules,
+    };
+    if source.paging.is_some()
+        || !source.fetch.form.is_empty()
+        || !source.fetch.secret_headers.is_empty()
+        || !source.fetch.headers.is_empty()
+    {
+        return Err(
+            "[paging], form, headers and secret_headers are not for kind = \"browser\"".to_owned(),
+        );
+    }
+    let login = rules.login.iter().flat_map(|l| &l.steps);
+    for (number, step) in rules.steps.iter().chain(login).enumerate() {
+        check_step(step).map_err(|e| format!("step {} of [browser]{e}", number + 1))?;
+    }
+    let taking = rules.steps.iter().filter(|s| s.takes()).count();
+    if taking != 1 || !rules.steps.last().is_some_and(Step::takes) {
+        return Err("the last step of [browser], and no other, must take something: take_html or take_response".to_owned());
+    }
+    Ok(())
+}
+
+fn check_step(step: &Step) -> Result<(), String> {
+    if step.actions() != 1 {
+        return Err(format!(
+            " must name one action, it names {}",
+            step.actions()
+        ));
+    }
+    let texts = [step.value.is_some(), step.secret.is_some()];
+    let texts = texts.iter().filter(|t| **t).count();
+    if texts != usize::from(step.fill.is_some()) {
+        return Err(": fill needs value or secret, and nothing else does".to_owned());
+    }
+    for css in [&step.wait_for, &step.fill, &step.click]
+        .into_iter()
+        .flatten()
+    {
+        selector(css).map_err(|(_, e)| format!(" has {e}"))?;
+    }
+    Ok(())
+}
+
+impl Source {
+    /// Secrets that inputs of the browser are filled with, by the inputs' selectors. Only a login needs them, and cookies may do
+    /// without one.
+    #[must_use]
+    pub fn input_secrets(&self) -> Vec<(String, &SecretRef)> {
+        let rules = self.browser.iter();
+        let steps = rules.flat_map(|r| r.login.iter().flat_map(|l| &l.steps).chain(&r.steps));
+        steps
+            .filter_map(|s| Some((s.fill.clone()?, s.secret.as_ref()?)))
+            .collect()
+    }
 }
 
 /// Where the records are must be said once, and so that it can be followed.

@@ -6,8 +6,9 @@ mod variety;
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::runs::Reject;
+use oa_core::service;
 use serde_json::Value;
 
 use crate::source::{Field, Source};
@@ -28,9 +29,39 @@ pub struct Validated {
     pub missing_everywhere: Vec<String>,
 }
 
+/// What the data are of: a day, and the moment (UTC) at which they were received.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The day.
+    pub date: NaiveDate,
+    /// The moment.
+    pub at: DateTime<Utc>,
+}
+
+impl Moment {
+    /// A day whose data are received now.
+    #[must_use]
+    pub fn now(date: NaiveDate) -> Self {
+        Self {
+            date,
+            at: Utc::now(),
+        }
+    }
+
+    /// Puts in what `{date}` and `{minute}` (both in the service's zone) stand for.
+    fn fill(&self, text: &str) -> String {
+        let minute = self
+            .at
+            .with_timezone(&service::TIMEZONE)
+            .format("%Y-%m-%d %H:%M:00");
+        text.replace("{date}", &self.date.to_string())
+            .replace("{minute}", &minute.to_string())
+    }
+}
+
 /// Validates all records of a run.
 #[must_use]
-pub fn validate(source: &Source, date: NaiveDate, records: &[Value]) -> Validated {
+pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated {
     let mut done = Validated {
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
@@ -44,7 +75,7 @@ pub fn validate(source: &Source, date: NaiveDate, records: &[Value]) -> Validate
         .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
         .collect();
     for record in records {
-        let row = match row(source, date, record, &mut converted) {
+        let row = match row(source, moment, record, &mut converted) {
             Ok(row) => row,
             Err((field, reason)) => {
                 done.rejects
@@ -103,7 +134,7 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
 
 fn row<'a>(
     source: &'a Source,
-    date: NaiveDate,
+    moment: Moment,
     record: &Value,
     converted: &mut BTreeMap<&'a str, u64>,
 ) -> Result<Vec<Value>, (String, String)> {
@@ -112,10 +143,7 @@ fn row<'a>(
     }
     let mut row = Vec::with_capacity(source.fields.len());
     for field in &source.fields {
-        let fixed = field
-            .value
-            .as_ref()
-            .map(|v| Value::String(v.replace("{date}", &date.to_string())));
+        let fixed = field.value.as_ref().map(|v| Value::String(moment.fill(v)));
         let name = field.from.as_deref().unwrap_or(&field.column);
         let given = match (&fixed, &field.from) {
             (Some(value), _) => value,

@@ -20,7 +20,8 @@ fn with(field: &str, value: Value) -> Value {
 }
 
 fn run(records: &[Value]) -> Validated {
-    validate(&full_view(), "2025-12-01".parse().unwrap(), records)
+    let moment = Moment::now("2025-12-01".parse().unwrap());
+    validate(&full_view(), moment, records)
 }
 
 fn reason(record: Value) -> (Option<String>, String) {

@@ -1,0 +1,72 @@
+//! `oa-crawl cookies import`: a person's login in a browser of their own, for sources that cannot log in by themselves.
+
+use std::path::Path;
+
+use oa_core::cli::{self, Failure};
+use oa_core::config::{Config, nearest};
+use oa_core::exit;
+use oa_core::state_dir::StateDir;
+
+use crate::fetch::browser::cookies;
+use crate::source::{FetchKind, Sources};
+
+/// Checks a file of cookies and keeps a copy that only this user can read.
+///
+/// # Errors
+/// 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
+pub fn import(
+    config: &Config,
+    folder: Option<&Path>,
+    provider: &str,
+    file: &Path,
+) -> Result<u8, Failure> {
+    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let known: Vec<&str> = sources
+        .iter()
+        .filter(|s| s.fetch.kind == FetchKind::Browser)
+        .map(|s| s.provider.as_str())
+        .collect();
+    if !known.contains(&provider) {
+        let hint = nearest(provider, known.iter().copied());
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("no source that uses a browser is of provider \"{provider}\"{hint}"),
+        ));
+    }
+    let found = cookies::read(file).map_err(anyhow::Error::msg)?;
+    if found.is_empty() {
+        return Err(anyhow::anyhow!(
+            "{} holds no cookie that is still valid; log in with a browser and export them again",
+            file.display()
+        )
+        .into());
+    }
+    let kept = StateDir::open(&config.state_dir)?
+        .folder("browser")?
+        .join(format!("{provider}.json"));
+    cookies::write(&kept, &found).map_err(|e| {
+        anyhow::anyhow!("could not write {}: {e}; free space there", kept.display())
+    })?;
+    let expires = found
+        .iter()
+        .filter_map(|c| c.expiration_date)
+        .reduce(f64::min);
+    let until = expires
+        .and_then(|at| chrono::DateTime::from_timestamp(at as i64, 0))
+        .map_or_else(
+            || "as long as the site likes".to_owned(),
+            |at| {
+                format!(
+                    "until {}",
+                    at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M")
+                )
+            },
+        );
+    cli::print(&format!(
+        "{} cookies of {provider} are kept; the first to expire is good {until}. Delete {} now: it is as good as a password.\n",
+        found.len(),
+        file.display()
+    ))
+    .map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}

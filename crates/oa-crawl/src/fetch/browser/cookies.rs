@@ -1,0 +1,139 @@
+//! Cookies of a provider between runs, as a JSON list in the form in which browser extensions export them, so that a person's
+//! login in a browser of their own can be imported.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use chrono::Utc;
+use headless_chrome::protocol::cdp::Network::{self, CookieParam};
+use oa_core::state_dir::write_durably;
+use serde::{Deserialize, Serialize};
+
+/// One cookie.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cookie {
+    /// Its name.
+    pub name: String,
+    /// Its value, a secret.
+    pub value: String,
+    /// The host, or a domain that begins with a dot.
+    pub domain: String,
+    /// The path.
+    #[serde(default = "root")]
+    pub path: String,
+    /// When it expires (seconds since 1970, UTC); a session cookie without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration_date: Option<f64>,
+    /// Not for scripts.
+    #[serde(default)]
+    pub http_only: bool,
+    /// Only over TLS.
+    #[serde(default)]
+    pub secure: bool,
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+impl Cookie {
+    fn is_over(&self) -> bool {
+        // Some exports say -1 or 0 for session cookies.
+        self.expiration_date
+            .is_some_and(|at| at > 0.0 && at < Utc::now().timestamp() as f64)
+    }
+
+    pub(super) fn param(&self) -> CookieParam {
+        CookieParam {
+            name: self.name.clone(),
+            value: self.value.clone(),
+            url: None,
+            domain: Some(self.domain.clone()),
+            path: Some(self.path.clone()),
+            secure: Some(self.secure),
+            http_only: Some(self.http_only),
+            same_site: None,
+            expires: self.expiration_date.filter(|at| *at > 0.0),
+            priority: None,
+            source_scheme: None,
+            source_port: None,
+            same_party: None,
+            partition_key: None,
+        }
+    }
+}
+
+impl From<Network::Cookie> for Cookie {
+    fn from(cookie: Network::Cookie) -> Self {
+        Self {
+            name: cookie.name,
+            value: cookie.value,
+            domain: cookie.domain,
+            path: cookie.path,
+            expiration_date: (cookie.expires > 0.0).then_some(cookie.expires),
+            http_only: cookie.http_only,
+            secure: cookie.secure,
+        }
+    }
+}
+
+/// Reads a file, without the cookies that are over.
+///
+/// # Errors
+/// When it cannot be read or is no such list.
+pub fn read(path: &Path) -> Result<Vec<Cookie>, String> {
+    let text = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
+    // The message of the parser would quote values.
+    let cookies: Vec<Cookie> = serde_json::from_slice(&text).map_err(|e| {
+        format!(
+            "{} is no JSON list of cookies as a browser exports it (line {}, column {}: each needs name, value and domain)",
+            path.display(),
+            e.line(),
+            e.column()
+        )
+    })?;
+    Ok(cookies.into_iter().filter(|c| !c.is_over()).collect())
+}
+
+/// Keeps them for the next run, readable for this user only.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, cookies: &[Cookie]) -> io::Result<()> {
+    write_durably(path, &serde_json::to_vec_pretty(cookies)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_export_is_read_and_what_is_over_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cookies.json");
+        fs::write(
+            &path,
+            r#"[{"name": "a", "value": "1", "domain": ".x", "sameSite": "lax", "expirationDate": 4102444800.5, "hostOnly": false, "session": false},
+                {"name": "b", "value": "2", "domain": "x", "expirationDate": 1000000000},
+                {"name": "c", "value": "3", "domain": "x", "expirationDate": -1}]"#,
+        )
+        .unwrap();
+        let names: Vec<String> = read(&path).unwrap().into_iter().map(|c| c.name).collect();
+        assert_eq!(names, ["a", "c"]);
+        write(&path, &read(&path).unwrap()).unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        fs::write(&path, "{\"name\": \"secret-value\"}").unwrap();
+        let error = read(&path).unwrap_err();
+        assert!(
+            error.contains("no JSON list") && !error.contains("secret-value"),
+            "{error}"
+        );
+    }
+}

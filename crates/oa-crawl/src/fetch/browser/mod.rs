@@ -1,0 +1,297 @@
+//! Fetching with the system's Chromium over the DevTools protocol, for sites whose data only a browser gets: a login, a table that
+//! a script fills, the answer that a page loads by itself.
+//!
+//! Chromium runs in a process group of its own that ends with this process, however that ends, on an empty profile that is removed
+//! afterwards. Cookies are the only thing that is kept between runs.
+
+pub mod cookies;
+mod launch;
+mod steps;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use headless_chrome::Tab;
+use headless_chrome::protocol::cdp::{Network, Page};
+use oa_core::retry::ErrorKind;
+use oa_core::secrets::{Secret, redact};
+
+use super::{FetchError, Response, check_status};
+use crate::source::BrowserRules;
+use cookies::Cookie;
+pub use launch::find_program;
+
+/// What a browser needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its profile and the cookies are below it.
+    pub folder: PathBuf,
+    /// Screenshots and pages of failures.
+    pub failures: PathBuf,
+    /// The provider, which names the file of cookies.
+    pub provider: String,
+    /// The task, which names the files of failures.
+    pub task: String,
+    /// Largest answer in bytes.
+    pub max_body: u64,
+}
+
+/// A page that is not there after this time may be behind a login.
+const BEFORE_LOGIN: Duration = Duration::from_secs(15);
+/// The screenshots and pages of so many failures are kept.
+const FAILURES_KEPT: usize = 20;
+
+/// An answer that the page got.
+#[derive(Debug, Clone)]
+struct Answer {
+    url: String,
+    status: u16,
+    content_type: String,
+    body: Vec<u8>,
+}
+
+/// A running Chromium with one tab.
+pub struct Browser {
+    options: Options,
+    tab: Arc<Tab>,
+    /// All answers of scripts' requests since the last page was opened.
+    answers: Arc<Mutex<Vec<Answer>>>,
+    /// Status of the last document.
+    status: Arc<Mutex<u16>>,
+    logged_in: bool,
+    _client: headless_chrome::Browser,
+    _chromium: launch::Chromium,
+}
+
+impl std::fmt::Debug for Browser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Browser")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One visit.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    /// The address to begin with.
+    pub url: String,
+    /// Scheme and host, for the addresses of steps.
+    pub base: String,
+    /// What to do there.
+    pub rules: &'a BrowserRules,
+    /// What `secret` of a step stands for, by the selector that is filled.
+    pub secrets: &'a [(String, Secret)],
+    /// When it must be over.
+    pub deadline: Instant,
+}
+
+impl Browser {
+    /// Starts Chromium, with the cookies of the last run.
+    ///
+    /// # Errors
+    /// When there is none, it does not start, or the file of cookies cannot be read.
+    pub fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
+        let chromium = launch::Chromium::start(&options.folder, deadline)?;
+        let internal = |e: anyhow::Error| {
+            FetchError::new(
+                ErrorKind::Internal,
+                format!("Chromium does not answer: {e}"),
+            )
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let client = headless_chrome::Browser::connect_with_timeout(
+            chromium.address().to_owned(),
+            left + Duration::from_secs(60),
+        )
+        .map_err(internal)?;
+        let tab = client.new_tab().map_err(internal)?;
+        let browser = Self {
+            options: options.clone(),
+            answers: Arc::default(),
+            status: Arc::default(),
+            logged_in: false,
+            tab,
+            _client: client,
+            _chromium: chromium,
+        };
+        browser.listen().map_err(internal)?;
+        browser.load_cookies()?;
+        Ok(browser)
+    }
+
+    fn cookie_file(&self) -> PathBuf {
+        let name = format!("{}.json", self.options.provider);
+        self.options.folder.join(name)
+    }
+
+    fn load_cookies(&self) -> Result<(), FetchError> {
+        let path = self.cookie_file();
+        if !path.exists() {
+            return Ok(());
+        }
+        let kept = cookies::read(&path)
+            .map_err(|e| FetchError::new(ErrorKind::Auth, format!("{e}; import them again")))?;
+        let cookies = kept.iter().map(Cookie::param).collect();
+        self.ask(move |tab| tab.call_method(Network::SetCookies { cookies }).map(|_| ()))
+            .map_err(|e| {
+                let what = format!(
+                    "Chromium did not take the cookies of {}: {e}",
+                    path.display()
+                );
+                FetchError::new(ErrorKind::Auth, redact(&what))
+            })
+    }
+
+    /// Losing them costs one login more.
+    fn keep_cookies(&self) {
+        #[allow(deprecated)]
+        let found = self.ask(|tab| tab.call_method(Network::GetAllCookies(None)));
+        let kept = found.map_err(|e| e.to_string()).and_then(|all| {
+            let cookies: Vec<Cookie> = all.cookies.into_iter().map(Cookie::from).collect();
+            cookies::write(&self.cookie_file(), &cookies).map_err(|e| e.to_string())
+        });
+        if let Err(e) = kept {
+            tracing::warn!(
+                "could not keep the cookies of {}: {e}",
+                self.options.provider
+            );
+        }
+    }
+
+    /// Notes what the page receives.
+    fn listen(&self) -> Result<(), anyhow::Error> {
+        let (answers, status) = (self.answers.clone(), self.status.clone());
+        let max_body = self.options.max_body;
+        self.tab.register_response_handling(
+            "oa",
+            Box::new(move |event, fetch_body| {
+                let code = u16::try_from(event.response.status).unwrap_or_default();
+                match event.Type {
+                    Network::ResourceType::Document => {
+                        *status.lock().unwrap_or_else(PoisonError::into_inner) = code;
+                    }
+                    Network::ResourceType::Xhr | Network::ResourceType::Fetch => {
+                        let Ok(body) = fetch_body() else { return };
+                        let body = steps::decode(&body);
+                        // Kept one byte too long, so that it is noticed.
+                        let most = usize::try_from(max_body).unwrap_or(usize::MAX - 1) + 1;
+                        let answer = Answer {
+                            url: event.response.url.clone(),
+                            status: code,
+                            content_type: event.response.mime_type.clone(),
+                            body: body.into_iter().take(most).collect(),
+                        };
+                        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                        answers.push(answer);
+                    }
+                    _ => {}
+                }
+            }),
+        )?;
+        Ok(())
+    }
+
+    /// Opens a page, does the steps, and gives back what the last one takes. When that fails for want of a login, logs in and does
+    /// it once more.
+    ///
+    /// # Errors
+    /// Which step failed, and why. A screenshot and the page are kept then.
+    pub fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
+        let first = self.take(visit);
+        let taken = match (&visit.rules.login, first) {
+            (Some(login), Err(e)) if !self.logged_in && may_need_login(&e) => {
+                tracing::info!("{}: logging in", self.options.task);
+                self.log_in(visit, login)?;
+                self.logged_in = true;
+                self.take(visit)
+            }
+            (_, first) => first,
+        };
+        let response = taken?;
+        self.keep_cookies();
+        Ok(response)
+    }
+
+    fn take(&self, visit: &Visit<'_>) -> Result<Response, FetchError> {
+        let deadline = match (&visit.rules.login, self.logged_in) {
+            // Enough must be left for a login.
+            (Some(_), false) => {
+                let now = Instant::now();
+                let left = visit.deadline.saturating_duration_since(now);
+                now + (left / 3).min(BEFORE_LOGIN)
+            }
+            _ => visit.deadline,
+        };
+        let asked = format!("GET {}", visit.url);
+        let result = self
+            .open(&visit.url, deadline)
+            .and_then(|()| self.run(&visit.rules.steps, visit, deadline))
+            .and_then(|response| response.ok_or_else(|| steps::nothing_taken(&visit.url)));
+        let response = result.inspect_err(|_| self.keep_failure())?;
+        if response.body.len() as u64 > self.options.max_body {
+            let most = self.options.max_body;
+            let what = format!("more than {most} bytes (max_body in [crawl]): {asked}");
+            return Err(FetchError::new(ErrorKind::Shape, what));
+        }
+        check_status(&asked, &response).inspect_err(|_| self.keep_failure())?;
+        Ok(response)
+    }
+
+    fn log_in(&self, visit: &Visit<'_>, login: &crate::source::Login) -> Result<(), FetchError> {
+        let url = format!("{}{}", visit.base.trim_end_matches('/'), login.path);
+        let now = Instant::now();
+        let deadline = now + visit.deadline.saturating_duration_since(now) / 2;
+        self.open(&url, deadline)
+            .and_then(|()| self.run(&login.steps, visit, deadline))
+            .and_then(|_| self.wait_for_url(&login.done, deadline))
+            .map_err(|e| {
+                self.keep_failure();
+                // A login that does not succeed is for a person, not for another try.
+                let what = format!("could not log in: {}", e.error.message);
+                FetchError::new(ErrorKind::Auth, what)
+            })
+    }
+
+    /// A picture and the page, for whoever corrects the source. What was typed into inputs is not part of a page's text.
+    fn keep_failure(&self) {
+        let folder = &self.options.failures;
+        let name = format!(
+            "{}-{}",
+            chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ"),
+            self.options.task
+        );
+        let kept = fs::create_dir_all(folder)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| {
+                let format = Page::CaptureScreenshotFormatOption::Png;
+                let picture = self.ask(|tab| tab.capture_screenshot(format, None, None, true))?;
+                fs::write(folder.join(format!("{name}.png")), picture)?;
+                let page = redact(&self.ask(Tab::get_content)?);
+                fs::write(folder.join(format!("{name}.html")), page)?;
+                Ok(())
+            });
+        match kept {
+            Ok(()) => tracing::info!("screenshot and page: {}", folder.join(name).display()),
+            Err(e) => tracing::warn!("could not keep a screenshot in {}: {e}", folder.display()),
+        }
+        let mut files: Vec<PathBuf> = fs::read_dir(folder)
+            .map(|all| all.flatten().map(|f| f.path()).collect())
+            .unwrap_or_default();
+        files.sort_unstable();
+        let excess = files.len().saturating_sub(2 * FAILURES_KEPT);
+        for old in files.iter().take(excess) {
+            let _ = fs::remove_file(old);
+        }
+    }
+}
+
+/// A page that was not there, or not in time, may be behind a login.
+fn may_need_login(error: &FetchError) -> bool {
+    matches!(
+        error.error.kind,
+        ErrorKind::Auth | ErrorKind::Timeout | ErrorKind::Blocked
+    )
+}

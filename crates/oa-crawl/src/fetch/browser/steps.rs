@@ -1,0 +1,313 @@
+//! The steps of a visit.
+
+use std::sync::{PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use headless_chrome::protocol::cdp::{Input, Network};
+use headless_chrome::{Element, Tab};
+use oa_core::retry::ErrorKind;
+use oa_core::secrets::redact;
+use oa_core::supervise::StopSignal;
+use serde_json::Value;
+
+use super::{Answer, Browser, Visit};
+use crate::fetch::{FetchError, Response};
+use crate::source::Step;
+
+/// How often the page is looked at while something is waited for.
+const POLL: Duration = Duration::from_millis(50);
+/// Longest time for one answer of Chromium.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl Browser {
+    /// Opens an address, whatever was open before, and waits until the document is complete.
+    pub(super) fn open(&self, url: &str, deadline: Instant) -> Result<(), FetchError> {
+        let cannot = |e: anyhow::Error| {
+            let text = e.to_string();
+            let kind = match () {
+                () if text.contains("NAME_NOT_RESOLVED") => ErrorKind::Dns,
+                () if text.contains("ERR_CERT") || text.contains("ERR_SSL") => ErrorKind::Tls,
+                () => ErrorKind::Network,
+            };
+            FetchError::new(kind, format!("could not open the page: {text}: GET {url}"))
+        };
+        // From one place within a page to another nothing would be loaded.
+        self.ask(|tab| tab.navigate_to("about:blank").map(|_| ()))
+            .map_err(cannot)?;
+        self.answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = 0;
+        // Chromium answers once the first bytes of the page are there, which may take for ever.
+        let (sender, receiver) = mpsc::channel();
+        let (tab, address) = (self.tab.clone(), url.to_owned());
+        thread::spawn(move || sender.send(tab.navigate_to(&address).map(|_| ())));
+        let mut opened = false;
+        self.wait("the page", url, deadline, || {
+            if let Ok(result) = receiver.try_recv() {
+                result.map_err(cannot)?;
+                opened = true;
+            }
+            if !opened {
+                return Ok(None);
+            }
+            let state = self.script("document.readyState + ' ' + location.href");
+            let state = state.as_str().unwrap_or_default();
+            Ok((state.starts_with("complete ") && !state.ends_with(" about:blank")).then_some(()))
+        })
+    }
+
+    /// Asks Chromium something. A question that meets a page on its way to another one may never be answered.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Tab) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (sender, receiver) = mpsc::channel();
+        let tab = self.tab.clone();
+        thread::spawn(move || sender.send(question(&tab)));
+        receiver
+            .recv_timeout(ANSWER)
+            .map_err(|_| anyhow::anyhow!("no answer within {} s", ANSWER.as_secs()))?
+    }
+
+    /// Does steps, and gives back what the last one took.
+    pub(super) fn run(
+        &self,
+        steps: &[Step],
+        visit: &Visit<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Response>, FetchError> {
+        let mut taken = None;
+        for (number, step) in steps.iter().enumerate() {
+            taken = self.step(step, visit, deadline).map_err(|mut e| {
+                let at = format!("step {} of the browser: {}", number + 1, e.error.message);
+                e.error.message = redact(&at);
+                e
+            })?;
+        }
+        Ok(taken)
+    }
+
+    fn step(
+        &self,
+        step: &Step,
+        visit: &Visit<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Response>, FetchError> {
+        let url = visit.url.as_str();
+        if let Some(path) = &step.goto {
+            self.open(
+                &format!("{}{path}", visit.base.trim_end_matches('/')),
+                deadline,
+            )?;
+        }
+        if let Some(css) = &step.wait_for {
+            self.wait_for(css, url, deadline)?;
+        }
+        if let Some(css) = &step.fill {
+            self.wait_for(css, url, deadline)?;
+            let secret = visit.secrets.iter().find(|(of, _)| of == css);
+            let text = match (&step.value, secret) {
+                (Some(value), _) => value.clone(),
+                (None, Some((_, secret))) => secret.expose().to_owned(),
+                (None, None) => {
+                    let what = format!(
+                        "no secret for \"{css}\" is set (oa-crawl check names it), and there are no valid cookies: GET {url}"
+                    );
+                    return Err(FetchError::new(ErrorKind::Auth, what));
+                }
+            };
+            self.type_text(css, text, url)?;
+        }
+        if let Some(css) = &step.click {
+            self.wait_for(css, url, deadline)?;
+            self.on_element(css, url, |element| element.click().map(|_| ()))?;
+        }
+        if let Some(part) = &step.wait_for_url {
+            self.wait_for_url(part, deadline)?;
+        }
+        if let Some(pause) = step.pause
+            && !StopSignal.wait(
+                pause
+                    .0
+                    .min(deadline.saturating_duration_since(Instant::now())),
+            )
+        {
+            return Err(FetchError::new(ErrorKind::Internal, "stopped by a signal"));
+        }
+        if let Some(part) = &step.take_response {
+            return self.take_response(part, url, deadline).map(Some);
+        }
+        if step.take_html {
+            return self.take_html(url).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// In one piece: key by key, a page that is slow to draw takes seconds.
+    fn type_text(&self, css: &str, text: String, url: &str) -> Result<(), FetchError> {
+        let quoted = Value::from(css).to_string();
+        let focus = format!(
+            "(e => {{ e.focus(); e.select?.(); return true; }})(document.querySelector({quoted}))"
+        );
+        let typed = self.ask(move |tab| {
+            tab.evaluate(&focus, false)?;
+            tab.call_method(Input::InsertText { text }).map(|_| ())
+        });
+        typed.map_err(|e| {
+            let what = redact(&format!("could not type into \"{css}\": {e}: GET {url}"));
+            FetchError::new(ErrorKind::Shape, what)
+        })
+    }
+
+    fn wait_for(&self, css: &str, url: &str, deadline: Instant) -> Result<(), FetchError> {
+        let quoted = Value::from(css).to_string();
+        self.wait(&format!("\"{css}\""), url, deadline, || {
+            let there = self.script(&format!("document.querySelector({quoted}) !== null"));
+            Ok((there == Value::Bool(true)).then_some(()))
+        })
+    }
+
+    pub(super) fn wait_for_url(&self, part: &str, deadline: Instant) -> Result<(), FetchError> {
+        let url = self.tab.get_url();
+        self.wait(
+            &format!("an address with \"{part}\""),
+            &url,
+            deadline,
+            || {
+                let here = self.script("location.href");
+                let here = here.as_str().unwrap_or_default();
+                Ok(here.contains(part).then_some(()))
+            },
+        )
+    }
+
+    fn take_response(
+        &self,
+        part: &str,
+        url: &str,
+        deadline: Instant,
+    ) -> Result<Response, FetchError> {
+        let what = format!("an answer from an address with \"{part}\"");
+        let answer = self.wait(&what, url, deadline, || {
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(answers.iter().rev().find(|a| a.url.contains(part)).cloned())
+        })?;
+        let Answer {
+            url,
+            status,
+            content_type,
+            body,
+        } = answer;
+        Ok(Response {
+            status,
+            // Chromium gives texts as UTF-8, whatever they came as.
+            content_type: Some(format!("{content_type}; charset=utf-8")),
+            final_url: url,
+            retry_after: None,
+            body,
+        })
+    }
+
+    fn take_html(&self, url: &str) -> Result<Response, FetchError> {
+        let page = self.ask(Tab::get_content).map_err(|e| broken(&e, url))?;
+        let status = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Response {
+            status: if status == 0 { 200 } else { status },
+            content_type: Some("text/html; charset=utf-8".to_owned()),
+            final_url: self.tab.get_url(),
+            retry_after: None,
+            body: page.into_bytes(),
+        })
+    }
+
+    fn on_element(
+        &self,
+        css: &str,
+        url: &str,
+        act: impl FnOnce(&Element<'_>) -> anyhow::Result<()> + Send + 'static,
+    ) -> Result<(), FetchError> {
+        let selector = css.to_owned();
+        self.ask(move |tab| act(&tab.find_element(&selector)?))
+            .map_err(|e| {
+                let what = redact(&format!("could not use \"{css}\": {e}: GET {url}"));
+                FetchError::new(ErrorKind::Shape, what)
+            })
+    }
+
+    /// What an expression is on the present page; null while there is none.
+    fn script(&self, expression: &str) -> Value {
+        let expression = expression.to_owned();
+        let value = self.ask(move |tab| tab.evaluate(&expression, false));
+        value.ok().and_then(|v| v.value).unwrap_or(Value::Null)
+    }
+
+    /// Looks again and again, until something is there or its time is over.
+    fn wait<T>(
+        &self,
+        what: &str,
+        url: &str,
+        deadline: Instant,
+        mut look: impl FnMut() -> Result<Option<T>, FetchError>,
+    ) -> Result<T, FetchError> {
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            if StopSignal.requested() {
+                return Err(FetchError::new(ErrorKind::Internal, "stopped by a signal"));
+            }
+            let here = self.tab.get_url();
+            if here.to_ascii_lowercase().contains("login")
+                && !url.to_ascii_lowercase().contains("login")
+            {
+                let what = format!("redirected to the login page {here}: GET {url}");
+                return Err(FetchError::new(ErrorKind::Auth, what));
+            }
+            let status = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            if status >= 400 {
+                let page = Response {
+                    status,
+                    content_type: None,
+                    final_url: here,
+                    retry_after: None,
+                    body: Vec::new(),
+                };
+                super::check_status(&format!("GET {url}"), &page)?;
+            }
+            if Instant::now() >= deadline {
+                let title = self.script("document.title");
+                let what = format!(
+                    "waited in vain for {what} on the page titled {title}; correct the step in the source file if the site has changed: GET {url}"
+                );
+                return Err(FetchError::new(ErrorKind::Timeout, redact(&what)));
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+pub(super) fn nothing_taken(url: &str) -> FetchError {
+    FetchError::new(
+        ErrorKind::Internal,
+        format!("no step takes anything: GET {url}"),
+    )
+}
+
+fn broken(error: &anyhow::Error, url: &str) -> FetchError {
+    let what = format!("Chromium does not answer: {error}: GET {url}");
+    FetchError::new(ErrorKind::Internal, redact(&what))
+}
+
+pub(super) fn decode(body: &Network::GetResponseBodyReturnObject) -> Vec<u8> {
+    if body.base_64_encoded {
+        base64::engine::general_purpose::STANDARD
+            .decode(&body.body)
+            .unwrap_or_default()
+    } else {
+        body.body.clone().into_bytes()
+    }
+}

@@ -1,0 +1,264 @@
+//! Sources that need a browser, with the system's Chromium.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{DAY, Service};
+use oa_testkit::wait_until;
+use serde_json::{Value, json};
+
+/// With everything that the sources of browsers need.
+fn start() -> Service {
+    assert!(
+        oa_crawl::fetch::browser::find_program().is_some(),
+        "these tests need Chromium: install the package chromium (scripts/setup --tests does)"
+    );
+    let service = Service::start();
+    configure(&service, "retries = 0\n");
+    service
+}
+
+fn configure(service: &Service, more: &str) {
+    service.configure(more);
+    let env = "ZHIHUI_AUTH_TOKEN=sim-token\nJYK_USER=13800000000\nJYK_PASS=sim-password\n";
+    fs::write(service.dir.path().join(".env"), env).unwrap();
+}
+
+fn cookies(service: &Service, provider: &str, value: &str) {
+    let file = service.dir.path().join("export.json");
+    let cookie = json!([{"name": "rongda_session", "value": value, "domain": "127.0.0.1", "path": "/", "session": true}]);
+    fs::write(&file, cookie.to_string()).unwrap();
+    let done = service.crawl(&["cookies", "import", provider, file.to_str().unwrap()]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+/// Processes of a browser that this service started.
+fn browsers(service: &Service) -> usize {
+    let folder = service.state().join("browser");
+    let folder = folder.to_str().unwrap();
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|p| fs::read(p.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(folder))
+        .count()
+}
+
+/// Killed processes take a moment to end.
+fn no_browser_is_left(service: &Service) {
+    wait_until("the end of Chromium", Duration::from_secs(10), || {
+        browsers(service) == 0
+    });
+}
+
+fn status(row: &Value) -> (&str, &Value) {
+    (row["status"].as_str().unwrap(), &row["error_kind"])
+}
+
+#[test]
+fn the_answer_behind_a_page_is_taken_and_stored_by_the_minute() {
+    let service = start();
+    let row = service.run("openvlab-flow").row();
+    assert_eq!(status(&row).0, "success", "{row}");
+    assert!(row["inserted"].as_u64().unwrap() > 30, "{row}");
+    assert_eq!(
+        service.count("option_flows WHERE comm_code !~ '^[A-Z]{1,3}$' OR extract(second FROM record_time) <> 0"),
+        0
+    );
+    no_browser_is_left(&service);
+    let left = fs::read_dir(service.state().join("browser/profiles")).unwrap();
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_login_is_done_once_and_its_cookies_are_used_again() {
+    let service = start();
+    let folder = service.dir.path().join("own");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let file = format!("{folder}/jiaoyikecha-positions.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("pause = \"2s\"", "pause = \"10ms\"")).unwrap();
+    configure_timeout(&service, "60s");
+    let run = || {
+        let task = [
+            "run",
+            "jiaoyikecha-positions",
+            "--date",
+            DAY,
+            "--sources",
+            folder,
+        ];
+        service
+            .crawl(&[&task[..], &["--format", "json"]].concat())
+            .row()
+    };
+    let row = run();
+    assert_eq!(
+        (status(&row).0, &row["inserted"]),
+        ("success", &json!(30)),
+        "{row}"
+    );
+    assert_eq!(
+        service.count(
+            "institutional_positions WHERE broker_name LIKE '%代客%' AND net_position IS NOT NULL"
+        ),
+        30
+    );
+    let logins = |service: &Service| {
+        let requests = service.sim.requests();
+        requests
+            .iter()
+            .filter(|r| r.path.ends_with("login.php"))
+            .count()
+    };
+    assert_eq!(logins(&service), 1);
+    assert_eq!(run()["unchanged"], 30);
+    assert_eq!(logins(&service), 1, "the session was still good");
+    let kept = service.state().join("browser/jiaoyikecha.json");
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(
+        fs::metadata(kept).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once_and_never_shown() {
+    let service = start();
+    let env = "JYK_USER=13800000000\nJYK_PASS=wrong-password-x\n";
+    fs::write(service.dir.path().join(".env"), env).unwrap();
+    configure_timeout(&service, "12s");
+    let done = service.run("jiaoyikecha-positions");
+    let row = done.row();
+    assert_eq!(status(&row), ("failed", &json!("auth")), "{row}");
+    assert_eq!(row["attempts"], 1);
+    assert!(
+        row["error"].as_str().unwrap().contains("could not log in"),
+        "{row}"
+    );
+    assert!(!format!("{done:?}").contains("wrong-password-x"));
+    for file in fs::read_dir(service.state().join("failures"))
+        .unwrap()
+        .flatten()
+    {
+        let bytes = fs::read(file.path()).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("wrong-password-x"));
+    }
+}
+
+#[test]
+fn without_a_password_and_without_cookies_the_remedy_is_named() {
+    let service = start();
+    fs::write(service.dir.path().join(".env"), "").unwrap();
+    configure_timeout(&service, "6s");
+    let row = service.run("jiaoyikecha-positions").row();
+    assert_eq!(status(&row), ("failed", &json!("auth")), "{row}");
+    assert!(
+        row["error"]
+            .as_str()
+            .unwrap()
+            .contains("is set (oa-crawl check names it)"),
+        "{row}"
+    );
+}
+
+fn configure_timeout(service: &Service, limit: &str) {
+    let text = fs::read_to_string(service.config()).unwrap();
+    let text = text.replace("timeout = \"20s\"", &format!("timeout = \"{limit}\""));
+    fs::write(service.config(), text).unwrap();
+}
+
+#[test]
+fn imported_cookies_open_the_page_and_expired_ones_ask_for_a_person() {
+    let service = start();
+    let row = service.run("rongda-structure").row();
+    assert_eq!(status(&row), ("failed", &json!("auth")), "{row}");
+    assert!(
+        row["error"].as_str().unwrap().contains("login page"),
+        "{row}"
+    );
+    cookies(&service, "rongda", "sim");
+    for task in ["rongda-structure", "rongda-positions"] {
+        let row = service.run(task).row();
+        assert_eq!(
+            (status(&row).0, &row["inserted"]),
+            ("success", &json!(40)),
+            "{row}"
+        );
+    }
+    assert_eq!(
+        service.count("technical_indicators WHERE term_structure NOT IN ('contango', 'back') OR strength IS NULL"),
+        0
+    );
+    cookies(&service, "rongda", "old");
+    assert_eq!(
+        status(&service.run("rongda-structure").row()).1,
+        &json!("auth")
+    );
+    let nothing = service.crawl(&["cookies", "import", "rongda", "/dev/null"]);
+    assert_eq!(nothing.code, 1, "{nothing:?}");
+    let unknown = service.crawl(&["cookies", "import", "rongd", "/dev/null"]);
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("did you mean \"rongda\"?"),
+        "{unknown:?}"
+    );
+}
+
+#[test]
+fn faults_are_told_apart_and_leave_a_picture() {
+    let service = start();
+    cookies(&service, "rongda", "sim");
+    configure_timeout(&service, "6s");
+    let page = "/rongda/analysis_futures_markets/market_structure";
+    for (fault, kind) in [
+        ("500", "http_5xx"),
+        ("hang", "timeout"),
+        ("soft-block", "timeout"),
+        ("empty", "empty"),
+    ] {
+        service.sim.clear_faults();
+        service.sim.fault(&format!("{page}: {fault}")).unwrap();
+        let row = service.run("rongda-structure").row();
+        assert_eq!(row["error_kind"], json!(kind), "{fault}: {row}");
+    }
+    service.sim.clear_faults();
+    service.sim.fault("/openvlab/api/flow: 500").unwrap();
+    assert_eq!(service.run("openvlab-flow").row()["error_kind"], "http_5xx");
+    let pictures: Vec<_> = fs::read_dir(service.state().join("failures"))
+        .unwrap()
+        .flatten()
+        .filter(|f| f.path().extension().is_some_and(|e| e == "png"))
+        .collect();
+    assert!(pictures.len() >= 3, "{pictures:?}");
+    let picture = fs::read(pictures[0].path()).unwrap();
+    assert!(picture.starts_with(b"\x89PNG") && picture.len() > 1000);
+    no_browser_is_left(&service);
+}
+
+#[test]
+fn a_killed_run_leaves_no_browser_behind() {
+    let service = start();
+    service.sim.fault("/openvlab/api/flow: hang").unwrap();
+    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::TERM] {
+        let mut child = service
+            .command(&["run", "openvlab-flow", "--date", DAY])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let asked = service.sim.requests().len();
+        wait_until("the page's own request", Duration::from_secs(30), || {
+            service.sim.requests().len() > asked + 1 || browsers(&service) > 3
+        });
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+        child.wait().unwrap();
+        no_browser_is_left(&service);
+    }
+}
