@@ -70,8 +70,13 @@ fn the_answer_behind_a_page_is_taken_and_stored_by_the_minute() {
         0
     );
     no_browser_is_left(&service);
-    let left = fs::read_dir(service.state().join("browser/profiles")).unwrap();
-    assert_eq!(left.count(), 0);
+    for folder in [
+        service.state().join("browser/profiles"),
+        service.temporary(),
+    ] {
+        let left: Vec<_> = fs::read_dir(folder).unwrap().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[test]

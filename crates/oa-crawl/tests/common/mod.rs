@@ -120,12 +120,20 @@ impl Service {
         self.dir.path().join("state")
     }
 
+    /// Where the programs put temporary files.
+    pub fn temporary(&self) -> PathBuf {
+        let folder = self.dir.path().join("t");
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oa-crawl"));
         command.arg("--config").arg(self.config()).args(arguments);
         command
             .env_remove("ZHIHUI_AUTH_TOKEN")
             .env("DATABASE_URL", &self.url)
+            .env("TMPDIR", self.temporary())
             .env_remove("OA_FAILPOINT");
         command
     }

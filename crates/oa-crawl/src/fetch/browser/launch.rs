@@ -104,6 +104,7 @@ impl Drop for Chromium {
     fn drop(&mut self) {
         // In this order: a living one would write into its profile again.
         self.group = None;
+        remove_socket(&self.profile);
         // Its processes end one after the other.
         let gone = || matches!(fs::remove_dir_all(&self.profile), Err(e) if e.kind() == io::ErrorKind::NotFound);
         for _ in 0..200 {
@@ -160,8 +161,26 @@ fn remove_stale(profiles: &Path) {
     };
     for profile in fs::read_dir(profiles).into_iter().flatten().flatten() {
         if old(&profile.path()) {
+            remove_socket(&profile.path());
             let _ = fs::remove_dir_all(profile.path());
         }
+    }
+}
+
+/// Removes the folder of its socket, which it makes in the system's folder for temporary files and, killed, leaves there. The
+/// profile has a link to it. Chromium gives it a short path because a socket's must not be longer than 107 bytes: moving it into
+/// the profile would fail on some machines.
+fn remove_socket(profile: &Path) {
+    let Ok(socket) = fs::read_link(profile.join("SingletonSocket")) else {
+        return;
+    };
+    let Some(folder) = socket.parent() else {
+        return;
+    };
+    if folder.parent() == Some(&std::env::temp_dir()) {
+        let _ = fs::remove_file(&socket);
+        let _ = fs::remove_file(folder.join("SingletonCookie"));
+        let _ = fs::remove_dir(folder);
     }
 }
 
