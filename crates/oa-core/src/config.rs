@@ -15,7 +15,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde::Deserialize;
 
-use crate::retry::Policy;
+use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
 pub use units::{Bytes, Span};
 
@@ -113,6 +113,8 @@ struct File {
     #[serde(default)]
     providers: BTreeMap<String, Provider>,
     #[serde(default)]
+    exec: BTreeMap<String, Exec>,
+    #[serde(default)]
     alert: Alert,
     backup: Option<Backup>,
 }
@@ -170,6 +172,8 @@ pub struct Crawl {
     pub retries: Option<u32>,
     /// Wait between tries. Overrides the sources' own when set.
     pub retry_delay: Option<Span>,
+    /// How the wait changes from try to try. Overrides the sources' own when set.
+    pub retry_backoff: Option<Backoff>,
     /// Limit of one try as a whole. Overrides the sources' own when set.
     pub timeout: Option<Span>,
     /// Sources collected at the same time by one `oa-crawl run`.
@@ -191,6 +195,7 @@ impl Default for Crawl {
         Self {
             retries: None,
             retry_delay: None,
+            retry_backoff: None,
             timeout: None,
             parallel: 4,
             skip: Vec::new(),
@@ -208,6 +213,14 @@ impl Default for Crawl {
 pub struct Provider {
     /// Address that replaces the site's own.
     pub base: Option<String>,
+}
+
+/// `[exec.TASK]`: a program that `oa-crawl exec` runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// SQL that counts the records that a try stored; `$1` is the moment (timestamptz) at which the try began.
+    pub records: String,
 }
 
 /// `[alert]`
@@ -318,6 +331,8 @@ pub struct Config {
     pub crawl: Crawl,
     /// Addresses that replace the sites' own.
     pub providers: BTreeMap<String, Provider>,
+    /// Programs, by the name of their task.
+    pub exec: BTreeMap<String, Exec>,
     /// Alerts and their channels.
     pub alert: Alert,
     /// The backup's settings.
@@ -387,6 +402,7 @@ impl Config {
             retries: file.crawl.retries.unwrap_or(default.retries),
             delay: file.crawl.retry_delay.map_or(default.delay, |s| s.0),
             timeout: file.crawl.timeout.map_or(default.timeout, |s| s.0),
+            backoff: file.crawl.retry_backoff.unwrap_or(default.backoff),
         }
         .check()
         .map_err(|e| invalid(format!("in [crawl], {e}")))?;
@@ -412,6 +428,7 @@ impl Config {
             spool: file.spool,
             crawl,
             providers: file.providers,
+            exec: file.exec,
             alert: file.alert,
             backup: file.backup,
             env: read_dotenv(&folder.join(".env"))?,

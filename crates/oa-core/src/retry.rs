@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a try failed. Stored in `oa.attempts.error_kind` and `oa.runs.error_kind` under the same names.
@@ -105,6 +106,20 @@ pub struct Policy {
     pub delay: Duration,
     /// Limit of one try as a whole.
     pub timeout: Duration,
+    /// How the wait changes from try to try.
+    pub backoff: Backoff,
+}
+
+/// How the wait between two tries changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backoff {
+    /// Always the same.
+    #[default]
+    Fixed,
+    /// Doubled after every try, up to [`Policy::LONGEST_BACKOFF`], and then a random share between half and all of that: whatever
+    /// failed at the same moment does not come back at the same moment.
+    Exponential,
 }
 
 impl Policy {
@@ -113,8 +128,11 @@ impl Policy {
         retries: 3,
         delay: Duration::from_secs(60),
         timeout: Duration::from_secs(300),
+        backoff: Backoff::Fixed,
     };
 
+    /// A wait is not doubled beyond this.
+    pub const LONGEST_BACKOFF: Duration = Duration::from_secs(30 * 60);
     /// More tries than this are a mistake.
     pub const MOST_RETRIES: u32 = 100;
     /// A longer limit or wait than this is a mistake: the task's next day would be due.
@@ -163,21 +181,70 @@ impl Policy {
     /// The same for a failure that is known to be worth another try.
     #[must_use]
     pub fn delay_after(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
+        let own = || match self.backoff {
+            Backoff::Fixed => self.delay,
+            Backoff::Exponential => {
+                let whole = self.doubled(attempt);
+                whole / 2 + (whole / 2).mul_f64(random_share())
+            }
+        };
         (attempt <= self.retries)
-            .then(|| asked.map_or(self.delay, |asked| asked.min(self.timeout).max(self.delay)))
+            .then(|| asked.map_or_else(own, |asked| asked.min(self.timeout).max(self.delay)))
+    }
+
+    /// The longest that any wait can be, unless a site asks for more.
+    #[must_use]
+    pub fn longest_delay(&self) -> Duration {
+        match self.backoff {
+            Backoff::Fixed => self.delay,
+            Backoff::Exponential => self.doubled(self.retries),
+        }
+    }
+
+    fn doubled(&self, attempt: u32) -> Duration {
+        let times = 1_u32.checked_shl(attempt.saturating_sub(1));
+        self.delay
+            .saturating_mul(times.unwrap_or(u32::MAX))
+            .min(Self::LONGEST_BACKOFF.max(self.delay))
     }
 
     /// The longest that one try and the wait after it can take, with a margin: how long a lease must last to be renewed in
     /// time by a healthy process.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        self.timeout + self.delay.max(self.timeout) + Duration::from_secs(60)
+        self.timeout + self.longest_delay().max(self.timeout) + Duration::from_secs(60)
     }
+}
+
+/// From 0 to 1. The low half of such an id is random.
+fn random_share() -> f64 {
+    let (_, random) = uuid::Uuid::now_v7().as_u64_pair();
+    f64::from(random as u32) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exponential_wait_doubles_up_to_a_limit_and_is_never_the_same() {
+        let policy = Policy {
+            backoff: Backoff::Exponential,
+            retries: 40,
+            ..Policy::DEFAULT
+        };
+        for attempt in 1..=40 {
+            let whole = (60 * 2_u64.pow(attempt.min(6) - 1)).min(30 * 60);
+            let wait = policy.delay_after(attempt, None).unwrap();
+            let range = Duration::from_secs(whole / 2)..=Duration::from_secs(whole);
+            assert!(range.contains(&wait), "{attempt}: {wait:?}");
+        }
+        let some: std::collections::HashSet<_> =
+            (0..20).map(|_| policy.delay_after(3, None)).collect();
+        assert!(some.len() > 10);
+        assert_eq!(policy.longest_delay(), Policy::LONGEST_BACKOFF);
+        assert_eq!(policy.delay_after(41, None), None);
+    }
 
     #[test]
     fn transient_errors_are_retried_until_the_tries_are_used_up() {

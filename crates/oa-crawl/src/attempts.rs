@@ -93,7 +93,7 @@ pub fn longest(policy: &Policy) -> Duration {
     const ENDING: Duration = Duration::from_secs(10);
     policy
         .timeout
-        .saturating_add(policy.delay.max(policy.timeout))
+        .saturating_add(policy.longest_delay().max(policy.timeout))
         .saturating_add(ENDING)
         .saturating_mul(policy.retries.saturating_add(1))
 }

@@ -8,8 +8,10 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Result, bail};
+use chrono::{DateTime, Utc};
 use oa_core::alerts::human_duration;
 use oa_core::config::Locale;
+use oa_core::pg;
 use oa_core::retry::{ErrorKind, Policy};
 use oa_core::runs::{RunError, RunStart};
 use oa_core::secrets::redact;
@@ -36,6 +38,39 @@ pub struct Program {
     pub min_records: Option<u64>,
     /// Where the program writes its records, or their number; its stdout otherwise.
     pub result_file: Option<PathBuf>,
+    /// Asks PostgreSQL for their number instead.
+    pub query: Option<Query>,
+}
+
+/// How the records that a try stored are counted in PostgreSQL.
+#[derive(Debug)]
+pub struct Query {
+    /// Gives one number. `$1`, where it occurs, is the moment at which the try began (timestamptz).
+    pub sql: String,
+    /// The database.
+    pub settings: pg::Settings,
+}
+
+impl Query {
+    fn count(&self, since: DateTime<Utc>) -> Result<u64> {
+        let mut client = pg::connect(&self.settings)?;
+        let mut tx = client.build_transaction().read_only(true).start()?;
+        let statement = tx.prepare(&self.sql).map_err(|e| described(&e))?;
+        let row = match statement.params().len() {
+            0 => tx.query_one(&statement, &[]),
+            1 => tx.query_one(&statement, &[&since]),
+            n => bail!("it has {n} parameters; $1 alone, a timestamptz, is given"),
+        };
+        let row = row.map_err(|e| described(&e))?;
+        let count: i64 = row.try_get(0).map_err(|_| {
+            anyhow::anyhow!("its first column is not a bigint, as count(*) gives it")
+        })?;
+        Ok(count.unsigned_abs())
+    }
+}
+
+fn described(error: &postgres::Error) -> anyhow::Error {
+    anyhow::anyhow!(pg::describe(error))
 }
 
 /// What the last try left.
@@ -81,6 +116,7 @@ impl Program {
             return Err(permanent("no program was given"));
         };
         let before = self.result_file.as_deref().and_then(modified);
+        let began = Utc::now();
         let mut command = Command::new(program);
         command
             .args(arguments.unwrap_or_default())
@@ -99,9 +135,20 @@ impl Program {
         brought.output = tail(&done);
         brought.status = done.status.to_string();
         self.judge_end(&done)?;
-        brought.records = match &self.result_file {
-            None => done.json_lines,
-            Some(path) => self.count(path, before).map_err(|e| Failed {
+        brought.records = match (&self.query, &self.result_file) {
+            (Some(query), _) => query.count(began).map_err(|e| Failed {
+                error: RunError::new(
+                    ErrorKind::Db,
+                    format!(
+                        "the records could not be counted by the query of [exec.{}]: {e:#}",
+                        start.task
+                    ),
+                ),
+                retry: true,
+                asked: None,
+            })?,
+            (None, None) => done.json_lines,
+            (None, Some(path)) => self.count(path, before).map_err(|e| Failed {
                 error: RunError::new(ErrorKind::Shape, format!("{e:#}")),
                 retry: true,
                 asked: None,

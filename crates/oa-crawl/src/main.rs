@@ -256,6 +256,8 @@ enum SourcesCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Print the JSON Schema of source files, for editors
+    Schema,
 }
 
 #[derive(Debug, clap::Args)]
@@ -335,7 +337,9 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 retries: retries.or(crawl.retries).unwrap_or(Policy::DEFAULT.retries),
                 delay: retry(retry_delay, crawl.retry_delay, Policy::DEFAULT.delay),
                 timeout: retry(timeout, crawl.timeout, Policy::DEFAULT.timeout),
+                backoff: crawl.retry_backoff.unwrap_or_default(),
             };
+            let query = exec::query(&config, &task)?;
             exec::run(
                 &config,
                 &exec::Options {
@@ -346,6 +350,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                         policy,
                         min_records,
                         result_file,
+                        query,
                     },
                     trigger: if cron { Trigger::Cron } else { Trigger::Manual },
                     format,
@@ -409,6 +414,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             },
         ),
         Command::Sources(SourcesCommand::Export { folder, force }) => export::run(&folder, force),
+        Command::Sources(SourcesCommand::Schema) => export::schema(),
         Command::Cookies(CookiesCommand::Import {
             provider,
             file,

@@ -29,7 +29,8 @@ use crate::attempts::{Failed, until_done};
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
 use crate::fetch::{Client, FetchError};
-use crate::source::Source;
+use crate::source::{OnBad, Source};
+use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
 
 /// What all tasks of one `oa-crawl run` share.
@@ -158,6 +159,8 @@ struct Ended {
     /// The best that came: the last complete try, or the fullest incomplete one.
     collected: Option<(Collected, Validated)>,
     error: Option<RunError>,
+    /// What the records of earlier runs looked like.
+    shape: Option<Shape>,
 }
 
 impl Wrapper<'_> {
@@ -269,6 +272,7 @@ impl Wrapper<'_> {
             }
         };
         let usual = self.usual_count(source, date, run);
+        ended.shape = run.shape().as_ref().and_then(Shape::from_json);
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
                 source: source.clone(),
@@ -356,6 +360,12 @@ impl Wrapper<'_> {
                 .insert("requests".to_owned(), json!(collected.pages));
             let mut findings = collected.findings;
             findings.extend(validated.findings);
+            let mut shape = Shape::of(&collected.records);
+            if let Some(before) = &ended.shape {
+                findings.extend(shape.differences(before, &collected.records));
+                shape = shape.with_kinds_of(before);
+            }
+            outcome.shape = (status == Status::Success).then(|| shape.to_json());
             outcome.quality = Some(Quality {
                 day: Some(date),
                 expected: collected.expected,
@@ -515,6 +525,10 @@ fn judge(
             ),
         ));
     }
+    if let Some((OnBad::Fail, first)) = &validated.worst {
+        let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
+        return Some(RunError::new(ErrorKind::Invalid, message));
+    }
     let error = collected
         .shortfall()
         .or_else(|| falling(source, usual, &collected))
@@ -561,6 +575,11 @@ fn finding(
             ErrorKind::Invalid,
             format!("{rejected} of {came} records were rejected; the first one: {first}"),
         ));
+    }
+    if let Some((_, first)) = &validated.worst {
+        let message =
+            format!("a record breaks a rule that makes the run partial (on_bad): {first}");
+        return Some(RunError::new(ErrorKind::Invalid, message));
     }
     if is_fresh(source, date, &validated.rows) == Some(false) {
         return Some(RunError::new(

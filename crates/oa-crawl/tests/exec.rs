@@ -388,3 +388,67 @@ fn a_second_start_is_skipped_but_what_a_program_leaves_behind_blocks_nothing() {
     kill_process(helper, Signal::KILL).unwrap();
     assert_eq!(next.row()["status"], "success", "{next:?}");
 }
+
+#[test]
+fn records_are_counted_by_a_query_where_the_configuration_has_one() {
+    let mut service = Service::start();
+    service
+        .db()
+        .batch_execute("CREATE TABLE public.kept (at timestamptz DEFAULT clock_timestamp()); INSERT INTO public.kept SELECT '2025-01-01' FROM generate_series(1, 9)")
+        .unwrap();
+    let configure = |service: &Service, sql: &str| {
+        service.configure(&format!("retries = 0\n[exec.job]\nrecords = \"{sql}\"\n"));
+    };
+    let keep = format!(
+        "psql -qX '{}' -c 'INSERT INTO public.kept VALUES (DEFAULT), (DEFAULT)'",
+        service.url
+    );
+    configure(&service, "SELECT count(*) FROM public.kept WHERE at >= $1");
+    let row = exec(&service, &["--min-records", "2"], &keep).row();
+    assert_eq!(
+        (&row["status"], &row["fetched"]),
+        (&"success".into(), &2.into()),
+        "{row}"
+    );
+    let row = exec(&service, &["--min-records", "2"], "true").row();
+    assert_eq!(
+        (&row["status"], &row["error_kind"]),
+        (&"failed".into(), &"empty".into()),
+        "{row}"
+    );
+    for (sql, said) in [
+        (
+            "SELECT count(*) FROM public.gone",
+            "\"public.gone\" does not exist",
+        ),
+        ("SELECT 'nine'", "not a bigint"),
+        (
+            "DELETE FROM public.kept RETURNING 1::bigint",
+            "read-only transaction",
+        ),
+        ("SELECT $1::int + $2::int", "2 parameters"),
+    ] {
+        configure(&service, sql);
+        let row = exec(&service, &[], "true").row();
+        assert_eq!(
+            (&row["status"], &row["error_kind"]),
+            (&"failed".into(), &"db".into()),
+            "{row}"
+        );
+        let error = row["error"].as_str().unwrap();
+        assert!(
+            error.contains(said) && error.contains("[exec.job]"),
+            "{error}"
+        );
+    }
+    assert_eq!(service.count("public.kept"), 11);
+    service.server.stop();
+    let row = exec(&service, &[], "true").row();
+    assert!(
+        row["error"]
+            .as_str()
+            .unwrap()
+            .contains("could not be counted"),
+        "{row}"
+    );
+}

@@ -170,7 +170,9 @@ fn exported_files_are_the_built_in_ones_and_are_not_overwritten_once_edited() {
     let (folder, name) = export(&service);
     export(&service);
     let count = service.crawl(&["list", "--format", "json"]).rows().len();
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), count);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), count + 1);
+    let schema = fs::read_to_string(folder.join("source.schema.json")).unwrap();
+    assert_eq!(schema, service.crawl(&["sources", "schema"]).stdout);
     fs::write(folder.join("fangqi-night.toml"), "# mine").unwrap();
     let done = service.crawl(&["sources", "export", &name]);
     assert_eq!(done.code, 77);

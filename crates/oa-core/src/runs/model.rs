@@ -273,6 +273,9 @@ pub struct Outcome {
     pub details: Map<String, Value>,
     /// When the task is due next (UTC).
     pub next_due_at: Option<DateTime<Utc>>,
+    /// The fields of the records and their kinds, kept for comparison with the next run's; `None` keeps what is there.
+    #[serde(default)]
+    pub shape: Option<Value>,
     /// An alert of this outcome was already put into the spool; none is made when it is replayed.
     #[serde(default)]
     pub alerted: bool,
@@ -295,6 +298,7 @@ impl Outcome {
             quality: None,
             details: Map::new(),
             next_due_at: None,
+            shape: None,
             alerted: false,
         }
     }

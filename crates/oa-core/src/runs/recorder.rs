@@ -17,6 +17,7 @@ use chrono_tz::Tz;
 use postgres::Client;
 use uuid::Uuid;
 
+use super::history;
 use super::model::{Attempt, Outcome, RunError, RunStart, Status};
 use super::raw_index;
 use super::store::{self, Applied, Lease, StoreError, TaskState};
@@ -530,10 +531,22 @@ impl Run {
         &self.start
     }
 
-    /// See [`store::usual_count`]. `None` also without PostgreSQL.
+    /// See [`history::shape`]. `None` also without PostgreSQL.
+    pub fn shape(&mut self) -> Option<serde_json::Value> {
+        let found = history::shape(self.connection.as_mut()?, &self.start.task);
+        found.unwrap_or_else(|e| {
+            tracing::warn!(
+                "could not look up the shape of earlier records: {}",
+                describe(&e)
+            );
+            None
+        })
+    }
+
+    /// See [`history::usual_count`]. `None` also without PostgreSQL.
     pub fn usual_count(&mut self, days: &[NaiveDate], at: NaiveTime, zone: Tz) -> Option<u64> {
         let client = self.connection.as_mut()?;
-        match store::usual_count(client, &self.start.task, days, at, zone.name()) {
+        match history::usual_count(client, &self.start.task, days, at, zone.name()) {
             Ok(usual) => usual,
             Err(e) => {
                 tracing::warn!(

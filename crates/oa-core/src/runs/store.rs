@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{Client, GenericClient, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -503,35 +503,6 @@ pub fn answers(
     Ok(Some((id, raw.collect())))
 }
 
-/// How many records a task has on such days by this time of day: the median of its last successful runs until then, one a day.
-/// `None` when fewer than three of the days have one. `at` is a local time of `zone`.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn usual_count(
-    client: &mut Client,
-    task: &str,
-    days: &[NaiveDate],
-    at: NaiveTime,
-    zone: &str,
-) -> Result<Option<u64>, postgres::Error> {
-    // Ids are ordered by time, so each day is one look into the index.
-    let row = client.query_one(
-        "SELECT count(*), percentile_disc(0.5) WITHIN GROUP (ORDER BY collected) FROM unnest($2::date[]) d, LATERAL (
-           SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
-           WHERE q.task = $1 AND q.day = d AND r.status = 'success'
-             AND q.run_id >= oa.uuid_floor(d::timestamp AT TIME ZONE $4)
-             AND q.run_id < oa.uuid_floor((d + $3::time + interval '5 minutes') AT TIME ZONE $4)
-           ORDER BY q.run_id DESC LIMIT 1) last",
-        &[&task, &days, &at, &zone],
-    )?;
-    let enough = row.get::<_, i64>(0) >= 3;
-    Ok(row
-        .get::<_, Option<i64>>(1)
-        .filter(|_| enough)
-        .map(i64::unsigned_abs))
-}
-
 /// A task's state as an outcome finds it.
 #[derive(Debug, Clone, Default)]
 pub struct TaskState {
@@ -596,7 +567,7 @@ fn update_task(
     tx.execute(
         "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
                 last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
-                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = $9
+                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = $9, shape = coalesce($10, shape)
          WHERE name = $1",
         &[
             &start.task,
@@ -608,6 +579,7 @@ fn update_task(
             &failures,
             &since,
             &outcome.next_due_at,
+            &outcome.shape,
         ],
     )?;
     Ok(state)

@@ -8,13 +8,14 @@ mod cron5;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use calendar::{Calendar, CalendarError, TradingDay};
 pub use cron5::CronError;
 
 /// A trading session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Session {
     /// 09:00–11:30 and 13:00–15:00.
@@ -24,7 +25,7 @@ pub enum Session {
 }
 
 /// On which days a schedule applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Days {
     /// Every day that the cron expression names.

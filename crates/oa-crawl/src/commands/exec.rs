@@ -3,6 +3,7 @@
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::Format;
+use oa_core::pg;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
 use oa_core::supervise;
@@ -11,7 +12,7 @@ use serde_json::json;
 use super::report;
 use crate::PROGRAM;
 use crate::attempts::{longest, until_done};
-use crate::exec::{Brought, Program};
+use crate::exec::{Brought, Program, Query};
 use crate::source::Sources;
 use crate::wrapper::{self, Report};
 
@@ -84,6 +85,21 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         }
     };
     report::conclude(config, vec![Ok(report)], options.format)
+}
+
+/// How the configuration says that a task's records are counted.
+///
+/// # Errors
+/// When it says so, but no database is configured.
+pub fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
+    let Some(exec) = config.exec.get(task) else {
+        return Ok(None);
+    };
+    let settings = pg::Settings::from_config(config, PROGRAM)?;
+    Ok(Some(Query {
+        sql: exec.records.clone(),
+        settings,
+    }))
 }
 
 /// What the program prints is passed on and kept: it must not bring a secret with it that can be known here.

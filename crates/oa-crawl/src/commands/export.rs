@@ -7,9 +7,21 @@ use oa_core::cli::{self, Failure};
 use oa_core::exit;
 use oa_core::state_dir::write_durably;
 
-use crate::source::BUILT_IN;
+use crate::source::{BUILT_IN, schema_text};
 
-/// Writes the files into a folder, made if absent. A file that is there already stays as it is unless `force` is set.
+/// The file with the JSON Schema, which editors find by the first line of each source file.
+const SCHEMA: &str = "source.schema.json";
+
+/// Prints the JSON Schema of source files.
+///
+/// # Errors
+/// When it cannot be printed.
+pub fn schema() -> Result<u8, Failure> {
+    cli::print(&schema_text()).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+/// Writes the files, and their JSON Schema, into a folder, made if absent. A file that is there already stays as it is unless `force` is set.
 ///
 /// # Errors
 /// 77 when a file of the folder differs, 1 when one cannot be written.
@@ -21,7 +33,11 @@ pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
         )
     };
     fs::create_dir_all(folder).map_err(|e| cannot(folder, e))?;
-    let differs: Vec<&str> = BUILT_IN
+    let files = BUILT_IN
+        .iter()
+        .map(|(file, text)| (*file, format!("#:schema ./{SCHEMA}\n{text}")));
+    let files: Vec<(&str, String)> = files.collect();
+    let differs: Vec<&str> = files
         .iter()
         .filter(|(file, text)| {
             fs::read(folder.join(file)).is_ok_and(|there| there != text.as_bytes())
@@ -38,7 +54,7 @@ pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
             ),
         ));
     }
-    for (file, text) in BUILT_IN {
+    for (file, text) in files.iter().chain([&(SCHEMA, schema_text())]) {
         let path = folder.join(file);
         write_durably(&path, text.as_bytes()).map_err(|e| cannot(&path, e))?;
     }

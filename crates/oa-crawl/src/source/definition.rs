@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use oa_core::config::{SecretRef, Span};
-use oa_core::retry::Policy;
+use oa_core::retry::{Backoff, Policy};
 use oa_core::schedule::{Days, Session};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// One source.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The task's fixed name.
@@ -66,6 +67,7 @@ pub struct Source {
     pub max_rejected: f64,
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
+    #[schemars(with = "Option<Retry>")]
     pub retry: Policy,
 }
 
@@ -81,26 +83,36 @@ fn default_policy() -> Policy {
     Policy::DEFAULT
 }
 
+/// `retry`: retries and time limits. What is not given is the configuration's, or the default.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    /// Tries after the first one.
+    retries: Option<u32>,
+    /// Wait between two tries, such as "60s".
+    #[schemars(with = "Option<String>")]
+    delay: Option<Span>,
+    /// Limit of one try as a whole, such as "5m".
+    #[schemars(with = "Option<String>")]
+    timeout: Option<Span>,
+    /// How the wait changes from try to try.
+    backoff: Option<Backoff>,
+}
+
 fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Retry {
-        retries: Option<u32>,
-        delay: Option<Span>,
-        timeout: Option<Span>,
-    }
     let given = Retry::deserialize(deserializer)?;
     let default = Policy::DEFAULT;
     Ok(Policy {
         retries: given.retries.unwrap_or(default.retries),
         delay: given.delay.map_or(default.delay, |s| s.0),
         timeout: given.timeout.map_or(default.timeout, |s| s.0),
+        backoff: given.backoff.unwrap_or(default.backoff),
     })
 }
 
 /// `[fetch]`. In `path`, `query`, `form` and `command`, `{date}` stands for the day that is collected, and `{NAME}` for the present
 /// value of `[each]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
     /// How it is fetched.
@@ -125,11 +137,12 @@ pub struct Fetch {
     pub headers: BTreeMap<String, String>,
     /// Request headers whose values are secrets, by reference.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
     pub secret_headers: BTreeMap<String, SecretRef>,
 }
 
 /// See [`Fetch::kind`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FetchKind {
     /// Plain HTTP requests.
@@ -141,7 +154,7 @@ pub enum FetchKind {
 }
 
 /// `[browser]`: what Chromium does at the address of `[fetch]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BrowserRules {
     /// One after the other; the last one takes the answer.
@@ -151,7 +164,7 @@ pub struct BrowserRules {
 }
 
 /// `[browser.login]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// Path of the login page.
@@ -163,7 +176,7 @@ pub struct Login {
 }
 
 /// One step of the browser: one of the actions.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Step {
     /// Opens another path of the site.
@@ -177,10 +190,12 @@ pub struct Step {
     /// The text for `fill`.
     pub value: Option<String>,
     /// A secret for `fill`, by reference.
+    #[schemars(with = "Option<String>")]
     pub secret: Option<SecretRef>,
     /// Clicks an element, by its CSS selector.
     pub click: Option<String>,
     /// Waits this long.
+    #[schemars(with = "Option<String>")]
     pub pause: Option<Span>,
     /// Takes the page as it is now.
     pub take_html: bool,
@@ -214,7 +229,7 @@ impl Step {
 }
 
 /// `[each]`: one request for each value, whose records get the value as a field.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Each {
     /// Name of the field, and of the placeholder in `[fetch]`.
@@ -222,11 +237,12 @@ pub struct Each {
     /// The values.
     pub values: Vec<String>,
     /// Wait between two requests.
+    #[schemars(with = "Option<String>")]
     pub pause: Option<Span>,
 }
 
 /// `[[keep]]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keep {
     /// Field of the record.
@@ -237,7 +253,7 @@ pub struct Keep {
 
 /// `[image]`: downloaded, checked and kept as a file that is named by its content; the record gets its path as the field
 /// `local_path`, and what `post` printed as `post`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// Field of the record with the image's address.
@@ -253,7 +269,7 @@ pub struct Image {
 }
 
 /// See [`Image::fallback`].
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFallback {
     /// Path of the page.
@@ -263,7 +279,7 @@ pub struct ImageFallback {
 }
 
 /// `[paging]`: numbered pages.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Paging {
     /// Query parameter with the page's number, from 1.
@@ -284,7 +300,7 @@ fn default_max_pages() -> u32 {
 }
 
 /// `[answer]`: where things are in a JSON answer, as JSON pointers (see [`crate::extract::json`]).
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Answer {
     /// Must be `true` there, or what `equals` says.
@@ -308,7 +324,7 @@ pub struct Answer {
 }
 
 /// `[answer.table]`: an HTML table (see [`crate::extract::table`]).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
     /// CSS selector of its rows.
@@ -328,7 +344,7 @@ fn default_cells() -> String {
 }
 
 /// `[[answer.lists]]`: one of several lists.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct List {
     /// Where it is.
@@ -341,7 +357,7 @@ pub struct List {
 }
 
 /// `[store]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// The table.
@@ -361,7 +377,7 @@ fn default_schema() -> String {
 }
 
 /// `[[fields]]`: one column.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
     /// The column it fills.
@@ -386,6 +402,14 @@ pub struct Field {
     pub min: Option<f64>,
     /// Largest number.
     pub max: Option<f64>,
+    /// The only values that are right, as texts.
+    #[serde(default)]
+    pub one_of: Vec<String>,
+    /// A regular expression (of Rust's `regex`) that the text must match somewhere; `^…$` for the whole of it.
+    pub pattern: Option<String>,
+    /// What becomes of a record that breaks a rule of this field.
+    #[serde(default)]
+    pub on_bad: OnBad,
     /// Values that are replaced.
     #[serde(default)]
     pub map: BTreeMap<String, String>,
@@ -394,7 +418,7 @@ pub struct Field {
 }
 
 /// Types of fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldType {
     /// Text.
@@ -412,17 +436,33 @@ pub enum FieldType {
 }
 
 /// `[[sums]]`: parts that must add up to a total, in columns.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sum {
     /// The parts.
     pub parts: Vec<String>,
     /// Their sum.
     pub total: String,
+    /// What becomes of a record for which they do not.
+    #[serde(default)]
+    pub on_bad: OnBad,
+}
+
+/// What becomes of a record that breaks a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBad {
+    /// It is not stored but kept with the reason; too many of them (`max_rejected`) make the run partial.
+    #[default]
+    Reject,
+    /// The same, and already the first one makes the run partial.
+    Partial,
+    /// Nothing of the run is stored.
+    Fail,
 }
 
 /// `[freshness]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Freshness {
     /// A date column; when no row has the day that was asked for, the data are stale.

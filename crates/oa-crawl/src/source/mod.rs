@@ -17,7 +17,7 @@ use oa_core::service;
 use crate::extract::table::selector;
 pub use definition::{
     Answer, BrowserRules, Each, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Login,
-    Paging, Source, Step, Store, Sum, Table,
+    OnBad, Paging, Source, Step, Store, Sum, Table,
 };
 
 /// A source file could not be used.
@@ -119,6 +119,7 @@ impl Sources {
                 retries: config.crawl.retries.unwrap_or(own.retries),
                 delay: config.crawl.retry_delay.map_or(own.delay, |s| s.0),
                 timeout: config.crawl.timeout.map_or(own.timeout, |s| s.0),
+                backoff: config.crawl.retry_backoff.unwrap_or(own.backoff),
             };
         }
         let sources = Self {
@@ -165,6 +166,13 @@ pub fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
     Ok(source)
 }
 
+/// The JSON Schema of source files, for editors: what the types say. [`parse`] checks more than that.
+#[must_use]
+pub fn schema_text() -> String {
+    let schema = schemars::schema_for!(Source);
+    format!("{:#}\n", schema.as_value())
+}
+
 /// What the types cannot say.
 fn check(source: &Source) -> Result<(), String> {
     if source.name.is_empty()
@@ -205,6 +213,9 @@ fn check(source: &Source) -> Result<(), String> {
                 "field \"{}\" needs either from or value",
                 field.column
             ));
+        }
+        if let Some(Err(e)) = field.pattern.as_deref().map(regex::Regex::new) {
+            return Err(format!("pattern of field \"{}\": {e}", field.column));
         }
         if field.otherwise.is_some() && field.map.is_empty() {
             return Err(format!(
@@ -455,6 +466,27 @@ mod tests {
             let source = parse(file, text).unwrap();
             assert_eq!(format!("{}.toml", source.name), *file);
         }
+    }
+
+    #[test]
+    fn the_schema_for_editors_knows_all_keys_and_refuses_others() {
+        let schema: serde_json::Value = serde_json::from_str(&schema_text()).unwrap();
+        assert_eq!(schema["additionalProperties"], false);
+        for (file, text) in BUILT_IN {
+            let table: toml::Table = toml::from_str(text).unwrap();
+            for key in table.keys() {
+                assert!(schema["properties"][key].is_object(), "{file}: {key}");
+            }
+        }
+        let field = &schema["$defs"]["Field"];
+        assert_eq!(field["additionalProperties"], false);
+        assert_eq!(field["required"], serde_json::json!(["column", "type"]));
+        assert!(
+            schema["properties"]["schedule"]["description"]
+                .as_str()
+                .unwrap()
+                .contains("cron")
+        );
     }
 
     #[test]

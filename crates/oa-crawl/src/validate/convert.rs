@@ -1,6 +1,7 @@
 //! One value of a record into one column's value, without loss.
 
 use chrono::NaiveDate;
+use regex::Regex;
 use serde_json::{Number, Value};
 
 use super::{time, variety};
@@ -15,11 +16,11 @@ pub struct Converted {
     pub from_text: bool,
 }
 
-/// Converts a value as its field demands.
+/// Converts a value as its field demands; `pattern` is the field's own, compiled.
 ///
 /// # Errors
 /// The reason for which the record is rejected.
-pub fn convert(field: &Field, given: &Value) -> Result<Converted, String> {
+pub fn convert(field: &Field, pattern: Option<&Regex>, given: &Value) -> Result<Converted, String> {
     if given.is_null() {
         return if field.required {
             Err("is absent".to_owned())
@@ -37,7 +38,29 @@ pub fn convert(field: &Field, given: &Value) -> Result<Converted, String> {
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
     }
+    allowed(field, pattern, &converted.value)?;
     Ok(converted)
+}
+
+/// What is absent is not a wrong value: that is what `required` is for.
+fn allowed(field: &Field, pattern: Option<&Regex>, value: &Value) -> Result<(), String> {
+    let text = match value {
+        Value::Null => return Ok(()),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if !field.one_of.is_empty() && !field.one_of.contains(&text) {
+        return Err(format!(
+            "is \"{text}\", which is not one of {}",
+            field.one_of.join(", ")
+        ));
+    }
+    match pattern {
+        Some(pattern) if !pattern.is_match(&text) => {
+            Err(format!("is \"{text}\", which does not match {pattern}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn plain(value: Value) -> Converted {

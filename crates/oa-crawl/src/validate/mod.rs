@@ -1,6 +1,7 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
 pub mod convert;
+pub mod shape;
 mod time;
 mod variety;
 
@@ -9,9 +10,10 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::runs::Reject;
 use oa_core::service;
+use regex::Regex;
 use serde_json::Value;
 
-use crate::source::{Field, Source};
+use crate::source::{Field, OnBad, Source};
 use convert::convert;
 
 /// What came of a list of records.
@@ -27,6 +29,23 @@ pub struct Validated {
     pub findings: Vec<String>,
     /// A field that the source promises is in none of the records: the answer has another shape.
     pub missing_everywhere: Vec<String>,
+    /// The first record that broke a rule which is not merely about that record ([`OnBad`]), in words: the worst rule counts.
+    pub worst: Option<(OnBad, String)>,
+}
+
+impl Validated {
+    fn broken(&mut self, on_bad: OnBad, reject: Reject) {
+        let known = self
+            .worst
+            .as_ref()
+            .map_or(OnBad::Reject, |(worst, _)| *worst);
+        if on_bad > known {
+            let field = reject.field.as_deref().unwrap_or_default();
+            let text = format!("{field} {}", reject.reason).trim().to_owned();
+            self.worst = Some((on_bad, text));
+        }
+        self.rejects.push(reject);
+    }
 }
 
 /// What the data are of: a day, and the moment (UTC) at which they were received.
@@ -66,6 +85,11 @@ pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
     };
+    let patterns: Vec<Option<Regex>> = source
+        .fields
+        .iter()
+        .map(|f| Regex::new(f.pattern.as_deref()?).ok())
+        .collect();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut converted: BTreeMap<&str, u64> = BTreeMap::new();
     let key_columns: Vec<usize> = source
@@ -75,16 +99,15 @@ pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated
         .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
         .collect();
     for record in records {
-        let row = match row(source, moment, record, &mut converted) {
+        let row = match row(source, &patterns, moment, record, &mut converted) {
             Ok(row) => row,
-            Err((field, reason)) => {
-                done.rejects
-                    .push(reject(source, record, Some(field), reason));
+            Err((field, on_bad, reason)) => {
+                done.broken(on_bad, reject(source, record, Some(field), reason));
                 continue;
             }
         };
-        if let Err(reason) = check_sums(source, &row) {
-            done.rejects.push(reject(source, record, None, reason));
+        if let Err((on_bad, reason)) = check_sums(source, &row) {
+            done.broken(on_bad, reject(source, record, None, reason));
             continue;
         }
         let key = serde_json::to_string(&key_columns.iter().map(|i| &row[*i]).collect::<Vec<_>>())
@@ -134,15 +157,17 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
 
 fn row<'a>(
     source: &'a Source,
+    patterns: &[Option<Regex>],
     moment: Moment,
     record: &Value,
     converted: &mut BTreeMap<&'a str, u64>,
-) -> Result<Vec<Value>, (String, String)> {
+) -> Result<Vec<Value>, (String, OnBad, String)> {
     if !record.is_object() {
-        return Err((String::new(), "the record is not an object".to_owned()));
+        let reason = "the record is not an object".to_owned();
+        return Err((String::new(), OnBad::Reject, reason));
     }
     let mut row = Vec::with_capacity(source.fields.len());
-    for field in &source.fields {
+    for (field, pattern) in source.fields.iter().zip(patterns) {
         let fixed = field.value.as_ref().map(|v| Value::String(moment.fill(v)));
         let name = field.from.as_deref().unwrap_or(&field.column);
         let given = match (&fixed, &field.from) {
@@ -150,7 +175,8 @@ fn row<'a>(
             (None, Some(from)) => record.get(from).unwrap_or(&Value::Null),
             (None, None) => &Value::Null,
         };
-        let done = convert(field, given).map_err(|reason| (name.to_owned(), reason))?;
+        let done = convert(field, pattern.as_ref(), given)
+            .map_err(|reason| (name.to_owned(), field.on_bad, reason))?;
         if done.from_text {
             *converted.entry(name).or_default() += 1;
         }
@@ -159,7 +185,7 @@ fn row<'a>(
     Ok(row)
 }
 
-fn check_sums(source: &Source, row: &[Value]) -> Result<(), String> {
+fn check_sums(source: &Source, row: &[Value]) -> Result<(), (OnBad, String)> {
     let number = |column: &String| {
         source
             .fields
@@ -172,11 +198,9 @@ fn check_sums(source: &Source, row: &[Value]) -> Result<(), String> {
         if let (Some(parts), Some(total)) = (parts, number(&sum.total)) {
             let added: f64 = parts.iter().sum();
             if (added - total).abs() > 1e-6 {
-                return Err(format!(
-                    "{} add up to {added}, but {} is {total}",
-                    sum.parts.join(" + "),
-                    sum.total
-                ));
+                let parts = sum.parts.join(" + ");
+                let reason = format!("{parts} add up to {added}, but {} is {total}", sum.total);
+                return Err((sum.on_bad, reason));
             }
         }
     }

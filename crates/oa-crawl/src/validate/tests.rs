@@ -165,3 +165,57 @@ fn unknown_views_are_neutral() {
         );
     }
 }
+
+/// The full view with more said of a field, as TOML lines.
+fn with_rule(column: &str, rule: &str) -> Source {
+    let text = include_str!("../../sources/zhihui-full-view.toml");
+    let line = format!("column = \"{column}\"\n");
+    assert!(text.contains(&line));
+    parse("x", &text.replace(&line, &format!("{line}{rule}\n"))).unwrap()
+}
+
+#[test]
+fn rules_of_a_field_reject_what_breaks_them() {
+    let moment = Moment::now("2025-12-01".parse().unwrap());
+    let reasons = |source: &Source, record: Value| -> Vec<String> {
+        let done = validate(source, moment, &[record]);
+        done.rejects.into_iter().map(|r| r.reason).collect()
+    };
+    let ports = with_rule("more_port", "one_of = [\"偏多\", \"偏空\"]");
+    assert!(reasons(&ports, record()).is_empty());
+    assert!(reasons(&ports, with("morePort", Value::Null)).is_empty());
+    assert_eq!(
+        reasons(&ports, with("morePort", json!("震荡"))),
+        ["is \"震荡\", which is not one of 偏多, 偏空"]
+    );
+    let codes = with_rule("comm_code", "pattern = \"^[A-Z]{1,2}$\"");
+    assert!(reasons(&codes, record()).is_empty());
+    assert_eq!(
+        reasons(&codes, with("varietyCode", json!("RB2601"))),
+        ["is \"RB2601\", which does not match ^[A-Z]{1,2}$"]
+    );
+}
+
+#[test]
+fn the_worst_broken_rule_counts_whatever_its_record_is() {
+    let moment = Moment::now("2025-12-01".parse().unwrap());
+    let worst = |rule: &str| {
+        let source = with_rule("more_port", rule);
+        let records = [
+            with("varietyCode", Value::Null),
+            with("morePort", json!("x")),
+        ];
+        validate(&source, moment, &records).worst
+    };
+    assert_eq!(worst("one_of = [\"偏多\"]"), None);
+    let (on_bad, text) = worst("one_of = [\"偏多\"]\non_bad = \"partial\"").unwrap();
+    assert_eq!(
+        (on_bad, text.as_str()),
+        (
+            OnBad::Partial,
+            "morePort is \"x\", which is not one of 偏多"
+        )
+    );
+    let (on_bad, _) = worst("one_of = [\"偏多\"]\non_bad = \"fail\"").unwrap();
+    assert_eq!(on_bad, OnBad::Fail);
+}

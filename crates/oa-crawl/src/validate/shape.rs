@@ -1,0 +1,152 @@
+//! The fields of a source's records and their kinds, compared from run to run: a site that changes its data says so nowhere else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::convert::name_of;
+
+/// More fields than this are not compared: they are data, not a shape.
+const MOST_FIELDS: usize = 300;
+
+/// What the records of a run look like: kinds of values by field. `null` is no kind, because any field may be empty on a day.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shape(BTreeMap<String, BTreeSet<String>>);
+
+impl Shape {
+    /// The shape of records.
+    #[must_use]
+    pub fn of(records: &[Value]) -> Self {
+        let mut shape = Self::default();
+        for (field, value) in records.iter().filter_map(Value::as_object).flatten() {
+            if !shape.0.contains_key(field) {
+                shape.0.insert(field.clone(), BTreeSet::new());
+            }
+            if let (Some(kinds), false) = (shape.0.get_mut(field), value.is_null())
+                && !kinds.contains(name_of(value))
+            {
+                kinds.insert(name_of(value).to_owned());
+            }
+        }
+        if shape.0.len() > MOST_FIELDS {
+            return Self::default();
+        }
+        shape
+    }
+
+    /// As it is stored: `{"field": ["a number"]}`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!(self.0)
+    }
+
+    /// As it was stored. What is not understood is nothing to compare with.
+    #[must_use]
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let fields: &Map<String, Value> = value.as_object()?;
+        let kinds = |value: &Value| -> Option<BTreeSet<String>> {
+            let kinds = value.as_array()?.iter();
+            kinds.map(|k| k.as_str().map(str::to_owned)).collect()
+        };
+        fields
+            .iter()
+            .map(|(field, value)| Some((field.clone(), kinds(value)?)))
+            .collect::<Option<_>>()
+            .map(Self)
+    }
+
+    /// With the kinds that the fields had before: what was once there is nothing new.
+    #[must_use]
+    pub fn with_kinds_of(mut self, before: &Self) -> Self {
+        for (field, kinds) in &mut self.0 {
+            kinds.extend(before.0.get(field).into_iter().flatten().cloned());
+        }
+        self
+    }
+
+    /// What is different from `before`, in sentences, each with the first example.
+    #[must_use]
+    pub fn differences(&self, before: &Self, records: &[Value]) -> Vec<String> {
+        if self.0.is_empty() || before.0.is_empty() {
+            return Vec::new();
+        }
+        let example = |field: &str, kind: Option<&str>| -> String {
+            let found = records
+                .iter()
+                .filter_map(|r| r.get(field))
+                .find(|v| kind.is_none_or(|k| k == name_of(v)));
+            let text = found.map(ToString::to_string).unwrap_or_default();
+            text.chars().take(100).collect()
+        };
+        let mut found = Vec::new();
+        for (field, kinds) in &self.0 {
+            let Some(known) = before.0.get(field) else {
+                let first = example(field, kinds.first().map(String::as_str));
+                found.push(format!(
+                    "field {field} is new in the records, for example: {first}"
+                ));
+                continue;
+            };
+            for kind in kinds.difference(known).filter(|_| !known.is_empty()) {
+                let was: Vec<&str> = known.iter().map(String::as_str).collect();
+                found.push(format!(
+                    "field {field} is {kind} where it was {}, for example: {}",
+                    was.join(" or "),
+                    example(field, Some(kind))
+                ));
+            }
+        }
+        let gone = before.0.keys().filter(|f| !self.0.contains_key(*f));
+        found.extend(gone.map(|f| format!("field {f} is in none of the records any more")));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drift(before: &[Value], now: &[Value]) -> Vec<String> {
+        Shape::of(now).differences(&Shape::of(before), now)
+    }
+
+    #[test]
+    fn what_a_site_changes_is_told_with_the_first_example() {
+        let before = [
+            json!({"code": "RB", "rate": 1.5, "note": null}),
+            json!({"code": "HC", "rate": null, "note": null}),
+        ];
+        assert!(drift(&before, &before).is_empty());
+        assert!(
+            drift(
+                &before,
+                &[json!({"code": "RB", "rate": 2, "note": "first"})]
+            )
+            .is_empty()
+        );
+        assert_eq!(
+            drift(&before, &[json!({"code": "RB", "rate": "n/a", "rank": 3})]),
+            [
+                "field rank is new in the records, for example: 3",
+                "field rate is a text where it was a number, for example: \"n/a\"",
+                "field note is in none of the records any more",
+            ]
+        );
+        assert!(drift(&[], &before).is_empty() && drift(&before, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_kind_that_comes_and_goes_is_told_once() {
+        let (numbers, texts) = ([json!({"a": 1})], [json!({"a": "1"})]);
+        let first = Shape::of(&numbers);
+        let second = Shape::of(&texts).with_kinds_of(&first);
+        assert_eq!(second.differences(&first, &texts).len(), 1);
+        assert!(
+            Shape::of(&numbers)
+                .differences(&second, &numbers)
+                .is_empty()
+        );
+        assert_eq!(Shape::from_json(&second.to_json()), Some(second));
+        assert_eq!(Shape::from_json(&json!({"a": 1})), None);
+    }
+}
