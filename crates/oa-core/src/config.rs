@@ -178,6 +178,8 @@ pub struct Crawl {
     pub timeout: Option<Span>,
     /// Sources collected at the same time by one `oa-crawl run`.
     pub parallel: usize,
+    /// Requests to one host at the same time by one `oa-crawl run`.
+    pub per_host: usize,
     /// Sources that `--all`, `--due` and `check` leave out.
     pub skip: Vec<String>,
     /// A run that was missed is made up for within this time (`run --due`).
@@ -198,6 +200,7 @@ impl Default for Crawl {
             retry_backoff: None,
             timeout: None,
             parallel: 4,
+            per_host: 2,
             skip: Vec::new(),
             catch_up: Span(Duration::from_secs(24 * 3600)),
             jitter: Span(Duration::ZERO),
@@ -406,10 +409,15 @@ impl Config {
         }
         .check()
         .map_err(|e| invalid(format!("in [crawl], {e}")))?;
-        if file.crawl.parallel == 0 {
-            return Err(invalid(
-                "parallel in [crawl] is 0; it must be at least 1".to_owned(),
-            ));
+        for (name, number) in [
+            ("parallel", file.crawl.parallel),
+            ("per_host", file.crawl.per_host),
+        ] {
+            if number == 0 {
+                return Err(invalid(format!(
+                    "{name} in [crawl] is 0; it must be at least 1"
+                )));
+            }
         }
         let folder = path
             .parent()

@@ -12,10 +12,11 @@ use chrono::Utc;
 use oa_core::runs::RawRecord;
 use oa_core::runs::raw_index::RawIndex;
 use oa_core::state_dir::{StateDir, StateDirError, write_durably};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::fetch::Response;
+use crate::fetch::{Response, Validators};
 
 /// The archive of one machine.
 #[derive(Debug, Clone)]
@@ -32,24 +33,50 @@ pub struct RunArchive {
 }
 
 impl RunArchive {
-    /// Keeps an answer to `url`. When it returns, body and index are on the disk.
+    /// Keeps an answer to `url`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn keep(&self, attempt: u32, url: &str, response: &Response) -> io::Result<()> {
+    pub fn keep(&self, attempt: u32, url: &str, response: &Response) -> io::Result<String> {
         let stored = self.archive.put(&response.body)?;
         let record = RawRecord {
             attempt,
             url: oa_core::secrets::redact(url),
             status: response.status,
             content_type: response.content_type.clone(),
-            sha256: stored.sha256,
+            sha256: stored.sha256.clone(),
             size_bytes: response.body.len() as u64,
             stored_bytes: stored.stored_bytes,
             fetched_at: Utc::now(),
         };
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.push(record)
+        index.push(record)?;
+        Ok(stored.sha256)
+    }
+
+    /// Remembers how the site names the state of its answer to `asked`, whose body was kept.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
+        let path = self.archive.state_file(asked);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let text = serde_json::to_vec(&Known {
+            state: state.clone(),
+            sha256: sha256.to_owned(),
+        })?;
+        write_durably(&path, &text)
+    }
+
+    /// The last state of the answer to `asked`, if the archive still has its body, undamaged.
+    #[must_use]
+    pub fn known(&self, asked: &str) -> Option<(Validators, Vec<u8>)> {
+        let text = fs::read(self.archive.state_file(asked)).ok()?;
+        let known: Known = serde_json::from_slice(&text).ok()?;
+        let body = self.archive.get(&known.sha256).ok()?;
+        Some((known.state, body))
     }
 
     /// The answers so far.
@@ -58,6 +85,13 @@ impl RunArchive {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.entries().to_vec()
     }
+}
+
+/// See [`RunArchive::remember`].
+#[derive(Serialize, Deserialize)]
+struct Known {
+    state: Validators,
+    sha256: String,
 }
 
 /// Where a body is now.
@@ -97,13 +131,10 @@ impl Archive {
     /// # Errors
     /// When it cannot be written.
     pub fn put(&self, body: &[u8]) -> io::Result<Stored> {
-        let sha256: String = Sha256::digest(body)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let sha256 = hex(&Sha256::digest(body));
         let folder = self.folder.join(&sha256[..2]);
         let path = folder.join(format!("{sha256}.zst"));
-        if let Ok(there) = fs::metadata(&path) {
+        if let (Ok(there), Ok(_)) = (fs::metadata(&path), self.get(&sha256)) {
             return Ok(Stored {
                 sha256,
                 stored_bytes: there.len(),
@@ -119,6 +150,12 @@ impl Archive {
         })
     }
 
+    /// Where the state of the answer to `asked` is remembered. The address itself may hold a secret.
+    fn state_file(&self, asked: &str) -> PathBuf {
+        let name = hex(&Sha256::digest(asked));
+        self.folder.join("states").join(format!("{name}.json"))
+    }
+
     /// Reads a body back and checks it against its name.
     ///
     /// # Errors
@@ -129,10 +166,7 @@ impl Archive {
             .join(sha256.get(..2).unwrap_or_default())
             .join(format!("{sha256}.zst"));
         let body = zstd::decode_all(fs::File::open(&path)?)?;
-        let found: String = Sha256::digest(&body)
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let found = hex(&Sha256::digest(&body));
         if found == sha256 {
             Ok(body)
         } else {
@@ -142,6 +176,10 @@ impl Archive {
             )))
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::archive::Archive;
 use crate::attempts::{Failed, until_done};
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
+use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
 use crate::source::{OnBad, Source};
 use crate::validate::shape::Shape;
@@ -44,6 +45,8 @@ pub struct Wrapper<'a> {
     pub archive: &'a Archive,
     /// Trading days.
     pub calendar: &'a Calendar,
+    /// Requests under way.
+    pub gate: &'a Gate,
     /// Somebody may ask this process to stop.
     pub stop: StopSignal,
     /// Who started it.
@@ -262,7 +265,7 @@ impl Wrapper<'_> {
         clock: Stopwatch,
         run: &mut Run,
     ) -> Ended {
-        let client = Client::new(self.config.crawl.max_body.0);
+        let client = Client::new(self.config.crawl.max_body.0, self.gate.clone());
         let mut ended = Ended::default();
         let archive = match self.archive.of_run(run.start().id) {
             Ok(archive) => Arc::new(archive),

@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{Done, Service};
+use common::{DAY, Done, Service};
 use serde_json::{Value, json};
 
 /// A source whose records are the lines of a file.
@@ -125,4 +125,59 @@ fn fields_that_appear_vanish_or_change_are_findings_once() {
         quotes.findings(),
         ["field rank is in none of the records any more"]
     );
+}
+
+#[test]
+fn a_conditional_source_reads_what_it_has_when_the_site_says_that_nothing_changed() {
+    let service = Service::start();
+    let folder = service.dir.path().join("own");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let file = format!("{folder}/zhihui-reports.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("kind = \"http\"\n", "kind = \"http\"\nconditional = true\n");
+    fs::write(&file, text).unwrap();
+    let run = || {
+        let arguments = [
+            "run",
+            "zhihui-reports",
+            "--date",
+            DAY,
+            "--sources",
+            folder,
+            "--format",
+            "json",
+        ];
+        service.crawl(&arguments).row()
+    };
+    let count = |status: i32| service.count(&format!("oa.raw WHERE status = {status}"));
+    assert_eq!(run()["inserted"], 2434);
+    assert_eq!((count(200), count(304)), (25, 0));
+    assert_eq!(run()["unchanged"], 2434);
+    assert_eq!((count(200), count(304)), (25, 25));
+    let replayed = service
+        .crawl(&[
+            "replay",
+            "zhihui-reports",
+            "--date",
+            DAY,
+            "--format",
+            "json",
+        ])
+        .row();
+    assert_eq!(
+        (&replayed["answers"], &replayed["unchanged"]),
+        (&json!(25), &json!(2434))
+    );
+    // A body that is damaged or gone is asked for again.
+    let first = service.text("SELECT sha256 FROM oa.raw ORDER BY run_id, seq LIMIT 1");
+    let body = service
+        .state()
+        .join("raw")
+        .join(&first[..2])
+        .join(format!("{first}.zst"));
+    fs::write(&body, "damaged").unwrap();
+    assert_eq!(run()["status"], "success");
+    assert_eq!((count(200), count(304)), (26, 49));
+    assert_ne!(fs::read(&body).unwrap(), b"damaged", "kept anew");
 }

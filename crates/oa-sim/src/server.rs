@@ -1,5 +1,6 @@
 //! Sockets: one thread a connection, keep-alive, and the faults of the transport.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -261,12 +262,27 @@ fn answer(context: &Context<'_>, state: &State) -> Response {
         "dingtalk" | "wecom" | "feishu" | "webhook" => robots::handle(context, first, rest),
         _ => sites::handle(context, first, rest),
     };
-    match context.fault {
+    let response = match context.fault {
         Some(Fault::Rename(..) | Fault::Stringify(_) | Fault::Nan(_)) => {
             change_fields(response, context.fault)
         }
         _ => response,
+    };
+    unless_known(context.request, response)
+}
+
+/// Names the state of a page, and says 304 to who knows it.
+fn unless_known(request: &Request, response: Response) -> Response {
+    if request.method != "GET" || response.status != 200 {
+        return response;
     }
+    let mut hasher = DefaultHasher::new();
+    response.body.hash(&mut hasher);
+    let etag = format!("\"{:016x}\"", hasher.finish());
+    if request.header("if-none-match") == Some(&etag) {
+        return Response::new(304, "text/html", String::new()).with("etag", &etag);
+    }
+    response.with("etag", &etag)
 }
 
 /// Faults that change a field wherever it occurs.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use oa_core::retry::ErrorKind;
@@ -15,7 +15,7 @@ use super::{Collected, Context};
 use crate::exec::PERMANENT;
 use crate::extract::{Extracted, json, table};
 use crate::fetch::browser::{self, Browser, Visit};
-use crate::fetch::{FetchError, Request, Response, body, check_status};
+use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::source::{FetchKind, Paging, Source};
 
 /// What stands for the placeholders of a source file.
@@ -75,14 +75,29 @@ pub fn fetch(
 ) -> Result<(String, Response), FetchError> {
     match context.source.fetch.kind {
         FetchKind::Http => {
-            let request = request(context, vars, page);
+            let mut request = request(context, vars, page);
             let asked = format!("{} {}", request.method(), request.display());
-            let response = context.client.send(&request, context.deadline)?;
+            let known = known(context, &asked);
+            if let Some((state, _)) = &known {
+                request.unless = state.clone();
+            }
+            let mut response = context.client.send(&request, context.deadline)?;
+            if let (304, Some((state, body))) = (response.status, known) {
+                response.body = body;
+                response.state = state;
+            }
             Ok((asked, response))
         }
         FetchKind::Browser => visit(context, vars),
         FetchKind::Command => run(context, vars),
     }
+}
+
+/// The answer before, with the site's name for its state, for sources that ask only for what has changed.
+fn known(context: &Context, asked: &str) -> Option<(Validators, Vec<u8>)> {
+    let archive = context.archive.as_ref()?;
+    let conditional = context.source.fetch.conditional && context.source.fetch.form.is_empty();
+    conditional.then(|| archive.known(asked))?
 }
 
 /// Visits with Chromium, which is started for the first visit of a try and ends with it.
@@ -130,8 +145,15 @@ pub(super) fn archive(
         return Ok(());
     };
     let url = asked.strip_prefix("GET ").unwrap_or(asked);
+    let conditional = context.source.fetch.conditional;
     archive
         .keep(context.attempt, url, response)
+        .and_then(|sha256| match response.status {
+            200 if conditional && !response.state.is_empty() => {
+                archive.remember(asked, &response.state, &sha256)
+            }
+            _ => Ok(()),
+        })
         .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {asked}")))
 }
 
@@ -214,8 +236,8 @@ fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError>
         status: 200,
         content_type: Some("application/x-ndjson".to_owned()),
         final_url: asked.clone(),
-        retry_after: None,
         body: done.stdout,
+        ..Response::default()
     };
     Ok((asked, response))
 }
@@ -242,6 +264,8 @@ fn request(context: &Context, vars: &Vars, page: Option<(&Paging, u32)>) -> Requ
         query,
         form: filled(&fetch.form),
         headers: filled(&fetch.headers),
+        pause: fetch.pause.map_or(Duration::ZERO, |s| s.0),
+        unless: Validators::default(),
         secret_headers: context.secrets.clone(),
     }
 }

@@ -120,8 +120,8 @@ fn read_again(
             status: one.status,
             content_type: one.content_type.clone(),
             final_url: one.url.clone(),
-            retry_after: None,
             body,
+            ..Response::default()
         };
         let extracted = check_status(&one.url, &response)
             .and_then(|()| extract(source, date, &one.url, &response))

@@ -26,6 +26,7 @@ use crate::attempts::longest;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::{due, report};
 use crate::fetch::Client;
+use crate::fetch::gate::Gate;
 use crate::source::{Source, SourceError, Sources};
 use crate::validate::{Moment, columns, convert, validate};
 use crate::wrapper::{Job, Report, Wrapper, start_of};
@@ -98,6 +99,7 @@ pub(super) struct Tools<'a> {
     config: &'a Config,
     calendar: &'a Calendar,
     trigger: Trigger,
+    gate: Gate,
     pub(super) recorder: Recorder,
     pub(super) archive: Archive,
     pub(super) stop: StopSignal,
@@ -114,6 +116,7 @@ impl<'a> Tools<'a> {
             config,
             calendar,
             trigger,
+            gate: Gate::new(config.crawl.per_host),
             archive: Archive::open(recorder.state())?,
             recorder,
             stop: supervise::install_stop_signal().map_err(anyhow::Error::from)?,
@@ -125,6 +128,7 @@ impl<'a> Tools<'a> {
             config: self.config,
             recorder: &self.recorder,
             archive: &self.archive,
+            gate: &self.gate,
             calendar: self.calendar,
             stop: self.stop,
             trigger: self.trigger,
@@ -261,7 +265,8 @@ fn dry_run_one(
     source: &Source,
     date: NaiveDate,
 ) -> Result<(Value, bool), Failure> {
-    let client = Client::new(config.crawl.max_body.0);
+    let gate = Gate::new(config.crawl.per_host);
+    let client = Client::new(config.crawl.max_body.0, gate);
     let context = Context {
         source: source.clone(),
         date,

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::run;
 use crate::collect::{Context, Folders, Vars, extract, fetch};
 use crate::extract::Extracted;
+use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
 use crate::source::{Source, parse};
 use crate::validate::{Moment, Validated, columns, validate};
@@ -158,7 +159,7 @@ fn answer(
     let context = Context {
         source: source.clone(),
         date,
-        client: Client::new(max_body),
+        client: Client::new(max_body, Gate::new(1)),
         archive: None,
         folders: Folders::below(&state_dir).without_files(),
         browser: Mutex::default(),
@@ -183,8 +184,8 @@ fn read(path: &Path) -> Answer {
         status: 200,
         content_type: None,
         final_url: asked.clone(),
-        retry_after: None,
         body,
+        ..Response::default()
     };
     Ok((asked, response))
 }

@@ -124,9 +124,8 @@ mod tests {
             &Response {
                 status: 200,
                 content_type: content_type.map(str::to_owned),
-                final_url: String::new(),
-                retry_after: None,
                 body: body.to_vec(),
+                ..Response::default()
             },
         )
     }

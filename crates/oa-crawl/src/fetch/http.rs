@@ -8,7 +8,8 @@ use oa_core::retry::ErrorKind;
 use oa_core::secrets::Secret;
 use ureq::{RequestBuilder, ResponseExt};
 
-use super::{FetchError, Response};
+use super::gate::Gate;
+use super::{FetchError, Response, Validators};
 
 /// The sites expect a browser.
 pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
@@ -20,6 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Client {
     agent: ureq::Agent,
     max_body: u64,
+    gate: Gate,
 }
 
 /// A request: GET, or POST when it has a form.
@@ -35,6 +37,10 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
     pub secret_headers: Vec<(String, Secret)>,
+    /// Least time between the starts of two requests to this host.
+    pub pause: Duration,
+    /// Asks only for what has changed since this state (HTTP 304 otherwise).
+    pub unless: Validators,
 }
 
 impl Request {
@@ -77,7 +83,7 @@ impl Request {
 impl Client {
     /// A client that accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
     #[must_use]
-    pub fn new(max_body: u64) -> Self {
+    pub fn new(max_body: u64, gate: Gate) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
             .http_status_as_error(false)
@@ -87,6 +93,7 @@ impl Client {
         Self {
             agent: config.into(),
             max_body,
+            gate,
         }
     }
 
@@ -95,11 +102,12 @@ impl Client {
     /// # Errors
     /// When there is no whole answer. A status that is not 2xx is an answer.
     pub fn send(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+        let url = format!("{} {}", request.method(), request.display());
+        let turn = self.gate.enter(&request.url, request.pause, deadline);
         let left = deadline
             .saturating_duration_since(Instant::now())
             .min(REQUEST_TIMEOUT);
-        let url = format!("{} {}", request.method(), request.display());
-        if left.is_zero() {
+        if left.is_zero() || turn.is_none() {
             return Err(FetchError::new(
                 ErrorKind::Timeout,
                 format!("no time was left for this request: {url}"),
@@ -124,6 +132,10 @@ impl Client {
             header("content-type"),
             header("retry-after").and_then(|v| parse_retry_after(&v, Utc::now())),
         );
+        let state = Validators {
+            etag: header("etag"),
+            last_modified: header("last-modified"),
+        };
         let final_url = answer.get_uri().to_string();
         let status = answer.status().as_u16();
         let body = answer
@@ -137,6 +149,7 @@ impl Client {
             content_type,
             final_url,
             retry_after,
+            state,
             body,
         })
     }
@@ -150,6 +163,14 @@ fn prepare<B>(builder: RequestBuilder<B>, request: &Request, limit: Duration) ->
         .query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
     for (name, value) in &request.headers {
         builder = builder.header(name, value);
+    }
+    for (name, value) in [
+        ("if-none-match", &request.unless.etag),
+        ("if-modified-since", &request.unless.last_modified),
+    ] {
+        if let Some(value) = value {
+            builder = builder.header(name, value);
+        }
     }
     for (name, value) in &request.secret_headers {
         builder = builder.header(name, value.expose());

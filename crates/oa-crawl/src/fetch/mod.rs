@@ -2,17 +2,19 @@
 
 pub mod body;
 pub mod browser;
+pub mod gate;
 mod http;
 
 use std::time::Duration;
 
 use oa_core::retry::ErrorKind;
 use oa_core::runs::RunError;
+use serde::{Deserialize, Serialize};
 
 pub use http::{Client, Request, USER_AGENT};
 
 /// An answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Response {
     /// HTTP status.
     pub status: u16,
@@ -22,8 +24,27 @@ pub struct Response {
     pub final_url: String,
     /// What the site asks to wait (`Retry-After`).
     pub retry_after: Option<Duration>,
+    /// How the site names this state of the answer (`ETag`, `Last-Modified`).
+    pub state: Validators,
     /// The body, decompressed.
     pub body: Vec<u8>,
+}
+
+/// What an answer is asked for again with, so that the site can say that it has not changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validators {
+    /// `ETag`
+    pub etag: Option<String>,
+    /// `Last-Modified`
+    pub last_modified: Option<String>,
+}
+
+impl Validators {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.etag.is_none() && self.last_modified.is_none()
+    }
 }
 
 /// Why there is no usable answer.
@@ -59,7 +80,8 @@ pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
         ));
     }
     let kind = match status {
-        200..=299 => return Ok(()),
+        // 304: nothing has changed since the answer that the archive has; its body is that one's.
+        200..=299 | 304 => return Ok(()),
         401 | 403 => ErrorKind::Auth,
         429 => ErrorKind::Http429,
         500..=599 => ErrorKind::Http5xx,
@@ -88,10 +110,8 @@ mod tests {
     fn response(status: u16, final_url: &str) -> Response {
         Response {
             status,
-            content_type: None,
             final_url: final_url.to_owned(),
-            retry_after: None,
-            body: Vec::new(),
+            ..Response::default()
         }
     }
 

@@ -135,6 +135,13 @@ pub struct Fetch {
     /// Request headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Least time between the starts of two requests to the same host.
+    #[schemars(with = "Option<String>")]
+    pub pause: Option<Span>,
+    /// Asks with the `ETag` or `Last-Modified` of the answer before, and reads that one again when the site says that nothing has
+    /// changed.
+    #[serde(default)]
+    pub conditional: bool,
     /// Request headers whose values are secrets, by reference.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]

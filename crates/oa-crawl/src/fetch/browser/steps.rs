@@ -207,8 +207,8 @@ impl Browser {
             // Chromium gives texts as UTF-8, whatever they came as.
             content_type: Some(format!("{content_type}; charset=utf-8")),
             final_url: url,
-            retry_after: None,
             body,
+            ..Response::default()
         })
     }
 
@@ -219,8 +219,8 @@ impl Browser {
             status: if status == 0 { 200 } else { status },
             content_type: Some("text/html; charset=utf-8".to_owned()),
             final_url: self.tab.get_url(),
-            retry_after: None,
             body: page.into_bytes(),
+            ..Response::default()
         })
     }
 
@@ -273,8 +273,8 @@ impl Browser {
                     status,
                     content_type: None,
                     final_url: here,
-                    retry_after: None,
                     body: Vec::new(),
+                    ..Response::default()
                 };
                 super::check_status(&format!("GET {url}"), &page)?;
             }

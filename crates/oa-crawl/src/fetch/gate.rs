@@ -1,0 +1,141 @@
+//! Politeness: how many requests one host gets at the same time, and how close after one another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use oa_core::supervise::StopSignal;
+
+/// How often somebody who waits looks for a signal to stop.
+const POLL: Duration = Duration::from_millis(100);
+
+/// The requests of one process to all hosts.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    at_once: usize,
+    hosts: Mutex<HashMap<String, Host>>,
+    left: Condvar,
+}
+
+#[derive(Debug)]
+struct Host {
+    under_way: usize,
+    next: Instant,
+}
+
+/// The right to make one request, given back when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    gate: Gate,
+    host: String,
+}
+
+impl Gate {
+    /// A gate that lets `at_once` requests (at least one) to one host go on at the same time.
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        Self(Arc::new(Inner {
+            at_once: at_once.max(1),
+            hosts: Mutex::default(),
+            left: Condvar::new(),
+        }))
+    }
+
+    /// Waits for its turn with the host of `url`, at least `pause` after the request before. `None` at the deadline, or when this
+    /// process is to stop.
+    #[must_use]
+    pub fn enter(&self, url: &str, pause: Duration, deadline: Instant) -> Option<Turn> {
+        let host = host_of(url);
+        let mut hosts = self.hosts();
+        loop {
+            let now = Instant::now();
+            let entry = hosts.entry(host.clone()).or_insert(Host {
+                under_way: 0,
+                next: now,
+            });
+            let next = entry.next;
+            if entry.under_way < self.0.at_once && now >= next {
+                entry.under_way += 1;
+                entry.next = now + pause;
+                let gate = self.clone();
+                return Some(Turn { gate, host });
+            }
+            if now >= deadline || StopSignal.requested() {
+                return None;
+            }
+            let until = if next > now { next - now } else { POLL };
+            let wait = until.min(POLL).min(deadline - now);
+            let waited = self.0.left.wait_timeout(hosts, wait);
+            hosts = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<String, Host>> {
+        self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(host) = self.gate.hosts().get_mut(&self.host) {
+            host.under_way -= 1;
+        }
+        self.gate.0.left.notify_all();
+    }
+}
+
+/// Host and port, in lower case.
+fn host_of(url: &str) -> String {
+    let after = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = after.split(['/', '?', '#']).next().unwrap_or_default();
+    host.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_host_gets_so_many_at_once_and_others_do_not_wait_for_it() {
+        let gate = Gate::new(2);
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let first = gate.enter("http://A:1/x", Duration::ZERO, soon()).unwrap();
+        let _second = gate
+            .enter("http://a:1/y?z", Duration::ZERO, soon())
+            .unwrap();
+        assert!(gate.enter("http://a:1", Duration::ZERO, soon()).is_none());
+        assert!(gate.enter("http://a:2", Duration::ZERO, soon()).is_some());
+        drop(first);
+        assert!(gate.enter("http://a:1", Duration::ZERO, soon()).is_some());
+    }
+
+    #[test]
+    fn a_pause_is_kept_from_start_to_start() {
+        let gate = Gate::new(8);
+        let begun = Instant::now();
+        let pause = Duration::from_millis(30);
+        for _ in 0..4 {
+            assert!(gate.enter("http://a", pause, begun + LONG).is_some());
+        }
+        assert!(begun.elapsed() >= 3 * pause);
+    }
+
+    #[test]
+    fn who_waits_goes_on_as_soon_as_somebody_leaves() {
+        let gate = Gate::new(1);
+        let turn = gate.enter("http://a", Duration::ZERO, Instant::now() + LONG);
+        let other = gate.clone();
+        let waiting = std::thread::spawn(move || {
+            other
+                .enter("http://a", Duration::ZERO, Instant::now() + LONG)
+                .is_some()
+        });
+        drop(turn);
+        assert!(waiting.join().unwrap());
+    }
+}
