@@ -190,6 +190,10 @@ pub struct Crawl {
     pub sources: Option<PathBuf>,
     /// Largest body that is accepted from a site.
     pub max_body: Bytes,
+    /// Answers are kept this long in the raw archive (`oa-crawl prune`), unless their source says otherwise.
+    pub raw_keep: Span,
+    /// A larger raw archive is told (`oa-crawl prune`).
+    pub raw_limit: Bytes,
 }
 
 impl Default for Crawl {
@@ -206,6 +210,8 @@ impl Default for Crawl {
             jitter: Span(Duration::ZERO),
             sources: None,
             max_body: Bytes(64 << 20),
+            raw_keep: Span(Duration::from_secs(400 * 24 * 3600)),
+            raw_limit: Bytes(20 << 30),
         }
     }
 }

@@ -3,10 +3,11 @@
 //! Content-addressed (SHA-256), zstd, under `state_dir/raw/ab/abcd….zst`, written durably. The same answer twice takes one file.
 //! The index is `oa.raw`, committed with the run; until then it is beside the files, for the case that the run is killed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use chrono::Utc;
 use oa_core::runs::RawRecord;
@@ -94,6 +95,17 @@ struct Known {
     sha256: String,
 }
 
+/// A body's file.
+#[derive(Debug, Clone)]
+pub struct KeptFile {
+    /// Its name: the body's SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// Its size on the disk in bytes.
+    pub bytes: u64,
+    /// When it was last written, or used again.
+    pub modified: SystemTime,
+}
+
 /// Where a body is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
@@ -134,6 +146,11 @@ impl Archive {
         let sha256 = hex(&Sha256::digest(body));
         let folder = self.folder.join(&sha256[..2]);
         let path = folder.join(format!("{sha256}.zst"));
+        // Young again, so that `prune` leaves it until this run is in the index.
+        let _ = File::options()
+            .append(true)
+            .open(&path)
+            .and_then(|f| f.set_modified(SystemTime::now()));
         if let (Ok(there), Ok(_)) = (fs::metadata(&path), self.get(&sha256)) {
             return Ok(Stored {
                 sha256,
@@ -150,6 +167,76 @@ impl Archive {
         })
     }
 
+    /// All bodies, in no order.
+    ///
+    /// # Errors
+    /// When the archive's folder cannot be read.
+    pub fn files(&self) -> io::Result<impl Iterator<Item = io::Result<KeptFile>>> {
+        // Folders are named by the first two digits; `index` and `states` beside them hold no bodies.
+        let folders = fs::read_dir(&self.folder)?.flatten();
+        let folders = folders.filter(|f| f.file_name().len() == 2);
+        let entries = folders.filter_map(|f| fs::read_dir(f.path()).ok());
+        Ok(entries.flatten().filter_map(|entry| {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(e) => return Some(Err(e)),
+            };
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            let sha256 = match name.strip_suffix(".removed") {
+                // Somebody was killed in `remove_unless`.
+                Some(sha256) => {
+                    let back = entry.path().with_extension("zst");
+                    fs::rename(entry.path(), back).ok()?;
+                    sha256.to_owned()
+                }
+                None => name.strip_suffix(".zst")?.to_owned(),
+            };
+            let path = entry.path().with_extension("zst");
+            let kept = fs::metadata(path).and_then(|m| {
+                Ok(KeptFile {
+                    sha256,
+                    bytes: m.len(),
+                    modified: m.modified()?,
+                })
+            });
+            Some(kept)
+        }))
+    }
+
+    /// Removes a body, unless `wanted` says of its present state that somebody has just used it. Returns whether it is gone.
+    ///
+    /// It is moved aside first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
+    /// writes it anew.
+    ///
+    /// # Errors
+    /// When it cannot be moved or removed.
+    pub fn remove_unless(
+        &self,
+        file: &KeptFile,
+        wanted: impl Fn(&KeptFile) -> bool,
+    ) -> io::Result<bool> {
+        let path = self.path_of(&file.sha256);
+        let aside = path.with_extension("removed");
+        fs::rename(&path, &aside)?;
+        let there = fs::metadata(&aside)?;
+        let now = KeptFile {
+            modified: there.modified()?,
+            ..file.clone()
+        };
+        if wanted(&now) {
+            fs::rename(&aside, &path)?;
+            return Ok(false);
+        }
+        fs::remove_file(&aside)?;
+        Ok(true)
+    }
+
+    fn path_of(&self, sha256: &str) -> PathBuf {
+        let folder = self.folder.join(sha256.get(..2).unwrap_or_default());
+        folder.join(format!("{sha256}.zst"))
+    }
+
     /// Where the state of the answer to `asked` is remembered. The address itself may hold a secret.
     fn state_file(&self, asked: &str) -> PathBuf {
         let name = hex(&Sha256::digest(asked));
@@ -161,10 +248,7 @@ impl Archive {
     /// # Errors
     /// When it is not there or damaged.
     pub fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
-        let path = self
-            .folder
-            .join(sha256.get(..2).unwrap_or_default())
-            .join(format!("{sha256}.zst"));
+        let path = self.path_of(sha256);
         let body = zstd::decode_all(fs::File::open(&path)?)?;
         let found = hex(&Sha256::digest(&body));
         if found == sha256 {

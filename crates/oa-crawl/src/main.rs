@@ -15,7 +15,7 @@ use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 use oa_crawl::PROGRAM;
 use oa_crawl::commands::{
-    backfill, check, cookies, crontab, drain, exec, export, list, replay, run, try_source,
+    backfill, check, cookies, crontab, drain, exec, export, list, prune, replay, run, try_source,
 };
 use oa_crawl::exec::Program;
 use uuid::Uuid;
@@ -218,6 +218,23 @@ enum Command {
     },
     /// Bring what waits in the local spool into PostgreSQL
     Drain {
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Remove from the raw archive what is older than it has to be kept, and tell when the archive is too large
+    ///
+    /// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+    #[command(after_help = "Example:\n  oa-crawl prune --dry-run")]
+    Prune {
+        /// Only show what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Started by cron: only noted in the run log
+        #[arg(long)]
+        cron: bool,
+        #[command(flatten)]
+        sources: SourcesArg,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -432,6 +449,20 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             cli::end_at_the_latest(Duration::ZERO);
             drain::run(&global.load_config()?, format)
         }
+        Command::Prune {
+            dry_run,
+            cron,
+            sources,
+            format,
+        } => prune::run(
+            &global.load_config()?,
+            &prune::Options {
+                dry_run,
+                trigger: if cron { Trigger::Cron } else { Trigger::Manual },
+                sources: sources.sources,
+                format,
+            },
+        ),
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

@@ -251,3 +251,72 @@ fn a_new_source_is_tried_before_anything_is_stored() {
     assert_eq!(done.code, 78);
     assert!(done.stderr.contains("did you mean \"title\"?"), "{done:?}");
 }
+
+#[test]
+fn the_raw_archive_is_pruned_by_age_and_tells_when_it_is_too_large() {
+    let service = Service::start();
+    let prune = |more: &[&str]| service.crawl(&[&["prune", "--format", "json"], more].concat());
+    for task in ["zhihui-full-view", "zhihui-reports", "fangqi-morning"] {
+        assert_eq!(service.run(task).code, 0);
+    }
+    let row = prune(&[]).row();
+    assert_eq!(
+        (&row["files"], &row["left_files"]),
+        (&json!(0), &json!(27)),
+        "{row}"
+    );
+    // A run of two years ago: its id says when it was.
+    let (_, name) = export(&service);
+    let age = |task: &str, days: u32| {
+        service.db().batch_execute(&format!(
+            "UPDATE oa.raw SET run_id = x.new FROM (SELECT id, oa.uuid_floor(now() - interval '{days} days') AS new FROM oa.runs WHERE task = '{task}') x WHERE run_id = x.id;
+             UPDATE oa.runs SET id = oa.uuid_floor(now() - interval '{days} days') WHERE task = '{task}'"
+        )).unwrap();
+    };
+    age("zhihui-reports", 730);
+    age("fangqi-morning", 30);
+    let file = std::path::Path::new(&name).join("fangqi-morning.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("raw_keep = \"20d\"\n{text}")).unwrap();
+    let own = ["--sources", name.as_str()];
+    let row = prune(&[&own[..], &["--dry-run"]].concat()).row();
+    assert_eq!(
+        (&row["answers"], &row["files"]),
+        (&json!(26), &json!(0)),
+        "the files are young: {row}"
+    );
+    assert_eq!(service.count("oa.raw"), 27, "nothing was removed");
+    for folder in fs::read_dir(service.state().join("raw")).unwrap().flatten() {
+        for file in fs::read_dir(folder.path()).unwrap().flatten() {
+            let old = std::time::SystemTime::now() - std::time::Duration::from_secs(8 * 86400);
+            let file = fs::File::options().append(true).open(file.path()).unwrap();
+            file.set_modified(old).unwrap();
+        }
+    }
+    let row = prune(&[&own[..], &["--dry-run"]].concat()).row();
+    assert_eq!(
+        (&row["answers"], &row["files"], &row["left_files"]),
+        (&json!(26), &json!(26), &json!(1)),
+        "{row}"
+    );
+    // The same answer comes again before it is removed.
+    assert_eq!(service.run("fangqi-morning").code, 0);
+    let row = prune(&own).row();
+    assert_eq!(
+        (&row["files"], &row["left_files"]),
+        (&json!(25), &json!(2)),
+        "{row}"
+    );
+    assert_eq!(service.count("oa.raw"), 2);
+    service.configure("raw_limit = \"1KiB\"\n");
+    let done = prune(&[]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        done.stderr.contains("more than its limit of 1.0 KiB"),
+        "{done:?}"
+    );
+    assert_eq!(
+        service.count("oa.alerts WHERE task = 'raw-prune' AND kind = 'problem'"),
+        1
+    );
+}

@@ -77,6 +77,17 @@ impl fmt::Debug for Bytes {
     }
 }
 
+impl fmt::Display for Bytes {
+    /// With the largest binary unit that leaves a number of at least 1, to one decimal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.iter().find(|(bits, _)| self.0 >> bits > 0) {
+            Some((bits, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << bits) as f64),
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
+
 impl std::str::FromStr for Bytes {
     type Err = String;
 

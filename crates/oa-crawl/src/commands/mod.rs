@@ -9,6 +9,7 @@ mod due;
 pub mod exec;
 pub mod export;
 pub mod list;
+pub mod prune;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -65,6 +65,9 @@ pub struct Source {
     /// More rejected records than this share (0 to 1) make the run partial.
     #[serde(default = "default_max_rejected")]
     pub max_rejected: f64,
+    /// Answers are kept this long in the raw archive, instead of the configuration's `raw_keep`.
+    #[schemars(with = "Option<String>")]
+    pub raw_keep: Option<Span>,
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
     #[schemars(with = "Option<Retry>")]
