@@ -34,15 +34,22 @@ pub struct RunArchive {
 }
 
 impl RunArchive {
-    /// Keeps an answer to `url`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
+    /// Keeps an answer to `url`, which is of `part`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn keep(&self, attempt: u32, url: &str, response: &Response) -> io::Result<String> {
+    pub fn keep(
+        &self,
+        attempt: u32,
+        url: &str,
+        part: Option<&str>,
+        response: &Response,
+    ) -> io::Result<String> {
         let stored = self.archive.put(&response.body)?;
         let record = RawRecord {
             attempt,
             url: oa_core::secrets::redact(url),
+            part: part.map(str::to_owned),
             status: response.status,
             content_type: response.content_type.clone(),
             sha256: stored.sha256.clone(),
@@ -164,6 +171,24 @@ impl Archive {
         Ok(Stored {
             sha256,
             stored_bytes: packed.len() as u64,
+        })
+    }
+
+    /// An answer as it was received.
+    ///
+    /// # Errors
+    /// When its body is not there or damaged.
+    pub fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
+        let body = self.get(&raw.sha256).map_err(|e| {
+            let what = format!("the answer of {} is not in this machine's archive ({e}); run replay where the run was", raw.url);
+            io::Error::other(what)
+        })?;
+        Ok(Response {
+            status: raw.status,
+            content_type: raw.content_type.clone(),
+            final_url: raw.url.clone(),
+            body,
+            ..Response::default()
         })
     }
 

@@ -282,6 +282,7 @@ impl Wrapper<'_> {
                 date,
                 client: client.clone(),
                 archive: Some(archive.clone()),
+                replayed: None,
                 folders: Folders::below(self.recorder.state().path()),
                 browser: Mutex::default(),
                 max_body: self.config.crawl.max_body.0,

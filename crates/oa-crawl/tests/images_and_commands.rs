@@ -53,6 +53,43 @@ fn without_an_address_the_picture_of_the_home_page_is_taken() {
 }
 
 #[test]
+fn a_picture_is_replayed_from_the_archive() {
+    let service = Service::start();
+    for fault in ["", "empty"] {
+        if !fault.is_empty() {
+            service.sim.fault(&format!("{ADDRESS}: {fault}")).unwrap();
+        }
+        blueprint(&service);
+        let path = service.text("SELECT local_path FROM daily_blueprints ORDER BY id DESC LIMIT 1");
+        fs::remove_file(&path).unwrap();
+        let asked = service.sim.requests().len();
+        let arguments = [
+            "replay",
+            "jiaoyikecha-blueprint",
+            "--date",
+            DAY,
+            "--format",
+            "json",
+        ];
+        let row = service.crawl(&arguments).row();
+        assert_eq!(
+            (&row["answers"], &row["unchanged"]),
+            (&json!(2), &json!(1)),
+            "{row}"
+        );
+        assert_eq!(
+            service.sim.requests().len(),
+            asked,
+            "nobody was asked again"
+        );
+        assert!(
+            fs::metadata(&path).unwrap().len() > 10_000,
+            "the file is there again"
+        );
+    }
+}
+
+#[test]
 fn what_is_no_whole_picture_is_never_stored() {
     let service = Service::start();
     service.configure("retries = 0\n");
@@ -246,5 +283,33 @@ type = "date"
     assert_eq!(
         service.text("SELECT string_agg(comm_code || net_position, ' ' ORDER BY comm_code) FROM institutional_positions"),
         "HC1234 RB1234"
+    );
+    let own = service.dir.path().join("sources");
+    let own = own.to_str().unwrap();
+    let today = service.text("SELECT details ->> 'day' FROM oa.runs LIMIT 1");
+    let replay = ["replay", "brokers", "--date", &today, "--sources", own];
+    let row = service
+        .crawl(&[&replay[..], &["--format", "json"]].concat())
+        .row();
+    assert_eq!(
+        (&row["answers"], &row["unchanged"]),
+        (&json!(2), &json!(2)),
+        "{row}"
+    );
+    service
+        .db()
+        .batch_execute("UPDATE institutional_positions SET net_position = 7 WHERE comm_code = 'RB'; DELETE FROM institutional_positions WHERE comm_code = 'HC'")
+        .unwrap();
+    let done = service.crawl(&replay);
+    for line in [
+        format!("~ [\"RB\", \"国泰君安（代客）\", \"{today}\"]: net_position 7 → 1234"),
+        format!("+ [\"HC\", \"国泰君安（代客）\", \"{today}\"]: "),
+    ] {
+        assert!(done.stdout.contains(&line), "{line} in {done:?}");
+    }
+    assert_eq!(
+        service.count("institutional_positions"),
+        1,
+        "nothing was stored"
     );
 }

@@ -176,6 +176,9 @@ pub struct RawRecord {
     pub attempt: u32,
     /// The address, without secrets.
     pub url: String,
+    /// What the answer is of, when a run asks for several things.
+    #[serde(default)]
+    pub part: Option<String>,
     /// HTTP status.
     pub status: u16,
     /// The `content-type` header.

@@ -88,6 +88,7 @@ mod tests {
         let record = RawRecord {
             attempt: 1,
             url: "http://x/?page=1".to_owned(),
+            part: None,
             status: 200,
             content_type: None,
             sha256: "ab".to_owned(),

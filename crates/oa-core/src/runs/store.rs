@@ -397,8 +397,8 @@ fn insert_raw(tx: &mut Transaction<'_>, outcome: &Outcome) -> Result<(), postgre
         return Ok(());
     }
     let statement = tx.prepare(
-        "INSERT INTO oa.raw (run_id, seq, attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
+        "INSERT INTO oa.raw (run_id, seq, attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at, part)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
     )?;
     for (seq, raw) in outcome.raw.iter().enumerate() {
         tx.execute(
@@ -414,6 +414,7 @@ fn insert_raw(tx: &mut Transaction<'_>, outcome: &Outcome) -> Result<(), postgre
                 &(raw.size_bytes as i64),
                 &(raw.stored_bytes as i64),
                 &raw.fetched_at,
+                &raw.part,
             ],
         )?;
     }
@@ -486,7 +487,7 @@ pub fn answers(
         return Ok(None);
     };
     let rows = client.query(
-        "SELECT attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at FROM oa.raw
+        "SELECT attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at, part FROM oa.raw
          WHERE run_id = $1 AND attempt = (SELECT max(attempt) FROM oa.raw WHERE run_id = $1) ORDER BY seq",
         &[&id],
     )?;
@@ -499,6 +500,7 @@ pub fn answers(
         size_bytes: r.get::<_, i64>(5).unsigned_abs(),
         stored_bytes: r.get::<_, i64>(6).unsigned_abs(),
         fetched_at: r.get(7),
+        part: r.get(8),
     });
     Ok(Some((id, raw.collect())))
 }

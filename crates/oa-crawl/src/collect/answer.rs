@@ -20,26 +20,34 @@ use crate::source::{FetchKind, Paging, Source};
 
 /// What stands for the placeholders of a source file.
 #[derive(Debug, Clone)]
-pub struct Vars(Vec<(String, String)>);
+pub struct Vars {
+    known: Vec<(String, String)>,
+    /// The present value of `[each]`.
+    part: Option<String>,
+}
 
 impl Vars {
     /// `{date}`.
     #[must_use]
     pub fn new(date: NaiveDate) -> Self {
-        Self(vec![("date".to_owned(), date.to_string())])
+        Self {
+            known: vec![("date".to_owned(), date.to_string())],
+            part: None,
+        }
     }
 
-    /// Also `{name}`.
+    /// Also `{name}`, of `[each]`.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.push((name.to_owned(), value.to_owned()));
+        self.known.push((name.to_owned(), value.to_owned()));
+        self.part = Some(value.to_owned());
         self
     }
 
     /// Puts the values in.
     #[must_use]
     pub fn fill(&self, text: &str) -> String {
-        let filled = self.0.iter();
+        let filled = self.known.iter();
         filled.fold(text.to_owned(), |text, (name, value)| {
             text.replace(&format!("{{{name}}}"), value)
         })
@@ -54,7 +62,7 @@ pub(super) fn ask(
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     let (asked, response) = fetch(context, vars, page)?;
-    archive(context, &asked, &response)?;
+    archive(context, &asked, vars.part.as_deref(), &response)?;
     check_status(&asked, &response)?;
     let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
     collected.pages += 1;
@@ -139,6 +147,7 @@ fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchErro
 pub(super) fn archive(
     context: &Context,
     asked: &str,
+    part: Option<&str>,
     response: &Response,
 ) -> Result<(), FetchError> {
     let Some(archive) = &context.archive else {
@@ -147,7 +156,7 @@ pub(super) fn archive(
     let url = asked.strip_prefix("GET ").unwrap_or(asked);
     let conditional = context.source.fetch.conditional;
     archive
-        .keep(context.attempt, url, response)
+        .keep(context.attempt, url, part, response)
         .and_then(|sha256| match response.status {
             200 if conditional && !response.state.is_empty() => {
                 archive.remember(asked, &response.state, &sha256)

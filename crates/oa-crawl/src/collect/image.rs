@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use image::{ImageFormat, ImageReader, Limits};
 use oa_core::retry::ErrorKind;
+use oa_core::runs::RawRecord;
 use oa_core::secrets::redact;
 use oa_core::state_dir::write_durably;
 use oa_core::supervise::{self, StopSignal};
@@ -18,14 +19,26 @@ use sha2::{Digest, Sha256};
 use super::answer::archive;
 use super::{Collected, Context};
 use crate::extract::table;
-use crate::fetch::{FetchError, Request, body, check_status};
+use crate::fetch::{FetchError, Request, Response, body, check_status};
 use crate::source::Image;
 
 /// Wider or higher than this many pixels is an attack on the decoder.
 const LARGEST_SIDE: u32 = 20_000;
 
+/// What the archive's index says an image, or the page that shows it, is.
+const PART: &str = "[image]";
+
+/// Whether an answer of the archive is an image, or the page that shows it, and not records.
+#[must_use]
+pub fn is_image(raw: &RawRecord) -> bool {
+    raw.part.as_deref() == Some(PART)
+}
+
 /// Downloads the image of each record.
-pub(super) fn attach(
+///
+/// # Errors
+/// When one is not there, or none.
+pub fn attach(
     context: &Context,
     rules: &Image,
     collected: &mut Collected,
@@ -87,13 +100,25 @@ fn fallback(context: &Context, rules: &Image) -> Result<String, FetchError> {
         ..Request::default()
     };
     let asked = format!("GET {}", request.url);
-    let response = context.client.send(&request, context.deadline)?;
-    archive(context, &asked, &response)?;
-    check_status(&asked, &response)?;
+    let response = send(context, &request, &asked)?;
     let (page, _) = body::page(&asked, &response)?;
     let src = table::attribute(&page, &fallback.img, "src")
         .map_err(|(kind, what)| FetchError::new(kind, format!("the page has {what}: {asked}")))?;
     Ok(absolute(base, &src))
+}
+
+/// Asks the site, or the archive in a replay.
+fn send(context: &Context, request: &Request, asked: &str) -> Result<Response, FetchError> {
+    let response = match &context.replayed {
+        Some(replayed) => replayed.answer(&request.display())?,
+        None => {
+            let response = context.client.send(request, context.deadline)?;
+            archive(context, asked, Some(PART), &response)?;
+            response
+        }
+    };
+    check_status(asked, &response)?;
+    Ok(response)
 }
 
 /// The image's bytes, once they are known to be one, and the name of its file.
@@ -108,9 +133,7 @@ fn download(
         ..Request::default()
     };
     let asked = format!("GET {address}");
-    let response = context.client.send(&request, context.deadline)?;
-    archive(context, &asked, &response)?;
-    check_status(&asked, &response)?;
+    let response = send(context, &request, &asked)?;
     let wrong = |what: String| FetchError::new(ErrorKind::Shape, format!("{what}: {asked}"));
     let bytes = response.body;
     let size = bytes.len() as u64;

@@ -5,23 +5,23 @@
 //! pushes records across page borders; what is still missing then makes the try partial.
 
 mod answer;
-mod image;
+pub mod image;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::NaiveDate;
 use oa_core::retry::ErrorKind;
-use oa_core::runs::RunError;
-use oa_core::secrets::Secret;
+use oa_core::runs::{RawRecord, RunError};
+use oa_core::secrets::{Secret, redact};
 use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
-use crate::archive::RunArchive;
+use crate::archive::{Archive, RunArchive};
 use crate::fetch::browser::Browser;
-use crate::fetch::{Client, FetchError};
+use crate::fetch::{Client, FetchError, Response};
 use crate::source::{Each, Paging, Source};
 use answer::ask;
 pub use answer::{Vars, extract, fetch};
@@ -37,6 +37,8 @@ pub struct Context {
     pub client: Client,
     /// Where answers are kept; `None` for a dry run.
     pub archive: Option<Arc<RunArchive>>,
+    /// Images come from the archive, not from the site.
+    pub replayed: Option<Replayed>,
     /// Folders for what is not an answer.
     pub folders: Folders,
     /// Chromium, once a source has needed it.
@@ -49,6 +51,32 @@ pub struct Context {
     pub attempt: u32,
     /// When it must be over.
     pub deadline: Instant,
+}
+
+/// The answers of an earlier run, by their address.
+#[derive(Debug)]
+pub struct Replayed {
+    archive: Archive,
+    answers: HashMap<String, RawRecord>,
+}
+
+impl Replayed {
+    /// Those in the archive.
+    #[must_use]
+    pub fn new(archive: &Archive, raw: &[RawRecord]) -> Self {
+        let answers = raw.iter().map(|one| (one.url.clone(), one.clone()));
+        Self {
+            archive: archive.clone(),
+            answers: answers.collect(),
+        }
+    }
+
+    fn answer(&self, url: &str) -> Result<Response, FetchError> {
+        let gone = |why: String| FetchError::new(ErrorKind::Internal, format!("{why}: {url}"));
+        let found = self.answers.get(&redact(url));
+        let one = found.ok_or_else(|| gone("that run did not receive this image".to_owned()))?;
+        self.archive.answer(one).map_err(|e| gone(e.to_string()))
+    }
 }
 
 /// Folders for what is not an answer.

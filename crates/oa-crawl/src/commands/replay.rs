@@ -1,25 +1,30 @@
 //! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was mended, nothing
 //! needs to be asked for again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
-use oa_core::cli::Failure;
+use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::pg::upsert::{Upserted, upsert};
+use oa_core::pg::quote_ident;
+use oa_core::pg::upsert::{Batch, Upserted, upsert};
 use oa_core::runs::{RawRecord, Trigger, store};
 use oa_core::schedule::Calendar;
-use postgres::Client;
-use serde_json::{Value, json};
+use postgres::{Client as Postgres, Transaction};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::report;
 use super::run::Tools;
 use crate::archive::Archive;
-use crate::collect::{Collected, extract};
-use crate::fetch::{Response, check_status};
+use crate::collect::image::{self, is_image};
+use crate::collect::{Collected, Context, Folders, Replayed, extract};
+use crate::fetch::gate::Gate;
+use crate::fetch::{Client, check_status};
 use crate::source::{Source, Sources};
 use crate::validate::{Moment, columns, validate};
 
@@ -50,19 +55,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = sources
         .get(&options.task)
         .map_err(|e| Failure::new(exit::USAGE, e))?;
-    if source.each.is_some() || source.image.is_some() {
-        return Err(anyhow::anyhow!(
-            "{} cannot be replayed: its answers do not say which value of [each] or which image they are of; run it again for the day",
-            source.name
-        )
-        .into());
-    }
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, options)?;
-    let collected = read_again(source, options.date, &tools.archive, &raw)?;
+    let collected = read_again(config, source, options.date, &tools.archive, &raw)?;
     let moment = Moment {
         date: options.date,
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
@@ -85,7 +83,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 
 /// The run and the answers of its last try.
 fn answers(
-    client: &mut Client,
+    client: &mut Postgres,
     source: &Source,
     options: &Options,
 ) -> Result<(Uuid, Vec<RawRecord>), Failure> {
@@ -102,6 +100,7 @@ fn answers(
 }
 
 fn read_again(
+    config: &Config,
     source: &Source,
     date: NaiveDate,
     archive: &Archive,
@@ -109,31 +108,23 @@ fn read_again(
 ) -> Result<Collected, Failure> {
     let mut collected = Collected::default();
     let mut seen = HashSet::new();
-    for one in raw {
-        let body = archive.get(&one.sha256).map_err(|e| {
-            anyhow::anyhow!(
-                "the answer of {} is not in this machine's archive ({e}); run replay where the run was",
-                one.url
-            )
-        })?;
-        let response = Response {
-            status: one.status,
-            content_type: one.content_type.clone(),
-            final_url: one.url.clone(),
-            body,
-            ..Response::default()
-        };
+    for one in raw.iter().filter(|one| !is_image(one)) {
+        let response = archive.answer(one).map_err(anyhow::Error::from)?;
         let extracted = check_status(&one.url, &response)
             .and_then(|()| extract(source, date, &one.url, &response))
             .map_err(|e| anyhow::anyhow!(e.error.message))?
             .0;
         collected.pages += 1;
         collected.expected = collected.expected.max(extracted.total);
-        for record in extracted.records {
+        for mut record in extracted.records {
+            if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
+                fields.insert(each.name.clone(), part_of(source, one)?);
+            }
             let id = match &source.paging {
-                Some(paging) => record
-                    .get(&paging.id)
-                    .map_or_else(|| record.to_string(), Value::to_string),
+                Some(paging) => {
+                    let id = record.get(&paging.id).unwrap_or(&record);
+                    format!("{:?} {id}", one.part)
+                }
                 None => format!("{}", collected.records.len()),
             };
             if seen.insert(id) {
@@ -143,12 +134,43 @@ fn read_again(
             }
         }
     }
+    if source.each.is_some() {
+        // Each part announced its own total.
+        collected.expected = None;
+    }
     collected.keep(source);
+    if let Some(rules) = &source.image {
+        let context = Context {
+            source: source.clone(),
+            date,
+            client: Client::new(config.crawl.max_body.0, Gate::new(1)),
+            archive: None,
+            replayed: Some(Replayed::new(archive, raw)),
+            folders: Folders::below(&config.state_dir),
+            browser: Mutex::default(),
+            max_body: config.crawl.max_body.0,
+            secrets: Vec::new(),
+            attempt: 1,
+            deadline: Instant::now() + source.retry.timeout,
+        };
+        image::attach(&context, rules, &mut collected)
+            .map_err(|e| anyhow::anyhow!(e.error.message))?;
+    }
     Ok(collected)
 }
 
+fn part_of(source: &Source, raw: &RawRecord) -> Result<Value, Failure> {
+    raw.part.clone().map(Value::String).ok_or_else(|| {
+        anyhow::anyhow!(
+            "the run was recorded before answers said which value of [each] they are of; collect {} again for the day",
+            source.name
+        )
+        .into()
+    })
+}
+
 fn preview(
-    client: &mut Client,
+    client: &mut Postgres,
     tools: &Tools<'_>,
     source: &Source,
     moment: Moment,
@@ -158,7 +180,7 @@ fn preview(
 ) -> Result<u8, Failure> {
     let validated = validate(source, moment, &collected.records);
     let batch = tools.batch(source, validated.rows.clone());
-    let would = try_out(client, &batch)?;
+    let (would, changes) = try_out(client, source, &batch)?;
     let mut listing = Listing::new(&[
         ("task", "TASK"),
         ("answers", "ANSWERS"),
@@ -178,17 +200,118 @@ fn preview(
         "insert": would.inserted, "update": would.updated, "unchanged": would.unchanged,
         "rejected": validated.rejects.len() + would.refused.len(),
         "first_reject": validated.rejects.first().map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason)),
-        "missing": validated.missing_everywhere, "example": example, "stored": false,
+        "missing": validated.missing_everywhere, "example": example, "changes": changes, "stored": false,
     }));
     listing.print(format).map_err(anyhow::Error::from)?;
+    if format == Format::Table {
+        cli::print(&lines(&changes, would.inserted + would.updated))
+            .map_err(anyhow::Error::from)?;
+    }
     tracing::info!("nothing was stored; --yes stores it as a new run");
     Ok(exit::OK)
 }
 
-/// Stores and takes it back.
-fn try_out(client: &mut Client, batch: &oa_core::pg::upsert::Batch) -> Result<Upserted, Failure> {
+/// So many changed rows are shown.
+const SHOWN: usize = 50;
+
+/// Stores and takes it back. The second value is what would be different, row by row.
+fn try_out(
+    client: &mut Postgres,
+    source: &Source,
+    batch: &Batch,
+) -> Result<(Upserted, Vec<Value>), Failure> {
     let mut tx = client.transaction().map_err(anyhow::Error::from)?;
+    let before = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
     let would = upsert(&mut tx, batch).map_err(anyhow::Error::from)?;
+    let after = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
     tx.rollback().map_err(anyhow::Error::from)?;
-    Ok(would)
+    let mut changes = Vec::new();
+    for (key, row) in &after {
+        let differs =
+            |column: &&String| before.get(key).map(|b| &b[*column]) != Some(&row[*column]);
+        let columns: Map<String, Value> = match before.get(key) {
+            Some(old) => {
+                let changed = batch.columns.iter().filter(differs);
+                let pair = |c: &String| json!({"from": old[c], "to": row[c]});
+                changed.map(|c| (c.clone(), pair(c))).collect()
+            }
+            None => batch
+                .columns
+                .iter()
+                .map(|c| (c.clone(), json!({"to": row[c]})))
+                .collect(),
+        };
+        if !columns.is_empty() {
+            let what = if before.contains_key(key) {
+                "update"
+            } else {
+                "insert"
+            };
+            changes.push(json!({"change": what, "key": key, "columns": columns}));
+        }
+        if changes.len() == SHOWN {
+            break;
+        }
+    }
+    Ok((would, changes))
+}
+
+/// The rows of the table that the batch is about, by the texts of their natural key.
+fn rows_of(
+    tx: &mut Transaction<'_>,
+    source: &Source,
+    batch: &Batch,
+) -> Result<BTreeMap<String, Value>, postgres::Error> {
+    let unique = &source.store.unique;
+    let places = unique
+        .iter()
+        .map(|u| batch.columns.iter().position(|c| c == u));
+    let places: Vec<usize> = places.flatten().collect();
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let keys: Vec<Vec<String>> = batch
+        .rows
+        .iter()
+        .map(|row| places.iter().map(|i| text(&row[*i])).collect())
+        .collect();
+    let same = unique
+        .iter()
+        .enumerate()
+        .map(|(i, column)| format!("t.{}::text = k ->> {i}", quote_ident(column)));
+    let sql = format!(
+        "SELECT k::text, to_jsonb(t) FROM {}.{} t JOIN jsonb_array_elements($1) k ON {}",
+        quote_ident(&batch.schema),
+        quote_ident(&batch.table),
+        same.collect::<Vec<_>>().join(" AND ")
+    );
+    let rows = tx.query(&sql, &[&json!(keys)])?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
+/// For people: `+` is a new row, `~` a changed one.
+fn lines(changes: &[Value], all: u64) -> String {
+    let mut text = String::new();
+    for change in changes {
+        let sign = if change["change"] == "insert" {
+            '+'
+        } else {
+            '~'
+        };
+        let columns = change["columns"].as_object().into_iter().flatten();
+        let columns = columns.map(|(column, v)| match v.get("from") {
+            Some(from) => format!("{column} {from} → {}", v["to"]),
+            None => format!("{column} {}", v["to"]),
+        });
+        let columns: Vec<String> = columns.collect();
+        let key = change["key"].as_str().unwrap_or_default();
+        text.push_str(&format!("{sign} {key}: {}\n", columns.join(", ")));
+    }
+    let more = all.saturating_sub(changes.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("… and {more} more\n"));
+    }
+    text
 }

@@ -272,6 +272,7 @@ fn dry_run_one(
         date,
         client,
         archive: None,
+        replayed: None,
         folders: Folders::below(&config.state_dir).without_files(),
         browser: Mutex::default(),
         max_body: config.crawl.max_body.0,

@@ -161,6 +161,7 @@ fn answer(
         date,
         client: Client::new(max_body, Gate::new(1)),
         archive: None,
+        replayed: None,
         folders: Folders::below(&state_dir).without_files(),
         browser: Mutex::default(),
         max_body,
