@@ -267,3 +267,71 @@ fn a_killed_run_leaves_no_browser_behind() {
         no_browser_is_left(&service);
     }
 }
+
+#[test]
+fn all_sources_at_once_while_postgresql_restarts_store_each_day_once() {
+    let mut service = start();
+    let folder = service.dir.path().join("own");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let file = format!("{folder}/jiaoyikecha-positions.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("pause = \"2s\"", "pause = \"10ms\"")).unwrap();
+    configure(&service, "parallel = 11\n");
+    configure_timeout(&service, "120s");
+    cookies(&service, "rongda", "sim");
+    let all = [
+        "run",
+        "--all",
+        "--date",
+        DAY,
+        "--sources",
+        folder,
+        "--format",
+        "json",
+    ];
+    let running = service
+        .command(&all)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("a first answer", Duration::from_secs(30), || {
+        !service.sim.requests().is_empty()
+    });
+    service.server.stop();
+    let asked = service.sim.requests().len();
+    wait_until(
+        "more answers without PostgreSQL",
+        Duration::from_secs(60),
+        || service.sim.requests().len() > asked + 5,
+    );
+    service.server.start_again();
+    let done: common::Done = running.wait_with_output().unwrap().into();
+    let first = service.crawl(&["drain"]);
+    assert_eq!(first.code, 0, "{first:?} after {done:?}");
+    assert_eq!(service.count("oa.runs"), 11, "{done:?}");
+    assert_eq!(
+        service.count("oa.runs WHERE status = 'success'"),
+        11,
+        "{done:?}"
+    );
+    let tables = "SELECT string_agg(format('%s %s', table_name, (xpath('//c/text()', query_to_xml(format('SELECT count(*) AS c FROM public.%I', table_name), false, true, '')))[1]), ', ' ORDER BY table_name)
+                  FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'";
+    let stored = service.text(tables);
+    let again = service.crawl(&all);
+    assert_eq!(again.code, 0, "{again:?}");
+    for row in again.rows() {
+        assert!(
+            row["inserted"] == 0 || row["task"] == "openvlab-flow",
+            "{row}"
+        );
+    }
+    // What is read by the minute comes again by the minute.
+    let without_flows = |text: &str| {
+        let parts = text.split(", ").filter(|t| !t.starts_with("option_flows"));
+        parts.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(without_flows(&service.text(tables)), without_flows(&stored));
+    no_browser_is_left(&service);
+}
