@@ -350,6 +350,7 @@ impl Wrapper<'_> {
         outcome.raw = ended.raw;
         outcome.error = ended.error;
         outcome.next_due_at = self.next_due(source);
+        outcome.alert_after = source.alert_after;
         outcome
             .details
             .insert("provider".to_owned(), json!(source.provider));

@@ -80,6 +80,39 @@ fn the_answer_behind_a_page_is_taken_and_stored_by_the_minute() {
 }
 
 #[test]
+fn the_table_of_the_page_stands_in_for_an_answer_that_does_not_come() {
+    let service = start();
+    let folder = service.dir.path().join("own");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let file = format!("{folder}/openvlab-flow.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("\"20s\"", "\"500ms\"");
+    fs::write(
+        &file,
+        text.replace("path = \"/flow\"", "path = \"/flow-static\""),
+    )
+    .unwrap();
+    let done = service.crawl(&[
+        "run",
+        "openvlab-flow",
+        "--sources",
+        folder,
+        "--format",
+        "json",
+    ]);
+    assert_eq!(
+        (&done.row()["status"], &done.row()["inserted"]),
+        (&json!("success"), &json!(2)),
+        "{done:?}"
+    );
+    assert_eq!(
+        service.text("SELECT string_agg(concat_ws(' ', comm_code, net_flow, volume, change_ratio), ', ' ORDER BY comm_code) FROM option_flows"),
+        "RB 1234.5 2000 -1.5, SR -7 3 0"
+    );
+}
+
+#[test]
 fn a_login_is_done_once_and_its_cookies_are_used_again() {
     let service = start();
     let folder = service.dir.path().join("own");

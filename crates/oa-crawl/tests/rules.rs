@@ -25,6 +25,7 @@ provider = "own"
 schedule = "0 9 * * *"
 max_rejected = 0.6
 fetch = {{ kind = "command", command = ["cat", "{}"] }}
+alert_after = 3
 store = {{ table = "quotes", unique = ["code"], key = ["code"] }}
 
 [[fields]]
@@ -180,4 +181,18 @@ fn a_conditional_source_reads_what_it_has_when_the_site_says_that_nothing_change
     assert_eq!(run()["status"], "success");
     assert_eq!((count(200), count(304)), (26, 49));
     assert_ne!(fs::read(&body).unwrap(), b"damaged", "kept anew");
+}
+
+#[test]
+fn a_source_that_runs_each_minute_tells_only_of_repeated_failures() {
+    let quotes = Quotes::start("");
+    let problems = || quotes.0.count("oa.alerts WHERE kind = 'problem'");
+    for expected in [0, 0, 1, 1] {
+        assert_eq!(quotes.run(&[]).code, 1);
+        assert_eq!(problems(), expected);
+    }
+    assert_eq!(quotes.run(&[json!({"code": "RB", "side": "多"})]).code, 0);
+    assert_eq!(quotes.0.count("oa.alerts WHERE kind = 'recovery'"), 1);
+    assert_eq!(quotes.run(&[]).code, 1);
+    assert_eq!(problems(), 1, "counted anew");
 }

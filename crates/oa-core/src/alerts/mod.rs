@@ -250,10 +250,16 @@ pub fn after_run(
     Ok(!told)
 }
 
-/// The alert of an outcome that is not a success; `None` for one that alarms nobody.
+/// The alert of an outcome that is not a success; `None` for one that alarms nobody, or not yet.
 #[must_use]
 pub fn problem(outcome: &Outcome, state: &TaskState, policy: &Policy) -> Option<Alert> {
+    let failures = u32::try_from(state.consecutive_failures).unwrap_or_default();
     match outcome.status {
+        Status::Failed | Status::Timeout | Status::Abandoned
+            if failures.max(1) < outcome.alert_after =>
+        {
+            None
+        }
         Status::Failed | Status::Timeout | Status::Abandoned => {
             Some(text::failed(outcome, state, policy, Severity::Critical))
         }

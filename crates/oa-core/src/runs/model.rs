@@ -279,9 +279,16 @@ pub struct Outcome {
     /// The fields of the records and their kinds, kept for comparison with the next run's; `None` keeps what is there.
     #[serde(default)]
     pub shape: Option<Value>,
+    /// So many failed runs in a row before somebody is told.
+    #[serde(default = "one")]
+    pub alert_after: u32,
     /// An alert of this outcome was already put into the spool; none is made when it is replayed.
     #[serde(default)]
     pub alerted: bool,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Outcome {
@@ -302,6 +309,7 @@ impl Outcome {
             details: Map::new(),
             next_due_at: None,
             shape: None,
+            alert_after: 1,
             alerted: false,
         }
     }

@@ -183,7 +183,12 @@ pub fn extract(
                 FetchError::new(ErrorKind::Shape, format!("the output has {what}: {asked}"))
             });
     }
-    if let Some(rules) = &source.answer.table {
+    // With both, the page is what was taken because no answer came (`or_html_after`).
+    let page = |type_: &String| type_.starts_with("text/html");
+    let is_page = response.content_type.as_ref().is_some_and(page);
+    if let Some(rules) = &source.answer.table
+        && (is_page || source.answer.records.is_none())
+    {
         let (page, finding) = body::page(asked, response)?;
         let extracted = table::take(rules, &page).map_err(|(kind, what)| {
             FetchError::new(kind, format!("the answer has {what}: {asked}"))

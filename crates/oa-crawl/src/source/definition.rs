@@ -59,6 +59,9 @@ pub struct Source {
     /// the comparison off.
     #[serde(default = "default_min_of_usual")]
     pub min_of_usual: f64,
+    /// So many failed runs in a row before somebody is told: more than 1 is for sources that run each minute.
+    #[serde(default = "default_alert_after")]
+    pub alert_after: u32,
     /// An empty answer is a result, not a failure.
     #[serde(default)]
     pub allow_empty: bool,
@@ -76,6 +79,10 @@ pub struct Source {
 
 fn default_min_of_usual() -> f64 {
     0.5
+}
+
+fn default_alert_after() -> u32 {
+    1
 }
 
 fn default_max_rejected() -> f64 {
@@ -211,6 +218,9 @@ pub struct Step {
     pub take_html: bool,
     /// Takes the answer that a script of the page got from an address that contains this.
     pub take_response: Option<String>,
+    /// When no such answer came within this time: takes the page as it is then, for `[answer.table]`.
+    #[schemars(with = "Option<String>")]
+    pub or_html_after: Option<Span>,
 }
 
 impl Step {

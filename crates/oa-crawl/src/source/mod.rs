@@ -187,6 +187,9 @@ fn check(source: &Source) -> Result<(), String> {
         ));
     }
     source.retry.check()?;
+    if source.alert_after == 0 {
+        return Err("alert_after is 0; 1 tells every first failure".to_owned());
+    }
     Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
     check_fetch(source)?;
     for (name, share) in [
@@ -346,6 +349,9 @@ fn check_step(step: &Step) -> Result<(), String> {
             step.actions()
         ));
     }
+    if step.or_html_after.is_some() && step.take_response.is_none() {
+        return Err(": or_html_after belongs to take_response".to_owned());
+    }
     let texts = [step.value.is_some(), step.secret.is_some()];
     let texts = texts.iter().filter(|t| **t).count();
     if texts != usize::from(step.fill.is_some()) {
@@ -381,7 +387,15 @@ fn check_answer(source: &Source) -> Result<(), String> {
         !rules.lists.is_empty(),
         rules.table.is_some(),
     ];
+    let steps = source.browser.iter().flat_map(|b| &b.steps);
+    let or_html = steps.filter(|s| s.or_html_after.is_some()).count() > 0;
     let said = ways.iter().filter(|w| **w).count();
+    if or_html {
+        return match ways {
+            [true, false, true] => Ok(()),
+            _ => Err("or_html_after in [browser] needs records in [answer] for the answer, and [answer.table] for the page".to_owned()),
+        };
+    }
     if source.fetch.kind == FetchKind::Command {
         return match said {
             0 => Ok(()),

@@ -22,6 +22,11 @@ fetch('/openvlab/api/flow').then(r => r.json()).then(({data}) => {
 pub fn handle(context: &Context<'_>, rest: &str) -> Response {
     match rest {
         "flow" => Response::html(PAGE),
+        // The same without a script: as the site may be one day.
+        "flow-static" => Response::html(PAGE.replace(
+            "<tbody></tbody>",
+            "<tbody><tr><td>rb2601C3200</td><td>1,234.5</td><td>2,000</td><td>-1.5%</td></tr><tr><td>白糖2601P5400</td><td>-7</td><td>3</td><td>0%</td></tr></tbody>",
+        ).replace("/openvlab/api/flow", "/openvlab/gone")),
         "login" => Response::html("<title>登录</title>"),
         "api/flow" => {
             let minute = u64::try_from(chrono::Utc::now().timestamp() / 60).unwrap_or_default();

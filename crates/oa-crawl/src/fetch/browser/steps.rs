@@ -139,7 +139,16 @@ impl Browser {
             return Err(FetchError::new(ErrorKind::Internal, "stopped by a signal"));
         }
         if let Some(part) = &step.take_response {
-            return self.take_response(part, url, deadline).map(Some);
+            let Some(patience) = step.or_html_after else {
+                return self.take_response(part, url, deadline).map(Some);
+            };
+            let end = deadline.min(Instant::now() + patience.0);
+            return match self.take_response(part, url, end) {
+                Err(e) if e.error.kind == ErrorKind::Timeout && Instant::now() < deadline => {
+                    self.take_html(url).map(Some)
+                }
+                taken => taken.map(Some),
+            };
         }
         if step.take_html {
             return self.take_html(url).map(Some);
