@@ -6,6 +6,7 @@
 //! limits and error codes; HTTP 200 with an error code is a failure.
 
 pub mod channels;
+pub mod check;
 pub mod commands;
 pub mod deliver;
 pub mod render;

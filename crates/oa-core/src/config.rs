@@ -238,6 +238,12 @@ pub struct Exec {
 pub struct Alert {
     /// A failure that goes on is told again after this long.
     pub repeat: Span,
+    /// A run is missed when it has not started this long after it was due.
+    pub grace: Span,
+    /// A run that takes longer is told.
+    pub running_limit: Span,
+    /// An address outside that is asked at each check (healthchecks-style), so that silence is noticed.
+    pub heartbeat_url: Option<SecretRef>,
     /// Where alerts go.
     pub channels: Vec<Channel>,
 }
@@ -246,6 +252,9 @@ impl Default for Alert {
     fn default() -> Self {
         Self {
             repeat: Span::seconds(4 * 3600),
+            grace: Span::seconds(10 * 60),
+            running_limit: Span::seconds(3600),
+            heartbeat_url: None,
             channels: Vec::new(),
         }
     }

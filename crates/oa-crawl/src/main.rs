@@ -216,6 +216,12 @@ enum Command {
         #[command(flatten)]
         sources: SourcesArg,
     },
+    /// Tell the run log that a task is run no more, so that nobody is told that it was missed
+    #[command(after_help = "Example:\n  oa-crawl forget old-quotes")]
+    Forget {
+        /// The task
+        task: String,
+    },
     /// Bring what waits in the local spool into PostgreSQL
     Drain {
         /// How the result is printed
@@ -445,6 +451,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Crontab { sources } => {
             crontab::run(&global.load_config()?, sources.sources.as_deref())
         }
+        Command::Forget { task } => drain::forget(&global.load_config()?, &task),
         Command::Drain { format } => {
             cli::end_at_the_latest(Duration::ZERO);
             drain::run(&global.load_config()?, format)

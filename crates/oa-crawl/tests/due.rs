@@ -160,3 +160,34 @@ fn a_run_for_another_day_takes_care_of_nothing() {
     due(&again);
     assert_eq!(runs(&again), 1);
 }
+
+#[test]
+fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
+    let service = Service::start();
+    let folder = service.dir.path().join("own");
+    fs::create_dir(&folder).unwrap();
+    let file = folder.join("zhihui-full-view.toml");
+    let text = include_str!("../sources/zhihui-full-view.toml");
+    let at = |schedule: &str| text.replace("*/30 * * * *", schedule);
+    // Never due within the next hours, and not within the last ones.
+    fs::write(&file, at("0 0 1 1 *")).unwrap();
+    service.configure("sources = \"own\"\ncatch_up = \"1h\"\nskip = [\"openvlab-flow\"]\n");
+    let due = || {
+        let mut command = service.command(&["run", "--due"]);
+        command.current_dir(service.dir.path()).output().unwrap()
+    };
+    due();
+    let next = "SELECT coalesce(to_char(next_due_at AT TIME ZONE 'Asia/Shanghai', 'MM-DD HH24:MI'), 'never') FROM oa.tasks WHERE name = 'zhihui-full-view'";
+    assert_eq!(service.text(next), "01-01 00:00");
+    assert_eq!(
+        service.count("oa.tasks WHERE name = 'openvlab-flow'"),
+        0,
+        "left out"
+    );
+    fs::write(&file, at("30 7 1 2 *")).unwrap();
+    due();
+    assert_eq!(service.text(next), "02-01 07:30", "a new schedule");
+    assert_eq!(service.crawl(&["forget", "zhihui-full-view"]).code, 0);
+    assert_eq!(service.text(next), "never");
+    assert_eq!(service.crawl(&["forget", "nothing"]).code, 2);
+}

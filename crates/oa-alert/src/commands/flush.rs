@@ -22,6 +22,37 @@ use crate::deliver::{Database, Delivery, Spooled, deliver};
 /// 78 when there is no usable channel, one is misconfigured, or the schema does not fit, 75 when PostgreSQL is away, 77 when the
 /// state directory cannot be used, 1 when a channel refused something.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+    let sent = send_all(config);
+    print(&sent.done, format)?;
+    sent.result.map_err(|e| told_what_was_sent(e, &sent.done))?;
+    Ok(if sent.broken {
+        exit::CONFIG
+    } else if sent.done.iter().any(|d| d.error.is_some()) {
+        exit::FAILED
+    } else {
+        exit::OK
+    })
+}
+
+/// What became of everything that was due.
+pub(super) struct Sent {
+    /// Each try.
+    pub done: Vec<Delivery>,
+    /// A channel is misconfigured.
+    pub broken: bool,
+    /// Why not everything was tried.
+    pub result: Result<(), Failure>,
+}
+
+impl Sent {
+    /// Whether every channel took what it was given.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.broken && self.result.is_ok() && self.done.iter().all(|d| d.error.is_none())
+    }
+}
+
+/// Sends everything that is due.
+pub(super) fn send_all(config: &Config) -> Sent {
     let (usable, broken) = channels(config);
     if config.alert.channels.is_empty() {
         tracing::warn!(
@@ -42,15 +73,11 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     };
     let mut done = Vec::new();
     let result = sender.send(config, &mut done);
-    print(&done, format)?;
-    result.map_err(|e| told_what_was_sent(e, &done))?;
-    Ok(if broken {
-        exit::CONFIG
-    } else if done.iter().any(|d| d.error.is_some()) {
-        exit::FAILED
-    } else {
-        exit::OK
-    })
+    Sent {
+        done,
+        broken,
+        result,
+    }
 }
 
 struct Sender<'a> {

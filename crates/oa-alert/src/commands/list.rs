@@ -64,3 +64,38 @@ pub fn run(config: &Config, all: bool, limit: i64, format: Format) -> Result<u8,
     listing.print(format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
+
+/// Prints the troubles that are not over: the last alert of each, since when, and who has taken it on.
+///
+/// # Errors
+/// When PostgreSQL cannot be reached or asked.
+pub fn open(config: &Config, limit: i64, format: Format) -> Result<u8, Failure> {
+    let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
+    schema::check(&mut client)?;
+    let rows = client
+        .query(
+            "SELECT l.fingerprint, l.severity, l.title, l.created_at, k.by, k.note, l.silenced_by IS NOT NULL FROM (
+               SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE kind <> 'message' ORDER BY fingerprint, id DESC) l
+             LEFT JOIN oa.acks k ON k.fingerprint = l.fingerprint
+             WHERE l.kind = 'problem' ORDER BY l.created_at DESC LIMIT $1",
+            &[&limit],
+        )
+        .map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;
+    let mut listing = Listing::new(&[
+        ("fingerprint", "FINGERPRINT"),
+        ("severity", "SEVERITY"),
+        ("title", "TROUBLE"),
+        ("told", "LAST TOLD"),
+        ("taken_on_by", "TAKEN ON BY"),
+    ]);
+    for row in rows {
+        let told: chrono::DateTime<chrono::Utc> = row.get(3);
+        listing.push(json!({
+            "fingerprint": row.get::<_, String>(0), "severity": row.get::<_, String>(1), "title": row.get::<_, String>(2),
+            "told": told.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S").to_string(),
+            "taken_on_by": row.get::<_, Option<String>>(4), "note": row.get::<_, Option<String>>(5), "silenced": row.get::<_, bool>(6),
+        }));
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}

@@ -1,7 +1,10 @@
 //! One file a command.
 
+pub mod check;
 pub mod flush;
 pub mod list;
+pub mod send;
+pub mod silence;
 pub mod test;
 
 use oa_core::config::Config;

@@ -47,6 +47,13 @@ impl<'a> Database<'a> {
 
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
+            "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
+             WHERE a.settled_at IS NULL AND a.kind <> 'message' AND (s.task IS NULL OR s.task = a.task) AND (s.rule IS NULL OR s.rule = a.rule)
+               AND a.created_at >= s.created_at AND a.created_at < s.until
+               AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
+            &[],
+        )?;
+        self.client.execute(
             "INSERT INTO oa.deliveries (alert_id, channel, state)
              SELECT a.id, c, 'pending' FROM oa.alerts a, unnest($1::text[]) c
              WHERE a.settled_at IS NULL AND a.fingerprint <> 'channel:' || c ON CONFLICT DO NOTHING",

@@ -138,6 +138,13 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postg
             &alert.created_at,
         ],
     )?;
+    if alert.kind == Kind::Recovery {
+        // The next trouble of this kind is another one.
+        client.execute(
+            "DELETE FROM oa.acks WHERE fingerprint = $1",
+            &[&alert.fingerprint],
+        )?;
+    }
     Ok(inserted == 1)
 }
 
@@ -148,6 +155,25 @@ struct Last {
     severity: String,
     age: Duration,
     created_at: DateTime<Utc>,
+    /// Somebody has taken it on.
+    acked: bool,
+    /// Nobody was sent it, because of a silence that is over.
+    unheard: bool,
+}
+
+impl Last {
+    fn is_open(&self) -> bool {
+        self.kind == Kind::Problem.as_str()
+    }
+
+    /// Whether another problem of its fingerprint need not be told now: it was told lately, or somebody has taken it on, and it
+    /// has not become worse.
+    fn covers(&self, problem: &Alert, policy: &Policy) -> bool {
+        let worse =
+            problem.severity == Severity::Critical && self.severity != Severity::Critical.as_str();
+        let known = self.acked || self.age < policy.repeat;
+        self.is_open() && known && !worse && !self.unheard
+    }
 }
 
 fn last(
@@ -155,8 +181,10 @@ fn last(
     fingerprint: &str,
 ) -> Result<Option<Last>, postgres::Error> {
     let row = client.query_opt(
-        "SELECT kind, severity, greatest(extract(epoch FROM now() - created_at)::float8, 0), created_at, rule FROM oa.alerts
-         WHERE fingerprint = $1 ORDER BY id DESC LIMIT 1",
+        "SELECT a.kind, a.severity, greatest(extract(epoch FROM now() - a.created_at)::float8, 0), a.created_at, a.rule,
+                EXISTS (SELECT FROM oa.acks k WHERE k.fingerprint = a.fingerprint),
+                EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now())
+         FROM oa.alerts a WHERE a.fingerprint = $1 ORDER BY a.id DESC LIMIT 1",
         &[&fingerprint],
     )?;
     Ok(row.map(|r| Last {
@@ -165,10 +193,13 @@ fn last(
         age: Duration::from_secs_f64(r.get(2)),
         created_at: r.get(3),
         rule: r.get(4),
+        acked: r.get(5),
+        unheard: r.get(6),
     }))
 }
 
-/// Puts a problem into the outbox, unless it was told within [`Policy::repeat`] and is not over. Returns whether it was put.
+/// Puts a problem into the outbox, unless it was told within [`Policy::repeat`] or somebody has taken it on, and it is neither over
+/// nor worse now. Returns whether it was put.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -177,8 +208,7 @@ pub fn tell(
     problem: &Alert,
     policy: &Policy,
 ) -> Result<bool, postgres::Error> {
-    let told = last(client, &problem.fingerprint)?
-        .is_some_and(|l| l.kind == Kind::Problem.as_str() && l.age < policy.repeat);
+    let told = last(client, &problem.fingerprint)?.is_some_and(|l| l.covers(problem, policy));
     if told {
         Ok(false)
     } else {
@@ -196,7 +226,7 @@ pub fn tell_over(
     policy: &Policy,
 ) -> Result<(), postgres::Error> {
     match last(client, fingerprint)? {
-        Some(l) if l.kind == Kind::Problem.as_str() => {
+        Some(l) if l.is_open() => {
             let now = Utc::now();
             put(
                 client,
@@ -228,9 +258,7 @@ pub fn after_run(
         return Ok(false);
     }
     let last = last(tx, &run_fingerprint(&outcome.start.task))?;
-    let open = last
-        .as_ref()
-        .is_some_and(|l| l.kind == Kind::Problem.as_str());
+    let open = last.as_ref().is_some_and(Last::is_open);
     if outcome.status == Status::Success {
         if open {
             put(tx, &text::recovered(outcome, state, policy))?;
@@ -240,10 +268,7 @@ pub fn after_run(
     let Some(alert) = problem(outcome, state, policy) else {
         return Ok(false);
     };
-    let told = last.is_some_and(|l| {
-        open && l.age < policy.repeat
-            && (l.severity == alert.severity.as_str() || alert.severity == Severity::Warning)
-    });
+    let told = last.is_some_and(|l| l.covers(&alert, policy));
     if !told {
         put(tx, &alert)?;
     }

@@ -5,6 +5,7 @@
 //! PostgreSQL, each of them idempotent by its id; the [`spool`](crate::spool) keeps the same facts while PostgreSQL is away.
 //! [`Recorder`] is what a program uses: it decides between the two.
 
+pub mod due;
 pub mod history;
 pub mod model;
 pub mod raw_index;

@@ -449,6 +449,21 @@ impl Recorder {
         Err(anyhow::Error::from(full).into())
     }
 
+    /// Tells, by way of the spool, that PostgreSQL cannot be used.
+    pub fn tell_away(&self, away: &Away) {
+        let trouble = match away {
+            Away::Schema(e) if e.is_for_a_person() => Trouble::SchemaUnfit,
+            _ => Trouble::DatabaseUnreachable,
+        };
+        self.put_alert_aside(trouble, &away.to_string());
+    }
+
+    /// This machine's name in the run log.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     fn put_alert_aside(&self, trouble: Trouble<'_>, reason: &str) {
         let alert = machine::found(trouble, reason, &self.host, Utc::now(), &self.policy);
         let put = self.spool().and_then(|mut spool| {

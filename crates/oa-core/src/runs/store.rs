@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use postgres::{Client, GenericClient, Transaction};
+use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::due::not_taken_care_of;
 use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::alerts::{self, Policy};
 use crate::pg::upsert::{UpsertError, upsert};
@@ -106,26 +107,6 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     )?;
     tx.commit()?;
     Ok(Lease::Taken)
-}
-
-/// Of tasks and the moments at which they were due, the tasks that no run has taken care of since. A run that was killed does not
-/// count, unless it was the third: then it is the task that kills. A backfill is for other days.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn not_taken_care_of(
-    client: &mut impl GenericClient,
-    tasks: &[&str],
-    due: &[DateTime<Utc>],
-) -> Result<HashSet<String>, postgres::Error> {
-    let rows = client.query(
-        "SELECT t.task FROM unnest($1::text[], $2::timestamptz[]) t (task, due), LATERAL (
-           SELECT count(*) FILTER (WHERE status <> 'abandoned') AS runs, count(*) FILTER (WHERE status = 'abandoned') AS killed
-           FROM oa.runs r WHERE r.task = t.task AND r.id >= oa.uuid_floor(t.due) AND r.trigger <> 'backfill' AND r.status <> 'skipped') since
-         WHERE since.runs = 0 AND since.killed < 3",
-        &[&tasks, &due],
-    )?;
-    Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
 /// The machine that holds the task, unless its process there is gone.

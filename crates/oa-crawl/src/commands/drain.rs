@@ -1,13 +1,29 @@
-//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now.
+//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now. `oa-crawl forget`: a task is run no more.
 
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::runs::Recorder;
+use oa_core::runs::{Recorder, due};
 use serde_json::json;
 
 use crate::PROGRAM;
+
+/// A task that is run no more, because its source was removed or renamed, is not missed either.
+///
+/// # Errors
+/// When there is no such task (2), or PostgreSQL cannot be reached (75).
+pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
+    let (mut client, _) = Recorder::open(config, PROGRAM)?.connect()?;
+    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
+    if !known {
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("no task {task} has ever run or been due"),
+        ));
+    }
+    Ok(exit::OK)
+}
 
 /// Drains the spool and prints what was done. Every other command does so too when it connects.
 ///

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::config::Config;
-use oa_core::runs::{Recorder, store};
+use oa_core::pg::describe;
+use oa_core::runs::Recorder;
+use oa_core::runs::due::{Scheduled, not_taken_care_of, register};
 use oa_core::schedule::{Calendar, Schedule};
 
+use crate::PROGRAM;
 use crate::source::{Source, Sources};
 use crate::wrapper::Job;
 
@@ -38,7 +41,12 @@ pub(super) fn jobs<'a>(
         .connect()
         .map_err(|e| e.to_string())
         .and_then(|(mut client, _)| {
-            store::not_taken_care_of(&mut client, &names, &moments).map_err(|e| e.to_string())
+            let all: Vec<Scheduled> = sources
+                .iter()
+                .map(|s| scheduled(config, s, calendar, now))
+                .collect();
+            register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
+            not_taken_care_of(&mut client, &names, &moments).map_err(|e| e.to_string())
         })
         .inspect_err(|e| tracing::warn!("what is due is decided by this machine alone: {e}"))
         .ok();
@@ -60,6 +68,26 @@ pub(super) fn jobs<'a>(
             due_at: Some(due),
         })
         .collect()
+}
+
+fn scheduled(
+    config: &Config,
+    source: &Source,
+    calendar: &Calendar,
+    now: DateTime<Utc>,
+) -> Scheduled {
+    let next = Schedule::parse(&source.schedule, config.timezone)
+        .ok()
+        .and_then(|schedule| {
+            let schedule = schedule.on(source.days).within(&source.sessions);
+            schedule.next_after(now, calendar)
+        });
+    Scheduled {
+        name: source.name.clone(),
+        title: source.title.clone(),
+        schedule: source.schedule.clone(),
+        next_due_at: next,
+    }
 }
 
 /// The last moment for which a source was due, if it may still be made up for.

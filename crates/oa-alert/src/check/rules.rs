@@ -1,0 +1,283 @@
+//! Rules that PostgreSQL answers.
+
+use std::time::Instant;
+
+use chrono::{DateTime, Utc};
+use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::config::{Bytes, Config, Locale};
+use postgres::Client;
+
+use super::{Finding, local, say};
+
+pub(super) const MISSED: &str = "run_missed";
+pub(super) const NEVER_RUN: &str = "never_run";
+pub(super) const TOO_LONG: &str = "run_too_long";
+pub(super) const CONNECTIONS: &str = "connections";
+pub(super) const WAL_HELD: &str = "wal_held";
+pub(super) const CLOCK: &str = "clock_off";
+
+/// More than this share of the connections in use is a warning: the next program may not get one.
+const MOST_CONNECTIONS: f64 = 0.85;
+/// A slot that nobody reads and that holds more WAL than this, in bytes, fills the disk one day.
+const MOST_WAL: i64 = 5 << 30;
+/// Clocks that differ by more than this, in seconds: leases, days and signatures of robots go wrong.
+const CLOCK_OFF: f64 = 30.0;
+
+pub(super) fn find(
+    client: &mut Client,
+    host: &str,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let mut found = missed(client, config, policy)?;
+    found.extend(too_long(client, config, policy)?);
+    found.extend(connections(client, policy)?);
+    found.extend(wal_held(client, policy)?);
+    found.extend(clock(client, host, policy)?);
+    Ok(found)
+}
+
+/// A task whose due moment and grace are over without a start. `oa.tasks.next_due_at` knows zone, trading days and sessions.
+fn missed(
+    client: &mut Client,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let grace = (config.alert.grace.0 + config.crawl.jitter.0).as_secs_f64();
+    let rows = client.query(
+        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL FROM oa.tasks
+         WHERE next_due_at < now() - make_interval(secs => $1) AND (last_started_at IS NULL OR last_started_at < next_due_at)
+           AND (lease_until IS NULL OR lease_until < now()) AND name <> ALL($2) ORDER BY name",
+        &[&grace, &config.crawl.skip],
+    )?;
+    let at = |moment: Option<DateTime<Utc>>| {
+        moment.map_or_else(
+            || say(policy, "尚无记录", "none on record").to_owned(),
+            |m| local(m, policy),
+        )
+    };
+    let finding = |row: &postgres::Row| {
+        let (task, title): (String, String) = (row.get(0), row.get(1));
+        let due: DateTime<Utc> = row.get(2);
+        let name = if title.is_empty() { &task } else { &title };
+        let never: bool = row.get(5);
+        let late = human_duration(
+            (Utc::now() - due).to_std().unwrap_or_default(),
+            policy.locale,
+        );
+        let (due, started, success) = (local(due, policy), at(row.get(3)), at(row.get(4)));
+        let (title, lines) = match policy.locale {
+            Locale::Zh => (
+                format!(
+                    "{name} {}",
+                    if never {
+                        "从未运行"
+                    } else {
+                        "没有按时运行"
+                    }
+                ),
+                vec![
+                    format!("应于 {due} 运行，已晚 {late}，没有任何启动记录"),
+                    format!("上次启动：{started}；上次成功：{success}"),
+                    "影响：此后没有新数据，也没有失败记录".to_owned(),
+                    format!(
+                        "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；数据源已停用则执行 oa-crawl forget {task}"
+                    ),
+                ],
+            ),
+            Locale::En => (
+                format!(
+                    "{name} {}",
+                    if never {
+                        "has never run"
+                    } else {
+                        "did not run when it was due"
+                    }
+                ),
+                vec![
+                    format!("It was due at {due}, {late} ago, and nothing was started"),
+                    format!("Last start: {started}; last success: {success}"),
+                    "Effect: no new data since then, and no failure either".to_owned(),
+                    format!(
+                        "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; for a source that is used no more: oa-crawl forget {task}"
+                    ),
+                ],
+            ),
+        };
+        Finding {
+            rule: if never { NEVER_RUN } else { MISSED },
+            subject: task.clone(),
+            task: Some(task),
+            severity: Severity::Critical,
+            title,
+            lines,
+        }
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+fn too_long(
+    client: &mut Client,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let rows = client.query(
+        "SELECT r.task, coalesce(t.title, ''), min(r.started_at), min(r.host) FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task
+         WHERE r.finished_at IS NULL AND r.started_at < now() - make_interval(secs => $1) GROUP BY r.task, t.title",
+        &[&config.alert.running_limit.0.as_secs_f64()],
+    )?;
+    let finding = |row: &postgres::Row| {
+        let (task, title, host): (String, String, String) = (row.get(0), row.get(1), row.get(3));
+        let since: DateTime<Utc> = row.get(2);
+        let name = if title.is_empty() { &task } else { &title };
+        let lasts = human_duration(
+            (Utc::now() - since).to_std().unwrap_or_default(),
+            policy.locale,
+        );
+        let since = local(since, policy);
+        let (title, lines) = match policy.locale {
+            Locale::Zh => (
+                format!("{name} 运行时间过长"),
+                vec![
+                    format!("始于 {since}，已运行 {lasts}，在 {host} 上"),
+                    "处理：到该机器查看进程；确认卡住后结束它，运行会记为中断并重新排期".to_owned(),
+                ],
+            ),
+            Locale::En => (
+                format!("{name} runs for too long"),
+                vec![
+                    format!("It began at {since}, {lasts} ago, on {host}"),
+                    "What to do: look at the process there; when it hangs, end it: the run becomes abandoned and the task is due again".to_owned(),
+                ],
+            ),
+        };
+        Finding {
+            rule: TOO_LONG,
+            subject: task.clone(),
+            task: Some(task),
+            severity: Severity::Warning,
+            title,
+            lines,
+        }
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+fn connections(client: &mut Client, policy: &Policy) -> Result<Option<Finding>, postgres::Error> {
+    let row = client.query_one(
+        "SELECT count(*), current_setting('max_connections')::bigint FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        &[],
+    )?;
+    let (used, most): (i64, i64) = (row.get(0), row.get(1));
+    if (used as f64) <= most as f64 * MOST_CONNECTIONS {
+        return Ok(None);
+    }
+    let (title, lines) = match policy.locale {
+        Locale::Zh => (
+            "数据库连接数接近上限".to_owned(),
+            vec![
+                format!("已用 {used} 个，上限 {most} 个"),
+                "影响：用尽后任何程序都连不上数据库，采集结果会暂存在本机".to_owned(),
+                "处理：在 pg_stat_activity 中找出占用连接的程序，或调大 max_connections".to_owned(),
+            ],
+        ),
+        Locale::En => (
+            "the database's connections are nearly used up".to_owned(),
+            vec![
+                format!("{used} of {most} are in use"),
+                "Effect: with none left no program reaches the database, and results wait in the spool".to_owned(),
+                "What to do: find in pg_stat_activity who holds them, or raise max_connections".to_owned(),
+            ],
+        ),
+    };
+    Ok(Some(Finding {
+        rule: CONNECTIONS,
+        subject: "database".to_owned(),
+        task: None,
+        severity: Severity::Warning,
+        title,
+        lines,
+    }))
+}
+
+fn wal_held(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgres::Error> {
+    let rows = client.query(
+        "SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots
+         WHERE NOT pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL
+           AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > $1::bigint",
+        &[&MOST_WAL],
+    )?;
+    let finding = |row: &postgres::Row| {
+        let (slot, held): (String, i64) = (row.get(0), row.get(1));
+        let held = Bytes(held.unsigned_abs());
+        let (title, lines) = match policy.locale {
+            Locale::Zh => (
+                format!("复制槽 {slot} 占住 {held} 预写日志"),
+                vec![
+                    "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
+                    format!(
+                        "处理：恢复读取它的程序，或确认不再需要后执行 SELECT pg_drop_replication_slot('{slot}')"
+                    ),
+                ],
+            ),
+            Locale::En => (
+                format!("replication slot {slot} holds {held} of WAL"),
+                vec![
+                    "Effect: nobody reads it, and the log grows until the database's disk is full"
+                        .to_owned(),
+                    format!(
+                        "What to do: start its reader again, or, when nobody needs it: SELECT pg_drop_replication_slot('{slot}')"
+                    ),
+                ],
+            ),
+        };
+        Finding {
+            rule: WAL_HELD,
+            subject: slot,
+            task: None,
+            severity: Severity::Warning,
+            title,
+            lines,
+        }
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+fn clock(
+    client: &mut Client,
+    host: &str,
+    policy: &Policy,
+) -> Result<Option<Finding>, postgres::Error> {
+    let (before, asked) = (Utc::now(), Instant::now());
+    let theirs: DateTime<Utc> = client.query_one("SELECT clock_timestamp()", &[])?.get(0);
+    let ours = before + asked.elapsed() / 2;
+    let off = (theirs - ours).as_seconds_f64();
+    if off.abs() <= CLOCK_OFF {
+        return Ok(None);
+    }
+    let off = off.abs().round();
+    let (title, lines) = match policy.locale {
+        Locale::Zh => (
+            format!("{host} 的时钟与数据库相差 {off} 秒"),
+            vec![
+                "影响：任务租约、按时运行判断和机器人签名都会出错".to_owned(),
+                "处理：检查两台机器的时间同步（timedatectl、chronyc tracking）".to_owned(),
+            ],
+        ),
+        Locale::En => (
+            format!("the clock of {host} is {off} seconds off the database's"),
+            vec![
+                "Effect: leases, due moments and signatures of robots go wrong".to_owned(),
+                "What to do: check the time service of both machines (timedatectl, chronyc tracking)".to_owned(),
+            ],
+        ),
+    };
+    Ok(Some(Finding {
+        rule: CLOCK,
+        subject: host.to_owned(),
+        task: None,
+        severity: Severity::Warning,
+        title,
+        lines,
+    }))
+}

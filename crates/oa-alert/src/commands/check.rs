@@ -1,0 +1,130 @@
+//! `oa-alert check`: what cron calls each minute. Asks all rules, sends what waits, and tells an address outside that it did.
+
+use std::thread;
+use std::time::Duration;
+
+use oa_core::alerts::{Policy, Severity};
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use oa_core::pg::describe;
+use oa_core::runs::{Away, Recorder};
+use serde_json::json;
+
+use super::flush;
+use crate::PROGRAM;
+use crate::check::{self, Finding};
+
+/// A server that is being restarted is back by then.
+const SECOND_LOOK: Duration = Duration::from_secs(5);
+/// Longest time for the address outside.
+const PING: Duration = Duration::from_secs(5);
+
+/// Finds, tells, sends, and prints what was found. The exit code is that of monitoring plug-ins: 0 nothing, 1 a warning, or a
+/// channel refused something, 2 something critical.
+///
+/// # Errors
+/// 78 for a wrong configuration, 77 when the state directory cannot be used.
+pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+    let heartbeat = Heartbeat::from_config(config)?;
+    let begun = heartbeat.clone();
+    let start = thread::spawn(move || begun.ping("/start"));
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let policy = Policy::from_config(config);
+    let (found, away) = match look(config, &recorder, &policy) {
+        Ok(found) => (found, None),
+        Err(away) => {
+            recorder.tell_away(&away);
+            (Vec::new(), Some(away))
+        }
+    };
+    let sent = flush::send_all(config);
+    print(&found, format)?;
+    if start.join().is_err() {
+        tracing::warn!("the ping at the start ended by a mistake of this program");
+    }
+    // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
+    let works = away.is_none() && sent.is_complete();
+    heartbeat.ping(if works { "" } else { "/fail" });
+    if let Some(away) = away {
+        tracing::error!("{away}");
+        return Ok(2);
+    }
+    if sent.broken {
+        return Ok(exit::CONFIG);
+    }
+    let worst = found.iter().map(|f| f.severity).max();
+    Ok(match worst {
+        Some(Severity::Critical) => 2,
+        Some(_) => 1,
+        None if !sent.is_complete() => 1,
+        None => 0,
+    })
+}
+
+fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Finding>, Away> {
+    let (mut client, _) = recorder.connect().or_else(|first| {
+        tracing::warn!("{first}; looking once more in 5 s");
+        thread::sleep(SECOND_LOOK);
+        recorder.connect()
+    })?;
+    let host = recorder.host();
+    check::find(&mut client, recorder.state(), host, config)
+        .and_then(|found| {
+            check::tell(&mut client, &found, host, policy)?;
+            Ok(found)
+        })
+        .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
+}
+
+/// An address outside that notices when nobody asks it any more.
+#[derive(Debug, Clone)]
+struct Heartbeat(Option<oa_core::secrets::Secret>);
+
+impl Heartbeat {
+    fn from_config(config: &Config) -> Result<Self, Failure> {
+        let reference = config.alert.heartbeat_url.as_ref();
+        let url = reference.map(|url| config.secret(url, "heartbeat_url in [alert]"));
+        Ok(Self(url.transpose()?))
+    }
+
+    /// Nothing depends on its answer.
+    fn ping(&self, event: &str) {
+        let Some(url) = &self.0 else {
+            return;
+        };
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PING))
+            .build()
+            .into();
+        let address = format!("{}{event}", url.expose().trim_end_matches('/'));
+        if let Err(e) = agent.get(&address).call() {
+            tracing::warn!(
+                "the heartbeat\u{2019}s address did not answer: {}",
+                oa_core::secrets::redact(&e.to_string())
+            );
+        }
+    }
+}
+
+fn print(found: &[Finding], format: Format) -> Result<(), Failure> {
+    // cron mails what a command prints: nothing to say, nothing printed.
+    if found.is_empty() && format == Format::Table {
+        return Ok(());
+    }
+    let mut listing = Listing::new(&[
+        ("severity", "SEVERITY"),
+        ("rule", "RULE"),
+        ("subject", "ABOUT"),
+        ("title", "FOUND"),
+    ]);
+    for f in found {
+        listing.push(json!({
+            "severity": f.severity.as_str(), "rule": f.rule, "subject": f.subject, "task": f.task, "title": f.title, "lines": f.lines,
+        }));
+    }
+    listing
+        .print(format)
+        .map_err(|e| anyhow::Error::from(e).into())
+}

@@ -1,0 +1,255 @@
+//! What is wrong although nothing failed is found, told once, and told when it is over; people can take it on or silence it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use common::{DINGTALK, Service};
+use serde_json::Value;
+
+fn check(service: &Service) -> (i32, Vec<Value>) {
+    let done = service.alert(&["check", "--format", "json"]);
+    let found = done
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap());
+    let found = found.collect();
+    assert!(!done.stderr.contains("panicked"), "{done:?}");
+    (done.code, found)
+}
+
+fn rules(found: &[Value]) -> Vec<&str> {
+    found.iter().map(|f| f["rule"].as_str().unwrap()).collect()
+}
+
+/// A task that was due so many minutes ago and started last so many minutes ago.
+fn task(service: &Service, name: &str, due: i32, started: Option<i32>) {
+    let started = started.map_or("NULL".to_owned(), |m| {
+        format!("now() - interval '{m} minutes'")
+    });
+    service
+        .db()
+        .batch_execute(&format!(
+            "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at, last_started_at, last_run_id)
+             VALUES ('{name}', 'oa-crawl', '多空全景', '* * * * *', now() - interval '{due} minutes', {started}, CASE WHEN {started} IS NOT NULL THEN gen_random_uuid() END)
+             ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at, last_started_at = excluded.last_started_at, last_run_id = excluded.last_run_id"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_run_that_did_not_happen_is_told_once_and_when_it_is_over() {
+    let service = Service::start(DINGTALK);
+    assert_eq!(check(&service), (0, vec![]));
+    task(&service, "late", 11, Some(60));
+    task(&service, "never", 11, None);
+    task(&service, "within-grace", 9, Some(60));
+    task(&service, "runs-since", 11, Some(10));
+    task(&service, "not-due", -5, None);
+    let (code, found) = check(&service);
+    assert_eq!((code, rules(&found)), (2, vec!["run_missed", "never_run"]));
+    let messages = service.sim.messages();
+    assert_eq!(messages.len(), 2);
+    assert!(
+        messages[0].text.contains("【故障】多空全景 没有按时运行"),
+        "{messages:?}"
+    );
+    assert!(
+        messages[0].text.contains("oa-crawl forget late"),
+        "{messages:?}"
+    );
+    assert!(
+        messages[1].text.contains("【故障】多空全景 从未运行"),
+        "{messages:?}"
+    );
+    assert_eq!(check(&service).0, 2);
+    assert_eq!(service.sim.messages().len(), 2, "not told again");
+    task(&service, "late", -30, Some(1));
+    task(&service, "never", -30, Some(1));
+    assert_eq!(check(&service), (0, vec![]));
+    let messages = service.sim.messages();
+    assert_eq!(messages.len(), 4);
+    let over = |m: &oa_sim::Message| m.text.contains("【恢复】多空全景 没有按时运行：已解除");
+    assert!(messages[2..].iter().any(over), "{messages:?}");
+    assert_eq!(check(&service).0, 0);
+    assert_eq!(service.sim.messages().len(), 4);
+}
+
+#[test]
+fn a_run_that_takes_too_long_is_a_warning() {
+    let service = Service::start(DINGTALK);
+    service
+        .db()
+        .batch_execute(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, status, lease_until)
+             VALUES (oa.uuid_floor(now() - interval '2 hours'), 'oa-crawl', 'slow', 'cron', 'another', 'm', 'b', 1, 1, '0', now() - interval '2 hours', 'running', now() + interval '1 hour')",
+        )
+        .unwrap();
+    let (code, found) = check(&service);
+    assert_eq!((code, rules(&found)), (1, vec!["run_too_long"]));
+    assert!(
+        found[0]["lines"][0].as_str().unwrap().contains("2 小时"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
+    let service = Service::start(&format!("[alert]\nrepeat = \"1ms\"\n{DINGTALK}"));
+    task(&service, "late", 60, Some(120));
+    for told in [1, 2] {
+        check(&service);
+        assert_eq!(
+            service.sim.messages().len(),
+            told,
+            "repeated without a word"
+        );
+    }
+    assert_eq!(service.alert(&["ack", "nobody"]).code, 1);
+    let done = service.alert(&["ack", "late", "--note", "在查"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let open = service.alert(&["list", "--open", "--format", "json"]);
+    let open: Value = serde_json::from_str(open.stdout.trim()).unwrap();
+    assert_eq!(
+        (&open["fingerprint"], &open["note"]),
+        (&"run_missed:late".into(), &"在查".into())
+    );
+    assert!(open["taken_on_by"].is_string(), "{open}");
+    assert_eq!(check(&service).0, 2);
+    assert_eq!(service.sim.messages().len(), 2);
+    task(&service, "late", -5, Some(1));
+    check(&service);
+    assert_eq!(service.sim.messages().len(), 3, "it is over");
+    task(&service, "late", 60, Some(120));
+    check(&service);
+    assert_eq!(service.sim.messages().len(), 4, "another trouble");
+}
+
+#[test]
+fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
+    let service = Service::start(DINGTALK);
+    for wrong in [
+        &["silence", "--for", "8h"][..],
+        &["silence", "--task", "late"],
+        &["silence", "--task", "late", "--for", "90d"],
+        &["silence", "--task", "late", "--for", "soon"],
+    ] {
+        assert_eq!(service.alert(wrong).code, 2, "{wrong:?}");
+    }
+    let done = service.alert(&[
+        "silence", "--task", "late", "--for", "8h", "--reason", "维护",
+    ]);
+    assert!(done.stdout.contains("oa-alert silence --end 1"), "{done:?}");
+    task(&service, "late", 60, Some(120));
+    task(&service, "other", 60, Some(120));
+    for _ in 0..2 {
+        assert_eq!(check(&service).0, 2, "found all the same");
+    }
+    assert_eq!(service.sim.messages().len(), 1, "the other one");
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE silenced_by = 1"),
+        "1"
+    );
+    let listed = service.alert(&["silence", "--format", "json"]);
+    assert!(listed.stdout.contains("维护"), "{listed:?}");
+    assert_eq!(service.alert(&["silence", "--end", "1"]).code, 0);
+    assert_eq!(service.alert(&["silence", "--end", "1"]).code, 1);
+    check(&service);
+    assert_eq!(
+        service.sim.messages().len(),
+        2,
+        "it goes on, and now somebody hears of it"
+    );
+    check(&service);
+    assert_eq!(service.sim.messages().len(), 2);
+}
+
+#[test]
+fn a_message_of_a_script_reaches_the_channels_also_without_postgresql() {
+    let mut service = Service::start(DINGTALK);
+    let done = service.alert(&["send", "--title", "迁移完成", "13 张表"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(service.sim.messages()[0].text.contains("13 张表"));
+    let pipe = |text: &[u8]| {
+        let mut child = service
+            .command(&[
+                "send",
+                "--title",
+                "日报",
+                "--severity",
+                "warning",
+                "--stdin",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(text);
+        child.wait_with_output().unwrap().status.code()
+    };
+    assert_eq!(pipe("第一行\n第二行\n".as_bytes()), Some(0));
+    assert!(service.sim.messages()[1].text.contains("第一行\n第二行"));
+    assert_eq!(pipe(b" \n"), Some(2));
+    assert_eq!(pipe(b"\xff\xfe"), Some(2));
+    assert_eq!(pipe(&vec![b'x'; (1 << 20) + 1]), Some(2));
+    assert_eq!(service.sim.messages().len(), 2);
+    service.server.stop();
+    assert_eq!(
+        service.alert(&["send", "--title", "t", "数据库不在"]).code,
+        75
+    );
+    assert!(service.sim.messages()[2].text.contains("数据库不在"));
+}
+
+#[test]
+fn without_postgresql_the_check_is_critical_and_tells_it_once() {
+    let mut service = Service::start(DINGTALK);
+    service.server.stop();
+    for _ in 0..2 {
+        assert_eq!(check(&service).0, 2);
+        let messages = service.sim.messages();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        assert!(messages[0].text.contains("连不上数据库"), "{messages:?}");
+    }
+    service.server.start_again();
+    assert_eq!(check(&service), (0, vec![]));
+    assert!(service.sim.messages()[1].text.contains("已连上数据库"));
+}
+
+#[test]
+fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
+    let mut service = Service::start(&format!(
+        "[alert]\nheartbeat_url = \"BASE/webhook/ping-uuid\"\n{DINGTALK}"
+    ));
+    let pings = |service: &Service| -> Vec<String> {
+        let asked = service.sim.requests();
+        let pings = asked
+            .iter()
+            .filter(|r| r.path.starts_with("/webhook/ping-uuid"));
+        pings
+            .map(|r| r.path.replace("/webhook/ping-uuid", ""))
+            .collect()
+    };
+    task(&service, "late", 60, Some(120));
+    assert_eq!(check(&service).0, 2);
+    assert_eq!(
+        pings(&service),
+        ["/start", ""],
+        "a failing task is for the channels"
+    );
+    service.server.stop();
+    assert_eq!(check(&service).0, 2);
+    assert_eq!(pings(&service)[2..], ["/start", "/fail"]);
+    service.server.start_again();
+    service.sim.fault("/dingtalk: 502").unwrap();
+    service.put("a", "t");
+    assert_eq!(check(&service).0, 2);
+    assert_eq!(
+        pings(&service)[4..],
+        ["/start", "/fail"],
+        "no channel takes anything"
+    );
+}

@@ -1,0 +1,78 @@
+//! Which tasks there are, and which of them nobody has taken care of since they were due.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use postgres::GenericClient;
+
+/// A task that has a schedule: name, title, schedule, and when it is due next (UTC).
+#[derive(Debug, Clone)]
+pub struct Scheduled {
+    /// Its name.
+    pub name: String,
+    /// Its title for people.
+    pub title: String,
+    /// Its schedule as it is written.
+    pub schedule: String,
+    /// When it is due next.
+    pub next_due_at: Option<DateTime<Utc>>,
+}
+
+/// Makes tasks known before their first run, and after a change of their schedule, so that a run that never happens is missed.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn register(
+    client: &mut impl GenericClient,
+    tool: &str,
+    tasks: &[Scheduled],
+) -> Result<(), postgres::Error> {
+    let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(of).collect::<Vec<_>>();
+    let due: Vec<Option<DateTime<Utc>>> = tasks.iter().map(|t| t.next_due_at).collect();
+    client.execute(
+        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at)
+         SELECT n, $1, i, s, d FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) x (n, i, s, d)
+         ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, next_due_at = excluded.next_due_at
+         WHERE t.schedule IS DISTINCT FROM excluded.schedule",
+        &[
+            &tool,
+            &column(|t| &t.name),
+            &column(|t| &t.title),
+            &column(|t| &t.schedule),
+            &due,
+        ],
+    )?;
+    Ok(())
+}
+
+/// A task that is run no more is not missed either. Returns whether there is such a task.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn forget(client: &mut impl GenericClient, task: &str) -> Result<bool, postgres::Error> {
+    let changed = client.execute(
+        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL WHERE name = $1",
+        &[&task],
+    )?;
+    Ok(changed > 0)
+}
+
+/// Of tasks and the moments at which they were due, the tasks that no run has taken care of since. A run that was killed does not
+/// count, unless it was the third: then it is the task that kills. A backfill is for other days.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn not_taken_care_of(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    due: &[DateTime<Utc>],
+) -> Result<HashSet<String>, postgres::Error> {
+    let rows = client.query(
+        "SELECT t.task FROM unnest($1::text[], $2::timestamptz[]) t (task, due), LATERAL (
+           SELECT count(*) FILTER (WHERE status <> 'abandoned') AS runs, count(*) FILTER (WHERE status = 'abandoned') AS killed
+           FROM oa.runs r WHERE r.task = t.task AND r.id >= oa.uuid_floor(t.due) AND r.trigger <> 'backfill' AND r.status <> 'skipped') since
+         WHERE since.runs = 0 AND since.killed < 3",
+        &[&tasks, &due],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
