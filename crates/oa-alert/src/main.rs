@@ -12,7 +12,7 @@ use oa_core::config::Span;
 use oa_core::exit;
 use oa_core::output::Format;
 
-/// Brings alerts to people: DingTalk, WeCom, Feishu
+/// Finds what is wrong although nothing failed, and brings alerts to people: DingTalk, WeCom, Feishu, mail, webhooks, programs
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, after_help = exit::HELP)]
 struct Cli {

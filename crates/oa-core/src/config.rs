@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono_tz::Tz;
 use serde::Deserialize;
 
+use crate::alerts::Severity;
 use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
 pub use units::{Bytes, Span};
@@ -266,10 +267,30 @@ impl Default for Alert {
 pub struct Channel {
     /// Unique name, shown in lists and errors.
     pub name: String,
-    /// What kind of robot it is.
+    /// What kind of channel it is.
     pub kind: ChannelKind,
-    /// The robot's address, which contains its token.
-    pub url: SecretRef,
+    /// The robot's address, which contains its token; a webhook's address; a mail server's, with user and password.
+    pub url: Option<SecretRef>,
+    /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}` and `{kind}` stand inside texts.
+    pub template: Option<String>,
+    /// For `webhook`: request headers, by reference where they are secrets.
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretRef>,
+    /// For `email`: the sender.
+    #[serde(default)]
+    pub from: String,
+    /// For `email`: who gets it.
+    #[serde(default)]
+    pub to: Vec<String>,
+    /// Only alerts that are at least so bad.
+    #[serde(default)]
+    pub min_severity: Severity,
+    /// Only troubles that nobody has taken on (`oa-alert ack`) and that are not over after this long.
+    #[serde(default)]
+    pub after: Option<Span>,
     /// The robot's signing secret, where it has one.
     pub secret: Option<SecretRef>,
     /// Mobile numbers to @mention.
@@ -290,6 +311,12 @@ pub enum ChannelKind {
     Wecom,
     /// Feishu custom robot (飞书).
     Feishu,
+    /// Any address that takes JSON.
+    Webhook,
+    /// A mail server.
+    Email,
+    /// A program of this machine.
+    Command,
 }
 
 /// `[backup]`: read by oa-backup and oa-restore; the other programs only check it, so that one file serves all of them.
@@ -538,7 +565,7 @@ impl Config {
         check(self.database.url.as_ref(), "database.url".to_owned());
         for channel in &self.alert.channels {
             check(
-                Some(&channel.url),
+                channel.url.as_ref(),
                 format!("alert.channels.{}.url", channel.name),
             );
             check(

@@ -1,12 +1,16 @@
-//! One file a robot, all of the same shape: a request from a message, and what its answer means.
+//! One file a kind of channel. Robots are all of the same shape: a request from a message, and what its answer means.
 
+mod command;
 mod dingtalk;
+mod email;
 mod feishu;
+mod webhook;
 mod wecom;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use oa_core::alerts::Severity;
 use oa_core::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::secrets::{Secret, redact};
 use serde_json::Value;
@@ -18,8 +22,17 @@ use crate::render::Message;
 pub struct Channel {
     /// Its unique name.
     pub name: String,
+    /// Only alerts that are at least so bad.
+    pub min_severity: Severity,
+    /// Only troubles that go on for this long.
+    pub after: Duration,
     kind: ChannelKind,
     url: Secret,
+    command: Vec<String>,
+    template: Option<String>,
+    headers: Vec<(String, Secret)>,
+    from: String,
+    to: Vec<String>,
     secret: Option<Secret>,
     at_mobiles: Vec<String>,
     at_all: bool,
@@ -86,33 +99,63 @@ impl Channel {
                 "a WeCom robot has no signing secret; remove secret",
             ));
         }
-        let url = config.secret(&channel.url, &setting("url"))?;
-        if !url.expose().starts_with("https://") && !url.expose().starts_with("http://") {
-            return Err(impossible("url must begin with https://"));
+        check_keys(channel).map_err(|e| impossible(&e))?;
+        let url = channel.url.as_ref();
+        let url = url
+            .map(|url| config.secret(url, &setting("url")))
+            .transpose()?;
+        let url = url.unwrap_or_else(|| Secret::new(String::new()));
+        let schemes: &[&str] = match channel.kind {
+            ChannelKind::Command => &[""],
+            ChannelKind::Email => &["smtps://", "smtp://"],
+            _ => &["https://", "http://"],
+        };
+        if !schemes.iter().any(|s| url.expose().starts_with(s)) {
+            return Err(impossible(&format!("url must begin with {}", schemes[0])));
         }
+        let headers = channel
+            .headers
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), config.secret(value, &setting("headers"))?)));
+        let headers = headers.collect::<Result<Vec<_>, ConfigError>>()?;
         let secret = channel
             .secret
             .as_ref()
             .map(|s| config.secret(s, &setting("secret")))
             .transpose()?;
-        Ok(Self {
+        let resolved = Self {
             name: channel.name.clone(),
+            min_severity: channel.min_severity,
+            after: channel.after.map_or(Duration::ZERO, |s| s.0),
             kind: channel.kind,
             url,
+            command: channel.command.clone(),
+            template: channel.template.clone(),
+            headers,
+            from: channel.from.clone(),
+            to: channel.to.clone(),
             secret,
             at_mobiles: channel.at_mobiles.clone(),
             at_all: channel.at_all,
             locale: config.locale,
-        })
+        };
+        match resolved.kind {
+            ChannelKind::Email => email::check(&resolved).map_err(|e| impossible(&e))?,
+            ChannelKind::Webhook => webhook::check(&resolved).map_err(|e| impossible(&e))?,
+            _ => {}
+        }
+        Ok(resolved)
     }
 
-    /// The request that carries a message.
+    /// The request that carries a message, for channels that are asked over HTTP.
     #[must_use]
-    pub fn request(&self, message: &Message, now: DateTime<Utc>) -> Request {
+    pub fn request(&self, message: &Message, now: DateTime<Utc>) -> Option<Request> {
         match self.kind {
-            ChannelKind::Dingtalk => dingtalk::request(self, message, now),
-            ChannelKind::Wecom => wecom::request(self, message),
-            ChannelKind::Feishu => feishu::request(self, message, now),
+            ChannelKind::Dingtalk => Some(dingtalk::request(self, message, now)),
+            ChannelKind::Wecom => Some(wecom::request(self, message)),
+            ChannelKind::Feishu => Some(feishu::request(self, message, now)),
+            ChannelKind::Webhook => Some(webhook::request(self, message)),
+            ChannelKind::Email | ChannelKind::Command => None,
         }
     }
 
@@ -127,17 +170,23 @@ impl Channel {
     /// # Errors
     /// When the robot did not take it.
     pub fn send(&self, message: &Message) -> Result<(), SendError> {
-        let request = self.request(message, Utc::now());
+        let Some(request) = self.request(message, Utc::now()) else {
+            return match self.kind {
+                ChannelKind::Email => email::send(self, message),
+                _ => command::send(self, message),
+            };
+        };
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
             .build()
             .into();
-        let mut answer = agent
-            .post(request.url.expose())
-            .send_json(&request.body)
-            .map_err(|e| lost(&e))?;
+        let mut builder = agent.post(request.url.expose());
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value.expose());
+        }
+        let mut answer = builder.send_json(&request.body).map_err(|e| lost(&e))?;
         let status = answer.status().as_u16();
         let text = answer
             .body_mut()
@@ -153,6 +202,9 @@ impl Channel {
     /// # Errors
     /// When it is no acceptance.
     pub fn judge(&self, status: u16, body: &str) -> Result<(), SendError> {
+        if self.kind == ChannelKind::Webhook {
+            return webhook::judge(status);
+        }
         if status != 200 {
             return Err(SendError::new(format!(
                 "the robot's server answered HTTP {status}; it will be tried again"
@@ -183,7 +235,7 @@ impl Channel {
         let (meaning, pause) = match self.kind {
             ChannelKind::Dingtalk => dingtalk::explain(code, said),
             ChannelKind::Wecom => wecom::explain(code),
-            ChannelKind::Feishu => feishu::explain(code),
+            _ => feishu::explain(code),
         };
         Err(SendError {
             unknown: false,
@@ -193,6 +245,60 @@ impl Channel {
             pause,
         })
     }
+}
+
+/// Each kind has its own keys; one that another kind has would be without effect.
+fn check_keys(channel: &config::Channel) -> Result<(), String> {
+    use ChannelKind::{Command, Dingtalk, Email, Feishu, Webhook, Wecom};
+    let kind = channel.kind;
+    let robot = matches!(kind, Dingtalk | Wecom | Feishu);
+    let rules = [
+        (
+            "url",
+            channel.url.is_some(),
+            kind != Command,
+            kind != Command,
+        ),
+        (
+            "command",
+            !channel.command.is_empty(),
+            kind == Command,
+            kind == Command,
+        ),
+        (
+            "template",
+            channel.template.is_some(),
+            kind == Webhook,
+            false,
+        ),
+        (
+            "headers",
+            !channel.headers.is_empty(),
+            kind == Webhook,
+            false,
+        ),
+        (
+            "from",
+            !channel.from.is_empty(),
+            kind == Email,
+            kind == Email,
+        ),
+        ("to", !channel.to.is_empty(), kind == Email, kind == Email),
+        ("secret", channel.secret.is_some(), robot, false),
+        ("at_mobiles", !channel.at_mobiles.is_empty(), robot, false),
+        ("at_all", channel.at_all, robot, false),
+    ];
+    for (key, given, possible, needed) in rules {
+        if given && !possible {
+            return Err(format!(
+                "{key} does not belong to this kind of channel; remove it"
+            ));
+        }
+        if needed && !given {
+            return Err(format!("{key} is missing"));
+        }
+    }
+    Ok(())
 }
 
 /// There was no answer. Only where there was no connection it is certain that the robot has not got the message.

@@ -34,7 +34,7 @@ fn dingtalk_is_signed_in_the_query_and_mentions_stand_in_the_text() {
     let channel = channel(
         "kind = \"dingtalk\"\nurl = \"http://r/send?access_token=t\"\nsecret = \"SEC1\"\nat_mobiles = [\"138\"]\n",
     );
-    let request = channel.request(&message(NASTY), now());
+    let request = channel.request(&message(NASTY), now()).unwrap();
     // echo -ne "1764547200000\nSEC1" | openssl dgst -sha256 -hmac SEC1 -binary | base64
     assert_eq!(
         request.url.expose(),
@@ -48,7 +48,7 @@ fn dingtalk_is_signed_in_the_query_and_mentions_stand_in_the_text() {
 #[test]
 fn feishu_is_signed_in_the_body_and_coloured() {
     let channel = channel("kind = \"feishu\"\nurl = \"http://r/hook/h\"\nsecret = \"S\"\n");
-    let request = channel.request(&message(NASTY), now());
+    let request = channel.request(&message(NASTY), now()).unwrap();
     // echo -n "" | openssl dgst -sha256 -hmac "$(printf '1764547200\nS')" -binary | base64
     assert_eq!(
         request.body["sign"],
@@ -64,10 +64,12 @@ fn feishu_is_signed_in_the_body_and_coloured() {
 #[test]
 fn wecom_gets_markdown_or_text_with_mentions_within_its_limits() {
     let plain = channel("kind = \"wecom\"\nurl = \"http://r/send?key=k\"\n")
-        .request(&message(&"长".repeat(3000)), now());
+        .request(&message(&"长".repeat(3000)), now())
+        .unwrap();
     assert!(plain.body["markdown"]["content"].as_str().unwrap().len() <= 4096);
     let text = channel("kind = \"wecom\"\nurl = \"http://r/send?key=k\"\nat_all = true\n")
-        .request(&message(&"长".repeat(3000)), now());
+        .request(&message(&"长".repeat(3000)), now())
+        .unwrap();
     assert!(text.body["text"]["content"].as_str().unwrap().len() <= 2048);
     assert_eq!(text.body["text"]["mentioned_mobile_list"][0], "@all");
 }

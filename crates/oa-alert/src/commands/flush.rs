@@ -13,7 +13,7 @@ use serde_json::json;
 use super::channels;
 use crate::PROGRAM;
 use crate::channels::Channel;
-use crate::deliver::{Database, Delivery, Spooled, deliver};
+use crate::deliver::{Database, Delivery, Route, Spooled, deliver};
 
 /// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool, and without a usable
 /// state directory what is in PostgreSQL.
@@ -60,15 +60,10 @@ pub(super) fn send_all(config: &Config) -> Sent {
             config.path.display()
         );
     }
-    let configured: Vec<String> = config
-        .alert
-        .channels
-        .iter()
-        .map(|c| c.name.clone())
-        .collect();
+    let routes = Route::all(config);
     let sender = Sender {
         usable: &usable,
-        configured: &configured,
+        routes: &routes,
         policy: Policy::from_config(config),
     };
     let mut done = Vec::new();
@@ -82,7 +77,7 @@ pub(super) fn send_all(config: &Config) -> Sent {
 
 struct Sender<'a> {
     usable: &'a [Channel],
-    configured: &'a [String],
+    routes: &'a [Route],
     policy: Policy,
 }
 
@@ -118,7 +113,7 @@ impl Sender<'_> {
     ) -> Result<(), Failure> {
         let spool = recorder.and_then(|r| r.spool().ok());
         let sent = || {
-            let mut outbox = Database::open(client, self.configured, spool)?;
+            let mut outbox = Database::open(client, self.routes, spool)?;
             deliver(&mut outbox, self.usable, self.others(), &self.policy, done)?;
             outbox.settle()
         };
@@ -143,14 +138,17 @@ impl Sender<'_> {
     ) -> Result<(), oa_core::spool::SpoolError> {
         match Spooled::open(recorder)? {
             Some(mut outbox) => {
-                deliver(&mut outbox, self.usable, self.others(), &self.policy, done)
+                // Who has taken on what, and since when it goes on, only PostgreSQL knows.
+                let at_once = |c: &&Channel| c.after.is_zero();
+                let channels: Vec<Channel> = self.usable.iter().filter(at_once).cloned().collect();
+                deliver(&mut outbox, &channels, self.others(), &self.policy, done)
             }
             None => Ok(()),
         }
     }
 
     fn others(&self) -> bool {
-        self.configured.len() > 1
+        self.routes.len() > 1
     }
 }
 

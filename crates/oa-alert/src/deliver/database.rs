@@ -4,41 +4,75 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use oa_core::alerts::{self, Alert, Kind, Policy, Severity};
+use oa_core::config::Config;
 use oa_core::spool::Spool;
 use postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, notice};
 
+/// A configured channel, usable or not, and which alerts are for it.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The channel's name.
+    pub name: String,
+    /// Only troubles that go on for this long without anybody having taken them on.
+    pub after: Duration,
+    /// Only alerts that are at least so bad.
+    pub least: Severity,
+}
+
+impl Route {
+    /// All routes of a configuration.
+    #[must_use]
+    pub fn all(config: &Config) -> Vec<Self> {
+        let route = |c: &oa_core::config::Channel| Self {
+            name: c.name.clone(),
+            after: c.after.map_or(Duration::ZERO, |s| s.0),
+            least: c.min_severity,
+        };
+        config.alert.channels.iter().map(route).collect()
+    }
+}
+
 /// The outbox in PostgreSQL.
 pub struct Database<'a> {
     client: &'a mut Client,
-    configured: &'a [String],
+    names: Vec<&'a str>,
+    after: Vec<f64>,
+    least: Vec<i32>,
     spool: Option<Spool>,
 }
 
 impl std::fmt::Debug for Database<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Database")
-            .field("configured", &self.configured)
+            .field("channels", &self.names)
             .finish_non_exhaustive()
     }
 }
 
 impl<'a> Database<'a> {
-    /// Opens the outbox: every alert that is not settled waits for every configured channel now. The spool is told of pauses, so
+    /// Opens the outbox: every alert that is not settled waits for every configured channel that it is for now. The spool is told of pauses, so
     /// that they hold should PostgreSQL go away meanwhile.
     ///
     /// # Errors
     /// When PostgreSQL fails.
     pub fn open(
         client: &'a mut Client,
-        configured: &'a [String],
+        routes: &'a [Route],
         spool: Option<Spool>,
     ) -> Result<Self, postgres::Error> {
+        let rank = |severity| match severity {
+            Severity::Info => 0,
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+        };
         let mut outbox = Self {
             client,
-            configured,
+            names: routes.iter().map(|r| r.name.as_str()).collect(),
+            after: routes.iter().map(|r| r.after.as_secs_f64()).collect(),
+            least: routes.iter().map(|r| rank(r.least)).collect(),
             spool,
         };
         outbox.enqueue()?;
@@ -55,14 +89,15 @@ impl<'a> Database<'a> {
         )?;
         self.client.execute(
             "INSERT INTO oa.deliveries (alert_id, channel, state)
-             SELECT a.id, c, 'pending' FROM oa.alerts a, unnest($1::text[]) c
-             WHERE a.settled_at IS NULL AND a.fingerprint <> 'channel:' || c ON CONFLICT DO NOTHING",
-            &[&self.configured],
+             SELECT a.id, c.name, 'pending' FROM oa.alerts a, unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
+             WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
+               AND oa.delivery_due(a, c.name, c.after, c.min_rank) = 'now' ON CONFLICT DO NOTHING",
+            &[&self.names, &self.after, &self.least],
         )?;
         Ok(())
     }
 
-    /// An alert is settled when every configured channel has it or was given up.
+    /// An alert is settled when every configured channel that it is for has it or was given up.
     ///
     /// # Errors
     /// When PostgreSQL fails.
@@ -70,9 +105,10 @@ impl<'a> Database<'a> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now()
              WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
-               SELECT 1 FROM unnest($1::text[]) c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c
-               WHERE a.fingerprint <> 'channel:' || c AND (d.state IS NULL OR d.state IN ('pending', 'sending')))",
-            &[&self.configured],
+               SELECT 1 FROM unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
+               LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
+               WHERE d.state IN ('pending', 'sending') OR (d.state IS NULL AND oa.delivery_due(a, c.name, c.after, c.min_rank) <> 'never'))",
+            &[&self.names, &self.after, &self.least],
         )?;
         Ok(())
     }

@@ -22,7 +22,7 @@ use oa_core::secrets::redact;
 
 use crate::channels::{Channel, SendError};
 use crate::render::{Message, digest, mark_repeat};
-pub use database::Database;
+pub use database::{Database, Route};
 pub use spooled::Spooled;
 
 /// A channel that has more than this waiting gets them as one message, to stay below the robots' limits.

@@ -21,9 +21,13 @@ impl Config {
     pub fn remember_secrets(&self) {
         let channels = self.alert.channels.iter();
         let references = channels
-            .flat_map(|c| [Some(&c.url), c.secret.as_ref()])
+            .flat_map(|c| {
+                let own = [c.url.as_ref(), c.secret.as_ref()];
+                own.into_iter().chain(c.headers.values().map(Some))
+            })
             .chain([
                 self.database.url.as_ref(),
+                self.alert.heartbeat_url.as_ref(),
                 self.backup.as_ref().map(|b| &b.password),
             ])
             .flatten();

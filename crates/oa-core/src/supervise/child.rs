@@ -61,6 +61,21 @@ pub fn run(
     echo: bool,
     keep: usize,
 ) -> io::Result<Finished> {
+    run_with_input(command, Stdio::null(), timeout, stop, echo, keep)
+}
+
+/// The same with something on stdin.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_input(
+    command: &mut Command,
+    input: Stdio,
+    timeout: Duration,
+    stop: StopSignal,
+    echo: bool,
+    keep: usize,
+) -> io::Result<Finished> {
     let guard = Guard::start()
         .inspect_err(|e| {
             tracing::warn!("a program could outlive this one, should this one be killed: {e}");
@@ -72,7 +87,7 @@ pub fn run(
                 .as_ref()
                 .map_or(0, |g| g.group().as_raw_nonzero().get()),
         )
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;

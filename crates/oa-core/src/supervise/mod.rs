@@ -6,7 +6,7 @@ mod guard;
 mod identity;
 mod stop;
 
-pub use child::{Ended, Finished, TAIL, run};
+pub use child::{Ended, Finished, TAIL, run, run_with_input};
 pub use group::Group;
 pub use identity::ProcessId;
 pub use stop::{StopSignal, install as install_stop_signal};

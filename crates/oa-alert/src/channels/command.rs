@@ -1,0 +1,54 @@
+//! A program of this machine: it gets the message as JSON on stdin and ends with 0 when it has it.
+
+use std::io::Write;
+use std::process::Command;
+
+use oa_core::secrets::redact;
+use oa_core::supervise::{self, Ended, StopSignal};
+use serde_json::json;
+
+use super::{Channel, SendError, TIMEOUT};
+use crate::render::Message;
+
+/// What is kept of its output for the error, in bytes.
+const KEPT: usize = 2000;
+
+pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError> {
+    let Some((program, arguments)) = channel.command.split_first() else {
+        return Err(SendError::new("command is empty"));
+    };
+    let kind = if message.recovery {
+        "recovery"
+    } else {
+        "problem"
+    };
+    let input = json!({
+        "title": message.title, "text": message.body, "severity": message.severity.as_str(), "kind": kind,
+    });
+    let failed = |what: String| SendError::new(redact(&format!("{program} {what}")));
+    // A file rather than a pipe: a program that does not read it must not stop this one.
+    let mut file = tempfile::tempfile().map_err(|e| failed(format!("gets no input: {e}")))?;
+    file.write_all(input.to_string().as_bytes())
+        .and_then(|()| std::io::Seek::rewind(&mut file))
+        .map_err(|e| failed(format!("gets no input: {e}")))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let input = file.into();
+    let done = supervise::run_with_input(&mut command, input, TIMEOUT, StopSignal, false, KEPT)
+        .map_err(|e| failed(format!("could not be started: {e}")))?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last = said.lines().rev().find(|l| !l.trim().is_empty());
+    let last = last.map_or_else(String::new, |l| format!(": {}", l.trim()));
+    match done.ended {
+        Some(Ended::TimedOut) => Err(SendError {
+            unknown: true,
+            ..failed(format!("did not end within {} s{last}", TIMEOUT.as_secs()))
+        }),
+        Some(Ended::Stopped) => Err(SendError {
+            unknown: true,
+            ..failed("was ended because oa-alert was asked to stop".to_owned())
+        }),
+        None if done.status.success() => Ok(()),
+        None => Err(failed(format!("ended with {}{last}", done.status))),
+    }
+}
