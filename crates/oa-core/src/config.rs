@@ -4,6 +4,7 @@
 //! because cron starts programs with an almost empty environment; a variable of the real environment wins. Unknown keys are
 //! errors: a misspelt `retries` that is silently ignored is how a crawler ends up without any.
 
+mod alert;
 mod remember;
 mod units;
 
@@ -12,13 +13,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chrono::NaiveTime;
 use chrono_tz::Tz;
 use serde::Deserialize;
 
-use crate::alerts::Severity;
 use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
-pub use units::{Bytes, Span};
+pub use alert::{Alert, Channel, ChannelKind};
+pub use units::{Bytes, ClockTime, Span};
 
 /// The configuration could not be used. Always exit code 78.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +119,8 @@ struct File {
     exec: BTreeMap<String, Exec>,
     #[serde(default)]
     alert: Alert,
+    #[serde(default)]
+    report: Report,
     backup: Option<Backup>,
 }
 
@@ -233,90 +237,20 @@ pub struct Exec {
     pub records: String,
 }
 
-/// `[alert]`
+/// `[report]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Alert {
-    /// A failure that goes on is told again after this long.
-    pub repeat: Span,
-    /// A run is missed when it has not started this long after it was due.
-    pub grace: Span,
-    /// A run that takes longer is told.
-    pub running_limit: Span,
-    /// An address outside that is asked at each check (healthchecks-style), so that silence is noticed.
-    pub heartbeat_url: Option<SecretRef>,
-    /// Where alerts go.
-    pub channels: Vec<Channel>,
+pub struct Report {
+    /// When the daily report is due, in the configuration's zone.
+    pub daily_at: ClockTime,
 }
 
-impl Default for Alert {
+impl Default for Report {
     fn default() -> Self {
         Self {
-            repeat: Span::seconds(4 * 3600),
-            grace: Span::seconds(10 * 60),
-            running_limit: Span::seconds(3600),
-            heartbeat_url: None,
-            channels: Vec::new(),
+            daily_at: ClockTime(NaiveTime::from_hms_opt(9, 0, 0).unwrap_or_default()),
         }
     }
-}
-
-/// `[[alert.channels]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Channel {
-    /// Unique name, shown in lists and errors.
-    pub name: String,
-    /// What kind of channel it is.
-    pub kind: ChannelKind,
-    /// The robot's address, which contains its token; a webhook's address; a mail server's, with user and password.
-    pub url: Option<SecretRef>,
-    /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}` and `{kind}` stand inside texts.
-    pub template: Option<String>,
-    /// For `webhook`: request headers, by reference where they are secrets.
-    #[serde(default)]
-    pub headers: BTreeMap<String, SecretRef>,
-    /// For `email`: the sender.
-    #[serde(default)]
-    pub from: String,
-    /// For `email`: who gets it.
-    #[serde(default)]
-    pub to: Vec<String>,
-    /// Only alerts that are at least so bad.
-    #[serde(default)]
-    pub min_severity: Severity,
-    /// Only troubles that nobody has taken on (`oa-alert ack`) and that are not over after this long.
-    #[serde(default)]
-    pub after: Option<Span>,
-    /// The robot's signing secret, where it has one.
-    pub secret: Option<SecretRef>,
-    /// Mobile numbers to @mention.
-    #[serde(default)]
-    pub at_mobiles: Vec<String>,
-    /// Mention everybody.
-    #[serde(default)]
-    pub at_all: bool,
-}
-
-/// Kinds of channel that are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChannelKind {
-    /// DingTalk custom robot (钉钉).
-    Dingtalk,
-    /// WeCom group robot (企业微信).
-    Wecom,
-    /// Feishu custom robot (飞书).
-    Feishu,
-    /// Any address that takes JSON.
-    Webhook,
-    /// A mail server.
-    Email,
-    /// A program of this machine.
-    Command,
 }
 
 /// `[backup]`: read by oa-backup and oa-restore; the other programs only check it, so that one file serves all of them.
@@ -380,6 +314,8 @@ pub struct Config {
     pub exec: BTreeMap<String, Exec>,
     /// Alerts and their channels.
     pub alert: Alert,
+    /// Reports.
+    pub report: Report,
     /// The backup's settings.
     pub backup: Option<Backup>,
     env: HashMap<String, String>,
@@ -480,6 +416,7 @@ impl Config {
             providers: file.providers,
             exec: file.exec,
             alert: file.alert,
+            report: file.report,
             backup: file.backup,
             env: read_dotenv(&folder.join(".env"))?,
         })

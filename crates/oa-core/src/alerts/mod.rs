@@ -3,6 +3,7 @@
 //! One fingerprint (rule and task) is one trouble. The first problem alert opens it, the next ones are held back until
 //! [`Policy::repeat`] is over or the trouble gets worse, and the first success closes it with a recovery alert.
 
+mod flush;
 pub mod machine;
 mod text;
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::config::{Config, Locale};
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
+pub use flush::flush_now;
 pub use machine::Trouble;
 pub use text::human_duration;
 

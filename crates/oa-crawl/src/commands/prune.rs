@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use oa_core::alerts;
 use oa_core::cli::Failure;
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
@@ -12,7 +13,6 @@ use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwa
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 
-use super::report;
 use crate::PROGRAM;
 use crate::archive::{Archive, KeptFile};
 use crate::source::Sources;
@@ -112,7 +112,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         None => return Ok(exit::OK),
     }
     if report.alerted {
-        report::tell_at_once(config);
+        alerts::flush_now(config);
     }
     Ok(report.exit_code())
 }

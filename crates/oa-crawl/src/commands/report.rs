@@ -1,14 +1,11 @@
 //! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
 
-use std::process::Command;
-use std::time::Duration;
-
+use oa_core::alerts::flush_now;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::{self, RunStart};
-use oa_core::supervise::{self, StopSignal};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
@@ -54,7 +51,7 @@ pub fn conclude(
         }
     }
     if alerted {
-        tell_at_once(config);
+        flush_now(config);
     }
     listing.print(format).map_err(anyhow::Error::from)?;
     failure.map_or(Ok(worst), Err)
@@ -86,36 +83,7 @@ pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Fa
         for start in starts {
             runs::record_unstarted(config, PROGRAM, start, &reason);
         }
-        tell_at_once(config);
+        flush_now(config);
     }
     failure
-}
-
-/// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
-/// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
-pub fn tell_at_once(config: &Config) {
-    let sibling = std::env::current_exe()
-        .ok()
-        .and_then(|me| Some(me.parent()?.join("oa-alert")))
-        .filter(|p| p.is_file());
-    let (Some(program), false) = (sibling, config.alert.channels.is_empty()) else {
-        return;
-    };
-    let mut command = Command::new(program);
-    command.arg("--config").arg(&config.path).arg("flush");
-    match supervise::run(
-        &mut command,
-        Duration::from_secs(30),
-        StopSignal,
-        false,
-        supervise::TAIL,
-    ) {
-        Ok(done) if done.status.success() => {}
-        Ok(done) => tracing::warn!(
-            "oa-alert flush ended with {}: {}",
-            done.status,
-            String::from_utf8_lossy(&done.stderr).trim()
-        ),
-        Err(e) => tracing::warn!("could not start oa-alert flush: {e}"),
-    }
 }

@@ -1,0 +1,107 @@
+//! What the daily report asks PostgreSQL. Ids of runs are ordered by time, so a span of time is a span of ids.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use postgres::{Row, Transaction};
+
+use super::{Open, Task};
+use crate::commands::daily::TASK;
+
+type Result<T> = std::result::Result<T, postgres::Error>;
+
+fn number(row: &Row, column: usize) -> u64 {
+    row.get::<_, i64>(column).unsigned_abs()
+}
+
+pub(super) fn tasks(
+    tx: &mut Transaction<'_>,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<Vec<Task>> {
+    let rows = tx.query(
+        "WITH ended AS (
+           SELECT * FROM oa.runs WHERE id >= oa.uuid_floor($1) AND id < oa.uuid_floor($2)
+             AND finished_at IS NOT NULL AND status <> 'skipped' AND trigger <> 'backfill' AND task <> $3),
+         gaps AS (
+           SELECT task, max(gap) AS gap FROM (
+             SELECT task, extract(epoch FROM started_at - lag(started_at) OVER (PARTITION BY task ORDER BY started_at))::float8 AS gap
+             FROM ended WHERE status = 'success') g GROUP BY task)
+         SELECT e.task, coalesce(nullif(t.title, ''), e.task), count(*),
+                count(*) FILTER (WHERE e.status = 'success'), count(*) FILTER (WHERE e.status = 'partial'),
+                count(*) FILTER (WHERE e.status IN ('failed', 'timeout', 'abandoned')),
+                sum(e.inserted)::bigint, sum(e.updated)::bigint, sum(e.rejected)::bigint,
+                max(extract(epoch FROM e.finished_at - e.started_at))::float8, g.gap,
+                (array_agg(e.error_message ORDER BY e.id DESC) FILTER (WHERE e.status <> 'success'))[1]
+         FROM ended e LEFT JOIN oa.tasks t ON t.name = e.task LEFT JOIN gaps g ON g.task = e.task
+         GROUP BY e.task, t.title, g.gap
+         ORDER BY count(*) FILTER (WHERE e.status NOT IN ('success', 'partial')) > 0 DESC,
+                  count(*) FILTER (WHERE e.status = 'partial') > 0 DESC, e.task",
+        &[&from, &until, &TASK],
+    )?;
+    let task = |row: &Row| Task {
+        name: row.get(0),
+        title: row.get(1),
+        runs: number(row, 2),
+        success: number(row, 3),
+        partial: number(row, 4),
+        failed: number(row, 5),
+        inserted: number(row, 6),
+        updated: number(row, 7),
+        rejected: number(row, 8),
+        slowest_seconds: row.get(9),
+        worst_gap_seconds: row.get(10),
+        last_error: row.get(11),
+    };
+    Ok(rows.iter().map(task).collect())
+}
+
+pub(super) fn without_run(
+    tx: &mut Transaction<'_>,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    skip: &[String],
+) -> Result<Vec<String>> {
+    let rows = tx.query(
+        "SELECT coalesce(nullif(t.title, ''), t.name) FROM oa.tasks t WHERE t.schedule IS NOT NULL AND t.name <> ALL($3)
+           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor($1) AND r.id < oa.uuid_floor($2)
+                             AND r.status <> 'skipped' AND r.trigger <> 'backfill') ORDER BY t.name",
+        &[&from, &until, &skip],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+pub(super) fn open(tx: &mut Transaction<'_>) -> Result<Vec<Open>> {
+    let rows = tx.query(
+        "SELECT l.title, (SELECT min(p.created_at) FROM oa.alerts p WHERE p.fingerprint = l.fingerprint AND p.kind = 'problem'
+                            AND p.created_at > coalesce((SELECT max(r.created_at) FROM oa.alerts r
+                                                         WHERE r.fingerprint = l.fingerprint AND r.kind = 'recovery'), '-infinity')), k.by
+         FROM (SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE kind <> 'message' ORDER BY fingerprint, id DESC) l
+         LEFT JOIN oa.acks k ON k.fingerprint = l.fingerprint WHERE l.kind = 'problem' ORDER BY 2",
+        &[],
+    )?;
+    let open = |row: &Row| Open {
+        title: row.get(0),
+        since: row.get(1),
+        taken_on_by: row.get(2),
+    };
+    Ok(rows.iter().map(open).collect())
+}
+
+pub(super) fn database_bytes(tx: &mut Transaction<'_>) -> Result<u64> {
+    let row = tx.query_one("SELECT pg_database_size(current_database())", &[])?;
+    Ok(number(&row, 0))
+}
+
+/// What the last report before that day noted.
+pub(super) fn database_bytes_before(
+    tx: &mut Transaction<'_>,
+    day: NaiveDate,
+) -> Result<Option<u64>> {
+    let row = tx.query_opt(
+        "SELECT (details ->> 'database_bytes')::bigint FROM oa.runs
+         WHERE task = $1 AND status = 'success' AND details ->> 'day' < $2::text ORDER BY id DESC LIMIT 1",
+        &[&TASK, &day.to_string()],
+    )?;
+    Ok(row
+        .and_then(|r| r.get::<_, Option<i64>>(0))
+        .map(i64::unsigned_abs))
+}

@@ -1,0 +1,229 @@
+//! The daily report says what ran, and is sent exactly once a day.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::process::{Command, Output};
+
+use chrono::{Timelike, Utc};
+use oa_core::pg::schema;
+use oa_testkit::Postgres;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A zone in which it is about noon now, so that no test runs across midnight.
+fn noon() -> String {
+    let east = 12 - i64::from(Utc::now().hour());
+    format!("timezone = \"Etc/GMT{:+}\"\n", -east)
+}
+
+struct Service {
+    dir: TempDir,
+    server: Postgres,
+}
+
+impl Service {
+    fn start(more: &str) -> Self {
+        let (dir, server) = (tempfile::tempdir().unwrap(), Postgres::start());
+        schema::upgrade(&mut server.connect()).unwrap();
+        let (top, sections) = more.split_at(more.find('[').unwrap_or(more.len()));
+        let text =
+            format!("state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{sections}");
+        fs::write(dir.path().join("oa.toml"), text).unwrap();
+        Self { dir, server }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oa-report"));
+        command
+            .arg("--config")
+            .arg(self.dir.path().join("oa.toml"))
+            .args(arguments)
+            .env("DATABASE_URL", self.server.url());
+        command
+    }
+
+    fn report(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.command(arguments).output().unwrap();
+        let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+        (status.code(), text)
+    }
+
+    fn count(&self, what: &str) -> i64 {
+        let mut db = self.server.connect();
+        let row = db.query_one(&format!("SELECT count(*) FROM {what}"), &[]);
+        row.unwrap().get(0)
+    }
+
+    /// A run that began at a local time and took some seconds.
+    fn ran(&self, task: &str, at: &str, seconds: i32, status: &str, more: &str) {
+        let sql = format!(
+            "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *') ON CONFLICT DO NOTHING;
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, inserted, updated, rejected, error_message)
+             SELECT (left(oa.uuid_floor(t)::text, 24) || right(md5('{task}{at}'), 12))::uuid, 'oa-crawl', '{task}', 'cron', 'h', 'm', 'b', 1, 1, '0', '{status}', t, t + interval '{seconds} s', {more}
+             FROM (SELECT timestamp '{at}' AT TIME ZONE 'Asia/Shanghai' AS t) x"
+        );
+        self.server.connect().batch_execute(&sql).unwrap();
+    }
+}
+
+#[test]
+fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
+    let service = Service::start("");
+    service.ran(
+        "a-good",
+        "2025-11-30 09:00:00",
+        2,
+        "success",
+        "75, 0, 1, NULL",
+    );
+    service.ran(
+        "a-good",
+        "2025-11-30 09:30:00",
+        61,
+        "success",
+        "0, 3, 0, NULL",
+    );
+    service.ran(
+        "a-good",
+        "2025-11-30 12:00:00",
+        1,
+        "success",
+        "0, 0, 0, NULL",
+    );
+    service.ran(
+        "a-good",
+        "2025-11-30 08:59:59",
+        900,
+        "failed",
+        "0, 0, 0, 'before'",
+    );
+    service.ran(
+        "a-good",
+        "2025-12-01 09:00:00",
+        900,
+        "failed",
+        "0, 0, 0, 'after'",
+    );
+    service.ran(
+        "a-good",
+        "2025-11-30 13:00:00",
+        0,
+        "skipped",
+        "0, 0, 0, 'busy'",
+    );
+    let long = "密码\n".repeat(100);
+    service.ran(
+        "z-bad",
+        "2025-12-01 08:00:00",
+        5,
+        "timeout",
+        &format!("0, 0, 0, '{long}'"),
+    );
+    service.ran(
+        "m-half",
+        "2025-12-01 08:00:00",
+        5,
+        "partial",
+        "5, 0, 0, 'only 5'",
+    );
+    service
+        .server
+        .connect()
+        .batch_execute("INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ('idle', 'oa-crawl', '闲置', '0 0 1 1 *')")
+        .unwrap();
+    let (code, text) = service.report(&["daily", "--date", "2025-12-01", "--format", "json"]);
+    assert_eq!(code, Some(0), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let names: Vec<&str> = report["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["z-bad", "m-half", "a-good"]);
+    let good = &report["tasks"][2];
+    for (key, value) in [
+        ("runs", 3),
+        ("success", 3),
+        ("failed", 0),
+        ("inserted", 75),
+        ("updated", 3),
+        ("rejected", 1),
+    ] {
+        assert_eq!(good[key], value, "{key}: {good}");
+    }
+    assert_eq!(
+        (&good["slowest_seconds"], &good["worst_gap_seconds"]),
+        (&61.0.into(), &9000.0.into())
+    );
+    assert_eq!(report["without_run"], serde_json::json!(["闲置"]));
+    assert_eq!(
+        report["today"],
+        serde_json::json!({"trading": true, "guessed": false, "night": true})
+    );
+    let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
+    for line in [
+        "**【日报】2025-12-01**",
+        "统计 11-30 09:00 至 12-01 09:00",
+        "**总体**：运行 5 次，成功 3 次（60%），不完整 1 次，失败 1 次；新增 80 条，更新 3 条，拒绝 1 条",
+        "- 标题 m-half：0/1 次成功，新增 5，最慢 5 秒；最后一次：only 5",
+        "- 标题 a-good：3/3 次成功，新增 75，更新 3，拒绝 1，最长间隔 2 小时 30 分钟，最慢 1 分钟 1 秒",
+        "没有运行：闲置（不在排期内属正常）",
+        "**今日**：周一，交易日，有夜盘",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    let bad = text.lines().find(|l| l.contains("z-bad")).unwrap();
+    assert!(bad.ends_with('…') && bad.chars().count() < 200, "{bad}");
+    let (_, text) = service.report(&["daily", "--date", "2025-12-06"]);
+    assert!(
+        text.contains("**没有任何运行**") && text.contains("周六，休市"),
+        "{text}"
+    );
+}
+
+#[test]
+fn it_is_sent_once_a_day_however_often_cron_calls() {
+    let service = Service::start(&format!("{}[report]\ndaily_at = \"00:00\"\n", noon()));
+    let many: Vec<_> = (0..4)
+        .map(|_| {
+            service
+                .command(&["daily", "--send", "--cron"])
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut one in many {
+        assert_eq!(one.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(service.report(&["daily", "--send"]).0, Some(0));
+    assert_eq!(service.count("oa.alerts WHERE rule = 'daily_report'"), 1);
+    assert_eq!(service.count("oa.runs WHERE task = 'daily-report' AND status = 'success' AND details ? 'database_bytes'"), 1);
+    assert_eq!(
+        service.count("oa.alerts WHERE title LIKE '%（补发）'"),
+        1,
+        "at noon it is late"
+    );
+}
+
+#[test]
+fn it_is_not_sent_before_its_time_and_waits_for_postgresql() {
+    let mut service = Service::start(&format!("{}[report]\ndaily_at = \"23:59\"\n", noon()));
+    assert_eq!(service.report(&["daily", "--send"]).0, Some(0));
+    assert_eq!(service.count("oa.alerts"), 0);
+    service.server.stop();
+    let (code, text) = service.report(&["daily"]);
+    assert_eq!(code, Some(75), "{text}");
+    let config = service.dir.path().join("oa.toml");
+    fs::write(&config, "[report]\ndaily_at = \"9 o'clock\"\n").unwrap();
+    let (code, text) = service.report(&["daily"]);
+    assert_eq!(code, Some(78));
+    assert!(
+        text.contains("is not a time such as \"09:00\"") && text.contains("line 2"),
+        "{text}"
+    );
+}
