@@ -82,9 +82,8 @@ fn the_answer_behind_a_page_is_taken_and_stored_by_the_minute() {
 #[test]
 fn the_table_of_the_page_stands_in_for_an_answer_that_does_not_come() {
     let service = start();
-    let folder = service.dir.path().join("own");
-    let folder = folder.to_str().unwrap();
-    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let folder = service.export_sources();
+    let folder = folder.as_str();
     let file = format!("{folder}/openvlab-flow.toml");
     let text = fs::read_to_string(&file).unwrap();
     let text = text.replace("\"20s\"", "\"500ms\"");
@@ -115,9 +114,8 @@ fn the_table_of_the_page_stands_in_for_an_answer_that_does_not_come() {
 #[test]
 fn a_login_is_done_once_and_its_cookies_are_used_again() {
     let service = start();
-    let folder = service.dir.path().join("own");
-    let folder = folder.to_str().unwrap();
-    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let folder = service.export_sources();
+    let folder = folder.as_str();
     let file = format!("{folder}/jiaoyikecha-positions.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("pause = \"2s\"", "pause = \"10ms\"")).unwrap();
@@ -304,9 +302,8 @@ fn a_killed_run_leaves_no_browser_behind() {
 #[test]
 fn all_sources_at_once_while_postgresql_restarts_store_each_day_once() {
     let mut service = start();
-    let folder = service.dir.path().join("own");
-    let folder = folder.to_str().unwrap();
-    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let folder = service.export_sources();
+    let folder = folder.as_str();
     let file = format!("{folder}/jiaoyikecha-positions.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("pause = \"2s\"", "pause = \"10ms\"")).unwrap();

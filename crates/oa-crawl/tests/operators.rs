@@ -77,11 +77,8 @@ fn rows_due() -> usize {
 }
 
 fn export(service: &Service) -> (std::path::PathBuf, String) {
-    let folder = service.dir.path().join("own");
-    let name = folder.to_str().unwrap().to_owned();
-    let done = service.crawl(&["sources", "export", &name]);
-    assert_eq!(done.code, 0, "{done:?}");
-    (folder, name)
+    let folder = service.export_sources();
+    (folder.clone().into(), folder)
 }
 
 #[test]

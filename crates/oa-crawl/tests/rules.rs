@@ -131,9 +131,8 @@ fn fields_that_appear_vanish_or_change_are_findings_once() {
 #[test]
 fn a_conditional_source_reads_what_it_has_when_the_site_says_that_nothing_changed() {
     let service = Service::start();
-    let folder = service.dir.path().join("own");
-    let folder = folder.to_str().unwrap();
-    assert_eq!(service.crawl(&["sources", "export", folder]).code, 0);
+    let folder = service.export_sources();
+    let folder = folder.as_str();
     let file = format!("{folder}/zhihui-reports.toml");
     let text = fs::read_to_string(&file).unwrap();
     let text = text.replace("kind = \"http\"\n", "kind = \"http\"\nconditional = true\n");

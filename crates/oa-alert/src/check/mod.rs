@@ -110,8 +110,7 @@ pub fn tell(
     }
     let open: HashSet<String> = found.iter().map(Finding::fingerprint).collect();
     let rows = tx.query(
-        "SELECT DISTINCT ON (fingerprint) fingerprint, rule, task, title, created_at, kind FROM oa.alerts
-         WHERE rule = ANY($1) AND created_at > now() - interval '90 days' ORDER BY fingerprint, id DESC",
+        "SELECT fingerprint, rule, task, title, since FROM oa.troubles WHERE rule = ANY($1)",
         &[&RULES.as_slice()],
     )?;
     for row in rows {
@@ -119,20 +118,17 @@ pub fn tell(
         let rule: &str = row.get(1);
         let elsewhere =
             [rules::CLOCK, disk::RULE].contains(&rule) && fingerprint != format!("{rule}:{host}");
-        if row.get::<_, &str>(5) != Kind::Problem.as_str()
-            || open.contains(&fingerprint)
-            || elsewhere
-        {
+        if open.contains(&fingerprint) || elsewhere {
             continue;
         }
-        let since: DateTime<Utc> = tx
-            .query_one(
-                "SELECT min(created_at) FROM oa.alerts WHERE fingerprint = $1 AND kind = 'problem' AND created_at > coalesce(
-                   (SELECT max(created_at) FROM oa.alerts WHERE fingerprint = $1 AND kind = 'recovery'), '-infinity')",
-                &[&fingerprint],
-            )?
-            .get(0);
-        let over = over(&fingerprint, rule, row.get(2), row.get(3), since, policy);
+        let over = over(
+            &fingerprint,
+            rule,
+            row.get(2),
+            row.get(3),
+            row.get(4),
+            policy,
+        );
         alerts::put(&mut tx, &over)?;
     }
     tx.commit()

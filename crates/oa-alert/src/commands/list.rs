@@ -74,10 +74,7 @@ pub fn open(config: &Config, limit: i64, format: Format) -> Result<u8, Failure> 
     schema::check(&mut client)?;
     let rows = client
         .query(
-            "SELECT l.fingerprint, l.severity, l.title, l.created_at, k.by, k.note, l.silenced_by IS NOT NULL FROM (
-               SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE kind <> 'message' ORDER BY fingerprint, id DESC) l
-             LEFT JOIN oa.acks k ON k.fingerprint = l.fingerprint
-             WHERE l.kind = 'problem' ORDER BY l.created_at DESC LIMIT $1",
+            "SELECT fingerprint, severity, title, told_at, taken_on_by, note, silenced_by IS NOT NULL, since FROM oa.troubles ORDER BY since DESC LIMIT $1",
             &[&limit],
         )
         .map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;
@@ -85,14 +82,17 @@ pub fn open(config: &Config, limit: i64, format: Format) -> Result<u8, Failure> 
         ("fingerprint", "FINGERPRINT"),
         ("severity", "SEVERITY"),
         ("title", "TROUBLE"),
-        ("told", "LAST TOLD"),
+        ("since", "SINCE"),
         ("taken_on_by", "TAKEN ON BY"),
     ]);
     for row in rows {
-        let told: chrono::DateTime<chrono::Utc> = row.get(3);
+        let local = |moment: chrono::DateTime<chrono::Utc>| {
+            let local = moment.with_timezone(&config.timezone);
+            local.format("%Y-%m-%d %H:%M:%S").to_string()
+        };
         listing.push(json!({
             "fingerprint": row.get::<_, String>(0), "severity": row.get::<_, String>(1), "title": row.get::<_, String>(2),
-            "told": told.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S").to_string(),
+            "since": local(row.get(7)), "told": local(row.get(3)),
             "taken_on_by": row.get::<_, Option<String>>(4), "note": row.get::<_, Option<String>>(5), "silenced": row.get::<_, bool>(6),
         }));
     }

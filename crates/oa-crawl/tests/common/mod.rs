@@ -142,6 +142,14 @@ impl Service {
         self.command(arguments).output().unwrap().into()
     }
 
+    /// The built-in source files in a folder of their own, for changing them. Gives the folder.
+    pub fn export_sources(&self) -> String {
+        let folder = self.dir.path().join("own").to_str().unwrap().to_owned();
+        let done = self.crawl(&["sources", "export", &folder]);
+        assert_eq!(done.code, 0, "{done:?}");
+        folder
+    }
+
     /// `oa-crawl run TASK --date DAY --format json`
     pub fn run(&self, task: &str) -> Done {
         self.crawl(&["run", task, "--date", DAY, "--format", "json"])

@@ -71,11 +71,7 @@ pub(super) fn without_run(
 
 pub(super) fn open(tx: &mut Transaction<'_>) -> Result<Vec<Open>> {
     let rows = tx.query(
-        "SELECT l.title, (SELECT min(p.created_at) FROM oa.alerts p WHERE p.fingerprint = l.fingerprint AND p.kind = 'problem'
-                            AND p.created_at > coalesce((SELECT max(r.created_at) FROM oa.alerts r
-                                                         WHERE r.fingerprint = l.fingerprint AND r.kind = 'recovery'), '-infinity')), k.by
-         FROM (SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE kind <> 'message' ORDER BY fingerprint, id DESC) l
-         LEFT JOIN oa.acks k ON k.fingerprint = l.fingerprint WHERE l.kind = 'problem' ORDER BY 2",
+        "SELECT title, since, taken_on_by FROM oa.troubles ORDER BY since",
         &[],
     )?;
     let open = |row: &Row| Open {
