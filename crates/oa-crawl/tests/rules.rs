@@ -195,3 +195,31 @@ fn a_source_that_runs_each_minute_tells_only_of_repeated_failures() {
     assert_eq!(quotes.run(&[]).code, 1);
     assert_eq!(problems(), 1, "counted anew");
 }
+
+#[test]
+fn a_trouble_that_comes_and_goes_is_not_told_each_time() {
+    let quotes = Quotes::start("");
+    let good = [json!({"code": "RB", "side": "多"})];
+    let told = |kind: &str| quotes.0.count(&format!("oa.alerts WHERE kind = '{kind}'"));
+    let source = quotes.0.dir.path().join("own/quotes.toml");
+    let text = fs::read_to_string(&source).unwrap();
+    fs::write(&source, text.replace("alert_after = 3", "alert_after = 1")).unwrap();
+    for _ in 0..6 {
+        assert_eq!(quotes.run(&[]).code, 1);
+        assert_eq!(quotes.run(&good).code, 0);
+    }
+    assert_eq!((told("problem"), told("recovery")), (4, 3));
+    assert_eq!(quotes.0.count("oa.troubles"), 1, "it counts as open");
+    quotes
+        .0
+        .db()
+        .batch_execute("UPDATE oa.alerts SET created_at = created_at - interval '61 minutes'")
+        .unwrap();
+    assert_eq!(quotes.run(&good).code, 0);
+    assert_eq!(
+        (told("problem"), told("recovery")),
+        (4, 4),
+        "it has stayed away"
+    );
+    assert_eq!(quotes.0.count("oa.troubles"), 0);
+}

@@ -118,7 +118,7 @@ pub fn tell(
         let rule: &str = row.get(1);
         let elsewhere =
             [rules::CLOCK, disk::RULE].contains(&rule) && fingerprint != format!("{rule}:{host}");
-        if open.contains(&fingerprint) || elsewhere {
+        if open.contains(&fingerprint) || elsewhere || alerts::flaps(&mut tx, &fingerprint)? {
             continue;
         }
         let over = over(

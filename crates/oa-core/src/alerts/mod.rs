@@ -219,6 +219,22 @@ pub fn tell(
     }
 }
 
+/// So many recoveries of one fingerprint within an hour are told.
+const MOST_RECOVERIES: i64 = 3;
+
+/// Whether a trouble comes and goes: then the next recovery waits until it has stayed away, and until then it counts as open, so
+/// that its return is not told either.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn flaps(client: &mut impl GenericClient, fingerprint: &str) -> Result<bool, postgres::Error> {
+    let row = client.query_one(
+        "SELECT count(*) FROM oa.alerts WHERE fingerprint = $1 AND kind = 'recovery' AND created_at > now() - interval '1 hour'",
+        &[&fingerprint],
+    )?;
+    Ok(row.get::<_, i64>(0) >= MOST_RECOVERIES)
+}
+
 /// Puts the news that a machine's trouble is over into the outbox, if it was told.
 ///
 /// # Errors
@@ -229,7 +245,7 @@ pub fn tell_over(
     policy: &Policy,
 ) -> Result<(), postgres::Error> {
     match last(client, fingerprint)? {
-        Some(l) if l.is_open() => {
+        Some(l) if l.is_open() && !flaps(client, fingerprint)? => {
             let now = Utc::now();
             put(
                 client,
@@ -263,10 +279,11 @@ pub fn after_run(
     let last = last(tx, &run_fingerprint(&outcome.start.task))?;
     let open = last.as_ref().is_some_and(Last::is_open);
     if outcome.status == Status::Success {
-        if open {
+        let over = open && !flaps(tx, &run_fingerprint(&outcome.start.task))?;
+        if over {
             put(tx, &text::recovered(outcome, state, policy))?;
         }
-        return Ok(open);
+        return Ok(over);
     }
     let Some(alert) = problem(outcome, state, policy) else {
         return Ok(false);

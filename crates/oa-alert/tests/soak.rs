@@ -1,0 +1,125 @@
+//! Many events, a robot that fails half of the time, senders that are killed: nothing is lost, and nothing comes twice without
+//! saying so.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{DINGTALK, Service};
+use oa_sim::Options;
+
+/// The same numbers in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// `OA_ALERT_EVENTS` makes it longer.
+fn events() -> u64 {
+    let given = std::env::var("OA_ALERT_EVENTS").ok();
+    given.map_or(150, |n| n.parse().expect("OA_ALERT_EVENTS is a number"))
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_comes_twice_without_saying_so() {
+    let service = Service::start_with(
+        DINGTALK,
+        Options {
+            dingtalk_secret: Some("SECx-secret".into()),
+            rate_limit_per_minute: 1_000_000,
+            ..Options::default()
+        },
+    );
+    let mut dice = Dice(7);
+    let (events, mut next, mut killed) = (events(), 0, 0);
+    while next < events {
+        for _ in 0..=dice.below(7) {
+            service.put(&format!("f{}", next % 5), &format!("<e{next}>"));
+            next += 1;
+        }
+        service.sim.clear_faults();
+        let fault = [
+            "502 x1 then ok",
+            "reset x1 then ok",
+            "truncate x1 then ok",
+            "",
+        ][dice.below(4) as usize];
+        if !fault.is_empty() && dice.below(2) == 0 {
+            service.sim.fault(&format!("/dingtalk: {fault}")).unwrap();
+        }
+        match dice.below(5) {
+            // Dies with the message sent and nothing recorded.
+            0 => {
+                let mut command = service.command(&["flush"]);
+                killed += u64::from(
+                    command
+                        .env("OA_FAILPOINT", "alert.sent")
+                        .output()
+                        .unwrap()
+                        .status
+                        .code()
+                        .is_none(),
+                );
+            }
+            1 => {
+                let two: Vec<_> = (0..2)
+                    .map(|_| {
+                        service
+                            .command(&["flush"])
+                            .stdout(std::process::Stdio::null())
+                            .spawn()
+                            .unwrap()
+                    })
+                    .collect();
+                for mut one in two {
+                    one.wait().unwrap();
+                }
+            }
+            _ => {
+                service.flush();
+            }
+        }
+        service.hurry();
+    }
+    service.sim.clear_faults();
+    while service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL") != "0" {
+        assert_eq!(service.flush(), 0);
+        service.hurry();
+    }
+    assert!(killed > 0, "some senders were killed");
+    let messages = service.sim.messages();
+    // The text of an alert begins with its title; a digest names the titles once more before that.
+    let mut came: HashMap<u64, Vec<(usize, bool)>> = HashMap::new();
+    for (order, message) in messages.iter().enumerate() {
+        for (at, _) in message.text.match_indices("**<e") {
+            let rest = &message.text[at + 4..];
+            let number: u64 = rest[..rest.find('>').unwrap()].parse().unwrap();
+            let end = rest[2..].find("**<e").map_or(rest.len(), |e| e + 2);
+            came.entry(number)
+                .or_default()
+                .push((order * 1_000_000 + at, rest[..end].contains("可能重复")));
+        }
+    }
+    for number in 0..next {
+        let times = &came[&number];
+        assert!(
+            times[1..].iter().all(|(_, marked)| *marked),
+            "{number} came again without saying so: {times:?}"
+        );
+    }
+    for fingerprint in 0..5 {
+        let firsts: Vec<usize> = (0..next)
+            .filter(|n| n % 5 == fingerprint)
+            .map(|n| came[&n][0].0)
+            .collect();
+        assert!(firsts.is_sorted(), "out of order: {firsts:?}");
+    }
+}
