@@ -253,3 +253,43 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         "no channel takes anything"
     );
 }
+
+#[test]
+fn incomplete_data_three_times_in_a_row_is_critical() {
+    let service = Service::start(DINGTALK);
+    task(&service, "half", -30, Some(1));
+    let ran = |minutes_ago: i32, status: &str| {
+        service
+            .db()
+            .batch_execute(&format!(
+                "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, error_message)
+                 VALUES (oa.uuid_floor(now() - interval '{minutes_ago} minutes'), 'oa-crawl', 'half', 'cron', 'h', 'm', 'b', 1, 1, '0', now() - interval '{minutes_ago} minutes', now(), '{status}', 'only 100 of 2434 came');
+                 UPDATE oa.tasks SET last_status = '{status}' WHERE name = 'half'"
+            ))
+            .unwrap();
+    };
+    for (minutes_ago, status) in [
+        (90, "success"),
+        (80, "partial"),
+        (70, "partial"),
+        (65, "skipped"),
+    ] {
+        ran(minutes_ago, status);
+    }
+    service
+        .db()
+        .batch_execute("UPDATE oa.tasks SET last_status = 'partial'")
+        .unwrap();
+    assert_eq!(check(&service), (0, vec![]));
+    ran(60, "partial");
+    let (code, found) = check(&service);
+    assert_eq!((code, rules(&found)), (2, vec!["partial_streak"]));
+    assert!(
+        service.sim.messages()[0]
+            .text
+            .contains("only 100 of 2434 came")
+    );
+    ran(50, "success");
+    assert_eq!(check(&service), (0, vec![]));
+    assert_eq!(service.sim.messages().len(), 2, "it is over");
+}

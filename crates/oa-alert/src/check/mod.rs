@@ -17,9 +17,10 @@ use postgres::Client;
 use uuid::Uuid;
 
 /// The rules, under the names by which they are stored and silenced.
-pub const RULES: [&str; 7] = [
+pub const RULES: [&str; 8] = [
     rules::MISSED,
     rules::NEVER_RUN,
+    rules::PARTIAL,
     rules::TOO_LONG,
     rules::CONNECTIONS,
     rules::WAL_HELD,

@@ -11,11 +11,14 @@ use super::{Finding, local, say};
 
 pub(super) const MISSED: &str = "run_missed";
 pub(super) const NEVER_RUN: &str = "never_run";
+pub(super) const PARTIAL: &str = "partial_streak";
 pub(super) const TOO_LONG: &str = "run_too_long";
 pub(super) const CONNECTIONS: &str = "connections";
 pub(super) const WAL_HELD: &str = "wal_held";
 pub(super) const CLOCK: &str = "clock_off";
 
+/// So many incomplete runs in a row are no bad day of the site any more.
+const PARTIALS: i64 = 3;
 /// More than this share of the connections in use is a warning: the next program may not get one.
 const MOST_CONNECTIONS: f64 = 0.85;
 /// A slot that nobody reads and that holds more WAL than this, in bytes, fills the disk one day.
@@ -30,6 +33,7 @@ pub(super) fn find(
     policy: &Policy,
 ) -> Result<Vec<Finding>, postgres::Error> {
     let mut found = missed(client, config, policy)?;
+    found.extend(partial(client, policy)?);
     found.extend(too_long(client, config, policy)?);
     found.extend(connections(client, policy)?);
     found.extend(wal_held(client, policy)?);
@@ -106,6 +110,59 @@ fn missed(
         };
         Finding {
             rule: if never { NEVER_RUN } else { MISSED },
+            subject: task.clone(),
+            task: Some(task),
+            severity: Severity::Critical,
+            title,
+            lines,
+        }
+    };
+    Ok(rows.iter().map(finding).collect())
+}
+
+/// A first incomplete run is told as a warning (`run_partial`) and not told again for hours.
+fn partial(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgres::Error> {
+    let rows = client.query(
+        "SELECT t.name, coalesce(nullif(t.title, ''), t.name), coalesce(last.error, ''), t.last_success_at
+         FROM oa.tasks t, LATERAL (
+           SELECT count(*) FILTER (WHERE x.status = 'partial') AS partial, (array_agg(x.error_message ORDER BY x.id DESC))[1] AS error FROM (
+             SELECT r.id, r.status, r.error_message FROM oa.runs r
+             WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
+             ORDER BY r.id DESC LIMIT $1) x) last
+         WHERE t.last_status = 'partial' AND t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
+        &[&PARTIALS],
+    )?;
+    let finding = |row: &postgres::Row| {
+        let (task, name, error): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let success = row.get::<_, Option<DateTime<Utc>>>(3).map_or_else(
+            || say(policy, "尚无记录", "none on record").to_owned(),
+            |m| local(m, policy),
+        );
+        let error: String = error.chars().take(300).collect();
+        let (title, lines) = match policy.locale {
+            Locale::Zh => (
+                format!("{name} 连续 {PARTIALS} 次数据不完整"),
+                vec![
+                    format!("最近一次：{error}"),
+                    format!("上次完整：{success}"),
+                    format!(
+                        "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
+                    ),
+                ],
+            ),
+            Locale::En => (
+                format!("{name} brought incomplete data {PARTIALS} times in a row"),
+                vec![
+                    format!("The last one: {error}"),
+                    format!("Last complete run: {success}"),
+                    format!(
+                        "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, mend the source file and make up with oa-crawl replay {task} --date DAY"
+                    ),
+                ],
+            ),
+        };
+        Finding {
+            rule: PARTIAL,
             subject: task.clone(),
             task: Some(task),
             severity: Severity::Critical,
