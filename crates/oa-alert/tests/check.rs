@@ -24,17 +24,28 @@ fn rules(found: &[Value]) -> Vec<&str> {
     found.iter().map(|f| f["rule"].as_str().unwrap()).collect()
 }
 
-/// A task that was due so many minutes ago and started last so many minutes ago.
+/// A task that was due so many minutes ago and ran last so many minutes ago.
 fn task(service: &Service, name: &str, due: i32, started: Option<i32>) {
-    let started = started.map_or("NULL".to_owned(), |m| {
-        format!("now() - interval '{m} minutes'")
-    });
     service
         .db()
         .batch_execute(&format!(
-            "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at, last_started_at, last_run_id)
-             VALUES ('{name}', 'oa-crawl', '多空全景', '* * * * *', now() - interval '{due} minutes', {started}, CASE WHEN {started} IS NOT NULL THEN gen_random_uuid() END)
-             ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at, last_started_at = excluded.last_started_at, last_run_id = excluded.last_run_id"
+            "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at) VALUES ('{name}', 'oa-crawl', '多空全景', '* * * * *', now() - interval '{due} minutes')
+             ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at; DELETE FROM oa.runs WHERE task = '{name}'"
+        ))
+        .unwrap();
+    if let Some(started) = started {
+        ran(service, name, started, "success", "cron");
+    }
+}
+
+fn ran(service: &Service, task: &str, minutes_ago: i32, status: &str, trigger: &str) {
+    service
+        .db()
+        .batch_execute(&format!(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, error_message)
+             SELECT id, 'oa-crawl', '{task}', '{trigger}', 'h', 'm', 'b', 1, 1, '0', t, t, '{status}', 'only 100 of 2434 came'
+             FROM (SELECT t, (left(oa.uuid_floor(t)::text, 24) || right(md5('{task}'), 12))::uuid AS id FROM (SELECT now() - interval '{minutes_ago} minutes' AS t) x) y;
+             UPDATE oa.tasks SET last_status = '{status}', last_started_at = now() - interval '{minutes_ago} minutes', last_run_id = gen_random_uuid() WHERE name = '{task}'"
         ))
         .unwrap();
 }
@@ -75,6 +86,17 @@ fn a_run_that_did_not_happen_is_told_once_and_when_it_is_over() {
     assert!(messages[2..].iter().any(over), "{messages:?}");
     assert_eq!(check(&service).0, 0);
     assert_eq!(service.sim.messages().len(), 4);
+}
+
+#[test]
+fn neither_a_backfill_nor_a_skipped_start_takes_care_of_what_is_due() {
+    let service = Service::start(DINGTALK);
+    task(&service, "late", 11, Some(60));
+    ran(&service, "late", 5, "success", "backfill");
+    ran(&service, "late", 4, "skipped", "cron");
+    assert_eq!(rules(&check(&service).1), ["run_missed"]);
+    ran(&service, "late", 3, "failed", "due");
+    assert_eq!(check(&service).0, 0, "a failure is told by the run itself");
 }
 
 #[test]
@@ -258,16 +280,7 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
 fn incomplete_data_three_times_in_a_row_is_critical() {
     let service = Service::start(DINGTALK);
     task(&service, "half", -30, Some(1));
-    let ran = |minutes_ago: i32, status: &str| {
-        service
-            .db()
-            .batch_execute(&format!(
-                "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, error_message)
-                 VALUES (oa.uuid_floor(now() - interval '{minutes_ago} minutes'), 'oa-crawl', 'half', 'cron', 'h', 'm', 'b', 1, 1, '0', now() - interval '{minutes_ago} minutes', now(), '{status}', 'only 100 of 2434 came');
-                 UPDATE oa.tasks SET last_status = '{status}' WHERE name = 'half'"
-            ))
-            .unwrap();
-    };
+    let ran = |minutes_ago: i32, status: &str| ran(&service, "half", minutes_ago, status, "cron");
     for (minutes_ago, status) in [
         (90, "success"),
         (80, "partial"),

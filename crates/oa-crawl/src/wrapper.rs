@@ -349,7 +349,10 @@ impl Wrapper<'_> {
         outcome.attempts = ended.attempts;
         outcome.raw = ended.raw;
         outcome.error = ended.error;
-        outcome.next_due_at = self.next_due(source);
+        if self.trigger != Trigger::Backfill {
+            // Another day does not take care of today.
+            outcome.next_due_at = self.next_due(source);
+        }
         outcome.alert_after = source.alert_after;
         outcome
             .details

@@ -42,6 +42,7 @@ pub(super) fn find(
 }
 
 /// A task whose due moment and grace are over without a start. `oa.tasks.next_due_at` knows zone, trading days and sessions.
+/// A backfill is for other days.
 fn missed(
     client: &mut Client,
     config: &Config,
@@ -49,9 +50,10 @@ fn missed(
 ) -> Result<Vec<Finding>, postgres::Error> {
     let grace = (config.alert.grace.0 + config.crawl.jitter.0).as_secs_f64();
     let rows = client.query(
-        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL FROM oa.tasks
-         WHERE next_due_at < now() - make_interval(secs => $1) AND (last_started_at IS NULL OR last_started_at < next_due_at)
-           AND (lease_until IS NULL OR lease_until < now()) AND name <> ALL($2) ORDER BY name",
+        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL FROM oa.tasks t
+         WHERE next_due_at < now() - make_interval(secs => $1) AND (lease_until IS NULL OR lease_until < now()) AND name <> ALL($2)
+           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(t.next_due_at)
+                             AND r.trigger <> 'backfill' AND r.status <> 'skipped') ORDER BY name",
         &[&grace, &config.crawl.skip],
     )?;
     let at = |moment: Option<DateTime<Utc>>| {

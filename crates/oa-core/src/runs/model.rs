@@ -274,7 +274,7 @@ pub struct Outcome {
     pub quality: Option<Quality>,
     /// Anything else worth keeping.
     pub details: Map<String, Value>,
-    /// When the task is due next (UTC).
+    /// When the task is due next (UTC); `None` keeps what is known.
     pub next_due_at: Option<DateTime<Utc>>,
     /// The fields of the records and their kinds, kept for comparison with the next run's; `None` keeps what is there.
     #[serde(default)]

@@ -550,7 +550,7 @@ fn update_task(
     tx.execute(
         "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
                 last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
-                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = $9, shape = coalesce($10, shape)
+                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape)
          WHERE name = $1",
         &[
             &start.task,
