@@ -5,6 +5,7 @@
 //! errors: a misspelt `retries` that is silently ignored is how a crawler ends up without any.
 
 mod alert;
+mod backup;
 mod remember;
 mod units;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
 pub use alert::{Alert, Channel, ChannelKind};
+pub use backup::{Backup, BackupCopy, BackupKind, S3};
 pub use units::{Bytes, ClockTime, Span};
 
 /// The configuration could not be used. Always exit code 78.
@@ -253,32 +255,6 @@ impl Default for Report {
     }
 }
 
-/// `[backup]`: read by oa-backup and oa-restore; the other programs only check it, so that one file serves all of them.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backup {
-    /// Where the repository is: a path, or an address that the backup engine understands.
-    pub repository: String,
-    /// The key that encrypts the repository.
-    pub password: SecretRef,
-    /// What kind of backup is made.
-    #[serde(default)]
-    pub kind: BackupKind,
-}
-
-/// See [`Backup::kind`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackupKind {
-    /// Physical where the role may replicate, else logical.
-    #[default]
-    Auto,
-    /// Base backup and WAL.
-    Physical,
-    /// Dump.
-    Logical,
-}
-
 /// The names of the six sites, in the order of the documentation.
 pub const PROVIDERS: [&str; 6] = [
     "zhihui",
@@ -417,7 +393,7 @@ impl Config {
             exec: file.exec,
             alert: file.alert,
             report: file.report,
-            backup: file.backup,
+            backup: file.backup.map(|b| b.within(folder)),
             env: read_dotenv(&folder.join(".env"))?,
         })
     }

@@ -28,9 +28,9 @@ impl Config {
             .chain([
                 self.database.url.as_ref(),
                 self.alert.heartbeat_url.as_ref(),
-                self.backup.as_ref().map(|b| &b.password),
             ])
-            .flatten();
+            .flatten()
+            .chain(self.backup.iter().flat_map(|b| b.secrets()));
         for reference in references {
             self.remember(reference);
         }
