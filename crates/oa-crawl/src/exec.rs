@@ -18,8 +18,8 @@ use oa_core::secrets::redact;
 use oa_core::supervise::{self, Ended, Finished, StopSignal};
 use rustix::io::Errno;
 
-use crate::attempts::Failed;
 use crate::records;
+use oa_core::runs::attempts::Failed;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).

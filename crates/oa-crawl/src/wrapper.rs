@@ -25,7 +25,6 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::archive::Archive;
-use crate::attempts::{Failed, until_done};
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
 use crate::fetch::gate::Gate;
@@ -33,6 +32,7 @@ use crate::fetch::{Client, FetchError};
 use crate::source::{OnBad, Source};
 use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
+use oa_core::runs::attempts::{Failed, until_done};
 
 /// What all tasks of one `oa-crawl run` share.
 #[derive(Debug)]

@@ -18,7 +18,6 @@ pub mod load;
 pub mod migration;
 pub mod plan;
 pub mod proof;
-pub mod runlog;
 pub mod state;
 pub mod sync;
 pub mod transfer;

@@ -5,12 +5,14 @@
 //! PostgreSQL, each of them idempotent by its id; the [`spool`](crate::spool) keeps the same facts while PostgreSQL is away.
 //! [`Recorder`] is what a program uses: it decides between the two.
 
+pub mod attempts;
 pub mod due;
 pub mod history;
 pub mod model;
 pub mod raw_index;
 mod recorder;
 pub mod store;
+pub mod work;
 
 pub use model::{
     Attempt, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,

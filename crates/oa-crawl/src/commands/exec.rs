@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::report;
 use crate::PROGRAM;
-use crate::attempts::{longest, until_done};
 use crate::exec::{Brought, Program, Query};
 use crate::source::Sources;
 use crate::wrapper::{self, Report};
+use oa_core::runs::attempts::{longest, until_done};
 
 /// What `exec` was asked for.
 #[derive(Debug)]

@@ -22,7 +22,6 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::archive::Archive;
-use crate::attempts::longest;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::{due, report};
 use crate::fetch::Client;
@@ -30,6 +29,7 @@ use crate::fetch::gate::Gate;
 use crate::source::{Source, SourceError, Sources};
 use crate::validate::{Moment, columns, convert, validate};
 use crate::wrapper::{Job, Report, Wrapper, start_of};
+use oa_core::runs::attempts::longest;
 
 /// What `run` was asked for.
 #[derive(Debug)]

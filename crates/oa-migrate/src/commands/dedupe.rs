@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::commands::run;
 use crate::load::staging::Target;
-use crate::runlog::{self, Ended};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// Shows what would be moved, asks, moves it, and makes the index.
 ///
@@ -66,23 +66,28 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
             yes,
         )?;
     }
-    runlog::recorded(&recorder, "dedupe", "去除重复记录", |start| {
-        let moved = move_older(&mut client, key, start.id)?;
-        tracing::info!(
-            "{table}: {moved} row(s) moved to oa.rejects, unique index {} is there",
-            key.index
-        );
-        let mut details = serde_json::Map::new();
-        details.insert("table".to_owned(), json!(table));
-        details.insert("moved".to_owned(), json!(moved));
-        Ok(Ended {
-            value: exit::OK,
-            status: Status::Success,
-            fetched: moved,
-            error: None,
-            details,
-        })
-    })
+    work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "dedupe", "去除重复记录"),
+        |start| {
+            let moved = move_older(&mut client, key, start.id)?;
+            tracing::info!(
+                "{table}: {moved} row(s) moved to oa.rejects, unique index {} is there",
+                key.index
+            );
+            let mut details = serde_json::Map::new();
+            details.insert("table".to_owned(), json!(table));
+            details.insert("moved".to_owned(), json!(moved));
+            Ok(Ended {
+                batches: Vec::new(),
+                value: exit::OK,
+                status: Status::Success,
+                fetched: moved,
+                error: None,
+                details,
+            })
+        },
+    )
 }
 
 /// A key's parts joined for PARTITION BY, and the condition that none of them is NULL: a unique index takes NULLs for different.

@@ -15,10 +15,10 @@ use serde_json::json;
 
 use crate::PROGRAM;
 use crate::inspect;
-use crate::runlog::{self, Ended};
 use crate::transfer::export::export;
 use crate::transfer::part::Part;
 use crate::transfer::{Manifest, TableFile};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// What `export` was asked for.
 #[derive(Debug)]
@@ -39,24 +39,29 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
     refuse_existing(&options.folder)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let manifest = runlog::recorded(&recorder, "export", "导出 JSON Lines", |_| {
-        let progress = ProgressBar::new_spinner();
-        progress.enable_steady_tick(Duration::from_millis(120));
-        let result = write(&source, options, &progress);
-        progress.finish_and_clear();
-        let manifest = result?;
-        let rows: u64 = manifest.tables.iter().map(|t| t.rows).sum();
-        let mut details = serde_json::Map::new();
-        details.insert("database".to_owned(), json!(options.database));
-        details.insert("folder".to_owned(), json!(options.folder));
-        Ok(Ended {
-            status: Status::Success,
-            fetched: rows,
-            error: None,
-            details,
-            value: manifest,
-        })
-    })?;
+    let manifest = work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "export", "导出 JSON Lines"),
+        |_| {
+            let progress = ProgressBar::new_spinner();
+            progress.enable_steady_tick(Duration::from_millis(120));
+            let result = write(&source, options, &progress);
+            progress.finish_and_clear();
+            let manifest = result?;
+            let rows: u64 = manifest.tables.iter().map(|t| t.rows).sum();
+            let mut details = serde_json::Map::new();
+            details.insert("database".to_owned(), json!(options.database));
+            details.insert("folder".to_owned(), json!(options.folder));
+            Ok(Ended {
+                batches: Vec::new(),
+                status: Status::Success,
+                fetched: rows,
+                error: None,
+                details,
+                value: manifest,
+            })
+        },
+    )?;
     let mut listing = listing();
     for table in &manifest.tables {
         listing.push(row(table));

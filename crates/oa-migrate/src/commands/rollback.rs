@@ -13,8 +13,8 @@ use crate::PROGRAM;
 use crate::commands::run;
 use crate::load::staging::Target;
 use crate::load::swap::{after_schema, before_schema};
-use crate::runlog::{self, Ended};
 use crate::state::{self, RunRecord, Stage};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// Takes the last run back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
 ///
@@ -40,21 +40,26 @@ pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
         ),
         yes,
     )?;
-    runlog::recorded(&recorder, "rollback", "迁移回退", |_| {
-        take_back(&mut client, &record)?;
-        failpoint::hit("rollback.done");
-        record.stage = Stage::RolledBack;
-        folder.write(&record)?;
-        let mut details = serde_json::Map::new();
-        details.insert("of_run".to_owned(), json!(record.run_id));
-        Ok(Ended {
-            value: exit::OK,
-            status: Status::Success,
-            fetched: 0,
-            error: None,
-            details,
-        })
-    })
+    work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "rollback", "迁移回退"),
+        |_| {
+            take_back(&mut client, &record)?;
+            failpoint::hit("rollback.done");
+            record.stage = Stage::RolledBack;
+            folder.write(&record)?;
+            let mut details = serde_json::Map::new();
+            details.insert("of_run".to_owned(), json!(record.run_id));
+            Ok(Ended {
+                batches: Vec::new(),
+                value: exit::OK,
+                status: Status::Success,
+                fetched: 0,
+                error: None,
+                details,
+            })
+        },
+    )
 }
 
 fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {

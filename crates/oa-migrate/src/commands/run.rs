@@ -23,9 +23,9 @@ use crate::load::staging::{self, Target};
 use crate::load::swap;
 use crate::plan::{self, Plan};
 use crate::proof::report::{Phases, Report, Status};
-use crate::runlog::{self, Ended};
 use crate::state::{self, RunFolder, Stage};
 use crate::{PROGRAM, inspect, migration};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// What `run` was asked for.
 #[derive(Debug)]
@@ -92,35 +92,40 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     };
     let recorder = Recorder::open(config, PROGRAM)?;
     let mut client = connect(&target, recorder.state())?;
-    let (report, folder) = runlog::recorded(&recorder, "migrate", "SQLite 迁移", |start| {
-        let folder = RunFolder::create(recorder.state(), start.id)?;
-        let mut work = Work {
-            options,
-            target: &target,
-            client: &mut client,
-            run: start.id,
-            staging: staging::schema_of(start.id),
-            folder: &folder,
-            progress: ProgressBar::new_spinner(),
-            phases: Phases::default(),
-            started: Instant::now(),
-        };
-        let result = state::prune(recorder.state(), &folder.path)
-            .map_err(Failure::from)
-            .and_then(|()| work.all(&source));
-        work.progress.finish_and_clear();
-        if result.is_err() {
-            work.clean_up();
-        }
-        let report = result?;
-        Ok(Ended {
-            status: report.status.of_run(),
-            fetched: report.tables.iter().map(|t| t.rows_read).sum(),
-            error: (report.status != Status::Success).then(|| sentence(&report)),
-            details: details(&report),
-            value: (report, folder),
-        })
-    })?;
+    let (report, folder) = work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "migrate", "SQLite 迁移"),
+        |start| {
+            let folder = RunFolder::create(recorder.state(), start.id)?;
+            let mut work = Work {
+                options,
+                target: &target,
+                client: &mut client,
+                run: start.id,
+                staging: staging::schema_of(start.id),
+                folder: &folder,
+                progress: ProgressBar::new_spinner(),
+                phases: Phases::default(),
+                started: Instant::now(),
+            };
+            let result = state::prune(recorder.state(), &folder.path)
+                .map_err(Failure::from)
+                .and_then(|()| work.all(&source));
+            work.progress.finish_and_clear();
+            if result.is_err() {
+                work.clean_up();
+            }
+            let report = result?;
+            Ok(Ended {
+                batches: Vec::new(),
+                status: report.status.of_run(),
+                fetched: report.tables.iter().map(|t| t.rows_read).sum(),
+                error: (report.status != Status::Success).then(|| sentence(&report)),
+                details: details(&report),
+                value: (report, folder),
+            })
+        },
+    )?;
     let written = folder.path.join("report.md");
     print(&report, &written, options.format)?;
     Ok(report.status.exit_code())

@@ -26,9 +26,9 @@ use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::runlog::{self, Ended};
 use crate::state::{RunFolder, RunRecord};
 use crate::sync::{apply, delta};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// What `sync` was asked for.
 #[derive(Debug)]
@@ -53,46 +53,51 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let mut client = run::connect(&target, recorder.state())?;
     let (folder, mut record) = base::last(&mut client, recorder.state())?;
-    let (synced, id) = runlog::recorded(&recorder, "sync", "SQLite 增量同步", |start| {
-        let progress = ProgressBar::new_spinner();
-        progress.enable_steady_tick(Duration::from_millis(120));
-        let work = Work {
-            options,
-            folder: &folder,
-            run: start.id,
-            progress,
-        };
-        let result = work.all(&source, &mut client, &mut record);
-        work.progress.finish_and_clear();
-        if record.pending_sync.is_none() {
-            // Not committed: what was made for it is of no use. If it may have been, the next command finds out.
-            let _ = std::fs::remove_file(folder.next_snapshot());
-            let _ = std::fs::remove_file(folder.next_rejects());
-        }
-        let synced = result?;
-        let quarantined = synced.sum(|c| c.quarantined);
-        let (status, error) = match (synced.matched(), quarantined) {
-            (false, _) => (
-                Status::Failed,
-                Some("the two sides are not the same; nothing was changed".to_owned()),
-            ),
-            (true, 0) => (Status::Success, None),
-            (true, n) => (
-                Status::Partial,
-                Some(format!("{n} row(s) were quarantined")),
-            ),
-        };
-        let mut details = synced.details();
-        details.insert("of_run".to_owned(), json!(record.run_id));
-        details.insert("dry_run".to_owned(), json!(options.dry_run));
-        Ok(Ended {
-            fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
-            status,
-            error,
-            details,
-            value: (synced, start.id),
-        })
-    })?;
+    let (synced, id) = work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "sync", "SQLite 增量同步"),
+        |start| {
+            let progress = ProgressBar::new_spinner();
+            progress.enable_steady_tick(Duration::from_millis(120));
+            let work = Work {
+                options,
+                folder: &folder,
+                run: start.id,
+                progress,
+            };
+            let result = work.all(&source, &mut client, &mut record);
+            work.progress.finish_and_clear();
+            if record.pending_sync.is_none() {
+                // Not committed: what was made for it is of no use. If it may have been, the next command finds out.
+                let _ = std::fs::remove_file(folder.next_snapshot());
+                let _ = std::fs::remove_file(folder.next_rejects());
+            }
+            let synced = result?;
+            let quarantined = synced.sum(|c| c.quarantined);
+            let (status, error) = match (synced.matched(), quarantined) {
+                (false, _) => (
+                    Status::Failed,
+                    Some("the two sides are not the same; nothing was changed".to_owned()),
+                ),
+                (true, 0) => (Status::Success, None),
+                (true, n) => (
+                    Status::Partial,
+                    Some(format!("{n} row(s) were quarantined")),
+                ),
+            };
+            let mut details = synced.details();
+            details.insert("of_run".to_owned(), json!(record.run_id));
+            details.insert("dry_run".to_owned(), json!(options.dry_run));
+            Ok(Ended {
+                batches: Vec::new(),
+                fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
+                status,
+                error,
+                details,
+                value: (synced, start.id),
+            })
+        },
+    )?;
     let head = [
         ("run_id", json!(id)),
         ("database", json!(options.database)),

@@ -23,9 +23,9 @@ use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::runlog::{self, Ended};
 use crate::state::{RunFolder, RunRecord};
 use crate::write_back;
+use oa_core::runs::work::{self, Ended, Job};
 
 /// What `to-sqlite` was asked for.
 #[derive(Debug)]
@@ -68,43 +68,48 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         )
         .into());
     }
-    let (written, id) = runlog::recorded(&recorder, "to-sqlite", "写回 SQLite", |start| {
-        let own = RunFolder::create(recorder.state(), start.id)?;
-        let part = part_of(&options.out, &start.id.simple().to_string());
-        let progress = ProgressBar::new_spinner();
-        progress.enable_steady_tick(Duration::from_millis(120));
-        let work = Work {
-            options,
-            record: &record,
-            base_file: &base_file,
-            part: &part,
-            progress: &progress,
-        };
-        let result = base::put_aside(&mut client, &folder, &record, &own.rejects())
-            .and_then(|rejects| work.all(&mut client, &rejects));
-        progress.finish_and_clear();
-        own.remove();
-        if !matches!(&result, Ok(w) if w.matched()) {
-            let _ = fs::remove_file(&part);
-        }
-        let written = result?;
-        let mut details = written.details();
-        details.insert("of_run".to_owned(), json!(record.run_id));
-        details.insert("file".to_owned(), json!(options.out));
-        let matched = written.matched();
-        Ok(Ended {
-            fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
-            status: if matched {
-                Status::Success
-            } else {
-                Status::Failed
-            },
-            error: (!matched)
-                .then(|| "the two sides are not the same; no file was written".to_owned()),
-            details,
-            value: (written, start.id),
-        })
-    })?;
+    let (written, id) = work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "to-sqlite", "写回 SQLite"),
+        |start| {
+            let own = RunFolder::create(recorder.state(), start.id)?;
+            let part = part_of(&options.out, &start.id.simple().to_string());
+            let progress = ProgressBar::new_spinner();
+            progress.enable_steady_tick(Duration::from_millis(120));
+            let work = Work {
+                options,
+                record: &record,
+                base_file: &base_file,
+                part: &part,
+                progress: &progress,
+            };
+            let result = base::put_aside(&mut client, &folder, &record, &own.rejects())
+                .and_then(|rejects| work.all(&mut client, &rejects));
+            progress.finish_and_clear();
+            own.remove();
+            if !matches!(&result, Ok(w) if w.matched()) {
+                let _ = fs::remove_file(&part);
+            }
+            let written = result?;
+            let mut details = written.details();
+            details.insert("of_run".to_owned(), json!(record.run_id));
+            details.insert("file".to_owned(), json!(options.out));
+            let matched = written.matched();
+            Ok(Ended {
+                batches: Vec::new(),
+                fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
+                status: if matched {
+                    Status::Success
+                } else {
+                    Status::Failed
+                },
+                error: (!matched)
+                    .then(|| "the two sides are not the same; no file was written".to_owned()),
+                details,
+                value: (written, start.id),
+            })
+        },
+    )?;
     let head = [
         ("run_id", json!(id)),
         ("base", json!(base_file)),

@@ -22,8 +22,8 @@ use crate::proof::Comparison;
 use crate::proof::constraints;
 use crate::proof::report::{ColumnReport, Phases, Report, Status, TableReport};
 use crate::proof::tables::{self, Compared};
-use crate::runlog::{self, Ended};
 use crate::state::{RunFolder, RunRecord};
+use oa_core::runs::work::{self, Ended, Job};
 
 /// What `verify` was asked for.
 #[derive(Debug)]
@@ -47,35 +47,40 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     };
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, of_run, last) = base::connect(&target, recorder.state())?;
-    let (report, written) = runlog::recorded(&recorder, "verify", "迁移校验", |start| {
-        let folder = RunFolder::create(recorder.state(), start.id)?;
-        let result = verify(
-            &source,
-            &folder,
-            (&of_run, &last),
-            &target,
-            &mut client,
-            options,
-            &start.id.to_string(),
-        );
-        let _ = std::fs::remove_file(folder.snapshot());
-        let _ = std::fs::remove_file(folder.rejects());
-        if result.is_err() {
-            folder.remove();
-        }
-        let report = result?;
-        report.write(&folder.path)?;
-        let mut details = serde_json::Map::new();
-        details.insert("of_run".to_owned(), json!(last.run_id));
-        details.insert("matched".to_owned(), json!(report.matched));
-        Ok(Ended {
-            status: report.status.of_run(),
-            fetched: report.tables.iter().map(|t| t.rows_read).sum(),
-            error: (report.status != Status::Success).then(|| run::sentence(&report)),
-            details,
-            value: (report, folder.path.join("report.md")),
-        })
-    })?;
+    let (report, written) = work::recorded(
+        &recorder,
+        &Job::by_hand(PROGRAM, "verify", "迁移校验"),
+        |start| {
+            let folder = RunFolder::create(recorder.state(), start.id)?;
+            let result = verify(
+                &source,
+                &folder,
+                (&of_run, &last),
+                &target,
+                &mut client,
+                options,
+                &start.id.to_string(),
+            );
+            let _ = std::fs::remove_file(folder.snapshot());
+            let _ = std::fs::remove_file(folder.rejects());
+            if result.is_err() {
+                folder.remove();
+            }
+            let report = result?;
+            report.write(&folder.path)?;
+            let mut details = serde_json::Map::new();
+            details.insert("of_run".to_owned(), json!(last.run_id));
+            details.insert("matched".to_owned(), json!(report.matched));
+            Ok(Ended {
+                batches: Vec::new(),
+                status: report.status.of_run(),
+                fetched: report.tables.iter().map(|t| t.rows_read).sum(),
+                error: (report.status != Status::Success).then(|| run::sentence(&report)),
+                details,
+                value: (report, folder.path.join("report.md")),
+            })
+        },
+    )?;
     run::print(&report, &written, options.format)?;
     Ok(report.status.exit_code())
 }

@@ -4,7 +4,7 @@ CREATE TABLE oa.backups (
     id             text PRIMARY KEY,
     run_id         uuid        NOT NULL,
     repository     text        NOT NULL,
-    kind           text        NOT NULL CHECK (kind IN ('physical', 'logical')),
+    kind           text        NOT NULL CHECK (kind IN ('physical', 'logical', 'files')),
     level          text        NOT NULL CHECK (level IN ('full', 'incremental')),
     parent_id      text,
     host           text        NOT NULL,

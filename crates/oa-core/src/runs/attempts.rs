@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use oa_core::alerts::human_duration;
-use oa_core::config::Locale;
-use oa_core::failpoint;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{Attempt, Run, RunError, Status, Stopwatch};
-use oa_core::supervise::StopSignal;
+use super::{Attempt, Run, RunError, Status, Stopwatch};
+use crate::alerts::human_duration;
+use crate::config::Locale;
+use crate::failpoint;
+use crate::retry::{ErrorKind, Policy};
+use crate::supervise::StopSignal;
 
 /// Why a try failed.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub fn until_done(
             human_duration(delay, Locale::En)
         );
         run.attempt_failed(&attempt);
-        failpoint::hit("crawl.attempt_failed");
+        failpoint::hit("run.attempt_failed");
         if !stop.wait(delay) {
             let message = format!(
                 "{}; stopped by a signal before the next try",

@@ -1,0 +1,170 @@
+//! Job that is not a crawl leaves a row in the run log as well, with its outcome.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use chrono::Utc;
+use serde_json::{Map, Value};
+
+use super::attempts::{Failed, longest, until_done};
+use super::{Begun, Outcome, Recorder, Run, RunError, RunStart, Status, Stopwatch, Trigger};
+use crate::cli::Failure;
+use crate::exit;
+use crate::pg::upsert::Batch;
+use crate::retry::{ErrorKind, Policy};
+use crate::supervise::StopSignal;
+
+/// What is done, for the run log.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The program that does it.
+    pub program: &'static str,
+    /// The task's fixed name.
+    pub task: &'static str,
+    /// The task's title for people.
+    pub title: &'static str,
+    /// Who started it.
+    pub trigger: Trigger,
+    /// Whether a failure is followed by another try; without it the first one is the last, and no tries are recorded.
+    pub retry: Option<Policy>,
+}
+
+impl Job {
+    /// Started by hand, and tried once.
+    #[must_use]
+    pub fn by_hand(program: &'static str, task: &'static str, title: &'static str) -> Self {
+        Self {
+            program,
+            task,
+            title,
+            trigger: Trigger::Manual,
+            retry: None,
+        }
+    }
+}
+
+/// How work ended that came to an end.
+#[derive(Debug)]
+pub struct Ended<T> {
+    /// What it gives back.
+    pub value: T,
+    /// A final state.
+    pub status: Status,
+    /// Rows that were read.
+    pub fetched: u64,
+    /// Why it is not a success.
+    pub error: Option<String>,
+    /// Rows that are stored together with the outcome.
+    pub batches: Vec<Batch>,
+    /// For the run row.
+    pub details: Map<String, Value>,
+}
+
+impl<T> Ended<T> {
+    /// A success that has nothing more to say.
+    #[must_use]
+    pub fn success(value: T) -> Self {
+        Self {
+            value,
+            status: Status::Success,
+            fetched: 0,
+            error: None,
+            batches: Vec::new(),
+            details: Map::new(),
+        }
+    }
+}
+
+/// Does work under a run row of its own. A failure with exit code 1 or 75 is followed by another try where [`Job::retry`] says so.
+///
+/// # Errors
+/// The work's own error, or the run log's; 77 when the same task runs already.
+pub fn recorded<T>(
+    recorder: &Recorder,
+    job: &Job,
+    mut once: impl FnMut(&RunStart) -> Result<Ended<T>, Failure>,
+) -> Result<T, Failure> {
+    let start = RunStart::now(
+        job.program,
+        env!("CARGO_PKG_VERSION"),
+        job.task,
+        job.title,
+        job.trigger,
+        // Only another machine waits for this long; on this one a dead process is found by its number.
+        job.retry
+            .as_ref()
+            .map_or(Duration::from_secs(24 * 3600), longest),
+    );
+    let clock = Stopwatch::start(start.started_at);
+    let mut run = match recorder.begin(start)? {
+        Begun::Run(run) => run,
+        Begun::Skipped { reason } => return Err(Failure::new(exit::REFUSED, anyhow!(reason))),
+    };
+    let start = run.start().clone();
+    let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
+    let result = match &job.retry {
+        None => once(&start),
+        Some(policy) => {
+            let (attempts, result) = with_retries(policy, clock, &mut run, || once(&start));
+            outcome.attempts = attempts;
+            result
+        }
+    };
+    outcome.finished_at = clock.now();
+    let result = result.map(|mut ended| {
+        outcome.status = ended.status;
+        outcome.fetched = ended.fetched;
+        outcome.details.clone_from(&ended.details);
+        outcome.batches = std::mem::take(&mut ended.batches);
+        let error = ended.error.as_deref();
+        outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
+        ended.value
+    });
+    if let Err(failure) = &result {
+        outcome.error = Some(run_error(failure));
+        if failure.code == exit::REFUSED {
+            // Refusing is what was right to do, not a failure that somebody must be woken for.
+            outcome.status = Status::Skipped;
+        }
+    }
+    recorder.finish(*run, outcome)?;
+    result
+}
+
+fn run_error(failure: &Failure) -> RunError {
+    let kind = match failure.code {
+        exit::REFUSED => ErrorKind::Invalid,
+        exit::UNREACHABLE => ErrorKind::Network,
+        _ => ErrorKind::Internal,
+    };
+    RunError::new(kind, format!("{:#}", failure.error))
+}
+
+fn with_retries<T>(
+    policy: &Policy,
+    clock: Stopwatch,
+    run: &mut Run,
+    mut once: impl FnMut() -> Result<Ended<T>, Failure>,
+) -> (Vec<super::Attempt>, Result<Ended<T>, Failure>) {
+    let mut last = None;
+    let (attempts, error) = until_done(policy, StopSignal, clock, run, |_| match once() {
+        Ok(ended) => {
+            last = Some(Ok(ended));
+            Ok(())
+        }
+        Err(failure) => {
+            let failed = Failed {
+                error: run_error(&failure),
+                retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE),
+                asked: None,
+            };
+            last = Some(Err(failure));
+            Err(failed)
+        }
+    });
+    let result = last.unwrap_or_else(|| {
+        let message = error.map_or_else(String::new, |e| e.message);
+        Err(anyhow!("nothing was tried: {message}").into())
+    });
+    (attempts, result)
+}
