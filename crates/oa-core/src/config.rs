@@ -398,6 +398,16 @@ impl Config {
         })
     }
 
+    /// `[backup]`, for a program that cannot do without.
+    ///
+    /// # Errors
+    /// When it is absent.
+    pub fn backup_settings(&self) -> Result<&Backup, ConfigError> {
+        self.backup
+            .as_ref()
+            .ok_or_else(|| ConfigError::Missing("[backup]", self.path.display().to_string()))
+    }
+
     /// A variable of the environment, or of the `.env` beside the configuration. Empty counts as absent.
     #[must_use]
     pub fn env(&self, name: &str) -> Option<String> {

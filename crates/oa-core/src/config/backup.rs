@@ -19,6 +19,8 @@ pub struct Backup {
     /// What kind of backup is made.
     #[serde(default)]
     pub kind: BackupKind,
+    /// Connection as a role that may replicate and read all tables. Default: `[database]`'s.
+    pub database_url: Option<SecretRef>,
     /// Where a copy of the data directory or a dump stands until it is in the repository, and where WAL is received.
     /// Default: `backup` in the state directory.
     pub staging: Option<PathBuf>,
@@ -35,6 +37,12 @@ pub struct Backup {
     pub jobs: u32,
     /// Most bytes a second that are read from the server. Default: no limit.
     pub limit_rate: Option<Bytes>,
+    /// Tries after the first one.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// Wait between two tries.
+    #[serde(default = "default_retry_delay")]
+    pub retry_delay: Span,
     /// The newest restore point of each of so many hours is kept.
     #[serde(default = "default_keep_hourly")]
     pub keep_hourly: u32,
@@ -68,7 +76,10 @@ impl Backup {
             if r.contains("://") {
                 r
             } else {
-                within(PathBuf::from(r)).to_string_lossy().into_owned()
+                // The same folder has the same name in the records, wherever a program is started.
+                let path = within(PathBuf::from(r));
+                let path = std::path::absolute(&path).unwrap_or(path);
+                path.to_string_lossy().into_owned()
             }
         };
         self.repository = place(self.repository);
@@ -86,6 +97,7 @@ impl Backup {
         let s3 = self.s3.iter().chain(copy.and_then(|c| c.s3.as_ref()));
         let keys = s3.flat_map(|s| [&s.access_key, &s.secret_key]);
         std::iter::once(&self.password)
+            .chain(self.database_url.as_ref())
             .chain(copy.and_then(|c| c.password.as_ref()))
             .chain(keys)
     }
@@ -138,6 +150,12 @@ fn default_slot() -> String {
 }
 fn default_jobs() -> u32 {
     2
+}
+fn default_retries() -> u32 {
+    3
+}
+fn default_retry_delay() -> Span {
+    Span::seconds(60)
 }
 fn default_keep_hourly() -> u32 {
     24

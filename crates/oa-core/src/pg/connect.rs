@@ -290,7 +290,7 @@ fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
 }
 
 /// The driver's message may quote the address, and so the password: keep only what kind of error it is.
-fn explain_address(error: &postgres::Error) -> String {
+pub(super) fn explain_address(error: &postgres::Error) -> String {
     let reason = error
         .source()
         .map_or_else(|| "it cannot be parsed".to_owned(), ToString::to_string);
@@ -314,7 +314,7 @@ fn hosts(config: &postgres::Config) -> String {
 
 /// libpq would use TLS where the server offers it and verify nothing. Here another machine is verified in full unless the
 /// address says otherwise; this machine is trusted.
-fn default_mode(hosts: &[Host]) -> tls::Mode {
+pub(super) fn default_mode(hosts: &[Host]) -> tls::Mode {
     let local = |host: &Host| match host {
         Host::Unix(_) => true,
         Host::Tcp(name) => {
@@ -332,19 +332,19 @@ fn default_mode(hosts: &[Host]) -> tls::Mode {
 }
 
 /// The address without the parameters that the driver does not know.
-struct Address {
-    text: String,
-    tls: TlsSettings,
+pub(super) struct Address {
+    pub(super) text: String,
+    pub(super) tls: TlsSettings,
 }
 
 #[derive(Default)]
-struct TlsSettings {
-    mode: Option<tls::Mode>,
-    root_cert: Option<PathBuf>,
+pub(super) struct TlsSettings {
+    pub(super) mode: Option<tls::Mode>,
+    pub(super) root_cert: Option<PathBuf>,
 }
 
 impl Address {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tls = TlsSettings::default();
         let mut keep = |pair: &&str| -> Result<bool, String> {
             match pair.split_once('=') {

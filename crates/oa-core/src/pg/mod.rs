@@ -1,6 +1,7 @@
 //! PostgreSQL: connecting, quoting, the schema `oa`, upserts.
 
 mod connect;
+pub mod libpq;
 pub mod schema;
 mod tls;
 pub mod upsert;

@@ -1,0 +1,471 @@
+//! The order of a backup: capture, check, store, record.
+//!
+//! ```text
+//! full         copy or dump → checked against its manifest → stored whole → structure checked → log up to now
+//! incremental  log up to now, without a gap → stored   |   dump → stored
+//! ```
+//! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use oa_core::cli::Failure;
+use oa_core::config::{Backup as Settings, BackupKind, Config};
+use oa_core::exit;
+use oa_core::pg::{self, upsert::Batch};
+use oa_core::runs::RunStart;
+use oa_core::state_dir::{Lock, StateDir};
+use oa_core::supervise::{ProcessId, StopSignal};
+use postgres::Client;
+use uuid::Uuid;
+
+use crate::capture::programs::Programs;
+use crate::capture::server::{self, Server};
+use crate::capture::wal::WalFolder;
+use crate::capture::{CaptureError, logical, mark, physical, remove_folder};
+use crate::catalog;
+use crate::progress::Growing;
+use crate::repository::{
+    Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Place, Repository, RepositoryError,
+};
+
+/// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
+const MARK_FULL: Duration = Duration::from_secs(60);
+const MARK_INCREMENTAL: Duration = Duration::from_millis(400);
+/// With `kind = "auto"` a dump is made beside physical backups when the newest one is older than this.
+const DUMP_EVERY: chrono::TimeDelta = chrono::TimeDelta::days(7);
+/// Another process may be receiving the log.
+const WAL_LOCK_WAIT: Duration = Duration::from_secs(600);
+
+/// What a backup run did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The backups that it made.
+    pub backups: Vec<Backup>,
+    /// What went wrong although the backups were made.
+    pub troubles: Vec<String>,
+    /// Why a full backup was made where an incremental one was asked for.
+    pub instead: Option<String>,
+    /// All backups that are in the repository now.
+    pub all: Vec<Backup>,
+    /// Rows to record.
+    pub batches: Vec<Batch>,
+}
+
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Connect(e) => e.into(),
+            CaptureError::Query { ref source, .. } if pg::is_connection_error(source) => {
+                Self::new(exit::UNREACHABLE, error)
+            }
+            CaptureError::Repository(e) => e.into(),
+            CaptureError::Program(_) => Self::new(exit::CONFIG, error),
+            CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            other => Self::new(exit::FAILED, other),
+        }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        let code = match error {
+            RepositoryError::Absent(_)
+            | RepositoryError::Password(_)
+            | RepositoryError::Place(_) => exit::CONFIG,
+            RepositoryError::Exists(_) => exit::REFUSED,
+            _ => exit::FAILED,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// Where copies and the log are staged; made if absent, for this user only.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn staging(config: &Config, settings: &Settings) -> Result<PathBuf, Failure> {
+    let path = settings
+        .staging
+        .clone()
+        .unwrap_or_else(|| config.state_dir.join("backup"));
+    // Proves too that it can be written.
+    Ok(StateDir::open(&path)?.path().to_owned())
+}
+
+/// Everything that a backup needs, connected and opened.
+pub struct Session<'a> {
+    settings: &'a Settings,
+    state: &'a StateDir,
+    bars: Bars,
+    repository: Repository,
+    client: Client,
+    server: Server,
+    programs: Programs,
+    staging: PathBuf,
+    kind: Kind,
+    auto: bool,
+    run_id: Uuid,
+    started_at: DateTime<Utc>,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("repository", &self.repository)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Opens the repository and connects.
+    ///
+    /// # Errors
+    /// When one of them is not possible, with the exit code that fits.
+    pub fn open(
+        config: &'a Config,
+        state: &'a StateDir,
+        run: &RunStart,
+        kind: Option<BackupKind>,
+        bars: &Bars,
+    ) -> Result<Self, Failure> {
+        let settings = config.backup_settings()?;
+        let staging = staging(config, settings)?;
+        let repository = Place::first(config)?.open(bars)?;
+        let connection = server::settings(config)?;
+        let mut client = pg::connect(&connection)?;
+        // A copy may take hours; each statement here has its own limit.
+        client
+            .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+            .map_err(CaptureError::query("could not set up the session"))?;
+        let server = Server::ask(&mut client)?;
+        let wanted = kind.unwrap_or(settings.kind);
+        let kind = server.kind(wanted)?;
+        let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
+        let programs = Programs::new(folder, &connection, None)?;
+        Ok(Self {
+            settings,
+            state,
+            bars: bars.clone(),
+            repository,
+            client,
+            server,
+            programs,
+            staging,
+            kind,
+            auto: wanted == BackupKind::Auto,
+            run_id: run.id,
+            started_at: run.started_at,
+        })
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// How it is backed up.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// A full backup, and the log up to its end.
+    ///
+    /// # Errors
+    /// When it cannot be made; nothing is listed then.
+    pub fn full(mut self) -> Result<Done, Failure> {
+        let mut done = Done::default();
+        self.take_full(&mut done)?;
+        self.take_files(Level::Full, &mut done);
+        self.conclude(done)
+    }
+
+    /// What has changed since the last backup. Where the log has a gap a full one is made instead.
+    ///
+    /// # Errors
+    /// When it cannot be made; nothing is listed then.
+    pub fn incremental(mut self) -> Result<Done, Failure> {
+        let mut done = Done::default();
+        let taken = match self.kind {
+            Kind::Physical => self.take_wal(None),
+            Kind::Logical | Kind::Files => self.take_dump(Level::Incremental),
+        };
+        match taken {
+            Ok(backup) => done.backups.push(backup),
+            Err(CaptureError::Gap(why)) => {
+                tracing::warn!("a full backup is made instead: {why}");
+                done.instead = Some(why);
+                self.take_full(&mut done)?;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        self.take_files(Level::Incremental, &mut done);
+        self.conclude(done)
+    }
+
+    fn conclude(self, mut done: Done) -> Result<Done, Failure> {
+        let place = self.repository.place();
+        let all = self.repository.backups()?;
+        done.batches.push(catalog::rows(place, &all));
+        if done.backups.iter().any(|b| b.meta.level == Level::Full) {
+            let size = self.repository.size_bytes()?;
+            done.batches.push(catalog::size(place, size, all.len()));
+        }
+        done.all = all;
+        Ok(done)
+    }
+
+    fn take_full(&mut self, done: &mut Done) -> Result<(), Failure> {
+        let _lock = self.lock("backup-full", Duration::ZERO)?.ok_or_else(|| {
+            Failure::new(
+                exit::REFUSED,
+                anyhow::anyhow!("another full backup is being made on this machine"),
+            )
+        })?;
+        match self.kind {
+            Kind::Physical => {
+                let (full, mark) = self.take_copy()?;
+                done.backups.push(full);
+                done.backups.push(self.take_wal_after_full(&mark)?);
+                if self.auto && self.dump_is_due()? {
+                    match self.take_dump(Level::Full) {
+                        Ok(dump) => done.backups.push(dump),
+                        Err(e) => done
+                            .troubles
+                            .push(format!("the weekly dump beside it: {e}")),
+                    }
+                }
+            }
+            Kind::Logical | Kind::Files => done.backups.push(self.take_dump(Level::Full)?),
+        }
+        Ok(())
+    }
+
+    fn take_copy(&mut self) -> Result<(Backup, Mark), CaptureError> {
+        let began = Utc::now();
+        let copied = {
+            let folder = physical::staging_folder(&self.staging);
+            let _shown = Growing::watch(
+                &self.bars,
+                "copying the cluster",
+                &folder,
+                self.server.size_bytes,
+            );
+            physical::copy(
+                &mut self.client,
+                &self.programs,
+                &self.server,
+                self.settings,
+                &self.staging,
+                &self.run_id.to_string(),
+            )?
+        };
+        let mark = mark::take(&mut self.client, self.server.standby, MARK_FULL)?;
+        let meta = Meta {
+            timeline: copied.timeline,
+            start_lsn: Some(copied.start),
+            end_lsn: Some(copied.end),
+            settings: self.server.settings.clone(),
+            tablespaces: self.server.tablespaces.clone(),
+            mark: Some(mark.clone()),
+            ..self.meta(Kind::Physical, Level::Full, copied.at, copied.at, began)
+        };
+        let full = self.store(&copied.folder, meta)?;
+        Ok((full, mark))
+    }
+
+    /// The log up to the mark of a full backup that was just made. A gap before that backup does no harm to it.
+    fn take_wal_after_full(&mut self, mark: &Mark) -> Result<Backup, CaptureError> {
+        match self.take_wal(Some(mark.clone())) {
+            Err(CaptureError::Gap(why)) => {
+                tracing::warn!("the log begins anew: {why}");
+                let wal = WalFolder::open(&self.staging, &self.server)?;
+                wal.begin_anew(&mut self.client, &self.settings.slot, &self.server)?;
+                self.take_wal(Some(mark.clone()))
+            }
+            other => other,
+        }
+    }
+
+    fn take_wal(&mut self, mark: Option<Mark>) -> Result<Backup, CaptureError> {
+        let _lock = self
+            .lock("backup-wal", WAL_LOCK_WAIT)
+            .map_err(|e| CaptureError::Program(format!("{:#}", e.error)))?
+            .ok_or_else(|| {
+                CaptureError::Program(
+                    "another process receives the log and does not end".to_owned(),
+                )
+            })?;
+        let began = Utc::now();
+        let backups = self.repository.backups()?;
+        let mine = |b: &&Backup| {
+            b.meta.kind == Kind::Physical && b.meta.system_id == self.server.system_id
+        };
+        let Some(full) = backups
+            .iter()
+            .rfind(|b| mine(b) && b.meta.level == Level::Full)
+        else {
+            return Err(CaptureError::Gap(
+                "there is no full backup of this server yet".to_owned(),
+            ));
+        };
+        let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
+        let stored = backups
+            .iter()
+            .filter(mine)
+            .filter_map(|b| b.meta.wal.as_ref());
+        // Right after a full backup nothing before it is needed to go on; else the log must connect to what is stored.
+        let continues = stored
+            .map(|w| w.to)
+            .max()
+            .map_or(full_start, |to| to.max(full_start));
+        let wal = WalFolder::open(&self.staging, &self.server)?;
+        let mark = match mark {
+            Some(mark) => mark,
+            None => mark::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
+        };
+        let received = wal.receive(
+            &mut self.client,
+            &self.programs,
+            &self.server,
+            &self.settings.slot,
+            Some(&mark),
+            Some(continues),
+        )?;
+        let from = full.meta.restorable_from;
+        let meta = Meta {
+            full: Some(full.id.clone()),
+            wal: Some(received.range),
+            mark: Some(mark),
+            ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
+        };
+        let backup = self.store(wal.path(), meta)?;
+        wal.drop_before(full_start)?;
+        Ok(backup)
+    }
+
+    fn take_dump(&mut self, level: Level) -> Result<Backup, CaptureError> {
+        let began = Utc::now();
+        let dumped = {
+            let folder = physical::staging_folder(&self.staging);
+            let _shown = Growing::watch(
+                &self.bars,
+                "dumping the database",
+                &folder,
+                self.server.database_bytes,
+            );
+            logical::dump(
+                &mut self.client,
+                &self.programs,
+                &self.server,
+                self.settings,
+                &self.staging,
+                if level == Level::Full {
+                    MARK_FULL
+                } else {
+                    MARK_INCREMENTAL
+                },
+            )?
+        };
+        let meta = Meta {
+            mark: Some(dumped.mark),
+            ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
+        };
+        self.store(&dumped.folder, meta)
+    }
+
+    /// Stores what is staged, checks that all of it is there, and removes the staged copy (the folder of the log stays).
+    fn store(&self, folder: &Path, meta: Meta) -> Result<Backup, CaptureError> {
+        if StopSignal.requested() {
+            return Err(CaptureError::Stopped);
+        }
+        let backup = self.repository.store(folder, meta)?;
+        if let Some(damage) = self
+            .repository
+            .check(std::slice::from_ref(&backup), false)?
+            .first()
+        {
+            self.repository.forget(std::slice::from_ref(&backup))?;
+            return Err(RepositoryError::Place(format!(
+                "what was just stored is not whole: {}",
+                damage.what
+            ))
+            .into());
+        }
+        if folder == physical::staging_folder(&self.staging) {
+            remove_folder(folder)?;
+        }
+        Ok(backup)
+    }
+
+    /// Files of the operator go along; trouble with them takes nothing from the backup of the database.
+    fn take_files(&mut self, level: Level, done: &mut Done) {
+        if self.settings.paths.is_empty() {
+            return;
+        }
+        let now = Utc::now();
+        let meta = self.meta(Kind::Files, level, now, now, now);
+        match self.repository.store_files(&self.settings.paths, meta) {
+            Ok(backup) => done.backups.extend(backup),
+            Err(e) => done.troubles.push(format!("files: {e}")),
+        }
+    }
+
+    fn dump_is_due(&self) -> Result<bool, CaptureError> {
+        let dumps = self.repository.backups()?;
+        let newest = dumps
+            .iter()
+            .rfind(|b| b.meta.kind == Kind::Logical && b.meta.system_id == self.server.system_id);
+        Ok(newest.is_none_or(|b| b.meta.restorable_to < Utc::now() - DUMP_EVERY))
+    }
+
+    fn meta(
+        &self,
+        kind: Kind,
+        level: Level,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        began: DateTime<Utc>,
+    ) -> Meta {
+        Meta {
+            oa: 1,
+            run_id: self.run_id,
+            kind,
+            level,
+            full: None,
+            host: ProcessId::current().host,
+            database: self.server.database.clone(),
+            server_version: self.server.version,
+            system_id: self.server.system_id.clone(),
+            timeline: self.server.timeline,
+            start_lsn: None,
+            end_lsn: None,
+            wal: None,
+            restorable_from: from,
+            restorable_to: to,
+            started_at: began.max(self.started_at),
+            captured_at: Utc::now(),
+            settings: std::collections::BTreeMap::new(),
+            tablespaces: std::collections::BTreeMap::new(),
+            mark: None,
+            stored: Counts::default(),
+        }
+    }
+
+    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, Failure> {
+        let end = Instant::now() + wait;
+        loop {
+            if let Some(lock) = self.state.try_lock(name)? {
+                return Ok(Some(lock));
+            }
+            if Instant::now() >= end || StopSignal.requested() {
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}

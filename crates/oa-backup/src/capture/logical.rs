@@ -1,0 +1,91 @@
+//! A logical backup: `pg_dump` in its directory form, uncompressed (the repository compresses, and finds what is unchanged), and
+//! the roles by `pg_dumpall`.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use oa_core::config::Backup as Settings;
+use postgres::{Client, IsolationLevel};
+
+use super::physical::{check_room, staging_folder};
+use super::programs::Programs;
+use super::server::Server;
+use super::{CaptureError, empty_folder, mark};
+use crate::repository::{Lsn, Mark};
+
+/// The dump in the staging folder, and in the backup.
+pub const DUMP: &str = "dump";
+/// The roles and tablespaces.
+pub const GLOBALS: &str = "globals.sql";
+
+/// A dump that stands in the staging folder.
+#[derive(Debug)]
+pub struct Dumped {
+    /// The folder to store.
+    pub folder: PathBuf,
+    /// The server's clock when the dump's snapshot was taken.
+    pub at: DateTime<Utc>,
+    /// What the tables hold in that snapshot.
+    pub mark: Mark,
+}
+
+/// Dumps the database of the connection, in the same snapshot in which its tables are counted, for at most `budget`.
+///
+/// # Errors
+/// When there is too little room, or a program fails.
+pub fn dump(
+    client: &mut Client,
+    programs: &Programs,
+    server: &Server,
+    settings: &Settings,
+    staging: &Path,
+    budget: Duration,
+) -> Result<Dumped, CaptureError> {
+    let folder = staging_folder(staging);
+    empty_folder(&folder)?;
+    check_room(staging, server.database_bytes)?;
+    let failed = CaptureError::query("could not take a snapshot to dump");
+    let mut tx = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .map_err(&failed)?;
+    let row = tx
+        .query_one("SELECT pg_export_snapshot(), clock_timestamp()", &[])
+        .map_err(&failed)?;
+    let (snapshot, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
+    let mark = Mark {
+        lsn: Lsn(0),
+        exact: true,
+        tables: mark::tables(&mut tx, Instant::now() + budget)?,
+    };
+    programs.run(
+        "pg_dump",
+        &[
+            format!("--file={}", folder.join(DUMP).display()),
+            format!("--snapshot={snapshot}"),
+            "--format=directory".to_owned(),
+            "--compress=0".to_owned(),
+            format!("--jobs={}", settings.jobs.max(1)),
+            "--no-password".to_owned(),
+        ],
+    )?;
+    tx.commit().map_err(&failed)?;
+    let globals = |more: &[&str]| {
+        let mut arguments = vec![
+            format!("--file={}", folder.join(GLOBALS).display()),
+            "--globals-only".to_owned(),
+            "--no-password".to_owned(),
+        ];
+        arguments.extend(more.iter().map(|m| (*m).to_owned()));
+        programs.run("pg_dumpall", &arguments)
+    };
+    // Only a superuser may read the roles' passwords.
+    if globals(&[]).is_err() {
+        globals(&["--no-role-passwords"])?;
+    }
+    oa_core::failpoint::hit("backup.copied");
+    Ok(Dumped { folder, at, mark })
+}

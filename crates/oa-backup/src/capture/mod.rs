@@ -1,0 +1,104 @@
+//! Taking the data from the server: PostgreSQL's own programs do it, this module guards them.
+
+pub mod logical;
+pub mod mark;
+pub mod physical;
+pub mod programs;
+pub mod server;
+pub mod wal;
+
+use std::path::{Path, PathBuf};
+
+use crate::repository::RepositoryError;
+
+/// A backup could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] oa_core::pg::ConnectError),
+    /// The server refused a statement.
+    #[error("{doing}: {}", oa_core::pg::describe(source))]
+    Query {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        source: postgres::Error,
+    },
+    /// One of PostgreSQL's programs is not installed, or not in the server's version.
+    #[error("{0}")]
+    Program(String),
+    /// One of PostgreSQL's programs failed.
+    #[error("{program} failed ({status}): {said}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// Its exit status.
+        status: String,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// The log has a gap since the last backup: only a new full backup helps, and one is made at once.
+    #[error("{0}")]
+    Gap(String),
+    /// The server, or this role, does not allow it.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// This machine's disk.
+    #[error("{doing} {}: {source}", path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Too little room for what has to be staged.
+    #[error("{} has {free} left, and about {needed} are needed to stage the backup; free space there or set staging in [backup] to a larger disk", path.display())]
+    NoRoom {
+        /// The staging folder.
+        path: PathBuf,
+        /// What is free.
+        free: oa_core::config::Bytes,
+        /// What is needed.
+        needed: oa_core::config::Bytes,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// This program was asked to stop.
+    #[error("stopped by a signal; nothing is listed, and the next backup tidies up")]
+    Stopped,
+}
+
+impl CaptureError {
+    pub(crate) fn query(doing: &'static str) -> impl Fn(postgres::Error) -> Self {
+        move |source| Self::Query { doing, source }
+    }
+
+    pub(crate) fn disk(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Disk {
+            doing,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
+/// Whatever was left there goes, and the folder is made anew.
+pub(crate) fn empty_folder(folder: &Path) -> Result<(), CaptureError> {
+    remove_folder(folder)?;
+    std::fs::create_dir_all(folder).map_err(CaptureError::disk("could not create", folder))
+}
+
+/// Removes a folder, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), CaptureError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(CaptureError::disk("could not remove", folder)(e))
+        }
+        _ => Ok(()),
+    }
+}

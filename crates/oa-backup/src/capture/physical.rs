@@ -1,0 +1,136 @@
+//! A full physical backup: `pg_basebackup` copies the cluster's files with the log they need into the staging folder, with a
+//! manifest of checksums, and `pg_verifybackup` compares them before anything is stored.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use oa_core::config::{Backup as Settings, Bytes};
+use postgres::Client;
+
+use super::programs::Programs;
+use super::server::Server;
+use super::{CaptureError, empty_folder};
+use crate::repository::Lsn;
+
+/// The cluster's files in the staging folder, and in the backup.
+pub const DATA: &str = "data";
+/// The tablespaces', one folder each, named by their number.
+pub const TABLESPACES: &str = "tablespaces";
+
+/// A copy that stands in the staging folder.
+#[derive(Debug)]
+pub struct Copied {
+    /// The folder to store.
+    pub folder: PathBuf,
+    /// Recovery begins here.
+    pub start: Lsn,
+    /// It must come at least this far.
+    pub end: Lsn,
+    /// The timeline of the copy.
+    pub timeline: u32,
+    /// The server's clock when the copy was complete.
+    pub at: DateTime<Utc>,
+}
+
+/// The folder that a full backup of either kind is staged in.
+#[must_use]
+pub fn staging_folder(staging: &Path) -> PathBuf {
+    staging.join("full")
+}
+
+/// Copies the cluster.
+///
+/// # Errors
+/// When there is too little room, a program fails, or the copy is not what the manifest says.
+pub fn copy(
+    client: &mut Client,
+    programs: &Programs,
+    server: &Server,
+    settings: &Settings,
+    staging: &Path,
+    run: &str,
+) -> Result<Copied, CaptureError> {
+    let folder = staging_folder(staging);
+    empty_folder(&folder)?;
+    // The log that is written meanwhile comes with it.
+    check_room(staging, server.size_bytes + 8 * server.segment_bytes)?;
+    let data = folder.join(DATA);
+    let mut arguments = vec![
+        format!("--pgdata={}", data.display()),
+        "--format=plain".to_owned(),
+        "--wal-method=stream".to_owned(),
+        "--checkpoint=fast".to_owned(),
+        "--manifest-checksums=SHA256".to_owned(),
+        format!("--label=oa {run}"),
+        "--no-password".to_owned(),
+    ];
+    if let Some(rate) = settings.limit_rate {
+        // In kilobytes; the server takes 32 to 1048576.
+        arguments.push(format!("--max-rate={}", (rate.0 / 1024).clamp(32, 1 << 20)));
+    }
+    for (number, place) in &server.tablespaces {
+        let here = folder.join(TABLESPACES).join(number);
+        arguments.push(format!(
+            "--tablespace-mapping={}={}",
+            escape(place),
+            escape(&here.to_string_lossy())
+        ));
+    }
+    programs.run("pg_basebackup", &arguments)?;
+    oa_core::failpoint::hit("backup.copied");
+    programs.run(
+        "pg_verifybackup",
+        &["--quiet".to_owned(), data.display().to_string()],
+    )?;
+    let at = client
+        .query_one("SELECT clock_timestamp()", &[])
+        .map_err(CaptureError::query("could not ask for the time"))?
+        .get(0);
+    let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;
+    Ok(Copied {
+        folder,
+        start,
+        end,
+        timeline,
+        at,
+    })
+}
+
+/// The value of `--tablespace-mapping` is cut at the first `=`.
+fn escape(path: &str) -> String {
+    path.replace('=', "\\=")
+}
+
+/// Refuses when the staging folder's disk has less than what is needed.
+pub(super) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError> {
+    let failed = CaptureError::disk("could not measure the disk of", staging);
+    let disk = rustix::fs::statvfs(staging).map_err(|e| failed(e.into()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    if free < needed {
+        return Err(CaptureError::NoRoom {
+            path: staging.to_owned(),
+            free: Bytes(free),
+            needed: Bytes(needed),
+        });
+    }
+    Ok(())
+}
+
+/// The log that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
+fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
+    let text = fs::read(manifest).map_err(CaptureError::disk("could not read", manifest))?;
+    let parsed: Option<(Lsn, Lsn, u32)> = (|| {
+        let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let range = json.get("WAL-Ranges")?.as_array()?.last()?;
+        let lsn = |key| range.get(key)?.as_str()?.parse().ok();
+        let timeline = range.get("Timeline")?.as_u64()?.try_into().ok()?;
+        Some((lsn("Start-LSN")?, lsn("End-LSN")?, timeline))
+    })();
+    parsed.ok_or_else(|| {
+        CaptureError::Program(format!(
+            "{} is no manifest of a base backup",
+            manifest.display()
+        ))
+    })
+}

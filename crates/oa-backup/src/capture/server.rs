@@ -1,0 +1,177 @@
+//! What the server is, and what it allows this role.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use oa_core::config::{BackupKind, Config, ConfigError};
+use oa_core::pg::{self, Settings};
+use postgres::Client;
+
+use super::CaptureError;
+use crate::PROGRAM;
+use crate::repository::{Kind, Lsn};
+
+/// Settings that recovery needs at least as large as they were (PostgreSQL 15, chapter 27.4.8).
+const RECOVERY_SETTINGS: [&str; 5] = [
+    "max_connections",
+    "max_locks_per_transaction",
+    "max_prepared_transactions",
+    "max_wal_senders",
+    "max_worker_processes",
+];
+
+/// The connection for backups: a role of its own, where one is configured.
+///
+/// # Errors
+/// When there is no address.
+pub fn settings(config: &Config) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::from_config(config, PROGRAM)?;
+    if let Some(reference) = &config.backup_settings()?.database_url {
+        settings.url = config.secret(reference, "database_url in [backup]")?;
+    }
+    Ok(settings)
+}
+
+/// What is known of a server. Sizes are bytes.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// `server_version_num`.
+    pub version: i32,
+    /// The cluster's own number.
+    pub system_id: String,
+    /// Its timeline.
+    pub timeline: u32,
+    /// It is a standby.
+    pub standby: bool,
+    /// This role may replicate.
+    pub may_replicate: bool,
+    /// This role.
+    pub role: String,
+    /// The database of the connection.
+    pub database: String,
+    /// All databases together.
+    pub size_bytes: u64,
+    /// The database of the connection.
+    pub database_bytes: u64,
+    /// Size of a segment of the log.
+    pub segment_bytes: u64,
+    /// Tablespaces but the two of every cluster: number and place.
+    pub tablespaces: BTreeMap<String, String>,
+    /// Settings that recovery needs.
+    pub settings: BTreeMap<String, String>,
+    /// `wal_level`, `max_slot_wal_keep_size`, `wal_compression`, `max_replication_slots`, `data_checksums`.
+    pub advice: BTreeMap<String, String>,
+}
+
+impl Server {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// When it does not answer, or refuses.
+    pub fn ask(client: &mut Client) -> Result<Self, CaptureError> {
+        let failed = CaptureError::query("could not ask the server what it is");
+        let row = client
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4, (SELECT system_identifier::text FROM pg_control_system()),
+                        (SELECT timeline_id FROM pg_control_checkpoint()), pg_is_in_recovery(),
+                        (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), current_user::text,
+                        current_database()::text,
+                        (SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database WHERE has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'MEMBER')),
+                        pg_database_size(current_database()),
+                        (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size')",
+                &[],
+            )
+            .map_err(&failed)?;
+        let tablespaces = client
+            .query(
+                "SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''",
+                &[],
+            )
+            .map_err(&failed)?;
+        let mut named = |names: &[&str]| -> Result<BTreeMap<String, String>, CaptureError> {
+            let rows = client
+                .query(
+                    "SELECT name, setting || coalesce(CASE unit WHEN 'MB' THEN 'MB' END, '') FROM pg_settings WHERE name = ANY($1)",
+                    &[&names],
+                )
+                .map_err(&failed)?;
+            Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+        };
+        let settings = named(&RECOVERY_SETTINGS)?;
+        let advice = named(&[
+            "wal_level",
+            "max_slot_wal_keep_size",
+            "wal_compression",
+            "max_replication_slots",
+            "data_checksums",
+        ])?;
+        Ok(Self {
+            version: row.get(0),
+            system_id: row.get(1),
+            timeline: row.get::<_, i32>(2).cast_unsigned(),
+            standby: row.get(3),
+            may_replicate: row.get(4),
+            role: row.get(5),
+            database: row.get(6),
+            size_bytes: row.get::<_, i64>(7).cast_unsigned(),
+            database_bytes: row.get::<_, i64>(8).cast_unsigned(),
+            segment_bytes: row.get::<_, i64>(9).cast_unsigned(),
+            tablespaces: tablespaces.iter().map(|r| (r.get(0), r.get(1))).collect(),
+            settings,
+            advice,
+        })
+    }
+
+    /// The major version.
+    #[must_use]
+    pub fn major(&self) -> i32 {
+        self.version / 10_000
+    }
+
+    /// How this server is backed up.
+    ///
+    /// # Errors
+    /// When a physical backup is asked for and not possible; says with which statements it becomes so.
+    pub fn kind(&self, wanted: BackupKind) -> Result<Kind, CaptureError> {
+        let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
+        let obstacle = if !self.may_replicate {
+            Some(format!(
+                "role {role} may not replicate; as a superuser: ALTER ROLE {role} REPLICATION; and let it in with a line \"host replication {role} ADDRESS scram-sha-256\" in pg_hba.conf. Or set kind = \"logical\"",
+                role = pg::quote_ident(&self.role)
+            ))
+        } else if wal_level == "minimal" {
+            Some("the server has wal_level = minimal; set it to replica and restart it, or set kind = \"logical\"".to_owned())
+        } else {
+            None
+        };
+        match (wanted, obstacle) {
+            (BackupKind::Logical, _) => Ok(Kind::Logical),
+            (BackupKind::Auto | BackupKind::Physical, None) => Ok(Kind::Physical),
+            (BackupKind::Auto, Some(obstacle)) => {
+                tracing::info!("backing up logically: {obstacle}");
+                Ok(Kind::Logical)
+            }
+            (BackupKind::Physical, Some(obstacle)) => Err(CaptureError::NotAllowed(obstacle)),
+        }
+    }
+}
+
+/// Where the log is now, as far as it is on the server's disk, and the server's clock.
+///
+/// # Errors
+/// When the server does not answer.
+pub fn flushed(client: &mut Client, standby: bool) -> Result<(Lsn, DateTime<Utc>), CaptureError> {
+    let function = if standby {
+        "pg_last_wal_replay_lsn()"
+    } else {
+        "pg_current_wal_flush_lsn()"
+    };
+    let row = client
+        .query_one(
+            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, clock_timestamp()"),
+            &[],
+        )
+        .map_err(CaptureError::query("could not ask for the end of the log"))?;
+    let lsn: i64 = row.get(0);
+    Ok((Lsn(lsn.cast_unsigned()), row.get(1)))
+}

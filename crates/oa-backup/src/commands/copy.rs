@@ -1,0 +1,47 @@
+//! `oa-backup copy`: the second place.
+
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::runs::work::{self, Ended, Job};
+use oa_core::runs::{Recorder, Trigger};
+use serde_json::json;
+
+use super::list::place;
+use crate::PROGRAM;
+use crate::catalog;
+use crate::repository::Bars;
+
+/// Copies what the second repository does not have.
+///
+/// # Errors
+/// When one of them cannot be opened, or the copy fails; what was copied whole is listed there.
+pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure> {
+    let (first, second) = (place(config, false)?, place(config, true)?);
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let job = Job {
+        trigger,
+        ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
+    };
+    let copied = work::recorded(&recorder, &job, |_| {
+        let (from, to) = (first.open(bars)?, second.open(bars)?);
+        let copied = from.copy_to(&to)?;
+        let there = to.backups()?;
+        let mut ended = Ended::success(copied);
+        ended.fetched = copied as u64;
+        ended.batches.push(catalog::rows(&second, &there));
+        ended
+            .batches
+            .push(catalog::size(&second, to.size_bytes()?, there.len()));
+        ended.details.insert("copied".to_owned(), json!(copied));
+        Ok(ended)
+    });
+    oa_core::alerts::flush_now(config);
+    let copied = copied?;
+    oa_core::cli::print(&format!(
+        "{copied} backup(s) copied to {}\n",
+        second.shown()
+    ))
+    .map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}

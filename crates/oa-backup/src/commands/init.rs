@@ -1,0 +1,112 @@
+//! `oa-backup init`: the repository, and a look at whether the server lets itself be backed up.
+
+use std::io::IsTerminal;
+
+use oa_core::cli::{self, Failure};
+use oa_core::config::{BackupKind, Config};
+use oa_core::exit;
+use oa_core::pg;
+
+use super::list::place;
+use crate::backup::staging;
+use crate::capture::programs::Programs;
+use crate::capture::server::{self, Server};
+use crate::repository::{Kind, Place, RepositoryError};
+
+/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm.
+///
+/// # Errors
+/// When a repository cannot be created or opened, or the server cannot be backed up as configured.
+pub fn run(config: &Config) -> Result<u8, Failure> {
+    let settings = config.backup_settings()?;
+    staging(config, settings)?;
+    let mut made = false;
+    made |= create(&place(config, false)?)?;
+    if let Some(second) = Place::second(config)? {
+        made |= create(&second)?;
+    }
+    if made {
+        warn_of_the_key(config);
+    }
+    let connection = server::settings(config)?;
+    let mut client = pg::connect(&connection)?;
+    let server = Server::ask(&mut client)?;
+    Programs::find(settings.bin_dir.as_deref(), server.major())?;
+    let kind = server.kind(settings.kind)?;
+    say(&format!(
+        "PostgreSQL {} ({} as {}): backups will be {}\n",
+        server.major(),
+        server.database,
+        server.role,
+        kind.as_str()
+    ))?;
+    for line in advice(&server, kind, settings.kind) {
+        say(&format!("- {line}\n"))?;
+    }
+    say("next: oa-backup full, then the lines of crontab.example\n")?;
+    Ok(exit::OK)
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    cli::print(text).map_err(|e| anyhow::Error::from(e).into())
+}
+
+fn create(place: &Place) -> Result<bool, Failure> {
+    match place.create() {
+        Ok(()) => {
+            say(&format!("created the repository at {}\n", place.shown()))?;
+            Ok(true)
+        }
+        Err(RepositoryError::Exists(_)) => {
+            place.open(&crate::repository::Bars::hidden())?;
+            say(&format!(
+                "the repository at {} is there and opens\n",
+                place.shown()
+            ))?;
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn warn_of_the_key(config: &Config) {
+    let red = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let (on, off) = if red {
+        ("\u{1b}[1;31m", "\u{1b}[0m")
+    } else {
+        ("", "")
+    };
+    let text = format!(
+        "{on}WITHOUT THE PASSWORD NOBODY CAN RESTORE ANYTHING, not even its makers.{off}\n\
+         Now, before the first backup: write down, on paper and at a second place that burns down at another time,\n\
+         \x20 1. the password ({} says where it is),\n  2. where the repository is,\n  3. the address of docs/disaster.md.\n",
+        config.path.display()
+    );
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
+}
+
+/// What should be set on the server, and why.
+fn advice(server: &Server, kind: Kind, wanted: BackupKind) -> Vec<String> {
+    let setting = |name: &str| server.advice.get(name).map_or("", String::as_str);
+    let mut lines = Vec::new();
+    if kind == Kind::Logical {
+        if wanted == BackupKind::Auto {
+            let role = pg::quote_ident(&server.role);
+            lines.push(format!(
+                "for restores to any second, let this role replicate. As a superuser: ALTER ROLE {role} REPLICATION; and in pg_hba.conf: host replication {} 127.0.0.1/32 scram-sha-256",
+                server.role
+            ));
+        }
+        return lines;
+    }
+    if setting("max_slot_wal_keep_size").starts_with("-1") {
+        lines.push("max_slot_wal_keep_size is not limited: if no backup runs for long, the log fills the server's disk. ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'".to_owned());
+    }
+    if setting("wal_compression") == "off" {
+        lines.push("wal_compression is off: random changes make up to ten times the log. ALTER SYSTEM SET wal_compression = 'lz4'".to_owned());
+    }
+    if setting("data_checksums") == "off" {
+        lines.push("data checksums are off: a damaged page is noticed only when it is read. pg_checksums --enable, with the server stopped".to_owned());
+    }
+    lines
+}

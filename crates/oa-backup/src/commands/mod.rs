@@ -1,0 +1,9 @@
+//! One file a command.
+
+pub mod copy;
+pub mod init;
+pub mod list;
+pub mod prune;
+pub mod status;
+pub mod take;
+pub mod verify;

@@ -1,0 +1,133 @@
+//! Progress on a terminal; elsewhere nothing.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rustic_core::{Progress, ProgressBars, ProgressType, RusticProgress};
+
+use crate::repository::Bars;
+
+/// Bars on stderr, if it is a terminal and nothing asks for quiet.
+#[must_use]
+pub fn bars(quiet: bool) -> Bars {
+    if quiet || !std::io::stderr().is_terminal() {
+        Bars::hidden()
+    } else {
+        Bars::new(Terminal)
+    }
+}
+
+#[derive(Debug)]
+struct Terminal;
+
+#[derive(Debug)]
+struct Shown(ProgressBar);
+
+fn style(kind: ProgressType) -> ProgressStyle {
+    let template = match kind {
+        ProgressType::Spinner => "{spinner} {msg}",
+        ProgressType::Counter => "{msg:32} {bar:30} {pos}/{len}",
+        ProgressType::Bytes => "{msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+impl ProgressBars for Terminal {
+    fn progress(&self, kind: ProgressType, prefix: &str) -> Progress {
+        if prefix.is_empty() {
+            return Progress::hidden();
+        }
+        let bar = match kind {
+            ProgressType::Spinner => ProgressBar::new_spinner(),
+            _ => ProgressBar::new(0),
+        };
+        bar.set_style(style(kind));
+        bar.set_message(prefix.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress::new(Shown(bar))
+    }
+}
+
+impl RusticProgress for Shown {
+    fn is_hidden(&self) -> bool {
+        false
+    }
+    fn set_length(&self, length: u64) {
+        self.0.set_length(length);
+    }
+    fn set_title(&self, title: &str) {
+        self.0.set_message(title.to_owned());
+    }
+    fn inc(&self, more: u64) {
+        self.0.inc(more);
+    }
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Shows how a folder grows while another program writes it; ends when it is dropped.
+#[derive(Debug)]
+pub struct Growing {
+    done: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Growing {
+    /// Watches a folder that will hold about so many bytes.
+    #[must_use]
+    pub fn watch(bars: &Bars, title: &str, folder: &Path, expected_bytes: u64) -> Self {
+        let progress = bars.progress(ProgressType::Bytes, title);
+        let done = Arc::new(AtomicBool::new(false));
+        if progress.is_hidden() {
+            return Self { done, thread: None };
+        }
+        progress.set_length(expected_bytes);
+        let (flag, folder) = (Arc::clone(&done), folder.to_owned());
+        let thread = thread::spawn(move || {
+            let mut seen = 0;
+            while !flag.load(Ordering::Relaxed) {
+                let size = size_of(&folder);
+                progress.inc(size.saturating_sub(seen));
+                seen = seen.max(size);
+                thread::sleep(Duration::from_millis(500));
+            }
+            progress.finish();
+        });
+        Self {
+            done,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .filter_map(|e| e.metadata().ok().map(|m| (e, m)))
+        .map(|(e, m)| {
+            if m.is_dir() {
+                size_of(&e.path())
+            } else {
+                m.len()
+            }
+        })
+        .sum()
+}

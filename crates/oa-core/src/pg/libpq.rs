@@ -1,0 +1,111 @@
+//! Settings for PostgreSQL's own programs (`pg_dump`, `pg_basebackup`, `psql`): as environment variables, because what stands on a
+//! command line can be seen by every user of the machine.
+
+use std::str::FromStr;
+
+use postgres::config::{Host, TargetSessionAttrs};
+
+use super::connect::{Address, ConnectError, Settings, default_mode, explain_address};
+use super::tls::Mode;
+
+/// Certificates of the system, for libpq before version 16, which does not know `sslrootcert=system`.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The variables that make libpq connect as [`super::connect`] does. `database` replaces the address's own.
+///
+/// # Errors
+/// When the address is not valid.
+pub fn environment(
+    settings: &Settings,
+    database: Option<&str>,
+) -> Result<Vec<(&'static str, String)>, ConnectError> {
+    let Address { text, tls } =
+        Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let config = postgres::Config::from_str(&text)
+        .map_err(|e| ConnectError::Address(explain_address(&e)))?;
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        })
+        .collect();
+    let mut variables = vec![
+        ("PGHOST", hosts.join(",")),
+        ("PGAPPNAME", settings.program.to_owned()),
+        (
+            "PGCONNECT_TIMEOUT",
+            settings.connect_timeout.as_secs().max(2).to_string(),
+        ),
+    ];
+    let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
+    if !ports.is_empty() {
+        variables.push(("PGPORT", ports.join(",")));
+    }
+    if let Some(user) = config.get_user() {
+        variables.push(("PGUSER", user.to_owned()));
+    }
+    if let Some(password) = config.get_password() {
+        variables.push(("PGPASSWORD", String::from_utf8_lossy(password).into_owned()));
+    }
+    if let Some(name) = database.or_else(|| config.get_dbname()) {
+        variables.push(("PGDATABASE", name.to_owned()));
+    }
+    if let Some(options) = config.get_options() {
+        variables.push(("PGOPTIONS", options.to_owned()));
+    }
+    if config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+        variables.push(("PGTARGETSESSIONATTRS", "read-write".to_owned()));
+    }
+    let mode = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
+    let name = match mode {
+        Mode::Disable => "disable",
+        Mode::Prefer => "prefer",
+        Mode::Require => "require",
+        Mode::VerifyCa => "verify-ca",
+        Mode::VerifyFull => "verify-full",
+    };
+    variables.push(("PGSSLMODE", name.to_owned()));
+    match tls.root_cert {
+        Some(path) => variables.push(("PGSSLROOTCERT", path.display().to_string())),
+        None if matches!(mode, Mode::VerifyCa | Mode::VerifyFull) => {
+            variables.push(("PGSSLROOTCERT", SYSTEM_ROOTS.to_owned()));
+        }
+        None => {}
+    }
+    Ok(variables)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::Secret;
+    use std::time::Duration;
+
+    #[test]
+    fn libpq_connects_as_we_do() {
+        let of = |url: &str| {
+            let settings = Settings {
+                url: Secret::new(url.to_owned()),
+                connect_timeout: Duration::from_secs(10),
+                statement_timeout: Duration::ZERO,
+                program: "oa-test",
+            };
+            let variables = environment(&settings, None).unwrap();
+            move |name: &str| {
+                let found = variables.iter().find(|(n, _)| *n == name);
+                found.map(|(_, value)| value.clone())
+            }
+        };
+        let local = of("postgresql://u:p%40ss@127.0.0.1:6432/d");
+        assert_eq!(local("PGPASSWORD").unwrap(), "p@ss");
+        assert_eq!(local("PGPORT").unwrap(), "6432");
+        assert_eq!(local("PGSSLMODE").unwrap(), "prefer");
+        assert_eq!(local("PGSSLROOTCERT"), None);
+        let far = of("postgresql://u@a,b:6432,6433/d?target_session_attrs=read-write");
+        assert_eq!(far("PGHOST").unwrap(), "a,b");
+        assert_eq!(far("PGSSLMODE").unwrap(), "verify-full");
+        assert_eq!(far("PGTARGETSESSIONATTRS").unwrap(), "read-write");
+    }
+}
