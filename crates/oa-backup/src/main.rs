@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oa_backup::PROGRAM;
-use oa_backup::commands::{copy, init, list, prune, status, take, verify};
+use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify};
 use oa_backup::progress;
 use oa_backup::repository::Level;
 use oa_core::cli::{self, Failure, GlobalArgs};
@@ -132,6 +132,18 @@ enum Command {
         #[arg(long)]
         cron: bool,
     },
+    /// Take damaged files out of the repository and make its index anew
+    #[command(
+        after_help = "Nothing is deleted: damaged files go to the folder damaged of the repository. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
+    )]
+    Repair {
+        /// The second repository, of [backup.copy]
+        #[arg(long)]
+        copy: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -207,6 +219,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
             prune::run(&config()?, wanted, &bars(*format), *format)
         }
         Command::Copy { cron } => copy::run(&config()?, trigger(*cron), &bars(Format::Table)),
+        Command::Repair { copy, yes } => repair::run(&config()?, *copy, *yes, &bars(Format::Table)),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

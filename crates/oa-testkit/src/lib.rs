@@ -11,12 +11,14 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod disk;
 mod postgres;
 mod template;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use crate::disk::SmallDisk;
 pub use crate::postgres::Postgres;
 
 /// The workspace's root.
