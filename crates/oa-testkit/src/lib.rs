@@ -66,6 +66,18 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// A folder for one test, in memory where there is room: syncing files there costs nothing.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("oa-test-")
+        .tempdir_in(template::fast_folder())
+        .expect("the temporary folder is writable")
+}
+
 /// Waits for a condition, looking every few milliseconds.
 ///
 /// # Panics

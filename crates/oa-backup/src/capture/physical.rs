@@ -60,6 +60,8 @@ pub fn copy(
         format!("--pgdata={}", data.display()),
         "--format=plain".to_owned(),
         "--wal-method=stream".to_owned(),
+        // The copy need not outlive a power cut: what counts is in the repository, which is synced.
+        "--no-sync".to_owned(),
         "--checkpoint=fast".to_owned(),
         "--manifest-checksums=SHA256".to_owned(),
         format!("--label=oa {run}"),

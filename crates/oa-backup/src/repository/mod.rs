@@ -284,6 +284,16 @@ pub struct Backup {
 }
 
 impl Backup {
+    #[cfg(test)]
+    pub(crate) fn of(meta: Meta) -> Self {
+        let snapshot = SnapshotOptions::default().to_snapshot().unwrap();
+        Self {
+            id: uuid::Uuid::now_v7().to_string(),
+            meta,
+            snapshot,
+        }
+    }
+
     /// When all of it was in the repository (UTC).
     #[must_use]
     pub fn finished_at(&self) -> DateTime<Utc> {
