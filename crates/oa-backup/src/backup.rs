@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use oa_core::cli::Failure;
-use oa_core::config::{Backup as Settings, BackupKind, Config};
+use oa_core::config::{Backup as Settings, BackupKind, Bytes, Config};
 use oa_core::exit;
 use oa_core::pg::{self, upsert::Batch};
 use oa_core::runs::RunStart;
@@ -97,6 +97,7 @@ pub fn staging(config: &Config, settings: &Settings) -> Result<PathBuf, Failure>
 /// Everything that a backup needs, connected and opened.
 pub struct Session<'a> {
     settings: &'a Settings,
+    limit_rate: Option<Bytes>,
     state: &'a StateDir,
     bars: Bars,
     repository: Repository,
@@ -147,6 +148,7 @@ impl<'a> Session<'a> {
         let programs = Programs::new(folder, &connection, None)?;
         Ok(Self {
             settings,
+            limit_rate: settings.limit_rate,
             state,
             bars: bars.clone(),
             repository,
@@ -159,6 +161,11 @@ impl<'a> Session<'a> {
             run_id: run.id,
             started_at: run.started_at,
         })
+    }
+
+    /// Reads no more than so many bytes a second from the server.
+    pub fn limit_rate(&mut self, rate: Bytes) {
+        self.limit_rate = Some(rate);
     }
 
     /// The server.
@@ -268,7 +275,7 @@ impl<'a> Session<'a> {
                 &mut self.client,
                 &self.programs,
                 &self.server,
-                self.settings,
+                self.limit_rate,
                 &self.staging,
                 &self.run_id.to_string(),
             )?

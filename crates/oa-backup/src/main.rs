@@ -8,7 +8,7 @@ use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify}
 use oa_backup::progress;
 use oa_backup::repository::Level;
 use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::BackupKind;
+use oa_core::config::{BackupKind, Bytes};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::runs::Trigger;
@@ -39,6 +39,9 @@ struct TakeArgs {
     /// How, instead of kind in [backup]
     #[arg(long, value_enum)]
     kind: Option<KindArg>,
+    /// Most bytes a second that are read from the server, instead of limit_rate in [backup]: 50MB
+    #[arg(long, value_name = "SIZE")]
+    limit_rate: Option<Bytes>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -237,6 +240,7 @@ fn wanted(args: &TakeArgs, level: Level) -> take::Wanted {
             KindArg::Physical => BackupKind::Physical,
             KindArg::Logical => BackupKind::Logical,
         }),
+        limit_rate: args.limit_rate,
         trigger: trigger(args.cron),
         dry_run: args.dry_run,
     }

@@ -265,6 +265,60 @@ fn backups_run_while_rows_are_written_and_block_nobody() {
 }
 
 #[test]
+fn a_standby_can_be_backed_up_and_after_its_promotion_as_well() {
+    // A standby cannot be copied when its primary writes no full pages.
+    let server = oa_testkit::Postgres::start_with(&[("full_page_writes", "on")]);
+    let primary = Service::with(
+        server,
+        "kind = \"physical\"\ndatabase_url = \"env:STANDBY_URL\"",
+    );
+    let standby = primary.server.start_standby();
+    let run = |arguments: &[&str]| {
+        let output = primary
+            .command(arguments)
+            .env("STANDBY_URL", standby.superuser_url())
+            .output();
+        common::done(output.unwrap())
+    };
+    run(&["init"]).expect(0);
+    let first = run(&["full", "--format", "json"]).expect(0).json();
+    assert_eq!(first[0]["timeline"], 1);
+    primary
+        .db()
+        .batch_execute("UPDATE quotes SET price = 2 WHERE id = 9")
+        .unwrap();
+    oa_testkit::wait_until(
+        "the standby to follow",
+        std::time::Duration::from_secs(30),
+        || {
+            let mut db =
+                postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+            let row = db.query_one("SELECT price FROM quotes WHERE id = 9", &[]);
+            row.unwrap().get::<_, f64>(0) == 2.0
+        },
+    );
+    assert_eq!(
+        run(&["incremental", "--format", "json"]).expect(0).json()[0]["level"],
+        "incremental"
+    );
+    standby.promote();
+    let mut promoted =
+        postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+    promoted
+        .batch_execute("INSERT INTO quotes VALUES (99999, 1, 'on the new timeline')")
+        .unwrap();
+    let after = run(&["incremental", "--format", "json"]).expect(0).json();
+    assert_eq!(after.last().unwrap()["timeline"], 2, "{after:?}");
+    run(&["full"]).expect(0);
+    run(&["verify", "--read-data"]).expect(0);
+    assert_eq!(
+        primary
+            .number("SELECT count(*) FROM oa.runs WHERE tool = 'oa-backup' AND status = 'success'"),
+        5
+    );
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let service = Service::ready("kind = \"physical\"");
     for (level, words) in [("full", "pg_basebackup"), ("incremental", "pg_receivewal")] {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::{Backup as Settings, Bytes};
+use oa_core::config::Bytes;
 use postgres::Client;
 
 use super::programs::Programs;
@@ -47,7 +47,7 @@ pub fn copy(
     client: &mut Client,
     programs: &Programs,
     server: &Server,
-    settings: &Settings,
+    limit_rate: Option<Bytes>,
     staging: &Path,
     run: &str,
 ) -> Result<Copied, CaptureError> {
@@ -68,7 +68,7 @@ pub fn copy(
         format!("--label=oa {run}"),
         "--no-password".to_owned(),
     ];
-    if let Some(rate) = settings.limit_rate {
+    if let Some(rate) = limit_rate {
         // In kilobytes; the server takes 32 to 1048576.
         arguments.push(format!("--max-rate={}", (rate.0 / 1024).clamp(32, 1 << 20)));
     }
