@@ -265,6 +265,44 @@ fn backups_run_while_rows_are_written_and_block_nobody() {
 }
 
 #[test]
+fn a_role_that_may_replicate_and_read_is_enough() {
+    let mut service = Service::start("kind = \"physical\"\ndatabase_url = \"env:BACKUP_URL\"");
+    // As docs/backup.md has it; the run log is kept by the service's own role.
+    service
+        .db()
+        .batch_execute("CREATE ROLE oa_backup LOGIN REPLICATION PASSWORD 'for-backups-only'; GRANT pg_read_all_data, pg_read_all_stats TO oa_backup;
+             GRANT USAGE ON SCHEMA oa TO oa; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa")
+        .unwrap();
+    service.superuser = false;
+    let url = service.server.url().replacen("//oa:", "//oa_backup:", 1);
+    let (before, after) = url.split_once("oa_backup:").unwrap();
+    let (_, host) = after.split_once('@').unwrap();
+    let url = format!("{before}oa_backup:for-backups-only@{host}");
+    let run = |arguments: &[&str]| {
+        common::done(
+            service
+                .command(arguments)
+                .env("BACKUP_URL", &url)
+                .output()
+                .unwrap(),
+        )
+    };
+    run(&["init"]).expect(0);
+    let full = run(&["full", "--format", "json"]).expect(0).json();
+    assert_eq!(
+        (full[0]["kind"].as_str(), full.len()),
+        (Some("physical"), 2)
+    );
+    assert!(
+        full[0]["tables"].as_u64().unwrap() > 20,
+        "its tables are counted: {}",
+        full[0]
+    );
+    run(&["incremental"]).expect(0);
+    run(&["full", "--kind", "logical"]).expect(0);
+}
+
+#[test]
 fn a_standby_can_be_backed_up_and_after_its_promotion_as_well() {
     // A standby cannot be copied when its primary writes no full pages.
     let server = oa_testkit::Postgres::start_with(&[("full_page_writes", "on")]);
