@@ -279,7 +279,7 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
 #[test]
 fn incomplete_data_three_times_in_a_row_is_critical() {
     let service = Service::start(DINGTALK);
-    task(&service, "half", -30, Some(1));
+    task(&service, "half", -30, Some(100));
     let ran = |minutes_ago: i32, status: &str| ran(&service, "half", minutes_ago, status, "cron");
     for (minutes_ago, status) in [
         (90, "success"),

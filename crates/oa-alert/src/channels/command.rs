@@ -10,6 +10,8 @@ use serde_json::json;
 use super::{Channel, SendError, TIMEOUT};
 use crate::render::Message;
 
+/// Longest text in bytes.
+const LIMIT: usize = 200_000;
 /// What is kept of its output for the error, in bytes.
 const KEPT: usize = 2000;
 
@@ -23,7 +25,8 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         "problem"
     };
     let input = json!({
-        "title": message.title, "text": message.body, "severity": message.severity.as_str(), "kind": kind,
+        "title": message.title, "text": channel.form(LIMIT, false, true).fit(message), "severity": message.severity.as_str(), "kind": kind,
+        "link": message.link.as_deref().unwrap_or_default(),
     });
     let failed = |what: String| SendError::new(redact(&format!("{program} {what}")));
     // A file rather than a pipe: a program that does not read it must not stop this one.

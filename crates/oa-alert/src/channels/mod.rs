@@ -15,7 +15,7 @@ use oa_core::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::secrets::{Secret, redact};
 use serde_json::Value;
 
-use crate::render::Message;
+use crate::render::{Form, Message};
 
 /// A channel with its secrets resolved.
 #[derive(Debug, Clone)]
@@ -145,6 +145,15 @@ impl Channel {
             _ => {}
         }
         Ok(resolved)
+    }
+
+    fn form(&self, limit: usize, json: bool, markdown: bool) -> Form {
+        Form {
+            limit,
+            json,
+            markdown,
+            locale: self.locale,
+        }
     }
 
     /// The request that carries a message, for channels that are asked over HTTP.

@@ -83,5 +83,11 @@ fn message(config: &Config) -> Message {
         body: format!("**{title}**\n\n{text}\n"),
         severity: Severity::Info,
         recovery: false,
+        link: config
+            .report
+            .url
+            .as_ref()
+            .map(|url| format!("{}/admin/", url.trim_end_matches('/'))),
+        parts: Vec::new(),
     }
 }
