@@ -27,6 +27,7 @@ const PING: Duration = Duration::from_secs(5);
 /// # Errors
 /// 78 for a wrong configuration, 77 when the state directory cannot be used.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+    check::known_rules(config)?;
     let heartbeat = Heartbeat::from_config(config)?;
     let begun = heartbeat.clone();
     let start = thread::spawn(move || begun.ping("/start"));
@@ -36,7 +37,8 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         Ok(found) => (found, None),
         Err(away) => {
             recorder.tell_away(&away);
-            (Vec::new(), Some(away))
+            let found = check::find_away(&recorder, config);
+            (found.into_iter().collect(), Some(away))
         }
     };
     let sent = flush::send_all(config);
@@ -64,29 +66,40 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
 }
 
 fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Finding>, Away> {
-    let (mut client, _) = recorder.connect().or_else(|first| {
+    let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
         recorder.connect()
     })?;
-    let host = recorder.host();
-    check::find(&mut client, recorder.state(), host, config)
+    check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
-            check::tell(&mut client, &found, host, policy)?;
-            Ok(found)
+            check::tell(&mut client, &found, policy)?;
+            Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
 }
 
 /// An address outside that notices when nobody asks it any more.
 #[derive(Debug, Clone)]
-struct Heartbeat(Option<oa_core::secrets::Secret>);
+pub(super) struct Heartbeat(Option<oa_core::secrets::Secret>);
 
 impl Heartbeat {
-    fn from_config(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn from_config(config: &Config) -> Result<Self, Failure> {
         let reference = config.alert.heartbeat_url.as_ref();
         let url = reference.map(|url| config.secret(url, "heartbeat_url in [alert]"));
-        Ok(Self(url.transpose()?))
+        let url = url.transpose()?;
+        let is_web = |u: &oa_core::secrets::Secret| {
+            ["https://", "http://"]
+                .iter()
+                .any(|s| u.expose().starts_with(s))
+        };
+        if url.as_ref().is_some_and(|u| !is_web(u)) {
+            return Err(Failure::new(
+                exit::CONFIG,
+                anyhow::anyhow!("heartbeat_url in [alert] must begin with https://"),
+            ));
+        }
+        Ok(Self(url))
     }
 
     /// Nothing depends on its answer.
