@@ -125,7 +125,7 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
             let full_end = full.map(|f| f.1).or(known.since);
             if let Some(end) = full_end.filter(|end| age(*end) > backup.full_every.0) {
                 zh.push(format!(
-                    "最近一次全量备份完成于 {}（{}前），应每 {} 一次（full_every）",
+                    "最近一次全量备份完成于 {}（{}前），应每 {}一次（full_every）",
                     local(end, policy),
                     say(age(end)),
                     say(backup.full_every.0)
@@ -323,7 +323,7 @@ fn drills(
                     (
                         "恢复演练慢于目标".to_owned(),
                         vec![
-                            format!("{at} 的演练用了 {took}，目标是 {most} 以内（rto）"),
+                            format!("{at} 的演练用了 {took}，目标是不超过 {most}（rto）"),
                             "影响：数据库损坏时，服务中断会比承诺的更久".to_owned(),
                             "处理：把仓库放到更快的磁盘、增加全量备份的频率，或调大 [backup] rto".to_owned(),
                         ],
@@ -362,9 +362,9 @@ fn drills(
                     "恢复演练逾期".to_owned(),
                     vec![
                         if never {
-                            format!("第一份备份完成于 {at}（{ago}前），至今没有成功演练过；应每 {every} 一次（drill_every）")
+                            format!("第一份备份完成于 {at}（{ago}前），至今没有成功演练过；应每 {every}一次（drill_every）")
                         } else {
-                            format!("上次成功演练是 {at}（{ago}前），应每 {every} 一次（drill_every）")
+                            format!("上次成功演练是 {at}（{ago}前），应每 {every}一次（drill_every）")
                         },
                         "影响：没有恢复过的备份不能算备份".to_owned(),
                         "处理：执行 oa-restore drill --yes，并把它加入 crontab".to_owned(),

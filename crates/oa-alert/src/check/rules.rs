@@ -143,6 +143,7 @@ fn partial(
                 vec![
                     format!("最近一次：{error}"),
                     format!("上次完整：{success}"),
+                    "影响：收到的部分已入库，缺的部分一直没有补上".to_owned(),
                     format!(
                         "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
                     ),
@@ -153,6 +154,7 @@ fn partial(
                 vec![
                     format!("The last one: {error}"),
                     format!("Last complete run: {success}"),
+                    "Effect: what came is stored, the rest is missing ever since".to_owned(),
                     format!(
                         "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, mend the source file and make up with oa-crawl replay {task} --date DAY"
                     ),
@@ -195,6 +197,7 @@ fn too_long(
                 format!("{name} 运行时间过长"),
                 vec![
                     format!("始于 {since}，已运行 {lasts}，在 {host} 上"),
+                    "影响：它结束之前没有新数据，同一任务的下一次运行也会跳过".to_owned(),
                     "处理：到该机器查看进程；确认卡住后结束它，运行会记为中断并重新排期".to_owned(),
                 ],
             ),
@@ -202,6 +205,7 @@ fn too_long(
                 format!("{name} runs for too long"),
                 vec![
                     format!("It began at {since}, {lasts} ago, on {host}"),
+                    "Effect: no new data until it ends, and the task's next starts are skipped".to_owned(),
                     "What to do: look at the process there; when it hangs, end it: the run becomes abandoned and the task is due again".to_owned(),
                 ],
             ),
@@ -276,7 +280,7 @@ fn wal_held(
         let held = Bytes(held.unsigned_abs());
         let (title, lines) = match policy.locale {
             Locale::Zh => (
-                format!("复制槽 {slot} 占住 {held} 预写日志"),
+                format!("复制槽 {slot} 占住 {held} 预写日志（WAL）"),
                 vec![
                     "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
                     format!(
