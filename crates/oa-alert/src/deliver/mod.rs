@@ -80,7 +80,8 @@ impl State {
         match result {
             Ok(()) => Self::Sent,
             Err(_) if claimed.trying_for > GIVE_UP => Self::Failed,
-            Err(e) if e.unknown => Self::Unknown,
+            // A refusal now does not undo that an earlier try may have reached the channel.
+            Err(e) if e.unknown || claimed.repeat => Self::Unknown,
             Err(_) => Self::Pending,
         }
     }

@@ -118,7 +118,7 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}` and `{kind}` stand inside texts.
+    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}`, `{kind}` and `{link}` stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.
     #[serde(default)]
