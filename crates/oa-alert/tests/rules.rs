@@ -212,7 +212,7 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
     assert_eq!(service.check(), (0, vec![]), "the first one is not due yet");
     service.configure("", &format!("{BACKUP}full_every = \"1ms\"\n{DINGTALK}"));
     let text = heard.once(&service, "backup_late", 2);
-    assert!(text.contains("还没有任何备份"), "{text}");
+    assert!(text.contains("没有任何备份"), "{text}");
     service.configure("", &format!("{BACKUP}{DINGTALK}"));
     backup(&service, "b1", "full", 1.0, "structure");
     heard.over(&service);
@@ -454,6 +454,13 @@ fn a_rule_that_is_off_is_not_asked_and_a_wrong_name_is_an_error() {
         service.configure("", &format!("[alert]\noff = [\"{wrong}\"]\n{DINGTALK}"));
         let done = service.alert(&["check"]);
         assert!(done.code == 78 && done.stderr.contains(says), "{done:?}");
+        service.put("run:x", wrong);
+        assert_eq!(service.alert(&["check"]).code, 78);
+        assert_eq!(
+            heard.new_texts(&service).len(),
+            1,
+            "what waits is sent all the same"
+        );
     }
 }
 

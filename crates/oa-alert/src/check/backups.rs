@@ -98,7 +98,7 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
             }
             severity = Severity::Critical;
             zh.push(format!(
-                "自 {} 起已配置仓库 {place}，但其中还没有任何备份",
+                "自 {} 起已配置仓库 {place}，但其中没有任何备份",
                 local(since, policy)
             ));
             en.push(format!(
@@ -152,7 +152,7 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
         "What to do: check that the crontab runs oa-backup, and why the last run failed (oa-backup status)".to_owned(),
     ]);
     let title = match known.restorable_to {
-        None => ("还没有任何备份", "there is no backup yet"),
+        None => ("没有任何备份", "there is no backup"),
         Some(_) => ("备份没有按时完成", "the backup is late"),
     };
     Some(finding(

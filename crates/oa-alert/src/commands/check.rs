@@ -27,8 +27,12 @@ const PING: Duration = Duration::from_secs(5);
 /// # Errors
 /// 78 for a wrong configuration, 77 when the state directory cannot be used.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
-    check::known_rules(config)?;
-    let heartbeat = Heartbeat::from_config(config)?;
+    // A mistake in the configuration keeps nobody from hearing of what is wrong.
+    let mut wrong = check::known_rules(config).err().map(Failure::from);
+    let heartbeat = Heartbeat::from_config(config).unwrap_or_else(|e| {
+        wrong.get_or_insert(e);
+        Heartbeat(None)
+    });
     let begun = heartbeat.clone();
     let start = thread::spawn(move || begun.ping("/start"));
     let recorder = Recorder::open(config, PROGRAM)?;
@@ -49,6 +53,9 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
     let works = away.is_none() && sent.is_complete();
     heartbeat.ping(if works { "" } else { "/fail" });
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
     if let Some(away) = away {
         tracing::error!("{away}");
         return Ok(2);

@@ -9,6 +9,7 @@ use oa_core::output::{Format, Listing};
 use serde_json::json;
 
 use crate::channels::Channel;
+use crate::deliver::page;
 use crate::render::Message;
 
 /// Sends a test message to the named channel, or to all of them.
@@ -87,7 +88,7 @@ fn message(config: &Config) -> Message {
             .report
             .url
             .as_ref()
-            .map(|url| format!("{}/admin/", url.trim_end_matches('/'))),
+            .map(|p| page::link(p, None, None)),
         parts: Vec::new(),
     }
 }

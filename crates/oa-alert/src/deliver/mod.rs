@@ -11,7 +11,7 @@
 
 mod database;
 mod notice;
-mod page;
+pub(crate) mod page;
 mod spooled;
 
 use std::time::Duration;

@@ -7,8 +7,9 @@ use uuid::Uuid;
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// The run's place on the page, else the task's, else the page itself.
-pub(super) fn link(page: &str, run: Option<Uuid>, task: Option<&str>) -> String {
+pub(crate) fn link(page: &str, run: Option<Uuid>, task: Option<&str>) -> String {
     let page = page.trim_end_matches('/');
+    let page = page.strip_suffix("/admin").unwrap_or(page);
     match (run, task) {
         (Some(run), _) => format!("{page}/admin/runs/{run}"),
         (None, Some(task)) => format!("{page}/admin/tasks/{}", utf8_percent_encode(task, PATH)),
@@ -32,5 +33,9 @@ mod tests {
             "https://oa.example.com/ops/admin/tasks/a-b.c%2F%E4%B8%AD%29"
         );
         assert_eq!(link(page, None, None), "https://oa.example.com/ops/admin/");
+        assert_eq!(
+            link("https://oa.example.com/admin/", None, None),
+            "https://oa.example.com/admin/"
+        );
     }
 }
