@@ -9,6 +9,7 @@ use std::fs;
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::{Policy, Severity, human_duration};
 use oa_core::config::{Backup, Bytes, Config};
+use oa_core::secrets::redact;
 use oa_core::state_dir::{StateDir, write_durably};
 use postgres::Client;
 
@@ -33,6 +34,10 @@ pub(super) fn find(
     let Some(backup) = &config.backup else {
         return Ok(Vec::new());
     };
+    let backup = &Backup {
+        repository: place(backup),
+        ..backup.clone()
+    };
     let known = known(client, &backup.repository)?;
     let mut found: Vec<Finding> = Vec::new();
     found.extend(late(&known, state, backup, policy));
@@ -40,6 +45,11 @@ pub(super) fn find(
     found.extend(drills(client, &known, backup, policy)?);
     found.extend(filling(client, &known, config, backup, policy)?);
     Ok(found)
+}
+
+/// The repository as `oa-backup` names it in the database.
+pub(super) fn place(backup: &Backup) -> String {
+    redact(&backup.repository)
 }
 
 /// What is known of the backups that are still there.

@@ -195,7 +195,7 @@ pub fn find(
     Ok(Found {
         findings: found,
         host: host.to_owned(),
-        repository: config.backup.as_ref().map(|b| b.repository.clone()),
+        repository: config.backup.as_ref().map(backups::place),
         certificate: seen.map(|s| s.server),
     })
 }

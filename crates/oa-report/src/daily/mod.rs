@@ -8,6 +8,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use oa_core::config::Config;
 use oa_core::schedule::{Calendar, TradingDay};
+use oa_core::secrets::redact;
 use postgres::Client;
 use serde::Serialize;
 
@@ -139,7 +140,11 @@ pub fn build(
         database_growth_per_day: queries::database_growth_per_day(&mut tx)?,
         backups: backups::repositories(
             &mut tx,
-            config.backup.as_ref().map(|b| b.repository.as_str()),
+            config
+                .backup
+                .as_ref()
+                .map(|b| redact(&b.repository))
+                .as_deref(),
             (from, until),
             config.timezone,
         )?,
