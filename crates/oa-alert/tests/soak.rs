@@ -7,6 +7,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{DINGTALK, Service};
+use oa_core::alerts;
 use oa_sim::Options;
 
 /// The same numbers in every run.
@@ -41,8 +42,10 @@ fn nothing_is_lost_and_nothing_comes_twice_without_saying_so() {
     let mut dice = Dice(7);
     let (events, mut next, mut killed) = (events(), 0, 0);
     while next < events {
+        let mut db = service.db();
         for _ in 0..=dice.below((events / 150).clamp(7, 60)) {
-            service.put(&format!("f{}", next % 5), &format!("<e{next}>"));
+            let alert = common::new_alert(&format!("f{}", next % 5), &format!("<e{next}>"));
+            alerts::put(&mut db, &alert).unwrap();
             next += 1;
         }
         service.sim.clear_faults();

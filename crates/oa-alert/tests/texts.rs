@@ -324,6 +324,7 @@ fn the_texts_of_the_check() {
             (r"(127\.0\.0\.1|localhost):\d+", "[server]"),
             (r"/\S*/state", "[state_dir]"),
             (r"[\d.]+ [GMT]iB", "[size]"),
+            (r"\d+ bytes", "[size]"),
             (r"\d+ ?%", "[share]"),
             (r"\d+ (of|/) \d+ are", "[n] of [n] are"),
             (r"已用 \d+ 个，上限 \d+ 个", "已用 [n] 个，上限 [n] 个"),

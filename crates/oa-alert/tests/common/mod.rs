@@ -147,7 +147,7 @@ impl Service {
 
     /// Makes what was put off due now.
     pub fn hurry(&self) {
-        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s'").unwrap();
+        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s' WHERE state <> 'sent'").unwrap();
     }
 
     pub fn titles(&self) -> Vec<String> {
