@@ -143,9 +143,9 @@ impl<'a> Session<'a> {
             .map_err(CaptureError::query("could not set up the session"))?;
         let server = Server::ask(&mut client)?;
         let wanted = kind.unwrap_or(settings.kind);
-        let kind = server.kind(wanted)?;
         let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
         let programs = Programs::new(folder, &connection, None)?;
+        let kind = server.kind(wanted, &programs)?;
         Ok(Self {
             settings,
             limit_rate: settings.limit_rate,

@@ -150,6 +150,32 @@ fn write_log(service: &Service) {
 }
 
 #[test]
+fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_told_what_to_add() {
+    let service = Service::start("");
+    let hba = service.server.data_dir().join("pg_hba.conf");
+    let rules = fs::read_to_string(&hba).unwrap();
+    fs::write(&hba, format!("host replication all all reject\n{rules}")).unwrap();
+    service
+        .db()
+        .batch_execute("SELECT pg_reload_conf()")
+        .unwrap();
+    service.backup(&["init"]).expect(0);
+    assert_eq!(service.take("full")[0]["kind"], "logical");
+    let refused = service.backup(&["full", "--kind", "physical"]).expect(77);
+    assert!(
+        refused.stderr.contains("pg_hba.conf") && refused.stderr.contains("host replication"),
+        "{}",
+        refused.stderr
+    );
+    fs::write(&hba, rules).unwrap();
+    service
+        .db()
+        .batch_execute("SELECT pg_reload_conf()")
+        .unwrap();
+    assert_eq!(service.take("full")[0]["kind"], "physical");
+}
+
+#[test]
 fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     let service = Service::ready(PHYSICAL);
     service.take("full");

@@ -8,6 +8,7 @@ use oa_core::pg::{self, Settings};
 use postgres::Client;
 
 use super::CaptureError;
+use super::programs::Programs;
 use crate::PROGRAM;
 use crate::repository::{Kind, Lsn};
 
@@ -124,6 +125,23 @@ impl Server {
         })
     }
 
+    /// Why the server does not let this role in for replication, although it may: `pg_hba.conf` has lines of its own for that.
+    fn refusal(&self, programs: &Programs) -> Option<String> {
+        let probe = [
+            "--no-psqlrc",
+            "--no-password",
+            "--command=IDENTIFY_SYSTEM",
+            "replication=true",
+        ];
+        match programs.run("psql", &probe.map(str::to_owned)) {
+            Err(CaptureError::Failed { said, .. }) => Some(format!(
+                "the server lets {role} in, but not for replication ({said}); add a line \"host replication {role} ADDRESS scram-sha-256\" to its pg_hba.conf and reload it, see that max_wal_senders is not used up, or set kind = \"logical\"",
+                role = pg::quote_ident(&self.role)
+            )),
+            _ => None,
+        }
+    }
+
     /// The major version.
     #[must_use]
     pub fn major(&self) -> i32 {
@@ -134,7 +152,7 @@ impl Server {
     ///
     /// # Errors
     /// When a physical backup is asked for and not possible; says with which statements it becomes so.
-    pub fn kind(&self, wanted: BackupKind) -> Result<Kind, CaptureError> {
+    pub fn kind(&self, wanted: BackupKind, programs: &Programs) -> Result<Kind, CaptureError> {
         let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
         let obstacle = if !self.may_replicate {
             Some(format!(
@@ -143,8 +161,10 @@ impl Server {
             ))
         } else if wal_level == "minimal" {
             Some("the server has wal_level = minimal; set it to replica and restart it, or set kind = \"logical\"".to_owned())
-        } else {
+        } else if wanted == BackupKind::Logical {
             None
+        } else {
+            self.refusal(programs)
         };
         match (wanted, obstacle) {
             (BackupKind::Logical, _) => Ok(Kind::Logical),

@@ -31,8 +31,9 @@ pub fn run(config: &Config) -> Result<u8, Failure> {
     let connection = server::settings(config)?;
     let mut client = pg::connect(&connection)?;
     let server = Server::ask(&mut client)?;
-    Programs::find(settings.bin_dir.as_deref(), server.major())?;
-    let kind = server.kind(settings.kind)?;
+    let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
+    let programs = Programs::new(folder, &connection, None)?;
+    let kind = server.kind(settings.kind, &programs)?;
     say(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),

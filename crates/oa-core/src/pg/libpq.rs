@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(local("PGPORT").unwrap(), "6432");
         assert_eq!(local("PGSSLMODE").unwrap(), "prefer");
         assert_eq!(local("PGSSLROOTCERT"), None);
-        let far = of("postgresql://u@a,b:6432,6433/d?target_session_attrs=read-write");
+        let far = of("postgresql://u@a:6432,b:6433/d?target_session_attrs=read-write");
         assert_eq!(far("PGHOST").unwrap(), "a,b");
         assert_eq!(far("PGSSLMODE").unwrap(), "verify-full");
         assert_eq!(far("PGTARGETSESSIONATTRS").unwrap(), "read-write");
