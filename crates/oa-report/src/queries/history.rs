@@ -65,6 +65,22 @@ pub const DAYS: u32 = 30;
 const BEFORE: usize = 14;
 const FEWEST: usize = 5;
 
+const MARK: &str = "t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)";
+
+fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<Mark>> {
+    let mut all: HashMap<String, Vec<Mark>> = HashMap::new();
+    for row in rows {
+        all.entry(row.get(0)).or_default().push(Mark {
+            id: row.get(1),
+            status: row.get(2),
+            started_at: row.get(3),
+            duration: row.get(4),
+            records: number(row, 5),
+        });
+    }
+    all
+}
+
 /// The last runs of each of these tasks, oldest first.
 ///
 /// # Errors
@@ -74,25 +90,17 @@ pub fn marks(
     tasks: &[&str],
 ) -> Result<HashMap<String, Vec<Mark>>> {
     let rows = client.query(
-        "SELECT t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)
+        &format!(
+            "SELECT {MARK}
          FROM unnest($1::text[]) t (name), LATERAL (
-           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.id DESC LIMIT $2) r ORDER BY t.name, r.id",
+           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.id DESC LIMIT $2) r ORDER BY t.name, r.id"
+        ),
         &[&tasks, &MARKS],
     )?;
-    let mut all: HashMap<String, Vec<Mark>> = HashMap::new();
-    for row in &rows {
-        all.entry(row.get(0)).or_default().push(Mark {
-            id: row.get(1),
-            status: row.get(2),
-            started_at: row.get(3),
-            duration: row.get(4),
-            records: number(row, 5),
-        });
-    }
-    Ok(all)
+    Ok(by_task(&rows))
 }
 
-/// The runs of a span of time of each of these tasks, oldest first; at most 300 a task.
+/// The runs of a span of time of each of these tasks, oldest first; at most 1,500 a task.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -103,23 +111,15 @@ pub fn between(
     until: DateTime<Utc>,
 ) -> Result<HashMap<String, Vec<Mark>>> {
     let rows = client.query(
-        "SELECT t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)
+        &format!(
+            "SELECT {MARK}
          FROM unnest($1::text[]) t (name), LATERAL (
            SELECT * FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor($2) AND r.id < oa.uuid_floor($3) AND r.status <> 'skipped'
-           ORDER BY r.id DESC LIMIT 300) r ORDER BY t.name, r.id",
+           ORDER BY r.id DESC LIMIT 1500) r ORDER BY t.name, r.id"
+        ),
         &[&tasks, &from, &until],
     )?;
-    let mut all: HashMap<String, Vec<Mark>> = HashMap::new();
-    for row in &rows {
-        all.entry(row.get(0)).or_default().push(Mark {
-            id: row.get(1),
-            status: row.get(2),
-            started_at: row.get(3),
-            duration: row.get(4),
-            records: number(row, 5),
-        });
-    }
-    Ok(all)
+    Ok(by_task(&rows))
 }
 
 /// The last days of each of these tasks on which it ran, oldest first.

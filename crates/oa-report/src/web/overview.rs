@@ -532,10 +532,12 @@ fn source(frame: &Frame, t: &TaskHealth, marks: &[Mark]) -> Markup {
     html! {
         tr {
             th.name scope="row" {
-                (icon(t.health.as_str())) span.hidden { (lang.health(t.health)) }
                 div {
-                    (frame.link(&frame.task(&t.name), &html! { (t.title) }))
-                    @if t.title != t.name { span.faint { (t.name) } }
+                    (icon(t.health.as_str())) span.hidden { (lang.health(t.health)) }
+                    div {
+                        (frame.link(&frame.task(&t.name), &html! { (t.title) }))
+                        @if t.title != t.name { span.faint { (t.name) } }
+                    }
                 }
             }
             td.strip { (chart::strip(frame, marks)) }

@@ -52,7 +52,12 @@ impl Reply {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().skip(1).filter_map(|l| l.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|l| l.split_once(':'))
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.trim())
     }
 }
 
@@ -62,7 +67,8 @@ impl Site {
         let (dir, server) = (tempfile::tempdir().unwrap(), Postgres::start());
         schema::upgrade(&mut server.connect()).unwrap();
         let (top, sections) = more.split_at(more.find('[').unwrap_or(more.len()));
-        let text = format!("state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{sections}");
+        let text =
+            format!("state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{sections}");
         fs::write(dir.path().join("oa.toml"), text).unwrap();
         Self { dir, server }
     }
@@ -82,14 +88,22 @@ impl Site {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oa-report"));
-        command.arg("--config").arg(self.dir.path().join("oa.toml")).args(arguments).env("DATABASE_URL", self.server.url());
+        command
+            .arg("--config")
+            .arg(self.dir.path().join("oa.toml"))
+            .args(arguments)
+            .env("DATABASE_URL", self.server.url());
         command
     }
 
     /// Runs a command; gives its exit code, stdout and stderr.
     pub fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let done = self.command(arguments).output().unwrap();
-        (done.status.code(), String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr).unwrap())
+        (
+            done.status.code(),
+            String::from_utf8(done.stdout).unwrap(),
+            String::from_utf8(done.stderr).unwrap(),
+        )
     }
 
     pub fn log(&self) -> PathBuf {
@@ -99,13 +113,34 @@ impl Site {
     /// Starts the server on a free port; its log goes to [`Site::log`].
     pub fn serve(&self, token: Option<&'static str>) -> Serving {
         let log = fs::File::create(self.log()).unwrap();
-        let mut child = self.command(&["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut child = self
+            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let page = line.trim().to_owned();
-        let at = page.trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
-        assert!(!at.is_empty(), "it did not start: {}", fs::read_to_string(self.log()).unwrap());
-        Serving { child, at, page, token }
+        let at = page
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        assert!(
+            !at.is_empty(),
+            "it did not start: {}",
+            fs::read_to_string(self.log()).unwrap()
+        );
+        Serving {
+            child,
+            at,
+            page,
+            token,
+        }
     }
 }
 
@@ -140,7 +175,9 @@ impl Serving {
     /// These bytes, and what comes back until the end.
     pub fn raw(&self, request: &[u8]) -> Reply {
         let mut stream = TcpStream::connect(&self.at).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         let _ = stream.write_all(request);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
@@ -161,11 +198,21 @@ impl Serving {
 }
 
 fn reply(answer: &[u8]) -> Reply {
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let end = answer
+        .windows(4)
+        .position(|w| w == b"\r\n\r\n")
+        .map_or(answer.len(), |at| at + 4);
     let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
     let mut body = answer[end..].to_vec();
-    if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+    if head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked")
+    {
         panic!("answers have a length: {head}");
     }
     body.shrink_to_fit();

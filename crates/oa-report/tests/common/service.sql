@@ -23,19 +23,19 @@ INSERT INTO oa.tasks (name, tool, title, schedule, days, sessions) VALUES
     ('zhihui-varieties', 'oa-crawl', '智汇期讯-品种列表', '10 8 * * *', 'all', '{}');
 
 -- Every day at a time of Shanghai, on weekdays.
-CREATE FUNCTION pg_temp.daily(task text, at time, records int, weekdays bool) RETURNS void LANGUAGE sql AS
+CREATE FUNCTION pg_temp.daily(task text, at time, records int, weekdays bool, until timestamptz DEFAULT now()) RETURNS void LANGUAGE sql AS
 $$ SELECT pg_temp.ran(task, t, 2 + (hashtext(task || t) & 7), 'success', n, n, 0, 0)
    FROM (SELECT t, records + (hashtext(task || t) & 15) % greatest(records / 20, 1) AS n
-         FROM (SELECT (d + at) AT TIME ZONE 'Asia/Shanghai' AS t, d
+         FROM (SELECT (d::date + at) AT TIME ZONE 'Asia/Shanghai' AS t, d
                FROM generate_series((now() AT TIME ZONE 'Asia/Shanghai')::date - 44, (now() AT TIME ZONE 'Asia/Shanghai')::date, interval '1 day') d) x
-         WHERE t < now() AND (NOT weekdays OR extract(isodow FROM d) < 6)) y $$;
+         WHERE t < until AND (NOT weekdays OR extract(isodow FROM d) < 6)) y $$;
 DO $$ BEGIN
     PERFORM pg_temp.daily('fangqi-morning', '08:50', 24, true);
     PERFORM pg_temp.daily('fangqi-night', '20:50', 18, true);
     PERFORM pg_temp.daily('jiaoyikecha-blueprint', '19:00', 1, true);
-    PERFORM pg_temp.daily('jiaoyikecha-positions', '19:30', 1420, true);
+    PERFORM pg_temp.daily('jiaoyikecha-positions', '19:30', 1420, true, now() - interval '4 days');
     PERFORM pg_temp.daily('rdqh-indicators', '21:05', 68, true);
-    PERFORM pg_temp.daily('rongda-positions', '21:00', 2434, true);
+    PERFORM pg_temp.daily('rongda-positions', '21:00', 2434, true, now() - interval '30 hours');
     PERFORM pg_temp.daily('rongda-structure', '15:00', 312, true);
     PERFORM pg_temp.daily('zhihui-varieties', '08:10', 75, false);
     PERFORM pg_temp.ran('zhihui-full-view', t, 1.2, 'success', 75, 75, 0, 0)
@@ -55,7 +55,6 @@ DO $$ BEGIN
 END $$;
 
 -- The site's login is over.
-DELETE FROM oa.runs WHERE task = 'jiaoyikecha-positions' AND started_at > now() - interval '4 days';
 SELECT pg_temp.ran('jiaoyikecha-positions', now() - interval '26 hours' * n, 4, 'failed', 0, 0, 0, 0,
                    'POST https://www.jiaoyikecha.com/ajax/login.php: the site refused the login (code 1003 "密码错误或账号已过期"); renew the account', 'auth')
 FROM generate_series(1, 3) n;
@@ -116,7 +115,7 @@ INSERT INTO oa.acks (fingerprint, by, note) VALUES ('run_partial:rongda-position
 INSERT INTO oa.backups (id, run_id, repository, kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn,
                         restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
 SELECT md5('full' || d), gen_random_uuid(), '/var/backups/oa', 'physical', 'full', NULL, 'futures-01', 'futures', 150006, '7', 1, '0/1', '0/2',
-       t, t, t - interval '4 minutes', t, 1400, 5368709120 + d * 4000000, 210000000, CASE WHEN d < 2 THEN 'structure' ELSE 'data' END, t + interval '1 hour'
+       t, t, t - interval '4 minutes', t, 1400, 5368709120 + d * 4000000::bigint, 210000000, CASE WHEN d < 2 THEN 'structure' ELSE 'data' END, t + interval '1 hour'
 FROM (SELECT d, date_trunc('day', now()) - d * interval '1 day' - interval '1 hour' AS t FROM generate_series(0, 13) d) x;
 INSERT INTO oa.backups (id, run_id, repository, kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn,
                         restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
@@ -129,5 +128,5 @@ SELECT gen_random_uuid(), md5('full1'), '/var/backups/oa', 'futures-01', t, t, t
 FROM (VALUES (0, now() - interval '6 days', true, NULL), (1, now() - interval '37 days', true, NULL),
              (2, now() - interval '66 days', false, 'market_full_view has 10500 rows, 10575 were recorded')) x (n, t, ok, error);
 INSERT INTO oa.repositories (repository, measured_at, size_bytes, backups, free_bytes)
-SELECT '/var/backups/oa', now() - d * interval '1 day', 9000000000 - d * 61000000 + (hashtext('s' || d) & 31) * 9000000, 30, 118000000000
+SELECT '/var/backups/oa', now() - d * interval '1 day', 9000000000 - d * 61000000::bigint + (hashtext('s' || d) & 31) * 9000000::bigint, 30, 118000000000
 FROM generate_series(0, 60) d;
