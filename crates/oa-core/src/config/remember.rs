@@ -31,7 +31,7 @@ impl Config {
                 self.alert.heartbeat_url.as_ref(),
             ])
             .flatten()
-            .chain(self.backup.iter().flat_map(|b| b.secrets()));
+            .chain(self.backup.iter().flat_map(super::Backup::secrets));
         for reference in references {
             self.remember(reference);
         }

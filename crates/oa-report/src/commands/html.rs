@@ -52,7 +52,7 @@ pub fn run(config: &Config, output: Option<&Path>) -> Result<u8, Failure> {
     match output {
         None => cli::print(&text).map_err(anyhow::Error::from)?,
         Some(path) => {
-            write(path, &text).with_context(|| format!("could not write {}", path.display()))?
+            write(path, &text).with_context(|| format!("could not write {}", path.display()))?;
         }
     }
     Ok(exit::OK)

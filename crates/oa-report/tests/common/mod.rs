@@ -17,7 +17,8 @@ use tempfile::TempDir;
 pub const SERVICE: &str = include_str!("service.sql");
 /// The token of [`Site::with_token`], and its hash.
 pub const TOKEN: &str = "test-token-of-wang";
-const TOKEN_HASH: &str = "sha256:d3f338296ced8b8a28ffa18c91db409bbd2fc7b53490c93a53f4096345059377";
+pub const TOKEN_HASH: &str =
+    "sha256:d3f338296ced8b8a28ffa18c91db409bbd2fc7b53490c93a53f4096345059377";
 
 /// A database and a configuration.
 pub struct Site {
