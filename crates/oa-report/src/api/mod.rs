@@ -77,7 +77,13 @@ pub async fn answer(app: &Arc<App>, asked: &Asked, body: Incoming) -> (Answer, S
     };
     let answered = match Given::check(route, &in_path, asked, app.config.timezone) {
         Ok(given) => operate(app, asked, route, &given, &caller, body).await,
-        Err(detail) => Err(Answer::problem(StatusCode::BAD_REQUEST, detail)),
+        Err(detail) => {
+            let problem = Answer::problem(StatusCode::BAD_REQUEST, detail);
+            match route.operation {
+                Operation::Page(page) => Ok(web::problem(app, asked, page, &caller, problem).await),
+                _ => Err(problem),
+            }
+        }
     };
     (answered.unwrap_or_else(|error| error), name)
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, redacted, some_text, text};
 
 /// A trouble that is not over.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -106,14 +106,14 @@ pub fn open(client: &mut impl GenericClient) -> Result<Vec<Trouble>> {
         rule: row.get(1),
         task: row.get(2),
         severity: row.get(3),
-        title: row.get(4),
-        body: row.get(5),
+        title: text(row, 4),
+        body: text(row, 5),
         since: row.get(6),
         told_at: row.get(7),
         run_id: row.get(8),
         silenced: row.get(9),
         taken_on_by: row.get(10),
-        note: row.get(11),
+        note: some_text(row, 11),
     };
     Ok(rows.iter().map(trouble).collect())
 }
@@ -144,12 +144,12 @@ pub fn told(
         run_id: row.get(4),
         severity: row.get(5),
         kind: row.get(6),
-        title: row.get(7),
-        body: row.get(8),
+        title: text(row, 7),
+        body: text(row, 8),
         created_at: row.get(9),
         settled: row.get(10),
         silenced: row.get(11),
-        deliveries: serde_json::from_value(row.get(12)).unwrap_or_default(),
+        deliveries: serde_json::from_value(redacted(row.get(12))).unwrap_or_default(),
     };
     let mut alerts: Vec<Told> = rows.iter().map(one).collect();
     let more = alerts.len() > usize::from(limit);

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Result;
+use super::{Result, redacted, some_text, text};
 
 /// One backup.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -179,7 +179,7 @@ fn backup(row: &postgres::Row) -> Backup {
         kind: row.get(1),
         level: row.get(2),
         parent_id: row.get(3),
-        repository: row.get(4),
+        repository: text(row, 4),
         host: row.get(5),
         database: row.get(6),
         started_at: row.get(7),
@@ -190,7 +190,7 @@ fn backup(row: &postgres::Row) -> Backup {
         added_bytes: row.get(12),
         checked: row.get(13),
         checked_at: row.get(14),
-        check_error: row.get(15),
+        check_error: some_text(row, 15),
         removed_at: row.get(16),
     }
 }
@@ -240,8 +240,8 @@ pub fn drills(client: &mut impl GenericClient, limit: u16) -> Result<Vec<Drill>>
         rto_seconds: row.get(7),
         rpo_seconds: row.get(8),
         tables: row.get(9),
-        checks: row.get(10),
-        error: row.get(11),
+        checks: redacted(row.get(10)),
+        error: some_text(row, 11),
     };
     Ok(rows.iter().map(drill).collect())
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, number};
+use super::{Result, number, some_text};
 
 /// From this share of successes on, in percent, a task is healthy.
 pub const HEALTHY: f64 = 90.0;
@@ -199,7 +199,7 @@ fn task(row: &Row) -> TaskHealth {
         last_status: row.get(9),
         last_duration: row.get(10),
         last_success: row.get(11),
-        last_error: row.get(12),
+        last_error: some_text(row, 12),
         consecutive_failures: row.get(13),
         failing_since: row.get(14),
         schedule: row.get(15),

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, number};
+use super::{Result, number, some_text};
 
 /// Every status of a run.
 pub const STATUSES: [&str; 8] = [
@@ -88,7 +88,7 @@ pub(super) fn entry(row: &Row) -> Entry {
         end_time: row.get(4),
         duration: row.get(5),
         records: number(row, 6),
-        error: row.get(7),
+        error: some_text(row, 7),
         retry_count: row.get::<_, i32>(8).unsigned_abs(),
         inserted: number(row, 9),
         updated: number(row, 10),

@@ -12,8 +12,34 @@ pub mod quality;
 pub mod run;
 pub mod totals;
 
+use oa_core::secrets::redact;
+use serde_json::Value;
+
 /// What these questions give.
 pub type Result<T> = std::result::Result<T, postgres::Error>;
+
+/// A text that a site or a program has put in. It was redacted then, by what was known to be secret on that machine; here it is again.
+fn text(row: &postgres::Row, column: usize) -> String {
+    redact(row.get(column))
+}
+
+/// The same where there may be none.
+fn some_text(row: &postgres::Row, column: usize) -> Option<String> {
+    row.get::<_, Option<&str>>(column).map(redact)
+}
+
+/// The same for every text within.
+fn redacted(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(redact(&text)),
+        Value::Array(all) => all.into_iter().map(redacted).collect(),
+        Value::Object(all) => all
+            .into_iter()
+            .map(|(name, value)| (name, redacted(value)))
+            .collect(),
+        other => other,
+    }
+}
 
 /// A count or a size: never negative in the tables.
 fn number(row: &postgres::Row, column: usize) -> u64 {

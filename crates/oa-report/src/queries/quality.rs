@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::Result;
+use super::{Result, redacted};
 
 /// How good the data of one run were.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -59,7 +59,7 @@ fn quality(row: &postgres::Row) -> Quality {
         rejected: row.get(10),
         fresh: row.get(11),
         score: row.get(12),
-        findings: serde_json::from_value(row.get(13)).unwrap_or_default(),
+        findings: serde_json::from_value(redacted(row.get(13))).unwrap_or_default(),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::logs::{COLUMNS, Entry, entry};
-use super::{Result, number};
+use super::{Result, number, redacted, some_text, text};
 
 /// Most rejected records of one page.
 pub const MOST_REJECTS: i64 = 200;
@@ -145,7 +145,7 @@ pub fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDet
         fetched: number(&row, 18),
         unchanged: number(&row, 19),
         error_kind: row.get(20),
-        details: row.get(21),
+        details: redacted(row.get(21)),
         attempts: attempts(client, id)?,
         quality: quality(client, id)?,
         raw: raw(client, id)?,
@@ -164,7 +164,7 @@ fn attempts(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Attempt>> {
         finished_at: row.get(2),
         outcome: row.get(3),
         error_kind: row.get(4),
-        error: row.get(5),
+        error: some_text(row, 5),
     };
     Ok(rows.iter().map(attempt).collect())
 }
@@ -182,7 +182,7 @@ fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQualit
         duplicates: row.get(4),
         fresh: row.get(5),
         score: row.get(6),
-        findings: serde_json::from_value(row.get(7)).unwrap_or_default(),
+        findings: serde_json::from_value(redacted(row.get(7))).unwrap_or_default(),
     }))
 }
 
@@ -194,7 +194,7 @@ fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
     let raw = |row: &postgres::Row| Raw {
         attempt: row.get(0),
         part: row.get(1),
-        url: row.get(2),
+        url: text(row, 2),
         status: row.get(3),
         content_type: row.get(4),
         sha256: row.get(5),
@@ -214,11 +214,11 @@ fn rejects(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Reject>> {
         target: row.get(1),
         source_key: row.get(2),
         field: row.get(3),
-        reason: row.get(4),
-        record: row.get::<_, Option<Value>>(5).unwrap_or_else(|| {
+        reason: text(row, 4),
+        record: redacted(row.get::<_, Option<Value>>(5).unwrap_or_else(|| {
             let bytes: Option<Vec<u8>> = row.get(6);
             Value::String(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-        }),
+        })),
     };
     Ok(rows.iter().map(reject).collect())
 }

@@ -17,8 +17,8 @@ use hyper::body::Incoming;
 use hyper::{StatusCode, header};
 
 pub use self::words::Lang;
+use crate::api;
 use crate::api::routes::Given;
-use crate::api::{self};
 use crate::server::App;
 use crate::server::answer::Answer;
 use crate::server::guard::Caller;
@@ -79,12 +79,7 @@ pub async fn answer(
     };
     let answer = match rendered {
         Ok(page) => Answer::page(page),
-        Err(problem) => {
-            let status = problem.status;
-            let mut answer = Answer::page(layout::problem(&frame, &problem)).with_status(status);
-            answer.headers = problem.headers;
-            answer
-        }
+        Err(problem) => told(&frame, problem),
     };
     // What is chosen once holds for the other pages; it tells nobody anything.
     Ok(match asked.value("lang").and_then(Lang::named) {
@@ -98,6 +93,24 @@ pub async fn answer(
         ),
         None => answer,
     })
+}
+
+/// A problem as a page.
+pub async fn problem(
+    app: &Arc<App>,
+    asked: &Asked,
+    page: Page,
+    caller: &Caller,
+    problem: Answer,
+) -> Answer {
+    let known = app.live.known().await;
+    told(&Frame::new(app, asked, page, caller, &known), problem)
+}
+
+fn told(frame: &Frame, problem: Answer) -> Answer {
+    let mut answer = Answer::page(layout::problem(frame, &problem)).with_status(problem.status);
+    answer.headers = problem.headers;
+    answer
 }
 
 async fn acknowledge(

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use maud::{Markup, html};
-use oa_core::secrets::redact;
 
 use super::layout::{self, Frame};
 use super::words::count;
@@ -71,7 +70,7 @@ fn body(frame: &Frame, run: &RunDetail) -> Markup {
         @if run.details.as_object().is_some_and(|d| !d.is_empty()) {
             section.card aria-labelledby="details" {
                 h2 #details { (lang.say("其他", "Details")) }
-                pre { (redact(&serde_json::to_string_pretty(&run.details).unwrap_or_default())) }
+                pre { (serde_json::to_string_pretty(&run.details).unwrap_or_default()) }
             }
         }
     }
@@ -143,7 +142,7 @@ fn rejects(frame: &Frame, run: &RunDetail) -> Markup {
                             th scope="row" { (r.seq) }
                             td { @if let Some(field) = &r.field { code { (field) } } @if let Some(key) = &r.source_key { " " span.faint { (key) } } }
                             td { (r.reason) }
-                            td.message { details { summary { (short(&r.record.to_string())) } pre { (redact(&serde_json::to_string_pretty(&r.record).unwrap_or_default())) } } }
+                            td.message { details { summary { (short(&r.record.to_string())) } pre { (serde_json::to_string_pretty(&r.record).unwrap_or_default()) } } }
                         }
                     }
                 }
@@ -169,7 +168,7 @@ fn raw(frame: &Frame, run: &RunDetail) -> Markup {
                     @for r in &run.raw {
                         tr {
                             th scope="row" { (frame.clock.time(r.fetched_at)) }
-                            td.message { span.url { (redact(&r.url)) } @if let Some(part) = &r.part { " " span.faint { (part) } } }
+                            td.message { span.url { (r.url) } @if let Some(part) = &r.part { " " span.faint { (part) } } }
                             td.num { (r.status) }
                             td.num { (lang.size(r.size_bytes)) }
                             td { code title=(r.sha256) { (r.sha256.chars().take(12).collect::<String>()) } }
