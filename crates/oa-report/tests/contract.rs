@@ -34,7 +34,9 @@ fn the_api_keeps_to_its_document() {
     // Whatever comes to mind, and then things that are there.
     for known in [
         String::new(),
-        format!("[parameters]\nid = \"{id}\"\nname = \"rongda-positions\"\ntask = \"rongda-positions\"\n"),
+        format!(
+            "[parameters]\nid = \"{id}\"\nname = \"rongda-positions\"\ntask = \"rongda-positions\"\n"
+        ),
     ] {
         fs::write(site.dir.path().join("schemathesis.toml"), known).unwrap();
         let done = Command::new(&tool)
@@ -43,7 +45,14 @@ fn the_api_keeps_to_its_document() {
             .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
             // Ten wrong tokens close the door, for the other requests too; serving.rs tries it.
             .args(["--checks", "all", "--exclude-checks", "ignored_auth"])
-            .args(["--max-examples", "15", "--seed", "7", "--generation-database", "none"])
+            .args([
+                "--max-examples",
+                "15",
+                "--seed",
+                "7",
+                "--generation-database",
+                "none",
+            ])
             .args(["--workers", "1", "--request-timeout", "20", "--no-color"])
             .current_dir(site.dir.path())
             .output()

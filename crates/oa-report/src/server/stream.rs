@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 /// Longest time for the other end to take one answer.
@@ -14,16 +13,16 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Ends with an error when an answer is not taken in time, also when it is taken one byte after the other.
 #[derive(Debug)]
-pub struct Impatient {
-    inner: TcpStream,
+pub struct Impatient<S> {
+    inner: S,
     // From the first time that the other end made us wait until all is written.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl<S> Impatient<S> {
     /// Watches over a connection.
     #[must_use]
-    pub fn new(inner: TcpStream) -> Self {
+    pub fn new(inner: S) -> Self {
         Self { inner, limit: None }
     }
 
@@ -44,7 +43,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -54,7 +53,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -85,5 +84,45 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    async fn ends_with(reader: impl AsyncFnOnce(tokio::io::DuplexStream)) -> io::Result<()> {
+        let (ours, theirs) = duplex(100);
+        let mut ours = Impatient::new(ours);
+        let writing = async {
+            ours.write_all(&[0; 100_000]).await?;
+            ours.flush().await
+        };
+        tokio::select! {
+            written = writing => written,
+            () = async { reader(theirs).await; std::future::pending().await } => Ok(()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_or_a_byte_now_and_then_is_cut_off_and_who_takes_it_all_is_not() {
+        let fast = ends_with(async |mut s| {
+            let _ = s.read_to_end(&mut Vec::new()).await;
+        });
+        assert!(fast.await.is_ok());
+        let asleep = ends_with(async |s| {
+            tokio::time::sleep(TAKEN_WITHIN * 10).await;
+            drop(s);
+        });
+        assert_eq!(asleep.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let trickle = ends_with(async |mut s| {
+            loop {
+                let _ = s.read_u8().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        assert_eq!(trickle.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }
