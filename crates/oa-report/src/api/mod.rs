@@ -287,11 +287,10 @@ pub async fn task(app: &Arc<App>, name: &str) -> Result<Option<TaskAnswer>, Answ
             return Ok(None);
         };
         let names = [name.as_str()];
-        let today = Utc::now().with_timezone(&config.timezone).date_naive();
         let runs = queries::history::marks(tx, &names)?
             .remove(&name)
             .unwrap_or_default();
-        let days = queries::history::days(tx, &names, today, config.timezone)?
+        let days = queries::history::days(tx, &names, Utc::now())?
             .remove(&name)
             .unwrap_or_default();
         Ok(Some(TaskAnswer { task, runs, days }))

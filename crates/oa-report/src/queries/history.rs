@@ -30,7 +30,7 @@ pub struct Mark {
 /// A day of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Day {
-    /// The local day.
+    /// The day of Asia/Shanghai.
     pub day: NaiveDate,
     /// Runs that ended, without skipped ones and backfills.
     pub runs: u64,
@@ -122,25 +122,23 @@ pub fn between(
     Ok(by_task(&rows))
 }
 
-/// The last days of each of these tasks on which it ran, oldest first.
+/// The last days of each of these tasks on which it ran, oldest first; days are those of Asia/Shanghai, whatever zone is shown.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn days(
     client: &mut impl GenericClient,
     tasks: &[&str],
-    today: NaiveDate,
-    zone: Tz,
+    now: DateTime<Utc>,
 ) -> Result<HashMap<String, Vec<Day>>> {
-    let shown = today - chrono::Days::new(u64::from(DAYS) - 1);
+    let shown = day_of(now) - chrono::Days::new(u64::from(DAYS) - 1);
     let first = shown - chrono::Days::new(BEFORE as u64 * 2);
     let rows = client.query(
-        "SELECT task, (hour AT TIME ZONE $3)::date AS day, sum(runs)::bigint, (sum(runs) FILTER (WHERE status = 'success'))::bigint,
+        "SELECT task, day, sum(runs)::bigint, (sum(runs) FILTER (WHERE status = 'success'))::bigint,
                 (sum(runs) FILTER (WHERE status = 'partial'))::bigint,
                 (sum(fetched - rejected) FILTER (WHERE status IN ('success', 'partial')) / nullif(sum(runs) FILTER (WHERE status IN ('success', 'partial')), 0))::float8
-         FROM oa.run_hours WHERE task = ANY($1) AND hour >= $2::date::timestamp AT TIME ZONE $3 AND status <> 'skipped' AND runs > 0
-         GROUP BY 1, 2 ORDER BY 1, 2",
-        &[&tasks, &first, &zone.name()],
+         FROM oa.run_days WHERE task = ANY($1) AND day >= $2 AND status <> 'skipped' AND runs > 0 GROUP BY task, day ORDER BY task, day",
+        &[&tasks, &first],
     )?;
     let mut all: HashMap<String, Vec<Day>> = HashMap::new();
     for row in &rows {
@@ -158,6 +156,14 @@ pub fn days(
         days.retain(|d| d.day >= shown);
     }
     Ok(all)
+}
+
+/// The day of Asia/Shanghai, as `oa.run_days` has it.
+#[must_use]
+pub fn day_of(moment: DateTime<Utc>) -> NaiveDate {
+    moment
+        .with_timezone(&chrono_tz::Asia::Shanghai)
+        .date_naive()
 }
 
 fn compare(days: &mut [Day]) {

@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use super::layout::{Frame, tone};
 use super::words::count;
 use crate::queries::backups::Size;
-use crate::queries::history::{Day, Mark};
+use crate::queries::history::{self, Day, Mark};
 
 /// The last runs of a task, oldest at the left. Runs that were no success lead to their page.
 #[must_use]
@@ -65,11 +65,7 @@ pub fn days(frame: &Frame, days: &[Day]) -> Markup {
     const STEP: f64 = 8.0;
     let lang = frame.lang;
     let most = days.iter().filter_map(|d| d.records).fold(1.0, f64::max);
-    let last = frame
-        .clock
-        .now
-        .with_timezone(&frame.clock.zone)
-        .date_naive();
+    let last = history::day_of(frame.clock.now);
     let slots = f64::from(crate::queries::history::DAYS);
     let width = slots * STEP;
     let place = |d: &Day| (slots - 1.0 - (last - d.day).num_days() as f64) * STEP;

@@ -58,7 +58,7 @@ impl Overview {
         let names: Vec<&str> = shown.iter().map(String::as_str).collect();
         Ok(Self {
             marks: history::marks(tx, &names)?,
-            days: history::days(tx, &names, today, zone)?,
+            days: history::days(tx, &names, Utc::now())?,
             due: history::due(tx, &names, timeline.from, timeline.until, zone, calendar)?,
             runs: history::between(tx, &names, timeline.from, timeline.until)?,
             timeline,

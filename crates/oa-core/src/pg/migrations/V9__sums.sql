@@ -17,6 +17,17 @@ COMMENT ON TABLE oa.run_hours IS 'Runs that ended, by task, the hour (UTC) in wh
 COMMENT ON COLUMN oa.run_hours.seconds IS 'Sum of their durations.';
 CREATE INDEX run_hours_hour ON oa.run_hours (hour);
 
+CREATE TABLE oa.run_days (
+    task     text   NOT NULL,
+    day      date   NOT NULL,
+    status   text   NOT NULL,
+    runs     bigint NOT NULL,
+    fetched  bigint NOT NULL,
+    rejected bigint NOT NULL,
+    PRIMARY KEY (task, day, status)
+) WITH (fillfactor = 70);
+COMMENT ON TABLE oa.run_days IS 'The same by day, for histories: the day of Asia/Shanghai, as the service''s own tables have it.';
+
 CREATE TABLE oa.run_totals (
     task      text             NOT NULL,
     status    text             NOT NULL,
@@ -45,6 +56,8 @@ BEGIN
                 inserted = h.inserted - OLD.inserted, updated = h.updated - OLD.updated, unchanged = h.unchanged - OLD.unchanged,
                 rejected = h.rejected - OLD.rejected
             WHERE h.task = OLD.task AND h.hour = date_trunc('hour', OLD.started_at, 'UTC') AND h.status = OLD.status;
+            UPDATE oa.run_days d SET runs = d.runs - 1, fetched = d.fetched - OLD.fetched, rejected = d.rejected - OLD.rejected
+            WHERE d.task = OLD.task AND d.day = (OLD.started_at AT TIME ZONE 'Asia/Shanghai')::date AND d.status = OLD.status;
         END IF;
     END IF;
     IF NEW.trigger <> 'backfill' THEN
@@ -53,6 +66,9 @@ BEGIN
         ON CONFLICT (task, hour, status) DO UPDATE
         SET runs = h.runs + 1, seconds = h.seconds + took, fetched = h.fetched + NEW.fetched, inserted = h.inserted + NEW.inserted,
             updated = h.updated + NEW.updated, unchanged = h.unchanged + NEW.unchanged, rejected = h.rejected + NEW.rejected;
+        INSERT INTO oa.run_days AS d VALUES (NEW.task, (NEW.started_at AT TIME ZONE 'Asia/Shanghai')::date, NEW.status, 1, NEW.fetched, NEW.rejected)
+        ON CONFLICT (task, day, status) DO UPDATE
+        SET runs = d.runs + 1, fetched = d.fetched + NEW.fetched, rejected = d.rejected + NEW.rejected;
     END IF;
     INSERT INTO oa.run_totals AS t VALUES (NEW.task, NEW.status, 1, took, NEW.fetched, NEW.inserted, NEW.updated, NEW.unchanged, NEW.rejected)
     ON CONFLICT (task, status) DO UPDATE
@@ -61,7 +77,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION oa.sum_run() IS 'Keeps oa.run_hours and oa.run_totals. Runs with its owner''s rights, so that a crawler''s role needs none to them.';
+COMMENT ON FUNCTION oa.sum_run() IS 'Keeps oa.run_hours, oa.run_days and oa.run_totals. Runs with its owner''s rights, so that a crawler''s role needs none to them.';
 CREATE TRIGGER sum_inserted AFTER INSERT ON oa.runs
     FOR EACH ROW WHEN (NEW.finished_at IS NOT NULL) EXECUTE FUNCTION oa.sum_run();
 CREATE TRIGGER sum_finished AFTER UPDATE ON oa.runs
@@ -71,6 +87,9 @@ CREATE TRIGGER sum_finished AFTER UPDATE ON oa.runs
 INSERT INTO oa.run_hours
 SELECT task, date_trunc('hour', started_at, 'UTC'), status, count(*), sum(extract(epoch FROM finished_at - started_at)), sum(fetched), sum(inserted),
        sum(updated), sum(unchanged), sum(rejected)
+FROM oa.runs WHERE finished_at IS NOT NULL AND trigger <> 'backfill' GROUP BY 1, 2, 3;
+INSERT INTO oa.run_days
+SELECT task, (started_at AT TIME ZONE 'Asia/Shanghai')::date, status, count(*), sum(fetched), sum(rejected)
 FROM oa.runs WHERE finished_at IS NOT NULL AND trigger <> 'backfill' GROUP BY 1, 2, 3;
 INSERT INTO oa.run_totals
 SELECT task, status, count(*), sum(extract(epoch FROM finished_at - started_at)), sum(fetched), sum(inserted), sum(updated), sum(unchanged), sum(rejected)
@@ -97,7 +116,7 @@ BEGIN
         FROM pg_class c, aclexplode(c.relacl) a
         WHERE c.oid = 'oa.runs'::regclass AND a.grantee <> c.relowner AND a.privilege_type = 'SELECT'
     LOOP
-        EXECUTE format('GRANT SELECT ON oa.run_hours, oa.run_totals TO %s', held.role);
+        EXECUTE format('GRANT SELECT ON oa.run_hours, oa.run_days, oa.run_totals TO %s', held.role);
     END LOOP;
 END
 $$;
