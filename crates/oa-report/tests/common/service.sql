@@ -34,18 +34,18 @@ DO $$ BEGIN
     PERFORM pg_temp.daily('fangqi-night', '20:50', 18, true);
     PERFORM pg_temp.daily('jiaoyikecha-blueprint', '19:00', 1, true);
     PERFORM pg_temp.daily('jiaoyikecha-positions', '19:30', 1420, true, now() - interval '4 days');
-    PERFORM pg_temp.daily('rdqh-indicators', '21:05', 68, true);
+    PERFORM pg_temp.daily('rdqh-indicators', '21:05', 68, true, now() - interval '2 hours');
     PERFORM pg_temp.daily('rongda-positions', '21:00', 2434, true, now() - interval '30 hours');
     PERFORM pg_temp.daily('rongda-structure', '15:00', 312, true);
     PERFORM pg_temp.daily('zhihui-varieties', '08:10', 75, false);
     PERFORM pg_temp.ran('zhihui-full-view', t, 1.2, 'success', 75, 75, 0, 0)
         FROM generate_series(date_trunc('hour', now()) - interval '40 days', now() - interval '1 minute', interval '30 minutes') t;
-    -- One in eleven fails and heals by itself; two records a run are bad.
+    -- One in thirteen fails and heals by itself; two records a run are bad.
     PERFORM pg_temp.ran('zhihui-reports', t, CASE WHEN bad THEN 184 ELSE 3.4 END, CASE WHEN bad THEN 'failed' ELSE 'success' END,
                         CASE WHEN bad THEN 0 ELSE 96 END, CASE WHEN bad THEN 0 ELSE 3 END, 0, CASE WHEN bad THEN 0 ELSE 2 END,
                         CASE WHEN bad THEN 'GET https://hzzhqx.com/api/report/list: HTTP 502 (Bad Gateway)' END, CASE WHEN bad THEN 'http_5xx' END,
                         CASE WHEN bad THEN 4 ELSE 1 END)
-        FROM (SELECT t, (hashtext('r' || t) & 15) = 3 AND t < now() - interval '1 hour' AS bad
+        FROM (SELECT t, extract(epoch FROM t)::bigint / 1800 % 13 = 3 AND t < now() - interval '1 hour' AS bad
               FROM generate_series(date_trunc('hour', now()) - interval '40 days', now() - interval '1 minute', interval '30 minutes') t) x;
     PERFORM pg_temp.ran('openvlab-flow', t, 2.1, 'success', 40, 40, 0, 0)
         FROM (SELECT t, t AT TIME ZONE 'Asia/Shanghai' AS l
