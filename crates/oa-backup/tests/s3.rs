@@ -23,7 +23,7 @@ struct Storage {
 impl Storage {
     /// `None`, with a word, where moto is not installed.
     fn start() -> Option<Self> {
-        let program = oa_testkit::workspace_root().join("target/tools/python/bin/moto_server");
+        let program = oa_testkit::workspace_root().join("target/moto/bin/moto_server");
         if !program.is_file() {
             println!(
                 "skipped: {} is not installed; run: scripts/setup --tests",

@@ -7,10 +7,12 @@
 mod alert;
 mod backup;
 mod remember;
+mod report;
 mod units;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
 pub use alert::{Alert, Channel, ChannelKind};
 pub use backup::{Backup, BackupCopy, BackupKind, S3};
+pub use report::{BasePath, TokenHash};
 pub use units::{Bytes, ClockTime, Span};
 
 /// The configuration could not be used. Always exit code 78.
@@ -247,6 +250,16 @@ pub struct Report {
     pub daily_at: ClockTime,
     /// The address of the page (`oa-report serve`) as people reach it, without `/admin/`. Alerts end with a link to it.
     pub url: Option<String>,
+    /// Where `serve` listens.
+    pub listen: SocketAddr,
+    /// Who may ask: name and hash of each token. Without any, only this machine.
+    pub tokens: BTreeMap<String, TokenHash>,
+    /// The path below which a reverse proxy serves it.
+    pub base_path: BasePath,
+    /// Addresses of reverse proxies, whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed.
+    pub proxies: Vec<IpAddr>,
+    /// The address under which a role that may only read connects. Default: the database's.
+    pub database_url: Option<SecretRef>,
 }
 
 impl Report {
@@ -266,6 +279,11 @@ impl Default for Report {
         Self {
             url: None,
             daily_at: ClockTime(NaiveTime::from_hms_opt(9, 0, 0).unwrap_or_default()),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8686)),
+            tokens: BTreeMap::new(),
+            base_path: BasePath::default(),
+            proxies: Vec::new(),
+            database_url: None,
         }
     }
 }
@@ -503,6 +521,10 @@ impl Config {
             }
         };
         check(self.database.url.as_ref(), "database.url".to_owned());
+        check(
+            self.report.database_url.as_ref(),
+            "report.database_url".to_owned(),
+        );
         for channel in &self.alert.channels {
             check(
                 channel.url.as_ref(),

@@ -184,10 +184,20 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
         0,
         "left out"
     );
+    let rest = "SELECT string_agg(format('%s %s %s', name, days, sessions), '; ' ORDER BY name) FROM oa.tasks WHERE name IN ('fangqi-night', 'zhihui-full-view')";
+    assert_eq!(
+        service.text(rest),
+        "fangqi-night night {}; zhihui-full-view all {}"
+    );
     fs::write(&file, at("30 7 1 2 *")).unwrap();
     due();
     assert_eq!(service.text(next), "02-01 07:30", "a new schedule");
     assert_eq!(service.crawl(&["forget", "zhihui-full-view"]).code, 0);
     assert_eq!(service.text(next), "never");
+    assert_eq!(
+        service.count("oa.tasks WHERE forgotten_at IS NOT NULL"),
+        1,
+        "it is judged no more"
+    );
     assert_eq!(service.crawl(&["forget", "nothing"]).code, 2);
 }

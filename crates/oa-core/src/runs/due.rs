@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use postgres::GenericClient;
 
+use crate::schedule::{Days, Session};
+
 /// A task that has a schedule: name, title, schedule, and when it is due next (UTC).
 #[derive(Debug, Clone)]
 pub struct Scheduled {
@@ -14,6 +16,10 @@ pub struct Scheduled {
     pub title: String,
     /// Its schedule as it is written.
     pub schedule: String,
+    /// On which days it applies.
+    pub days: Days,
+    /// Within which sessions; empty for any time.
+    pub sessions: Vec<Session>,
     /// When it is due next.
     pub next_due_at: Option<DateTime<Utc>>,
 }
@@ -29,17 +35,32 @@ pub fn register(
 ) -> Result<(), postgres::Error> {
     let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(of).collect::<Vec<_>>();
     let due: Vec<Option<DateTime<Utc>>> = tasks.iter().map(|t| t.next_due_at).collect();
+    // An array of arrays must be rectangular: sessions go as words.
+    let sessions: Vec<String> = tasks
+        .iter()
+        .map(|t| {
+            t.sessions
+                .iter()
+                .map(|s| s.as_str())
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect();
     client.execute(
-        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at)
-         SELECT n, $1, i, s, d FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[]) x (n, i, s, d)
-         ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, next_due_at = excluded.next_due_at
-         WHERE t.schedule IS DISTINCT FROM excluded.schedule",
+        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions)
+         SELECT n, $1, i, s, d, a, string_to_array(e, ' ')
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]) x (n, i, s, d, a, e)
+         ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, days = excluded.days, sessions = excluded.sessions,
+           next_due_at = excluded.next_due_at
+         WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)",
         &[
             &tool,
             &column(|t| &t.name),
             &column(|t| &t.title),
             &column(|t| &t.schedule),
             &due,
+            &column(|t| t.days.as_str()),
+            &sessions,
         ],
     )?;
     Ok(())
@@ -51,7 +72,7 @@ pub fn register(
 /// When PostgreSQL fails.
 pub fn forget(client: &mut impl GenericClient, task: &str) -> Result<bool, postgres::Error> {
     let changed = client.execute(
-        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL WHERE name = $1",
+        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, forgotten_at = now() WHERE name = $1",
         &[&task],
     )?;
     Ok(changed > 0)

@@ -24,6 +24,17 @@ pub enum Session {
     Night,
 }
 
+impl Session {
+    /// The name under which it is written and stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Night => "night",
+        }
+    }
+}
+
 /// On which days a schedule applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -38,6 +49,16 @@ pub enum Days {
 }
 
 impl Days {
+    /// The name under which it is written and stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Trading => "trading",
+            Self::Night => "night",
+        }
+    }
+
     /// Whether it includes a day.
     #[must_use]
     pub fn include(self, day: NaiveDate, calendar: &Calendar) -> bool {

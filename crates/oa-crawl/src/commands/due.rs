@@ -86,6 +86,8 @@ fn scheduled(
         name: source.name.clone(),
         title: source.title.clone(),
         schedule: source.schedule.clone(),
+        days: source.days,
+        sessions: source.sessions.clone(),
         next_due_at: next,
     }
 }

@@ -1,0 +1,113 @@
+//! Types of `[report]`.
+
+use std::fmt;
+
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+/// SHA-256 of a token that opens the report's API, written `sha256:HEX`. A token is 256 random bits (`oa-report token`), which nobody
+/// finds by trying: a slow hash, made for passwords, would add nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl std::str::FromStr for TokenHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            "a token stands here as its hash, sha256: and 64 hexadecimal digits; make one with: oa-report token NAME".to_owned()
+        };
+        let hex = text.strip_prefix("sha256:").ok_or_else(wrong)?;
+        if hex.len() != 64 || !hex.is_ascii() {
+            return Err(wrong());
+        }
+        let mut bytes = [0; 32];
+        for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+            *byte = u8::from_str_radix(&hex[at..at + 2], 16).map_err(|_| wrong())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What comes before every path when a reverse proxy serves the report below its own root: empty, or `/PATH` without a slash at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BasePath(pub String);
+
+impl std::str::FromStr for BasePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.~".contains(c);
+        if !path.is_empty()
+            && (!path.starts_with('/')
+                || path.contains("//")
+                || path.contains("..")
+                || !path.chars().all(plain))
+        {
+            return Err(
+                "it must be a path such as \"/oa\", of letters, digits, - _ . ~".to_owned(),
+            );
+        }
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for BasePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_written_as_its_hash_only() {
+        let text = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(text.parse::<TokenHash>().unwrap().to_string(), text);
+        for wrong in [
+            "",
+            "hunter2",
+            "sha256:12",
+            &format!("sha256:{}", "zz".repeat(32)),
+            &format!("sha256:{}", "é".repeat(32)),
+        ] {
+            assert!(
+                wrong
+                    .parse::<TokenHash>()
+                    .unwrap_err()
+                    .contains("oa-report token"),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_a_path() {
+        for (text, path) in [("", ""), ("/", ""), ("/oa/", "/oa"), ("/a/b-c", "/a/b-c")] {
+            assert_eq!(text.parse::<BasePath>().unwrap().0, path);
+        }
+        for wrong in ["oa", "/a//b", "/../x", "/a\"b", "/a b", "//evil.example"] {
+            assert!(wrong.parse::<BasePath>().is_err(), "{wrong}");
+        }
+    }
+}

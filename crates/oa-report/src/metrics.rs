@@ -1,0 +1,369 @@
+//! `/metrics`, in Prometheus' text format. Totals come from `oa.run_totals`, which only grows: dropping a month of the run log, or
+//! starting this program again, takes nothing back.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use crate::queries::health::TaskHealth;
+use crate::queries::totals::{self, Total};
+use crate::server::App;
+use crate::server::answer::Answer;
+use crate::snapshot::Snapshot;
+
+/// The text format's content type.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Metrics in the text format.
+#[derive(Debug, Default)]
+struct Page(String);
+
+impl Page {
+    /// Begins a metric.
+    fn metric(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0.push_str(name);
+        for (i, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if i == 0 { '{' } else { ',' });
+            let _ = write!(self.0, "{label}=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    other => self.0.push(other),
+                }
+            }
+            self.0.push('"');
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    /// A metric with one sample a task, of those that have a value.
+    fn of_tasks(
+        &mut self,
+        name: &str,
+        help: &str,
+        tasks: &[TaskHealth],
+        value: impl Fn(&TaskHealth) -> Option<f64>,
+    ) {
+        self.metric(name, "gauge", help);
+        for task in tasks {
+            if let Some(value) = value(task) {
+                self.sample(name, &[("task", &task.name)], value);
+            }
+        }
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.metric(name, kind, help);
+            self.sample(name, &[], value);
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn seconds(moment: DateTime<Utc>) -> f64 {
+    moment.timestamp_millis() as f64 / 1000.0
+}
+
+/// The page of metrics. While PostgreSQL is away it has what was known last, and `oa_database_up` is 0.
+///
+/// # Errors
+/// None now; the type is that of all answers.
+pub async fn answer(app: &Arc<App>) -> Result<Answer, Answer> {
+    let known = app.live.known().await;
+    let fresh = if known.is_stale() {
+        None
+    } else {
+        app.ask(|tx| totals::all(tx)).await.ok().map(Arc::new)
+    };
+    let totals = {
+        let mut last = app.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fresh) = fresh {
+            *last = fresh;
+        }
+        Arc::clone(&last)
+    };
+    let mut page = Page::default();
+    page.one(
+        "oa_database_up",
+        "gauge",
+        "Whether PostgreSQL answers.",
+        Some(if known.is_stale() { 0.0 } else { 1.0 }),
+    );
+    if let Some(snapshot) = &known.snapshot {
+        of_snapshot(&mut page, snapshot);
+    }
+    of_totals(&mut page, &totals);
+    page.metric("oa_report_info", "gauge", "The program that answers.");
+    page.sample(
+        "oa_report_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        1.0,
+    );
+    page.one(
+        "oa_report_start_timestamp_seconds",
+        "gauge",
+        "When the program that answers was started.",
+        Some(seconds(app.started_at)),
+    );
+    page.metric(
+        "oa_report_http_responses_total",
+        "counter",
+        "Answers given since the start, by status.",
+    );
+    if let Ok(answered) = app.answered.lock() {
+        let mut all: Vec<_> = answered.iter().collect();
+        all.sort();
+        for (status, count) in all {
+            page.sample(
+                "oa_report_http_responses_total",
+                &[("code", &status.to_string())],
+                *count as f64,
+            );
+        }
+    }
+    Ok(Answer::text(CONTENT_TYPE, page.0))
+}
+
+fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
+    let tasks = &snapshot.tasks;
+    page.one(
+        "oa_snapshot_timestamp_seconds",
+        "gauge",
+        "The moment that these values are of.",
+        Some(seconds(snapshot.taken_at)),
+    );
+    page.of_tasks(
+        "oa_task_health",
+        "How a task is: 0 healthy, 1 warning, 2 critical.",
+        tasks,
+        |t| Some(f64::from(t.health as u8)),
+    );
+    page.of_tasks(
+        "oa_task_last_run_timestamp_seconds",
+        "When a task started last.",
+        tasks,
+        |t| t.last_run.map(seconds),
+    );
+    page.of_tasks(
+        "oa_task_last_success_timestamp_seconds",
+        "When a task succeeded last.",
+        tasks,
+        |t| t.last_success.map(seconds),
+    );
+    page.of_tasks(
+        "oa_task_last_run_duration_seconds",
+        "How long a task's last run took.",
+        tasks,
+        |t| t.last_duration,
+    );
+    page.of_tasks(
+        "oa_task_next_due_timestamp_seconds",
+        "When a task is due next, or was when it is late.",
+        tasks,
+        |t| t.next_due.map(seconds),
+    );
+    page.of_tasks(
+        "oa_task_lateness_seconds",
+        "How long a task has been due without a start, beyond the grace; 0 when it is on time.",
+        tasks,
+        |t| {
+            t.schedule
+                .as_ref()
+                .map(|_| t.late_seconds.unwrap_or(0) as f64)
+        },
+    );
+    page.of_tasks(
+        "oa_task_consecutive_failures",
+        "Failed runs of a task since its last success.",
+        tasks,
+        |t| Some(f64::from(t.consecutive_failures)),
+    );
+    page.of_tasks("oa_task_running", "Whether a task runs now.", tasks, |t| {
+        Some(if t.running { 1.0 } else { 0.0 })
+    });
+    page.metric(
+        "oa_alerts_open",
+        "gauge",
+        "Troubles that are not over, by severity.",
+    );
+    for severity in ["critical", "warning", "info"] {
+        let open = snapshot
+            .troubles
+            .iter()
+            .filter(|t| t.severity == severity)
+            .count();
+        page.sample("oa_alerts_open", &[("severity", severity)], open as f64);
+    }
+    let oldest = snapshot.troubles.iter().map(|t| t.since).min();
+    page.one(
+        "oa_alerts_open_since_timestamp_seconds",
+        "gauge",
+        "Since when the oldest open trouble is open.",
+        oldest.map(seconds),
+    );
+    page.one(
+        "oa_alerts_unsent",
+        "gauge",
+        "Alerts that not every channel has yet.",
+        Some(snapshot.waiting.alerts as f64),
+    );
+    page.one(
+        "oa_alerts_unsent_since_timestamp_seconds",
+        "gauge",
+        "Since when the oldest of them waits.",
+        snapshot.waiting.since.map(seconds),
+    );
+    of_backups(page, snapshot);
+}
+
+fn of_backups(page: &mut Page, snapshot: &Snapshot) {
+    let backups = &snapshot.backups;
+    page.one(
+        "oa_backup_health",
+        "gauge",
+        "How it is with the backups: 0 ok, 1 warning, 2 error.",
+        Some(f64::from(backups.status as u8)),
+    );
+    page.one(
+        "oa_backups",
+        "gauge",
+        "Backups in the repositories.",
+        Some(backups.total_backups as f64),
+    );
+    page.one(
+        "oa_backup_last_full_timestamp_seconds",
+        "gauge",
+        "When the newest full backup ended.",
+        backups.latest_full.as_ref().map(|b| seconds(b.time)),
+    );
+    page.one(
+        "oa_backup_restorable_timestamp_seconds",
+        "gauge",
+        "The last moment that can be restored.",
+        backups.restorable_to.map(seconds),
+    );
+    page.one(
+        "oa_backup_verified_timestamp_seconds",
+        "gauge",
+        "When a backup was last read back without a fault.",
+        backups.last_verified.map(seconds),
+    );
+    if let Some(drill) = &backups.last_drill {
+        page.one(
+            "oa_drill_timestamp_seconds",
+            "gauge",
+            "When the last rehearsed restore began.",
+            Some(seconds(drill.started_at)),
+        );
+        page.one(
+            "oa_drill_ok",
+            "gauge",
+            "Whether the last rehearsed restore was right.",
+            Some(if drill.ok { 1.0 } else { 0.0 }),
+        );
+        page.one(
+            "oa_drill_rto_seconds",
+            "gauge",
+            "How long the last rehearsed restore took until the server answered.",
+            drill.rto_seconds,
+        );
+        page.one(
+            "oa_drill_rpo_seconds",
+            "gauge",
+            "What would have been lost when the last rehearsed restore began.",
+            drill.rpo_seconds,
+        );
+    }
+    if let Some(size) = &backups.repository {
+        page.one(
+            "oa_backup_repository_size_bytes",
+            "gauge",
+            "Size of the repository that was measured last.",
+            Some(size.size_bytes as f64),
+        );
+        page.one(
+            "oa_backup_repository_free_bytes",
+            "gauge",
+            "Bytes left on its disk.",
+            size.free_bytes.map(|b| b as f64),
+        );
+    }
+}
+
+fn of_totals(page: &mut Page, totals: &[Total]) {
+    page.metric(
+        "oa_runs_total",
+        "counter",
+        "Outcomes recorded, by task and status.",
+    );
+    for t in totals {
+        page.sample(
+            "oa_runs_total",
+            &[("task", &t.task), ("status", &t.status)],
+            t.runs as f64,
+        );
+    }
+    page.metric(
+        "oa_run_duration_seconds",
+        "summary",
+        "Durations of runs that were not skipped.",
+    );
+    for of_task in totals.chunk_by(|a, b| a.task == b.task) {
+        let ran = || of_task.iter().filter(|t| t.status != "skipped");
+        let labels = [("task", of_task[0].task.as_str())];
+        page.sample(
+            "oa_run_duration_seconds_sum",
+            &labels,
+            ran().map(|t| t.seconds).sum(),
+        );
+        page.sample(
+            "oa_run_duration_seconds_count",
+            &labels,
+            ran().map(|t| t.runs).sum::<u64>() as f64,
+        );
+    }
+    page.metric(
+        "oa_records_total",
+        "counter",
+        "Records by what became of them.",
+    );
+    for of_task in totals.chunk_by(|a, b| a.task == b.task) {
+        let sum = |of: fn(&Total) -> u64| of_task.iter().map(of).sum::<u64>() as f64;
+        for (result, value) in [
+            ("inserted", sum(|t| t.inserted)),
+            ("updated", sum(|t| t.updated)),
+            ("unchanged", sum(|t| t.unchanged)),
+            ("rejected", sum(|t| t.rejected)),
+        ] {
+            page.sample(
+                "oa_records_total",
+                &[("task", &of_task[0].task), ("result", result)],
+                value,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped_and_numbers_are_whole_where_they_are() {
+        let mut page = Page::default();
+        page.sample("a", &[("task", "x\"y\\z\n多空")], 3.0);
+        page.sample("b", &[], 0.25);
+        assert_eq!(page.0, "a{task=\"x\\\"y\\\\z\\n多空\"} 3\nb 0.25\n");
+    }
+}

@@ -1,0 +1,162 @@
+//! Connections that may only read, kept for the next question. A server that was restarted is found by the first question after it,
+//! which is asked again on a new connection.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use oa_core::cli::Failure;
+use oa_core::config::{Config, ConfigError};
+use oa_core::pg::schema::{self, SchemaError};
+use oa_core::pg::{self, ConnectError, Settings, describe, is_connection_error};
+use postgres::{Client, IsolationLevel, Transaction};
+
+use crate::PROGRAM;
+
+/// Longest time of one statement for a page or an answer.
+pub const STATEMENT: Duration = Duration::from_secs(8);
+/// Longest wait for the server to take a connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// So many connections are kept.
+const KEPT: usize = 4;
+
+/// A question was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The schema is not the one that is asked.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// PostgreSQL refused or failed.
+    #[error("PostgreSQL did not answer: {}", describe(.0))]
+    Database(#[from] postgres::Error),
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Connect(e) => e.into(),
+            AskError::Schema(e) => e.into(),
+            AskError::Database(e) if is_connection_error(&e) => {
+                Failure::new(oa_core::exit::UNREACHABLE, AskError::Database(e))
+            }
+            AskError::Database(_) => anyhow::Error::from(error).into(),
+        }
+    }
+}
+
+/// Connections to one address.
+#[derive(Debug)]
+pub struct Pool {
+    settings: Settings,
+    kept: Mutex<Vec<Kept>>,
+}
+
+struct Kept(Client);
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connection")
+    }
+}
+
+impl Pool {
+    /// For reading: by `report.database_url` where there is one.
+    ///
+    /// # Errors
+    /// When there is no address.
+    pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
+        let mut settings = settings(config)?;
+        settings.connect_timeout = settings.connect_timeout.min(CONNECT);
+        settings.statement_timeout = STATEMENT;
+        Ok(Self {
+            settings,
+            kept: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Asks in one read-only transaction, so that all answers are of one moment.
+    ///
+    /// # Errors
+    /// When there is no connection, the schema does not fit, or PostgreSQL refuses.
+    pub fn ask<T>(
+        &self,
+        mut question: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
+    ) -> Result<T, AskError> {
+        let kept = self
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        if let Some(Kept(mut client)) = kept {
+            match answer(&mut client, &mut question) {
+                Err(e) if is_connection_error(&e) => {}
+                other => {
+                    self.keep(client);
+                    return other.map_err(AskError::from);
+                }
+            }
+            // The others are as old.
+            self.kept
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clear();
+        }
+        let mut client = connect(&self.settings)?;
+        let answered = answer(&mut client, &mut question);
+        self.keep(client);
+        answered.map_err(AskError::from)
+    }
+
+    fn keep(&self, client: Client) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !client.is_closed() && kept.len() < KEPT {
+            kept.push(Kept(client));
+        }
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, ConfigError> {
+    let mut settings = Settings::from_config(config, PROGRAM);
+    if let Some(reference) = &config.report.database_url {
+        let url = config.secret(reference, "report.database_url")?;
+        settings = Ok(Settings {
+            url,
+            connect_timeout: config.database.connect_timeout.0,
+            statement_timeout: config.database.statement_timeout.0,
+            program: PROGRAM,
+        });
+    }
+    settings
+}
+
+fn connect(settings: &Settings) -> Result<Client, AskError> {
+    let mut client = pg::connect(settings)?;
+    // Compiling a statement takes longer than these take.
+    client.batch_execute("SET default_transaction_read_only = on; SET jit = off")?;
+    schema::check(&mut client)?;
+    Ok(client)
+}
+
+/// One connection for a command, with the usual limits.
+///
+/// # Errors
+/// As [`Pool::ask`].
+pub fn reader(config: &Config) -> Result<Client, Failure> {
+    Ok(connect(&settings(config)?)?)
+}
+
+fn answer<T>(
+    client: &mut Client,
+    question: &mut impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
+) -> Result<T, postgres::Error> {
+    let mut tx = client
+        .build_transaction()
+        .read_only(true)
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .start()?;
+    let answer = question(&mut tx)?;
+    tx.commit()?;
+    Ok(answer)
+}

@@ -1,0 +1,452 @@
+//! Backups: which there are, whether they can be relied on, what drills said, and how the repository grows.
+
+use chrono::{DateTime, Utc};
+use oa_core::config::{Backup as Settings, Locale};
+use postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Result, redacted, some_text, text};
+
+/// One backup.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Backup {
+    /// The snapshot's id in the repository.
+    pub id: String,
+    /// physical or logical.
+    pub kind: String,
+    /// full or incremental.
+    pub level: String,
+    /// The full one that an incremental one continues.
+    pub parent_id: Option<String>,
+    /// The repository.
+    pub repository: String,
+    /// The machine that made it.
+    pub host: String,
+    /// The database.
+    pub database: String,
+    /// When it began (UTC).
+    pub started_at: DateTime<Utc>,
+    /// When it ended (UTC).
+    pub finished_at: DateTime<Utc>,
+    /// The first moment it can restore (UTC).
+    pub restorable_from: DateTime<Utc>,
+    /// The last moment it can restore (UTC).
+    pub restorable_to: DateTime<Utc>,
+    /// Bytes that were backed up.
+    pub size_bytes: i64,
+    /// Bytes by which the repository grew.
+    pub added_bytes: i64,
+    /// The last verification: none, structure or data.
+    pub checked: String,
+    /// When that was (UTC).
+    pub checked_at: Option<DateTime<Utc>>,
+    /// What it found wrong.
+    pub check_error: Option<String>,
+    /// When it was pruned (UTC).
+    pub removed_at: Option<DateTime<Utc>>,
+}
+
+/// One rehearsed restore.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Drill {
+    /// The backup.
+    pub backup_id: String,
+    /// The repository.
+    pub repository: String,
+    /// The machine.
+    pub host: String,
+    /// The moment that was restored (UTC).
+    pub target: DateTime<Utc>,
+    /// When it began (UTC).
+    pub started_at: DateTime<Utc>,
+    /// When it ended (UTC).
+    pub finished_at: DateTime<Utc>,
+    /// Whether all was as recorded.
+    pub ok: bool,
+    /// From the first byte out of the repository until the server answered, in seconds.
+    pub rto_seconds: Option<f64>,
+    /// What would have been lost, in seconds.
+    pub rpo_seconds: Option<f64>,
+    /// Tables that were compared.
+    pub tables: i32,
+    /// What was compared, and what came of it.
+    pub checks: Value,
+    /// What was wrong.
+    pub error: Option<String>,
+}
+
+/// The size of a repository at a moment.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Size {
+    /// The repository.
+    pub repository: String,
+    /// When (UTC).
+    pub measured_at: DateTime<Utc>,
+    /// Bytes.
+    pub size_bytes: i64,
+    /// How many backups it held.
+    pub backups: i32,
+    /// Bytes left on its disk.
+    pub free_bytes: Option<i64>,
+}
+
+/// How it is with the backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// They can be relied on.
+    Ok,
+    /// Something is overdue.
+    Warning,
+    /// There is none, or none that can be relied on.
+    Error,
+}
+
+impl State {
+    /// The name under which it is given out.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The newest backup as the service's own plan names it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Latest {
+    /// Its id in the repository.
+    pub file: String,
+    /// When it ended (UTC).
+    pub time: DateTime<Utc>,
+    /// Its size in megabytes (1,000,000 bytes).
+    pub size_mb: f64,
+    /// physical or logical.
+    pub kind: String,
+    /// full or incremental.
+    pub level: String,
+}
+
+/// Whether the backups can be relied on.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Status {
+    /// The worst of what follows.
+    pub status: State,
+    /// What is wrong, or that nothing is, in a sentence.
+    pub message: String,
+    /// The newest backup of any kind.
+    pub latest_backup: Option<Latest>,
+    /// The newest full one.
+    pub latest_full: Option<Latest>,
+    /// Backups in the repositories.
+    pub total_backups: i64,
+    /// Incremental ones since the newest full one.
+    pub chain_length: i64,
+    /// The last moment that can be restored (UTC).
+    pub restorable_to: Option<DateTime<Utc>>,
+    /// When a backup was last read back without a fault (UTC).
+    pub last_verified: Option<DateTime<Utc>>,
+    /// The last rehearsed restore.
+    pub last_drill: Option<Drill>,
+    /// The newest size of the repository.
+    pub repository: Option<Size>,
+}
+
+/// What is wrong with the backups.
+#[derive(Debug, Clone, PartialEq)]
+enum Finding {
+    NotConfigured,
+    None,
+    CheckFailed(String),
+    FullLate,
+    RestorePointOld,
+    NeverDrilled,
+    DrillFailed(String),
+    DrillOverdue,
+    DrillSlow,
+}
+
+const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
+    added_bytes, checked, checked_at, check_error, removed_at";
+
+fn backup(row: &postgres::Row) -> Backup {
+    Backup {
+        id: row.get(0),
+        kind: row.get(1),
+        level: row.get(2),
+        parent_id: row.get(3),
+        repository: text(row, 4),
+        host: row.get(5),
+        database: row.get(6),
+        started_at: row.get(7),
+        finished_at: row.get(8),
+        restorable_from: row.get(9),
+        restorable_to: row.get(10),
+        size_bytes: row.get(11),
+        added_bytes: row.get(12),
+        checked: row.get(13),
+        checked_at: row.get(14),
+        check_error: some_text(row, 15),
+        removed_at: row.get(16),
+    }
+}
+
+/// Backups, newest first, with those that were pruned when asked for, and the id after which the next page begins.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn list(
+    client: &mut impl GenericClient,
+    removed: bool,
+    before: Option<&str>,
+    limit: u16,
+) -> Result<(Vec<Backup>, Option<String>)> {
+    let rows = client.query(
+        &format!(
+            "SELECT {COLUMNS} FROM oa.backups WHERE ($1 OR removed_at IS NULL) AND ($2::text IS NULL OR (finished_at, id) < (SELECT finished_at, id FROM oa.backups WHERE id = $2))
+             ORDER BY finished_at DESC, id DESC LIMIT $3"
+        ),
+        &[&removed, &before, &(i64::from(limit) + 1)],
+    )?;
+    let mut all: Vec<Backup> = rows.iter().map(backup).collect();
+    let more = all.len() > usize::from(limit);
+    all.truncate(usize::from(limit));
+    let next = all.last().map(|b| b.id.clone()).filter(|_| more);
+    Ok((all, next))
+}
+
+/// Rehearsed restores, newest first.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn drills(client: &mut impl GenericClient, limit: u16) -> Result<Vec<Drill>> {
+    let rows = client.query(
+        "SELECT backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, rpo_seconds, tables, checks, error
+         FROM oa.drills ORDER BY started_at DESC LIMIT $1",
+        &[&i64::from(limit)],
+    )?;
+    let drill = |row: &postgres::Row| Drill {
+        backup_id: row.get(0),
+        repository: row.get(1),
+        host: row.get(2),
+        target: row.get(3),
+        started_at: row.get(4),
+        finished_at: row.get(5),
+        ok: row.get(6),
+        rto_seconds: row.get(7),
+        rpo_seconds: row.get(8),
+        tables: row.get(9),
+        checks: redacted(row.get(10)),
+        error: some_text(row, 11),
+    };
+    Ok(rows.iter().map(drill).collect())
+}
+
+/// Sizes of the repositories of the last 90 days, oldest first.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn sizes(client: &mut impl GenericClient) -> Result<Vec<Size>> {
+    let rows = client.query(
+        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM (
+           SELECT * FROM oa.repositories WHERE measured_at > now() - interval '90 days' ORDER BY measured_at DESC LIMIT 400) last
+         ORDER BY measured_at",
+        &[],
+    )?;
+    Ok(rows.iter().map(size).collect())
+}
+
+fn size(row: &postgres::Row) -> Size {
+    Size {
+        repository: row.get(0),
+        measured_at: row.get(1),
+        size_bytes: row.get(2),
+        backups: row.get(3),
+        free_bytes: row.get(4),
+    }
+}
+
+/// Whether the backups can be relied on, measured by the objectives of `[backup]`.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn status(
+    client: &mut impl GenericClient,
+    settings: Option<&Settings>,
+    locale: Locale,
+) -> Result<Status> {
+    let counts = client.query_one(
+        "SELECT count(*), max(restorable_to), max(checked_at) FILTER (WHERE checked <> 'none' AND check_error IS NULL), now(),
+                count(*) FILTER (WHERE level = 'incremental' AND finished_at > (SELECT max(finished_at) FROM oa.backups WHERE level = 'full' AND removed_at IS NULL)),
+                (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
+         FROM oa.backups WHERE removed_at IS NULL",
+        &[],
+    )?;
+    let newest = |client: &mut _, condition: &str| -> Result<Option<Latest>> {
+        let row = GenericClient::query_opt(
+            client,
+            &format!(
+                "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND {condition} ORDER BY finished_at DESC LIMIT 1"
+            ),
+            &[],
+        )?;
+        Ok(row.map(|row| {
+            let backup = backup(&row);
+            Latest {
+                file: backup.id,
+                time: backup.finished_at,
+                size_mb: (backup.size_bytes as f64 / 10_000.0).round() / 100.0,
+                kind: backup.kind,
+                level: backup.level,
+            }
+        }))
+    };
+    let now: DateTime<Utc> = counts.get(3);
+    let repository = client.query_opt(
+        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories ORDER BY measured_at DESC LIMIT 1",
+        &[],
+    )?;
+    let mut status = Status {
+        status: State::Ok,
+        message: String::new(),
+        latest_backup: newest(client, "true")?,
+        latest_full: newest(client, "level = 'full'")?,
+        total_backups: counts.get(0),
+        chain_length: counts.get(4),
+        restorable_to: counts.get(1),
+        last_verified: counts.get(2),
+        last_drill: drills(client, 1)?.pop(),
+        repository: repository.as_ref().map(size),
+    };
+    let found = judge(&status, counts.get(5), settings, now);
+    status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
+    let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
+    status.message = match (texts.is_empty(), locale) {
+        (true, Locale::Zh) => "备份正常，最近一次恢复演练通过".to_owned(),
+        (true, Locale::En) => {
+            "backups are made, and the last rehearsed restore was right".to_owned()
+        }
+        (false, Locale::Zh) => texts.join("；"),
+        (false, Locale::En) => texts.join("; "),
+    };
+    Ok(status)
+}
+
+fn judge(
+    status: &Status,
+    check_error: Option<String>,
+    settings: Option<&Settings>,
+    now: DateTime<Utc>,
+) -> Vec<Finding> {
+    if status.total_backups == 0 {
+        return vec![if settings.is_none() {
+            Finding::NotConfigured
+        } else {
+            Finding::None
+        }];
+    }
+    let mut found = Vec::new();
+    found.extend(check_error.map(Finding::CheckFailed));
+    let older = |moment: Option<DateTime<Utc>>, limit: std::time::Duration| {
+        moment.is_none_or(|m| (now - m).to_std().unwrap_or_default() > limit)
+    };
+    if let Some(settings) = settings {
+        if older(
+            status.latest_full.as_ref().map(|b| b.time),
+            settings.full_every.0,
+        ) {
+            found.push(Finding::FullLate);
+        }
+        if older(status.restorable_to, settings.rpo.0) {
+            found.push(Finding::RestorePointOld);
+        }
+    }
+    match &status.last_drill {
+        None => found.push(Finding::NeverDrilled),
+        Some(drill) if !drill.ok => found.push(Finding::DrillFailed(
+            drill.error.clone().unwrap_or_default(),
+        )),
+        Some(drill) => {
+            if let Some(settings) = settings {
+                if older(Some(drill.started_at), settings.drill_every.0) {
+                    found.push(Finding::DrillOverdue);
+                }
+                if drill
+                    .rto_seconds
+                    .is_some_and(|s| s > settings.rto.0.as_secs_f64())
+                {
+                    found.push(Finding::DrillSlow);
+                }
+            }
+        }
+    }
+    found
+}
+
+impl Finding {
+    fn state(&self) -> State {
+        match self {
+            Self::NotConfigured | Self::None | Self::CheckFailed(_) | Self::DrillFailed(_) => {
+                State::Error
+            }
+            _ => State::Warning,
+        }
+    }
+
+    fn text(&self, locale: Locale) -> String {
+        let (zh, en) = match self {
+            Self::NotConfigured => (
+                "没有配置备份：在 [backup] 中配置仓库，然后执行 oa-backup init",
+                "no backup is configured: set up [backup], then run oa-backup init",
+            ),
+            Self::None => (
+                "还没有任何备份：执行 oa-backup full",
+                "there is no backup yet: run oa-backup full",
+            ),
+            Self::CheckFailed(error) => {
+                return match locale {
+                    Locale::Zh => format!(
+                        "备份校验失败：{error}；重新执行 oa-backup full，并检查仓库所在的磁盘"
+                    ),
+                    Locale::En => format!(
+                        "a backup failed its verification: {error}; run oa-backup full, and check the repository's disk"
+                    ),
+                };
+            }
+            Self::FullLate => (
+                "全量备份过期：检查 crontab 中的 oa-backup full",
+                "the full backup is overdue: check the crontab for oa-backup full",
+            ),
+            Self::RestorePointOld => (
+                "最近可恢复的时间点超出目标（rpo）：检查 crontab 中的 oa-backup incremental",
+                "the newest restorable moment is older than the objective (rpo): check the crontab for oa-backup incremental",
+            ),
+            Self::NeverDrilled => (
+                "备份从未演练恢复：执行 oa-restore drill",
+                "no backup was ever restored in rehearsal: run oa-restore drill",
+            ),
+            Self::DrillFailed(error) => {
+                return match locale {
+                    Locale::Zh => format!("最近一次恢复演练失败：{error}"),
+                    Locale::En => format!("the last rehearsed restore failed: {error}"),
+                };
+            }
+            Self::DrillOverdue => (
+                "恢复演练过期：执行 oa-restore drill",
+                "a rehearsed restore is overdue: run oa-restore drill",
+            ),
+            Self::DrillSlow => (
+                "最近一次恢复演练超出目标时间（rto）",
+                "the last rehearsed restore took longer than the objective (rto)",
+            ),
+        };
+        match locale {
+            Locale::Zh => zh.to_owned(),
+            Locale::En => en.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! How each task is: counts of the last 24 hours, and whether it is late, was never run, fails, or brings old data.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use oa_core::config::Config;
+use postgres::{GenericClient, Row};
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Result, number, some_text};
+
+/// From this share of successes on, in percent, a task is healthy.
+pub const HEALTHY: f64 = 90.0;
+/// From this share on it is only a warning.
+pub const WARNING: f64 = 70.0;
+/// So many failures in a row are a warning whatever the share.
+const IN_A_ROW: i32 = 3;
+
+/// How a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// At least 90 % of its runs of the last 24 hours succeeded, and nothing else is wrong.
+    Healthy,
+    /// At least 70 %, or one of the reasons holds.
+    Warning,
+    /// Less than 70 %.
+    Critical,
+}
+
+impl Health {
+    /// The name under which it is given out.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Why a task is not healthy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Too few of the runs of the last 24 hours succeeded.
+    SuccessRate,
+    /// There was none in 24 hours, and the last one was no success.
+    LastRun,
+    /// The last three runs or more failed.
+    Failing,
+    /// It was due and did not start.
+    Late,
+    /// It has never run.
+    NeverRun,
+    /// The last data were of another day, or a task without a schedule has not succeeded for much longer than usual.
+    Stale,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct TaskHealth {
+    /// Its name, which is also its key.
+    pub name: String,
+    /// Its title for people; its name when it has none.
+    pub title: String,
+    /// The program that runs it.
+    pub tool: String,
+    /// How it is.
+    pub health: Health,
+    /// Why it is not healthy.
+    pub reasons: Vec<Reason>,
+    /// Runs of the last 24 hours that ended, without skipped ones and backfills.
+    pub runs: u64,
+    /// Of these, successes.
+    pub success: u64,
+    /// Of these, runs that stored less than there was.
+    pub partial: u64,
+    /// Of these, failed, timed out or abandoned ones.
+    pub failed: u64,
+    /// Successes in percent of the runs, rounded down to a tenth; null when there was no run.
+    pub success_rate: Option<f64>,
+    /// Rows that were not there before, in 24 hours.
+    pub inserted: u64,
+    /// When its last run started (UTC).
+    pub last_run: Option<DateTime<Utc>>,
+    /// That run.
+    pub last_run_id: Option<Uuid>,
+    /// How it ended, or `running` or `retrying`.
+    pub last_status: Option<String>,
+    /// How long it took, in seconds; null while it runs.
+    pub last_duration: Option<f64>,
+    /// When it succeeded last (UTC).
+    pub last_success: Option<DateTime<Utc>>,
+    /// What was wrong with the last run.
+    pub last_error: Option<String>,
+    /// Failures since the last success.
+    pub consecutive_failures: i32,
+    /// Since when it fails (UTC).
+    pub failing_since: Option<DateTime<Utc>>,
+    /// Its schedule as a cron expression; null for what only a crontab or a person starts.
+    pub schedule: Option<String>,
+    /// When it is due next, or was due when it is late (UTC).
+    pub next_due: Option<DateTime<Utc>>,
+    /// How long it has been due without a start, in seconds.
+    pub late_seconds: Option<u64>,
+    /// Whether it runs now.
+    pub running: bool,
+}
+
+impl TaskHealth {
+    /// Whether a reason holds.
+    #[must_use]
+    pub fn is(&self, reason: Reason) -> bool {
+        self.reasons.contains(&reason)
+    }
+
+    /// The last outcome was no success.
+    #[must_use]
+    pub fn last_failed(&self) -> bool {
+        self.consecutive_failures > 0 || self.last_status.as_deref() == Some("partial")
+    }
+}
+
+/// The share in percent, rounded down to a tenth: 99.96 % is not 100 %.
+#[must_use]
+pub fn percent(success: u64, runs: u64) -> Option<f64> {
+    (runs > 0).then(|| (success as f64 / runs as f64 * 1000.0).floor() / 10.0)
+}
+
+/// How long after it was due a task is late.
+#[must_use]
+pub fn grace(config: &Config) -> TimeDelta {
+    TimeDelta::from_std(config.alert.grace.0 + config.crawl.jitter.0).unwrap_or_default()
+}
+
+/// All tasks by name, without those that were given up (`oa-crawl forget`) or that the configuration skips; only `one` when it is named.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn tasks(
+    client: &mut impl GenericClient,
+    config: &Config,
+    one: Option<&str>,
+) -> Result<Vec<TaskHealth>> {
+    // The hours as the database sums them, and what ran before the first whole one out of the log.
+    let rows = client.query(
+        "WITH counted AS (
+           SELECT task, sum(runs) AS runs, sum(runs) FILTER (WHERE status = 'success') AS success, sum(runs) FILTER (WHERE status = 'partial') AS partial,
+                  sum(inserted) AS inserted
+           FROM (
+             SELECT task, status, runs, inserted FROM oa.run_hours
+             WHERE hour > now() - interval '24 hours' AND ($3::text IS NULL OR task = $3)
+             UNION ALL
+             SELECT task, status, count(*), sum(inserted) FROM oa.runs
+             WHERE id >= oa.uuid_floor(now() - interval '24 hours')
+               AND id < oa.uuid_floor(date_trunc('hour', now() - interval '24 hours', 'UTC') + interval '1 hour')
+               AND finished_at IS NOT NULL AND trigger <> 'backfill' AND ($3::text IS NULL OR task = $3) GROUP BY 1, 2) x
+           WHERE status <> 'skipped' GROUP BY task)
+         SELECT t.name, coalesce(nullif(t.title, ''), t.name), t.tool, c.runs::bigint, c.success::bigint, c.partial::bigint, c.inserted::bigint,
+                t.last_started_at, t.last_run_id, t.last_status,
+                CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
+                t.last_success_at, t.last_error, t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
+                CASE WHEN t.next_due_at < now() - make_interval(secs => $2) AND (t.lease_until IS NULL OR t.lease_until < now()) AND NOT EXISTS (
+                       SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(t.next_due_at) AND r.trigger <> 'backfill' AND r.status <> 'skipped')
+                     THEN extract(epoch FROM now() - t.next_due_at)::bigint END,
+                t.lease_until > now(),
+                CASE WHEN t.last_status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = t.last_run_id) END,
+                -- Without a schedule, what is usual says when it is missed.
+                CASE WHEN t.schedule IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
+                       SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
+                       WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END
+         FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
+         WHERE ($3::text IS NULL OR t.name = $3) AND t.name <> ALL($1)
+           AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
+         ORDER BY t.name",
+        &[&config.crawl.skip, &grace(config).as_seconds_f64(), &one],
+    )?;
+    Ok(rows.iter().map(task).collect())
+}
+
+fn task(row: &Row) -> TaskHealth {
+    let (runs, success, partial) = (number(row, 3), number(row, 4), number(row, 5));
+    let mut task = TaskHealth {
+        name: row.get(0),
+        title: row.get(1),
+        tool: row.get(2),
+        health: Health::Healthy,
+        reasons: Vec::new(),
+        runs,
+        success,
+        partial,
+        failed: runs.saturating_sub(success + partial),
+        success_rate: percent(success, runs),
+        inserted: number(row, 6),
+        last_run: row.get(7),
+        last_run_id: row.get(8),
+        last_status: row.get(9),
+        last_duration: row.get(10),
+        last_success: row.get(11),
+        last_error: some_text(row, 12),
+        consecutive_failures: row.get(13),
+        failing_since: row.get(14),
+        schedule: row.get(15),
+        next_due: row.get(16),
+        late_seconds: row.get::<_, Option<i64>>(17).map(i64::unsigned_abs),
+        running: row.get::<_, Option<bool>>(18).unwrap_or(false),
+    };
+    let stale_data = row.get::<_, Option<bool>>(19) == Some(false);
+    let silent = row.get::<_, Option<bool>>(20) == Some(true);
+    judge(&mut task, stale_data || silent);
+    task
+}
+
+fn judge(task: &mut TaskHealth, stale: bool) {
+    let mut reasons = Vec::new();
+    let mut add = |holds: bool, reason: Reason, health: Health| {
+        if holds {
+            reasons.push((reason, health));
+        }
+    };
+    if let Some(rate) = task.success_rate {
+        let health = if rate >= WARNING {
+            Health::Warning
+        } else {
+            Health::Critical
+        };
+        add(rate < HEALTHY, Reason::SuccessRate, health);
+    } else {
+        let partial = task.last_status.as_deref() == Some("partial");
+        add(
+            task.consecutive_failures > 0,
+            Reason::LastRun,
+            Health::Critical,
+        );
+        add(
+            partial && task.consecutive_failures == 0,
+            Reason::LastRun,
+            Health::Warning,
+        );
+    }
+    add(
+        task.consecutive_failures >= IN_A_ROW,
+        Reason::Failing,
+        Health::Warning,
+    );
+    add(task.late_seconds.is_some(), Reason::Late, Health::Warning);
+    add(
+        task.last_run_id.is_none(),
+        Reason::NeverRun,
+        Health::Warning,
+    );
+    add(stale, Reason::Stale, Health::Warning);
+    task.health = reasons
+        .iter()
+        .map(|(_, health)| *health)
+        .max()
+        .unwrap_or(Health::Healthy);
+    task.reasons = reasons.into_iter().map(|(reason, _)| reason).collect();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(runs: u64, success: u64) -> TaskHealth {
+        TaskHealth {
+            name: "a".to_owned(),
+            title: "a".to_owned(),
+            tool: "oa-crawl".to_owned(),
+            health: Health::Healthy,
+            reasons: Vec::new(),
+            runs,
+            success,
+            partial: 0,
+            failed: runs - success,
+            success_rate: percent(success, runs),
+            inserted: 0,
+            last_run: None,
+            last_run_id: Some(Uuid::nil()),
+            last_status: Some("success".to_owned()),
+            last_duration: None,
+            last_success: None,
+            last_error: None,
+            consecutive_failures: 0,
+            failing_since: None,
+            schedule: None,
+            next_due: None,
+            late_seconds: None,
+            running: false,
+        }
+    }
+
+    #[test]
+    fn ninety_percent_are_healthy_and_seventy_a_warning() {
+        for (runs, success, health) in [
+            (10, 10, Health::Healthy),
+            (10, 9, Health::Healthy),
+            (1000, 899, Health::Warning),
+            (10, 7, Health::Warning),
+            (1000, 699, Health::Critical),
+            (1, 0, Health::Critical),
+            (0, 0, Health::Healthy),
+        ] {
+            let mut task = of(runs, success);
+            judge(&mut task, false);
+            assert_eq!(task.health, health, "{success} of {runs}");
+        }
+    }
+
+    #[test]
+    fn what_is_late_never_run_or_stale_is_at_least_a_warning() {
+        let mut late = of(10, 10);
+        late.late_seconds = Some(1);
+        judge(&mut late, false);
+        assert_eq!(
+            (late.health, late.reasons),
+            (Health::Warning, vec![Reason::Late])
+        );
+        let mut never = of(0, 0);
+        never.last_run_id = None;
+        judge(&mut never, false);
+        assert_eq!(
+            (never.health, never.reasons),
+            (Health::Warning, vec![Reason::NeverRun])
+        );
+        let mut stale = of(10, 1);
+        judge(&mut stale, true);
+        assert_eq!(
+            (stale.health, stale.reasons),
+            (Health::Critical, vec![Reason::SuccessRate, Reason::Stale])
+        );
+        let mut failed = of(0, 0);
+        failed.consecutive_failures = 1;
+        judge(&mut failed, false);
+        assert_eq!(failed.health, Health::Critical);
+    }
+}

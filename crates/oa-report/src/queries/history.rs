@@ -1,0 +1,254 @@
+//! What tasks did before: their last runs, their days, and when they are and were due today.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
+use oa_core::schedule::{Calendar, Days, Schedule, Session};
+use postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Result, number};
+
+/// A run as a mark in a row of them.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Mark {
+    /// The run.
+    pub id: Uuid,
+    /// How it ended, or `running` or `retrying`.
+    pub status: String,
+    /// When it started (UTC).
+    pub started_at: DateTime<Utc>,
+    /// How long it took, in seconds.
+    pub duration: Option<f64>,
+    /// Records that came and were good.
+    pub records: u64,
+}
+
+/// A day of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Day {
+    /// The day of Asia/Shanghai.
+    pub day: NaiveDate,
+    /// Runs that ended, without skipped ones and backfills.
+    pub runs: u64,
+    /// Of these, successes.
+    pub success: u64,
+    /// Of these, partial ones.
+    pub partial: u64,
+    /// Good records of a run, on average over those that stored any.
+    pub records: Option<f64>,
+    /// `records` compared with the median of the days before; absent with fewer than five of them.
+    pub usual: Option<f64>,
+}
+
+impl Day {
+    /// Whether much less or much more came than usual: below half, or more than twice.
+    #[must_use]
+    pub fn is_unusual(&self) -> bool {
+        match (self.records, self.usual) {
+            (Some(records), Some(usual)) if usual > 0.0 => {
+                !(0.5..=2.0).contains(&(records / usual))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// So many marks a task.
+pub const MARKS: i64 = 48;
+/// So many days a task.
+pub const DAYS: u32 = 30;
+/// So many days before make what is usual.
+const BEFORE: usize = 14;
+const FEWEST: usize = 5;
+
+const MARK: &str = "t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)";
+
+fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<Mark>> {
+    let mut all: HashMap<String, Vec<Mark>> = HashMap::new();
+    for row in rows {
+        all.entry(row.get(0)).or_default().push(Mark {
+            id: row.get(1),
+            status: row.get(2),
+            started_at: row.get(3),
+            duration: row.get(4),
+            records: number(row, 5),
+        });
+    }
+    all
+}
+
+/// The last runs of each of these tasks, oldest first.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn marks(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+) -> Result<HashMap<String, Vec<Mark>>> {
+    let rows = client.query(
+        &format!(
+            "SELECT {MARK}
+         FROM unnest($1::text[]) t (name), LATERAL (
+           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.id DESC LIMIT $2) r ORDER BY t.name, r.id"
+        ),
+        &[&tasks, &MARKS],
+    )?;
+    Ok(by_task(&rows))
+}
+
+/// The runs of a span of time of each of these tasks, oldest first; at most 1,500 a task.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn between(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<HashMap<String, Vec<Mark>>> {
+    let rows = client.query(
+        &format!(
+            "SELECT {MARK}
+         FROM unnest($1::text[]) t (name), LATERAL (
+           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor($2) AND r.id < oa.uuid_floor($3) AND r.status <> 'skipped'
+           ORDER BY r.id DESC LIMIT 1500) r ORDER BY t.name, r.id"
+        ),
+        &[&tasks, &from, &until],
+    )?;
+    Ok(by_task(&rows))
+}
+
+/// The last days of each of these tasks on which it ran, oldest first; days are those of Asia/Shanghai, whatever zone is shown.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn days(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    now: DateTime<Utc>,
+) -> Result<HashMap<String, Vec<Day>>> {
+    let shown = day_of(now) - chrono::Days::new(u64::from(DAYS) - 1);
+    let first = shown - chrono::Days::new(BEFORE as u64 * 2);
+    let rows = client.query(
+        "SELECT task, day, sum(runs)::bigint, (sum(runs) FILTER (WHERE status = 'success'))::bigint,
+                (sum(runs) FILTER (WHERE status = 'partial'))::bigint,
+                (sum(fetched - rejected) FILTER (WHERE status IN ('success', 'partial')) / nullif(sum(runs) FILTER (WHERE status IN ('success', 'partial')), 0))::float8
+         FROM oa.run_days WHERE task = ANY($1) AND day >= $2 AND status <> 'skipped' AND runs > 0 GROUP BY task, day ORDER BY task, day",
+        &[&tasks, &first],
+    )?;
+    let mut all: HashMap<String, Vec<Day>> = HashMap::new();
+    for row in &rows {
+        all.entry(row.get(0)).or_default().push(Day {
+            day: row.get(1),
+            runs: number(row, 2),
+            success: number(row, 3),
+            partial: number(row, 4),
+            records: row.get(5),
+            usual: None,
+        });
+    }
+    for days in all.values_mut() {
+        compare(days);
+        days.retain(|d| d.day >= shown);
+    }
+    Ok(all)
+}
+
+/// The day of Asia/Shanghai, as `oa.run_days` has it.
+#[must_use]
+pub fn day_of(moment: DateTime<Utc>) -> NaiveDate {
+    moment
+        .with_timezone(&chrono_tz::Asia::Shanghai)
+        .date_naive()
+}
+
+fn compare(days: &mut [Day]) {
+    for at in 0..days.len() {
+        let before = &days[at.saturating_sub(BEFORE)..at];
+        let mut records: Vec<f64> = before.iter().filter_map(|d| d.records).collect();
+        if records.len() >= FEWEST {
+            records.sort_by(f64::total_cmp);
+            days[at].usual = Some(records[records.len() / 2]);
+        }
+    }
+}
+
+/// When each of these tasks was and is due within a span, of those whose schedule is known in full; at most 2,000 moments a task.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn due(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+    zone: Tz,
+    calendar: &Calendar,
+) -> Result<HashMap<String, Vec<DateTime<Utc>>>> {
+    let rows = client.query(
+        "SELECT name, schedule, days, sessions FROM oa.tasks WHERE name = ANY($1) AND schedule IS NOT NULL AND days IS NOT NULL",
+        &[&tasks],
+    )?;
+    let moments = |row: &postgres::Row| {
+        let days = match row.get::<_, &str>(2) {
+            "trading" => Days::Trading,
+            "night" => Days::Night,
+            _ => Days::All,
+        };
+        let sessions: Vec<Session> = row
+            .get::<_, Option<Vec<String>>>(3)
+            .unwrap_or_default()
+            .iter()
+            .map(|s| {
+                if s == "night" {
+                    Session::Night
+                } else {
+                    Session::Day
+                }
+            })
+            .collect();
+        let schedule = Schedule::parse(row.get(1), zone)
+            .ok()?
+            .on(days)
+            .within(&sessions);
+        let first = schedule.next_after(from - chrono::TimeDelta::seconds(1), calendar);
+        let all = std::iter::successors(first, |at| schedule.next_after(*at, calendar));
+        Some((
+            row.get(0),
+            all.take_while(|at| *at < until).take(2000).collect(),
+        ))
+    };
+    Ok(rows.iter().filter_map(moments).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_unusual_against_the_days_before_it() {
+        let mut days: Vec<Day> = [75.0, 75.0, 74.0, 76.0, 75.0, 30.0, 75.0, 160.0, 75.0]
+            .iter()
+            .enumerate()
+            .map(|(i, records)| Day {
+                day: NaiveDate::from_ymd_opt(2025, 12, 1 + i as u32).unwrap(),
+                runs: 1,
+                success: 1,
+                partial: 0,
+                records: Some(*records),
+                usual: None,
+            })
+            .collect();
+        compare(&mut days);
+        let unusual: Vec<bool> = days.iter().map(Day::is_unusual).collect();
+        assert_eq!(
+            unusual,
+            [false, false, false, false, false, true, false, true, false]
+        );
+        assert_eq!((days[4].usual, days[5].usual), (None, Some(75.0)));
+    }
+}

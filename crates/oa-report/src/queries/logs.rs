@@ -1,0 +1,153 @@
+//! Pages of the run log, newest first. A page continues before an id, so that new runs shift nothing and a late page costs what the
+//! first one costs.
+
+use chrono::{DateTime, Utc};
+use postgres::types::ToSql;
+use postgres::{GenericClient, Row};
+use schemars::JsonSchema;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Result, number, some_text};
+
+/// Every status of a run.
+pub const STATUSES: [&str; 8] = [
+    "running",
+    "retrying",
+    "success",
+    "partial",
+    "failed",
+    "timeout",
+    "skipped",
+    "abandoned",
+];
+/// Most entries of one page.
+pub const MOST: u16 = 500;
+
+/// Which runs are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Of this task.
+    pub task: Option<String>,
+    /// With this status.
+    pub status: Option<String>,
+    /// That started at this moment or later (UTC).
+    pub since: Option<DateTime<Utc>>,
+    /// That started before this moment (UTC).
+    pub until: Option<DateTime<Utc>>,
+    /// That come after this one in the list.
+    pub before: Option<Uuid>,
+    /// That started after this one: for following the log.
+    pub after: Option<Uuid>,
+    /// At most so many.
+    pub limit: u16,
+}
+
+/// One run, under the names of the service's own plan.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Entry {
+    /// The run.
+    pub id: Uuid,
+    /// Its task.
+    pub task_name: String,
+    /// How it ended, or `running` or `retrying`.
+    pub status: String,
+    /// When it started (UTC).
+    pub start_time: DateTime<Utc>,
+    /// When it ended (UTC); null while it runs.
+    pub end_time: Option<DateTime<Utc>>,
+    /// How long it took, in seconds; null while it runs.
+    pub duration: Option<f64>,
+    /// Records that came and were good.
+    pub records: u64,
+    /// What was wrong.
+    pub error: Option<String>,
+    /// Tries after the first one.
+    pub retry_count: u32,
+    /// Rows that were not there before.
+    pub inserted: u64,
+    /// Rows that were there with other values.
+    pub updated: u64,
+    /// Records that were not stored.
+    pub rejected: u64,
+    /// Who started it: cron, manual, due, backfill.
+    pub trigger: String,
+    /// The machine.
+    pub host: String,
+}
+
+pub(super) const COLUMNS: &str = "r.id, r.task, r.status, r.started_at, r.finished_at, extract(epoch FROM r.finished_at - r.started_at)::float8,
+    greatest(r.fetched - r.rejected, 0), r.error_message, greatest(r.attempts - 1, 0), r.inserted, r.updated, r.rejected, r.trigger, r.host";
+
+pub(super) fn entry(row: &Row) -> Entry {
+    Entry {
+        id: row.get(0),
+        task_name: row.get(1),
+        status: row.get(2),
+        start_time: row.get(3),
+        end_time: row.get(4),
+        duration: row.get(5),
+        records: number(row, 6),
+        error: some_text(row, 7),
+        retry_count: row.get::<_, i32>(8).unsigned_abs(),
+        inserted: number(row, 9),
+        updated: number(row, 10),
+        rejected: number(row, 11),
+        trigger: row.get(12),
+        host: row.get(13),
+    }
+}
+
+/// A page, newest first, and the id before which the next one begins; `None` when this is the last.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn page(
+    client: &mut impl GenericClient,
+    filter: &Filter,
+) -> Result<(Vec<Entry>, Option<Uuid>)> {
+    // Conditions that are not asked for are not there: each combination has a plan of its own.
+    let mut conditions = vec!["true".to_owned()];
+    let mut values: Vec<&(dyn ToSql + Sync)> = Vec::new();
+    macro_rules! condition {
+        ($value:expr, $text:literal) => {
+            if let Some(value) = &$value {
+                values.push(value);
+                conditions.push(format!($text, values.len()));
+            }
+        };
+    }
+    condition!(filter.task, "r.task = ${}");
+    condition!(filter.status, "r.status = ${}");
+    condition!(filter.since, "r.id >= oa.uuid_floor(${})");
+    condition!(filter.until, "r.id < oa.uuid_floor(${})");
+    condition!(filter.before, "r.id < ${}");
+    condition!(filter.after, "r.id > ${}");
+    let one_more = i64::from(filter.limit) + 1;
+    values.push(&one_more);
+    let rows = client.query(
+        &format!(
+            "SELECT {COLUMNS} FROM oa.runs r WHERE {} ORDER BY r.id DESC LIMIT ${}",
+            conditions.join(" AND "),
+            values.len()
+        ),
+        &values,
+    )?;
+    let mut entries: Vec<Entry> = rows.iter().map(entry).collect();
+    let more = entries.len() > usize::from(filter.limit);
+    entries.truncate(usize::from(filter.limit));
+    let next = entries.last().map(|e| e.id).filter(|_| more);
+    Ok((entries, next))
+}
+
+/// Runs by their ids, oldest first: for following those that had not ended.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec<Entry>> {
+    let rows = client.query(
+        &format!("SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.id"),
+        &[&ids],
+    )?;
+    Ok(rows.iter().map(entry).collect())
+}

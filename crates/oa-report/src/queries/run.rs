@@ -1,0 +1,224 @@
+//! One run with everything that belongs to it.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::logs::{COLUMNS, Entry, entry};
+use super::{Result, number, redacted, some_text, text};
+
+/// Most rejected records of one page.
+pub const MOST_REJECTS: i64 = 200;
+
+/// A run in full.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RunDetail {
+    /// As in the log.
+    #[serde(flatten)]
+    pub run: Entry,
+    /// Its task's title for people.
+    pub title: String,
+    /// The program.
+    pub tool: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process on the machine.
+    pub pid: i32,
+    /// Records that came.
+    pub fetched: u64,
+    /// Rows that were there just so.
+    pub unchanged: u64,
+    /// What kind of error it was.
+    pub error_kind: Option<String>,
+    /// What else the program noted.
+    pub details: Value,
+    /// Each try.
+    pub attempts: Vec<Attempt>,
+    /// How good the data were.
+    pub quality: Option<RunQuality>,
+    /// What was received, before anything was made of it.
+    pub raw: Vec<Raw>,
+    /// Records that were not stored; at most 200, `rejected` says how many there are.
+    pub rejects: Vec<Reject>,
+}
+
+/// One try.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Attempt {
+    /// 1 for the first.
+    pub attempt: i32,
+    /// When it began (UTC).
+    pub started_at: DateTime<Utc>,
+    /// When it ended (UTC).
+    pub finished_at: DateTime<Utc>,
+    /// success, partial, failed or timeout.
+    pub outcome: String,
+    /// What kind of error it was.
+    pub error_kind: Option<String>,
+    /// What was wrong.
+    pub error: Option<String>,
+}
+
+/// How good the data of a run were.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RunQuality {
+    /// The day the data are of.
+    pub day: Option<NaiveDate>,
+    /// Records that the source announced.
+    pub expected: Option<i64>,
+    /// Different records that came.
+    pub collected: i64,
+    /// Share of the announced ones, 0 to 1.
+    pub completeness: Option<f64>,
+    /// Records that came twice.
+    pub duplicates: i64,
+    /// Whether the data are of the day that was asked for.
+    pub fresh: Option<bool>,
+    /// 0 to 100.
+    pub score: i32,
+    /// What was noticed, in sentences.
+    pub findings: Vec<String>,
+}
+
+/// One answer in the raw archive.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Raw {
+    /// The try it belongs to.
+    pub attempt: i32,
+    /// What the answer is of, when a run asks for several things.
+    pub part: Option<String>,
+    /// The address.
+    pub url: String,
+    /// HTTP status.
+    pub status: i32,
+    /// The `content-type` header.
+    pub content_type: Option<String>,
+    /// SHA-256 of the body; also its file's name in the archive.
+    pub sha256: String,
+    /// Size of the body in bytes.
+    pub size_bytes: i64,
+    /// When it was received (UTC).
+    pub fetched_at: DateTime<Utc>,
+}
+
+/// One record that was not stored.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Reject {
+    /// Its number within the run.
+    pub seq: i64,
+    /// The table it was meant for.
+    pub target: Option<String>,
+    /// Its key at the source.
+    pub source_key: Option<String>,
+    /// The field that is wrong.
+    pub field: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// The record as it came; a text where JSON cannot hold it.
+    pub record: Value,
+}
+
+/// The run of that id.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDetail>> {
+    let Some(row) = client.query_opt(
+        &format!(
+            "SELECT {COLUMNS}, coalesce(nullif(t.title, ''), r.task), r.tool, r.version, r.pid, r.fetched, r.unchanged, r.error_kind, r.details
+             FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.id = $1"
+        ),
+        &[&id],
+    )?
+    else {
+        return Ok(None);
+    };
+    Ok(Some(RunDetail {
+        run: entry(&row),
+        title: row.get(14),
+        tool: row.get(15),
+        version: row.get(16),
+        pid: row.get(17),
+        fetched: number(&row, 18),
+        unchanged: number(&row, 19),
+        error_kind: row.get(20),
+        details: redacted(row.get(21)),
+        attempts: attempts(client, id)?,
+        quality: quality(client, id)?,
+        raw: raw(client, id)?,
+        rejects: rejects(client, id)?,
+    }))
+}
+
+fn attempts(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Attempt>> {
+    let rows = client.query(
+        "SELECT attempt, started_at, finished_at, outcome, error_kind, error_message FROM oa.attempts WHERE run_id = $1 ORDER BY attempt",
+        &[&id],
+    )?;
+    let attempt = |row: &postgres::Row| Attempt {
+        attempt: row.get(0),
+        started_at: row.get(1),
+        finished_at: row.get(2),
+        outcome: row.get(3),
+        error_kind: row.get(4),
+        error: some_text(row, 5),
+    };
+    Ok(rows.iter().map(attempt).collect())
+}
+
+fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQuality>> {
+    let row = client.query_opt(
+        "SELECT day, expected, collected, completeness, duplicates, fresh, score, findings FROM oa.quality WHERE run_id = $1",
+        &[&id],
+    )?;
+    Ok(row.map(|row| RunQuality {
+        day: row.get(0),
+        expected: row.get(1),
+        collected: row.get(2),
+        completeness: row.get(3),
+        duplicates: row.get(4),
+        fresh: row.get(5),
+        score: row.get(6),
+        findings: serde_json::from_value(redacted(row.get(7))).unwrap_or_default(),
+    }))
+}
+
+fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
+    let rows = client.query(
+        "SELECT attempt, part, url, status, content_type, sha256, size_bytes, fetched_at FROM oa.raw WHERE run_id = $1 ORDER BY seq LIMIT 500",
+        &[&id],
+    )?;
+    let raw = |row: &postgres::Row| Raw {
+        attempt: row.get(0),
+        part: row.get(1),
+        url: text(row, 2),
+        status: row.get(3),
+        content_type: row.get(4),
+        sha256: row.get(5),
+        size_bytes: row.get(6),
+        fetched_at: row.get(7),
+    };
+    Ok(rows.iter().map(raw).collect())
+}
+
+fn rejects(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Reject>> {
+    let rows = client.query(
+        "SELECT seq, target, source_key, field, reason, record, raw FROM oa.rejects WHERE run_id = $1 ORDER BY seq LIMIT $2",
+        &[&id, &MOST_REJECTS],
+    )?;
+    let reject = |row: &postgres::Row| Reject {
+        seq: row.get(0),
+        target: row.get(1),
+        source_key: row.get(2),
+        field: row.get(3),
+        reason: text(row, 4),
+        record: redacted(row.get::<_, Option<Value>>(5).unwrap_or_else(|| {
+            let bytes: Option<Vec<u8>> = row.get(6);
+            Value::String(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+        })),
+    };
+    Ok(rows.iter().map(reject).collect())
+}

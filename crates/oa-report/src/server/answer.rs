@@ -1,0 +1,255 @@
+//! Answers, before they become HTTP.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+use maud::Markup;
+use oa_core::pg::ConnectError;
+use oa_core::secrets::redact;
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::pool::AskError;
+
+/// How long an answer may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Asked again each time, with the `ETag` of the last one.
+    Revalidate,
+    /// Its name changes with its content.
+    Forever,
+    /// Not at all.
+    Never,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Content type.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Bytes,
+    /// How long it may be kept.
+    pub keep: Keep,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What the `ETag` is made of, when that is not the whole body.
+    pub tag: Option<String>,
+}
+
+/// `application/problem+json` (RFC 9457).
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Problem {
+    /// Always `about:blank`: the status says what kind it is.
+    pub r#type: &'static str,
+    /// The status in words.
+    pub title: String,
+    /// The status.
+    pub status: u16,
+    /// What happened, to which thing, and what to do.
+    pub detail: String,
+}
+
+impl Answer {
+    fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body: body.into(),
+            keep: Keep::Revalidate,
+            headers: Vec::new(),
+            tag: None,
+        }
+    }
+
+    /// JSON.
+    #[must_use]
+    pub fn json(value: &impl Serialize) -> Self {
+        Self::new(
+            "application/json",
+            serde_json::to_vec(value).unwrap_or_default(),
+        )
+    }
+
+    /// JSON that is written already.
+    #[must_use]
+    pub fn json_bytes(body: Bytes) -> Self {
+        Self::new("application/json", body)
+    }
+
+    /// A page.
+    #[must_use]
+    pub fn page(page: Markup) -> Self {
+        Self::new("text/html; charset=utf-8", page.into_string())
+    }
+
+    /// Plain text.
+    #[must_use]
+    pub fn text(content_type: &'static str, text: impl Into<Bytes>) -> Self {
+        Self {
+            keep: Keep::Never,
+            ..Self::new(content_type, text)
+        }
+    }
+
+    /// A file of the page; its name changes with its content.
+    #[must_use]
+    pub fn asset(content_type: &'static str, text: &'static str) -> Self {
+        Self {
+            keep: Keep::Forever,
+            ..Self::new(content_type, text)
+        }
+    }
+
+    /// Go there.
+    #[must_use]
+    pub fn redirect(status: StatusCode, to: &str) -> Self {
+        let mut answer = Self::text("text/plain; charset=utf-8", "");
+        answer.status = status;
+        answer.with(header::LOCATION, to)
+    }
+
+    /// An error.
+    #[must_use]
+    pub fn problem(status: StatusCode, detail: impl Into<String>) -> Self {
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail: redact(&detail.into()),
+        };
+        Self {
+            status,
+            keep: Keep::Never,
+            ..Self::new(
+                "application/problem+json",
+                serde_json::to_vec(&problem).unwrap_or_default(),
+            )
+        }
+    }
+
+    /// With a header; a value that no header can hold is left out.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.push((name, value));
+        }
+        self
+    }
+
+    /// With another status.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// As HTTP. `if_none_match` is the request's header: the same answer is not sent again.
+    #[must_use]
+    pub fn into_response(self, if_none_match: Option<&str>) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::new()));
+        let headers = response.headers_mut();
+        let put = HeaderValue::from_static;
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, put("nosniff"));
+        headers.insert(header::REFERRER_POLICY, put("same-origin"));
+        headers.insert(header::X_FRAME_OPTIONS, put("DENY"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            put(if self.content_type.starts_with("text/html") {
+                PAGE_POLICY
+            } else {
+                DATA_POLICY
+            }),
+        );
+        headers.insert(
+            HeaderName::from_static("cross-origin-resource-policy"),
+            put("same-origin"),
+        );
+        headers.insert(
+            header::CACHE_CONTROL,
+            put(match self.keep {
+                Keep::Revalidate => "private, no-cache",
+                Keep::Forever => "public, max-age=31536000, immutable",
+                Keep::Never => "no-store",
+            }),
+        );
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
+        *response.status_mut() = self.status;
+        if self.keep == Keep::Revalidate && self.status == StatusCode::OK {
+            let tag = format!("W/\"{}\"", self.tag.unwrap_or_else(|| hash(&self.body)));
+            let known = if_none_match.is_some_and(|known| {
+                known.trim() == "*" || known.split(',').any(|k| same_tag(k, &tag))
+            });
+            if let Ok(value) = HeaderValue::from_str(&tag) {
+                headers_of(&mut response).insert(header::ETAG, value);
+            }
+            if known {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                return response;
+            }
+        }
+        if !self.body.is_empty() {
+            headers_of(&mut response).insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(self.content_type),
+            );
+        }
+        *response.body_mut() = Full::new(self.body);
+        response
+    }
+}
+
+/// Everything is ours and from a file: nothing inline, nothing from elsewhere, no frame, no form to another place.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+
+fn headers_of(response: &mut Response<Full<Bytes>>) -> &mut hyper::HeaderMap {
+    response.headers_mut()
+}
+
+/// Weak comparison, as `If-None-Match` demands it.
+fn same_tag(known: &str, tag: &str) -> bool {
+    let bare = |t: &str| t.trim().trim_start_matches("W/").to_owned();
+    bare(known) == bare(tag)
+}
+
+/// A short hash of a body.
+#[must_use]
+pub fn hash(body: &[u8]) -> String {
+    Sha256::digest(body)
+        .iter()
+        .take(12)
+        .fold(String::new(), |mut hex, byte| {
+            use std::fmt::Write;
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+impl From<AskError> for Answer {
+    fn from(error: AskError) -> Self {
+        let away = match &error {
+            AskError::Connect(e) => matches!(e, ConnectError::Unreachable { .. }),
+            AskError::Schema(_) => false,
+            AskError::Database(e) => oa_core::pg::is_passing(e),
+        };
+        let status = if away {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
+        };
+        tracing::warn!("{}", redact(&error.to_string()));
+        let answer = Self::problem(status, error.to_string());
+        if away {
+            answer.with(header::RETRY_AFTER, "5")
+        } else {
+            answer
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! The overview: one look answers whether everything is all right, and if not, what to do.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use chrono::{DateTime, Days, NaiveTime, Utc};
+use maud::{Markup, html};
+use oa_core::config::Config;
+use oa_core::schedule::Calendar;
+use postgres::Transaction;
+
+use super::chart::{self, Timeline};
+use super::layout::{self, Frame, icon};
+use super::words::count;
+use crate::api::routes::Given;
+use crate::daily::moment;
+use crate::queries::alerts::Trouble;
+use crate::queries::backups::State;
+use crate::queries::health::{self, Health, TaskHealth, percent};
+use crate::queries::history::{self, Day, Mark};
+use crate::server::App;
+use crate::server::answer::Answer;
+use crate::snapshot::Snapshot;
+
+/// So many tasks a page, those with trouble first.
+const SHOWN: usize = 40;
+
+/// What the overview shows besides the snapshot.
+#[derive(Debug, Clone)]
+pub struct Overview {
+    /// Names of the tasks it is of.
+    pub shown: Vec<String>,
+    marks: HashMap<String, Vec<Mark>>,
+    days: HashMap<String, Vec<Day>>,
+    due: HashMap<String, Vec<DateTime<Utc>>>,
+    runs: HashMap<String, Vec<Mark>>,
+    timeline: Timeline,
+}
+
+impl Overview {
+    /// Asks for it.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn take(
+        tx: &mut Transaction<'_>,
+        config: &Config,
+        calendar: &Calendar,
+        shown: Vec<String>,
+    ) -> Result<Self, postgres::Error> {
+        let zone = config.timezone;
+        let today = Utc::now().with_timezone(&zone).date_naive();
+        let timeline = Timeline {
+            from: moment(today, NaiveTime::MIN, zone),
+            until: moment(today + Days::new(1), NaiveTime::MIN, zone),
+            grace: health::grace(config),
+        };
+        let names: Vec<&str> = shown.iter().map(String::as_str).collect();
+        Ok(Self {
+            marks: history::marks(tx, &names)?,
+            days: history::days(tx, &names, Utc::now())?,
+            due: history::due(tx, &names, timeline.from, timeline.until, zone, calendar)?,
+            runs: history::between(tx, &names, timeline.from, timeline.until)?,
+            timeline,
+            shown,
+        })
+    }
+}
+
+/// The worst of everything: tasks, open troubles, backups.
+#[must_use]
+pub fn worst(snapshot: &Snapshot) -> Health {
+    items(snapshot)
+        .iter()
+        .map(|i| i.severity)
+        .max()
+        .unwrap_or(Health::Healthy)
+}
+
+/// Something that a person should look at.
+enum Item<'a> {
+    Trouble(&'a Trouble),
+    Task(&'a TaskHealth),
+    Backups,
+}
+
+struct Problem<'a> {
+    severity: Health,
+    item: Item<'a>,
+}
+
+/// What is wrong: open troubles, tasks that are not well and of which no trouble tells, backups. Worst first, taken on last.
+fn items(snapshot: &Snapshot) -> Vec<Problem<'_>> {
+    let of_trouble = |t: &Trouble| match t.severity.as_str() {
+        "critical" => Health::Critical,
+        _ => Health::Warning,
+    };
+    let told = |task: &TaskHealth| {
+        snapshot
+            .troubles
+            .iter()
+            .any(|t| t.task.as_deref() == Some(&task.name))
+    };
+    let troubles = snapshot.troubles.iter().map(|t| Problem {
+        severity: of_trouble(t),
+        item: Item::Trouble(t),
+    });
+    let tasks = snapshot
+        .tasks
+        .iter()
+        .filter(|t| t.health != Health::Healthy && !told(t))
+        .map(|t| Problem {
+            severity: t.health,
+            item: Item::Task(t),
+        });
+    let backups = (snapshot.backups.status != State::Ok).then_some(Problem {
+        severity: if snapshot.backups.status == State::Error {
+            Health::Critical
+        } else {
+            Health::Warning
+        },
+        item: Item::Backups,
+    });
+    let mut all: Vec<Problem<'_>> = troubles.chain(tasks).chain(backups).collect();
+    all.sort_by_key(|p| {
+        let taken = matches!(p.item, Item::Trouble(t) if t.taken_on_by.is_some());
+        (taken, std::cmp::Reverse(p.severity))
+    });
+    all
+}
+
+/// The page.
+///
+/// # Errors
+/// The answer to give instead.
+pub async fn page(app: &Arc<App>, frame: &Frame, given: &Given) -> Result<Markup, Answer> {
+    let Some(snapshot) = frame.snapshot().cloned() else {
+        let reason = frame.known.trouble.clone().unwrap_or_default();
+        return Err(Answer::problem(
+            hyper::StatusCode::SERVICE_UNAVAILABLE,
+            reason,
+        ));
+    };
+    let filter = given.text("task").unwrap_or_default();
+    let number: usize = given.text("page").and_then(|p| p.parse().ok()).unwrap_or(1);
+    let mut found = ordered(&snapshot);
+    found.retain(|t| filter.is_empty() || t.name.contains(&filter) || t.title.contains(&filter));
+    let pages = found.len().div_ceil(SHOWN).max(1);
+    let shown: Vec<String> = found
+        .iter()
+        .skip((number - 1) * SHOWN)
+        .take(SHOWN)
+        .map(|t| t.name.clone())
+        .collect();
+    let first = filter.is_empty() && number == 1;
+    let overview = if frame.known.is_stale() {
+        None
+    } else {
+        ask(app, shown.clone()).await
+    };
+    let overview = match overview {
+        Some(overview) => {
+            if first {
+                *app.overview.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(Arc::clone(&overview));
+            }
+            overview
+        }
+        None => {
+            let last = app
+                .overview
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            last.unwrap_or_else(|| Arc::new(nothing(shown)))
+        }
+    };
+    let title = frame.lang.say("总览", "Overview");
+    Ok(layout::page(
+        frame,
+        title,
+        &body(frame, &snapshot, &overview, (number, pages)),
+    ))
+}
+
+async fn ask(app: &Arc<App>, shown: Vec<String>) -> Option<Arc<Overview>> {
+    let asking = Arc::clone(app);
+    let taken = app
+        .ask(move |tx| Overview::take(tx, &asking.config, &asking.calendar, shown.clone()))
+        .await;
+    taken.ok().map(Arc::new)
+}
+
+fn nothing(shown: Vec<String>) -> Overview {
+    Overview {
+        shown,
+        marks: HashMap::new(),
+        days: HashMap::new(),
+        due: HashMap::new(),
+        runs: HashMap::new(),
+        timeline: Timeline {
+            from: Utc::now(),
+            until: Utc::now(),
+            grace: chrono::TimeDelta::zero(),
+        },
+    }
+}
+
+/// Tasks, the worst first.
+#[must_use]
+pub fn ordered(snapshot: &Snapshot) -> Vec<&TaskHealth> {
+    let mut tasks: Vec<&TaskHealth> = snapshot.tasks.iter().collect();
+    tasks.sort_by_key(|t| (std::cmp::Reverse(t.health), t.name.as_str()));
+    tasks
+}
+
+/// What stands in the page's middle.
+#[must_use]
+pub fn body(
+    frame: &Frame,
+    snapshot: &Snapshot,
+    overview: &Overview,
+    (number, pages): (usize, usize),
+) -> Markup {
+    let problems = items(snapshot);
+    let by_name: HashMap<&str, &TaskHealth> = snapshot
+        .tasks
+        .iter()
+        .map(|t| (t.name.as_str(), t))
+        .collect();
+    let tasks: Vec<&TaskHealth> = overview
+        .shown
+        .iter()
+        .filter_map(|n| by_name.get(n.as_str()).copied())
+        .collect();
+    html! {
+        (verdict(frame, snapshot, &problems))
+        @if !problems.is_empty() { (to_do(frame, &problems, snapshot)) }
+        (tiles(frame, snapshot))
+        (sources(frame, &tasks, overview, snapshot.tasks.len(), (number, pages)))
+        (today(frame, &tasks, overview))
+        (records(frame, &tasks, overview))
+    }
+}
+
+fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Markup {
+    let lang = frame.lang;
+    let worst = problems
+        .iter()
+        .map(|p| p.severity)
+        .max()
+        .unwrap_or(Health::Healthy);
+    let open = problems
+        .iter()
+        .filter(|p| !matches!(p.item, Item::Trouble(t) if t.taken_on_by.is_some()))
+        .count();
+    let taken = problems.len() - open;
+    let title = match (worst, open) {
+        (Health::Healthy, _) => {
+            lang.say("一切正常".to_owned(), "Everything is all right".to_owned())
+        }
+        (_, 0) => lang.say(
+            format!("{taken} 个问题，都有人处理"),
+            format!("{taken} problems, all taken on"),
+        ),
+        (_, 1) => lang.say(
+            "1 个问题需要处理".to_owned(),
+            "1 problem needs you".to_owned(),
+        ),
+        (_, n) => lang.say(
+            format!("{n} 个问题需要处理"),
+            format!("{n} problems need you"),
+        ),
+    };
+    let (runs, success) = snapshot
+        .tasks
+        .iter()
+        .fold((0, 0), |(r, s), t| (r + t.runs, s + t.success));
+    let rate = percent(success, runs).map_or_else(String::new, |p| {
+        lang.say(
+            format!("，成功率 {p}%"),
+            format!(", {p} % of them successes"),
+        )
+    });
+    html! {
+        section class={ "verdict " (layout::tone(worst.as_str())) } aria-labelledby="verdict" {
+            (icon(worst.as_str()))
+            div {
+                h1 #verdict { (title) }
+                p {
+                    (lang.say(
+                        format!("{} 个任务，24 小时内运行 {} 次{rate}", snapshot.tasks.len(), count(runs)),
+                        format!("{} tasks, {} runs in 24 hours{rate}", snapshot.tasks.len(), count(runs)),
+                    ))
+                    (lang.say(" · 截至 ", " · as of ")) (frame.clock.time(snapshot.taken_at))
+                }
+            }
+        }
+    }
+}
+
+fn to_do(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot) -> Markup {
+    const MOST: usize = 12;
+    let lang = frame.lang;
+    html! {
+        section.card aria-labelledby="todo" {
+            h2 #todo { (lang.say("需要处理", "What to do")) }
+            ol.todo {
+                @for problem in problems.iter().take(MOST) {
+                    @match problem.item {
+                        Item::Trouble(t) => (trouble(frame, t, "overview")),
+                        Item::Task(t) => (task_problem(frame, t)),
+                        Item::Backups => {
+                            li class=(layout::tone(problem.severity.as_str())) {
+                                (icon(problem.severity.as_str()))
+                                div.what {
+                                    h3 { (frame.link("/admin/backups", &html! { (lang.say("备份", "Backups")) })) }
+                                    p.remedy { (snapshot.backups.message) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if problems.len() > MOST {
+                p.more { (frame.link("/admin/alerts", &html! { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) })) }
+            }
+        }
+    }
+}
+
+fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
+    let lang = frame.lang;
+    let reasons: Vec<String> = task.reasons.iter().map(|r| lang.reason(*r, task)).collect();
+    html! {
+        li class=(layout::tone(task.health.as_str())) {
+            (icon(task.health.as_str()))
+            div.what {
+                h3 { (frame.link(&frame.task(&task.name), &html! { (task.title) })) }
+                p { (reasons.join(lang.say("；", "; "))) }
+                @if let Some(reason) = task.reasons.last() { p.remedy { (lang.remedy(*reason, &task.name)) } }
+                @if let Some(error) = task.last_error.as_ref().filter(|_| task.last_failed()) { p.error { (error) } }
+            }
+        }
+    }
+}
+
+/// A trouble with what to do about it, and a form to take it on.
+#[must_use]
+pub fn trouble(frame: &Frame, trouble: &Trouble, back: &str) -> Markup {
+    let lang = frame.lang;
+    let (lines, remedy) = lines(trouble);
+    let title = html! { (plain_title(&trouble.title)) };
+    let id = format!(
+        "ack-{}",
+        crate::server::answer::hash(trouble.fingerprint.as_bytes())
+    );
+    html! {
+        li class={ (layout::tone(&trouble.severity)) @if trouble.taken_on_by.is_some() { " taken" } } {
+            (icon(&trouble.severity))
+            div.what {
+                h3 {
+                    @match &trouble.task {
+                        Some(task) => (frame.link(&frame.task(task), &title)),
+                        None => (title),
+                    }
+                }
+                p.since {
+                    (lang.severity(&trouble.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(trouble.since))
+                    @if let Some(by) = &trouble.taken_on_by {
+                        " · " strong { (lang.say(format!("{by} 处理中"), format!("taken on by {by}"))) }
+                        @if let Some(note) = trouble.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
+                    }
+                    @if trouble.silenced { " · " (lang.say("静默中", "silenced")) }
+                }
+                @if let Some(remedy) = &remedy { p.remedy { (remedy) } }
+                @if !lines.is_empty() {
+                    details {
+                        summary { (lang.say("详情", "Details")) }
+                        ul.lines { @for line in &lines { li { (line) } } }
+                        @if let Some(run) = trouble.run_id.filter(|_| !frame.alone) {
+                            p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                        }
+                    }
+                }
+            }
+            @if trouble.taken_on_by.is_none() && let Some(form) = &frame.form {
+                form.ack method="post" action=(frame.url("/admin/alerts")) {
+                    input type="hidden" name="form" value=(form);
+                    input type="hidden" name="fingerprint" value=(trouble.fingerprint);
+                    input type="hidden" name="back" value=(back);
+                    label.hidden for=(id) { (lang.say("备注", "Note")) }
+                    input #(id) type="text" name="note" maxlength=(crate::api::MOST_NOTE) placeholder=(lang.say("备注（可不填）", "Note (optional)"));
+                    button type="submit" { (lang.say("我来处理", "I take it on")) }
+                }
+            }
+        }
+    }
+}
+
+/// A message's lines without its marks, and the one that says what to do.
+fn lines(trouble: &Trouble) -> (Vec<String>, Option<String>) {
+    let plain = trouble.body.replace("**", "");
+    let mut remedy = None;
+    let mut rest = Vec::new();
+    for line in plain
+        .lines()
+        .map(|l| l.trim_start_matches("- ").trim())
+        .filter(|l| !l.is_empty() && *l != trouble.title)
+    {
+        match line
+            .strip_prefix("处理：")
+            .or_else(|| line.strip_prefix("What to do: "))
+        {
+            Some(text) if remedy.is_none() => remedy = Some(text.to_owned()),
+            _ => rest.push(line.to_owned()),
+        }
+    }
+    (rest, remedy)
+}
+
+/// Without 【故障】 or [WARNING], which the sign says.
+fn plain_title(title: &str) -> &str {
+    let rest = title
+        .strip_prefix('【')
+        .and_then(|t| t.split_once('】'))
+        .or_else(|| title.strip_prefix('[').and_then(|t| t.split_once(']')));
+    rest.map_or(title, |(_, rest)| rest.trim())
+}
+
+fn tiles(frame: &Frame, snapshot: &Snapshot) -> Markup {
+    let lang = frame.lang;
+    let summary = snapshot.summary();
+    let inserted: u64 = snapshot.tasks.iter().map(|t| t.inserted).sum();
+    let backups = &snapshot.backups;
+    let drill = backups.last_drill.as_ref();
+    html! {
+        div.tiles {
+            div.tile {
+                h2 { (lang.say("任务", "Tasks")) }
+                p.counts {
+                    span.status.good { (icon("healthy")) (summary.healthy) span.hidden { (lang.health(Health::Healthy)) } }
+                    span.status.warn { (icon("warning")) (summary.warning) span.hidden { (lang.health(Health::Warning)) } }
+                    span.status.bad { (icon("critical")) (summary.critical) span.hidden { (lang.health(Health::Critical)) } }
+                }
+                p.faint { (lang.say("正常 / 注意 / 故障", "healthy / warning / critical")) }
+            }
+            div.tile {
+                h2 { (lang.say("24 小时新增", "New in 24 hours")) }
+                p.big { (count(inserted)) }
+                p.faint { (lang.say("条记录", "rows")) }
+            }
+            div.tile {
+                h2 { (lang.say("可恢复到", "Restorable to")) }
+                p.big { (frame.clock.relative_or(backups.restorable_to, lang.say("没有备份", "no backup"))) }
+                p.faint {
+                    @match &backups.latest_full {
+                        Some(full) => { (lang.say("全量备份 ", "full backup ")) (frame.clock.relative(full.time)) (lang.say(format!("，链长 {}", backups.chain_length), format!(", {} in its chain", backups.chain_length))) }
+                        None => { (lang.say("没有全量备份", "no full backup")) }
+                    }
+                }
+            }
+            div.tile {
+                h2 { (lang.say("恢复演练", "Rehearsed restore")) }
+                p.big {
+                    @match drill {
+                        Some(d) => { span class={ "status " (if d.ok { "good" } else { "bad" }) } { (icon(if d.ok { "ok" } else { "error" })) (if d.ok { lang.say("通过", "passed") } else { lang.say("失败", "failed") }) } }
+                        None => { span.faint { (lang.say("从未", "never")) } }
+                    }
+                }
+                p.faint {
+                    @if let Some(d) = drill {
+                        (frame.clock.relative(d.started_at))
+                        @if let Some(rto) = d.rto_seconds { " · RTO " (lang.short(rto)) }
+                        @if let Some(rpo) = d.rpo_seconds { " · RPO " (lang.short(rpo)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sources(
+    frame: &Frame,
+    tasks: &[&TaskHealth],
+    overview: &Overview,
+    all: usize,
+    (number, pages): (usize, usize),
+) -> Markup {
+    let lang = frame.lang;
+    let none = Vec::new();
+    html! {
+        section.card aria-labelledby="sources" {
+            div.bar {
+                h2 #sources { (lang.say("数据源", "Sources")) }
+                @if all > SHOWN && !frame.alone {
+                    form.filter method="get" action=(frame.url("/admin/")) role="search" {
+                        label.hidden for="find" { (lang.say("查找任务", "Find a task")) }
+                        input #find type="search" name="task" value=(frame.value("task")) placeholder=(lang.say("查找任务", "Find a task"));
+                        button type="submit" { (lang.say("查找", "Find")) }
+                    }
+                }
+            }
+            @if tasks.is_empty() { p.empty { (lang.say("没有任务。oa-crawl run --due 运行后会出现在这里。", "No task yet. They appear once oa-crawl run --due has run.")) } }
+            @else {
+                table.sources {
+                    thead { tr {
+                        th scope="col" { (lang.say("任务", "Task")) }
+                        th scope="col" { (lang.say("最近 48 次", "Last 48 runs")) }
+                        th.num scope="col" { (lang.say("24 小时", "24 hours")) }
+                        th.num scope="col" { (lang.say("上次成功", "Last success")) }
+                        th.num scope="col" { (lang.say("下次", "Next")) }
+                        th scope="col" { (lang.say("状态", "State")) }
+                    } }
+                    tbody { @for t in tasks { (source(frame, t, overview.marks.get(&t.name).unwrap_or(&none))) } }
+                }
+            }
+            @if pages > 1 {
+                nav.pages aria-label=(lang.say("翻页", "Pages")) {
+                    @if number > 1 { a rel="prev" href=(frame.with(&[("page", Some(&(number - 1).to_string()))])) { (lang.say("上一页", "Previous")) } }
+                    span { (number) " / " (pages) }
+                    @if number < pages { a rel="next" href=(frame.with(&[("page", Some(&(number + 1).to_string()))])) { (lang.say("下一页", "Next")) } }
+                }
+            }
+        }
+    }
+}
+
+fn source(frame: &Frame, t: &TaskHealth, marks: &[Mark]) -> Markup {
+    let lang = frame.lang;
+    let reasons: Vec<String> = t.reasons.iter().map(|r| lang.reason(*r, t)).collect();
+    html! {
+        tr {
+            th.name scope="row" {
+                div {
+                    (icon(t.health.as_str())) span.hidden { (lang.health(t.health)) }
+                    div {
+                        (frame.link(&frame.task(&t.name), &html! { (t.title) }))
+                        @if t.title != t.name { span.faint { (t.name) } }
+                    }
+                }
+            }
+            td.strip { (chart::strip(frame, marks)) }
+            td.num data-label=(lang.say("24 小时", "24 hours")) {
+                @match t.success_rate {
+                    Some(rate) => { (rate) "%" " " span.faint { (t.success) "/" (t.runs) } }
+                    None => { span.faint { "–" } }
+                }
+            }
+            td.num data-label=(lang.say("上次成功", "Last success")) { (frame.clock.relative_or(t.last_success, "–")) }
+            td.num data-label=(lang.say("下次", "Next")) {
+                @if t.running { span.status.busy { (icon("running")) (lang.status("running")) } }
+                @else if let Some(late) = t.late_seconds { span.status.bad { (lang.say(format!("已晚 {}", lang.short(late as f64)), format!("{} late", lang.short(late as f64)))) } }
+                @else { (frame.clock.relative_or(t.next_due, "–")) }
+            }
+            td.state data-label=(lang.say("状态", "State")) {
+                @if reasons.is_empty() && !t.last_failed() { span.faint { (lang.health(t.health)) } }
+                @else {
+                    @if !reasons.is_empty() { span.reason { (reasons.join(lang.say("；", "; "))) } }
+                    @if let Some(error) = t.last_error.as_ref().filter(|_| t.last_failed()) { span.error title=(error) { (error) } }
+                }
+            }
+        }
+    }
+}
+
+fn today(frame: &Frame, tasks: &[&TaskHealth], overview: &Overview) -> Markup {
+    let lang = frame.lang;
+    let rows: Vec<&&TaskHealth> = tasks
+        .iter()
+        .filter(|t| overview.due.contains_key(&t.name) || overview.runs.contains_key(&t.name))
+        .collect();
+    let (no_due, no_runs) = (Vec::new(), Vec::new());
+    html! {
+        section.card aria-labelledby="today" {
+            div.bar {
+                h2 #today { (lang.say("今天", "Today")) }
+                ul.legend {
+                    li { span.key.met {} (lang.say("应运行", "due")) }
+                    li { span.key.good {} (lang.status("success")) }
+                    li { span.key.warn {} (lang.status("partial")) }
+                    li { span.key.bad {} (lang.status("failed")) }
+                    li { span.key.missed {} (lang.say("未运行", "missed")) }
+                }
+            }
+            @if rows.is_empty() { p.empty { (lang.say("今天还没有运行", "Nothing ran today yet")) } }
+            @else {
+                div.today {
+                    @for t in rows {
+                        div.label { (frame.link(&frame.task(&t.name), &html! { (t.title) })) }
+                        div.row { (overview.timeline.row(frame, overview.due.get(&t.name).unwrap_or(&no_due), overview.runs.get(&t.name).unwrap_or(&no_runs))) }
+                    }
+                    div.label {}
+                    div.hours aria-hidden="true" { @for hour in (0..=24).step_by(3) { span { (hour) } } }
+                }
+            }
+        }
+    }
+}
+
+fn records(frame: &Frame, tasks: &[&TaskHealth], overview: &Overview) -> Markup {
+    let lang = frame.lang;
+    let with: Vec<(&TaskHealth, &Vec<Day>)> = tasks
+        .iter()
+        .filter_map(|t| Some((*t, overview.days.get(&t.name)?)))
+        .filter(|(_, days)| days.iter().any(|d| d.records.unwrap_or(0.0) > 0.0))
+        .collect();
+    if with.is_empty() {
+        return html! {};
+    }
+    html! {
+        section.card aria-labelledby="records" {
+            div.bar {
+                h2 #records { (lang.say("每次运行的记录数，30 天", "Records of a run, 30 days")) }
+                ul.legend {
+                    li { span.key.usual {} (lang.say("通常", "usual")) }
+                    li { span.key.odd {} (lang.say("异常：不足一半或超过两倍", "unusual: below half, or more than twice")) }
+                }
+            }
+            div.multiples {
+                @for (t, days) in with {
+                    @let last = days.iter().rev().find(|d| d.records.is_some());
+                    div.multiple {
+                        h3 { (frame.link(&frame.task(&t.name), &html! { (t.title) })) }
+                        (chart::days(frame, days))
+                        @if let Some(d) = last {
+                            p.faint {
+                                strong { (count(d.records.unwrap_or(0.0).round() as u64)) }
+                                @if let Some(usual) = d.usual { (lang.say(format!("，通常 {}", count(usual.round() as u64)), format!(", usually {}", count(usual.round() as u64)))) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_replaces_the_words_before_a_title() {
+        assert_eq!(
+            plain_title("【故障】智汇期讯 采集失败"),
+            "智汇期讯 采集失败"
+        );
+        assert_eq!(plain_title("[WARNING] x"), "x");
+        assert_eq!(plain_title("磁盘"), "磁盘");
+    }
+}

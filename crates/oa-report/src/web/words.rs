@@ -1,0 +1,275 @@
+//! What things are called, in both languages.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use maud::{Markup, html};
+use oa_core::alerts::human_duration;
+use oa_core::config::{Bytes, Locale};
+
+use crate::queries::health::{Health, Reason, TaskHealth};
+
+/// The language of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lang(pub Locale);
+
+impl From<Locale> for Lang {
+    fn from(locale: Locale) -> Self {
+        Self(locale)
+    }
+}
+
+impl Lang {
+    /// By its code.
+    #[must_use]
+    pub fn named(code: &str) -> Option<Self> {
+        match code {
+            "zh" => Some(Self(Locale::Zh)),
+            "en" => Some(Self(Locale::En)),
+            _ => None,
+        }
+    }
+
+    /// Its code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        self.say("zh", "en")
+    }
+
+    /// One of two things.
+    #[must_use]
+    pub fn say<T>(self, zh: T, en: T) -> T {
+        match self.0 {
+            Locale::Zh => zh,
+            Locale::En => en,
+        }
+    }
+
+    /// A status of a run.
+    #[must_use]
+    pub fn status(self, status: &str) -> &str {
+        let (zh, en) = match status {
+            "running" => ("运行中", "running"),
+            "retrying" => ("重试中", "retrying"),
+            "success" => ("成功", "success"),
+            "partial" => ("不完整", "partial"),
+            "failed" => ("失败", "failed"),
+            "timeout" => ("超时", "timeout"),
+            "skipped" => ("跳过", "skipped"),
+            "abandoned" => ("中断", "abandoned"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
+    /// How a task is.
+    #[must_use]
+    pub fn health(self, health: Health) -> &'static str {
+        match health {
+            Health::Healthy => self.say("正常", "healthy"),
+            Health::Warning => self.say("注意", "warning"),
+            Health::Critical => self.say("故障", "critical"),
+        }
+    }
+
+    /// How bad an alert is.
+    #[must_use]
+    pub fn severity(self, severity: &str) -> &'static str {
+        match severity {
+            "critical" => self.say("故障", "critical"),
+            "warning" => self.say("注意", "warning"),
+            _ => self.say("消息", "info"),
+        }
+    }
+
+    /// Why a task is not healthy.
+    #[must_use]
+    pub fn reason(self, reason: Reason, task: &TaskHealth) -> String {
+        let TaskHealth {
+            success,
+            runs,
+            consecutive_failures,
+            ..
+        } = task;
+        match reason {
+            Reason::SuccessRate => self.say(
+                format!("24 小时内 {runs} 次运行只有 {success} 次成功"),
+                format!("{success} of {runs} runs succeeded in 24 hours"),
+            ),
+            Reason::LastRun => self.say(
+                "最近一次运行没有成功".to_owned(),
+                "the last run was no success".to_owned(),
+            ),
+            Reason::Failing => self.say(
+                format!("连续失败 {consecutive_failures} 次"),
+                format!("{consecutive_failures} failures in a row"),
+            ),
+            Reason::Late => {
+                let late = self.span(task.late_seconds.unwrap_or(0) as f64);
+                self.say(
+                    format!("应运行而未运行，已晚 {late}"),
+                    format!("due and not started, {late} late"),
+                )
+            }
+            Reason::NeverRun => self.say("从未运行".to_owned(), "has never run".to_owned()),
+            Reason::Stale => self.say(
+                "数据不是最新的".to_owned(),
+                "its data are not the newest".to_owned(),
+            ),
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(self, reason: Reason, task: &str) -> String {
+        match reason {
+            Reason::SuccessRate | Reason::LastRun | Reason::Failing => self.say(
+                format!("打开最近失败的运行看原因；处理后执行 oa-crawl run {task}"),
+                format!("see the cause in the last failed run; once it is mended: oa-crawl run {task}"),
+            ),
+            Reason::Late | Reason::NeverRun => self.say(
+                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再使用则执行 oa-crawl forget {task}"),
+                format!("check that cron runs and that the crontab has oa-crawl run --due; if it is used no more: oa-crawl forget {task}"),
+            ),
+            Reason::Stale => self.say(
+                "到来源网站看今天的数据是否已发布；不再使用则执行 oa-crawl forget".to_owned() + " " + task,
+                format!("look at the site whether today's data are out; if it is used no more: oa-crawl forget {task}"),
+            ),
+        }
+    }
+
+    /// A span of seconds.
+    #[must_use]
+    pub fn span(self, seconds: f64) -> String {
+        if seconds > 0.0 && seconds < 10.0 {
+            return format!("{seconds:.1}{}", self.say(" 秒", " s"));
+        }
+        human_duration(Duration::from_secs_f64(seconds.max(0.0)), self.0)
+    }
+
+    /// A span of seconds in one unit, for narrow places.
+    #[must_use]
+    pub fn short(self, seconds: f64) -> String {
+        let seconds = seconds.max(0.0);
+        let (value, unit) = match seconds {
+            s if s < 60.0 => (s, self.say("秒", "s")),
+            s if s < 3600.0 => (s / 60.0, self.say("分钟", "min")),
+            s if s < 48.0 * 3600.0 => (s / 3600.0, self.say("小时", "h")),
+            s => (s / 86400.0, self.say("天", "d")),
+        };
+        format!("{:.0} {unit}", value.floor())
+    }
+
+    /// A size.
+    #[must_use]
+    pub fn size(self, bytes: i64) -> String {
+        Bytes(bytes.unsigned_abs())
+            .to_string()
+            .replace("bytes", self.say("字节", "bytes"))
+    }
+}
+
+/// A number with its thousands apart.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Moments as a page shows them, seen from one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// That moment.
+    pub now: DateTime<Utc>,
+    /// The zone of what is shown.
+    pub zone: Tz,
+    /// The language.
+    pub lang: Lang,
+}
+
+impl Clock {
+    /// Day and time, without the year when it is this one.
+    #[must_use]
+    pub fn at(self, moment: DateTime<Utc>) -> String {
+        let local = moment.with_timezone(&self.zone);
+        let now = self.now.with_timezone(&self.zone);
+        let form = if local.date_naive() == now.date_naive() {
+            "%H:%M:%S"
+        } else if local.format("%Y").to_string() == now.format("%Y").to_string() {
+            "%m-%d %H:%M"
+        } else {
+            "%Y-%m-%d %H:%M"
+        };
+        local.format(form).to_string()
+    }
+
+    /// In full.
+    #[must_use]
+    pub fn in_full(self, moment: DateTime<Utc>) -> String {
+        moment
+            .with_timezone(&self.zone)
+            .format("%Y-%m-%d %H:%M:%S %Z")
+            .to_string()
+    }
+
+    /// Day and time as an element that programs can read.
+    #[must_use]
+    pub fn time(self, moment: DateTime<Utc>) -> Markup {
+        html! { time datetime=(moment.to_rfc3339()) title=(self.in_full(moment)) { (self.at(moment)) } }
+    }
+
+    /// How long ago, or how far ahead.
+    #[must_use]
+    pub fn relative(self, moment: DateTime<Utc>) -> Markup {
+        let off: TimeDelta = self.now - moment;
+        let text = self.lang.short(off.as_seconds_f64().abs());
+        let text = if off >= TimeDelta::zero() {
+            self.lang.say(format!("{text}前"), format!("{text} ago"))
+        } else {
+            self.lang.say(format!("{text}后"), format!("in {text}"))
+        };
+        html! { time datetime=(moment.to_rfc3339()) title=(self.in_full(moment)) { (text) } }
+    }
+
+    /// The same where there may be none.
+    #[must_use]
+    pub fn relative_or(self, moment: Option<DateTime<Utc>>, none: &str) -> Markup {
+        match moment {
+            Some(moment) => self.relative(moment),
+            None => html! { span.faint { (none) } },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_spans_are_short_and_readable() {
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567]
+                .map(count)
+                .each_ref()
+                .map(String::as_str)
+        );
+        let (zh, en) = (Lang(Locale::Zh), Lang(Locale::En));
+        assert_eq!(
+            (zh.short(59.9), en.short(7199.0), en.short(3.0 * 86400.0)),
+            ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
+        );
+        assert_eq!(
+            (zh.span(1.24), zh.span(75.0)),
+            ("1.2 秒".to_owned(), "1 分钟 15 秒".to_owned())
+        );
+    }
+}

@@ -1,0 +1,647 @@
+//! The API as other programs see it: names, meanings, paging, errors, on a real server and a real database.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::collections::{BTreeMap, HashSet};
+
+use common::{Serving, Site, TOKEN};
+use oa_testkit::wait_until;
+use serde_json::{Value, json};
+
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(40);
+
+const BACKUP: &str = "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_KEY\"\n";
+
+fn site() -> (Site, Serving) {
+    let site = Site::with_token(BACKUP);
+    let serving = site.serve(Some(TOKEN));
+    (site, serving)
+}
+
+fn moment(run: &Value) -> chrono::DateTime<chrono::Utc> {
+    run["start_time"].as_str().unwrap().parse().unwrap()
+}
+
+fn problem(serving: &Serving, method: &str, path: &str, status: u16) -> String {
+    let reply = serving.ask(method, path, &[], "");
+    assert_eq!(reply.status, status, "{method} {path}: {}", reply.text());
+    assert_eq!(
+        reply.header("content-type"),
+        Some("application/problem+json"),
+        "{path}"
+    );
+    let problem = reply.json();
+    assert_eq!(problem["status"], status);
+    problem["detail"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn health_tells_of_each_task_under_the_names_of_the_plan() {
+    let (site, serving) = site();
+    let health = serving.get("/admin/crawler/health").json();
+    assert!(health["timestamp"].as_str().unwrap().ends_with('Z'));
+    assert_eq!(
+        (&health["status"], &health["stale"]),
+        (&json!("critical"), &json!(false))
+    );
+    let tasks = health["tasks"].as_object().unwrap();
+    assert_eq!(tasks.len(), 11);
+    for (name, task) in tasks {
+        for key in ["success", "failed", "success_rate", "last_run", "health"] {
+            assert!(task.get(key).is_some(), "{key} of {name}");
+        }
+    }
+    for (name, health, reason) in [
+        ("zhihui-full-view", "healthy", None),
+        ("rongda-positions", "critical", Some("success_rate")),
+        ("jiaoyikecha-positions", "critical", Some("failing")),
+        ("rdqh-indicators", "warning", Some("late")),
+    ] {
+        assert_eq!(tasks[name]["health"], health, "{name}: {}", tasks[name]);
+        assert!(
+            reason.is_none_or(|r| tasks[name]["reasons"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(r))),
+            "{}",
+            tasks[name]
+        );
+    }
+    // The counts are those of the log, whatever they were summed from.
+    let rows = site
+        .server
+        .connect()
+        .query(
+            "SELECT task, count(*) FILTER (WHERE status = 'success'), count(*) FILTER (WHERE status IN ('failed', 'timeout', 'abandoned')) FROM oa.runs
+             WHERE id >= oa.uuid_floor($1::text::timestamptz - interval '24 hours') AND finished_at IS NOT NULL GROUP BY task",
+            &[&health["timestamp"].as_str().unwrap()],
+        )
+        .unwrap();
+    for row in rows {
+        let task = &tasks[row.get::<_, &str>(0)];
+        let counts = (
+            task["success"].as_i64().unwrap(),
+            task["failed"].as_i64().unwrap(),
+        );
+        assert_eq!(counts, (row.get(1), row.get(2)), "{task}");
+    }
+    let one = serving
+        .get("/api/v1/crawler/health?task=zhihui-reports")
+        .json();
+    assert_eq!(
+        one["tasks"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["zhihui-reports"]
+    );
+    assert_eq!(one["status"], "healthy");
+    problem(&serving, "GET", "/api/v1/crawler/health?task=none", 404);
+    // What is given up is not judged any more; a run takes it up again.
+    site.sql("UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, forgotten_at = now() WHERE name = 'rdqh-indicators'");
+    wait_until("the task is gone", PATIENCE, || {
+        serving.get("/admin/crawler/health").json()["tasks"]
+            .get("rdqh-indicators")
+            .is_none()
+    });
+}
+
+#[test]
+fn pages_of_the_log_have_every_run_once_while_new_ones_come() {
+    let (site, serving) = site();
+    let logs = serving
+        .get("/admin/crawler/logs?limit=50&status=&task=&before=")
+        .json();
+    let first = &logs["logs"][0];
+    for key in [
+        "id",
+        "task_name",
+        "status",
+        "start_time",
+        "duration",
+        "records",
+        "error",
+        "retry_count",
+    ] {
+        assert!(first.get(key).is_some(), "{key} in {first}");
+    }
+    assert_eq!(logs["logs"].as_array().unwrap().len(), 50);
+    let all: i64 = site
+        .server
+        .connect()
+        .query_one("SELECT count(*) FROM oa.runs", &[])
+        .unwrap()
+        .get(0);
+    let (mut seen, mut times, mut before) = (HashSet::new(), Vec::new(), String::new());
+    loop {
+        let page = serving
+            .get(&format!("/api/v1/crawler/logs?limit=500&before={before}"))
+            .json();
+        for run in page["logs"].as_array().unwrap() {
+            assert!(
+                seen.insert(run["id"].as_str().unwrap().to_owned()),
+                "{run} twice"
+            );
+            times.push(moment(run));
+        }
+        site.sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
+                  SELECT (left(oa.uuid_floor(clock_timestamp())::text, 24) || right(md5(random()::text), 12))::uuid, 'oa-crawl', 'new', 'manual', 'h', 'm', 'b', 1, 1, '0', 'running', now()");
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        before = next.to_owned();
+    }
+    assert_eq!(seen.len() as i64, all);
+    assert!(times.is_sorted_by(|a, b| a >= b), "newest first");
+}
+
+#[test]
+fn the_log_is_filtered_by_task_status_and_time() {
+    let (_site, serving) = site();
+    let logs = |query: &str| {
+        serving.get(&format!("/admin/crawler/logs?{query}")).json()["logs"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let failed = logs("status=failed&task=zhihui-reports&limit=500");
+    assert!(
+        failed.len() > 50
+            && failed
+                .iter()
+                .all(|r| r["status"] == "failed" && r["task_name"] == "zhihui-reports")
+    );
+    assert_eq!(
+        failed[0]["error"],
+        "GET https://hzzhqx.com/api/report/list: HTTP 502 (Bad Gateway)"
+    );
+    assert_eq!(
+        (&failed[0]["retry_count"], &failed[0]["duration"]),
+        (&json!(3), &json!(184.0))
+    );
+    let early = chrono::Utc::now() - chrono::TimeDelta::hours(2) - chrono::TimeDelta::minutes(1);
+    let late = logs("since=2h&limit=500");
+    assert!(late.len() > 5 && late.iter().all(|r| moment(r) > early));
+    let day = logs("since=yesterday&until=today&task=zhihui-full-view&limit=500");
+    assert_eq!(day.len(), 48, "a day of Shanghai");
+    assert!(logs("until=1970-01-02").is_empty());
+    for (query, said) in [
+        ("limit=0", "from 1 to 500"),
+        ("limit=501", "from 1 to 500"),
+        ("limit=-1", "from 1 to 500"),
+        ("limit=", "from 1 to 500"),
+        ("limit=1e3", "from 1 to 500"),
+        ("limit=5&limit=6", "twice"),
+        ("status=fialed", "did you mean \\\"failed\\\""),
+        ("since=soon", "is no moment"),
+        ("before=1", "is no id"),
+        ("task=%00", "no name has"),
+        ("taks=x", "did you mean \\\"task\\\""),
+    ] {
+        let detail = problem(
+            &serving,
+            "GET",
+            &format!("/admin/crawler/logs?{query}"),
+            400,
+        );
+        assert!(
+            json!(detail).to_string().contains(said),
+            "{query}: {detail}"
+        );
+    }
+}
+
+#[test]
+fn a_run_comes_with_its_attempts_rejects_and_answers() {
+    let (_site, serving) = site();
+    let logs = serving.get("/admin/crawler/logs?status=partial").json();
+    let id = logs["logs"][0]["id"].as_str().unwrap();
+    let run = serving.get(&format!("/api/v1/runs/{id}")).json();
+    assert_eq!(run["title"], "融达期货-机构持仓");
+    assert_eq!(run["attempts"].as_array().unwrap().len(), 4);
+    assert_eq!(
+        (
+            run["rejected"].as_i64(),
+            run["rejects"].as_array().unwrap().len()
+        ),
+        (Some(4), 4)
+    );
+    assert_eq!(run["rejects"][0]["record"]["institution"], "国泰君安");
+    assert_eq!(
+        (
+            run["raw"].as_array().unwrap().len(),
+            &run["quality"]["score"]
+        ),
+        (13, &json!(50))
+    );
+    problem(
+        &serving,
+        "GET",
+        "/api/v1/runs/00000000-0000-0000-0000-000000000000",
+        404,
+    );
+    problem(&serving, "GET", "/api/v1/runs/x", 400);
+    let task = serving.get("/api/v1/tasks/zhihui-reports").json();
+    assert_eq!(
+        (
+            task["runs"].as_array().unwrap().len(),
+            task["days"].as_array().unwrap().len()
+        ),
+        (48, 30)
+    );
+    problem(&serving, "GET", "/api/v1/tasks/none", 404);
+    let quality = serving.get("/api/v1/quality").json();
+    assert_eq!(
+        quality["quality"][0]["task"], "rongda-positions",
+        "the worst first"
+    );
+    let history = serving
+        .get("/api/v1/quality?task=zhihui-reports&limit=3")
+        .json();
+    let next = history["next"].as_str().unwrap();
+    let more = serving
+        .get(&format!(
+            "/api/v1/quality?task=zhihui-reports&limit=3&before={next}"
+        ))
+        .json();
+    assert!(more["quality"][0]["run_id"].as_str().unwrap() < next);
+}
+
+#[test]
+fn the_backups_are_judged_by_their_objectives() {
+    let (site, serving) = site();
+    let status = |want: &str| {
+        let mut last = Value::Null;
+        wait_until(&format!("the status {want}"), PATIENCE, || {
+            last = serving.get("/admin/backup/status").json();
+            last["status"] == want
+        });
+        last
+    };
+    let ok = status("ok");
+    assert_eq!(
+        (&ok["total_backups"], &ok["chain_length"]),
+        (&json!(20), &json!(6))
+    );
+    for key in ["file", "time", "size_mb"] {
+        assert!(!ok["latest_backup"][key].is_null(), "{key}");
+    }
+    assert_eq!(ok["latest_full"]["size_mb"], 5368.71);
+    site.sql("UPDATE oa.backups SET restorable_to = restorable_to - interval '3 hours'");
+    assert!(
+        status("warning")["message"]
+            .as_str()
+            .unwrap()
+            .contains("rpo")
+    );
+    site.sql("UPDATE oa.drills SET ok = false, error = 'market_full_view differs' WHERE started_at = (SELECT max(started_at) FROM oa.drills)");
+    assert!(
+        status("error")["message"]
+            .as_str()
+            .unwrap()
+            .contains("market_full_view differs")
+    );
+    let mut ids = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = serving
+            .get(&format!("/api/v1/backups?limit=7&before={before}"))
+            .json();
+        ids.extend(
+            page["backups"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|b| b["id"].as_str().unwrap().to_owned()),
+        );
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        before = next.to_owned();
+    }
+    assert_eq!(
+        (ids.len(), ids.iter().collect::<HashSet<_>>().len()),
+        (20, 20)
+    );
+    let drills = serving.get("/api/v1/drills").json();
+    assert_eq!(
+        (
+            drills["drills"].as_array().unwrap().len(),
+            drills["repositories"].as_array().unwrap().len()
+        ),
+        (3, 61)
+    );
+    site.sql("UPDATE oa.backups SET removed_at = now()");
+    wait_until("it is told", PATIENCE, || {
+        let status = serving.get("/admin/backup/status").json();
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("oa-backup full")
+    });
+    assert_eq!(
+        serving.get("/api/v1/backups?removed=true").json()["backups"]
+            .as_array()
+            .unwrap()
+            .len(),
+        20
+    );
+}
+
+#[test]
+fn a_trouble_is_taken_on_with_a_token_and_in_its_name() {
+    let (site, serving) = site();
+    let alerts = serving.get("/api/v1/alerts").json();
+    assert_eq!(
+        (
+            alerts["open"].as_array().unwrap().len(),
+            alerts["alerts"].as_array().unwrap().len()
+        ),
+        (3, 5)
+    );
+    assert_eq!(alerts["open"][0]["taken_on_by"], Value::Null);
+    let fingerprint = alerts["open"][0]["fingerprint"].as_str().unwrap();
+    let body = json!({"fingerprint": fingerprint, "note": "  on it  "}).to_string();
+    let json_type = [("Content-Type", "application/json")];
+    let reply = serving.ask("POST", "/api/v1/acks", &json_type, &body);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    assert_eq!(reply.json()["by"], "wang");
+    let row = site
+        .server
+        .connect()
+        .query_one(
+            "SELECT by, note FROM oa.acks WHERE fingerprint = $1",
+            &[&fingerprint],
+        )
+        .unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("wang", "on it"));
+    // A form of another site can send no JSON.
+    assert_eq!(
+        serving
+            .ask(
+                "POST",
+                "/api/v1/acks",
+                &[("Content-Type", "text/plain")],
+                &body
+            )
+            .status,
+        415
+    );
+    for (body, status) in [
+        ("{", 400),
+        ("{\"fingerprint\": 1}", 400),
+        ("{\"fingerprint\": \"x\", \"by\": \"li\"}", 400),
+        ("{\"fingerprint\": \"none\"}", 404),
+        ("{\"fingerprint\": \"a\\u0000\"}", 400),
+    ] {
+        assert_eq!(
+            serving.ask("POST", "/api/v1/acks", &json_type, body).status,
+            status,
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn errors_are_problems_and_methods_are_told() {
+    let (_site, serving) = site();
+    assert!(problem(&serving, "GET", "/nothing", 404).contains("/openapi.json"));
+    for (path, allow) in [
+        ("/admin/crawler/health", "GET, HEAD"),
+        ("/api/v1/acks", "POST"),
+        ("/admin/alerts", "GET, POST, HEAD"),
+    ] {
+        let reply = serving.ask("DELETE", path, &[], "");
+        assert_eq!(
+            (reply.status, reply.header("allow")),
+            (405, Some(allow)),
+            "{path}"
+        );
+    }
+    let head = serving.ask("HEAD", "/openapi.json", &[], "");
+    let get = serving.get("/openapi.json");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(
+        head.header("content-length"),
+        Some(get.body.len().to_string().as_str())
+    );
+    let document = get.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for path in [
+        "/admin/crawler/health",
+        "/admin/crawler/logs",
+        "/admin/backup/status",
+    ] {
+        let v1 = path.replace("/admin/", "/api/v1/");
+        assert_eq!(
+            document["paths"][path]["get"]["responses"], document["paths"][&v1]["get"]["responses"],
+            "{path}"
+        );
+    }
+    assert!(document.to_string().matches("\"$ref\"").count() > 20);
+}
+
+#[test]
+fn what_did_not_change_is_not_sent_again() {
+    let (site, serving) = site();
+    // Nothing here is seen from now.
+    for path in [
+        "/api/v1/alerts",
+        "/api/v1/backups",
+        "/admin/crawler/logs?limit=5",
+        "/openapi.json",
+    ] {
+        let first = serving.get(path);
+        let tag = first.header("etag").unwrap();
+        let again = serving.ask("GET", path, &[("If-None-Match", tag)], "");
+        assert_eq!((again.status, again.body.len()), (304, 0), "{path}");
+        let other = serving.ask("GET", path, &[("If-None-Match", "\"x\", W/\"y\"")], "");
+        assert_eq!(other.status, 200);
+    }
+    // Health has a new moment each second; late tasks aside it says the same.
+    site.sql("UPDATE oa.tasks SET next_due_at = now() + interval '1 day'");
+    let mut tag = String::new();
+    wait_until("the same tag twice", PATIENCE, || {
+        let reply = serving.ask(
+            "GET",
+            "/admin/crawler/health",
+            &[("If-None-Match", &tag)],
+            "",
+        );
+        tag = reply.header("etag").unwrap().to_owned();
+        reply.status == 304
+    });
+    site.sql("UPDATE oa.tasks SET last_error = 'new' WHERE name = 'zhihui-reports'");
+    wait_until("another tag", PATIENCE, || {
+        serving
+            .ask(
+                "GET",
+                "/admin/crawler/health",
+                &[("If-None-Match", &tag)],
+                "",
+            )
+            .status
+            == 200
+    });
+}
+
+/// Samples by name and labels, and what is declared.
+fn samples(text: &str) -> (BTreeMap<String, f64>, BTreeMap<String, String>) {
+    let (mut all, mut kinds) = (BTreeMap::new(), BTreeMap::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert!(
+                kinds.insert(name.to_owned(), kind.to_owned()).is_none(),
+                "{name} is declared twice"
+            );
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(
+                all.insert(name.to_owned(), value.parse().unwrap())
+                    .is_none(),
+                "{name} twice"
+            );
+        }
+    }
+    (all, kinds)
+}
+
+#[test]
+fn metrics_are_prometheus_and_counters_never_go_back() {
+    let (site, serving) = site();
+    let reply = serving.get("/metrics");
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    let text = reply.text();
+    let (all, kinds) = samples(&text);
+    for name in [
+        "oa_task_last_success_timestamp_seconds{task=\"zhihui-reports\"}",
+        "oa_task_lateness_seconds{task=\"rdqh-indicators\"}",
+        "oa_runs_total{task=\"zhihui-reports\",status=\"failed\"}",
+        "oa_run_duration_seconds_sum{task=\"zhihui-reports\"}",
+        "oa_records_total{task=\"zhihui-reports\",result=\"rejected\"}",
+        "oa_alerts_open{severity=\"critical\"}",
+        "oa_backup_restorable_timestamp_seconds",
+        "oa_drill_rto_seconds",
+        "oa_database_up",
+    ] {
+        assert!(all[name] > 0.0, "{name} in {text}");
+    }
+    for name in all.keys() {
+        let bare = name.split('{').next().unwrap();
+        let family = bare.trim_end_matches("_sum").trim_end_matches("_count");
+        assert!(
+            kinds.contains_key(bare) || kinds.get(family).is_some_and(|k| k == "summary"),
+            "{name} is not declared"
+        );
+        assert_eq!(
+            kinds.get(bare).is_some_and(|k| k == "counter"),
+            bare.ends_with("_total"),
+            "{name}"
+        );
+    }
+    promtool(&text);
+    // A month of the log is dropped, and the server starts again.
+    site.sql("DO $$ DECLARE child regclass; BEGIN
+                FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'oa.runs'::regclass LOOP EXECUTE 'DROP TABLE ' || child; END LOOP; END $$");
+    drop(serving);
+    let serving = site.serve(Some(TOKEN));
+    let (after, _) = samples(&serving.get("/metrics").text());
+    for (name, before) in all.iter().filter(|(n, _)| {
+        n.starts_with("oa_runs_total")
+            || n.starts_with("oa_records_total")
+            || n.contains("_seconds_sum")
+    }) {
+        assert_eq!(after.get(name), Some(before), "{name}");
+    }
+}
+
+/// Debian's `prometheus` has it.
+fn promtool(text: &str) {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        println!("skipped: promtool is not installed (apt-get install prometheus)");
+        return;
+    };
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(
+        done.status.success() && done.stderr.is_empty(),
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+#[test]
+fn sums_follow_a_run_whose_outcome_comes_late() {
+    let site = Site::start("");
+    let sums = |table: &str| -> Vec<(String, i64, i64)> {
+        let rows = site.server.connect().query(&format!("SELECT status, sum(runs)::bigint, sum(inserted)::bigint FROM oa.{table} GROUP BY status ORDER BY status"), &[]);
+        rows.unwrap()
+            .iter()
+            .map(|r| (r.get(0), r.get(1), r.get(2)))
+            .collect()
+    };
+    let sums_of_days = || -> Vec<(String, i64)> {
+        let rows = site.server.connect().query(
+            "SELECT status, sum(runs)::bigint FROM oa.run_days GROUP BY status ORDER BY status",
+            &[],
+        );
+        rows.unwrap().iter().map(|r| (r.get(0), r.get(1))).collect()
+    };
+    let run = |id: u8, trigger: &str| {
+        site.sql(&format!(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
+             VALUES ('01a20d34-a8b3-7000-8000-0000000000{id:02}', 'oa-crawl', 'a', '{trigger}', 'h', 'm', 'b', 1, 1, '0', 'running', now())"
+        ));
+    };
+    let end = |id: u8, status: &str, inserted: u32| {
+        site.sql(&format!("UPDATE oa.runs SET status = '{status}', finished_at = now(), inserted = {inserted} WHERE id::text LIKE '%{id:02}'"));
+    };
+    run(1, "due");
+    assert!(sums("run_hours").is_empty(), "it runs");
+    end(1, "abandoned", 0);
+    assert_eq!(sums("run_hours"), [("abandoned".to_owned(), 1, 0)]);
+    end(1, "success", 75);
+    assert_eq!(
+        sums("run_hours"),
+        [
+            ("abandoned".to_owned(), 0, 0),
+            ("success".to_owned(), 1, 75)
+        ]
+    );
+    // Counters do not go back.
+    assert_eq!(
+        sums("run_totals"),
+        [
+            ("abandoned".to_owned(), 1, 0),
+            ("success".to_owned(), 1, 75)
+        ]
+    );
+    assert_eq!(
+        sums_of_days(),
+        [("abandoned".to_owned(), 0), ("success".to_owned(), 1)]
+    );
+    run(2, "backfill");
+    end(2, "success", 5);
+    assert_eq!(
+        sums("run_hours")[1],
+        ("success".to_owned(), 1, 75),
+        "a backfill says nothing of today"
+    );
+    assert_eq!(sums("run_totals")[1], ("success".to_owned(), 2, 80));
+}

@@ -1,0 +1,198 @@
+// Opens the pages in a real Chromium and checks what a person would notice. Started by tests/page.rs, which gives the server's address,
+// the token, a folder for screenshots, and whether texts are attacks.
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { chromium } from "playwright-core";
+
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+const [url, token, folder, chrome, hostile] = process.argv.slice(2);
+const root = new URL(url);
+const PATHS = ["admin/", "admin/logs", "admin/logs?status=failed", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", "admin/tasks/none"];
+
+const browser = await chromium.launch({
+  executablePath: chrome,
+  args: [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+  ],
+});
+const complaints = [];
+
+async function open(options = {}) {
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 900 },
+    httpCredentials: { username: "wang", password: token },
+    ...options,
+  });
+  const page = await context.newPage();
+  page.on("console", (m) => {
+    // What is refused says so by its status.
+    if (["error", "warning"].includes(m.type()) && !/status of (400|403|404)/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
+  });
+  page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e}`));
+  page.on("dialog", (d) => {
+    complaints.push(`${page.url()}: a dialog: ${d.message()}`);
+    return d.dismiss();
+  });
+  page.on("request", (r) => {
+    if (new URL(r.url()).host !== root.host) complaints.push(`${page.url()} asks ${r.url()}`);
+  });
+  return page;
+}
+
+const runOf = async (page, status) => {
+  await page.goto(`${url}admin/logs?status=${status}`);
+  return (await page.locator("table.runs tbody th a").first().getAttribute("href")).slice(1);
+};
+
+async function everyPageIsAccessible(scheme, width) {
+  const page = await open({ colorScheme: scheme, viewport: { width, height: 900 }, bypassCSP: true });
+  for (const path of [...PATHS, await runOf(page, "partial")]) {
+    for (const lang of ["zh", "en"]) {
+      await page.goto(`${url}${path}${path.includes("?") ? "&" : "?"}lang=${lang}`);
+      assert.equal(await page.locator("html").getAttribute("lang"), lang === "zh" ? "zh-CN" : "en");
+      // Nothing sticks out at the side.
+      const [inside, outside] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+      assert.ok(inside <= outside, `${path} is ${inside} wide in a window of ${outside}`);
+      await page.addScriptTag({ path: axe });
+      const { violations } = await page.evaluate(() => window.axe.run());
+      const found = violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).slice(0, 3).join(" ")}`);
+      assert.deepEqual(found, [], `${path} ${lang} ${scheme} ${width}`);
+    }
+  }
+  await page.context().close();
+}
+
+async function pictures() {
+  for (const [name, options, query] of [
+    ["desktop", {}, ""],
+    ["dark-en", { colorScheme: "dark" }, "?lang=en"],
+    ["phone", { viewport: { width: 390, height: 844 } }, ""],
+  ]) {
+    const page = await open(options);
+    const run = await runOf(page, "partial");
+    for (const path of ["admin/", "admin/logs", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", run]) {
+      await page.goto(`${url}${path}${query}`);
+      const file = path === run ? "run" : path.replace("admin/", "").split("/")[0] || "overview";
+      await page.screenshot({ path: `${folder}/${file}-${name}.png`, fullPage: true });
+    }
+    await page.context().close();
+  }
+}
+
+async function filtersWork() {
+  const page = await open();
+  await page.goto(`${url}admin/logs`);
+  await page.getByLabel("状态").selectOption("failed");
+  await page.getByLabel("任务").fill("zhihui-reports");
+  await page.getByRole("button", { name: "筛选" }).click();
+  const states = await page.locator("table.runs tbody .status").allInnerTexts();
+  assert.ok(states.length > 20 && states.every((s) => s.trim() === "失败"), states.join());
+  const first = await page.locator("table.runs tbody th a").first().getAttribute("href");
+  await page.getByRole("link", { name: "更早" }).click();
+  assert.ok(page.url().includes("status=failed") && page.url().includes("before="));
+  assert.notEqual(await page.locator("table.runs tbody th a").first().getAttribute("href"), first);
+  await page.goto(`${url}admin/logs?since=soon`);
+  assert.match(await page.locator("main").innerText(), /is no moment/);
+  await page.context().close();
+}
+
+async function languageIsKept() {
+  const page = await open();
+  await page.goto(`${url}admin/`);
+  await page.getByRole("link", { name: "English" }).click();
+  await page.getByRole("link", { name: "Backups" }).click();
+  assert.match(await page.locator("h1").innerText(), /backups/i);
+  await page.context().close();
+}
+
+async function theKeyboardIsEnough() {
+  const page = await open();
+  await page.goto(`${url}admin/`);
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.className), "skip");
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("Tab");
+  assert.ok(await page.evaluate(() => document.querySelector("main").contains(document.activeElement)));
+  await page.context().close();
+}
+
+async function newsAppearByThemselves() {
+  const page = await open();
+  await page.clock.install();
+  await page.goto(`${url}admin/`);
+  await page.evaluate(() => document.querySelector("main").setAttribute("data-mark", "kept"));
+  await page.locator("#verdict").evaluate((e) => (e.textContent = "old"));
+  await page.clock.runFor(16000);
+  await page.waitForFunction(() => document.querySelector("#verdict").textContent !== "old");
+  assert.equal(await page.locator("main").getAttribute("data-mark"), "kept", "the page was not loaded again");
+  // Nothing moves under somebody who writes.
+  await page.getByLabel("备注").first().fill("half a sen");
+  await page.locator("#verdict").evaluate((e) => (e.textContent = "old"));
+  await page.clock.runFor(32000);
+  assert.equal(await page.locator("#verdict").innerText(), "old");
+  assert.equal(await page.getByLabel("备注").first().inputValue(), "half a sen");
+  await page.context().close();
+}
+
+async function worksWithoutAScript() {
+  const page = await open({ javaScriptEnabled: false });
+  await page.goto(`${url}admin/`);
+  const open_ = await page.locator("form.ack").count();
+  assert.ok(open_ >= 2);
+  await page.locator("form.ack input[type=text]").first().fill("我看一下 <b>");
+  await page.locator("form.ack button").first().click();
+  assert.equal(page.url(), `${url}admin/`);
+  assert.equal(await page.locator("form.ack").count(), open_ - 1);
+  assert.match(await page.locator("main").innerText(), /wang 处理中：我看一下 <b>/);
+  await page.context().close();
+}
+
+async function othersFormsAreRefused() {
+  const page = await open();
+  await page.goto(`${url}admin/alerts`);
+  const forged = await page.evaluate(async () => {
+    const answer = await fetch("/admin/alerts", { method: "POST", body: new URLSearchParams({ fingerprint: "x", form: "guess" }) });
+    return answer.status;
+  });
+  assert.equal(forged, 403);
+  await page.context().close();
+}
+
+async function attacksStayText() {
+  const page = await open();
+  const run = await runOf(page, "partial");
+  for (const path of [...PATHS, run, "admin/?task=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E", "admin/logs?task=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"]) {
+    await page.goto(`${url}${path}`);
+    const grown = await page.evaluate(() => ({
+      scripts: [...document.scripts].filter((s) => !new URL(s.src, location).pathname.startsWith("/assets/")).length,
+      elements: document.querySelectorAll("img, iframe, object, embed, base, marquee, [onerror], [onload], [onclick], [style], a[href^='javascript']").length,
+      hit: window.hit ?? null,
+    }));
+    assert.deepEqual(grown, { scripts: 0, elements: 0, hit: null }, path);
+  }
+  await page.goto(`${url}${run}`);
+  assert.match(await page.locator("main").innerText(), /<script>window\.hit=1<\/script>/);
+  await page.context().close();
+}
+
+const checks = hostile === "hostile"
+  ? [attacksStayText]
+  : [
+      pictures, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
+      () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390), worksWithoutAScript,
+    ];
+let failed = false;
+for (const check of checks) {
+  const began = Date.now();
+  try {
+    await check();
+    assert.deepEqual(complaints.splice(0), []);
+    console.log(`ok ${check.name || "accessible"} ${Date.now() - began} ms`);
+  } catch (e) {
+    failed = true;
+    console.log(`FAILED ${check.name || "accessible"}: ${e.stack}`);
+  }
+}
+await browser.close();
+process.exit(failed ? 1 : 0);

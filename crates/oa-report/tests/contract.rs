@@ -1,0 +1,68 @@
+//! The API does what its own OpenAPI document says, whatever it is given: checked by schemathesis, which `scripts/setup --tests` installs
+//! below `target/schemathesis`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{Site, TOKEN};
+
+#[test]
+fn the_api_keeps_to_its_document() {
+    let tool = oa_testkit::workspace_root().join("target/schemathesis/bin/schemathesis");
+    if !tool.is_file() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "this test needs: scripts/setup --tests"
+        );
+        println!(
+            "skipped: no schemathesis in {}; install it with scripts/setup --tests",
+            tool.display()
+        );
+        return;
+    }
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    let id: uuid::Uuid = site
+        .server
+        .connect()
+        .query_one("SELECT id FROM oa.runs WHERE status = 'partial'", &[])
+        .unwrap()
+        .get(0);
+    // Whatever comes to mind, and then things that are there.
+    for known in [
+        String::new(),
+        format!(
+            "[parameters]\nid = \"{id}\"\nname = \"rongda-positions\"\ntask = \"rongda-positions\"\n"
+        ),
+    ] {
+        fs::write(site.dir.path().join("schemathesis.toml"), known).unwrap();
+        let done = Command::new(&tool)
+            .arg("run")
+            .arg(format!("http://{}/openapi.json", serving.at))
+            .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+            // Ten wrong tokens close the door, for the other requests too; serving.rs tries it.
+            .args(["--checks", "all", "--exclude-checks", "ignored_auth"])
+            .args([
+                "--max-examples",
+                "15",
+                "--seed",
+                "7",
+                "--generation-database",
+                "none",
+            ])
+            .args(["--workers", "1", "--request-timeout", "20", "--no-color"])
+            .current_dir(site.dir.path())
+            .output()
+            .unwrap();
+        let told = format!(
+            "{}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+        println!("{told}");
+        assert!(done.status.success(), "{told}");
+    }
+}

@@ -1,0 +1,119 @@
+//! The pages in a real Chromium: they load, filter, keep themselves up to date, take on troubles, are accessible in both languages on
+//! desk and phone, and take nothing that a site has put in for more than text. Screenshots are kept in `target/screenshots`.
+//!
+//! `scripts/setup --tests` installs what is needed below `target/browser`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use common::{Site, TOKEN};
+
+fn chromium() -> Option<PathBuf> {
+    let names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+    ];
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .find_map(|folder| names.iter().map(|n| folder.join(n)).find(|p| p.is_file()))
+}
+
+fn in_the_browser(site: &Site, how: &str) {
+    let root = oa_testkit::workspace_root();
+    let installed = root.join("target/browser");
+    let (Some(chromium), true) = (chromium(), installed.join("node_modules/axe-core").is_dir())
+    else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "the browser's tests need: scripts/setup --tests"
+        );
+        println!(
+            "skipped: no Chromium, or no Playwright in {}; install them with scripts/setup --tests",
+            installed.display()
+        );
+        return;
+    };
+    let shots = root.join("target/screenshots");
+    fs::create_dir_all(&shots).unwrap();
+    // Beside the modules that it imports.
+    let script = installed.join(format!("page-{how}-{}.mjs", std::process::id()));
+    fs::copy(
+        root.join("crates/oa-report/tests/browser/page.mjs"),
+        &script,
+    )
+    .unwrap();
+    let serving = site.serve(Some(TOKEN));
+    let done = Command::new("node")
+        .arg(&script)
+        .args([&format!("http://{}/", serving.at), TOKEN])
+        .arg(&shots)
+        .arg(chromium)
+        .arg(how)
+        .output();
+    let _ = fs::remove_file(&script);
+    let done = done.unwrap();
+    let told = format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+    println!("{told}");
+    assert!(done.status.success(), "{told}");
+}
+
+const BACKUP: &str = "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_KEY\"\n";
+
+#[test]
+fn a_person_finds_everything_on_the_page() {
+    in_the_browser(&Site::with_token(BACKUP), "friendly");
+}
+
+#[test]
+fn what_sites_and_programs_put_in_stays_text() {
+    let site = Site::with_token(BACKUP);
+    // Every text column of the schema that something outside can fill.
+    let attack = r#"'><script>window.hit=1</script><img src=x onerror="window.hit=2"><svg onload=window.hit=3>"</title></pre><style>*{display:none}</style>'"#.replace('\'', "''");
+    for (table, columns) in [
+        ("tasks", "title last_error schedule last_status tool"),
+        ("runs", "error_message error_kind host version tool"),
+        ("attempts", "error_message error_kind"),
+        ("rejects", "target source_key field reason"),
+        ("raw", "url content_type sha256 part"),
+        ("alerts", "title body rule"),
+        ("acks", "by note"),
+        ("deliveries", "last_error channel"),
+        (
+            "backups",
+            "id check_error host database repository parent_id",
+        ),
+        ("drills", "error host backup_id repository"),
+        ("repositories", "repository"),
+        ("silences", "reason by"),
+    ] {
+        for column in columns.split(' ') {
+            // Keys must differ.
+            let unique = if column == "id" || column == "channel" {
+                "|| ctid::text"
+            } else {
+                ""
+            };
+            site.sql(&format!(
+                "UPDATE oa.{table} SET {column} = '{attack}' {unique} WHERE true"
+            ));
+        }
+    }
+    let value = serde_json::json!({"<script>window.hit=1</script>": attack.replace("''", "'")})
+        .to_string()
+        .replace('\'', "''");
+    site.sql(&format!(
+        "UPDATE oa.rejects SET record = '{value}'; UPDATE oa.runs SET details = '{value}' WHERE status <> 'success'; UPDATE oa.drills SET checks = '[{value}]';
+         UPDATE oa.quality SET findings = jsonb_build_array('{attack}')"
+    ));
+    in_the_browser(&site, "hostile");
+}

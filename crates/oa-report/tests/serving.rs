@@ -1,0 +1,455 @@
+//! The server among the unfriendly: who may ask, what slow and greedy clients get, and what is said while PostgreSQL is away.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::{SERVICE, Serving, Site, TOKEN};
+use oa_testkit::wait_until;
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+const PATHS: [&str; 14] = [
+    "/admin/",
+    "/admin/logs",
+    "/admin/backups",
+    "/admin/alerts",
+    "/admin/tasks/zhihui-reports",
+    "/admin/crawler/health",
+    "/admin/crawler/logs",
+    "/admin/backup/status",
+    "/api/v1/alerts",
+    "/api/v1/quality",
+    "/api/v1/backups",
+    "/api/v1/drills",
+    "/openapi.json",
+    "/metrics",
+];
+
+#[test]
+fn other_machines_are_served_only_with_a_token() {
+    let site = Site::start("");
+    let (code, _, error) = site.run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(77), "{error}");
+    assert!(error.contains("oa-report token"), "{error}");
+    let serving = site.serve(None);
+    for path in PATHS {
+        assert_ne!(serving.get(path).status, 403, "{path}");
+        // A page of another site whose name leads here.
+        let reply = serving.ask("GET", path, &[("Host", "evil.example")], "");
+        assert_eq!(reply.status, 403, "{path}");
+    }
+    // Taking on needs a name.
+    let reply = serving.ask(
+        "POST",
+        "/api/v1/acks",
+        &[("Content-Type", "application/json")],
+        "{\"fingerprint\":\"x\"}",
+    );
+    assert_eq!(reply.status, 403, "{}", reply.text());
+}
+
+#[test]
+fn without_the_token_nothing_is_told_and_guessing_is_cut_off() {
+    let site = Site::with_token("");
+    let serving = site.serve(None);
+    for path in PATHS {
+        let reply = serving.get(path);
+        assert_eq!(reply.status, 401, "{path}");
+        assert!(
+            reply
+                .header("www-authenticate")
+                .unwrap()
+                .starts_with("Basic"),
+            "{path}"
+        );
+        assert!(!reply.text().contains("zhihui"));
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(serving.get(path).status, 200, "{path}");
+    }
+    let right = [("Authorization", "Bearer test-token-of-wang")];
+    assert_eq!(
+        serving
+            .ask("GET", "/admin/crawler/health", &right, "")
+            .status,
+        200
+    );
+    for _ in 0..10 {
+        assert_eq!(
+            serving
+                .ask(
+                    "GET",
+                    "/admin/",
+                    &[("Authorization", "Bearer guess-of-somebody")],
+                    ""
+                )
+                .status,
+            401
+        );
+    }
+    let reply = serving.ask(
+        "GET",
+        "/admin/",
+        &[("Authorization", "Bearer guess-of-somebody")],
+        "",
+    );
+    assert_eq!(reply.status, 429);
+    assert!(reply.header("retry-after").is_some());
+    let log = fs::read_to_string(site.log()).unwrap();
+    assert!(log.contains("wang GET /admin/crawler/health 200"), "{log}");
+    assert!(
+        !log.contains("test-token") && !log.contains("guess-of"),
+        "{log}"
+    );
+}
+
+#[test]
+fn no_answer_holds_a_secret() {
+    let site = Site::with_token("");
+    // A program has put a password into everything that it could.
+    site.sql("UPDATE oa.tasks SET last_error = 'could not open postgresql://oa:hunter22@db/oa';
+              UPDATE oa.runs SET error_message = 'GET https://x/?token=hunter22' WHERE status = 'failed'");
+    let serving = site.serve(Some(TOKEN));
+    let password = site
+        .server
+        .url()
+        .split(':')
+        .nth(2)
+        .unwrap()
+        .split('@')
+        .next()
+        .unwrap()
+        .to_owned();
+    for path in PATHS.iter().chain(&[
+        "/admin/crawler/logs?status=failed",
+        "/admin/logs?status=failed",
+    ]) {
+        let reply = serving.get(path);
+        assert_eq!(reply.status, 200, "{path}");
+        let text = reply.text();
+        assert!(
+            !text.contains(&format!(":{password}@")) && !text.contains("hunter22"),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn slow_and_greedy_clients_are_cut_off_while_others_are_served() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    let mut slow: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&serving.at).unwrap();
+            stream
+                .write_all(b"GET /admin/ HTTP/1.1\r\nHost: localhost\r\nX-")
+                .unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(serving.get("/admin/crawler/health").status, 200);
+    let long = "x".repeat(100_000);
+    let reply = serving.ask("GET", "/admin/", &[("X-Long", &long)], "");
+    assert!(matches!(reply.status, 431 | 0), "{reply:?}");
+    assert!(matches!(
+        serving.get(&format!("/admin/?task={long}")).status,
+        414 | 431 | 0
+    ));
+    assert_eq!(
+        serving
+            .get(&format!("/admin/crawler/logs?task={}", "x".repeat(300)))
+            .status,
+        400
+    );
+    let many: Vec<(String, String)> = (0..200)
+        .map(|i| (format!("X-{i}"), "1".to_owned()))
+        .collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert!(matches!(
+        serving.ask("GET", "/healthz", &many, "").status,
+        431 | 0
+    ));
+    let json_type = ("Content-Type", "application/json");
+    assert_eq!(
+        serving
+            .ask("POST", "/api/v1/acks", &[json_type], &long)
+            .status,
+        413
+    );
+    assert!(matches!(serving.raw(b"nonsense\r\n\r\n").status, 400 | 0));
+    assert_eq!(serving.get("/admin/..%2f..%2fetc%2fpasswd").status, 404);
+    assert_eq!(serving.get("/assets/..%2fpage.css").status, 404);
+    for stream in &mut slow {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut rest = Vec::new();
+        assert!(stream.read_to_end(&mut rest).is_ok(), "the server ends it");
+    }
+    assert_eq!(serving.get("/admin/").status, 200);
+}
+
+fn health(serving: &Serving) -> serde_json::Value {
+    let reply = serving.get("/admin/crawler/health");
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()
+}
+
+#[test]
+fn while_postgresql_is_away_the_last_news_are_given_and_marked_as_old() {
+    let mut site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    let page = serving.get("/admin/").text();
+    assert!(!page.contains("class=\"stale\""));
+    let before = health(&serving);
+    site.server.stop();
+    wait_until("it is stale", PATIENCE, || {
+        health(&serving)["stale"] == true
+    });
+    let stale = health(&serving);
+    assert!(
+        stale["message"].as_str().unwrap().contains("PostgreSQL"),
+        "{stale}"
+    );
+    assert!(stale["timestamp"].as_str() >= before["timestamp"].as_str());
+    assert_eq!(
+        stale["tasks"]["zhihui-reports"],
+        health(&serving)["tasks"]["zhihui-reports"]
+    );
+    assert_eq!(stale["timestamp"], health(&serving)["timestamp"]);
+    assert_eq!(serving.get("/admin/backup/status").json()["stale"], true);
+    let page = serving.get("/admin/").text();
+    assert!(
+        page.contains("class=\"stale\"")
+            && page.contains("数据库无法访问")
+            && page.contains("class=\"strip\""),
+        "{page}"
+    );
+    assert_eq!(
+        (
+            serving.get("/readyz").status,
+            serving.get("/healthz").status
+        ),
+        (503, 200)
+    );
+    let logs = serving.get("/admin/crawler/logs");
+    assert_eq!((logs.status, logs.header("retry-after")), (503, Some("5")));
+    assert!(
+        serving
+            .get("/metrics")
+            .text()
+            .contains("\noa_database_up 0\n")
+    );
+    assert!(serving.get("/admin/logs").text().contains("暂时无法显示"));
+    site.server.start_again();
+    wait_until("it is fresh", PATIENCE, || {
+        health(&serving)["stale"] == false
+    });
+    assert_eq!(serving.get("/admin/logs").status, 200);
+    assert_eq!(serving.get("/readyz").status, 200);
+    assert!(
+        serving
+            .get("/metrics")
+            .text()
+            .contains("\noa_database_up 1\n")
+    );
+}
+
+#[test]
+fn it_starts_without_postgresql_and_finds_it_later() {
+    let mut site = Site::with_token("");
+    site.server.stop();
+    let serving = site.serve(Some(TOKEN));
+    for path in [
+        "/admin/crawler/health",
+        "/admin/",
+        "/readyz",
+        "/admin/backup/status",
+    ] {
+        assert_eq!(serving.get(path).status, 503, "{path}");
+    }
+    site.server.start_again();
+    wait_until("it is found", PATIENCE, || {
+        serving.get("/admin/crawler/health").status == 200
+    });
+    assert_eq!(serving.get("/admin/").status, 200);
+}
+
+#[test]
+fn a_schema_of_another_version_is_told() {
+    let site = Site::with_token("");
+    site.sql("INSERT INTO oa.schema_history (version, name, applied_on, checksum) VALUES (999, 'later', now()::text, '1')");
+    let serving = site.serve(Some(TOKEN));
+    let reply = serving.get("/admin/crawler/logs");
+    assert_eq!(reply.status, 500);
+    assert!(
+        reply.text().contains("install the newer oa programs"),
+        "{}",
+        reply.text()
+    );
+}
+
+#[test]
+fn it_ends_when_asked_and_finishes_what_it_began() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    // A connection that waits for its next request holds up nothing.
+    let idle = TcpStream::connect(&serving.at).unwrap();
+    assert_eq!(serving.get("/admin/").status, 200);
+    assert_eq!(serving.stop(), Some(0));
+    drop(idle);
+    let (code, _, error) = {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        site.run(&[
+            "serve",
+            "--listen",
+            &taken.local_addr().unwrap().to_string(),
+        ])
+    };
+    assert_eq!(code, Some(1));
+    assert!(error.contains("could not listen on"), "{error}");
+}
+
+#[test]
+fn behind_a_proxy_links_have_its_path_and_the_log_its_client() {
+    let site = Site::with_token("[report]\nbase_path = \"/ops/oa\"\nproxies = [\"127.0.0.1\"]\n");
+    let serving = site.serve(Some(TOKEN));
+    assert!(serving.page.ends_with("/ops/oa/admin/"));
+    // The proxy leaves the path, or takes it off.
+    for path in ["/ops/oa/admin/", "/admin/"] {
+        let page = serving
+            .ask(
+                "GET",
+                path,
+                &[("X-Forwarded-For", "198.51.100.7, 203.0.113.9")],
+                "",
+            )
+            .text();
+        assert!(
+            page.contains("href=\"/ops/oa/admin/logs\"") && page.contains("src=\"/ops/oa/assets/"),
+            "{path}"
+        );
+        assert!(
+            !page.contains("href=\"/admin") && !page.contains("action=\"/admin"),
+            "{path}"
+        );
+    }
+    let page = serving
+        .ask("GET", "/admin/", &[("X-Forwarded-Prefix", "/other")], "")
+        .text();
+    assert!(page.contains("href=\"/other/admin/logs\""));
+    let page = serving
+        .ask(
+            "GET",
+            "/admin/",
+            &[("X-Forwarded-Prefix", "//evil.example")],
+            "",
+        )
+        .text();
+    assert!(!page.contains("evil"));
+    assert_eq!(serving.get("/ops/oa").header("location"), None);
+    assert_eq!(
+        serving.get("/ops/oa/").header("location"),
+        Some("/ops/oa/admin/")
+    );
+    let log = fs::read_to_string(site.log()).unwrap();
+    assert!(
+        log.contains("203.0.113.9 wang GET /ops/oa/admin/ 200"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("198.51.100.7 wang"),
+        "what stands before may be invented"
+    );
+    drop(serving);
+    // From others it is not believed.
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    let page = serving
+        .ask(
+            "GET",
+            "/admin/",
+            &[
+                ("X-Forwarded-Prefix", "/other"),
+                ("X-Forwarded-For", "203.0.113.9"),
+            ],
+            "",
+        )
+        .text();
+    assert!(page.contains("href=\"/admin/logs\""));
+    assert!(
+        !fs::read_to_string(site.log())
+            .unwrap()
+            .contains("203.0.113.9")
+    );
+}
+
+/// The page's own SQL.
+fn documented_role() -> String {
+    let page = fs::read_to_string(oa_testkit::workspace_root().join("docs/report.md")).unwrap();
+    let block = page.split("```sql\n").nth(1).expect("the role's SQL");
+    block
+        .split("```")
+        .next()
+        .unwrap()
+        .replace("'…'", "'reader-pw'")
+}
+
+#[test]
+fn the_documented_role_reads_everything_and_writes_nothing() {
+    let site = Site::start(&format!(
+        "[report]\ndatabase_url = \"env:OA_TEST_READER\"\n[report.tokens]\nwang = \"{}\"\n",
+        common::TOKEN_HASH
+    ));
+    site.sql(SERVICE);
+    let mut admin =
+        postgres::Client::connect(&site.server.superuser_url(), postgres::NoTls).unwrap();
+    admin.batch_execute(&documented_role()).unwrap();
+    let reader = site.server.url().replacen("oa:", "oa_reader:", 1);
+    let password = site
+        .server
+        .url()
+        .split(':')
+        .nth(2)
+        .unwrap()
+        .split('@')
+        .next()
+        .unwrap()
+        .to_owned();
+    let reader = reader.replacen(&format!(":{password}@"), ":reader-pw@", 1);
+    fs::write(
+        site.dir.path().join(".env"),
+        format!("OA_TEST_READER='{reader}'\n"),
+    )
+    .unwrap();
+    let serving = site.serve(Some(TOKEN));
+    for path in PATHS {
+        let reply = serving.get(path);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+    }
+    let mut client = postgres::Client::connect(&reader, postgres::NoTls).unwrap();
+    for sql in [
+        "DELETE FROM oa.runs",
+        "UPDATE oa.tasks SET title = 'x'",
+        "INSERT INTO oa.acks (fingerprint, by) VALUES ('x', 'y')",
+        "CREATE TABLE oa.x ()",
+    ] {
+        assert!(client.batch_execute(sql).is_err(), "{sql}");
+    }
+    // Taking on is written by the role of the database's own address.
+    let body = "{\"fingerprint\":\"run_missed:rdqh-indicators\"}";
+    assert_eq!(
+        serving
+            .ask(
+                "POST",
+                "/api/v1/acks",
+                &[("Content-Type", "application/json")],
+                body
+            )
+            .status,
+        201
+    );
+}
