@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use oa_core::config::{Backup as Settings, Locale};
+use oa_core::secrets::redact;
 use postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -279,20 +280,24 @@ pub fn status(
     settings: Option<&Settings>,
     locale: Locale,
 ) -> Result<Status> {
+    // A second repository holds the same once more; files are no restore point of the database.
+    let place = settings.map(|s| redact(&s.repository));
     let counts = client.query_one(
-        "SELECT count(*), max(restorable_to), max(checked_at) FILTER (WHERE checked <> 'none' AND check_error IS NULL), now(),
-                count(*) FILTER (WHERE level = 'incremental' AND finished_at > (SELECT max(finished_at) FROM oa.backups WHERE level = 'full' AND removed_at IS NULL)),
+        "SELECT count(*), max(restorable_to) FILTER (WHERE kind <> 'files'), max(checked_at) FILTER (WHERE checked <> 'none' AND check_error IS NULL), now(),
+                count(*) FILTER (WHERE kind <> 'files' AND level = 'incremental' AND finished_at > (
+                  SELECT max(finished_at) FROM oa.backups WHERE kind <> 'files' AND level = 'full' AND removed_at IS NULL AND ($1::text IS NULL OR repository = $1))),
                 (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
-         FROM oa.backups WHERE removed_at IS NULL",
-        &[],
+         FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
+        &[&place],
     )?;
     let newest = |client: &mut _, condition: &str| -> Result<Option<Latest>> {
         let row = GenericClient::query_opt(
             client,
             &format!(
-                "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND {condition} ORDER BY finished_at DESC LIMIT 1"
+                "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1) AND {condition}
+                 ORDER BY finished_at DESC LIMIT 1"
             ),
-            &[],
+            &[&place],
         )?;
         Ok(row.map(|row| {
             let backup = backup(&row);
@@ -307,8 +312,8 @@ pub fn status(
     };
     let now: DateTime<Utc> = counts.get(3);
     let repository = client.query_opt(
-        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories ORDER BY measured_at DESC LIMIT 1",
-        &[],
+        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories WHERE $1::text IS NULL OR repository = $1 ORDER BY measured_at DESC LIMIT 1",
+        &[&place],
     )?;
     let mut status = Status {
         status: State::Ok,
