@@ -21,12 +21,20 @@ impl Group {
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
+        Self::start_logging(command, Stdio::null())
+    }
+
+    /// The same; what it prints on stderr goes to `log`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_logging(command: &mut Command, log: Stdio) -> io::Result<Self> {
         let guard = Guard::start()?;
         let child = command
             .process_group(guard.group().as_raw_nonzero().get())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()?;
         Ok(Self { child, guard })
     }
