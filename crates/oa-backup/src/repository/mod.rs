@@ -744,10 +744,11 @@ impl Reader {
         within: &Path,
         to: &Path,
     ) -> Result<u64, RepositoryError> {
-        self.restore_some(backup, within, to, |_| true)
+        self.restore_some(backup, within, to, false, |_| true)
     }
 
-    /// The same for those files of which `wanted` says so; it is given the path below `within`. Folders are made all.
+    /// The same for those files of which `wanted` says so; it is given the path below `within`. Folders are made all. With `owners`
+    /// files get the users and groups that they had, as far as this process may.
     ///
     /// # Errors
     /// As [`Reader::restore`].
@@ -756,6 +757,7 @@ impl Reader {
         backup: &Backup,
         within: &Path,
         to: &Path,
+        owners: bool,
         wanted: impl Fn(&Path) -> bool,
     ) -> Result<u64, RepositoryError> {
         let failed = |e: Box<RusticError>| self.place.failed("restore a backup", &e);
@@ -764,7 +766,7 @@ impl Reader {
             .node_from_path(backup.snapshot.tree, within)
             .map_err(failed)?;
         let mut options = RestoreOptions::default();
-        options.no_ownership = true;
+        options.no_ownership = !owners;
         options.verify_existing = true;
         let to =
             LocalDestination::new(&to.to_string_lossy(), true, !node.is_dir()).map_err(failed)?;
@@ -781,9 +783,7 @@ impl Reader {
         let nodes = || nodes.iter().cloned().map(Ok);
         // The engine panics in its threads when a pack is damaged or the disk is full.
         let restored = quietly(|| {
-            let plan = self
-                .engine
-                .prepare_restore(&options, nodes(), &to, false)?;
+            let plan = self.engine.prepare_restore(&options, nodes(), &to, false)?;
             let bytes = plan.restore_size + plan.matched_size;
             self.engine.restore(plan, &options, nodes(), &to)?;
             Ok(bytes)
