@@ -24,14 +24,14 @@ pub enum RestoreError {
     #[error("{0}")]
     Programs(String),
     /// This machine's disk.
-    #[error("{doing} {}: {source}", path.display())]
+    #[error("{doing} {}: {said}", path.display())]
     Disk {
         /// What was being done.
         doing: &'static str,
         /// To which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        said: std::io::Error,
     },
     /// Too little room.
     #[error("{} has {free} left, and about {needed} are needed to restore; {remedy}", path.display())]
@@ -54,12 +54,12 @@ pub enum RestoreError {
         said: String,
     },
     /// A statement failed.
-    #[error("{doing}: {}", oa_core::pg::describe(source))]
+    #[error("{doing}: {}", oa_core::pg::describe(said))]
     Query {
         /// What was being done.
         doing: String,
-        /// What the server said.
-        source: postgres::Error,
+        /// What the server said. Not a source: it is told already.
+        said: postgres::Error,
     },
     /// What was restored is not what was recorded.
     #[error("{0}")]
@@ -81,18 +81,18 @@ pub enum RestoreError {
 impl RestoreError {
     pub(crate) fn disk(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Disk {
+        move |said| Self::Disk {
             doing,
             path: path.clone(),
-            source,
+            said,
         }
     }
 
     pub(crate) fn query(doing: impl Into<String>) -> impl Fn(postgres::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::Query {
+        move |said| Self::Query {
             doing: doing.clone(),
-            source,
+            said,
         }
     }
 }
@@ -103,7 +103,7 @@ impl From<RestoreError> for Failure {
             RestoreError::Target(_) => exit::USAGE,
             RestoreError::Refused(_) => exit::REFUSED,
             RestoreError::Programs(_) => exit::CONFIG,
-            RestoreError::Query { source, .. } if oa_core::pg::is_connection_error(source) => {
+            RestoreError::Query { said, .. } if oa_core::pg::is_connection_error(said) => {
                 exit::UNREACHABLE
             }
             RestoreError::Connect(e) => e.exit_code(),

@@ -191,7 +191,7 @@ fn beside(
             "this role is no superuser: all of it will belong to it, and rights of others are not restored"
         );
     }
-    if !has_tablespaces(private, &on_its_way, live)? {
+    if !live.has_tablespaces_of(&mut private.server.connect(&on_its_way)?)? {
         arguments.push("--no-tablespaces".to_owned());
     }
     arguments.push(dump.display().to_string());
@@ -241,23 +241,6 @@ fn check(private: &Private, live: &Live, name: &str) -> Result<usize, RestoreErr
     new.batch_execute("ANALYZE")
         .map_err(RestoreError::query("could not analyze it"))?;
     Ok(compared.tables)
-}
-
-fn has_tablespaces(
-    private: &Private,
-    database: &str,
-    live: &mut Live,
-) -> Result<bool, RestoreError> {
-    let failed = RestoreError::query("could not look for tablespaces");
-    let names = |client: &mut Client| -> Result<Vec<String>, RestoreError> {
-        let rows = client
-            .query("SELECT spcname::text FROM pg_tablespace", &[])
-            .map_err(&failed)?;
-        Ok(rows.iter().map(|r| r.get(0)).collect())
-    };
-    let then = names(&mut private.server.connect(database)?)?;
-    let now = names(&mut live.client)?;
-    Ok(then.iter().all(|name| now.contains(name)))
 }
 
 /// After an error, which is told; this one adds nothing to it.

@@ -5,6 +5,8 @@
 //! the live one is kept. Killed before that transaction: a table `oa_restore_…` is left, which nobody uses, and which the next run
 //! removes.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 
 use oa_backup::repository::Bars;
@@ -15,7 +17,7 @@ use oa_core::failpoint;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::quote_ident;
 use oa_core::runs::work::{Ended, Job};
-use postgres::Client;
+use postgres::{Client, GenericClient};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -357,17 +359,31 @@ fn copy_rows(
 
 /// A copy to look at must hold nothing back and set nothing off: it comes without foreign keys and triggers.
 fn bare(then: &mut Client, table: &Table) -> Result<(), RestoreError> {
+    free(then, table)?;
     let failed = RestoreError::query("could not prepare the copy");
     let rows = then
         .query(
-            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', $1::text, conname) FROM pg_constraint WHERE conrelid = $2 AND contype = 'f'
-             UNION ALL
-             SELECT format('DROP TRIGGER %I ON %s', tgname, $1::text) FROM pg_trigger WHERE tgrelid = $2 AND NOT tgisinternal",
+            "SELECT format('DROP TRIGGER %I ON %s', tgname, $1::text) FROM pg_trigger WHERE tgrelid = $2 AND NOT tgisinternal",
             &[&table.quoted(), &table.oid],
         )
         .map_err(&failed)?;
     for row in &rows {
         then.batch_execute(row.get(0)).map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Takes its foreign keys away.
+fn free(client: &mut impl GenericClient, table: &Table) -> Result<(), RestoreError> {
+    let failed = RestoreError::query("could not drop foreign keys");
+    let rows = client
+        .query(
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', $1::text, conname) FROM pg_constraint WHERE conrelid = $2 AND contype = 'f'",
+            &[&table.quoted(), &table.oid],
+        )
+        .map_err(&failed)?;
+    for row in &rows {
+        client.batch_execute(row.get(0)).map_err(&failed)?;
     }
     Ok(())
 }
@@ -390,13 +406,14 @@ fn bring(
     if !live.superuser {
         arguments.push("--no-owner".to_owned());
     }
-    if !has_tablespaces(then, live)? {
+    if !live.has_tablespaces_of(then)? {
         arguments.push("--no-tablespaces".to_owned());
     }
     private
         .server
         .programs(&live.database)?
         .run("pg_dump", &arguments)?;
+    add_statistics(then, table, &file)?;
     live.programs(choice.programs(), None)?
         .run(
             "psql",
@@ -429,20 +446,32 @@ fn bring(
     Ok(is)
 }
 
-fn remove(file: &Path) -> Result<(), RestoreError> {
-    std::fs::remove_file(file).map_err(RestoreError::disk("could not remove", file))
+/// `pg_dump` of a table leaves out its extended statistics.
+fn add_statistics(then: &mut Client, table: &Table, file: &Path) -> Result<(), RestoreError> {
+    let failed = RestoreError::query("could not read the table's statistics objects");
+    let mut tx = then.transaction().map_err(&failed)?;
+    tx.batch_execute("SET LOCAL search_path = pg_catalog")
+        .map_err(&failed)?;
+    let rows = tx
+        .query(
+            "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = to_regclass($1::text)",
+            &[&table.quoted()],
+        )
+        .map_err(&failed)?;
+    tx.commit().map_err(&failed)?;
+    let mut end = OpenOptions::new()
+        .append(true)
+        .open(file)
+        .map_err(RestoreError::disk("could not write", file))?;
+    for row in &rows {
+        writeln!(end, "{};", row.get::<_, String>(0))
+            .map_err(RestoreError::disk("could not write", file))?;
+    }
+    Ok(())
 }
 
-fn has_tablespaces(then: &mut Client, live: &mut Live) -> Result<bool, RestoreError> {
-    let failed = RestoreError::query("could not look for tablespaces");
-    let names = |client: &mut Client| -> Result<Vec<String>, RestoreError> {
-        let rows = client
-            .query("SELECT spcname::text FROM pg_tablespace", &[])
-            .map_err(&failed)?;
-        Ok(rows.iter().map(|r| r.get(0)).collect())
-    };
-    let (then, now) = (names(then)?, names(&mut live.client)?);
-    Ok(then.iter().all(|name| now.contains(name)))
+fn remove(file: &Path) -> Result<(), RestoreError> {
+    std::fs::remove_file(file).map_err(RestoreError::disk("could not remove", file))
 }
 
 /// The one short step: the live table makes room, the restored one takes its name.
@@ -469,6 +498,12 @@ fn take_the_name(
             )));
         }
         shape::rename(&mut tx, live, |n| derived(&live.name, kept, n))?;
+        // What is only kept must not hold back what goes on.
+        let kept_table = Table {
+            name: kept.clone(),
+            ..live.clone()
+        };
+        free(&mut tx, &kept_table)?;
         kept_as = Some(format!("{}.{kept}", live.schema));
     }
     shape::rename_back(&mut tx, renamed)?;

@@ -77,6 +77,21 @@ impl Live {
         )?)
     }
 
+    /// Whether it has all tablespaces of another server, by name.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn has_tablespaces_of(&mut self, other: &mut Client) -> Result<bool, RestoreError> {
+        let names = |client: &mut Client| -> Result<Vec<String>, RestoreError> {
+            let rows = client
+                .query("SELECT spcname::text FROM pg_tablespace", &[])
+                .map_err(RestoreError::query("could not look for tablespaces"))?;
+            Ok(rows.iter().map(|r| r.get(0)).collect())
+        };
+        let (theirs, mine) = (names(other)?, names(&mut self.client)?);
+        Ok(theirs.iter().all(|name| mine.contains(name)))
+    }
+
     /// Another session, in another database.
     ///
     /// # Errors
