@@ -66,10 +66,10 @@ impl Service {
         .unwrap();
         let server = Postgres::start_with(settings);
         let service = Self { dir, server };
-        schema::upgrade(&mut service.superuser()).unwrap();
+        schema::upgrade(&mut service.server.connect()).unwrap();
         let text = format!(
             "timezone = \"Asia/Shanghai\"\nstate_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n\
-             [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\n{backup}"
+             [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\n{backup}"
         );
         fs::write(service.config(), text).unwrap();
         service
