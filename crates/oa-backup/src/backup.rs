@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use oa_core::cli::Failure;
-use oa_core::config::{Backup as Settings, BackupKind, Config};
+use oa_core::config::{Backup as Settings, BackupKind, Bytes, Config};
 use oa_core::exit;
 use oa_core::pg::{self, upsert::Batch};
 use oa_core::runs::RunStart;
@@ -97,6 +97,7 @@ pub fn staging(config: &Config, settings: &Settings) -> Result<PathBuf, Failure>
 /// Everything that a backup needs, connected and opened.
 pub struct Session<'a> {
     settings: &'a Settings,
+    limit_rate: Option<Bytes>,
     state: &'a StateDir,
     bars: Bars,
     repository: Repository,
@@ -147,6 +148,7 @@ impl<'a> Session<'a> {
         let programs = Programs::new(folder, &connection, None)?;
         Ok(Self {
             settings,
+            limit_rate: settings.limit_rate,
             state,
             bars: bars.clone(),
             repository,
@@ -159,6 +161,11 @@ impl<'a> Session<'a> {
             run_id: run.id,
             started_at: run.started_at,
         })
+    }
+
+    /// Reads no more than so many bytes a second from the server.
+    pub fn limit_rate(&mut self, rate: Bytes) {
+        self.limit_rate = Some(rate);
     }
 
     /// The server.
@@ -179,7 +186,7 @@ impl<'a> Session<'a> {
     /// When it cannot be made; nothing is listed then.
     pub fn full(mut self) -> Result<Done, Failure> {
         let mut done = Done::default();
-        self.take_full(&mut done)?;
+        self.take_full(&mut done, false)?;
         self.take_files(Level::Full, &mut done);
         self.conclude(done)
     }
@@ -199,7 +206,7 @@ impl<'a> Session<'a> {
             Err(CaptureError::Gap(why)) => {
                 tracing::warn!("a full backup is made instead: {why}");
                 done.instead = Some(why);
-                self.take_full(&mut done)?;
+                self.take_full(&mut done, true)?;
             }
             Err(e) => return Err(e.into()),
         }
@@ -219,7 +226,7 @@ impl<'a> Session<'a> {
         Ok(done)
     }
 
-    fn take_full(&mut self, done: &mut Done) -> Result<(), Failure> {
+    fn take_full(&mut self, done: &mut Done, gap: bool) -> Result<(), Failure> {
         let _lock = self.lock("backup-full", Duration::ZERO)?.ok_or_else(|| {
             Failure::new(
                 exit::REFUSED,
@@ -228,9 +235,18 @@ impl<'a> Session<'a> {
         })?;
         match self.kind {
             Kind::Physical => {
+                let wal = WalFolder::open(&self.staging, &self.server)?;
+                wal.prepare(&mut self.client, &self.settings.slot, &self.server, gap)?;
                 let (full, mark) = self.take_copy()?;
                 done.backups.push(full);
-                done.backups.push(self.take_wal_after_full(&mark)?);
+                match self.take_wal(Some(mark)) {
+                    Ok(wal) => done.backups.push(wal),
+                    // It stands alone; only what comes after it cannot be restored to the second.
+                    Err(CaptureError::Gap(why)) => done.troubles.push(format!(
+                        "the log after the full backup: {why}; the next incremental backup begins anew"
+                    )),
+                    Err(e) => return Err(e.into()),
+                }
                 if self.auto && self.dump_is_due()? {
                     match self.take_dump(Level::Full) {
                         Ok(dump) => done.backups.push(dump),
@@ -259,7 +275,7 @@ impl<'a> Session<'a> {
                 &mut self.client,
                 &self.programs,
                 &self.server,
-                self.settings,
+                self.limit_rate,
                 &self.staging,
                 &self.run_id.to_string(),
             )?
@@ -276,19 +292,6 @@ impl<'a> Session<'a> {
         };
         let full = self.store(&copied.folder, meta)?;
         Ok((full, mark))
-    }
-
-    /// The log up to the mark of a full backup that was just made. A gap before that backup does no harm to it.
-    fn take_wal_after_full(&mut self, mark: &Mark) -> Result<Backup, CaptureError> {
-        match self.take_wal(Some(mark.clone())) {
-            Err(CaptureError::Gap(why)) => {
-                tracing::warn!("the log begins anew: {why}");
-                let wal = WalFolder::open(&self.staging, &self.server)?;
-                wal.begin_anew(&mut self.client, &self.settings.slot, &self.server)?;
-                self.take_wal(Some(mark.clone()))
-            }
-            other => other,
-        }
     }
 
     fn take_wal(&mut self, mark: Option<Mark>) -> Result<Backup, CaptureError> {
@@ -314,15 +317,14 @@ impl<'a> Session<'a> {
             ));
         };
         let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
-        let stored = backups
+        // It must connect to what is stored since that full backup, or to its beginning.
+        let continues = backups
             .iter()
-            .filter(mine)
-            .filter_map(|b| b.meta.wal.as_ref());
-        // Right after a full backup nothing before it is needed to go on; else the log must connect to what is stored.
-        let continues = stored
-            .map(|w| w.to)
+            .filter(|b| b.meta.full.as_ref() == Some(&full.id))
+            .filter_map(|b| b.meta.wal.as_ref())
+            .map(|wal| wal.to)
             .max()
-            .map_or(full_start, |to| to.max(full_start));
+            .unwrap_or(full_start);
         let wal = WalFolder::open(&self.staging, &self.server)?;
         let mark = match mark {
             Some(mark) => mark,

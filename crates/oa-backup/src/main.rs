@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oa_backup::PROGRAM;
-use oa_backup::commands::{copy, init, list, prune, status, take, verify};
+use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify};
 use oa_backup::progress;
 use oa_backup::repository::Level;
 use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::BackupKind;
+use oa_core::config::{BackupKind, Bytes};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::runs::Trigger;
@@ -39,6 +39,9 @@ struct TakeArgs {
     /// How, instead of kind in [backup]
     #[arg(long, value_enum)]
     kind: Option<KindArg>,
+    /// Most bytes a second that are read from the server, instead of limit_rate in [backup]: 50MB
+    #[arg(long, value_name = "SIZE")]
+    limit_rate: Option<Bytes>,
     /// Only say what would be done
     #[arg(long)]
     dry_run: bool,
@@ -132,6 +135,18 @@ enum Command {
         #[arg(long)]
         cron: bool,
     },
+    /// Take damaged files out of the repository and make its index anew
+    #[command(
+        after_help = "Nothing is deleted: damaged files go to the folder damaged of the repository. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
+    )]
+    Repair {
+        /// The second repository, of [backup.copy]
+        #[arg(long)]
+        copy: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -207,6 +222,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
             prune::run(&config()?, wanted, &bars(*format), *format)
         }
         Command::Copy { cron } => copy::run(&config()?, trigger(*cron), &bars(Format::Table)),
+        Command::Repair { copy, yes } => repair::run(&config()?, *copy, *yes, &bars(Format::Table)),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
@@ -224,6 +240,7 @@ fn wanted(args: &TakeArgs, level: Level) -> take::Wanted {
             KindArg::Physical => BackupKind::Physical,
             KindArg::Logical => BackupKind::Logical,
         }),
+        limit_rate: args.limit_rate,
         trigger: trigger(args.cron),
         dry_run: args.dry_run,
     }

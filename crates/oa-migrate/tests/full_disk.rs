@@ -5,48 +5,12 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use oa_testkit::SmallDisk;
 use support::Sandbox;
 
 const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);
      WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO t SELECT i, hex(randomblob(200)) FROM n;";
-
-/// A small file system in memory, for as long as this value lives.
-struct Small {
-    path: PathBuf,
-}
-
-impl Small {
-    /// `None` where tests may not mount one.
-    fn mount(path: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(path).unwrap();
-        let mounted = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=700"),
-                "none",
-            ])
-            .arg(path)
-            .output();
-        if !mounted.is_ok_and(|o| o.status.success()) {
-            println!("skipped: mounting a tmpfs needs root");
-            return None;
-        }
-        Some(Self {
-            path: path.to_owned(),
-        })
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-    }
-}
 
 #[test]
 fn a_full_state_directory_is_named_and_the_target_is_untouched() {
@@ -54,7 +18,7 @@ fn a_full_state_directory_is_named_and_the_target_is_untouched() {
     let file = sandbox.sqlite("a.db", SQL);
     sandbox.run(&["init"]).expect(0);
     let before = sandbox.picture();
-    let Some(small) = Small::mount(&sandbox.path("state"), "1m") else {
+    let Some(small) = SmallDisk::mount(&sandbox.path("state"), "1m") else {
         return;
     };
     let full = sandbox.migrate(&file, &[]).expect(1);
@@ -82,14 +46,14 @@ fn a_server_whose_disk_is_full_keeps_its_tables_as_they_were() {
     let mut sandbox = Sandbox::new();
     let file = sandbox.sqlite("a.db", SQL);
     sandbox.run(&["init"]).expect(0);
-    let Some(small) = Small::mount(&sandbox.pg.data_dir().with_extension("small"), "3m") else {
+    let Some(small) = SmallDisk::mount(&sandbox.pg.data_dir().with_extension("small"), "3m") else {
         return;
     };
     let owner = fs::metadata(sandbox.pg.data_dir()).unwrap();
-    std::os::unix::fs::chown(&small.path, Some(owner.uid()), Some(owner.gid())).unwrap();
+    std::os::unix::fs::chown(small.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
     let mut admin =
         postgres::Client::connect(&sandbox.pg.superuser_url(), postgres::NoTls).unwrap();
-    let location = small.path.to_str().unwrap();
+    let location = small.path().to_str().unwrap();
     admin
         .batch_execute(&format!("CREATE TABLESPACE small LOCATION '{location}'"))
         .unwrap();

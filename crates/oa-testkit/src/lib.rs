@@ -11,12 +11,14 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod disk;
 mod postgres;
 mod template;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use crate::disk::SmallDisk;
 pub use crate::postgres::Postgres;
 
 /// The workspace's root.
@@ -62,6 +64,18 @@ pub fn program(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A folder for one test, in memory where there is room: syncing files there costs nothing.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("oa-test-")
+        .tempdir_in(template::fast_folder())
+        .expect("the temporary folder is writable")
 }
 
 /// Waits for a condition, looking every few milliseconds.

@@ -43,25 +43,79 @@ impl Postgres {
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         let account = Account::unprivileged();
         let template = template(account);
+        Self::start_from(account, settings, |data| {
+            let copied = Command::new("cp")
+                .args(["-a", "--reflink=auto"])
+                .arg(&template)
+                .arg(data)
+                .status()
+                .expect("cp runs");
+            assert!(
+                copied.success(),
+                "could not copy {} to {}",
+                template.display(),
+                data.display()
+            );
+        })
+    }
+
+    /// Starts a standby that follows this cluster.
+    ///
+    /// # Panics
+    /// When `pg_basebackup` fails or the standby does not start.
+    #[must_use]
+    pub fn start_standby(&self) -> Self {
+        let account = Account::unprivileged();
+        let source = self.superuser_url();
+        Self::start_from(account, &[], |data| {
+            let copied = account
+                .command(bin_dir().join("pg_basebackup"))
+                .args(["--no-sync", "-c", "fast", "-R", "-d", &source, "-D"])
+                .arg(data)
+                .output()
+                .expect("pg_basebackup runs");
+            let said = String::from_utf8_lossy(&copied.stderr);
+            assert!(copied.status.success(), "pg_basebackup: {said}");
+            // The cluster's own settings are written anew into postgresql.auto.conf.
+            let written =
+                fs::read_to_string(data.join("postgresql.auto.conf")).expect("it is there");
+            let follow: Vec<&str> = written
+                .lines()
+                .filter(|l| l.starts_with("primary_conninfo"))
+                .collect();
+            let conf = data.join("postgresql.conf");
+            let mut text = fs::read_to_string(&conf).expect("it is there");
+            text.push_str(&format!("\n{}\n", follow.join("\n")));
+            fs::write(&conf, text).expect("own folder");
+        })
+    }
+
+    /// Ends the recovery of a standby: it becomes a primary on a timeline of its own.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn promote(&self) {
+        let mut admin = Client::connect(&self.superuser_url(), NoTls).expect("the standby answers");
+        let row = admin.query_one("SELECT pg_promote(true, 60)", &[]);
+        assert!(
+            row.expect("pg_promote runs").get::<_, bool>(0),
+            "the standby did not promote"
+        );
+    }
+
+    fn start_from(
+        account: Account,
+        settings: &[(&str, &str)],
+        make: impl FnOnce(&std::path::Path),
+    ) -> Self {
         let home = tempfile::Builder::new()
             .prefix("oa-pg-")
             .tempdir_in(fast_folder())
             .expect("the temporary folder is writable");
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o711)).expect("own folder");
         let data = home.path().join("data");
-        let copied = Command::new("cp")
-            .args(["-a", "--reflink=auto"])
-            .arg(&template)
-            .arg(&data)
-            .status()
-            .expect("cp runs");
-        assert!(
-            copied.success(),
-            "could not copy {} to {}",
-            template.display(),
-            data.display()
-        );
         account.give(home.path());
+        make(&data);
         // The janitor holds nothing but the other end of the pipe. It ends only a process that works in this data directory
         // (an id read from a file may by now be somebody else's), and comes back for what a dying `cp` or server still wrote.
         let script = r#"

@@ -7,7 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 4] = ["oa-migrate", "oa-crawl", "oa-alert", "oa-report"];
+const PROGRAMS: [&str; 5] = [
+    "oa-migrate",
+    "oa-crawl",
+    "oa-alert",
+    "oa-backup",
+    "oa-report",
+];
 
 fn pages() -> Vec<PathBuf> {
     let root = oa_testkit::workspace_root();

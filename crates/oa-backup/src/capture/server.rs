@@ -73,7 +73,9 @@ impl Server {
         let row = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, (SELECT system_identifier::text FROM pg_control_system()),
-                        (SELECT timeline_id FROM pg_control_checkpoint()), pg_is_in_recovery(),
+                        CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4 END,
+                        pg_is_in_recovery(),
                         (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), current_user::text,
                         current_database()::text,
                         (SELECT coalesce(sum(pg_database_size(oid)), 0)::int8 FROM pg_database WHERE has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'MEMBER')),

@@ -129,7 +129,7 @@ impl WalFolder {
         mark: Option<&Mark>,
         continues: Option<Lsn>,
     ) -> Result<Received, CaptureError> {
-        ensure_slot(client, slot, server)?;
+        self.ensure_slot(client, slot, server)?;
         if !server.standby {
             // Ends the log, as far as it is received, with a commit and its time: recovery to any moment before it knows that it has
             // come far enough. It also brings what was not yet on the server's disk there.
@@ -140,6 +140,11 @@ impl WalFolder {
         let (mut to, at) = server::flushed(client, server.standby)?;
         if let Some(mark) = mark {
             to = to.max(mark.lsn);
+        }
+        if let Some(continues) = continues.filter(|c| *c > to) {
+            return Err(CaptureError::Gap(format!(
+                "the server's log ends at {to}, before what is backed up ({continues}): it was put back to an earlier state, or is a copy"
+            )));
         }
         let arguments = [
             format!("--directory={}", self.path.display()),
@@ -252,54 +257,68 @@ impl WalFolder {
         Ok(())
     }
 
-    /// Begins anew, after a gap: from where the slot is now.
+    /// Makes the slot, if there is none. It keeps the log from now on.
     ///
     /// # Errors
-    /// When files cannot be removed, or the slot cannot be made.
-    pub fn begin_anew(
+    /// [`CaptureError::Gap`] when the server has given the slot up; it is dropped then.
+    fn ensure_slot(
         &self,
         client: &mut Client,
         slot: &str,
         server: &Server,
     ) -> Result<(), CaptureError> {
+        let failed = CaptureError::query("could not look for the replication slot");
+        let found = client
+            .query_opt(
+                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
+                &[&slot],
+            )
+            .map_err(&failed)?;
+        match found {
+            Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
+                "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
+            ))),
+            Some(row) if row.get::<_, bool>(1) => Err(CaptureError::Gap(format!(
+                "the server has given up slot {slot}, because it held more log than max_slot_wal_keep_size allows"
+            ))),
+            Some(_) => Ok(()),
+            None => {
+                client
+                    .execute(
+                        "SELECT pg_create_physical_replication_slot($1, true)",
+                        &[&slot],
+                    )
+                    .map_err(|e| {
+                        let role = pg::quote_ident(&server.role);
+                        CaptureError::NotAllowed(format!(
+                            "could not make replication slot {slot}: {}; as a superuser: SELECT pg_create_physical_replication_slot('{slot}', true); or ALTER ROLE {role} REPLICATION",
+                            pg::describe(&e)
+                        ))
+                    })?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Before a full backup: the slot keeps the log from here on. With `anew`, because there is a gap, what was received before
+    /// is of no use for going on; it is in the repository as far as it was whole.
+    ///
+    /// # Errors
+    /// When files cannot be removed, or the slot cannot be made.
+    pub fn prepare(
+        &self,
+        client: &mut Client,
+        slot: &str,
+        server: &Server,
+        anew: bool,
+    ) -> Result<(), CaptureError> {
+        let kept = self.ensure_slot(client, slot, server);
+        if !anew && !matches!(kept, Err(CaptureError::Gap(_))) {
+            return kept;
+        }
         super::empty_folder(&self.path)?;
         drop_slot(client, slot)?;
-        ensure_slot(client, slot, server)
-    }
-}
-
-/// Makes the slot, if there is none. Reserves the log from now on.
-fn ensure_slot(client: &mut Client, slot: &str, server: &Server) -> Result<(), CaptureError> {
-    let failed = CaptureError::query("could not look for the replication slot");
-    let found = client
-        .query_opt(
-            "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
-            &[&slot],
-        )
-        .map_err(&failed)?;
-    match found {
-        Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
-            "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
-        ))),
-        Some(row) if row.get::<_, bool>(1) => {
-            drop_slot(client, slot)?;
-            Err(CaptureError::Gap(format!(
-                "the server has given up slot {slot}, because it held more log than max_slot_wal_keep_size allows"
-            )))
-        }
-        Some(_) => Ok(()),
-        None => {
-            client
-                .execute("SELECT pg_create_physical_replication_slot($1, true)", &[&slot])
-                .map_err(|e| {
-                    let role = pg::quote_ident(&server.role);
-                    CaptureError::NotAllowed(format!(
-                        "could not make replication slot {slot}: {}; as a superuser: SELECT pg_create_physical_replication_slot('{slot}', true); or ALTER ROLE {role} REPLICATION",
-                        pg::describe(&e)
-                    ))
-                })?;
-            Ok(())
-        }
+        self.ensure_slot(client, slot, server)
     }
 }
 

@@ -59,6 +59,7 @@ fn create(place: &Place) -> Result<bool, Failure> {
         }
         Err(RepositoryError::Exists(_)) => {
             place.open(&crate::repository::Bars::hidden())?;
+            place.keep_spares()?;
             say(&format!(
                 "the repository at {} is there and opens\n",
                 place.shown()

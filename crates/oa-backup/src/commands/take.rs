@@ -27,6 +27,8 @@ pub struct Wanted {
     pub level: Level,
     /// Replaces the configured kind.
     pub kind: Option<BackupKind>,
+    /// Replaces the configured limit.
+    pub limit_rate: Option<Bytes>,
     /// Who started it.
     pub trigger: Trigger,
     /// Only say what would be done.
@@ -62,7 +64,10 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         }),
     };
     let result = work::recorded(&recorder, &job, |run| {
-        let session = Session::open(config, recorder.state(), run, wanted.kind, bars)?;
+        let mut session = Session::open(config, recorder.state(), run, wanted.kind, bars)?;
+        if let Some(rate) = wanted.limit_rate {
+            session.limit_rate(rate);
+        }
         let done = match wanted.level {
             Level::Full => session.full()?,
             Level::Incremental => session.incremental()?,

@@ -207,7 +207,11 @@ impl Meta {
     /// The label of its snapshot, which also says that a snapshot is ours before it is a backup.
     #[must_use]
     pub fn label(&self) -> String {
-        format!("oa {} {}", self.kind.as_str(), self.level.as_str())
+        match self.kind {
+            // Compared with the last one whatever its level: the engine looks for one of the same label.
+            Kind::Files => "oa files".to_owned(),
+            kind => format!("oa {} {}", kind.as_str(), self.level.as_str()),
+        }
     }
 
     pub(super) fn to_text(&self) -> String {

@@ -7,6 +7,7 @@
 
 mod durable;
 pub mod meta;
+mod repair;
 mod s3;
 
 use std::panic;
@@ -27,6 +28,7 @@ use rustic_core::{
 
 use self::durable::Durable;
 pub use self::meta::{Counts, Kind, Level, Lsn, Mark, Meta, TableMark, WalRange};
+pub use self::repair::Repaired;
 
 /// Tag of every snapshot of ours.
 const TAG: &str = "oa";
@@ -145,7 +147,7 @@ impl Place {
         (!self.location.contains("://")).then(|| Path::new(&self.location))
     }
 
-    fn backend(&self) -> Result<RepositoryBackends, RepositoryError> {
+    fn raw(&self) -> Result<Arc<dyn WriteBackend>, RepositoryError> {
         let backend: Arc<dyn WriteBackend> = if let Some(rest) = self.location.strip_prefix("s3://")
         {
             let access = self.s3.as_ref().ok_or_else(|| {
@@ -165,7 +167,7 @@ impl Place {
                 Durable::new(&self.location).map_err(|e| self.failed("use the folder", &e))?;
             Arc::new(local)
         };
-        Ok(RepositoryBackends::new(backend, None))
+        Ok(backend)
     }
 
     fn engine(&self, bars: Bars) -> Result<Engine<()>, RepositoryError> {
@@ -174,7 +176,7 @@ impl Place {
             Some(folder) => options.cache_dir = Some(folder.clone()),
             None => options.no_cache = true,
         }
-        Engine::new_with_progress(&options, &self.backend()?, bars)
+        Engine::new_with_progress(&options, &RepositoryBackends::new(self.raw()?, None), bars)
             .map_err(|e| self.failed("open the repository", &e))
     }
 
@@ -209,7 +211,7 @@ impl Place {
         self.engine(Bars::hidden())?
             .init(&self.credentials(), &KeyOptions::default(), &options)
             .map_err(|e| self.failed("create the repository", &e))?;
-        Ok(())
+        self.keep_spares()
     }
 
     /// Opens the repository.
@@ -224,7 +226,9 @@ impl Place {
             .engine(bars.clone())?
             .open(&self.credentials())
             .map_err(|e| {
-                if e.is_incorrect_password() {
+                if let Some(why) = self.why_it_does_not_open() {
+                    RepositoryError::Place(why)
+                } else if e.is_incorrect_password() {
                     RepositoryError::Password(self.shown())
                 } else {
                     self.failed("open the repository", &e)
@@ -281,6 +285,16 @@ pub struct Backup {
 }
 
 impl Backup {
+    #[cfg(test)]
+    pub(crate) fn of(meta: Meta) -> Self {
+        let snapshot = SnapshotOptions::default().to_snapshot().unwrap();
+        Self {
+            id: uuid::Uuid::now_v7().to_string(),
+            meta,
+            snapshot,
+        }
+    }
+
     /// When all of it was in the repository (UTC).
     #[must_use]
     pub fn finished_at(&self) -> DateTime<Utc> {

@@ -19,8 +19,8 @@ const VALID: Duration = Duration::from_secs(600);
 /// One request's own limit, for a pack of some tens of MiB on a slow line.
 const LIMIT: Duration = Duration::from_secs(300);
 /// A passing failure is followed by so many more tries, after twice the wait each.
-const RETRIES: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+const RETRIES: u32 = 6;
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Largest answer that is read: the engine's packs are far smaller.
 const MOST: u64 = 1 << 30;
 

@@ -1,0 +1,433 @@
+//! Backups are made, listed, recorded, and can be read by a second program.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{PASSWORD, Service};
+use serde_json::json;
+
+#[test]
+fn a_full_backup_and_the_log_after_it_are_listed_and_recorded() {
+    let service = Service::ready("kind = \"physical\"");
+    let full = service.take("full");
+    let kinds: Vec<_> = full
+        .iter()
+        .map(|b| (b["kind"].clone(), b["level"].clone()))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (json!("physical"), json!("full")),
+            (json!("physical"), json!("incremental"))
+        ]
+    );
+    service
+        .db()
+        .batch_execute("UPDATE quotes SET price = 1 WHERE id = 7")
+        .unwrap();
+    let next = service.take("incremental");
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0]["full"], full[0]["id"], "it says what it continues");
+    assert!(
+        next[0]["added_bytes"].as_u64().unwrap() < 2_000_000,
+        "{next:?}"
+    );
+
+    assert_eq!(service.list().len(), 3);
+    assert_eq!(service.texts("SELECT kind || ' ' || level || ' ' || checked FROM oa.backups ORDER BY started_at, restorable_to"), [
+        "physical full structure",
+        "physical incremental structure",
+        "physical incremental structure"
+    ]);
+    assert_eq!(
+        service.number(
+            "SELECT (tables->'public.quotes'->>'rows')::int8 FROM oa.backups WHERE level = 'full'"
+        ),
+        2000
+    );
+    assert_eq!(
+        service.texts(
+            "SELECT DISTINCT status || ' ' || attempts FROM oa.runs WHERE tool = 'oa-backup'"
+        ),
+        ["success 1"]
+    );
+    assert_eq!(service.number("SELECT count(*) FROM oa.repositories"), 1);
+    assert!(
+        !service.path("state/backup/full").exists(),
+        "the staged copy is gone"
+    );
+    let status = service.backup(&["status"]).expect(0);
+    assert!(
+        status.stdout.contains("no restore was ever rehearsed"),
+        "{}",
+        status.stdout
+    );
+    let all = service
+        .backup(&["verify", "--read-data", "--format", "json"])
+        .expect(0);
+    assert!(
+        all.json().iter().all(|b| b["result"] == "ok"),
+        "{}",
+        all.stdout
+    );
+    assert_eq!(
+        service.texts("SELECT DISTINCT checked FROM oa.backups"),
+        ["data"]
+    );
+}
+
+#[test]
+fn what_did_not_change_costs_next_to_nothing() {
+    let service = Service::ready("kind = \"physical\"");
+    service.take("full");
+    let first = service.take("full");
+    let size = first[0]["size_bytes"].as_u64().unwrap();
+    let added = first[0]["added_bytes"].as_u64().unwrap();
+    assert!(added * 10 < size, "{added} of {size} bytes stored again");
+}
+
+#[test]
+fn the_stock_restic_reads_the_repository() {
+    let service = Service::ready("kind = \"physical\"");
+    let full = service.take("full");
+    if Command::new("restic").arg("version").output().is_err() {
+        println!("skipped: restic is not installed");
+        return;
+    }
+    let restic = |arguments: &[&str]| {
+        let output = Command::new("restic")
+            .args(["--no-cache", "-r"])
+            .arg(service.path("repo"))
+            .args(arguments)
+            .env("RESTIC_PASSWORD", PASSWORD)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "restic {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    restic(&["check", "--read-data"]);
+    let snapshots: serde_json::Value =
+        serde_json::from_str(&restic(&["snapshots", "--json"])).unwrap();
+    assert_eq!(snapshots.as_array().unwrap().len(), 2);
+    let to = service.path("by-restic");
+    restic(&[
+        "restore",
+        full[0]["id"].as_str().unwrap(),
+        "--target",
+        to.to_str().unwrap(),
+    ]);
+    assert!(to.join("data/PG_VERSION").is_file() && to.join("data/backup_label").is_file());
+}
+
+#[test]
+fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
+    let mut service = Service::start("");
+    service.superuser = false;
+    service.server.connect().batch_execute("CREATE TABLE mine (id int PRIMARY KEY); INSERT INTO mine SELECT generate_series(1, 50)").unwrap();
+    let mut admin =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    admin.batch_execute("GRANT USAGE ON SCHEMA oa TO oa; GRANT ALL ON ALL TABLES IN SCHEMA oa, public TO oa; GRANT SELECT ON ALL SEQUENCES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa").unwrap();
+    let init = service.backup(&["init"]).expect(0);
+    assert!(
+        init.stdout.contains("backups will be logical")
+            && init.stdout.contains("ALTER ROLE \"oa\" REPLICATION"),
+        "{}",
+        init.stdout
+    );
+    let refused = service.backup(&["full", "--kind", "physical"]).expect(77);
+    assert!(
+        refused.stderr.contains("ALTER ROLE \"oa\" REPLICATION"),
+        "{}",
+        refused.stderr
+    );
+    let full = service.take("full");
+    assert_eq!(full[0]["kind"], "logical");
+    let next = service.take("incremental");
+    assert_eq!(
+        (next[0]["kind"].as_str(), next[0]["level"].as_str()),
+        (Some("logical"), Some("incremental"))
+    );
+    let (first, second) = (
+        full[0]["added_bytes"].as_u64().unwrap(),
+        next[0]["added_bytes"].as_u64().unwrap(),
+    );
+    assert!(second < first, "{second} bytes after {first}");
+}
+
+#[test]
+fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_database() {
+    let service = Service::ready("kind = \"logical\"\npaths = [\"images\", \"oa.toml\"]");
+    let missing = service.backup(&["full", "--format", "json"]).expect(1);
+    assert!(
+        missing.stderr.contains("images") && missing.stderr.contains("paths in [backup]"),
+        "{}",
+        missing.stderr
+    );
+    assert_eq!(
+        missing.json()[0]["kind"],
+        "logical",
+        "the database is backed up all the same"
+    );
+    assert_eq!(
+        service.texts(
+            "SELECT status FROM oa.runs WHERE task = 'backup-full' ORDER BY id DESC LIMIT 1"
+        ),
+        ["partial"]
+    );
+    fs::create_dir_all(service.path("images/2025")).unwrap();
+    fs::write(service.path("images/2025/蓝图.jpg"), vec![7; 300_000]).unwrap();
+    let full = service.take("full");
+    assert_eq!(
+        (full[1]["kind"].as_str(), full[1]["files"].as_u64()),
+        (Some("files"), Some(2))
+    );
+    assert_eq!(
+        service.take("incremental").len(),
+        1,
+        "files that did not change make no backup"
+    );
+    fs::write(service.path("images/2025/b.jpg"), vec![8; 1000]).unwrap();
+    assert_eq!(service.take("incremental").len(), 2);
+}
+
+#[test]
+fn tablespaces_are_part_of_a_physical_backup() {
+    let service = Service::ready("kind = \"physical\"");
+    let place = service.server.data_dir().parent().unwrap().join("space");
+    fs::create_dir(&place).unwrap();
+    let owner = fs::metadata(service.server.data_dir()).unwrap();
+    use std::os::unix::fs::MetadataExt;
+    std::os::unix::fs::chown(&place, Some(owner.uid()), Some(owner.gid())).unwrap();
+    service
+        .db()
+        .batch_execute(&format!(
+            "CREATE TABLESPACE space LOCATION '{}'",
+            place.display()
+        ))
+        .unwrap();
+    service.db().batch_execute("CREATE TABLE far (id int) TABLESPACE space; INSERT INTO far SELECT generate_series(1, 10000)").unwrap();
+    let full = service.take("full");
+    let listed = Command::new("restic")
+        .args([
+            "--no-cache",
+            "-r",
+            service.path("repo").to_str().unwrap(),
+            "ls",
+            full[0]["id"].as_str().unwrap(),
+        ])
+        .env("RESTIC_PASSWORD", PASSWORD)
+        .output();
+    if let Ok(listed) = listed {
+        let text = String::from_utf8(listed.stdout).unwrap();
+        assert!(
+            text.lines()
+                .any(|l| l.starts_with("/tablespaces/") && l.contains("PG_")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn backups_run_while_rows_are_written_and_block_nobody() {
+    let service = Service::ready("kind = \"physical\"");
+    let url = service.server.superuser_url();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut db = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+            db.batch_execute(
+                "SET statement_timeout = '5s'; CREATE TABLE log (id serial PRIMARY KEY, t text)",
+            )
+            .unwrap();
+            let mut n = 0_u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                db.execute("INSERT INTO log (t) SELECT md5(random()::text)", &[])
+                    .unwrap();
+                n += 1;
+            }
+            n
+        });
+        for level in ["full", "incremental", "incremental"] {
+            service.take(level);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    assert!(written > 10, "{written} rows");
+    service.backup(&["verify"]).expect(0);
+}
+
+#[test]
+fn a_role_that_may_replicate_and_read_is_enough() {
+    let mut service = Service::start("kind = \"physical\"\ndatabase_url = \"env:BACKUP_URL\"");
+    // As docs/backup.md has it; the run log is kept by the service's own role.
+    service
+        .db()
+        .batch_execute("CREATE ROLE oa_backup LOGIN REPLICATION PASSWORD 'for-backups-only'; GRANT pg_read_all_data, pg_read_all_stats TO oa_backup;
+             GRANT USAGE ON SCHEMA oa TO oa; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa")
+        .unwrap();
+    service.superuser = false;
+    let url = service.server.url().replacen("//oa:", "//oa_backup:", 1);
+    let (before, after) = url.split_once("oa_backup:").unwrap();
+    let (_, host) = after.split_once('@').unwrap();
+    let url = format!("{before}oa_backup:for-backups-only@{host}");
+    let run = |arguments: &[&str]| {
+        common::done(
+            service
+                .command(arguments)
+                .env("BACKUP_URL", &url)
+                .output()
+                .unwrap(),
+        )
+    };
+    run(&["init"]).expect(0);
+    let full = run(&["full", "--format", "json"]).expect(0).json();
+    assert_eq!(
+        (full[0]["kind"].as_str(), full.len()),
+        (Some("physical"), 2)
+    );
+    assert!(
+        full[0]["tables"].as_u64().unwrap() > 20,
+        "its tables are counted: {}",
+        full[0]
+    );
+    run(&["incremental"]).expect(0);
+    run(&["full", "--kind", "logical"]).expect(0);
+}
+
+#[test]
+fn a_standby_can_be_backed_up_and_after_its_promotion_as_well() {
+    // A standby cannot be copied when its primary writes no full pages.
+    let server = oa_testkit::Postgres::start_with(&[("full_page_writes", "on")]);
+    let primary = Service::with(
+        server,
+        "kind = \"physical\"\ndatabase_url = \"env:STANDBY_URL\"",
+    );
+    let standby = primary.server.start_standby();
+    let run = |arguments: &[&str]| {
+        let output = primary
+            .command(arguments)
+            .env("STANDBY_URL", standby.superuser_url())
+            .output();
+        common::done(output.unwrap())
+    };
+    run(&["init"]).expect(0);
+    let first = run(&["full", "--format", "json"]).expect(0).json();
+    assert_eq!(first[0]["timeline"], 1);
+    primary
+        .db()
+        .batch_execute("UPDATE quotes SET price = 2 WHERE id = 9")
+        .unwrap();
+    oa_testkit::wait_until(
+        "the standby to follow",
+        std::time::Duration::from_secs(30),
+        || {
+            let mut db =
+                postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+            let row = db.query_one("SELECT price FROM quotes WHERE id = 9", &[]);
+            row.unwrap().get::<_, f64>(0) == 2.0
+        },
+    );
+    assert_eq!(
+        run(&["incremental", "--format", "json"]).expect(0).json()[0]["level"],
+        "incremental"
+    );
+    standby.promote();
+    let mut promoted =
+        postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+    promoted
+        .batch_execute("INSERT INTO quotes VALUES (99999, 1, 'on the new timeline')")
+        .unwrap();
+    let after = run(&["incremental", "--format", "json"]).expect(0).json();
+    assert_eq!(after.last().unwrap()["timeline"], 2, "{after:?}");
+    run(&["full"]).expect(0);
+    run(&["verify", "--read-data"]).expect(0);
+    assert_eq!(
+        primary
+            .number("SELECT count(*) FROM oa.runs WHERE tool = 'oa-backup' AND status = 'success'"),
+        5
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let service = Service::ready("kind = \"physical\"");
+    for (level, words) in [("full", "pg_basebackup"), ("incremental", "pg_receivewal")] {
+        let done = service.backup(&[level, "--dry-run"]).expect(0);
+        assert!(
+            done.stdout.contains(words) && done.stdout.contains("nothing was done"),
+            "{}",
+            done.stdout
+        );
+    }
+    assert!(service.list().is_empty());
+    assert_eq!(service.number("SELECT count(*) FROM oa.runs"), 0);
+}
+
+#[test]
+fn the_second_place_gets_what_it_lacks() {
+    let service = Service::start(
+        "kind = \"logical\"
+[backup.copy]\nrepository = \"elsewhere\"\npassword = \"env:OTHER_PASSWORD\"",
+    );
+    let with = |arguments: &[&str]| {
+        common::done(
+            service
+                .command(arguments)
+                .env("OTHER_PASSWORD", "another-password")
+                .output()
+                .unwrap(),
+        )
+    };
+    with(&["init"]).expect(0);
+    with(&["full"]).expect(0);
+    assert!(with(&["copy"]).expect(0).stdout.starts_with("1 backup"));
+    with(&["incremental"]).expect(0);
+    assert!(with(&["copy"]).expect(0).stdout.starts_with("1 backup"));
+    assert!(with(&["copy"]).expect(0).stdout.starts_with("0 backup"));
+    assert_eq!(
+        with(&["list", "--copy", "--format", "json"])
+            .expect(0)
+            .json()
+            .len(),
+        2
+    );
+    with(&["verify", "--copy", "--read-data"]).expect(0);
+    assert_eq!(
+        service.number("SELECT count(DISTINCT repository) FROM oa.backups"),
+        2
+    );
+}
+
+#[test]
+fn retention_removes_what_is_covered_and_keeps_the_newest() {
+    let service = Service::ready("kind = \"physical\"\nkeep_daily = 1\nkeep_weekly = 1");
+    service.take("full");
+    service.take("incremental");
+    let second = service.take("full");
+    let last = service.take("incremental");
+    assert_eq!(service.list().len(), 6);
+    let asked = service.backup(&["prune"]).expect(77);
+    assert!(asked.stderr.contains("--yes"), "{}", asked.stderr);
+    service.backup(&["prune", "--dry-run"]).expect(0);
+    assert_eq!(service.list().len(), 6);
+    service.backup(&["prune", "--yes"]).expect(0);
+    let left: Vec<_> = service.list().iter().map(|b| b["id"].clone()).collect();
+    assert!(
+        left.contains(&second[0]["id"]) && left.contains(&last[0]["id"]),
+        "{left:?}"
+    );
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE removed_at IS NULL"),
+        i64::try_from(left.len()).unwrap()
+    );
+    service.backup(&["verify", "--read-data"]).expect(0);
+    service.take("incremental");
+}

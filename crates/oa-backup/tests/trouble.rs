@@ -1,0 +1,470 @@
+//! What goes wrong is told with what to do about it, and nothing half done is listed.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use common::{PASSWORD, Service, done};
+use oa_testkit::{Postgres, SmallDisk};
+
+const PHYSICAL: &str = "kind = \"physical\"";
+
+#[test]
+fn without_repository_password_or_right_place_the_remedy_is_named() {
+    let service = Service::start(PHYSICAL);
+    let absent = service.backup(&["full"]).expect(78);
+    assert!(
+        absent.stderr.contains("oa-backup init"),
+        "{}",
+        absent.stderr
+    );
+    service.backup(&["init"]).expect(0);
+    service.backup(&["init"]).expect(0);
+    let wrong = done(
+        service
+            .command(&["full"])
+            .env("OA_BACKUP_PASSWORD", "not-the-password")
+            .output()
+            .unwrap(),
+    )
+    .expect(78);
+    assert!(
+        wrong.stderr.contains("password does not open")
+            && !wrong.stderr.contains("not-the-password"),
+        "{}",
+        wrong.stderr
+    );
+    let unset = done(
+        service
+            .command(&["list"])
+            .env_remove("OA_BACKUP_PASSWORD")
+            .output()
+            .unwrap(),
+    )
+    .expect(78);
+    assert!(
+        unset.stderr.contains("OA_BACKUP_PASSWORD"),
+        "{}",
+        unset.stderr
+    );
+    let unknown = service.backup(&["verify", "abcdef"]).expect(1);
+    assert!(
+        unknown.stderr.contains("no backup abcdef"),
+        "{}",
+        unknown.stderr
+    );
+    for (place, words) in [
+        ("ftp://host/x", "neither a folder nor s3://"),
+        ("s3://bucket/x", "[backup.s3]"),
+    ] {
+        let text = fs::read_to_string(service.path("oa.toml"))
+            .unwrap()
+            .replace("\"repo\"", &format!("\"{place}\""));
+        fs::write(service.path("other.toml"), text).unwrap();
+        let refused = done(
+            service
+                .command_with("other.toml", &["list"])
+                .output()
+                .unwrap(),
+        );
+        assert!(
+            refused.code == Some(78) && refused.stderr.contains(words),
+            "{refused:?}"
+        );
+    }
+    fs::write(service.path("none.toml"), "state_dir = \"state\"\n").unwrap();
+    let none = done(
+        std::process::Command::new(env!("CARGO_BIN_EXE_oa-backup"))
+            .args([
+                "--config",
+                service.path("none.toml").to_str().unwrap(),
+                "status",
+            ])
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        none.code == Some(78) && none.stderr.contains("[backup] is not set"),
+        "{none:?}"
+    );
+}
+
+#[test]
+fn a_server_that_is_away_is_tried_again_recorded_and_told() {
+    let mut service = Service::ready(PHYSICAL);
+    service.take("full");
+    service.configure("kind = \"physical\"\n# once more\n");
+    let text = fs::read_to_string(service.path("oa.toml"))
+        .unwrap()
+        .replace("retries = 0", "retries = 1");
+    fs::write(service.path("oa.toml"), text).unwrap();
+    service.server.stop();
+    let away = service.backup(&["incremental", "--cron"]).expect(75);
+    assert!(
+        away.stderr.contains("could not reach PostgreSQL"),
+        "{}",
+        away.stderr
+    );
+    assert_eq!(
+        service.list().len(),
+        2,
+        "the repository does not need the server"
+    );
+    service.server.start_again();
+    service.take("incremental");
+    assert_eq!(
+        service.texts("SELECT status || ' ' || attempts || ' ' || trigger FROM oa.runs WHERE task = 'backup-incremental' ORDER BY id"),
+        ["failed 2 cron", "success 1 manual"]
+    );
+    assert_eq!(
+        service.texts("SELECT kind FROM oa.alerts WHERE task = 'backup-incremental' ORDER BY id"),
+        ["problem", "recovery"]
+    );
+}
+
+#[test]
+fn an_incremental_backup_without_a_full_one_makes_one() {
+    let service = Service::ready(PHYSICAL);
+    let first = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        first.stderr.contains("no full backup of this server yet"),
+        "{}",
+        first.stderr
+    );
+    assert_eq!(first.json()[0]["level"], "full");
+}
+
+/// A segment of the log is complete, and the server has removed what it need not keep.
+fn write_log(service: &Service) {
+    for _ in 0..3 {
+        service
+            .db()
+            .batch_execute("INSERT INTO quotes SELECT (SELECT max(id) FROM quotes) + i, 1, repeat(md5(i::text), 8) FROM generate_series(1, 4000) i; SELECT pg_switch_wal(); CHECKPOINT")
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
+    let service = Service::ready(PHYSICAL);
+    service.take("full");
+    // The slot is gone, and with it the log that it kept.
+    service
+        .db()
+        .batch_execute("SELECT pg_drop_replication_slot('oa_backup')")
+        .unwrap();
+    write_log(&service);
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        told.stderr.contains("a full backup is made instead"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(told.json()[0]["level"], "full");
+    assert_eq!(service.texts("SELECT details->>'full_instead' IS NOT NULL || '' FROM oa.runs WHERE task = 'backup-incremental'"), ["true"]);
+    assert_eq!(
+        service.take("incremental")[0]["level"],
+        "incremental",
+        "it goes on from there"
+    );
+
+    // What was received is lost with its folder: the slot has moved on, but nothing is missing between the backups.
+    write_log(&service);
+    service.take("incremental");
+    for file in service.files("state/backup") {
+        fs::remove_file(file).unwrap();
+    }
+    write_log(&service);
+    assert_eq!(service.take("incremental")[0]["level"], "incremental");
+
+    // One segment of several is lost: found now, not when somebody needs it.
+    write_log(&service);
+    service.take("incremental");
+    let wal = service.files("state/backup");
+    assert!(wal.len() > 4, "{wal:?}");
+    fs::remove_file(&wal[wal.len() / 2]).unwrap();
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(told.stderr.contains("the log has a gap"), "{}", told.stderr);
+    assert_eq!(told.json()[0]["level"], "full");
+    // A segment of another server under the right name.
+    write_log(&service);
+    service.take("incremental");
+    let wal = service.files("state/backup");
+    let mut bytes = fs::read(&wal[0]).unwrap();
+    bytes[24] ^= 1;
+    fs::write(&wal[0], bytes).unwrap();
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        told.stderr.contains("is not the segment of this server"),
+        "{}",
+        told.stderr
+    );
+    service.backup(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_slot_that_the_server_gave_up_is_made_anew() {
+    let server = Postgres::start_with(&[
+        ("max_slot_wal_keep_size", "2MB"),
+        ("max_wal_size", "2MB"),
+        ("min_wal_size", "2MB"),
+    ]);
+    let service = Service::with(server, PHYSICAL);
+    service.backup(&["init"]).expect(0);
+    service.take("full");
+    for _ in 0..6 {
+        write_log(&service);
+    }
+    assert_eq!(
+        service.texts("SELECT wal_status FROM pg_replication_slots"),
+        ["lost"]
+    );
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        told.stderr.contains("max_slot_wal_keep_size"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(told.json()[0]["level"], "full");
+    assert_eq!(service.take("incremental")[0]["level"], "incremental");
+    assert_eq!(
+        service.texts("SELECT wal_status FROM pg_replication_slots"),
+        ["reserved"]
+    );
+}
+
+#[test]
+fn another_server_at_the_same_address_gets_a_full_backup_of_its_own() {
+    let mut service = Service::ready(PHYSICAL);
+    let first = service.take("full");
+    write_log(&service);
+    service.take("incremental");
+    // Copied from the same template, it even has the same system identifier; only its log tells.
+    service.server = Postgres::start();
+    oa_core::pg::schema::upgrade(&mut service.db()).unwrap();
+    let second = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0)
+        .json();
+    assert_eq!(second[0]["level"], "full");
+    assert_ne!(first[0]["id"], second[0]["id"]);
+    assert_eq!(service.take("incremental")[0]["level"], "incremental");
+    service.backup(&["verify"]).expect(0);
+}
+
+#[test]
+fn two_at_once_do_not_disturb_each_other() {
+    let service = Service::ready(PHYSICAL);
+    service.take("full");
+    // The same task on the same machine: the second one is refused, or quiet under cron.
+    let first = service.command(&["full"]).spawn().unwrap();
+    oa_testkit::wait_until(
+        "the first to run",
+        std::time::Duration::from_secs(60),
+        || {
+            service.number(
+                "SELECT count(*) FROM oa.runs WHERE task = 'backup-full' AND finished_at IS NULL",
+            ) > 0
+        },
+    );
+    let second = service.backup(&["full"]).expect(77);
+    assert!(second.stderr.contains("runs already"), "{}", second.stderr);
+    service.backup(&["full", "--cron"]).expect(0);
+    // Another task meanwhile: both get there.
+    service.backup(&["incremental"]).expect(0);
+    done(first.wait_with_output().unwrap()).expect(0);
+    // Another machine with the same repository.
+    let text = fs::read_to_string(service.path("oa.toml")).unwrap();
+    let text = text
+        .replace("\"state\"", "\"state2\"")
+        .replace(PHYSICAL, "kind = \"physical\"\nslot = \"other\"");
+    fs::write(service.path("two.toml"), text).unwrap();
+    let other = service
+        .command_with("two.toml", &["full", "--kind", "logical"])
+        .spawn()
+        .unwrap();
+    service.take("incremental");
+    let other = done(other.wait_with_output().unwrap());
+    assert!(matches!(other.code, Some(0 | 77)), "{other:?}");
+    service.backup(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
+fn full_disks_are_named_and_leave_nothing_half_listed() {
+    let service = Service::start(PHYSICAL);
+    let Some(repository) = SmallDisk::mount(&service.path("repo"), "6m") else {
+        return;
+    };
+    service.backup(&["init"]).expect(0);
+    service
+        .db()
+        .batch_execute("CREATE TABLE big AS SELECT i, (SELECT string_agg(md5(random()::text || g), '') FROM generate_series(1, 30) g WHERE i > 0) FROM generate_series(1, 12000) i")
+        .unwrap();
+    let full = service.backup(&["full"]).expect(1);
+    assert!(
+        full.stderr.contains("No space left on device")
+            || full.stderr.contains("not stored as a whole"),
+        "{}",
+        full.stderr
+    );
+    assert!(service.list().is_empty(), "nothing half done is listed");
+    assert_eq!(
+        service.texts("SELECT status FROM oa.runs WHERE task = 'backup-full'"),
+        ["failed"]
+    );
+    service.db().batch_execute("DROP TABLE big").unwrap();
+    drop(repository);
+    // On a disk with room, but with a staging folder that has none.
+    let Some(_staging) = SmallDisk::mount(&service.path("state/backup"), "8m") else {
+        return;
+    };
+    fs::remove_dir_all(service.path("repo")).unwrap();
+    service.backup(&["init"]).expect(0);
+    let full = service.backup(&["full"]).expect(1);
+    assert!(
+        full.stderr.contains("are needed to stage the backup")
+            && full.stderr.contains("staging in [backup]"),
+        "{}",
+        full.stderr
+    );
+}
+
+#[test]
+fn a_repository_that_cannot_be_written_is_named() {
+    let service = Service::ready(PHYSICAL);
+    fs::remove_dir_all(service.path("repo/data")).unwrap();
+    fs::write(service.path("repo/data"), "a file in the way").unwrap();
+    let failed = service.backup(&["full"]).expect(1);
+    assert!(failed.stderr.contains("repo"), "{}", failed.stderr);
+    assert!(service.list().is_empty());
+}
+
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 0x10;
+    let _ = fs::set_permissions(file, fs::Permissions::from_mode(0o600));
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
+    let service = Service::ready("kind = \"logical\"");
+    let first = service.take("full");
+    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
+    let before: Vec<_> = service.files("repo/data");
+    let second = service.take("full");
+    let new: Vec<_> = service
+        .files("repo/data")
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
+    let largest = new
+        .iter()
+        .max_by_key(|f| fs::metadata(f).unwrap().len())
+        .unwrap();
+    let damaged = |what: &str, remedy: &str| {
+        let verified = service.backup(&["verify", "--read-data"]);
+        assert!(
+            verified.code != Some(0)
+                && verified.stderr.contains(what)
+                && verified.stderr.contains(remedy),
+            "{what}: {verified:?}"
+        );
+        verified
+    };
+    // Data of the second backup only.
+    flip(largest);
+    let pack = largest.file_name().unwrap().to_str().unwrap();
+    damaged(&pack[..8], "repair");
+    let rows = service
+        .backup(&["verify", "--read-data", "--format", "json"])
+        .expect(1)
+        .json();
+    let result =
+        |id: &serde_json::Value| rows.iter().find(|r| r["id"] == *id).unwrap()["result"].clone();
+    assert_eq!(
+        (result(&first[0]["id"]), result(&second[0]["id"])),
+        ("ok".into(), "damaged".into())
+    );
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE check_error IS NOT NULL"),
+        1
+    );
+    assert!(
+        service.number("SELECT count(*) FROM oa.alerts WHERE task = 'backup-verify'") > 0,
+        "a person hears of it"
+    );
+    service.backup(&["repair"]).expect(77);
+    let repaired = service.backup(&["repair", "--yes"]).expect(1);
+    assert!(
+        repaired.stdout.contains(pack) && repaired.stdout.contains("1 of 2 backups are not whole"),
+        "{}",
+        repaired.stdout
+    );
+    // What the server still has is stored again, which heals the older backup as well if nothing has changed since.
+    service.take("full");
+    service
+        .backup(&["verify", first[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+
+    for folder in ["repo/index", "repo/snapshots"] {
+        let file = service.files(folder).pop().unwrap();
+        flip(&file);
+        damaged(file.file_name().unwrap().to_str().unwrap(), "repair");
+        service.backup(&["repair", "--yes"]);
+        service.take("full");
+    }
+    for file in [
+        service.path("repo/config"),
+        service.files("repo/keys").pop().unwrap(),
+    ] {
+        flip(&file);
+        let told = service.backup(&["list"]);
+        assert!(
+            told.code == Some(78) && told.stderr.contains("spare copy"),
+            "{told:?}"
+        );
+        service.backup(&["repair", "--yes"]);
+        service.take("incremental");
+    }
+    let last = service.take("full");
+    service
+        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+}
+
+#[test]
+fn the_key_is_in_no_output_no_argument_and_not_in_the_database() {
+    let service = Service::ready(PHYSICAL);
+    for arguments in [
+        &["-vv", "full"][..],
+        &["-vv", "incremental"],
+        &["-vv", "verify"],
+        &["-vv", "status"],
+    ] {
+        let done = service.backup(arguments).expect(0);
+        assert!(
+            !done.stderr.contains(PASSWORD) && !done.stdout.contains(PASSWORD),
+            "{arguments:?}"
+        );
+        assert!(!done.stderr.contains("superuser-password"), "{arguments:?}");
+    }
+    let found = service.number(&format!(
+        "SELECT count(*) FROM oa.runs r, oa.backups b WHERE r::text LIKE '%{PASSWORD}%' OR b::text LIKE '%{PASSWORD}%'"
+    ));
+    assert_eq!(found, 0);
+}
