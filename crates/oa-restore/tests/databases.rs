@@ -123,7 +123,7 @@ fn a_role_that_may_not_replicate_restores_dumps() {
     service.sql("ALTER ROLE oa CREATEDB; SET ROLE oa; CREATE TABLE t AS SELECT generate_series(1, 20) AS id");
     as_oa("oa-backup", &["init"]).ok();
     as_oa("oa-backup", &["full"]).ok();
-    service.sql("DELETE FROM t");
+    service.sql("DELETE FROM oa.t");
     let now = service.now();
     let plan = as_oa(
         "oa-restore",
@@ -141,7 +141,7 @@ fn a_role_that_may_not_replicate_restores_dumps() {
         "{behind:?}"
     );
     as_oa("oa-restore", &["table", "t", "--to", &now, "--yes"]).ok();
-    assert_eq!(service.count("t"), 20);
+    assert_eq!(service.count("oa.t"), 20);
     as_oa("oa-restore", &["database", "--to", &now, "--into", "copy"]).ok();
     as_oa(
         "oa-restore",

@@ -115,13 +115,13 @@ impl Segments {
         }
     }
 
-    /// Adds those that a full backup brings itself, from `start` to `end`. A primary has gone on to the next segment then.
+    /// Adds those that a full backup brings itself, from `start` to `end`.
     pub fn add_full(&mut self, timeline: u32, start: Lsn, end: Lsn) {
         let mut at = Lsn(start.0 - start.0 % self.size);
         while at < end {
             let name = self.name(timeline, at);
             if let Some(segment) = Segment::parse(&name, self.size) {
-                let to = Lsn(at.0 + self.size);
+                let to = end.min(Lsn(at.0 + self.size));
                 self.put(Found {
                     segment,
                     to,
@@ -225,23 +225,27 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_segment_is_named_and_the_full_backups_own_need_not_be_stored_twice() {
+    fn a_missing_segment_is_named_and_what_a_full_backup_brings_itself_counts_as_far_as_it_goes() {
         let mut segments = Segments::new(SIZE);
         segments.add_full(1, lsn("FF/FE000028"), lsn("FF/FF000100"));
+        let path = Path::only(1);
+        let along = |segments: &Segments, to| segments.along(&path, lsn("FF/FE000028"), lsn(to));
+        assert_eq!(along(&segments, "FF/FF000100").unwrap().len(), 2);
+        // A standby's copy ends within a segment; the log that was received goes on there.
+        let last = "00000001000000FF000000FF";
+        assert_eq!(along(&segments, "FF/FF000200"), Err(last.to_owned()));
         segments.add(
             0,
-            lsn("100/1000000"),
-            std::iter::once("000000010000010000000000"),
+            lsn("FF/FF000200"),
+            std::iter::once(&*format!("{last}.partial")),
         );
-        let path = Path::only(1);
-        let found = segments
-            .along(&path, lsn("FF/FE000028"), lsn("100/1000000"))
-            .unwrap();
-        assert_eq!(found.len(), 3);
-        assert_eq!(found[2].source, Some(0));
+        let found = along(&segments, "FF/FF000200").unwrap();
+        assert_eq!((found[0].source, found[1].source), (None, Some(0)));
+        assert_eq!(along(&segments, "100/1"), Err(last.to_owned()));
+        segments.add(1, lsn("100/0"), std::iter::once(last));
         assert_eq!(
-            segments.along(&path, lsn("FF/FE000028"), lsn("100/1000001")),
-            Err("000000010000010000000001".to_owned())
+            along(&segments, "100/1"),
+            Err("000000010000010000000000".to_owned())
         );
     }
 

@@ -223,8 +223,12 @@ fn restore(
             "there was no database {database} then, or it cannot be used: {e}"
         ))
     })?;
-    // Neither triggers nor cascades shall change what was.
-    then.batch_execute("SET session_replication_role = replica")
+    // Neither triggers nor cascades shall change what was; a name means what it means to the live role.
+    let session = format!(
+        "SET session_replication_role = replica; SET search_path = {}",
+        live.search_path
+    );
+    then.batch_execute(&session)
         .map_err(RestoreError::query("could not prepare the private server"))?;
     let table = in_the_past(&mut then, choice, name)?;
     let tag = Uuid::now_v7().simple().to_string();

@@ -22,6 +22,8 @@ pub struct Live {
     pub database: String,
     /// Whether this role may do everything.
     pub superuser: bool,
+    /// Where names without a schema are looked for, as SQL.
+    pub search_path: String,
     settings: Settings,
 }
 
@@ -48,7 +50,7 @@ impl Live {
             .map_err(&failed)?;
         let row = client
             .query_one(
-                "SELECT current_database()::text, rolsuper FROM pg_roles WHERE rolname = current_user",
+                "SELECT current_database()::text, rolsuper, (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s) FROM pg_roles WHERE rolname = current_user",
                 &[],
             )
             .map_err(&failed)?;
@@ -56,6 +58,9 @@ impl Live {
             client,
             database: row.get(0),
             superuser: row.get(1),
+            search_path: row
+                .get::<_, Option<String>>(2)
+                .unwrap_or_else(|| "public".to_owned()),
             settings,
         })
     }
