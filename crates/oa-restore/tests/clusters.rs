@@ -277,7 +277,7 @@ fn what_is_wrong_with_configuration_or_place_is_said_with_its_code() {
     service.backup(&["init"]).ok();
     service
         .restore(&["plan", "--to", "latest"])
-        .failed(1, "no such backup");
+        .failed(1, "oa-backup full");
     service.backup(&["full", "--kind", "physical"]).ok();
     let wrong = done(
         service

@@ -124,7 +124,6 @@ fn a_dump_is_rehearsed_too() {
         .ok();
     let drill = &drill.json()[0];
     let expected = [
-        ("files", None),
         ("restore", Some(true)),
         ("amcheck", Some(true)),
         ("tables", Some(true)),

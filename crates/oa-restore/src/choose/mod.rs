@@ -208,8 +208,12 @@ impl Chooser<'_> {
         let all = self.backups.iter().filter(|b| fits(b.meta.kind));
         all.map(|b| b.meta.restorable_to).max().ok_or_else(|| {
             RestoreError::NoWay(
-                "there is no such backup of a database in the repository; see oa-backup list"
-                    .to_owned(),
+                match kind {
+                    BackupKind::Physical => "there is no physical backup in the repository; a dump is restored with oa-restore database or oa-restore table",
+                    BackupKind::Logical => "there is no dump in the repository; see oa-backup list",
+                    BackupKind::Auto => "there is no backup of a database in the repository; make one with oa-backup full",
+                }
+                .to_owned(),
             )
         })
     }

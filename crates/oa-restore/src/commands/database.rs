@@ -93,7 +93,9 @@ pub fn run(
             Some(live) => live,
             None => Live::connect(config)?,
         };
-        let private = Private::start(&session.reader, &choice, work, session.users(), |_| Ok(()))?;
+        let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
+            Ok(())
+        })?;
         remove_left(&mut here.client)?;
         let tables = beside(&session, &private, &mut here, &choice, &wanted.into)?;
         drop(private);

@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::choose::{Choice, End, Way};
+use crate::choose::{Choice, End, Physical, Way};
 use crate::content::compare;
 use crate::recover::{Private, Work};
 use crate::session::{Session, recorded};
@@ -216,10 +216,16 @@ fn look(
 ) -> Result<(), Failure> {
     let choice = to_the_mark(session, backup, &work)?;
     let mut files = None;
-    let private = Private::start(&session.reader, &choice, work, session.users(), |data| {
-        files = Some(verify(&choice, data)?);
-        Ok(())
-    })?;
+    let private = Private::start(
+        &session.reader,
+        &choice,
+        work,
+        session.users(),
+        |physical, data| {
+            files = Some(verify(physical, data)?);
+            Ok(())
+        },
+    )?;
     drill.rto_seconds = Some((private.took.as_secs_f64() * 1000.0).round() / 1000.0);
     drill.checks.extend(files);
     drill.checks.push(Check {
@@ -308,14 +314,7 @@ fn reached(choice: &Choice) -> String {
 }
 
 /// Every file against the checksums that the server gave when it was copied.
-fn verify(choice: &Choice, data: &std::path::Path) -> Result<Check, RestoreError> {
-    let Way::Physical(physical) = &choice.way else {
-        return Ok(Check {
-            name: "files",
-            ok: None,
-            text: "a dump has no checksums of files".to_owned(),
-        });
-    };
+fn verify(physical: &Physical, data: &std::path::Path) -> Result<Check, RestoreError> {
     let settings = oa_core::pg::Settings {
         url: oa_core::secrets::Secret::new("host=/nowhere".to_owned()),
         connect_timeout: Duration::from_secs(10),

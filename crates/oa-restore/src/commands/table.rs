@@ -131,7 +131,9 @@ pub fn run(
             Some(work) => work,
             None => Work::begin(&session.staging)?,
         };
-        let private = Private::start(&session.reader, &choice, work, session.users(), |_| Ok(()))?;
+        let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
+            Ok(())
+        })?;
         remove_left(&mut live)?;
         let mut done = Vec::new();
         for (name, step) in &steps {

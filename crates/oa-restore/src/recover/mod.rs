@@ -53,7 +53,7 @@ impl Private {
         choice: &Choice,
         work: Work,
         users: &[String],
-        check: impl FnOnce(&Path) -> Result<(), RestoreError>,
+        check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
     ) -> Result<Self, RestoreError> {
         let account = Account::find(&SERVER_ACCOUNTS)?;
         room(
@@ -70,7 +70,7 @@ impl Private {
                 copy(reader, physical, &data, &work.folder().join(TABLESPACES))?;
                 link(&data, Path::new("../../tablespaces"))?;
                 let begins = Instant::now();
-                check(&data)?;
+                check(physical, &data)?;
                 checked = begins.elapsed();
                 log_of(reader, physical, &data)?;
                 failpoint::hit("restore.copied");
