@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use oa_alert::PROGRAM;
-use oa_alert::commands::{check, flush, list, send, silence, test};
+use oa_alert::commands::{check, check_config, flush, list, send, silence, test};
 use oa_core::alerts::Severity;
 use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::config::Span;
@@ -122,6 +122,13 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Check channels and rules as they are configured, without sending anything; 78 when something is wrong
+    #[command(after_help = "Example:\n  oa-alert check-config")]
+    CheckConfig {
+        /// How the result is printed
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -218,6 +225,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Test { channel, format } => {
             test::run(&global.load_config()?, channel.as_deref(), *format)
         }
+        Command::CheckConfig { format } => check_config::run(&global.load_config()?, *format),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

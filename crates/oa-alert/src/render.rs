@@ -1,4 +1,6 @@
-//! Messages as the robots take them: cut to size in a readable way, and several in one when many wait.
+//! Messages as the channels take them: cut to size in a readable way, several in one when many wait, and with a link to the page.
+
+use std::borrow::Cow;
 
 use oa_core::alerts::Severity;
 use oa_core::config::Locale;
@@ -14,57 +16,218 @@ pub struct Message {
     pub severity: Severity,
     /// It is the news that something is over.
     pub recovery: bool,
+    /// Where the page shows more of it.
+    pub link: Option<String>,
+    /// The messages that this one stands for; empty when it is one itself.
+    pub parts: Vec<Message>,
 }
 
-/// Cuts a text to at most `limit` bytes of UTF-8, at the end of a line where that loses little, and says so.
-#[must_use]
-pub fn cut(text: &str, limit: usize, locale: Locale) -> String {
-    if text.len() <= limit {
-        return text.to_owned();
+/// What a channel takes as the text of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Most bytes.
+    pub limit: usize,
+    /// The limit is of the request: quotes, line ends and control characters count as JSON writes them.
+    pub json: bool,
+    /// It shows Markdown; otherwise `**` is left out.
+    pub markdown: bool,
+    /// Language of what is added.
+    pub locale: Locale,
+}
+
+/// Longest title in bytes.
+const LONGEST_TITLE: usize = 300;
+
+impl Form {
+    fn length(&self, text: &str) -> usize {
+        if self.json {
+            text.chars().map(length_in_json).sum()
+        } else {
+            text.len()
+        }
     }
-    let note = match locale {
-        Locale::Zh => "\n…（内容过长，已截断，完整内容见 oa-alert list --all）",
-        Locale::En => "\n… (too long, cut here; all of it: oa-alert list --all)",
-    };
-    let room = limit.saturating_sub(note.len());
-    let mut end = room.min(text.len());
-    while !text.is_char_boundary(end) {
+
+    /// The text of a message, never longer than the limit and never cut inside a character. What does not fit is left out at the
+    /// end of a line, and the reader is told where the rest is. The link stays.
+    #[must_use]
+    pub fn fit(&self, message: &Message) -> String {
+        let link = message.link.as_ref().map_or_else(String::new, |url| {
+            match (self.markdown, self.locale) {
+                (true, Locale::Zh) => format!("\n[查看详情]({url})"),
+                (true, Locale::En) => format!("\n[Open the page]({url})"),
+                (false, Locale::Zh) => format!("\n详情：{url}"),
+                (false, Locale::En) => format!("\nDetails: {url}"),
+            }
+        });
+        let body = self.plain(Cow::Borrowed(&message.body));
+        if self.length(&body) + self.length(&link) <= self.limit {
+            return format!("{body}{link}");
+        }
+        let note = match (&message.link, self.locale) {
+            (Some(_), Locale::Zh) => "\n…（内容过长，此处截断，全文见网页）",
+            (Some(_), Locale::En) => "\n… (too long, cut here; all of it is on the page)",
+            (None, Locale::Zh) => "\n…（内容过长，此处截断，全文见 oa-alert list --all）",
+            (None, Locale::En) => "\n… (too long, cut here; all of it: oa-alert list --all)",
+        };
+        let tail = format!("{note}{link}");
+        match self.limit.checked_sub(self.length(&tail)) {
+            Some(room) if message.parts.is_empty() => format!("{}{tail}", self.cut(&body, room)),
+            Some(room) => format!("{}{tail}", self.digest_within(message, room)),
+            None => self.cut(&body, self.limit).to_owned(),
+        }
+    }
+
+    fn plain<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
+        if self.markdown {
+            text
+        } else {
+            Cow::Owned(text.replace("**", ""))
+        }
+    }
+
+    /// The beginning of a text, as far as there is room, up to the end of a line where that loses little.
+    fn cut<'a>(&self, text: &'a str, room: usize) -> &'a str {
+        let mut used = 0;
+        let fits = |c: &char| {
+            used += if self.json {
+                length_in_json(*c)
+            } else {
+                c.len_utf8()
+            };
+            used <= room
+        };
+        let end = text.chars().take_while(fits).map(char::len_utf8).sum();
+        let begin = &text[..end];
+        // A whole line less is better than half a line, unless it is most of the text.
+        match begin.rfind('\n').filter(|at| *at >= end / 2) {
+            Some(line) if end < text.len() => &text[..line],
+            _ => begin,
+        }
+    }
+
+    /// A digest that does not fit as a whole: the titles, the worst of them before the others, how many are left out, and as many
+    /// whole messages as there is room for.
+    fn digest_within(&self, digest: &Message, room: usize) -> String {
+        let parts = &digest.parts;
+        let head = self
+            .plain(Cow::Owned(format!("**{}**\n", digest.title)))
+            .into_owned();
+        let left_out = |count: usize| match self.locale {
+            Locale::Zh => format!("\n- 另有 {count} 条未列出"),
+            Locale::En => format!("\n- and {count} more"),
+        };
+        let lines: Vec<String> = parts
+            .iter()
+            .map(|p| {
+                self.plain(Cow::Owned(format!("\n- {}", p.title)))
+                    .into_owned()
+            })
+            .collect();
+        let mut left = room
+            .saturating_sub(self.length(&head))
+            .saturating_sub(self.length(&left_out(parts.len())));
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        order.sort_by_key(|i| std::cmp::Reverse(parts[*i].severity));
+        let mut named = vec![false; parts.len()];
+        for i in order {
+            let length = self.length(&lines[i]);
+            if length <= left {
+                left -= length;
+                named[i] = true;
+            }
+        }
+        let unnamed = named.iter().filter(|n| !**n).count();
+        let mut text = head;
+        for (line, _) in lines.iter().zip(&named).filter(|(_, named)| **named) {
+            text.push_str(line);
+        }
+        if unnamed > 0 {
+            text.push_str(&left_out(unnamed));
+        }
+        for part in parts {
+            let body = format!("\n\n{}", self.plain(Cow::Borrowed(part.body.trim_end())));
+            if self.length(&text) + self.length(&body) > room {
+                break;
+            }
+            text.push_str(&body);
+        }
+        if self.length(&text) > room {
+            // Not even the first line fits.
+            return self.cut(&text, room).to_owned();
+        }
+        text
+    }
+
+    /// The title: one line of bounded length.
+    #[must_use]
+    pub fn title(&self, message: &Message) -> String {
+        headline(&message.title)
+    }
+}
+
+/// Bytes of a character in a JSON text, as serde_json writes it.
+fn length_in_json(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        c => c.len_utf8(),
+    }
+}
+
+fn headline(title: &str) -> String {
+    let line: String = title
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let line = line.trim();
+    if line.is_empty() {
+        return "oa".to_owned();
+    }
+    if line.len() <= LONGEST_TITLE {
+        return line.to_owned();
+    }
+    let mut end = LONGEST_TITLE - '…'.len_utf8();
+    while !line.is_char_boundary(end) {
         end -= 1;
     }
-    // A whole line less is better than half a line, unless it is most of the text.
-    if let Some(line) = text[..end].rfind('\n').filter(|at| *at >= end / 2) {
-        end = line;
-    }
-    if limit < note.len() {
-        return text[..end].to_owned();
-    }
-    format!("{}{note}", &text[..end])
+    format!("{}…", &line[..end])
 }
 
-/// Several messages as one, when a robot would not take them one by one.
+/// Several messages as one, when a channel would not take them one by one.
 #[must_use]
-pub fn digest(messages: &[Message], locale: Locale) -> Message {
-    let count = messages.len();
-    let title = match locale {
-        Locale::Zh => format!("【汇总】{count} 条告警"),
-        Locale::En => format!("[DIGEST] {count} alerts"),
-    };
-    let titles: Vec<String> = messages.iter().map(|m| format!("- {}", m.title)).collect();
-    let bodies: Vec<&str> = messages.iter().map(|m| m.body.trim_end()).collect();
-    Message {
-        body: format!(
-            "**{title}**\n\n{}\n\n{}\n",
-            titles.join("\n"),
-            bodies.join("\n\n")
-        ),
-        title,
-        severity: messages
+pub fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Message {
+    let count = parts.len();
+    let mut message = Message {
+        title: match locale {
+            Locale::Zh => format!("【汇总】{count} 条告警"),
+            Locale::En => format!("[DIGEST] {count} alerts"),
+        },
+        body: String::new(),
+        severity: parts
             .iter()
             .map(|m| m.severity)
             .max()
             .unwrap_or(Severity::Info),
-        recovery: messages.iter().all(|m| m.recovery),
+        recovery: parts.iter().all(|m| m.recovery),
+        link,
+        parts,
+    };
+    for part in &mut message.parts {
+        part.title = headline(&part.title);
     }
+    let titles: Vec<String> = message
+        .parts
+        .iter()
+        .map(|m| format!("- {}", m.title))
+        .collect();
+    let bodies: Vec<&str> = message.parts.iter().map(|m| m.body.trim_end()).collect();
+    message.body = format!(
+        "**{}**\n\n{}\n\n{}\n",
+        message.title,
+        titles.join("\n"),
+        bodies.join("\n\n")
+    );
+    message
 }
 
 /// Marks a message that may have been sent before, by a sender that died before it could say so.
@@ -80,42 +243,4 @@ pub fn mark_repeat(mut message: Message, locale: Locale) -> Message {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn message(title: &str) -> Message {
-        Message {
-            title: title.to_owned(),
-            body: format!("**{title}**\n\n- 原因\n"),
-            severity: Severity::Warning,
-            recovery: false,
-        }
-    }
-
-    #[test]
-    fn a_text_is_cut_at_a_line_and_says_so() {
-        let text = "第一行\n".repeat(100);
-        let short = cut(&text, 200, Locale::Zh);
-        assert!(
-            short.len() <= 200 && short.contains("第一行\n…（内容过长"),
-            "{short}"
-        );
-        assert_eq!(cut("short", 200, Locale::Zh), "short");
-    }
-
-    #[test]
-    fn a_digest_names_every_message() {
-        let digest = digest(&[message("甲"), message("乙")], Locale::Zh);
-        assert_eq!(digest.title, "【汇总】2 条告警");
-        assert!(digest.body.contains("- 甲\n- 乙\n") && digest.body.contains("**乙**"));
-    }
-
-    proptest! {
-        #[test]
-        fn a_cut_text_never_exceeds_the_limit_and_is_valid(text in "(\\PC|\n){0,400}", limit in 0usize..300) {
-            let short = cut(&text, limit, Locale::Zh);
-            prop_assert!(short.len() <= limit || text.len() <= limit);
-        }
-    }
-}
+mod tests;

@@ -6,22 +6,11 @@ mod common;
 use std::io::Write;
 use std::process::Stdio;
 
-use common::{DINGTALK, Service};
+use common::{DINGTALK, Service, rules};
 use serde_json::Value;
 
 fn check(service: &Service) -> (i32, Vec<Value>) {
-    let done = service.alert(&["check", "--format", "json"]);
-    let found = done
-        .stdout
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap());
-    let found = found.collect();
-    assert!(!done.stderr.contains("panicked"), "{done:?}");
-    (done.code, found)
-}
-
-fn rules(found: &[Value]) -> Vec<&str> {
-    found.iter().map(|f| f["rule"].as_str().unwrap()).collect()
+    service.check()
 }
 
 /// A task that was due so many minutes ago and ran last so many minutes ago.
@@ -279,7 +268,7 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
 #[test]
 fn incomplete_data_three_times_in_a_row_is_critical() {
     let service = Service::start(DINGTALK);
-    task(&service, "half", -30, Some(1));
+    task(&service, "half", -30, Some(100));
     let ran = |minutes_ago: i32, status: &str| ran(&service, "half", minutes_ago, status, "cron");
     for (minutes_ago, status) in [
         (90, "success"),

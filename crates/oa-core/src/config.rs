@@ -245,11 +245,26 @@ pub struct Exec {
 pub struct Report {
     /// When the daily report is due, in the configuration's zone.
     pub daily_at: ClockTime,
+    /// The address of the page (`oa-report serve`) as people reach it, without `/admin/`. Alerts end with a link to it.
+    pub url: Option<String>,
+}
+
+impl Report {
+    fn check(&self) -> Result<(), String> {
+        let web = |u: &String| u.starts_with("https://") || u.starts_with("http://");
+        match &self.url {
+            Some(url) if !web(url) || url.contains(char::is_whitespace) => Err(
+                "url in [report] is no address; write the page's, for example \"https://oa.example.com\"".to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for Report {
     fn default() -> Self {
         Self {
+            url: None,
             daily_at: ClockTime(NaiveTime::from_hms_opt(9, 0, 0).unwrap_or_default()),
         }
     }
@@ -354,6 +369,8 @@ impl Config {
                 )));
             }
         }
+        file.alert.check().map_err(invalid)?;
+        file.report.check().map_err(invalid)?;
         let default = Policy::DEFAULT;
         Policy {
             retries: file.crawl.retries.unwrap_or(default.retries),

@@ -34,6 +34,9 @@ fn cookies(service: &Service, provider: &str, value: &str) {
     fs::write(&file, cookie.to_string()).unwrap();
     let done = service.crawl(&["cookies", "import", provider, file.to_str().unwrap()]);
     assert_eq!(done.code, 0, "{done:?}");
+    // By this oa-alert check knows that only a person can renew them.
+    let mark = service.state().join(format!("browser/{provider}.imported"));
+    assert!(mark.exists());
 }
 
 /// Processes of a browser that this service started.

@@ -227,3 +227,56 @@ fn it_is_not_sent_before_its_time_and_waits_for_postgresql() {
         "{text}"
     );
 }
+
+#[test]
+fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
+    let service = Service::start("");
+    let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
+    assert!(text.contains("**备份**：没有配置备份"), "{text}");
+    let configured = Service::start(
+        "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n",
+    );
+    let (code, text) = configured.report(&["daily", "--date", "2025-12-01"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("**备份** /var/backups/oa\n- 还没有任何备份\n- 从未演练过恢复\n"),
+        "{text}"
+    );
+    configured
+        .server
+        .connect()
+        .batch_execute(
+            "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
+               restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, removed_at, check_error)
+             SELECT id, gen_random_uuid(), repository, 'physical', level, 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 8, 5, checked,
+                    CASE WHEN id = 'gone' THEN t END, CASE WHEN id = 'broken' THEN 'pack 7 is damaged' END
+             FROM (VALUES ('f', '/var/backups/oa', 'full', 'data', timestamptz '2025-12-01 02:00+08'),
+                          ('i', '/var/backups/oa', 'incremental', 'none', '2025-12-01 08:00+08'),
+                          ('broken', '/var/backups/oa', 'full', 'structure', '2025-11-29 02:00+08'),
+                          ('gone', '/var/backups/oa', 'full', 'none', '2025-12-02 02:00+08'),
+                          ('other', '/elsewhere', 'full', 'none', '2025-12-02 02:00+08')) v (id, repository, level, checked, t);
+             INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds)
+             VALUES (gen_random_uuid(), 'f', '/var/backups/oa', 'h', now(), '2025-11-20 03:00+08', '2025-11-20 03:10+08', true, 185);
+             INSERT INTO oa.repositories VALUES ('/var/backups/oa', now() - interval '10 days', 1073741824, 1, 9000000000),
+                                                ('/var/backups/oa', now(), 2147483648, 2, 5368709120);
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, details)
+             SELECT oa.uuid_floor(t), 'oa-report', 'daily-report', 'cron', 'h', 'm', 'b', 1, 1, '0', 'success', t, t, '{\"database_bytes\": 1000000, \"day\": \"2025-11-01\"}'
+             FROM (SELECT now() - interval '10 days' AS t) x",
+        )
+        .unwrap();
+    let (_, text) = configured.report(&["daily", "--date", "2025-12-01"]);
+    let full_on = (Utc::now() + chrono::TimeDelta::days(50))
+        .with_timezone(&chrono_tz::Asia::Shanghai)
+        .date_naive();
+    for line in [
+        "- 可恢复到 12-01 08:00；共 3 份，其中本期 2 份；最近全量 12-01 02:00（已读回校验）；**1 份校验失败**".to_owned(),
+        "- 上次恢复演练 11-20 03:10：成功，用时 3 分钟 5 秒".to_owned(),
+        format!("- 仓库 2.0 GiB（近 30 天 +1.0 GiB），磁盘剩余 5.0 GiB，预计 {full_on} 写满"),
+        "；按近期增长，30 天后约 ".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+    let (_, text) = configured.report(&["daily", "--date", "2025-12-01", "--format", "json"]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["backups"][0]["made"], 2, "{report}");
+}

@@ -43,6 +43,8 @@ pub struct Options {
     pub feishu_secret: Option<String>,
     /// Messages a minute that DingTalk and WeCom take.
     pub rate_limit_per_minute: usize,
+    /// The robots' clock is so much ahead of this machine's (behind, when negative).
+    pub clock_ahead: chrono::TimeDelta,
     /// File to which what the robots take is added, as a person would read it.
     pub messages: Option<PathBuf>,
     /// Requests are written to stderr.
@@ -60,6 +62,7 @@ impl Default for Options {
             dingtalk_keyword: None,
             feishu_secret: None,
             rate_limit_per_minute: 20,
+            clock_ahead: chrono::TimeDelta::zero(),
             messages: None,
             verbose: false,
         }

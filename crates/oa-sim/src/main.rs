@@ -50,6 +50,14 @@ struct Cli {
     /// Messages a minute that DingTalk and WeCom take
     #[arg(long, default_value_t = 20, value_name = "N")]
     rate_limit: usize,
+    /// Seconds by which the robots' clock is ahead of this machine's
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    clock_ahead: i64,
     /// Add what the robots take to this file, as a person would read it
     #[arg(long, value_name = "FILE")]
     messages: Option<PathBuf>,
@@ -76,6 +84,7 @@ fn main() -> anyhow::Result<()> {
         dingtalk_keyword: cli.dingtalk_keyword,
         feishu_secret: cli.feishu_secret,
         rate_limit_per_minute: cli.rate_limit,
+        clock_ahead: chrono::TimeDelta::seconds(cli.clock_ahead),
         messages: cli.messages,
         verbose: cli.verbose,
     })

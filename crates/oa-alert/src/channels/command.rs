@@ -1,17 +1,39 @@
 //! A program of this machine: it gets the message as JSON on stdin and ends with 0 when it has it.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use oa_core::secrets::redact;
 use oa_core::supervise::{self, Ended, StopSignal};
+use rustix::fs::Access;
 use serde_json::json;
 
 use super::{Channel, SendError, TIMEOUT};
 use crate::render::Message;
 
+/// Longest text in bytes.
+const LIMIT: usize = 200_000;
 /// What is kept of its output for the error, in bytes.
 const KEPT: usize = 2000;
+
+/// Whether the program is on this machine and may be run.
+pub(super) fn check(channel: &Channel) -> Result<(), String> {
+    let program = channel.command.first().map_or("", String::as_str);
+    let may_run = |path: &Path| rustix::fs::access(path, Access::EXEC_OK).is_ok() && path.is_file();
+    let found = if program.contains('/') {
+        may_run(Path::new(program))
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&folders).any(|folder| may_run(&folder.join(program)))
+    };
+    if found {
+        return Ok(());
+    }
+    Err(format!(
+        "the program {program} is not on this machine, or may not be run; name it with its whole path, because cron knows few folders"
+    ))
+}
 
 pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError> {
     let Some((program, arguments)) = channel.command.split_first() else {
@@ -23,7 +45,8 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         "problem"
     };
     let input = json!({
-        "title": message.title, "text": message.body, "severity": message.severity.as_str(), "kind": kind,
+        "title": message.title, "text": channel.form(LIMIT, false, true).fit(message), "severity": message.severity.as_str(), "kind": kind,
+        "link": message.link.as_deref().unwrap_or_default(),
     });
     let failed = |what: String| SendError::new(redact(&format!("{program} {what}")));
     // A file rather than a pipe: a program that does not read it must not stop this one.

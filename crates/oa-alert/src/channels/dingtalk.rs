@@ -12,19 +12,20 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::{Channel, Request, hmac_base64};
-use crate::render::{Message, cut};
+use crate::render::Message;
 
-/// Below the documented 20,000, to leave room for the frame and JSON's escapes.
-const LIMIT: usize = 16_000;
+/// Bytes of the text in the request. Below the documented 20,000, to leave room for the frame, title and mentions.
+const LIMIT: usize = 17_000;
 
 pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) -> Request {
-    let mut text = cut(&message.body, LIMIT, channel.locale);
+    let form = channel.form(LIMIT, true, true);
+    let mut text = form.fit(message);
     for mobile in &channel.at_mobiles {
         text.push_str(&format!(" @{mobile}"));
     }
     let body = json!({
         "msgtype": "markdown",
-        "markdown": { "title": message.title, "text": text },
+        "markdown": { "title": form.title(message), "text": text },
         "at": { "atMobiles": channel.at_mobiles, "isAtAll": channel.at_all },
     });
     let mut url = channel.url.expose().to_owned();

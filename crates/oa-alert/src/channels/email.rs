@@ -7,7 +7,7 @@ use lettre::{Message as Mail, SmtpTransport, Transport};
 use oa_core::secrets::redact;
 
 use super::{Channel, SendError, TIMEOUT};
-use crate::render::{Message, cut};
+use crate::render::Message;
 
 /// Longer mails are not read.
 const LIMIT: usize = 200_000;
@@ -39,6 +39,7 @@ fn server(channel: &Channel) -> Result<SmtpTransport, String> {
 
 pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError> {
     let wrong = |e: String| SendError::new(redact(&e));
+    let form = channel.form(LIMIT, false, false);
     let mut builder = Mail::builder()
         .from(
             channel
@@ -46,12 +47,12 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
                 .parse::<Mailbox>()
                 .map_err(|e| wrong(e.to_string()))?,
         )
-        .subject(message.title.clone())
+        .subject(form.title(message))
         .header(ContentType::TEXT_PLAIN);
     for to in &channel.to {
         builder = builder.to(to.parse::<Mailbox>().map_err(|e| wrong(e.to_string()))?);
     }
-    let text = cut(&message.body.replace("**", ""), LIMIT, channel.locale);
+    let text = form.fit(message);
     let mail = builder.body(text).map_err(|e| wrong(e.to_string()))?;
     server(channel)
         .map_err(wrong)?

@@ -8,10 +8,10 @@ use oa_core::alerts::Severity;
 use serde_json::json;
 
 use super::{Channel, Request, hmac_base64};
-use crate::render::{Message, cut};
+use crate::render::Message;
 
-/// Below the documented 20 kB, to leave room for the frame and JSON's escapes.
-const LIMIT: usize = 14_000;
+/// Bytes of the text in the request. Below the documented 20 kB, to leave room for the frame and the title.
+const LIMIT: usize = 17_000;
 
 pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) -> Request {
     let colour = match message.severity {
@@ -21,12 +21,11 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
         Severity::Info => "blue",
     };
     // The card's header shows the title already.
-    let heading = format!("**{}**\n\n", message.title);
-    let mut text = cut(
-        message.body.strip_prefix(&heading).unwrap_or(&message.body),
-        LIMIT,
-        channel.locale,
-    );
+    let form = channel.form(LIMIT, true, true);
+    let mut text = form.fit(message);
+    if let Some(rest) = text.strip_prefix(&format!("**{}**\n\n", message.title)) {
+        text = rest.to_owned();
+    }
     if channel.at_all {
         text.push_str("\n<at id=all></at>");
     }
@@ -34,7 +33,7 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
         "msg_type": "interactive",
         "card": {
             "config": { "wide_screen_mode": true },
-            "header": { "title": { "tag": "plain_text", "content": message.title }, "template": colour },
+            "header": { "title": { "tag": "plain_text", "content": form.title(message) }, "template": colour },
             "elements": [{ "tag": "div", "text": { "tag": "lark_md", "content": text } }],
         },
     });

@@ -7,6 +7,7 @@ mod feishu;
 mod webhook;
 mod wecom;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -15,7 +16,7 @@ use oa_core::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::secrets::{Secret, redact};
 use serde_json::Value;
 
-use crate::render::Message;
+use crate::render::{Form, Message};
 
 /// A channel with its secrets resolved.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub struct Channel {
     at_mobiles: Vec<String>,
     at_all: bool,
     locale: Locale,
+    config: PathBuf,
 }
 
 /// A request to a robot. The address holds a secret.
@@ -138,6 +140,7 @@ impl Channel {
             at_mobiles: channel.at_mobiles.clone(),
             at_all: channel.at_all,
             locale: config.locale,
+            config: config.path.clone(),
         };
         match resolved.kind {
             ChannelKind::Email => email::check(&resolved).map_err(|e| impossible(&e))?,
@@ -145,6 +148,36 @@ impl Channel {
             _ => {}
         }
         Ok(resolved)
+    }
+
+    /// What can be said without sending: whether the program of a `command` is on this machine, and an address can be one.
+    ///
+    /// # Errors
+    /// When it cannot work.
+    pub fn check_here(&self) -> Result<(), ConfigError> {
+        let wrong = |message: String| ConfigError::Invalid {
+            path: self.config.clone(),
+            message: format!("channel \"{}\" in [[alert.channels]]: {message}", self.name),
+        };
+        match self.kind {
+            ChannelKind::Command => command::check(self).map_err(wrong),
+            ChannelKind::Email => Ok(()),
+            _ => match self.url.expose().parse::<ureq::http::Uri>() {
+                Ok(uri) if uri.host().is_some() => Ok(()),
+                _ => Err(wrong(
+                    "url is no address of the web; copy it again".to_owned(),
+                )),
+            },
+        }
+    }
+
+    fn form(&self, limit: usize, json: bool, markdown: bool) -> Form {
+        Form {
+            limit,
+            json,
+            markdown,
+            locale: self.locale,
+        }
     }
 
     /// The request that carries a message, for channels that are asked over HTTP.

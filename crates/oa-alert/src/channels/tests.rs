@@ -20,6 +20,8 @@ fn message(body: &str) -> Message {
         body: format!("**标题**\n\n{body}"),
         severity: Severity::Critical,
         recovery: false,
+        link: None,
+        parts: Vec::new(),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Channel, Request, SendError};
-use crate::render::{Message, cut};
+use crate::render::Message;
 
 /// A generous limit for what is not known.
 const LIMIT: usize = 100_000;
@@ -18,7 +18,8 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
 }
 
 pub(super) fn request(channel: &Channel, message: &Message) -> Request {
-    let text = cut(&message.body, LIMIT, channel.locale);
+    let text = channel.form(LIMIT, false, true).fit(message);
+    let link = message.link.as_deref().unwrap_or_default();
     let kind = if message.recovery {
         "recovery"
     } else {
@@ -32,11 +33,14 @@ pub(super) fn request(channel: &Channel, message: &Message) -> Request {
                 ("text", &text),
                 ("severity", severity),
                 ("kind", kind),
+                ("link", link),
             ];
             fill(&mut template, &values);
             template
         }
-        _ => json!({ "title": message.title, "text": text, "severity": severity, "kind": kind }),
+        _ => {
+            json!({ "title": message.title, "text": text, "severity": severity, "kind": kind, "link": link })
+        }
     };
     Request {
         url: channel.url.clone(),

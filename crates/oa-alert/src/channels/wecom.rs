@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Channel, Request};
-use crate::render::{Message, cut};
+use crate::render::Message;
 
 pub(super) fn request(channel: &Channel, message: &Message) -> Request {
     let mentions = !channel.at_mobiles.is_empty() || channel.at_all;
@@ -15,10 +15,11 @@ pub(super) fn request(channel: &Channel, message: &Message) -> Request {
         if channel.at_all {
             mobiles.push("@all".to_owned());
         }
-        let plain = message.body.replace("**", "");
-        json!({ "msgtype": "text", "text": { "content": cut(&plain, 2048, channel.locale), "mentioned_mobile_list": mobiles } })
+        let text = channel.form(2048, false, false).fit(message);
+        json!({ "msgtype": "text", "text": { "content": text, "mentioned_mobile_list": mobiles } })
     } else {
-        json!({ "msgtype": "markdown", "markdown": { "content": cut(&message.body, 4096, channel.locale) } })
+        let text = channel.form(4096, false, true).fit(message);
+        json!({ "msgtype": "markdown", "markdown": { "content": text } })
     };
     Request {
         url: channel.url.clone(),

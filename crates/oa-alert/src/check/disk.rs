@@ -4,7 +4,7 @@ use std::fs;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::{Policy, Severity};
-use oa_core::config::{Bytes, Locale};
+use oa_core::config::{Alert, Bytes, Config, Locale};
 use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 
@@ -12,10 +12,6 @@ use super::Finding;
 
 pub(super) const RULE: &str = "disk_filling";
 
-/// Less free than this share is a warning, less than the second is critical.
-const FEW: (f64, f64) = (0.10, 0.03);
-/// A disk that will be full within so many days is a warning.
-const SOON_DAYS: f64 = 14.0;
 /// The use is noted this often, and kept for so many days.
 const EVERY: TimeDelta = TimeDelta::hours(1);
 const KEPT: TimeDelta = TimeDelta::days(14);
@@ -29,11 +25,24 @@ struct Note {
     used: u64,
 }
 
-pub(super) fn find(state: &StateDir, host: &str, policy: &Policy) -> Option<Finding> {
+pub(super) fn find(
+    state: &StateDir,
+    host: &str,
+    config: &Config,
+    policy: &Policy,
+) -> Option<Finding> {
     let disk = rustix::fs::statvfs(state.path()).ok()?;
     let (size, free) = (disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize);
     let notes = noted(state, size.saturating_sub(free));
-    judge(size, free, full_in_days(&notes, free), host, state, policy)
+    let limits = &config.alert;
+    judge(
+        (size, free),
+        full_in_days(&notes, free),
+        host,
+        state,
+        limits,
+        policy,
+    )
 }
 
 /// Days until the disk is full if it goes on as between the first note and the last.
@@ -45,19 +54,19 @@ fn full_in_days(notes: &[Note], free: u64) -> Option<f64> {
 }
 
 fn judge(
-    size: u64,
-    free: u64,
+    (size, free): (u64, u64),
     full_in: Option<f64>,
     host: &str,
     state: &StateDir,
+    limits: &Alert,
     policy: &Policy,
 ) -> Option<Finding> {
     let share = free as f64 / size.max(1) as f64;
-    let soon = full_in.filter(|days| *days < SOON_DAYS);
-    if share >= FEW.0 && soon.is_none() {
+    let soon = full_in.filter(|days| days * 86_400.0 < limits.disk_forecast.0.as_secs_f64());
+    if share >= limits.disk_warning && soon.is_none() {
         return None;
     }
-    let severity = if share < FEW.1 {
+    let severity = if share < limits.disk_critical {
         Severity::Critical
     } else {
         Severity::Warning
@@ -167,7 +176,9 @@ mod tests {
             timezone: chrono_tz::Asia::Shanghai,
             repeat: std::time::Duration::ZERO,
         };
-        let judge = |free: u64, days| judge(100 * GIB, free, days, "db1", &state, &policy);
+        let limits = Alert::default();
+        let judge =
+            |free: u64, days| judge((100 * GIB, free), days, "db1", &state, &limits, &policy);
         assert_eq!(judge(50 * GIB, None), None);
         assert_eq!(judge(50 * GIB, Some(15.0)), None);
         assert_eq!(judge(9 * GIB, None).unwrap().severity, Severity::Warning);

@@ -3,21 +3,28 @@
 //! Each rule gives what it finds now. What is new is told, what goes on is told again after `[alert] repeat`, and what is found no
 //! more is told as over.
 
+mod backups;
+mod certificate;
+mod cookies;
+mod data;
 mod disk;
 mod rules;
+mod spool;
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use oa_core::alerts::{self, Alert, Kind, Policy, Severity, human_duration};
-use oa_core::config::{Config, Locale};
+use oa_core::config::{Config, ConfigError, Locale, nearest};
+use oa_core::runs::Recorder;
+use oa_core::schedule::Calendar;
 use oa_core::secrets::redact;
-use oa_core::state_dir::StateDir;
+use oa_core::spool::Drained;
 use postgres::Client;
 use uuid::Uuid;
 
 /// The rules, under the names by which they are stored and silenced.
-pub const RULES: [&str; 8] = [
+pub const RULES: [&str; 19] = [
     rules::MISSED,
     rules::NEVER_RUN,
     rules::PARTIAL,
@@ -26,7 +33,54 @@ pub const RULES: [&str; 8] = [
     rules::WAL_HELD,
     rules::CLOCK,
     disk::RULE,
+    data::STALE,
+    data::FALLING,
+    spool::RULE,
+    cookies::RULE,
+    certificate::RULE,
+    backups::LATE,
+    backups::UNVERIFIED,
+    backups::OVERDUE,
+    backups::FAILED,
+    backups::SLOW,
+    backups::FILLING,
 ];
+
+/// Every rule by which alerts are stored: those of `check`, and those of the programs themselves.
+const OTHER_RULES: [&str; 9] = [
+    "run_failed",
+    "run_partial",
+    "run_abandoned",
+    "database_unreachable",
+    "schema_unfit",
+    "spool_full",
+    "spool_broken",
+    "spool_stuck",
+    "channel_refuses",
+];
+
+/// `off` in `[alert]` names rules of `check` only.
+///
+/// # Errors
+/// For a name that is none, or is that of a rule which cannot be turned off.
+pub fn known_rules(config: &Config) -> Result<(), ConfigError> {
+    for off in &config.alert.off {
+        let hint = if RULES.contains(&off.as_str()) {
+            continue;
+        } else if OTHER_RULES.contains(&off.as_str()) {
+            "; it is told by the programs themselves: use oa-alert silence, or min_severity of a channel".to_owned()
+        } else {
+            nearest(off, RULES.iter().copied())
+        };
+        return Err(ConfigError::Invalid {
+            path: config.path.clone(),
+            message: format!(
+                "off in [alert] names \"{off}\", which is no rule of oa-alert check{hint}"
+            ),
+        });
+    }
+    Ok(())
+}
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,52 +128,118 @@ impl Finding {
     }
 }
 
-/// Asks all rules.
+/// What the rules found, and what could be asked here: the rest is another machine's to say.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// All that is wrong now.
+    pub findings: Vec<Finding>,
+    host: String,
+    repository: Option<String>,
+    certificate: Option<String>,
+}
+
+impl Found {
+    /// Whether this machine would have found this trouble, were it still there.
+    fn could_see(&self, rule: &str, subject: &str) -> bool {
+        match rule {
+            rules::CLOCK | disk::RULE | spool::RULE => subject == self.host,
+            cookies::RULE => subject.split('/').next() == Some(&self.host),
+            certificate::RULE => Some(subject) == self.certificate.as_deref(),
+            backups::LATE
+            | backups::UNVERIFIED
+            | backups::OVERDUE
+            | backups::FAILED
+            | backups::SLOW
+            | backups::FILLING => Some(subject) == self.repository.as_deref(),
+            _ => true,
+        }
+    }
+}
+
+/// The trading calendar that is configured; the shipped one when that cannot be read, which `oa-crawl` tells.
+fn calendar(config: &Config) -> Calendar {
+    Calendar::load(config.calendar.as_deref()).unwrap_or_else(|e| {
+        tracing::warn!("{e}");
+        Calendar::shipped()
+    })
+}
+
+/// Asks all rules that are not off.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn find(
     client: &mut Client,
-    state: &StateDir,
-    host: &str,
+    recorder: &Recorder,
+    drained: &Drained,
     config: &Config,
-) -> Result<Vec<Finding>, postgres::Error> {
+) -> Result<Found, postgres::Error> {
     let policy = Policy::from_config(config);
+    let (state, host) = (recorder.state(), recorder.host());
+    // Compiling queries over many partitions takes longer than answering them: 140 ms of a check.
+    client.batch_execute("SET jit = off")?;
     let mut found = rules::find(client, host, config, &policy)?;
-    found.extend(disk::find(state, host, &policy));
-    Ok(found)
+    found.extend(data::find(client, config, &calendar(config), &policy)?);
+    found.extend(backups::find(client, state, config, &policy)?);
+    found.extend(spool::find_here(recorder, drained, config, &policy));
+    found.extend(disk::find(state, host, config, &policy));
+    found.extend(cookies::find(state, host, config, &policy));
+    let is_off = |rule: &str| config.alert.off.iter().any(|off| off == rule);
+    let seen = if is_off(certificate::RULE) {
+        None
+    } else {
+        certificate::look(state, config)
+    };
+    found.extend(certificate::find(seen.as_ref(), config, &policy));
+    found.retain(|f| !is_off(f.rule));
+    Ok(Found {
+        findings: found,
+        host: host.to_owned(),
+        repository: config.backup.as_ref().map(backups::place),
+        certificate: seen.map(|s| s.server),
+    })
 }
 
-/// Puts into the outbox what is new, what goes on for long, and what is over. Of rules about a machine only this one's are over.
+/// What can be found without PostgreSQL: results that wait for too long. Told by way of the spool.
+#[must_use]
+pub fn find_away(recorder: &Recorder, config: &Config) -> Option<Finding> {
+    let policy = Policy::from_config(config);
+    let finding = spool::find(recorder, config, &policy)?;
+    if config.alert.off.iter().any(|off| off == finding.rule) {
+        return None;
+    }
+    if let Err(e) = spool::put_aside(recorder, finding.alert(&policy), &policy) {
+        tracing::error!("could not put an alert aside: {e}");
+    }
+    Some(finding)
+}
+
+/// Puts into the outbox what is new, what goes on for long, and what is over as far as this machine can see.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn tell(
-    client: &mut Client,
-    found: &[Finding],
-    host: &str,
-    policy: &Policy,
-) -> Result<(), postgres::Error> {
+pub fn tell(client: &mut Client, found: &Found, policy: &Policy) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     // Two checks at once would tell everything twice.
     tx.execute(
         "SELECT pg_advisory_xact_lock(hashtext('oa-alert check'))",
         &[],
     )?;
-    for finding in found {
+    for finding in &found.findings {
         alerts::tell(&mut tx, &finding.alert(policy), policy)?;
     }
-    let open: HashSet<String> = found.iter().map(Finding::fingerprint).collect();
+    let open: HashSet<String> = found.findings.iter().map(Finding::fingerprint).collect();
     let rows = tx.query(
         "SELECT fingerprint, rule, task, title, since FROM oa.troubles WHERE rule = ANY($1)",
         &[&RULES.as_slice()],
     )?;
     for row in rows {
-        let fingerprint: String = row.get(0);
-        let rule: &str = row.get(1);
-        let elsewhere =
-            [rules::CLOCK, disk::RULE].contains(&rule) && fingerprint != format!("{rule}:{host}");
-        if open.contains(&fingerprint) || elsewhere || alerts::flaps(&mut tx, &fingerprint)? {
+        let (fingerprint, rule): (String, &str) = (row.get(0), row.get(1));
+        let subject = fingerprint.split_once(':').map_or("", |(_, s)| s);
+        if open.contains(&fingerprint)
+            || !found.could_see(rule, subject)
+            || alerts::flaps(&mut tx, &fingerprint)?
+        {
             continue;
         }
         let over = over(
@@ -187,5 +307,30 @@ fn say<'a>(policy: &Policy, zh: &'a str, en: &'a str) -> &'a str {
     match policy.locale {
         Locale::Zh => zh,
         Locale::En => en,
+    }
+}
+
+/// Title and lines of a finding, in the policy's language.
+type Text = (String, Vec<String>);
+
+fn finding(
+    (rule, subject): (&'static str, &str),
+    task: Option<&str>,
+    severity: Severity,
+    policy: &Policy,
+    zh: impl FnOnce() -> Text,
+    en: impl FnOnce() -> Text,
+) -> Finding {
+    let (title, lines) = match policy.locale {
+        Locale::Zh => zh(),
+        Locale::En => en(),
+    };
+    Finding {
+        rule,
+        subject: subject.to_owned(),
+        task: task.map(str::to_owned),
+        severity,
+        title,
+        lines,
     }
 }

@@ -17,15 +17,6 @@ pub(super) const CONNECTIONS: &str = "connections";
 pub(super) const WAL_HELD: &str = "wal_held";
 pub(super) const CLOCK: &str = "clock_off";
 
-/// So many incomplete runs in a row are no bad day of the site any more.
-const PARTIALS: i64 = 3;
-/// More than this share of the connections in use is a warning: the next program may not get one.
-const MOST_CONNECTIONS: f64 = 0.85;
-/// A slot that nobody reads and that holds more WAL than this, in bytes, fills the disk one day.
-const MOST_WAL: i64 = 5 << 30;
-/// Clocks that differ by more than this, in seconds: leases, days and signatures of robots go wrong.
-const CLOCK_OFF: f64 = 30.0;
-
 pub(super) fn find(
     client: &mut Client,
     host: &str,
@@ -33,11 +24,11 @@ pub(super) fn find(
     policy: &Policy,
 ) -> Result<Vec<Finding>, postgres::Error> {
     let mut found = missed(client, config, policy)?;
-    found.extend(partial(client, policy)?);
+    found.extend(partial(client, config, policy)?);
     found.extend(too_long(client, config, policy)?);
-    found.extend(connections(client, policy)?);
-    found.extend(wal_held(client, policy)?);
-    found.extend(clock(client, host, policy)?);
+    found.extend(connections(client, config, policy)?);
+    found.extend(wal_held(client, config, policy)?);
+    found.extend(clock(client, host, config, policy)?);
     Ok(found)
 }
 
@@ -123,7 +114,12 @@ fn missed(
 }
 
 /// A first incomplete run is told as a warning (`run_partial`) and not told again for hours.
-fn partial(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgres::Error> {
+fn partial(
+    client: &mut Client,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let limit = i64::from(config.alert.partial_limit);
     let rows = client.query(
         "SELECT t.name, coalesce(nullif(t.title, ''), t.name), coalesce(last.error, ''), t.last_success_at
          FROM oa.tasks t, LATERAL (
@@ -132,7 +128,7 @@ fn partial(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgre
              WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
              ORDER BY r.id DESC LIMIT $1) x) last
          WHERE t.last_status = 'partial' AND t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
-        &[&PARTIALS],
+        &[&limit],
     )?;
     let finding = |row: &postgres::Row| {
         let (task, name, error): (String, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -143,20 +139,22 @@ fn partial(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgre
         let error: String = error.chars().take(300).collect();
         let (title, lines) = match policy.locale {
             Locale::Zh => (
-                format!("{name} 连续 {PARTIALS} 次数据不完整"),
+                format!("{name} 连续 {limit} 次数据不完整"),
                 vec![
                     format!("最近一次：{error}"),
                     format!("上次完整：{success}"),
+                    "影响：收到的部分已入库，缺的部分一直没有补上".to_owned(),
                     format!(
                         "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
                     ),
                 ],
             ),
             Locale::En => (
-                format!("{name} brought incomplete data {PARTIALS} times in a row"),
+                format!("{name} brought incomplete data {limit} times in a row"),
                 vec![
                     format!("The last one: {error}"),
                     format!("Last complete run: {success}"),
+                    "Effect: what came is stored, the rest is missing ever since".to_owned(),
                     format!(
                         "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, mend the source file and make up with oa-crawl replay {task} --date DAY"
                     ),
@@ -199,6 +197,7 @@ fn too_long(
                 format!("{name} 运行时间过长"),
                 vec![
                     format!("始于 {since}，已运行 {lasts}，在 {host} 上"),
+                    "影响：它结束之前没有新数据，同一任务的下一次运行也会跳过".to_owned(),
                     "处理：到该机器查看进程；确认卡住后结束它，运行会记为中断并重新排期".to_owned(),
                 ],
             ),
@@ -206,6 +205,7 @@ fn too_long(
                 format!("{name} runs for too long"),
                 vec![
                     format!("It began at {since}, {lasts} ago, on {host}"),
+                    "Effect: no new data until it ends, and the task's next starts are skipped".to_owned(),
                     "What to do: look at the process there; when it hangs, end it: the run becomes abandoned and the task is due again".to_owned(),
                 ],
             ),
@@ -222,13 +222,17 @@ fn too_long(
     Ok(rows.iter().map(finding).collect())
 }
 
-fn connections(client: &mut Client, policy: &Policy) -> Result<Option<Finding>, postgres::Error> {
+fn connections(
+    client: &mut Client,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Option<Finding>, postgres::Error> {
     let row = client.query_one(
         "SELECT count(*), current_setting('max_connections')::bigint FROM pg_stat_activity WHERE backend_type = 'client backend'",
         &[],
     )?;
     let (used, most): (i64, i64) = (row.get(0), row.get(1));
-    if (used as f64) <= most as f64 * MOST_CONNECTIONS {
+    if (used as f64) <= most as f64 * config.alert.connections_share {
         return Ok(None);
     }
     let (title, lines) = match policy.locale {
@@ -259,19 +263,24 @@ fn connections(client: &mut Client, policy: &Policy) -> Result<Option<Finding>, 
     }))
 }
 
-fn wal_held(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgres::Error> {
+fn wal_held(
+    client: &mut Client,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let limit = i64::try_from(config.alert.wal_limit.0).unwrap_or(i64::MAX);
     let rows = client.query(
         "SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots
          WHERE NOT pg_is_in_recovery() AND NOT active AND restart_lsn IS NOT NULL
            AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > $1::bigint",
-        &[&MOST_WAL],
+        &[&limit],
     )?;
     let finding = |row: &postgres::Row| {
         let (slot, held): (String, i64) = (row.get(0), row.get(1));
         let held = Bytes(held.unsigned_abs());
         let (title, lines) = match policy.locale {
             Locale::Zh => (
-                format!("复制槽 {slot} 占住 {held} 预写日志"),
+                format!("复制槽 {slot} 占住 {held} 预写日志（WAL）"),
                 vec![
                     "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
                     format!(
@@ -305,13 +314,14 @@ fn wal_held(client: &mut Client, policy: &Policy) -> Result<Vec<Finding>, postgr
 fn clock(
     client: &mut Client,
     host: &str,
+    config: &Config,
     policy: &Policy,
 ) -> Result<Option<Finding>, postgres::Error> {
     let (before, asked) = (Utc::now(), Instant::now());
     let theirs: DateTime<Utc> = client.query_one("SELECT clock_timestamp()", &[])?.get(0);
     let ours = before + asked.elapsed() / 2;
     let off = (theirs - ours).as_seconds_f64();
-    if off.abs() <= CLOCK_OFF {
+    if off.abs() <= config.alert.clock_limit.0.as_secs_f64() {
         return Ok(None);
     }
     let off = off.abs().round();

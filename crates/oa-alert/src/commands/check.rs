@@ -27,7 +27,12 @@ const PING: Duration = Duration::from_secs(5);
 /// # Errors
 /// 78 for a wrong configuration, 77 when the state directory cannot be used.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
-    let heartbeat = Heartbeat::from_config(config)?;
+    // A mistake in the configuration keeps nobody from hearing of what is wrong.
+    let mut wrong = check::known_rules(config).err().map(Failure::from);
+    let heartbeat = Heartbeat::from_config(config).unwrap_or_else(|e| {
+        wrong.get_or_insert(e);
+        Heartbeat(None)
+    });
     let begun = heartbeat.clone();
     let start = thread::spawn(move || begun.ping("/start"));
     let recorder = Recorder::open(config, PROGRAM)?;
@@ -36,7 +41,8 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         Ok(found) => (found, None),
         Err(away) => {
             recorder.tell_away(&away);
-            (Vec::new(), Some(away))
+            let found = check::find_away(&recorder, config);
+            (found.into_iter().collect(), Some(away))
         }
     };
     let sent = flush::send_all(config);
@@ -47,6 +53,9 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
     let works = away.is_none() && sent.is_complete();
     heartbeat.ping(if works { "" } else { "/fail" });
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
     if let Some(away) = away {
         tracing::error!("{away}");
         return Ok(2);
@@ -64,29 +73,40 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
 }
 
 fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Finding>, Away> {
-    let (mut client, _) = recorder.connect().or_else(|first| {
+    let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
         recorder.connect()
     })?;
-    let host = recorder.host();
-    check::find(&mut client, recorder.state(), host, config)
+    check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
-            check::tell(&mut client, &found, host, policy)?;
-            Ok(found)
+            check::tell(&mut client, &found, policy)?;
+            Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
 }
 
 /// An address outside that notices when nobody asks it any more.
 #[derive(Debug, Clone)]
-struct Heartbeat(Option<oa_core::secrets::Secret>);
+pub(super) struct Heartbeat(Option<oa_core::secrets::Secret>);
 
 impl Heartbeat {
-    fn from_config(config: &Config) -> Result<Self, Failure> {
+    pub(super) fn from_config(config: &Config) -> Result<Self, Failure> {
         let reference = config.alert.heartbeat_url.as_ref();
         let url = reference.map(|url| config.secret(url, "heartbeat_url in [alert]"));
-        Ok(Self(url.transpose()?))
+        let url = url.transpose()?;
+        let is_web = |u: &oa_core::secrets::Secret| {
+            ["https://", "http://"]
+                .iter()
+                .any(|s| u.expose().starts_with(s))
+        };
+        if url.as_ref().is_some_and(|u| !is_web(u)) {
+            return Err(Failure::new(
+                exit::CONFIG,
+                anyhow::anyhow!("heartbeat_url in [alert] must begin with https://"),
+            ));
+        }
+        Ok(Self(url))
     }
 
     /// Nothing depends on its answer.

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::channels;
 use crate::PROGRAM;
 use crate::channels::Channel;
-use crate::deliver::{Database, Delivery, Route, Spooled, deliver};
+use crate::deliver::{Database, Delivery, Route, Spooled, Telling, deliver};
 
 /// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool, and without a usable
 /// state directory what is in PostgreSQL.
@@ -64,7 +64,10 @@ pub(super) fn send_all(config: &Config) -> Sent {
     let sender = Sender {
         usable: &usable,
         routes: &routes,
-        policy: Policy::from_config(config),
+        telling: Telling {
+            policy: Policy::from_config(config),
+            page: config.report.url.as_deref(),
+        },
     };
     let mut done = Vec::new();
     let result = sender.send(config, &mut done);
@@ -78,7 +81,7 @@ pub(super) fn send_all(config: &Config) -> Sent {
 struct Sender<'a> {
     usable: &'a [Channel],
     routes: &'a [Route],
-    policy: Policy,
+    telling: Telling<'a>,
 }
 
 impl Sender<'_> {
@@ -114,7 +117,7 @@ impl Sender<'_> {
         let spool = recorder.and_then(|r| r.spool().ok());
         let sent = || {
             let mut outbox = Database::open(client, self.routes, spool)?;
-            deliver(&mut outbox, self.usable, self.others(), &self.policy, done)?;
+            deliver(&mut outbox, self.usable, self.others(), &self.telling, done)?;
             outbox.settle()
         };
         sent().map_err(|e: postgres::Error| {
@@ -141,7 +144,7 @@ impl Sender<'_> {
                 // Who has taken on what, and since when it goes on, only PostgreSQL knows.
                 let at_once = |c: &&Channel| c.after.is_zero();
                 let channels: Vec<Channel> = self.usable.iter().filter(at_once).cloned().collect();
-                deliver(&mut outbox, &channels, self.others(), &self.policy, done)
+                deliver(&mut outbox, &channels, self.others(), &self.telling, done)
             }
             None => Ok(()),
         }

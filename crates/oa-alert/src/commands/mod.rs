@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod check;
+pub mod check_config;
 pub mod flush;
 pub mod list;
 pub mod send;

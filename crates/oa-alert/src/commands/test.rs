@@ -9,6 +9,7 @@ use oa_core::output::{Format, Listing};
 use serde_json::json;
 
 use crate::channels::Channel;
+use crate::deliver::page;
 use crate::render::Message;
 
 /// Sends a test message to the named channel, or to all of them.
@@ -83,5 +84,11 @@ fn message(config: &Config) -> Message {
         body: format!("**{title}**\n\n{text}\n"),
         severity: Severity::Info,
         recovery: false,
+        link: config
+            .report
+            .url
+            .as_ref()
+            .map(|p| page::link(p, None, None)),
+        parts: Vec::new(),
     }
 }

@@ -11,12 +11,12 @@
 
 mod database;
 mod notice;
+pub(crate) mod page;
 mod spooled;
 
 use std::time::Duration;
 
 use oa_core::alerts::{Alert, Kind, Policy};
-use oa_core::config::Locale;
 use oa_core::failpoint;
 use oa_core::secrets::redact;
 
@@ -27,8 +27,8 @@ pub use spooled::Spooled;
 
 /// A channel that has more than this waiting gets them as one message, to stay below the robots' limits.
 const DIGEST_ABOVE: usize = 5;
-/// Most messages that go into one digest.
-const DIGEST_MOST: usize = 200;
+/// Most messages that go into one digest. It names the worst of them and counts the others.
+const DIGEST_MOST: usize = 2000;
 /// A message that a channel did not take for this long after its first try is given up.
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 /// What a sender may take between claim and record, beyond the time of the channel itself.
@@ -80,7 +80,8 @@ impl State {
         match result {
             Ok(()) => Self::Sent,
             Err(_) if claimed.trying_for > GIVE_UP => Self::Failed,
-            Err(e) if e.unknown => Self::Unknown,
+            // A refusal now does not undo that an earlier try may have reached the channel.
+            Err(e) if e.unknown || claimed.repeat => Self::Unknown,
             Err(_) => Self::Pending,
         }
     }
@@ -109,12 +110,21 @@ pub struct Tried<'a> {
     pub error: Option<&'a str>,
 }
 
+/// How alerts are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling<'a> {
+    /// Language, zone, repetition.
+    pub policy: Policy,
+    /// The address of the page (`url` in `[report]`).
+    pub page: Option<&'a str>,
+}
+
 /// Where alerts wait.
 pub trait Outbox {
     /// Why it cannot be used.
     type Error;
 
-    /// Claims the oldest due alert of a channel, or up to 200 when more than five are due. None while the channel is paused.
+    /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due. None while the channel is paused.
     ///
     /// # Errors
     /// When the outbox fails.
@@ -153,9 +163,10 @@ pub fn deliver<O: Outbox>(
     outbox: &mut O,
     channels: &[Channel],
     others: bool,
-    policy: &Policy,
+    telling: &Telling<'_>,
     done: &mut Vec<Delivery>,
 ) -> Result<(), O::Error> {
+    let policy = &telling.policy;
     for channel in channels {
         loop {
             let claimed = outbox.claim(&channel.name, channel.longest() + LEASE_MARGIN)?;
@@ -163,7 +174,7 @@ pub fn deliver<O: Outbox>(
                 break;
             }
             failpoint::hit("alert.claimed");
-            let result = channel.send(&combine(&claimed, policy.locale));
+            let result = channel.send(&combine(&claimed, telling));
             failpoint::hit("alert.sent");
             let error = result.as_ref().err().map(ToString::to_string);
             let tried: Vec<Tried<'_>> = claimed
@@ -218,11 +229,12 @@ fn give_up<O: Outbox>(
     outbox.tell(&notice::gave_up(channel, titles, error, policy), policy)
 }
 
-fn combine(claimed: &[Claimed], locale: Locale) -> Message {
+fn combine(claimed: &[Claimed], telling: &Telling<'_>) -> Message {
+    let locale = telling.policy.locale;
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let message = message_of(&one.alert);
+            let message = message_of(&one.alert, telling.page);
             if one.repeat {
                 mark_repeat(message, locale)
             } else {
@@ -232,12 +244,18 @@ fn combine(claimed: &[Claimed], locale: Locale) -> Message {
         .collect();
     match <[Message; 1]>::try_from(messages) {
         Ok([one]) => one,
-        Err(many) => digest(&many, locale),
+        Err(many) => digest(
+            many,
+            telling.page.map(|p| page::link(p, None, None)),
+            locale,
+        ),
     }
 }
 
-fn message_of(alert: &Alert) -> Message {
+fn message_of(alert: &Alert, page: Option<&str>) -> Message {
     Message {
+        link: page.map(|p| page::link(p, alert.run_id, alert.task.as_deref())),
+        parts: Vec::new(),
         title: alert.title.clone(),
         body: alert.body.clone(),
         severity: alert.severity,

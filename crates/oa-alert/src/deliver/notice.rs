@@ -19,7 +19,7 @@ pub(super) fn fingerprint(channel: &str) -> String {
 /// A channel has not taken these alerts for a day.
 pub(super) fn gave_up(channel: &str, titles: &[&str], error: &str, policy: &Policy) -> Alert {
     let count = titles.len();
-    let error = redact(error);
+    let error = redact(error).replace("; it will be tried again", "");
     let mut named: Vec<String> = titles
         .iter()
         .take(NAMED)

@@ -13,6 +13,7 @@ use oa_core::state_dir::StateDir;
 use oa_sim::{Options, Sim};
 use oa_testkit::Postgres;
 use postgres::Client;
+use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -46,18 +47,38 @@ impl Service {
     }
 
     pub fn start_with(channels: &str, options: Options) -> Self {
-        let (server, sim, dir) = (
-            Postgres::start(),
-            Sim::start(options).unwrap(),
-            tempfile::tempdir().unwrap(),
-        );
+        Self::start_on(Postgres::start(), channels, options)
+    }
+
+    /// `channels`: everything of the configuration after `[database]`.
+    pub fn start_on(server: Postgres, channels: &str, options: Options) -> Self {
+        let (sim, dir) = (Sim::start(options).unwrap(), tempfile::tempdir().unwrap());
         schema::upgrade(&mut server.connect()).unwrap();
+        let service = Self { dir, server, sim };
+        service.configure("", channels);
+        service
+    }
+
+    /// Writes the configuration anew: `top` stands before the sections.
+    pub fn configure(&self, top: &str, sections: &str) {
         let text = format!(
-            "state_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n{}",
-            channels.replace("BASE", &sim.base())
+            "state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{}",
+            sections.replace("BASE", &self.sim.base())
         );
-        fs::write(dir.path().join("oa.toml"), text).unwrap();
-        Self { dir, server, sim }
+        fs::write(self.dir.path().join("oa.toml"), text).unwrap();
+    }
+
+    /// `oa-alert check`: its exit code and what it found.
+    pub fn check(&self) -> (i32, Vec<Value>) {
+        let done = self.alert(&["check", "--format", "json"]);
+        assert!(!done.stderr.contains("panicked"), "{done:?}");
+        let found = done.stdout.lines();
+        let found = found.map(|l| serde_json::from_str(l).unwrap()).collect();
+        (done.code, found)
+    }
+
+    pub fn sql(&self, statements: &str) {
+        self.db().batch_execute(statements).unwrap();
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -126,7 +147,7 @@ impl Service {
 
     /// Makes what was put off due now.
     pub fn hurry(&self) {
-        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s'").unwrap();
+        self.db().batch_execute("UPDATE oa.deliveries SET next_try_at = now(), leased_until = now() - interval '1 s' WHERE state <> 'sent'").unwrap();
     }
 
     pub fn titles(&self) -> Vec<String> {
@@ -136,6 +157,10 @@ impl Service {
             .map(|m| m.title.clone())
             .collect()
     }
+}
+
+pub fn rules(found: &[Value]) -> Vec<&str> {
+    found.iter().map(|f| f["rule"].as_str().unwrap()).collect()
 }
 
 pub fn new_alert(fingerprint: &str, title: &str) -> Alert {

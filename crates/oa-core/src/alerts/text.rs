@@ -49,7 +49,22 @@ pub(super) fn failed(
     let mut body = format!("**{title}**\n\n");
     let unknown = RunError::new(ErrorKind::Internal, "");
     let error = outcome.error.as_ref().unwrap_or(&unknown);
-    let (cause, remedy) = explain(work, error.kind, policy.locale);
+    let (cause, remedy) = if outcome.status == Status::Abandoned {
+        (
+            say(
+                policy,
+                "进程没有留下结果就消失了",
+                "the process is gone and has left no result",
+            ),
+            say(
+                policy,
+                "多为机器重启、内存不足或被人结束；查看本机日志和内存，任务会按排期再次运行",
+                "mostly a restart of the machine, too little memory, or somebody who ended it: look at this machine's log and memory; the task runs again when it is due",
+            ),
+        )
+    } else {
+        explain(work, error.kind, policy.locale)
+    };
     let tries = outcome.attempts.len();
     let mut line = |zh: String, en: String| {
         let text = match policy.locale {
@@ -102,6 +117,7 @@ pub(super) fn failed(
         ),
     }
     let tables = tables(outcome);
+    let day = outcome.details.get("day").and_then(|d| d.as_str());
     match (outcome.status, tables.is_empty()) {
         (Status::Partial, false) => {
             let (got, due) = (
@@ -113,13 +129,22 @@ pub(super) fn failed(
             );
             let due = due.map_or_else(|| "?".to_owned(), |n| n.to_string());
             line(
-                format!("影响：{tables} 只收到 {got} 条，应有 {due} 条，已收到的已入库"),
-                format!("Effect: {tables} got {got} of {due} records; what came is stored"),
+                format!(
+                    "影响：{tables} 只收到 {got} 条，应有 {due} 条，已收到的已入库{}",
+                    of_day(day, "（数据日期 ", "）")
+                ),
+                format!(
+                    "Effect: {tables} got {got} of {due} records{}; what came is stored",
+                    of_day(day, " of ", "")
+                ),
             );
         }
         (_, false) => line(
-            format!("影响：{tables} 没有新数据"),
-            format!("Effect: no new data in {tables}"),
+            format!(
+                "影响：{tables} 没有新数据{}",
+                of_day(day, "（数据日期 ", "）")
+            ),
+            format!("Effect: no new data{} in {tables}", of_day(day, " of ", "")),
         ),
         (_, true) => {}
     }
@@ -247,6 +272,10 @@ pub(super) fn alert_of(
         body,
         created_at,
     }
+}
+
+fn of_day(day: Option<&str>, before: &str, after: &str) -> String {
+    day.map_or_else(String::new, |day| format!("{before}{day}{after}"))
 }
 
 fn name(outcome: &Outcome) -> &str {

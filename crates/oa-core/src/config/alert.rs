@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{SecretRef, Span};
+use super::{Bytes, SecretRef, Span};
 use crate::alerts::Severity;
 
 /// `[alert]`
@@ -17,6 +17,33 @@ pub struct Alert {
     pub grace: Span,
     /// A run that takes longer is told.
     pub running_limit: Span,
+    /// Rules of `oa-alert check` that are not asked, by name.
+    pub off: Vec<String>,
+    /// So many incomplete runs of a task in a row are critical.
+    pub partial_limit: u32,
+    /// A task whose runs succeed without anything new is stale after so many trading days (or days, for a task that brings something
+    /// new on other days too).
+    pub stale_limit: u32,
+    /// Records of a day below this share (0 to 1) of what its days usually bring, three days in a row, are falling data.
+    pub falling_share: f64,
+    /// What waits in the spool for longer is told.
+    pub spool_limit: Span,
+    /// A disk with less than this share (0 to 1) free is a warning.
+    pub disk_warning: f64,
+    /// The same, critical.
+    pub disk_critical: f64,
+    /// A disk that will be full within this time at its present growth is a warning.
+    pub disk_forecast: Span,
+    /// More than this share (0 to 1) of PostgreSQL's connections in use is a warning.
+    pub connections_share: f64,
+    /// A replication slot that nobody reads and that holds more WAL is a warning.
+    pub wal_limit: Bytes,
+    /// A clock that differs from the database's by more is a warning.
+    pub clock_limit: Span,
+    /// A full backup that nobody has verified for this long after it was made is a warning.
+    pub verify_limit: Span,
+    /// Cookies and certificates are told this long before they expire.
+    pub expiry_notice: Span,
     /// An address outside that is asked at each check (healthchecks-style), so that silence is noticed.
     pub heartbeat_url: Option<SecretRef>,
     /// Where alerts go.
@@ -29,9 +56,52 @@ impl Default for Alert {
             repeat: Span::seconds(4 * 3600),
             grace: Span::seconds(10 * 60),
             running_limit: Span::seconds(3600),
+            off: Vec::new(),
+            partial_limit: 3,
+            stale_limit: 2,
+            falling_share: 0.5,
+            spool_limit: Span::seconds(3600),
+            disk_warning: 0.10,
+            disk_critical: 0.03,
+            disk_forecast: Span::seconds(14 * 24 * 3600),
+            connections_share: 0.85,
+            wal_limit: Bytes(5 << 30),
+            clock_limit: Span::seconds(30),
+            verify_limit: Span::seconds(24 * 3600),
+            expiry_notice: Span::seconds(7 * 24 * 3600),
             heartbeat_url: None,
             channels: Vec::new(),
         }
+    }
+}
+
+impl Alert {
+    /// What is wrong with it beyond its form.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let shares = [
+            ("falling_share", self.falling_share),
+            ("disk_warning", self.disk_warning),
+            ("disk_critical", self.disk_critical),
+            ("connections_share", self.connections_share),
+        ];
+        for (key, share) in shares {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(format!(
+                    "{key} in [alert] is {share}; it must be a share from 0 to 1"
+                ));
+            }
+        }
+        for (key, number) in [
+            ("partial_limit", self.partial_limit),
+            ("stale_limit", self.stale_limit),
+        ] {
+            if !(1..=100).contains(&number) {
+                return Err(format!(
+                    "{key} in [alert] is {number}; it must be from 1 to 100"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -48,7 +118,7 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}` and `{kind}` stand inside texts.
+    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}`, `{kind}` and `{link}` stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.
     #[serde(default)]

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
@@ -229,6 +230,49 @@ fn only_host(config: &postgres::Config, index: usize) -> postgres::Config {
         .keepalives_idle(config.get_keepalives_idle())
         .target_session_attrs(config.get_target_session_attrs());
     one
+}
+
+/// Host and port of each server of the address to which programs speak TLS, if it does.
+#[must_use]
+pub fn tls_servers(settings: &Settings) -> Vec<String> {
+    let servers = tcp_servers(settings).into_iter();
+    servers
+        .map(|(host, port)| format!("{host}:{port}"))
+        .collect()
+}
+
+/// The first server of the address that answers, as host and port, and when its certificate ends (UTC); `None` in its place when it
+/// speaks no TLS. Nothing at all when nobody answers, or all are reached without TLS.
+#[must_use]
+pub fn certificate(settings: &Settings) -> Option<(String, Option<DateTime<Utc>>)> {
+    tcp_servers(settings).into_iter().find_map(|(host, port)| {
+        match tls::certificate_end(&host, port, settings.connect_timeout) {
+            Ok(end) => Some((format!("{host}:{port}"), end)),
+            Err(e) => {
+                tracing::debug!("could not see the certificate of {host}:{port}: {e}");
+                None
+            }
+        }
+    })
+}
+
+fn tcp_servers(settings: &Settings) -> Vec<(String, u16)> {
+    let parsed = Address::parse(settings.url.expose()).ok();
+    let config = parsed
+        .filter(|a| a.tls.mode != Some(tls::Mode::Disable))
+        .and_then(|a| postgres::Config::from_str(&a.text).ok());
+    let Some(config) = config else {
+        return Vec::new();
+    };
+    let ports = config.get_ports();
+    let port = |i: usize| ports.get(i).or(ports.first()).copied().unwrap_or(5432);
+    let named = config.get_hosts().iter().enumerate();
+    named
+        .filter_map(|(i, host)| match host {
+            Host::Tcp(name) => Some((name.clone(), port(i))),
+            Host::Unix(_) => None,
+        })
+        .collect()
 }
 
 /// Whether an error of a running statement means that the server is gone, so that the outcome belongs into the spool.

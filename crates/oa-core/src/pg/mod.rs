@@ -6,7 +6,9 @@ pub mod schema;
 mod tls;
 pub mod upsert;
 
-pub use connect::{ConnectError, Settings, connect, is_connection_error, is_passing};
+pub use connect::{
+    ConnectError, Settings, certificate, connect, is_connection_error, is_passing, tls_servers,
+};
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]

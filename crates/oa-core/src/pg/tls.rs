@@ -1,18 +1,24 @@
 //! What libpq's `sslmode` promises, on rustls.
 
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
+    SignatureScheme,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
+use x509_cert::der::Decode;
 
 /// How much of the server's identity is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,4 +205,49 @@ impl ServerCertVerifier for AnyCertificate {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The end of validity (UTC) of the certificate that a PostgreSQL server shows, whoever signed it; `None` when it speaks no TLS.
+///
+/// # Errors
+/// When it does not answer within the limit, or not as PostgreSQL does.
+pub fn certificate_end(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> Result<Option<DateTime<Utc>>, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let address = (host, port).to_socket_addrs().map_err(text)?.next();
+    let address = address.ok_or("the name has no address")?;
+    let mut stream = TcpStream::connect_timeout(&address, limit).map_err(text)?;
+    stream.set_read_timeout(Some(limit)).map_err(text)?;
+    stream.set_write_timeout(Some(limit)).map_err(text)?;
+    // SSLRequest: length 8, code 80877103. https://www.postgresql.org/docs/15/protocol-message-formats.html
+    stream
+        .write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
+        .map_err(text)?;
+    let mut answer = [0];
+    stream.read_exact(&mut answer).map_err(text)?;
+    if answer != *b"S" {
+        return Ok(None);
+    }
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
+    let mut tls =
+        ClientConnection::new(Arc::new(config), name).map_err(|e: Error| e.to_string())?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).map_err(text)?;
+    }
+    let shown = tls.peer_certificates().and_then(<[_]>::first);
+    let shown = shown.ok_or("the server shows no certificate")?;
+    let parsed = x509_cert::Certificate::from_der(shown).map_err(|e| e.to_string())?;
+    let end = parsed.tbs_certificate.validity.not_after.to_unix_duration();
+    let end = i64::try_from(end.as_secs()).map_err(|e| e.to_string())?;
+    Ok(DateTime::from_timestamp(end, 0))
 }

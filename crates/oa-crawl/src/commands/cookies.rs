@@ -5,7 +5,7 @@ use std::path::Path;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Config, nearest};
 use oa_core::exit;
-use oa_core::state_dir::StateDir;
+use oa_core::state_dir::{StateDir, write_durably};
 
 use crate::fetch::browser::cookies;
 use crate::source::{FetchKind, Sources};
@@ -47,6 +47,8 @@ pub fn import(
     cookies::write(&kept, &found).map_err(|e| {
         anyhow::anyhow!("could not write {}: {e}; free space there", kept.display())
     })?;
+    // Nobody but a person can renew them: oa-alert check tells when they are about to expire.
+    write_durably(&kept.with_extension("imported"), b"").map_err(anyhow::Error::from)?;
     let expires = found
         .iter()
         .filter_map(|c| c.expiration_date)

@@ -1,5 +1,6 @@
 //! The daily report: what ran since yesterday's, what is wrong now, and what today is.
 
+mod backups;
 mod queries;
 mod text;
 
@@ -7,9 +8,11 @@ use chrono::{DateTime, NaiveDate, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
 use oa_core::config::Config;
 use oa_core::schedule::{Calendar, TradingDay};
+use oa_core::secrets::redact;
 use postgres::Client;
 use serde::Serialize;
 
+pub use backups::Repository;
 pub use text::{title, to_markdown};
 
 /// The report of a day: of the 24 hours until its moment.
@@ -33,6 +36,10 @@ pub struct Daily {
     pub database_bytes: u64,
     /// The same at the last report that was sent.
     pub database_bytes_before: Option<u64>,
+    /// Growth in bytes a day over the last 30 days of reports; `None` before there are two days of them.
+    pub database_growth_per_day: Option<f64>,
+    /// Backups, by repository.
+    pub backups: Vec<Repository>,
 }
 
 /// What a day is to the exchanges.
@@ -130,6 +137,17 @@ pub fn build(
         open: queries::open(&mut tx)?,
         database_bytes: queries::database_bytes(&mut tx)?,
         database_bytes_before: queries::database_bytes_before(&mut tx, day)?,
+        database_growth_per_day: queries::database_growth_per_day(&mut tx)?,
+        backups: backups::repositories(
+            &mut tx,
+            config
+                .backup
+                .as_ref()
+                .map(|b| redact(&b.repository))
+                .as_deref(),
+            (from, until),
+            config.timezone,
+        )?,
     })
 }
 

@@ -101,3 +101,18 @@ pub(super) fn database_bytes_before(
         .and_then(|r| r.get::<_, Option<i64>>(0))
         .map(i64::unsigned_abs))
 }
+
+/// From the sizes that the reports of the last 30 days have noted, and the size now.
+pub(super) fn database_growth_per_day(tx: &mut Transaction<'_>) -> Result<Option<f64>> {
+    let row = tx.query_opt(
+        "SELECT pg_database_size(current_database()) - (details ->> 'database_bytes')::bigint,
+                (extract(epoch FROM now() - started_at) / 86400)::float8
+         FROM oa.runs WHERE task = $1 AND status = 'success' AND details ? 'database_bytes'
+           AND id >= oa.uuid_floor(now() - interval '30 days') ORDER BY id LIMIT 1",
+        &[&TASK],
+    )?;
+    Ok(row.and_then(|r| {
+        let (grown, days): (i64, f64) = (r.get(0), r.get(1));
+        (days >= 2.0).then(|| grown as f64 / days)
+    }))
+}

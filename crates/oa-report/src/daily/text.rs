@@ -8,7 +8,7 @@ use chrono_tz::Tz;
 use oa_core::alerts::human_duration;
 use oa_core::config::{Bytes, Locale};
 
-use super::{Daily, Task};
+use super::{Daily, Task, backups};
 
 /// The report's title.
 #[must_use]
@@ -98,6 +98,9 @@ pub fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
         });
     }
     line(String::new());
+    for text in backups::lines(&daily.backups, locale, zone) {
+        line(text);
+    }
     line(storage(daily, zh));
     line(today(daily, zh));
     out
@@ -197,14 +200,27 @@ fn storage(daily: &Daily, zh: bool) -> String {
         };
         format!("{sign}{}", Bytes(daily.database_bytes.abs_diff(before)))
     });
-    match (zh, grown) {
+    // A month ahead, where it grows at all.
+    let forecast = daily
+        .database_growth_per_day
+        .filter(|rate| *rate > 0.0)
+        .map_or_else(String::new, |rate| {
+            let then = Bytes(daily.database_bytes + (rate * 30.0) as u64);
+            if zh {
+                format!("；按近期增长，30 天后约 {then}")
+            } else {
+                format!("; in 30 days about {then} at the present rate")
+            }
+        });
+    let now = match (zh, grown) {
         (true, Some(grown)) => format!("**存储**：数据库 {size}（较上次日报 {grown}）"),
         (true, None) => format!("**存储**：数据库 {size}"),
         (false, Some(grown)) => {
             format!("**Storage**: the database has {size} ({grown} since the last report)")
         }
         (false, None) => format!("**Storage**: the database has {size}"),
-    }
+    };
+    now + &forecast
 }
 
 fn today(daily: &Daily, zh: bool) -> String {

@@ -24,9 +24,9 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
     }
     if let Some(secret) = &context.options.dingtalk_secret {
         let stamp = context.request.param("timestamp");
-        let age = stamp
-            .parse::<i64>()
-            .map(|ms| (chrono::Utc::now().timestamp_millis() - ms).abs());
+        let age = stamp.parse::<i64>().map(|ms| {
+            ((chrono::Utc::now() + context.options.clock_ahead).timestamp_millis() - ms).abs()
+        });
         if age.is_err() || age.is_ok_and(|a| a > HOUR_MS) {
             return error(
                 310_000,

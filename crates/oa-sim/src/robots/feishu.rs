@@ -30,7 +30,7 @@ pub fn handle(context: &Context<'_>, message: &Value, rest: &str) -> Response {
             .unwrap_or_default();
         let age = stamp
             .parse::<i64>()
-            .map(|s| (chrono::Utc::now().timestamp() - s).abs());
+            .map(|s| ((chrono::Utc::now() + context.options.clock_ahead).timestamp() - s).abs());
         let right = sign(&format!("{stamp}\n{secret}"), "") == text(message, "/sign");
         if !right || age.is_err() || age.is_ok_and(|a| a > 3600) {
             return error(

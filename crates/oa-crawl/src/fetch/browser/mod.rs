@@ -206,6 +206,8 @@ impl Browser {
                 tracing::info!("{}: logging in", self.options.task);
                 self.log_in(visit, login)?;
                 self.logged_in = true;
+                // What a person had imported is not needed any more.
+                let _ = fs::remove_file(self.cookie_file().with_extension("imported"));
                 self.take(visit)
             }
             (_, first) => first,

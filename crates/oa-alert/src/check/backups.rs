@@ -1,0 +1,481 @@
+//! Backups that are late, unverified, or were never rehearsed, and a repository that fills.
+//!
+//! Only of the repository that is configured here. Its rows in `oa.backups`, `oa.drills` and `oa.repositories` are written by
+//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::config::{Backup, Bytes, Config};
+use oa_core::secrets::redact;
+use oa_core::state_dir::{StateDir, write_durably};
+use postgres::Client;
+
+use super::{Finding, finding, local};
+
+pub(super) const LATE: &str = "backup_late";
+pub(super) const UNVERIFIED: &str = "backup_unverified";
+pub(super) const OVERDUE: &str = "drill_overdue";
+pub(super) const FAILED: &str = "drill_failed";
+pub(super) const SLOW: &str = "drill_slow";
+pub(super) const FILLING: &str = "repository_filling";
+
+/// A forecast needs measurements over at least this long, in days, and looks at no older ones than that.
+const FORECAST_DAYS: (f64, i32) = (2.0, 30);
+
+pub(super) fn find(
+    client: &mut Client,
+    state: &StateDir,
+    config: &Config,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let Some(backup) = &config.backup else {
+        return Ok(Vec::new());
+    };
+    let backup = &Backup {
+        repository: place(backup),
+        ..backup.clone()
+    };
+    let known = known(client, &backup.repository)?;
+    let mut found: Vec<Finding> = Vec::new();
+    found.extend(late(&known, state, backup, policy));
+    found.extend(unverified(&known, config, backup, policy));
+    found.extend(drills(client, &known, backup, policy)?);
+    found.extend(filling(client, &known, config, backup, policy)?);
+    Ok(found)
+}
+
+/// The repository as `oa-backup` names it in the database.
+pub(super) fn place(backup: &Backup) -> String {
+    redact(&backup.repository)
+}
+
+/// What is known of the backups that are still there.
+struct Known {
+    /// The newest moment that can be restored.
+    restorable_to: Option<DateTime<Utc>>,
+    /// The newest full backup: its id, its end, how it was verified, and what it added to the repository in bytes.
+    full: Option<(String, DateTime<Utc>, String, i64)>,
+    /// When the oldest one ended, also one that is gone.
+    since: Option<DateTime<Utc>>,
+    /// The newest one whose verification failed, and why.
+    broken: Option<(String, String)>,
+}
+
+fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error> {
+    let row = client.query_one(
+        "SELECT (SELECT max(restorable_to) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL),
+                (SELECT min(finished_at) FROM oa.backups WHERE repository = $1)",
+        &[&repository],
+    )?;
+    let full = client.query_opt(
+        "SELECT id, finished_at, checked, added_bytes FROM oa.backups
+         WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL AND level = 'full' ORDER BY finished_at DESC LIMIT 1",
+        &[&repository],
+    )?;
+    let broken = client.query_opt(
+        "SELECT id, check_error FROM oa.backups
+         WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL ORDER BY finished_at DESC LIMIT 1",
+        &[&repository],
+    )?;
+    Ok(Known {
+        restorable_to: row.get(0),
+        full: full.map(|r| (r.get(0), r.get(1), r.get(2), r.get(3))),
+        since: row.get(1),
+        broken: broken.map(|r| (r.get(0), r.get(1))),
+    })
+}
+
+fn age(moment: DateTime<Utc>) -> std::time::Duration {
+    (Utc::now() - moment).to_std().unwrap_or_default()
+}
+
+/// Too much would be lost, or the last full backup is too old, or there is none at all.
+fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Option<Finding> {
+    let say = |span| human_duration(span, policy.locale);
+    let place = &backup.repository;
+    let (mut zh, mut en) = (Vec::new(), Vec::new());
+    let mut severity = Severity::Warning;
+    let full = known.full.as_ref();
+    match (known.restorable_to, full) {
+        (None, _) => {
+            // The first one is due as often as a full one: counted from when the repository was configured.
+            let since = configured_since(state, place);
+            if age(since) <= backup.full_every.0 {
+                return None;
+            }
+            severity = Severity::Critical;
+            zh.push(format!(
+                "自 {} 起已配置仓库 {place}，但其中没有任何备份",
+                local(since, policy)
+            ));
+            en.push(format!(
+                "The repository {place} is configured since {} and holds no backup",
+                local(since, policy)
+            ));
+        }
+        (Some(newest), full) => {
+            if age(newest) > backup.rpo.0 {
+                severity = Severity::Critical;
+                zh.push(format!(
+                    "最新可恢复到 {}（{}前），目标是最多丢失 {}（rpo）",
+                    local(newest, policy),
+                    say(age(newest)),
+                    say(backup.rpo.0)
+                ));
+                en.push(format!(
+                    "The newest moment that can be restored is {} ({} ago); the objective is {} (rpo)",
+                    local(newest, policy),
+                    say(age(newest)),
+                    say(backup.rpo.0)
+                ));
+            }
+            let full_end = full.map(|f| f.1).or(known.since);
+            if let Some(end) = full_end.filter(|end| age(*end) > backup.full_every.0) {
+                zh.push(format!(
+                    "最近一次全量备份完成于 {}（{}前），应每 {}一次（full_every）",
+                    local(end, policy),
+                    say(age(end)),
+                    say(backup.full_every.0)
+                ));
+                en.push(format!(
+                    "The last full backup ended at {} ({} ago); one is due every {} (full_every)",
+                    local(end, policy),
+                    say(age(end)),
+                    say(backup.full_every.0)
+                ));
+            }
+        }
+    }
+    if zh.is_empty() {
+        return None;
+    }
+    zh.extend([
+        "影响：此刻如果数据库损坏，之后的数据无法从备份恢复".to_owned(),
+        "处理：检查 crontab 中 oa-backup 是否按时运行、上一次为何失败（oa-backup status）"
+            .to_owned(),
+    ]);
+    en.extend([
+        "Effect: should the database be lost now, what came later could not be restored".to_owned(),
+        "What to do: check that the crontab runs oa-backup, and why the last run failed (oa-backup status)".to_owned(),
+    ]);
+    let title = match known.restorable_to {
+        None => ("没有任何备份", "there is no backup"),
+        Some(_) => ("备份没有按时完成", "the backup is late"),
+    };
+    Some(finding(
+        (LATE, place),
+        None,
+        severity,
+        policy,
+        || (title.0.to_owned(), zh),
+        || (title.1.to_owned(), en),
+    ))
+}
+
+/// Since when this machine knows that the repository is configured.
+fn configured_since(state: &StateDir, repository: &str) -> DateTime<Utc> {
+    let path = state.path().join("backup-since.json");
+    let text = fs::read(&path).unwrap_or_default();
+    let mut since: BTreeMap<String, DateTime<Utc>> =
+        serde_json::from_slice(&text).unwrap_or_default();
+    if let Some(known) = since.get(repository) {
+        return *known;
+    }
+    let now = Utc::now();
+    since.insert(repository.to_owned(), now);
+    let text = serde_json::to_vec(&since).unwrap_or_default();
+    if let Err(e) = write_durably(&path, &text) {
+        tracing::warn!(
+            "could not note since when {repository} is configured in {}: {e}",
+            path.display()
+        );
+    }
+    now
+}
+
+fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {
+    let place = &backup.repository;
+    if let Some((id, error)) = &known.broken {
+        let error: String = error.chars().take(300).collect();
+        return Some(finding(
+            (UNVERIFIED, place),
+            None,
+            Severity::Critical,
+            policy,
+            || {
+                (
+                    "备份校验失败".to_owned(),
+                    vec![
+                        format!("备份 {id} 校验失败：{error}"),
+                        "影响：这份备份可能无法恢复，依赖它的增量也可能无法恢复".to_owned(),
+                        "处理：立即执行 oa-backup full 做一份新的全量备份，再执行 oa-backup verify --read-data；检查仓库所在磁盘"
+                            .to_owned(),
+                    ],
+                )
+            },
+            || {
+                (
+                    "the verification of a backup failed".to_owned(),
+                    vec![
+                        format!("Backup {id}: {error}"),
+                        "Effect: it may not be restorable, nor what continues it".to_owned(),
+                        "What to do: make a new full backup now with oa-backup full, then oa-backup verify --read-data; check the repository's disk"
+                            .to_owned(),
+                    ],
+                )
+            },
+        ));
+    }
+    let (id, end, checked, _) = known.full.as_ref()?;
+    if checked != "none" || age(*end) <= config.alert.verify_limit.0 {
+        return None;
+    }
+    let (at, ago) = (
+        local(*end, policy),
+        human_duration(age(*end), policy.locale),
+    );
+    Some(finding(
+        (UNVERIFIED, place),
+        None,
+        Severity::Warning,
+        policy,
+        || {
+            (
+                "最近的全量备份没有校验".to_owned(),
+                vec![
+                    format!("备份 {id} 完成于 {at}（{ago}前），至今没有校验过"),
+                    "影响：不能确定它能恢复".to_owned(),
+                    "处理：执行 oa-backup verify，并把它加入 crontab".to_owned(),
+                ],
+            )
+        },
+        || {
+            (
+                "the last full backup has not been verified".to_owned(),
+                vec![
+                    format!("Backup {id} ended at {at} ({ago} ago) and was never verified"),
+                    "Effect: nobody knows that it can be restored".to_owned(),
+                    "What to do: run oa-backup verify, and put it into the crontab".to_owned(),
+                ],
+            )
+        },
+    ))
+}
+
+/// The last drill failed or was too slow, or is too long ago.
+fn drills(
+    client: &mut Client,
+    known: &Known,
+    backup: &Backup,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let place = &backup.repository;
+    let say = |span| human_duration(span, policy.locale);
+    let last = client.query_opt(
+        "SELECT ok, finished_at, backup_id, coalesce(error, ''), rto_seconds FROM oa.drills
+         WHERE repository = $1 ORDER BY started_at DESC LIMIT 1",
+        &[place],
+    )?;
+    let good: Option<DateTime<Utc>> = client
+        .query_one(
+            "SELECT max(finished_at) FROM oa.drills WHERE repository = $1 AND ok",
+            &[place],
+        )?
+        .get(0);
+    let mut found = Vec::new();
+    if let Some(row) = &last {
+        let (ok, at): (bool, DateTime<Utc>) = (row.get(0), row.get(1));
+        let (id, error): (String, String) = (row.get(2), row.get(3));
+        let took = row
+            .get::<_, Option<f64>>(4)
+            .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok());
+        let at = local(at, policy);
+        if !ok {
+            let error: String = error.chars().take(300).collect();
+            found.push(finding(
+                (FAILED, place),
+                None,
+                Severity::Critical,
+                policy,
+                || {
+                    (
+                        "恢复演练失败".to_owned(),
+                        vec![
+                            format!("{at} 用备份 {id} 演练：{error}"),
+                            "影响：真正需要恢复时很可能也会失败".to_owned(),
+                            "处理：按原因修复后再执行 oa-restore drill；同时执行 oa-backup full 再做一份备份".to_owned(),
+                        ],
+                    )
+                },
+                || {
+                    (
+                        "the rehearsed restore failed".to_owned(),
+                        vec![
+                            format!("{at}, with backup {id}: {error}"),
+                            "Effect: a real restore would probably fail as well".to_owned(),
+                            "What to do: mend the cause and run oa-restore drill again; make another backup with oa-backup full".to_owned(),
+                        ],
+                    )
+                },
+            ));
+        }
+        if let Some(took) = took.filter(|took| ok && *took > backup.rto.0) {
+            let (took, most) = (say(took), say(backup.rto.0));
+            found.push(finding(
+                (SLOW, place),
+                None,
+                Severity::Warning,
+                policy,
+                || {
+                    (
+                        "恢复演练慢于目标".to_owned(),
+                        vec![
+                            format!("{at} 的演练用了 {took}，目标是不超过 {most}（rto）"),
+                            "影响：数据库损坏时，服务中断会比承诺的更久".to_owned(),
+                            "处理：把仓库放到更快的磁盘、增加全量备份的频率，或调大 [backup] rto".to_owned(),
+                        ],
+                    )
+                },
+                || {
+                    (
+                        "the rehearsed restore was slower than the objective".to_owned(),
+                        vec![
+                            format!("The drill of {at} took {took}; the objective is {most} (rto)"),
+                            "Effect: should the database be lost, the service is away for longer than promised".to_owned(),
+                            "What to do: put the repository on a faster disk, make full backups more often, or raise rto in [backup]".to_owned(),
+                        ],
+                    )
+                },
+            ));
+        }
+    }
+    // Without any drill the first one is due as long after the first backup.
+    if let Some(since) = good.or(known.since)
+        && age(since) > backup.drill_every.0
+    {
+        let (at, ago, every) = (
+            local(since, policy),
+            say(age(since)),
+            say(backup.drill_every.0),
+        );
+        let never = good.is_none();
+        found.push(finding(
+            (OVERDUE, place),
+            None,
+            Severity::Warning,
+            policy,
+            || {
+                (
+                    "恢复演练逾期".to_owned(),
+                    vec![
+                        if never {
+                            format!("第一份备份完成于 {at}（{ago}前），至今没有成功演练过；应每 {every}一次（drill_every）")
+                        } else {
+                            format!("上次成功演练是 {at}（{ago}前），应每 {every}一次（drill_every）")
+                        },
+                        "影响：没有恢复过的备份不能算备份".to_owned(),
+                        "处理：执行 oa-restore drill --yes，并把它加入 crontab".to_owned(),
+                    ],
+                )
+            },
+            || {
+                (
+                    "a rehearsed restore is overdue".to_owned(),
+                    vec![
+                        if never {
+                            format!("The first backup ended at {at} ({ago} ago) and none was ever restored with success; a drill is due every {every} (drill_every)")
+                        } else {
+                            format!("The last one with success was at {at} ({ago} ago); one is due every {every} (drill_every)")
+                        },
+                        "Effect: a backup that was never restored is none".to_owned(),
+                        "What to do: run oa-restore drill --yes, and put it into the crontab".to_owned(),
+                    ],
+                )
+            },
+        ));
+    }
+    Ok(found)
+}
+
+/// The repository's disk has no room for another full backup, or will be full soon at the rate at which the repository grows.
+fn filling(
+    client: &mut Client,
+    known: &Known,
+    config: &Config,
+    backup: &Backup,
+    policy: &Policy,
+) -> Result<Option<Finding>, postgres::Error> {
+    let place = &backup.repository;
+    let row = client.query_opt(
+        "WITH m AS (SELECT * FROM oa.repositories WHERE repository = $1 AND measured_at > now() - make_interval(days => $2)),
+              first AS (SELECT * FROM m ORDER BY measured_at LIMIT 1),
+              last AS (SELECT * FROM m ORDER BY measured_at DESC LIMIT 1)
+         SELECT last.free_bytes, last.size_bytes, last.measured_at, last.size_bytes - first.size_bytes,
+                extract(epoch FROM last.measured_at - first.measured_at)::float8 / 86400
+         FROM first, last WHERE last.free_bytes IS NOT NULL",
+        &[place, &FORECAST_DAYS.1],
+    )?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let (free, size, measured): (i64, i64, DateTime<Utc>) = (row.get(0), row.get(1), row.get(2));
+    let (grown, days): (i64, f64) = (row.get(3), row.get(4));
+    let need = known.full.as_ref().map_or(0, |f| f.3);
+    let full_at = (grown > 0 && days >= FORECAST_DAYS.0)
+        .then(|| free as f64 / (grown as f64 / days))
+        .and_then(|left| TimeDelta::try_milliseconds((left * 86_400_000.0) as i64))
+        .and_then(|left| measured.checked_add_signed(left));
+    let soon = TimeDelta::from_std(config.alert.disk_forecast.0).unwrap_or(TimeDelta::MAX);
+    let full_at = full_at.filter(|at| *at - Utc::now() < soon);
+    let tight = free < need;
+    if !tight && full_at.is_none() {
+        return Ok(None);
+    }
+    let bytes = |n: i64| Bytes(n.unsigned_abs());
+    let (free, size, need) = (bytes(free), bytes(size), bytes(need));
+    let day = full_at.map(|at| at.with_timezone(&policy.timezone).date_naive());
+    Ok(Some(finding(
+        (FILLING, place),
+        None,
+        if tight {
+            Severity::Critical
+        } else {
+            Severity::Warning
+        },
+        policy,
+        || {
+            let mut lines = vec![format!("仓库 {place} 现有 {size}，所在磁盘剩余 {free}")];
+            if tight {
+                lines.push(format!("上一次全量备份新增 {need}，下一次很可能放不下"));
+            }
+            if let Some(day) = day {
+                lines.push(format!("按最近的增长速度，将于 {day} 前后写满"));
+            }
+            lines.push("影响：写满后不再有新的备份".to_owned());
+            lines.push(
+                "处理：扩容，或减少保留份数（keep_daily、keep_weekly）后执行 oa-backup prune"
+                    .to_owned(),
+            );
+            ("备份仓库空间不足".to_owned(), lines)
+        },
+        || {
+            let mut lines = vec![format!(
+                "The repository {place} has {size}; its disk has {free} left"
+            )];
+            if tight {
+                lines.push(format!(
+                    "The last full backup added {need}: the next one will probably not fit"
+                ));
+            }
+            if let Some(day) = day {
+                lines.push(format!("At the present rate it will be full about {day}"));
+            }
+            lines.push("Effect: once it is full, there are no new backups".to_owned());
+            lines.push("What to do: make room, or keep fewer (keep_daily, keep_weekly) and run oa-backup prune".to_owned());
+            ("the backup repository runs out of space".to_owned(), lines)
+        },
+    )))
+}

@@ -1,0 +1,322 @@
+//! Runs succeed, and the data are stale or grow fewer from day to day.
+//!
+//! What a single run can see, `oa-crawl` turns into a partial run: nothing of the day that was asked for, far fewer records than such
+//! days usually have. These rules look at days: a site that shows the same page for a week, a list that loses a third each month.
+
+use std::collections::BTreeMap;
+
+use chrono::{NaiveDate, Utc};
+use oa_core::alerts::{Policy, Severity};
+use oa_core::config::{Alert, Config};
+use oa_core::schedule::Calendar;
+use postgres::Client;
+
+use super::{Finding, finding};
+
+pub(super) const STALE: &str = "data_stale";
+pub(super) const FALLING: &str = "data_falling";
+
+/// Days that are looked at.
+const DAYS: i32 = 35;
+/// A task is judged by its own past only when it has so many days of one.
+const LEAST_DAYS: usize = 5;
+/// A task brings something new as a rule when it did on this share of its days.
+const AS_A_RULE: f64 = 0.8;
+/// So many days in a row below the usual are a fall; one is a bad day.
+const FALLING_DAYS: usize = 3;
+/// Fewer records on a usual day say nothing.
+const LEAST_RECORDS: u64 = 10;
+
+pub(super) fn find(
+    client: &mut Client,
+    config: &Config,
+    calendar: &Calendar,
+    policy: &Policy,
+) -> Result<Vec<Finding>, postgres::Error> {
+    let today = Utc::now().with_timezone(&config.timezone).date_naive();
+    let mut found = Vec::new();
+    for task in days_of_news(client, config, today)? {
+        if let Some(last) = stale(&task.days, calendar, &config.alert) {
+            found.push(told_stale(&task, last, calendar, policy));
+        }
+    }
+    for task in days_of_counts(client, config, today)? {
+        if let Some((came, usual)) = falling(&task.days, calendar, &config.alert) {
+            found.push(told_falling(&task, &came, usual, policy));
+        }
+    }
+    Ok(found)
+}
+
+/// A task and something of each of its days, today left out.
+struct Task<T> {
+    name: String,
+    title: String,
+    days: BTreeMap<NaiveDate, T>,
+}
+
+fn by_task<T>(rows: impl Iterator<Item = (String, String, NaiveDate, T)>) -> Vec<Task<T>> {
+    let mut tasks: Vec<Task<T>> = Vec::new();
+    for (name, title, day, value) in rows {
+        if tasks.last().is_none_or(|t| t.name != name) {
+            let days = BTreeMap::new();
+            tasks.push(Task { name, title, days });
+        }
+        if let Some(task) = tasks.last_mut() {
+            task.days.insert(day, value);
+        }
+    }
+    tasks
+}
+
+/// Days with successful runs of tasks that have brought nothing new since yesterday began, and whether they brought something.
+fn days_of_news(
+    client: &mut Client,
+    config: &Config,
+    today: NaiveDate,
+) -> Result<Vec<Task<bool>>, postgres::Error> {
+    let rows = client.query(
+        "WITH idle AS (
+           SELECT t.name, coalesce(nullif(t.title, ''), t.name) AS title FROM oa.tasks t
+           WHERE t.schedule IS NOT NULL AND t.last_status = 'success' AND t.name <> ALL($4) AND NOT EXISTS (
+             SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(($2::date - 1)::timestamp AT TIME ZONE $1)
+               AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill')),
+         days AS (
+           SELECT day::date AS day, oa.uuid_floor(day AT TIME ZONE $1) AS first, oa.uuid_floor((day + interval '1 day') AT TIME ZONE $1) AS next
+           FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
+         SELECT i.name, i.title, d.day, EXISTS (
+                  SELECT FROM oa.runs r WHERE r.task = i.name AND r.id >= d.first AND r.id < d.next
+                    AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill')
+         FROM idle i CROSS JOIN days d
+         WHERE EXISTS (SELECT FROM oa.runs r WHERE r.task = i.name AND r.id >= d.first AND r.id < d.next
+                         AND r.status = 'success' AND r.trigger <> 'backfill')
+         ORDER BY i.name, d.day",
+        &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
+    )?;
+    let row = |r: &postgres::Row| (r.get(0), r.get(1), r.get(2), r.get(3));
+    Ok(by_task(rows.iter().map(row)))
+}
+
+/// Records of the last run of each day.
+fn days_of_counts(
+    client: &mut Client,
+    config: &Config,
+    today: NaiveDate,
+) -> Result<Vec<Task<u64>>, postgres::Error> {
+    let rows = client.query(
+        "WITH days AS (
+           SELECT day::date AS day, oa.uuid_floor(day AT TIME ZONE $1) AS first, oa.uuid_floor((day + interval '1 day') AT TIME ZONE $1) AS next
+           FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
+         SELECT t.name, coalesce(nullif(t.title, ''), t.name), d.day, q.collected
+         FROM oa.tasks t CROSS JOIN days d CROSS JOIN LATERAL (
+           SELECT q.collected FROM oa.quality q
+           WHERE q.task = t.name AND q.run_id >= d.first AND q.run_id < d.next AND (q.day IS NULL OR q.day = d.day)
+           ORDER BY q.run_id DESC LIMIT 1) q
+         WHERE t.schedule IS NOT NULL AND t.last_status = 'success' AND t.name <> ALL($4) ORDER BY t.name, d.day",
+        &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
+    )?;
+    let row = |r: &postgres::Row| {
+        let collected: i64 = r.get(3);
+        (r.get(0), r.get(1), r.get(2), collected.unsigned_abs())
+    };
+    Ok(by_task(rows.iter().map(row)))
+}
+
+/// The last day that brought something new, when too many trading days came after it and such days bring something as a rule.
+fn stale(
+    days: &BTreeMap<NaiveDate, bool>,
+    calendar: &Calendar,
+    limits: &Alert,
+) -> Option<NaiveDate> {
+    let is_open = |day: &NaiveDate| calendar.is_trading_day(*day).is_open();
+    let last = *days.iter().rev().find(|(_, news)| **news)?.0;
+    let since = days
+        .range(last..)
+        .skip(1)
+        .filter(|(d, _)| is_open(d))
+        .count();
+    let before: Vec<bool> = days
+        .range(..=last)
+        .filter(|(d, _)| is_open(d))
+        .map(|(_, news)| *news)
+        .collect();
+    let with_news = before.iter().filter(|n| **n).count();
+    let as_a_rule =
+        before.len() >= LEAST_DAYS && with_news as f64 >= AS_A_RULE * before.len() as f64;
+    (as_a_rule && since >= limits.stale_limit as usize).then_some(last)
+}
+
+/// The records of the last trading days, and what is usual, when they are far below that.
+fn falling(
+    days: &BTreeMap<NaiveDate, u64>,
+    calendar: &Calendar,
+    limits: &Alert,
+) -> Option<(Vec<(NaiveDate, u64)>, u64)> {
+    let counts: Vec<(NaiveDate, u64)> = days
+        .iter()
+        .filter(|(d, _)| calendar.is_trading_day(**d).is_open())
+        .map(|(d, n)| (*d, *n))
+        .collect();
+    let (before, last) = counts.split_at(counts.len().checked_sub(FALLING_DAYS)?);
+    if before.len() < LEAST_DAYS {
+        return None;
+    }
+    let mut usual: Vec<u64> = before.iter().map(|(_, n)| *n).collect();
+    usual.sort_unstable();
+    let usual = usual[usual.len() / 2];
+    let few = |n: u64| (n as f64) < limits.falling_share * usual as f64;
+    (usual >= LEAST_RECORDS && last.iter().all(|(_, n)| few(*n))).then(|| (last.to_vec(), usual))
+}
+
+fn told_stale(task: &Task<bool>, last: NaiveDate, calendar: &Calendar, policy: &Policy) -> Finding {
+    let (name, title) = (&task.name, &task.title);
+    let days = task
+        .days
+        .range(last..)
+        .skip(1)
+        .filter(|(d, _)| calendar.is_trading_day(**d).is_open())
+        .count();
+    finding(
+        (STALE, name),
+        Some(name),
+        Severity::Warning,
+        policy,
+        || {
+            (
+                format!("{title} 数据没有更新"),
+                vec![
+                    format!(
+                        "采集都成功，但 {last} 之后的 {days} 个交易日没有任何新增或变化的记录；平时每个交易日都有"
+                    ),
+                    format!("影响：数据停留在 {last}，之后的内容是旧的"),
+                    format!(
+                        "处理：打开网站核对是否更新；网站已更新则用 oa-crawl run {name} --dry-run 查看采到什么，必要时修改数据源文件；确属停更可执行 oa-alert ack {name}"
+                    ),
+                ],
+            )
+        },
+        || {
+            (
+                format!("{title} brings nothing new"),
+                vec![
+                    format!(
+                        "Its runs succeed, but nothing was new or changed on the {days} trading days since {last}; as a rule there is something each trading day"
+                    ),
+                    format!("Effect: the data are those of {last}"),
+                    format!(
+                        "What to do: see whether the site has something newer; when it has, see with oa-crawl run {name} --dry-run what is collected and mend the source file; when it has not: oa-alert ack {name}"
+                    ),
+                ],
+            )
+        },
+    )
+}
+
+fn told_falling(
+    task: &Task<u64>,
+    came: &[(NaiveDate, u64)],
+    usual: u64,
+    policy: &Policy,
+) -> Finding {
+    let (name, title) = (&task.name, &task.title);
+    let list = |between: &str| {
+        let each: Vec<String> = came
+            .iter()
+            .map(|(day, n)| format!("{} {n}", day.format("%m-%d")))
+            .collect();
+        each.join(between)
+    };
+    finding(
+        (FALLING, name),
+        Some(name),
+        Severity::Warning,
+        policy,
+        || {
+            (
+                format!("{title} 记录数明显减少"),
+                vec![
+                    format!(
+                        "最近 {} 个交易日的条数：{}；此前通常每日 {usual} 条",
+                        came.len(),
+                        list("、")
+                    ),
+                    "影响：采集都成功，但可能有一部分数据不再采到".to_owned(),
+                    format!(
+                        "处理：到网站核对当天应有多少条；网站改了分页或筛选时修改数据源文件，再用 oa-crawl replay {name} --date 日期 补齐"
+                    ),
+                ],
+            )
+        },
+        || {
+            (
+                format!("{title} brings far fewer records"),
+                vec![
+                    format!(
+                        "Records of the last {} trading days: {}; usual before were {usual} a day",
+                        came.len(),
+                        list(", ")
+                    ),
+                    "Effect: the runs succeed, but a part of the data may be collected no more"
+                        .to_owned(),
+                    format!(
+                        "What to do: count on the site how many there are; when its pages or filters have changed, mend the source file and make up with oa-crawl replay {name} --date DAY"
+                    ),
+                ],
+            )
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn days<T: Copy>(values: &[T]) -> BTreeMap<NaiveDate, T> {
+        // From a Monday, trading days only.
+        let calendar = Calendar::shipped();
+        let start = NaiveDate::from_ymd_opt(2025, 11, 3).unwrap();
+        let trading = start
+            .iter_days()
+            .filter(|d| calendar.is_trading_day(*d).is_open());
+        trading.zip(values.iter().copied()).collect()
+    }
+
+    #[test]
+    fn only_what_brings_something_each_day_is_stale_when_it_does_not() {
+        let stale = |values: &[bool]| {
+            let mut days = days(values);
+            // A weekend without news says nothing.
+            days.insert(NaiveDate::from_ymd_opt(2025, 11, 8).unwrap(), false);
+            stale(&days, &Calendar::shipped(), &Alert::default())
+        };
+        let (yes, no) = (true, false);
+        assert_eq!(stale(&[yes, yes, yes, yes, yes, no]), None, "one day");
+        assert_eq!(
+            stale(&[yes, yes, yes, yes, yes, no, no]),
+            NaiveDate::from_ymd_opt(2025, 11, 7)
+        );
+        assert_eq!(
+            stale(&[yes, no, no, yes, no, yes, no, no, no]),
+            None,
+            "seldom"
+        );
+        assert_eq!(stale(&[yes, yes, no, no, no]), None, "too short a past");
+        assert_eq!(stale(&[no; 9]), None, "never");
+    }
+
+    #[test]
+    fn three_days_far_below_the_usual_are_a_fall() {
+        let falling = |values: &[u64]| {
+            falling(&days(values), &Calendar::shipped(), &Alert::default()).map(|f| f.1)
+        };
+        assert_eq!(falling(&[100, 90, 2000, 110, 105, 49, 50, 40]), Some(105));
+        assert_eq!(falling(&[100, 90, 100, 110, 105, 49, 60, 40]), None);
+        assert_eq!(
+            falling(&[100, 90, 100, 110, 1, 1, 1]),
+            None,
+            "too short a past"
+        );
+        assert_eq!(falling(&[9, 9, 9, 9, 9, 1, 1, 1]), None, "too few to say");
+        assert_eq!(falling(&[1, 1]), None);
+    }
+}

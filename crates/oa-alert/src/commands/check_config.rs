@@ -1,0 +1,70 @@
+//! `oa-alert check-config`: whether alerts could be sent as they are configured, without sending any. Needs no database.
+
+use oa_core::alerts::Severity;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::output::{Format, Listing};
+use serde_json::json;
+
+use super::check::Heartbeat;
+use crate::channels::Channel;
+use crate::check;
+
+const WRONG: &str = "wrong";
+
+/// Prints a line for each channel and each setting of `[alert]` that has something to check.
+///
+/// # Errors
+/// Only when it cannot print. The exit code is 78 when anything is wrong.
+pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+    let mut listing = Listing::new(&[
+        ("setting", "SETTING"),
+        ("state", "STATE"),
+        ("detail", "DETAIL"),
+    ]);
+    let mut code = exit::OK;
+    let mut line = |setting: &str, state: &str, detail: &str| {
+        if state == WRONG {
+            code = exit::CONFIG;
+        }
+        listing.push(json!({ "setting": setting, "state": state, "detail": detail }));
+    };
+    let channels = &config.alert.channels;
+    if channels.is_empty() {
+        let detail = "there are no [[alert.channels]]: alerts reach nobody";
+        line("channels", WRONG, detail);
+    }
+    for channel in channels {
+        let setting = format!("channel {}", channel.name);
+        match Channel::resolve(config, channel).and_then(|c| c.check_here()) {
+            Ok(()) => line(
+                &setting,
+                "ok",
+                "not asked; oa-alert test sends a real message",
+            ),
+            Err(e) => line(&setting, WRONG, &e.to_string()),
+        }
+    }
+    let hears_all = |c: &oa_core::config::Channel| {
+        c.after.is_none_or(|after| after.0.is_zero()) && c.min_severity == Severity::Info
+    };
+    if !channels.is_empty() && !channels.iter().any(hears_all) {
+        let detail = "each has after or min_severity, so some alerts reach nobody";
+        line("channels", "warning", detail);
+    }
+    if config.alert.heartbeat_url.is_some() {
+        match Heartbeat::from_config(config) {
+            Ok(_) => line("heartbeat_url", "ok", "not asked; oa-alert check asks it"),
+            Err(e) => line("heartbeat_url", WRONG, &format!("{:#}", e.error)),
+        }
+    }
+    if let Err(e) = check::known_rules(config) {
+        line("off", WRONG, &e.to_string());
+    }
+    for warning in config.warnings() {
+        line("secrets", "warning", &warning);
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(code)
+}

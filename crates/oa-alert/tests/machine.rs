@@ -1,0 +1,315 @@
+//! What is told of one trouble, whatever comes in whatever order: a small model of it, and the database's functions beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use chrono::Utc;
+use oa_alert::deliver::{Database, Route};
+use oa_core::alerts::{self, Policy, Severity};
+use oa_core::config::Locale;
+use oa_core::pg::schema;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::store::TaskState;
+use oa_core::runs::{Outcome, RunError, RunStart, Status, Trigger};
+use oa_testkit::Postgres;
+use postgres::Client;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+const TASK: &str = "rongda-positions";
+/// Minutes after which a trouble that goes on is told again.
+const REPEAT: u64 = 60;
+/// Recoveries that are told within an hour.
+const MOST_RECOVERIES: usize = 3;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Event {
+    Failure,
+    Abandoned,
+    Partial,
+    Success,
+    /// Another start while one runs.
+    Skipped,
+    Ack,
+    SilenceBegins,
+    SilenceEnds,
+    /// No sum of these is close to an hour.
+    Minutes25,
+    Minutes45,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => Just(Event::Failure),
+        1 => Just(Event::Abandoned),
+        3 => Just(Event::Partial),
+        5 => Just(Event::Success),
+        1 => Just(Event::Skipped),
+        1 => Just(Event::Ack),
+        1 => Just(Event::SilenceBegins),
+        1 => Just(Event::SilenceEnds),
+        2 => Just(Event::Minutes25),
+        2 => Just(Event::Minutes45),
+    ]
+}
+
+/// One alert, as the model and as the database have it.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    recovery: bool,
+    critical: bool,
+    /// Recorded, sent to nobody.
+    silenced: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Model {
+    now: u64,
+    /// What was told when.
+    told: Vec<(u64, Told)>,
+    acked: bool,
+    silence: bool,
+    /// The last alert was not sent because of a silence that is over.
+    unheard: bool,
+}
+
+impl Model {
+    fn is_open(&self) -> bool {
+        self.told.last().is_some_and(|(_, t)| !t.recovery)
+    }
+
+    fn tell(&mut self, recovery: bool, critical: bool) {
+        let told = Told {
+            recovery,
+            critical,
+            silenced: self.silence,
+        };
+        self.told.push((self.now, told));
+        self.unheard = false;
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Failure | Event::Abandoned | Event::Partial => {
+                let critical = event != Event::Partial;
+                let known = self.is_open()
+                    && self.told.last().is_some_and(|(at, last)| {
+                        let worse = critical && !last.critical;
+                        !worse && !self.unheard && (self.acked || self.now - at < REPEAT)
+                    });
+                if !known {
+                    self.tell(false, critical);
+                }
+            }
+            Event::Success => {
+                let recoveries = self
+                    .told
+                    .iter()
+                    .filter(|(at, t)| t.recovery && self.now - at < 60);
+                if self.is_open() && recoveries.count() < MOST_RECOVERIES {
+                    self.tell(true, false);
+                    self.acked = false;
+                }
+            }
+            Event::Skipped => {}
+            Event::Ack => self.acked |= self.is_open(),
+            Event::SilenceBegins => self.silence = true,
+            Event::SilenceEnds => {
+                self.unheard |= self.silence && self.told.last().is_some_and(|(_, t)| t.silenced);
+                self.silence = false;
+            }
+            Event::Minutes25 => self.now += 25,
+            Event::Minutes45 => self.now += 45,
+        }
+    }
+}
+
+/// The same with the database.
+struct Real {
+    client: Client,
+    policy: Policy,
+    routes: Vec<Route>,
+}
+
+impl Real {
+    fn happens(&mut self, event: Event, model: &Model) {
+        let status = match event {
+            Event::Failure => Status::Failed,
+            Event::Abandoned => Status::Abandoned,
+            Event::Partial => Status::Partial,
+            Event::Success => Status::Success,
+            Event::Skipped => Status::Skipped,
+            Event::Ack => {
+                // As oa-alert ack does it.
+                let sql = "INSERT INTO oa.acks (fingerprint, by) SELECT fingerprint, 'me' FROM oa.troubles ON CONFLICT DO NOTHING";
+                return self.client.batch_execute(sql).unwrap();
+            }
+            Event::SilenceBegins if model.silence => return,
+            Event::SilenceBegins => {
+                let sql = format!(
+                    "INSERT INTO oa.silences (task, by, until) VALUES ('{TASK}', 'me', now() + interval '30 days')"
+                );
+                return self.client.batch_execute(&sql).unwrap();
+            }
+            Event::SilenceEnds => {
+                let sql = "UPDATE oa.silences SET until = now() WHERE until > now()";
+                return self.client.batch_execute(sql).unwrap();
+            }
+            Event::Minutes25 => return self.pass(25),
+            Event::Minutes45 => return self.pass(45),
+        };
+        let start = RunStart::now(
+            "oa-crawl",
+            "0",
+            TASK,
+            "持仓",
+            Trigger::Cron,
+            Duration::from_secs(60),
+        );
+        let mut outcome = Outcome::bare(start, status, Utc::now());
+        if status != Status::Success {
+            outcome.error = Some(RunError::new(ErrorKind::Network, "reset"));
+        }
+        let mut tx = self.client.transaction().unwrap();
+        alerts::after_run(&mut tx, &outcome, &TaskState::default(), &self.policy).unwrap();
+        tx.commit().unwrap();
+        Database::open(&mut self.client, &self.routes, None).unwrap();
+    }
+
+    fn pass(&mut self, minutes: u32) {
+        let back = format!("- interval '{minutes} minutes'");
+        let sql = format!(
+            "UPDATE oa.alerts SET created_at = created_at {back};
+             UPDATE oa.silences SET created_at = created_at {back}, until = CASE WHEN until > now() THEN until ELSE until {back} END"
+        );
+        self.client.batch_execute(&sql).unwrap();
+    }
+
+    fn told(&mut self) -> Vec<Told> {
+        let rows = self.client.query(
+            "SELECT kind = 'recovery', severity = 'critical', silenced_by IS NOT NULL, EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)
+             FROM oa.alerts a ORDER BY id",
+            &[],
+        );
+        let told = |row: &postgres::Row| {
+            let (silenced, queued): (bool, bool) = (row.get(2), row.get(3));
+            assert_ne!(silenced, queued, "either silenced or for the channel");
+            Told {
+                recovery: row.get(0),
+                critical: row.get(1),
+                silenced,
+            }
+        };
+        rows.unwrap().iter().map(told).collect()
+    }
+
+    fn is_open(&mut self) -> bool {
+        let row = self
+            .client
+            .query_one("SELECT count(*) FROM oa.troubles", &[]);
+        row.unwrap().get::<_, i64>(0) == 1
+    }
+}
+
+/// What a person may rely on, without the model: from what happened and what was told after each event.
+fn promises(log: &[(Event, u64, Vec<Told>)]) -> Result<(), TestCaseError> {
+    let mut before: &[Told] = &[];
+    let mut told_at: Vec<u64> = Vec::new();
+    let (mut bad, mut acked, mut silence_ended) = (false, false, false);
+    for (event, now, told) in log {
+        let new = &told[before.len()..];
+        prop_assert!(new.len() <= 1, "one event, one message");
+        match event {
+            Event::Failure | Event::Abandoned | Event::Partial => bad = true,
+            Event::Success => bad = false,
+            Event::SilenceEnds => silence_ended = true,
+            Event::Ack => acked |= before.last().is_some_and(|t| !t.recovery),
+            _ => {}
+        }
+        if let [new] = new {
+            let last = before.last();
+            prop_assert!(
+                !new.recovery || last.is_some_and(|l| !l.recovery),
+                "over without having been told, or twice"
+            );
+            prop_assert!(
+                new.recovery != bad,
+                "a problem when it failed, a recovery when it succeeded"
+            );
+            if let (false, Some(last), Some(at)) =
+                (new.recovery, last.filter(|l| !l.recovery), told_at.last())
+            {
+                let worse = new.critical && !last.critical;
+                let due = now - at >= REPEAT && !acked;
+                prop_assert!(worse || due || silence_ended, "told twice");
+            }
+            acked &= !new.recovery;
+            silence_ended = false;
+            told_at.push(*now);
+        }
+        // Whoever is told that it is over can rely on it; only what comes and goes counts as open for a while longer.
+        let open = told.last().is_some_and(|t| !t.recovery);
+        let flapping = told
+            .iter()
+            .zip(&told_at)
+            .filter(|(t, at)| t.recovery && now - **at < 60)
+            .count()
+            >= MOST_RECOVERIES;
+        prop_assert!(
+            open == bad || (open && !bad && (flapping || !matches!(event, Event::Success))),
+            "open {open}, bad {bad}"
+        );
+        before = told;
+    }
+    Ok(())
+}
+
+/// `OA_ALERT_CASES` makes it longer.
+fn cases() -> u32 {
+    let given = std::env::var("OA_ALERT_CASES").ok();
+    given.map_or(40, |n| n.parse().expect("OA_ALERT_CASES is a number"))
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_is_told_as_promised() {
+    let server = Postgres::start();
+    schema::upgrade(&mut server.connect()).unwrap();
+    let real = RefCell::new(Real {
+        client: server.connect(),
+        policy: Policy {
+            locale: Locale::Zh,
+            timezone: chrono_tz::Asia::Shanghai,
+            repeat: Duration::from_secs(REPEAT * 60),
+        },
+        routes: vec![Route {
+            name: "ops".to_owned(),
+            after: Duration::ZERO,
+            least: Severity::Info,
+        }],
+    });
+    let config = Config {
+        cases: cases(),
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&prop::collection::vec(event(), 1..40), |events| {
+        let mut real = real.borrow_mut();
+        real.client
+            .batch_execute("TRUNCATE oa.alerts, oa.deliveries, oa.acks, oa.silences")
+            .unwrap();
+        let mut model = Model::default();
+        let mut log = Vec::new();
+        for event in events {
+            real.happens(event, &model);
+            model.happens(event);
+            let told = real.told();
+            let expected: Vec<Told> = model.told.iter().map(|(_, t)| t.clone()).collect();
+            prop_assert_eq!(&told, &expected, "after {:?}", log);
+            prop_assert_eq!(real.is_open(), model.is_open());
+            log.push((event, model.now, told));
+        }
+        promises(&log)
+    });
+    result.unwrap();
+}

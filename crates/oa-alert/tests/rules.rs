@@ -1,0 +1,549 @@
+//! Each rule of the check finds its trouble, tells it once, and tells when it is over.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use chrono::{Days, NaiveDate, Utc};
+use common::{DINGTALK, Service, rules};
+use oa_core::schedule::Calendar;
+use oa_core::state_dir::StateDir;
+use oa_sim::Options;
+use oa_testkit::Postgres;
+use serde_json::Value;
+
+const BACKUP: &str =
+    "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n";
+
+fn robots() -> Options {
+    Options {
+        dingtalk_secret: Some("SECx-secret".into()),
+        ..Options::default()
+    }
+}
+
+/// What the robot took since the last look.
+struct Heard(usize);
+
+impl Heard {
+    fn new_texts(&mut self, service: &Service) -> Vec<String> {
+        let messages = service.sim.messages();
+        let texts = messages[self.0..].iter().map(|m| m.text.clone()).collect();
+        self.0 = messages.len();
+        texts
+    }
+
+    /// One check finds just this and tells it, the next one finds it and tells nothing.
+    fn once(&mut self, service: &Service, rule: &str, code: i32) -> String {
+        let (got, found) = service.check();
+        assert_eq!((got, rules(&found)), (code, vec![rule]), "{found:?}");
+        let texts = self.new_texts(service);
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        let (_, found) = service.check();
+        assert_eq!(rules(&found), [rule]);
+        let more = self.new_texts(service);
+        assert!(more.is_empty(), "told again: {more:?}");
+        texts.into_iter().next().unwrap()
+    }
+
+    /// It is over, told once.
+    fn over(&mut self, service: &Service) {
+        let (code, found) = service.check();
+        assert_eq!((code, found), (0, vec![]));
+        let texts = self.new_texts(service);
+        assert!(
+            texts.len() == 1 && texts[0].contains("【恢复】") && texts[0].contains("已解除"),
+            "{texts:?}"
+        );
+        assert_eq!(service.check().0, 0);
+        let more = self.new_texts(service);
+        assert!(more.is_empty(), "told again: {more:?}");
+    }
+}
+
+/// The last trading days before today in the service's zone, oldest first.
+fn trading_days(count: usize) -> Vec<NaiveDate> {
+    let calendar = Calendar::shipped();
+    let today = Utc::now()
+        .with_timezone(&chrono_tz::Asia::Shanghai)
+        .date_naive();
+    let mut days: Vec<NaiveDate> = (1..60)
+        .map(|n| today - Days::new(n))
+        .filter(|d| calendar.is_trading_day(*d).is_open())
+        .take(count)
+        .collect();
+    days.reverse();
+    days
+}
+
+fn scheduled(service: &Service, task: &str) {
+    service.sql(&format!(
+        "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at, last_status, last_run_id, last_success_at)
+         VALUES ('{task}', 'oa-crawl', '多空全景', '0 12 * * *', now() + interval '1 day', 'success', gen_random_uuid(), now())"
+    ));
+}
+
+/// A successful run at noon of a day.
+fn ran(service: &Service, task: &str, day: NaiveDate, inserted: u64, collected: u64) {
+    service.sql(&format!(
+        "WITH run AS (
+           INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, inserted)
+           SELECT oa.uuid_floor(t), 'oa-crawl', '{task}', 'cron', 'h', 'm', 'b', 1, 1, '0', t, t, 'success', {inserted}
+           FROM (SELECT timestamp '{day} 12:00' AT TIME ZONE 'Asia/Shanghai' AS t) x RETURNING id)
+         INSERT INTO oa.quality (run_id, task, day, collected, duplicates, score) SELECT id, '{task}', '{day}', {collected}, 0, 100 FROM run"
+    ));
+}
+
+#[test]
+fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
+    let service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    let days = trading_days(9);
+    scheduled(&service, "zhihui-full-view");
+    for (n, day) in days.iter().enumerate() {
+        ran(
+            &service,
+            "zhihui-full-view",
+            *day,
+            if n < 7 { 5 } else { 0 },
+            100,
+        );
+    }
+    let text = heard.once(&service, "data_stale", 1);
+    let last = days[6];
+    assert!(
+        text.contains("【警告】多空全景 数据没有更新")
+            && text.contains(&format!("{last} 之后的 2 个交易日")),
+        "{text}"
+    );
+    // A backfill of an old day is not news of today.
+    let days = days.last().unwrap();
+    service.sql(&format!(
+        "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, inserted)
+         SELECT oa.uuid_floor(t), 'oa-crawl', 'zhihui-full-view', 'backfill', 'h', 'm', 'b', 1, 1, '0', t, t, 'success', 5
+         FROM (SELECT timestamp '{days} 13:00' AT TIME ZONE 'Asia/Shanghai' AS t) x"
+    ));
+    assert_eq!(rules(&service.check().1), ["data_stale"]);
+    service.sql("UPDATE oa.runs SET trigger = 'cron' WHERE trigger = 'backfill'");
+    heard.over(&service);
+    // A failing task is told by its runs.
+    service.sql("UPDATE oa.runs SET inserted = 0 WHERE id = (SELECT id FROM oa.runs ORDER BY id DESC LIMIT 1); UPDATE oa.tasks SET last_status = 'failed'");
+    assert_eq!(service.check(), (0, vec![]));
+}
+
+#[test]
+fn far_fewer_records_than_usual_for_three_days_are_falling_data() {
+    let service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    let days = trading_days(10);
+    scheduled(&service, "zhihui-reports");
+    for (n, day) in days.iter().enumerate() {
+        ran(
+            &service,
+            "zhihui-reports",
+            *day,
+            1,
+            if n < 7 { 2434 } else { 100 },
+        );
+    }
+    let text = heard.once(&service, "data_falling", 1);
+    assert!(
+        text.contains("此前通常每日 2434 条")
+            && text.contains(&format!("{} 100", days[9].format("%m-%d"))),
+        "{text}"
+    );
+    service.sql("UPDATE oa.quality SET collected = 2400 WHERE run_id = (SELECT run_id FROM oa.quality ORDER BY run_id DESC LIMIT 1)");
+    heard.over(&service);
+}
+
+#[test]
+fn results_that_wait_for_long_are_told_also_without_postgresql() {
+    let mut service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    let aged = |service: &Service| {
+        let db = rusqlite::Connection::open(service.state().join("spool.db")).unwrap();
+        db.execute_batch("UPDATE entries SET created_at = created_at - 7200000")
+            .unwrap();
+    };
+    service.server.stop();
+    assert_eq!(
+        service.check(),
+        (2, vec![]),
+        "it is away, and nothing waits for long"
+    );
+    heard.new_texts(&service);
+    aged(&service);
+    let text = heard.once(&service, "spool_waiting", 2);
+    assert!(text.contains("暂存的结果已等待 2 小时"), "{text}");
+    service.server.start_again();
+    assert_eq!(service.check(), (0, vec![]));
+    let texts = heard.new_texts(&service);
+    assert_eq!(
+        texts.iter().filter(|t| t.contains("【恢复】")).count(),
+        2,
+        "{texts:?}"
+    );
+    // PostgreSQL is there, and somebody else has held the drain for an hour.
+    let state = StateDir::open(&service.state()).unwrap();
+    service.put_aside("x", "t");
+    aged(&service);
+    let lock = state.try_lock("spool-drain").unwrap().unwrap();
+    let (_, found) = service.check();
+    assert_eq!(rules(&found), ["spool_waiting"]);
+    assert_eq!(heard.new_texts(&service).len(), 1);
+    drop(lock);
+    assert_eq!(service.check(), (0, vec![]));
+}
+
+fn backup(service: &Service, id: &str, level: &str, hours_ago: f64, checked: &str) {
+    service.sql(&format!(
+        "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked)
+         SELECT '{id}', gen_random_uuid(), '/var/backups/oa', 'physical', '{level}', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 2000000, 1000000, '{checked}'
+         FROM (SELECT now() - make_interval(secs => {hours_ago}::float8 * 3600) AS t) x"
+    ));
+}
+
+#[test]
+fn a_backup_that_is_late_or_was_never_made_is_told() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    assert_eq!(service.check(), (0, vec![]), "the first one is not due yet");
+    service.configure("", &format!("{BACKUP}full_every = \"1ms\"\n{DINGTALK}"));
+    let text = heard.once(&service, "backup_late", 2);
+    assert!(text.contains("没有任何备份"), "{text}");
+    service.configure("", &format!("{BACKUP}{DINGTALK}"));
+    backup(&service, "b1", "full", 1.0, "structure");
+    heard.over(&service);
+    // Another repository's backups are another machine's.
+    service.sql("UPDATE oa.backups SET restorable_to = now() - interval '3 hours'; INSERT INTO oa.backups SELECT 'other', gen_random_uuid(), '/elsewhere', kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn, restorable_from, now(), started_at, finished_at, files, size_bytes, added_bytes FROM oa.backups");
+    let text = heard.once(&service, "backup_late", 2);
+    assert!(text.contains("目标是最多丢失 2 小时"), "{text}");
+    // A machine without [backup] knows nothing of it, and does not say that it is over.
+    service.configure("", DINGTALK);
+    assert_eq!(service.check(), (0, vec![]));
+    assert!(heard.new_texts(&service).is_empty());
+    service.configure("", &format!("{BACKUP}{DINGTALK}"));
+    backup(&service, "b2", "incremental", 0.5, "none");
+    heard.over(&service);
+    service.sql("UPDATE oa.backups SET finished_at = now() - interval '27 hours' WHERE id = 'b1'");
+    let text = heard.once(&service, "backup_late", 1);
+    assert!(
+        text.contains("最近一次全量备份完成于") && text.contains("full_every"),
+        "{text}"
+    );
+    backup(&service, "b3", "full", 0.1, "none");
+    heard.over(&service);
+}
+
+#[test]
+fn a_backup_that_is_broken_or_was_never_verified_is_told() {
+    let service = Service::start(&format!("{BACKUP}full_every = \"3d\"\n{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 23.0, "none");
+    backup(&service, "b2", "incremental", 0.1, "none");
+    assert_eq!(service.check(), (0, vec![]), "there is a day for it");
+    service.sql("UPDATE oa.backups SET finished_at = now() - interval '25 hours' WHERE id = 'b1'");
+    let text = heard.once(&service, "backup_unverified", 1);
+    assert!(
+        text.contains("最近的全量备份没有校验") && text.contains("b1"),
+        "{text}"
+    );
+    service.sql("UPDATE oa.backups SET check_error = 'pack 4711 is damaged' WHERE id = 'b2'");
+    let (code, _) = service.check();
+    assert_eq!(code, 2);
+    let worse = heard.new_texts(&service);
+    assert!(
+        worse.len() == 1 && worse[0].contains("pack 4711 is damaged"),
+        "{worse:?}"
+    );
+    service.sql("UPDATE oa.backups SET removed_at = now() WHERE id = 'b2'; UPDATE oa.backups SET checked = 'data', restorable_to = now()");
+    heard.over(&service);
+}
+
+fn drill(service: &Service, backup: &str, days_ago: i32, ok: bool, rto_seconds: i32) {
+    service.sql(&format!(
+        "INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, error)
+         SELECT gen_random_uuid(), '{backup}', '/var/backups/oa', 'h', t, t, t, {ok}, {rto_seconds}, CASE WHEN {ok} THEN NULL ELSE 'table runs has 3 rows less' END
+         FROM (SELECT now() - interval '{days_ago} days' AS t) x"
+    ));
+}
+
+#[test]
+fn a_drill_that_is_overdue_failed_or_slow_is_told() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 1.0, "data");
+    assert_eq!(
+        service.check(),
+        (0, vec![]),
+        "the first drill is not due yet"
+    );
+    backup(&service, "b0", "full", 36.0 * 24.0, "data");
+    let text = heard.once(&service, "drill_overdue", 1);
+    assert!(text.contains("至今没有成功演练过"), "{text}");
+    drill(&service, "b1", 34, true, 60);
+    heard.over(&service);
+    drill(&service, "b1", 2, false, 0);
+    let text = heard.once(&service, "drill_failed", 2);
+    assert!(text.contains("table runs has 3 rows less"), "{text}");
+    drill(&service, "b1", 1, true, 3700);
+    let (code, found) = service.check();
+    assert_eq!((code, rules(&found)), (1, vec!["drill_slow"]));
+    let texts = heard.new_texts(&service);
+    assert!(
+        texts.iter().any(|t| t.contains("【恢复】恢复演练失败")),
+        "{texts:?}"
+    );
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.contains("用了 1 小时 1 分钟，目标是不超过 1 小时")),
+        "{texts:?}"
+    );
+    drill(&service, "b1", 0, true, 30);
+    heard.over(&service);
+}
+
+#[test]
+fn a_repository_that_fills_is_told_with_the_day() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 1.0, "data");
+    let measured = |days_ago: i32, size: i64, free: i64| {
+        service.sql(&format!(
+            "INSERT INTO oa.repositories VALUES ('/var/backups/oa', now() - interval '{days_ago} days', {size}, 1, {free})"
+        ));
+    };
+    measured(10, 10_000_000, 60_000_000);
+    measured(0, 20_000_000, 50_000_000);
+    assert_eq!(service.check(), (0, vec![]), "fifty days");
+    service.sql("UPDATE oa.repositories SET free_bytes = 5500000 WHERE size_bytes = 20000000");
+    let text = heard.once(&service, "repository_filling", 1);
+    let day = (Utc::now() + chrono::TimeDelta::hours(132))
+        .with_timezone(&chrono_tz::Asia::Shanghai)
+        .date_naive();
+    assert!(text.contains(&format!("将于 {day} 前后写满")), "{text}");
+    service.sql("UPDATE oa.repositories SET free_bytes = 999999 WHERE size_bytes = 20000000");
+    assert_eq!(service.check().0, 2);
+    assert!(heard.new_texts(&service)[0].contains("下一次很可能放不下"));
+    service.sql("UPDATE oa.repositories SET free_bytes = NULL");
+    heard.over(&service);
+}
+
+fn cookies(service: &Service, provider: &str, days: i64, imported: bool) {
+    let folder = service.state().join("browser");
+    fs::create_dir_all(&folder).unwrap();
+    let at = |d: i64| Utc::now().timestamp() + d * 86_400 + 60;
+    let text = format!(
+        r#"[{{"name": "session", "value": "hunter2", "domain": "x", "httpOnly": true, "expirationDate": {}.5}},
+            {{"name": "waf", "value": "v", "domain": "x", "httpOnly": true, "expirationDate": {}}},
+            {{"name": "_ga", "value": "v", "domain": "x", "expirationDate": {}}}]"#,
+        at(days),
+        at(0) + 1700,
+        at(1)
+    );
+    fs::write(folder.join(format!("{provider}.json")), text).unwrap();
+    if imported {
+        fs::write(folder.join(format!("{provider}.imported")), "").unwrap();
+    }
+}
+
+#[test]
+fn a_login_that_only_a_person_can_renew_is_told_before_it_ends() {
+    let service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    cookies(&service, "rongda", 8, true);
+    cookies(&service, "jiaoyikecha", 3, false);
+    assert_eq!(service.check(), (0, vec![]));
+    cookies(&service, "rongda", 3, true);
+    let text = heard.once(&service, "cookie_expiring", 1);
+    assert!(
+        text.contains("还有 3 天") && text.contains("oa-crawl cookies import rongda"),
+        "{text}"
+    );
+    assert!(!text.contains("hunter2"), "{text}");
+    fs::write(service.state().join("browser/rongda.json"), "not JSON").unwrap();
+    heard.over(&service);
+}
+
+#[test]
+fn the_certificate_of_the_database_is_told_before_it_expires() {
+    let (server, _) = Postgres::start_with_tls();
+    let service = Service::start_on(
+        server,
+        &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"),
+        robots(),
+    );
+    let mut heard = Heard(0);
+    assert_eq!(service.check(), (0, vec![]));
+    service.configure(
+        "",
+        &format!("[alert]\nexpiry_notice = \"50000d\"\n{DINGTALK}"),
+    );
+    let text = heard.once(&service, "certificate_expiring", 1);
+    assert!(
+        text.contains("的证书即将过期") && text.contains("ssl_cert_file"),
+        "{text}"
+    );
+    service.configure("", &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"));
+    heard.over(&service);
+}
+
+#[test]
+fn connections_wal_clock_and_disk_have_limits_that_can_be_set() {
+    let service = Service::start(DINGTALK);
+    let mut heard = Heard(0);
+    let mut superuser =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    superuser
+        .batch_execute("SELECT pg_create_physical_replication_slot('forgotten', true); SELECT pg_switch_wal(); CREATE TABLE public.x AS SELECT generate_series(1, 10000)")
+        .unwrap();
+    for (setting, rule, code, says) in [
+        ("connections_share = 0", "connections", 1, "已用 "),
+        (
+            "wal_limit = 1",
+            "wal_held",
+            1,
+            "pg_drop_replication_slot('forgotten')",
+        ),
+        ("clock_limit = 0", "clock_off", 1, "的时钟与数据库相差"),
+        ("disk_warning = 1.0", "disk_filling", 1, "磁盘空间不足"),
+        (
+            "disk_warning = 1.0\ndisk_critical = 1.0",
+            "disk_filling",
+            2,
+            "磁盘空间不足",
+        ),
+    ] {
+        service.configure("", &format!("[alert]\n{setting}\n{DINGTALK}"));
+        let text = heard.once(&service, rule, code);
+        assert!(text.contains(says), "{text}");
+        service.configure("", DINGTALK);
+        heard.over(&service);
+    }
+    for wrong in [
+        "disk_warning = 10",
+        "connections_share = -0.1",
+        "partial_limit = 0",
+    ] {
+        service.configure("", &format!("[alert]\n{wrong}\n{DINGTALK}"));
+        let done = service.alert(&["check"]);
+        assert!(
+            done.code == 78 && done.stderr.contains(wrong.split(' ').next().unwrap()),
+            "{done:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_is_off_is_not_asked_and_a_wrong_name_is_an_error() {
+    let service = Service::start(&format!("[alert]\nconnections_share = 0\n{DINGTALK}"));
+    let mut heard = Heard(0);
+    heard.once(&service, "connections", 1);
+    service.configure(
+        "",
+        &format!("[alert]\nconnections_share = 0\noff = [\"connections\"]\n{DINGTALK}"),
+    );
+    heard.over(&service);
+    for (wrong, says) in [
+        ("conections", "did you mean \"connections\"?"),
+        ("run_failed", "oa-alert silence"),
+    ] {
+        service.configure("", &format!("[alert]\noff = [\"{wrong}\"]\n{DINGTALK}"));
+        let done = service.alert(&["check"]);
+        assert!(done.code == 78 && done.stderr.contains(says), "{done:?}");
+        service.put("run:x", wrong);
+        assert_eq!(service.alert(&["check"]).code, 78);
+        assert_eq!(
+            heard.new_texts(&service).len(),
+            1,
+            "what waits is sent all the same"
+        );
+    }
+}
+
+#[test]
+fn alerts_end_with_a_link_to_the_page() {
+    let page = "[report]\nurl = \"https://oa.example.com/\"\n[alert]\nconnections_share = 0\n";
+    let service = Service::start(&format!("{page}{DINGTALK}"));
+    let mut heard = Heard(0);
+    let text = heard.once(&service, "connections", 1);
+    assert!(
+        text.ends_with("\n[查看详情](https://oa.example.com/admin/)"),
+        "{text}"
+    );
+    let run = uuid::Uuid::now_v7();
+    service.sql(&format!(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at)
+         VALUES (gen_random_uuid(), 'run:a', 'run_failed', 'a', '{run}', 'critical', 'problem', 't', 'body', now()),
+                (gen_random_uuid(), 'run_missed:a b', 'run_missed', 'a b', NULL, 'critical', 'problem', 't', 'body', now())"
+    ));
+    service.flush();
+    let texts = heard.new_texts(&service);
+    let links = [
+        format!("(https://oa.example.com/admin/runs/{run})"),
+        "(https://oa.example.com/admin/tasks/a%20b)".to_owned(),
+    ];
+    for link in links {
+        assert!(
+            texts.iter().any(|t| t.ends_with(&link)),
+            "{link}: {texts:?}"
+        );
+    }
+    service.configure("", "[report]\nurl = \"oa.example.com\"\n");
+    let done = service.alert(&["flush"]);
+    assert!(
+        done.code == 78 && done.stderr.contains("url in [report]"),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn a_configuration_is_checked_without_sending_anything() {
+    let service = Service::start(DINGTALK);
+    let done = service.alert(&["check-config"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let wrong = "[alert]\noff = [\"nothing\"]\nheartbeat_url = \"env:OA_TEST_NO_SUCH\"\n\
+        [[alert.channels]]\nname = \"a\"\nkind = \"command\"\ncommand = [\"/no/such/program\"]\n\
+        [[alert.channels]]\nname = \"b\"\nkind = \"dingtalk\"\nurl = \"env:OA_TEST_NO_SUCH\"\n\
+        [[alert.channels]]\nname = \"c\"\nkind = \"feishu\"\nurl = \"https://\"\n\
+        [[alert.channels]]\nname = \"d\"\nkind = \"command\"\ncommand = [\"true\"]\nmin_severity = \"critical\"\n";
+    service.configure("", wrong);
+    let done = service.alert(&["check-config", "--format", "json"]);
+    assert_eq!(done.code, 78, "{done:?}");
+    let lines: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let state = |setting: &str| {
+        lines
+            .iter()
+            .find(|l| l["setting"] == setting)
+            .map(|l| (l["state"].as_str().unwrap(), l["detail"].as_str().unwrap()))
+    };
+    for (setting, says) in [
+        ("channel a", "/no/such/program is not on this machine"),
+        ("channel b", "OA_TEST_NO_SUCH"),
+        ("channel c", "no address of the web"),
+        ("heartbeat_url", "OA_TEST_NO_SUCH"),
+        ("off", "\"nothing\""),
+    ] {
+        let (state, detail) = state(setting).unwrap();
+        assert!(
+            state == "wrong" && detail.contains(says),
+            "{setting}: {detail}"
+        );
+    }
+    assert_eq!(state("channel d").unwrap().0, "ok");
+    assert_eq!(state("channels"), None, "the first ones hear of everything");
+    service.configure("", "");
+    assert_eq!(
+        service.alert(&["check-config"]).code,
+        78,
+        "alerts reach nobody"
+    );
+    assert_eq!(service.sim.messages().len(), 0);
+}
