@@ -186,7 +186,7 @@ enum Command {
     },
     /// Rehearse: restore a backup into a private server, check it, compare it, measure it
     #[command(
-        after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong, or it took longer than rto in [backup].\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
+        after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
     )]
     Drill {
         /// Any backup by chance, instead of the newest

@@ -70,7 +70,7 @@ struct Drill {
     error: Option<String>,
 }
 
-/// Rehearses a restore. Exit code 1 when it did not work, or took longer than `rto` in `[backup]` allows.
+/// Rehearses a restore. Exit code 1 when something is wrong with it.
 ///
 /// # Errors
 /// When there is no backup, the repository cannot be opened, or it is not confirmed.
@@ -103,7 +103,6 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         trigger: wanted.trigger,
         ..Job::by_hand(PROGRAM, "restore-drill", "恢复演练")
     };
-    let objective = session.settings.rto.0;
     let drill = recorded(config, &job, |run| {
         let work = match work.take() {
             Some(work) => work,
@@ -112,7 +111,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         let drill = rehearse(&session, &backup, work, run.started_at);
         let mut ended = Ended::success(drill);
         let drill = &ended.value;
-        ended.error = drill.error.clone().or_else(|| slow(drill, objective));
+        ended.error.clone_from(&drill.error);
         if ended.error.is_some() {
             ended.status = Status::Failed;
         }
@@ -128,14 +127,13 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         Ok(ended)
     })?;
     tell(&drill, format)?;
+    // `oa-alert check` tells it, out of oa.drills.
     if let Some(slow) = drill
-        .error
-        .is_none()
-        .then(|| slow(&drill, objective))
+        .ok
+        .then(|| slow(&drill, session.settings.rto.0))
         .flatten()
     {
-        tracing::error!("{slow}");
-        return Ok(exit::FAILED);
+        tracing::warn!("{slow}");
     }
     Ok(if drill.ok { exit::OK } else { exit::FAILED })
 }

@@ -67,7 +67,12 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
         "jit = off".to_owned(),
         "restore_command = 'false'".to_owned(),
     ];
-    if !wanted.durable {
+    if wanted.durable {
+        // All that was copied, at once and not file by file; from version 14 on.
+        if wanted.meta.server_version >= 140_000 {
+            lines.push("recovery_init_sync_method = 'syncfs'".to_owned());
+        }
+    } else {
         lines.push("fsync = off\nfull_page_writes = off\nsynchronous_commit = off".to_owned());
     }
     for (name, value) in &wanted.meta.settings {
