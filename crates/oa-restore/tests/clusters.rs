@@ -372,3 +372,53 @@ fn somebody_who_is_not_root_restores_as_himself() {
     assert_eq!(support::count(&mut restored.connect(&service), "t"), 9);
     assert_eq!(first(&row[0], "owner"), "nobody");
 }
+
+#[test]
+fn what_was_backed_up_from_a_standby_is_restored_over_its_promotion() {
+    let service = Service::start_with(
+        "kind = \"physical\"\ndatabase_url = \"env:STANDBY_URL\"\n",
+        &[("full_page_writes", "on")],
+    );
+    service.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)");
+    let standby = service.server.start_standby();
+    let run = |program: &str, arguments: &[&str]| {
+        done(
+            service
+                .command(program, arguments)
+                .env("STANDBY_URL", standby.superuser_url()),
+        )
+    };
+    let followed = |rows| {
+        oa_testkit::wait_until(
+            "the standby to follow",
+            std::time::Duration::from_secs(60),
+            || {
+                let mut client =
+                    postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+                support::count(&mut client, "t") == rows
+            },
+        );
+    };
+    followed(1);
+    run("oa-backup", &["init"]).ok();
+    run("oa-backup", &["full"]).ok();
+    run("oa-restore", &["drill", "--yes"]).ok();
+    service.sql("INSERT INTO t VALUES (2)");
+    followed(2);
+    run("oa-backup", &["incremental"]).ok();
+    run("oa-restore", &["drill", "--yes"]).ok();
+    let early = service.now();
+    standby.promote();
+    let mut promoted =
+        postgres::Client::connect(&standby.superuser_url(), postgres::NoTls).unwrap();
+    promoted
+        .batch_execute("INSERT INTO t VALUES (3), (4)")
+        .unwrap();
+    run("oa-backup", &["incremental"]).ok();
+    run("oa-restore", &["drill", "--yes"]).ok();
+    for (to, rows) in [("latest", 4), (early.as_str(), 2)] {
+        let name = format!("copy_{rows}");
+        run("oa-restore", &["table", "t", "--to", to, "--as", &name]).ok();
+        assert_eq!(service.count(&name), rows, "{to}");
+    }
+}

@@ -63,6 +63,14 @@ fn a_database_is_restored_beside_and_swapped_in_and_the_old_one_is_kept() {
         0
     );
 
+    // Killed between the two renames: nothing has changed.
+    let arguments = [
+        "database", "--to", &then, "--into", "third", "--swap", "--yes",
+    ];
+    service.killed_at("restore.swapping", &arguments);
+    assert_eq!(service.count("t"), 10);
+    assert_eq!(service.count("pg_database WHERE datname = 'third'"), 1);
+
     // Somebody is in the live database and comes back at once, and it is swapped all the same.
     let busy = std::thread::spawn(move || {
         let mut ended = 0;
