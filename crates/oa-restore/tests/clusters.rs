@@ -422,3 +422,34 @@ fn what_was_backed_up_from_a_standby_is_restored_over_its_promotion() {
         assert_eq!(service.count(&name), rows, "{to}");
     }
 }
+
+#[test]
+fn a_disk_that_is_too_small_is_named_before_anything_is_written_to_it() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    let Some(disk) = oa_testkit::SmallDisk::mount(&service.path("small"), "8m") else {
+        return;
+    };
+    service.backup(&["init"]).ok();
+    service.backup(&["full"]).ok();
+    fs::set_permissions(
+        disk.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    let inside = disk.path().join("data");
+    service
+        .restore(&[
+            "cluster",
+            "--to",
+            "latest",
+            "--target-dir",
+            inside.to_str().unwrap(),
+        ])
+        .failed(1, "are needed to restore; free space there");
+    assert!(!inside.exists());
+    let text = fs::read_to_string(service.config()).unwrap() + "staging = \"small/staging\"\n";
+    fs::write(service.config(), text).unwrap();
+    service
+        .restore(&["drill", "--yes"])
+        .failed(1, "set staging in [backup] to a larger disk");
+}
