@@ -127,6 +127,9 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         Ok(ended)
     })?;
     tell(&drill, format)?;
+    if let Some(error) = &drill.error {
+        tracing::error!("the drill failed: {error}");
+    }
     // `oa-alert check` tells it, out of oa.drills.
     if let Some(slow) = drill
         .ok
