@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
@@ -250,7 +250,10 @@ impl Postgres {
             "the server to accept connections",
             Duration::from_secs(60),
             || {
-                up = Client::connect(&url, NoTls).is_ok();
+                // Another test's server may have taken the port in between.
+                let answer = Client::connect(&url, NoTls)
+                    .and_then(|mut c| c.query_one("SHOW data_directory", &[]));
+                up = answer.is_ok_and(|row| data == Path::new(row.get::<_, &str>(0)));
                 up || server.try_wait().is_ok_and(|s| s.is_some())
             },
         );

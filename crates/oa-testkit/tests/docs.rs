@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "oa-migrate",
     "oa-crawl",
     "oa-alert",
     "oa-backup",
+    "oa-restore",
     "oa-report",
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
-use oa_core::supervise::{self, Ended, StopSignal};
+use oa_core::supervise::{self, Ended, Finished, StopSignal};
 
 use super::CaptureError;
 
@@ -87,6 +87,29 @@ impl Programs {
     /// # Errors
     /// When it cannot be started, fails, or this program is asked to stop.
     pub fn run(&self, program: &'static str, arguments: &[String]) -> Result<(), CaptureError> {
+        let finished = self.finish(program, arguments)?;
+        if finished.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&finished.stderr);
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        let said = lines[lines.len().saturating_sub(6)..].join("; ");
+        Err(CaptureError::Failed {
+            program,
+            status: finished.status.to_string(),
+            said,
+        })
+    }
+
+    /// The same, with whatever status and output it ends.
+    ///
+    /// # Errors
+    /// When it cannot be started, or this program is asked to stop.
+    pub fn finish(
+        &self,
+        program: &'static str,
+        arguments: &[String],
+    ) -> Result<Finished, CaptureError> {
         let mut command = Command::new(self.folder.join(program));
         command.args(arguments);
         // What libpq would take from elsewhere must not decide where data go.
@@ -108,17 +131,7 @@ impl Programs {
         if finished.ended == Some(Ended::Stopped) {
             return Err(CaptureError::Stopped);
         }
-        if finished.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&finished.stderr);
-        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-        let said = lines[lines.len().saturating_sub(6)..].join("; ");
-        Err(CaptureError::Failed {
-            program,
-            status: finished.status.to_string(),
-            said,
-        })
+        Ok(finished)
     }
 }
 

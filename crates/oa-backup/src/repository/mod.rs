@@ -10,8 +10,9 @@ pub mod meta;
 mod repair;
 mod s3;
 
+use std::panic;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -747,7 +748,7 @@ impl Reader {
     }
 
     /// Writes what a backup holds below `within` into a folder, which is made. Files that are there already and are the same in
-    /// size and content are kept, so that an interrupted restore goes on where it was.
+    /// size and content are kept, so that an interrupted restore goes on where it was. Returns the bytes of all files.
     ///
     /// # Errors
     /// When it cannot be read or written.
@@ -757,30 +758,92 @@ impl Reader {
         within: &Path,
         to: &Path,
     ) -> Result<u64, RepositoryError> {
+        self.restore_some(backup, within, to, false, |_| true)
+    }
+
+    /// The same for those files of which `wanted` says so; it is given the path below `within`. Folders are made all. With `owners`
+    /// files get the users and groups that they had, as far as this process may.
+    ///
+    /// # Errors
+    /// As [`Reader::restore`].
+    pub fn restore_some(
+        &self,
+        backup: &Backup,
+        within: &Path,
+        to: &Path,
+        owners: bool,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<u64, RepositoryError> {
         let failed = |e: Box<RusticError>| self.place.failed("restore a backup", &e);
         let node = self
             .engine
             .node_from_path(backup.snapshot.tree, within)
             .map_err(failed)?;
         let mut options = RestoreOptions::default();
-        options.no_ownership = true;
+        options.no_ownership = !owners;
         options.verify_existing = true;
         let to =
             LocalDestination::new(&to.to_string_lossy(), true, !node.is_dir()).map_err(failed)?;
-        let nodes = self
+        let nodes: Vec<_> = self
             .engine
             .ls(&node, &LsOptions::default())
+            .map_err(failed)?
+            .filter(|item| match item {
+                Ok((path, node)) => node.is_dir() || wanted(path),
+                Err(_) => true,
+            })
+            .collect::<Result<_, _>>()
             .map_err(failed)?;
-        let plan = self
-            .engine
-            .prepare_restore(&options, nodes.clone(), &to, false)
-            .map_err(failed)?;
-        let bytes = plan.restore_size + plan.matched_size;
-        self.engine
-            .restore(plan, &options, nodes, &to)
-            .map_err(failed)?;
-        Ok(bytes)
+        let nodes = || nodes.iter().cloned().map(Ok);
+        // The engine panics in its threads when a pack is damaged or the disk is full.
+        let restored = quietly(|| {
+            let plan = self.engine.prepare_restore(&options, nodes(), &to, false)?;
+            let bytes = plan.restore_size + plan.matched_size;
+            self.engine.restore(plan, &options, nodes(), &to)?;
+            Ok(bytes)
+        });
+        restored
+            .map_err(|reason| RepositoryError::Engine {
+                doing: "restore a backup",
+                place: self.place.shown(),
+                reason,
+            })?
+            .map_err(failed)
     }
+
+    /// The content of one small file of a backup.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be read.
+    pub fn read(&self, backup: &Backup, path: &Path) -> Result<Vec<u8>, RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("read a file of a backup", &e);
+        let node = self
+            .engine
+            .node_from_path(backup.snapshot.tree, path)
+            .map_err(failed)?;
+        let mut content = Vec::new();
+        self.engine.dump(&node, &mut content).map_err(failed)?;
+        Ok(content)
+    }
+}
+
+/// What a panic within says, as an error. Other threads' panics are not to be expected meanwhile.
+fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static SAID: Mutex<Option<String>> = Mutex::new(None);
+    let said = || SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    *said() = None;
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("it does not say why");
+        let mut first = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| text.to_owned());
+    }));
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
+    panic::set_hook(before);
+    result.map_err(|_| {
+        let text = said().take().unwrap_or_default();
+        redact(&one_line(&text))
+    })
 }
 
 fn ours(mut snapshots: Vec<SnapshotFile>) -> Vec<Backup> {

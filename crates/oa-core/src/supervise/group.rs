@@ -21,12 +21,20 @@ impl Group {
     /// # Errors
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::null(), Stdio::null())
+    }
+
+    /// The same with something on stdin; what it prints on stderr goes to `log`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(command: &mut Command, input: Stdio, log: Stdio) -> io::Result<Self> {
         let guard = Guard::start()?;
         let child = command
             .process_group(guard.group().as_raw_nonzero().get())
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()?;
         Ok(Self { child, guard })
     }

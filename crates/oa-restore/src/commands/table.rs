@@ -1,0 +1,553 @@
+//! `oa-restore table`: tables, or some of their rows, as they were, into the live database.
+//!
+//! In the private server, which is thrown away, a table gets the name that it will have beside the live one, so that PostgreSQL's own
+//! `pg_dump` and `psql` bring it over as a whole. It is compared there, and only then takes the live one's name, in one transaction;
+//! the live one is kept. Killed before that transaction: a table `oa_restore_…` is left, which nobody uses, and which the next run
+//! removes.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use oa_backup::repository::Bars;
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::failpoint;
+use oa_core::output::{Format, Listing};
+use oa_core::pg::quote_ident;
+use oa_core::runs::work::{Ended, Job};
+use postgres::{Client, GenericClient};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::plan;
+use super::target_dir::before;
+use crate::choose::Choice;
+use crate::content::{self, Content};
+use crate::live::shape::{self, derived, shortened};
+use crate::live::tables::{self, Table, quoted};
+use crate::live::{Live, rows};
+use crate::recover::{Private, Work, stop_if_asked};
+use crate::session::{Asked, Session, recorded};
+use crate::{PROGRAM, RestoreError};
+
+/// What is wanted.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The tables.
+    pub tables: Vec<String>,
+    /// Beside the live one, under this name.
+    pub new_name: Option<String>,
+    /// Only these rows.
+    pub condition: Option<String>,
+    /// Do not ask.
+    pub yes: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// Names of tables on their way end so.
+const ON_ITS_WAY: &str = "oa_restore_";
+
+/// What happens to one table.
+#[derive(Debug, Clone)]
+enum Step {
+    /// It comes under another name.
+    Beside { new: String },
+    /// There is none now.
+    Create,
+    /// It takes the place of the one there, which is kept.
+    Replace { live: Table, kept: String },
+    /// Rows go back into the one there; those that they replace are kept.
+    Rows { live: Table, kept: String },
+}
+
+impl Step {
+    fn told(&self, name: &str) -> String {
+        match self {
+            Self::Beside { new } => format!("{name} comes back as {new}"),
+            Self::Create => format!("{name} comes back (there is none now)"),
+            Self::Replace { live, kept } => {
+                format!("{} is replaced and kept as {kept}", live.shown())
+            }
+            Self::Rows { live, kept } => format!(
+                "rows go back into {}; versions that they replace are kept in {kept}",
+                live.shown()
+            ),
+        }
+    }
+}
+
+/// Restores tables.
+///
+/// # Errors
+/// 75 when the live server is away, 77 when something is in the way or not confirmed; nothing is changed then.
+pub fn run(
+    config: &Config,
+    asked: &Asked,
+    wanted: &Wanted,
+    bars: &Bars,
+    format: Format,
+) -> Result<u8, Failure> {
+    if wanted.new_name.is_some() && wanted.tables.len() != 1 {
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("--as names one table, so restore one at a time with it"),
+        ));
+    }
+    let session = Session::open(config, asked.from_copy, bars)?;
+    let target = session.target(&asked.to)?;
+    let work = Work::begin(&session.staging)?;
+    let choice = session.choose(&target, asked.kind, &work)?;
+    let mut live = Live::connect(config)?;
+    let steps: Vec<(String, Step)> = wanted
+        .tables
+        .iter()
+        .map(|name| Ok((name.clone(), step(&mut live.client, name, wanted)?)))
+        .collect::<Result<_, RestoreError>>()?;
+    let told: Vec<String> = steps.iter().map(|(name, s)| s.told(name)).collect();
+    if wanted.dry_run {
+        for line in &told {
+            cli::print(&format!("{line}\n")).map_err(anyhow::Error::from)?;
+        }
+        return plan::run(config, asked, format);
+    }
+    let harmless = |s: &Step| matches!(s, Step::Beside { .. } | Step::Create);
+    if !steps.iter().all(|(_, s)| harmless(s)) {
+        cli::confirm(
+            &format!(
+                "As of {}: {}. Do it?",
+                session.shown(choice.moment),
+                told.join("; ")
+            ),
+            wanted.yes,
+        )?;
+    }
+    let mut work = Some(work);
+    let job = Job::by_hand(PROGRAM, "restore-table", "单表恢复");
+    let done = recorded(config, &job, |_| {
+        let work = match work.take() {
+            Some(work) => work,
+            None => Work::begin(&session.staging)?,
+        };
+        let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
+            Ok(())
+        })?;
+        remove_left(&mut live)?;
+        let mut done = Vec::new();
+        for (name, step) in &steps {
+            stop_if_asked()?;
+            done.push(restore(&private, &mut live, &choice, name, step, wanted)?);
+        }
+        let rows = done.iter().filter_map(|d| d["rows"].as_u64()).sum();
+        let mut ended = Ended::success(done);
+        ended.fetched = rows;
+        ended
+            .details
+            .insert("to".to_owned(), json!(choice.target.to_string()));
+        ended
+            .details
+            .insert("tables".to_owned(), json!(ended.value));
+        Ok(ended)
+    })?;
+    let mut listing = Listing::new(&[
+        ("table", "table"),
+        ("restored_as", "restored as"),
+        ("rows", "rows"),
+        ("what", "what"),
+        ("kept_as", "kept as"),
+    ]);
+    for row in done {
+        listing.push(row);
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, RestoreError> {
+    let live = tables::find(client, name)?;
+    if let Some(new) = &wanted.new_name {
+        if new.contains('.') {
+            return Err(RestoreError::Refused(format!(
+                "--as {new}: give a name without a schema; the table stays in its own"
+            )));
+        }
+        if new.len() > 63 {
+            return Err(RestoreError::Refused(format!(
+                "{new} is longer than the 63 bytes that PostgreSQL allows for a name"
+            )));
+        }
+        let schema = live.as_ref().map(|t| t.schema.clone());
+        let place = schema.map_or_else(|| quote_ident(new), |s| quoted(&s, new));
+        if tables::find(client, &place)?.is_some() {
+            return Err(RestoreError::Refused(format!(
+                "{new} exists already; give another name to --as, nothing was changed"
+            )));
+        }
+        return Ok(Step::Beside { new: new.clone() });
+    }
+    let Some(live) = live else {
+        return Ok(Step::Create);
+    };
+    if live.kind != "r" {
+        return Err(RestoreError::Refused(format!(
+            "{} is not an ordinary table; restore its parts one by one, or the database beside with oa-restore database",
+            live.shown()
+        )));
+    }
+    let kept = shortened(&before(&live.name));
+    if wanted.condition.is_some() {
+        return Ok(Step::Rows { live, kept });
+    }
+    let dependents = tables::dependents(client, live.oid)?;
+    if dependents.is_empty() {
+        return Ok(Step::Replace { live, kept });
+    }
+    Err(RestoreError::Refused(format!(
+        "{} cannot be replaced, because these would go on pointing to the old one: {}. Restore it beside with --as, or put rows back into it with --where (--where true: all of them)",
+        live.shown(),
+        dependents.join(", ")
+    )))
+}
+
+fn restore(
+    private: &Private,
+    live: &mut Live,
+    choice: &Choice,
+    name: &str,
+    step: &Step,
+    wanted: &Wanted,
+) -> Result<Value, RestoreError> {
+    let database = live.database.clone();
+    let mut then = private.server.connect(&database).map_err(|e| {
+        RestoreError::NoWay(format!(
+            "there was no database {database} then, or it cannot be used: {e}"
+        ))
+    })?;
+    // Neither triggers nor cascades shall change what was; a name means what it means to the live role.
+    let session = format!(
+        "SET session_replication_role = replica; SET search_path = {}",
+        live.search_path
+    );
+    then.batch_execute(&session)
+        .map_err(RestoreError::query("could not prepare the private server"))?;
+    let table = in_the_past(&mut then, choice, name)?;
+    let tag = Uuid::now_v7().simple().to_string();
+    let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
+    match step {
+        Step::Rows { live: into, kept } => {
+            copy_rows(&mut then, &table, &on_its_way, wanted, &into.schema)?;
+            let copy = Table {
+                schema: into.schema.clone(),
+                name: on_its_way.clone(),
+                ..table
+            };
+            bring(private, live, &mut then, choice, &copy)?;
+            failpoint::hit("restore.brought");
+            let put = rows::put_back(&mut live.client, into, &on_its_way, kept)
+                .inspect_err(|_| drop_table(live, &copy))?;
+            Ok(json!({
+                "table": into.shown(), "restored_as": into.shown(), "rows": put.inserted + put.updated + put.unchanged,
+                "what": format!("{} inserted, {} changed back, {} unchanged", put.inserted, put.updated, put.unchanged),
+                "inserted": put.inserted, "updated": put.updated, "unchanged": put.unchanged,
+                "kept_as": (put.updated > 0).then(|| format!("{}.{kept}", into.schema)),
+            }))
+        }
+        Step::Beside { new } => {
+            keep_only(&mut then, &table, wanted)?;
+            bare(&mut then, &table)?;
+            shape::rename(&mut then, &table, |n| derived(&table.name, new, n))?;
+            let copy = Table {
+                name: new.clone(),
+                ..table.clone()
+            };
+            let content = bring(private, live, &mut then, choice, &copy)?;
+            Ok(json!({
+                "table": table.shown(), "restored_as": copy.shown(), "rows": content.rows, "what": "beside", "kept_as": null,
+            }))
+        }
+        Step::Create | Step::Replace { .. } => {
+            keep_only(&mut then, &table, wanted)?;
+            let number = std::cell::Cell::new(0);
+            let renamed = shape::rename(&mut then, &table, |_| {
+                number.set(number.get() + 1);
+                match number.get() {
+                    1 => on_its_way.clone(),
+                    n => format!("{on_its_way}_{n}"),
+                }
+            })?;
+            let copy = Table {
+                name: on_its_way.clone(),
+                ..table.clone()
+            };
+            let content = bring(private, live, &mut then, choice, &copy)?;
+            failpoint::hit("restore.brought");
+            let kept = take_the_name(&mut live.client, step, &renamed)
+                .inspect_err(|_| drop_table(live, &copy))?;
+            Ok(json!({
+                "table": table.shown(), "restored_as": table.shown(), "rows": content.rows,
+                "what": if kept.is_some() { "replaced" } else { "came back" }, "kept_as": kept,
+            }))
+        }
+    }
+}
+
+/// The table in the restored database.
+fn in_the_past(then: &mut Client, choice: &Choice, name: &str) -> Result<Table, RestoreError> {
+    match tables::find(then, name)? {
+        Some(table) if table.kind == "r" => Ok(table),
+        Some(table) => Err(RestoreError::Refused(format!(
+            "{} is not an ordinary table; restore its parts one by one, or the database beside with oa-restore database",
+            table.shown()
+        ))),
+        None => {
+            let all = tables::all(then)?;
+            let hint = oa_core::config::nearest(name, all.iter().map(String::as_str));
+            Err(RestoreError::NoWay(format!(
+                "there was no table {name} as of {}{hint}",
+                choice.target
+            )))
+        }
+    }
+}
+
+fn keep_only(then: &mut Client, table: &Table, wanted: &Wanted) -> Result<(), RestoreError> {
+    let Some(condition) = &wanted.condition else {
+        return Ok(());
+    };
+    let failed = RestoreError::query(format!("--where {condition}"));
+    then.execute(
+        &format!(
+            "DELETE FROM {} WHERE ({condition}) IS NOT TRUE",
+            table.quoted()
+        ),
+        &[],
+    )
+    .map_err(&failed)?;
+    let left: i64 = then
+        .query_one(&format!("SELECT count(*) FROM {}", table.quoted()), &[])
+        .map_err(&failed)?
+        .get(0);
+    some_rows(left, table, condition)
+}
+
+fn some_rows(count: i64, table: &Table, condition: &str) -> Result<(), RestoreError> {
+    if count > 0 {
+        return Ok(());
+    }
+    Err(RestoreError::NoWay(format!(
+        "{} had no rows then with {condition}; nothing was changed",
+        table.shown()
+    )))
+}
+
+fn copy_rows(
+    then: &mut Client,
+    table: &Table,
+    copy: &str,
+    wanted: &Wanted,
+    schema: &str,
+) -> Result<(), RestoreError> {
+    let condition = wanted.condition.as_deref().unwrap_or("true");
+    let count = then
+        .execute(
+            &format!(
+                "CREATE TABLE {} AS SELECT * FROM {} WHERE ({condition})",
+                quoted(schema, copy),
+                table.quoted()
+            ),
+            &[],
+        )
+        .map_err(RestoreError::query(format!("--where {condition}")))?;
+    some_rows(i64::try_from(count).unwrap_or(i64::MAX), table, condition)
+}
+
+/// A copy to look at must hold nothing back and set nothing off: it comes without foreign keys and triggers.
+fn bare(then: &mut Client, table: &Table) -> Result<(), RestoreError> {
+    free(then, table)?;
+    let failed = RestoreError::query("could not prepare the copy");
+    let rows = then
+        .query(
+            "SELECT format('DROP TRIGGER %I ON %s', tgname, $1::text) FROM pg_trigger WHERE tgrelid = $2 AND NOT tgisinternal",
+            &[&table.quoted(), &table.oid],
+        )
+        .map_err(&failed)?;
+    for row in &rows {
+        then.batch_execute(row.get(0)).map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Takes its foreign keys away.
+fn free(client: &mut impl GenericClient, table: &Table) -> Result<(), RestoreError> {
+    let failed = RestoreError::query("could not drop foreign keys");
+    let rows = client
+        .query(
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', $1::text, conname) FROM pg_constraint WHERE conrelid = $2 AND contype = 'f'",
+            &[&table.quoted(), &table.oid],
+        )
+        .map_err(&failed)?;
+    for row in &rows {
+        client.batch_execute(row.get(0)).map_err(&failed)?;
+    }
+    Ok(())
+}
+
+/// Brings a table from the private server into the live one, whole or not at all, and compares.
+fn bring(
+    private: &Private,
+    live: &mut Live,
+    then: &mut Client,
+    choice: &Choice,
+    table: &Table,
+) -> Result<Content, RestoreError> {
+    let file = private.folder().join("table.sql");
+    let mut arguments = vec![
+        format!("--table={}", table.quoted()),
+        format!("--file={}", file.display()),
+        "--no-publications".to_owned(),
+        "--no-password".to_owned(),
+    ];
+    if !live.superuser {
+        arguments.push("--no-owner".to_owned());
+    }
+    if !live.has_tablespaces_of(then)? {
+        arguments.push("--no-tablespaces".to_owned());
+    }
+    private
+        .server
+        .programs(&live.database)?
+        .run("pg_dump", &arguments)?;
+    add_statistics(then, table, &file)?;
+    live.programs(choice.programs(), None)?
+        .run(
+            "psql",
+            &[
+                "--no-psqlrc".to_owned(),
+                "--quiet".to_owned(),
+                "--single-transaction".to_owned(),
+                "--set=ON_ERROR_STOP=1".to_owned(),
+                format!("--file={}", file.display()),
+            ],
+        )
+        .map_err(|e| {
+            RestoreError::Differs(format!(
+                "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers",
+                table.shown()
+            ))
+        })?;
+    remove(&file)?;
+    let was = content::of_table(then, &table.schema, &table.name)?;
+    let is = content::of_table(&mut live.client, &table.schema, &table.name)?;
+    if was != is {
+        drop_table(live, table);
+        return Err(RestoreError::Differs(format!(
+            "{} rows of {} came into the live database and are not the {} that were there then; they were removed again, and nothing else was changed",
+            is.rows,
+            table.shown(),
+            was.rows
+        )));
+    }
+    Ok(is)
+}
+
+/// `pg_dump` of a table leaves out its extended statistics.
+fn add_statistics(then: &mut Client, table: &Table, file: &Path) -> Result<(), RestoreError> {
+    let failed = RestoreError::query("could not read the table's statistics objects");
+    let mut tx = then.transaction().map_err(&failed)?;
+    tx.batch_execute("SET LOCAL search_path = pg_catalog")
+        .map_err(&failed)?;
+    let rows = tx
+        .query(
+            "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE stxrelid = to_regclass($1::text)",
+            &[&table.quoted()],
+        )
+        .map_err(&failed)?;
+    tx.commit().map_err(&failed)?;
+    let mut end = OpenOptions::new()
+        .append(true)
+        .open(file)
+        .map_err(RestoreError::disk("could not write", file))?;
+    for row in &rows {
+        writeln!(end, "{};", row.get::<_, String>(0))
+            .map_err(RestoreError::disk("could not write", file))?;
+    }
+    Ok(())
+}
+
+fn remove(file: &Path) -> Result<(), RestoreError> {
+    std::fs::remove_file(file).map_err(RestoreError::disk("could not remove", file))
+}
+
+/// The one short step: the live table makes room, the restored one takes its name.
+fn take_the_name(
+    client: &mut Client,
+    step: &Step,
+    renamed: &[shape::Renamed],
+) -> Result<Option<String>, RestoreError> {
+    let failed = RestoreError::query("could not put the restored table in its place");
+    let mut tx = client.transaction().map_err(&failed)?;
+    let mut kept_as = None;
+    if let Step::Replace { live, kept } = step {
+        tx.batch_execute(&format!(
+            "LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+            live.quoted()
+        ))
+        .map_err(&failed)?;
+        let now = tables::dependents(&mut tx, live.oid)?;
+        if !now.is_empty() {
+            return Err(RestoreError::Refused(format!(
+                "meanwhile {} points to {}; nothing was changed",
+                now.join(", "),
+                live.shown()
+            )));
+        }
+        shape::rename(&mut tx, live, |n| derived(&live.name, kept, n))?;
+        // What is only kept must not hold back what goes on.
+        let kept_table = Table {
+            name: kept.clone(),
+            ..live.clone()
+        };
+        free(&mut tx, &kept_table)?;
+        kept_as = Some(format!("{}.{kept}", live.schema));
+    }
+    shape::rename_back(&mut tx, renamed)?;
+    tx.commit().map_err(&failed)?;
+    Ok(kept_as)
+}
+
+/// After an error, which is told; this one adds nothing to it.
+fn drop_table(live: &mut Live, table: &Table) {
+    if let Err(e) = live
+        .client
+        .batch_execute(&format!("DROP TABLE IF EXISTS {}", table.quoted()))
+    {
+        tracing::warn!(
+            "could not remove {}: {}",
+            table.shown(),
+            oa_core::pg::describe(&e)
+        );
+    }
+}
+
+/// Tables that a killed restore has left on their way. Not those of one that runs meanwhile: its task is locked by its run.
+fn remove_left(live: &mut Live) -> Result<(), RestoreError> {
+    let failed = RestoreError::query("could not look for what a killed restore has left");
+    let rows = live
+        .client
+        .query(
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND c.relname ~ ('^' || $1 || '[0-9a-f]{12}$') AND pg_has_role(c.relowner, 'USAGE')",
+            &[&ON_ITS_WAY],
+        )
+        .map_err(&failed)?;
+    for row in &rows {
+        let (schema, name): (String, String) = (row.get(0), row.get(1));
+        tracing::warn!("removing {schema}.{name}, which a killed restore has left");
+        live.client
+            .batch_execute(&format!("DROP TABLE {}", quoted(&schema, &name)))
+            .map_err(&failed)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! A directory that is filled by a restore. It must be absent or empty, or one that the same restore has begun to fill.
+//!
+//! A marker in it says by what it is being filled. Killed while copying: the next run goes on. Killed after the server had begun to
+//! recover: its files are neither the backup's nor a finished cluster's, so the next run empties the directory, which holds nothing
+//! else, and begins again. Killed when all was done but the marker: the same.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use oa_core::cli::{self, Failure};
+use oa_core::state_dir::write_durably;
+use rustix::process::{Pid, test_kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::MARKER;
+use crate::RestoreError;
+
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+struct Marker {
+    /// What it is being filled with.
+    of: String,
+    /// Whether the files may have been changed since they were copied.
+    changing: bool,
+}
+
+/// A directory to fill.
+#[derive(Debug)]
+pub struct TargetDir {
+    path: PathBuf,
+    of: String,
+    aside: Option<PathBuf>,
+    resumed: bool,
+    /// A second directory that belongs to it.
+    part: Option<PathBuf>,
+}
+
+impl TargetDir {
+    /// Looks at it. With `force` what is there is moved aside by [`TargetDir::begin`], after a confirmation.
+    ///
+    /// # Errors
+    /// When something else is there, and when a server runs in it.
+    pub fn look(path: &Path, of: &str, force: bool, yes: bool) -> Result<Self, Failure> {
+        let path = std::path::absolute(path)
+            .map_err(RestoreError::disk("could not find", path))
+            .map_err(Failure::from)?;
+        let mut dir = Self {
+            path,
+            of: of.to_owned(),
+            aside: None,
+            resumed: false,
+            part: None,
+        };
+        if !dir.path.symlink_metadata().is_ok_and(|_| true) || dir.is_empty()? {
+            return Ok(dir);
+        }
+        if let Some(marker) = dir.marker()
+            && marker.of == dir.of
+        {
+            dir.resumed = !marker.changing;
+            return Ok(dir);
+        }
+        let shown = dir.path.display();
+        if let Some(pid) = server_in(&dir.path) {
+            return Err(RestoreError::Refused(format!(
+                "a server runs in {shown} (process {pid}); stop it first, or restore into another directory"
+            ))
+            .into());
+        }
+        if !force {
+            return Err(RestoreError::Refused(format!(
+                "{shown} is not empty; name another directory, or move it aside with --force"
+            ))
+            .into());
+        }
+        let aside = beside(&dir.path);
+        cli::confirm(
+            &format!(
+                "Move {shown} to {} and restore into its place?",
+                aside.display()
+            ),
+            yes,
+        )?;
+        dir.aside = Some(aside);
+        Ok(dir)
+    }
+
+    /// A second directory goes along with it: filled, emptied and moved aside together.
+    ///
+    /// # Errors
+    /// When something is there that is not ours, and would not be moved aside.
+    pub fn with(mut self, part: Option<PathBuf>) -> Result<Self, RestoreError> {
+        if let Some(part) = &part
+            && part.exists()
+            && self.aside.is_none()
+            && self.marker().is_none()
+            && fs::read_dir(part).is_ok_and(|mut d| d.next().is_some())
+        {
+            return Err(RestoreError::Refused(format!(
+                "{} is needed for the tablespaces and is not empty; move it away, or restore into another directory",
+                part.display()
+            )));
+        }
+        self.part = part;
+        Ok(self)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn is_empty(&self) -> Result<bool, RestoreError> {
+        if !self.path.is_dir() {
+            return Ok(false);
+        }
+        let failed = RestoreError::disk("could not read", &self.path);
+        Ok(fs::read_dir(&self.path).map_err(failed)?.next().is_none())
+    }
+
+    fn marker(&self) -> Option<Marker> {
+        serde_json::from_slice(&fs::read(self.path.join(MARKER)).ok()?).ok()
+    }
+
+    fn mark(&self, changing: bool) -> Result<(), RestoreError> {
+        let marker = Marker {
+            of: self.of.clone(),
+            changing,
+        };
+        let text = serde_json::to_vec(&marker).unwrap_or_default();
+        write_durably(&self.path.join(MARKER), &text)
+            .map_err(RestoreError::disk("could not write to", &self.path))
+    }
+
+    /// Moves what is there aside, makes the directory, and marks it.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn begin(&self) -> Result<(), RestoreError> {
+        if let Some(aside) = &self.aside {
+            fs::rename(&self.path, aside)
+                .map_err(RestoreError::disk("could not move aside", &self.path))?;
+            tracing::warn!(
+                "what was in {} is in {}",
+                self.path.display(),
+                aside.display()
+            );
+            if let Some(part) = self.part.as_ref().filter(|p| p.exists()) {
+                fs::rename(part, beside(part))
+                    .map_err(RestoreError::disk("could not move aside", part))?;
+            }
+        } else if !self.resumed && self.marker().is_some() {
+            tracing::info!("beginning again in {}", self.path.display());
+            let failed = RestoreError::disk("could not empty", &self.path);
+            if let Some(part) = self.part.as_ref().filter(|p| p.exists()) {
+                fs::remove_dir_all(part).map_err(&failed)?;
+            }
+            for entry in fs::read_dir(&self.path).map_err(&failed)? {
+                let path = entry.map_err(&failed)?.path();
+                if path.file_name().is_some_and(|n| n == MARKER) {
+                    continue;
+                }
+                if path.is_dir() && !path.is_symlink() {
+                    fs::remove_dir_all(&path).map_err(&failed)?;
+                } else {
+                    fs::remove_file(&path).map_err(&failed)?;
+                }
+            }
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+            .map_err(RestoreError::disk("could not create", &self.path))?;
+        self.mark(false)
+    }
+
+    /// From here on the files change.
+    ///
+    /// # Errors
+    /// When the marker cannot be written.
+    pub fn changing(&self) -> Result<(), RestoreError> {
+        self.mark(true)
+    }
+
+    /// It is as it should be.
+    ///
+    /// # Errors
+    /// When the marker cannot be removed.
+    pub fn done(&self) -> Result<(), RestoreError> {
+        let marker = self.path.join(MARKER);
+        fs::remove_file(&marker).map_err(RestoreError::disk("could not remove", &marker))
+    }
+}
+
+/// `NAME_before_YYYYMMDDHHMMSS`, for what is moved aside (UTC).
+#[must_use]
+pub fn before(name: &str) -> String {
+    format!("{name}_before_{}", Utc::now().format("%Y%m%d%H%M%S"))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(before(&name))
+}
+
+fn server_in(data: &Path) -> Option<i32> {
+    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid: i32 = text.lines().next()?.trim().parse().ok()?;
+    let alive = Pid::from_raw(pid).is_some_and(|p| test_kill_process(p).is_ok());
+    // A number that was left behind may be somebody else's by now.
+    let here = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == data);
+    (alive && here).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_same_restore_has_begun_is_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let first = TargetDir::look(&path, "x", false, false).unwrap();
+        first.begin().unwrap();
+        fs::write(path.join("copied"), "").unwrap();
+        let again = TargetDir::look(&path, "x", false, false).unwrap();
+        again.begin().unwrap();
+        assert!(path.join("copied").exists());
+        assert_eq!(
+            TargetDir::look(&path, "y", false, false).unwrap_err().code,
+            77
+        );
+        again.changing().unwrap();
+        let anew = TargetDir::look(&path, "x", false, false).unwrap();
+        anew.begin().unwrap();
+        assert!(!path.join("copied").exists());
+        anew.done().unwrap();
+        assert!(fs::read_dir(&path).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_is_there_is_moved_aside_and_only_when_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("precious"), "").unwrap();
+        for (force, yes) in [(false, true), (true, false)] {
+            assert_eq!(
+                TargetDir::look(&path, "x", force, yes).unwrap_err().code,
+                77
+            );
+        }
+        TargetDir::look(&path, "x", true, true)
+            .unwrap()
+            .begin()
+            .unwrap();
+        let names: Vec<String> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(names.len(), 2);
+        assert!(
+            names
+                .iter()
+                .any(|n| n.starts_with("d_before_")
+                    && folder.path().join(n).join("precious").exists())
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! Whether two databases hold the same.
+
+use std::collections::BTreeMap;
+
+use oa_backup::repository::{Mark, TableMark};
+use oa_core::pg::quote_ident;
+use postgres::GenericClient;
+
+use crate::RestoreError;
+
+/// The same values give the same text on both servers.
+const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
+    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; SET LOCAL search_path = pg_catalog";
+
+/// All rows of a table: how many, and a sum of their hashes, whatever their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// Rows.
+    pub rows: i64,
+    /// The sum.
+    pub hash: String,
+}
+
+/// Reads a whole table.
+///
+/// # Errors
+/// When the server refuses.
+pub fn of_table(
+    client: &mut impl GenericClient,
+    schema: &str,
+    table: &str,
+) -> Result<Content, RestoreError> {
+    let failed = RestoreError::query(format!("could not read {schema}.{table} to compare it"));
+    let mut tx = client.transaction().map_err(&failed)?;
+    tx.batch_execute(SAME_TEXT).map_err(&failed)?;
+    // Half of an MD5 as a number; numeric, because their sum fits nowhere else.
+    let sql = format!(
+        "SELECT count(*), coalesce(sum(('x' || left(md5(t::text), 15))::bit(60)::int8::numeric), 0)::text FROM ONLY {}.{} t",
+        quote_ident(schema),
+        quote_ident(table)
+    );
+    let row = tx.query_one(&sql, &[]).map_err(&failed)?;
+    tx.commit().map_err(&failed)?;
+    Ok(Content {
+        rows: row.get(0),
+        hash: row.get(1),
+    })
+}
+
+/// What a comparison with a mark found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Tables that were compared.
+    pub tables: usize,
+    /// What must not be.
+    pub wrong: Vec<String>,
+    /// What may be, because the mark was taken while others wrote.
+    pub unsure: Vec<String>,
+}
+
+/// Compares what was recorded when a backup was made with what is there now.
+#[must_use]
+pub fn compare(mark: &Mark, now: &BTreeMap<String, TableMark>) -> Compared {
+    let mut compared = Compared::default();
+    for (name, then) in &mark.tables {
+        let Some(found) = now.get(name) else {
+            compared
+                .wrong
+                .push(format!("table {name} is missing, or could not be read"));
+            continue;
+        };
+        compared.tables += 1;
+        let differs = if found.rows != then.rows {
+            format!(
+                "table {name} has {} rows instead of {}",
+                found.rows, then.rows
+            )
+        } else if found.hash.is_some() && then.hash.is_some() && found.hash != then.hash {
+            format!("table {name} has other rows than were recorded")
+        } else {
+            continue;
+        };
+        if mark.exact || (found.rows == 0 && then.rows > 0) {
+            compared.wrong.push(differs);
+        } else {
+            compared.unsure.push(differs);
+        }
+    }
+    compared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oa_backup::repository::Lsn;
+
+    fn tables(rows: &[(&str, u64, &str)]) -> BTreeMap<String, TableMark> {
+        rows.iter()
+            .map(|(name, rows, hash)| {
+                let mark = TableMark {
+                    rows: *rows,
+                    hash: Some((*hash).to_owned()),
+                };
+                ((*name).to_owned(), mark)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_mark_taken_while_others_wrote_is_no_proof_but_a_missing_or_empty_table_is() {
+        let mut mark = Mark {
+            lsn: Lsn(1),
+            exact: true,
+            tables: tables(&[("a", 1, "x"), ("b", 2, "y"), ("c", 3, "z"), ("d", 4, "u")]),
+        };
+        let now = tables(&[("a", 1, "x"), ("b", 2, "other"), ("c", 0, "z")]);
+        let exact = compare(&mark, &now);
+        assert_eq!((exact.tables, exact.wrong.len()), (3, 3), "{exact:?}");
+        mark.exact = false;
+        let loose = compare(&mark, &now);
+        assert_eq!((loose.wrong.len(), loose.unsure.len()), (2, 1), "{loose:?}");
+    }
+}

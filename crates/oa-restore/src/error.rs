@@ -1,0 +1,126 @@
+//! Why something was not restored.
+
+use std::path::{Path, PathBuf};
+
+use oa_backup::capture::CaptureError;
+use oa_backup::repository::RepositoryError;
+use oa_core::cli::Failure;
+use oa_core::config::Bytes;
+use oa_core::exit;
+
+/// Something was not restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// `--to` cannot be understood.
+    #[error("{0}")]
+    Target(String),
+    /// No backup leads to that moment.
+    #[error("{0}")]
+    NoWay(String),
+    /// Something stands where the restore would go, or it may not be done.
+    #[error("{0}")]
+    Refused(String),
+    /// PostgreSQL's programs are not here, or not in the version that is needed.
+    #[error("{0}")]
+    Programs(String),
+    /// This machine's disk.
+    #[error("{doing} {}: {said}", path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        said: std::io::Error,
+    },
+    /// Too little room.
+    #[error("{} has {free} left, and about {needed} are needed to restore; {remedy}", path.display())]
+    NoRoom {
+        /// The folder.
+        path: PathBuf,
+        /// What is free.
+        free: Bytes,
+        /// What is needed.
+        needed: Bytes,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The private server did not do its work.
+    #[error("{doing}: {said}")]
+    Server {
+        /// What was being done.
+        doing: &'static str,
+        /// The end of its log.
+        said: String,
+    },
+    /// A statement failed.
+    #[error("{doing}: {}", oa_core::pg::describe(said))]
+    Query {
+        /// What was being done.
+        doing: String,
+        /// What the server said. Not a source: it is told already.
+        said: postgres::Error,
+    },
+    /// What was restored is not what was recorded.
+    #[error("{0}")]
+    Differs(String),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// One of PostgreSQL's programs failed.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The live server.
+    #[error(transparent)]
+    Connect(#[from] oa_core::pg::ConnectError),
+    /// This program was asked to stop.
+    #[error("stopped by a signal; the next oa-restore removes what is left, or goes on with it")]
+    Stopped,
+}
+
+impl RestoreError {
+    pub(crate) fn disk(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |said| Self::Disk {
+            doing,
+            path: path.clone(),
+            said,
+        }
+    }
+
+    pub(crate) fn query(doing: impl Into<String>) -> impl Fn(postgres::Error) -> Self {
+        let doing = doing.into();
+        move |said| Self::Query {
+            doing: doing.clone(),
+            said,
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let code = match &error {
+            RestoreError::Target(_) => exit::USAGE,
+            RestoreError::Refused(_) => exit::REFUSED,
+            RestoreError::Programs(_) => exit::CONFIG,
+            RestoreError::Query { said, .. } if oa_core::pg::is_connection_error(said) => {
+                exit::UNREACHABLE
+            }
+            RestoreError::Connect(e) => e.exit_code(),
+            RestoreError::Repository(_) => {
+                let RestoreError::Repository(e) = error else {
+                    unreachable!("it was matched just before")
+                };
+                return e.into();
+            }
+            RestoreError::Capture(_) => {
+                let RestoreError::Capture(e) = error else {
+                    unreachable!("it was matched just before")
+                };
+                return e.into();
+            }
+            _ => exit::FAILED,
+        };
+        Self::new(code, error)
+    }
+}

@@ -1,0 +1,132 @@
+//! The live server: what is there, what may be done, and what is brought back into it.
+
+pub mod rows;
+pub mod shape;
+pub mod tables;
+
+use std::path::Path;
+
+use oa_backup::capture::programs::Programs;
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::pg::{self, Settings};
+use postgres::Client;
+
+use crate::{PROGRAM, RestoreError};
+
+/// A session in the live database.
+pub struct Live {
+    /// The session.
+    pub client: Client,
+    /// Its database.
+    pub database: String,
+    /// Whether this role may do everything.
+    pub superuser: bool,
+    /// Where names without a schema are looked for, as SQL.
+    pub search_path: String,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live")
+            .field("database", &self.database)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    /// Connects as the configured role.
+    ///
+    /// # Errors
+    /// When there is no address, or PostgreSQL does not answer (75).
+    pub fn connect(config: &Config) -> Result<Self, Failure> {
+        let settings = Settings::from_config(config, PROGRAM)?;
+        let mut client = pg::connect(&settings)?;
+        let failed = RestoreError::query("could not set up the session");
+        client
+            // Loading and comparing take as long as they take; the copy of a table is looked at in between.
+            .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+            .map_err(&failed)?;
+        let row = client
+            .query_one(
+                "SELECT current_database()::text, rolsuper, (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s) FROM pg_roles WHERE rolname = current_user",
+                &[],
+            )
+            .map_err(&failed)?;
+        Ok(Self {
+            client,
+            database: row.get(0),
+            superuser: row.get(1),
+            search_path: row
+                .get::<_, Option<String>>(2)
+                .unwrap_or_else(|| "public".to_owned()),
+            settings,
+        })
+    }
+
+    /// PostgreSQL's programs of one version, connecting as this session does.
+    ///
+    /// # Errors
+    /// When the address is not valid.
+    pub fn programs(
+        &self,
+        folder: &Path,
+        database: Option<&str>,
+    ) -> Result<Programs, RestoreError> {
+        let database = database.unwrap_or(&self.database);
+        Ok(Programs::new(
+            folder.to_owned(),
+            &self.settings,
+            Some(database),
+        )?)
+    }
+
+    /// Whether it has all tablespaces of another server, by name.
+    ///
+    /// # Errors
+    /// When one of them fails.
+    pub fn has_tablespaces_of(&mut self, other: &mut Client) -> Result<bool, RestoreError> {
+        let names = |client: &mut Client| -> Result<Vec<String>, RestoreError> {
+            let rows = client
+                .query("SELECT spcname::text FROM pg_tablespace", &[])
+                .map_err(RestoreError::query("could not look for tablespaces"))?;
+            Ok(rows.iter().map(|r| r.get(0)).collect())
+        };
+        let (theirs, mine) = (names(other)?, names(&mut self.client)?);
+        Ok(theirs.iter().all(|name| mine.contains(name)))
+    }
+
+    /// Another session, in another database.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn connect_to(&self, database: &str) -> Result<Client, RestoreError> {
+        let variables = pg::libpq::environment(&self.settings, Some(database))?;
+        let mut text = String::new();
+        for (name, key) in [
+            ("PGHOST", "host"),
+            ("PGPORT", "port"),
+            ("PGUSER", "user"),
+            ("PGPASSWORD", "password"),
+            ("PGDATABASE", "dbname"),
+            ("PGOPTIONS", "options"),
+            ("PGSSLMODE", "sslmode"),
+            ("PGSSLROOTCERT", "sslrootcert"),
+        ] {
+            if let Some((_, value)) = variables.iter().find(|(n, _)| *n == name) {
+                let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+                text.push_str(&format!("{key}='{value}' "));
+            }
+        }
+        let settings = Settings {
+            url: oa_core::secrets::Secret::new(text),
+            ..self.settings.clone()
+        };
+        let mut client = pg::connect(&settings)?;
+        client
+            .batch_execute("SET statement_timeout = 0")
+            .map_err(RestoreError::query("could not set up the session"))?;
+        Ok(client)
+    }
+}

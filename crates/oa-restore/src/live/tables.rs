@@ -1,0 +1,115 @@
+//! Tables and what hangs on them.
+
+use oa_core::pg::quote_ident;
+use postgres::GenericClient;
+
+use crate::RestoreError;
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its number in that database.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `relkind`: `r` for an ordinary one.
+    pub kind: String,
+}
+
+impl Table {
+    /// For SQL.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        quoted(&self.schema, &self.name)
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        format!("{}.{}", self.schema, self.name)
+    }
+}
+
+/// A name for SQL.
+#[must_use]
+pub fn quoted(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote_ident(schema), quote_ident(name))
+}
+
+/// Finds a table by its name, with or without schema, written as in SQL.
+///
+/// # Errors
+/// When the name is none.
+pub fn find(client: &mut impl GenericClient, name: &str) -> Result<Option<Table>, RestoreError> {
+    let row = client
+        .query_opt(
+            "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.oid = to_regclass($1::text)",
+            &[&name],
+        )
+        .map_err(RestoreError::query(format!("could not look for table {name}")))?;
+    Ok(row.map(|r| Table {
+        oid: r.get(0),
+        schema: r.get(1),
+        name: r.get(2),
+        kind: r.get(3),
+    }))
+}
+
+/// Names of tables that are like a name, for errors.
+///
+/// # Errors
+/// When the server fails.
+pub fn all(client: &mut impl GenericClient) -> Result<Vec<String>, RestoreError> {
+    let rows = client
+        .query(
+            "SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' ORDER BY 1",
+            &[],
+        )
+        .map_err(RestoreError::query("could not list the tables"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// What points to a table from outside, in words: it would go on pointing to the old one when another takes its name.
+///
+/// # Errors
+/// When the server fails.
+pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<String>, RestoreError> {
+    let rows = client
+        .query(
+            "SELECT DISTINCT what FROM (
+               SELECT 'a foreign key of ' || conrelid::regclass::text AS what FROM pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conrelid <> $1
+               UNION ALL
+               SELECT 'view ' || r.ev_class::regclass::text FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+               WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND r.ev_class <> $1
+               UNION ALL
+               SELECT 'table ' || CASE inhparent WHEN $1 THEN inhrelid ELSE inhparent END::regclass::text || ' by inheritance' FROM pg_inherits WHERE $1 IN (inhparent, inhrelid)
+               UNION ALL
+               SELECT 'function ' || d.objid::regprocedure::text FROM pg_depend d
+               WHERE d.classid = 'pg_proc'::regclass
+                 AND (d.refclassid, d.refobjid) IN (SELECT 'pg_class'::regclass, $1::oid UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typrelid = $1)
+               UNION ALL
+               SELECT 'publication ' || p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1
+             ) x ORDER BY 1",
+            &[&oid],
+        )
+        .map_err(RestoreError::query("could not look for what depends on the table"))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// Rows, as the planner guesses.
+///
+/// # Errors
+/// When the server fails.
+pub fn about_rows(client: &mut impl GenericClient, oid: u32) -> Result<i64, RestoreError> {
+    let row = client
+        .query_one(
+            "SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = $1",
+            &[&oid],
+        )
+        .map_err(RestoreError::query("could not ask for a table's size"))?;
+    Ok(row.get(0))
+}

@@ -1,0 +1,125 @@
+//! A dump becomes a cluster of its own: `initdb`, its roles, its database.
+
+use std::path::Path;
+
+use oa_backup::capture::logical::{DUMP, GLOBALS};
+use oa_backup::repository::Reader;
+use oa_core::supervise::{self, StopSignal};
+
+use super::account::Account;
+use super::server::{Down, Server};
+use super::settings::{self, Wanted};
+use super::stop_if_asked;
+use super::work::Work;
+use crate::RestoreError;
+use crate::choose::Logical;
+
+/// Connections that load at the same time.
+const JOBS: usize = 2;
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+pub(super) fn load(
+    reader: &Reader,
+    logical: &Logical,
+    work: &Work,
+    account: &Account,
+) -> Result<Server, RestoreError> {
+    stop_if_asked()?;
+    let stored = work.folder().join("stored");
+    reader.restore(&logical.backup, Path::new(""), &stored)?;
+    let data = work.folder().join("data");
+    work.give_to(account)?;
+    // initdb and what it starts must be able to walk there.
+    let made = work.socket().join("initdb");
+    let mut initdb = account.command(&logical.programs.join("initdb"));
+    initdb
+        .current_dir("/")
+        .args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ])
+        .arg("--pgdata")
+        .arg(&made);
+    let finished = supervise::run(&mut initdb, LIMIT, StopSignal, false, supervise::TAIL).map_err(
+        RestoreError::disk("could not run", &logical.programs.join("initdb")),
+    )?;
+    if !finished.status.success() {
+        return Err(RestoreError::Server {
+            doing: "initdb failed",
+            said: String::from_utf8_lossy(&finished.stderr).trim().to_owned(),
+        });
+    }
+    move_folder(&made, &data)?;
+    settings::private(
+        &data,
+        &Wanted {
+            socket: work.socket(),
+            meta: &logical.backup.meta,
+            timeline: None,
+            end: None,
+            durable: false,
+        },
+    )?;
+    account.own(&data)?;
+    let log = work.folder().join("log");
+    let server = Server::start(account, &logical.programs, &data, work.socket(), &log, &[])
+        .map_err(|down| match down {
+            Down::Failed(e) => e,
+            Down::EndedBefore => RestoreError::Stopped,
+        })?;
+    let programs = server.programs("postgres")?;
+    // A role that is there already is no trouble, and neither is a tablespace that has no folder here.
+    let globals = stored.join(GLOBALS);
+    programs.finish(
+        "psql",
+        &[
+            "--no-psqlrc".to_owned(),
+            "--quiet".to_owned(),
+            format!("--file={}", globals.display()),
+        ],
+    )?;
+    let made = server
+        .connect("postgres")?
+        .batch_execute("ALTER ROLE postgres SUPERUSER LOGIN");
+    made.map_err(RestoreError::query("could not prepare the private server"))?;
+    // `postgres` itself may be what was dumped: then it takes the place of the one that initdb has made.
+    let is_there = logical.backup.meta.database == "postgres";
+    let (place, clean) = if is_there {
+        ("template1", Some("--clean".to_owned()))
+    } else {
+        ("postgres", None)
+    };
+    let mut arguments = vec![
+        "--create".to_owned(),
+        "--no-tablespaces".to_owned(),
+        "--exit-on-error".to_owned(),
+        format!("--jobs={JOBS}"),
+        format!("--dbname={place}"),
+    ];
+    arguments.extend(clean);
+    arguments.push(stored.join(DUMP).display().to_string());
+    programs.run("pg_restore", &arguments)?;
+    stop_if_asked()?;
+    let _ = std::fs::remove_dir_all(&stored);
+    Ok(server)
+}
+
+/// To another file system too.
+fn move_folder(from: &Path, to: &Path) -> Result<(), RestoreError> {
+    if std::fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    let failed = RestoreError::disk("could not move", from);
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .map_err(&failed)?;
+    if !copied.success() {
+        return Err(failed(std::io::Error::other("cp failed")));
+    }
+    std::fs::remove_dir_all(from).map_err(&failed)
+}

@@ -1,0 +1,272 @@
+//! A private server: on a socket that only its account reaches, and gone with this process.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use oa_backup::capture::programs::Programs;
+use oa_backup::repository::Lsn;
+use oa_core::pg::Settings;
+use oa_core::secrets::Secret;
+use oa_core::supervise::{Group, StopSignal};
+use postgres::{Client, NoTls};
+use rustix::process::{Signal, kill_process_group};
+
+use super::account::Account;
+use super::settings::{CONFIG, HBA, IDENT};
+use crate::{PROGRAM, RestoreError};
+
+/// What PostgreSQL says when everything that is there was written before the target: then all of it is wanted.
+const ENDED_BEFORE: &str = "recovery ended before configured recovery target was reached";
+/// How long a shutdown with its checkpoint may take.
+const SHUTDOWN: Duration = Duration::from_secs(3600);
+
+/// A running private server, as superuser.
+#[derive(Debug)]
+pub struct Server {
+    group: Group,
+    socket: PathBuf,
+    log: PathBuf,
+    programs: PathBuf,
+    superuser: String,
+}
+
+/// Why it did not come up.
+#[derive(Debug)]
+pub(super) enum Down {
+    /// The log ends before the target.
+    EndedBefore,
+    /// Something else.
+    Failed(RestoreError),
+}
+
+impl Server {
+    /// Starts it and waits until it has recovered, for as long as that takes. `users`: whom it may know, besides `postgres`.
+    pub(super) fn start(
+        account: &Account,
+        programs: &Path,
+        data: &Path,
+        socket: &Path,
+        log: &Path,
+        users: &[String],
+    ) -> Result<Self, Down> {
+        let failed = Down::Failed;
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(RestoreError::disk("could not open", log))
+            .map_err(failed)?;
+        let begin = fs::metadata(log).map_or(0, |m| m.len());
+        let data_name = account.name_of(data);
+        let held = File::open(data)
+            .map_err(RestoreError::disk("could not open", data))
+            .map_err(failed)?;
+        let mut command = account.command(&programs.join("postgres"));
+        command.current_dir("/").arg("-D").arg(data_name);
+        // The server would take relative paths for ones from its first folder.
+        for (name, file) in [
+            ("config_file", CONFIG),
+            ("hba_file", HBA),
+            ("ident_file", IDENT),
+        ] {
+            let path = data_name.join(file);
+            command.arg("-c").arg(format!("{name}={}", path.display()));
+        }
+        let group = Group::start_with(&mut command, Stdio::from(held), Stdio::from(file))
+            .map_err(RestoreError::disk(
+                "could not start",
+                &programs.join("postgres"),
+            ))
+            .map_err(failed)?;
+        let mut server = Self {
+            group,
+            socket: socket.to_owned(),
+            log: log.to_owned(),
+            programs: programs.to_owned(),
+            superuser: String::new(),
+        };
+        let mut pause = Duration::from_millis(5);
+        loop {
+            if StopSignal.requested() {
+                return Err(Down::Failed(RestoreError::Stopped));
+            }
+            let ended = server.group.ended().ok().flatten();
+            match server.find_superuser(users) {
+                Ok(true) => return Ok(server),
+                Ok(false) => {}
+                Err(e) => return Err(Down::Failed(e)),
+            }
+            if ended.is_some() {
+                let said = server.said(begin);
+                if said.contains(ENDED_BEFORE) {
+                    return Err(Down::EndedBefore);
+                }
+                return Err(Down::Failed(RestoreError::Server {
+                    doing: "the private server did not come up",
+                    said: worst(&said),
+                }));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    fn said(&self, begin: u64) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(begin).unwrap_or(0).min(bytes.len());
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    /// Any role that may log in can say who is superuser; everybody is trusted here. `false`: not up yet.
+    fn find_superuser(&mut self, users: &[String]) -> Result<bool, RestoreError> {
+        let mut unknown = Vec::new();
+        for user in std::iter::once("postgres").chain(users.iter().map(String::as_str)) {
+            match self.client_as(user, "template1") {
+                Ok(mut client) => {
+                    let row = client
+                        .query_opt(
+                            "SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> 'postgres', oid LIMIT 1",
+                            &[],
+                        )
+                        .map_err(RestoreError::query("could not ask the private server for its roles"))?;
+                    let Some(row) = row else {
+                        return Err(RestoreError::Server {
+                            doing: "could not use the restored cluster",
+                            said: "no superuser may log in to it".to_owned(),
+                        });
+                    };
+                    self.superuser = row.get(0);
+                    return Ok(true);
+                }
+                // 28: there is no such role, or it may not log in. Everything else passes: it is starting up.
+                Err(e) if e.code().is_some_and(|c| c.code().starts_with("28")) => {
+                    unknown.push(user);
+                }
+                Err(_) => return Ok(false),
+            }
+        }
+        Err(RestoreError::Server {
+            doing: "could not use the restored cluster",
+            said: format!(
+                "it has none of the roles {}; let the user in the database's address be one of its own",
+                unknown.join(", ")
+            ),
+        })
+    }
+
+    fn client_as(&self, user: &str, database: &str) -> Result<Client, postgres::Error> {
+        postgres::Config::new()
+            .host_path(&self.socket)
+            .port(5432)
+            .user(user)
+            .dbname(database)
+            .application_name(PROGRAM)
+            .connect(NoTls)
+    }
+
+    /// A session of a superuser.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub fn connect(&self, database: &str) -> Result<Client, RestoreError> {
+        self.client_as(&self.superuser, database)
+            .map_err(RestoreError::query(format!(
+                "could not connect to database {database} in the restored cluster"
+            )))
+    }
+
+    /// PostgreSQL's programs, connecting to one of its databases.
+    ///
+    /// # Errors
+    /// Never, in practice: the address is made here.
+    pub fn programs(&self, database: &str) -> Result<Programs, RestoreError> {
+        let quoted = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
+        let settings = Settings {
+            url: Secret::new(format!(
+                "host={} port=5432 user={}",
+                quoted(&self.socket.to_string_lossy()),
+                quoted(&self.superuser)
+            )),
+            connect_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::ZERO,
+            program: PROGRAM,
+        };
+        Ok(Programs::new(
+            self.programs.clone(),
+            &settings,
+            Some(database),
+        )?)
+    }
+
+    /// How far it has recovered.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn recovered_to(&self) -> Result<Option<Lsn>, RestoreError> {
+        let row = self
+            .connect("template1")?
+            .query_one(
+                "SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::int8",
+                &[],
+            )
+            .map_err(RestoreError::query(
+                "could not ask how far it has recovered",
+            ))?;
+        let place: Option<i64> = row.get(0);
+        Ok(place.map(|p| Lsn(p.cast_unsigned())))
+    }
+
+    /// Shuts it down as a server that will be started again.
+    ///
+    /// # Errors
+    /// When it does not end well.
+    pub fn shut_down(mut self) -> Result<(), RestoreError> {
+        let begin = fs::metadata(&self.log).map_or(0, |m| m.len());
+        let _ = kill_process_group(self.group.id(), Signal::INT);
+        let end = std::time::Instant::now() + SHUTDOWN;
+        loop {
+            match self.group.ended() {
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(None) if std::time::Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                _ => {
+                    return Err(RestoreError::Server {
+                        doing: "the restored cluster did not shut down",
+                        said: worst(&self.said(begin)),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its processes end by themselves when it does; killed, they would first have to notice.
+        let _ = kill_process_group(self.group.id(), Signal::QUIT);
+        for _ in 0..250 {
+            if !matches!(self.group.ended(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The lines of a log that say what is wrong.
+fn worst(log: &str) -> String {
+    let is_bad = |l: &&str| {
+        ["FATAL", "PANIC", "ERROR", "HINT", "DETAIL"]
+            .iter()
+            .any(|w| l.contains(w))
+    };
+    let mut lines: Vec<&str> = log.lines().filter(is_bad).collect();
+    if lines.is_empty() {
+        lines = log.lines().collect();
+    }
+    lines[lines.len().saturating_sub(6)..].join("; ")
+}

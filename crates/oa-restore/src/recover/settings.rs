@@ -1,0 +1,234 @@
+//! The settings of a restored cluster. Debian keeps `postgresql.conf` and `pg_hba.conf` outside the data directory, so a backup may
+//! have none; where it has them, they and `postgresql.auto.conf` name archives, ports and certificates of another machine.
+
+use std::fs;
+use std::path::Path;
+
+use oa_backup::repository::Meta;
+
+use super::account::Account;
+use crate::RestoreError;
+use crate::choose::End;
+
+/// The private server's own files in a data directory; `postgresql.auto.conf`, which would win over them, stands aside meanwhile.
+pub(super) const CONFIG: &str = "oa-restore.conf";
+pub(super) const HBA: &str = "oa-restore.hba";
+pub(super) const IDENT: &str = "oa-restore.ident";
+const AUTO: &str = "postgresql.auto.conf";
+const AUTO_ASIDE: &str = "postgresql.auto.conf.source";
+pub(super) const SIGNAL: &str = "recovery.signal";
+
+/// How a private server is to run.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    pub(super) socket: &'a Path,
+    pub(super) meta: &'a Meta,
+    pub(super) timeline: Option<u32>,
+    pub(super) end: Option<&'a End>,
+    /// What it writes must survive a power cut.
+    pub(super) durable: bool,
+}
+
+/// A value for a configuration file.
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), RestoreError> {
+    fs::write(path, text).map_err(RestoreError::disk("could not write", path))
+}
+
+/// Puts the private server's files into a data directory. With `end` it recovers when it starts.
+pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreError> {
+    let auto = data.join(AUTO);
+    if auto.exists() {
+        let aside = data.join(AUTO_ASIDE);
+        fs::rename(&auto, &aside).map_err(RestoreError::disk("could not rename", &auto))?;
+    }
+    let mut lines = vec![
+        "listen_addresses = ''".to_owned(),
+        "port = 5432".to_owned(),
+        format!(
+            "unix_socket_directories = {}",
+            quote(&wanted.socket.to_string_lossy())
+        ),
+        "unix_socket_permissions = 0700".to_owned(),
+        "archive_mode = off".to_owned(),
+        "hot_standby = off".to_owned(),
+        "autovacuum = off".to_owned(),
+        "max_logical_replication_workers = 0".to_owned(),
+        "synchronous_standby_names = ''".to_owned(),
+        "logging_collector = off".to_owned(),
+        // Messages are looked for in its log.
+        "lc_messages = 'C'".to_owned(),
+        "TimeZone = 'UTC'".to_owned(),
+        "log_timezone = 'UTC'".to_owned(),
+        "max_wal_size = '4GB'".to_owned(),
+        "jit = off".to_owned(),
+        "restore_command = 'false'".to_owned(),
+    ];
+    if wanted.durable {
+        // All that was copied, at once and not file by file; from version 14 on.
+        if wanted.meta.server_version >= 140_000 {
+            lines.push("recovery_init_sync_method = 'syncfs'".to_owned());
+        }
+    } else {
+        lines.push("fsync = off\nfull_page_writes = off\nsynchronous_commit = off".to_owned());
+    }
+    for (name, value) in &wanted.meta.settings {
+        lines.push(format!("{name} = {}", quote(value)));
+    }
+    if let Some(timeline) = wanted.timeline {
+        lines.push(format!("recovery_target_timeline = '{timeline}'"));
+    } else {
+        lines.push("recovery_target_timeline = 'current'".to_owned());
+    }
+    if let Some(end) = wanted.end {
+        lines.push(target(end));
+        lines.push("recovery_target_action = 'promote'".to_owned());
+        write(&data.join(SIGNAL), "")?;
+    }
+    lines.push(String::new());
+    write(&data.join(CONFIG), &lines.join("\n"))?;
+    // Only who reaches the socket can connect, and that is the account that runs the server.
+    write(&data.join(HBA), "local all all trust\n")?;
+    write(&data.join(IDENT), "")
+}
+
+/// Where to stop. The place in the log is that of the first record that is not wanted any more.
+fn target(end: &End) -> String {
+    match end {
+        End::Log => String::new(),
+        End::Consistent => "recovery_target = 'immediate'".to_owned(),
+        End::Time(at) => format!(
+            "recovery_target_time = '{}'\nrecovery_target_inclusive = on",
+            at.format("%Y-%m-%d %H:%M:%S%.6f+00")
+        ),
+        End::Lsn(place) => {
+            format!("recovery_target_lsn = '{place}'\nrecovery_target_inclusive = off")
+        }
+        End::Name(name) => format!("recovery_target_name = {}", quote(name)),
+    }
+}
+
+/// What of the source's own settings does not fit another machine, another time, or a second server beside the first.
+const LEFT_OUT: [&str; 24] = [
+    "archive_cleanup_command",
+    "archive_command",
+    "archive_library",
+    "archive_mode",
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "listen_addresses",
+    "log_directory",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_end_command",
+    "restore_command",
+    "ssl",
+    "synchronous_standby_names",
+    "unix_socket_directories",
+    "unix_socket_group",
+    "unix_socket_permissions",
+    "recovery_min_apply_delay",
+    "cluster_name",
+];
+
+/// Leaves a recovered data directory as one that anybody can start: with settings of its own where it has none.
+pub(super) fn finished(
+    data: &Path,
+    meta: &Meta,
+    port: u16,
+    socket: &Path,
+    account: &Account,
+) -> Result<Vec<String>, RestoreError> {
+    let mut notes = Vec::new();
+    for file in [CONFIG, HBA, IDENT] {
+        let _ = fs::remove_file(data.join(file));
+    }
+    let (conf, hba, ident) = (
+        data.join("postgresql.conf"),
+        data.join("pg_hba.conf"),
+        data.join("pg_ident.conf"),
+    );
+    if !conf.exists() {
+        write(
+            &conf,
+            "# Written by oa-restore: the server's own file was outside its data directory and is not in the backup.\n\
+             # What recovery needs is in postgresql.auto.conf; put shared_buffers and the like here.\n",
+        )?;
+        notes.push("postgresql.conf was not in the backup (Debian keeps it in /etc/postgresql); a small one was written".to_owned());
+    }
+    if !hba.exists() {
+        write(
+            &hba,
+            "# Written by oa-restore: the server's own file was outside its data directory and is not in the backup.\n\
+             local all all peer\n\
+             host all all 127.0.0.1/32 scram-sha-256\n\
+             host all all ::1/128 scram-sha-256\n\
+             local replication all peer\n\
+             host replication all 127.0.0.1/32 scram-sha-256\n",
+        )?;
+        notes.push("pg_hba.conf was not in the backup; one was written that lets users of this machine in by password, and by peer".to_owned());
+    }
+    if !ident.exists() {
+        write(&ident, "")?;
+    }
+    let aside = data.join(AUTO_ASIDE);
+    let source = fs::read_to_string(&aside).unwrap_or_default();
+    let mut text = String::new();
+    for line in source.lines() {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        let lower = name.to_ascii_lowercase();
+        if LEFT_OUT.contains(&lower.as_str())
+            || lower.starts_with("recovery_target")
+            || lower.starts_with("ssl_")
+            || meta.settings.contains_key(&lower)
+        {
+            text.push_str("# not taken over by oa-restore: ");
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "# By oa-restore. Reachable from this machine only, and not archiving, until somebody decides otherwise.\n\
+         listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = {}\narchive_mode = off\nsynchronous_standby_names = ''\nssl = off\n",
+        quote(&socket.to_string_lossy())
+    ));
+    for (name, value) in &meta.settings {
+        text.push_str(&format!("{name} = {}\n", quote(value)));
+    }
+    write(&data.join(AUTO), &text)?;
+    let _ = fs::remove_file(&aside);
+    for path in [conf, hba, ident, data.join(AUTO)] {
+        account.own(&path)?;
+    }
+    Ok(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_stops_right_before_the_place_and_right_after_the_time() {
+        let at = "2026-11-23T06:05:00Z".parse().unwrap();
+        assert_eq!(
+            target(&End::Time(at)),
+            "recovery_target_time = '2026-11-23 06:05:00.000000+00'\nrecovery_target_inclusive = on"
+        );
+        assert_eq!(
+            target(&End::Lsn("16/B374D848".parse().unwrap())),
+            "recovery_target_lsn = '16/B374D848'\nrecovery_target_inclusive = off"
+        );
+        assert_eq!(
+            target(&End::Name("it's \\ here".to_owned())),
+            "recovery_target_name = 'it''s \\\\ here'"
+        );
+    }
+}

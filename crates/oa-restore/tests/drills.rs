@@ -1,0 +1,133 @@
+//! A drill proves that a backup restores, or finds that it does not.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::Service;
+
+fn checks(drill: &Value) -> Vec<(String, Option<bool>)> {
+    let checks = drill["checks"].as_array().unwrap().iter();
+    checks
+        .map(|c| (c["name"].as_str().unwrap().to_owned(), c["ok"].as_bool()))
+        .collect()
+}
+
+#[test]
+fn a_drill_restores_the_newest_backup_compares_it_and_is_on_record() {
+    let mut service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service
+        .restore(&["drill", "--yes"])
+        .failed(1, "oa-backup full");
+    service.sql("CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 5000) n; ALTER TABLE t ADD PRIMARY KEY (id)");
+    service.backup(&["full"]).ok();
+    service.sql("UPDATE t SET v = 'changed' WHERE id < 100");
+    service.backup(&["incremental"]).ok();
+    service.restore(&["drill"]).failed(77, "add --yes");
+    let drill = service
+        .restore(&["drill", "--yes", "--format", "json"])
+        .ok()
+        .json();
+    let drill = &drill[0];
+    assert_eq!(drill["ok"], true);
+    assert!(
+        drill["rto_seconds"].as_f64().unwrap() > 0.0
+            && drill["rpo_seconds"].as_f64().unwrap() >= 0.0
+    );
+    assert!(drill["tables"].as_u64().unwrap() >= 10, "{drill}");
+    let all = ["files", "restore", "amcheck", "tables"].map(|n| (n.to_owned(), Some(true)));
+    assert_eq!(checks(drill), all);
+    assert_eq!(
+        service.count("oa.drills WHERE ok AND rto_seconds > 0 AND tables >= 10 AND error IS NULL"),
+        1
+    );
+    assert_eq!(service.count("oa.runs r JOIN oa.drills d ON d.run_id = r.id WHERE r.task = 'restore-drill' AND r.status = 'success'"), 1);
+
+    // The day when it matters: PostgreSQL is away.
+    service.server.stop();
+    service.restore(&["drill", "--random", "--yes"]).ok();
+    service.restore(&["plan", "--to", "latest"]).ok();
+    service.server.start_again();
+    service.restore(&["drill", "--yes"]).ok();
+    assert_eq!(service.count("oa.drills WHERE ok"), 3);
+    assert_eq!(service.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_told() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql(
+        "CREATE TABLE t AS SELECT n AS id, md5(n::text) AS v FROM generate_series(1, 20000) n",
+    );
+    service.backup(&["full"]).ok();
+    // The largest pack, where most of the cluster is, gets one byte changed.
+    let mut packs: Vec<_> = fs::read_dir(service.path("repository/data"))
+        .unwrap()
+        .flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap())
+        .map(|f| f.unwrap().path())
+        .collect();
+    packs.sort_by_key(|p| fs::metadata(p).unwrap().len());
+    let pack = packs.pop().unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[1000] ^= 1;
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let drill = service.restore(&["drill", "--yes", "--format", "json"]);
+    assert_eq!(drill.code, 1, "{drill:?}");
+    let drill = drill.json();
+    assert_eq!(drill[0]["ok"], false);
+    assert_eq!(
+        service.count("oa.drills WHERE NOT ok AND error IS NOT NULL"),
+        1
+    );
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'restore-drill' AND status = 'failed'"),
+        1
+    );
+    assert_eq!(service.count("oa.alerts WHERE title LIKE '%恢复演练%'"), 1);
+    assert_eq!(service.left(), Vec::<String>::new());
+    let to = service.path("restored");
+    let cluster = service.restore(&[
+        "cluster",
+        "--to",
+        "latest",
+        "--target-dir",
+        to.to_str().unwrap(),
+    ]);
+    cluster.failed(1, "could not restore a backup");
+}
+
+#[test]
+fn a_restore_that_takes_longer_than_the_objective_is_told() {
+    let service = Service::start_with("kind = \"physical\"\nrto = \"1ms\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.backup(&["full"]).ok();
+    let drill = service.restore(&["drill", "--cron"]).ok();
+    assert!(drill.stderr.contains("the objective is"), "{drill:?}");
+    assert_eq!(
+        service.count("oa.drills WHERE ok AND rto_seconds > 0.001"),
+        1
+    );
+}
+
+#[test]
+fn a_dump_is_rehearsed_too() {
+    let service = Service::start_with("kind = \"logical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 50) n");
+    service.backup(&["full"]).ok();
+    let drill = service
+        .restore(&["drill", "--yes", "--format", "json"])
+        .ok();
+    let drill = &drill.json()[0];
+    let expected = [
+        ("restore", Some(true)),
+        ("amcheck", Some(true)),
+        ("tables", Some(true)),
+    ];
+    assert_eq!(checks(drill), expected.map(|(n, ok)| (n.to_owned(), ok)));
+}

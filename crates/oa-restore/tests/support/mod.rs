@@ -1,0 +1,228 @@
+//! `oa-backup` and `oa-restore` with a private PostgreSQL and a repository of their own.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use oa_core::pg::schema;
+use oa_testkit::Postgres;
+use postgres::{Client, NoTls};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const PASSWORD: &str = "repository-password";
+
+#[derive(Debug)]
+pub struct Done {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The objects that were printed, one a line.
+    pub fn json(&self) -> Vec<Value> {
+        let parse = |l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn failed(self, code: i32, text: &str) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stderr.contains(text), "no {text:?} in {self:?}");
+        self
+    }
+}
+
+pub struct Service {
+    pub dir: TempDir,
+    pub server: Postgres,
+}
+
+impl Service {
+    pub fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// With more lines in `[backup]`, and settings of the server.
+    pub fn start_with(backup: &str, settings: &[(&str, &str)]) -> Self {
+        // The server's account must be able to walk to a restored cluster.
+        let dir = tempfile::Builder::new()
+            .prefix("oa-restore-test-")
+            .tempdir_in(fast_folder())
+            .unwrap();
+        fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let server = Postgres::start_with(settings);
+        let service = Self { dir, server };
+        schema::upgrade(&mut service.server.connect()).unwrap();
+        let text = format!(
+            "timezone = \"Asia/Shanghai\"\nstate_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n\
+             [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\n{backup}"
+        );
+        fs::write(service.config(), text).unwrap();
+        service
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("oa.toml")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn superuser(&self) -> Client {
+        Client::connect(&self.server.superuser_url(), NoTls).unwrap()
+    }
+
+    pub fn sql(&self, sql: &str) {
+        self.superuser().batch_execute(sql).unwrap();
+    }
+
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(oa_testkit::program(program));
+        command
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .current_dir(self.dir.path())
+            .env("DATABASE_URL", self.server.superuser_url())
+            .env("OA_BACKUP_PASSWORD", PASSWORD)
+            .env_remove("OA_FAILPOINT");
+        command
+    }
+
+    pub fn backup(&self, arguments: &[&str]) -> Done {
+        done(&mut self.command("oa-backup", arguments))
+    }
+
+    pub fn restore(&self, arguments: &[&str]) -> Done {
+        done(&mut self.command("oa-restore", arguments))
+    }
+
+    /// Killed at a failpoint.
+    pub fn killed_at(&self, failpoint: &str, arguments: &[&str]) {
+        let done = done(
+            self.command("oa-restore", arguments)
+                .env("OA_FAILPOINT", failpoint),
+        );
+        assert_eq!(done.code, -9, "{failpoint}: {done:?}");
+    }
+
+    /// The server's clock, to the microsecond.
+    pub fn now(&self) -> String {
+        let row = self.superuser().query_one(
+            "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+            &[],
+        );
+        row.unwrap().get(0)
+    }
+
+    pub fn lsn(&self) -> String {
+        let row = self
+            .superuser()
+            .query_one("SELECT pg_current_wal_insert_lsn()::text", &[]);
+        row.unwrap().get(0)
+    }
+
+    pub fn count(&self, what: &str) -> i64 {
+        count(&mut self.superuser(), what)
+    }
+
+    pub fn text(&self, sql: &str) -> String {
+        self.superuser().query_one(sql, &[]).unwrap().get(0)
+    }
+
+    /// What a killed or finished restore has left in the staging folder.
+    pub fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("state/backup")).unwrap();
+        let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
+        names.filter(|n| n.starts_with("restore-")).collect()
+    }
+}
+
+/// In memory, where there is room: a cluster has a thousand files.
+fn fast_folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let writable = rustix::fs::access(memory, rustix::fs::Access::WRITE_OK).is_ok();
+    if std::env::var_os("TMPDIR").is_none() && writable {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
+pub fn count(client: &mut Client, what: &str) -> i64 {
+    client
+        .query_one(&format!("SELECT count(*) FROM {what}"), &[])
+        .unwrap()
+        .get(0)
+}
+
+pub fn done(command: &mut Command) -> Done {
+    let output = command.output().unwrap();
+    Done {
+        code: output
+            .status
+            .code()
+            .unwrap_or_else(|| -output.status.signal().unwrap_or_default()),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A cluster that `oa-restore cluster --start` has started; stopped when it is dropped.
+pub struct Restored {
+    pub data: PathBuf,
+    pub port: u16,
+}
+
+impl Restored {
+    pub fn of(row: &Value) -> Self {
+        Self {
+            data: PathBuf::from(row["target_dir"].as_str().unwrap()),
+            port: row["port"].as_u64().unwrap().try_into().unwrap(),
+        }
+    }
+
+    /// By the superuser's password of the test kit's clusters.
+    pub fn connect(&self, service: &Service) -> Client {
+        let url = service.server.superuser_url().replace(
+            &format!(":{}/", service.server.port()),
+            &format!(":{}/", self.port),
+        );
+        Client::connect(&url, NoTls).unwrap()
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        stop(&self.data);
+    }
+}
+
+/// Stops whatever server runs in a data directory.
+pub fn stop(data: &Path) {
+    let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else {
+        return;
+    };
+    let pid = text.lines().next().unwrap_or_default().to_owned();
+    let _ = Command::new("kill").args(["-QUIT", &pid]).status();
+    oa_testkit::wait_until(
+        "the restored server to stop",
+        std::time::Duration::from_secs(30),
+        || !Path::new(&format!("/proc/{pid}/stat")).exists(),
+    );
+}
