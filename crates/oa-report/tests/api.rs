@@ -286,6 +286,10 @@ fn the_backups_are_judged_by_their_objectives() {
     }
     assert_eq!(ok["latest_full"]["size_mb"], 5368.71);
     site.sql("UPDATE oa.backups SET restorable_to = restorable_to - interval '3 hours'");
+    // The second place is newer, and no first one.
+    site.sql("CREATE TEMP TABLE second AS SELECT * FROM oa.backups;
+              UPDATE second SET id = id || '-second', repository = 's3://elsewhere', restorable_to = now();
+              INSERT INTO oa.backups SELECT * FROM second");
     assert!(
         status("warning")["message"]
             .as_str()
@@ -319,7 +323,7 @@ fn the_backups_are_judged_by_their_objectives() {
     }
     assert_eq!(
         (ids.len(), ids.iter().collect::<HashSet<_>>().len()),
-        (20, 20)
+        (40, 40)
     );
     let drills = serving.get("/api/v1/drills").json();
     assert_eq!(
@@ -342,7 +346,7 @@ fn the_backups_are_judged_by_their_objectives() {
             .as_array()
             .unwrap()
             .len(),
-        20
+        40
     );
 }
 
