@@ -15,7 +15,7 @@ use super::{Result, redacted, some_text, text};
 pub struct Backup {
     /// The snapshot's id in the repository.
     pub id: String,
-    /// physical or logical.
+    /// physical, logical or files.
     pub kind: String,
     /// full or incremental.
     pub level: String,
@@ -126,7 +126,7 @@ pub struct Latest {
     pub time: DateTime<Utc>,
     /// Its size in megabytes (1,000,000 bytes).
     pub size_mb: f64,
-    /// physical or logical.
+    /// physical, logical or files.
     pub kind: String,
     /// full or incremental.
     pub level: String,
@@ -225,10 +225,18 @@ pub fn list(
 /// # Errors
 /// When PostgreSQL fails.
 pub fn drills(client: &mut impl GenericClient, limit: u16) -> Result<Vec<Drill>> {
+    drills_in(client, None, limit)
+}
+
+fn drills_in(
+    client: &mut impl GenericClient,
+    repository: Option<&str>,
+    limit: u16,
+) -> Result<Vec<Drill>> {
     let rows = client.query(
         "SELECT backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, rpo_seconds, tables, checks, error
-         FROM oa.drills ORDER BY started_at DESC LIMIT $1",
-        &[&i64::from(limit)],
+         FROM oa.drills WHERE $2::text IS NULL OR repository = $2 ORDER BY started_at DESC LIMIT $1",
+        &[&i64::from(limit), &repository],
     )?;
     let drill = |row: &postgres::Row| Drill {
         backup_id: row.get(0),
@@ -271,7 +279,8 @@ fn size(row: &postgres::Row) -> Size {
     }
 }
 
-/// Whether the backups can be relied on, measured by the objectives of `[backup]`.
+/// Whether the backups can be relied on, measured by the objectives of `[backup]`: those in its repository, or without one in all. A
+/// second place does not stand in for the first. Files that are backed up along do not bring the database back.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -280,54 +289,39 @@ pub fn status(
     settings: Option<&Settings>,
     locale: Locale,
 ) -> Result<Status> {
-    // A second repository holds the same once more; files are no restore point of the database.
     let place = settings.map(|s| redact(&s.repository));
+    let of = place.as_deref();
     let counts = client.query_one(
         "SELECT count(*), max(restorable_to) FILTER (WHERE kind <> 'files'), max(checked_at) FILTER (WHERE checked <> 'none' AND check_error IS NULL), now(),
-                count(*) FILTER (WHERE kind <> 'files' AND level = 'incremental' AND finished_at > (
-                  SELECT max(finished_at) FROM oa.backups WHERE kind <> 'files' AND level = 'full' AND removed_at IS NULL AND ($1::text IS NULL OR repository = $1))),
                 (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
          FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
-        &[&place],
+        &[&of],
     )?;
-    let newest = |client: &mut _, condition: &str| -> Result<Option<Latest>> {
-        let row = GenericClient::query_opt(
-            client,
-            &format!(
-                "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1) AND {condition}
-                 ORDER BY finished_at DESC LIMIT 1"
-            ),
-            &[&place],
-        )?;
-        Ok(row.map(|row| {
-            let backup = backup(&row);
-            Latest {
-                file: backup.id,
-                time: backup.finished_at,
-                size_mb: (backup.size_bytes as f64 / 10_000.0).round() / 100.0,
-                kind: backup.kind,
-                level: backup.level,
-            }
-        }))
-    };
-    let now: DateTime<Utc> = counts.get(3);
+    let latest_full = newest(client, of, Some("full"))?;
+    let chain = client.query_one(
+        "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1) AND level = 'incremental' AND kind <> 'files'
+           AND finished_at > $2",
+        &[&of, &latest_full.as_ref().map(|b| b.time)],
+    )?;
     let repository = client.query_opt(
-        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories WHERE $1::text IS NULL OR repository = $1 ORDER BY measured_at DESC LIMIT 1",
-        &[&place],
+        "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories
+         WHERE $1::text IS NULL OR repository = $1 ORDER BY measured_at DESC LIMIT 1",
+        &[&of],
     )?;
+    let now: DateTime<Utc> = counts.get(3);
     let mut status = Status {
         status: State::Ok,
         message: String::new(),
-        latest_backup: newest(client, "true")?,
-        latest_full: newest(client, "level = 'full'")?,
+        latest_backup: newest(client, of, None)?,
+        latest_full,
         total_backups: counts.get(0),
-        chain_length: counts.get(4),
+        chain_length: chain.get(0),
         restorable_to: counts.get(1),
         last_verified: counts.get(2),
-        last_drill: drills(client, 1)?.pop(),
+        last_drill: drills_in(client, of, 1)?.pop(),
         repository: repository.as_ref().map(size),
     };
-    let found = judge(&status, counts.get(5), settings, now);
+    let found = judge(&status, some_text(&counts, 4), settings, now);
     status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
     let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
     status.message = match (texts.is_empty(), locale) {
@@ -339,6 +333,30 @@ pub fn status(
         (false, Locale::En) => texts.join("; "),
     };
     Ok(status)
+}
+
+fn newest(
+    client: &mut impl GenericClient,
+    repository: Option<&str>,
+    level: Option<&str>,
+) -> Result<Option<Latest>> {
+    let row = client.query_opt(
+        &format!(
+            "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1)
+               AND ($2::text IS NULL OR level = $2) ORDER BY finished_at DESC LIMIT 1"
+        ),
+        &[&repository, &level],
+    )?;
+    Ok(row.map(|row| {
+        let backup = backup(&row);
+        Latest {
+            file: backup.id,
+            time: backup.finished_at,
+            size_mb: (backup.size_bytes as f64 / 10_000.0).round() / 100.0,
+            kind: backup.kind,
+            level: backup.level,
+        }
+    }))
 }
 
 fn judge(

@@ -25,7 +25,7 @@ pub async fn page(app: &Arc<App>, frame: &Frame, given: &Given) -> Result<Markup
         section.card aria-labelledby="open" {
             h2 #open { (lang.say("未恢复的故障", "Troubles that are not over")) " " span.faint { (open.len()) } }
             @if open.is_empty() { p.empty.good { (icon("ok")) " " (lang.say("没有", "None")) } }
-            @else { ol.todo { @for t in &open { (super::overview::trouble(frame, t, "alerts")) } } }
+            @else { ol.todo { @for t in &open { (super::todo::trouble(frame, t, "alerts")) } } }
             @if !open.is_empty() && frame.form.is_none() {
                 p.faint { (lang.say("在页面上认领需要令牌（oa-report token）；也可以执行 oa-alert ack。", "Taking on here needs a token (oa-report token); oa-alert ack does it too.")) }
             }

@@ -117,12 +117,10 @@ fn table(frame: &Frame, list: &[Backup]) -> Markup {
             lang.say("增量", "incremental")
         }
     };
-    let kind = |b: &Backup| {
-        if b.kind == "physical" {
-            lang.say("物理", "physical")
-        } else {
-            lang.say("逻辑", "logical")
-        }
+    let kind = |b: &Backup| match b.kind.as_str() {
+        "physical" => lang.say("物理", "physical"),
+        "logical" => lang.say("逻辑", "logical"),
+        _ => lang.say("文件", "files"),
     };
     html! {
         table {

@@ -199,7 +199,7 @@ fn mark(frame: &Frame) -> &'static str {
     if frame.known.is_stale() {
         return "? ";
     }
-    match frame.snapshot().map(|s| super::overview::worst(s)) {
+    match frame.snapshot().map(|s| super::todo::worst(s)) {
         Some(Health::Critical) => "✕ ",
         Some(Health::Warning) => "▲ ",
         _ => "",

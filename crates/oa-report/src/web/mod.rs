@@ -9,6 +9,7 @@ pub mod logs;
 pub mod overview;
 pub mod run;
 pub mod task;
+pub mod todo;
 pub mod words;
 
 use std::sync::Arc;

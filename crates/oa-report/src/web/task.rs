@@ -66,7 +66,7 @@ pub async fn page(app: &Arc<App>, frame: &Frame, given: &Given) -> Result<Markup
         @if !troubles.is_empty() {
             section.card aria-labelledby="todo" {
                 h2 #todo { (lang.say("需要处理", "What to do")) }
-                ol.todo { @for x in &troubles { (super::overview::trouble(frame, x, "overview")) } }
+                ol.todo { @for x in &troubles { (super::todo::trouble(frame, x, "overview")) } }
             }
         }
         section.card aria-labelledby="facts" {
