@@ -10,15 +10,19 @@ pub mod meta;
 mod repair;
 mod s3;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use oa_core::config::{Bytes, Config, ConfigError, S3 as S3Config};
 use oa_core::secrets::{Secret, redact};
-use rustic_core::repofile::{Chunker, SnapshotFile};
+use rustic_core::repofile::{Chunker, Node, SnapshotFile};
 use rustic_core::{
     BackupOptions, CheckOptions, CheckResults, ConfigOptions, Credentials, IndexedFullStatus,
     KeyOptions, LocalDestination, LsOptions, OpenStatus, PathList, Progress, ProgressBars,
@@ -687,6 +691,7 @@ impl Repository {
             .map_err(self.failed("read the index"))?;
         Ok(Reader {
             place: self.place.clone(),
+            bars: self.bars.clone(),
             engine,
         })
     }
@@ -704,6 +709,7 @@ pub struct StoredFile {
 /// A repository whose index is in memory.
 pub struct Reader {
     place: Place,
+    bars: Bars,
     engine: Engine<IndexedFullStatus>,
 }
 
@@ -782,9 +788,10 @@ impl Reader {
         let mut options = RestoreOptions::default();
         options.no_ownership = !owners;
         options.verify_existing = true;
+        let folder = to.to_owned();
         let to =
             LocalDestination::new(&to.to_string_lossy(), true, !node.is_dir()).map_err(failed)?;
-        let nodes: Vec<_> = self
+        let nodes: Vec<(PathBuf, Node)> = self
             .engine
             .ls(&node, &LsOptions::default())
             .map_err(failed)?
@@ -794,6 +801,11 @@ impl Reader {
             })
             .collect::<Result<_, _>>()
             .map_err(failed)?;
+        if node.is_dir() && self.place.folder().is_some() {
+            self.write_files(&nodes, &folder)?;
+            // What has the right size and time now is as it should be; the engine adds links, rights and folders' times.
+            options.verify_existing = false;
+        }
         let nodes = || nodes.iter().cloned().map(Ok);
         // The engine panics in its threads when a pack is damaged or the disk is full.
         let restored = quietly(|| {
@@ -809,6 +821,70 @@ impl Reader {
                 reason,
             })?
             .map_err(failed)
+    }
+
+    /// Writes files one blob after the other. The engine itself reads up to twenty packs at once into memory, as it should from
+    /// far away; from a folder that gains nothing.
+    fn write_files(&self, nodes: &[(PathBuf, Node)], to: &Path) -> Result<(), RepositoryError> {
+        let mut files = Vec::new();
+        let mut size = 0;
+        for (path, node) in nodes {
+            if node.is_dir() {
+                let folder = to.join(path);
+                std::fs::create_dir_all(&folder).map_err(|e| self.unwritable(&folder, &e))?;
+            } else if node.is_file() && node.meta.links <= 1 {
+                files.push((path, node));
+                size += node.meta.size;
+            }
+        }
+        files.sort_by_key(|(_, node)| std::cmp::Reverse(node.meta.size));
+        let progress = self.bars.progress(ProgressType::Bytes, "restoring files");
+        progress.set_length(size);
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let threads = thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((path, node)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(e) = self.write_file(node, &to.join(path)) {
+                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                            next.store(files.len(), Ordering::Relaxed);
+                        }
+                        progress.inc(node.meta.size);
+                    }
+                });
+            }
+        });
+        progress.finish();
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn write_file(&self, node: &Node, path: &Path) -> Result<(), RepositoryError> {
+        let unwritable = |e| self.unwritable(path, &e);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(unwritable)?;
+        self.engine
+            .dump(node, &mut file)
+            .map_err(|e| self.place.failed("restore a backup", &e))?;
+        if let Some(at) = node.meta.mtime {
+            file.set_modified(at.into()).map_err(unwritable)?;
+        }
+        Ok(())
+    }
+
+    fn unwritable(&self, path: &Path, error: &std::io::Error) -> RepositoryError {
+        RepositoryError::Engine {
+            doing: "restore a backup",
+            place: self.place.shown(),
+            reason: format!("{}: {error}", path.display()),
+        }
     }
 
     /// The content of one small file of a backup.

@@ -244,7 +244,7 @@ fn start_command(physical: &Physical, data: &Path, account: &Account) -> String 
     let words: Vec<String> = pg_ctl(physical, data).iter().map(quoted).collect();
     let line = words.join(" ");
     if rustix::process::geteuid().is_root() {
-        format!("sudo -u {} {line}", account.name())
+        format!("runuser -u {} -- {line}", account.name())
     } else {
         line
     }

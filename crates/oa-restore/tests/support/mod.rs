@@ -68,7 +68,7 @@ impl Service {
         let service = Self { dir, server };
         schema::upgrade(&mut service.server.connect()).unwrap();
         let text = format!(
-            "timezone = \"Asia/Shanghai\"\nstate_dir = \"state\"\n[database]\nconnect_timeout = \"2s\"\n\
+            "timezone = \"Asia/Shanghai\"\nstate_dir = \"state\"\n[database]\nconnect_timeout = \"20s\"\n\
              [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\n{backup}"
         );
         fs::write(service.config(), text).unwrap();
