@@ -63,6 +63,14 @@ impl From<CaptureError> for Failure {
             CaptureError::Repository(e) => e.into(),
             CaptureError::Program(_) => Self::new(exit::CONFIG, error),
             CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            CaptureError::Failed { ref said, .. } if said.contains("permission denied") => {
+                Self::new(
+                    exit::REFUSED,
+                    anyhow::anyhow!(
+                        "{error}; as a superuser: GRANT pg_read_all_data TO the role of the backups"
+                    ),
+                )
+            }
             other => Self::new(exit::FAILED, other),
         }
     }
@@ -297,7 +305,7 @@ impl<'a> Session<'a> {
     fn take_wal(&mut self, mark: Option<Mark>) -> Result<Backup, CaptureError> {
         let _lock = self
             .lock("backup-wal", WAL_LOCK_WAIT)
-            .map_err(|e| CaptureError::Program(format!("{:#}", e.error)))?
+            .map_err(|e| CaptureError::Program(e.to_string()))?
             .ok_or_else(|| {
                 CaptureError::Program(
                     "another process receives the log and does not end".to_owned(),

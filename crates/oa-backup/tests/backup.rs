@@ -147,6 +147,23 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
         "{}",
         refused.stderr
     );
+    assert!(
+        service.number(
+            "SELECT count(*) FROM oa.alerts WHERE task = 'backup-full' AND kind = 'problem'"
+        ) == 1,
+        "a backup that was refused is told"
+    );
+    admin
+        .batch_execute("CREATE TABLE public.closed (id int)")
+        .unwrap();
+    let closed = service.backup(&["full"]).expect(77);
+    assert!(
+        closed.stderr.contains("pg_read_all_data")
+            && closed.stderr.matches("permission denied").count() == 1,
+        "{}",
+        closed.stderr
+    );
+    admin.batch_execute("DROP TABLE public.closed").unwrap();
     let full = service.take("full");
     assert_eq!(full[0]["kind"], "logical");
     let next = service.take("incremental");

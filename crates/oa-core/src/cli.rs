@@ -86,6 +86,22 @@ impl Failure {
     }
 }
 
+/// What happened, in one line: the error and its causes, each once. Many errors quote their cause themselves.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = String::new();
+        for cause in self.error.chain() {
+            // The driver's own words for an error of the server; whoever wraps it says what the server said.
+            let words = cause.to_string();
+            if words != "db error" && !text.contains(&words) {
+                text.push_str(if text.is_empty() { "" } else { ": " });
+                text.push_str(&words);
+            }
+        }
+        f.write_str(&text)
+    }
+}
+
 /// Anything without a code of its own is a failure of the work, exit code 1; errors of this library carry theirs.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
@@ -135,7 +151,7 @@ pub fn finish(program: &str, result: Result<u8, Failure>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(failure) if is_broken_pipe(&failure.error) => ExitCode::from(exit::OK),
         Err(failure) => {
-            let text = secrets::redact(&format!("{program}: {:#}\n", failure.error));
+            let text = secrets::redact(&format!("{program}: {failure}\n"));
             let _ = io::stderr().lock().write_all(text.as_bytes());
             ExitCode::from(failure.code)
         }

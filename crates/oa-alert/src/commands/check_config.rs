@@ -56,7 +56,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     if config.alert.heartbeat_url.is_some() {
         match Heartbeat::from_config(config) {
             Ok(_) => line("heartbeat_url", "ok", "not asked; oa-alert check asks it"),
-            Err(e) => line("heartbeat_url", WRONG, &format!("{:#}", e.error)),
+            Err(e) => line("heartbeat_url", WRONG, &e.to_string()),
         }
     }
     if let Err(e) = check::known_rules(config) {

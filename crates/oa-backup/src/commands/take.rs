@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::backup::{Done, Session};
+use crate::capture::CaptureError;
 use crate::capture::server::Server;
 use crate::catalog::{self, Checked};
 use crate::repository::{Backup, Bars, Level, Place};
@@ -62,6 +63,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
             timeout: LONGEST,
             backoff: Backoff::Fixed,
         }),
+        must_be_done: true,
     };
     let result = work::recorded(&recorder, &job, |run| {
         let mut session = Session::open(config, recorder.state(), run, wanted.kind, bars)?;
@@ -78,8 +80,12 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let done = match result {
         Ok(done) => done,
         // Cron's next start comes while a long backup runs.
-        Err(failure) if failure.code == exit::REFUSED && wanted.trigger == Trigger::Cron => {
-            tracing::warn!("{:#}", failure.error);
+        Err(failure)
+            if failure.code == exit::REFUSED
+                && wanted.trigger == Trigger::Cron
+                && !failure.error.is::<CaptureError>() =>
+        {
+            tracing::warn!("{failure}");
             return Ok(exit::OK);
         }
         Err(failure) => return Err(failure),

@@ -27,6 +27,8 @@ pub struct Job {
     pub trigger: Trigger,
     /// Whether a failure is followed by another try; without it the first one is the last, and no tries are recorded.
     pub retry: Option<Policy>,
+    /// Being refused (exit code 77) is a failure that somebody must hear of: the work is due all the same.
+    pub must_be_done: bool,
 }
 
 impl Job {
@@ -39,6 +41,7 @@ impl Job {
             title,
             trigger: Trigger::Manual,
             retry: None,
+            must_be_done: false,
         }
     }
 }
@@ -122,7 +125,7 @@ pub fn recorded<T>(
     });
     if let Err(failure) = &result {
         outcome.error = Some(run_error(failure));
-        if failure.code == exit::REFUSED {
+        if failure.code == exit::REFUSED && !job.must_be_done {
             // Refusing is what was right to do, not a failure that somebody must be woken for.
             outcome.status = Status::Skipped;
         }
@@ -137,7 +140,7 @@ fn run_error(failure: &Failure) -> RunError {
         exit::UNREACHABLE => ErrorKind::Network,
         _ => ErrorKind::Internal,
     };
-    RunError::new(kind, format!("{:#}", failure.error))
+    RunError::new(kind, failure.to_string())
 }
 
 fn with_retries<T>(

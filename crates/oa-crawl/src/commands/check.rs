@@ -115,10 +115,7 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
                 ),
             )),
         ),
-        Err(failure) => found.add(
-            "state_dir",
-            Err((failure.code, format!("{:#}", failure.error))),
-        ),
+        Err(failure) => found.add("state_dir", Err((failure.code, failure.to_string()))),
     }
     check_database(config, sources.as_ref(), &mut found);
     found.listing.print(format).map_err(anyhow::Error::from)?;

@@ -79,7 +79,7 @@ fn row(report: &Report) -> Value {
 /// Records that runs could not begin because this machine has no place for what they would bring, and tells it.
 pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
     if failure.code == exit::REFUSED {
-        let reason = format!("{:#}", failure.error);
+        let reason = failure.to_string();
         for start in starts {
             runs::record_unstarted(config, PROGRAM, start, &reason);
         }

@@ -197,7 +197,7 @@ fn rehearse(session: &Session<'_>, backup: &Backup, work: Work, began: DateTime<
             drill.error = (!drill.ok).then(|| wrong.join("; "));
         }
         Err(failure) => {
-            let text = format!("{:#}", failure.error);
+            let text = failure.to_string();
             drill.checks.push(Check {
                 name: "restore",
                 ok: Some(false),
