@@ -1,0 +1,244 @@
+//! Reading what is in backups, and bringing it back.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rustic_core::repofile::Node;
+use rustic_core::{
+    IndexedFullStatus, LocalDestination, LsOptions, ProgressBars, ProgressType,
+    Repository as Engine, RestoreOptions, RusticError,
+};
+
+use oa_core::secrets::redact;
+
+use super::{Backup, Bars, Place, RepositoryError, one_line};
+
+/// A file in a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Its path within what was asked for.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// A repository whose index is in memory.
+pub struct Reader {
+    pub(super) place: Place,
+    pub(super) bars: Bars,
+    pub(super) engine: Engine<IndexedFullStatus>,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("place", &self.place.shown())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// The files of a backup below `within` (empty: all).
+    ///
+    /// # Errors
+    /// When there is no such folder, or it cannot be read.
+    pub fn files(
+        &self,
+        backup: &Backup,
+        within: &Path,
+    ) -> Result<Vec<StoredFile>, RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
+        let node = self
+            .engine
+            .node_from_path(backup.snapshot.tree, within)
+            .map_err(failed)?;
+        let mut files = Vec::new();
+        for item in self
+            .engine
+            .ls(&node, &LsOptions::default())
+            .map_err(failed)?
+        {
+            let (path, node) = item.map_err(failed)?;
+            if node.is_file() {
+                files.push(StoredFile {
+                    path,
+                    size_bytes: node.meta.size,
+                });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes what a backup holds below `within` into a folder, which is made. Files that are there already and are the same in
+    /// size and content are kept, so that an interrupted restore goes on where it was. Returns the bytes of all files.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn restore(
+        &self,
+        backup: &Backup,
+        within: &Path,
+        to: &Path,
+    ) -> Result<u64, RepositoryError> {
+        self.restore_some(backup, within, to, false, |_| true)
+    }
+
+    /// The same for those files of which `wanted` says so; it is given the path below `within`. Folders are made all. With `owners`
+    /// files get the users and groups that they had, as far as this process may.
+    ///
+    /// # Errors
+    /// As [`Reader::restore`].
+    pub fn restore_some(
+        &self,
+        backup: &Backup,
+        within: &Path,
+        to: &Path,
+        owners: bool,
+        wanted: impl Fn(&Path) -> bool,
+    ) -> Result<u64, RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("restore a backup", &e);
+        let node = self
+            .engine
+            .node_from_path(backup.snapshot.tree, within)
+            .map_err(failed)?;
+        let mut options = RestoreOptions::default();
+        options.no_ownership = !owners;
+        options.verify_existing = true;
+        let folder = to.to_owned();
+        let to =
+            LocalDestination::new(&to.to_string_lossy(), true, !node.is_dir()).map_err(failed)?;
+        let nodes: Vec<(PathBuf, Node)> = self
+            .engine
+            .ls(&node, &LsOptions::default())
+            .map_err(failed)?
+            .filter(|item| match item {
+                Ok((path, node)) => node.is_dir() || wanted(path),
+                Err(_) => true,
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        if node.is_dir() && self.place.folder().is_some() {
+            self.write_files(&nodes, &folder)?;
+            // What has the right size and time now is as it should be; the engine adds links, rights and folders' times.
+            options.verify_existing = false;
+        }
+        let nodes = || nodes.iter().cloned().map(Ok);
+        // The engine panics in its threads when a pack is damaged or the disk is full.
+        let restored = quietly(|| {
+            let plan = self.engine.prepare_restore(&options, nodes(), &to, false)?;
+            let bytes = plan.restore_size + plan.matched_size;
+            self.engine.restore(plan, &options, nodes(), &to)?;
+            Ok(bytes)
+        });
+        restored
+            .map_err(|reason| RepositoryError::Engine {
+                doing: "restore a backup",
+                place: self.place.shown(),
+                reason,
+            })?
+            .map_err(failed)
+    }
+
+    /// Writes files one blob after the other. The engine itself reads up to twenty packs at once into memory, as it should from
+    /// far away; from a folder that gains nothing.
+    fn write_files(&self, nodes: &[(PathBuf, Node)], to: &Path) -> Result<(), RepositoryError> {
+        let mut files = Vec::new();
+        let mut size = 0;
+        for (path, node) in nodes {
+            if node.is_dir() {
+                let folder = to.join(path);
+                std::fs::create_dir_all(&folder).map_err(|e| self.unwritable(&folder, &e))?;
+            } else if node.is_file() && node.meta.links <= 1 {
+                files.push((path, node));
+                size += node.meta.size;
+            }
+        }
+        files.sort_by_key(|(_, node)| std::cmp::Reverse(node.meta.size));
+        let progress = self.bars.progress(ProgressType::Bytes, "restoring files");
+        progress.set_length(size);
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let threads = thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some((path, node)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(e) = self.write_file(node, &to.join(path)) {
+                            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                            next.store(files.len(), Ordering::Relaxed);
+                        }
+                        progress.inc(node.meta.size);
+                    }
+                });
+            }
+        });
+        progress.finish();
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn write_file(&self, node: &Node, path: &Path) -> Result<(), RepositoryError> {
+        let unwritable = |e| self.unwritable(path, &e);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(unwritable)?;
+        self.engine
+            .dump(node, &mut file)
+            .map_err(|e| self.place.failed("restore a backup", &e))?;
+        if let Some(at) = node.meta.mtime {
+            file.set_modified(at.into()).map_err(unwritable)?;
+        }
+        Ok(())
+    }
+
+    fn unwritable(&self, path: &Path, error: &std::io::Error) -> RepositoryError {
+        RepositoryError::Engine {
+            doing: "restore a backup",
+            place: self.place.shown(),
+            reason: format!("{}: {error}", path.display()),
+        }
+    }
+
+    /// The content of one small file of a backup.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be read.
+    pub fn read(&self, backup: &Backup, path: &Path) -> Result<Vec<u8>, RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("read a file of a backup", &e);
+        let node = self
+            .engine
+            .node_from_path(backup.snapshot.tree, path)
+            .map_err(failed)?;
+        let mut content = Vec::new();
+        self.engine.dump(&node, &mut content).map_err(failed)?;
+        Ok(content)
+    }
+}
+
+/// What a panic within says, as an error. Other threads' panics are not to be expected meanwhile.
+fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    static SAID: Mutex<Option<String>> = Mutex::new(None);
+    let said = || SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    *said() = None;
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("it does not say why");
+        let mut first = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| text.to_owned());
+    }));
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
+    panic::set_hook(before);
+    result.map_err(|_| {
+        let text = said().take().unwrap_or_default();
+        redact(&one_line(&text))
+    })
+}
