@@ -113,6 +113,14 @@ fn at_random_moments_what_is_listed_is_whole() {
     service.take("full");
     service.take("incremental");
     all_whole(&service, "at the end");
+    // What is listed does not only look whole: it restores.
+    for arguments in [
+        &["drill", "--yes"][..],
+        &["drill", "--random", "--yes"],
+        &["drill", "--random", "--yes"],
+    ] {
+        common::done(service.restore(arguments).output().unwrap()).expect(0);
+    }
 }
 
 /// Kills a child of that process with SIGKILL, if there is one of PostgreSQL's programs.

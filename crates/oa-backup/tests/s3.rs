@@ -170,6 +170,11 @@ fn a_repository_can_be_in_a_bucket_and_survives_a_bad_line() {
         service.texts("SELECT DISTINCT repository FROM oa.backups"),
         ["s3://oa-backups/one"]
     );
+    let mut drill = service.restore(&["drill", "--yes"]);
+    drill
+        .env("S3_ACCESS_KEY", "an-access-key")
+        .env("S3_SECRET_KEY", "a-secret-access-key");
+    done(drill.output().unwrap()).expect(0);
     let repaired = run(&service, &["repair", "--yes"]).expect(78);
     assert!(
         repaired.stderr.contains("folders only"),

@@ -119,6 +119,19 @@ impl Service {
         done(self.command(arguments).output().unwrap())
     }
 
+    /// Runs oa-restore on the same repository.
+    pub fn restore(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(oa_testkit::program("oa-restore"));
+        command
+            .arg("--config")
+            .arg(self.path("oa.toml"))
+            .args(arguments)
+            .env("DATABASE_URL", self.url())
+            .env("OA_BACKUP_PASSWORD", PASSWORD)
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Makes a backup and gives it back as JSON, one object each.
     pub fn take(&self, level: &str) -> Vec<Value> {
         self.backup(&[level, "--format", "json"]).expect(0).json()
