@@ -105,7 +105,7 @@ fn advice(server: &Server, kind: Kind, wanted: BackupKind) -> Vec<String> {
         lines.push("max_slot_wal_keep_size is not limited: if no backup runs for long, the log fills the server's disk. ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'".to_owned());
     }
     if setting("wal_compression") == "off" {
-        lines.push("wal_compression is off: random changes make up to ten times the log. ALTER SYSTEM SET wal_compression = 'lz4'".to_owned());
+        lines.push("wal_compression is off: whole pages go into the log as they are. ALTER SYSTEM SET wal_compression = 'lz4'".to_owned());
     }
     if setting("data_checksums") == "off" {
         lines.push("data checksums are off: a damaged page is noticed only when it is read. pg_checksums --enable, with the server stopped".to_owned());
