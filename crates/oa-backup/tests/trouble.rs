@@ -494,3 +494,17 @@ fn the_key_is_in_no_output_no_argument_and_not_in_the_database() {
     ));
     assert_eq!(found, 0);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_the_backup_from_being_listed() {
+    // It is there and has a size, but reading it fails, also for root; the engine would leave it out and go on.
+    let service = Service::ready("kind = \"logical\"\npaths = [\"oa.toml\", \"/proc/self/mem\"]");
+    let partial = service.backup(&["full", "--format", "json"]).expect(1);
+    assert!(
+        partial.stderr.contains("not stored as a whole") && partial.stderr.contains("1 files"),
+        "{}",
+        partial.stderr
+    );
+    let kinds: Vec<_> = service.list().iter().map(|b| b["kind"].clone()).collect();
+    assert_eq!(kinds, ["logical"], "what is not whole is not listed");
+}
