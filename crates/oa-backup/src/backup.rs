@@ -1,12 +1,14 @@
 //! The order of a backup: capture, check, store, record.
 //!
 //! ```text
-//! full         copy or dump → checked against its manifest → stored whole → structure checked → log up to now
-//! incremental  log up to now, without a gap → stored   |   dump → stored
+//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → log up to now
+//! incremental  log up to now, without a gap → stored → structure checked → listed   |   dump → the same
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -27,7 +29,7 @@ use crate::capture::{CaptureError, logical, mark, physical, remove_folder};
 use crate::catalog;
 use crate::progress::Growing;
 use crate::repository::{
-    Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Place, Repository, RepositoryError,
+    Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Pending, Place, Repository, RepositoryError,
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
@@ -206,8 +208,8 @@ impl<'a> Session<'a> {
     pub fn incremental(mut self) -> Result<Done, Failure> {
         let mut done = Done::default();
         let taken = match self.kind {
-            Kind::Physical => self.take_wal(None),
-            Kind::Logical | Kind::Files => self.take_dump(Level::Incremental),
+            Kind::Physical => self.take_wal(None, &mut done),
+            Kind::Logical | Kind::Files => self.take_dump(Level::Incremental, &mut done),
         };
         match taken {
             Ok(backup) => done.backups.push(backup),
@@ -245,9 +247,9 @@ impl<'a> Session<'a> {
             Kind::Physical => {
                 let wal = WalFolder::open(&self.staging, &self.server)?;
                 wal.prepare(&mut self.client, &self.settings.slot, &self.server, gap)?;
-                let (full, mark) = self.take_copy()?;
+                let (full, mark) = self.take_copy(done)?;
                 done.backups.push(full);
-                match self.take_wal(Some(mark)) {
+                match self.take_wal(Some(mark), done) {
                     Ok(wal) => done.backups.push(wal),
                     // It stands alone; only what comes after it cannot be restored to the second.
                     Err(CaptureError::Gap(why)) => done.troubles.push(format!(
@@ -256,7 +258,7 @@ impl<'a> Session<'a> {
                     Err(e) => return Err(e.into()),
                 }
                 if self.auto && self.dump_is_due()? {
-                    match self.take_dump(Level::Full) {
+                    match self.take_dump(Level::Full, done) {
                         Ok(dump) => done.backups.push(dump),
                         Err(e) => done
                             .troubles
@@ -264,12 +266,15 @@ impl<'a> Session<'a> {
                     }
                 }
             }
-            Kind::Logical | Kind::Files => done.backups.push(self.take_dump(Level::Full)?),
+            Kind::Logical | Kind::Files => {
+                let dump = self.take_dump(Level::Full, done)?;
+                done.backups.push(dump);
+            }
         }
         Ok(())
     }
 
-    fn take_copy(&mut self) -> Result<(Backup, Mark), CaptureError> {
+    fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, Mark), CaptureError> {
         let began = Utc::now();
         let copied = {
             let folder = physical::staging_folder(&self.staging);
@@ -288,21 +293,41 @@ impl<'a> Session<'a> {
                 &self.run_id.to_string(),
             )?
         };
-        let mark = mark::take(&mut self.client, self.server.standby, MARK_FULL)?;
-        let meta = Meta {
+        let mut meta = Meta {
             timeline: copied.timeline,
             start_lsn: Some(copied.start),
             end_lsn: Some(copied.end),
             settings: self.server.settings.clone(),
             tablespaces: self.server.tablespaces.clone(),
-            mark: Some(mark.clone()),
             ..self.meta(Kind::Physical, Level::Full, copied.at, copied.at, began)
         };
-        let full = self.store(&copied.folder, meta)?;
+        // A large copy is read from the disk once for both, not twice.
+        let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
+        let (pending, mark) = thread::scope(|scope| {
+            let compared = scope.spawn(|| {
+                physical::verify(programs, &copied)?;
+                mark::take(client, server.standby, MARK_FULL)
+            });
+            let pending = store(&self.repository, &copied.folder, &meta);
+            let mark = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (pending, mark)
+        });
+        let mark = match mark {
+            Ok(mark) => mark,
+            Err(e) => {
+                if let Ok(pending) = pending {
+                    pending.withdraw()?;
+                }
+                return Err(e);
+            }
+        };
+        meta.mark = Some(mark.clone());
+        let full = publish(pending?, meta, &mut done.troubles)?;
+        remove_folder(&copied.folder)?;
         Ok((full, mark))
     }
 
-    fn take_wal(&mut self, mark: Option<Mark>) -> Result<Backup, CaptureError> {
+    fn take_wal(&mut self, mark: Option<Mark>, done: &mut Done) -> Result<Backup, CaptureError> {
         let _lock = self
             .lock("backup-wal", WAL_LOCK_WAIT)
             .map_err(|e| CaptureError::Program(e.to_string()))?
@@ -353,12 +378,13 @@ impl<'a> Session<'a> {
             mark: Some(mark),
             ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
         };
-        let backup = self.store(wal.path(), meta)?;
+        let pending = store(&self.repository, wal.path(), &meta)?;
+        let backup = publish(pending, meta, &mut done.troubles)?;
         wal.drop_before(full_start)?;
         Ok(backup)
     }
 
-    fn take_dump(&mut self, level: Level) -> Result<Backup, CaptureError> {
+    fn take_dump(&mut self, level: Level, done: &mut Done) -> Result<Backup, CaptureError> {
         let began = Utc::now();
         let dumped = {
             let folder = physical::staging_folder(&self.staging);
@@ -385,30 +411,9 @@ impl<'a> Session<'a> {
             mark: Some(dumped.mark),
             ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
         };
-        self.store(&dumped.folder, meta)
-    }
-
-    /// Stores what is staged, checks that all of it is there, and removes the staged copy (the folder of the log stays).
-    fn store(&self, folder: &Path, meta: Meta) -> Result<Backup, CaptureError> {
-        if StopSignal.requested() {
-            return Err(CaptureError::Stopped);
-        }
-        let backup = self.repository.store(folder, meta)?;
-        if let Some(damage) = self
-            .repository
-            .check(std::slice::from_ref(&backup), false)?
-            .first()
-        {
-            self.repository.forget(std::slice::from_ref(&backup))?;
-            return Err(RepositoryError::Place(format!(
-                "what was just stored is not whole: {}",
-                damage.what
-            ))
-            .into());
-        }
-        if folder == physical::staging_folder(&self.staging) {
-            remove_folder(folder)?;
-        }
+        let pending = store(&self.repository, &dumped.folder, &meta)?;
+        let backup = publish(pending, meta, &mut done.troubles)?;
+        remove_folder(&dumped.folder)?;
         Ok(backup)
     }
 
@@ -419,8 +424,13 @@ impl<'a> Session<'a> {
         }
         let now = Utc::now();
         let meta = self.meta(Kind::Files, level, now, now, now);
-        match self.repository.store_files(&self.settings.paths, meta) {
-            Ok(backup) => done.backups.extend(backup),
+        let stored = self.repository.store_files(&self.settings.paths, &meta);
+        match stored.map_err(CaptureError::from) {
+            Ok(None) => {}
+            Ok(Some(pending)) => match publish(pending, meta, &mut done.troubles) {
+                Ok(backup) => done.backups.push(backup),
+                Err(e) => done.troubles.push(format!("files: {e}")),
+            },
             Err(e) => done.troubles.push(format!("files: {e}")),
         }
     }
@@ -475,7 +485,54 @@ impl<'a> Session<'a> {
             if Instant::now() >= end || StopSignal.requested() {
                 return Ok(None);
             }
-            std::thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+fn store<'a>(
+    repository: &'a Repository,
+    folder: &Path,
+    meta: &Meta,
+) -> Result<Pending<'a>, CaptureError> {
+    if StopSignal.requested() {
+        return Err(CaptureError::Stopped);
+    }
+    repository.store(folder, meta).map_err(|e| {
+        if StopSignal.requested() {
+            CaptureError::Stopped
+        } else {
+            e.into()
+        }
+    })
+}
+
+/// Lists what is stored, if everything it needs is there. Damage to other backups is told, and keeps no new one from being made.
+fn publish(
+    pending: Pending<'_>,
+    meta: Meta,
+    troubles: &mut Vec<String>,
+) -> Result<Backup, CaptureError> {
+    let damages = match pending.check() {
+        Ok(damages) => damages,
+        Err(e) => {
+            pending.withdraw()?;
+            return Err(e.into());
+        }
+    };
+    if let Some(own) = damages.iter().find(|d| d.backup.is_some()) {
+        let what = own.what.clone();
+        pending.withdraw()?;
+        return Err(RepositoryError::Damaged(what).into());
+    }
+    if let Some(first) = damages.first() {
+        let what = format!(
+            "the repository is damaged elsewhere: {}; see oa-backup verify",
+            first.what
+        );
+        if !troubles.contains(&what) {
+            troubles.push(what);
+        }
+    }
+    Ok(pending.publish(meta)?)
 }

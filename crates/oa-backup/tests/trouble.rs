@@ -474,6 +474,101 @@ fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
 }
 
 #[test]
+fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
+    let service = Service::ready("kind = \"logical\"");
+    let first = service.take("full");
+    let before = service.files("repo/data");
+    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
+    let second = service.take("full");
+    let remove_largest_of = |files: Vec<std::path::PathBuf>| {
+        let largest = files
+            .into_iter()
+            .max_by_key(|f| fs::metadata(f).unwrap().len())
+            .unwrap();
+        fs::remove_file(&largest).unwrap();
+        largest.file_name().unwrap().to_str().unwrap()[..8].to_owned()
+    };
+    let new = service
+        .files("repo/data")
+        .into_iter()
+        .filter(|f| !before.contains(f));
+    let gone = remove_largest_of(new.collect());
+    service.db().batch_execute("DROP TABLE more").unwrap();
+
+    // The third one does not need it, and is made; that something is damaged is told.
+    let partial = service.backup(&["full", "--format", "json"]).expect(1);
+    assert!(
+        partial.stderr.contains("damaged elsewhere") && partial.stderr.contains(&gone),
+        "{}",
+        partial.stderr
+    );
+    let third = partial.json();
+    assert_eq!(service.list().len(), 3);
+    let rows = service
+        .backup(&["verify", "--format", "json"])
+        .expect(1)
+        .json();
+    let result = |b: &[serde_json::Value]| {
+        rows.iter().find(|r| r["id"] == b[0]["id"]).unwrap()["result"].clone()
+    };
+    assert_eq!(
+        [result(&first), result(&second), result(&third)],
+        ["ok", "damaged", "ok"]
+    );
+
+    // The next one would need what is missing now: it is not listed, and says what helps.
+    remove_largest_of(before);
+    let refused = service.backup(&["full"]).expect(1);
+    assert!(
+        refused.stderr.contains("not whole") && refused.stderr.contains("oa-backup repair"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(service.list().len(), 3);
+    service.backup(&["repair", "--yes"]).expect(1);
+    let last = service.take("full");
+    service
+        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+}
+
+#[test]
+fn asked_to_stop_a_backup_ends_with_the_piece_it_is_at() {
+    let service = Service::ready(PHYSICAL);
+    let stopped = |arguments: &[&str]| {
+        let ended = done(
+            service
+                .command(arguments)
+                .env("OA_FAILPOINT", "stop:repository.pack")
+                .output()
+                .unwrap(),
+        )
+        .expect(1);
+        assert!(ended.stderr.contains("stop"), "{}", ended.stderr);
+        ended
+    };
+    let first = stopped(&["full"]);
+    assert!(
+        first
+            .stderr
+            .contains("stopped by a signal; nothing is listed"),
+        "{}",
+        first.stderr
+    );
+    assert!(service.list().is_empty() && service.files("repo/snapshots").is_empty());
+    assert_eq!(
+        service.texts("SELECT status FROM oa.runs WHERE task = 'backup-full'"),
+        ["failed"]
+    );
+    service.take("full");
+    stopped(&["incremental"]);
+    stopped(&["verify", "--read-data"]);
+    service.take("incremental");
+    service.backup(&["verify", "--read-data"]).expect(0);
+    assert_eq!(service.list().len(), 3);
+}
+
+#[test]
 fn the_key_is_in_no_output_no_argument_and_not_in_the_database() {
     let service = Service::ready(PHYSICAL);
     for arguments in [

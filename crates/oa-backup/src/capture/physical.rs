@@ -1,5 +1,5 @@
 //! A full physical backup: `pg_basebackup` copies the cluster's files with the log they need into the staging folder, with a
-//! manifest of checksums, and `pg_verifybackup` compares them before anything is stored.
+//! manifest of checksums, and `pg_verifybackup` compares them before anything is listed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ pub fn staging_folder(staging: &Path) -> PathBuf {
 /// Copies the cluster.
 ///
 /// # Errors
-/// When there is too little room, a program fails, or the copy is not what the manifest says.
+/// When there is too little room, or a program fails.
 pub fn copy(
     client: &mut Client,
     programs: &Programs,
@@ -82,10 +82,6 @@ pub fn copy(
     }
     programs.run("pg_basebackup", &arguments)?;
     oa_core::failpoint::hit("backup.copied");
-    programs.run(
-        "pg_verifybackup",
-        &["--quiet".to_owned(), data.display().to_string()],
-    )?;
     let at = client
         .query_one("SELECT clock_timestamp()", &[])
         .map_err(CaptureError::query("could not ask for the time"))?
@@ -98,6 +94,18 @@ pub fn copy(
         timeline,
         at,
     })
+}
+
+/// Compares the copy with its manifest, and sees that the log it needs can be read.
+///
+/// # Errors
+/// When it is not what the manifest says.
+pub fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
+    let data = copied.folder.join(DATA);
+    programs.run(
+        "pg_verifybackup",
+        &["--quiet".to_owned(), data.display().to_string()],
+    )
 }
 
 /// The value of `--tablespace-mapping` is cut at the first `=`.

@@ -10,6 +10,8 @@ use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
 
+use super::stop::go_on;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Durable {
@@ -59,6 +61,7 @@ impl ReadBackend for Durable {
     }
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
+        go_on(kind)?;
         self.inner.read_full(kind, id)
     }
 
@@ -70,6 +73,7 @@ impl ReadBackend for Durable {
         offset: u32,
         length: u32,
     ) -> RusticResult<Bytes> {
+        go_on(kind)?;
         self.inner.read_partial(kind, id, cacheable, offset, length)
     }
 
@@ -91,6 +95,7 @@ impl WriteBackend for Durable {
         cacheable: bool,
         content: BytesList,
     ) -> RusticResult<()> {
+        go_on(kind)?;
         self.inner.write_bytes(kind, id, cacheable, content)?;
         sync(&self.folder_of(kind, id))
     }

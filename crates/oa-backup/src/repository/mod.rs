@@ -5,12 +5,15 @@
 //! A snapshot's file is written last, after everything it refers to. Killed before that: nothing is listed; what was written is
 //! removed by a later `prune`. Two programs may write at once; what `prune` finds unused it only marks, and removes a day later.
 
+mod damage;
 mod durable;
+mod engine;
 pub mod meta;
 mod place;
 mod reader;
 mod repair;
 mod s3;
+mod stop;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +21,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use oa_core::config::Bytes;
-use oa_core::secrets::redact;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     BackupOptions, CheckOptions, CheckResults, Credentials, OpenStatus, PathList, Progress,
     ProgressBars, ProgressType, PruneOptions, Repository as Engine, RusticError, SnapshotOptions,
-    jiff,
+    TreeId, jiff,
 };
 
+use self::engine::{one_line, reason};
 pub use self::meta::{Counts, Kind, Level, Lsn, Mark, Meta, TableMark, WalRange};
 pub use self::place::{Place, RepositoryError};
 pub use self::reader::{Reader, StoredFile};
@@ -200,14 +203,11 @@ impl Repository {
         }
     }
 
-    /// Stores everything in `folder` as one backup. It is listed only when all of it is there: what the engine could not read or
-    /// write it leaves out, so files and bytes are counted before and after.
-    ///
-    /// Killed before its end: a snapshot without our tag may be left, which is no backup, and which the next one removes.
+    /// Stores everything in `folder`. It is a backup, and listed, only with [`Pending::publish`].
     ///
     /// # Errors
-    /// When not everything is stored; nothing is listed then.
-    pub fn store(&self, folder: &Path, meta: Meta) -> Result<Backup, RepositoryError> {
+    /// When not everything is stored, or this process is asked to stop.
+    pub fn store(&self, folder: &Path, meta: &Meta) -> Result<Pending<'_>, RepositoryError> {
         let list = PathList::from_iter(Some(folder.to_owned()));
         let stored = self.store_paths(&list, Some(Path::new("/")), meta)?;
         stored.ok_or_else(|| RepositoryError::NoBackup("that was just stored".to_owned()))
@@ -221,8 +221,8 @@ impl Repository {
     pub fn store_files(
         &self,
         paths: &[PathBuf],
-        meta: Meta,
-    ) -> Result<Option<Backup>, RepositoryError> {
+        meta: &Meta,
+    ) -> Result<Option<Pending<'_>>, RepositoryError> {
         let existing: Result<Vec<PathBuf>, RepositoryError> = paths
             .iter()
             .map(|path| {
@@ -237,12 +237,13 @@ impl Repository {
         self.store_paths(&PathList::from_iter(existing?), None, meta)
     }
 
+    /// What the engine could not read or write it leaves out, so files and bytes are counted before and after.
     fn store_paths(
         &self,
         list: &PathList,
         as_path: Option<&Path>,
-        mut meta: Meta,
-    ) -> Result<Option<Backup>, RepositoryError> {
+        meta: &Meta,
+    ) -> Result<Option<Pending<'_>>, RepositoryError> {
         let before = census(&list.paths()).map_err(|e| {
             RepositoryError::Place(format!("could not read what is to be stored: {e}"))
         })?;
@@ -265,9 +266,9 @@ impl Repository {
         let snapshot = wanted
             .to_snapshot()
             .map_err(self.failed("begin a backup"))?;
-        let stored = indexed
-            .backup(&options, list, snapshot)
-            .map_err(self.failed("store the backup"))?;
+        let stored = self.place.guarded("store the backup", || {
+            indexed.backup(&options, list, snapshot)
+        })?;
         oa_core::failpoint::hit("backup.stored");
         let summary = stored.summary.clone().unwrap_or_default();
         let after = Stored {
@@ -275,13 +276,17 @@ impl Repository {
             size_bytes: summary.total_bytes_processed,
             added_bytes: summary.data_added_packed,
         };
+        let unchanged = stored.id == rustic_core::repofile::SnapshotId::default();
+        let pending = Pending {
+            repository: self,
+            snapshot: stored,
+            stored: after,
+        };
         // Files of the operator may grow or shrink meanwhile, but none may be left out.
         let whole = before.files == after.files
             && (as_path.is_none() || before.size_bytes == after.size_bytes);
         if !whole {
-            self.engine
-                .delete_snapshots(&[stored.id])
-                .map_err(self.failed("take back an incomplete backup"))?;
+            pending.withdraw()?;
             let shown = |s: Stored| format!("{} files, {}", s.files, Bytes(s.size_bytes));
             return Err(RepositoryError::Incomplete {
                 what: meta.label(),
@@ -289,32 +294,7 @@ impl Repository {
                 expected: shown(before),
             });
         }
-        if stored.id == rustic_core::repofile::SnapshotId::default() {
-            return Ok(None);
-        }
-        meta.stored = after.into();
-        self.publish(&stored, &meta).map(Some)
-    }
-
-    /// Makes a snapshot that is whole a backup: it gets its description and our tag.
-    fn publish(&self, unfinished: &SnapshotFile, meta: &Meta) -> Result<Backup, RepositoryError> {
-        let mut snapshot = unfinished.clone();
-        let tags = format!("{TAG},{},{}", meta.kind.as_str(), meta.level.as_str());
-        snapshot.add_tags(vec![tags.parse().unwrap_or_default()]);
-        snapshot.description = Some(meta.to_text());
-        self.engine
-            .save_snapshots(vec![snapshot])
-            .map_err(self.failed("list the backup"))?;
-        oa_core::failpoint::hit("backup.published");
-        self.engine
-            .delete_snapshots(&[unfinished.id])
-            .map_err(self.failed("tidy up after the backup"))?;
-        let run = meta.run_id;
-        let level = (meta.kind, meta.level);
-        self.backups()?
-            .into_iter()
-            .rfind(|b| b.meta.run_id == run && (b.meta.kind, b.meta.level) == level)
-            .ok_or_else(|| RepositoryError::NoBackup(format!("of run {run}, just stored")))
+        Ok((!unchanged).then_some(pending))
     }
 
     /// Removes what a killed backup has left. Only what is older than any backup that may still run.
@@ -373,17 +353,29 @@ impl Repository {
         Ok((now, marked))
     }
 
-    /// Checks that everything the backups need is there; with `read`, also reads every byte back. What is wrong is told by backup.
+    /// Checks that everything the backups need is there; with `read`, also reads every byte back. What is wrong is told by backup;
+    /// what none of these backups needs belongs to none.
     ///
     /// # Errors
     /// When the check itself cannot be done, for example because the index cannot be read.
     pub fn check(&self, backups: &[Backup], read: bool) -> Result<Vec<Damage>, RepositoryError> {
-        let options = CheckOptions::default().read_data(read);
-        let check = |trees| {
-            let found = self
-                .engine
-                .check_with_trees(options, trees)
-                .map_err(self.failed("check the repository"))?;
+        let trees: Vec<(&str, TreeId)> = backups
+            .iter()
+            .map(|b| (b.id.as_str(), b.snapshot.tree))
+            .collect();
+        self.check_trees(&trees, read)
+    }
+
+    fn check_trees(
+        &self,
+        trees: &[(&str, TreeId)],
+        read: bool,
+    ) -> Result<Vec<Damage>, RepositoryError> {
+        let check = |trees: Vec<TreeId>, read| {
+            let options = CheckOptions::default().read_data(read);
+            let found = self.place.guarded("check the repository", || {
+                self.engine.check_with_trees(options, trees)
+            })?;
             let text = |(level, e)| {
                 let text = one_line(&format!("{e}"));
                 // Warnings are about what costs space, not data.
@@ -394,19 +386,33 @@ impl Repository {
             };
             Ok::<Vec<String>, RepositoryError>(found.0.into_iter().filter_map(text).collect())
         };
-        let all = check(backups.iter().map(|b| b.snapshot.tree).collect())?;
+        let all = check(trees.iter().map(|(_, tree)| *tree).collect(), read)?;
         if all.is_empty() {
             return Ok(Vec::new());
         }
-        // Something is wrong: whose is it?
+        // Something is wrong: whose is it? Findings about packs are the same for every tree.
+        let indexed = self
+            .again()?
+            .to_indexed()
+            .map_err(self.failed("read the index"))?;
         let mut damages = Vec::new();
-        for backup in backups {
-            for what in check(vec![backup.snapshot.tree])? {
-                damages.push(Damage {
-                    backup: Some(backup.id.clone()),
-                    what,
-                });
-            }
+        for (id, tree) in trees {
+            let packs = damage::packs_of(&indexed, *tree);
+            let mine = check(vec![*tree], false)?
+                .into_iter()
+                .filter(|what| damage::pack_named_in(what).is_none())
+                .chain(
+                    all.iter()
+                        .filter(|&what| {
+                            damage::pack_named_in(what)
+                                .is_some_and(|named| packs.iter().any(|p| p.starts_with(named)))
+                        })
+                        .cloned(),
+                );
+            damages.extend(mine.map(|what| Damage {
+                backup: Some((*id).to_owned()),
+                what,
+            }));
         }
         for what in all {
             if !damages.iter().any(|d| d.what == what) {
@@ -456,9 +462,9 @@ impl Repository {
             .again()?
             .to_indexed_ids()
             .map_err(other.failed("read the index"))?;
-        source
-            .copy(&target, missing)
-            .map_err(other.failed("copy backups"))?;
+        other
+            .place
+            .guarded("copy backups", || source.copy(&target, missing))?;
         Ok(count)
     }
 
@@ -476,6 +482,64 @@ impl Repository {
             bars: self.bars.clone(),
             engine,
         })
+    }
+}
+
+/// What is stored as a whole, and not yet a backup. Killed before it is published or withdrawn: a snapshot without our tag is left,
+/// which is no backup, and which a later backup removes.
+#[derive(Debug)]
+pub struct Pending<'a> {
+    repository: &'a Repository,
+    snapshot: SnapshotFile,
+    stored: Stored,
+}
+
+impl Pending<'_> {
+    /// What is wrong with what it needs (`Damage::backup` is set), and with the rest of the repository.
+    ///
+    /// # Errors
+    /// As [`Repository::check`].
+    pub fn check(&self) -> Result<Vec<Damage>, RepositoryError> {
+        let id = self.snapshot.id.to_hex();
+        self.repository
+            .check_trees(&[(id.as_str(), self.snapshot.tree)], false)
+    }
+
+    /// Makes it a backup: it gets its description and our tag.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn publish(self, mut meta: Meta) -> Result<Backup, RepositoryError> {
+        let repository = self.repository;
+        meta.stored = self.stored.into();
+        let mut snapshot = self.snapshot.clone();
+        let tags = format!("{TAG},{},{}", meta.kind.as_str(), meta.level.as_str());
+        snapshot.add_tags(vec![tags.parse().unwrap_or_default()]);
+        snapshot.description = Some(meta.to_text());
+        repository
+            .engine
+            .save_snapshots(vec![snapshot])
+            .map_err(repository.failed("list the backup"))?;
+        oa_core::failpoint::hit("backup.published");
+        let run = meta.run_id;
+        let level = (meta.kind, meta.level);
+        self.withdraw()?;
+        repository
+            .backups()?
+            .into_iter()
+            .rfind(|b| b.meta.run_id == run && (b.meta.kind, b.meta.level) == level)
+            .ok_or_else(|| RepositoryError::NoBackup(format!("of run {run}, just stored")))
+    }
+
+    /// Removes it. Its bytes stay until [`Repository::prune`].
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn withdraw(self) -> Result<(), RepositoryError> {
+        self.repository
+            .engine
+            .delete_snapshots(&[self.snapshot.id])
+            .map_err(self.repository.failed("tidy up after the backup"))
     }
 }
 
@@ -530,14 +594,4 @@ fn zoned(at: DateTime<Utc>) -> jiff::Zoned {
 
 fn moment(at: &jiff::Zoned) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(at.timestamp().as_microsecond()).unwrap_or_default()
-}
-
-/// The engine's messages have several lines and its own prefix.
-fn reason(error: &RusticError) -> String {
-    let text = error.display_log();
-    redact(&one_line(text.strip_prefix("Error: ").unwrap_or(&text)))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -8,11 +8,11 @@ use oa_core::secrets::{Secret, redact};
 use rustic_core::repofile::Chunker;
 use rustic_core::{
     ConfigOptions, Credentials, KeyOptions, Repository as Engine, RepositoryBackends,
-    RepositoryOptions, RusticError, WriteBackend,
+    RepositoryOptions, WriteBackend,
 };
 
 use super::durable::Durable;
-use super::{Bars, Repository, reason, s3};
+use super::{Bars, Repository, s3};
 
 /// Pieces of this size, at most, are stored again for one changed page.
 const CHUNK: u64 = 128 << 10;
@@ -42,6 +42,11 @@ pub enum RepositoryError {
         /// Files and bytes that were to be stored.
         expected: String,
     },
+    /// What was stored needs something that is damaged: pieces that older backups had stored already.
+    #[error(
+        "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
+    )]
+    Damaged(String),
     /// There is no such backup.
     #[error("there is no backup {0}; see oa-backup list")]
     NoBackup(String),
@@ -219,13 +224,5 @@ impl Place {
             bars: bars.clone(),
             engine,
         })
-    }
-
-    pub(super) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
-        RepositoryError::Engine {
-            doing,
-            place: self.shown(),
-            reason: reason(error),
-        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,9 +13,7 @@ use rustic_core::{
     Repository as Engine, RestoreOptions, RusticError,
 };
 
-use oa_core::secrets::redact;
-
-use super::{Backup, Bars, Place, RepositoryError, one_line};
+use super::{Backup, Bars, Place, RepositoryError};
 
 /// A file in a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,20 +125,12 @@ impl Reader {
             options.verify_existing = false;
         }
         let nodes = || nodes.iter().cloned().map(Ok);
-        // The engine panics in its threads when a pack is damaged or the disk is full.
-        let restored = quietly(|| {
+        self.place.guarded("restore a backup", || {
             let plan = self.engine.prepare_restore(&options, nodes(), &to, false)?;
             let bytes = plan.restore_size + plan.matched_size;
             self.engine.restore(plan, &options, nodes(), &to)?;
             Ok(bytes)
-        });
-        restored
-            .map_err(|reason| RepositoryError::Engine {
-                doing: "restore a backup",
-                place: self.place.shown(),
-                reason,
-            })?
-            .map_err(failed)
+        })
     }
 
     /// Writes files one blob after the other. The engine itself reads up to twenty packs at once into memory, as it should from
@@ -222,23 +211,4 @@ impl Reader {
         self.engine.dump(&node, &mut content).map_err(failed)?;
         Ok(content)
     }
-}
-
-/// What a panic within says, as an error. Other threads' panics are not to be expected meanwhile.
-fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    static SAID: Mutex<Option<String>> = Mutex::new(None);
-    let said = || SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    *said() = None;
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(|info| {
-        let text = info.payload_as_str().unwrap_or("it does not say why");
-        let mut first = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| text.to_owned());
-    }));
-    let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
-    panic::set_hook(before);
-    result.map_err(|_| {
-        let text = said().take().unwrap_or_default();
-        redact(&one_line(&text))
-    })
 }

@@ -11,7 +11,8 @@ use oa_core::state_dir::write_durably;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 
-use super::{Damage, Place, Repository, RepositoryError, reason};
+use super::engine::reason;
+use super::{Damage, Place, Repository, RepositoryError};
 
 const SPARE: &str = "spare";
 const ASIDE: &str = "damaged";

@@ -2,17 +2,19 @@
 //! Requests that fail in passing (no answer, 429, 5xx) are repeated; an object appears as a whole or not at all.
 
 use std::io::Read;
-use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use oa_core::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::secrets::Secret;
+use oa_core::supervise::StopSignal;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
+
+use super::stop::go_on;
 
 /// How long a signed request is valid.
 const VALID: Duration = Duration::from_secs(600);
@@ -137,7 +139,9 @@ impl S3 {
                 return Err(self.error(doing, key, &reason));
             }
             tracing::info!("could not {doing} {key}: {reason}; trying again in {wait:?}");
-            thread::sleep(wait);
+            if !StopSignal.wait(wait) {
+                return Err(self.error(doing, key, "this process was asked to stop"));
+            }
             wait *= 2;
             tries += 1;
         }
@@ -239,6 +243,7 @@ impl ReadBackend for S3 {
     }
 
     fn read_full(&self, kind: FileType, id: &Id) -> RusticResult<Bytes> {
+        go_on(kind)?;
         self.get(&self.key(kind, id), None)
     }
 
@@ -250,6 +255,7 @@ impl ReadBackend for S3 {
         offset: u32,
         length: u32,
     ) -> RusticResult<Bytes> {
+        go_on(kind)?;
         let key = self.key(kind, id);
         let body = self.get(&key, Some((offset, length)))?;
         if body.len() as u64 == u64::from(length) {
@@ -276,6 +282,7 @@ impl WriteBackend for S3 {
         _cacheable: bool,
         content: BytesList,
     ) -> RusticResult<()> {
+        go_on(kind)?;
         let key = self.key(kind, id);
         let content: Vec<u8> = content.into_vec().concat();
         let answer = self.ask("write", &key, |agent| {
