@@ -50,6 +50,7 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
         "size_bytes",
         "added_bytes",
         "tables",
+        "removed_at",
     ];
     let row = |b: &Backup| -> Vec<Value> {
         let m = &b.meta;
@@ -81,6 +82,8 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
+            // One that is listed is there, whatever a process said that had looked a moment earlier.
+            Value::Null,
         ]
     };
     batch(

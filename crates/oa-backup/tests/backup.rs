@@ -166,7 +166,22 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
     admin.batch_execute("DROP TABLE public.closed").unwrap();
     let full = service.take("full");
     assert_eq!(full[0]["kind"], "logical");
-    let next = service.take("incremental");
+    // Dumps only, where there were physical backups, is told: nobody would notice.
+    admin
+        .batch_execute("ALTER ROLE oa REPLICATION; GRANT pg_read_all_data TO oa")
+        .unwrap();
+    assert_eq!(service.take("full")[0]["kind"], "physical");
+    admin.batch_execute("ALTER ROLE oa NOREPLICATION").unwrap();
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(1);
+    assert!(
+        told.stderr.contains("only a dump was made")
+            && told.stderr.contains("slot oa_backup goes on holding log"),
+        "{}",
+        told.stderr
+    );
+    let next = told.json();
     assert_eq!(
         (next[0]["kind"].as_str(), next[0]["level"].as_str()),
         (Some("logical"), Some("incremental"))
@@ -187,10 +202,11 @@ fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_databa
         "{}",
         missing.stderr
     );
+    let kinds: Vec<_> = missing.json().iter().map(|b| b["kind"].clone()).collect();
     assert_eq!(
-        missing.json()[0]["kind"],
-        "logical",
-        "the database is backed up all the same"
+        kinds,
+        ["logical", "files"],
+        "the database and the other path are backed up all the same"
     );
     assert_eq!(
         service.texts(
@@ -212,6 +228,27 @@ fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_databa
     );
     fs::write(service.path("images/2025/b.jpg"), vec![8; 1000]).unwrap();
     assert_eq!(service.take("incremental").len(), 2);
+
+    // Files come and go while they are stored, as those of a raw archive do.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (0..100_usize).cycle() {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                fs::write(service.path(&format!("images/{n}.json")), "{}").unwrap();
+                let _ = fs::remove_file(service.path(&format!("images/{}.json", (n + 50) % 100)));
+            }
+        });
+        let taken: Vec<_> = (0..2)
+            .map(|_| service.backup(&["full", "--format", "json"]))
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for done in taken {
+            assert_eq!(done.expect(0).json().len(), 2);
+        }
+    });
 }
 
 #[test]

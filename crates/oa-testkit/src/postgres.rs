@@ -22,6 +22,7 @@ pub struct Postgres {
     port: u16,
     account: Account,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
     server: Option<Child>,
     janitor: Child,
     _pipe: Option<ChildStdin>,
@@ -149,6 +150,7 @@ impl Postgres {
             port: 0,
             account,
             settings,
+            environment: Vec::new(),
             server: None,
             janitor,
             _pipe: pipe,
@@ -238,6 +240,7 @@ impl Postgres {
             .command(bin_dir().join("postgres"))
             .arg("-D")
             .arg(&data)
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -355,6 +358,15 @@ impl Postgres {
             "the server did not start again:\n{}",
             self.log()
         );
+    }
+
+    /// Stops, and starts with these variables in the environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_with(&mut self, environment: &[(String, String)]) {
+        self.environment = environment.to_vec();
+        self.restart();
     }
 
     /// Stops and starts.

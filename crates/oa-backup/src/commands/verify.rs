@@ -53,12 +53,16 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             }
         }
         let files = repository.check_files()?;
-        let index = files.iter().any(|d| d.what.starts_with("index/"));
+        let index = files.iter().find(|d| d.what.starts_with("index/")).cloned();
         damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
         damages.extend(files);
-        // Without its index the engine finds nothing; `oa-backup repair` makes it anew.
-        if !index {
-            damages.extend(repository.check(&backups, wanted.read_data)?);
+        match index {
+            None => damages.extend(repository.check(&backups, wanted.read_data)?),
+            // Without it the engine finds nothing, and none of them can be restored before `oa-backup repair` has made it anew.
+            Some(index) => damages.extend(backups.iter().map(|b| Damage {
+                backup: Some(b.id.clone()),
+                what: index.what.clone(),
+            })),
         }
         let mut ended = Ended::success((backups, damages));
         let (backups, damages) = &ended.value;

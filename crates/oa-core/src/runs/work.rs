@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::attempts::{Failed, longest, until_done};
 use super::{Begun, Outcome, Recorder, Run, RunError, RunStart, Status, Stopwatch, Trigger};
-use crate::cli::Failure;
+use crate::cli::{Busy, Failure};
 use crate::exit;
 use crate::pg::upsert::Batch;
 use crate::retry::{ErrorKind, Policy};
@@ -101,7 +101,7 @@ pub fn recorded<T>(
     let clock = Stopwatch::start(start.started_at);
     let mut run = match recorder.begin(start)? {
         Begun::Run(run) => run,
-        Begun::Skipped { reason } => return Err(Failure::new(exit::REFUSED, anyhow!(reason))),
+        Begun::Skipped { reason } => return Err(Busy(reason).into()),
     };
     let start = run.start().clone();
     let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
@@ -125,7 +125,7 @@ pub fn recorded<T>(
     });
     if let Err(failure) = &result {
         outcome.error = Some(run_error(failure));
-        if failure.code == exit::REFUSED && !job.must_be_done {
+        if failure.is_busy() || failure.code == exit::REFUSED && !job.must_be_done {
             // Refusing is what was right to do, not a failure that somebody must be woken for.
             outcome.status = Status::Skipped;
         }
