@@ -485,3 +485,46 @@ fn retention_removes_what_is_covered_and_keeps_the_newest() {
     service.backup(&["verify", "--read-data"]).expect(0);
     service.take("incremental");
 }
+
+#[test]
+fn a_server_that_was_upgraded_begins_anew_beside_its_old_backups() {
+    let mut service = Service::ready("kind = \"auto\"");
+    let before = service.take("full");
+    assert_eq!(before.len(), 3, "copy, log and dump");
+    let Some(programs) = service.server.upgrade() else {
+        return;
+    };
+    let lacking = service.backup(&["incremental"]).expect(78);
+    assert!(
+        lacking.stderr.contains("the server is PostgreSQL 16")
+            && lacking.stderr.contains("set bin_dir in [backup]"),
+        "{}",
+        lacking.stderr
+    );
+    service.configure(&format!(
+        "kind = \"auto\"\nbin_dir = \"{}\"",
+        programs.display()
+    ));
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        told.stderr.contains("no full backup of this server yet"),
+        "{}",
+        told.stderr
+    );
+    let new = told.json();
+    assert_eq!(new[0]["level"], "full");
+    assert!(new[0]["server_version"].as_i64().unwrap() >= 160_000);
+    assert_ne!(new[0]["system_id"], before[0]["system_id"]);
+    assert_eq!(service.take("incremental")[0]["level"], "incremental");
+    service.backup(&["prune", "--yes"]).expect(0);
+    let left = service.list();
+    assert!(
+        before
+            .iter()
+            .all(|b| left.iter().any(|l| l["id"] == b["id"])),
+        "what was before stays: it is all there is of that time"
+    );
+    service.backup(&["verify", "--read-data"]).expect(0);
+}

@@ -204,7 +204,7 @@ fn what_cannot_be_read_now_is_not_taken_out() {
     let service = Service::ready("kind = \"logical\"");
     service.take("full");
     let packs = service.files("repo/data");
-    fs::set_permissions(&packs[0], fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&packs[0], fs::Permissions::from_mode(0o0)).unwrap();
     let repair = service.command(&["repair", "--yes"]);
     let mut command = if rustix::process::geteuid().is_root() {
         // Root without the right to pass over permissions.
