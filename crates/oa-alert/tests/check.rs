@@ -138,6 +138,38 @@ fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
     assert_eq!(service.sim.messages().len(), 4, "another trouble");
 }
 
+/// The grants of docs/configuration.md.
+#[test]
+fn a_role_that_may_only_read_and_write_rows_tells_and_ends_troubles() {
+    let service = Service::start(DINGTALK);
+    let mut admin =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE oa_crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa, public TO oa_crawler;
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler;
+             GRANT DELETE ON oa.acks, oa.raw TO oa_crawler",
+        )
+        .unwrap();
+    let url = service.server.url();
+    let url = url.replace("oa:oa-test-password", "oa_crawler:p");
+    let alert = |arguments: &[&str]| {
+        let mut command = service.command(arguments);
+        command.env("DATABASE_URL", &url).status().unwrap().code()
+    };
+    task(&service, "late", 11, Some(60));
+    assert_eq!(alert(&["check"]), Some(2));
+    assert_eq!(alert(&["ack", "late"]), Some(0));
+    task(&service, "late", -30, Some(1));
+    assert_eq!(alert(&["check"]), Some(0));
+    assert!(
+        service.titles()[1].starts_with("【恢复】"),
+        "{:?}",
+        service.titles()
+    );
+    assert_eq!(service.one("SELECT count(*)::text FROM oa.acks"), "0");
+}
+
 #[test]
 fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
     let service = Service::start(DINGTALK);
