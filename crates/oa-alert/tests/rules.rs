@@ -111,6 +111,10 @@ fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
         );
     }
     let text = heard.once(&service, "data_stale", 1);
+    service.under_way("zhihui-full-view", "running");
+    assert_eq!(rules(&service.check().1), ["data_stale"]);
+    assert!(heard.new_texts(&service).is_empty(), "a run is under way");
+    service.sql("DELETE FROM oa.runs WHERE finished_at IS NULL");
     let last = days[6];
     assert!(
         text.contains("【警告】多空全景 数据没有更新")
@@ -128,7 +132,7 @@ fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
     service.sql("UPDATE oa.runs SET trigger = 'cron' WHERE trigger = 'backfill'");
     heard.over(&service);
     // A failing task is told by its runs.
-    service.sql("UPDATE oa.runs SET inserted = 0 WHERE id = (SELECT id FROM oa.runs ORDER BY id DESC LIMIT 1); UPDATE oa.tasks SET last_status = 'failed'");
+    service.sql("UPDATE oa.runs SET inserted = 0, status = 'failed' WHERE id = (SELECT id FROM oa.runs ORDER BY id DESC LIMIT 1)");
     assert_eq!(service.check(), (0, vec![]));
 }
 
@@ -148,6 +152,10 @@ fn far_fewer_records_than_usual_for_three_days_are_falling_data() {
         );
     }
     let text = heard.once(&service, "data_falling", 1);
+    service.under_way("zhihui-reports", "retrying");
+    assert_eq!(rules(&service.check().1), ["data_falling"]);
+    assert!(heard.new_texts(&service).is_empty(), "a run is under way");
+    service.sql("DELETE FROM oa.runs WHERE finished_at IS NULL");
     assert!(
         text.contains("此前通常每日 2434 条")
             && text.contains(&format!("{} 100", days[9].format("%m-%d"))),

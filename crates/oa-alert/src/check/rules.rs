@@ -127,7 +127,7 @@ fn partial(
              SELECT r.id, r.status, r.error_message FROM oa.runs r
              WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
              ORDER BY r.id DESC LIMIT $1) x) last
-         WHERE t.last_status = 'partial' AND t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
+         WHERE t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
         &[&limit],
     )?;
     let finding = |row: &postgres::Row| {

@@ -77,6 +77,17 @@ impl Service {
         (done.code, found)
     }
 
+    /// A run of a task that has begun now, on a machine whose processes nobody here can see.
+    pub fn under_way(&self, task: &str, status: &str) {
+        self.sql(&format!(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, status, lease_until)
+               VALUES (oa.uuid_floor(now()), 'oa-crawl', '{task}', 'cron', 'another', 'm', 'b', 1, 1, '0', now(), '{status}', now() + interval '1 hour')
+               RETURNING id)
+             UPDATE oa.tasks SET last_run_id = run.id, last_status = '{status}', last_started_at = now() FROM run WHERE name = '{task}'"
+        ));
+    }
+
     pub fn sql(&self, statements: &str) {
         self.db().batch_execute(statements).unwrap();
     }
