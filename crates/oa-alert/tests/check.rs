@@ -295,6 +295,25 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         ["/start", "/fail"],
         "no channel takes anything"
     );
+    service.sim.clear_faults();
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    let told = service.sim.messages().len();
+    service.put("b", "t");
+    std::fs::remove_dir_all(service.state()).unwrap();
+    std::fs::write(service.state(), "a file, where a directory is due").unwrap();
+    let done = service.alert(&["check"]);
+    assert_eq!(done.code, 77, "{done:?}");
+    assert_eq!(
+        pings(&service)[6..],
+        ["/start", "/fail"],
+        "it cannot look for anything"
+    );
+    assert_eq!(
+        service.sim.messages().len(),
+        told + 1,
+        "what waits is sent all the same"
+    );
 }
 
 #[test]

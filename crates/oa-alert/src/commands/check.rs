@@ -25,7 +25,7 @@ const PING: Duration = Duration::from_secs(5);
 /// channel refused something, 2 something critical.
 ///
 /// # Errors
-/// 78 for a wrong configuration, 77 when the state directory cannot be used.
+/// 78 for a wrong configuration, 77 when the state directory cannot be used; what waits is sent all the same.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     // A mistake in the configuration keeps nobody from hearing of what is wrong.
     let mut wrong = check::known_rules(config).err().map(Failure::from);
@@ -35,7 +35,22 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     });
     let begun = heartbeat.clone();
     let start = thread::spawn(move || begun.ping("/start"));
-    let recorder = Recorder::open(config, PROGRAM)?;
+    // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
+    let end = |works: bool| {
+        if start.join().is_err() {
+            tracing::warn!("the ping at the start ended by a mistake of this program");
+        }
+        heartbeat.ping(if works { "" } else { "/fail" });
+    };
+    let recorder = match Recorder::open(config, PROGRAM) {
+        Ok(recorder) => recorder,
+        Err(e) => {
+            // Nothing can be looked for; what others have put into PostgreSQL is sent all the same.
+            flush::send_all(config);
+            end(false);
+            return Err(e);
+        }
+    };
     let policy = Policy::from_config(config);
     let (found, away) = match look(config, &recorder, &policy) {
         Ok(found) => (found, None),
@@ -46,13 +61,9 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         }
     };
     let sent = flush::send_all(config);
-    print(&found, format)?;
-    if start.join().is_err() {
-        tracing::warn!("the ping at the start ended by a mistake of this program");
-    }
-    // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
-    let works = away.is_none() && sent.is_complete();
-    heartbeat.ping(if works { "" } else { "/fail" });
+    let printed = print(&found, format);
+    end(away.is_none() && sent.is_complete());
+    printed?;
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
