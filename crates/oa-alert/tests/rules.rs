@@ -7,11 +7,14 @@ use std::fs;
 
 use chrono::{Days, NaiveDate, Utc};
 use common::{DINGTALK, Service, rules};
+use oa_core::pg::upsert::Batch;
+use oa_core::runs::work::{Ended, Job, recorded};
+use oa_core::runs::{Recorder, Status};
 use oa_core::schedule::Calendar;
 use oa_core::state_dir::StateDir;
 use oa_sim::Options;
 use oa_testkit::Postgres;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BACKUP: &str =
     "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n";
@@ -312,6 +315,92 @@ fn a_drill_that_is_overdue_failed_or_slow_is_told() {
     );
     drill(&service, "b1", 0, true, 30);
     heard.over(&service);
+}
+
+/// A drill as `oa-restore` records it: it failed, and the check tells of that.
+fn record_drill(service: &Service, backup: &str) {
+    let columns = [
+        "run_id",
+        "backup_id",
+        "repository",
+        "host",
+        "target",
+        "started_at",
+        "finished_at",
+        "ok",
+        "error",
+    ];
+    let recorder = Recorder::open(&service.config(), "oa-restore").unwrap();
+    let job = Job::by_hand("oa-restore", "restore-drill", "恢复演练");
+    recorded(&recorder, &job, |run| {
+        let now = json!(Utc::now());
+        let batch = Batch {
+            schema: "oa".to_owned(),
+            table: "drills".to_owned(),
+            columns: columns.map(str::to_owned).to_vec(),
+            key: vec!["run_id".to_owned()],
+            rows: vec![vec![
+                json!(run.id),
+                json!(backup),
+                json!("/var/backups/oa"),
+                json!("h"),
+                now.clone(),
+                now.clone(),
+                now,
+                json!(false),
+                json!("table runs has 3 rows less"),
+            ]],
+            collected_at: Utc::now(),
+            timezone: "UTC".to_owned(),
+        };
+        Ok(Ended {
+            status: Status::Failed,
+            error: Some("table runs has 3 rows less".to_owned()),
+            batches: vec![batch],
+            told_by_check: true,
+            ..Ended::success(())
+        })
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_drill_that_failed_is_told_once_and_by_its_run_where_the_check_cannot_see_it() {
+    let mut service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 1.0, "data");
+    record_drill(&service, "b1");
+    assert_eq!(service.flush(), 0);
+    assert!(heard.new_texts(&service).is_empty());
+    heard.once(&service, "drill_failed", 2);
+    drill(&service, "b1", 0, true, 30);
+    heard.over(&service);
+    // Its row is refused, alone or together with the table.
+    service.sql("ALTER TABLE oa.drills ADD CHECK (backup_id <> 'refused')");
+    record_drill(&service, "refused");
+    service.flush();
+    let texts = heard.new_texts(&service);
+    assert!(
+        texts.len() == 1
+            && texts[0].contains("【故障】恢复演练 运行失败")
+            && texts[0].contains("备份、校验或恢复演练没有通过（table runs has 3 rows less）")
+            && !texts[0].contains("oa.rejects")
+            && !texts[0].contains("没有新数据"),
+        "{texts:?}"
+    );
+    service.sql("DELETE FROM oa.alerts; ALTER TABLE oa.drills RENAME TO away");
+    record_drill(&service, "b1");
+    service.flush();
+    assert_eq!(heard.new_texts(&service).len(), 1);
+    service.sql("DELETE FROM oa.alerts; ALTER TABLE oa.away RENAME TO drills");
+    service.server.stop();
+    record_drill(&service, "b1");
+    assert_eq!(service.flush(), 75);
+    let texts = heard.new_texts(&service);
+    assert!(
+        texts.iter().any(|t| t.contains("恢复演练 运行失败")),
+        "now, and not when PostgreSQL is back: {texts:?}"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Backups that are late, unverified, or were never rehearsed, and a repository that fills.
 //!
 //! Only of the repository that is configured here. Its rows in `oa.backups`, `oa.drills` and `oa.repositories` are written by
-//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run.
+//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run, except what is found here (`told_by_check`).
 
 use std::collections::BTreeMap;
 use std::fs;

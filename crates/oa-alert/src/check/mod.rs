@@ -184,14 +184,13 @@ pub fn find(
     found.extend(spool::find_here(recorder, drained, config, &policy));
     found.extend(disk::find(state, host, config, &policy));
     found.extend(cookies::find(state, host, config, &policy));
-    let is_off = |rule: &str| config.alert.off.iter().any(|off| off == rule);
-    let seen = if is_off(certificate::RULE) {
+    let seen = if config.alert.is_off(certificate::RULE) {
         None
     } else {
         certificate::look(state, config)
     };
     found.extend(certificate::find(seen.as_ref(), config, &policy));
-    found.retain(|f| !is_off(f.rule));
+    found.retain(|f| !config.alert.is_off(f.rule));
     Ok(Found {
         findings: found,
         host: host.to_owned(),
@@ -205,7 +204,7 @@ pub fn find(
 pub fn find_away(recorder: &Recorder, config: &Config) -> Option<Finding> {
     let policy = Policy::from_config(config);
     let finding = spool::find(recorder, config, &policy)?;
-    if config.alert.off.iter().any(|off| off == finding.rule) {
+    if config.alert.is_off(finding.rule) {
         return None;
     }
     if let Err(e) = spool::put_aside(recorder, finding.alert(&policy), &policy) {

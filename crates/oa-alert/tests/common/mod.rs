@@ -7,6 +7,7 @@ use std::process::Command;
 
 use chrono::Utc;
 use oa_core::alerts::{self, Alert, Kind, Severity};
+use oa_core::config::Config;
 use oa_core::pg::schema;
 use oa_core::spool::{Record, Spool};
 use oa_core::state_dir::StateDir;
@@ -66,6 +67,13 @@ impl Service {
             sections.replace("BASE", &self.sim.base())
         );
         fs::write(self.dir.path().join("oa.toml"), text).unwrap();
+    }
+
+    /// The configuration as another program on this machine reads it.
+    pub fn config(&self) -> Config {
+        let env = format!("DATABASE_URL={}\n", self.server.url());
+        fs::write(self.dir.path().join(".env"), env).unwrap();
+        Config::load(Some(&self.dir.path().join("oa.toml"))).unwrap()
     }
 
     /// `oa-alert check`: its exit code and what it found.

@@ -116,7 +116,11 @@ pub(super) fn failed(
             "Last success: none on record".to_owned(),
         ),
     }
-    let tables = tables(outcome);
+    // The tables of backups and drills are about them, not collected data.
+    let tables = match work {
+        Work::Backup => String::new(),
+        _ => tables(outcome),
+    };
     let day = outcome.details.get("day").and_then(|d| d.as_str());
     match (outcome.status, tables.is_empty()) {
         (Status::Partial, false) => {

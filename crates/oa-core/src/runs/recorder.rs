@@ -390,6 +390,7 @@ impl Recorder {
         outcome.status = Status::Failed;
         outcome.error = Some(error.clone());
         outcome.batches.clear();
+        outcome.told_by_check = false;
         if let Some(last) = outcome.attempts.last_mut() {
             last.outcome = Status::Failed;
             last.error = Some(error.clone());

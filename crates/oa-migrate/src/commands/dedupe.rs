@@ -79,12 +79,9 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
             details.insert("table".to_owned(), json!(table));
             details.insert("moved".to_owned(), json!(moved));
             Ok(Ended {
-                batches: Vec::new(),
-                value: exit::OK,
-                status: Status::Success,
                 fetched: moved,
-                error: None,
                 details,
+                ..Ended::success(exit::OK)
             })
         },
     )

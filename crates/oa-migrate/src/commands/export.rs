@@ -53,12 +53,9 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("database".to_owned(), json!(options.database));
             details.insert("folder".to_owned(), json!(options.folder));
             Ok(Ended {
-                batches: Vec::new(),
-                status: Status::Success,
                 fetched: rows,
-                error: None,
                 details,
-                value: manifest,
+                ..Ended::success(manifest)
             })
         },
     )?;

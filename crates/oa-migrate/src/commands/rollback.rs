@@ -51,12 +51,8 @@ pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(record.run_id));
             Ok(Ended {
-                batches: Vec::new(),
-                value: exit::OK,
-                status: Status::Success,
-                fetched: 0,
-                error: None,
                 details,
+                ..Ended::success(exit::OK)
             })
         },
     )
