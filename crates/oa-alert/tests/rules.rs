@@ -520,6 +520,24 @@ fn connections_wal_clock_and_disk_have_limits_that_can_be_set() {
         service.configure("", DINGTALK);
         heard.over(&service);
     }
+    // Other roles' connections count, also for a role that may not see what they are.
+    let most: f64 = service
+        .one("SHOW max_connections")
+        .parse()
+        .expect("it is a number");
+    let others: Vec<_> = (0..8)
+        .map(|_| postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls))
+        .collect();
+    assert!(others.iter().all(Result::is_ok));
+    let share = 7.0 / most;
+    service.configure(
+        "",
+        &format!("[alert]\nconnections_share = {share}\n{DINGTALK}"),
+    );
+    heard.once(&service, "connections", 1);
+    drop(others);
+    service.configure("", DINGTALK);
+    heard.over(&service);
     for wrong in [
         "disk_warning = 10",
         "connections_share = -0.1",

@@ -227,8 +227,9 @@ fn connections(
     config: &Config,
     policy: &Policy,
 ) -> Result<Option<Finding>, postgres::Error> {
+    // pg_stat_activity shows only one's own sessions to a role without pg_read_all_stats.
     let row = client.query_one(
-        "SELECT count(*), current_setting('max_connections')::bigint FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        "SELECT coalesce(sum(numbackends), 0)::bigint, current_setting('max_connections')::bigint FROM pg_stat_database",
         &[],
     )?;
     let (used, most): (i64, i64) = (row.get(0), row.get(1));
