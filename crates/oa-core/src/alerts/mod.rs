@@ -257,6 +257,26 @@ pub fn tell_over(
     }
 }
 
+/// Ends the trouble of a task that is run no more, if it was told.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn given_up(
+    client: &mut impl GenericClient,
+    task: &str,
+    title: &str,
+    policy: &Policy,
+) -> Result<(), postgres::Error> {
+    let last = last(client, &run_fingerprint(task))?;
+    if let Some(last) = last.filter(Last::is_open) {
+        put(
+            client,
+            &text::given_up(task, title, last.created_at, policy),
+        )?;
+    }
+    Ok(())
+}
+
 /// The fingerprint of everything that is wrong with a task's runs.
 #[must_use]
 pub fn run_fingerprint(task: &str) -> String {

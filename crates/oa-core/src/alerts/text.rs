@@ -225,6 +225,31 @@ pub(super) fn recovered(outcome: &Outcome, state: &TaskState, policy: &Policy) -
     )
 }
 
+/// Its task is run no more, so its trouble is nobody's.
+pub(super) fn given_up(task: &str, name: &str, told_at: DateTime<Utc>, policy: &Policy) -> Alert {
+    let told_at = local(told_at, policy);
+    let (title, line) = match policy.locale {
+        Locale::Zh => (
+            format!("【恢复】{name} 已停用，故障关闭"),
+            format!("任务已用 oa-crawl forget 停用；故障最近一次告警于 {told_at}"),
+        ),
+        Locale::En => (
+            format!("[RECOVERED] {name} is run no more, its trouble is closed"),
+            format!("oa-crawl forget has given the task up; its trouble was last told at {told_at}"),
+        ),
+    };
+    alert(
+        task,
+        "run_failed",
+        None,
+        Severity::Info,
+        Kind::Recovery,
+        title.clone(),
+        format!("**{title}**\n\n- {line}\n"),
+        Utc::now(),
+    )
+}
+
 #[allow(
     clippy::too_many_arguments,
     reason = "an alert is a flat record; a builder would only hide that"
