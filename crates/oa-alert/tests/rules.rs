@@ -231,10 +231,14 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
     service.sql("UPDATE oa.backups SET restorable_to = now() - interval '3 hours'; INSERT INTO oa.backups SELECT 'other', gen_random_uuid(), '/elsewhere', kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn, restorable_from, now(), started_at, finished_at, files, size_bytes, added_bytes FROM oa.backups");
     let text = heard.once(&service, "backup_late", 2);
     assert!(text.contains("目标是最多丢失 2 小时"), "{text}");
-    // A machine without [backup] knows nothing of it, and does not say that it is over.
+    // A machine that never had [backup] knows nothing of it, and does not say that it is over.
+    let noted = service.state().join("backup-since.json");
+    let own = fs::read(&noted).unwrap();
+    fs::remove_file(&noted).unwrap();
     service.configure("", DINGTALK);
     assert_eq!(service.check(), (0, vec![]));
     assert!(heard.new_texts(&service).is_empty());
+    fs::write(&noted, own).unwrap();
     service.configure("", &format!("{BACKUP}{DINGTALK}"));
     backup(&service, "b2", "incremental", 0.5, "none");
     heard.over(&service);
@@ -245,6 +249,28 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
         "{text}"
     );
     backup(&service, "b3", "full", 0.1, "none");
+    heard.over(&service);
+}
+
+#[test]
+fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 30.0, "data");
+    heard.once(&service, "backup_late", 2);
+    let moved = BACKUP.replace("/var/backups/oa", "/srv/backups");
+    service.configure("", &format!("{moved}{DINGTALK}"));
+    heard.over(&service);
+    // From now on it is the trouble of a machine that still has it.
+    service.sql("UPDATE oa.alerts SET kind = 'problem' WHERE kind = 'recovery'");
+    assert_eq!(service.check(), (0, vec![]));
+    assert!(heard.new_texts(&service).is_empty());
+    service.configure(
+        "",
+        &format!("{moved}full_every = \"1ms\"\n{DINGTALK}"),
+    );
+    heard.once(&service, "backup_late", 2);
+    service.configure("", DINGTALK);
     heard.over(&service);
 }
 
@@ -485,6 +511,18 @@ fn the_certificate_of_the_database_is_told_before_it_expires() {
         "{text}"
     );
     service.configure("", &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"));
+    heard.over(&service);
+    service.configure(
+        "",
+        &format!("[alert]\nexpiry_notice = \"50000d\"\n{DINGTALK}"),
+    );
+    heard.once(&service, "certificate_expiring", 1);
+    service.configure(
+        "",
+        &format!(
+            "[alert]\nexpiry_notice = \"50000d\"\noff = [\"certificate_expiring\"]\n{DINGTALK}"
+        ),
+    );
     heard.over(&service);
 }
 

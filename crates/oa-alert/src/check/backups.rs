@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::{Policy, Severity, human_duration};
@@ -38,9 +39,10 @@ pub(super) fn find(
         repository: place(backup),
         ..backup.clone()
     };
+    let since = note_configured(state, &backup.repository);
     let known = known(client, &backup.repository)?;
     let mut found: Vec<Finding> = Vec::new();
-    found.extend(late(&known, state, backup, policy));
+    found.extend(late(&known, since, backup, policy));
     found.extend(unverified(&known, config, backup, policy));
     found.extend(drills(client, &known, backup, policy)?);
     found.extend(filling(client, &known, config, backup, policy)?);
@@ -48,7 +50,7 @@ pub(super) fn find(
 }
 
 /// The repository as `oa-backup` names it in the database.
-pub(super) fn place(backup: &Backup) -> String {
+fn place(backup: &Backup) -> String {
     redact(&backup.repository)
 }
 
@@ -93,7 +95,12 @@ fn age(moment: DateTime<Utc>) -> std::time::Duration {
 }
 
 /// Too much would be lost, or the last full backup is too old, or there is none at all.
-fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Option<Finding> {
+fn late(
+    known: &Known,
+    since: DateTime<Utc>,
+    backup: &Backup,
+    policy: &Policy,
+) -> Option<Finding> {
     let say = |span| human_duration(span, policy.locale);
     let place = &backup.repository;
     let (mut zh, mut en) = (Vec::new(), Vec::new());
@@ -102,7 +109,6 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     match (known.restorable_to, full) {
         (None, _) => {
             // The first one is due as often as a full one: counted from when the repository was configured.
-            let since = configured_since(state, place);
             if age(since) <= backup.full_every.0 {
                 return None;
             }
@@ -175,25 +181,49 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     ))
 }
 
+/// The repositories that this machine has had in its configuration, and since when: that of now, and until the next check has told
+/// that its troubles are over, the one before.
+pub(super) fn configured(state: &StateDir) -> BTreeMap<String, DateTime<Utc>> {
+    let text = fs::read(path(state)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
 /// Since when this machine knows that the repository is configured.
-fn configured_since(state: &StateDir, repository: &str) -> DateTime<Utc> {
-    let path = state.path().join("backup-since.json");
-    let text = fs::read(&path).unwrap_or_default();
-    let mut since: BTreeMap<String, DateTime<Utc>> =
-        serde_json::from_slice(&text).unwrap_or_default();
+fn note_configured(state: &StateDir, repository: &str) -> DateTime<Utc> {
+    let mut since = configured(state);
     if let Some(known) = since.get(repository) {
         return *known;
     }
     let now = Utc::now();
     since.insert(repository.to_owned(), now);
-    let text = serde_json::to_vec(&since).unwrap_or_default();
+    note(state, &since);
+    now
+}
+
+/// What is configured no more is looked at no more. Another machine may still have it.
+pub(super) fn forget_former(state: &StateDir, config: &Config) {
+    let now = config.backup.as_ref().map(place);
+    let mut since = configured(state);
+    let known = since.len();
+    since.retain(|repository, _| Some(repository) == now.as_ref());
+    if since.len() < known {
+        note(state, &since);
+    }
+}
+
+fn note(state: &StateDir, since: &BTreeMap<String, DateTime<Utc>>) {
+    let path = path(state);
+    let text = serde_json::to_vec(since).unwrap_or_default();
     if let Err(e) = write_durably(&path, &text) {
         tracing::warn!(
-            "could not note since when {repository} is configured in {}: {e}",
+            "could not note which repository is configured in {}: {e}",
             path.display()
         );
     }
-    now
+}
+
+fn path(state: &StateDir) -> PathBuf {
+    state.path().join("backup-since.json")
 }
 
 fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {

@@ -134,7 +134,7 @@ pub struct Found {
     /// All that is wrong now.
     pub findings: Vec<Finding>,
     host: String,
-    repository: Option<String>,
+    repositories: Vec<String>,
     certificate: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl Found {
             | backups::OVERDUE
             | backups::FAILED
             | backups::SLOW
-            | backups::FILLING => Some(subject) == self.repository.as_deref(),
+            | backups::FILLING => self.repositories.iter().any(|r| r == subject),
             _ => true,
         }
     }
@@ -184,17 +184,14 @@ pub fn find(
     found.extend(spool::find_here(recorder, drained, config, &policy));
     found.extend(disk::find(state, host, config, &policy));
     found.extend(cookies::find(state, host, config, &policy));
-    let seen = if config.alert.is_off(certificate::RULE) {
-        None
-    } else {
-        certificate::look(state, config)
-    };
+    // Also when the rule is off: what was told of this server is over then.
+    let seen = certificate::look(state, config);
     found.extend(certificate::find(seen.as_ref(), config, &policy));
     found.retain(|f| !config.alert.is_off(f.rule));
     Ok(Found {
         findings: found,
         host: host.to_owned(),
-        repository: config.backup.as_ref().map(backups::place),
+        repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
     })
 }
@@ -217,7 +214,13 @@ pub fn find_away(recorder: &Recorder, config: &Config) -> Option<Finding> {
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn tell(client: &mut Client, found: &Found, policy: &Policy) -> Result<(), postgres::Error> {
+pub fn tell(
+    client: &mut Client,
+    recorder: &Recorder,
+    config: &Config,
+    found: &Found,
+) -> Result<(), postgres::Error> {
+    let policy = recorder.policy();
     let mut tx = client.transaction()?;
     // Two checks at once would tell everything twice.
     tx.execute(
@@ -251,7 +254,9 @@ pub fn tell(client: &mut Client, found: &Found, policy: &Policy) -> Result<(), p
         );
         alerts::put(&mut tx, &over)?;
     }
-    tx.commit()
+    tx.commit()?;
+    backups::forget_former(recorder.state(), config);
+    Ok(())
 }
 
 fn over(

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use oa_core::alerts::{Policy, Severity};
+use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -51,8 +51,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
             return Err(e);
         }
     };
-    let policy = Policy::from_config(config);
-    let (found, away) = match look(config, &recorder, &policy) {
+    let (found, away) = match look(config, &recorder) {
         Ok(found) => (found, None),
         Err(away) => {
             recorder.tell_away(&away);
@@ -83,7 +82,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     })
 }
 
-fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Finding>, Away> {
+fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
@@ -91,7 +90,7 @@ fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Fin
     })?;
     check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
-            check::tell(&mut client, &found, policy)?;
+            check::tell(&mut client, recorder, config, &found)?;
             Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
