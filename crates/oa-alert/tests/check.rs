@@ -260,6 +260,21 @@ fn without_postgresql_the_check_is_critical_and_tells_it_once() {
     service.server.start_again();
     assert_eq!(check(&service), (0, vec![]));
     assert!(service.sim.messages()[1].text.contains("已连上数据库"));
+    // It comes and goes: then it is over when it has stayed away, and not never.
+    service.sql(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body, created_at, settled_at)
+         SELECT oa.uuid_floor(now() - make_interval(secs => n)), fingerprint, rule, severity, kind, title, body, created_at, now()
+         FROM oa.alerts, generate_series(1, 2) n WHERE kind = 'recovery'",
+    );
+    service.server.stop();
+    assert_eq!(check(&service).0, 2);
+    service.server.start_again();
+    let last = "SELECT kind FROM oa.alerts ORDER BY id DESC LIMIT 1";
+    assert_eq!(check(&service), (0, vec![]));
+    assert_eq!(service.one(last), "problem");
+    service.sql("UPDATE oa.alerts SET created_at = created_at - interval '2 hours' WHERE kind = 'recovery'");
+    assert_eq!(check(&service), (0, vec![]));
+    assert_eq!(service.one(last), "recovery");
 }
 
 #[test]
