@@ -272,7 +272,9 @@ fn without_postgresql_the_check_is_critical_and_tells_it_once() {
     let last = "SELECT kind FROM oa.alerts ORDER BY id DESC LIMIT 1";
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.one(last), "problem");
-    service.sql("UPDATE oa.alerts SET created_at = created_at - interval '2 hours' WHERE kind = 'recovery'");
+    service.sql(
+        "UPDATE oa.alerts SET created_at = created_at - interval '2 hours' WHERE kind = 'recovery'",
+    );
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.one(last), "recovery");
 }

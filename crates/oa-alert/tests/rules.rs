@@ -265,10 +265,7 @@ fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
     service.sql("UPDATE oa.alerts SET kind = 'problem' WHERE kind = 'recovery'");
     assert_eq!(service.check(), (0, vec![]));
     assert!(heard.new_texts(&service).is_empty());
-    service.configure(
-        "",
-        &format!("{moved}full_every = \"1ms\"\n{DINGTALK}"),
-    );
+    service.configure("", &format!("{moved}full_every = \"1ms\"\n{DINGTALK}"));
     heard.once(&service, "backup_late", 2);
     service.configure("", DINGTALK);
     heard.over(&service);

@@ -493,11 +493,7 @@ impl From<StoreError> for Refusal {
     }
 }
 
-fn store_alert(
-    client: &mut Client,
-    alert: &Alert,
-    tried: &[Tried],
-) -> Result<(), postgres::Error> {
+fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     alerts::put(&mut tx, alert)?;
     for one in tried {

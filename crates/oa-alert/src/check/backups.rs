@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::{Backup, Bytes, Config};
 use oa_core::secrets::redact;
 use oa_core::state_dir::{StateDir, write_durably};
@@ -95,12 +95,7 @@ fn age(moment: DateTime<Utc>) -> std::time::Duration {
 }
 
 /// Too much would be lost, or the last full backup is too old, or there is none at all.
-fn late(
-    known: &Known,
-    since: DateTime<Utc>,
-    backup: &Backup,
-    policy: &Policy,
-) -> Option<Finding> {
+fn late(known: &Known, since: DateTime<Utc>, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let say = |span| human_duration(span, policy.locale);
     let place = &backup.repository;
     let (mut zh, mut en) = (Vec::new(), Vec::new());
@@ -229,7 +224,7 @@ fn path(state: &StateDir) -> PathBuf {
 fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let place = &backup.repository;
     if let Some((id, error)) = &known.broken {
-        let error: String = error.chars().take(300).collect();
+        let error = excerpt(error, LONGEST_EXCERPT);
         return Some(finding(
             (UNVERIFIED, place),
             None,
@@ -324,7 +319,7 @@ fn drills(
             .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok());
         let at = local(at, policy);
         if !ok {
-            let error: String = error.chars().take(300).collect();
+            let error = excerpt(&error, LONGEST_EXCERPT);
             found.push(finding(
                 (FAILED, place),
                 None,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::{Bytes, Config, Locale};
 use postgres::Client;
 
@@ -136,7 +136,7 @@ fn partial(
             || say(policy, "尚无记录", "none on record").to_owned(),
             |m| local(m, policy),
         );
-        let error: String = error.chars().take(300).collect();
+        let error = excerpt(&error, LONGEST_EXCERPT);
         let (title, lines) = match policy.locale {
             Locale::Zh => (
                 format!("{name} 连续 {limit} 次数据不完整"),

@@ -20,7 +20,7 @@ use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
 pub use flush::flush_now;
 pub use machine::Trouble;
-pub use text::human_duration;
+pub use text::{LONGEST_EXCERPT, excerpt, human_duration};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
