@@ -253,6 +253,20 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
 }
 
 #[test]
+fn a_dump_made_beside_physical_backups_does_not_stand_in_for_the_full_one() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 27.0, "data");
+    backup(&service, "b2", "incremental", 0.5, "none");
+    backup(&service, "weekly", "full", 1.0, "none");
+    service.sql("UPDATE oa.backups SET kind = 'logical' WHERE id = 'weekly'");
+    let text = heard.once(&service, "backup_late", 1);
+    assert!(text.contains("full_every"), "{text}");
+    service.sql("UPDATE oa.backups SET kind = 'logical'");
+    heard.over(&service);
+}
+
+#[test]
 fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
     let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);

@@ -58,7 +58,8 @@ fn place(backup: &Backup) -> String {
 struct Known {
     /// The newest moment that can be restored.
     restorable_to: Option<DateTime<Utc>>,
-    /// The newest full backup: its id, its end, how it was verified, and what it added to the repository in bytes.
+    /// The newest full backup of the kind that restores most, so not a dump made beside physical ones: its id, its end, how it was
+    /// verified, and what it added to the repository in bytes.
     full: Option<(String, DateTime<Utc>, String, i64)>,
     /// When the oldest one ended, also one that is gone.
     since: Option<DateTime<Utc>>,
@@ -74,7 +75,9 @@ fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error
     )?;
     let full = client.query_opt(
         "SELECT id, finished_at, checked, added_bytes FROM oa.backups
-         WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL AND level = 'full' ORDER BY finished_at DESC LIMIT 1",
+         WHERE repository = $1 AND removed_at IS NULL AND level = 'full' AND kind = (
+           SELECT kind FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1)
+         ORDER BY finished_at DESC LIMIT 1",
         &[&repository],
     )?;
     let broken = client.query_opt(
