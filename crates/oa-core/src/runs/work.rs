@@ -138,7 +138,9 @@ pub fn recorded<T>(
     result
 }
 
-fn run_error(failure: &Failure) -> RunError {
+/// A program's failure as the run log has it.
+#[must_use]
+pub fn run_error(failure: &Failure) -> RunError {
     let kind = match failure.code {
         exit::REFUSED => ErrorKind::Invalid,
         exit::UNREACHABLE => ErrorKind::Network,
