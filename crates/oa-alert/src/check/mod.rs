@@ -338,3 +338,36 @@ fn finding(
         lines,
     }
 }
+
+/// What ends within `expiry_notice` is a warning, and critical when it has ended. The texts get the moment, and the time that is left
+/// while there is any.
+fn expiring(
+    about: (&'static str, &str),
+    end: DateTime<Utc>,
+    config: &Config,
+    policy: &Policy,
+    zh: impl FnOnce(&str, Option<&str>) -> Text,
+    en: impl FnOnce(&str, Option<&str>) -> Text,
+) -> Option<Finding> {
+    let left = (end - Utc::now()).to_std().ok();
+    if left.is_some_and(|left| left >= config.alert.expiry_notice.0) {
+        return None;
+    }
+    let severity = match left {
+        Some(_) => Severity::Warning,
+        None => Severity::Critical,
+    };
+    let (at, left) = (
+        local(end, policy),
+        left.map(|left| human_duration(left, policy.locale)),
+    );
+    let left = left.as_deref();
+    Some(finding(
+        about,
+        None,
+        severity,
+        policy,
+        || zh(&at, left),
+        || en(&at, left),
+    ))
+}
