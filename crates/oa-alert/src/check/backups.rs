@@ -1,13 +1,14 @@
 //! Backups that are late, unverified, or were never rehearsed, and a repository that fills.
 //!
 //! Only of the repository that is configured here. Its rows in `oa.backups`, `oa.drills` and `oa.repositories` are written by
-//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run.
+//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run, except what is found here (`told_by_check`).
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::{Backup, Bytes, Config};
 use oa_core::secrets::redact;
 use oa_core::state_dir::{StateDir, write_durably};
@@ -38,9 +39,10 @@ pub(super) fn find(
         repository: place(backup),
         ..backup.clone()
     };
+    let since = note_configured(state, &backup.repository);
     let known = known(client, &backup.repository)?;
     let mut found: Vec<Finding> = Vec::new();
-    found.extend(late(&known, state, backup, policy));
+    found.extend(late(&known, since, backup, policy));
     found.extend(unverified(&known, config, backup, policy));
     found.extend(drills(client, &known, backup, policy)?);
     found.extend(filling(client, &known, config, backup, policy)?);
@@ -48,7 +50,7 @@ pub(super) fn find(
 }
 
 /// The repository as `oa-backup` names it in the database.
-pub(super) fn place(backup: &Backup) -> String {
+fn place(backup: &Backup) -> String {
     redact(&backup.repository)
 }
 
@@ -56,7 +58,8 @@ pub(super) fn place(backup: &Backup) -> String {
 struct Known {
     /// The newest moment that can be restored.
     restorable_to: Option<DateTime<Utc>>,
-    /// The newest full backup: its id, its end, how it was verified, and what it added to the repository in bytes.
+    /// The newest full backup of the kind that restores most, so not a dump made beside physical ones: its id, its end, how it was
+    /// verified, and what it added to the repository in bytes.
     full: Option<(String, DateTime<Utc>, String, i64)>,
     /// When the oldest one ended, also one that is gone.
     since: Option<DateTime<Utc>>,
@@ -72,7 +75,9 @@ fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error
     )?;
     let full = client.query_opt(
         "SELECT id, finished_at, checked, added_bytes FROM oa.backups
-         WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL AND level = 'full' ORDER BY finished_at DESC LIMIT 1",
+         WHERE repository = $1 AND removed_at IS NULL AND level = 'full' AND kind = (
+           SELECT kind FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1)
+         ORDER BY finished_at DESC LIMIT 1",
         &[&repository],
     )?;
     let broken = client.query_opt(
@@ -93,7 +98,7 @@ fn age(moment: DateTime<Utc>) -> std::time::Duration {
 }
 
 /// Too much would be lost, or the last full backup is too old, or there is none at all.
-fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Option<Finding> {
+fn late(known: &Known, since: DateTime<Utc>, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let say = |span| human_duration(span, policy.locale);
     let place = &backup.repository;
     let (mut zh, mut en) = (Vec::new(), Vec::new());
@@ -102,7 +107,6 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     match (known.restorable_to, full) {
         (None, _) => {
             // The first one is due as often as a full one: counted from when the repository was configured.
-            let since = configured_since(state, place);
             if age(since) <= backup.full_every.0 {
                 return None;
             }
@@ -175,31 +179,55 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     ))
 }
 
+/// The repositories that this machine has had in its configuration, and since when: that of now, and until the next check has told
+/// that its troubles are over, the one before.
+pub(super) fn configured(state: &StateDir) -> BTreeMap<String, DateTime<Utc>> {
+    let text = fs::read(path(state)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
 /// Since when this machine knows that the repository is configured.
-fn configured_since(state: &StateDir, repository: &str) -> DateTime<Utc> {
-    let path = state.path().join("backup-since.json");
-    let text = fs::read(&path).unwrap_or_default();
-    let mut since: BTreeMap<String, DateTime<Utc>> =
-        serde_json::from_slice(&text).unwrap_or_default();
+fn note_configured(state: &StateDir, repository: &str) -> DateTime<Utc> {
+    let mut since = configured(state);
     if let Some(known) = since.get(repository) {
         return *known;
     }
     let now = Utc::now();
     since.insert(repository.to_owned(), now);
-    let text = serde_json::to_vec(&since).unwrap_or_default();
+    note(state, &since);
+    now
+}
+
+/// What is configured no more is looked at no more. Another machine may still have it.
+pub(super) fn forget_former(state: &StateDir, config: &Config) {
+    let now = config.backup.as_ref().map(place);
+    let mut since = configured(state);
+    let known = since.len();
+    since.retain(|repository, _| Some(repository) == now.as_ref());
+    if since.len() < known {
+        note(state, &since);
+    }
+}
+
+fn note(state: &StateDir, since: &BTreeMap<String, DateTime<Utc>>) {
+    let path = path(state);
+    let text = serde_json::to_vec(since).unwrap_or_default();
     if let Err(e) = write_durably(&path, &text) {
         tracing::warn!(
-            "could not note since when {repository} is configured in {}: {e}",
+            "could not note which repository is configured in {}: {e}",
             path.display()
         );
     }
-    now
+}
+
+fn path(state: &StateDir) -> PathBuf {
+    state.path().join("backup-since.json")
 }
 
 fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let place = &backup.repository;
     if let Some((id, error)) = &known.broken {
-        let error: String = error.chars().take(300).collect();
+        let error = excerpt(error, LONGEST_EXCERPT);
         return Some(finding(
             (UNVERIFIED, place),
             None,
@@ -294,7 +322,7 @@ fn drills(
             .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok());
         let at = local(at, policy);
         if !ok {
-            let error: String = error.chars().take(300).collect();
+            let error = excerpt(&error, LONGEST_EXCERPT);
             found.push(finding(
                 (FAILED, place),
                 None,

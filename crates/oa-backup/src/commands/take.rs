@@ -124,7 +124,7 @@ fn ended(mut done: Done) -> Ended<Done> {
         error: (!done.troubles.is_empty()).then(|| done.troubles.join("; ")),
         batches: std::mem::take(&mut done.batches),
         details,
-        value: done,
+        ..Ended::success(done)
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Damage};
+use crate::repository::{Backup, Bars, Damage, Place};
 
 /// What is verified.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct Wanted {
     pub trigger: Trigger,
 }
 
-/// Verifies. A damaged backup is a failure, which is told like any other.
+/// Verifies. A damaged backup is a failure; `oa-alert check` tells of it, or else the run like any other.
 ///
 /// # Errors
 /// When the repository cannot be opened; exit code 1 when something is damaged.
@@ -76,6 +76,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
                 place.shown(),
                 told(first)
             ));
+            ended.told_by_check = !wanted.second
+                && !config.alert.is_off("backup_unverified")
+                && is_on_record(&recorder, &place, backups, damages, checked);
         }
         ended
             .details
@@ -105,6 +108,33 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         "the backups without findings are whole; take damaged files out with oa-backup repair, then make a new full one"
     );
     Ok(exit::FAILED)
+}
+
+/// Marks the damaged backups, before the run is recorded: killed between the two, `oa-alert check` tells of them all the same.
+/// Returns whether it will, so that the run need not.
+fn is_on_record(
+    recorder: &Recorder,
+    place: &Place,
+    backups: &[Backup],
+    damages: &[Damage],
+    checked: Checked,
+) -> bool {
+    let ids: Vec<&str> = damages.iter().filter_map(|d| d.backup.as_deref()).collect();
+    let damaged: Vec<Backup> = backups
+        .iter()
+        .filter(|b| ids.contains(&b.id.as_str()))
+        .cloned()
+        .collect();
+    let Ok((mut client, _)) = recorder.connect() else {
+        return false;
+    };
+    let marked = catalog::mark_checked(&mut client, &damaged, damages, checked).and_then(|()| {
+        client.query_one(
+            "SELECT EXISTS (SELECT FROM oa.backups WHERE repository = $1 AND id = ANY($2) AND removed_at IS NULL AND check_error IS NOT NULL)",
+            &[&place.shown(), &ids],
+        )
+    });
+    marked.is_ok_and(|row| row.get(0))
 }
 
 fn told(damage: &Damage) -> String {

@@ -76,6 +76,12 @@ impl Default for Alert {
 }
 
 impl Alert {
+    /// Whether a rule of `oa-alert check` is not asked.
+    #[must_use]
+    pub fn is_off(&self, rule: &str) -> bool {
+        self.off.iter().any(|off| off == rule)
+    }
+
     /// What is wrong with it beyond its form.
     pub(super) fn check(&self) -> Result<(), String> {
         let shares = [

@@ -61,6 +61,8 @@ pub struct Ended<T> {
     pub batches: Vec<Batch>,
     /// For the run row.
     pub details: Map<String, Value>,
+    /// See [`Outcome::told_by_check`].
+    pub told_by_check: bool,
 }
 
 impl<T> Ended<T> {
@@ -74,6 +76,7 @@ impl<T> Ended<T> {
             error: None,
             batches: Vec::new(),
             details: Map::new(),
+            told_by_check: false,
         }
     }
 }
@@ -119,6 +122,7 @@ pub fn recorded<T>(
         outcome.fetched = ended.fetched;
         outcome.details.clone_from(&ended.details);
         outcome.batches = std::mem::take(&mut ended.batches);
+        outcome.told_by_check = ended.told_by_check;
         let error = ended.error.as_deref();
         outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
         ended.value
@@ -134,7 +138,9 @@ pub fn recorded<T>(
     result
 }
 
-fn run_error(failure: &Failure) -> RunError {
+/// A program's failure as the run log has it.
+#[must_use]
+pub fn run_error(failure: &Failure) -> RunError {
     let kind = match failure.code {
         exit::REFUSED => ErrorKind::Invalid,
         exit::UNREACHABLE => ErrorKind::Network,
