@@ -105,6 +105,47 @@ fn health_tells_of_each_task_under_the_names_of_the_plan() {
 }
 
 #[test]
+fn a_task_that_runs_is_judged_by_its_newest_outcome() {
+    let (site, serving) = site();
+    let ran = |task: &str, hours_ago: f64, trigger: &str, status: &str| {
+        site.sql(&format!(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+               SELECT (left(oa.uuid_floor(t)::text, 24) || right(md5(random()::text), 12))::uuid, 'oa-crawl', '{task}', '{trigger}', 'h', 'm', 'b', 1, 1,
+                      '0', '{status}', t, CASE WHEN '{status}' <> 'running' THEN t END
+               FROM (SELECT now() - make_interval(secs => {hours_ago}::float8 * 3600) AS t) x RETURNING *),
+             fresh AS (
+               INSERT INTO oa.quality (run_id, task, collected, duplicates, fresh, score)
+               SELECT id, task, 1, 0, trigger = 'backfill', 100 FROM run WHERE status = 'success')
+             UPDATE oa.tasks t SET last_run_id = run.id, last_status = run.status, last_started_at = run.started_at,
+                    last_finished_at = coalesce(run.finished_at, t.last_finished_at), lease_until = now() + interval '1 hour'
+             FROM run WHERE t.name = run.task AND run.status <> 'skipped'"
+        ));
+    };
+    let reasons = |task: &str, status: &str| {
+        let mut last = Value::Null;
+        wait_until(&format!("{task} {status}"), PATIENCE, || {
+            let answer = serving.get(&format!("/admin/crawler/health?task={task}"));
+            last = answer.json()["tasks"][task].clone();
+            last["last_status"] == status
+        });
+        last["reasons"].clone()
+    };
+    // Its data are of another day, whatever runs, waits or is fetched for the past meanwhile.
+    ran("rongda-structure", 2.0, "due", "success");
+    assert_eq!(reasons("rongda-structure", "success"), json!(["stale"]));
+    ran("rongda-structure", 1.5, "due", "skipped");
+    ran("rongda-structure", 1.0, "backfill", "success");
+    ran("rongda-structure", 0.1, "due", "running");
+    assert_eq!(reasons("rongda-structure", "running"), json!(["stale"]));
+    // It brought less than there was, and no other run has ended since.
+    site.sql("INSERT INTO oa.tasks (name, tool) VALUES ('weekly', 'oa-crawl')");
+    ran("weekly", 50.0, "cron", "partial");
+    ran("weekly", 0.1, "cron", "running");
+    assert_eq!(reasons("weekly", "running"), json!(["last_run"]));
+}
+
+#[test]
 fn pages_of_the_log_have_every_run_once_while_new_ones_come() {
     let (site, serving) = site();
     let logs = serving
