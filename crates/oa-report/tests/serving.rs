@@ -36,6 +36,10 @@ fn other_machines_are_served_only_with_a_token() {
     let (code, _, error) = site.run(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(code, Some(77), "{error}");
     assert!(error.contains("oa-report token"), "{error}");
+    let proxied = Site::start("[report]\nproxies = [\"127.0.0.1\"]\n");
+    let (code, _, error) = proxied.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(77), "{error}");
+    assert!(error.contains("oa-report token"), "{error}");
     let serving = site.serve(None);
     for path in PATHS {
         assert_ne!(serving.get(path).status, 403, "{path}");
@@ -43,6 +47,22 @@ fn other_machines_are_served_only_with_a_token() {
         let reply = serving.ask("GET", path, &[("Host", "evil.example")], "");
         assert_eq!(reply.status, 403, "{path}");
     }
+    // A proxy on this machine asks under this machine's name, for anybody; one that adds nothing asks as nginx does.
+    for header in [
+        ("X-Forwarded-For", "203.0.113.9"),
+        ("Forwarded", "for=203.0.113.9"),
+        ("X-Real-IP", "203.0.113.9"),
+        ("Via", "1.1 proxy"),
+    ] {
+        let reply = serving.ask("GET", "/admin/", &[header], "");
+        assert_eq!(reply.status, 403, "{header:?}");
+        assert!(reply.text().contains("oa-report token"), "{}", reply.text());
+    }
+    let old = format!("GET /admin/ HTTP/1.0\r\nHost: {}\r\n\r\n", serving.at);
+    assert_eq!(serving.raw(old.as_bytes()).status, 403);
+    // Whether it is alive a proxy may know.
+    let alive = format!("GET /healthz HTTP/1.0\r\nHost: {}\r\n\r\n", serving.at);
+    assert_eq!(serving.raw(alive.as_bytes()).status, 200);
     // Taking on needs a name.
     let reply = serving.ask(
         "POST",

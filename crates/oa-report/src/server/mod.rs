@@ -111,13 +111,21 @@ impl App {
 /// Listens until the process is asked to stop.
 ///
 /// # Errors
-/// 77 for an address of the network without a token, 1 when the address cannot be used, 78 for a wrong configuration.
+/// 77 for an address of the network or proxies without a token, 1 when the address cannot be used, 78 for a wrong configuration.
 pub fn serve(config: Config, listen: SocketAddr) -> Result<u8, Failure> {
     if config.report.tokens.is_empty() && !listen.ip().is_loopback() {
         return Err(Failure::new(
             exit::REFUSED,
             anyhow::anyhow!(
                 "{listen} can be reached from other machines, and there are no tokens; make one with oa-report token NAME, or listen on 127.0.0.1"
+            ),
+        ));
+    }
+    if config.report.tokens.is_empty() && !config.report.proxies.is_empty() {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "proxies in [report] lets others in, and there are no tokens; make one with oa-report token NAME"
             ),
         ));
     }
