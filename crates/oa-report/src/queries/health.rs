@@ -173,10 +173,15 @@ pub fn tasks(
                        SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
                        WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
-         -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today.
-         LEFT JOIN LATERAL (SELECT r.id, r.status FROM oa.runs r
-           WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
-           ORDER BY r.id DESC LIMIT 1) last ON true
+         -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
+         -- task's last run, which is found at once; else every month of the log is looked into.
+         LEFT JOIN LATERAL (
+           SELECT r.id, r.status FROM oa.runs r WHERE r.id = t.last_run_id AND r.finished_at IS NOT NULL AND r.trigger <> 'backfill'
+           UNION ALL (
+             SELECT r.id, r.status FROM oa.runs r
+             WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
+             ORDER BY r.id DESC LIMIT 1)
+           LIMIT 1) last ON true
          WHERE ($3::text IS NULL OR t.name = $3) AND t.name <> ALL($1)
            AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
          ORDER BY t.name",
