@@ -53,11 +53,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             }
         }
         let files = repository.check_files()?;
-        let index = files.iter().any(|d| d.what.starts_with("index/"));
         damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
         damages.extend(files);
-        // Without its index the engine finds nothing; `oa-backup repair` makes it anew.
-        if !index {
+        if !lacks_index(&damages) {
             damages.extend(repository.check(&backups, wanted.read_data)?);
         }
         let mut ended = Ended::success((backups, damages));
@@ -80,8 +78,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     });
     oa_core::alerts::flush_now(config);
     let (backups, damages) = result?;
+    let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()
-        && let Err(e) = catalog::mark_checked(&mut client, &backups, &damages, checked)
+        && let Err(e) = catalog::mark_checked(&mut client, done, &damages, checked)
     {
         tracing::warn!(
             "could not record the verification: {}",
@@ -101,6 +100,11 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         "the backups without findings are whole; take damaged files out with oa-backup repair, then make a new full one"
     );
     Ok(exit::FAILED)
+}
+
+/// Without its index the engine finds nothing, so no backup can be checked; `oa-backup repair` makes it anew.
+fn lacks_index(damages: &[Damage]) -> bool {
+    damages.iter().any(|d| d.what.starts_with("index/"))
 }
 
 fn told(damage: &Damage) -> String {
