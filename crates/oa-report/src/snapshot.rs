@@ -72,7 +72,7 @@ impl Snapshot {
             tasks: health::tasks(tx, config, None)?,
             troubles: alerts::open(tx)?,
             waiting: alerts::waiting(tx)?,
-            backups: backups::status(tx, config.backup.as_ref(), config.locale)?,
+            backups: backups::status(tx, config, config.locale)?,
         })
     }
 

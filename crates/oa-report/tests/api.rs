@@ -309,14 +309,16 @@ fn a_run_comes_with_its_attempts_rejects_and_answers() {
 #[test]
 fn the_backups_are_judged_by_their_objectives() {
     let (site, serving) = site();
-    let status = |want: &str| {
+    let answer = |is: &dyn Fn(&Value) -> bool| {
         let mut last = Value::Null;
-        wait_until(&format!("the status {want}"), PATIENCE, || {
+        wait_until("the status", PATIENCE, || {
             last = serving.get("/admin/backup/status").json();
-            last["status"] == want
+            is(&last)
         });
         last
     };
+    let status = |want: &str| answer(&|s| s["status"] == want);
+    let says = |status: &Value, what: &str| status["message"].as_str().unwrap().contains(what);
     let ok = status("ok");
     assert_eq!(
         (&ok["total_backups"], &ok["chain_length"]),
@@ -326,24 +328,41 @@ fn the_backups_are_judged_by_their_objectives() {
         assert!(!ok["latest_backup"][key].is_null(), "{key}");
     }
     assert_eq!(ok["latest_full"]["size_mb"], 5368.71);
+    // That the newest ones are all there was found out since; nothing of them was read.
+    let read_back: chrono::DateTime<chrono::Utc> = site
+        .server
+        .connect()
+        .query_one(
+            "SELECT max(checked_at) FROM oa.backups WHERE checked = 'data'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(ok["last_verified"], json!(read_back));
+    // A dump that was made after the copy, and is restored to its own moment only.
+    site.sql("INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from,
+                restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
+              SELECT 'dump', run_id, repository, 'logical', level, host, database, server_version, system_id, timeline, t, t, t, t, 9, 1000000, 1000000
+              FROM (SELECT *, finished_at + interval '5 minutes' AS t FROM oa.backups WHERE id = md5('full0')) x");
+    let with_dump = answer(&|s| s["total_backups"] == 21);
+    assert_eq!(
+        (&with_dump["latest_full"], &with_dump["chain_length"]),
+        (&ok["latest_full"], &json!(6))
+    );
+    site.sql(
+        "DELETE FROM oa.backups WHERE id = 'dump'; UPDATE oa.backups SET checked = 'structure'",
+    );
+    let unread = status("warning");
+    assert!(says(&unread, "verify --read-data"), "{unread}");
     site.sql("UPDATE oa.backups SET restorable_to = restorable_to - interval '3 hours'");
     // The second place is newer, and no first one.
     site.sql("CREATE TEMP TABLE second AS SELECT * FROM oa.backups;
               UPDATE second SET id = id || '-second', repository = 's3://elsewhere', restorable_to = now();
               INSERT INTO oa.backups SELECT * FROM second");
-    assert!(
-        status("warning")["message"]
-            .as_str()
-            .unwrap()
-            .contains("rpo")
-    );
+    let old = status("error");
+    assert!(says(&old, "rpo"), "{old}");
     site.sql("UPDATE oa.drills SET ok = false, error = 'market_full_view differs' WHERE started_at = (SELECT max(started_at) FROM oa.drills)");
-    assert!(
-        status("error")["message"]
-            .as_str()
-            .unwrap()
-            .contains("market_full_view differs")
-    );
+    answer(&|s| says(s, "market_full_view differs"));
     let mut ids = Vec::new();
     let mut before = String::new();
     loop {
@@ -374,14 +393,14 @@ fn the_backups_are_judged_by_their_objectives() {
         ),
         (3, 61)
     );
+    // Files alone bring no database back.
+    site.sql("UPDATE oa.backups SET removed_at = now() WHERE id <> md5('full0'); UPDATE oa.backups SET kind = 'files' WHERE id = md5('full0')");
+    let none = answer(&|s| s["total_backups"] == 1);
+    assert!(
+        none["status"] == "error" && says(&none, "oa-backup full"),
+        "{none}"
+    );
     site.sql("UPDATE oa.backups SET removed_at = now()");
-    wait_until("it is told", PATIENCE, || {
-        let status = serving.get("/admin/backup/status").json();
-        status["message"]
-            .as_str()
-            .unwrap()
-            .contains("oa-backup full")
-    });
     assert_eq!(
         serving.get("/api/v1/backups?removed=true").json()["backups"]
             .as_array()
