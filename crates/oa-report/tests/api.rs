@@ -131,15 +131,17 @@ fn a_task_that_runs_is_judged_by_its_newest_outcome() {
         });
         last["reasons"].clone()
     };
+    site.sql(
+        "INSERT INTO oa.tasks (name, tool) VALUES ('daily', 'oa-crawl'), ('weekly', 'oa-crawl')",
+    );
     // Its data are of another day, whatever runs, waits or is fetched for the past meanwhile.
-    ran("rongda-structure", 2.0, "due", "success");
-    assert_eq!(reasons("rongda-structure", "success"), json!(["stale"]));
-    ran("rongda-structure", 1.5, "due", "skipped");
-    ran("rongda-structure", 1.0, "backfill", "success");
-    ran("rongda-structure", 0.1, "due", "running");
-    assert_eq!(reasons("rongda-structure", "running"), json!(["stale"]));
+    ran("daily", 2.0, "due", "success");
+    assert_eq!(reasons("daily", "success"), json!(["stale"]));
+    ran("daily", 1.5, "due", "skipped");
+    ran("daily", 1.0, "backfill", "success");
+    ran("daily", 0.1, "due", "running");
+    assert_eq!(reasons("daily", "running"), json!(["stale"]));
     // It brought less than there was, and no other run has ended since.
-    site.sql("INSERT INTO oa.tasks (name, tool) VALUES ('weekly', 'oa-crawl')");
     ran("weekly", 50.0, "cron", "partial");
     ran("weekly", 0.1, "cron", "running");
     assert_eq!(reasons("weekly", "running"), json!(["last_run"]));
@@ -397,7 +399,7 @@ fn the_backups_are_judged_by_their_objectives() {
     site.sql("UPDATE oa.backups SET removed_at = now() WHERE id <> md5('full0'); UPDATE oa.backups SET kind = 'files' WHERE id = md5('full0')");
     let none = answer(&|s| s["total_backups"] == 1);
     assert!(
-        none["status"] == "error" && says(&none, "oa-backup full"),
+        none["status"] == "error" && says(&none, "还没有任何备份"),
         "{none}"
     );
     site.sql("UPDATE oa.backups SET removed_at = now()");
