@@ -210,8 +210,8 @@ fn results_that_wait_for_long_are_told_also_without_postgresql() {
 fn backup(service: &Service, id: &str, level: &str, hours_ago: f64, checked: &str) {
     service.sql(&format!(
         "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
-           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked)
-         SELECT '{id}', gen_random_uuid(), '/var/backups/oa', 'physical', '{level}', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 2000000, 1000000, '{checked}'
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
+         SELECT '{id}', gen_random_uuid(), '/var/backups/oa', 'physical', '{level}', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 2000000, 1000000, '{checked}', t
          FROM (SELECT now() - make_interval(secs => {hours_ago}::float8 * 3600) AS t) x"
     ));
 }
@@ -289,23 +289,38 @@ fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
 fn a_backup_that_is_broken_or_was_never_verified_is_told() {
     let service = Service::start(&format!("{BACKUP}full_every = \"3d\"\n{DINGTALK}"));
     let mut heard = Heard(0);
-    backup(&service, "b1", "full", 23.0, "none");
+    backup(&service, "b0", "full", 7.9 * 24.0, "structure");
+    backup(&service, "b1", "full", 23.0, "structure");
     backup(&service, "b2", "incremental", 0.1, "none");
-    assert_eq!(service.check(), (0, vec![]), "there is a day for it");
-    service.sql("UPDATE oa.backups SET finished_at = now() - interval '25 hours' WHERE id = 'b1'");
+    assert_eq!(
+        service.check(),
+        (0, vec![]),
+        "there is a week and a day for it"
+    );
+    // That everything is there does not say that it can be read.
+    service.sql("UPDATE oa.backups SET finished_at = now() - interval '193 hours', checked_at = now() WHERE id = 'b0'");
     let text = heard.once(&service, "backup_unverified", 1);
     assert!(
-        text.contains("最近的全量备份没有校验") && text.contains("b1"),
+        text.contains("至今没有完整读回校验过；应每 8 天一次") && text.contains("--read-data"),
         "{text}"
     );
+    let read_back = |id: &str, days_ago: i32| {
+        service.sql(&format!(
+            "UPDATE oa.backups SET checked = 'data', checked_at = now() - interval '{days_ago} days' WHERE id = '{id}'"
+        ));
+    };
+    // Also when it was pruned since.
+    read_back("b0", 7);
+    service.sql("UPDATE oa.backups SET removed_at = now() WHERE id = 'b0'");
+    heard.over(&service);
+    read_back("b0", 9);
+    let text = heard.once(&service, "backup_unverified", 1);
+    assert!(text.contains("上次完整读回校验是"), "{text}");
+    read_back("b1", 0);
+    heard.over(&service);
     service.sql("UPDATE oa.backups SET check_error = 'pack 4711 is damaged' WHERE id = 'b2'");
-    let (code, _) = service.check();
-    assert_eq!(code, 2);
-    let worse = heard.new_texts(&service);
-    assert!(
-        worse.len() == 1 && worse[0].contains("pack 4711 is damaged"),
-        "{worse:?}"
-    );
+    let text = heard.once(&service, "backup_unverified", 2);
+    assert!(text.contains("pack 4711 is damaged"), "{text}");
     service.sql("UPDATE oa.backups SET removed_at = now() WHERE id = 'b2'; UPDATE oa.backups SET checked = 'data', restorable_to = now()");
     heard.over(&service);
 }

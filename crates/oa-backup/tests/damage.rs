@@ -107,6 +107,59 @@ fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
 }
 
 #[test]
+fn what_reading_back_has_found_stays_until_reading_back_finds_nothing() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    let recorded = |code: i32, arguments: &[&str]| {
+        service.backup(arguments).expect(code);
+        service
+            .texts("SELECT checked || coalesce(' ' || check_error, '') FROM oa.backups")
+            .pop()
+            .unwrap()
+    };
+    let (structure, data) = (&["verify"][..], &["verify", "--read-data"][..]);
+    assert_eq!(recorded(0, data), "data");
+    assert_eq!(recorded(0, structure), "data");
+    let largest = |folder: &str| {
+        let files = service.files(folder);
+        let size = |f: &std::path::PathBuf| fs::metadata(f).unwrap().len();
+        files.into_iter().max_by_key(size).unwrap()
+    };
+    let pack = largest("repo/data");
+    let name = &pack.file_name().unwrap().to_str().unwrap()[..8];
+    // A flipped bit changes no size: who reads nothing does not see it.
+    flip(&pack);
+    let found = recorded(1, data);
+    assert!(
+        found.starts_with("data ") && found.contains(name),
+        "{found}"
+    );
+    assert_eq!(recorded(0, structure), found);
+    flip(&pack);
+    assert_eq!(recorded(0, data), "data");
+    // What the structure lacks was not there to be read back, and is over when it is there again.
+    let away = pack.with_extension("away");
+    fs::rename(&pack, &away).unwrap();
+    let found = recorded(1, structure);
+    assert!(
+        found.starts_with("structure ") && found.contains(name),
+        "{found}"
+    );
+    fs::rename(&away, &pack).unwrap();
+    assert_eq!(recorded(0, structure), "structure");
+    // Nobody can tell what this backup was, but it is listed in the database, and must not look whole there.
+    let snapshot = largest("repo/snapshots");
+    flip(&snapshot);
+    let found = recorded(1, structure);
+    assert!(found.starts_with("structure snapshots/"), "{found}");
+    flip(&snapshot);
+    assert_eq!(recorded(0, structure), "structure");
+    // Without its index nothing was read.
+    flip(&largest("repo/index"));
+    assert_eq!(recorded(1, data), "structure");
+}
+
+#[test]
 fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
     let service = Service::ready("kind = \"logical\"");
     let first = service.take("full");

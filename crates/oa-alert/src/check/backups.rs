@@ -58,11 +58,13 @@ fn place(backup: &Backup) -> String {
 struct Known {
     /// The newest moment that can be restored.
     restorable_to: Option<DateTime<Utc>>,
-    /// The newest full backup of the kind that restores most, so not a dump made beside physical ones: its id, its end, how it was
-    /// verified, and what it added to the repository in bytes.
-    full: Option<(String, DateTime<Utc>, String, i64)>,
+    /// The newest full backup of the kind that restores most, so not a dump made beside physical ones: its end, and what it added
+    /// to the repository in bytes.
+    full: Option<(DateTime<Utc>, i64)>,
     /// When the oldest one ended, also one that is gone.
     since: Option<DateTime<Utc>>,
+    /// When one was last read back, every byte, without a fault; also one that is gone.
+    read_back: Option<DateTime<Utc>>,
     /// The newest one whose verification failed, and why.
     broken: Option<(String, String)>,
 }
@@ -70,11 +72,12 @@ struct Known {
 fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error> {
     let row = client.query_one(
         "SELECT (SELECT max(restorable_to) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL),
-                (SELECT min(finished_at) FROM oa.backups WHERE repository = $1)",
+                (SELECT min(finished_at) FROM oa.backups WHERE repository = $1),
+                (SELECT max(checked_at) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND checked = 'data' AND check_error IS NULL)",
         &[&repository],
     )?;
     let full = client.query_opt(
-        "SELECT id, finished_at, checked, added_bytes FROM oa.backups
+        "SELECT finished_at, added_bytes FROM oa.backups
          WHERE repository = $1 AND removed_at IS NULL AND level = 'full' AND kind = (
            SELECT kind FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1)
          ORDER BY finished_at DESC LIMIT 1",
@@ -87,8 +90,9 @@ fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error
     )?;
     Ok(Known {
         restorable_to: row.get(0),
-        full: full.map(|r| (r.get(0), r.get(1), r.get(2), r.get(3))),
+        full: full.map(|r| (r.get(0), r.get(1))),
         since: row.get(1),
+        read_back: row.get(2),
         broken: broken.map(|r| (r.get(0), r.get(1))),
     })
 }
@@ -136,7 +140,7 @@ fn late(known: &Known, since: DateTime<Utc>, backup: &Backup, policy: &Policy) -
                     say(backup.rpo.0)
                 ));
             }
-            let full_end = full.map(|f| f.1).or(known.since);
+            let full_end = full.map(|f| f.0).or(known.since);
             if let Some(end) = full_end.filter(|end| age(*end) > backup.full_every.0) {
                 zh.push(format!(
                     "最近一次全量备份完成于 {}（{}前），应每 {}一次（full_every）",
@@ -224,6 +228,7 @@ fn path(state: &StateDir) -> PathBuf {
     state.path().join("backup-since.json")
 }
 
+/// A backup is damaged, or nobody has read the backups back for too long.
 fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let place = &backup.repository;
     if let Some((id, error)) = &known.broken {
@@ -257,14 +262,15 @@ fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) 
             },
         ));
     }
-    let (id, end, checked, _) = known.full.as_ref()?;
-    if checked != "none" || age(*end) <= config.alert.verify_limit.0 {
+    // Without any the first one is due as long after the first backup.
+    let since = known.read_back.or(known.since)?;
+    let limit = config.alert.verify_limit.0;
+    if age(since) <= limit {
         return None;
     }
-    let (at, ago) = (
-        local(*end, policy),
-        human_duration(age(*end), policy.locale),
-    );
+    let say = |span| human_duration(span, policy.locale);
+    let (at, ago, limit) = (local(since, policy), say(age(since)), say(limit));
+    let never = known.read_back.is_none();
     Some(finding(
         (UNVERIFIED, place),
         None,
@@ -272,21 +278,39 @@ fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) 
         policy,
         || {
             (
-                "最近的全量备份没有校验".to_owned(),
+                "备份很久没有完整读回".to_owned(),
                 vec![
-                    format!("备份 {id} 完成于 {at}（{ago}前），至今没有校验过"),
-                    "影响：不能确定它能恢复".to_owned(),
-                    "处理：执行 oa-backup verify，并把它加入 crontab".to_owned(),
+                    if never {
+                        format!(
+                            "第一份备份完成于 {at}（{ago}前），至今没有完整读回校验过；应每 {limit}一次（verify_limit）"
+                        )
+                    } else {
+                        format!(
+                            "上次完整读回校验是 {at}（{ago}前），应每 {limit}一次（verify_limit）"
+                        )
+                    },
+                    "影响：磁盘上悄悄损坏的数据，要到恢复时才会发现".to_owned(),
+                    "处理：执行 oa-backup verify --read-data，并把它加入 crontab".to_owned(),
                 ],
             )
         },
         || {
             (
-                "the last full backup has not been verified".to_owned(),
+                "the backups have not been read back for a long time".to_owned(),
                 vec![
-                    format!("Backup {id} ended at {at} ({ago} ago) and was never verified"),
-                    "Effect: nobody knows that it can be restored".to_owned(),
-                    "What to do: run oa-backup verify, and put it into the crontab".to_owned(),
+                    if never {
+                        format!(
+                            "The first backup ended at {at} ({ago} ago) and none was ever read back; that is due every {limit} (verify_limit)"
+                        )
+                    } else {
+                        format!(
+                            "They were last read back at {at} ({ago} ago); that is due every {limit} (verify_limit)"
+                        )
+                    },
+                    "Effect: what has silently rotted on the disk is noticed only by a restore"
+                        .to_owned(),
+                    "What to do: run oa-backup verify --read-data, and put it into the crontab"
+                        .to_owned(),
                 ],
             )
         },
@@ -451,7 +475,7 @@ fn filling(
     };
     let (free, size, measured): (i64, i64, DateTime<Utc>) = (row.get(0), row.get(1), row.get(2));
     let (grown, days): (i64, f64) = (row.get(3), row.get(4));
-    let need = known.full.as_ref().map_or(0, |f| f.3);
+    let need = known.full.as_ref().map_or(0, |f| f.1);
     let full_at = (grown > 0 && days >= FORECAST_DAYS.0)
         .then(|| free as f64 / (grown as f64 / days))
         .and_then(|left| TimeDelta::try_milliseconds((left * 86_400_000.0) as i64))

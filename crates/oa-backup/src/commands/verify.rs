@@ -53,16 +53,10 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             }
         }
         let files = repository.check_files()?;
-        let index = files.iter().find(|d| d.what.starts_with("index/")).cloned();
         damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
         damages.extend(files);
-        match index {
-            None => damages.extend(repository.check(&backups, wanted.read_data)?),
-            // Without it the engine finds nothing, and none of them can be restored before `oa-backup repair` has made it anew.
-            Some(index) => damages.extend(backups.iter().map(|b| Damage {
-                backup: Some(b.id.clone()),
-                what: index.what.clone(),
-            })),
+        if !lacks_index(&damages) {
+            damages.extend(repository.check(&backups, wanted.read_data)?);
         }
         let mut ended = Ended::success((backups, damages));
         let (backups, damages) = &ended.value;
@@ -87,8 +81,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     });
     oa_core::alerts::flush_now(config);
     let (backups, damages) = result?;
+    let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()
-        && let Err(e) = catalog::mark_checked(&mut client, &backups, &damages, checked)
+        && let Err(e) = catalog::mark_checked(&mut client, done, &damages, checked)
     {
         tracing::warn!(
             "could not record the verification: {}",
@@ -104,8 +99,13 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     if damages.is_empty() {
         return Ok(exit::OK);
     }
+    let rest = if lacks_index(&damages) {
+        "no backup was checked"
+    } else {
+        "the backups without findings are whole"
+    };
     tracing::error!(
-        "the backups without findings are whole; take damaged files out with oa-backup repair, then make a new full one"
+        "{rest}; take damaged files out with oa-backup repair, then make a new full one"
     );
     Ok(exit::FAILED)
 }
@@ -137,6 +137,11 @@ fn is_on_record(
     marked.is_ok_and(|row| row.get(0))
 }
 
+/// Without its index the engine finds nothing, so no backup can be checked, nor restored before `oa-backup repair` has made it anew.
+fn lacks_index(damages: &[Damage]) -> bool {
+    damages.iter().any(|d| d.what.starts_with("index/"))
+}
+
 fn told(damage: &Damage) -> String {
     match &damage.backup {
         Some(id) => format!("backup {}: {}", id.get(..8).unwrap_or(id), damage.what),
@@ -152,6 +157,7 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
         ("result", "result"),
         ("finding", "finding"),
     ]);
+    let unchecked = lacks_index(damages);
     let of = |id: &str| {
         damages
             .iter()
@@ -163,7 +169,7 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
         let found = of(&b.id);
         listing.push(json!({
             "id": b.id, "short_id": b.short_id(), "kind": b.meta.kind, "level": b.meta.level,
-            "result": if found.is_empty() { "ok" } else { "damaged" }, "finding": found.first(), "findings": found,
+            "result": if !found.is_empty() { "damaged" } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
         }));
     }
     let known = |d: &&Damage| {
