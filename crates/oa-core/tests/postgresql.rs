@@ -269,7 +269,7 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
         .batch_execute(
             "CREATE ROLE crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO crawler;
              GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa TO crawler;
-             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
+             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
         )
         .unwrap();
     owner
