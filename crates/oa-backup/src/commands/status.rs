@@ -1,6 +1,6 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::human_duration;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config, Locale};
@@ -31,11 +31,20 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         .iter()
         .filter(|b| b.meta.kind != Kind::Files)
         .max_by_key(|b| (!is_future(b), b.meta.restorable_to));
-    // Of the same kind: the weekly dump beside physical backups is no full backup that the log goes on from.
+    // As oa.repository_state has it: the weekly dump beside physical backups is no full backup that the log goes on from.
     let full = last.and_then(|last| {
+        let lately = last.meta.restorable_to - TimeDelta::days(1)..=last.meta.restorable_to;
+        let physical = backups
+            .iter()
+            .any(|b| b.meta.kind == Kind::Physical && lately.contains(&b.meta.restorable_to));
+        let kind = if physical {
+            Kind::Physical
+        } else {
+            last.meta.kind
+        };
         backups
             .iter()
-            .filter(|b| b.meta.kind == last.meta.kind && b.meta.level == Level::Full)
+            .filter(|b| b.meta.kind == kind && b.meta.level == Level::Full)
             .max_by_key(|b| (!is_future(b), b.meta.restorable_to))
     });
     let drill = last_drill(config);

@@ -1,17 +1,24 @@
 -- What each repository can restore, for whoever shows or judges it. A moment of the future was recorded while a clock was wrong, and
--- counts only where there is no other. The newest full backup is one of the same kind: a dump made beside physical backups is none
--- that the log goes on from.
+-- counts only where there is no other. The newest full backup is one that is gone on from: of dumps made beside physical backups, now
+-- and then, none is.
 CREATE VIEW oa.repository_state AS
-SELECT DISTINCT ON (b.repository) b.repository, b.kind, b.restorable_to,
-       f.id AS full_id, f.finished_at AS full_at, f.checked AS full_checked, f.added_bytes AS full_added_bytes
-FROM oa.backups b
+WITH standing AS (
+    SELECT *, restorable_to <= now() + interval '10 minutes' AS past FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files'
+), newest AS (
+    SELECT DISTINCT ON (repository) repository, kind, restorable_to FROM standing ORDER BY repository, past DESC, restorable_to DESC
+)
+SELECT n.repository, n.restorable_to, k.kind, f.id AS full_id, f.finished_at AS full_at, f.checked AS full_checked, f.added_bytes AS full_added_bytes
+FROM newest n
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN EXISTS (
+        SELECT FROM standing s WHERE s.repository = n.repository AND s.kind = 'physical'
+          AND s.restorable_to BETWEEN n.restorable_to - interval '1 day' AND n.restorable_to
+    ) THEN 'physical' ELSE n.kind END AS kind
+) k
 LEFT JOIN LATERAL (
-    SELECT * FROM oa.backups c
-    WHERE c.repository = b.repository AND c.removed_at IS NULL AND c.level = 'full' AND c.kind = b.kind
-    ORDER BY c.finished_at <= now() + interval '10 minutes' DESC, c.finished_at DESC LIMIT 1
-) f ON true
-WHERE b.removed_at IS NULL AND b.kind <> 'files'
-ORDER BY b.repository, b.restorable_to <= now() + interval '10 minutes' DESC, b.restorable_to DESC;
+    SELECT * FROM standing s WHERE s.repository = n.repository AND s.level = 'full' AND s.kind = k.kind
+    ORDER BY s.past DESC, s.finished_at DESC LIMIT 1
+) f ON true;
 
 DO $$
 DECLARE
