@@ -31,6 +31,7 @@ use crate::progress::Growing;
 use crate::repository::{
     Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Pending, Place, Repository, RepositoryError,
 };
+use crate::retain::CLOCKS_DIFFER;
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
 const MARK_FULL: Duration = Duration::from_secs(60);
@@ -51,8 +52,21 @@ pub struct Done {
     pub instead: Option<String>,
     /// All backups that are in the repository now.
     pub all: Vec<Backup>,
+    /// The ids of those there that cannot be read.
+    pub unreadable: Vec<String>,
     /// Rows to record.
     pub batches: Vec<Batch>,
+}
+
+impl Done {
+    /// The ids of all that is in the repository now.
+    #[must_use]
+    pub fn there(&self) -> Vec<&str> {
+        let readable = self.all.iter().map(|b| b.id.as_str());
+        readable
+            .chain(self.unreadable.iter().map(String::as_str))
+            .collect()
+    }
 }
 
 impl From<CaptureError> for Failure {
@@ -253,7 +267,8 @@ impl<'a> Session<'a> {
 
     fn conclude(self, mut done: Done) -> Result<Done, Failure> {
         let place = self.repository.place();
-        let (all, _) = self.repository.readable_backups()?;
+        let (all, damages) = self.repository.readable_backups()?;
+        done.unreadable = damages.into_iter().filter_map(|d| d.backup).collect();
         done.batches.push(catalog::rows(place, &all));
         if done.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
@@ -268,22 +283,25 @@ impl<'a> Session<'a> {
         match self.kind {
             Kind::Physical => {
                 let (backups, _) = self.repository.readable_backups()?;
-                WalFolder::open(self.staging.path(), &self.server)?.prepare(
-                    &mut self.client,
-                    &self.programs,
-                    &self.server,
-                    &self.settings.slot,
-                )?;
+                {
+                    let _lock = self.lock_wal()?;
+                    WalFolder::open(self.staging.path(), &self.server)?.prepare(
+                        &mut self.client,
+                        &self.programs,
+                        &self.server,
+                        &self.settings.slot,
+                    )?;
+                }
                 let (full, mark) = self.take_copy(done)?;
-                done.backups.push(full);
-                match self.take_wal(Some(mark), done) {
+                done.backups.push(full.clone());
+                match self.take_wal(Some((full, mark)), done) {
                     Ok(wal) => {
                         done.troubles.extend(self.lost_between(&backups, &wal));
                         done.backups.push(wal);
                     }
                     // It stands alone; only what comes after it cannot be restored to the second.
-                    Err(CaptureError::Gap(why)) => done.troubles.push(format!(
-                        "the log after the full backup: {why}; the next incremental backup begins anew"
+                    Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => done.troubles.push(format!(
+                        "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
                     )),
                     Err(e) => return Err(e),
                 }
@@ -308,7 +326,7 @@ impl<'a> Session<'a> {
     fn lost_between(&self, before: &[Backup], new: &Backup) -> Option<String> {
         let end = before
             .iter()
-            .filter(|b| self.is_mine(b) && b.meta.timeline == new.meta.timeline)
+            .filter(|b| self.is_mine(b) && b.meta.timeline <= new.meta.timeline)
             .filter(|b| b.meta.wal.is_some())
             .max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to))?;
         let (ended, begins) = (end.meta.wal.as_ref()?.to, new.meta.wal.as_ref()?.from);
@@ -373,19 +391,20 @@ impl<'a> Session<'a> {
         Ok((full, mark))
     }
 
-    fn take_wal(&mut self, mark: Option<Mark>, done: &mut Done) -> Result<Backup, CaptureError> {
-        let _lock = self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
-            CaptureError::Busy("another process receives the log and does not end".to_owned())
-        })?;
+    /// The log since the full backup that was just made, or since the newest one.
+    fn take_wal(
+        &mut self,
+        after: Option<(Backup, Mark)>,
+        done: &mut Done,
+    ) -> Result<Backup, CaptureError> {
+        let _lock = self.lock_wal()?;
         let began = Utc::now();
         let (backups, _) = self.repository.readable_backups()?;
-        // The newest by its place in the log: a clock may have been wrong.
-        let newest_full = backups
-            .iter()
-            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
-            .filter(|b| b.meta.kind == Kind::Physical && b.meta.level == Level::Full)
-            .max_by_key(|b| (b.meta.timeline, b.meta.start_lsn));
-        let Some(full) = newest_full else {
+        let (full, mark) = match after {
+            Some((full, mark)) => (Some(full), Some(mark)),
+            None => (self.newest_full(&backups), None),
+        };
+        let Some(full) = full else {
             return Err(CaptureError::Gap(
                 "there is no full backup of this server yet".to_owned(),
             ));
@@ -532,6 +551,24 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The full backup that the log goes on from. One of the future was made while a clock was wrong.
+    fn newest_full(&self, backups: &[Backup]) -> Option<Backup> {
+        let now = Utc::now() + CLOCKS_DIFFER;
+        backups
+            .iter()
+            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
+            .filter(|b| b.meta.kind == Kind::Physical && b.meta.level == Level::Full)
+            .filter(|b| b.meta.restorable_to <= now)
+            .max_by_key(|b| b.meta.restorable_to)
+            .cloned()
+    }
+
+    fn lock_wal(&self) -> Result<Lock, CaptureError> {
+        self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
+            CaptureError::Busy("another process receives the log and does not end".to_owned())
+        })
+    }
+
     fn lock_staging(&self) -> Result<Lock, CaptureError> {
         self.lock("full", Duration::ZERO)?.ok_or_else(|| {
             CaptureError::Busy(format!(
@@ -547,7 +584,10 @@ impl<'a> Session<'a> {
             if let Some(lock) = self.staging.try_lock(name)? {
                 return Ok(Some(lock));
             }
-            if Instant::now() >= end || StopSignal.requested() {
+            if StopSignal.requested() {
+                return Err(CaptureError::Stopped);
+            }
+            if Instant::now() >= end {
                 return Ok(None);
             }
             thread::sleep(Duration::from_millis(100));

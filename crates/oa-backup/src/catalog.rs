@@ -138,19 +138,18 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
     }
 }
 
-/// Marks the rows of backups that are no longer in the repository.
+/// Marks the rows of backups that are no longer in the repository; `there` are the ids of those that are, readable or not.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn mark_removed(
     client: &mut impl GenericClient,
     place: &Place,
-    there: &[Backup],
+    there: &[&str],
 ) -> Result<u64, postgres::Error> {
-    let ids: Vec<&str> = there.iter().map(|b| b.id.as_str()).collect();
     client.execute(
         "UPDATE oa.backups SET removed_at = now() WHERE repository = $1 AND removed_at IS NULL AND id <> ALL($2)",
-        &[&place.shown(), &ids],
+        &[&place.shown(), &there],
     )
 }
 

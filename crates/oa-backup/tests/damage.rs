@@ -286,6 +286,74 @@ fn what_cannot_be_read_now_is_not_taken_out() {
 }
 
 #[test]
+fn a_backup_whose_snapshot_cannot_be_read_is_not_recorded_as_removed() {
+    let service = Service::ready("kind = \"logical\"");
+    let first = service.take("full");
+    let id = first[0]["id"].as_str().unwrap();
+    flip(&service.path(&format!("repo/snapshots/{id}")));
+    service.backup(&["verify"]).expect(1);
+    let told = service.backup(&["full"]).expect(1);
+    assert!(
+        told.stderr.contains("take it out with oa-backup repair"),
+        "{}",
+        told.stderr
+    );
+    let row = format!(
+        "SELECT (removed_at IS NULL) || ' ' || (check_error IS NOT NULL) FROM oa.backups WHERE id = '{id}'"
+    );
+    assert_eq!(service.texts(&row), ["true true"]);
+    let repaired = service.backup(&["repair", "--yes"]).expect(0);
+    assert!(repaired.stdout.contains(id), "{}", repaired.stdout);
+    service.take("full");
+    assert_eq!(service.texts(&row), ["false true"]);
+}
+
+#[test]
+fn a_copy_that_is_not_whole_is_not_listed() {
+    let service = Service::ready("kind = \"logical\"");
+    service.configure("kind = \"logical\"\n[backup.copy]\nrepository = \"second\"");
+    service.backup(&["init"]).expect(0);
+    service.take("full");
+    service.backup(&["copy"]).expect(0);
+    let largest = |folder: &str| {
+        service
+            .files(folder)
+            .into_iter()
+            .max_by_key(|f| fs::metadata(f).unwrap().len())
+            .unwrap()
+    };
+    fs::remove_file(largest("second/data")).unwrap();
+    // It shares with the first one what the second place has lost.
+    service.take("full");
+    let refused = service.backup(&["copy"]).expect(1);
+    assert!(refused.stderr.contains("not whole"), "{}", refused.stderr);
+    assert_eq!(
+        service
+            .backup(&["list", "--copy", "--format", "json"])
+            .expect(0)
+            .json()
+            .len(),
+        1
+    );
+    service.backup(&["repair", "--copy", "--yes"]).expect(1);
+    service.backup(&["copy"]).expect(0);
+    let last = service
+        .backup(&["list", "--copy", "--format", "json"])
+        .expect(0)
+        .json()
+        .pop()
+        .unwrap();
+    service
+        .backup(&[
+            "verify",
+            "--copy",
+            "--read-data",
+            last["id"].as_str().unwrap(),
+        ])
+        .expect(0);
+}
+
+#[test]
 fn a_key_that_was_taken_away_does_not_come_back() {
     let service = Service::ready("kind = \"logical\"");
     service.take("full");

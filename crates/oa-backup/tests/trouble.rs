@@ -311,6 +311,7 @@ fn another_server_at_the_same_address_gets_a_full_backup_of_its_own() {
     let first = service.take("full");
     write_log(&service);
     service.take("incremental");
+    service.take("full");
     // Copied from the same template, it even has the same system identifier; only its log tells.
     service.server = Postgres::start();
     oa_core::pg::schema::upgrade(&mut service.db()).unwrap();
@@ -430,7 +431,7 @@ fn asked_to_stop_a_backup_ends_with_the_piece_it_is_at() {
     assert!(
         first
             .stderr
-            .contains("stopped by a signal; nothing is listed"),
+            .contains("stopped by a signal; what it was making is not listed"),
         "{}",
         first.stderr
     );

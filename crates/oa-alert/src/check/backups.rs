@@ -108,7 +108,7 @@ fn late(known: &Known, since: DateTime<Utc>, backup: &Backup, policy: &Policy) -
     match (known.restorable_to, full) {
         (None, _) => {
             // The first one is due as often as a full one: counted from when the repository was configured.
-            if age(since) <= backup.full_every.0 {
+            if since <= Utc::now() && age(since) <= backup.full_every.0 {
                 return None;
             }
             severity = Severity::Critical;

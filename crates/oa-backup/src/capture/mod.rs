@@ -74,7 +74,7 @@ pub enum CaptureError {
     #[error(transparent)]
     Repository(RepositoryError),
     /// This program was asked to stop.
-    #[error("stopped by a signal; nothing is listed, and the next backup tidies up")]
+    #[error("stopped by a signal; what it was making is not listed, and the next backup tidies up")]
     Stopped,
 }
 

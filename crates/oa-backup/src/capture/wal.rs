@@ -148,9 +148,10 @@ impl WalFolder {
         if let Some(mark) = mark {
             to = to.max(mark.lsn);
         }
-        if let Some(continues) = continues.filter(|c| *c > to) {
+        let received = self.segments()?.last().map(|s| s.start);
+        if let Some(before) = continues.max(received).filter(|place| *place > to) {
             return Err(CaptureError::Gap(format!(
-                "the server's log ends at {to}, before what is backed up ({continues}): it was put back to an earlier state, or is a copy"
+                "the server's log ends at {to}, before what is backed up ({before}): it was put back to an earlier state, or is a copy"
             )));
         }
         let arguments = [

@@ -96,6 +96,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     });
     oa_core::alerts::flush_now(config);
     let left = left?;
+    let left: Vec<&str> = left.iter().map(|b| b.id.as_str()).collect();
     if let Ok((mut client, _)) = recorder.connect()
         && let Err(e) = catalog::mark_removed(&mut client, &place, &left)
     {

@@ -80,7 +80,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let place = Place::first(config)?;
     if let Ok((mut client, _)) = recorder.connect() {
         let marked = catalog::mark_checked(&mut client, &done.backups, &[], Checked::Structure)
-            .and_then(|()| catalog::mark_removed(&mut client, &place, &done.all));
+            .and_then(|()| catalog::mark_removed(&mut client, &place, &done.there()));
         if let Err(e) = marked {
             tracing::warn!(
                 "could not bring oa.backups up to date: {}",

@@ -498,7 +498,14 @@ impl Repository {
             .filter(|b| !theirs.iter().any(|t| t.id == b.id))
             .collect();
         let damages = other.check(&new, false)?;
-        if let Some(damage) = damages.iter().find(|d| d.backup.is_some()) {
+        let damaged = |b: &Backup| damages.iter().find(|d| d.backup.as_ref() == Some(&b.id));
+        if let Some(damage) = new.iter().find_map(damaged) {
+            let broken: Vec<Backup> = new
+                .iter()
+                .filter(|b| damaged(b).is_some())
+                .cloned()
+                .collect();
+            other.forget(&broken)?;
             return Err(RepositoryError::Damaged(damage.what.clone()));
         }
         Ok(count)

@@ -1,11 +1,11 @@
 -- What each repository can restore, for whoever shows or judges it. A moment of the future was recorded while a clock was wrong, and
--- counts only where there is no other. The newest full backup is one that is gone on from: of dumps made beside physical backups, now
+-- does not count: it would look fresh for as long as it lies there. The newest full backup is one that is gone on from: of dumps made beside physical backups, now
 -- and then, none is.
 CREATE VIEW oa.repository_state AS
 WITH standing AS (
-    SELECT *, restorable_to <= now() + interval '10 minutes' AS past FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files'
+    SELECT * FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND restorable_to <= now() + interval '10 minutes'
 ), newest AS (
-    SELECT DISTINCT ON (repository) repository, kind, restorable_to FROM standing ORDER BY repository, past DESC, restorable_to DESC
+    SELECT DISTINCT ON (repository) repository, kind, restorable_to FROM standing ORDER BY repository, restorable_to DESC
 )
 SELECT n.repository, n.restorable_to, k.kind, f.id AS full_id, f.finished_at AS full_at, f.checked AS full_checked, f.added_bytes AS full_added_bytes
 FROM newest n
@@ -17,7 +17,7 @@ CROSS JOIN LATERAL (
 ) k
 LEFT JOIN LATERAL (
     SELECT * FROM standing s WHERE s.repository = n.repository AND s.level = 'full' AND s.kind = k.kind
-    ORDER BY s.past DESC, s.finished_at DESC LIMIT 1
+    ORDER BY s.finished_at DESC LIMIT 1
 ) f ON true;
 
 DO $$
