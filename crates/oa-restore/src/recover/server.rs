@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::Lsn;
-use oa_core::pg::Settings;
+use oa_core::pg::{Settings, describe};
 use oa_core::secrets::Secret;
 use oa_core::supervise::{Group, StopSignal};
+use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use rustix::process::{Signal, kill_process_group};
 
@@ -20,6 +21,8 @@ use crate::{PROGRAM, RestoreError};
 
 /// What PostgreSQL says when everything that is there was written before the target: then all of it is wanted.
 const ENDED_BEFORE: &str = "recovery ended before configured recovery target was reached";
+/// Whatever the restored roles and databases have set for their sessions.
+const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off";
 /// How long a shutdown with its checkpoint may take.
 const SHUTDOWN: Duration = Duration::from_secs(3600);
 
@@ -43,7 +46,7 @@ pub(super) enum Down {
 }
 
 impl Server {
-    /// Starts it and waits until it has recovered, for as long as that takes. `users`: whom it may know, besides `postgres`.
+    /// Starts it and waits until it has recovered, for as long as that takes. `users`: whom it may know.
     pub(super) fn start(
         account: &Account,
         programs: &Path,
@@ -122,13 +125,12 @@ impl Server {
 
     /// Any role that may log in can say who is superuser; everybody is trusted here. `false`: not up yet.
     fn find_superuser(&mut self, users: &[String]) -> Result<bool, RestoreError> {
-        let mut unknown = Vec::new();
-        for user in std::iter::once("postgres").chain(users.iter().map(String::as_str)) {
+        for user in users {
             match self.client_as(user, "template1") {
                 Ok(mut client) => {
                     let row = client
                         .query_opt(
-                            "SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> 'postgres', oid LIMIT 1",
+                            "SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> current_user, oid LIMIT 1",
                             &[],
                         )
                         .map_err(RestoreError::query("could not ask the private server for its roles"))?;
@@ -141,18 +143,22 @@ impl Server {
                     self.superuser = row.get(0);
                     return Ok(true);
                 }
-                // 28: there is no such role, or it may not log in. Everything else passes: it is starting up.
-                Err(e) if e.code().is_some_and(|c| c.code().starts_with("28")) => {
-                    unknown.push(user);
+                // There is no such role, or it may not log in.
+                Err(e) if e.code().is_some_and(|c| c.code().starts_with("28")) => {}
+                Err(e) if starting(&e) => return Ok(false),
+                Err(e) => {
+                    return Err(RestoreError::Server {
+                        doing: "could not connect to the restored cluster",
+                        said: describe(&e),
+                    });
                 }
-                Err(_) => return Ok(false),
             }
         }
         Err(RestoreError::Server {
             doing: "could not use the restored cluster",
             said: format!(
                 "it has none of the roles {}; let the user in the database's address be one of its own",
-                unknown.join(", ")
+                users.join(", ")
             ),
         })
     }
@@ -164,6 +170,7 @@ impl Server {
             .user(user)
             .dbname(database)
             .application_name(PROGRAM)
+            .options(OPTIONS)
             .connect(NoTls)
     }
 
@@ -173,9 +180,10 @@ impl Server {
     /// When there is no such database.
     pub fn connect(&self, database: &str) -> Result<Client, RestoreError> {
         self.client_as(&self.superuser, database)
-            .map_err(RestoreError::query(format!(
-                "could not connect to database {database} in the restored cluster"
-            )))
+            .map_err(|e| RestoreError::Server {
+                doing: "could not connect to the restored cluster",
+                said: format!("database {database}: {}", describe(&e)),
+            })
     }
 
     /// PostgreSQL's programs, connecting to one of its databases.
@@ -186,9 +194,10 @@ impl Server {
         let quoted = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
         let settings = Settings {
             url: Secret::new(format!(
-                "host={} port=5432 user={}",
+                "host={} port=5432 user={} options={}",
                 quoted(&self.socket.to_string_lossy()),
-                quoted(&self.superuser)
+                quoted(&self.superuser),
+                quoted(OPTIONS)
             )),
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::ZERO,
@@ -254,6 +263,14 @@ impl Drop for Server {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// It does not listen yet, or lets nobody in yet; or it has just ended, which is seen next.
+fn starting(error: &postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
+        None => true,
     }
 }
 
