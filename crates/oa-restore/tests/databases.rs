@@ -166,7 +166,7 @@ fn a_role_that_may_not_replicate_restores_dumps() {
 #[test]
 fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
-    let other = oa_testkit::Postgres::start();
+    let other = oa_testkit::Postgres::start_anew();
     let there = other.superuser_url();
     service.backup(&["init"]).ok();
     service.sql("CREATE TABLE whose AS SELECT 'this' AS name");
@@ -213,7 +213,7 @@ fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
         ])
         .failed(1, "it has system");
     // A third server is neither of them.
-    let third = oa_testkit::Postgres::start();
+    let third = oa_testkit::Postgres::start_anew();
     service
         .on(
             &third.superuser_url(),
@@ -232,12 +232,12 @@ fn a_dump_goes_into_a_server_that_has_nothing() {
          GRANT SELECT ON t TO reader; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO reader USING (id < 10)",
     );
     service.backup(&["full"]).ok();
-    let new = oa_testkit::Postgres::start();
+    let new = oa_testkit::Postgres::start_anew();
     let at = |database: &str| new.superuser_url().replace("/oa", &format!("/{database}"));
     let mut client = Client::connect(&at("postgres"), NoTls).unwrap();
-    client
-        .batch_execute("DROP DATABASE oa; DROP ROLE oa")
-        .unwrap();
+    for sql in ["DROP DATABASE oa", "DROP ROLE oa"] {
+        client.batch_execute(sql).unwrap();
+    }
     let done = service
         .on(
             &at("postgres"),

@@ -137,12 +137,12 @@ fn the_page_brings_a_dump_into_a_newer_server() {
     let page = fs::read_to_string(oa_testkit::workspace_root().join("docs/disaster.md")).unwrap();
     let blocks = commands(&page, "### Into a newer server");
     assert_eq!(blocks.len(), 1, "{blocks:#?}");
-    let new = oa_testkit::Postgres::start();
+    let new = oa_testkit::Postgres::start_anew();
     let url = new.superuser_url().replace("/oa", "/postgres");
     let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
-    client
-        .batch_execute("DROP DATABASE oa; DROP ROLE oa")
-        .unwrap();
+    for sql in ["DROP DATABASE oa", "DROP ROLE oa"] {
+        client.batch_execute(sql).unwrap();
+    }
     let address = "postgresql://postgres:PASSWORD@127.0.0.1:5432/postgres";
     assert!(blocks[0].contains(address), "{blocks:#?}");
     let programs = oa_testkit::program("oa-restore");

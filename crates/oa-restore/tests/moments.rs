@@ -147,9 +147,9 @@ fn of_two_points_with_one_name_the_newer_is_meant() {
     service.sql("INSERT INTO t VALUES (5)");
     service.backup(&["incremental"]).ok();
     service
-        .restore(&["table", "t", "--to", "name:before the move", "--as", "then"])
+        .restore(&["table", "t", "--to", "name:before the move", "--as", "copy"])
         .ok();
-    assert_eq!(service.count("then"), 4);
+    assert_eq!(service.count("copy"), 4);
     // A point on a timeline that was given up is still the one of its name.
     service.text("SELECT pg_create_restore_point('given up')::text");
     let early = service.now();

@@ -203,12 +203,13 @@ impl Chooser<'_> {
             (Some(Ok(choice)), BackupKind::Physical) => Ok(choice),
             (Some(Err(e)), BackupKind::Physical) => Err(e),
             (Some(Ok(choice)), _) => Ok(self.logical(target).unwrap_or(choice)),
+            // Without any physical backup there is nothing to explain.
+            (Some(Err(_)), _) if !self.mine().any(|b| b.meta.kind == Kind::Physical) => {
+                self.logical(target)
+            }
             (Some(Err(e)), _) => match self.logical(target) {
                 Ok(mut choice) => {
-                    // Without any physical backup there is nothing to explain.
-                    if self.mine().any(|b| b.meta.kind == Kind::Physical) {
-                        choice.notes.insert(0, format!("no physical restore: {e}"));
-                    }
+                    choice.notes.insert(0, format!("no physical restore: {e}"));
                     Ok(choice)
                 }
                 Err(_) => Err(e),

@@ -168,7 +168,7 @@ fn about_bytes(live: &mut Live, choice: &Choice, source: &str) -> Result<u64, Re
 /// What leaves the private server stands beside it for a while.
 fn dump_of(work: &Work, bytes: u64) -> Need {
     Need {
-        folder: work.folder().to_owned(),
+        folder: work.staging().to_owned(),
         bytes,
         remedy: STAGING,
     }
@@ -228,7 +228,7 @@ fn beside(
     // In the private server it gets the name that it comes with, so that pg_dump writes its owner, rights and settings for that.
     private
         .server
-        .connect("template1")?
+        .anywhere()?
         .batch_execute(&format!(
             "ALTER DATABASE {} RENAME TO {}",
             quote_ident(source),

@@ -171,7 +171,10 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         ("what", "what"),
         ("kept_as", "kept as"),
     ]);
-    let names: Vec<String> = done.iter().map(|d| d["table"].to_string()).collect();
+    let names: Vec<String> = done
+        .iter()
+        .filter_map(|d| d["table"].as_str().map(str::to_owned))
+        .collect();
     for row in done {
         listing.push(row);
     }
@@ -530,16 +533,16 @@ fn bring(
     then: &mut Client,
     table: &Table,
 ) -> Result<Content, RestoreError> {
-    let folder = from.private.folder();
+    let staging = from.private.staging();
     let bytes = tables::size_bytes(then, table).map_err(RestoreError::in_private)?;
     let mut needs = vec![Need {
-        folder: folder.to_owned(),
+        folder: staging.to_owned(),
         bytes,
         remedy: STAGING,
     }];
     needs.extend(live.need(bytes));
     recover::room(&needs)?;
-    let file = folder.join("table.sql");
+    let file = from.private.folder().join("table.sql");
     let mut arguments = vec![
         format!("--table={}", table.quoted()),
         format!("--file={}", file.display()),
@@ -558,7 +561,7 @@ fn bring(
         .run("pg_dump", &arguments)
         .map_err(RestoreError::from)
         .and_then(|()| add_statistics(then, table, &file))
-        .map_err(|e| e.in_private().on_disk_of(folder.display(), STAGING))?;
+        .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))?;
     let then_table = tables::find(then, &table.quoted()).map_err(RestoreError::in_private)?;
     roles::make_missing(then, then_table.as_ref(), live)?;
     live.programs(from.choice.programs(), None)?

@@ -49,7 +49,7 @@ impl Private {
     #[must_use]
     pub fn need(choice: &Choice, work: &Work) -> Need {
         Need {
-            folder: work.folder().to_owned(),
+            folder: work.staging().to_owned(),
             bytes: choice.size_bytes(),
             remedy: STAGING,
         }
@@ -67,7 +67,7 @@ impl Private {
         users: &[String],
         check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
     ) -> Result<Self, RestoreError> {
-        let staging = work.folder().to_owned();
+        let staging = work.staging().to_owned();
         Self::started(reader, choice, work, users, check)
             .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))
     }
@@ -114,6 +114,12 @@ impl Private {
         })
     }
 
+    /// The staging folder that it is in.
+    #[must_use]
+    pub fn staging(&self) -> &Path {
+        self.work.staging()
+    }
+
     /// A folder for what is taken out of it.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -151,7 +157,7 @@ pub fn in_place(
 fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
     let failed = RestoreError::query("could not look at the restored cluster");
     let mut notes = Vec::new();
-    let mut client = server.connect("template1")?;
+    let mut client = server.anywhere()?;
     let subscriptions: i64 = client
         .query_one("SELECT count(*) FROM pg_subscription WHERE subenabled", &[])
         .map_err(&failed)?

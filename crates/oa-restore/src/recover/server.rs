@@ -34,6 +34,8 @@ pub struct Server {
     log: PathBuf,
     programs: PathBuf,
     superuser: String,
+    /// A database that lets it in.
+    entry: &'static str,
 }
 
 /// Why it did not come up.
@@ -90,6 +92,7 @@ impl Server {
             log: log.to_owned(),
             programs: programs.to_owned(),
             superuser: String::new(),
+            entry: "",
         };
         let mut pause = Duration::from_millis(5);
         loop {
@@ -125,8 +128,9 @@ impl Server {
 
     /// Any role that may log in can say who is superuser; everybody is trusted here. `false`: not up yet.
     fn find_superuser(&mut self, users: &[String]) -> Result<bool, RestoreError> {
-        for user in users {
-            match self.client_as(user, "template1") {
+        let ways = |user| ["template1", "postgres"].map(|entry| (user, entry));
+        for (user, entry) in users.iter().flat_map(ways) {
+            match self.client_as(user, entry) {
                 Ok(mut client) => {
                     let row = client
                         .query_opt(
@@ -141,10 +145,11 @@ impl Server {
                         });
                     };
                     self.superuser = row.get(0);
+                    self.entry = entry;
                     return Ok(true);
                 }
-                // There is no such role, or it may not log in.
-                Err(e) if e.code().is_some_and(|c| c.code().starts_with("28")) => {}
+                // There is no such role or database, or it lets nobody in.
+                Err(e) if e.code().is_some_and(elsewhere) => {}
                 Err(e) if starting(&e) => return Ok(false),
                 Err(e) => {
                     return Err(RestoreError::Server {
@@ -157,7 +162,7 @@ impl Server {
         Err(RestoreError::Server {
             doing: "could not use the restored cluster",
             said: format!(
-                "it has none of the roles {}; let the user in the database's address be one of its own",
+                "none of the roles {} gets into its databases template1 and postgres; let the user in the database's address be one of its own",
                 users.join(", ")
             ),
         })
@@ -184,6 +189,14 @@ impl Server {
                 doing: "could not connect to the restored cluster",
                 said: format!("database {database}: {}", describe(&e)),
             })
+    }
+
+    /// The same, for what is the whole cluster's.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn anywhere(&self) -> Result<Client, RestoreError> {
+        self.connect(self.entry)
     }
 
     /// PostgreSQL's programs, connecting to one of its databases.
@@ -216,7 +229,7 @@ impl Server {
     /// When it does not answer.
     pub fn recovered_to(&self) -> Result<Option<Lsn>, RestoreError> {
         let row = self
-            .connect("template1")?
+            .anywhere()?
             .query_one(
                 "SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::int8",
                 &[],
@@ -264,6 +277,13 @@ impl Drop for Server {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Another role or database may do.
+fn elsewhere(code: &SqlState) -> bool {
+    code.code().starts_with("28")
+        || *code == SqlState::INVALID_CATALOG_NAME
+        || *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
 }
 
 /// It does not listen yet, or lets nobody in yet; or it has just ended, which is seen next.
