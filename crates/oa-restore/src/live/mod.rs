@@ -129,7 +129,8 @@ impl Live {
                 .map_err(RestoreError::query("could not look for tablespaces"))?;
             Ok(rows.iter().map(|r| r.get(0)).collect())
         };
-        let (theirs, mine) = (names(other)?, names(&mut self.client)?);
+        let theirs = names(other).map_err(RestoreError::in_private)?;
+        let mine = names(&mut self.client)?;
         Ok(theirs.iter().all(|name| mine.contains(name)))
     }
 

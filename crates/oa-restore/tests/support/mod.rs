@@ -99,6 +99,8 @@ impl Service {
             .arg("--config")
             .arg(self.config())
             .args(arguments)
+            // Several tests start clusters at the same time.
+            .args(port_for(arguments))
             .current_dir(self.dir.path())
             .env("DATABASE_URL", self.server.superuser_url())
             .env("OA_BACKUP_PASSWORD", PASSWORD)
@@ -185,6 +187,16 @@ impl Service {
         let names = entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|n| n.starts_with("restore-")).collect()
     }
+}
+
+/// A free port for a cluster that is started, unless it is given one.
+fn port_for(arguments: &[&str]) -> Vec<String> {
+    if !arguments.contains(&"--start") || arguments.contains(&"--port") {
+        return Vec::new();
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    vec!["--port".to_owned(), port.to_string()]
 }
 
 /// In memory, where there is room: a cluster has a thousand files.
