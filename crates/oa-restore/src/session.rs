@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
             Target::Backup(_) => all.clone(),
             _ => self.systems_for(asked, live, &all, &mut notes)?,
         };
-        let chosen = self.choose_from(&systems, &target, kind, work);
+        let chosen = self.chooser(&systems, work).choose(&target, kind);
         let mut choice = chosen.map_err(|e| match e {
             RestoreError::NoWay(text) if systems.len() < all.len() => {
                 let others = all.iter().filter(|s| !systems.contains(s));
@@ -143,20 +143,6 @@ impl<'a> Session<'a> {
             tracing::warn!("{note}");
         }
         Ok(choice)
-    }
-
-    /// The way to a moment, out of the backups of these clusters.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn choose_from(
-        &self,
-        systems: &[&str],
-        target: &Target,
-        kind: BackupKind,
-        work: &Work,
-    ) -> Result<Choice, RestoreError> {
-        self.chooser(systems, work).choose(target, kind)
     }
 
     /// For looking at the backups of these clusters.

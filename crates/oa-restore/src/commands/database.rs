@@ -89,7 +89,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         wanted.into.clone()
     };
     let job = Job::by_hand(PROGRAM, "restore-database", "数据库恢复");
-    let (tables, notes) = recorded(config, &job, |_| {
+    let (tables, mut notes) = recorded(config, &job, |_| {
         let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
             Ok(())
         })?;
@@ -113,6 +113,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         }
         Ok(ended)
     })?;
+    if tables == 0 {
+        notes.push(format!("database {source} had no tables then"));
+    }
     let mut listing = Listing::new(&[
         ("database", "database"),
         ("moment_shown", "as of"),
