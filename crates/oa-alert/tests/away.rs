@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 
 use common::{DINGTALK, Service, WECOM};
+use oa_core::spool::Record;
 use oa_sim::Options;
 
 #[test]
@@ -30,6 +31,34 @@ fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_the
     assert_eq!(
         service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NOT NULL"),
         "1"
+    );
+}
+
+#[test]
+fn a_channel_for_what_is_bad_enough_hears_no_more_without_postgresql() {
+    let critical = WECOM.replace("kind", "min_severity = \"critical\"\nkind");
+    let mut service = Service::start(&format!("{DINGTALK}{critical}"));
+    service.server.stop();
+    let mut warning = service.put_aside("a", "故障");
+    warning.id = uuid::Uuid::now_v7();
+    warning.severity = oa_core::alerts::Severity::Warning;
+    warning.title = "警告".to_owned();
+    warning.fingerprint = "b".to_owned();
+    service.spool().put(&[Record::Alert(warning)]).unwrap();
+    assert_eq!(service.flush(), 75);
+    let heard = |robot: &str| {
+        let messages = service.sim.messages();
+        let of = messages.iter().filter(|m| m.robot == robot);
+        of.map(|m| m.text.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(heard("dingtalk").len(), 2);
+    let wecom = heard("wecom");
+    assert!(wecom.len() == 1 && wecom[0].contains("故障"), "{wecom:?}");
+    service.server.start_again();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
+        "0"
     );
 }
 

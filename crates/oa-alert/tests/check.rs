@@ -138,6 +138,38 @@ fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
     assert_eq!(service.sim.messages().len(), 4, "another trouble");
 }
 
+/// The grants of docs/configuration.md.
+#[test]
+fn a_role_that_may_only_read_and_write_rows_tells_and_ends_troubles() {
+    let service = Service::start(DINGTALK);
+    let mut admin =
+        postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE oa_crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa, public TO oa_crawler;
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler;
+             GRANT DELETE ON oa.acks, oa.raw TO oa_crawler",
+        )
+        .unwrap();
+    let url = service.server.url();
+    let url = url.replace("oa:oa-test-password", "oa_crawler:p");
+    let alert = |arguments: &[&str]| {
+        let mut command = service.command(arguments);
+        command.env("DATABASE_URL", &url).status().unwrap().code()
+    };
+    task(&service, "late", 11, Some(60));
+    assert_eq!(alert(&["check"]), Some(2));
+    assert_eq!(alert(&["ack", "late"]), Some(0));
+    task(&service, "late", -30, Some(1));
+    assert_eq!(alert(&["check"]), Some(0));
+    assert!(
+        service.titles()[1].starts_with("【恢复】"),
+        "{:?}",
+        service.titles()
+    );
+    assert_eq!(service.one("SELECT count(*)::text FROM oa.acks"), "0");
+}
+
 #[test]
 fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
     let service = Service::start(DINGTALK);
@@ -228,6 +260,23 @@ fn without_postgresql_the_check_is_critical_and_tells_it_once() {
     service.server.start_again();
     assert_eq!(check(&service), (0, vec![]));
     assert!(service.sim.messages()[1].text.contains("已连上数据库"));
+    // It comes and goes: then it is over when it has stayed away, and not never.
+    service.sql(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body, created_at, settled_at)
+         SELECT oa.uuid_floor(now() - make_interval(secs => n)), fingerprint, rule, severity, kind, title, body, created_at, now()
+         FROM oa.alerts, generate_series(1, 2) n WHERE kind = 'recovery'",
+    );
+    service.server.stop();
+    assert_eq!(check(&service).0, 2);
+    service.server.start_again();
+    let last = "SELECT kind FROM oa.alerts ORDER BY id DESC LIMIT 1";
+    assert_eq!(check(&service), (0, vec![]));
+    assert_eq!(service.one(last), "problem");
+    service.sql(
+        "UPDATE oa.alerts SET created_at = created_at - interval '2 hours' WHERE kind = 'recovery'",
+    );
+    assert_eq!(check(&service), (0, vec![]));
+    assert_eq!(service.one(last), "recovery");
 }
 
 #[test]
@@ -263,6 +312,25 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         ["/start", "/fail"],
         "no channel takes anything"
     );
+    service.sim.clear_faults();
+    service.hurry();
+    assert_eq!(service.flush(), 0);
+    let told = service.sim.messages().len();
+    service.put("b", "t");
+    std::fs::remove_dir_all(service.state()).unwrap();
+    std::fs::write(service.state(), "a file, where a directory is due").unwrap();
+    let done = service.alert(&["check"]);
+    assert_eq!(done.code, 77, "{done:?}");
+    assert_eq!(
+        pings(&service)[6..],
+        ["/start", "/fail"],
+        "it cannot look for anything"
+    );
+    assert_eq!(
+        service.sim.messages().len(),
+        told + 1,
+        "what waits is sent all the same"
+    );
 }
 
 #[test]
@@ -278,14 +346,16 @@ fn incomplete_data_three_times_in_a_row_is_critical() {
     ] {
         ran(minutes_ago, status);
     }
-    service
-        .db()
-        .batch_execute("UPDATE oa.tasks SET last_status = 'partial'")
-        .unwrap();
     assert_eq!(check(&service), (0, vec![]));
     ran(60, "partial");
     let (code, found) = check(&service);
     assert_eq!((code, rules(&found)), (2, vec!["partial_streak"]));
+    for status in ["running", "retrying"] {
+        service.under_way("half", status);
+        assert_eq!(rules(&check(&service).1), ["partial_streak"], "{status}");
+        service.sql("DELETE FROM oa.runs WHERE finished_at IS NULL");
+    }
+    assert_eq!(service.sim.messages().len(), 1, "neither over nor again");
     assert!(
         service.sim.messages()[0]
             .text

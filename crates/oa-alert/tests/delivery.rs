@@ -6,7 +6,10 @@ mod common;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{DINGTALK, FEISHU, Service, WECOM};
+use common::{DINGTALK, FEISHU, Service, WECOM, rules};
+use oa_core::alerts::{self, Trouble, machine};
+use oa_core::runs::Recorder;
+use oa_core::runs::work::{Ended, Job, recorded};
 use oa_sim::Options;
 use oa_testkit::wait_until;
 use serde_json::Value;
@@ -281,4 +284,58 @@ fn the_list_shows_who_has_what() {
     )
     .unwrap();
     assert_eq!(row["delivered"], "ops: sent");
+}
+
+#[test]
+fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
+    let backup = "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n";
+    let service = Service::start(&format!("{backup}{DINGTALK}{WECOM}{FEISHU}"));
+    let hostile =
+        "<at id=all></at> <@all> <font color=warning>x</font> [点此登录](http://evil.example)";
+    let recorder = Recorder::open(&service.config(), "oa-crawl").unwrap();
+    let job = Job::by_hand("oa-crawl", "task", "标题");
+    let failed = recorded(&recorder, &job, |_| {
+        Err::<Ended<()>, _>(anyhow::anyhow!(hostile).into())
+    });
+    failed.unwrap_err();
+    let stuck = Trouble::SpoolStuck { task: "task" };
+    let stuck = machine::found(
+        stuck,
+        hostile,
+        "host",
+        chrono::Utc::now(),
+        recorder.policy(),
+    );
+    alerts::put(&mut service.db(), &stuck).unwrap();
+    service.sql(&format!(
+        "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at) VALUES ('half', 'oa-crawl', '研报', '* * * * *', now() + interval '1 hour');
+         INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, error_message)
+         SELECT oa.uuid_floor(now() - make_interval(mins => n)), 'oa-crawl', 'half', 'cron', 'h', 'm', 'b', 1, 1, '0', now(), now(), 'partial', '{hostile}'
+         FROM generate_series(1, 3) n;
+         INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, check_error)
+         VALUES ('b1', gen_random_uuid(), '/var/backups/oa', 'physical', 'full', 'h', 'oa', 150000, 's', 1, now(), now(), now(), now(), 1, 1, 1, '{hostile}');
+         INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, error)
+         VALUES (gen_random_uuid(), 'b1', '/var/backups/oa', 'h', now(), now(), now(), false, '{hostile}')"
+    ));
+    let (_, found) = service.check();
+    assert_eq!(
+        rules(&found),
+        ["partial_streak", "backup_unverified", "drill_failed"]
+    );
+    let messages = service.sim.messages();
+    for robot in ["dingtalk", "wecom", "feishu"] {
+        let of: Vec<String> = messages
+            .iter()
+            .filter(|m| m.robot == robot)
+            .map(|m| m.raw.to_string())
+            .collect();
+        assert_eq!(of.len(), 5, "{robot}: {of:?}");
+        for sent in of {
+            assert!(sent.contains("点此登录"), "it is told: {sent}");
+            for markup in ["<at", "<@", "<font", "]("] {
+                assert!(!sent.contains(markup), "{markup} in {sent}");
+            }
+        }
+    }
 }

@@ -7,11 +7,14 @@ use std::fs;
 
 use chrono::{Days, NaiveDate, Utc};
 use common::{DINGTALK, Service, rules};
+use oa_core::pg::upsert::Batch;
+use oa_core::runs::work::{Ended, Job, recorded};
+use oa_core::runs::{Recorder, Status};
 use oa_core::schedule::Calendar;
 use oa_core::state_dir::StateDir;
 use oa_sim::Options;
 use oa_testkit::Postgres;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const BACKUP: &str =
     "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n";
@@ -111,6 +114,10 @@ fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
         );
     }
     let text = heard.once(&service, "data_stale", 1);
+    service.under_way("zhihui-full-view", "running");
+    assert_eq!(rules(&service.check().1), ["data_stale"]);
+    assert!(heard.new_texts(&service).is_empty(), "a run is under way");
+    service.sql("DELETE FROM oa.runs WHERE finished_at IS NULL");
     let last = days[6];
     assert!(
         text.contains("【警告】多空全景 数据没有更新")
@@ -128,7 +135,7 @@ fn runs_that_succeed_with_nothing_new_for_days_are_stale() {
     service.sql("UPDATE oa.runs SET trigger = 'cron' WHERE trigger = 'backfill'");
     heard.over(&service);
     // A failing task is told by its runs.
-    service.sql("UPDATE oa.runs SET inserted = 0 WHERE id = (SELECT id FROM oa.runs ORDER BY id DESC LIMIT 1); UPDATE oa.tasks SET last_status = 'failed'");
+    service.sql("UPDATE oa.runs SET inserted = 0, status = 'failed' WHERE id = (SELECT id FROM oa.runs ORDER BY id DESC LIMIT 1)");
     assert_eq!(service.check(), (0, vec![]));
 }
 
@@ -148,6 +155,10 @@ fn far_fewer_records_than_usual_for_three_days_are_falling_data() {
         );
     }
     let text = heard.once(&service, "data_falling", 1);
+    service.under_way("zhihui-reports", "retrying");
+    assert_eq!(rules(&service.check().1), ["data_falling"]);
+    assert!(heard.new_texts(&service).is_empty(), "a run is under way");
+    service.sql("DELETE FROM oa.runs WHERE finished_at IS NULL");
     assert!(
         text.contains("此前通常每日 2434 条")
             && text.contains(&format!("{} 100", days[9].format("%m-%d"))),
@@ -199,8 +210,8 @@ fn results_that_wait_for_long_are_told_also_without_postgresql() {
 fn backup(service: &Service, id: &str, level: &str, hours_ago: f64, checked: &str) {
     service.sql(&format!(
         "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
-           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked)
-         SELECT '{id}', gen_random_uuid(), '/var/backups/oa', 'physical', '{level}', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 2000000, 1000000, '{checked}'
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
+         SELECT '{id}', gen_random_uuid(), '/var/backups/oa', 'physical', '{level}', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 2000000, 1000000, '{checked}', t
          FROM (SELECT now() - make_interval(secs => {hours_ago}::float8 * 3600) AS t) x"
     ));
 }
@@ -220,10 +231,14 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
     service.sql("UPDATE oa.backups SET restorable_to = now() - interval '3 hours'; INSERT INTO oa.backups SELECT 'other', gen_random_uuid(), '/elsewhere', kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn, restorable_from, now(), started_at, finished_at, files, size_bytes, added_bytes FROM oa.backups");
     let text = heard.once(&service, "backup_late", 2);
     assert!(text.contains("目标是最多丢失 2 小时"), "{text}");
-    // A machine without [backup] knows nothing of it, and does not say that it is over.
+    // A machine that never had [backup] knows nothing of it, and does not say that it is over.
+    let noted = service.state().join("backup-since.json");
+    let own = fs::read(&noted).unwrap();
+    fs::remove_file(&noted).unwrap();
     service.configure("", DINGTALK);
     assert_eq!(service.check(), (0, vec![]));
     assert!(heard.new_texts(&service).is_empty());
+    fs::write(&noted, own).unwrap();
     service.configure("", &format!("{BACKUP}{DINGTALK}"));
     backup(&service, "b2", "incremental", 0.5, "none");
     heard.over(&service);
@@ -238,26 +253,74 @@ fn a_backup_that_is_late_or_was_never_made_is_told() {
 }
 
 #[test]
+fn a_dump_made_beside_physical_backups_does_not_stand_in_for_the_full_one() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 27.0, "data");
+    backup(&service, "b2", "incremental", 0.5, "none");
+    backup(&service, "weekly", "full", 1.0, "none");
+    service.sql("UPDATE oa.backups SET kind = 'logical' WHERE id = 'weekly'");
+    let text = heard.once(&service, "backup_late", 1);
+    assert!(text.contains("full_every"), "{text}");
+    service.sql("UPDATE oa.backups SET kind = 'logical'");
+    heard.over(&service);
+}
+
+#[test]
+fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
+    let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 30.0, "data");
+    heard.once(&service, "backup_late", 2);
+    let moved = BACKUP.replace("/var/backups/oa", "/srv/backups");
+    service.configure("", &format!("{moved}{DINGTALK}"));
+    heard.over(&service);
+    // From now on it is the trouble of a machine that still has it.
+    service.sql("UPDATE oa.alerts SET kind = 'problem' WHERE kind = 'recovery'");
+    assert_eq!(service.check(), (0, vec![]));
+    assert!(heard.new_texts(&service).is_empty());
+    service.configure("", &format!("{moved}full_every = \"1ms\"\n{DINGTALK}"));
+    heard.once(&service, "backup_late", 2);
+    service.configure("", DINGTALK);
+    heard.over(&service);
+}
+
+#[test]
 fn a_backup_that_is_broken_or_was_never_verified_is_told() {
     let service = Service::start(&format!("{BACKUP}full_every = \"3d\"\n{DINGTALK}"));
     let mut heard = Heard(0);
-    backup(&service, "b1", "full", 23.0, "none");
+    backup(&service, "b0", "full", 7.9 * 24.0, "structure");
+    backup(&service, "b1", "full", 23.0, "structure");
     backup(&service, "b2", "incremental", 0.1, "none");
-    assert_eq!(service.check(), (0, vec![]), "there is a day for it");
-    service.sql("UPDATE oa.backups SET finished_at = now() - interval '25 hours' WHERE id = 'b1'");
+    assert_eq!(
+        service.check(),
+        (0, vec![]),
+        "there is a week and a day for it"
+    );
+    // That everything is there does not say that it can be read.
+    service.sql("UPDATE oa.backups SET finished_at = now() - interval '193 hours', checked_at = now() WHERE id = 'b0'");
     let text = heard.once(&service, "backup_unverified", 1);
     assert!(
-        text.contains("最近的全量备份没有校验") && text.contains("b1"),
+        text.contains("至今没有完整读回校验过；应每 8 天一次") && text.contains("--read-data"),
         "{text}"
     );
+    let read_back = |id: &str, days_ago: i32| {
+        service.sql(&format!(
+            "UPDATE oa.backups SET checked = 'data', checked_at = now() - interval '{days_ago} days' WHERE id = '{id}'"
+        ));
+    };
+    // Also when it was pruned since.
+    read_back("b0", 7);
+    service.sql("UPDATE oa.backups SET removed_at = now() WHERE id = 'b0'");
+    heard.over(&service);
+    read_back("b0", 9);
+    let text = heard.once(&service, "backup_unverified", 1);
+    assert!(text.contains("上次完整读回校验是"), "{text}");
+    read_back("b1", 0);
+    heard.over(&service);
     service.sql("UPDATE oa.backups SET check_error = 'pack 4711 is damaged' WHERE id = 'b2'");
-    let (code, _) = service.check();
-    assert_eq!(code, 2);
-    let worse = heard.new_texts(&service);
-    assert!(
-        worse.len() == 1 && worse[0].contains("pack 4711 is damaged"),
-        "{worse:?}"
-    );
+    let text = heard.once(&service, "backup_unverified", 2);
+    assert!(text.contains("pack 4711 is damaged"), "{text}");
     service.sql("UPDATE oa.backups SET removed_at = now() WHERE id = 'b2'; UPDATE oa.backups SET checked = 'data', restorable_to = now()");
     heard.over(&service);
 }
@@ -304,6 +367,92 @@ fn a_drill_that_is_overdue_failed_or_slow_is_told() {
     );
     drill(&service, "b1", 0, true, 30);
     heard.over(&service);
+}
+
+/// A drill as `oa-restore` records it: it failed, and the check tells of that.
+fn record_drill(service: &Service, backup: &str) {
+    let columns = [
+        "run_id",
+        "backup_id",
+        "repository",
+        "host",
+        "target",
+        "started_at",
+        "finished_at",
+        "ok",
+        "error",
+    ];
+    let recorder = Recorder::open(&service.config(), "oa-restore").unwrap();
+    let job = Job::by_hand("oa-restore", "restore-drill", "恢复演练");
+    recorded(&recorder, &job, |run| {
+        let now = json!(Utc::now());
+        let batch = Batch {
+            schema: "oa".to_owned(),
+            table: "drills".to_owned(),
+            columns: columns.map(str::to_owned).to_vec(),
+            key: vec!["run_id".to_owned()],
+            rows: vec![vec![
+                json!(run.id),
+                json!(backup),
+                json!("/var/backups/oa"),
+                json!("h"),
+                now.clone(),
+                now.clone(),
+                now,
+                json!(false),
+                json!("table runs has 3 rows less"),
+            ]],
+            collected_at: Utc::now(),
+            timezone: "UTC".to_owned(),
+        };
+        Ok(Ended {
+            status: Status::Failed,
+            error: Some("table runs has 3 rows less".to_owned()),
+            batches: vec![batch],
+            told_by_check: true,
+            ..Ended::success(())
+        })
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_drill_that_failed_is_told_once_and_by_its_run_where_the_check_cannot_see_it() {
+    let mut service = Service::start(&format!("{BACKUP}{DINGTALK}"));
+    let mut heard = Heard(0);
+    backup(&service, "b1", "full", 1.0, "data");
+    record_drill(&service, "b1");
+    assert_eq!(service.flush(), 0);
+    assert!(heard.new_texts(&service).is_empty());
+    heard.once(&service, "drill_failed", 2);
+    drill(&service, "b1", 0, true, 30);
+    heard.over(&service);
+    // Its row is refused, alone or together with the table.
+    service.sql("ALTER TABLE oa.drills ADD CHECK (backup_id <> 'refused')");
+    record_drill(&service, "refused");
+    service.flush();
+    let texts = heard.new_texts(&service);
+    assert!(
+        texts.len() == 1
+            && texts[0].contains("【故障】恢复演练 运行失败")
+            && texts[0].contains("备份、校验或恢复演练没有通过（table runs has 3 rows less）")
+            && !texts[0].contains("oa.rejects")
+            && !texts[0].contains("没有新数据"),
+        "{texts:?}"
+    );
+    service.sql("DELETE FROM oa.alerts; ALTER TABLE oa.drills RENAME TO away");
+    record_drill(&service, "b1");
+    service.flush();
+    assert_eq!(heard.new_texts(&service).len(), 1);
+    service.sql("DELETE FROM oa.alerts; ALTER TABLE oa.away RENAME TO drills");
+    service.server.stop();
+    record_drill(&service, "b1");
+    assert_eq!(service.flush(), 75);
+    let texts = heard.new_texts(&service);
+    assert!(
+        texts.iter().any(|t| t.contains("恢复演练 运行失败")),
+        "now, and not when PostgreSQL is back: {texts:?}"
+    );
 }
 
 #[test]
@@ -389,6 +538,18 @@ fn the_certificate_of_the_database_is_told_before_it_expires() {
     );
     service.configure("", &format!("[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}"));
     heard.over(&service);
+    service.configure(
+        "",
+        &format!("[alert]\nexpiry_notice = \"50000d\"\n{DINGTALK}"),
+    );
+    heard.once(&service, "certificate_expiring", 1);
+    service.configure(
+        "",
+        &format!(
+            "[alert]\nexpiry_notice = \"50000d\"\noff = [\"certificate_expiring\"]\n{DINGTALK}"
+        ),
+    );
+    heard.over(&service);
 }
 
 #[test]
@@ -423,6 +584,24 @@ fn connections_wal_clock_and_disk_have_limits_that_can_be_set() {
         service.configure("", DINGTALK);
         heard.over(&service);
     }
+    // Other roles' connections count, also for a role that may not see what they are.
+    let most: f64 = service
+        .one("SHOW max_connections")
+        .parse()
+        .expect("it is a number");
+    let others: Vec<_> = (0..8)
+        .map(|_| postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls))
+        .collect();
+    assert!(others.iter().all(Result::is_ok));
+    let share = 7.0 / most;
+    service.configure(
+        "",
+        &format!("[alert]\nconnections_share = {share}\n{DINGTALK}"),
+    );
+    heard.once(&service, "connections", 1);
+    drop(others);
+    service.configure("", DINGTALK);
+    heard.over(&service);
     for wrong in [
         "disk_warning = 10",
         "connections_share = -0.1",

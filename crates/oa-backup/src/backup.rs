@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::cli::Failure;
+use oa_core::cli::{Busy, Failure};
 use oa_core::config::{Backup as Settings, BackupKind, Bytes, Config};
 use oa_core::exit;
 use oa_core::pg::{self, upsert::Batch};
@@ -65,6 +65,7 @@ impl From<CaptureError> for Failure {
             CaptureError::Repository(e) => e.into(),
             CaptureError::Program(_) => Self::new(exit::CONFIG, error),
             CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            CaptureError::Busy(reason) => Busy(reason).into(),
             CaptureError::Failed { ref said, .. } if said.contains("permission denied") => {
                 Self::new(
                     exit::REFUSED,
@@ -91,31 +92,31 @@ impl From<RepositoryError> for Failure {
     }
 }
 
-/// Where copies and the log are staged; made if absent, for this user only.
+/// Where copies and the log are staged, by one process at a time; made if absent, for this user only.
 ///
 /// # Errors
-/// When it cannot be made.
-pub fn staging(config: &Config, settings: &Settings) -> Result<PathBuf, Failure> {
+/// When it cannot be made or written.
+pub fn staging(config: &Config, settings: &Settings) -> Result<StateDir, Failure> {
     let path = settings
         .staging
         .clone()
         .unwrap_or_else(|| config.state_dir.join("backup"));
-    // Proves too that it can be written.
-    Ok(StateDir::open(&path)?.path().to_owned())
+    Ok(StateDir::open(&path)?)
 }
 
 /// Everything that a backup needs, connected and opened.
 pub struct Session<'a> {
     settings: &'a Settings,
     limit_rate: Option<Bytes>,
-    state: &'a StateDir,
     bars: Bars,
     repository: Repository,
     client: Client,
     server: Server,
     programs: Programs,
-    staging: PathBuf,
+    staging: StateDir,
     kind: Kind,
+    /// Why it is a dump only, with `kind = "auto"`.
+    obstacle: Option<String>,
     auto: bool,
     run_id: Uuid,
     started_at: DateTime<Utc>,
@@ -137,7 +138,6 @@ impl<'a> Session<'a> {
     /// When one of them is not possible, with the exit code that fits.
     pub fn open(
         config: &'a Config,
-        state: &'a StateDir,
         run: &RunStart,
         kind: Option<BackupKind>,
         bars: &Bars,
@@ -155,11 +155,10 @@ impl<'a> Session<'a> {
         let wanted = kind.unwrap_or(settings.kind);
         let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
         let programs = Programs::new(folder, &connection, None)?;
-        let kind = server.kind(wanted, &programs)?;
+        let (kind, obstacle) = server.kind(wanted, &programs)?;
         Ok(Self {
             settings,
             limit_rate: settings.limit_rate,
-            state,
             bars: bars.clone(),
             repository,
             client,
@@ -167,6 +166,7 @@ impl<'a> Session<'a> {
             programs,
             staging,
             kind,
+            obstacle,
             auto: wanted == BackupKind::Auto,
             run_id: run.id,
             started_at: run.started_at,
@@ -195,8 +195,8 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When it cannot be made; nothing is listed then.
     pub fn full(mut self) -> Result<Done, Failure> {
-        let mut done = Done::default();
-        self.take_full(&mut done, false)?;
+        let mut done = self.begin()?;
+        self.take_full(&mut done)?;
         self.take_files(Level::Full, &mut done);
         self.conclude(done)
     }
@@ -206,17 +206,19 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When it cannot be made; nothing is listed then.
     pub fn incremental(mut self) -> Result<Done, Failure> {
-        let mut done = Done::default();
+        let mut done = self.begin()?;
         let taken = match self.kind {
             Kind::Physical => self.take_wal(None, &mut done),
-            Kind::Logical | Kind::Files => self.take_dump(Level::Incremental, &mut done),
+            Kind::Logical | Kind::Files => self
+                .lock_staging()
+                .and_then(|_lock| self.take_dump(Level::Incremental, &mut done)),
         };
         match taken {
             Ok(backup) => done.backups.push(backup),
             Err(CaptureError::Gap(why)) => {
                 tracing::warn!("a full backup is made instead: {why}");
                 done.instead = Some(why);
-                self.take_full(&mut done, true)?;
+                self.take_full(&mut done)?;
             }
             Err(e) => return Err(e.into()),
         }
@@ -224,9 +226,34 @@ impl<'a> Session<'a> {
         self.conclude(done)
     }
 
+    /// With what is wrong before anything is done.
+    fn begin(&self) -> Result<Done, Failure> {
+        let mut done = Done::default();
+        let (backups, damages) = self.repository.readable_backups()?;
+        done.troubles.extend(
+            damages
+                .into_iter()
+                .map(|d| format!("{}; take it out with oa-backup repair", d.what)),
+        );
+        let physical = |b: &Backup| b.meta.kind == Kind::Physical && self.is_mine(b);
+        match &self.obstacle {
+            Some(obstacle) if backups.iter().any(physical) => done.troubles.push(format!(
+                "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} goes on holding log on the server",
+                self.settings.slot
+            )),
+            Some(obstacle) => tracing::info!("backing up logically: {obstacle}"),
+            None => {}
+        }
+        Ok(done)
+    }
+
+    fn is_mine(&self, backup: &Backup) -> bool {
+        backup.meta.system_id == self.server.system_id
+    }
+
     fn conclude(self, mut done: Done) -> Result<Done, Failure> {
         let place = self.repository.place();
-        let all = self.repository.backups()?;
+        let (all, _) = self.repository.readable_backups()?;
         done.batches.push(catalog::rows(place, &all));
         if done.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
@@ -236,26 +263,29 @@ impl<'a> Session<'a> {
         Ok(done)
     }
 
-    fn take_full(&mut self, done: &mut Done, gap: bool) -> Result<(), Failure> {
-        let _lock = self.lock("backup-full", Duration::ZERO)?.ok_or_else(|| {
-            Failure::new(
-                exit::REFUSED,
-                anyhow::anyhow!("another full backup is being made on this machine"),
-            )
-        })?;
+    fn take_full(&mut self, done: &mut Done) -> Result<(), CaptureError> {
+        let _lock = self.lock_staging()?;
         match self.kind {
             Kind::Physical => {
-                let wal = WalFolder::open(&self.staging, &self.server)?;
-                wal.prepare(&mut self.client, &self.settings.slot, &self.server, gap)?;
+                let (backups, _) = self.repository.readable_backups()?;
+                WalFolder::open(self.staging.path(), &self.server)?.prepare(
+                    &mut self.client,
+                    &self.programs,
+                    &self.server,
+                    &self.settings.slot,
+                )?;
                 let (full, mark) = self.take_copy(done)?;
                 done.backups.push(full);
                 match self.take_wal(Some(mark), done) {
-                    Ok(wal) => done.backups.push(wal),
+                    Ok(wal) => {
+                        done.troubles.extend(self.lost_between(&backups, &wal));
+                        done.backups.push(wal);
+                    }
                     // It stands alone; only what comes after it cannot be restored to the second.
                     Err(CaptureError::Gap(why)) => done.troubles.push(format!(
                         "the log after the full backup: {why}; the next incremental backup begins anew"
                     )),
-                    Err(e) => return Err(e.into()),
+                    Err(e) => return Err(e),
                 }
                 if self.auto && self.dump_is_due()? {
                     match self.take_dump(Level::Full, done) {
@@ -274,10 +304,26 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// What can no longer be restored, because the log that was stored before and the new one do not meet.
+    fn lost_between(&self, before: &[Backup], new: &Backup) -> Option<String> {
+        let end = before
+            .iter()
+            .filter(|b| self.is_mine(b) && b.meta.timeline == new.meta.timeline)
+            .filter(|b| b.meta.wal.is_some())
+            .max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to))?;
+        let (ended, begins) = (end.meta.wal.as_ref()?.to, new.meta.wal.as_ref()?.from);
+        (begins > ended).then(|| {
+            format!(
+                "the log between {ended} ({}) and {begins} is lost: the moments from then to the new full backup cannot be restored",
+                end.meta.restorable_to.format("%Y-%m-%d %H:%M:%S UTC")
+            )
+        })
+    }
+
     fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, Mark), CaptureError> {
         let began = Utc::now();
         let copied = {
-            let folder = physical::staging_folder(&self.staging);
+            let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
                 &self.bars,
                 "copying the cluster",
@@ -289,7 +335,7 @@ impl<'a> Session<'a> {
                 &self.programs,
                 &self.server,
                 self.limit_rate,
-                &self.staging,
+                self.staging.path(),
                 &self.run_id.to_string(),
             )?
         };
@@ -328,23 +374,18 @@ impl<'a> Session<'a> {
     }
 
     fn take_wal(&mut self, mark: Option<Mark>, done: &mut Done) -> Result<Backup, CaptureError> {
-        let _lock = self
-            .lock("backup-wal", WAL_LOCK_WAIT)
-            .map_err(|e| CaptureError::Program(e.to_string()))?
-            .ok_or_else(|| {
-                CaptureError::Program(
-                    "another process receives the log and does not end".to_owned(),
-                )
-            })?;
+        let _lock = self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
+            CaptureError::Busy("another process receives the log and does not end".to_owned())
+        })?;
         let began = Utc::now();
-        let backups = self.repository.backups()?;
-        let mine = |b: &&Backup| {
-            b.meta.kind == Kind::Physical && b.meta.system_id == self.server.system_id
-        };
-        let Some(full) = backups
+        let (backups, _) = self.repository.readable_backups()?;
+        // The newest by its place in the log: a clock may have been wrong.
+        let newest_full = backups
             .iter()
-            .rfind(|b| mine(b) && b.meta.level == Level::Full)
-        else {
+            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
+            .filter(|b| b.meta.kind == Kind::Physical && b.meta.level == Level::Full)
+            .max_by_key(|b| (b.meta.timeline, b.meta.start_lsn));
+        let Some(full) = newest_full else {
             return Err(CaptureError::Gap(
                 "there is no full backup of this server yet".to_owned(),
             ));
@@ -358,7 +399,7 @@ impl<'a> Session<'a> {
             .map(|wal| wal.to)
             .max()
             .unwrap_or(full_start);
-        let wal = WalFolder::open(&self.staging, &self.server)?;
+        let wal = WalFolder::open(self.staging.path(), &self.server)?;
         let mark = match mark {
             Some(mark) => mark,
             None => mark::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
@@ -387,7 +428,7 @@ impl<'a> Session<'a> {
     fn take_dump(&mut self, level: Level, done: &mut Done) -> Result<Backup, CaptureError> {
         let began = Utc::now();
         let dumped = {
-            let folder = physical::staging_folder(&self.staging);
+            let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
                 &self.bars,
                 "dumping the database",
@@ -399,7 +440,7 @@ impl<'a> Session<'a> {
                 &self.programs,
                 &self.server,
                 self.settings,
-                &self.staging,
+                self.staging.path(),
                 if level == Level::Full {
                     MARK_FULL
                 } else {
@@ -419,12 +460,24 @@ impl<'a> Session<'a> {
 
     /// Files of the operator go along; trouble with them takes nothing from the backup of the database.
     fn take_files(&mut self, level: Level, done: &mut Done) {
-        if self.settings.paths.is_empty() {
+        let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = self
+            .settings
+            .paths
+            .iter()
+            .cloned()
+            .partition(|path| path.exists());
+        for path in absent {
+            done.troubles.push(format!(
+                "files: {} is not there, or not to be seen by this user; correct paths in [backup]",
+                path.display()
+            ));
+        }
+        if there.is_empty() {
             return;
         }
         let now = Utc::now();
         let meta = self.meta(Kind::Files, level, now, now, now);
-        let stored = self.repository.store_files(&self.settings.paths, &meta);
+        let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(CaptureError::from) {
             Ok(None) => {}
             Ok(Some(pending)) => match publish(pending, meta, &mut done.troubles) {
@@ -436,11 +489,14 @@ impl<'a> Session<'a> {
     }
 
     fn dump_is_due(&self) -> Result<bool, CaptureError> {
-        let dumps = self.repository.backups()?;
-        let newest = dumps
-            .iter()
-            .rfind(|b| b.meta.kind == Kind::Logical && b.meta.system_id == self.server.system_id);
-        Ok(newest.is_none_or(|b| b.meta.restorable_to < Utc::now() - DUMP_EVERY))
+        let (backups, _) = self.repository.readable_backups()?;
+        // One of the future was made by a clock that was wrong.
+        let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
+        Ok(!backups.iter().any(|b| {
+            b.meta.kind == Kind::Logical
+                && self.is_mine(b)
+                && lately.contains(&b.meta.restorable_to)
+        }))
     }
 
     fn meta(
@@ -476,10 +532,19 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, Failure> {
+    fn lock_staging(&self) -> Result<Lock, CaptureError> {
+        self.lock("full", Duration::ZERO)?.ok_or_else(|| {
+            CaptureError::Busy(format!(
+                "another backup is staged in {} now",
+                self.staging.path().display()
+            ))
+        })
+    }
+
+    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, CaptureError> {
         let end = Instant::now() + wait;
         loop {
-            if let Some(lock) = self.state.try_lock(name)? {
+            if let Some(lock) = self.staging.try_lock(name)? {
                 return Ok(Some(lock));
             }
             if Instant::now() >= end || StopSignal.requested() {
@@ -498,13 +563,7 @@ fn store<'a>(
     if StopSignal.requested() {
         return Err(CaptureError::Stopped);
     }
-    repository.store(folder, meta).map_err(|e| {
-        if StopSignal.requested() {
-            CaptureError::Stopped
-        } else {
-            e.into()
-        }
-    })
+    Ok(repository.store(folder, meta)?)
 }
 
 /// Lists what is stored, if everything it needs is there. Damage to other backups is told, and keeps no new one from being made.

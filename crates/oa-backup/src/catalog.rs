@@ -1,5 +1,7 @@
 //! What `oa.backups` and `oa.repositories` say. The repository is the truth; rows follow it.
 
+use std::collections::BTreeMap;
+
 use chrono::Utc;
 use oa_core::pg::upsert::Batch;
 use postgres::GenericClient;
@@ -50,6 +52,7 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
         "size_bytes",
         "added_bytes",
         "tables",
+        "removed_at",
     ];
     let row = |b: &Backup| -> Vec<Value> {
         let m = &b.meta;
@@ -81,6 +84,8 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
+            // One that is listed is there, whatever a process said that had looked a moment earlier.
+            Value::Null,
         ]
     };
     batch(
@@ -149,7 +154,9 @@ pub fn mark_removed(
     )
 }
 
-/// Records what a verification found. A check of the structure does not undo that every byte was read before.
+/// Records what a verification found: of `backups`, which were checked, and of others that it came across, such as those whose
+/// snapshots cannot be read. Only reading every byte shows that what it has found before is over, and a check of the structure
+/// without findings does not undo that every byte was read.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -159,19 +166,20 @@ pub fn mark_checked(
     damages: &[Damage],
     checked: Checked,
 ) -> Result<(), postgres::Error> {
-    for backup in backups {
-        let wrong: Vec<&str> = damages
-            .iter()
-            .filter(|d| d.backup.as_deref() == Some(backup.id.as_str()))
-            .map(|d| d.what.as_str())
-            .collect();
+    let mut found: BTreeMap<&str, Vec<&str>> =
+        backups.iter().map(|b| (b.id.as_str(), vec![])).collect();
+    for damage in damages {
+        if let Some(id) = &damage.backup {
+            found.entry(id).or_default().push(&damage.what);
+        }
+    }
+    for (id, wrong) in found {
         let error = (!wrong.is_empty()).then(|| wrong.join("; "));
         client.execute(
-            "UPDATE oa.backups SET check_error = $3,
-                    checked = CASE WHEN checked = 'data' AND $2 = 'structure' THEN checked ELSE $2 END,
-                    checked_at = CASE WHEN checked = 'data' AND $2 = 'structure' THEN checked_at ELSE now() END
-             WHERE id = $1",
-            &[&backup.id, &checked.as_str(), &error],
+            "UPDATE oa.backups SET check_error = $3, checked_at = now(),
+                    checked = CASE WHEN checked = 'data' AND check_error IS NOT NULL THEN checked ELSE $2 END
+             WHERE id = $1 AND NOT (checked = 'data' AND $2 = 'structure' AND $3::text IS NULL)",
+            &[&id, &checked.as_str(), &error],
         )?;
     }
     Ok(())

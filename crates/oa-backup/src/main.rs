@@ -39,7 +39,7 @@ struct TakeArgs {
     /// How, instead of kind in [backup]
     #[arg(long, value_enum)]
     kind: Option<KindArg>,
-    /// Most bytes a second that are read from the server, instead of limit_rate in [backup]: 50MB
+    /// Most bytes a second of a full physical copy, instead of limit_rate in [backup]: 50MB
     #[arg(long, value_name = "SIZE")]
     limit_rate: Option<Bytes>,
     /// Only say what would be done
@@ -159,7 +159,24 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
-    cli::finish(PROGRAM, execute(&cli))
+    let result = match execute(&cli) {
+        Err(failure) if failure.is_busy() && cli.command.by_cron() => {
+            tracing::warn!("{failure}");
+            Ok(exit::OK)
+        }
+        result => result,
+    };
+    cli::finish(PROGRAM, result)
+}
+
+impl Command {
+    fn by_cron(&self) -> bool {
+        match self {
+            Self::Full(args) | Self::Incremental(args) => args.cron,
+            Self::Verify { cron, .. } | Self::Prune { cron, .. } | Self::Copy { cron } => *cron,
+            _ => false,
+        }
+    }
 }
 
 fn trigger(cron: bool) -> Trigger {

@@ -7,10 +7,13 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 use crate::repository::{Backup, Kind, Level};
+
+/// The clocks of server and repository may differ by this much.
+pub const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(10);
 
 /// How many are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +27,19 @@ pub struct Keep {
 }
 
 /// The indices of backups that may go, in the order given. `backups` are oldest first.
+///
+/// Backups that are newer than `now` were made while a clock was wrong, or it is wrong now: they stay and take no place.
 #[must_use]
-pub fn removable(backups: &[Backup], keep: Keep, zone: Tz) -> Vec<usize> {
+pub fn removable(backups: &[Backup], keep: Keep, zone: Tz, now: DateTime<Utc>) -> Vec<usize> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (i, backup) in backups.iter().enumerate() {
+    let future = |b: &Backup| b.meta.restorable_to > now + CLOCKS_DIFFER;
+    for (i, backup) in backups.iter().enumerate().filter(|(_, b)| !future(b)) {
         let same = |j: &usize| {
             let (a, b) = (&backups[*j].meta, &backup.meta);
             a.kind == b.kind
                 && a.system_id == b.system_id
                 && (a.kind == Kind::Physical || a.database == b.database)
+                && (a.kind != Kind::Files || a.host == b.host)
         };
         match groups.iter_mut().find(|g| g.first().is_some_and(same)) {
             Some(group) => group.push(i),
@@ -43,7 +50,9 @@ pub fn removable(backups: &[Backup], keep: Keep, zone: Tz) -> Vec<usize> {
     for group in &groups {
         keep_of(backups, group, keep, zone, &mut kept);
     }
-    (0..backups.len()).filter(|i| !kept.contains(i)).collect()
+    (0..backups.len())
+        .filter(|i| !kept.contains(i) && !future(&backups[*i]))
+        .collect()
 }
 
 fn keep_of(backups: &[Backup], group: &[usize], keep: Keep, zone: Tz, kept: &mut HashSet<usize>) {
@@ -100,6 +109,8 @@ fn keep_of(backups: &[Backup], group: &[usize], keep: Keep, zone: Tz, kept: &mut
         let mine = backups[*i].meta.wal.as_ref();
         let covered = wal.iter().any(|j| {
             j > i
+                // Another timeline has another content at the same place.
+                && backups[*j].meta.timeline == backups[*i].meta.timeline
                 && match (mine, &backups[*j].meta.wal) {
                     (Some(a), Some(b)) => b.from <= a.from && b.to >= a.to,
                     _ => false,
@@ -111,19 +122,9 @@ fn keep_of(backups: &[Backup], group: &[usize], keep: Keep, zone: Tz, kept: &mut
     }
 }
 
-/// The moments between which everything can be restored: since the oldest full backup whose log is complete up to the newest.
-#[must_use]
-pub fn newest(backups: &[Backup]) -> Option<DateTime<Utc>> {
-    backups
-        .iter()
-        .filter(|b| b.meta.kind != Kind::Files)
-        .map(|b| b.meta.restorable_to)
-        .max()
-}
-
 #[cfg(test)]
 mod tests {
-    use chrono::{TimeDelta, TimeZone};
+    use chrono::TimeZone;
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -192,10 +193,64 @@ mod tests {
         all
     }
 
+    fn after(backups: &[Backup]) -> DateTime<Utc> {
+        let last = backups.iter().map(|b| b.meta.restorable_to).max();
+        last.unwrap_or_default() + TimeDelta::hours(1)
+    }
+
+    #[test]
+    fn what_a_wrong_clock_has_made_stays_and_takes_no_place() {
+        let mut all: Vec<Backup> = (0..24 * 40)
+            .map(|h| backup(Kind::Logical, Level::Incremental, h, None))
+            .collect();
+        let now = after(&all);
+        let before = removable(&all, KEEP, ZONE, now);
+        // The clock was a year ahead for a day.
+        all.extend((9000..9024).map(|h| backup(Kind::Logical, Level::Incremental, h, None)));
+        assert_eq!(removable(&all, KEEP, ZONE, now), before);
+        // It is years behind now.
+        let past = now - TimeDelta::days(2000);
+        assert_eq!(removable(&all, KEEP, ZONE, past), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn the_log_of_another_timeline_does_not_stand_in() {
+        let mut all = days(3);
+        let first = all
+            .iter()
+            .position(|b| b.meta.wal.is_some() && b.meta.restorable_to > all[2].meta.restorable_to);
+        let mut branch = backup(Kind::Physical, Level::Incremental, 71, Some((0, 9999)));
+        branch.meta.timeline = 2;
+        let now = after(&all);
+        let before = removable(&all, KEEP, ZONE, now);
+        all.push(branch);
+        assert!(first.is_some() && removable(&all, KEEP, ZONE, now) == before);
+    }
+
+    #[test]
+    fn files_of_two_machines_are_counted_apart() {
+        let mut all = Vec::new();
+        for hour in 0..24 * 5 {
+            for host in ["a", "b"] {
+                let mut one = backup(Kind::Files, Level::Incremental, hour, None);
+                one.meta.host = host.to_owned();
+                all.push(one);
+            }
+        }
+        let gone = removable(&all, KEEP, ZONE, after(&all));
+        let kept = |host: &str| {
+            (0..all.len())
+                .filter(|i| !gone.contains(i) && all[*i].meta.host == host)
+                .count()
+        };
+        assert_eq!(kept("a"), kept("b"));
+        assert!(kept("a") > 24);
+    }
+
     #[test]
     fn of_a_year_there_stay_thirty_days_with_every_moment_and_twelve_weeks() {
         let all = days(365);
-        let gone = removable(&all, KEEP, ZONE);
+        let gone = removable(&all, KEEP, ZONE, after(&all));
         let kept: Vec<&Backup> = (0..all.len())
             .filter(|i| !gone.contains(i))
             .map(|i| &all[i])
@@ -222,7 +277,7 @@ mod tests {
         let all: Vec<Backup> = (0..24 * 100)
             .map(|h| backup(Kind::Logical, Level::Incremental, h, None))
             .collect();
-        let kept = all.len() - removable(&all, KEEP, ZONE).len();
+        let kept = all.len() - removable(&all, KEEP, ZONE, after(&all)).len();
         assert!(
             (59..=61).contains(&kept),
             "24 hours, the days and the weeks before them: {kept}"
@@ -252,7 +307,7 @@ mod tests {
                 }
             }
             let keep = Keep { hourly, daily, weekly };
-            let gone = removable(&all, keep, ZONE);
+            let gone = removable(&all, keep, ZONE, after(&all));
             let kept = |i: &usize| !gone.contains(i);
             // The newest of each sort stays.
             for level in [Level::Full, Level::Incremental] {
@@ -264,7 +319,8 @@ mod tests {
                 }
             }
             // What the log covered since the oldest kept daily full backup is still covered.
-            let oldest = (0..all.len()).filter(kept).filter_map(|i| all[i].meta.start_lsn).next_back();
+            let for_days = removable(&all, Keep { weekly: 0, ..keep }, ZONE, after(&all));
+            let oldest = (0..all.len()).filter(|i| !for_days.contains(i)).filter_map(|i| all[i].meta.start_lsn).next();
             if let Some(oldest) = oldest {
                 for b in &all {
                     let Some(wal) = &b.meta.wal else { continue };
@@ -276,7 +332,7 @@ mod tests {
             }
             // A second time there is nothing left to do.
             let left: Vec<Backup> = (0..all.len()).filter(kept).map(|i| all[i].clone()).collect();
-            prop_assert!(removable(&left, keep, ZONE).is_empty());
+            prop_assert!(removable(&left, keep, ZONE, after(&left)).is_empty());
         }
     }
 }

@@ -166,7 +166,22 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
     admin.batch_execute("DROP TABLE public.closed").unwrap();
     let full = service.take("full");
     assert_eq!(full[0]["kind"], "logical");
-    let next = service.take("incremental");
+    // Dumps only, where there were physical backups, is told: nobody would notice.
+    admin
+        .batch_execute("ALTER ROLE oa REPLICATION; GRANT pg_read_all_data TO oa")
+        .unwrap();
+    assert_eq!(service.take("full")[0]["kind"], "physical");
+    admin.batch_execute("ALTER ROLE oa NOREPLICATION").unwrap();
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(1);
+    assert!(
+        told.stderr.contains("only a dump was made")
+            && told.stderr.contains("slot oa_backup goes on holding log"),
+        "{}",
+        told.stderr
+    );
+    let next = told.json();
     assert_eq!(
         (next[0]["kind"].as_str(), next[0]["level"].as_str()),
         (Some("logical"), Some("incremental"))
@@ -187,10 +202,11 @@ fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_databa
         "{}",
         missing.stderr
     );
+    let kinds: Vec<_> = missing.json().iter().map(|b| b["kind"].clone()).collect();
     assert_eq!(
-        missing.json()[0]["kind"],
-        "logical",
-        "the database is backed up all the same"
+        kinds,
+        ["logical", "files"],
+        "the database and the other path are backed up all the same"
     );
     assert_eq!(
         service.texts(
@@ -212,6 +228,27 @@ fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_databa
     );
     fs::write(service.path("images/2025/b.jpg"), vec![8; 1000]).unwrap();
     assert_eq!(service.take("incremental").len(), 2);
+
+    // Files come and go while they are stored, as those of a raw archive do.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (0..100_usize).cycle() {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                fs::write(service.path(&format!("images/{n}.json")), "{}").unwrap();
+                let _ = fs::remove_file(service.path(&format!("images/{}.json", (n + 50) % 100)));
+            }
+        });
+        let taken: Vec<_> = (0..2)
+            .map(|_| service.backup(&["full", "--format", "json"]))
+            .collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        for done in taken {
+            assert_eq!(done.expect(0).json().len(), 2);
+        }
+    });
 }
 
 #[test]
@@ -447,4 +484,47 @@ fn retention_removes_what_is_covered_and_keeps_the_newest() {
     );
     service.backup(&["verify", "--read-data"]).expect(0);
     service.take("incremental");
+}
+
+#[test]
+fn a_server_that_was_upgraded_begins_anew_beside_its_old_backups() {
+    let mut service = Service::ready("kind = \"auto\"");
+    let before = service.take("full");
+    assert_eq!(before.len(), 3, "copy, log and dump");
+    let Some(programs) = service.server.upgrade() else {
+        return;
+    };
+    let lacking = service.backup(&["incremental"]).expect(78);
+    assert!(
+        lacking.stderr.contains("the server is PostgreSQL 16")
+            && lacking.stderr.contains("set bin_dir in [backup]"),
+        "{}",
+        lacking.stderr
+    );
+    service.configure(&format!(
+        "kind = \"auto\"\nbin_dir = \"{}\"",
+        programs.display()
+    ));
+    let told = service
+        .backup(&["incremental", "--format", "json"])
+        .expect(0);
+    assert!(
+        told.stderr.contains("no full backup of this server yet"),
+        "{}",
+        told.stderr
+    );
+    let new = told.json();
+    assert_eq!(new[0]["level"], "full");
+    assert!(new[0]["server_version"].as_i64().unwrap() >= 160_000);
+    assert_ne!(new[0]["system_id"], before[0]["system_id"]);
+    assert_eq!(service.take("incremental")[0]["level"], "incremental");
+    service.backup(&["prune", "--yes"]).expect(0);
+    let left = service.list();
+    assert!(
+        before
+            .iter()
+            .all(|b| left.iter().any(|l| l["id"] == b["id"])),
+        "what was before stays: it is all there is of that time"
+    );
+    service.backup(&["verify", "--read-data"]).expect(0);
 }

@@ -4,8 +4,6 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use common::{PASSWORD, Service, done};
 use oa_testkit::{Postgres, SmallDisk};
@@ -175,6 +173,21 @@ fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_told_what_to_add()
     assert_eq!(service.take("full")[0]["kind"], "physical");
 }
 
+/// What was received of the log.
+fn segments(service: &Service) -> Vec<std::path::PathBuf> {
+    let mut files = service.files("state/backup");
+    files.retain(|f| {
+        f.parent()
+            .unwrap()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("wal-")
+    });
+    files
+}
+
 #[test]
 fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     let service = Service::ready(PHYSICAL);
@@ -187,11 +200,19 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     write_log(&service);
     let told = service
         .backup(&["incremental", "--format", "json"])
-        .expect(0);
+        .expect(1);
     assert!(
-        told.stderr.contains("a full backup is made instead"),
+        told.stderr.contains("a full backup is made instead")
+            && told.stderr.contains("is lost: the moments from then"),
         "{}",
         told.stderr
+    );
+    assert_eq!(
+        service.number(
+            "SELECT count(*) FROM oa.alerts WHERE task = 'backup-incremental' AND kind = 'problem'"
+        ),
+        1,
+        "a person hears of it"
     );
     assert_eq!(told.json()[0]["level"], "full");
     assert_eq!(service.texts("SELECT details->>'full_instead' IS NOT NULL || '' FROM oa.runs WHERE task = 'backup-incremental'"), ["true"]);
@@ -204,7 +225,7 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     // What was received is lost with its folder: the slot has moved on, but nothing is missing between the backups.
     write_log(&service);
     service.take("incremental");
-    for file in service.files("state/backup") {
+    for file in segments(&service) {
         fs::remove_file(file).unwrap();
     }
     write_log(&service);
@@ -213,7 +234,7 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     // One segment of several is lost: found now, not when somebody needs it.
     write_log(&service);
     service.take("incremental");
-    let wal = service.files("state/backup");
+    let wal = segments(&service);
     assert!(wal.len() > 4, "{wal:?}");
     fs::remove_file(&wal[wal.len() / 2]).unwrap();
     let told = service
@@ -224,7 +245,7 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     // A segment of another server under the right name.
     write_log(&service);
     service.take("incremental");
-    let wal = service.files("state/backup");
+    let wal = segments(&service);
     let mut bytes = fs::read(&wal[0]).unwrap();
     bytes[24] ^= 1;
     fs::write(&wal[0], bytes).unwrap();
@@ -258,9 +279,10 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
     );
     let told = service
         .backup(&["incremental", "--format", "json"])
-        .expect(0);
+        .expect(1);
     assert!(
-        told.stderr.contains("max_slot_wal_keep_size"),
+        told.stderr.contains("max_slot_wal_keep_size")
+            && told.stderr.contains("is lost: the moments from then"),
         "{}",
         told.stderr
     );
@@ -270,6 +292,17 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
         service.texts("SELECT wal_status FROM pg_replication_slots"),
         ["reserved"]
     );
+    // The nightly full one finds it so.
+    for _ in 0..6 {
+        write_log(&service);
+    }
+    let told = service.backup(&["full"]).expect(1);
+    assert!(
+        told.stderr.contains("is lost: the moments from then"),
+        "{}",
+        told.stderr
+    );
+    service.take("full");
 }
 
 #[test]
@@ -378,160 +411,6 @@ fn a_repository_that_cannot_be_written_is_named() {
     assert!(service.list().is_empty());
 }
 
-fn flip(file: &Path) {
-    let mut bytes = fs::read(file).unwrap();
-    let at = bytes.len() / 2;
-    bytes[at] ^= 0x10;
-    let _ = fs::set_permissions(file, fs::Permissions::from_mode(0o600));
-    fs::write(file, bytes).unwrap();
-}
-
-#[test]
-fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
-    let service = Service::ready("kind = \"logical\"");
-    let first = service.take("full");
-    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
-    let before: Vec<_> = service.files("repo/data");
-    let second = service.take("full");
-    let new: Vec<_> = service
-        .files("repo/data")
-        .into_iter()
-        .filter(|f| !before.contains(f))
-        .collect();
-    let largest = new
-        .iter()
-        .max_by_key(|f| fs::metadata(f).unwrap().len())
-        .unwrap();
-    let damaged = |what: &str, remedy: &str| {
-        let verified = service.backup(&["verify", "--read-data"]);
-        assert!(
-            verified.code != Some(0)
-                && verified.stderr.contains(what)
-                && verified.stderr.contains(remedy),
-            "{what}: {verified:?}"
-        );
-        verified
-    };
-    // Data of the second backup only.
-    flip(largest);
-    let pack = largest.file_name().unwrap().to_str().unwrap();
-    damaged(&pack[..8], "repair");
-    let rows = service
-        .backup(&["verify", "--read-data", "--format", "json"])
-        .expect(1)
-        .json();
-    let result =
-        |id: &serde_json::Value| rows.iter().find(|r| r["id"] == *id).unwrap()["result"].clone();
-    assert_eq!(
-        (result(&first[0]["id"]), result(&second[0]["id"])),
-        ("ok".into(), "damaged".into())
-    );
-    assert_eq!(
-        service.number("SELECT count(*) FROM oa.backups WHERE check_error IS NOT NULL"),
-        1
-    );
-    assert!(
-        service.number("SELECT count(*) FROM oa.alerts WHERE task = 'backup-verify'") > 0,
-        "a person hears of it"
-    );
-    service.backup(&["repair"]).expect(77);
-    let repaired = service.backup(&["repair", "--yes"]).expect(1);
-    assert!(
-        repaired.stdout.contains(pack) && repaired.stdout.contains("1 of 2 backups are not whole"),
-        "{}",
-        repaired.stdout
-    );
-    // What the server still has is stored again, which heals the older backup as well if nothing has changed since.
-    service.take("full");
-    service
-        .backup(&["verify", first[0]["id"].as_str().unwrap(), "--read-data"])
-        .expect(0);
-
-    for folder in ["repo/index", "repo/snapshots"] {
-        let file = service.files(folder).pop().unwrap();
-        flip(&file);
-        damaged(file.file_name().unwrap().to_str().unwrap(), "repair");
-        service.backup(&["repair", "--yes"]);
-        service.take("full");
-    }
-    for file in [
-        service.path("repo/config"),
-        service.files("repo/keys").pop().unwrap(),
-    ] {
-        flip(&file);
-        let told = service.backup(&["list"]);
-        assert!(
-            told.code == Some(78) && told.stderr.contains("spare copy"),
-            "{told:?}"
-        );
-        service.backup(&["repair", "--yes"]);
-        service.take("incremental");
-    }
-    let last = service.take("full");
-    service
-        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
-        .expect(0);
-}
-
-#[test]
-fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
-    let service = Service::ready("kind = \"logical\"");
-    let first = service.take("full");
-    let before = service.files("repo/data");
-    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
-    let second = service.take("full");
-    let remove_largest_of = |files: Vec<std::path::PathBuf>| {
-        let largest = files
-            .into_iter()
-            .max_by_key(|f| fs::metadata(f).unwrap().len())
-            .unwrap();
-        fs::remove_file(&largest).unwrap();
-        largest.file_name().unwrap().to_str().unwrap()[..8].to_owned()
-    };
-    let new = service
-        .files("repo/data")
-        .into_iter()
-        .filter(|f| !before.contains(f));
-    let gone = remove_largest_of(new.collect());
-    service.db().batch_execute("DROP TABLE more").unwrap();
-
-    // The third one does not need it, and is made; that something is damaged is told.
-    let partial = service.backup(&["full", "--format", "json"]).expect(1);
-    assert!(
-        partial.stderr.contains("damaged elsewhere") && partial.stderr.contains(&gone),
-        "{}",
-        partial.stderr
-    );
-    let third = partial.json();
-    assert_eq!(service.list().len(), 3);
-    let rows = service
-        .backup(&["verify", "--format", "json"])
-        .expect(1)
-        .json();
-    let result = |b: &[serde_json::Value]| {
-        rows.iter().find(|r| r["id"] == b[0]["id"]).unwrap()["result"].clone()
-    };
-    assert_eq!(
-        [result(&first), result(&second), result(&third)],
-        ["ok", "damaged", "ok"]
-    );
-
-    // The next one would need what is missing now: it is not listed, and says what helps.
-    remove_largest_of(before);
-    let refused = service.backup(&["full"]).expect(1);
-    assert!(
-        refused.stderr.contains("not whole") && refused.stderr.contains("oa-backup repair"),
-        "{}",
-        refused.stderr
-    );
-    assert_eq!(service.list().len(), 3);
-    service.backup(&["repair", "--yes"]).expect(1);
-    let last = service.take("full");
-    service
-        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
-        .expect(0);
-}
-
 #[test]
 fn asked_to_stop_a_backup_ends_with_the_piece_it_is_at() {
     let service = Service::ready(PHYSICAL);
@@ -563,6 +442,18 @@ fn asked_to_stop_a_backup_ends_with_the_piece_it_is_at() {
     service.take("full");
     stopped(&["incremental"]);
     stopped(&["verify", "--read-data"]);
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE check_error IS NOT NULL"),
+        0,
+        "that is no damage"
+    );
+    let packs = service.files("repo/data");
+    stopped(&["repair", "--yes"]);
+    assert_eq!(
+        service.files("repo/data"),
+        packs,
+        "nothing is taken out that was only not read"
+    );
     service.take("incremental");
     service.backup(&["verify", "--read-data"]).expect(0);
     assert_eq!(service.list().len(), 3);
@@ -584,10 +475,103 @@ fn the_key_is_in_no_output_no_argument_and_not_in_the_database() {
         );
         assert!(!done.stderr.contains("superuser-password"), "{arguments:?}");
     }
-    let found = service.number(&format!(
-        "SELECT count(*) FROM oa.runs r, oa.backups b WHERE r::text LIKE '%{PASSWORD}%' OR b::text LIKE '%{PASSWORD}%'"
-    ));
-    assert_eq!(found, 0);
+    // Neither in what other users of the machine see of it and of the programs that work for it.
+    service.configure("kind = \"physical\"\nlimit_rate = \"64KiB\"");
+    let mut running = service.command(&["full"]).spawn().unwrap();
+    let seen = std::cell::RefCell::new(Vec::new());
+    oa_testkit::wait_until(
+        "pg_basebackup to run",
+        std::time::Duration::from_secs(60),
+        || {
+            *seen.borrow_mut() = command_lines_below(running.id());
+            seen.borrow()
+                .iter()
+                .any(|line| line.contains("pg_basebackup"))
+        },
+    );
+    let _ = running.kill();
+    let _ = running.wait();
+    for line in seen.into_inner() {
+        assert!(
+            !line.contains(PASSWORD) && !line.contains("superuser-password"),
+            "{line}"
+        );
+    }
+    for table in ["runs", "attempts", "backups", "alerts"] {
+        let found = service.number(&format!(
+            "SELECT count(*) FROM oa.{table} t WHERE t::text LIKE '%{PASSWORD}%' OR t::text LIKE '%superuser-password%'"
+        ));
+        assert_eq!(found, 0, "{table}");
+    }
+}
+
+/// The command lines of a process and of all that it has started.
+fn command_lines_below(parent: u32) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left = vec![parent];
+    while let Some(pid) = left.pop() {
+        lines.extend(fs::read_to_string(format!("/proc/{pid}/cmdline")));
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        left.extend(
+            children
+                .unwrap_or_default()
+                .split_whitespace()
+                .filter_map(|p| p.parse::<u32>().ok()),
+        );
+    }
+    lines
+}
+
+#[test]
+fn a_dump_waits_for_no_other_one_and_takes_nothing_from_it() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    let locks = service.path("state/backup/locks");
+    let lock = fs::File::options()
+        .write(true)
+        .open(locks.join("full.lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    let staged = service.path("state/backup/full/dump");
+    fs::create_dir_all(&staged).unwrap();
+    for level in ["incremental", "full"] {
+        let refused = service.backup(&[level]).expect(77);
+        assert!(
+            refused.stderr.contains("another backup is staged"),
+            "{}",
+            refused.stderr
+        );
+        service.backup(&[level, "--cron"]).expect(0);
+    }
+    assert!(staged.exists(), "what another one stages stays");
+    assert_eq!(service.number("SELECT count(*) FROM oa.alerts"), 0);
+    drop(lock);
+    service.take("incremental");
+}
+
+#[test]
+fn under_cron_only_somebody_else_at_work_is_no_failure() {
+    let mut service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    for task in ["verify", "prune"] {
+        let lock = fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(service.path(&format!("state/locks/task-backup-{task}.lock")))
+            .unwrap();
+        lock.lock().unwrap();
+        service.backup(&[task, "--cron"]).expect(0);
+    }
+    // A table that this role may not read is a failure, also under cron.
+    service.db().batch_execute("GRANT USAGE ON SCHEMA oa TO oa; GRANT ALL ON ALL TABLES IN SCHEMA oa TO oa; GRANT ALL ON ALL SEQUENCES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa").unwrap();
+    service.superuser = false;
+    let closed = service.backup(&["full", "--cron"]).expect(77);
+    assert!(
+        closed.stderr.contains("pg_read_all_data"),
+        "{}",
+        closed.stderr
+    );
 }
 
 #[test]

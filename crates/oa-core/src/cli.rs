@@ -76,7 +76,24 @@ pub struct Failure {
     pub error: anyhow::Error,
 }
 
+/// Somebody else does the same work now. Under cron, whose next start comes while a long one runs, that is no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Busy(pub String);
+
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        Self::new(exit::REFUSED, busy)
+    }
+}
+
 impl Failure {
+    /// Whether it is [`Busy`].
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.error.is::<Busy>()
+    }
+
     /// Attaches an exit code to an error.
     pub fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
         Self {

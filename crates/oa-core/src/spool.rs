@@ -421,7 +421,7 @@ impl Spool {
                 let tried = self
                     .tries(alert.id)
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
-                store_alert(client, alert, &tried, policy).map_err(StoreError::from)?;
+                store_alert(client, alert, &tried).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
                     self.remember_told(alert)
@@ -493,17 +493,9 @@ impl From<StoreError> for Refusal {
     }
 }
 
-fn store_alert(
-    client: &mut Client,
-    alert: &Alert,
-    tried: &[Tried],
-    policy: &Policy,
-) -> Result<(), postgres::Error> {
+fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
-    let new = alerts::put(&mut tx, alert)?;
-    if new && Trouble::is_over_once_stored(&alert.rule) {
-        alerts::tell_over(&mut tx, &alert.fingerprint, policy)?;
-    }
+    alerts::put(&mut tx, alert)?;
     for one in tried {
         tx.execute(
             "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)

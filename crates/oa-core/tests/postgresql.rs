@@ -260,6 +260,30 @@ fn a_role_without_the_right_to_create_tables_can_keep_the_run_log() {
 }
 
 #[test]
+fn who_could_tell_alerts_before_an_upgrade_can_tell_that_they_are_over_after_it() {
+    let server = Postgres::start();
+    let mut owner = server.connect();
+    schema::upgrade(&mut owner).unwrap();
+    let mut admin = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO crawler;
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa TO crawler;
+             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
+        )
+        .unwrap();
+    owner
+        .batch_execute("DELETE FROM oa.schema_history WHERE version = 11")
+        .unwrap();
+    assert_eq!(schema::upgrade(&mut owner).unwrap(), ["V11__ack_rights"]);
+    let may_end = |role: &str| {
+        let query = format!("SELECT has_table_privilege('{role}', 'oa.acks', 'DELETE')");
+        one::<bool>(&mut server.connect(), &query)
+    };
+    assert_eq!((may_end("crawler"), may_end("reader")), (true, false));
+}
+
+#[test]
 fn an_outcome_applied_twice_counts_once() {
     let server = Postgres::start();
     let mut client = server.connect();

@@ -194,7 +194,6 @@ fn a_wrong_password_is_told_at_once_and_never_shown() {
 fn without_a_password_and_without_cookies_the_remedy_is_named() {
     let service = start();
     fs::write(service.dir.path().join(".env"), "").unwrap();
-    configure_timeout(&service, "6s");
     let row = service.run("jiaoyikecha-positions").row();
     assert_eq!(status(&row), ("failed", &json!("auth")), "{row}");
     assert!(

@@ -452,14 +452,29 @@ fn a_role_that_may_only_read_and_write_rows_is_enough() {
     admin
         .batch_execute(
             "CREATE ROLE oa_crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa, public TO oa_crawler;
-             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler",
+             GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler;
+             GRANT DELETE ON oa.acks, oa.raw TO oa_crawler",
         )
         .unwrap();
+    service.configure("retries = 0\nraw_keep = \"1ms\"\n");
     service.url = service.url.replace("oa:oa-test-password", "oa_crawler:p");
     let tasks = ["zhihui-full-view", "zhihui-reports", "fangqi-morning"];
     let done = service.crawl(&[&["run"], &tasks[..], &["--date", DAY]].concat());
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(service.run("zhihui-full-view").row()["inserted"], 0);
+    service.sim.fault(&format!("{VIEW}: 500")).unwrap();
+    assert_eq!(service.run("zhihui-full-view").code, 1);
+    service.sim.clear_faults();
+    let done = service.run("zhihui-full-view");
+    assert_eq!((done.code, &done.row()["status"]), (0, &json!("success")));
+    assert_eq!(
+        service.text("SELECT string_agg(kind, ' ' ORDER BY id) FROM oa.alerts"),
+        "problem recovery",
+        "its success ends the trouble and is stored"
+    );
+    let done = service.crawl(&["prune"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(service.count("oa.raw"), 0);
 }
 
 /// A successful run that many days ago, at this time of day.

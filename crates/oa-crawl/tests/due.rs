@@ -192,7 +192,16 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     fs::write(&file, at("30 7 1 2 *")).unwrap();
     due();
     assert_eq!(service.text(next), "02-01 07:30", "a new schedule");
-    assert_eq!(service.crawl(&["forget", "zhihui-full-view"]).code, 0);
+    service.sim.fault("/: 500").unwrap();
+    service.configure("sources = \"own\"\nretries = 0\n");
+    assert_eq!(service.run("zhihui-full-view").code, 1);
+    let open = "oa.troubles WHERE fingerprint = 'run:zhihui-full-view'";
+    assert_eq!(service.count(open), 1);
+    for _ in 0..2 {
+        assert_eq!(service.crawl(&["forget", "zhihui-full-view"]).code, 0);
+        assert_eq!(service.count(open), 0, "no success can end it any more");
+        assert_eq!(service.count("oa.alerts WHERE kind = 'recovery'"), 1);
+    }
     assert_eq!(service.text(next), "never");
     assert_eq!(
         service.count("oa.tasks WHERE forgotten_at IS NOT NULL"),

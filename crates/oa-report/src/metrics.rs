@@ -256,7 +256,7 @@ fn of_backups(page: &mut Page, snapshot: &Snapshot) {
     page.one(
         "oa_backup_verified_timestamp_seconds",
         "gauge",
-        "When a backup was last read back without a fault.",
+        "When a backup was last read back, every byte, without a fault.",
         backups.last_verified.map(seconds),
     );
     if let Some(drill) = &backups.last_drill {

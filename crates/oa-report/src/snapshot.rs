@@ -1,9 +1,11 @@
 //! What most answers are made of, taken anew each second while somebody asks: health of all tasks, open troubles, backups.
 //!
 //! Whoever asks gets the newest one at once, so a thousand who ask cost PostgreSQL what one does. While PostgreSQL is away the last one
-//! is given out, marked as stale, with its time.
+//! is given out, marked as stale, with its time. A PostgreSQL that takes the question and does not answer (stopped, or its disk is stuck)
+//! holds up the thread that asks for as long as it likes, so whoever wants to know looks at how long that has waited.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -28,6 +30,8 @@ use crate::server::answer::hash;
 const FRESH: Duration = Duration::from_millis(2500);
 /// The time between two of them.
 const EACH: Duration = Duration::from_secs(1);
+/// PostgreSQL is away when it has not answered for so long.
+const SILENT: Duration = Duration::from_secs(10);
 /// They are taken for so long after somebody asked.
 const WANTED: Duration = Duration::from_secs(15);
 
@@ -68,7 +72,7 @@ impl Snapshot {
             tasks: health::tasks(tx, config, None)?,
             troubles: alerts::open(tx)?,
             waiting: alerts::waiting(tx)?,
-            backups: backups::status(tx, config.backup.as_ref(), config.locale)?,
+            backups: backups::status(tx, config, config.locale)?,
         })
     }
 
@@ -177,7 +181,13 @@ impl Known {
         Self::new(Some(snapshot), None)
     }
 
-    /// PostgreSQL did not answer the last time.
+    /// The same when PostgreSQL does not answer any more.
+    fn since_then_silent(&self, silent: Duration) -> Self {
+        let reason = format!("PostgreSQL has not answered for {} s", silent.as_secs());
+        Self::new(self.snapshot.clone(), Some(reason))
+    }
+
+    /// PostgreSQL did not answer the last time, or does not now.
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.trouble.is_some()
@@ -195,6 +205,8 @@ pub struct Live {
 struct Wish {
     asked_at: Option<Instant>,
     at_once: bool,
+    /// Since when PostgreSQL has been asked for the snapshot that is under way.
+    under_way_since: Option<Instant>,
 }
 
 impl Live {
@@ -214,6 +226,7 @@ impl Live {
             Mutex::new(Wish {
                 asked_at: None,
                 at_once: false,
+                under_way_since: None,
             }),
             Condvar::new(),
         ));
@@ -224,14 +237,14 @@ impl Live {
                 loop {
                     wait_for_wish(&wishes);
                     let last = sender.borrow().snapshot.clone();
-                    let known = match pool.ask(|tx| Snapshot::take(tx, &config)) {
+                    let known = match take(&pool, &config) {
                         Ok(snapshot) => Known::new(Some(Arc::new(snapshot)), None),
-                        Err(e) => {
-                            let reason = redact(&e.to_string());
+                        Err(reason) => {
                             tracing::warn!("no news: {reason}");
                             Known::new(last, Some(reason))
                         }
                     };
+                    lock(&wishes.0).under_way_since = None;
                     if sender.send(Arc::new(known)).is_err() {
                         return;
                     }
@@ -249,8 +262,20 @@ impl Live {
         if known.looked_at.elapsed() < FRESH {
             return known;
         }
-        let _ = tokio::time::timeout(Duration::from_secs(5), receiver.changed()).await;
-        Arc::clone(&receiver.borrow())
+        if self.silent_for().is_none() {
+            let _ = tokio::time::timeout(Duration::from_secs(5), receiver.changed()).await;
+        }
+        let known = Arc::clone(&receiver.borrow());
+        match self.silent_for() {
+            Some(silent) => Arc::new(known.since_then_silent(silent)),
+            None => known,
+        }
+    }
+
+    /// How long PostgreSQL has not answered, when that is too long.
+    fn silent_for(&self) -> Option<Duration> {
+        let since = lock(&self.wish.0).under_way_since?;
+        Some(since.elapsed()).filter(|silent| *silent >= SILENT)
     }
 
     /// The same after something was changed.
@@ -268,7 +293,7 @@ impl Live {
 
     fn ask(&self, at_once: bool) {
         let (wish, changed) = &*self.wish;
-        let mut wish = wish.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wish = lock(wish);
         let slept = wish.asked_at.is_none_or(|at| at.elapsed() >= WANTED);
         wish.asked_at = Some(Instant::now());
         wish.at_once |= at_once;
@@ -278,15 +303,29 @@ impl Live {
     }
 }
 
+fn lock(wish: &Mutex<Wish>) -> MutexGuard<'_, Wish> {
+    wish.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes a snapshot, or says why there is none. A value that this program cannot read makes it panic; the next one may be readable.
+fn take(pool: &Pool, config: &Config) -> Result<Snapshot, String> {
+    let asked = AssertUnwindSafe(|| pool.ask(|tx| Snapshot::take(tx, config)));
+    match catch_unwind(asked) {
+        Ok(Ok(snapshot)) => Ok(snapshot),
+        Ok(Err(e)) => Err(redact(&e.to_string())),
+        Err(_) => Err("this program made a mistake; its log has more".to_owned()),
+    }
+}
+
 fn wait_for_wish((wish, changed): &(Mutex<Wish>, Condvar)) {
-    let mut wish = wish.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wish = lock(wish);
     while wish.asked_at.is_none_or(|at| at.elapsed() >= WANTED) && !wish.at_once {
         wish = changed.wait(wish).unwrap_or_else(PoisonError::into_inner);
     }
     wish.at_once = false;
+    wish.under_way_since = Some(Instant::now());
 }
 
 fn wait_a_second((wish, changed): &(Mutex<Wish>, Condvar)) {
-    let wish = wish.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = changed.wait_timeout_while(wish, EACH, |w| !w.at_once);
+    let _ = changed.wait_timeout_while(lock(wish), EACH, |w| !w.at_once);
 }

@@ -105,6 +105,49 @@ fn health_tells_of_each_task_under_the_names_of_the_plan() {
 }
 
 #[test]
+fn a_task_that_runs_is_judged_by_its_newest_outcome() {
+    let (site, serving) = site();
+    let ran = |task: &str, hours_ago: f64, trigger: &str, status: &str| {
+        site.sql(&format!(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+               SELECT (left(oa.uuid_floor(t)::text, 24) || right(md5(random()::text), 12))::uuid, 'oa-crawl', '{task}', '{trigger}', 'h', 'm', 'b', 1, 1,
+                      '0', '{status}', t, CASE WHEN '{status}' <> 'running' THEN t END
+               FROM (SELECT now() - make_interval(secs => {hours_ago}::float8 * 3600) AS t) x RETURNING *),
+             fresh AS (
+               INSERT INTO oa.quality (run_id, task, collected, duplicates, fresh, score)
+               SELECT id, task, 1, 0, trigger = 'backfill', 100 FROM run WHERE status = 'success')
+             UPDATE oa.tasks t SET last_run_id = run.id, last_status = run.status, last_started_at = run.started_at,
+                    last_finished_at = coalesce(run.finished_at, t.last_finished_at), lease_until = now() + interval '1 hour'
+             FROM run WHERE t.name = run.task AND run.status <> 'skipped'"
+        ));
+    };
+    let reasons = |task: &str, status: &str| {
+        let mut last = Value::Null;
+        wait_until(&format!("{task} {status}"), PATIENCE, || {
+            let answer = serving.get(&format!("/admin/crawler/health?task={task}"));
+            last = answer.json()["tasks"][task].clone();
+            last["last_status"] == status
+        });
+        last["reasons"].clone()
+    };
+    site.sql(
+        "INSERT INTO oa.tasks (name, tool) VALUES ('daily', 'oa-crawl'), ('weekly', 'oa-crawl')",
+    );
+    // Its data are of another day, whatever runs, waits or is fetched for the past meanwhile.
+    ran("daily", 2.0, "due", "success");
+    assert_eq!(reasons("daily", "success"), json!(["stale"]));
+    ran("daily", 1.5, "due", "skipped");
+    ran("daily", 1.0, "backfill", "success");
+    ran("daily", 0.1, "due", "running");
+    assert_eq!(reasons("daily", "running"), json!(["stale"]));
+    // It brought less than there was, and no other run has ended since.
+    ran("weekly", 50.0, "cron", "partial");
+    ran("weekly", 0.1, "cron", "running");
+    assert_eq!(reasons("weekly", "running"), json!(["last_run"]));
+}
+
+#[test]
 fn pages_of_the_log_have_every_run_once_while_new_ones_come() {
     let (site, serving) = site();
     let logs = serving
@@ -268,14 +311,16 @@ fn a_run_comes_with_its_attempts_rejects_and_answers() {
 #[test]
 fn the_backups_are_judged_by_their_objectives() {
     let (site, serving) = site();
-    let status = |want: &str| {
+    let answer = |is: &dyn Fn(&Value) -> bool| {
         let mut last = Value::Null;
-        wait_until(&format!("the status {want}"), PATIENCE, || {
+        wait_until("the status", PATIENCE, || {
             last = serving.get("/admin/backup/status").json();
-            last["status"] == want
+            is(&last)
         });
         last
     };
+    let status = |want: &str| answer(&|s| s["status"] == want);
+    let says = |status: &Value, what: &str| status["message"].as_str().unwrap().contains(what);
     let ok = status("ok");
     assert_eq!(
         (&ok["total_backups"], &ok["chain_length"]),
@@ -285,24 +330,41 @@ fn the_backups_are_judged_by_their_objectives() {
         assert!(!ok["latest_backup"][key].is_null(), "{key}");
     }
     assert_eq!(ok["latest_full"]["size_mb"], 5368.71);
+    // That the newest ones are all there was found out since; nothing of them was read.
+    let read_back: chrono::DateTime<chrono::Utc> = site
+        .server
+        .connect()
+        .query_one(
+            "SELECT max(checked_at) FROM oa.backups WHERE checked = 'data'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(ok["last_verified"], json!(read_back));
+    // A dump that was made after the copy, and is restored to its own moment only.
+    site.sql("INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from,
+                restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
+              SELECT 'dump', run_id, repository, 'logical', level, host, database, server_version, system_id, timeline, t, t, t, t, 9, 1000000, 1000000
+              FROM (SELECT *, finished_at + interval '5 minutes' AS t FROM oa.backups WHERE id = md5('full0')) x");
+    let with_dump = answer(&|s| s["total_backups"] == 21);
+    assert_eq!(
+        (&with_dump["latest_full"], &with_dump["chain_length"]),
+        (&ok["latest_full"], &json!(6))
+    );
+    site.sql(
+        "DELETE FROM oa.backups WHERE id = 'dump'; UPDATE oa.backups SET checked = 'structure'",
+    );
+    let unread = status("warning");
+    assert!(says(&unread, "verify --read-data"), "{unread}");
     site.sql("UPDATE oa.backups SET restorable_to = restorable_to - interval '3 hours'");
     // The second place is newer, and no first one.
     site.sql("CREATE TEMP TABLE second AS SELECT * FROM oa.backups;
               UPDATE second SET id = id || '-second', repository = 's3://elsewhere', restorable_to = now();
               INSERT INTO oa.backups SELECT * FROM second");
-    assert!(
-        status("warning")["message"]
-            .as_str()
-            .unwrap()
-            .contains("rpo")
-    );
+    let old = status("error");
+    assert!(says(&old, "rpo"), "{old}");
     site.sql("UPDATE oa.drills SET ok = false, error = 'market_full_view differs' WHERE started_at = (SELECT max(started_at) FROM oa.drills)");
-    assert!(
-        status("error")["message"]
-            .as_str()
-            .unwrap()
-            .contains("market_full_view differs")
-    );
+    answer(&|s| says(s, "market_full_view differs"));
     let mut ids = Vec::new();
     let mut before = String::new();
     loop {
@@ -333,14 +395,14 @@ fn the_backups_are_judged_by_their_objectives() {
         ),
         (3, 61)
     );
+    // Files alone bring no database back.
+    site.sql("UPDATE oa.backups SET removed_at = now() WHERE id <> md5('full0'); UPDATE oa.backups SET kind = 'files' WHERE id = md5('full0')");
+    let none = answer(&|s| s["total_backups"] == 1);
+    assert!(
+        none["status"] == "error" && says(&none, "还没有任何备份"),
+        "{none}"
+    );
     site.sql("UPDATE oa.backups SET removed_at = now()");
-    wait_until("it is told", PATIENCE, || {
-        let status = serving.get("/admin/backup/status").json();
-        status["message"]
-            .as_str()
-            .unwrap()
-            .contains("oa-backup full")
-    });
     assert_eq!(
         serving.get("/api/v1/backups?removed=true").json()["backups"]
             .as_array()

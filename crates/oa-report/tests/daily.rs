@@ -96,10 +96,18 @@ fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
     );
     service.ran(
         "a-good",
-        "2025-11-30 08:59:59",
+        "2025-11-30 08:40:00",
         900,
         "failed",
         "0, 0, 0, 'before'",
+    );
+    // Under way when the report of the day before is sent: it is in this one.
+    service.ran(
+        "over-nine",
+        "2025-11-30 08:50:00",
+        900,
+        "success",
+        "0, 0, 0, NULL",
     );
     service.ran(
         "a-good",
@@ -144,7 +152,7 @@ fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
         .iter()
         .map(|t| t["name"].as_str().unwrap())
         .collect();
-    assert_eq!(names, ["z-bad", "m-half", "a-good"]);
+    assert_eq!(names, ["z-bad", "m-half", "a-good", "over-nine"]);
     let good = &report["tasks"][2];
     for (key, value) in [
         ("runs", 3),
@@ -169,7 +177,7 @@ fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
     for line in [
         "**【日报】2025-12-01**",
         "统计 11-30 09:00 至 12-01 09:00",
-        "**总体**：运行 5 次，成功 3 次（60%），不完整 1 次，失败 1 次；新增 80 条，更新 3 条，拒绝 1 条",
+        "**总体**：运行 6 次，成功 4 次（66.6%），不完整 1 次，失败 1 次；新增 80 条，更新 3 条，拒绝 1 条",
         "- 标题 m-half：0/1 次成功，新增 5，最慢 5 秒；最后一次：only 5",
         "- 标题 a-good：3/3 次成功，新增 75，更新 3，拒绝 1，最长间隔 2 小时 30 分钟，最慢 1 分钟 1 秒",
         "没有运行：闲置（不在排期内属正常）",
@@ -177,6 +185,10 @@ fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+    let (_, before) = service.report(&["daily", "--date", "2025-11-30", "--format", "json"]);
+    let before: Value = serde_json::from_str(&before).unwrap();
+    assert_eq!(before["tasks"].as_array().unwrap().len(), 1, "{before}");
+    assert!(!before["without_run"].to_string().contains("over-nine"));
     let bad = text.lines().find(|l| l.contains("z-bad")).unwrap();
     assert!(bad.ends_with('…') && bad.chars().count() < 200, "{bad}");
     let (_, text) = service.report(&["daily", "--date", "2025-12-06"]);
@@ -208,6 +220,25 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
         1,
         "at noon it is late"
     );
+}
+
+#[test]
+fn a_report_that_cannot_be_made_is_a_failure_with_its_cause() {
+    let calendar = "calendar = \"absent.toml\"\n";
+    let sections = "[report]\ndaily_at = \"00:00\"\n";
+    let service = Service::start(&format!("{}{calendar}{sections}", noon()));
+    let (code, text) = service.report(&["daily", "--send", "--cron"]);
+    assert_eq!(code, Some(78), "{text}");
+    assert_eq!(
+        service.count("oa.runs WHERE status = 'failed' AND error_message LIKE '%absent.toml%'"),
+        1
+    );
+    assert_eq!(service.count("oa.alerts WHERE rule = 'run_failed'"), 1);
+    let config = service.dir.path().join("oa.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace(calendar, "")).unwrap();
+    assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
+    assert_eq!(service.count("oa.alerts WHERE kind = 'recovery'"), 1);
 }
 
 #[test]
@@ -248,10 +279,11 @@ fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
         .batch_execute(
             "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
                restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, removed_at, check_error)
-             SELECT id, gen_random_uuid(), repository, 'physical', level, 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 8, 5, checked,
+             SELECT id, gen_random_uuid(), repository, CASE WHEN id = 'weekly' THEN 'logical' ELSE 'physical' END, level, 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 8, 5, checked,
                     CASE WHEN id = 'gone' THEN t END, CASE WHEN id = 'broken' THEN 'pack 7 is damaged' END
              FROM (VALUES ('f', '/var/backups/oa', 'full', 'data', timestamptz '2025-12-01 02:00+08'),
                           ('i', '/var/backups/oa', 'incremental', 'none', '2025-12-01 08:00+08'),
+                          ('weekly', '/var/backups/oa', 'full', 'none', '2025-12-01 03:00+08'),
                           ('broken', '/var/backups/oa', 'full', 'structure', '2025-11-29 02:00+08'),
                           ('gone', '/var/backups/oa', 'full', 'none', '2025-12-02 02:00+08'),
                           ('other', '/elsewhere', 'full', 'none', '2025-12-02 02:00+08')) v (id, repository, level, checked, t);
@@ -269,7 +301,7 @@ fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
         .with_timezone(&chrono_tz::Asia::Shanghai)
         .date_naive();
     for line in [
-        "- 可恢复到 12-01 08:00；共 3 份，其中本期 2 份；最近全量 12-01 02:00（已读回校验）；**1 份校验失败**".to_owned(),
+        "- 可恢复到 12-01 08:00；共 4 份，其中本期 3 份；最近全量 12-01 02:00（已读回校验）；**1 份校验失败**".to_owned(),
         "- 上次恢复演练 11-20 03:10：成功，用时 3 分钟 5 秒".to_owned(),
         format!("- 仓库 2.0 GiB（近 30 天 +1.0 GiB），磁盘剩余 5.0 GiB，预计 {full_on} 写满"),
         "；按近期增长，30 天后约 ".to_owned(),
@@ -278,5 +310,5 @@ fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
     }
     let (_, text) = configured.report(&["daily", "--date", "2025-12-01", "--format", "json"]);
     let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["backups"][0]["made"], 2, "{report}");
+    assert_eq!(report["backups"][0]["made"], 3, "{report}");
 }

@@ -50,6 +50,7 @@ fn metrics_are_prometheus_and_counters_never_go_back() {
         "oa_records_total{task=\"zhihui-reports\",result=\"rejected\"}",
         "oa_alerts_open{severity=\"critical\"}",
         "oa_backup_restorable_timestamp_seconds",
+        "oa_backup_verified_timestamp_seconds",
         "oa_drill_rto_seconds",
         "oa_database_up",
     ] {
@@ -68,6 +69,19 @@ fn metrics_are_prometheus_and_counters_never_go_back() {
             "{name}"
         );
     }
+    let read_back: f64 = site
+        .server
+        .connect()
+        .query_one(
+            "SELECT extract(epoch FROM max(checked_at))::float8 FROM oa.backups WHERE checked = 'data'",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    assert!(
+        (all["oa_backup_verified_timestamp_seconds"] - read_back).abs() < 0.01,
+        "that a structure was looked at is not that it was read: {text}"
+    );
     promtool(&text);
     // A month of the log is dropped, and the server starts again.
     site.sql("DO $$ DECLARE child regclass; BEGIN

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{SERVICE, Serving, Site, TOKEN};
 use oa_testkit::wait_until;
@@ -36,6 +36,10 @@ fn other_machines_are_served_only_with_a_token() {
     let (code, _, error) = site.run(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(code, Some(77), "{error}");
     assert!(error.contains("oa-report token"), "{error}");
+    let proxied = Site::start("[report]\nproxies = [\"127.0.0.1\"]\n");
+    let (code, _, error) = proxied.run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, Some(77), "{error}");
+    assert!(error.contains("oa-report token"), "{error}");
     let serving = site.serve(None);
     for path in PATHS {
         assert_ne!(serving.get(path).status, 403, "{path}");
@@ -43,6 +47,22 @@ fn other_machines_are_served_only_with_a_token() {
         let reply = serving.ask("GET", path, &[("Host", "evil.example")], "");
         assert_eq!(reply.status, 403, "{path}");
     }
+    // A proxy on this machine asks under this machine's name, for anybody; one that adds nothing asks as nginx does.
+    for header in [
+        ("X-Forwarded-For", "203.0.113.9"),
+        ("Forwarded", "for=203.0.113.9"),
+        ("X-Real-IP", "203.0.113.9"),
+        ("Via", "1.1 proxy"),
+    ] {
+        let reply = serving.ask("GET", "/admin/", &[header], "");
+        assert_eq!(reply.status, 403, "{header:?}");
+        assert!(reply.text().contains("oa-report token"), "{}", reply.text());
+    }
+    let old = format!("GET /admin/ HTTP/1.0\r\nHost: {}\r\n\r\n", serving.at);
+    assert_eq!(serving.raw(old.as_bytes()).status, 403);
+    // Whether it is alive a proxy may know.
+    let alive = format!("GET /healthz HTTP/1.0\r\nHost: {}\r\n\r\n", serving.at);
+    assert_eq!(serving.raw(alive.as_bytes()).status, 200);
     // Taking on needs a name.
     let reply = serving.ask(
         "POST",
@@ -256,6 +276,107 @@ fn while_postgresql_is_away_the_last_news_are_given_and_marked_as_old() {
             .text()
             .contains("\noa_database_up 1\n")
     );
+}
+
+/// Processes that do nothing until this is dropped.
+struct Stopped(Vec<rustix::process::Pid>);
+
+impl Stopped {
+    /// The server's processes that answer the program.
+    fn of(site: &Site) -> Self {
+        let rows = site.server.connect().query(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'oa-report'",
+            &[],
+        );
+        let pids: Vec<_> = rows
+            .unwrap()
+            .iter()
+            .filter_map(|r| rustix::process::Pid::from_raw(r.get(0)))
+            .collect();
+        assert!(!pids.is_empty());
+        let stopped = Self(pids);
+        stopped.all(rustix::process::Signal::STOP);
+        stopped
+    }
+
+    fn all(&self, signal: rustix::process::Signal) {
+        for pid in &self.0 {
+            rustix::process::kill_process(*pid, signal).unwrap();
+        }
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.all(rustix::process::Signal::CONT);
+    }
+}
+
+#[test]
+fn a_postgresql_that_hangs_is_away() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    assert_eq!(health(&serving)["stale"], false);
+    let stopped = Stopped::of(&site);
+    wait_until("it is stale", PATIENCE, || {
+        health(&serving)["stale"] == true
+    });
+    // From now on nobody waits for it.
+    let began = Instant::now();
+    let stale = health(&serving);
+    assert!(
+        stale["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("PostgreSQL has not answered for "),
+        "{stale}"
+    );
+    assert_eq!(serving.get("/admin/backup/status").json()["stale"], true);
+    assert_eq!(serving.get("/readyz").status, 503);
+    assert!(
+        serving
+            .get("/metrics")
+            .text()
+            .contains("\noa_database_up 0\n")
+    );
+    assert!(serving.get("/admin/").text().contains("class=\"stale\""));
+    assert!(began.elapsed() < Duration::from_secs(4));
+    drop(stopped);
+    wait_until("it is fresh", PATIENCE, || {
+        health(&serving)["stale"] == false
+    });
+    assert_eq!(serving.get("/readyz").status, 200);
+}
+
+#[test]
+fn a_question_that_postgresql_does_not_answer_is_given_up() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    assert_eq!(serving.get("/admin/crawler/logs").status, 200);
+    let _stopped = Stopped::of(&site);
+    let logs = serving.get("/admin/crawler/logs");
+    assert_eq!((logs.status, logs.header("retry-after")), (503, Some("5")));
+    assert!(
+        logs.text().contains("has not answered within 15 s"),
+        "{}",
+        logs.text()
+    );
+}
+
+#[test]
+fn what_this_program_cannot_read_is_told_and_does_not_end_the_news() {
+    let site = Site::with_token("");
+    let serving = site.serve(Some(TOKEN));
+    assert_eq!(health(&serving)["stale"], false);
+    site.sql("UPDATE oa.tasks SET last_success_at = 'infinity' WHERE name = 'zhihui-reports'");
+    wait_until("it is stale", PATIENCE, || {
+        health(&serving)["stale"] == true
+    });
+    assert_eq!(serving.get("/readyz").status, 503);
+    site.sql("UPDATE oa.tasks SET last_success_at = now() WHERE name = 'zhihui-reports'");
+    wait_until("it is fresh", PATIENCE, || {
+        health(&serving)["stale"] == false
+    });
 }
 
 #[test]

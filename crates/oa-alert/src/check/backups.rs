@@ -1,13 +1,14 @@
 //! Backups that are late, unverified, or were never rehearsed, and a repository that fills.
 //!
 //! Only of the repository that is configured here. Its rows in `oa.backups`, `oa.drills` and `oa.repositories` are written by
-//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run.
+//! `oa-backup` and `oa-restore`; a failure of theirs is told by their run, except what is found here (`told_by_check`).
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::{Backup, Bytes, Config};
 use oa_core::secrets::redact;
 use oa_core::state_dir::{StateDir, write_durably};
@@ -38,9 +39,10 @@ pub(super) fn find(
         repository: place(backup),
         ..backup.clone()
     };
+    let since = note_configured(state, &backup.repository);
     let known = known(client, &backup.repository)?;
     let mut found: Vec<Finding> = Vec::new();
-    found.extend(late(&known, state, backup, policy));
+    found.extend(late(&known, since, backup, policy));
     found.extend(unverified(&known, config, backup, policy));
     found.extend(drills(client, &known, backup, policy)?);
     found.extend(filling(client, &known, config, backup, policy)?);
@@ -48,7 +50,7 @@ pub(super) fn find(
 }
 
 /// The repository as `oa-backup` names it in the database.
-pub(super) fn place(backup: &Backup) -> String {
+fn place(backup: &Backup) -> String {
     redact(&backup.repository)
 }
 
@@ -56,10 +58,13 @@ pub(super) fn place(backup: &Backup) -> String {
 struct Known {
     /// The newest moment that can be restored.
     restorable_to: Option<DateTime<Utc>>,
-    /// The newest full backup: its id, its end, how it was verified, and what it added to the repository in bytes.
-    full: Option<(String, DateTime<Utc>, String, i64)>,
+    /// The newest full backup of the kind that restores most, so not a dump made beside physical ones: its end, and what it added
+    /// to the repository in bytes.
+    full: Option<(DateTime<Utc>, i64)>,
     /// When the oldest one ended, also one that is gone.
     since: Option<DateTime<Utc>>,
+    /// When one was last read back, every byte, without a fault; also one that is gone.
+    read_back: Option<DateTime<Utc>>,
     /// The newest one whose verification failed, and why.
     broken: Option<(String, String)>,
 }
@@ -67,12 +72,15 @@ struct Known {
 fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error> {
     let row = client.query_one(
         "SELECT (SELECT max(restorable_to) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL),
-                (SELECT min(finished_at) FROM oa.backups WHERE repository = $1)",
+                (SELECT min(finished_at) FROM oa.backups WHERE repository = $1),
+                (SELECT max(checked_at) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND checked = 'data' AND check_error IS NULL)",
         &[&repository],
     )?;
     let full = client.query_opt(
-        "SELECT id, finished_at, checked, added_bytes FROM oa.backups
-         WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL AND level = 'full' ORDER BY finished_at DESC LIMIT 1",
+        "SELECT finished_at, added_bytes FROM oa.backups
+         WHERE repository = $1 AND removed_at IS NULL AND level = 'full' AND kind = (
+           SELECT kind FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1)
+         ORDER BY finished_at DESC LIMIT 1",
         &[&repository],
     )?;
     let broken = client.query_opt(
@@ -82,8 +90,9 @@ fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error
     )?;
     Ok(Known {
         restorable_to: row.get(0),
-        full: full.map(|r| (r.get(0), r.get(1), r.get(2), r.get(3))),
+        full: full.map(|r| (r.get(0), r.get(1))),
         since: row.get(1),
+        read_back: row.get(2),
         broken: broken.map(|r| (r.get(0), r.get(1))),
     })
 }
@@ -93,7 +102,7 @@ fn age(moment: DateTime<Utc>) -> std::time::Duration {
 }
 
 /// Too much would be lost, or the last full backup is too old, or there is none at all.
-fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Option<Finding> {
+fn late(known: &Known, since: DateTime<Utc>, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let say = |span| human_duration(span, policy.locale);
     let place = &backup.repository;
     let (mut zh, mut en) = (Vec::new(), Vec::new());
@@ -102,7 +111,6 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     match (known.restorable_to, full) {
         (None, _) => {
             // The first one is due as often as a full one: counted from when the repository was configured.
-            let since = configured_since(state, place);
             if age(since) <= backup.full_every.0 {
                 return None;
             }
@@ -132,7 +140,7 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
                     say(backup.rpo.0)
                 ));
             }
-            let full_end = full.map(|f| f.1).or(known.since);
+            let full_end = full.map(|f| f.0).or(known.since);
             if let Some(end) = full_end.filter(|end| age(*end) > backup.full_every.0) {
                 zh.push(format!(
                     "最近一次全量备份完成于 {}（{}前），应每 {}一次（full_every）",
@@ -175,31 +183,56 @@ fn late(known: &Known, state: &StateDir, backup: &Backup, policy: &Policy) -> Op
     ))
 }
 
+/// The repositories that this machine has had in its configuration, and since when: that of now, and until the next check has told
+/// that its troubles are over, the one before.
+pub(super) fn configured(state: &StateDir) -> BTreeMap<String, DateTime<Utc>> {
+    let text = fs::read(path(state)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
 /// Since when this machine knows that the repository is configured.
-fn configured_since(state: &StateDir, repository: &str) -> DateTime<Utc> {
-    let path = state.path().join("backup-since.json");
-    let text = fs::read(&path).unwrap_or_default();
-    let mut since: BTreeMap<String, DateTime<Utc>> =
-        serde_json::from_slice(&text).unwrap_or_default();
+fn note_configured(state: &StateDir, repository: &str) -> DateTime<Utc> {
+    let mut since = configured(state);
     if let Some(known) = since.get(repository) {
         return *known;
     }
     let now = Utc::now();
     since.insert(repository.to_owned(), now);
-    let text = serde_json::to_vec(&since).unwrap_or_default();
-    if let Err(e) = write_durably(&path, &text) {
-        tracing::warn!(
-            "could not note since when {repository} is configured in {}: {e}",
-            path.display()
-        );
-    }
+    note(state, &since);
     now
 }
 
+/// What is configured no more is looked at no more. Another machine may still have it.
+pub(super) fn forget_former(state: &StateDir, config: &Config) {
+    let now = config.backup.as_ref().map(place);
+    let mut since = configured(state);
+    let known = since.len();
+    since.retain(|repository, _| Some(repository) == now.as_ref());
+    if since.len() < known {
+        note(state, &since);
+    }
+}
+
+fn note(state: &StateDir, since: &BTreeMap<String, DateTime<Utc>>) {
+    let path = path(state);
+    let text = serde_json::to_vec(since).unwrap_or_default();
+    if let Err(e) = write_durably(&path, &text) {
+        tracing::warn!(
+            "could not note which repository is configured in {}: {e}",
+            path.display()
+        );
+    }
+}
+
+fn path(state: &StateDir) -> PathBuf {
+    state.path().join("backup-since.json")
+}
+
+/// A backup is damaged, or nobody has read the backups back for too long.
 fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) -> Option<Finding> {
     let place = &backup.repository;
     if let Some((id, error)) = &known.broken {
-        let error: String = error.chars().take(300).collect();
+        let error = excerpt(error, LONGEST_EXCERPT);
         return Some(finding(
             (UNVERIFIED, place),
             None,
@@ -229,14 +262,15 @@ fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) 
             },
         ));
     }
-    let (id, end, checked, _) = known.full.as_ref()?;
-    if checked != "none" || age(*end) <= config.alert.verify_limit.0 {
+    // Without any the first one is due as long after the first backup.
+    let since = known.read_back.or(known.since)?;
+    let limit = config.alert.verify_limit.0;
+    if age(since) <= limit {
         return None;
     }
-    let (at, ago) = (
-        local(*end, policy),
-        human_duration(age(*end), policy.locale),
-    );
+    let say = |span| human_duration(span, policy.locale);
+    let (at, ago, limit) = (local(since, policy), say(age(since)), say(limit));
+    let never = known.read_back.is_none();
     Some(finding(
         (UNVERIFIED, place),
         None,
@@ -244,21 +278,39 @@ fn unverified(known: &Known, config: &Config, backup: &Backup, policy: &Policy) 
         policy,
         || {
             (
-                "最近的全量备份没有校验".to_owned(),
+                "备份很久没有完整读回".to_owned(),
                 vec![
-                    format!("备份 {id} 完成于 {at}（{ago}前），至今没有校验过"),
-                    "影响：不能确定它能恢复".to_owned(),
-                    "处理：执行 oa-backup verify，并把它加入 crontab".to_owned(),
+                    if never {
+                        format!(
+                            "第一份备份完成于 {at}（{ago}前），至今没有完整读回校验过；应每 {limit}一次（verify_limit）"
+                        )
+                    } else {
+                        format!(
+                            "上次完整读回校验是 {at}（{ago}前），应每 {limit}一次（verify_limit）"
+                        )
+                    },
+                    "影响：磁盘上悄悄损坏的数据，要到恢复时才会发现".to_owned(),
+                    "处理：执行 oa-backup verify --read-data，并把它加入 crontab".to_owned(),
                 ],
             )
         },
         || {
             (
-                "the last full backup has not been verified".to_owned(),
+                "the backups have not been read back for a long time".to_owned(),
                 vec![
-                    format!("Backup {id} ended at {at} ({ago} ago) and was never verified"),
-                    "Effect: nobody knows that it can be restored".to_owned(),
-                    "What to do: run oa-backup verify, and put it into the crontab".to_owned(),
+                    if never {
+                        format!(
+                            "The first backup ended at {at} ({ago} ago) and none was ever read back; that is due every {limit} (verify_limit)"
+                        )
+                    } else {
+                        format!(
+                            "They were last read back at {at} ({ago} ago); that is due every {limit} (verify_limit)"
+                        )
+                    },
+                    "Effect: what has silently rotted on the disk is noticed only by a restore"
+                        .to_owned(),
+                    "What to do: run oa-backup verify --read-data, and put it into the crontab"
+                        .to_owned(),
                 ],
             )
         },
@@ -294,7 +346,7 @@ fn drills(
             .and_then(|s| std::time::Duration::try_from_secs_f64(s).ok());
         let at = local(at, policy);
         if !ok {
-            let error: String = error.chars().take(300).collect();
+            let error = excerpt(&error, LONGEST_EXCERPT);
             found.push(finding(
                 (FAILED, place),
                 None,
@@ -423,7 +475,7 @@ fn filling(
     };
     let (free, size, measured): (i64, i64, DateTime<Utc>) = (row.get(0), row.get(1), row.get(2));
     let (grown, days): (i64, f64) = (row.get(3), row.get(4));
-    let need = known.full.as_ref().map_or(0, |f| f.3);
+    let need = known.full.as_ref().map_or(0, |f| f.1);
     let full_at = (grown > 0 && days >= FORECAST_DAYS.0)
         .then(|| free as f64 / (grown as f64 / days))
         .and_then(|left| TimeDelta::try_milliseconds((left * 86_400_000.0) as i64))

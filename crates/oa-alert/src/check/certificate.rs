@@ -3,13 +3,13 @@
 use std::fs;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::Policy;
 use oa_core::config::Config;
 use oa_core::pg;
 use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, finding, local};
+use super::{Finding, expiring};
 use crate::PROGRAM;
 
 pub(super) const RULE: &str = "certificate_expiring";
@@ -58,58 +58,40 @@ pub(super) fn look(state: &StateDir, config: &Config) -> Option<Seen> {
 
 pub(super) fn find(seen: Option<&Seen>, config: &Config, policy: &Policy) -> Option<Finding> {
     let Seen { server, ends, .. } = seen?;
-    let (end, now) = ((*ends)?, Utc::now());
-    let notice = TimeDelta::from_std(config.alert.expiry_notice.0).unwrap_or(TimeDelta::MAX);
-    if end - now >= notice {
-        return None;
-    }
-    let over = end <= now;
-    let at = local(end, policy);
-    let left = human_duration((end - now).to_std().unwrap_or_default(), policy.locale);
-    Some(finding(
+    expiring(
         (RULE, server),
-        None,
-        if over {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        },
+        (*ends)?,
+        config,
         policy,
-        || {
+        |at, left| {
+            let (what, when) = match left {
+                Some(left) => ("即将过期", format!("将于 {at} 过期，还有 {left}")),
+                None => ("已过期", format!("已于 {at} 过期")),
+            };
             (
-                format!(
-                    "数据库 {server} 的证书{}",
-                    if over { "已过期" } else { "即将过期" }
-                ),
+                format!("数据库 {server} 的证书{what}"),
                 vec![
-                    if over {
-                        format!("已于 {at} 过期")
-                    } else {
-                        format!("将于 {at} 过期，还有 {left}")
-                    },
+                    when,
                     "影响：过期后，校验证书的程序（sslmode=verify-ca、verify-full）都连不上数据库".to_owned(),
                     "处理：更换服务器证书（ssl_cert_file），然后执行 SELECT pg_reload_conf()；托管数据库在控制台更新证书"
                         .to_owned(),
                 ],
             )
         },
-        || {
+        |at, left| {
+            let (what, when) = match left {
+                Some(left) => ("expires soon", format!("It expires at {at}, in {left}")),
+                None => ("has expired", format!("It expired at {at}")),
+            };
             (
-                format!(
-                    "the certificate of the database {server} {}",
-                    if over { "has expired" } else { "expires soon" }
-                ),
+                format!("the certificate of the database {server} {what}"),
                 vec![
-                    if over {
-                        format!("It expired at {at}")
-                    } else {
-                        format!("It expires at {at}, in {left}")
-                    },
+                    when,
                     "Effect: after that, programs that verify it (sslmode=verify-ca, verify-full) cannot connect".to_owned(),
                     "What to do: replace the server's certificate (ssl_cert_file) and run SELECT pg_reload_conf(); with a managed database, renew it in its console"
                         .to_owned(),
                 ],
             )
         },
-    ))
+    )
 }

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
+use oa_core::alerts::Policy;
 use oa_core::config::Config;
 use oa_core::state_dir::StateDir;
 use serde::Deserialize;
 
-use super::{Finding, finding, local};
+use super::{Finding, expiring};
 
 pub(super) const RULE: &str = "cookie_expiring";
 
@@ -31,15 +31,13 @@ pub(super) fn find(state: &StateDir, host: &str, config: &Config, policy: &Polic
     let Ok(folder) = fs::read_dir(state.path().join("browser")) else {
         return Vec::new();
     };
-    let now = Utc::now();
-    let notice = TimeDelta::from_std(config.alert.expiry_notice.0).unwrap_or(TimeDelta::MAX);
     let mut found: Vec<Finding> = folder
         .filter_map(|entry| {
             let mark = entry.ok()?.path();
             (mark.extension()? == "imported").then_some(())?;
             let provider = mark.file_stem()?.to_str()?.to_owned();
             let end = end_of_login(&mark.with_extension("json"))?;
-            (end - now < notice).then(|| told(&provider, end, now, host, policy))
+            told(&provider, end, host, config, policy)
         })
         .collect();
     found.sort_by(|a, b| a.subject.cmp(&b.subject));
@@ -65,35 +63,28 @@ fn end_of_login(file: &Path) -> Option<DateTime<Utc>> {
 fn told(
     provider: &str,
     end: DateTime<Utc>,
-    now: DateTime<Utc>,
     host: &str,
+    config: &Config,
     policy: &Policy,
-) -> Finding {
-    let over = end <= now;
-    let at = local(end, policy);
-    let left = human_duration((end - now).to_std().unwrap_or_default(), policy.locale);
+) -> Option<Finding> {
     let subject = format!("{host}/{provider}");
-    finding(
+    expiring(
         (RULE, &subject),
-        None,
-        if over {
-            Severity::Critical
-        } else {
-            Severity::Warning
-        },
+        end,
+        config,
         policy,
-        || {
-            (
-                format!(
-                    "{provider} 的登录 Cookie {}",
-                    if over { "已过期" } else { "即将过期" }
+        |at, left| {
+            let (what, when) = match left {
+                Some(left) => (
+                    "即将过期",
+                    format!("将于 {at} 过期，还有 {left}（{host} 上导入的）"),
                 ),
+                None => ("已过期", format!("已于 {at} 过期（{host} 上导入的）")),
+            };
+            (
+                format!("{provider} 的登录 Cookie {what}"),
                 vec![
-                    if over {
-                        format!("已于 {at} 过期（{host} 上导入的）")
-                    } else {
-                        format!("将于 {at} 过期，还有 {left}（{host} 上导入的）")
-                    },
+                    when,
                     format!("影响：过期后 {provider} 的数据源采不到数据"),
                     format!(
                         "处理：用自己的浏览器登录该网站，导出 Cookie，然后执行 oa-crawl cookies import {provider} 文件"
@@ -101,18 +92,21 @@ fn told(
                 ],
             )
         },
-        || {
-            (
-                format!(
-                    "the login cookies of {provider} {}",
-                    if over { "have expired" } else { "expire soon" }
+        |at, left| {
+            let (what, when) = match left {
+                Some(left) => (
+                    "expire soon",
+                    format!("They expire at {at}, in {left} (imported on {host})"),
                 ),
+                None => (
+                    "have expired",
+                    format!("They expired at {at} (imported on {host})"),
+                ),
+            };
+            (
+                format!("the login cookies of {provider} {what}"),
                 vec![
-                    if over {
-                        format!("They expired at {at} (imported on {host})")
-                    } else {
-                        format!("They expire at {at}, in {left} (imported on {host})")
-                    },
+                    when,
                     format!("Effect: without them nothing is collected from {provider}"),
                     format!(
                         "What to do: log in with your own browser, export the cookies, and run oa-crawl cookies import {provider} FILE"

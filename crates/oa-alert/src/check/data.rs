@@ -27,6 +27,10 @@ const FALLING_DAYS: usize = 3;
 /// Fewer records on a usual day say nothing.
 const LEAST_RECORDS: u64 = 10;
 
+/// The newest run of task `t` that ended is a success. Not `last_status`: while a run is under way that says nothing of its data.
+const SUCCEEDS: &str = "(SELECT r.status FROM oa.runs r WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped'
+   AND r.trigger <> 'backfill' ORDER BY r.id DESC LIMIT 1) = 'success'";
+
 pub(super) fn find(
     client: &mut Client,
     config: &Config,
@@ -75,10 +79,10 @@ fn days_of_news(
     config: &Config,
     today: NaiveDate,
 ) -> Result<Vec<Task<bool>>, postgres::Error> {
-    let rows = client.query(
+    let query = format!(
         "WITH idle AS (
            SELECT t.name, coalesce(nullif(t.title, ''), t.name) AS title FROM oa.tasks t
-           WHERE t.schedule IS NOT NULL AND t.last_status = 'success' AND t.name <> ALL($4) AND NOT EXISTS (
+           WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} AND NOT EXISTS (
              SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(($2::date - 1)::timestamp AT TIME ZONE $1)
                AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill')),
          days AS (
@@ -90,7 +94,10 @@ fn days_of_news(
          FROM idle i CROSS JOIN days d
          WHERE EXISTS (SELECT FROM oa.runs r WHERE r.task = i.name AND r.id >= d.first AND r.id < d.next
                          AND r.status = 'success' AND r.trigger <> 'backfill')
-         ORDER BY i.name, d.day",
+         ORDER BY i.name, d.day"
+    );
+    let rows = client.query(
+        &query,
         &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
     )?;
     let row = |r: &postgres::Row| (r.get(0), r.get(1), r.get(2), r.get(3));
@@ -103,7 +110,7 @@ fn days_of_counts(
     config: &Config,
     today: NaiveDate,
 ) -> Result<Vec<Task<u64>>, postgres::Error> {
-    let rows = client.query(
+    let query = format!(
         "WITH days AS (
            SELECT day::date AS day, oa.uuid_floor(day AT TIME ZONE $1) AS first, oa.uuid_floor((day + interval '1 day') AT TIME ZONE $1) AS next
            FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
@@ -112,7 +119,10 @@ fn days_of_counts(
            SELECT q.collected FROM oa.quality q
            WHERE q.task = t.name AND q.run_id >= d.first AND q.run_id < d.next AND (q.day IS NULL OR q.day = d.day)
            ORDER BY q.run_id DESC LIMIT 1) q
-         WHERE t.schedule IS NOT NULL AND t.last_status = 'success' AND t.name <> ALL($4) ORDER BY t.name, d.day",
+         WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} ORDER BY t.name, d.day"
+    );
+    let rows = client.query(
+        &query,
         &[&config.timezone.name(), &today, &DAYS, &config.crawl.skip],
     )?;
     let row = |r: &postgres::Row| {

@@ -4,11 +4,11 @@ use std::fs;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::{Policy, Severity};
-use oa_core::config::{Alert, Bytes, Config, Locale};
+use oa_core::config::{Alert, Bytes, Config};
 use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 
-use super::Finding;
+use super::{Finding, finding};
 
 pub(super) const RULE: &str = "disk_filling";
 
@@ -77,44 +77,40 @@ fn judge(
     });
     let (place, percent) = (state.path().display(), (share * 100.0).round());
     let (size, free) = (Bytes(size), Bytes(free));
-    let (title, mut lines) = match policy.locale {
-        Locale::Zh => (
-            format!("{host} 磁盘空间不足"),
-            vec![format!(
-                "{place} 所在磁盘剩余 {free}（{percent}%），共 {size}"
-            )],
-        ),
-        Locale::En => (
-            format!("{host} runs out of disk space"),
-            vec![format!(
-                "The disk of {place} has {free} left ({percent} %) of {size}"
-            )],
-        ),
-    };
-    if let Some(day) = day {
-        lines.push(match policy.locale {
-            Locale::Zh => format!("按最近的增长速度，将于 {day} 前后写满"),
-            Locale::En => format!("At the present rate it will be full about {day}"),
-        });
-    }
-    lines.push(match policy.locale {
-        Locale::Zh => "影响：写满后原始归档、暂存和备份都无法写入".to_owned(),
-        Locale::En => {
-            "Effect: once it is full, raw archive, spool and backups cannot be written".to_owned()
-        }
-    });
-    lines.push(match policy.locale {
-        Locale::Zh => "处理：清理或扩容；原始归档可缩短保留时间（raw_keep）后执行 oa-crawl prune".to_owned(),
-        Locale::En => "What to do: make room; the raw archive can be kept for a shorter time (raw_keep), then oa-crawl prune".to_owned(),
-    });
-    Some(Finding {
-        rule: RULE,
-        subject: host.to_owned(),
-        task: None,
+    Some(finding(
+        (RULE, host),
+        None,
         severity,
-        title,
-        lines,
-    })
+        policy,
+        || {
+            let mut lines = vec![format!(
+                "{place} 所在磁盘剩余 {free}（{percent}%），共 {size}"
+            )];
+            if let Some(day) = day {
+                lines.push(format!("按最近的增长速度，将于 {day} 前后写满"));
+            }
+            lines.push("影响：写满后原始归档、暂存和备份都无法写入".to_owned());
+            lines.push(
+                "处理：清理或扩容；原始归档可缩短保留时间（raw_keep）后执行 oa-crawl prune"
+                    .to_owned(),
+            );
+            (format!("{host} 磁盘空间不足"), lines)
+        },
+        || {
+            let mut lines = vec![format!(
+                "The disk of {place} has {free} left ({percent} %) of {size}"
+            )];
+            if let Some(day) = day {
+                lines.push(format!("At the present rate it will be full about {day}"));
+            }
+            lines.push(
+                "Effect: once it is full, raw archive, spool and backups cannot be written"
+                    .to_owned(),
+            );
+            lines.push("What to do: make room; the raw archive can be kept for a shorter time (raw_keep), then oa-crawl prune".to_owned());
+            (format!("{host} runs out of disk space"), lines)
+        },
+    ))
 }
 
 /// The notes until now, with one for now when it is time. What cannot be read or written costs only the forecast.
@@ -136,6 +132,8 @@ fn noted(state: &StateDir, used: u64) -> Vec<Note> {
 
 #[cfg(test)]
 mod tests {
+    use oa_core::config::Locale;
+
     use super::*;
 
     const GIB: u64 = 1 << 30;

@@ -134,7 +134,7 @@ pub struct Found {
     /// All that is wrong now.
     pub findings: Vec<Finding>,
     host: String,
-    repository: Option<String>,
+    repositories: Vec<String>,
     certificate: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl Found {
             | backups::OVERDUE
             | backups::FAILED
             | backups::SLOW
-            | backups::FILLING => Some(subject) == self.repository.as_deref(),
+            | backups::FILLING => self.repositories.iter().any(|r| r == subject),
             _ => true,
         }
     }
@@ -184,18 +184,14 @@ pub fn find(
     found.extend(spool::find_here(recorder, drained, config, &policy));
     found.extend(disk::find(state, host, config, &policy));
     found.extend(cookies::find(state, host, config, &policy));
-    let is_off = |rule: &str| config.alert.off.iter().any(|off| off == rule);
-    let seen = if is_off(certificate::RULE) {
-        None
-    } else {
-        certificate::look(state, config)
-    };
+    // Also when the rule is off: what was told of this server is over then.
+    let seen = certificate::look(state, config);
     found.extend(certificate::find(seen.as_ref(), config, &policy));
-    found.retain(|f| !is_off(f.rule));
+    found.retain(|f| !config.alert.is_off(f.rule));
     Ok(Found {
         findings: found,
         host: host.to_owned(),
-        repository: config.backup.as_ref().map(backups::place),
+        repositories: backups::configured(state).into_keys().collect(),
         certificate: seen.map(|s| s.server),
     })
 }
@@ -205,7 +201,7 @@ pub fn find(
 pub fn find_away(recorder: &Recorder, config: &Config) -> Option<Finding> {
     let policy = Policy::from_config(config);
     let finding = spool::find(recorder, config, &policy)?;
-    if config.alert.off.iter().any(|off| off == finding.rule) {
+    if config.alert.is_off(finding.rule) {
         return None;
     }
     if let Err(e) = spool::put_aside(recorder, finding.alert(&policy), &policy) {
@@ -218,7 +214,13 @@ pub fn find_away(recorder: &Recorder, config: &Config) -> Option<Finding> {
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn tell(client: &mut Client, found: &Found, policy: &Policy) -> Result<(), postgres::Error> {
+pub fn tell(
+    client: &mut Client,
+    recorder: &Recorder,
+    config: &Config,
+    found: &Found,
+) -> Result<(), postgres::Error> {
+    let policy = recorder.policy();
     let mut tx = client.transaction()?;
     // Two checks at once would tell everything twice.
     tx.execute(
@@ -252,7 +254,9 @@ pub fn tell(client: &mut Client, found: &Found, policy: &Policy) -> Result<(), p
         );
         alerts::put(&mut tx, &over)?;
     }
-    tx.commit()
+    tx.commit()?;
+    backups::forget_former(recorder.state(), config);
+    Ok(())
 }
 
 fn over(
@@ -333,4 +337,37 @@ fn finding(
         title,
         lines,
     }
+}
+
+/// What ends within `expiry_notice` is a warning, and critical when it has ended. The texts get the moment, and the time that is left
+/// while there is any.
+fn expiring(
+    about: (&'static str, &str),
+    end: DateTime<Utc>,
+    config: &Config,
+    policy: &Policy,
+    zh: impl FnOnce(&str, Option<&str>) -> Text,
+    en: impl FnOnce(&str, Option<&str>) -> Text,
+) -> Option<Finding> {
+    let left = (end - Utc::now()).to_std().ok();
+    if left.is_some_and(|left| left >= config.alert.expiry_notice.0) {
+        return None;
+    }
+    let severity = match left {
+        Some(_) => Severity::Warning,
+        None => Severity::Critical,
+    };
+    let (at, left) = (
+        local(end, policy),
+        left.map(|left| human_duration(left, policy.locale)),
+    );
+    let left = left.as_deref();
+    Some(finding(
+        about,
+        None,
+        severity,
+        policy,
+        || zh(&at, left),
+        || en(&at, left),
+    ))
 }

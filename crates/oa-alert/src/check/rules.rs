@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::{Policy, Severity, human_duration};
-use oa_core::config::{Bytes, Config, Locale};
+use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
+use oa_core::config::{Bytes, Config};
 use postgres::Client;
 
-use super::{Finding, local, say};
+use super::{Finding, finding, local, say};
 
 pub(super) const MISSED: &str = "run_missed";
 pub(super) const NEVER_RUN: &str = "never_run";
@@ -53,7 +53,7 @@ fn missed(
             |m| local(m, policy),
         )
     };
-    let finding = |row: &postgres::Row| {
+    let told = |row: &postgres::Row| {
         let (task, title): (String, String) = (row.get(0), row.get(1));
         let due: DateTime<Utc> = row.get(2);
         let name = if title.is_empty() { &task } else { &title };
@@ -63,54 +63,54 @@ fn missed(
             policy.locale,
         );
         let (due, started, success) = (local(due, policy), at(row.get(3)), at(row.get(4)));
-        let (title, lines) = match policy.locale {
-            Locale::Zh => (
-                format!(
-                    "{name} {}",
-                    if never {
-                        "从未运行"
-                    } else {
-                        "没有按时运行"
-                    }
-                ),
-                vec![
-                    format!("应于 {due} 运行，已晚 {late}，没有任何启动记录"),
-                    format!("上次启动：{started}；上次成功：{success}"),
-                    "影响：此后没有新数据，也没有失败记录".to_owned(),
+        finding(
+            (if never { NEVER_RUN } else { MISSED }, &task),
+            Some(&task),
+            Severity::Critical,
+            policy,
+            || {
+                (
                     format!(
-                        "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；数据源已停用则执行 oa-crawl forget {task}"
+                        "{name} {}",
+                        if never {
+                            "从未运行"
+                        } else {
+                            "没有按时运行"
+                        }
                     ),
-                ],
-            ),
-            Locale::En => (
-                format!(
-                    "{name} {}",
-                    if never {
-                        "has never run"
-                    } else {
-                        "did not run when it was due"
-                    }
-                ),
-                vec![
-                    format!("It was due at {due}, {late} ago, and nothing was started"),
-                    format!("Last start: {started}; last success: {success}"),
-                    "Effect: no new data since then, and no failure either".to_owned(),
+                    vec![
+                        format!("应于 {due} 运行，已晚 {late}，没有任何启动记录"),
+                        format!("上次启动：{started}；上次成功：{success}"),
+                        "影响：此后没有新数据，也没有失败记录".to_owned(),
+                        format!(
+                            "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；数据源已停用则执行 oa-crawl forget {task}"
+                        ),
+                    ],
+                )
+            },
+            || {
+                (
                     format!(
-                        "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; for a source that is used no more: oa-crawl forget {task}"
+                        "{name} {}",
+                        if never {
+                            "has never run"
+                        } else {
+                            "did not run when it was due"
+                        }
                     ),
-                ],
-            ),
-        };
-        Finding {
-            rule: if never { NEVER_RUN } else { MISSED },
-            subject: task.clone(),
-            task: Some(task),
-            severity: Severity::Critical,
-            title,
-            lines,
-        }
+                    vec![
+                        format!("It was due at {due}, {late} ago, and nothing was started"),
+                        format!("Last start: {started}; last success: {success}"),
+                        "Effect: no new data since then, and no failure either".to_owned(),
+                        format!(
+                            "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; for a source that is used no more: oa-crawl forget {task}"
+                        ),
+                    ],
+                )
+            },
+        )
     };
-    Ok(rows.iter().map(finding).collect())
+    Ok(rows.iter().map(told).collect())
 }
 
 /// A first incomplete run is told as a warning (`run_partial`) and not told again for hours.
@@ -127,50 +127,50 @@ fn partial(
              SELECT r.id, r.status, r.error_message FROM oa.runs r
              WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
              ORDER BY r.id DESC LIMIT $1) x) last
-         WHERE t.last_status = 'partial' AND t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
+         WHERE t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
         &[&limit],
     )?;
-    let finding = |row: &postgres::Row| {
+    let told = |row: &postgres::Row| {
         let (task, name, error): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         let success = row.get::<_, Option<DateTime<Utc>>>(3).map_or_else(
             || say(policy, "尚无记录", "none on record").to_owned(),
             |m| local(m, policy),
         );
-        let error: String = error.chars().take(300).collect();
-        let (title, lines) = match policy.locale {
-            Locale::Zh => (
-                format!("{name} 连续 {limit} 次数据不完整"),
-                vec![
-                    format!("最近一次：{error}"),
-                    format!("上次完整：{success}"),
-                    "影响：收到的部分已入库，缺的部分一直没有补上".to_owned(),
-                    format!(
-                        "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
-                    ),
-                ],
-            ),
-            Locale::En => (
-                format!("{name} brought incomplete data {limit} times in a row"),
-                vec![
-                    format!("The last one: {error}"),
-                    format!("Last complete run: {success}"),
-                    "Effect: what came is stored, the rest is missing ever since".to_owned(),
-                    format!(
-                        "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, mend the source file and make up with oa-crawl replay {task} --date DAY"
-                    ),
-                ],
-            ),
-        };
-        Finding {
-            rule: PARTIAL,
-            subject: task.clone(),
-            task: Some(task),
-            severity: Severity::Critical,
-            title,
-            lines,
-        }
+        let error = excerpt(&error, LONGEST_EXCERPT);
+        finding(
+            (PARTIAL, &task),
+            Some(&task),
+            Severity::Critical,
+            policy,
+            || {
+                (
+                    format!("{name} 连续 {limit} 次数据不完整"),
+                    vec![
+                        format!("最近一次：{error}"),
+                        format!("上次完整：{success}"),
+                        "影响：收到的部分已入库，缺的部分一直没有补上".to_owned(),
+                        format!(
+                            "处理：用 oa-crawl run {task} --dry-run 查看网站现在给出什么；网站确有变化时修改数据源文件，再用 oa-crawl replay {task} --date 日期 补齐"
+                        ),
+                    ],
+                )
+            },
+            || {
+                (
+                    format!("{name} brought incomplete data {limit} times in a row"),
+                    vec![
+                        format!("The last one: {error}"),
+                        format!("Last complete run: {success}"),
+                        "Effect: what came is stored, the rest is missing ever since".to_owned(),
+                        format!(
+                            "What to do: see with oa-crawl run {task} --dry-run what the site gives now; when it has changed, mend the source file and make up with oa-crawl replay {task} --date DAY"
+                        ),
+                    ],
+                )
+            },
+        )
     };
-    Ok(rows.iter().map(finding).collect())
+    Ok(rows.iter().map(told).collect())
 }
 
 fn too_long(
@@ -183,7 +183,7 @@ fn too_long(
          WHERE r.finished_at IS NULL AND r.started_at < now() - make_interval(secs => $1) GROUP BY r.task, t.title",
         &[&config.alert.running_limit.0.as_secs_f64()],
     )?;
-    let finding = |row: &postgres::Row| {
+    let told = |row: &postgres::Row| {
         let (task, title, host): (String, String, String) = (row.get(0), row.get(1), row.get(3));
         let since: DateTime<Utc> = row.get(2);
         let name = if title.is_empty() { &task } else { &title };
@@ -192,34 +192,35 @@ fn too_long(
             policy.locale,
         );
         let since = local(since, policy);
-        let (title, lines) = match policy.locale {
-            Locale::Zh => (
-                format!("{name} 运行时间过长"),
-                vec![
-                    format!("始于 {since}，已运行 {lasts}，在 {host} 上"),
-                    "影响：它结束之前没有新数据，同一任务的下一次运行也会跳过".to_owned(),
-                    "处理：到该机器查看进程；确认卡住后结束它，运行会记为中断并重新排期".to_owned(),
-                ],
-            ),
-            Locale::En => (
+        finding(
+            (TOO_LONG, &task),
+            Some(&task),
+            Severity::Warning,
+            policy,
+            || {
+                (
+                    format!("{name} 运行时间过长"),
+                    vec![
+                        format!("始于 {since}，已运行 {lasts}，在 {host} 上"),
+                        "影响：它结束之前没有新数据，同一任务的下一次运行也会跳过".to_owned(),
+                        "处理：到该机器查看进程；确认卡住后结束它，运行会记为中断并重新排期"
+                            .to_owned(),
+                    ],
+                )
+            },
+            || {
+                (
                 format!("{name} runs for too long"),
                 vec![
                     format!("It began at {since}, {lasts} ago, on {host}"),
                     "Effect: no new data until it ends, and the task's next starts are skipped".to_owned(),
                     "What to do: look at the process there; when it hangs, end it: the run becomes abandoned and the task is due again".to_owned(),
                 ],
-            ),
-        };
-        Finding {
-            rule: TOO_LONG,
-            subject: task.clone(),
-            task: Some(task),
-            severity: Severity::Warning,
-            title,
-            lines,
-        }
+            )
+            },
+        )
     };
-    Ok(rows.iter().map(finding).collect())
+    Ok(rows.iter().map(told).collect())
 }
 
 fn connections(
@@ -227,40 +228,42 @@ fn connections(
     config: &Config,
     policy: &Policy,
 ) -> Result<Option<Finding>, postgres::Error> {
+    // pg_stat_activity shows only one's own sessions to a role without pg_read_all_stats.
     let row = client.query_one(
-        "SELECT count(*), current_setting('max_connections')::bigint FROM pg_stat_activity WHERE backend_type = 'client backend'",
+        "SELECT coalesce(sum(numbackends), 0)::bigint, current_setting('max_connections')::bigint FROM pg_stat_database",
         &[],
     )?;
     let (used, most): (i64, i64) = (row.get(0), row.get(1));
     if (used as f64) <= most as f64 * config.alert.connections_share {
         return Ok(None);
     }
-    let (title, lines) = match policy.locale {
-        Locale::Zh => (
-            "数据库连接数接近上限".to_owned(),
-            vec![
-                format!("已用 {used} 个，上限 {most} 个"),
-                "影响：用尽后任何程序都连不上数据库，采集结果会暂存在本机".to_owned(),
-                "处理：在 pg_stat_activity 中找出占用连接的程序，或调大 max_connections".to_owned(),
-            ],
-        ),
-        Locale::En => (
+    Ok(Some(finding(
+        (CONNECTIONS, "database"),
+        None,
+        Severity::Warning,
+        policy,
+        || {
+            (
+                "数据库连接数接近上限".to_owned(),
+                vec![
+                    format!("已用 {used} 个，上限 {most} 个"),
+                    "影响：用尽后任何程序都连不上数据库，采集结果会暂存在本机".to_owned(),
+                    "处理：在 pg_stat_activity 中找出占用连接的程序，或调大 max_connections"
+                        .to_owned(),
+                ],
+            )
+        },
+        || {
+            (
             "the database's connections are nearly used up".to_owned(),
             vec![
                 format!("{used} of {most} are in use"),
                 "Effect: with none left no program reaches the database, and results wait in the spool".to_owned(),
                 "What to do: find in pg_stat_activity who holds them, or raise max_connections".to_owned(),
             ],
-        ),
-    };
-    Ok(Some(Finding {
-        rule: CONNECTIONS,
-        subject: "database".to_owned(),
-        task: None,
-        severity: Severity::Warning,
-        title,
-        lines,
-    }))
+        )
+        },
+    )))
 }
 
 fn wal_held(
@@ -275,20 +278,27 @@ fn wal_held(
            AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > $1::bigint",
         &[&limit],
     )?;
-    let finding = |row: &postgres::Row| {
+    let told = |row: &postgres::Row| {
         let (slot, held): (String, i64) = (row.get(0), row.get(1));
         let held = Bytes(held.unsigned_abs());
-        let (title, lines) = match policy.locale {
-            Locale::Zh => (
-                format!("复制槽 {slot} 占住 {held} 预写日志（WAL）"),
-                vec![
-                    "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
-                    format!(
-                        "处理：恢复读取它的程序，或确认不再需要后执行 SELECT pg_drop_replication_slot('{slot}')"
-                    ),
-                ],
-            ),
-            Locale::En => (
+        finding(
+            (WAL_HELD, &slot),
+            None,
+            Severity::Warning,
+            policy,
+            || {
+                (
+                    format!("复制槽 {slot} 占住 {held} 预写日志（WAL）"),
+                    vec![
+                        "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
+                        format!(
+                            "处理：恢复读取它的程序，或确认不再需要后执行 SELECT pg_drop_replication_slot('{slot}')"
+                        ),
+                    ],
+                )
+            },
+            || {
+                (
                 format!("replication slot {slot} holds {held} of WAL"),
                 vec![
                     "Effect: nobody reads it, and the log grows until the database's disk is full"
@@ -297,18 +307,11 @@ fn wal_held(
                         "What to do: start its reader again, or, when nobody needs it: SELECT pg_drop_replication_slot('{slot}')"
                     ),
                 ],
-            ),
-        };
-        Finding {
-            rule: WAL_HELD,
-            subject: slot,
-            task: None,
-            severity: Severity::Warning,
-            title,
-            lines,
-        }
+            )
+            },
+        )
     };
-    Ok(rows.iter().map(finding).collect())
+    Ok(rows.iter().map(told).collect())
 }
 
 fn clock(
@@ -325,28 +328,28 @@ fn clock(
         return Ok(None);
     }
     let off = off.abs().round();
-    let (title, lines) = match policy.locale {
-        Locale::Zh => (
-            format!("{host} 的时钟与数据库相差 {off} 秒"),
-            vec![
-                "影响：任务租约、按时运行判断和机器人签名都会出错".to_owned(),
-                "处理：检查两台机器的时间同步（timedatectl、chronyc tracking）".to_owned(),
-            ],
-        ),
-        Locale::En => (
+    Ok(Some(finding(
+        (CLOCK, host),
+        None,
+        Severity::Warning,
+        policy,
+        || {
+            (
+                format!("{host} 的时钟与数据库相差 {off} 秒"),
+                vec![
+                    "影响：任务租约、按时运行判断和机器人签名都会出错".to_owned(),
+                    "处理：检查两台机器的时间同步（timedatectl、chronyc tracking）".to_owned(),
+                ],
+            )
+        },
+        || {
+            (
             format!("the clock of {host} is {off} seconds off the database's"),
             vec![
                 "Effect: leases, due moments and signatures of robots go wrong".to_owned(),
                 "What to do: check the time service of both machines (timedatectl, chronyc tracking)".to_owned(),
             ],
-        ),
-    };
-    Ok(Some(Finding {
-        rule: CLOCK,
-        subject: host.to_owned(),
-        task: None,
-        severity: Severity::Warning,
-        title,
-        lines,
-    }))
+        )
+        },
+    )))
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use oa_core::alerts::{Policy, Severity};
+use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -25,7 +25,7 @@ const PING: Duration = Duration::from_secs(5);
 /// channel refused something, 2 something critical.
 ///
 /// # Errors
-/// 78 for a wrong configuration, 77 when the state directory cannot be used.
+/// 78 for a wrong configuration, 77 when the state directory cannot be used; what waits is sent all the same.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     // A mistake in the configuration keeps nobody from hearing of what is wrong.
     let mut wrong = check::known_rules(config).err().map(Failure::from);
@@ -35,9 +35,23 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     });
     let begun = heartbeat.clone();
     let start = thread::spawn(move || begun.ping("/start"));
-    let recorder = Recorder::open(config, PROGRAM)?;
-    let policy = Policy::from_config(config);
-    let (found, away) = match look(config, &recorder, &policy) {
+    // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
+    let end = |works: bool| {
+        if start.join().is_err() {
+            tracing::warn!("the ping at the start ended by a mistake of this program");
+        }
+        heartbeat.ping(if works { "" } else { "/fail" });
+    };
+    let recorder = match Recorder::open(config, PROGRAM) {
+        Ok(recorder) => recorder,
+        Err(e) => {
+            // Nothing can be looked for; what others have put into PostgreSQL is sent all the same.
+            flush::send_all(config);
+            end(false);
+            return Err(e);
+        }
+    };
+    let (found, away) = match look(config, &recorder) {
         Ok(found) => (found, None),
         Err(away) => {
             recorder.tell_away(&away);
@@ -46,13 +60,9 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         }
     };
     let sent = flush::send_all(config);
-    print(&found, format)?;
-    if start.join().is_err() {
-        tracing::warn!("the ping at the start ended by a mistake of this program");
-    }
-    // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
-    let works = away.is_none() && sent.is_complete();
-    heartbeat.ping(if works { "" } else { "/fail" });
+    let printed = print(&found, format);
+    end(away.is_none() && sent.is_complete());
+    printed?;
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
@@ -72,7 +82,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     })
 }
 
-fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Finding>, Away> {
+fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
@@ -80,7 +90,7 @@ fn look(config: &Config, recorder: &Recorder, policy: &Policy) -> Result<Vec<Fin
     })?;
     check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
-            check::tell(&mut client, &found, policy)?;
+            check::tell(&mut client, recorder, config, &found)?;
             Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))

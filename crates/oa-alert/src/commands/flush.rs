@@ -139,7 +139,7 @@ impl Sender<'_> {
         recorder: &Recorder,
         done: &mut Vec<Delivery>,
     ) -> Result<(), oa_core::spool::SpoolError> {
-        match Spooled::open(recorder)? {
+        match Spooled::open(recorder, self.routes)? {
             Some(mut outbox) => {
                 // Who has taken on what, and since when it goes on, only PostgreSQL knows.
                 let at_once = |c: &&Channel| c.after.is_zero();

@@ -1,7 +1,7 @@
 //! The alerts about a channel itself. They go to the other channels.
 
 use chrono::Utc;
-use oa_core::alerts::{Alert, Kind, Policy, Severity, human_duration};
+use oa_core::alerts::{Alert, Kind, LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::Locale;
 use oa_core::secrets::redact;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ pub(super) fn fingerprint(channel: &str) -> String {
 pub(super) fn gave_up(channel: &str, titles: &[&str], error: &str, policy: &Policy) -> Alert {
     let count = titles.len();
     let error = redact(error).replace("; it will be tried again", "");
+    let error = excerpt(&error, LONGEST_EXCERPT);
     let mut named: Vec<String> = titles
         .iter()
         .take(NAMED)

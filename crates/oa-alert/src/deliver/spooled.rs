@@ -4,33 +4,35 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::{Alert, Policy};
+use oa_core::alerts::{Alert, Policy, Severity};
 use oa_core::runs::Recorder;
 use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::state_dir::{Lock, StateDir};
 
-use super::{Claimed, Outbox, Tried, at_once, notice};
+use super::{Claimed, Outbox, Route, Tried, at_once, notice};
 
 /// The outbox in the spool. One process at a time has it.
 #[derive(Debug)]
-pub struct Spooled {
+pub struct Spooled<'a> {
     spool: Spool,
+    routes: &'a [Route],
     state: StateDir,
     /// Held from claim to record: a drain would move the alerts to PostgreSQL, and whoever can connect to that sends them from there.
     draining: Option<Lock>,
     _lock: Lock,
 }
 
-impl Spooled {
-    /// Opens it; `None` when another process sends from it.
+impl<'a> Spooled<'a> {
+    /// Opens it; `None` when another process sends from it. What is not bad enough for a channel stays for the drain.
     ///
     /// # Errors
     /// When the spool cannot be used.
-    pub fn open(recorder: &Recorder) -> Result<Option<Self>, SpoolError> {
+    pub fn open(recorder: &Recorder, routes: &'a [Route]) -> Result<Option<Self>, SpoolError> {
         let state = recorder.state().clone();
         let spool = recorder.spool()?;
         Ok(state.try_lock("spool-alerts")?.map(|lock| Self {
             spool,
+            routes,
             state,
             draining: None,
             _lock: lock,
@@ -38,7 +40,7 @@ impl Spooled {
     }
 }
 
-impl Outbox for Spooled {
+impl Outbox for Spooled<'_> {
     type Error = SpoolError;
 
     fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, SpoolError> {
@@ -51,10 +53,12 @@ impl Outbox for Spooled {
             return Ok(Vec::new());
         }
         let own = notice::fingerprint(channel);
+        let route = self.routes.iter().find(|r| r.name == channel);
+        let least = route.map_or(Severity::Info, |r| r.least);
         let waiting = self.spool.waiting(channel)?;
         let due: Vec<Claimed> = due(waiting, now)
             .into_iter()
-            .filter(|w| w.alert.fingerprint != own)
+            .filter(|w| w.alert.fingerprint != own && w.alert.severity >= least)
             .map(|w| Claimed {
                 tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,
                 repeat: w.tried.as_ref().is_some_and(|t| t.state == "sending"),

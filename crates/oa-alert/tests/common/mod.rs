@@ -7,6 +7,7 @@ use std::process::Command;
 
 use chrono::Utc;
 use oa_core::alerts::{self, Alert, Kind, Severity};
+use oa_core::config::Config;
 use oa_core::pg::schema;
 use oa_core::spool::{Record, Spool};
 use oa_core::state_dir::StateDir;
@@ -68,6 +69,13 @@ impl Service {
         fs::write(self.dir.path().join("oa.toml"), text).unwrap();
     }
 
+    /// The configuration as another program on this machine reads it.
+    pub fn config(&self) -> Config {
+        let env = format!("DATABASE_URL={}\n", self.server.url());
+        fs::write(self.dir.path().join(".env"), env).unwrap();
+        Config::load(Some(&self.dir.path().join("oa.toml"))).unwrap()
+    }
+
     /// `oa-alert check`: its exit code and what it found.
     pub fn check(&self) -> (i32, Vec<Value>) {
         let done = self.alert(&["check", "--format", "json"]);
@@ -75,6 +83,17 @@ impl Service {
         let found = done.stdout.lines();
         let found = found.map(|l| serde_json::from_str(l).unwrap()).collect();
         (done.code, found)
+    }
+
+    /// A run of a task that has begun now, on a machine whose processes nobody here can see.
+    pub fn under_way(&self, task: &str, status: &str) {
+        self.sql(&format!(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, status, lease_until)
+               VALUES (oa.uuid_floor(now()), 'oa-crawl', '{task}', 'cron', 'another', 'm', 'b', 1, 1, '0', now(), '{status}', now() + interval '1 hour')
+               RETURNING id)
+             UPDATE oa.tasks SET last_run_id = run.id, last_status = '{status}', last_started_at = now() FROM run WHERE name = '{task}'"
+        ));
     }
 
     pub fn sql(&self, statements: &str) {

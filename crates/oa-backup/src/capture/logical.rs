@@ -10,7 +10,7 @@ use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
 use super::programs::Programs;
-use super::server::Server;
+use super::server::{MOMENT, Server};
 use super::{CaptureError, empty_folder, mark};
 use crate::repository::{Lsn, Mark};
 
@@ -53,7 +53,7 @@ pub fn dump(
         .start()
         .map_err(&failed)?;
     let row = tx
-        .query_one("SELECT pg_export_snapshot(), clock_timestamp()", &[])
+        .query_one(&format!("SELECT pg_export_snapshot(), {MOMENT}"), &[])
         .map_err(&failed)?;
     let (snapshot, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
     let mark = Mark {

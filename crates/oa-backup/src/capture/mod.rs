@@ -38,12 +38,18 @@ pub enum CaptureError {
         /// The end of what it printed.
         said: String,
     },
-    /// The log has a gap since the last backup: only a new full backup helps, and one is made at once.
+    /// The log has a gap since the last backup, or there is no full backup: only a new one helps, and one is made at once.
     #[error("{0}")]
     Gap(String),
+    /// Another process does the same.
+    #[error("{0}")]
+    Busy(String),
     /// The server, or this role, does not allow it.
     #[error("{0}")]
     NotAllowed(String),
+    /// The staging folder cannot be used.
+    #[error(transparent)]
+    Staging(#[from] oa_core::state_dir::StateDirError),
     /// This machine's disk.
     #[error("{doing} {}: {source}", path.display())]
     Disk {
@@ -66,10 +72,19 @@ pub enum CaptureError {
     },
     /// The repository.
     #[error(transparent)]
-    Repository(#[from] RepositoryError),
+    Repository(RepositoryError),
     /// This program was asked to stop.
     #[error("stopped by a signal; nothing is listed, and the next backup tidies up")]
     Stopped,
+}
+
+impl From<RepositoryError> for CaptureError {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::Stopped => Self::Stopped,
+            other => Self::Repository(other),
+        }
+    }
 }
 
 impl CaptureError {

@@ -9,7 +9,7 @@ use oa_core::config::Bytes;
 use postgres::Client;
 
 use super::programs::Programs;
-use super::server::Server;
+use super::server::{MOMENT, Server};
 use super::{CaptureError, empty_folder};
 use crate::repository::Lsn;
 
@@ -83,7 +83,7 @@ pub fn copy(
     programs.run("pg_basebackup", &arguments)?;
     oa_core::failpoint::hit("backup.copied");
     let at = client
-        .query_one("SELECT clock_timestamp()", &[])
+        .query_one(&format!("SELECT {MOMENT}"), &[])
         .map_err(CaptureError::query("could not ask for the time"))?
         .get(0);
     let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;

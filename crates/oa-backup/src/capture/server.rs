@@ -148,11 +148,15 @@ impl Server {
         self.version / 10_000
     }
 
-    /// How this server is backed up.
+    /// How this server is backed up; with `auto` also what keeps it from being backed up physically.
     ///
     /// # Errors
     /// When a physical backup is asked for and not possible; says with which statements it becomes so.
-    pub fn kind(&self, wanted: BackupKind, programs: &Programs) -> Result<Kind, CaptureError> {
+    pub fn kind(
+        &self,
+        wanted: BackupKind,
+        programs: &Programs,
+    ) -> Result<(Kind, Option<String>), CaptureError> {
         let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
         let obstacle = if !self.may_replicate {
             Some(format!(
@@ -167,18 +171,22 @@ impl Server {
             self.refusal(programs)
         };
         match (wanted, obstacle) {
-            (BackupKind::Logical, _) => Ok(Kind::Logical),
-            (BackupKind::Auto | BackupKind::Physical, None) => Ok(Kind::Physical),
-            (BackupKind::Auto, Some(obstacle)) => {
-                tracing::info!("backing up logically: {obstacle}");
-                Ok(Kind::Logical)
-            }
+            (BackupKind::Logical, _) => Ok((Kind::Logical, None)),
+            (BackupKind::Auto | BackupKind::Physical, None) => Ok((Kind::Physical, None)),
+            (BackupKind::Auto, Some(obstacle)) => Ok((Kind::Logical, Some(obstacle))),
             (BackupKind::Physical, Some(obstacle)) => Err(CaptureError::NotAllowed(obstacle)),
         }
     }
 }
 
-/// Where the log is now, as far as it is on the server's disk, and the server's clock.
+/// The moment whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
+/// done.
+pub const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
+        OR EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
+      THEN clock_timestamp()
+      ELSE least(clock_timestamp(), coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))) END";
+
+/// Where the log is now, as far as it is on the server's disk, and the moment that it has come to.
 ///
 /// # Errors
 /// When the server does not answer.
@@ -190,7 +198,7 @@ pub fn flushed(client: &mut Client, standby: bool) -> Result<(Lsn, DateTime<Utc>
     };
     let row = client
         .query_one(
-            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, clock_timestamp()"),
+            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, {MOMENT}"),
             &[],
         )
         .map_err(CaptureError::query("could not ask for the end of the log"))?;

@@ -21,6 +21,13 @@ use crate::repository::{Lsn, Mark, WalRange};
 /// A segment that is still being filled has this behind its name.
 const PARTIAL: &str = ".partial";
 
+/// What the server says when what was received is not in its past (PostgreSQL's source, `walsender.c` and `receivelog.c`).
+const OTHER_HISTORY: [&str; 3] = [
+    "is not in this server's history",
+    "is ahead of the WAL flush position",
+    "is not present in the server",
+];
+
 /// A segment of the log in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -162,6 +169,13 @@ impl WalFolder {
                         "the server has removed log that is not backed up ({said})"
                     ))
                 }
+                CaptureError::Failed { said, .. }
+                    if OTHER_HISTORY.iter().any(|words| said.contains(words)) =>
+                {
+                    CaptureError::Gap(format!(
+                        "the server's log does not go on where the received one ends: it was put back to an earlier state, or is a copy ({said})"
+                    ))
+                }
                 other => other,
             })?;
         oa_core::failpoint::hit("backup.wal_received");
@@ -300,22 +314,27 @@ impl WalFolder {
         }
     }
 
-    /// Before a full backup: the slot keeps the log from here on. With `anew`, because there is a gap, what was received before
-    /// is of no use for going on; it is in the repository as far as it was whole.
+    /// Before a full backup: the slot keeps the log from here on, and what was received goes on without a gap, or is given up.
     ///
     /// # Errors
     /// When files cannot be removed, or the slot cannot be made.
     pub fn prepare(
         &self,
         client: &mut Client,
-        slot: &str,
+        programs: &Programs,
         server: &Server,
-        anew: bool,
+        slot: &str,
     ) -> Result<(), CaptureError> {
-        let kept = self.ensure_slot(client, slot, server);
-        if !anew && !matches!(kept, Err(CaptureError::Gap(_))) {
+        let kept = if self.segments()?.is_empty() {
+            self.ensure_slot(client, slot, server)
+        } else {
+            self.receive(client, programs, server, slot, None, None)
+                .map(drop)
+        };
+        let Err(CaptureError::Gap(why)) = kept else {
             return kept;
-        }
+        };
+        tracing::warn!("the log begins anew: {why}");
         super::empty_folder(&self.path)?;
         drop_slot(client, slot)?;
         self.ensure_slot(client, slot, server)

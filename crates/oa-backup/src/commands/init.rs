@@ -33,7 +33,7 @@ pub fn run(config: &Config) -> Result<u8, Failure> {
     let server = Server::ask(&mut client)?;
     let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
     let programs = Programs::new(folder, &connection, None)?;
-    let kind = server.kind(settings.kind, &programs)?;
+    let (kind, _) = server.kind(settings.kind, &programs)?;
     say(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),

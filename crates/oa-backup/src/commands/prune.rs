@@ -1,5 +1,6 @@
 //! `oa-backup prune`: what retention no longer keeps goes.
 
+use chrono::Utc;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
@@ -42,7 +43,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let place = place(config, wanted.second)?;
     let repository = place.open(bars)?;
     let backups = repository.backups()?;
-    let going: Vec<Backup> = removable(&backups, keep, config.timezone)
+    let going: Vec<Backup> = removable(&backups, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
         .collect();

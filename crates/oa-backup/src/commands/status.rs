@@ -12,6 +12,7 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::repository::{Backup, Bars, Kind, Level};
+use crate::retain::CLOCKS_DIFFER;
 
 /// Prints it. Exit code 1 when the objectives of `[backup]` are not met.
 ///
@@ -23,16 +24,22 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let repository = place.open(&Bars::hidden())?;
     let backups = repository.backups()?;
     let now = Utc::now();
-    let newest = |level: Option<Level>| -> Option<&Backup> {
+    let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
+    let last = backups
+        .iter()
+        .filter(|b| b.meta.kind != Kind::Files)
+        .max_by_key(|b| b.meta.restorable_to);
+    // Of the same kind: the weekly dump beside physical backups is no full backup that the log goes on from.
+    let full = last.and_then(|last| {
         backups
             .iter()
-            .filter(|b| b.meta.kind != Kind::Files && level.is_none_or(|l| b.meta.level == l))
+            .filter(|b| b.meta.kind == last.meta.kind && b.meta.level == Level::Full)
             .max_by_key(|b| b.meta.restorable_to)
-    };
-    let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
-    let (last, full) = (newest(None), newest(Some(Level::Full)));
+    });
     let drill = last_drill(config);
-    let late = last.is_none_or(|b| age(b) > settings.rpo.0)
+    let future = last.filter(|b| b.meta.restorable_to > now + CLOCKS_DIFFER);
+    let late = future.is_some()
+        || last.is_none_or(|b| age(b) > settings.rpo.0)
         || full.is_none_or(|b| age(b) > settings.full_every.0);
     let size = repository.size_bytes()?;
     if format == Format::Json {
@@ -78,13 +85,20 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
                     .format("%Y-%m-%d %H:%M:%S")
             )
         });
+        let future = future.map_or_else(String::new, |b| {
+            format!(
+                "The newest backup, {}, is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
+                b.short_id(),
+                b.meta.restorable_to.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S")
+            )
+        });
         let rest = format!(
             "{} backups, {} in {}\n",
             backups.len(),
             Bytes(size),
             place.shown()
         );
-        cli::print(&format!("{text}\n{full}{rest}")).map_err(anyhow::Error::from)?;
+        cli::print(&format!("{text}\n{full}{future}{rest}")).map_err(anyhow::Error::from)?;
     }
     Ok(if late { exit::FAILED } else { exit::OK })
 }

@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::backup::{Done, Session};
-use crate::capture::CaptureError;
 use crate::capture::server::Server;
 use crate::catalog::{self, Checked};
 use crate::repository::{Backup, Bars, Level, Place};
@@ -44,7 +43,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let settings = config.backup_settings()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     if wanted.dry_run {
-        return preview(config, &recorder, wanted);
+        return preview(config, wanted);
     }
     // Gives way to everything else on the machine; the kernel's I/O priority follows.
     let _ = rustix::process::nice(10);
@@ -66,7 +65,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         must_be_done: true,
     };
     let result = work::recorded(&recorder, &job, |run| {
-        let mut session = Session::open(config, recorder.state(), run, wanted.kind, bars)?;
+        let mut session = Session::open(config, run, wanted.kind, bars)?;
         if let Some(rate) = wanted.limit_rate {
             session.limit_rate(rate);
         }
@@ -77,19 +76,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         Ok(ended(done))
     });
     alerts::flush_now(config);
-    let done = match result {
-        Ok(done) => done,
-        // Cron's next start comes while a long backup runs.
-        Err(failure)
-            if failure.code == exit::REFUSED
-                && wanted.trigger == Trigger::Cron
-                && !failure.error.is::<CaptureError>() =>
-        {
-            tracing::warn!("{failure}");
-            return Ok(exit::OK);
-        }
-        Err(failure) => return Err(failure),
-    };
+    let done = result?;
     let place = Place::first(config)?;
     if let Ok((mut client, _)) = recorder.connect() {
         let marked = catalog::mark_checked(&mut client, &done.backups, &[], Checked::Structure)
@@ -137,11 +124,11 @@ fn ended(mut done: Done) -> Ended<Done> {
         error: (!done.troubles.is_empty()).then(|| done.troubles.join("; ")),
         batches: std::mem::take(&mut done.batches),
         details,
-        value: done,
+        ..Ended::success(done)
     }
 }
 
-fn preview(config: &Config, recorder: &Recorder, wanted: Wanted) -> Result<u8, Failure> {
+fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
     let run = oa_core::runs::RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
@@ -150,7 +137,7 @@ fn preview(config: &Config, recorder: &Recorder, wanted: Wanted) -> Result<u8, F
         wanted.trigger,
         LONGEST,
     );
-    let session = Session::open(config, recorder.state(), &run, wanted.kind, &Bars::hidden())?;
+    let session = Session::open(config, &run, wanted.kind, &Bars::hidden())?;
     let Server {
         version,
         size_bytes,

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Damage};
+use crate::repository::{Backup, Bars, Damage, Place};
 
 /// What is verified.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ pub struct Wanted {
     pub trigger: Trigger,
 }
 
-/// Verifies. A damaged backup is a failure, which is told like any other.
+/// Verifies. A damaged backup is a failure; `oa-alert check` tells of it, or else the run like any other.
 ///
 /// # Errors
 /// When the repository cannot be opened; exit code 1 when something is damaged.
@@ -53,11 +53,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             }
         }
         let files = repository.check_files()?;
-        let index = files.iter().any(|d| d.what.starts_with("index/"));
         damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
         damages.extend(files);
-        // Without its index the engine finds nothing; `oa-backup repair` makes it anew.
-        if !index {
+        if !lacks_index(&damages) {
             damages.extend(repository.check(&backups, wanted.read_data)?);
         }
         let mut ended = Ended::success((backups, damages));
@@ -72,6 +70,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
                 place.shown(),
                 told(first)
             ));
+            ended.told_by_check = !wanted.second
+                && !config.alert.is_off("backup_unverified")
+                && is_on_record(&recorder, &place, backups, damages, checked);
         }
         ended
             .details
@@ -80,8 +81,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     });
     oa_core::alerts::flush_now(config);
     let (backups, damages) = result?;
+    let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()
-        && let Err(e) = catalog::mark_checked(&mut client, &backups, &damages, checked)
+        && let Err(e) = catalog::mark_checked(&mut client, done, &damages, checked)
     {
         tracing::warn!(
             "could not record the verification: {}",
@@ -97,10 +99,47 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     if damages.is_empty() {
         return Ok(exit::OK);
     }
+    let rest = if lacks_index(&damages) {
+        "no backup was checked"
+    } else {
+        "the backups without findings are whole"
+    };
     tracing::error!(
-        "the backups without findings are whole; take damaged files out with oa-backup repair, then make a new full one"
+        "{rest}; take damaged files out with oa-backup repair, then make a new full one"
     );
     Ok(exit::FAILED)
+}
+
+/// Marks the damaged backups, before the run is recorded: killed between the two, `oa-alert check` tells of them all the same.
+/// Returns whether it will, so that the run need not.
+fn is_on_record(
+    recorder: &Recorder,
+    place: &Place,
+    backups: &[Backup],
+    damages: &[Damage],
+    checked: Checked,
+) -> bool {
+    let ids: Vec<&str> = damages.iter().filter_map(|d| d.backup.as_deref()).collect();
+    let damaged: Vec<Backup> = backups
+        .iter()
+        .filter(|b| ids.contains(&b.id.as_str()))
+        .cloned()
+        .collect();
+    let Ok((mut client, _)) = recorder.connect() else {
+        return false;
+    };
+    let marked = catalog::mark_checked(&mut client, &damaged, damages, checked).and_then(|()| {
+        client.query_one(
+            "SELECT EXISTS (SELECT FROM oa.backups WHERE repository = $1 AND id = ANY($2) AND removed_at IS NULL AND check_error IS NOT NULL)",
+            &[&place.shown(), &ids],
+        )
+    });
+    marked.is_ok_and(|row| row.get(0))
+}
+
+/// Without its index the engine finds nothing, so no backup can be checked, nor restored before `oa-backup repair` has made it anew.
+fn lacks_index(damages: &[Damage]) -> bool {
+    damages.iter().any(|d| d.what.starts_with("index/"))
 }
 
 fn told(damage: &Damage) -> String {
@@ -118,6 +157,7 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
         ("result", "result"),
         ("finding", "finding"),
     ]);
+    let unchecked = lacks_index(damages);
     let of = |id: &str| {
         damages
             .iter()
@@ -129,7 +169,7 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
         let found = of(&b.id);
         listing.push(json!({
             "id": b.id, "short_id": b.short_id(), "kind": b.meta.kind, "level": b.meta.level,
-            "result": if found.is_empty() { "ok" } else { "damaged" }, "finding": found.first(), "findings": found,
+            "result": if !found.is_empty() { "damaged" } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
         }));
     }
     let known = |d: &&Damage| {

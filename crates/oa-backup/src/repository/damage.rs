@@ -29,10 +29,22 @@ pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTre
     packs
 }
 
+/// What a prune has marked and another one is removing is in the index for a moment longer.
+pub(super) fn is_going_anyway(finding: &str) -> bool {
+    finding.contains("marked to-delete: true") || finding.contains("marked to delete: true")
+}
+
+/// Trees could not be read, and so the engine did not go on to read their data, nor that of any other tree.
+pub(super) fn ends_the_reading(finding: &str) -> bool {
+    finding.starts_with("error checking trees")
+}
+
 /// The beginning of the name of the pack that a finding of the engine is about. Its kinds of findings have no public names, so their
 /// text is read ("pack 1234abcd ...: ...").
 pub(super) fn pack_named_in(finding: &str) -> Option<&str> {
-    let (_, rest) = finding.split_once("pack ")?;
+    let rest = ["pack ", "error reading pack ", "error checking pack "]
+        .iter()
+        .find_map(|begin| finding.strip_prefix(begin))?;
     let end = rest
         .find(|c: char| !c.is_ascii_hexdigit())
         .unwrap_or(rest.len());
@@ -56,6 +68,7 @@ mod tests {
                 "file \"data/base/1\" blob 0123abcd is missing in index",
                 None,
             ),
+            ("file \"pack 20261123.jpg\" has no content", None),
             ("error checking trees : unpack it", None),
         ] {
             assert_eq!(pack_named_in(finding), pack, "{finding}");

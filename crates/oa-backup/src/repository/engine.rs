@@ -4,6 +4,7 @@ use std::panic;
 use std::sync::{Mutex, PoisonError};
 
 use oa_core::secrets::redact;
+use oa_core::supervise::StopSignal;
 use rustic_core::{RusticError, RusticResult};
 
 use super::{Place, RepositoryError};
@@ -25,6 +26,10 @@ impl Place {
     }
 
     fn engine_error(&self, doing: &'static str, reason: String) -> RepositoryError {
+        // See the module `stop`.
+        if StopSignal.requested() {
+            return RepositoryError::Stopped;
+        }
         RepositoryError::Engine {
             doing,
             place: self.shown(),

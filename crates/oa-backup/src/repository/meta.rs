@@ -8,8 +8,6 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Stored;
-
 /// A place in the write-ahead log, in bytes since its beginning. Written as PostgreSQL writes it: `16/B374D848`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -136,16 +134,6 @@ pub struct Counts {
     pub size_bytes: u64,
     /// What the repository grew by, in bytes.
     pub added_bytes: u64,
-}
-
-impl From<Stored> for Counts {
-    fn from(s: Stored) -> Self {
-        Self {
-            files: s.files,
-            size_bytes: s.size_bytes,
-            added_bytes: s.added_bytes,
-        }
-    }
 }
 
 /// What a backup is. Times are UTC.

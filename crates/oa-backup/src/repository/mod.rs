@@ -15,12 +15,15 @@ mod repair;
 mod s3;
 mod stop;
 
+use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
 use oa_core::config::Bytes;
+use oa_core::supervise::StopSignal;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     BackupOptions, CheckOptions, CheckResults, Credentials, OpenStatus, PathList, Progress,
@@ -98,17 +101,6 @@ impl Backup {
     }
 }
 
-/// What the engine stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// Files and links.
-    pub files: u64,
-    /// Their bytes.
-    pub size_bytes: u64,
-    /// What the repository grew by, in bytes.
-    pub added_bytes: u64,
-}
-
 /// What a verification found wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
@@ -156,12 +148,12 @@ impl Repository {
     /// All backups, oldest first.
     ///
     /// # Errors
-    /// When the list cannot be read. A snapshot that cannot be read is an error too: see [`Repository::unreadable_snapshots`].
+    /// When the list cannot be read. A snapshot that cannot be read is an error too: see [`Repository::readable_backups`].
     pub fn backups(&self) -> Result<Vec<Backup>, RepositoryError> {
         let snapshots = self
             .engine
             .get_all_snapshots()
-            .map_err(self.failed("list the backups"))?;
+            .map_err(self.failed("list the backups (oa-backup verify names a damaged one, oa-backup repair takes it out)"))?;
         Ok(ours(snapshots))
     }
 
@@ -170,6 +162,9 @@ impl Repository {
     /// # Errors
     /// When the repository cannot be listed.
     pub fn readable_backups(&self) -> Result<(Vec<Backup>, Vec<Damage>), RepositoryError> {
+        if let Ok(snapshots) = self.engine.get_all_snapshots() {
+            return Ok((ours(snapshots), Vec::new()));
+        }
         let ids = self
             .engine
             .list::<rustic_core::repofile::SnapshotId>()
@@ -244,9 +239,8 @@ impl Repository {
         as_path: Option<&Path>,
         meta: &Meta,
     ) -> Result<Option<Pending<'_>>, RepositoryError> {
-        let before = census(&list.paths()).map_err(|e| {
-            RepositoryError::Place(format!("could not read what is to be stored: {e}"))
-        })?;
+        let staged = as_path.is_some();
+        let (before, there) = census(&list.paths(), !staged)?;
         self.remove_unfinished()?;
         let indexed = self
             .again()?
@@ -271,7 +265,7 @@ impl Repository {
         })?;
         oa_core::failpoint::hit("backup.stored");
         let summary = stored.summary.clone().unwrap_or_default();
-        let after = Stored {
+        let after = Counts {
             files: summary.total_files_processed,
             size_bytes: summary.total_bytes_processed,
             added_bytes: summary.data_added_packed,
@@ -282,27 +276,56 @@ impl Repository {
             snapshot: stored,
             stored: after,
         };
-        // Files of the operator may grow or shrink meanwhile, but none may be left out.
-        let whole = before.files == after.files
-            && (as_path.is_none() || before.size_bytes == after.size_bytes);
-        if !whole {
-            pending.withdraw()?;
-            let shown = |s: Stored| format!("{} files, {}", s.files, Bytes(s.size_bytes));
-            return Err(RepositoryError::Incomplete {
-                what: meta.label(),
-                stored: shown(after),
-                expected: shown(before),
-            });
+        if unchanged {
+            return Ok(None);
         }
-        Ok((!unchanged).then_some(pending))
+        if before.files == after.files && (!staged || before.size_bytes == after.size_bytes) {
+            return Ok(Some(pending));
+        }
+        // Files of the operator may come and go meanwhile, but none that was there all the time may be left out.
+        let shown = |s: Counts| format!("{} files, {}", s.files, Bytes(s.size_bytes));
+        let expected = if staged {
+            shown(before)
+        } else {
+            match self.left_out(&pending, &list.paths(), &there) {
+                Ok(None) => return Ok(Some(pending)),
+                Ok(Some(path)) => format!("{}, and {} is not in it", shown(before), path.display()),
+                Err(e) => e.to_string(),
+            }
+        };
+        pending.withdraw()?;
+        Err(RepositoryError::Incomplete {
+            what: meta.label(),
+            stored: shown(after),
+            expected,
+        })
+    }
+
+    /// A file that was not stored, although it was there before and still is.
+    fn left_out(
+        &self,
+        pending: &Pending<'_>,
+        paths: &[PathBuf],
+        before: &HashSet<File>,
+    ) -> Result<Option<PathBuf>, RepositoryError> {
+        let stored: HashSet<PathBuf> = self
+            .reader()?
+            .paths(pending.snapshot.tree)?
+            .into_iter()
+            .map(|path| Path::new("/").join(path))
+            .collect();
+        let (_, after) = census(paths, true)?;
+        let mut there = after.into_iter().filter(|file| before.contains(file));
+        let left_out = there.find(|file| !stored.contains(&file.path));
+        Ok(left_out.map(|file| file.path))
     }
 
     /// Removes what a killed backup has left. Only what is older than any backup that may still run.
     fn remove_unfinished(&self) -> Result<(), RepositoryError> {
-        let snapshots = self
-            .engine
-            .get_all_snapshots()
-            .map_err(self.failed("list the backups"))?;
+        // One that is damaged is told of elsewhere.
+        let Ok(snapshots) = self.engine.get_all_snapshots() else {
+            return Ok(());
+        };
         let old = Utc::now() - KEEP_UNUSED;
         let left: Vec<_> = snapshots
             .iter()
@@ -384,7 +407,12 @@ impl Repository {
                     .is_err()
                     .then_some(text)
             };
-            Ok::<Vec<String>, RepositoryError>(found.0.into_iter().filter_map(text).collect())
+            let found = found.0.into_iter().filter_map(text);
+            let found = found.filter(|what| !damage::is_going_anyway(what));
+            if StopSignal.requested() {
+                return Err(RepositoryError::Stopped);
+            }
+            Ok(found.collect::<Vec<String>>())
         };
         let all = check(trees.iter().map(|(_, tree)| *tree).collect(), read)?;
         if all.is_empty() {
@@ -395,23 +423,22 @@ impl Repository {
             .again()?
             .to_indexed()
             .map_err(self.failed("read the index"))?;
+        let again = read && all.iter().any(|what| damage::ends_the_reading(what));
         let mut damages = Vec::new();
         for (id, tree) in trees {
             let packs = damage::packs_of(&indexed, *tree);
-            let mine = check(vec![*tree], false)?
-                .into_iter()
-                .filter(|what| damage::pack_named_in(what).is_none())
-                .chain(
-                    all.iter()
-                        .filter(|&what| {
-                            damage::pack_named_in(what)
-                                .is_some_and(|named| packs.iter().any(|p| p.starts_with(named)))
-                        })
-                        .cloned(),
-                );
-            damages.extend(mine.map(|what| Damage {
+            let found = check(vec![*tree], again)?;
+            let own = found
+                .iter()
+                .filter(|what| damage::pack_named_in(what).is_none());
+            let of_packs = all.iter().chain(&found).filter(|what| {
+                damage::pack_named_in(what)
+                    .is_some_and(|named| packs.iter().any(|p| p.starts_with(named)))
+            });
+            let mine: BTreeSet<&String> = own.chain(of_packs).collect();
+            damages.extend(mine.into_iter().map(|what| Damage {
                 backup: Some((*id).to_owned()),
-                what,
+                what: what.clone(),
             }));
         }
         for what in all {
@@ -434,7 +461,7 @@ impl Repository {
         Ok(infos.repo.iter().map(|i| i.size).sum())
     }
 
-    /// Copies backups that the other repository does not have. Returns how many.
+    /// Copies backups that the other repository does not have, and checks that all of them is there. Returns how many.
     ///
     /// # Errors
     /// When the copy fails; what was copied whole is listed there.
@@ -465,6 +492,15 @@ impl Repository {
         other
             .place
             .guarded("copy backups", || source.copy(&target, missing))?;
+        let new: Vec<Backup> = other
+            .backups()?
+            .into_iter()
+            .filter(|b| !theirs.iter().any(|t| t.id == b.id))
+            .collect();
+        let damages = other.check(&new, false)?;
+        if let Some(damage) = damages.iter().find(|d| d.backup.is_some()) {
+            return Err(RepositoryError::Damaged(damage.what.clone()));
+        }
         Ok(count)
     }
 
@@ -491,7 +527,7 @@ impl Repository {
 pub struct Pending<'a> {
     repository: &'a Repository,
     snapshot: SnapshotFile,
-    stored: Stored,
+    stored: Counts,
 }
 
 impl Pending<'_> {
@@ -511,7 +547,7 @@ impl Pending<'_> {
     /// When it cannot be written.
     pub fn publish(self, mut meta: Meta) -> Result<Backup, RepositoryError> {
         let repository = self.repository;
-        meta.stored = self.stored.into();
+        meta.stored = self.stored;
         let mut snapshot = self.snapshot.clone();
         let tags = format!("{TAG},{},{}", meta.kind.as_str(), meta.level.as_str());
         snapshot.add_tags(vec![tags.parse().unwrap_or_default()]);
@@ -521,14 +557,16 @@ impl Pending<'_> {
             .save_snapshots(vec![snapshot])
             .map_err(repository.failed("list the backup"))?;
         oa_core::failpoint::hit("backup.published");
-        let run = meta.run_id;
-        let level = (meta.kind, meta.level);
-        self.withdraw()?;
+        // It is a backup now; what is left over harms nothing, and is removed later.
+        if let Err(e) = self.withdraw() {
+            tracing::warn!("{e}");
+        }
         repository
-            .backups()?
+            .readable_backups()?
+            .0
             .into_iter()
-            .rfind(|b| b.meta.run_id == run && (b.meta.kind, b.meta.level) == level)
-            .ok_or_else(|| RepositoryError::NoBackup(format!("of run {run}, just stored")))
+            .find(|b| b.meta == meta)
+            .ok_or_else(|| RepositoryError::NoBackup("that was just stored".to_owned()))
     }
 
     /// Removes it. Its bytes stay until [`Repository::prune`].
@@ -559,31 +597,52 @@ fn ours(mut snapshots: Vec<SnapshotFile>) -> Vec<Backup> {
         .collect()
 }
 
-fn census(paths: &[PathBuf]) -> std::io::Result<Stored> {
-    let mut sum = Stored::default();
-    let mut folders = Vec::new();
-    for path in paths {
-        let meta = path.symlink_metadata()?;
+/// A file, which another one under the same name is not.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct File {
+    path: PathBuf,
+    inode: u64,
+    created: Option<SystemTime>,
+}
+
+/// How much there is, and with `named` also which files. What goes away meanwhile is passed over.
+fn census(paths: &[PathBuf], named: bool) -> Result<(Counts, HashSet<File>), RepositoryError> {
+    let (mut sum, mut names) = (Counts::default(), HashSet::new());
+    let mut left = paths.to_vec();
+    let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+    while let Some(path) = left.pop() {
+        let failed = |e| {
+            RepositoryError::Place(format!(
+                "could not read {}, which is to be stored: {e}",
+                path.display()
+            ))
+        };
+        let meta = match path.symlink_metadata() {
+            Err(e) if gone(&e) => continue,
+            meta => meta.map_err(failed)?,
+        };
         if meta.is_dir() {
-            folders.push(path.clone());
-        } else {
-            sum.files += 1;
-            sum.size_bytes += meta.len();
-        }
-    }
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            let meta = entry.metadata()?;
-            if meta.is_dir() {
-                folders.push(entry.path());
-            } else {
-                sum.files += 1;
-                sum.size_bytes += if meta.is_file() { meta.len() } else { 0 };
+            match std::fs::read_dir(&path) {
+                Err(e) if gone(&e) => {}
+                entries => {
+                    for entry in entries.map_err(failed)? {
+                        left.push(entry.map_err(failed)?.path());
+                    }
+                }
             }
+            continue;
+        }
+        sum.files += 1;
+        sum.size_bytes += if meta.is_file() { meta.len() } else { 0 };
+        if named {
+            names.insert(File {
+                inode: meta.ino(),
+                created: meta.created().ok(),
+                path,
+            });
         }
     }
-    Ok(sum)
+    Ok((sum, names))
 }
 
 fn zoned(at: DateTime<Utc>) -> jiff::Zoned {

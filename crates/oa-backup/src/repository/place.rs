@@ -47,6 +47,9 @@ pub enum RepositoryError {
         "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
     )]
     Damaged(String),
+    /// This process was asked to stop.
+    #[error("stopped by a signal")]
+    Stopped,
     /// There is no such backup.
     #[error("there is no backup {0}; see oa-backup list")]
     NoBackup(String),

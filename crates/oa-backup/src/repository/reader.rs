@@ -10,7 +10,7 @@ use std::thread;
 use rustic_core::repofile::Node;
 use rustic_core::{
     IndexedFullStatus, LocalDestination, LsOptions, ProgressBars, ProgressType,
-    Repository as Engine, RestoreOptions, RusticError,
+    Repository as Engine, RestoreOptions, RusticError, TreeId,
 };
 
 use super::{Backup, Bars, Place, RepositoryError};
@@ -69,6 +69,27 @@ impl Reader {
             }
         }
         Ok(files)
+    }
+
+    /// The paths of everything in a tree that is no folder.
+    pub(super) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
+        let root = self
+            .engine
+            .node_from_path(tree, Path::new(""))
+            .map_err(failed)?;
+        let mut paths = Vec::new();
+        for item in self
+            .engine
+            .ls(&root, &LsOptions::default())
+            .map_err(failed)?
+        {
+            let (path, node) = item.map_err(failed)?;
+            if !node.is_dir() {
+                paths.push(path);
+            }
+        }
+        Ok(paths)
     }
 
     /// Writes what a backup holds below `within` into a folder, which is made. Files that are there already and are the same in

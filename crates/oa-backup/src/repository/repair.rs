@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oa_core::state_dir::write_durably;
+use oa_core::supervise::StopSignal;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 
 use super::engine::reason;
-use super::{Damage, Place, Repository, RepositoryError};
+use super::{Bars, Damage, Place, Repository, RepositoryError};
 
 const SPARE: &str = "spare";
 const ASIDE: &str = "damaged";
@@ -27,7 +28,8 @@ pub struct Repaired {
 }
 
 impl Place {
-    /// Keeps copies of configuration and keys, for a repository in a folder. Killed in between: the next `init` makes them.
+    /// Keeps copies of configuration and keys, for a repository in a folder that opens: new ones are added, and those of keys that
+    /// were taken away go, for they still open it. Killed in between: the next `init` does it.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -42,11 +44,17 @@ impl Place {
             ))
         };
         fs::create_dir_all(folder.join(SPARE).join("keys")).map_err(failed)?;
-        for file in guarded(folder) {
-            let spare = folder.join(SPARE).join(&file);
+        let files = guarded(folder);
+        for file in &files {
+            let spare = folder.join(SPARE).join(file);
             if !spare.exists() {
-                let content = fs::read(folder.join(&file)).map_err(failed)?;
+                let content = fs::read(folder.join(file)).map_err(failed)?;
                 write_durably(&spare, &content).map_err(failed)?;
+            }
+        }
+        for spare in guarded(&folder.join(SPARE)) {
+            if !files.contains(&spare) {
+                fs::remove_file(folder.join(SPARE).join(spare)).map_err(failed)?;
             }
         }
         Ok(())
@@ -67,12 +75,7 @@ impl Place {
     /// A sentence about damage to what opens the repository, if there is any.
     pub(super) fn why_it_does_not_open(&self) -> Option<String> {
         let (file, spare) = self.differing().into_iter().next()?;
-        Some(format!(
-            "{} is damaged; put its spare copy back: oa-backup repair, or cp {} {}",
-            file.display(),
-            spare.display(),
-            file.display()
-        ))
+        Some(damaged_key(&file, &spare))
     }
 
     /// Puts spare copies back where files differ from them. Returns the files.
@@ -81,7 +84,12 @@ impl Place {
     /// When they cannot be written.
     pub fn put_back_spares(&self) -> Result<Vec<String>, RepositoryError> {
         let mut names = Vec::new();
+        let opens = self.open(&Bars::hidden()).is_ok();
         for (file, spare) in self.differing() {
+            // A key that is absent while another one opens the repository was taken away.
+            if opens && !file.exists() {
+                continue;
+            }
             let failed = |e: std::io::Error| {
                 RepositoryError::Place(format!("could not put {} back: {e}", file.display()))
             };
@@ -106,6 +114,15 @@ impl Place {
     }
 }
 
+fn damaged_key(file: &Path, spare: &Path) -> String {
+    format!(
+        "{} is damaged; put its spare copy back: oa-backup repair, or cp {} {}",
+        file.display(),
+        spare.display(),
+        file.display()
+    )
+}
+
 /// Configuration and keys below a folder, relative to it.
 fn guarded(folder: &Path) -> Vec<PathBuf> {
     let keys = fs::read_dir(folder.join("keys"))
@@ -120,24 +137,48 @@ fn guarded(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// A file that is not what its name says.
+struct Differs {
+    /// Its path in the repository.
+    name: String,
+    kind: FileType,
+    id: Id,
+    /// Why it could not be read, where that is what is wrong. It may be whole: a disk that is away for a moment says the same.
+    unreadable: Option<String>,
+}
+
+impl Differs {
+    fn what(&self) -> String {
+        let what = self
+            .unreadable
+            .as_deref()
+            .unwrap_or("its content is not what was written");
+        format!("{}: {what}", self.name)
+    }
+}
+
 impl Repository {
     /// Files of these kinds whose content is not what their name says.
-    fn files_that_differ(
-        &self,
-        kinds: &[FileType],
-    ) -> Result<Vec<(FileType, Id, String)>, RepositoryError> {
+    fn files_that_differ(&self, kinds: &[FileType]) -> Result<Vec<Differs>, RepositoryError> {
         let backend: Arc<dyn WriteBackend> = self.place.raw()?;
+        let list = |kind| backend.list(kind).map_err(self.failed("list the files"));
         let mut found = Vec::new();
-        for kind in kinds {
-            let ids = backend.list(*kind).map_err(self.failed("list the files"))?;
-            for id in ids {
-                match backend.read_full(*kind, &id) {
-                    Ok(content) if hex(&Sha256::digest(&content)) == *id.to_hex() => {}
-                    Ok(_) => {
-                        found.push((*kind, id, "its content is not what was written".to_owned()));
-                    }
-                    Err(e) => found.push((*kind, id, reason(&e))),
-                }
+        for kind in kinds.iter().copied() {
+            for id in list(kind)? {
+                let unreadable = match backend.read_full(kind, &id) {
+                    Ok(content) if hex(&Sha256::digest(&content)) == *id.to_hex() => continue,
+                    Ok(_) => None,
+                    Err(_) if StopSignal.requested() => return Err(RepositoryError::Stopped),
+                    // Removed meanwhile, by a prune or a backup that tidies up.
+                    Err(_) if !list(kind)?.contains(&id) => continue,
+                    Err(e) => Some(reason(&e)),
+                };
+                found.push(Differs {
+                    name: name(kind, &id),
+                    kind,
+                    id,
+                    unreadable,
+                });
             }
         }
         Ok(found)
@@ -148,20 +189,19 @@ impl Repository {
     /// # Errors
     /// When the files cannot be listed.
     pub fn check_files(&self) -> Result<Vec<Damage>, RepositoryError> {
-        let mut damages: Vec<Damage> = self
-            .place
-            .why_it_does_not_open()
-            .into_iter()
-            .map(|what| Damage { backup: None, what })
+        let damaged = self.place.differing().into_iter();
+        let mut damages: Vec<Damage> = damaged
+            .filter(|(file, _)| file.exists())
+            .map(|(file, spare)| Damage {
+                backup: None,
+                what: damaged_key(&file, &spare),
+            })
             .collect();
-        for (kind, id, what) in
-            self.files_that_differ(&[FileType::Key, FileType::Snapshot, FileType::Index])?
-        {
-            damages.push(Damage {
-                backup: (kind == FileType::Snapshot).then(|| id.to_hex().to_string()),
-                what: format!("{}: {what}", name(kind, &id)),
-            });
-        }
+        let kinds = [FileType::Key, FileType::Snapshot, FileType::Index];
+        damages.extend(self.files_that_differ(&kinds)?.iter().map(|file| Damage {
+            backup: (file.kind == FileType::Snapshot).then(|| file.id.to_hex().to_string()),
+            what: file.what(),
+        }));
         Ok(damages)
     }
 
@@ -169,7 +209,7 @@ impl Repository {
     /// them; the next full backup stores again what the server still has.
     ///
     /// # Errors
-    /// When the repository is not in a folder, or files cannot be moved.
+    /// When the repository is not in a folder, or files cannot be read or moved.
     pub fn repair(&self) -> Result<Repaired, RepositoryError> {
         let Some(folder) = self.place.folder() else {
             return Err(RepositoryError::Place(format!(
@@ -179,10 +219,18 @@ impl Repository {
         };
         let mut repaired = Repaired::default();
         let kinds = [FileType::Snapshot, FileType::Index, FileType::Pack];
-        for (kind, id, _) in self.files_that_differ(&kinds)? {
-            let name = name(kind, &id);
-            self.place.set_aside(&folder.join(&name))?;
-            repaired.taken_out.push(name);
+        let differing = self.files_that_differ(&kinds)?;
+        // What cannot be read now may be whole; without it the index would be made anew for fewer backups than there are.
+        if let Some(file) = differing.iter().find(|f| f.unreadable.is_some()) {
+            return Err(RepositoryError::Place(format!(
+                "{}; nothing was taken out. When its disk is in order again, repeat this; if the file is lost, move it out of {} first",
+                file.what(),
+                folder.display()
+            )));
+        }
+        for file in differing {
+            self.place.set_aside(&folder.join(&file.name))?;
+            repaired.taken_out.push(file.name);
         }
         self.engine
             .repair_index(&RepairIndexOptions::default(), false)

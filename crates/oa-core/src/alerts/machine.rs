@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::text::{alert_of, human_duration, local, shorten};
+use super::text::{LONGEST_EXCERPT, alert_of, excerpt, human_duration, local};
 use super::{Alert, Kind, Policy, Severity};
 use crate::config::Locale;
 use crate::secrets::redact;
@@ -170,7 +170,8 @@ pub fn found(
         (Locale::En, None) => format!("[FAILURE] {host} {what}"),
         (Locale::En, Some(task)) => format!("[FAILURE] {host} {what}: {task}"),
     };
-    let (reason, at) = (shorten(&redact(reason)), local(now, policy));
+    let reason = excerpt(&redact(reason), LONGEST_EXCERPT);
+    let at = local(now, policy);
     let (effect, remedy) = trouble.advice(locale);
     let body = match locale {
         Locale::Zh => format!(

@@ -20,7 +20,7 @@ use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
 pub use flush::flush_now;
 pub use machine::Trouble;
-pub use text::human_duration;
+pub use text::{LONGEST_EXCERPT, excerpt, human_duration};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -255,6 +255,26 @@ pub fn tell_over(
         }
         _ => Ok(()),
     }
+}
+
+/// Ends the trouble of a task that is run no more, if it was told.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn given_up(
+    client: &mut impl GenericClient,
+    task: &str,
+    title: &str,
+    policy: &Policy,
+) -> Result<(), postgres::Error> {
+    let last = last(client, &run_fingerprint(task))?;
+    if let Some(last) = last.filter(Last::is_open) {
+        put(
+            client,
+            &text::given_up(task, title, last.created_at, policy),
+        )?;
+    }
+    Ok(())
 }
 
 /// The fingerprint of everything that is wrong with a task's runs.

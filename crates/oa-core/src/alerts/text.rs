@@ -15,6 +15,9 @@ use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, RunError, Status};
 
+/// Characters of an error in an alert.
+pub const LONGEST_EXCERPT: usize = 300;
+
 /// Picks the text of the policy's language.
 pub(super) fn say<'a>(policy: &Policy, zh: &'a str, en: &'a str) -> &'a str {
     match policy.locale {
@@ -73,7 +76,7 @@ pub(super) fn failed(
         };
         let _ = writeln!(body, "- {text}");
     };
-    let message = shorten(&error.message);
+    let message = excerpt(&error.message, LONGEST_EXCERPT);
     line(
         format!("原因：{cause}（{message}）"),
         format!("Cause: {cause} ({message})"),
@@ -116,7 +119,11 @@ pub(super) fn failed(
             "Last success: none on record".to_owned(),
         ),
     }
-    let tables = tables(outcome);
+    // The tables of backups and drills are about them, not collected data.
+    let tables = match work {
+        Work::Backup => String::new(),
+        _ => tables(outcome),
+    };
     let day = outcome.details.get("day").and_then(|d| d.as_str());
     match (outcome.status, tables.is_empty()) {
         (Status::Partial, false) => {
@@ -221,6 +228,33 @@ pub(super) fn recovered(outcome: &Outcome, state: &TaskState, policy: &Policy) -
     )
 }
 
+/// Its task is run no more, so its trouble is nobody's.
+pub(super) fn given_up(task: &str, name: &str, told_at: DateTime<Utc>, policy: &Policy) -> Alert {
+    let told_at = local(told_at, policy);
+    let (title, line) = match policy.locale {
+        Locale::Zh => (
+            format!("【恢复】{name} 已停用，故障关闭"),
+            format!("任务已用 oa-crawl forget 停用；故障最近一次告警于 {told_at}"),
+        ),
+        Locale::En => (
+            format!("[RECOVERED] {name} is run no more, its trouble is closed"),
+            format!(
+                "oa-crawl forget has given the task up; its trouble was last told at {told_at}"
+            ),
+        ),
+    };
+    alert(
+        task,
+        "run_failed",
+        None,
+        Severity::Info,
+        Kind::Recovery,
+        title.clone(),
+        format!("**{title}**\n\n- {line}\n"),
+        Utc::now(),
+    )
+}
+
 #[allow(
     clippy::too_many_arguments,
     reason = "an alert is a flat record; a builder would only hide that"
@@ -305,14 +339,16 @@ pub(super) fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
         .to_string()
 }
 
-/// Long error texts belong into the log; a phone shows the beginning.
-pub(super) fn shorten(text: &str) -> String {
-    const LONGEST: usize = 300;
+/// What others wrote (a site's error, a robot's answer) as one line of an alert. Long texts belong into the log; a phone shows the
+/// beginning. Nothing in it is a mention or a link: robots read `<at id=all>`, `<@name>` and `[text](address)` as such.
+#[must_use]
+pub fn excerpt(text: &str, longest: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.chars().count() <= LONGEST {
+    let line = line.replace('<', "＜").replace("](", "］(");
+    if line.chars().count() <= longest {
         return line;
     }
-    line.chars().take(LONGEST).chain("…".chars()).collect()
+    line.chars().take(longest).chain("…".chars()).collect()
 }
 
 /// A duration as people say it: two units at most.

@@ -40,7 +40,7 @@ pub struct Alert {
     pub wal_limit: Bytes,
     /// A clock that differs from the database's by more is a warning.
     pub clock_limit: Span,
-    /// A full backup that nobody has verified for this long after it was made is a warning.
+    /// Backups of which none was read back (`oa-backup verify --read-data`) for this long are a warning.
     pub verify_limit: Span,
     /// Cookies and certificates are told this long before they expire.
     pub expiry_notice: Span,
@@ -67,7 +67,7 @@ impl Default for Alert {
             connections_share: 0.85,
             wal_limit: Bytes(5 << 30),
             clock_limit: Span::seconds(30),
-            verify_limit: Span::seconds(24 * 3600),
+            verify_limit: Span::seconds(8 * 24 * 3600),
             expiry_notice: Span::seconds(7 * 24 * 3600),
             heartbeat_url: None,
             channels: Vec::new(),
@@ -76,6 +76,12 @@ impl Default for Alert {
 }
 
 impl Alert {
+    /// Whether a rule of `oa-alert check` is not asked.
+    #[must_use]
+    pub fn is_off(&self, rule: &str) -> bool {
+        self.off.iter().any(|off| off == rule)
+    }
+
     /// What is wrong with it beyond its form.
     pub(super) fn check(&self) -> Result<(), String> {
         let shares = [

@@ -35,7 +35,7 @@ pub struct Backup {
     /// Connections of one dump or restore.
     #[serde(default = "default_jobs")]
     pub jobs: u32,
-    /// Most bytes a second that are read from the server. Default: no limit.
+    /// Most bytes a second of a full physical copy. Default: no limit.
     pub limit_rate: Option<Bytes>,
     /// Tries after the first one.
     #[serde(default = "default_retries")]

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use postgres::GenericClient;
+use postgres::{Client, GenericClient};
 
+use crate::alerts::{self, Policy};
 use crate::schedule::{Days, Session};
 
 /// A task that has a schedule: name, title, schedule, and when it is due next (UTC).
@@ -66,16 +67,23 @@ pub fn register(
     Ok(())
 }
 
-/// A task that is run no more is not missed either. Returns whether there is such a task.
+/// A task that is run no more is not missed either, and no success of its will end the trouble of its runs: that is over now. Returns
+/// whether there is such a task.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn forget(client: &mut impl GenericClient, task: &str) -> Result<bool, postgres::Error> {
-    let changed = client.execute(
-        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, forgotten_at = now() WHERE name = $1",
+pub fn forget(client: &mut Client, task: &str, policy: &Policy) -> Result<bool, postgres::Error> {
+    let mut tx = client.transaction()?;
+    let forgotten = tx.query_opt(
+        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, forgotten_at = now() WHERE name = $1
+         RETURNING coalesce(nullif(title, ''), name)",
         &[&task],
     )?;
-    Ok(changed > 0)
+    if let Some(row) = &forgotten {
+        alerts::given_up(&mut tx, task, row.get(0), policy)?;
+    }
+    tx.commit()?;
+    Ok(forgotten.is_some())
 }
 
 /// Of tasks and the moments at which they were due, the tasks that no run has taken care of since. A run that was killed does not

@@ -285,6 +285,10 @@ pub struct Outcome {
     /// An alert of this outcome was already put into the spool; none is made when it is replayed.
     #[serde(default)]
     pub alerted: bool,
+    /// What is wrong stands in rows that a rule of `oa-alert check` reads, and that rule tells of it: the run itself does not, or one
+    /// trouble would be told twice. When those rows cannot be stored, or not now, the run tells of it all the same.
+    #[serde(default)]
+    pub told_by_check: bool,
 }
 
 fn one() -> u32 {
@@ -311,6 +315,7 @@ impl Outcome {
             shape: None,
             alert_after: 1,
             alerted: false,
+            told_by_check: false,
         }
     }
 }

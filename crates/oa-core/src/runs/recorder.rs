@@ -162,7 +162,14 @@ impl Recorder {
             tracing::error!("an entry of {task} stays in the spool: {reason}");
             self.tell(&mut client, Trouble::SpoolStuck { task }, reason);
         }
-        self.tell_over(&mut client, Trouble::SpoolBroken);
+        // With each connection, and not only when such an alert is stored: what comes and goes counts as open until it stays away.
+        for over in [
+            Trouble::DatabaseUnreachable,
+            Trouble::SchemaUnfit,
+            Trouble::SpoolBroken,
+        ] {
+            self.tell_over(&mut client, over);
+        }
         if drained.applied > 0 && drained.stuck.is_empty() {
             self.tell_over(&mut client, Trouble::SpoolFull);
         }
@@ -390,6 +397,7 @@ impl Recorder {
         outcome.status = Status::Failed;
         outcome.error = Some(error.clone());
         outcome.batches.clear();
+        outcome.told_by_check = false;
         if let Some(last) = outcome.attempts.last_mut() {
             last.outcome = Status::Failed;
             last.error = Some(error.clone());

@@ -289,7 +289,9 @@ pub fn apply(
         ],
     )?;
     let state = update_task(&mut tx, outcome, run.get(5))?;
-    if !outcome.alerted {
+    // A row that PostgreSQL refused is not where the check looks.
+    let by_check = outcome.told_by_check && applied.rejected == 0;
+    if !outcome.alerted && !by_check {
         applied.alerted = alerts::after_run(&mut tx, outcome, &state, policy)?;
     }
     tx.commit()?;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::attempts::{Failed, longest, until_done};
 use super::{Begun, Outcome, Recorder, Run, RunError, RunStart, Status, Stopwatch, Trigger};
-use crate::cli::Failure;
+use crate::cli::{Busy, Failure};
 use crate::exit;
 use crate::pg::upsert::Batch;
 use crate::retry::{ErrorKind, Policy};
@@ -61,6 +61,8 @@ pub struct Ended<T> {
     pub batches: Vec<Batch>,
     /// For the run row.
     pub details: Map<String, Value>,
+    /// See [`Outcome::told_by_check`].
+    pub told_by_check: bool,
 }
 
 impl<T> Ended<T> {
@@ -74,6 +76,7 @@ impl<T> Ended<T> {
             error: None,
             batches: Vec::new(),
             details: Map::new(),
+            told_by_check: false,
         }
     }
 }
@@ -101,7 +104,7 @@ pub fn recorded<T>(
     let clock = Stopwatch::start(start.started_at);
     let mut run = match recorder.begin(start)? {
         Begun::Run(run) => run,
-        Begun::Skipped { reason } => return Err(Failure::new(exit::REFUSED, anyhow!(reason))),
+        Begun::Skipped { reason } => return Err(Busy(reason).into()),
     };
     let start = run.start().clone();
     let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
@@ -119,13 +122,14 @@ pub fn recorded<T>(
         outcome.fetched = ended.fetched;
         outcome.details.clone_from(&ended.details);
         outcome.batches = std::mem::take(&mut ended.batches);
+        outcome.told_by_check = ended.told_by_check;
         let error = ended.error.as_deref();
         outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
         ended.value
     });
     if let Err(failure) = &result {
         outcome.error = Some(run_error(failure));
-        if failure.code == exit::REFUSED && !job.must_be_done {
+        if failure.is_busy() || failure.code == exit::REFUSED && !job.must_be_done {
             // Refusing is what was right to do, not a failure that somebody must be woken for.
             outcome.status = Status::Skipped;
         }
@@ -134,7 +138,9 @@ pub fn recorded<T>(
     result
 }
 
-fn run_error(failure: &Failure) -> RunError {
+/// A program's failure as the run log has it.
+#[must_use]
+pub fn run_error(failure: &Failure) -> RunError {
     let kind = match failure.code {
         exit::REFUSED => ErrorKind::Invalid,
         exit::UNREACHABLE => ErrorKind::Network,

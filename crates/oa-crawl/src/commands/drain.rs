@@ -9,13 +9,14 @@ use serde_json::json;
 
 use crate::PROGRAM;
 
-/// A task that is run no more, because its source was removed or renamed, is not missed either.
+/// A task that is run no more, because its source was removed or renamed, is not missed either, and its trouble is over.
 ///
 /// # Errors
 /// When there is no such task (2), or PostgreSQL cannot be reached (75).
 pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
-    let (mut client, _) = Recorder::open(config, PROGRAM)?.connect()?;
-    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let (mut client, _) = recorder.connect()?;
+    let known = due::forget(&mut client, task, recorder.policy()).map_err(anyhow::Error::from)?;
     if !known {
         return Err(Failure::new(
             exit::USAGE,

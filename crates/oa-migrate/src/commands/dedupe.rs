@@ -5,7 +5,7 @@ use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, describe, quote_ident};
-use oa_core::runs::{Recorder, Status};
+use oa_core::runs::Recorder;
 use oa_core::service::{self, NaturalKey};
 use oa_core::{exit, failpoint};
 use postgres::Client;
@@ -79,12 +79,9 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
             details.insert("table".to_owned(), json!(table));
             details.insert("moved".to_owned(), json!(moved));
             Ok(Ended {
-                batches: Vec::new(),
-                value: exit::OK,
-                status: Status::Success,
                 fetched: moved,
-                error: None,
                 details,
+                ..Ended::success(exit::OK)
             })
         },
     )

@@ -10,7 +10,7 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::runs::{Recorder, Status};
+use oa_core::runs::Recorder;
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -53,12 +53,9 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("database".to_owned(), json!(options.database));
             details.insert("folder".to_owned(), json!(options.folder));
             Ok(Ended {
-                batches: Vec::new(),
-                status: Status::Success,
                 fetched: rows,
-                error: None,
                 details,
-                value: manifest,
+                ..Ended::success(manifest)
             })
         },
     )?;

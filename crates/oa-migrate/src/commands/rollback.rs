@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::pg::{self, describe, quote_ident};
-use oa_core::runs::{Recorder, Status};
+use oa_core::runs::Recorder;
 use oa_core::{exit, failpoint};
 use postgres::Client;
 use serde_json::json;
@@ -51,12 +51,8 @@ pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(record.run_id));
             Ok(Ended {
-                batches: Vec::new(),
-                value: exit::OK,
-                status: Status::Success,
-                fetched: 0,
-                error: None,
                 details,
+                ..Ended::success(exit::OK)
             })
         },
     )

@@ -117,12 +117,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             }
             let report = result?;
             Ok(Ended {
-                batches: Vec::new(),
                 status: report.status.of_run(),
                 fetched: report.tables.iter().map(|t| t.rows_read).sum(),
                 error: (report.status != Status::Success).then(|| sentence(&report)),
                 details: details(&report),
-                value: (report, folder),
+                ..Ended::success((report, folder))
             })
         },
     )?;

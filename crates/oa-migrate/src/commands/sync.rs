@@ -89,12 +89,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("of_run".to_owned(), json!(record.run_id));
             details.insert("dry_run".to_owned(), json!(options.dry_run));
             Ok(Ended {
-                batches: Vec::new(),
                 fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
                 status,
                 error,
                 details,
-                value: (synced, start.id),
+                ..Ended::success((synced, start.id))
             })
         },
     )?;

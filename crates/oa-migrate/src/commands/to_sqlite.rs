@@ -96,7 +96,6 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("file".to_owned(), json!(options.out));
             let matched = written.matched();
             Ok(Ended {
-                batches: Vec::new(),
                 fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
                 status: if matched {
                     Status::Success
@@ -106,7 +105,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 error: (!matched)
                     .then(|| "the two sides are not the same; no file was written".to_owned()),
                 details,
-                value: (written, start.id),
+                ..Ended::success((written, start.id))
             })
         },
     )?;

@@ -72,12 +72,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("of_run".to_owned(), json!(last.run_id));
             details.insert("matched".to_owned(), json!(report.matched));
             Ok(Ended {
-                batches: Vec::new(),
                 status: report.status.of_run(),
                 fetched: report.tables.iter().map(|t| t.rows_read).sum(),
                 error: (report.status != Status::Success).then(|| run::sentence(&report)),
                 details,
-                value: (report, folder.path.join("report.md")),
+                ..Ended::success((report, folder.path.join("report.md")))
             })
         },
     )?;

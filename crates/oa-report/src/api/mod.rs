@@ -42,6 +42,7 @@ pub async fn answer(app: &Arc<App>, asked: &Asked, body: Incoming) -> (Answer, S
         match app.guard.admit(
             asked.from,
             asked.host(),
+            asked.is_proxied(),
             asked.header(header::AUTHORIZATION),
         ) {
             Ok(caller) => caller,
@@ -101,6 +102,10 @@ fn refused(refusal: Refusal) -> Answer {
         Refusal::WrongHost => Answer::problem(
             StatusCode::FORBIDDEN,
             "without tokens only http://localhost or http://127.0.0.1 is answered; for another name, make a token with oa-report token",
+        ),
+        Refusal::Proxied => Answer::problem(
+            StatusCode::FORBIDDEN,
+            "this came through a proxy, behind which anybody may be, and there are no tokens; make one with oa-report token NAME",
         ),
     }
 }

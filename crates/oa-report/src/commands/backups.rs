@@ -20,8 +20,7 @@ pub fn run(config: &Config, removed: bool, limit: u16, format: Format) -> Result
     let failed =
         |e: postgres::Error| anyhow::anyhow!("could not read the backups: {}", describe(&e));
     let (list, _) = backups::list(&mut client, removed, None, limit).map_err(failed)?;
-    let status =
-        backups::status(&mut client, config.backup.as_ref(), config.locale).map_err(failed)?;
+    let status = backups::status(&mut client, config, config.locale).map_err(failed)?;
     let mut listing = Listing::new(&[
         ("ended", "ENDED"),
         ("level", "LEVEL"),

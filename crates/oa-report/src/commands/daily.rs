@@ -7,6 +7,7 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::pg::{self, Settings, describe, schema};
 use oa_core::retry::Policy;
+use oa_core::runs::work::run_error;
 use oa_core::runs::{Begun, Outcome, Recorded, Recorder, RunStart, Status, Stopwatch, Trigger};
 use oa_core::schedule::Calendar;
 use oa_core::secrets::redact;
@@ -99,15 +100,25 @@ pub fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     let Begun::Run(run) = recorder.begin(start.clone())? else {
         return Ok(exit::OK); // Another one is sending it.
     };
-    let daily = of(&mut client, config, day)?;
-    put(&mut client, config, &daily, now - due > LATE)?;
+    let sent = of(&mut client, config, day).and_then(|daily| {
+        put(&mut client, config, &daily, now - due > LATE)?;
+        Ok(daily.database_bytes)
+    });
     let mut outcome = Outcome::bare(start, Status::Success, clock.now());
     outcome.details.insert("day".to_owned(), json!(day));
-    outcome
-        .details
-        .insert("database_bytes".to_owned(), json!(daily.database_bytes));
+    match &sent {
+        Ok(bytes) => {
+            let bytes = json!(bytes);
+            outcome.details.insert("database_bytes".to_owned(), bytes);
+        }
+        Err(failure) => {
+            outcome.status = Status::Failed;
+            outcome.error = Some(run_error(failure));
+        }
+    }
     let recorded = recorder.finish(*run, outcome)?;
     alerts::flush_now(config);
+    sent?;
     Ok(match recorded {
         Recorded::Stored(_) => exit::OK,
         _ => exit::UNREACHABLE,

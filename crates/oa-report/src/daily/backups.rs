@@ -20,7 +20,7 @@ pub struct Repository {
     pub made: u64,
     /// The newest moment that can be restored (UTC).
     pub restorable_to: Option<DateTime<Utc>>,
-    /// End of the newest full backup (UTC).
+    /// End of the newest full backup (UTC), of the kind that restores most: a dump made beside physical ones does not count.
     pub last_full_at: Option<DateTime<Utc>>,
     /// How that was verified: `none`, `structure`, `data`.
     pub last_full_checked: Option<String>,
@@ -63,7 +63,10 @@ pub(super) fn repositories(
          FROM (SELECT $1::text AS repository WHERE $1 IS NOT NULL
                UNION SELECT repository FROM oa.backups WHERE $1 IS NULL AND removed_at IS NULL) p
          LEFT JOIN LATERAL (SELECT finished_at, checked FROM oa.backups b
-           WHERE b.repository = p.repository AND b.kind <> 'files' AND b.removed_at IS NULL AND b.level = 'full' ORDER BY finished_at DESC LIMIT 1) f ON true
+           WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.level = 'full' AND b.kind = (
+             SELECT n.kind FROM oa.backups n WHERE n.repository = p.repository AND n.kind <> 'files' AND n.removed_at IS NULL
+             ORDER BY n.restorable_to DESC LIMIT 1)
+           ORDER BY finished_at DESC LIMIT 1) f ON true
          LEFT JOIN LATERAL (SELECT finished_at, ok, rto_seconds FROM oa.drills d
            WHERE d.repository = p.repository ORDER BY started_at DESC LIMIT 1) d ON true
          LEFT JOIN LATERAL (

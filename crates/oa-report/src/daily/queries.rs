@@ -1,4 +1,7 @@
-//! What the daily report asks PostgreSQL. Ids of runs are ordered by time, so a span of time is a span of ids.
+//! What the daily report asks PostgreSQL. Ids of runs are ordered by their start, so a span of time is a span of ids.
+//!
+//! A run belongs to the report within whose span it ended: each is in just one, also one that is under way when a report is sent. One
+//! that takes longer than a day is in none, to keep the span of ids short.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{Row, Transaction};
@@ -19,8 +22,8 @@ pub(super) fn tasks(
 ) -> Result<Vec<Task>> {
     let rows = tx.query(
         "WITH ended AS (
-           SELECT * FROM oa.runs WHERE id >= oa.uuid_floor($1) AND id < oa.uuid_floor($2)
-             AND finished_at IS NOT NULL AND status <> 'skipped' AND trigger <> 'backfill' AND task <> $3),
+           SELECT * FROM oa.runs WHERE id >= oa.uuid_floor($1::timestamptz - interval '1 day') AND id < oa.uuid_floor($2)
+             AND finished_at >= $1 AND finished_at < $2 AND status <> 'skipped' AND trigger <> 'backfill' AND task <> $3),
          gaps AS (
            SELECT task, max(gap) AS gap FROM (
              SELECT task, extract(epoch FROM started_at - lag(started_at) OVER (PARTITION BY task ORDER BY started_at))::float8 AS gap
@@ -62,7 +65,9 @@ pub(super) fn without_run(
 ) -> Result<Vec<String>> {
     let rows = tx.query(
         "SELECT coalesce(nullif(t.title, ''), t.name) FROM oa.tasks t WHERE t.schedule IS NOT NULL AND t.name <> ALL($3)
-           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor($1) AND r.id < oa.uuid_floor($2)
+           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name
+                             AND r.id >= oa.uuid_floor($1::timestamptz - interval '1 day') AND r.id < oa.uuid_floor($2)
+                             AND (r.finished_at IS NULL OR r.finished_at >= $1)
                              AND r.status <> 'skipped' AND r.trigger <> 'backfill') ORDER BY t.name",
         &[&from, &until, &skip],
     )?;

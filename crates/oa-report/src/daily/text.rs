@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::Datelike;
 use chrono_tz::Tz;
-use oa_core::alerts::human_duration;
+use oa_core::alerts::{excerpt, human_duration};
 use oa_core::config::{Bytes, Locale};
 
 use super::{Daily, Task, backups};
@@ -178,14 +178,8 @@ fn task_line(task: &Task, locale: Locale) -> String {
         text = format!("- {}: {}", task.title, parts.join(", "));
     }
     if let Some(error) = task.last_error.as_ref().filter(|_| !task.is_well()) {
-        let error: String = error.split_whitespace().collect::<Vec<_>>().join(" ");
-        let short: String = error.chars().take(120).collect();
-        let mark = if short.len() < error.len() { "…" } else { "" };
-        let _ = write!(
-            text,
-            "{}{short}{mark}",
-            if zh { "；最后一次：" } else { "; last: " }
-        );
+        let last = if zh { "；最后一次：" } else { "; last: " };
+        let _ = write!(text, "{last}{}", excerpt(error, 120));
     }
     text
 }

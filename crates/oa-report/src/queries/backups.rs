@@ -1,7 +1,7 @@
 //! Backups: which there are, whether they can be relied on, what drills said, and how the repository grows.
 
 use chrono::{DateTime, Utc};
-use oa_core::config::{Backup as Settings, Locale};
+use oa_core::config::{Config, Locale};
 use oa_core::secrets::redact;
 use postgres::GenericClient;
 use schemars::JsonSchema;
@@ -141,7 +141,7 @@ pub struct Status {
     pub message: String,
     /// The newest backup of any kind.
     pub latest_backup: Option<Latest>,
-    /// The newest full one.
+    /// The newest full one of the kind that can restore the newest moment: a weekly dump does not stand in for the copy beside it.
     pub latest_full: Option<Latest>,
     /// Backups in the repositories.
     pub total_backups: i64,
@@ -149,7 +149,7 @@ pub struct Status {
     pub chain_length: i64,
     /// The last moment that can be restored (UTC).
     pub restorable_to: Option<DateTime<Utc>>,
-    /// When a backup was last read back without a fault (UTC).
+    /// When a backup was last read back, every byte, without a fault (UTC).
     pub last_verified: Option<DateTime<Utc>>,
     /// The last rehearsed restore.
     pub last_drill: Option<Drill>,
@@ -163,6 +163,7 @@ enum Finding {
     NotConfigured,
     None,
     CheckFailed(String),
+    NotReadBack,
     FullLate,
     RestorePointOld,
     NeverDrilled,
@@ -284,20 +285,26 @@ fn size(row: &postgres::Row) -> Size {
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn status(
-    client: &mut impl GenericClient,
-    settings: Option<&Settings>,
-    locale: Locale,
-) -> Result<Status> {
+pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) -> Result<Status> {
+    let settings = config.backup.as_ref();
     let place = settings.map(|s| redact(&s.repository));
     let of = place.as_deref();
     let counts = client.query_one(
-        "SELECT count(*), max(restorable_to) FILTER (WHERE kind <> 'files'), max(checked_at) FILTER (WHERE checked <> 'none' AND check_error IS NULL), now(),
+        "SELECT count(*), max(restorable_to) FILTER (WHERE kind <> 'files'),
+                max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL), min(finished_at), now(),
                 (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
          FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
         &[&of],
     )?;
-    let latest_full = newest(client, of, Some("full"))?;
+    let latest_backup = newest(client, "ORDER BY finished_at DESC", of)?;
+    let latest_full = newest(
+        client,
+        "AND level = 'full' AND kind = (
+           SELECT kind FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1)
+           ORDER BY restorable_to DESC LIMIT 1)
+         ORDER BY finished_at DESC",
+        of,
+    )?;
     let chain = client.query_one(
         "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1) AND level = 'incremental' AND kind <> 'files'
            AND finished_at > $2",
@@ -308,11 +315,10 @@ pub fn status(
          WHERE $1::text IS NULL OR repository = $1 ORDER BY measured_at DESC LIMIT 1",
         &[&of],
     )?;
-    let now: DateTime<Utc> = counts.get(3);
     let mut status = Status {
         status: State::Ok,
         message: String::new(),
-        latest_backup: newest(client, of, None)?,
+        latest_backup,
         latest_full,
         total_backups: counts.get(0),
         chain_length: chain.get(0),
@@ -321,7 +327,12 @@ pub fn status(
         last_drill: drills_in(client, of, 1)?.pop(),
         repository: repository.as_ref().map(size),
     };
-    let found = judge(&status, some_text(&counts, 4), settings, now);
+    let seen = Seen {
+        now: counts.get(4),
+        first_at: counts.get(3),
+        check_error: some_text(&counts, 5),
+    };
+    let found = judge(&status, seen, config);
     status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
     let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
     status.message = match (texts.is_empty(), locale) {
@@ -335,17 +346,17 @@ pub fn status(
     Ok(status)
 }
 
+/// The first of those that are there and bring the database back; `which` is the rest of the condition and the order.
 fn newest(
     client: &mut impl GenericClient,
+    which: &str,
     repository: Option<&str>,
-    level: Option<&str>,
 ) -> Result<Option<Latest>> {
     let row = client.query_opt(
         &format!(
-            "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1)
-               AND ($2::text IS NULL OR level = $2) ORDER BY finished_at DESC LIMIT 1"
+            "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1) {which} LIMIT 1"
         ),
-        &[&repository, &level],
+        &[&repository],
     )?;
     Ok(row.map(|row| {
         let backup = backup(&row);
@@ -359,13 +370,18 @@ fn newest(
     }))
 }
 
-fn judge(
-    status: &Status,
-    check_error: Option<String>,
-    settings: Option<&Settings>,
+/// What is judged besides what is given out.
+struct Seen {
     now: DateTime<Utc>,
-) -> Vec<Finding> {
-    if status.total_backups == 0 {
+    /// When the oldest backup ended.
+    first_at: Option<DateTime<Utc>>,
+    /// What the newest verification that failed has found.
+    check_error: Option<String>,
+}
+
+fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
+    let settings = config.backup.as_ref();
+    if status.restorable_to.is_none() {
         return vec![if settings.is_none() {
             Finding::NotConfigured
         } else {
@@ -373,10 +389,16 @@ fn judge(
         }];
     }
     let mut found = Vec::new();
-    found.extend(check_error.map(Finding::CheckFailed));
+    found.extend(seen.check_error.map(Finding::CheckFailed));
     let older = |moment: Option<DateTime<Utc>>, limit: std::time::Duration| {
-        moment.is_none_or(|m| (now - m).to_std().unwrap_or_default() > limit)
+        moment.is_none_or(|m| (seen.now - m).to_std().unwrap_or_default() > limit)
     };
+    if older(
+        status.last_verified.or(seen.first_at),
+        config.alert.verify_limit.0,
+    ) {
+        found.push(Finding::NotReadBack);
+    }
     if let Some(settings) = settings {
         if older(
             status.latest_full.as_ref().map(|b| b.time),
@@ -413,9 +435,11 @@ fn judge(
 impl Finding {
     fn state(&self) -> State {
         match self {
-            Self::NotConfigured | Self::None | Self::CheckFailed(_) | Self::DrillFailed(_) => {
-                State::Error
-            }
+            Self::NotConfigured
+            | Self::None
+            | Self::CheckFailed(_)
+            | Self::RestorePointOld
+            | Self::DrillFailed(_) => State::Error,
             _ => State::Warning,
         }
     }
@@ -440,6 +464,10 @@ impl Finding {
                     ),
                 };
             }
+            Self::NotReadBack => (
+                "备份很久没有完整读回：检查 crontab 中的 oa-backup verify --read-data",
+                "no backup was read back for a long time: check the crontab for oa-backup verify --read-data",
+            ),
             Self::FullLate => (
                 "全量备份过期：检查 crontab 中的 oa-backup full",
                 "the full backup is overdue: check the crontab for oa-backup full",

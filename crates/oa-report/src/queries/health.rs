@@ -166,12 +166,22 @@ pub fn tasks(
                        SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(t.next_due_at) AND r.trigger <> 'backfill' AND r.status <> 'skipped')
                      THEN extract(epoch FROM now() - t.next_due_at)::bigint END,
                 t.lease_until > now(),
-                CASE WHEN t.last_status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = t.last_run_id) END,
+                last.status = 'partial',
+                CASE WHEN last.status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = last.id) END,
                 -- Without a schedule, what is usual says when it is missed.
                 CASE WHEN t.schedule IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
                        SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
                        WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
+         -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
+         -- task's last run, which is found at once; else every month of the log is looked into.
+         LEFT JOIN LATERAL (
+           SELECT r.id, r.status FROM oa.runs r WHERE r.id = t.last_run_id AND r.finished_at IS NOT NULL AND r.trigger <> 'backfill'
+           UNION ALL (
+             SELECT r.id, r.status FROM oa.runs r
+             WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
+             ORDER BY r.id DESC LIMIT 1)
+           LIMIT 1) last ON true
          WHERE ($3::text IS NULL OR t.name = $3) AND t.name <> ALL($1)
            AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
          ORDER BY t.name",
@@ -207,13 +217,15 @@ fn task(row: &Row) -> TaskHealth {
         late_seconds: row.get::<_, Option<i64>>(17).map(i64::unsigned_abs),
         running: row.get::<_, Option<bool>>(18).unwrap_or(false),
     };
-    let stale_data = row.get::<_, Option<bool>>(19) == Some(false);
-    let silent = row.get::<_, Option<bool>>(20) == Some(true);
-    judge(&mut task, stale_data || silent);
+    let partial = row.get::<_, Option<bool>>(19) == Some(true);
+    let stale_data = row.get::<_, Option<bool>>(20) == Some(false);
+    let silent = row.get::<_, Option<bool>>(21) == Some(true);
+    judge(&mut task, partial, stale_data || silent);
     task
 }
 
-fn judge(task: &mut TaskHealth, stale: bool) {
+/// `partial`: its newest outcome was that; `stale`: its data are of another day, or there were none for much longer than usual.
+fn judge(task: &mut TaskHealth, partial: bool, stale: bool) {
     let mut reasons = Vec::new();
     let mut add = |holds: bool, reason: Reason, health: Health| {
         if holds {
@@ -228,7 +240,6 @@ fn judge(task: &mut TaskHealth, stale: bool) {
         };
         add(rate < HEALTHY, Reason::SuccessRate, health);
     } else {
-        let partial = task.last_status.as_deref() == Some("partial");
         add(
             task.consecutive_failures > 0,
             Reason::LastRun,
@@ -304,7 +315,7 @@ mod tests {
             (0, 0, Health::Healthy),
         ] {
             let mut task = of(runs, success);
-            judge(&mut task, false);
+            judge(&mut task, false, false);
             assert_eq!(task.health, health, "{success} of {runs}");
         }
     }
@@ -313,27 +324,27 @@ mod tests {
     fn what_is_late_never_run_or_stale_is_at_least_a_warning() {
         let mut late = of(10, 10);
         late.late_seconds = Some(1);
-        judge(&mut late, false);
+        judge(&mut late, false, false);
         assert_eq!(
             (late.health, late.reasons),
             (Health::Warning, vec![Reason::Late])
         );
         let mut never = of(0, 0);
         never.last_run_id = None;
-        judge(&mut never, false);
+        judge(&mut never, false, false);
         assert_eq!(
             (never.health, never.reasons),
             (Health::Warning, vec![Reason::NeverRun])
         );
         let mut stale = of(10, 1);
-        judge(&mut stale, true);
+        judge(&mut stale, false, true);
         assert_eq!(
             (stale.health, stale.reasons),
             (Health::Critical, vec![Reason::SuccessRate, Reason::Stale])
         );
         let mut failed = of(0, 0);
         failed.consecutive_failures = 1;
-        judge(&mut failed, false);
+        judge(&mut failed, false, false);
         assert_eq!(failed.health, Health::Critical);
     }
 }

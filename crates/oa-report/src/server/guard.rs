@@ -1,6 +1,7 @@
 //! Who may ask. With tokens in the configuration each request needs one, as `Authorization: Bearer TOKEN` or as the password of basic
 //! authentication, which is what a browser asks for. Without tokens only this machine may ask, and only under this machine's names: a
-//! page of some other site, whose name was made to lead here, gets nothing.
+//! page of some other site, whose name was made to lead here, gets nothing. Nor does a reverse proxy on this machine, behind which
+//! anybody may be.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -46,6 +47,8 @@ pub enum Refusal {
     TooMany(u64),
     /// Without tokens, and under a name that is not this machine's.
     WrongHost,
+    /// Without tokens, and for somebody else.
+    Proxied,
 }
 
 /// Decides who may.
@@ -73,7 +76,8 @@ impl Guard {
         !self.tokens.is_empty()
     }
 
-    /// Decides. `from` is the address that asks, `host` the request's `Host`, `authorization` its header.
+    /// Decides. `from` is the address that asks, `host` the request's `Host`, `proxied` whether it asks for somebody else,
+    /// `authorization` its header.
     ///
     /// # Errors
     /// Why not.
@@ -81,13 +85,14 @@ impl Guard {
         &self,
         from: IpAddr,
         host: Option<&str>,
+        proxied: bool,
         authorization: Option<&str>,
     ) -> Result<Caller, Refusal> {
         if self.tokens.is_empty() {
-            return if host.is_some_and(is_this_machine) {
-                Ok(Caller::Local)
-            } else {
-                Err(Refusal::WrongHost)
+            return match host {
+                _ if proxied => Err(Refusal::Proxied),
+                Some(host) if is_this_machine(host) => Ok(Caller::Local),
+                _ => Err(Refusal::WrongHost),
             };
         }
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +213,7 @@ mod tests {
             &format!("Basic {basic}"),
         ] {
             assert_eq!(
-                guard.admit(HERE, None, Some(header)),
+                guard.admit(HERE, None, false, Some(header)),
                 Ok(Caller::Named("wang".to_owned())),
                 "{header}"
             );
@@ -222,7 +227,7 @@ mod tests {
             "Digest s3cret-token",
         ] {
             assert_eq!(
-                guard.admit(HERE, None, Some(header)),
+                guard.admit(HERE, None, false, Some(header)),
                 Err(Refusal::Unauthorized),
                 "{header}"
             );
@@ -233,20 +238,27 @@ mod tests {
     fn after_ten_wrong_tokens_an_address_must_wait_and_others_need_not() {
         let guard = guard("right");
         for _ in 0..100 {
-            assert_eq!(guard.admit(HERE, None, None), Err(Refusal::Unauthorized));
+            assert_eq!(
+                guard.admit(HERE, None, false, None),
+                Err(Refusal::Unauthorized)
+            );
         }
         for _ in 0..10 {
             assert_eq!(
-                guard.admit(HERE, None, Some("Bearer wrong")),
+                guard.admit(HERE, None, false, Some("Bearer wrong")),
                 Err(Refusal::Unauthorized)
             );
         }
         assert!(matches!(
-            guard.admit(HERE, None, Some("Bearer right")),
+            guard.admit(HERE, None, false, Some("Bearer right")),
             Err(Refusal::TooMany(1..=61))
         ));
         let other = IpAddr::from([192, 0, 2, 1]);
-        assert!(guard.admit(other, None, Some("Bearer right")).is_ok());
+        assert!(
+            guard
+                .admit(other, None, false, Some("Bearer right"))
+                .is_ok()
+        );
     }
 
     #[test]
@@ -260,7 +272,7 @@ mod tests {
             "[::1]",
         ] {
             assert_eq!(
-                guard.admit(HERE, Some(host), None),
+                guard.admit(HERE, Some(host), false, None),
                 Ok(Caller::Local),
                 "{host}"
             );
@@ -274,12 +286,19 @@ mod tests {
             "",
         ] {
             assert_eq!(
-                guard.admit(HERE, Some(host), None),
+                guard.admit(HERE, Some(host), false, None),
                 Err(Refusal::WrongHost),
                 "{host}"
             );
         }
-        assert_eq!(guard.admit(HERE, None, None), Err(Refusal::WrongHost));
+        assert_eq!(
+            guard.admit(HERE, None, false, None),
+            Err(Refusal::WrongHost)
+        );
+        assert_eq!(
+            guard.admit(HERE, Some("localhost"), true, None),
+            Err(Refusal::Proxied)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The HTTP server: one thread for the network, a few for PostgreSQL.
 //!
 //! Limits hold for whoever asks: 16 KiB of headers within 15 s, 16 KiB of body within 10 s, an answer is taken within 30 s, 512
-//! connections, each for at most ten minutes. More than four questions to PostgreSQL at once wait, and are refused after 3 s.
+//! connections, each for at most ten minutes. More than four questions to PostgreSQL at once wait, and are refused after 3 s; one that it
+//! does not answer within 15 s is given up.
 
 pub mod answer;
 pub mod guard;
@@ -49,6 +50,8 @@ const MOST_QUESTIONS: usize = 4;
 const HEADERS_WITHIN: Duration = Duration::from_secs(15);
 const CONNECTION_FOR: Duration = Duration::from_secs(600);
 const QUESTION_WAITS: Duration = Duration::from_secs(3);
+/// PostgreSQL ends a statement that takes too long by itself, unless it hangs.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// What is under way when somebody stops the server has this long.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 const MOST_HEADER_BYTES: usize = 16 << 10;
@@ -73,7 +76,7 @@ pub struct App {
     pub answered: Mutex<HashMap<u16, u64>>,
     /// When the server started.
     pub started_at: chrono::DateTime<chrono::Utc>,
-    questions: Semaphore,
+    questions: Arc<Semaphore>,
     connections: AtomicU64,
 }
 
@@ -93,17 +96,30 @@ impl App {
             )
             .with(header::RETRY_AFTER, "3")
         };
-        let permit = tokio::time::timeout(QUESTION_WAITS, self.questions.acquire()).await;
-        let Ok(Ok(_permit)) = permit else {
+        let turn = Arc::clone(&self.questions).acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(QUESTION_WAITS, turn).await else {
             return Err(busy());
         };
         let pool = Arc::clone(&self.pool);
-        match tokio::task::spawn_blocking(move || pool.ask(question)).await {
-            Ok(answered) => answered.map_err(Answer::from),
-            Err(_) => Err(Answer::problem(
+        let asked = tokio::task::spawn_blocking(move || {
+            // PostgreSQL is at it until it answers, also when nobody waits for that any more.
+            let _permit = permit;
+            pool.ask(question)
+        });
+        match tokio::time::timeout(ANSWERED_WITHIN, asked).await {
+            Ok(Ok(answered)) => answered.map_err(Answer::from),
+            Ok(Err(_)) => Err(Answer::problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "this program made a mistake; its log has more",
             )),
+            Err(_) => Err(Answer::problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "PostgreSQL has not answered within {} s",
+                    ANSWERED_WITHIN.as_secs()
+                ),
+            )
+            .with(header::RETRY_AFTER, "5")),
         }
     }
 }
@@ -111,13 +127,21 @@ impl App {
 /// Listens until the process is asked to stop.
 ///
 /// # Errors
-/// 77 for an address of the network without a token, 1 when the address cannot be used, 78 for a wrong configuration.
+/// 77 for an address of the network or proxies without a token, 1 when the address cannot be used, 78 for a wrong configuration.
 pub fn serve(config: Config, listen: SocketAddr) -> Result<u8, Failure> {
     if config.report.tokens.is_empty() && !listen.ip().is_loopback() {
         return Err(Failure::new(
             exit::REFUSED,
             anyhow::anyhow!(
                 "{listen} can be reached from other machines, and there are no tokens; make one with oa-report token NAME, or listen on 127.0.0.1"
+            ),
+        ));
+    }
+    if config.report.tokens.is_empty() && !config.report.proxies.is_empty() {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "proxies in [report] lets others in, and there are no tokens; make one with oa-report token NAME"
             ),
         ));
     }
@@ -143,7 +167,7 @@ pub fn serve(config: Config, listen: SocketAddr) -> Result<u8, Failure> {
         totals: Mutex::default(),
         answered: Mutex::default(),
         started_at: chrono::Utc::now(),
-        questions: Semaphore::new(MOST_QUESTIONS),
+        questions: Arc::new(Semaphore::new(MOST_QUESTIONS)),
         connections: AtomicU64::new(0),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()

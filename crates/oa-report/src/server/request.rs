@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
-use hyper::{Method, StatusCode, header};
+use hyper::{Method, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::App;
@@ -17,6 +17,15 @@ use crate::web::Lang;
 /// Longest body in bytes: a form, or one object.
 const MOST_BODY: usize = 16 << 10;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// Headers that proxies add.
+const PROXIED: [&str; 6] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
 
 /// One request.
 #[derive(Debug)]
@@ -105,6 +114,16 @@ impl Asked {
                 .authority()
                 .map(hyper::http::uri::Authority::as_str)
         })
+    }
+
+    /// Whether a proxy asks for somebody else. nginx says so only when it is told to, but then it asks in HTTP/1.0, which nobody else
+    /// does any more.
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        PROXIED
+            .iter()
+            .any(|name| self.head.headers.contains_key(*name))
+            || self.head.version == Version::HTTP_10
     }
 
     /// Whether a page of another site made the browser ask.

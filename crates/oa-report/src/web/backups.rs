@@ -21,7 +21,7 @@ pub async fn page(app: &Arc<App>, frame: &Frame) -> Result<Markup, Answer> {
     let (status, (list, more), drills, sizes) = app
         .ask(move |tx| {
             Ok((
-                backups::status(tx, config.backup.as_ref(), locale)?,
+                backups::status(tx, &config, locale)?,
                 backups::list(tx, false, None, 100)?,
                 backups::drills(tx, 20)?,
                 backups::sizes(tx)?,
@@ -70,7 +70,7 @@ fn verdict(frame: &Frame, status: &Status) -> Markup {
         div.tiles {
             div.tile { h2 { (lang.say("可恢复到", "Restorable to")) } p.big { (frame.clock.relative_or(status.restorable_to, "–")) } p.faint { @if let Some(to) = status.restorable_to { (frame.clock.at(to)) } } }
             div.tile { h2 { (lang.say("最新全量", "Newest full")) } p.big { (frame.clock.relative_or(status.latest_full.as_ref().map(|b| b.time), "–")) } p.faint { (lang.say(format!("其后 {} 个增量", status.chain_length), format!("{} incremental ones since", status.chain_length))) } }
-            div.tile { h2 { (lang.say("最近校验", "Last verified")) } p.big { (frame.clock.relative_or(status.last_verified, "–")) } p.faint { "oa-backup verify" } }
+            div.tile { h2 { (lang.say("最近读回", "Last read back")) } p.big { (frame.clock.relative_or(status.last_verified, "–")) } p.faint { "oa-backup verify --read-data" } }
             div.tile {
                 h2 { (lang.say("恢复用时 RTO", "RTO")) }
                 p.big { (drill.and_then(|d| d.rto_seconds).map_or_else(|| "–".to_owned(), |s| lang.short(s))) }

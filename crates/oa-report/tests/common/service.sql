@@ -116,7 +116,7 @@ INSERT INTO oa.backups (id, run_id, repository, kind, level, parent_id, host, da
                         restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
 SELECT md5('full' || d), gen_random_uuid(), '/var/backups/oa', 'physical', 'full', NULL, 'futures-01', 'futures', 150006, '7', 1, '0/1', '0/2',
        t, t, t - interval '4 minutes', t, 1400, 5368709120 + d * 4000000::bigint, 210000000, CASE WHEN d < 2 THEN 'structure' ELSE 'data' END, t + interval '1 hour'
-FROM (SELECT d, date_trunc('day', now()) - d * interval '1 day' - interval '1 hour' AS t FROM generate_series(0, 13) d) x;
+FROM (SELECT d, now() - d * interval '1 day' - interval '8 hours' AS t FROM generate_series(0, 13) d) x;
 INSERT INTO oa.backups (id, run_id, repository, kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn,
                         restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
 SELECT md5('incremental' || n), gen_random_uuid(), '/var/backups/oa', 'physical', 'incremental', md5('full0'), 'futures-01', 'futures', 150006, '7', 1, '0/2', '0/3',

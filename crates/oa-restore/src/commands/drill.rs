@@ -114,6 +114,8 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         ended.error.clone_from(&drill.error);
         if ended.error.is_some() {
             ended.status = Status::Failed;
+            // By its row in oa.drills, where the check looks at the first repository's.
+            ended.told_by_check = !wanted.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
         ended.batches.push(row(&session, run, drill));

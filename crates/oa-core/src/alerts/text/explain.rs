@@ -11,6 +11,8 @@ pub(super) enum Work {
     Source,
     /// Runs a program of the operator's own.
     Program,
+    /// Makes, verifies or restores backups.
+    Backup,
     /// Anything else: a migration.
     Tool,
 }
@@ -18,11 +20,12 @@ pub(super) enum Work {
 impl Work {
     pub(super) fn of(outcome: &Outcome) -> Self {
         if outcome.details.contains_key("program") {
-            Self::Program
-        } else if outcome.start.tool == "oa-crawl" {
-            Self::Source
-        } else {
-            Self::Tool
+            return Self::Program;
+        }
+        match outcome.start.tool.as_str() {
+            "oa-crawl" => Self::Source,
+            "oa-backup" | "oa-restore" => Self::Backup,
+            _ => Self::Tool,
         }
     }
 }
@@ -77,6 +80,16 @@ fn without_site(
             (
                 "the program's result file is missing or unreadable",
                 "check that it writes the file that --result-file names",
+            ),
+        ),
+        (Work::Backup, ErrorKind::Invalid) => (
+            (
+                "备份、校验或恢复演练没有通过",
+                "按原因修复；仓库里有什么、哪些没有通过，见 oa-backup status 和 oa-backup verify",
+            ),
+            (
+                "a backup, its verification or a rehearsed restore found something wrong",
+                "mend the cause; oa-backup status and oa-backup verify show what is in the repository and what is wrong with it",
             ),
         ),
         (Work::Tool, ErrorKind::Invalid) => (

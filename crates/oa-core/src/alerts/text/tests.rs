@@ -130,7 +130,22 @@ fn durations_are_said_in_two_units() {
 #[test]
 fn an_endless_error_text_is_cut_between_characters() {
     let long = "错误\n".repeat(1000);
-    let cut = shorten(&long);
+    let cut = excerpt(&long, 300);
     assert_eq!(cut.chars().count(), 301);
     assert!(cut.ends_with('…'));
+}
+
+#[test]
+fn nothing_that_others_wrote_is_a_mention_or_a_link() {
+    let quoted = |text| excerpt(text, 300);
+    assert_eq!(
+        quoted("<at id=all></at> <@all>"),
+        "＜at id=all>＜/at> ＜@all>"
+    );
+    assert_eq!(quoted("[log in](http://x)"), "[log in］(http://x)");
+    assert_eq!(quoted("[a]\n(http://x)"), "[a] (http://x)");
+    assert_eq!(
+        quoted("raise max_size in [spool]"),
+        "raise max_size in [spool]"
+    );
 }

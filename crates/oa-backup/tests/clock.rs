@@ -1,0 +1,95 @@
+//! A clock that was wrong costs no backup, and does not look like safety.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Done, Service, done};
+
+/// What makes programs see another time, so many days away from now (libfaketime).
+fn clock(days: i32) -> Vec<(String, String)> {
+    let library = fs::read_dir("/usr/lib")
+        .unwrap()
+        .flatten()
+        .map(|e| e.path().join("faketime/libfaketime.so.1"))
+        .find(|p| p.exists())
+        .unwrap_or_else(|| PathBuf::from("/usr/lib/faketime/libfaketime.so.1"));
+    assert!(
+        library.exists(),
+        "libfaketime is not installed: scripts/setup"
+    );
+    [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", format!("{days:+}d")),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .to_vec()
+}
+
+fn at(service: &Service, clock: &[(String, String)], arguments: &[&str]) -> Done {
+    let mut command = service.command(arguments);
+    done(
+        command
+            .envs(clock.iter().map(|(k, v)| (k, v)))
+            .output()
+            .unwrap(),
+    )
+}
+
+fn write(service: &Service, what: &str) {
+    service
+        .db()
+        .execute(
+            "INSERT INTO quotes SELECT coalesce(max(id), 0) + 1, 0, $1 FROM quotes",
+            &[&what],
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_clock_that_jumps_loses_nothing_and_is_told() {
+    let mut service = Service::ready("kind = \"physical\"");
+    service.take("full");
+    // The machine's clock is forty days ahead for a while.
+    let ahead = clock(40);
+    service.server.restart_with(&ahead);
+    write(&service, "ahead");
+    at(&service, &ahead, &["incremental"]).expect(0);
+    at(&service, &ahead, &["full"]).expect(0);
+    write(&service, "ahead too");
+    at(&service, &ahead, &["incremental"]).expect(0);
+    // It is corrected.
+    service.server.restart_with(&[]);
+    write(&service, "corrected");
+    service.take("incremental");
+    let told = service.backup(&["status"]).expect(1);
+    assert!(told.stdout.contains("is of the future"), "{}", told.stdout);
+    let before = service.list().len();
+    service.backup(&["prune", "--yes"]).expect(0);
+    let future = service
+        .list()
+        .iter()
+        .filter(|b| b["level"] == "full")
+        .count();
+    assert_eq!(future, 2, "neither that of the future nor the newest goes");
+    service.take("full");
+    service.backup(&["verify"]).expect(0);
+    // And then it is years behind, as after a dead battery: nothing may look old enough to go.
+    let behind = clock(-1500);
+    service.server.restart_with(&behind);
+    write(&service, "behind");
+    at(&service, &behind, &["incremental"]).expect(0);
+    let listed = service.list().len();
+    assert!(listed > 3, "{before}");
+    at(&service, &behind, &["prune", "--yes"]).expect(0);
+    assert_eq!(service.list().len(), listed);
+    at(&service, &behind, &["full"]).expect(0);
+    service.server.restart_with(&[]);
+    service.take("incremental");
+    service.backup(&["verify", "--read-data"]).expect(0);
+}

@@ -1,0 +1,349 @@
+//! Damage is found, told of the backups that it concerns and of no others, and mended as far as it can be.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{PASSWORD, Service, done};
+
+fn flip(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 0x10;
+    let _ = fs::set_permissions(file, fs::Permissions::from_mode(0o600));
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
+    let service = Service::ready("kind = \"logical\"");
+    let first = service.take("full");
+    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
+    let before: Vec<_> = service.files("repo/data");
+    let second = service.take("full");
+    let new: Vec<_> = service
+        .files("repo/data")
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
+    let largest = new
+        .iter()
+        .max_by_key(|f| fs::metadata(f).unwrap().len())
+        .unwrap();
+    let damaged = |what: &str, remedy: &str| {
+        let verified = service.backup(&["verify", "--read-data"]);
+        assert!(
+            verified.code != Some(0)
+                && verified.stderr.contains(what)
+                && verified.stderr.contains(remedy),
+            "{what}: {verified:?}"
+        );
+        verified
+    };
+    // Data of the second backup only.
+    flip(largest);
+    let pack = largest.file_name().unwrap().to_str().unwrap();
+    damaged(&pack[..8], "repair");
+    let rows = service
+        .backup(&["verify", "--read-data", "--format", "json"])
+        .expect(1)
+        .json();
+    let result =
+        |id: &serde_json::Value| rows.iter().find(|r| r["id"] == *id).unwrap()["result"].clone();
+    assert_eq!(
+        (result(&first[0]["id"]), result(&second[0]["id"])),
+        ("ok".into(), "damaged".into())
+    );
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE check_error IS NOT NULL"),
+        1
+    );
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.alerts WHERE task = 'backup-verify'"),
+        0,
+        "oa-alert check tells of it (backup_unverified)"
+    );
+    service.backup(&["repair"]).expect(77);
+    let repaired = service.backup(&["repair", "--yes"]).expect(1);
+    assert!(
+        repaired.stdout.contains(pack) && repaired.stdout.contains("1 of 2 backups are not whole"),
+        "{}",
+        repaired.stdout
+    );
+    // What the server still has is stored again, which heals the older backup as well if nothing has changed since.
+    service.take("full");
+    service
+        .backup(&["verify", first[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+
+    for folder in ["repo/index", "repo/snapshots"] {
+        let file = service.files(folder).pop().unwrap();
+        flip(&file);
+        damaged(file.file_name().unwrap().to_str().unwrap(), "repair");
+        service.backup(&["repair", "--yes"]);
+        service.take("full");
+    }
+    for file in [
+        service.path("repo/config"),
+        service.files("repo/keys").pop().unwrap(),
+    ] {
+        flip(&file);
+        let told = service.backup(&["list"]);
+        assert!(
+            told.code == Some(78) && told.stderr.contains("spare copy"),
+            "{told:?}"
+        );
+        service.backup(&["repair", "--yes"]);
+        service.take("incremental");
+    }
+    let last = service.take("full");
+    service
+        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+}
+
+#[test]
+fn what_reading_back_has_found_stays_until_reading_back_finds_nothing() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    let recorded = |code: i32, arguments: &[&str]| {
+        service.backup(arguments).expect(code);
+        service
+            .texts("SELECT checked || coalesce(' ' || check_error, '') FROM oa.backups")
+            .pop()
+            .unwrap()
+    };
+    let (structure, data) = (&["verify"][..], &["verify", "--read-data"][..]);
+    assert_eq!(recorded(0, data), "data");
+    assert_eq!(recorded(0, structure), "data");
+    let largest = |folder: &str| {
+        let files = service.files(folder);
+        let size = |f: &std::path::PathBuf| fs::metadata(f).unwrap().len();
+        files.into_iter().max_by_key(size).unwrap()
+    };
+    let pack = largest("repo/data");
+    let name = &pack.file_name().unwrap().to_str().unwrap()[..8];
+    // A flipped bit changes no size: who reads nothing does not see it.
+    flip(&pack);
+    let found = recorded(1, data);
+    assert!(
+        found.starts_with("data ") && found.contains(name),
+        "{found}"
+    );
+    assert_eq!(recorded(0, structure), found);
+    flip(&pack);
+    assert_eq!(recorded(0, data), "data");
+    // What the structure lacks was not there to be read back, and is over when it is there again.
+    let away = pack.with_extension("away");
+    fs::rename(&pack, &away).unwrap();
+    let found = recorded(1, structure);
+    assert!(
+        found.starts_with("structure ") && found.contains(name),
+        "{found}"
+    );
+    fs::rename(&away, &pack).unwrap();
+    assert_eq!(recorded(0, structure), "structure");
+    // Nobody can tell what this backup was, but it is listed in the database, and must not look whole there.
+    let snapshot = largest("repo/snapshots");
+    flip(&snapshot);
+    let found = recorded(1, structure);
+    assert!(found.starts_with("structure snapshots/"), "{found}");
+    flip(&snapshot);
+    assert_eq!(recorded(0, structure), "structure");
+    // Without its index nothing was read.
+    flip(&largest("repo/index"));
+    assert_eq!(recorded(1, data), "structure");
+}
+
+#[test]
+fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
+    let service = Service::ready("kind = \"logical\"");
+    let first = service.take("full");
+    let before = service.files("repo/data");
+    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
+    let second = service.take("full");
+    let remove_largest_of = |files: Vec<std::path::PathBuf>| {
+        let largest = files
+            .into_iter()
+            .max_by_key(|f| fs::metadata(f).unwrap().len())
+            .unwrap();
+        fs::remove_file(&largest).unwrap();
+        largest.file_name().unwrap().to_str().unwrap()[..8].to_owned()
+    };
+    let new = service
+        .files("repo/data")
+        .into_iter()
+        .filter(|f| !before.contains(f));
+    let gone = remove_largest_of(new.collect());
+    service.db().batch_execute("DROP TABLE more").unwrap();
+
+    // The third one does not need it, and is made; that something is damaged is told.
+    let partial = service.backup(&["full", "--format", "json"]).expect(1);
+    assert!(
+        partial.stderr.contains("damaged elsewhere") && partial.stderr.contains(&gone),
+        "{}",
+        partial.stderr
+    );
+    let third = partial.json();
+    assert_eq!(service.list().len(), 3);
+    let rows = service
+        .backup(&["verify", "--format", "json"])
+        .expect(1)
+        .json();
+    let result = |b: &[serde_json::Value]| {
+        rows.iter().find(|r| r["id"] == b[0]["id"]).unwrap()["result"].clone()
+    };
+    assert_eq!(
+        [result(&first), result(&second), result(&third)],
+        ["ok", "damaged", "ok"]
+    );
+
+    // The next one would need what is missing now: it is not listed, and says what helps.
+    remove_largest_of(before);
+    let refused = service.backup(&["full"]).expect(1);
+    assert!(
+        refused.stderr.contains("not whole") && refused.stderr.contains("oa-backup repair"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(service.list().len(), 3);
+    service.backup(&["repair", "--yes"]).expect(1);
+    let last = service.take("full");
+    service
+        .backup(&["verify", last[0]["id"].as_str().unwrap(), "--read-data"])
+        .expect(0);
+}
+
+#[test]
+fn a_damaged_tree_does_not_keep_the_data_of_others_from_being_read() {
+    let service = Service::ready("kind = \"logical\"");
+    let size = |f: &&PathBuf| fs::metadata(f).unwrap().len();
+    let first = service.take("full");
+    let before = service.files("repo/data");
+    // A second backup that shares nothing with the first one but nothing of its data either.
+    service.db().batch_execute("CREATE TABLE more AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 20000) i").unwrap();
+    let second = service.take("full");
+    let new: Vec<PathBuf> = service
+        .files("repo/data")
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
+    let (tree, data) = (
+        new.iter().min_by_key(size).unwrap(),
+        before.iter().max_by_key(size).unwrap(),
+    );
+    flip(tree);
+    flip(data);
+    let rows = service
+        .backup(&["verify", "--read-data", "--format", "json"])
+        .expect(1)
+        .json();
+    for (backup, file) in [(&first, data), (&second, tree)] {
+        let row = rows.iter().find(|r| r["id"] == backup[0]["id"]).unwrap();
+        let name = &file.file_name().unwrap().to_str().unwrap()[..8];
+        assert_eq!(row["result"], "damaged", "{name}: {rows:?}");
+    }
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE check_error IS NOT NULL"),
+        2
+    );
+}
+
+#[test]
+fn what_cannot_be_read_now_is_not_taken_out() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    let packs = service.files("repo/data");
+    fs::set_permissions(&packs[0], fs::Permissions::from_mode(0o0)).unwrap();
+    let repair = service.command(&["repair", "--yes"]);
+    let mut command = if rustix::process::geteuid().is_root() {
+        // Root without the right to pass over permissions.
+        let mut command = Command::new("setpriv");
+        command
+            .arg("--bounding-set=-dac_override,-dac_read_search")
+            .arg(repair.get_program())
+            .args(repair.get_args());
+        for (name, value) in repair.get_envs() {
+            command.env(name, value.unwrap());
+        }
+        command
+    } else {
+        repair
+    };
+    let refused = done(command.output().unwrap()).expect(78);
+    assert!(
+        refused.stderr.contains("nothing was taken out"),
+        "{}",
+        refused.stderr
+    );
+    assert!(service.files("repo/data") == packs && !service.path("repo/damaged").exists());
+    fs::set_permissions(&packs[0], fs::Permissions::from_mode(0o600)).unwrap();
+    service.backup(&["verify", "--read-data"]).expect(0);
+}
+
+#[test]
+fn a_key_that_was_taken_away_does_not_come_back() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    let restic = |arguments: &[&str], password: &str| {
+        let output = Command::new("restic")
+            .args(["--no-cache", "-r"])
+            .arg(service.path("repo"))
+            .args(arguments)
+            .env("RESTIC_PASSWORD", password)
+            .output()
+            .expect("restic is installed (scripts/setup)");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    // As docs/backup.md has it.
+    let old = service.files("repo/keys").pop().unwrap();
+    let new = "another-key-for-tests";
+    fs::write(service.path("new-password"), new).unwrap();
+    restic(
+        &[
+            "key",
+            "add",
+            "--new-password-file",
+            service.path("new-password").to_str().unwrap(),
+        ],
+        PASSWORD,
+    );
+    let run = |arguments: &[&str]| {
+        done(
+            service
+                .command(arguments)
+                .env("OA_BACKUP_PASSWORD", new)
+                .output()
+                .unwrap(),
+        )
+    };
+    run(&["list"]).expect(0);
+    restic(
+        &["key", "remove", old.file_name().unwrap().to_str().unwrap()],
+        new,
+    );
+    run(&["init"]).expect(0);
+    run(&["verify"]).expect(0);
+    run(&["repair", "--yes"]).expect(0);
+    let names = |folder: &str| -> Vec<_> {
+        service
+            .files(folder)
+            .iter()
+            .map(|f| f.file_name().unwrap().to_owned())
+            .collect()
+    };
+    assert!(!old.exists() && names("repo/keys") == names("repo/spare/keys"));
+    service.backup(&["list"]).expect(78);
+    // The new one has a spare copy.
+    flip(&service.files("repo/keys")[0]);
+    run(&["repair", "--yes"]).expect(0);
+    run(&["list"]).expect(0);
+}
