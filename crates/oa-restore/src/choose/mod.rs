@@ -118,7 +118,12 @@ impl Choice {
     pub fn database_for(&self, live: &Live) -> String {
         let meta = &self.backup().meta;
         match &self.way {
-            Way::Physical(_) if live.system_id.as_ref() == Some(&meta.system_id) => {
+            Way::Physical(_)
+                if live
+                    .system_id
+                    .as_ref()
+                    .is_none_or(|id| *id == meta.system_id) =>
+            {
                 live.database.clone()
             }
             _ => meta.database.clone(),
