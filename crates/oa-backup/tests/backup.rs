@@ -491,6 +491,16 @@ fn a_server_that_was_upgraded_begins_anew_beside_its_old_backups() {
     let mut service = Service::ready("kind = \"auto\"");
     let before = service.take("full");
     assert_eq!(before.len(), 3, "copy, log and dump");
+    let status = service.backup(&["status"]).expect(0);
+    let (full, shown) = (before[0]["short_id"].as_str().unwrap(), &status.stdout);
+    assert!(
+        shown.contains(&format!("newest full backup is {full} (physical")),
+        "the dump beside it is newer: {shown}"
+    );
+    assert_eq!(
+        service.texts("SELECT kind || ' ' || left(full_id, 8) FROM oa.repository_state"),
+        [format!("physical {full}")]
+    );
     let Some(programs) = service.server.upgrade() else {
         return;
     };

@@ -260,7 +260,7 @@ fn a_role_without_the_right_to_create_tables_can_keep_the_run_log() {
 }
 
 #[test]
-fn who_could_tell_alerts_before_an_upgrade_can_tell_that_they_are_over_after_it() {
+fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     let server = Postgres::start();
     let mut owner = server.connect();
     schema::upgrade(&mut owner).unwrap();
@@ -269,13 +269,23 @@ fn who_could_tell_alerts_before_an_upgrade_can_tell_that_they_are_over_after_it(
         .batch_execute(
             "CREATE ROLE crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO crawler;
              GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa TO crawler;
-             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
+             CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
         )
         .unwrap();
     owner
-        .batch_execute("DELETE FROM oa.schema_history WHERE version = 11")
+        .batch_execute(
+            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state",
+        )
         .unwrap();
-    assert_eq!(schema::upgrade(&mut owner).unwrap(), ["V11__ack_rights"]);
+    assert_eq!(
+        schema::upgrade(&mut owner).unwrap(),
+        ["V11__ack_rights", "V12__repository_state"]
+    );
+    connect(&server.url().replace("oa:oa-test-password", "reader:p"))
+        .unwrap()
+        .batch_execute("SELECT FROM oa.repository_state")
+        .unwrap();
+    // Whoever could tell alerts can tell that they are over.
     let may_end = |role: &str| {
         let query = format!("SELECT has_table_privilege('{role}', 'oa.acks', 'DELETE')");
         one::<bool>(&mut server.connect(), &query)

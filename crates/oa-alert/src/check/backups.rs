@@ -71,16 +71,13 @@ struct Known {
 
 fn known(client: &mut Client, repository: &str) -> Result<Known, postgres::Error> {
     let row = client.query_one(
-        "SELECT (SELECT max(restorable_to) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL),
+        "SELECT (SELECT restorable_to FROM oa.repository_state WHERE repository = $1),
                 (SELECT min(finished_at) FROM oa.backups WHERE repository = $1),
                 (SELECT max(checked_at) FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND checked = 'data' AND check_error IS NULL)",
         &[&repository],
     )?;
     let full = client.query_opt(
-        "SELECT finished_at, added_bytes FROM oa.backups
-         WHERE repository = $1 AND removed_at IS NULL AND level = 'full' AND kind = (
-           SELECT kind FROM oa.backups WHERE repository = $1 AND kind <> 'files' AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1)
-         ORDER BY finished_at DESC LIMIT 1",
+        "SELECT full_at, full_added_bytes FROM oa.repository_state WHERE repository = $1 AND full_id IS NOT NULL",
         &[&repository],
     )?;
     let broken = client.query_opt(

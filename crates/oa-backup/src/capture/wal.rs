@@ -334,7 +334,7 @@ impl WalFolder {
         let Err(CaptureError::Gap(why)) = kept else {
             return kept;
         };
-        tracing::warn!("the log begins anew: {why}");
+        tracing::info!("the log begins anew: {why}");
         super::empty_folder(&self.path)?;
         drop_slot(client, slot)?;
         self.ensure_slot(client, slot, server)

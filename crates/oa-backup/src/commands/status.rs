@@ -1,6 +1,6 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::human_duration;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config, Locale};
@@ -25,21 +25,31 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let backups = repository.backups()?;
     let now = Utc::now();
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
+    // What a wrong clock has dated into the future counts only where there is nothing else.
+    let is_future = |b: &Backup| b.meta.restorable_to > now + CLOCKS_DIFFER;
     let last = backups
         .iter()
         .filter(|b| b.meta.kind != Kind::Files)
-        .max_by_key(|b| b.meta.restorable_to);
-    // Of the same kind: the weekly dump beside physical backups is no full backup that the log goes on from.
+        .max_by_key(|b| (!is_future(b), b.meta.restorable_to));
+    // As oa.repository_state has it: the weekly dump beside physical backups is no full backup that the log goes on from.
     let full = last.and_then(|last| {
+        let lately = last.meta.restorable_to - TimeDelta::days(1)..=last.meta.restorable_to;
+        let physical = backups
+            .iter()
+            .any(|b| b.meta.kind == Kind::Physical && lately.contains(&b.meta.restorable_to));
+        let kind = if physical {
+            Kind::Physical
+        } else {
+            last.meta.kind
+        };
         backups
             .iter()
-            .filter(|b| b.meta.kind == last.meta.kind && b.meta.level == Level::Full)
-            .max_by_key(|b| b.meta.restorable_to)
+            .filter(|b| b.meta.kind == kind && b.meta.level == Level::Full)
+            .max_by_key(|b| (!is_future(b), b.meta.restorable_to))
     });
     let drill = last_drill(config);
-    let future = last.filter(|b| b.meta.restorable_to > now + CLOCKS_DIFFER);
-    let late = future.is_some()
-        || last.is_none_or(|b| age(b) > settings.rpo.0)
+    let future = backups.iter().find(|b| is_future(b));
+    let late = last.is_none_or(|b| is_future(b) || age(b) > settings.rpo.0)
         || full.is_none_or(|b| age(b) > settings.full_every.0);
     let size = repository.size_bytes()?;
     if format == Format::Json {
@@ -87,7 +97,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         });
         let future = future.map_or_else(String::new, |b| {
             format!(
-                "The newest backup, {}, is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
+                "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
                 b.short_id(),
                 b.meta.restorable_to.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S")
             )

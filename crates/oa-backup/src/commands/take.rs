@@ -88,9 +88,6 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
             );
         }
     }
-    if let Some(why) = &done.instead {
-        tracing::warn!("a full backup was made, because {why}");
-    }
     listing(&place, &done.backups)
         .print(format)
         .map_err(anyhow::Error::from)?;

@@ -7,7 +7,7 @@ use oa_core::secrets::redact;
 use oa_core::supervise::StopSignal;
 use rustic_core::{RusticError, RusticResult};
 
-use super::{Place, RepositoryError};
+use super::{Place, RepositoryError, stop};
 
 impl Place {
     pub(super) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
@@ -21,7 +21,7 @@ impl Place {
         work: impl FnOnce() -> RusticResult<T>,
     ) -> Result<T, RepositoryError> {
         quietly(work)
-            .map_err(|reason| self.engine_error(doing, reason))?
+            .map_err(|reason| self.engine_error(doing, stop::why().map_or(reason, str::to_owned)))?
             .map_err(|e| self.failed(doing, &e))
     }
 

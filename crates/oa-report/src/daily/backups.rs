@@ -56,17 +56,12 @@ pub(super) fn repositories(
         "SELECT p.repository,
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL),
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.finished_at >= $2 AND b.finished_at < $3),
-                (SELECT max(restorable_to) FROM oa.backups b WHERE b.repository = p.repository AND b.kind <> 'files' AND b.removed_at IS NULL),
-                f.finished_at, f.checked,
+                s.restorable_to, s.full_at, s.full_checked,
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.check_error IS NOT NULL),
                 d.finished_at, d.ok, d.rto_seconds, m.size_bytes, m.grown, m.days, m.free_bytes, m.measured_at
          FROM (SELECT $1::text AS repository WHERE $1 IS NOT NULL
                UNION SELECT repository FROM oa.backups WHERE $1 IS NULL AND removed_at IS NULL) p
-         LEFT JOIN LATERAL (SELECT finished_at, checked FROM oa.backups b
-           WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.level = 'full' AND b.kind = (
-             SELECT n.kind FROM oa.backups n WHERE n.repository = p.repository AND n.kind <> 'files' AND n.removed_at IS NULL
-             ORDER BY n.restorable_to DESC LIMIT 1)
-           ORDER BY finished_at DESC LIMIT 1) f ON true
+         LEFT JOIN oa.repository_state s ON s.repository = p.repository
          LEFT JOIN LATERAL (SELECT finished_at, ok, rto_seconds FROM oa.drills d
            WHERE d.repository = p.repository ORDER BY started_at DESC LIMIT 1) d ON true
          LEFT JOIN LATERAL (

@@ -290,7 +290,7 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
     let place = settings.map(|s| redact(&s.repository));
     let of = place.as_deref();
     let counts = client.query_one(
-        "SELECT count(*), max(restorable_to) FILTER (WHERE kind <> 'files'),
+        "SELECT count(*), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
                 max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL), min(finished_at), now(),
                 (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
          FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
@@ -299,10 +299,8 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
     let latest_backup = newest(client, "ORDER BY finished_at DESC", of)?;
     let latest_full = newest(
         client,
-        "AND level = 'full' AND kind = (
-           SELECT kind FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1)
-           ORDER BY restorable_to DESC LIMIT 1)
-         ORDER BY finished_at DESC",
+        "AND id = (
+           SELECT full_id FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1 ORDER BY restorable_to DESC LIMIT 1)",
         of,
     )?;
     let chain = client.query_one(
