@@ -157,7 +157,9 @@ fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
             fs::remove_dir_all(path).unwrap();
         }
     }
-    service.backup(&["incremental"]).ok();
+    service
+        .backup(&["incremental"])
+        .failed(1, "cannot be restored");
     let plan = service.restore(&["plan", "--to", &lost]);
     assert_eq!(plan.code, 1, "{plan:?}");
     assert!(
