@@ -274,12 +274,16 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
         .unwrap();
     owner
         .batch_execute(
-            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state",
+            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state; DROP INDEX oa.alerts_of_troubles",
         )
         .unwrap();
     assert_eq!(
         schema::upgrade(&mut owner).unwrap(),
-        ["V11__ack_rights", "V12__repository_state"]
+        [
+            "V11__ack_rights",
+            "V12__repository_state",
+            "V13__troubles_index"
+        ]
     );
     connect(&server.url().replace("oa:oa-test-password", "reader:p"))
         .unwrap()

@@ -7,7 +7,7 @@ use oa_core::secrets::redact;
 use oa_core::supervise::StopSignal;
 use rustic_core::{RusticError, RusticResult};
 
-use super::{Place, RepositoryError, stop};
+use super::{Place, RepositoryError};
 
 impl Place {
     pub(super) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
@@ -21,7 +21,7 @@ impl Place {
         work: impl FnOnce() -> RusticResult<T>,
     ) -> Result<T, RepositoryError> {
         quietly(work)
-            .map_err(|reason| self.engine_error(doing, stop::why().map_or(reason, str::to_owned)))?
+            .map_err(|reason| self.engine_error(doing, reason))?
             .map_err(|e| self.failed(doing, &e))
     }
 
@@ -44,7 +44,9 @@ pub(super) fn reason(error: &RusticError) -> String {
     redact(&one_line(text.strip_prefix("Error: ").unwrap_or(&text)))
 }
 
+/// Without the backtrace that `RUST_BACKTRACE` adds to it.
 pub(super) fn one_line(text: &str) -> String {
+    let (text, _) = text.split_once("Backtrace:").unwrap_or((text, ""));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

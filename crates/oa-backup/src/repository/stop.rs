@@ -11,16 +11,11 @@ pub(super) fn go_on(kind: FileType) -> RusticResult<()> {
         return Ok(());
     }
     oa_core::failpoint::hit("repository.pack");
-    match why() {
-        Some(why) => Err(RusticError::new(ErrorKind::Other, why)),
-        None => Ok(()),
+    if StopSignal.requested() {
+        return Err(RusticError::new(
+            ErrorKind::Other,
+            "This process was asked to stop.",
+        ));
     }
-}
-
-/// Why whatever fails now fails, once this process was asked to stop: a thread of the engine that outlives the others panics because
-/// none of them listens to it any more, and that may be all that is heard.
-pub(super) fn why() -> Option<&'static str> {
-    StopSignal
-        .requested()
-        .then_some("This process was asked to stop.")
+    Ok(())
 }
