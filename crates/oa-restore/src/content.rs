@@ -1,16 +1,17 @@
 //! Whether two databases hold the same.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use oa_backup::capture::mark::{self, SAME_TEXT};
 use oa_backup::repository::{Mark, TableMark};
 use oa_core::pg::quote_ident;
-use postgres::GenericClient;
+use postgres::{Client, GenericClient};
 
 use crate::RestoreError;
 
-/// The same values give the same text on both servers.
-const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
-    SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; SET LOCAL search_path = pg_catalog";
+/// Comparing a database takes no longer than this.
+const LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// All rows of a table: how many, and a sum of their hashes, whatever their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,17 @@ pub fn of_table(
         rows: row.get(0),
         hash: row.get(1),
     })
+}
+
+/// Rows of all tables of a database, and hashes of both ends of each.
+///
+/// # Errors
+/// When the server refuses.
+pub fn of_database(client: &mut Client) -> Result<BTreeMap<String, TableMark>, RestoreError> {
+    let mut tx = client
+        .transaction()
+        .map_err(RestoreError::query("could not count the tables"))?;
+    Ok(mark::tables(&mut tx, Instant::now() + LIMIT)?)
 }
 
 /// What a comparison with a mark found.

@@ -45,6 +45,16 @@ pub enum RestoreError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A disk became full on the way.
+    #[error("the disk of {place} is full: {said}; {remedy}")]
+    Full {
+        /// Whose disk.
+        place: String,
+        /// What was said.
+        said: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The private server did not do its work.
     #[error("{doing}: {said}")]
     Server {
@@ -53,7 +63,7 @@ pub enum RestoreError {
         /// The end of its log.
         said: String,
     },
-    /// A statement failed.
+    /// A statement failed in the live server.
     #[error("{doing}: {}", oa_core::pg::describe(said))]
     Query {
         /// What was being done.
@@ -78,7 +88,43 @@ pub enum RestoreError {
     Stopped,
 }
 
+/// What systems and servers say of full disks.
+const FULL: [&str; 4] = [
+    "No space left on device",
+    "os error 28",
+    "Disk quota exceeded",
+    "os error 122",
+];
+
 impl RestoreError {
+    /// What happened in the private server is no matter of reaching the live one, or of what its role may do.
+    pub(crate) fn in_private(self) -> Self {
+        match self {
+            Self::Query { .. }
+            | Self::Connect(_)
+            | Self::Capture(CaptureError::Query { .. } | CaptureError::Connect(_)) => {
+                Self::Server {
+                    doing: "in the private server",
+                    said: self.to_string(),
+                }
+            }
+            other => other,
+        }
+    }
+
+    /// Says whose disk is full, if that is what it is about.
+    pub(crate) fn on_disk_of(self, place: impl std::fmt::Display, remedy: &'static str) -> Self {
+        let said = self.to_string();
+        if matches!(self, Self::Full { .. }) || !FULL.iter().any(|words| said.contains(words)) {
+            return self;
+        }
+        Self::Full {
+            place: place.to_string(),
+            said,
+            remedy,
+        }
+    }
+
     pub(crate) fn disk(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
         let path = path.to_owned();
         move |said| Self::Disk {
@@ -113,6 +159,8 @@ impl From<RestoreError> for Failure {
                 };
                 return e.into();
             }
+            // The hint of the backups' role is none for a restore.
+            RestoreError::Capture(CaptureError::Failed { .. }) => exit::FAILED,
             RestoreError::Capture(_) => {
                 let RestoreError::Capture(e) = error else {
                     unreachable!("it was matched just before")

@@ -1,6 +1,7 @@
 //! `oa-restore`: what `oa-backup` has stored, as it was at any moment.
 //!
 //! ```text
+//! options  ─ what several commands take on their command lines
 //! target   ─ the moment that is meant: a time, a place in the log, a named point, a backup, the latest
 //! choose   ─ the backups and the log that lead there, or why nothing does
 //! recover  ─ files from the repository, settings, a private server that recovers and ends with this process
@@ -14,6 +15,7 @@ pub mod commands;
 pub mod content;
 mod error;
 pub mod live;
+pub mod options;
 pub mod recover;
 pub mod session;
 pub mod target;

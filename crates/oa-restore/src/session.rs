@@ -4,28 +4,21 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use oa_backup::backup;
-use oa_backup::repository::{Backup, Bars, Place, Reader, RepositoryError};
+use oa_backup::repository::{Backup, Bars, Kind, Place, Reader, RepositoryError};
 use oa_core::cli::Failure;
 use oa_core::config::{Backup as Settings, BackupKind, Config, ConfigError};
-use oa_core::pg;
+use oa_core::exit;
+use oa_core::pg::{self, schema};
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, RunStart, Trigger};
+use oa_core::runs::{Recorder, RunStart};
+use oa_core::state_dir::StateDir;
 
-use crate::PROGRAM;
-use crate::choose::{Choice, Chooser};
+use crate::choose::{Choice, Chooser, Way};
+use crate::live::Live;
+use crate::options::Asked;
 use crate::recover::Work;
-use crate::target::Target;
-
-/// What is asked for, by every command.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// `--to`
-    pub to: String,
-    /// `--from-copy`: out of the second repository.
-    pub from_copy: bool,
-    /// `--kind`
-    pub kind: BackupKind,
-}
+use crate::target::{Target, shown};
+use crate::{PROGRAM, RestoreError};
 
 /// The repository, opened.
 #[derive(Debug)]
@@ -97,42 +90,144 @@ impl<'a> Session<'a> {
     /// A moment as people of this service read it.
     #[must_use]
     pub fn shown(&self, at: DateTime<Utc>) -> String {
-        at.with_timezone(&self.config.timezone)
-            .format("%Y-%m-%d %H:%M:%S %Z")
-            .to_string()
+        shown(at, self.config.timezone)
     }
 
     /// Reads `--to`.
     ///
     /// # Errors
     /// When it cannot be understood.
-    pub fn target(&self, text: &str) -> Result<Target, Failure> {
+    pub(crate) fn target(&self, text: &str) -> Result<Target, Failure> {
         Ok(Target::parse(text, self.config.timezone, Utc::now())?)
     }
 
-    /// Finds the way to what is asked for.
+    /// Finds the way to what is asked for. `live`: the server that it will go into; another cluster's backups are none for it.
     ///
     /// # Errors
     /// When there is none.
     pub fn choose(
         &self,
-        target: &Target,
+        asked: &Asked,
         kind: BackupKind,
+        live: Option<&Live>,
         work: &Work,
     ) -> Result<Choice, Failure> {
-        let chooser = Chooser {
+        let target = self.target(&asked.to)?;
+        let all = self.systems();
+        let mut notes = Vec::new();
+        let systems = match &target {
+            Target::Backup(_) => all.clone(),
+            _ => self.systems_for(asked, live, &all, &mut notes)?,
+        };
+        let chosen = self.chooser(&systems, work).choose(&target, kind);
+        let mut choice = chosen.map_err(|e| match e {
+            RestoreError::NoWay(text) if systems.len() < all.len() => {
+                let others = all.iter().filter(|s| !systems.contains(s));
+                RestoreError::NoWay(format!(
+                    "{text}. The repository also holds {}: take that with --system",
+                    self.told(others)
+                ))
+            }
+            other => other,
+        })?;
+        if let (Some(live), Way::Logical(dump)) = (live, &choice.way)
+            && dump.backup.meta.database != live.database
+        {
+            notes.push(format!(
+                "the dump is of database {}, and the address's is {}",
+                dump.backup.meta.database, live.database
+            ));
+        }
+        choice.notes.extend(notes);
+        for note in &choice.notes {
+            tracing::warn!("{note}");
+        }
+        Ok(choice)
+    }
+
+    /// For looking at the backups of these clusters.
+    pub(crate) fn chooser<'s>(&'s self, systems: &'s [&'s str], work: &'s Work) -> Chooser<'s> {
+        Chooser {
             backups: &self.backups,
+            systems,
             reader: &self.reader,
             settings: self.settings,
             database: self.database(),
             zone: self.config.timezone,
             scratch: work.folder(),
-        };
-        let choice = chooser.choose(target, kind)?;
-        for note in &choice.notes {
-            tracing::warn!("{note}");
         }
-        Ok(choice)
+    }
+
+    /// The clusters of which there are backups, the one that was backed up last first.
+    pub(crate) fn systems(&self) -> Vec<&str> {
+        let mut systems = Vec::new();
+        for backup in self.backups.iter().rev() {
+            let id = backup.meta.system_id.as_str();
+            if backup.meta.kind != Kind::Files && !systems.contains(&id) {
+                systems.push(id);
+            }
+        }
+        systems
+    }
+
+    fn systems_for<'s>(
+        &'s self,
+        asked: &Asked,
+        live: Option<&Live>,
+        all: &[&'s str],
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<&'s str>, RestoreError> {
+        if let Some(wanted) = &asked.system {
+            let found = all.iter().find(|s| *s == wanted);
+            return found.map(|s| vec![*s]).ok_or_else(|| {
+                RestoreError::NoWay(format!(
+                    "the repository has no backup of a cluster with system id {wanted}; it has {}",
+                    self.told(all.iter())
+                ))
+            });
+        }
+        let Some(live) = live else {
+            if all.len() > 1 {
+                notes.push(format!(
+                    "the repository holds {}: the newest that had that moment is taken, another one with --system",
+                    self.told(all.iter())
+                ));
+            }
+            return Ok(all.to_vec());
+        };
+        if let Some(own) = all.iter().find(|s| live.system_id.as_deref() == Some(**s)) {
+            return Ok(vec![*own]);
+        }
+        if all.len() > 1 {
+            return Err(RestoreError::NoWay(format!(
+                "none of the clusters in the repository is the live server: it holds {}; say which one with --system, or name a backup with --to",
+                self.told(all.iter())
+            )));
+        }
+        if !all.is_empty() {
+            notes.push(format!(
+                "the live server is another one than that of the backups: they are of {}",
+                self.told(all.iter())
+            ));
+        }
+        Ok(all.to_vec())
+    }
+
+    /// Clusters, for people.
+    fn told<'s>(&self, systems: impl Iterator<Item = &'s &'s str>) -> String {
+        let one = |id: &&str| {
+            let newest = self
+                .backups
+                .iter()
+                .filter(|b| b.meta.kind != Kind::Files && b.meta.system_id == **id)
+                .max_by_key(|b| b.meta.restorable_to)?;
+            Some(format!(
+                "system {id} (database {}, backed up to {})",
+                newest.meta.database,
+                self.shown(newest.meta.restorable_to)
+            ))
+        };
+        systems.filter_map(one).collect::<Vec<_>>().join(" and ")
     }
 }
 
@@ -169,33 +264,51 @@ fn names(config: &Config) -> (Option<String>, Vec<String>) {
     (database, users)
 }
 
-/// Does work under a row in the run log. Without any database address there is no run log, and restoring goes on all the same.
+/// Does work under a row in the run log. Restoring needs none: without a database address, or where schema `oa` is absent or of
+/// another version, it goes on all the same, and says so.
 ///
 /// # Errors
-/// The work's own.
+/// The work's own; 77 when the same task runs already.
 pub fn recorded<T>(
     config: &Config,
     job: &Job,
-    mut once: impl FnMut(&RunStart) -> Result<Ended<T>, Failure>,
+    once: impl FnOnce(&RunStart) -> Result<Ended<T>, Failure>,
 ) -> Result<T, Failure> {
-    match config.database_url() {
-        Err(ConfigError::Missing(..)) => {
-            tracing::warn!("there is no database address, so this is not recorded in the run log");
-            let run = RunStart::now(
-                PROGRAM,
-                env!("CARGO_PKG_VERSION"),
-                job.task,
-                job.title,
-                Trigger::Manual,
-                std::time::Duration::from_secs(24 * 3600),
-            );
-            once(&run).map(|ended| ended.value)
-        }
-        _ => {
-            let recorder = Recorder::open(config, PROGRAM)?;
-            let result = work::recorded(&recorder, job, once);
-            oa_core::alerts::flush_now(config);
-            result
-        }
+    let Some(why) = no_run_log(config)? else {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        // It is tried once.
+        let mut once = Some(once);
+        let result = work::recorded(&recorder, job, |run| match once.take() {
+            Some(once) => once(run),
+            None => Err(anyhow::anyhow!("{} is not tried again", job.task).into()),
+        });
+        oa_core::alerts::flush_now(config);
+        return result;
+    };
+    tracing::warn!("this is not recorded in the run log: {why}");
+    let state = StateDir::open(&config.state_dir)?;
+    let Some(_lock) = state.try_lock(&format!("task-{}", job.task))? else {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!("{} runs already on this machine", job.task),
+        ));
+    };
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let version = env!("CARGO_PKG_VERSION");
+    let run = RunStart::now(PROGRAM, version, job.task, job.title, job.trigger, day);
+    once(&run).map(|ended| ended.value)
+}
+
+/// Why there is no run log, if there is none. One that is only away for now gets its row later.
+fn no_run_log(config: &Config) -> Result<Option<String>, Failure> {
+    if let Err(ConfigError::Missing(..)) = config.database_url() {
+        return Ok(Some("there is no database address".to_owned()));
     }
+    let Ok(mut client) = pg::connect(&pg::Settings::from_config(config, PROGRAM)?) else {
+        return Ok(None);
+    };
+    Ok(schema::check(&mut client)
+        .err()
+        .filter(schema::SchemaError::is_for_a_person)
+        .map(|e| e.to_string()))
 }

@@ -23,6 +23,14 @@ pub enum Target {
     Backup(String),
 }
 
+/// A moment as people read it.
+#[must_use]
+pub fn shown(at: DateTime<Utc>, zone: Tz) -> String {
+    at.with_timezone(&zone)
+        .format("%Y-%m-%d %H:%M:%S %Z")
+        .to_string()
+}
+
 /// For help and errors.
 pub const FORMS: &str = "a time (\"2026-11-23 14:05\", with seconds or a zone where needed, RFC 3339, \"2h ago\"), name:POINT, a place in the log (16/B374D848), a backup's id, or latest";
 

@@ -157,7 +157,9 @@ fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
             fs::remove_dir_all(path).unwrap();
         }
     }
-    service.backup(&["incremental"]).ok();
+    service
+        .backup(&["incremental"])
+        .failed(1, "cannot be restored");
     let plan = service.restore(&["plan", "--to", &lost]);
     assert_eq!(plan.code, 1, "{plan:?}");
     assert!(
@@ -447,4 +449,171 @@ fn a_disk_that_is_too_small_is_named_before_anything_is_written_to_it() {
     service
         .restore(&["drill", "--yes"])
         .failed(1, "set staging in [backup] to a larger disk");
+}
+
+#[test]
+fn a_second_restore_from_the_same_full_backup_takes_a_timeline_of_its_own() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    service.backup(&["full"]).ok();
+    service.sql("INSERT INTO t VALUES (2)");
+    let first = service.now();
+    service.sql("INSERT INTO t VALUES (3)");
+    let second = service.now();
+    service.sql("INSERT INTO t VALUES (4)");
+    service.backup(&["incremental"]).ok();
+    let restored = |to: &str, name: &str| {
+        let target = service.path(name);
+        let target = target.to_str().unwrap().to_owned();
+        let arguments = [
+            "cluster",
+            "--to",
+            to,
+            "--target-dir",
+            &target,
+            "--start",
+            "--format",
+            "json",
+        ];
+        Restored::of(&service.restore(&arguments).ok().json()[0])
+    };
+    let timeline = |of: &Restored| -> i32 {
+        let row = of.connect(&service).query_one(
+            "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int4",
+            &[],
+        );
+        row.unwrap().get(0)
+    };
+    let one = restored(&first, "one");
+    assert_eq!(timeline(&one), 2);
+    one.connect(&service)
+        .batch_execute("INSERT INTO t VALUES (20); SELECT pg_switch_wal()")
+        .unwrap();
+    service
+        .on(&one.url(&service), "oa-backup", &["incremental"])
+        .ok();
+    drop(one);
+    let two = restored(&second, "two");
+    assert_eq!(timeline(&two), 3);
+    assert_eq!(support::count(&mut two.connect(&service), "t"), 3);
+}
+
+#[test]
+fn nothing_of_the_lost_machine_acts_in_the_restored_cluster() {
+    let mut service = Service::start_with("kind = \"physical\"\n", &[("wal_level", "logical")]);
+    let data = service.server.data_dir();
+    service.server.stop();
+    let acted = service.path("acted");
+    fs::create_dir(&acted).unwrap();
+    fs::set_permissions(&acted, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let conf = data.join("postgresql.conf");
+    let theirs = format!(
+        "archive_mode on\nARCHIVE_COMMAND = 'touch {acted}/archived'\nprimary_conninfo = 'host=127.0.0.1 port=1'\nprimary_slot_name = 'x'\n\
+         restore_command = 'touch {acted}/fetched; false'\ndata_directory = '{data}'\nhba_file = '{data}/pg_hba.conf'\nexternal_pid_file = '{acted}/pid'\n\
+         log_directory = '{acted}'\nlogging_collector = off\n",
+        acted = acted.display(),
+        data = data.display()
+    );
+    let text = fs::read_to_string(&conf).unwrap() + &theirs;
+    fs::write(&conf, text).unwrap();
+    service.server.start_again();
+    service.sql(
+        "SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'old'; CREATE TABLE t AS SELECT 1 AS id;
+         CREATE UNLOGGED TABLE cache AS SELECT generate_series(1, 9) AS id;",
+    );
+    service.sql("CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false, slot_name = 's')");
+    service.sql("ALTER SUBSCRIPTION s ENABLE");
+    service.backup(&["init"]).ok();
+    service.backup(&["full"]).ok();
+    // As Debian has it: the file is not in the data directory.
+    let hba = fs::read(data.join("pg_hba.conf")).unwrap();
+    fs::remove_file(data.join("pg_hba.conf")).unwrap();
+    service.backup(&["full"]).ok();
+    fs::write(data.join("pg_hba.conf"), hba).unwrap();
+    service.server.stop();
+    for entry in fs::read_dir(&acted).unwrap() {
+        fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let target = service.path("restored");
+    let arguments = [
+        "cluster",
+        "--to",
+        "latest",
+        "--target-dir",
+        target.to_str().unwrap(),
+        "--start",
+        "--format",
+        "json",
+    ];
+    let row = service.restore(&arguments).ok().json();
+    let restored = Restored::of(&row[0]);
+    let notes = row[0]["notes"].to_string();
+    assert!(notes.contains("1 subscription(s)"), "{notes}");
+    assert!(
+        notes.contains("1 unlogged table(s) of database oa are empty"),
+        "{notes}"
+    );
+    // Whoever has a password of the old kind gets in.
+    let url = restored.url(&service);
+    let (_, address) = url.split_once('@').unwrap();
+    let mut client =
+        postgres::Client::connect(&format!("postgresql://old:old@{address}"), postgres::NoTls)
+            .unwrap();
+    client.query_one("SELECT 1", &[]).unwrap();
+    let mut client = restored.connect(&service);
+    for (name, value) in [
+        ("archive_mode", "off"),
+        ("archive_command", "(disabled)"),
+        ("primary_conninfo", ""),
+        ("primary_slot_name", ""),
+        ("restore_command", ""),
+        ("data_directory", target.to_str().unwrap()),
+        ("external_pid_file", ""),
+        ("log_directory", "log"),
+        ("max_logical_replication_workers", "0"),
+        ("hba_file", target.join("pg_hba.conf").to_str().unwrap()),
+    ] {
+        let row = client
+            .query_one("SELECT current_setting($1)", &[&name])
+            .unwrap();
+        assert_eq!(row.get::<_, String>(0), value, "{name}");
+    }
+    client
+        .batch_execute("INSERT INTO t VALUES (2); SELECT pg_switch_wal(); CHECKPOINT")
+        .unwrap();
+    assert_eq!(
+        support::count(&mut client, "pg_stat_subscription WHERE pid IS NOT NULL"),
+        0
+    );
+    assert_eq!(fs::read_dir(&acted).unwrap().count(), 0);
+}
+
+#[test]
+fn a_server_that_does_not_start_says_why_and_parents_stay_open() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.backup(&["full"]).ok();
+    service.backup(&["full", "--kind", "logical"]).ok();
+    let target = service.path("a/b/data");
+    let port = service.server.port().to_string();
+    let to = [
+        "cluster",
+        "--to",
+        "latest",
+        "--target-dir",
+        target.to_str().unwrap(),
+    ];
+    // Of the dump, although it is newer, nothing is said.
+    let plan = service
+        .restore(&[&to[..], &["--dry-run", "--format", "json"]].concat())
+        .ok()
+        .json();
+    assert_eq!(plan[0]["kind"], "physical");
+    let started = service.restore(&[&to[..], &["--start", "--port", &port]].concat());
+    started.failed(1, "pg_ctl: could not start server");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&target), 0o700);
+    assert_ne!(mode(&service.path("a/b")), 0o700);
 }

@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use oa_backup::repository::Kind;
 use oa_testkit::wait_until;
 use postgres::{Client, NoTls};
 use support::Service;
@@ -65,11 +66,11 @@ fn a_database_is_restored_beside_and_swapped_in_and_the_old_one_is_kept() {
 
     // Killed between the two renames: nothing has changed.
     let arguments = [
-        "database", "--to", &then, "--into", "third", "--swap", "--yes",
+        "database", "--to", &then, "--into", "second", "--swap", "--yes",
     ];
     service.killed_at("restore.swapping", &arguments);
     assert_eq!(service.count("t"), 10);
-    assert_eq!(service.count("pg_database WHERE datname = 'third'"), 1);
+    assert_eq!(service.count("pg_database WHERE datname = 'second'"), 0);
 
     // Somebody is in the live database and comes back at once, and it is swapped all the same.
     let busy = std::thread::spawn(move || {
@@ -151,10 +152,181 @@ fn a_role_that_may_not_replicate_restores_dumps() {
     as_oa("oa-restore", &["table", "t", "--to", &now, "--yes"]).ok();
     assert_eq!(service.count("oa.t"), 20);
     as_oa("oa-restore", &["database", "--to", &now, "--into", "copy"]).ok();
+    service.sql("ALTER ROLE oa NOCREATEDB");
+    as_oa("oa-restore", &["database", "--to", &now, "--into", "copy2"])
+        .failed(77, "as a superuser: ALTER ROLE \"oa\" CREATEDB");
     as_oa(
         "oa-restore",
         &["cluster", "--to", "latest", "--target-dir", "x"],
     )
     .failed(1, "physical");
     as_oa("oa-restore", &["table", "t", "--to", "0/1"]).failed(1, "physical");
+}
+
+#[test]
+fn of_several_clusters_in_a_repository_the_live_ones_backups_are_taken() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    let other = oa_testkit::Postgres::start_anew();
+    let there = other.superuser_url();
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE whose AS SELECT 'this' AS name");
+    service.backup(&["full"]).ok();
+    let mut client = Client::connect(&there, NoTls).unwrap();
+    client
+        .batch_execute("CREATE TABLE whose AS SELECT 'other' AS name")
+        .unwrap();
+    oa_core::pg::schema::upgrade(&mut client).unwrap();
+    // The other one was backed up last, and has the only dump, which is newer than is allowed for.
+    service.on(&there, "oa-backup", &["full"]).ok();
+    service
+        .on(&there, "oa-backup", &["full", "--kind", "logical"])
+        .ok();
+    let text = std::fs::read_to_string(service.config()).unwrap() + "rpo = \"1ms\"\n";
+    std::fs::write(service.config(), text).unwrap();
+    let swap = [
+        "database", "--to", "latest", "--into", "back", "--swap", "--yes",
+    ];
+    service.restore(&swap).ok();
+    assert_eq!(service.text("SELECT name FROM whose"), "this");
+    let table = ["table", "whose", "--to", "latest", "--as", "copy"];
+    service.restore(&table).ok();
+    assert_eq!(service.text("SELECT name FROM copy"), "this");
+    let plan = service.restore(&["plan", "--to", "latest"]).ok();
+    assert!(plan.stderr.contains("--system"), "{plan:?}");
+    // On purpose it can be had all the same.
+    let id: String = client
+        .query_one(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        )
+        .unwrap()
+        .get(0);
+    service
+        .restore(&[
+            "table", "whose", "--to", "latest", "--as", "theirs", "--system", &id,
+        ])
+        .ok();
+    assert_eq!(service.text("SELECT name FROM theirs"), "other");
+    service
+        .restore(&[
+            "table", "whose", "--to", "latest", "--as", "x", "--system", "1",
+        ])
+        .failed(1, "it has system");
+    // A third server is neither of them.
+    let third = oa_testkit::Postgres::start_anew();
+    service
+        .on(
+            &third.superuser_url(),
+            "oa-restore",
+            &["table", "whose", "--to", "latest"],
+        )
+        .failed(1, "say which one with --system");
+}
+
+#[test]
+fn a_dump_goes_into_a_server_that_has_nothing() {
+    let service = Service::start_with("kind = \"logical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql(
+        "CREATE ROLE reader; CREATE ROLE keeper; CREATE TABLE t AS SELECT generate_series(1, 30) AS id; ALTER TABLE t OWNER TO keeper;
+         GRANT SELECT ON t TO reader; ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t TO reader USING (id < 10)",
+    );
+    service.backup(&["full"]).ok();
+    let new = oa_testkit::Postgres::start_anew();
+    let at = |database: &str| new.superuser_url().replace("/oa", &format!("/{database}"));
+    let mut client = Client::connect(&at("postgres"), NoTls).unwrap();
+    for sql in ["DROP DATABASE oa", "DROP ROLE oa"] {
+        client.batch_execute(sql).unwrap();
+    }
+    let done = service
+        .on(
+            &at("postgres"),
+            "oa-restore",
+            &[
+                "database", "--to", "latest", "--into", "oa", "--format", "json",
+            ],
+        )
+        .ok();
+    for text in [
+        "not recorded in the run log",
+        "role keeper was not there",
+        "role oa was not there",
+    ] {
+        assert!(done.stderr.contains(text), "no {text:?} in {done:?}");
+    }
+    assert!(done.json()[0]["tables"].as_u64().unwrap() > 10, "{done:?}");
+    let mut there = Client::connect(&at("oa"), NoTls).unwrap();
+    assert_eq!(support::count(&mut there, "t"), 30);
+    let owner = there.query_one(
+        "SELECT tableowner::text FROM pg_tables WHERE tablename = 't'",
+        &[],
+    );
+    assert_eq!(owner.unwrap().get::<_, String>(0), "keeper");
+    assert_eq!(
+        support::count(
+            &mut client,
+            "pg_roles WHERE rolname IN ('keeper', 'reader', 'oa') AND rolcanlogin"
+        ),
+        0
+    );
+    service
+        .on(
+            &at("postgres"),
+            "oa-restore",
+            &[
+                "database", "--to", "latest", "--into", "oa2", "--swap", "--yes",
+            ],
+        )
+        .failed(77, "--swap would put database oa in the place of postgres");
+    // One table, whose roles are not there either.
+    there
+        .batch_execute("DROP OWNED BY keeper, reader; DROP ROLE keeper; DROP ROLE reader; DROP SCHEMA oa CASCADE")
+        .unwrap();
+    drop(there);
+    service
+        .on(&at("oa"), "oa-restore", &["table", "t", "--to", "latest"])
+        .ok();
+    let mut there = Client::connect(&at("oa"), NoTls).unwrap();
+    assert_eq!(support::count(&mut there, "t"), 30);
+    // Of several databases one must be meant.
+    let (first, second) = (
+        service.server.create_database("first"),
+        service.server.create_database("second"),
+    );
+    for url in [&first, &second] {
+        oa_core::pg::schema::upgrade(&mut Client::connect(url, NoTls).unwrap()).unwrap();
+        service.on(url, "oa-backup", &["full"]).ok();
+    }
+    service
+        .on(
+            &at("postgres"),
+            "oa-restore",
+            &["database", "--to", "latest", "--into", "x"],
+        )
+        .failed(1, "there are dumps of first, oa, second");
+}
+
+#[test]
+fn a_dump_that_is_not_what_was_recorded_is_not_let_in() {
+    let service = Service::start_with("kind = \"logical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE t AS SELECT generate_series(1, 30) AS id");
+    service.backup(&["full"]).ok();
+    service.forge(Kind::Logical, |_, meta| {
+        let mark = meta.mark.as_mut().unwrap();
+        mark.tables.get_mut("public.t").unwrap().rows = 31;
+    });
+    service
+        .restore(&["database", "--to", "latest", "--into", "x"])
+        .failed(1, "table public.t has 30 rows instead of 31");
+    assert_eq!(
+        service.count("pg_database WHERE datname = 'x' OR datname LIKE 'oa_restore%'"),
+        0
+    );
+    let drill = service.restore(&["drill", "--yes", "--format", "json"]);
+    drill.failed(1, "table public.t has 30 rows instead of 31");
+    assert_eq!(
+        service.count("oa.drills WHERE NOT ok AND error LIKE '%30 rows instead of 31%'"),
+        1
+    );
 }

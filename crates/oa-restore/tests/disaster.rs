@@ -127,3 +127,34 @@ fn the_page_brings_a_dump_back_with_restic_alone() {
     let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
     assert_eq!(support::count(&mut client, "quotes"), 99);
 }
+
+#[test]
+fn the_page_brings_a_dump_into_a_newer_server() {
+    let service = Service::start_with("kind = \"logical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE ROLE reader; CREATE TABLE quotes AS SELECT generate_series(1, 99) AS id; GRANT SELECT ON quotes TO reader");
+    service.backup(&["full"]).ok();
+    let page = fs::read_to_string(oa_testkit::workspace_root().join("docs/disaster.md")).unwrap();
+    let blocks = commands(&page, "### Into a newer server");
+    assert_eq!(blocks.len(), 1, "{blocks:#?}");
+    let new = oa_testkit::Postgres::start_anew();
+    let url = new.superuser_url().replace("/oa", "/postgres");
+    let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+    for sql in ["DROP DATABASE oa", "DROP ROLE oa"] {
+        client.batch_execute(sql).unwrap();
+    }
+    let address = "postgresql://postgres:PASSWORD@127.0.0.1:5432/postgres";
+    assert!(blocks[0].contains(address), "{blocks:#?}");
+    let programs = oa_testkit::program("oa-restore");
+    let script = format!(
+        "export PATH={}:$PATH OA_CONFIG={} OA_BACKUP_PASSWORD={}\n{}",
+        programs.parent().unwrap().display(),
+        service.config().display(),
+        support::PASSWORD,
+        blocks[0].replace(address, &url)
+    );
+    run(&script, &service, "");
+    let url = new.superuser_url();
+    let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+    assert_eq!(support::count(&mut client, "quotes"), 99);
+}

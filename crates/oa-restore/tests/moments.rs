@@ -131,3 +131,67 @@ fn a_cluster_is_restored_ready_to_run_and_started() {
         .ok();
     assert_eq!(service.left(), Vec::<String>::new());
 }
+
+#[test]
+fn of_two_points_with_one_name_the_newer_is_meant() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE t (id int)");
+    service.backup(&["full"]).ok();
+    for id in 1..=4 {
+        service.sql(&format!("INSERT INTO t VALUES ({id})"));
+        if id % 2 == 0 {
+            service.text("SELECT pg_create_restore_point('before the move')::text");
+        }
+    }
+    service.sql("INSERT INTO t VALUES (5)");
+    service.backup(&["incremental"]).ok();
+    service
+        .restore(&["table", "t", "--to", "name:before the move", "--as", "copy"])
+        .ok();
+    assert_eq!(service.count("copy"), 4);
+    // A point on a timeline that was given up is still the one of its name.
+    service.text("SELECT pg_create_restore_point('given up')::text");
+    let early = service.now();
+    service.sql("INSERT INTO t VALUES (6)");
+    service.text("SELECT pg_create_restore_point('lost')::text");
+    service.sql("INSERT INTO t VALUES (7)");
+    service.backup(&["incremental"]).ok();
+    let target = service.path("restored");
+    let arguments = [
+        "cluster",
+        "--to",
+        &early,
+        "--target-dir",
+        target.to_str().unwrap(),
+        "--start",
+        "--format",
+        "json",
+    ];
+    let row = service.restore(&arguments).ok().json();
+    let restored = Restored::of(&row[0]);
+    let url = restored.url(&service);
+    let mut client = restored.connect(&service);
+    client
+        .batch_execute("INSERT INTO t SELECT generate_series(100, 2000); SELECT pg_switch_wal(); INSERT INTO t VALUES (8)")
+        .unwrap();
+    service.on(&url, "oa-backup", &["incremental"]).ok();
+    for (name, rows) in [("given up", 5), ("lost", 6)] {
+        let to = format!("name:{name}");
+        let done = service.on(
+            &url,
+            "oa-restore",
+            &[
+                "table",
+                "t",
+                "--to",
+                &to,
+                "--as",
+                &name.replace(' ', "_"),
+                "--format",
+                "json",
+            ],
+        );
+        assert_eq!(done.ok().json()[0]["rows"], rows, "{name}");
+    }
+}

@@ -212,3 +212,203 @@ fn a_restore_that_is_killed_leaves_the_live_table_as_it_was_and_the_next_one_tid
         3
     );
 }
+
+#[test]
+fn of_several_tables_those_that_were_restored_are_named_when_another_one_is_not() {
+    let service = service();
+    let then = service.now();
+    service.sql("DROP TABLE contracts; TRUNCATE kinds");
+    service.backup(&["incremental"]).ok();
+    let done = service.restore(&[
+        "table", "kinds", "missing", "--to", &then, "--yes", "--format", "json",
+    ]);
+    assert_eq!(done.json()[0]["what"], "replaced");
+    done.failed(
+        1,
+        "public.kinds was restored, and missing was not: there was no table missing",
+    );
+    assert_eq!(service.count("kinds"), 2);
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'restore-table' AND status = 'partial' AND details->'tables'->0->>'table' = 'public.kinds'"),
+        1
+    );
+}
+
+#[test]
+fn a_copy_has_its_name_only_when_it_is_whole() {
+    let service = service();
+    let arguments = ["table", "contracts", "--to", "latest", "--as", "copy"];
+    service.killed_at("restore.brought", &arguments);
+    assert_eq!(service.count("pg_class WHERE relname = 'copy'"), 0);
+    service.restore(&arguments).ok();
+    assert_eq!(service.count("copy"), 100);
+    assert_eq!(
+        service.count("pg_class WHERE relname LIKE 'oa_restore%'"),
+        0
+    );
+    let names = service.text("SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY 1) FROM pg_index WHERE indrelid = 'copy'::regclass");
+    assert_eq!(names, "copy_pkey copy_symbol_key copy_by_price");
+}
+
+#[test]
+fn partitions_and_what_is_made_of_them() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql(
+        "CREATE TABLE days (id bigint GENERATED ALWAYS AS IDENTITY, day int NOT NULL, v text, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
+         CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (1) TO (10);
+         CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM (10) TO (20);
+         INSERT INTO days (day, v) SELECT n, 'then' FROM generate_series(1, 19) n",
+    );
+    service.backup(&["full"]).ok();
+    let then = service.now();
+    service.sql("DELETE FROM days WHERE day < 5; UPDATE days SET v = 'now' WHERE day = 15");
+    service.backup(&["incremental"]).ok();
+    let table =
+        |more: &[&str]| service.restore(&[&["table", "--to", &then, "--yes"], more].concat());
+    // As one table beside, and rows in place; not as a whole.
+    table(&["days", "--as", "copy"]).ok();
+    assert_eq!(service.count("copy WHERE v = 'then'"), 19);
+    table(&["days"]).failed(77, "--where true");
+    table(&["days_1"]).failed(77, "by inheritance");
+    table(&["days_1", "--as", "copy_1"]).ok();
+    assert_eq!(service.count("copy_1"), 9);
+    table(&["days_1", "--where", "day = 1"]).ok();
+    assert_eq!(service.count("days"), 16);
+    table(&["days", "--where", "true"]).ok();
+    assert_eq!(service.count("days WHERE v = 'then'"), 19);
+    // A partition that is gone comes back on its own, and what it says makes it one again.
+    service.sql("DROP TABLE days_2");
+    let done = table(&["days_2", "--format", "json"]).ok().json();
+    let (_, attach) = done[0]["what"]
+        .as_str()
+        .unwrap()
+        .split_once("then: ")
+        .unwrap();
+    service.sql(attach);
+    assert_eq!(service.count("days"), 19);
+    service.sql("DROP TABLE days");
+    table(&["days"]).failed(77, "take a copy as one table with --as");
+}
+
+#[test]
+fn unlogged_tables_are_in_dumps_only() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE UNLOGGED TABLE cache AS SELECT generate_series(1, 9) AS id");
+    service.backup(&["full"]).ok();
+    service
+        .restore(&["table", "cache", "--to", "latest", "--as", "copy"])
+        .failed(77, "was unlogged");
+    let done = service
+        .restore(&[
+            "database", "--to", "latest", "--into", "beside", "--format", "json",
+        ])
+        .ok();
+    assert!(
+        done.json()[0]["notes"]
+            .to_string()
+            .contains("1 unlogged table(s)"),
+        "{done:?}"
+    );
+    service.backup(&["full", "--kind", "logical"]).ok();
+    service
+        .restore(&[
+            "table", "cache", "--to", "latest", "--as", "copy", "--kind", "logical",
+        ])
+        .ok();
+    assert_eq!(service.count("copy"), 9);
+}
+
+#[test]
+fn a_table_that_was_emptied_counts_on_after_its_rows_are_back() {
+    let service = service();
+    let then = service.now();
+    service.sql("TRUNCATE contracts RESTART IDENTITY");
+    service.backup(&["incremental"]).ok();
+    service
+        .restore(&[
+            "table",
+            "contracts",
+            "--to",
+            &then,
+            "--where",
+            "true",
+            "--yes",
+        ])
+        .ok();
+    let next = service.text("INSERT INTO contracts (symbol) VALUES ('new') RETURNING id::text");
+    assert_eq!(next, "101");
+    // One that has gone further stays there.
+    service.sql("SELECT setval('contracts_id_seq', 500)");
+    service
+        .restore(&[
+            "table",
+            "contracts",
+            "--to",
+            &then,
+            "--where",
+            "id = 1",
+            "--yes",
+        ])
+        .ok();
+    let next = service.text("INSERT INTO contracts (symbol) VALUES ('later') RETURNING id::text");
+    assert_eq!(next, "501");
+}
+
+#[test]
+fn whatever_would_go_on_pointing_to_the_old_table_keeps_it_from_being_replaced() {
+    let service = service();
+    let replace = || service.restore(&["table", "contracts", "--to", "latest", "--yes"]);
+    for (make, named, drop) in [
+        (
+            "CREATE TABLE x (id int); ALTER TABLE x ENABLE ROW LEVEL SECURITY; CREATE POLICY mine ON x USING (id IN (SELECT kind FROM contracts))",
+            "policy mine of x",
+            "DROP TABLE x",
+        ),
+        (
+            "CREATE TABLE x (c contracts)",
+            "column c of x",
+            "DROP TABLE x",
+        ),
+        (
+            "CREATE TABLE x (c contracts[])",
+            "column c of x",
+            "DROP TABLE x",
+        ),
+        (
+            "CREATE TABLE x (id bigint DEFAULT nextval('contracts_id_seq'))",
+            "a default of x",
+            "DROP TABLE x",
+        ),
+        (
+            "CREATE FUNCTION x(contracts[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "function x(contracts[])",
+            "DROP FUNCTION x",
+        ),
+    ] {
+        service.sql(make);
+        replace().failed(77, named);
+        service.sql(drop);
+    }
+    service.sql("ALTER TABLE contracts ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON contracts USING (id IN (SELECT id FROM contracts))");
+    replace().ok();
+}
+
+#[test]
+fn an_older_run_log_or_none_keeps_nothing_from_being_restored() {
+    let service = service();
+    let restore =
+        |name: &str| service.restore(&["table", "contracts", "--to", "latest", "--as", name]);
+    service.sql("DELETE FROM oa.schema_history WHERE version = (SELECT max(version) FROM oa.schema_history)");
+    let done = restore("first").ok();
+    assert!(
+        done.stderr.contains("not recorded in the run log")
+            && done.stderr.contains("oa-migrate init"),
+        "{done:?}"
+    );
+    service.sql("DROP SCHEMA oa CASCADE");
+    restore("second").ok();
+    service.restore(&["drill", "--yes"]).ok();
+    assert_eq!(service.count("second"), 100);
+}

@@ -12,7 +12,9 @@ use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::template::{Account, PASSWORD, SUPERUSER_PASSWORD, bin_dir, fast_folder, template};
+use crate::template::{
+    Account, PASSWORD, SUPERUSER_PASSWORD, bin_dir, fast_folder, initdb, template,
+};
 use crate::wait_until;
 
 /// Where `scripts/setup --tests` has put the newer version.
@@ -70,6 +72,23 @@ impl Postgres {
                 "could not copy {} to {}",
                 template.display(),
                 data.display()
+            );
+        })
+    }
+
+    /// Starts a cluster that has a system id of its own; all others are copies of one.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_anew() -> Self {
+        let account = Account::unprivileged();
+        Self::start_from(account, &[], |data| {
+            let (_work, made) = initdb(account);
+            let moved = Command::new("mv").arg(&made).arg(data).status();
+            assert!(
+                moved.expect("mv runs").success(),
+                "could not move the cluster"
             );
         })
     }

@@ -141,6 +141,19 @@ pub(crate) fn template(account: Account) -> PathBuf {
     if path.is_dir() {
         fs::remove_dir_all(&path).expect("the remains of an old template can be removed");
     }
+    let (_work, data) = initdb(account);
+    match fs::rename(&data, &path) {
+        Ok(()) => path,
+        // Root and the account it uses have different locks and the same template.
+        Err(_) if whole() => path,
+        Err(e) => panic!("could not keep the template {}: {e}", path.display()),
+    }
+}
+
+/// A new cluster, with role and database, in a folder that is gone with the first value: move the second one out of it.
+pub(crate) fn initdb(account: Account) -> (tempfile::TempDir, PathBuf) {
+    let bin = bin_dir();
+    let base = std::env::temp_dir();
     let work = tempfile::Builder::new()
         .prefix("oa-testkit-initdb-")
         .tempdir_in(&base)
@@ -196,10 +209,5 @@ pub(crate) fn template(account: Account) -> PathBuf {
         single.wait().expect("it ends").success(),
         "could not make role and database"
     );
-    match fs::rename(&data, &path) {
-        Ok(()) => path,
-        // Root and the account it uses have different locks and the same template.
-        Err(_) if whole() => path,
-        Err(e) => panic!("could not keep the template {}: {e}", path.display()),
-    }
+    (work, data)
 }

@@ -19,8 +19,8 @@ const TRIES: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Rows at each end of a table, in the order of its key, that are hashed.
 const HASHED: u32 = 500;
-/// Reading the same values back must give the same text, whoever reads.
-const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
+/// Reading the same values back must give the same text, whoever reads. For a transaction.
+pub const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = 'ISO, MDY'; SET LOCAL IntervalStyle = 'postgres';
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; SET LOCAL search_path = pg_catalog";
 
 /// Marks the tables that this role can read, for at most `budget`; tables for which no time is left are not in it.

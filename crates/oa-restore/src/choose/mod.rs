@@ -13,7 +13,8 @@ use oa_backup::repository::{Backup, Kind, Level, Lsn, Reader};
 use oa_core::config::{Backup as Settings, BackupKind};
 
 use crate::RestoreError;
-use crate::target::Target;
+use crate::live::Live;
+use crate::target::{Target, shown};
 
 /// Where a recovery ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,6 @@ pub enum End {
     Time(DateTime<Utc>),
     /// Before this place.
     Lsn(Lsn),
-    /// At a named point.
-    Name(String),
 }
 
 /// One file of the log to fetch.
@@ -63,10 +62,10 @@ pub struct Physical {
 }
 
 impl Physical {
-    /// Bytes that are written: the cluster and its log.
+    /// Bytes that are written: the cluster, its log, and what replaying that adds to the cluster.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.full.meta.stored.size_bytes + self.wal.len() as u64 * self.segment_bytes
+        self.full.meta.stored.size_bytes + 2 * self.wal.len() as u64 * self.segment_bytes
     }
 }
 
@@ -113,6 +112,24 @@ impl Choice {
         }
     }
 
+    /// The database that is meant: a dump holds one; of a cluster it is the one that is connected to, or, where the live server is
+    /// another cluster, the one that was marked.
+    #[must_use]
+    pub fn database_for(&self, live: &Live) -> String {
+        let meta = &self.backup().meta;
+        match &self.way {
+            Way::Physical(_)
+                if live
+                    .system_id
+                    .as_ref()
+                    .is_none_or(|id| *id == meta.system_id) =>
+            {
+                live.database.clone()
+            }
+            _ => meta.database.clone(),
+        }
+    }
+
     /// Where the programs are.
     #[must_use]
     pub fn programs(&self) -> &FilePath {
@@ -138,6 +155,8 @@ impl Choice {
 pub struct Chooser<'a> {
     /// Oldest first.
     pub backups: &'a [Backup],
+    /// The clusters whose backups may be taken, the newest first. A backup that is named is taken whosever it is.
+    pub systems: &'a [&'a str],
     /// The open repository.
     pub reader: &'a Reader,
     /// `[backup]`
@@ -152,9 +171,14 @@ pub struct Chooser<'a> {
 
 impl Chooser<'_> {
     fn shown(&self, at: DateTime<Utc>) -> String {
-        at.with_timezone(&self.zone)
-            .format("%Y-%m-%d %H:%M:%S %Z")
-            .to_string()
+        shown(at, self.zone)
+    }
+
+    /// The backups that may be taken.
+    fn mine(&self) -> impl DoubleEndedIterator<Item = &Backup> {
+        self.backups
+            .iter()
+            .filter(|b| self.systems.contains(&b.meta.system_id.as_str()))
     }
 
     /// Finds the way to a moment.
@@ -184,12 +208,13 @@ impl Chooser<'_> {
             (Some(Ok(choice)), BackupKind::Physical) => Ok(choice),
             (Some(Err(e)), BackupKind::Physical) => Err(e),
             (Some(Ok(choice)), _) => Ok(self.logical(target).unwrap_or(choice)),
+            // Without any physical backup there is nothing to explain.
+            (Some(Err(_)), _) if !self.mine().any(|b| b.meta.kind == Kind::Physical) => {
+                self.logical(target)
+            }
             (Some(Err(e)), _) => match self.logical(target) {
                 Ok(mut choice) => {
-                    // Without any physical backup there is nothing to explain.
-                    if self.backups.iter().any(|b| b.meta.kind == Kind::Physical) {
-                        choice.notes.insert(0, format!("no physical restore: {e}"));
-                    }
+                    choice.notes.insert(0, format!("no physical restore: {e}"));
                     Ok(choice)
                 }
                 Err(_) => Err(e),
@@ -205,7 +230,7 @@ impl Chooser<'_> {
             BackupKind::Physical => k == Kind::Physical,
             BackupKind::Logical => k == Kind::Logical,
         };
-        let all = self.backups.iter().filter(|b| fits(b.meta.kind));
+        let all = self.mine().filter(|b| fits(b.meta.kind));
         all.map(|b| b.meta.restorable_to).max().ok_or_else(|| {
             RestoreError::NoWay(
                 match kind {
@@ -222,9 +247,12 @@ impl Chooser<'_> {
     /// backups now and then is no reason to lose all other databases.
     fn dump_is_much_newer(&self, target: &Target, physical: &Choice) -> bool {
         let much = TimeDelta::from_std(self.settings.rpo.0).unwrap_or(TimeDelta::MAX);
+        let database = self.database.unwrap_or(&physical.backup().meta.database);
         *target == Target::Latest
-            && self.backups.iter().any(|b| {
-                b.meta.kind == Kind::Logical && b.meta.restorable_to - physical.moment > much
+            && self.mine().any(|b| {
+                b.meta.kind == Kind::Logical
+                    && b.meta.database == database
+                    && b.meta.restorable_to - physical.moment > much
             })
     }
 
@@ -267,11 +295,27 @@ impl Chooser<'_> {
                 )));
             }
         };
-        let dumps = || self.backups.iter().filter(|b| b.meta.kind == Kind::Logical);
-        let known = self
-            .database
-            .filter(|name| dumps().any(|b| b.meta.database == *name));
-        let mine = |b: &&Backup| known.is_none_or(|name| b.meta.database == name);
+        let dumps = || self.mine().filter(|b| b.meta.kind == Kind::Logical);
+        let mut names: Vec<&str> = dumps().map(|b| b.meta.database.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let name = match (self.database, names.as_slice()) {
+            (_, []) => {
+                return Err(RestoreError::NoWay(
+                    "there is no dump in the repository".to_owned(),
+                ));
+            }
+            (Some(name), all) if all.contains(&name) => name,
+            // A server that was made anew does not have that database yet.
+            (_, [only]) => *only,
+            (_, all) => {
+                return Err(RestoreError::NoWay(format!(
+                    "there are dumps of {}, and the address names none of these; name a dump by its id (oa-backup list)",
+                    all.join(", ")
+                )));
+            }
+        };
+        let mine = |b: &&Backup| b.meta.database == name;
         let found = dumps()
             .filter(mine)
             .filter(|b| at.is_none_or(|at| b.meta.restorable_to <= at))

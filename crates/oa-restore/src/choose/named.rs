@@ -12,8 +12,16 @@ use oa_backup::repository::{Backup, Lsn};
 use super::Chooser;
 use crate::RestoreError;
 
-/// The place right behind the beginning of the newest point of that name.
-pub(super) fn find(chooser: &Chooser<'_>, system: &str, name: &str) -> Result<Lsn, RestoreError> {
+/// A restore point.
+pub(super) struct Point {
+    /// The place right behind its beginning: recovery that stops before what begins there has the point itself.
+    pub(super) place: Lsn,
+    /// The timeline that it was made on.
+    pub(super) timeline: u32,
+}
+
+/// The newest point of that name.
+pub(super) fn find(chooser: &Chooser<'_>, system: &str, name: &str) -> Result<Point, RestoreError> {
     let mut logs: Vec<&Backup> = chooser
         .backups
         .iter()
@@ -30,7 +38,7 @@ pub(super) fn find(chooser: &Chooser<'_>, system: &str, name: &str) -> Result<Ls
             .filter_map(|f| Some((Segment::parse(&f, range.segment_bytes)?, f)))
             .filter(|(s, _)| !seen.contains(&s.name))
             .collect();
-        files.sort_by_key(|(s, _)| std::cmp::Reverse((s.start, s.timeline)));
+        files.sort_by_key(|(s, _)| std::cmp::Reverse((s.timeline, s.start)));
         let wanted: HashSet<&str> = files.iter().map(|(_, f)| f.as_str()).collect();
         chooser
             .reader
@@ -48,7 +56,10 @@ pub(super) fn find(chooser: &Chooser<'_>, system: &str, name: &str) -> Result<Ls
             }
             if let Some(place) = point_in(&program, &path, name)? {
                 let _ = fs::remove_dir_all(&scratch);
-                return Ok(Lsn(place.0 + 1));
+                return Ok(Point {
+                    place: Lsn(place.0 + 1),
+                    timeline: segment.timeline,
+                });
             }
             seen.insert(segment.name.clone());
         }

@@ -1,8 +1,10 @@
 //! The physical way: the newest full backup before the moment from which the log leads there without a gap.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path as FilePath, PathBuf};
 
+use oa_backup::capture::physical::DATA;
 use oa_backup::capture::programs::Programs;
 use oa_backup::capture::wal::Segment;
 use oa_backup::repository::{Backup, Kind, Level, Lsn};
@@ -13,22 +15,13 @@ use crate::RestoreError;
 use crate::target::Target;
 
 impl Chooser<'_> {
-    /// The server's numbers, that of the newest backup first.
-    fn systems(&self) -> Vec<&str> {
-        let mut systems: Vec<&str> = Vec::new();
-        for backup in self.backups.iter().rev() {
-            let id = backup.meta.system_id.as_str();
-            if backup.meta.kind == Kind::Physical && !systems.contains(&id) {
-                systems.push(id);
-            }
-        }
-        systems
-    }
-
     pub(super) fn physical(&self, target: &Target) -> Result<Choice, RestoreError> {
         let mut first = None;
-        let systems = self.systems();
-        for system in &systems {
+        let has_one = |system: &&&str| {
+            let mut all = self.backups.iter();
+            all.any(|b| b.meta.kind == Kind::Physical && b.meta.system_id == **system)
+        };
+        for system in self.systems.iter().filter(has_one) {
             match self.physical_of(target, system) {
                 Ok(mut choice) => {
                     if first.is_some() {
@@ -105,22 +98,23 @@ impl Chooser<'_> {
                     )))
                 })
             }
-            Target::Lsn(place) => self.to_place(target, system, *place, &End::Lsn(*place)),
+            Target::Lsn(place) => self.to_place(target, system, *place, None),
             Target::Name(name) => {
-                let place = named::find(self, system, name)?;
-                self.to_place(target, system, place, &End::Name(name.clone()))
+                // By its place: PostgreSQL itself would stop at the first point of that name.
+                let point = named::find(self, system, name)?;
+                self.to_place(target, system, point.place, Some(point.timeline))
             }
             Target::Backup(id) => self.of_backup(id),
         }
     }
 
-    /// The newest timeline that has the place, and on it the log that came to it first.
+    /// The newest timeline that has the place, or `on` which it is, and on it the log that came to it first.
     fn to_place(
         &self,
         target: &Target,
         system: &str,
         place: Lsn,
-        end: &End,
+        on: Option<u32>,
     ) -> Result<Choice, RestoreError> {
         let mut logs: Vec<&Backup> = self
             .backups
@@ -136,7 +130,15 @@ impl Chooser<'_> {
             )));
         }
         self.first_of(&logs, |log| {
-            self.best_full(target, log, end, |full| {
+            if let Some(on) = on
+                && !self.path_of(log)?.holds(on, place)
+            {
+                return Err(RestoreError::NoWay(format!(
+                    "{place} is on timeline {on}, and backup {} is not",
+                    log.short_id()
+                )));
+            }
+            self.best_full(target, log, &End::Lsn(place), |full| {
                 full.meta.end_lsn.is_some_and(|e| e <= place)
             })
         })
@@ -333,8 +335,7 @@ impl Chooser<'_> {
             .collect())
     }
 
-    /// The timelines that lead to the end of a log. What the server said of itself right after a promotion may be too old: the
-    /// segments tell.
+    /// The timelines that lead to the end of a log.
     fn path(
         &self,
         log: &Backup,
@@ -342,11 +343,7 @@ impl Chooser<'_> {
         segment_bytes: u64,
         full: &Backup,
     ) -> Result<Path, RestoreError> {
-        let last = files
-            .iter()
-            .filter_map(|f| Segment::parse(f, segment_bytes))
-            .max_by_key(|s| (s.start, s.timeline));
-        let timeline = last.map_or(log.meta.timeline, |s| s.timeline);
+        let timeline = timeline_of(log, files, segment_bytes);
         if timeline == full.meta.timeline {
             return Ok(Path::only(timeline));
         }
@@ -357,9 +354,87 @@ impl Chooser<'_> {
                 log.short_id()
             )));
         }
+        self.history(log, timeline)
+    }
+
+    /// The same, as far as the log itself knows.
+    fn path_of(&self, log: &Backup) -> Result<Path, RestoreError> {
+        let files = self.names(log)?;
+        let segment_bytes = log.meta.wal.as_ref().map_or(1, |w| w.segment_bytes);
+        let timeline = timeline_of(log, &files, segment_bytes);
+        if files.contains(&history_name(timeline)) {
+            self.history(log, timeline)
+        } else {
+            Ok(Path::only(timeline))
+        }
+    }
+
+    fn history(&self, log: &Backup, timeline: u32) -> Result<Path, RestoreError> {
+        let name = history_name(timeline);
         let text = self.reader.read(log, FilePath::new(&name))?;
         Path::parse(timeline, &String::from_utf8_lossy(&text))
             .map_err(|e| RestoreError::NoWay(format!("{name} in backup {}: {e}", log.short_id())))
+    }
+
+    /// The histories of all timelines of a cluster that the repository knows, by file name. PostgreSQL gives a new timeline the first
+    /// number without one: where they are absent it would use a number again that others have used already.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn histories(&self, system: &str) -> Result<BTreeMap<String, Vec<u8>>, RestoreError> {
+        let mut histories = BTreeMap::new();
+        // The newest log of a timeline since a full backup has all that the older ones have.
+        let mut seen = HashSet::new();
+        for backup in self.backups.iter().rev() {
+            let meta = &backup.meta;
+            if meta.kind != Kind::Physical
+                || meta.system_id != system
+                || !seen.insert((meta.level == Level::Full, meta.timeline, meta.full.as_ref()))
+            {
+                continue;
+            }
+            let folder = match meta.level {
+                Level::Full => FilePath::new(DATA).join("pg_wal"),
+                Level::Incremental => PathBuf::new(),
+            };
+            for file in self.reader.files(backup, &folder)? {
+                let name = file.path.to_string_lossy().into_owned();
+                if name.ends_with(".history") && !histories.contains_key(&name) {
+                    let text = self.reader.read(backup, &folder.join(&name))?;
+                    histories.insert(name, text);
+                }
+            }
+        }
+        Ok(histories)
+    }
+
+    /// The way from this full backup to a place, by the first log that leads there from it; `None` when none does.
+    ///
+    /// # Errors
+    /// When the programs are not there.
+    pub fn from_full(
+        &self,
+        target: &Target,
+        full: &Backup,
+        place: Lsn,
+    ) -> Result<Option<Choice>, RestoreError> {
+        let mut logs: Vec<&Backup> = self
+            .backups
+            .iter()
+            .filter(|b| {
+                b.meta.system_id == full.meta.system_id
+                    && b.meta.wal.as_ref().is_some_and(|w| w.to >= place)
+            })
+            .collect();
+        logs.sort_by_key(|b| b.meta.restorable_to);
+        for log in logs {
+            match self.with(target, log, full, &End::Lsn(place)) {
+                Ok(choice) => return Ok(Some(choice)),
+                Err(RestoreError::NoWay(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
     }
 
     /// Only the same major version can run what was copied.
@@ -375,6 +450,15 @@ impl Chooser<'_> {
             ))
         })
     }
+}
+
+/// What the server said of itself right after a promotion may be too old: the segments tell.
+fn timeline_of(log: &Backup, files: &[String], segment_bytes: u64) -> u32 {
+    files
+        .iter()
+        .filter_map(|f| Segment::parse(f, segment_bytes))
+        .max_by_key(|s| (s.start, s.timeline))
+        .map_or(log.meta.timeline, |s| s.timeline)
 }
 
 fn history_name(timeline: u32) -> String {

@@ -1,9 +1,11 @@
 //! `oa-restore cluster`: a data directory that is ready to run.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use oa_backup::repository::Bars;
 use oa_core::cli::Failure;
 use oa_core::config::{BackupKind, Config};
@@ -16,30 +18,38 @@ use oa_core::supervise::{self, StopSignal};
 use serde_json::json;
 
 use super::plan;
-use super::target_dir::TargetDir;
+use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};
 use crate::choose::{Choice, Physical, Way};
+use crate::options::{Asked, Kind, Manner};
 use crate::recover::account::Account;
 use crate::recover::{self, Work};
-use crate::session::{Asked, Session, recorded};
+use crate::session::{Session, recorded};
 use crate::{PROGRAM, RestoreError};
 
 /// How it is done.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    /// The data directory.
+    /// The moment.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// The data directory: absent or empty
+    #[arg(long, value_name = "DIR")]
     pub target_dir: PathBuf,
-    /// Start the server there.
+    /// Start the server there
+    #[arg(long)]
     pub start: bool,
-    /// On this port; default: the first free one from 5432 on.
+    /// Its port on 127.0.0.1 [default: the first free one from 5432 on]
+    #[arg(long)]
     pub port: Option<u16>,
-    /// Whose it will be, when this process is root.
+    /// Whose it will be, when oa-restore runs as root
+    #[arg(long, value_name = "USER", default_value = "postgres")]
     pub owner: String,
-    /// Move aside what is there.
+    /// Move aside what is in the directory
+    #[arg(long)]
     pub force: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// How long a recovered server may take to start.
@@ -49,29 +59,17 @@ const START: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// When nothing leads to that moment, the directory is not empty, or a step fails; run again it goes on.
-pub fn run(
-    config: &Config,
-    asked: &Asked,
-    wanted: &Wanted,
-    bars: &Bars,
-    format: Format,
-) -> Result<u8, Failure> {
-    if wanted.dry_run {
-        return plan::run(config, asked, format);
+pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
+    let (asked, manner) = (&wanted.asked, &wanted.manner);
+    if asked.kind == Kind::Logical {
+        return Err(RestoreError::Refused(
+            "a dump holds no cluster; restore it with oa-restore database".to_owned(),
+        )
+        .into());
     }
     let session = Session::open(config, asked.from_copy, bars)?;
-    let target = session.target(&asked.to)?;
     let work = Work::begin(&session.staging)?;
-    let kind = match asked.kind {
-        BackupKind::Logical => {
-            return Err(RestoreError::Refused(
-                "a dump holds no cluster; restore it with oa-restore database".to_owned(),
-            )
-            .into());
-        }
-        _ => BackupKind::Physical,
-    };
-    let choice = session.choose(&target, kind, &work)?;
+    let choice = session.choose(asked, BackupKind::Physical, None, &work)?;
     let Way::Physical(physical) = &choice.way else {
         return Err(RestoreError::NoWay(format!(
             "backup {} is a dump and holds no cluster; restore it with oa-restore database",
@@ -79,14 +77,19 @@ pub fn run(
         ))
         .into());
     };
+    if manner.dry_run {
+        return plan::tell(&session, &choice, manner.format);
+    }
+    let system = physical.full.meta.system_id.as_str();
+    let histories = session.chooser(&[system], &work).histories(system)?;
     let account = Account::find(&[wanted.owner.as_str()])?;
     let dir = TargetDir::look(
         &wanted.target_dir,
         &format!("full backup {}", physical.full.id),
         wanted.force,
-        wanted.yes,
+        manner.yes,
     )?;
-    let parent = existing_parent(dir.path()).to_owned();
+    let parent = dir.parent().to_owned();
     if !account.reaches(&parent) {
         return Err(RestoreError::Refused(format!(
             "user {} cannot get into {}, and PostgreSQL does not run as root; restore into a directory such as /var/lib/postgresql/restored, or let that user in",
@@ -98,25 +101,24 @@ pub fn run(
     let tablespaces = tablespaces_of(dir.path());
     let part = (!physical.full.meta.tablespaces.is_empty()).then(|| tablespaces.clone());
     let dir = dir.with(part)?;
-    recover::room(
-        &parent,
-        physical.size_bytes(),
-        "free space there, or restore to another disk",
-    )?;
+    recover::room(&[dir.need(physical.size_bytes())])?;
     let job = Job {
         trigger: Trigger::Manual,
         ..Job::by_hand(PROGRAM, "restore-cluster", "集群恢复")
     };
     let done = recorded(config, &job, |_| {
-        let done = restore(
-            &session,
+        let way = Restore {
             physical,
-            &dir,
-            &tablespaces,
-            &account,
-            wanted,
-            &work,
-        )?;
+            histories: &histories,
+            dir: &dir,
+            tablespaces: &tablespaces,
+            account: &account,
+            work: &work,
+        };
+        let done = restore(&session, &way, wanted).map_err(|e| {
+            e.in_private()
+                .on_disk_of(dir.path().display(), ROOM_ON_THE_WAY)
+        })?;
         let mut ended = Ended::success(done);
         ended
             .details
@@ -126,7 +128,7 @@ pub fn run(
             .insert("to".to_owned(), json!(choice.target.to_string()));
         Ok(ended)
     })?;
-    tell(&session, &choice, &dir, &account, &done, format)?;
+    tell(&session, &choice, &dir, &account, &done, manner.format)?;
     Ok(exit::OK)
 }
 
@@ -139,15 +141,29 @@ struct Done {
     command: String,
 }
 
+/// From what, to where, and as whom.
+struct Restore<'a> {
+    physical: &'a Physical,
+    histories: &'a BTreeMap<String, Vec<u8>>,
+    dir: &'a TargetDir,
+    tablespaces: &'a Path,
+    account: &'a Account,
+    work: &'a Work,
+}
+
 fn restore(
     session: &Session<'_>,
-    physical: &Physical,
-    dir: &TargetDir,
-    tablespaces: &Path,
-    account: &Account,
+    way: &Restore<'_>,
     wanted: &Wanted,
-    work: &Work,
 ) -> Result<Done, RestoreError> {
+    let &Restore {
+        physical,
+        histories,
+        dir,
+        tablespaces,
+        account,
+        work,
+    } = way;
     let data = dir.path();
     dir.begin()?;
     // Whatever log an earlier try has fetched may be more than is wanted now.
@@ -159,17 +175,20 @@ fn restore(
     failpoint::hit("restore.copied");
     recover::link(data, tablespaces)?;
     recover::log_of(&session.reader, physical, data)?;
+    recover::histories(histories, data)?;
     account.own(data)?;
     if tablespaces.exists() {
         account.own(tablespaces)?;
     }
     dir.changing()?;
     failpoint::hit("restore.changing");
-    recover::in_place(physical, account, data, work, session.users())?;
+    let mut notes = recover::in_place(physical, account, data, work, session.users())?;
     failpoint::hit("restore.recovered");
     let port = wanted.port.unwrap_or_else(free_port);
     let socket = socket_folder(account);
-    let notes = recover::finish_settings(physical, data, port, &socket, account)?;
+    notes.extend(recover::finish_settings(
+        physical, data, port, &socket, account,
+    )?);
     dir.done()?;
     let command = start_command(physical, data, account);
     if wanted.start {
@@ -188,13 +207,6 @@ fn restore(
 fn tablespaces_of(data: &Path) -> PathBuf {
     let name = data.file_name().unwrap_or_default().to_string_lossy();
     data.with_file_name(format!("{name}-tablespaces"))
-}
-
-fn existing_parent(path: &Path) -> &Path {
-    path.ancestors()
-        .skip(1)
-        .find(|p| p.exists())
-        .unwrap_or(Path::new("/"))
 }
 
 fn free_port() -> u16 {
@@ -260,10 +272,14 @@ fn start(physical: &Physical, data: &Path, account: &Account) -> Result<(), Rest
         return Ok(());
     }
     let log = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
-    let lines: Vec<&str> = log.lines().collect();
+    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
+    let last = |text: &str| {
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join("; ")
+    };
     Err(RestoreError::Server {
         doing: "the cluster is restored, but its server did not start",
-        said: lines[lines.len().saturating_sub(4)..].join("; "),
+        said: [last(&said), last(&log)].join("; "),
     })
 }
 

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use oa_backup::capture::mark;
+use clap::Args;
 use oa_backup::repository::{Bars, Lsn, Mark};
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::failpoint;
-use oa_core::output::{Format, Listing};
+use oa_core::output::Listing;
 use oa_core::pg::{describe, quote_ident};
 use oa_core::runs::work::{Ended, Job};
 use postgres::Client;
@@ -23,52 +23,55 @@ use uuid::Uuid;
 
 use super::plan;
 use super::target_dir::before;
-use crate::choose::Choice;
-use crate::content::compare;
-use crate::live::Live;
+use crate::choose::{Choice, Way};
+use crate::content::{self, compare};
 use crate::live::shape::shortened;
-use crate::recover::{Private, Work, stop_if_asked};
-use crate::session::{Asked, Session, recorded};
+use crate::live::{DISK, Live, roles};
+use crate::options::{Asked, Manner};
+use crate::recover::{self, Need, Private, STAGING, Work, stop_if_asked};
+use crate::session::{Session, recorded};
 use crate::{PROGRAM, RestoreError};
 
 /// What is wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    /// The new database's name.
+    /// The moment.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// The new database's name
+    #[arg(long, value_name = "NAME")]
     pub into: String,
-    /// Let it change names with the live one.
+    /// Then let it change names with the live one, which is kept
+    #[arg(long)]
     pub swap: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// Names of databases on their way begin so.
 const ON_ITS_WAY: &str = "oa_restore_";
-/// Comparing takes no longer than this.
-const COUNT: Duration = Duration::from_secs(2 * 3600);
 
 /// Restores a database.
 ///
 /// # Errors
-/// 75 when the live server is away, 77 when the name is taken or the swap is not confirmed; the live database is untouched then.
-pub fn run(
-    config: &Config,
-    asked: &Asked,
-    wanted: &Wanted,
-    bars: &Bars,
-    format: Format,
-) -> Result<u8, Failure> {
+/// 75 when the live server is away, 77 when the name is taken, the role may not make databases, or the swap is not confirmed; the
+/// live database is untouched then.
+pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
+    let (asked, manner) = (&wanted.asked, &wanted.manner);
     let session = Session::open(config, asked.from_copy, bars)?;
-    let target = session.target(&asked.to)?;
     let work = Work::begin(&session.staging)?;
-    let choice = session.choose(&target, asked.kind, &work)?;
     let mut live = Live::connect(config)?;
-    name_is_free(&mut live.client, &wanted.into)?;
-    if wanted.dry_run {
-        return plan::run(config, asked, format);
+    let choice = session.choose(asked, asked.kind.into(), Some(&live), &work)?;
+    let source = choice.database_for(&live);
+    allowed(&mut live, wanted, &source)?;
+    if manner.dry_run {
+        return plan::tell(&session, &choice, manner.format);
     }
+    let about = about_bytes(&mut live, &choice, &source)?;
+    let mut needs = vec![Private::need(&choice, &work), dump_of(&work, about)];
+    needs.extend(live.need(about));
+    recover::room(&needs)?;
     let kept = shortened(&before(&live.database));
     if wanted.swap {
         cli::confirm(
@@ -77,41 +80,42 @@ pub fn run(
                 session.shown(choice.moment),
                 live.database
             ),
-            wanted.yes,
+            manner.yes,
         )?;
     }
-    let name = live.database.clone();
-    let mut work = Some(work);
-    let mut live = Some(live);
+    let name = if wanted.swap {
+        live.database.clone()
+    } else {
+        wanted.into.clone()
+    };
     let job = Job::by_hand(PROGRAM, "restore-database", "数据库恢复");
-    let tables = recorded(config, &job, |_| {
-        let work = match work.take() {
-            Some(work) => work,
-            None => Work::begin(&session.staging)?,
-        };
-        let mut here = match live.take() {
-            Some(live) => live,
-            None => Live::connect(config)?,
-        };
+    let (tables, mut notes) = recorded(config, &job, |_| {
         let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
             Ok(())
         })?;
-        remove_left(&mut here.client)?;
-        let tables = beside(&session, &private, &mut here, &choice, &wanted.into)?;
+        let notes = look(&private, &choice, &source).map_err(RestoreError::in_private)?;
+        remove_left(&mut live.client)?;
+        let new = beside(&session, &private, &mut live, &choice, &source)?;
         drop(private);
         if wanted.swap {
-            swap(here, &wanted.into, &kept)?;
+            swap(live, &new.name, &wanted.into, &kept)?;
+        } else {
+            rename(&mut live.client, &new.name, &wanted.into)
+                .inspect_err(|_| drop_database(&mut live.client, &new.name))?;
         }
-        let mut ended = Ended::success(tables);
-        ended.fetched = tables as u64;
-        ended
-            .details
-            .insert("to".to_owned(), json!(choice.target.to_string()));
-        ended
-            .details
-            .insert("database".to_owned(), json!(wanted.into));
+        let mut ended = Ended::success((new.tables, notes));
+        ended.fetched = new.tables as u64;
+        for (key, value) in [
+            ("to", json!(choice.target.to_string())),
+            ("database", json!(name)),
+        ] {
+            ended.details.insert(key.to_owned(), value);
+        }
         Ok(ended)
     })?;
+    if tables == 0 {
+        notes.push(format!("database {source} had no tables then"));
+    }
     let mut listing = Listing::new(&[
         ("database", "database"),
         ("moment_shown", "as of"),
@@ -119,11 +123,76 @@ pub fn run(
         ("kept_as", "the live one before"),
     ]);
     listing.push(json!({
-        "database": if wanted.swap { &name } else { &wanted.into }, "moment": choice.moment, "moment_shown": session.shown(choice.moment),
-        "tables": tables, "kept_as": wanted.swap.then_some(&kept), "backup": choice.backup().id,
+        "database": name, "moment": choice.moment, "moment_shown": session.shown(choice.moment),
+        "tables": tables, "kept_as": wanted.swap.then_some(&kept), "backup": choice.backup().id, "notes": notes,
     }));
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(manner.format).map_err(anyhow::Error::from)?;
+    for note in &notes {
+        tracing::warn!("{note}");
+    }
     Ok(exit::OK)
+}
+
+/// What would fail in the end is refused before anything is restored.
+fn allowed(live: &mut Live, wanted: &Wanted, source: &str) -> Result<(), RestoreError> {
+    name_is_free(&mut live.client, &wanted.into)?;
+    if !live.makes_databases {
+        return Err(RestoreError::Refused(format!(
+            "role {role} may not make databases; as a superuser: ALTER ROLE {role} CREATEDB",
+            role = quote_ident(&live.role)
+        )));
+    }
+    if wanted.swap && live.database != source {
+        return Err(RestoreError::Refused(format!(
+            "--swap would put database {source} in the place of {}; restore it without --swap",
+            live.database
+        )));
+    }
+    Ok(())
+}
+
+/// The size of the database, guessed: that of the live one of its name, if there is one. What else is in its cluster is not in it.
+fn about_bytes(live: &mut Live, choice: &Choice, source: &str) -> Result<u64, RestoreError> {
+    let whole = match &choice.way {
+        Way::Physical(p) => p.full.meta.stored.size_bytes,
+        Way::Logical(l) => return Ok(2 * l.backup.meta.stored.size_bytes),
+    };
+    let now: Option<i64> = live
+        .client
+        .query_one(
+            "SELECT (SELECT pg_database_size(oid) FROM pg_database WHERE datname = $1 AND has_database_privilege(oid, 'CONNECT'))",
+            &[&source],
+        )
+        .map_err(RestoreError::query("could not ask for the database's size"))?
+        .get(0);
+    Ok(now.map_or(whole, i64::cast_unsigned).min(whole))
+}
+
+/// What leaves the private server stands beside it for a while.
+fn dump_of(work: &Work, bytes: u64) -> Need {
+    Need {
+        folder: work.staging().to_owned(),
+        bytes,
+        remedy: STAGING,
+    }
+}
+
+/// What was restored privately, against what was recorded when it was dumped. Returns what an operator should know of it.
+fn look(private: &Private, choice: &Choice, source: &str) -> Result<Vec<String>, RestoreError> {
+    let mut then = private.server.connect(source)?;
+    if let Way::Physical(_) = &choice.way {
+        return Ok(recover::unlogged(&mut then, source)?.into_iter().collect());
+    }
+    if let Some(mark) = &choice.backup().meta.mark {
+        let compared = compare(mark, &content::of_database(&mut then)?);
+        if !compared.wrong.is_empty() {
+            return Err(RestoreError::Differs(format!(
+                "the dump is not what was recorded when it was made, and nothing was changed: {}",
+                compared.wrong.join("; ")
+            )));
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn name_is_free(client: &mut Client, name: &str) -> Result<(), RestoreError> {
@@ -142,42 +211,53 @@ fn name_is_free(client: &mut Client, name: &str) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Loads it, compares it, and gives it its name. Returns how many tables were compared.
+/// A database in the live server that is whole and has no name of its own yet.
+struct New {
+    name: String,
+    /// Tables that were compared.
+    tables: usize,
+}
+
+/// Loads it and compares it.
 fn beside(
     session: &Session<'_>,
     private: &Private,
     live: &mut Live,
     choice: &Choice,
-    into: &str,
-) -> Result<usize, RestoreError> {
+    source: &str,
+) -> Result<New, RestoreError> {
     let tag = Uuid::now_v7().simple().to_string();
     let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
     // In the private server it gets the name that it comes with, so that pg_dump writes its owner, rights and settings for that.
     private
         .server
-        .connect("template1")?
+        .anywhere()?
         .batch_execute(&format!(
             "ALTER DATABASE {} RENAME TO {}",
-            quote_ident(&live.database),
+            quote_ident(source),
             quote_ident(&on_its_way)
         ))
-        .map_err(RestoreError::query(format!(
-            "database {} was not there then, or cannot be used",
-            live.database
-        )))?;
+        .map_err(|e| {
+            RestoreError::NoWay(format!(
+                "database {source} was not there then, or cannot be used: {}",
+                describe(&e)
+            ))
+        })?;
     let jobs = session.settings.jobs.max(1);
     let dump = private.folder().join("database");
-    private.server.programs(&on_its_way)?.run(
-        "pg_dump",
-        &[
-            "--format=directory".to_owned(),
-            "--compress=0".to_owned(),
-            "--create".to_owned(),
-            format!("--jobs={jobs}"),
-            format!("--file={}", dump.display()),
-            "--no-password".to_owned(),
-        ],
-    )?;
+    let arguments = [
+        "--format=directory".to_owned(),
+        "--compress=0".to_owned(),
+        "--create".to_owned(),
+        format!("--jobs={jobs}"),
+        format!("--file={}", dump.display()),
+        "--no-password".to_owned(),
+    ];
+    private
+        .server
+        .programs(&on_its_way)?
+        .run("pg_dump", &arguments)
+        .map_err(|e| RestoreError::from(e).on_disk_of(session.staging.display(), STAGING))?;
     failpoint::hit("restore.dumped");
     stop_if_asked()?;
     let mut arguments = vec![
@@ -193,46 +273,34 @@ fn beside(
             "this role is no superuser: all of it will belong to it, and rights of others are not restored"
         );
     }
-    if !live.has_tablespaces_of(&mut private.server.connect(&on_its_way)?)? {
+    let mut then = private.server.connect(&on_its_way)?;
+    roles::make_missing(&mut then, None, live)?;
+    if !live.has_tablespaces_of(&mut then)? {
         arguments.push("--no-tablespaces".to_owned());
     }
     arguments.push(dump.display().to_string());
-    let loaded = live
-        .programs(choice.programs(), None)?
+    live.programs(choice.programs(), None)?
         .run("pg_restore", &arguments)
-        .map_err(RestoreError::from)
-        .and_then(|()| check(private, live, &on_its_way))
-        .and_then(|tables| {
+        .map_err(|e| RestoreError::from(e).on_disk_of("the live server", DISK))
+        .and_then(|()| check(&mut then, live, &on_its_way))
+        .inspect_err(|_| drop_database(&mut live.client, &on_its_way))
+        .map(|tables| {
             failpoint::hit("restore.brought");
-            live.client
-                .batch_execute(&format!(
-                    "ALTER DATABASE {} RENAME TO {}",
-                    quote_ident(&on_its_way),
-                    quote_ident(into)
-                ))
-                .map_err(RestoreError::query(format!("could not name it {into}")))?;
-            Ok(tables)
-        });
-    if loaded.is_err() {
-        drop_database(&mut live.client, &on_its_way);
-    }
-    loaded
+            New {
+                name: on_its_way.clone(),
+                tables,
+            }
+        })
 }
 
-fn check(private: &Private, live: &Live, name: &str) -> Result<usize, RestoreError> {
-    let count = |client: &mut Client| {
-        let mut tx = client
-            .transaction()
-            .map_err(RestoreError::query("could not compare"))?;
-        Ok::<_, RestoreError>(mark::tables(&mut tx, Instant::now() + COUNT)?)
-    };
+fn check(then: &mut Client, live: &Live, name: &str) -> Result<usize, RestoreError> {
     let mut new = live.connect_to(name)?;
     let was = Mark {
         lsn: Lsn(0),
         exact: true,
-        tables: count(&mut private.server.connect(name)?)?,
+        tables: content::of_database(then).map_err(RestoreError::in_private)?,
     };
-    let compared = compare(&was, &count(&mut new)?);
+    let compared = compare(&was, &content::of_database(&mut new)?);
     if !compared.wrong.is_empty() {
         return Err(RestoreError::Differs(format!(
             "what came into the live server is not what was there then, and was removed again: {}",
@@ -243,6 +311,16 @@ fn check(private: &Private, live: &Live, name: &str) -> Result<usize, RestoreErr
     new.batch_execute("ANALYZE")
         .map_err(RestoreError::query("could not analyze it"))?;
     Ok(compared.tables)
+}
+
+fn rename(client: &mut Client, from: &str, to: &str) -> Result<(), RestoreError> {
+    client
+        .batch_execute(&format!(
+            "ALTER DATABASE {} RENAME TO {}",
+            quote_ident(from),
+            quote_ident(to)
+        ))
+        .map_err(RestoreError::query(format!("could not name it {to}")))
 }
 
 /// After an error, which is told; this one adds nothing to it.
@@ -272,18 +350,20 @@ fn remove_left(client: &mut Client) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// The two databases change names in one transaction. It locks the live one, so that nobody new gets in, and waits for those who are
-/// in to leave, which another session sees to. Nothing of it stays should this process be killed.
-fn swap(live: Live, new: &str, kept: &str) -> Result<(), RestoreError> {
+/// The restored database takes the live one's name, and that one's becomes `kept`, in one transaction. It locks the live one, so that
+/// nobody new gets in, and waits for those who are in to leave, which another session sees to. Nothing of it stays should this process
+/// be killed. Where it is not possible the restored one gets the name `into`.
+fn swap(mut live: Live, new: &str, into: &str, kept: &str) -> Result<(), RestoreError> {
     let name = live.database.clone();
-    let elsewhere = ["postgres", "template1"]
+    let Some(elsewhere) = ["postgres", "template1"]
         .into_iter()
         .find(|d| *d != name && live.connect_to(d).is_ok())
-        .ok_or_else(|| {
-            RestoreError::Refused(format!(
-                "the swap needs a session in database postgres or template1, and this role gets none; \"{new}\" is ready, and the live database is untouched"
-            ))
-        })?;
+    else {
+        rename(&mut live.client, new, into)?;
+        return Err(RestoreError::Refused(format!(
+            "the swap needs a session in database postgres or template1, and this role gets none; \"{into}\" is ready, and the live database is untouched"
+        )));
+    };
     let (mut renamer, mut ender) = (live.connect_to(elsewhere)?, live.connect_to(elsewhere)?);
     drop(live);
     let done = Arc::new(AtomicBool::new(false));
@@ -315,7 +395,9 @@ fn swap(live: Live, new: &str, kept: &str) -> Result<(), RestoreError> {
     })();
     done.store(true, Ordering::Relaxed);
     let _ = ending.join();
-    renamed.map_err(RestoreError::query(format!(
-        "could not swap the databases; the live one is untouched, and the restored one is \"{new}\""
-    )))
+    let Err(e) = renamed else { return Ok(()) };
+    let named = rename(&mut renamer, new, into).map_or(new, |()| into);
+    Err(RestoreError::query(format!(
+        "could not swap the databases; the live one is untouched, and the restored one is \"{named}\""
+    ))(e))
 }

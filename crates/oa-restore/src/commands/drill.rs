@@ -3,10 +3,10 @@
 //! The newest backup, or one by chance, is restored into a private server up to the very place at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_backup::capture::mark;
+use clap::Args;
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::{Backup, Bars, Kind, Level};
 use oa_core::alerts::human_duration;
@@ -24,28 +24,28 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::choose::{Choice, End, Physical, Way};
-use crate::content::compare;
-use crate::recover::{Private, Work};
+use crate::content::{self, compare};
+use crate::options::Manner;
+use crate::recover::{self, Private, Work};
 use crate::session::{Session, recorded};
 use crate::target::Target;
 use crate::{PROGRAM, RestoreError};
 
-/// Counting takes no longer than this.
-const COUNT: Duration = Duration::from_secs(2 * 3600);
-
-/// How it is done.
-#[derive(Debug, Clone, Copy)]
+/// What is wanted.
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    /// Any backup, not the newest.
+    /// Any backup by chance, instead of the newest
+    #[arg(long)]
     pub random: bool,
-    /// Out of the second repository.
+    /// Out of the second repository, of [backup.copy]
+    #[arg(long)]
     pub from_copy: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Who started it.
-    pub trigger: Trigger,
+    /// Started by cron: noted in the run log, and nothing is asked
+    #[arg(long)]
+    pub cron: bool,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// One thing that was looked at.
@@ -74,7 +74,8 @@ struct Drill {
 ///
 /// # Errors
 /// When there is no backup, the repository cannot be opened, or it is not confirmed.
-pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
+    let manner = &wanted.manner;
     let session = Session::open(config, wanted.from_copy, bars)?;
     let backup = pick(&session, wanted.random)?;
     let work = Work::begin(&session.staging)?;
@@ -85,7 +86,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         Bytes(backup.meta.stored.size_bytes),
         session.staging.display()
     );
-    if wanted.dry_run {
+    if manner.dry_run {
         cli::print(&format!(
             "would {}\n",
             question
@@ -95,19 +96,18 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         .map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    if wanted.trigger != Trigger::Cron {
-        cli::confirm(&question, wanted.yes)?;
+    if !wanted.cron {
+        cli::confirm(&question, manner.yes)?;
     }
-    let mut work = Some(work);
     let job = Job {
-        trigger: wanted.trigger,
+        trigger: if wanted.cron {
+            Trigger::Cron
+        } else {
+            Trigger::Manual
+        },
         ..Job::by_hand(PROGRAM, "restore-drill", "恢复演练")
     };
     let drill = recorded(config, &job, |run| {
-        let work = match work.take() {
-            Some(work) => work,
-            None => Work::begin(&session.staging)?,
-        };
         let drill = rehearse(&session, &backup, work, run.started_at);
         let mut ended = Ended::success(drill);
         let drill = &ended.value;
@@ -128,7 +128,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         }
         Ok(ended)
     })?;
-    tell(&drill, format)?;
+    tell(&drill, manner.format)?;
     if let Some(error) = &drill.error {
         tracing::error!("the drill failed: {error}");
     }
@@ -217,7 +217,8 @@ fn look(
     work: Work,
     drill: &mut Drill,
 ) -> Result<(), Failure> {
-    let choice = to_the_mark(session, backup, &work)?;
+    let (choice, at_the_mark) = to_the_mark(session, backup, &work)?;
+    recover::room(&[Private::need(&choice, &work)])?;
     let mut files = None;
     let private = Private::start(
         &session.reader,
@@ -242,10 +243,12 @@ fn look(
         return Ok(());
     };
     let mut client = private.server.connect(&backup.meta.database)?;
-    let failed = RestoreError::query("could not count the tables");
-    let mut tx = client.transaction().map_err(&failed)?;
-    let now = mark::tables(&mut tx, Instant::now() + COUNT).map_err(RestoreError::from)?;
-    let compared = compare(mark, &now);
+    let now = content::of_database(&mut client).map_err(RestoreError::in_private)?;
+    let mut compared = compare(mark, &now);
+    if !at_the_mark {
+        // The tables were counted later than what is restored.
+        compared.unsure.append(&mut compared.wrong);
+    }
     drill.tables = compared.tables;
     let text = if compared.wrong.is_empty() {
         let unsure = if compared.unsure.is_empty() {
@@ -259,7 +262,7 @@ fn look(
         };
         format!(
             "{} tables are as recorded{unsure}",
-            compared.tables - compared.unsure.len()
+            compared.tables.saturating_sub(compared.unsure.len())
         )
     } else {
         compared.wrong.join("; ")
@@ -272,38 +275,40 @@ fn look(
     Ok(())
 }
 
-/// The way to the very place at which the backup's tables were counted.
-fn to_the_mark(session: &Session<'_>, backup: &Backup, work: &Work) -> Result<Choice, Failure> {
-    let by_id = |b: &Backup| session.choose(&Target::Backup(b.id.clone()), BackupKind::Auto, work);
+/// The way to the very place at which the backup's tables were counted, or, where no log leads there from a full backup, to that one
+/// alone; and which of the two it is.
+fn to_the_mark(
+    session: &Session<'_>,
+    backup: &Backup,
+    work: &Work,
+) -> Result<(Choice, bool), RestoreError> {
+    let target = Target::Backup(backup.id.clone());
+    let chooser = session.chooser(&[], work);
+    let alone = || chooser.choose(&target, BackupKind::Auto);
     let Some(mark) = backup
         .meta
         .mark
         .as_ref()
         .filter(|_| backup.meta.kind == Kind::Physical)
     else {
-        return by_id(backup);
+        return Ok((alone()?, true));
     };
     // A full backup's tables were counted after its end: the log that follows it leads there.
-    let log = match backup.meta.level {
-        Level::Incremental => Some(backup),
-        Level::Full => session.backups.iter().find(|b| {
-            b.meta.system_id == backup.meta.system_id
-                && b.meta.wal.as_ref().is_some_and(|w| w.to >= mark.lsn)
-                && b.meta.restorable_to >= backup.meta.restorable_to
-        }),
-    };
-    let Some(log) = log else {
+    if backup.meta.level == Level::Full {
+        if let Some(choice) = chooser.from_full(&target, backup, mark.lsn)? {
+            return Ok((choice, true));
+        }
         tracing::warn!(
-            "no log follows full backup {}: it is restored as it is, and differences are to be expected",
+            "no log leads on from full backup {}: it is restored as it is, and differences are to be expected",
             backup.short_id()
         );
-        return by_id(backup);
-    };
-    let mut choice = by_id(log)?;
+        return Ok((alone()?, false));
+    }
+    let mut choice = alone()?;
     if let Way::Physical(physical) = &mut choice.way {
         physical.end = End::Lsn(mark.lsn);
     }
-    Ok(choice)
+    Ok((choice, true))
 }
 
 fn reached(choice: &Choice) -> String {

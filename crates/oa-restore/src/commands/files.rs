@@ -2,52 +2,52 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use oa_backup::repository::{Backup, Bars};
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
 use oa_core::failpoint;
-use oa_core::output::{Format, Listing};
+use oa_core::output::Listing;
 use oa_core::runs::work::{Ended, Job};
 use serde_json::json;
 
-use super::target_dir::TargetDir;
-use crate::session::{Asked, Session, recorded};
-use crate::{PROGRAM, RestoreError, choose};
+use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};
+use crate::options::{Asked, Manner};
+use crate::session::{Session, recorded};
+use crate::{PROGRAM, RestoreError, choose, recover};
 
 /// What is wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    /// Only these; all if empty.
+    /// Only these [default: all]
     pub paths: Vec<PathBuf>,
-    /// Where they go.
+    /// The moment.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// Where they go: absent or empty
+    #[arg(long, value_name = "DIR")]
     pub target_dir: PathBuf,
-    /// Move aside what is there.
+    /// Move aside what is in the directory
+    #[arg(long)]
     pub force: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// Restores files, with their whole path, below a directory.
 ///
 /// # Errors
 /// When there is no such backup or file, the directory is not empty, or a step fails; run again it goes on.
-pub fn run(
-    config: &Config,
-    asked: &Asked,
-    wanted: &Wanted,
-    bars: &Bars,
-    format: Format,
-) -> Result<u8, Failure> {
-    let session = Session::open(config, asked.from_copy, bars)?;
-    let target = session.target(&asked.to)?;
+pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
+    let session = Session::open(config, wanted.asked.from_copy, bars)?;
+    let target = session.target(&wanted.asked.to)?;
     let backup = choose::files(&session.backups, &target, |at| session.shown(at))?;
     let parts = parts(&session, &backup, &wanted.paths)?;
     let files: u64 = parts.iter().map(|p| p.files).sum();
     let bytes: u64 = parts.iter().map(|p| p.bytes).sum();
-    if wanted.dry_run {
+    if wanted.manner.dry_run {
         let text = format!(
             "would restore {files} files, {}, of {} into {}; nothing was done\n",
             Bytes(bytes),
@@ -58,19 +58,12 @@ pub fn run(
         return Ok(exit::OK);
     }
     let of = format!("files {} {:?}", backup.id, wanted.paths);
-    let dir = TargetDir::look(&wanted.target_dir, &of, wanted.force, wanted.yes)?;
+    let dir = TargetDir::look(&wanted.target_dir, &of, wanted.force, wanted.manner.yes)?;
+    recover::room(&[dir.need(bytes)])?;
     let job = Job::by_hand(PROGRAM, "restore-files", "文件恢复");
     recorded(config, &job, |_| {
-        dir.begin()?;
-        for part in &parts {
-            crate::recover::stop_if_asked()?;
-            let to = dir.path().join(&part.within);
-            session
-                .reader
-                .restore_some(&backup, &part.within, &to, true, |_| true)?;
-            failpoint::hit("restore.copied");
-        }
-        dir.done()?;
+        fill(&session, &backup, &parts, &dir)
+            .map_err(|e| e.on_disk_of(dir.path().display(), ROOM_ON_THE_WAY))?;
         let mut ended = Ended::success(());
         ended.fetched = files;
         ended.details.insert("backup".to_owned(), json!(backup.id));
@@ -88,8 +81,28 @@ pub fn run(
             "restored_to": dir.path().join(&part.within), "moment": backup.meta.restorable_to, "backup": backup.id,
         }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing
+        .print(wanted.manner.format)
+        .map_err(anyhow::Error::from)?;
     Ok(exit::OK)
+}
+
+fn fill(
+    session: &Session<'_>,
+    backup: &Backup,
+    parts: &[Part],
+    dir: &TargetDir,
+) -> Result<(), RestoreError> {
+    dir.begin()?;
+    for part in parts {
+        recover::stop_if_asked()?;
+        let to = dir.path().join(&part.within);
+        session
+            .reader
+            .restore_some(backup, &part.within, &to, true, |_| true)?;
+        failpoint::hit("restore.copied");
+    }
+    dir.done()
 }
 
 /// A path within the backup.

@@ -1,6 +1,8 @@
 //! `oa-restore plan`: what a restore would use, and what would be lost. Touches nothing.
 
 use chrono::{DateTime, Utc};
+use clap::Args;
+use oa_backup::repository::Bars;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
@@ -10,23 +12,40 @@ use serde_json::{Value, json};
 
 use crate::PROGRAM;
 use crate::choose::{Choice, End, Way};
+use crate::options::Asked;
 use crate::recover::Work;
-use crate::session::{Asked, Session};
-use oa_backup::repository::Bars;
+use crate::session::Session;
+use crate::target::Target;
+
+/// What is wanted.
+#[derive(Debug, Clone, Args)]
+pub struct Wanted {
+    /// The moment.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
 
 /// Prints it.
 ///
 /// # Errors
 /// When nothing leads to that moment, and why.
-pub fn run(config: &Config, asked: &Asked, format: Format) -> Result<u8, Failure> {
+pub fn run(config: &Config, wanted: &Wanted) -> Result<u8, Failure> {
+    let asked = &wanted.asked;
     let session = Session::open(config, asked.from_copy, &Bars::hidden())?;
-    let target = session.target(&asked.to)?;
     let work = Work::begin(&session.staging)?;
-    let choice = session.choose(&target, asked.kind, &work)?;
-    let drill = last_drill(config);
+    let choice = session.choose(asked, asked.kind.into(), None, &work)?;
+    tell(&session, &choice, wanted.format)
+}
+
+/// Prints what was chosen, for the other commands' `--dry-run` too.
+pub(super) fn tell(session: &Session<'_>, choice: &Choice, format: Format) -> Result<u8, Failure> {
+    let drill = last_drill(session.config);
     let lost = (Utc::now() - choice.moment).num_seconds().max(0);
     if format == Format::Json {
-        let mut value = described(&choice);
+        let mut value = described(choice);
         if let Value::Object(map) = &mut value {
             map.insert("repository".to_owned(), json!(session.place.shown()));
             map.insert("lost_seconds".to_owned(), json!(lost));
@@ -35,23 +54,22 @@ pub fn run(config: &Config, asked: &Asked, format: Format) -> Result<u8, Failure
         cli::print(&format!("{value}\n")).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    listing(&session, &choice)
+    listing(session, choice)
         .print(format)
         .map_err(anyhow::Error::from)?;
     if format == Format::Table {
-        cli::print(&told(&session, &choice, lost, drill.as_ref())).map_err(anyhow::Error::from)?;
+        cli::print(&told(session, choice, lost, drill.as_ref())).map_err(anyhow::Error::from)?;
     }
     Ok(exit::OK)
 }
 
 /// A choice, for programs.
-#[must_use]
-pub fn described(choice: &Choice) -> Value {
+fn described(choice: &Choice) -> Value {
     let backup = choice.backup();
     let mut value = json!({
         "target": choice.target.to_string(), "kind": backup.meta.kind, "moment": choice.moment,
         "behind_seconds": choice.behind.map(|b| b.num_seconds()), "backup": backup.id, "backup_at": backup.meta.restorable_to,
-        "server_version": backup.meta.server_version, "size_bytes": choice.size_bytes(), "notes": choice.notes,
+        "system_id": backup.meta.system_id, "server_version": backup.meta.server_version, "size_bytes": choice.size_bytes(), "notes": choice.notes,
     });
     if let (Way::Physical(p), Value::Object(map)) = (&choice.way, &mut value) {
         let sources: Vec<&str> = p.sources.iter().map(|s| s.id.as_str()).collect();
@@ -106,8 +124,12 @@ fn listing(session: &Session<'_>, choice: &Choice) -> Listing {
                 End::Log => "recover everything".to_owned(),
                 End::Consistent => "recover until it is consistent".to_owned(),
                 End::Time(at) => format!("recover what was committed up to {}", session.shown(*at)),
-                End::Lsn(place) => format!("recover what was written before {place}"),
-                End::Name(name) => format!("recover up to the point \"{name}\""),
+                End::Lsn(place) => match &choice.target {
+                    Target::Name(name) => {
+                        format!("recover up to the point \"{name}\" before {place}")
+                    }
+                    _ => format!("recover what was written before {place}"),
+                },
             };
             push("", String::new(), 0, what);
         }

@@ -9,13 +9,15 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use clap::Args;
 use oa_backup::repository::Bars;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::failpoint;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::quote_ident;
+use oa_core::output::Listing;
+use oa_core::pg::{quote_ident, quote_literal};
+use oa_core::runs::Status;
 use oa_core::runs::work::{Ended, Job};
 use postgres::{Client, GenericClient};
 use serde_json::{Value, json};
@@ -23,28 +25,34 @@ use uuid::Uuid;
 
 use super::plan;
 use super::target_dir::before;
-use crate::choose::Choice;
+use crate::choose::{Choice, Way};
 use crate::content::{self, Content};
-use crate::live::shape::{self, derived, shortened};
+use crate::live::shape::{self, Renamed, derived, shortened};
 use crate::live::tables::{self, Table, quoted};
-use crate::live::{Live, rows};
-use crate::recover::{Private, Work, stop_if_asked};
-use crate::session::{Asked, Session, recorded};
+use crate::live::{DISK, Live, roles, rows};
+use crate::options::{Asked, Manner};
+use crate::recover::{self, Need, Private, STAGING, Work, stop_if_asked};
+use crate::session::{Session, recorded};
 use crate::{PROGRAM, RestoreError};
 
 /// What is wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Wanted {
-    /// The tables.
+    /// The tables, with a schema where it is not public
+    #[arg(required = true, value_name = "NAME")]
     pub tables: Vec<String>,
-    /// Beside the live one, under this name.
+    /// The moment.
+    #[command(flatten)]
+    pub asked: Asked,
+    /// Under this name, beside the one that is there
+    #[arg(long = "as", value_name = "NEW")]
     pub new_name: Option<String>,
-    /// Only these rows.
+    /// Only the rows for which this is true
+    #[arg(long = "where", value_name = "SQL")]
     pub condition: Option<String>,
-    /// Do not ask.
-    pub yes: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
+    /// How.
+    #[command(flatten)]
+    pub manner: Manner,
 }
 
 /// Names of tables on their way end so.
@@ -83,13 +91,8 @@ impl Step {
 ///
 /// # Errors
 /// 75 when the live server is away, 77 when something is in the way or not confirmed; nothing is changed then.
-pub fn run(
-    config: &Config,
-    asked: &Asked,
-    wanted: &Wanted,
-    bars: &Bars,
-    format: Format,
-) -> Result<u8, Failure> {
+pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
+    let (asked, manner) = (&wanted.asked, &wanted.manner);
     if wanted.new_name.is_some() && wanted.tables.len() != 1 {
         return Err(Failure::new(
             exit::USAGE,
@@ -97,22 +100,22 @@ pub fn run(
         ));
     }
     let session = Session::open(config, asked.from_copy, bars)?;
-    let target = session.target(&asked.to)?;
     let work = Work::begin(&session.staging)?;
-    let choice = session.choose(&target, asked.kind, &work)?;
     let mut live = Live::connect(config)?;
+    let choice = session.choose(asked, asked.kind.into(), Some(&live), &work)?;
     let steps: Vec<(String, Step)> = wanted
         .tables
         .iter()
         .map(|name| Ok((name.clone(), step(&mut live.client, name, wanted)?)))
         .collect::<Result<_, RestoreError>>()?;
     let told: Vec<String> = steps.iter().map(|(name, s)| s.told(name)).collect();
-    if wanted.dry_run {
+    if manner.dry_run {
         for line in &told {
             cli::print(&format!("{line}\n")).map_err(anyhow::Error::from)?;
         }
-        return plan::run(config, asked, format);
+        return plan::tell(&session, &choice, manner.format);
     }
+    recover::room(&[Private::need(&choice, &work)])?;
     let harmless = |s: &Step| matches!(s, Step::Beside { .. } | Step::Create);
     if !steps.iter().all(|(_, s)| harmless(s)) {
         cli::confirm(
@@ -121,34 +124,44 @@ pub fn run(
                 session.shown(choice.moment),
                 told.join("; ")
             ),
-            wanted.yes,
+            manner.yes,
         )?;
     }
-    let mut work = Some(work);
     let job = Job::by_hand(PROGRAM, "restore-table", "单表恢复");
-    let done = recorded(config, &job, |_| {
-        let work = match work.take() {
-            Some(work) => work,
-            None => Work::begin(&session.staging)?,
-        };
+    let (done, failed) = recorded(config, &job, |_| {
         let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
             Ok(())
         })?;
         remove_left(&mut live)?;
         let mut done = Vec::new();
+        let mut failed = None;
         for (name, step) in &steps {
-            stop_if_asked()?;
-            done.push(restore(&private, &mut live, &choice, name, step, wanted)?);
+            let restored = stop_if_asked()
+                .and_then(|()| restore(&private, &mut live, &choice, name, step, wanted));
+            match restored {
+                Ok(row) => done.push(row),
+                Err(e) if done.is_empty() => return Err(e.into()),
+                // Those before it are restored, each by itself, and stay so.
+                Err(e) => {
+                    failed = Some((name.clone(), e));
+                    break;
+                }
+            }
         }
         let rows = done.iter().filter_map(|d| d["rows"].as_u64()).sum();
-        let mut ended = Ended::success(done);
+        let error = failed.as_ref().map(|(name, e)| format!("{name}: {e}"));
+        let mut ended = Ended::success((done, failed));
         ended.fetched = rows;
-        ended
-            .details
-            .insert("to".to_owned(), json!(choice.target.to_string()));
-        ended
-            .details
-            .insert("tables".to_owned(), json!(ended.value));
+        if error.is_some() {
+            ended.status = Status::Partial;
+            ended.error = error;
+        }
+        for (key, value) in [
+            ("to", json!(choice.target.to_string())),
+            ("tables", json!(ended.value.0)),
+        ] {
+            ended.details.insert(key.to_owned(), value);
+        }
         Ok(ended)
     })?;
     let mut listing = Listing::new(&[
@@ -158,11 +171,25 @@ pub fn run(
         ("what", "what"),
         ("kept_as", "kept as"),
     ]);
+    let names: Vec<String> = done
+        .iter()
+        .filter_map(|d| d["table"].as_str().map(str::to_owned))
+        .collect();
     for row in done {
         listing.push(row);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    listing.print(manner.format).map_err(anyhow::Error::from)?;
+    let Some((name, e)) = failed else {
+        return Ok(exit::OK);
+    };
+    let failure = Failure::from(e);
+    Err(Failure::new(
+        failure.code,
+        anyhow::anyhow!(
+            "{} was restored, and {name} was not: {failure}",
+            names.join(", ")
+        ),
+    ))
 }
 
 fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, RestoreError> {
@@ -190,14 +217,10 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
     let Some(live) = live else {
         return Ok(Step::Create);
     };
-    if live.kind != "r" {
-        return Err(RestoreError::Refused(format!(
-            "{} is not an ordinary table; restore its parts one by one, or the database beside with oa-restore database",
-            live.shown()
-        )));
-    }
+    let rows = wanted.condition.is_some();
+    ordinary(&live, rows)?;
     let kept = shortened(&before(&live.name));
-    if wanted.condition.is_some() {
+    if rows {
         return Ok(Step::Rows { live, kept });
     }
     let dependents = tables::dependents(client, live.oid)?;
@@ -211,6 +234,22 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
     )))
 }
 
+/// What is made of partitions is copied, and takes rows back, as one table; it is not put in place of another.
+fn ordinary(table: &Table, as_rows: bool) -> Result<(), RestoreError> {
+    match table.kind.as_str() {
+        "r" => Ok(()),
+        "p" if as_rows => Ok(()),
+        "p" => Err(RestoreError::Refused(format!(
+            "{} is made of partitions and cannot be put back as a whole: put rows back into it with --where (--where true: all of them), take a copy as one table with --as, or restore the database beside with oa-restore database",
+            table.shown()
+        ))),
+        _ => Err(RestoreError::Refused(format!(
+            "{} is no table; restore the database beside with oa-restore database",
+            table.shown()
+        ))),
+    }
+}
+
 fn restore(
     private: &Private,
     live: &mut Live,
@@ -219,32 +258,34 @@ fn restore(
     step: &Step,
     wanted: &Wanted,
 ) -> Result<Value, RestoreError> {
-    let database = live.database.clone();
-    let mut then = private.server.connect(&database).map_err(|e| {
-        RestoreError::NoWay(format!(
-            "there was no database {database} then, or it cannot be used: {e}"
-        ))
-    })?;
+    let database = choice.database_for(live);
+    let mut then = private.server.connect(&database)?;
     // Neither triggers nor cascades shall change what was; a name means what it means to the live role.
     let session = format!(
         "SET session_replication_role = replica; SET search_path = {}",
         live.search_path
     );
     then.batch_execute(&session)
-        .map_err(RestoreError::query("could not prepare the private server"))?;
-    let table = in_the_past(&mut then, choice, name)?;
+        .map_err(RestoreError::query("could not prepare the private server"))
+        .map_err(RestoreError::in_private)?;
+    let table = in_the_past(&mut then, choice, name, step)?;
     let tag = Uuid::now_v7().simple().to_string();
     let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
+    let from = From {
+        private,
+        database: &database,
+        choice,
+    };
+    let taken = take(&mut then, &table, &on_its_way, step, wanted);
+    let Taken {
+        copy,
+        renamed,
+        attach,
+    } = taken.map_err(RestoreError::in_private)?;
+    let content = bring(&from, live, &mut then, &copy)?;
+    failpoint::hit("restore.brought");
     match step {
         Step::Rows { live: into, kept } => {
-            copy_rows(&mut then, &table, &on_its_way, wanted, &into.schema)?;
-            let copy = Table {
-                schema: into.schema.clone(),
-                name: on_its_way.clone(),
-                ..table
-            };
-            bring(private, live, &mut then, choice, &copy)?;
-            failpoint::hit("restore.brought");
             let put = rows::put_back(&mut live.client, into, &on_its_way, kept)
                 .inspect_err(|_| drop_table(live, &copy))?;
             Ok(json!({
@@ -255,61 +296,142 @@ fn restore(
             }))
         }
         Step::Beside { new } => {
-            keep_only(&mut then, &table, wanted)?;
-            bare(&mut then, &table)?;
-            shape::rename(&mut then, &table, |n| derived(&table.name, new, n))?;
-            let copy = Table {
+            let named = Table {
                 name: new.clone(),
                 ..table.clone()
             };
-            let content = bring(private, live, &mut then, choice, &copy)?;
+            take_the_name(&mut live.client, step, &renamed, |n| {
+                derived(&table.name, new, n)
+            })
+            .inspect_err(|_| drop_table(live, &copy))?;
             Ok(json!({
-                "table": table.shown(), "restored_as": copy.shown(), "rows": content.rows, "what": "beside", "kept_as": null,
+                "table": table.shown(), "restored_as": named.shown(), "rows": content.rows, "what": "beside", "kept_as": null,
             }))
         }
         Step::Create | Step::Replace { .. } => {
-            keep_only(&mut then, &table, wanted)?;
-            let number = std::cell::Cell::new(0);
-            let renamed = shape::rename(&mut then, &table, |_| {
-                number.set(number.get() + 1);
-                match number.get() {
-                    1 => on_its_way.clone(),
-                    n => format!("{on_its_way}_{n}"),
-                }
-            })?;
-            let copy = Table {
-                name: on_its_way.clone(),
-                ..table.clone()
-            };
-            let content = bring(private, live, &mut then, choice, &copy)?;
-            failpoint::hit("restore.brought");
-            let kept = take_the_name(&mut live.client, step, &renamed)
+            let kept = take_the_name(&mut live.client, step, &renamed, str::to_owned)
                 .inspect_err(|_| drop_table(live, &copy))?;
+            let what = match (&kept, attach) {
+                (Some(_), _) => "replaced".to_owned(),
+                (None, None) => "came back".to_owned(),
+                (None, Some(attach)) => format!("came back on its own; then: {attach}"),
+            };
             Ok(json!({
-                "table": table.shown(), "restored_as": table.shown(), "rows": content.rows,
-                "what": if kept.is_some() { "replaced" } else { "came back" }, "kept_as": kept,
+                "table": table.shown(), "restored_as": table.shown(), "rows": content.rows, "what": what, "kept_as": kept,
             }))
         }
     }
 }
 
-/// The table in the restored database.
-fn in_the_past(then: &mut Client, choice: &Choice, name: &str) -> Result<Table, RestoreError> {
-    match tables::find(then, name)? {
-        Some(table) if table.kind == "r" => Ok(table),
-        Some(table) => Err(RestoreError::Refused(format!(
-            "{} is not an ordinary table; restore its parts one by one, or the database beside with oa-restore database",
-            table.shown()
-        ))),
-        None => {
-            let all = tables::all(then)?;
-            let hint = oa_core::config::nearest(name, all.iter().map(String::as_str));
-            Err(RestoreError::NoWay(format!(
-                "there was no table {name} as of {}{hint}",
-                choice.target
-            )))
-        }
+/// Where a table comes from.
+struct From<'a> {
+    private: &'a Private,
+    database: &'a str,
+    choice: &'a Choice,
+}
+
+/// A table in the private server that is ready to be brought.
+struct Taken {
+    /// Under the name that it has on its way.
+    copy: Table,
+    /// What was renamed for that.
+    renamed: Vec<Renamed>,
+    /// How a partition becomes one again.
+    attach: Option<String>,
+}
+
+/// Makes a table in the private server ready, under the name that it has on its way.
+fn take(
+    then: &mut Client,
+    table: &Table,
+    on_its_way: &str,
+    step: &Step,
+    wanted: &Wanted,
+) -> Result<Taken, RestoreError> {
+    let copied_into = |schema: &str| Table {
+        schema: schema.to_owned(),
+        name: on_its_way.to_owned(),
+        ..table.clone()
+    };
+    let schema = match step {
+        Step::Rows { live, .. } => Some(&live.schema),
+        Step::Beside { .. } if table.kind == "p" => Some(&table.schema),
+        _ => None,
+    };
+    if let Some(schema) = schema {
+        let copy = copied_into(schema);
+        copy_rows(then, table, &copy, wanted)?;
+        return Ok(Taken {
+            copy,
+            renamed: vec![Renamed::table(table, on_its_way)],
+            attach: None,
+        });
     }
+    let attach = detach(then, table)?;
+    keep_only(then, table, wanted)?;
+    if matches!(step, Step::Beside { .. }) {
+        bare(then, table)?;
+    }
+    let number = std::cell::Cell::new(0);
+    let renamed = shape::rename(then, table, |_| {
+        number.set(number.get() + 1);
+        match number.get() {
+            1 => on_its_way.to_owned(),
+            n => format!("{on_its_way}_{n}"),
+        }
+    })?;
+    Ok(Taken {
+        copy: copied_into(&table.schema),
+        renamed,
+        attach,
+    })
+}
+
+/// Makes a table of its own of a partition. Returns the statement that makes it one again.
+fn detach(then: &mut Client, table: &Table) -> Result<Option<String>, RestoreError> {
+    let failed = RestoreError::query(format!("could not detach {}", table.shown()));
+    let row = then
+        .query_opt(
+            "SELECT i.inhparent::regclass::text, pg_get_expr(c.relpartbound, c.oid) FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.oid = $1 AND c.relispartition",
+            &[&table.oid],
+        )
+        .map_err(&failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let (parent, bound): (String, String) = (row.get(0), row.get(1));
+    let name = table.quoted();
+    then.batch_execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name}"))
+        .map_err(&failed)?;
+    Ok(Some(format!(
+        "ALTER TABLE {parent} ATTACH PARTITION {name} {bound}"
+    )))
+}
+
+/// The table in the restored database.
+fn in_the_past(
+    then: &mut Client,
+    choice: &Choice,
+    name: &str,
+    step: &Step,
+) -> Result<Table, RestoreError> {
+    let Some(table) = tables::find(then, name).map_err(RestoreError::in_private)? else {
+        let all = tables::all(then).map_err(RestoreError::in_private)?;
+        let hint = oa_core::config::nearest(name, all.iter().map(String::as_str));
+        return Err(RestoreError::NoWay(format!(
+            "there was no table {name} as of {}{hint}",
+            choice.target
+        )));
+    };
+    ordinary(
+        &table,
+        matches!(step, Step::Rows { .. } | Step::Beside { .. }),
+    )?;
+    if table.unlogged && matches!(choice.way, Way::Physical(_)) {
+        return Err(RestoreError::Refused(format!(
+            "{} was unlogged: PostgreSQL keeps no log of it, and it is empty after every recovery; nothing was changed. A dump has its rows: --kind logical",
+            table.shown()
+        )));
+    }
+    Ok(table)
 }
 
 fn keep_only(then: &mut Client, table: &Table, wanted: &Wanted) -> Result<(), RestoreError> {
@@ -345,21 +467,31 @@ fn some_rows(count: i64, table: &Table, condition: &str) -> Result<(), RestoreEr
 fn copy_rows(
     then: &mut Client,
     table: &Table,
-    copy: &str,
+    copy: &Table,
     wanted: &Wanted,
-    schema: &str,
 ) -> Result<(), RestoreError> {
     let condition = wanted.condition.as_deref().unwrap_or("true");
+    let failed = RestoreError::query(format!("--where {condition}"));
     let count = then
         .execute(
             &format!(
                 "CREATE TABLE {} AS SELECT * FROM {} WHERE ({condition})",
-                quoted(schema, copy),
+                copy.quoted(),
                 table.quoted()
             ),
             &[],
         )
-        .map_err(RestoreError::query(format!("--where {condition}")))?;
+        .map_err(&failed)?;
+    // The private server's superuser is nobody in the live one.
+    then.batch_execute(&format!(
+        "DO $do$ BEGIN EXECUTE format('ALTER TABLE %s OWNER TO %I', {}, (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {})); END $do$",
+        quote_literal(&copy.quoted()),
+        table.oid
+    ))
+    .map_err(&failed)?;
+    if wanted.condition.is_none() {
+        return Ok(());
+    }
     some_rows(i64::try_from(count).unwrap_or(i64::MAX), table, condition)
 }
 
@@ -396,13 +528,21 @@ fn free(client: &mut impl GenericClient, table: &Table) -> Result<(), RestoreErr
 
 /// Brings a table from the private server into the live one, whole or not at all, and compares.
 fn bring(
-    private: &Private,
+    from: &From<'_>,
     live: &mut Live,
     then: &mut Client,
-    choice: &Choice,
     table: &Table,
 ) -> Result<Content, RestoreError> {
-    let file = private.folder().join("table.sql");
+    let staging = from.private.staging();
+    let bytes = tables::size_bytes(then, table).map_err(RestoreError::in_private)?;
+    let mut needs = vec![Need {
+        folder: staging.to_owned(),
+        bytes,
+        remedy: STAGING,
+    }];
+    needs.extend(live.need(bytes));
+    recover::room(&needs)?;
+    let file = from.private.folder().join("table.sql");
     let mut arguments = vec![
         format!("--table={}", table.quoted()),
         format!("--file={}", file.display()),
@@ -415,12 +555,16 @@ fn bring(
     if !live.has_tablespaces_of(then)? {
         arguments.push("--no-tablespaces".to_owned());
     }
-    private
+    from.private
         .server
-        .programs(&live.database)?
-        .run("pg_dump", &arguments)?;
-    add_statistics(then, table, &file)?;
-    live.programs(choice.programs(), None)?
+        .programs(from.database)?
+        .run("pg_dump", &arguments)
+        .map_err(RestoreError::from)
+        .and_then(|()| add_statistics(then, table, &file))
+        .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))?;
+    let then_table = tables::find(then, &table.quoted()).map_err(RestoreError::in_private)?;
+    roles::make_missing(then, then_table.as_ref(), live)?;
+    live.programs(from.choice.programs(), None)?
         .run(
             "psql",
             &[
@@ -436,10 +580,13 @@ fn bring(
                 "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers",
                 table.shown()
             ))
+            .on_disk_of("the live server", DISK)
         })?;
     remove(&file)?;
-    let was = content::of_table(then, &table.schema, &table.name)?;
-    let is = content::of_table(&mut live.client, &table.schema, &table.name)?;
+    let was =
+        content::of_table(then, &table.schema, &table.name).map_err(RestoreError::in_private)?;
+    let is = content::of_table(&mut live.client, &table.schema, &table.name)
+        .inspect_err(|_| drop_table(live, table))?;
     if was != is {
         drop_table(live, table);
         return Err(RestoreError::Differs(format!(
@@ -484,7 +631,8 @@ fn remove(file: &Path) -> Result<(), RestoreError> {
 fn take_the_name(
     client: &mut Client,
     step: &Step,
-    renamed: &[shape::Renamed],
+    renamed: &[Renamed],
+    name: impl Fn(&str) -> String,
 ) -> Result<Option<String>, RestoreError> {
     let failed = RestoreError::query("could not put the restored table in its place");
     let mut tx = client.transaction().map_err(&failed)?;
@@ -512,7 +660,7 @@ fn take_the_name(
         free(&mut tx, &kept_table)?;
         kept_as = Some(format!("{}.{kept}", live.schema));
     }
-    shape::rename_back(&mut tx, renamed)?;
+    shape::rename_again(&mut tx, renamed, name)?;
     tx.commit().map_err(&failed)?;
     Ok(kept_as)
 }

@@ -5,6 +5,7 @@
 //! else, and begins again. Killed when all was done but the marker: the same.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use super::MARKER;
 use crate::RestoreError;
+use crate::recover::Need;
+
+/// What the directory's disk lacks can be had so.
+const ROOM: &str = "free space there, or restore to another disk";
+/// The same when it became full on the way.
+pub const ROOM_ON_THE_WAY: &str =
+    "free space there and run the same command again, which goes on, or restore to another disk";
 
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Marker {
@@ -31,6 +39,9 @@ pub struct TargetDir {
     path: PathBuf,
     of: String,
     aside: Option<PathBuf>,
+    /// The same restore has begun to fill it.
+    begun: bool,
+    /// What is there can be gone on with.
     resumed: bool,
     /// A second directory that belongs to it.
     part: Option<PathBuf>,
@@ -49,6 +60,7 @@ impl TargetDir {
             path,
             of: of.to_owned(),
             aside: None,
+            begun: false,
             resumed: false,
             part: None,
         };
@@ -58,6 +70,7 @@ impl TargetDir {
         if let Some(marker) = dir.marker()
             && marker.of == dir.of
         {
+            dir.begun = true;
             dir.resumed = !marker.changing;
             return Ok(dir);
         }
@@ -110,6 +123,28 @@ impl TargetDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What filling it with `bytes` takes of its disk: not again what the same restore has brought there, to go on with or to remove.
+    #[must_use]
+    pub fn need(&self, bytes: u64) -> Need {
+        let held = |folder: &Path| if self.begun { size(folder) } else { 0 };
+        let part = self.part.as_deref().map_or(0, held);
+        Need {
+            folder: self.parent().to_owned(),
+            bytes: bytes.saturating_sub(held(&self.path) + part),
+            remedy: ROOM,
+        }
+    }
+
+    /// The folder that exists and that it is, or will be, in.
+    #[must_use]
+    pub fn parent(&self) -> &Path {
+        self.path
+            .ancestors()
+            .skip(1)
+            .find(|p| p.exists())
+            .unwrap_or(Path::new("/"))
     }
 
     fn is_empty(&self) -> Result<bool, RestoreError> {
@@ -169,11 +204,15 @@ impl TargetDir {
                 }
             }
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(RestoreError::disk("could not create", &self.path))?;
+        let failed = RestoreError::disk("could not create", &self.path);
+        if let Some(parent) = self.path.parent() {
+            fs::create_dir_all(parent).map_err(&failed)?;
+        }
+        // Only its owner gets into it; who may walk to it is for others to say.
+        match fs::DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
+            _ => {}
+        }
         self.mark(false)
     }
 
@@ -199,6 +238,18 @@ impl TargetDir {
 #[must_use]
 pub fn before(name: &str) -> String {
     format!("{name}_before_{}", Utc::now().format("%Y%m%d%H%M%S"))
+}
+
+/// Bytes of the files in a folder.
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => size(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -1,10 +1,11 @@
 //! The live server: what is there, what may be done, and what is brought back into it.
 
+pub mod roles;
 pub mod rows;
 pub mod shape;
 pub mod tables;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oa_backup::capture::programs::Programs;
 use oa_core::cli::Failure;
@@ -12,7 +13,11 @@ use oa_core::config::Config;
 use oa_core::pg::{self, Settings};
 use postgres::Client;
 
+use crate::recover::Need;
 use crate::{PROGRAM, RestoreError};
+
+/// What the live server's disk lacks can be had so.
+pub const DISK: &str = "free space on the live server's disk and run the same command again; what was live is as it was";
 
 /// A session in the live database.
 pub struct Live {
@@ -20,8 +25,16 @@ pub struct Live {
     pub client: Client,
     /// Its database.
     pub database: String,
-    /// Whether this role may do everything.
+    /// This role.
+    pub role: String,
+    /// Whether it may do everything.
     pub superuser: bool,
+    /// Whether it may make databases.
+    pub makes_databases: bool,
+    /// The cluster's own number, where this role may see it.
+    pub system_id: Option<String>,
+    /// Its data directory, where that is on this machine and this role may see it.
+    data: Option<PathBuf>,
     /// Where names without a schema are looked for, as SQL.
     pub search_path: String,
     settings: Settings,
@@ -50,18 +63,41 @@ impl Live {
             .map_err(&failed)?;
         let row = client
             .query_one(
-                "SELECT current_database()::text, rolsuper, (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s) FROM pg_roles WHERE rolname = current_user",
+                "SELECT current_database()::text, rolsuper, rolname::text, rolcreatedb OR rolsuper, inet_server_addr() IS NULL OR inet_server_addr() = inet_client_addr(),
+                        (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s) FROM pg_roles WHERE rolname = current_user",
                 &[],
             )
             .map_err(&failed)?;
+        let mut ask = |sql: &str| -> Option<String> {
+            let row = client.query_one(sql, &[]).ok()?;
+            row.get(0)
+        };
+        let system_id = ask("SELECT system_identifier::text FROM pg_control_system()");
+        let here: bool = row.get(4);
+        let data = here.then(|| ask("SHOW data_directory")).flatten();
         Ok(Self {
             client,
             database: row.get(0),
+            role: row.get(2),
             superuser: row.get(1),
+            makes_databases: row.get(3),
+            system_id,
+            data: data.map(PathBuf::from).filter(|d| d.is_dir()),
             search_path: row
-                .get::<_, Option<String>>(2)
+                .get::<_, Option<String>>(5)
                 .unwrap_or_else(|| "public".to_owned()),
             settings,
+        })
+    }
+
+    /// What loading so many bytes takes of the live server's disk, where that is this machine's: they are written to the log too, and
+    /// a slot may keep that.
+    #[must_use]
+    pub fn need(&self, bytes: u64) -> Option<Need> {
+        self.data.as_ref().map(|folder| Need {
+            folder: folder.clone(),
+            bytes: 2 * bytes,
+            remedy: DISK,
         })
     }
 
@@ -93,7 +129,8 @@ impl Live {
                 .map_err(RestoreError::query("could not look for tablespaces"))?;
             Ok(rows.iter().map(|r| r.get(0)).collect())
         };
-        let (theirs, mine) = (names(other)?, names(&mut self.client)?);
+        let theirs = names(other).map_err(RestoreError::in_private)?;
+        let mine = names(&mut self.client)?;
         Ok(theirs.iter().all(|name| mine.contains(name)))
     }
 

@@ -110,6 +110,7 @@ pub fn put_back(
             live.shown()
         )));
     }
+    advance_sequences(&mut tx, live)?;
     tx.batch_execute(&format!("DROP TABLE {from}"))
         .map_err(&failed)?;
     tx.commit().map_err(&failed)?;
@@ -119,6 +120,34 @@ pub fn put_back(
         updated,
         unchanged: all.saturating_sub(inserted + updated),
     })
+}
+
+/// A table that was emptied may have begun to count anew: its sequences must not give what rows have that are back.
+fn advance_sequences(tx: &mut Transaction<'_>, live: &Table) -> Result<(), RestoreError> {
+    let failed = RestoreError::query(format!(
+        "could not put the sequences of {} right",
+        live.shown()
+    ));
+    let rows = tx
+        .query(
+            "SELECT s.seqrelid::regclass::text, quote_ident(a.attname), s.seqincrement > 0
+             FROM pg_depend d JOIN pg_sequence s ON s.seqrelid = d.objid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+             WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype IN ('a', 'i')",
+            &[&live.oid],
+        )
+        .map_err(&failed)?;
+    for row in &rows {
+        let (sequence, column, up): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+        let (farthest, beyond) = if up { ("max", ">") } else { ("min", "<") };
+        tx.batch_execute(&format!(
+            "SELECT setval('{}', at) FROM (SELECT {farthest}({column})::int8 AS at FROM {}) t, {sequence} s
+             WHERE at {beyond} last_value OR (at = last_value AND NOT is_called)",
+            sequence.replace('\'', "''"),
+            live.quoted()
+        ))
+        .map_err(&failed)?;
+    }
+    Ok(())
 }
 
 struct Column {

@@ -71,17 +71,31 @@ pub fn rename(
     Ok(renamed)
 }
 
-/// Gives what was renamed its names back, also on another server.
+/// Gives what was renamed other names, also on another server; `name` makes them from those that it had first.
 ///
 /// # Errors
 /// When a name is taken meanwhile.
-pub fn rename_back(
+pub fn rename_again(
     client: &mut impl GenericClient,
     renamed: &[Renamed],
+    name: impl Fn(&str) -> String,
 ) -> Result<(), RestoreError> {
     renamed
         .iter()
-        .try_for_each(|one| alter(client, one, &one.to, &one.from))
+        .try_for_each(|one| alter(client, one, &one.to, &name(&one.from)))
+}
+
+impl Renamed {
+    /// A table that was made under a name that it will not keep.
+    #[must_use]
+    pub fn table(table: &Table, to: &str) -> Self {
+        Self {
+            kind: "TABLE",
+            schema: table.schema.clone(),
+            from: table.name.clone(),
+            to: to.to_owned(),
+        }
+    }
 }
 
 fn alter(

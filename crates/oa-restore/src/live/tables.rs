@@ -14,8 +14,10 @@ pub struct Table {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// `relkind`: `r` for an ordinary one.
+    /// `relkind`: `r` for an ordinary one, `p` for one that is made of partitions.
     pub kind: String,
+    /// The log has nothing of it.
+    pub unlogged: bool,
 }
 
 impl Table {
@@ -45,7 +47,7 @@ pub fn quoted(schema: &str, name: &str) -> String {
 pub fn find(client: &mut impl GenericClient, name: &str) -> Result<Option<Table>, RestoreError> {
     let row = client
         .query_opt(
-            "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE c.oid = to_regclass($1::text)",
             &[&name],
         )
@@ -55,6 +57,7 @@ pub fn find(client: &mut impl GenericClient, name: &str) -> Result<Option<Table>
         schema: r.get(1),
         name: r.get(2),
         kind: r.get(3),
+        unlogged: r.get(4),
     }))
 }
 
@@ -80,7 +83,12 @@ pub fn all(client: &mut impl GenericClient) -> Result<Vec<String>, RestoreError>
 pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<String>, RestoreError> {
     let rows = client
         .query(
-            "SELECT DISTINCT what FROM (
+            "WITH types AS (
+               SELECT oid FROM pg_type WHERE typrelid = $1 UNION SELECT typarray FROM pg_type WHERE typrelid = $1 AND typarray <> 0),
+             sequences AS (
+               SELECT objid AS oid FROM pg_depend JOIN pg_class c ON c.oid = objid
+               WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = $1 AND deptype IN ('a', 'i') AND relkind = 'S')
+             SELECT DISTINCT what FROM (
                SELECT 'a foreign key of ' || conrelid::regclass::text AS what FROM pg_constraint WHERE contype = 'f' AND confrelid = $1 AND conrelid <> $1
                UNION ALL
                SELECT 'view ' || r.ev_class::regclass::text FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
@@ -90,7 +98,18 @@ pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<Strin
                UNION ALL
                SELECT 'function ' || d.objid::regprocedure::text FROM pg_depend d
                WHERE d.classid = 'pg_proc'::regclass
-                 AND (d.refclassid, d.refobjid) IN (SELECT 'pg_class'::regclass, $1::oid UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typrelid = $1)
+                 AND (d.refclassid, d.refobjid) IN (SELECT 'pg_class'::regclass, $1::oid UNION ALL SELECT 'pg_type'::regclass, oid FROM types)
+               UNION ALL
+               SELECT 'column ' || a.attname || ' of ' || d.objid::regclass::text FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.objid AND a.attnum = d.objsubid
+               WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_type'::regclass AND d.refobjid IN (SELECT oid FROM types) AND d.objid <> $1
+               UNION ALL
+               SELECT 'domain ' || t.oid::regtype::text FROM pg_type t WHERE t.typbasetype IN (SELECT oid FROM types)
+               UNION ALL
+               SELECT 'policy ' || p.polname || ' of ' || p.polrelid::regclass::text FROM pg_depend d JOIN pg_policy p ON p.oid = d.objid
+               WHERE d.classid = 'pg_policy'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND p.polrelid <> $1
+               UNION ALL
+               SELECT 'a default of ' || f.adrelid::regclass::text || ' by its sequence' FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid
+               WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM sequences) AND f.adrelid <> $1
                UNION ALL
                SELECT 'publication ' || p.pubname FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1
              ) x ORDER BY 1",
@@ -100,16 +119,17 @@ pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<Strin
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-/// Rows, as the planner guesses.
+/// What it takes on the disk, with its indexes.
 ///
 /// # Errors
 /// When the server fails.
-pub fn about_rows(client: &mut impl GenericClient, oid: u32) -> Result<i64, RestoreError> {
+pub fn size_bytes(client: &mut impl GenericClient, table: &Table) -> Result<u64, RestoreError> {
     let row = client
         .query_one(
-            "SELECT greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = $1",
-            &[&oid],
+            "SELECT pg_total_relation_size(to_regclass($1::text))",
+            &[&table.quoted()],
         )
         .map_err(RestoreError::query("could not ask for a table's size"))?;
-    Ok(row.get(0))
+    let bytes: Option<i64> = row.get(0);
+    Ok(bytes.unwrap_or_default().cast_unsigned())
 }

@@ -14,6 +14,8 @@ use super::work::Work;
 use crate::RestoreError;
 use crate::choose::Logical;
 
+/// The private cluster's own superuser: what the dump says of the roles that it knows must not take its rights away.
+pub const SUPERUSER: &str = "oa_private";
 /// Connections that load at the same time.
 const JOBS: usize = 2;
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -34,13 +36,8 @@ pub(super) fn load(
     let mut initdb = account.command(&logical.programs.join("initdb"));
     initdb
         .current_dir("/")
-        .args([
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--no-sync",
-        ])
+        .arg(format!("--username={SUPERUSER}"))
+        .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
         .arg("--pgdata")
         .arg(&made);
     let finished = supervise::run(&mut initdb, LIMIT, StopSignal, false, supervise::TAIL).map_err(
@@ -65,13 +62,21 @@ pub(super) fn load(
     )?;
     account.own(&data)?;
     let log = work.folder().join("log");
-    let server = Server::start(account, &logical.programs, &data, work.socket(), &log, &[])
-        .map_err(|down| match down {
-            Down::Failed(e) => e,
-            Down::EndedBefore => RestoreError::Stopped,
-        })?;
+    let users = [SUPERUSER.to_owned()];
+    let server = Server::start(
+        account,
+        &logical.programs,
+        &data,
+        work.socket(),
+        &log,
+        &users,
+    )
+    .map_err(|down| match down {
+        Down::Failed(e) => e,
+        Down::EndedBefore => RestoreError::Stopped,
+    })?;
     let programs = server.programs("postgres")?;
-    // A role that is there already is no trouble, and neither is a tablespace that has no folder here.
+    // A tablespace has no folder here, and whoever made the dump may not have seen everything: what matters is missed below.
     let globals = stored.join(GLOBALS);
     programs.finish(
         "psql",
@@ -81,10 +86,6 @@ pub(super) fn load(
             format!("--file={}", globals.display()),
         ],
     )?;
-    let made = server
-        .connect("postgres")?
-        .batch_execute("ALTER ROLE postgres SUPERUSER LOGIN");
-    made.map_err(RestoreError::query("could not prepare the private server"))?;
     // `postgres` itself may be what was dumped: then it takes the place of the one that initdb has made.
     let is_there = logical.backup.meta.database == "postgres";
     let (place, clean) = if is_there {

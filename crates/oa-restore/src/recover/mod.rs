@@ -9,9 +9,10 @@ mod server;
 mod settings;
 mod work;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oa_backup::capture::physical::{DATA, TABLESPACES};
@@ -21,6 +22,7 @@ use oa_core::failpoint;
 use oa_core::supervise::StopSignal;
 
 use self::account::Account;
+pub use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
 use self::server::Down;
 pub use self::server::Server;
 use self::settings::Wanted;
@@ -43,11 +45,21 @@ pub struct Private {
 }
 
 impl Private {
+    /// What one takes of the staging folder's disk.
+    #[must_use]
+    pub fn need(choice: &Choice, work: &Work) -> Need {
+        Need {
+            folder: work.staging().to_owned(),
+            bytes: choice.size_bytes(),
+            remedy: STAGING,
+        }
+    }
+
     /// Restores what was chosen into a folder of the staging folder and starts a server there. `check` looks at the files before the
     /// server changes them; its time does not count.
     ///
     /// # Errors
-    /// When there is no room, the repository is damaged, or the server does not come up.
+    /// When the repository is damaged, the disk becomes full, or the server does not come up.
     pub fn start(
         reader: &Reader,
         choice: &Choice,
@@ -55,12 +67,19 @@ impl Private {
         users: &[String],
         check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
     ) -> Result<Self, RestoreError> {
+        let staging = work.staging().to_owned();
+        Self::started(reader, choice, work, users, check)
+            .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))
+    }
+
+    fn started(
+        reader: &Reader,
+        choice: &Choice,
+        work: Work,
+        users: &[String],
+        check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
+    ) -> Result<Self, RestoreError> {
         let account = Account::find(&SERVER_ACCOUNTS)?;
-        room(
-            work.folder(),
-            choice.size_bytes(),
-            "free space there, or set staging in [backup] to a larger disk",
-        )?;
         let began = Instant::now();
         let data = work.folder().join(DATA);
         let log = work.folder().join("log");
@@ -80,7 +99,7 @@ impl Private {
                     data: &data,
                     socket: work.socket(),
                     log: &log,
-                    users,
+                    users: known(users),
                     durable: false,
                 };
                 recover(physical, &how)?
@@ -95,6 +114,12 @@ impl Private {
         })
     }
 
+    /// The staging folder that it is in.
+    #[must_use]
+    pub fn staging(&self) -> &Path {
+        self.work.staging()
+    }
+
     /// A folder for what is taken out of it.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -102,7 +127,7 @@ impl Private {
     }
 }
 
-/// Recovers a data directory that stays, and shuts the server down.
+/// Recovers a data directory that stays, and shuts the server down. Returns what an operator should know of what is in it.
 ///
 /// # Errors
 /// As [`Private::start`].
@@ -112,17 +137,72 @@ pub fn in_place(
     data: &Path,
     work: &Work,
     users: &[String],
-) -> Result<(), RestoreError> {
+) -> Result<Vec<String>, RestoreError> {
     account.own(work.socket())?;
     let how = How {
         account,
         data,
         socket: work.socket(),
         log: &work.folder().join("log"),
-        users,
+        users: known(users),
         durable: true,
     };
-    recover(physical, &how)?.shut_down()
+    let server = recover(physical, &how)?;
+    let notes = findings(&server).map_err(RestoreError::in_private)?;
+    server.shut_down()?;
+    Ok(notes)
+}
+
+/// What is in a recovered cluster and not as it was.
+fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
+    let failed = RestoreError::query("could not look at the restored cluster");
+    let mut notes = Vec::new();
+    let mut client = server.anywhere()?;
+    let subscriptions: i64 = client
+        .query_one("SELECT count(*) FROM pg_subscription WHERE subenabled", &[])
+        .map_err(&failed)?
+        .get(0);
+    if subscriptions > 0 {
+        notes.push(format!(
+            "{subscriptions} subscription(s) would connect to other servers and are kept from it by max_logical_replication_workers = 0 in postgresql.auto.conf; disable or drop them, then take that line out"
+        ));
+    }
+    let databases = client
+        .query(
+            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate",
+            &[],
+        )
+        .map_err(&failed)?;
+    for row in &databases {
+        let name: String = row.get(0);
+        notes.extend(unlogged(&mut server.connect(&name)?, &name)?);
+    }
+    Ok(notes)
+}
+
+/// A note, if a database that was restored from the log has unlogged tables.
+///
+/// # Errors
+/// When the server does not answer.
+pub fn unlogged(
+    client: &mut postgres::Client,
+    database: &str,
+) -> Result<Option<String>, RestoreError> {
+    let rows = client
+        .query(
+            "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r' ORDER BY 1",
+            &[],
+        )
+        .map_err(RestoreError::query("could not look for unlogged tables"))?;
+    let names: Vec<String> = rows.iter().take(5).map(|r| r.get(0)).collect();
+    Ok((!names.is_empty()).then(|| {
+        format!(
+            "{} unlogged table(s) of database {database} are empty, because PostgreSQL keeps no log of them: {}{}; a dump has their rows (--kind logical)",
+            rows.len(),
+            names.join(", "),
+            if rows.len() > names.len() { ", …" } else { "" }
+        )
+    }))
 }
 
 /// Writes the settings that a recovered data directory keeps. Returns what an operator should know of them.
@@ -229,6 +309,18 @@ pub fn log_of(reader: &Reader, physical: &Physical, data: &Path) -> Result<(), R
         .map_err(RestoreError::disk("could not protect", &folder))
 }
 
+/// Puts the histories of timelines where PostgreSQL looks when it takes a number for a new one.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn histories(histories: &BTreeMap<String, Vec<u8>>, data: &Path) -> Result<(), RestoreError> {
+    for (name, text) in histories {
+        let path = data.join("pg_wal").join(name);
+        fs::write(&path, text).map_err(RestoreError::disk("could not write", &path))?;
+    }
+    Ok(())
+}
+
 /// Makes the links to the tablespaces lead to where they are now.
 ///
 /// # Errors
@@ -253,8 +345,14 @@ struct How<'a> {
     data: &'a Path,
     socket: &'a Path,
     log: &'a Path,
-    users: &'a [String],
+    users: Vec<String>,
     durable: bool,
+}
+
+/// The superuser's usual name, and the users of the configured addresses: a restored cluster knows one of them.
+fn known(users: &[String]) -> Vec<String> {
+    let usual = std::iter::once("postgres".to_owned());
+    usual.chain(users.iter().cloned()).collect()
 }
 
 fn recover(physical: &Physical, how: &How<'_>) -> Result<Server, RestoreError> {
@@ -284,7 +382,7 @@ fn recover(physical: &Physical, how: &How<'_>) -> Result<Server, RestoreError> {
             how.data,
             how.socket,
             how.log,
-            how.users,
+            &how.users,
         );
         match started {
             Ok(server) => {
@@ -319,21 +417,51 @@ fn came_far_enough(server: &Server, physical: &Physical) -> Result<(), RestoreEr
     )))
 }
 
-/// Refuses when a folder's disk has less than what is needed.
+/// What is written to a folder's disk.
+#[derive(Debug, Clone)]
+pub struct Need {
+    /// The folder; it exists.
+    pub folder: PathBuf,
+    /// Bytes, about.
+    pub bytes: u64,
+    /// What to do when there is less room.
+    pub remedy: &'static str,
+}
+
+/// What the staging folder's disk lacks can be had so.
+pub const STAGING: &str = "free space there, or set staging in [backup] to a larger disk";
+/// This much more must be free: estimates are estimates, and others write too.
+const RESERVE: u64 = 64 << 20;
+
+/// Refuses when a disk has less than everything that is needed on it, and a reserve.
 ///
 /// # Errors
 /// Then, and when it cannot be measured.
-pub fn room(folder: &Path, needed: u64, remedy: &'static str) -> Result<(), RestoreError> {
-    let disk = rustix::fs::statvfs(folder)
-        .map_err(|e| RestoreError::disk("could not measure the disk of", folder)(e.into()))?;
-    let free = disk.f_bavail * disk.f_frsize;
-    if free < needed {
-        return Err(RestoreError::NoRoom {
-            path: folder.to_owned(),
-            free: Bytes(free),
-            needed: Bytes(needed),
-            remedy,
-        });
+pub fn room(needs: &[Need]) -> Result<(), RestoreError> {
+    let device = |folder: &Path| {
+        let meta = fs::metadata(folder).map_err(RestoreError::disk("could not read", folder));
+        meta.map(|m| std::os::unix::fs::MetadataExt::dev(&m))
+    };
+    for need in needs.iter().filter(|n| n.bytes > 0) {
+        let here = device(&need.folder)?;
+        let mut needed = RESERVE;
+        for other in needs {
+            if device(&other.folder)? == here {
+                needed += other.bytes;
+            }
+        }
+        let disk = rustix::fs::statvfs(&need.folder).map_err(|e| {
+            RestoreError::disk("could not measure the disk of", &need.folder)(e.into())
+        })?;
+        let free = disk.f_bavail * disk.f_frsize;
+        if free < needed {
+            return Err(RestoreError::NoRoom {
+                path: need.folder.clone(),
+                free: Bytes(free),
+                needed: Bytes(needed),
+                remedy: need.remedy,
+            });
+        }
     }
     Ok(())
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::Lsn;
-use oa_core::pg::Settings;
+use oa_core::pg::{Settings, describe};
 use oa_core::secrets::Secret;
 use oa_core::supervise::{Group, StopSignal};
+use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use rustix::process::{Signal, kill_process_group};
 
@@ -20,6 +21,8 @@ use crate::{PROGRAM, RestoreError};
 
 /// What PostgreSQL says when everything that is there was written before the target: then all of it is wanted.
 const ENDED_BEFORE: &str = "recovery ended before configured recovery target was reached";
+/// Whatever the restored roles and databases have set for their sessions.
+const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off";
 /// How long a shutdown with its checkpoint may take.
 const SHUTDOWN: Duration = Duration::from_secs(3600);
 
@@ -31,6 +34,8 @@ pub struct Server {
     log: PathBuf,
     programs: PathBuf,
     superuser: String,
+    /// A database that lets it in.
+    entry: &'static str,
 }
 
 /// Why it did not come up.
@@ -43,7 +48,7 @@ pub(super) enum Down {
 }
 
 impl Server {
-    /// Starts it and waits until it has recovered, for as long as that takes. `users`: whom it may know, besides `postgres`.
+    /// Starts it and waits until it has recovered, for as long as that takes. `users`: whom it may know.
     pub(super) fn start(
         account: &Account,
         programs: &Path,
@@ -87,6 +92,7 @@ impl Server {
             log: log.to_owned(),
             programs: programs.to_owned(),
             superuser: String::new(),
+            entry: "",
         };
         let mut pause = Duration::from_millis(5);
         loop {
@@ -122,13 +128,13 @@ impl Server {
 
     /// Any role that may log in can say who is superuser; everybody is trusted here. `false`: not up yet.
     fn find_superuser(&mut self, users: &[String]) -> Result<bool, RestoreError> {
-        let mut unknown = Vec::new();
-        for user in std::iter::once("postgres").chain(users.iter().map(String::as_str)) {
-            match self.client_as(user, "template1") {
+        let ways = |user| ["template1", "postgres"].map(|entry| (user, entry));
+        for (user, entry) in users.iter().flat_map(ways) {
+            match self.client_as(user, entry) {
                 Ok(mut client) => {
                     let row = client
                         .query_opt(
-                            "SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> 'postgres', oid LIMIT 1",
+                            "SELECT rolname::text FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY rolname <> current_user, oid LIMIT 1",
                             &[],
                         )
                         .map_err(RestoreError::query("could not ask the private server for its roles"))?;
@@ -139,20 +145,25 @@ impl Server {
                         });
                     };
                     self.superuser = row.get(0);
+                    self.entry = entry;
                     return Ok(true);
                 }
-                // 28: there is no such role, or it may not log in. Everything else passes: it is starting up.
-                Err(e) if e.code().is_some_and(|c| c.code().starts_with("28")) => {
-                    unknown.push(user);
+                // There is no such role or database, or it lets nobody in.
+                Err(e) if e.code().is_some_and(elsewhere) => {}
+                Err(e) if starting(&e) => return Ok(false),
+                Err(e) => {
+                    return Err(RestoreError::Server {
+                        doing: "could not connect to the restored cluster",
+                        said: describe(&e),
+                    });
                 }
-                Err(_) => return Ok(false),
             }
         }
         Err(RestoreError::Server {
             doing: "could not use the restored cluster",
             said: format!(
-                "it has none of the roles {}; let the user in the database's address be one of its own",
-                unknown.join(", ")
+                "none of the roles {} gets into its databases template1 and postgres; let the user in the database's address be one of its own",
+                users.join(", ")
             ),
         })
     }
@@ -164,6 +175,7 @@ impl Server {
             .user(user)
             .dbname(database)
             .application_name(PROGRAM)
+            .options(OPTIONS)
             .connect(NoTls)
     }
 
@@ -173,9 +185,18 @@ impl Server {
     /// When there is no such database.
     pub fn connect(&self, database: &str) -> Result<Client, RestoreError> {
         self.client_as(&self.superuser, database)
-            .map_err(RestoreError::query(format!(
-                "could not connect to database {database} in the restored cluster"
-            )))
+            .map_err(|e| RestoreError::Server {
+                doing: "could not connect to the restored cluster",
+                said: format!("database {database}: {}", describe(&e)),
+            })
+    }
+
+    /// The same, for what is the whole cluster's.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn anywhere(&self) -> Result<Client, RestoreError> {
+        self.connect(self.entry)
     }
 
     /// PostgreSQL's programs, connecting to one of its databases.
@@ -186,9 +207,10 @@ impl Server {
         let quoted = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
         let settings = Settings {
             url: Secret::new(format!(
-                "host={} port=5432 user={}",
+                "host={} port=5432 user={} options={}",
                 quoted(&self.socket.to_string_lossy()),
-                quoted(&self.superuser)
+                quoted(&self.superuser),
+                quoted(OPTIONS)
             )),
             connect_timeout: Duration::from_secs(10),
             statement_timeout: Duration::ZERO,
@@ -207,7 +229,7 @@ impl Server {
     /// When it does not answer.
     pub fn recovered_to(&self) -> Result<Option<Lsn>, RestoreError> {
         let row = self
-            .connect("template1")?
+            .anywhere()?
             .query_one(
                 "SELECT (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::int8",
                 &[],
@@ -254,6 +276,21 @@ impl Drop for Server {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// Another role or database may do.
+fn elsewhere(code: &SqlState) -> bool {
+    code.code().starts_with("28")
+        || *code == SqlState::INVALID_CATALOG_NAME
+        || *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+}
+
+/// It does not listen yet, or lets nobody in yet; or it has just ended, which is seen next.
+fn starting(error: &postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
+        None => true,
     }
 }
 

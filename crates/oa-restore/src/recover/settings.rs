@@ -87,6 +87,9 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
         lines.push(target(end));
         lines.push("recovery_target_action = 'promote'".to_owned());
         write(&data.join(SIGNAL), "")?;
+    } else {
+        // A dump is loaded: what a table gets in the transaction that makes it needs no log then.
+        lines.push("wal_level = minimal\nmax_wal_senders = 0".to_owned());
     }
     lines.push(String::new());
     write(&data.join(CONFIG), &lines.join("\n"))?;
@@ -107,12 +110,11 @@ fn target(end: &End) -> String {
         End::Lsn(place) => {
             format!("recovery_target_lsn = '{place}'\nrecovery_target_inclusive = off")
         }
-        End::Name(name) => format!("recovery_target_name = {}", quote(name)),
     }
 }
 
 /// What of the source's own settings does not fit another machine, another time, or a second server beside the first.
-const LEFT_OUT: [&str; 24] = [
+const LEFT_OUT: [&str; 25] = [
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
@@ -124,6 +126,7 @@ const LEFT_OUT: [&str; 24] = [
     "ident_file",
     "listen_addresses",
     "log_directory",
+    "max_logical_replication_workers",
     "port",
     "primary_conninfo",
     "primary_slot_name",
@@ -164,15 +167,17 @@ pub(super) fn finished(
         )?;
         notes.push("postgresql.conf was not in the backup (Debian keeps it in /etc/postgresql); a small one was written".to_owned());
     }
+    take_over(data, &conf)?;
     if !hba.exists() {
         write(
             &hba,
             "# Written by oa-restore: the server's own file was outside its data directory and is not in the backup.\n\
+             # md5 lets in whoever has a password of either kind.\n\
              local all all peer\n\
-             host all all 127.0.0.1/32 scram-sha-256\n\
-             host all all ::1/128 scram-sha-256\n\
+             host all all 127.0.0.1/32 md5\n\
+             host all all ::1/128 md5\n\
              local replication all peer\n\
-             host replication all 127.0.0.1/32 scram-sha-256\n",
+             host replication all 127.0.0.1/32 md5\n",
         )?;
         notes.push("pg_hba.conf was not in the backup; one was written that lets users of this machine in by password, and by peer".to_owned());
     }
@@ -183,21 +188,17 @@ pub(super) fn finished(
     let source = fs::read_to_string(&aside).unwrap_or_default();
     let mut text = String::new();
     for line in source.lines() {
-        let name = line.split('=').next().unwrap_or_default().trim();
-        let lower = name.to_ascii_lowercase();
-        if LEFT_OUT.contains(&lower.as_str())
-            || lower.starts_with("recovery_target")
-            || lower.starts_with("ssl_")
-            || meta.settings.contains_key(&lower)
-        {
-            text.push_str("# not taken over by oa-restore: ");
+        let (name, _) = setting(line);
+        if is_left_out(&name) || meta.settings.contains_key(&name) {
+            text.push_str(NOT_TAKEN);
         }
         text.push_str(line);
         text.push('\n');
     }
     text.push_str(&format!(
-        "# By oa-restore. Reachable from this machine only, and not archiving, until somebody decides otherwise.\n\
-         listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = {}\narchive_mode = off\nsynchronous_standby_names = ''\nssl = off\n",
+        "# By oa-restore. Reachable from this machine only, not archiving, and not following its subscriptions, until somebody decides otherwise.\n\
+         listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = {}\narchive_mode = off\nsynchronous_standby_names = ''\nssl = off\n\
+         max_logical_replication_workers = 0\n",
         quote(&socket.to_string_lossy())
     ));
     for (name, value) in &meta.settings {
@@ -211,9 +212,86 @@ pub(super) fn finished(
     Ok(notes)
 }
 
+/// Before a line that does not count any more.
+const NOT_TAKEN: &str = "# not taken over by oa-restore: ";
+
+fn is_left_out(name: &str) -> bool {
+    LEFT_OUT.contains(&name) || name.starts_with("recovery_target") || name.starts_with("ssl_")
+}
+
+/// A line's setting, in small letters, and its value without quotes; the equals sign may be absent.
+fn setting(line: &str) -> (String, String) {
+    let line = line.trim_start();
+    let end = line.find(|c: char| c == '=' || c.is_whitespace());
+    let (name, rest) = line.split_at(end.unwrap_or(line.len()));
+    let value = rest.trim_start_matches(|c: char| c == '=' || c.is_whitespace());
+    let value = match value.strip_prefix('\'') {
+        Some(quoted) => quoted.split('\'').next(),
+        None => value.split(|c: char| c == '#' || c.is_whitespace()).next(),
+    };
+    (
+        name.to_ascii_lowercase(),
+        value.unwrap_or_default().to_owned(),
+    )
+}
+
+/// Makes a comment of what is left out of a file of the source's settings, and of those within the data directory that it includes.
+/// What it includes from elsewhere is not here.
+fn take_over(data: &Path, file: &Path) -> Result<(), RestoreError> {
+    let source = fs::read(file).map_err(RestoreError::disk("could not read", file))?;
+    let source = String::from_utf8_lossy(&source);
+    let folder = file.parent().unwrap_or(data);
+    let mut text = String::new();
+    for line in source.lines() {
+        let (name, value) = setting(line);
+        let mut taken = !is_left_out(&name);
+        if name.starts_with("include") {
+            let included = folder.join(value);
+            taken = included.starts_with(data) && included.exists();
+            if taken && name == "include_dir" {
+                let failed = RestoreError::disk("could not read", &included);
+                for entry in fs::read_dir(&included).map_err(&failed)? {
+                    let path = entry.map_err(&failed)?.path();
+                    if path.extension().is_some_and(|e| e == "conf") {
+                        take_over(data, &path)?;
+                    }
+                }
+            } else if taken {
+                take_over(data, &included)?;
+            }
+        }
+        if !taken {
+            text.push_str(NOT_TAKEN);
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    write(file, &text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_act_on_the_live_world_becomes_a_comment_wherever_it_is_written() {
+        let data = tempfile::tempdir().unwrap();
+        let conf = data.path().join("postgresql.conf");
+        let more = data.path().join("conf.d");
+        fs::create_dir(&more).unwrap();
+        fs::write(more.join("a.conf"), "Archive_Command 'cp %p /live'\n").unwrap();
+        let text = "data_directory='/live'   # x\nshared_buffers = 1GB\ninclude_dir 'conf.d'\ninclude '/etc/live.conf'\n# port = 1\n";
+        fs::write(&conf, text).unwrap();
+        take_over(data.path(), &conf).unwrap();
+        assert_eq!(
+            fs::read_to_string(&conf).unwrap(),
+            "# not taken over by oa-restore: data_directory='/live'   # x\nshared_buffers = 1GB\ninclude_dir 'conf.d'\n# not taken over by oa-restore: include '/etc/live.conf'\n# port = 1\n"
+        );
+        assert_eq!(
+            fs::read_to_string(more.join("a.conf")).unwrap(),
+            "# not taken over by oa-restore: Archive_Command 'cp %p /live'\n"
+        );
+    }
 
     #[test]
     fn a_target_stops_right_before_the_place_and_right_after_the_time() {
@@ -225,10 +303,6 @@ mod tests {
         assert_eq!(
             target(&End::Lsn("16/B374D848".parse().unwrap())),
             "recovery_target_lsn = '16/B374D848'\nrecovery_target_inclusive = off"
-        );
-        assert_eq!(
-            target(&End::Name("it's \\ here".to_owned())),
-            "recovery_target_name = 'it''s \\\\ here'"
         );
     }
 }

@@ -56,6 +56,12 @@ impl Work {
         })
     }
 
+    /// The staging folder that it is in.
+    #[must_use]
+    pub fn staging(&self) -> &Path {
+        self.folder.parent().unwrap_or(&self.folder)
+    }
+
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

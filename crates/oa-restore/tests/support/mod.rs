@@ -6,6 +6,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use oa_backup::repository::{Bars, Kind, Meta, Place, Repository};
+use oa_core::config::Config;
 use oa_core::pg::schema;
 use oa_testkit::Postgres;
 use postgres::{Client, NoTls};
@@ -97,6 +99,8 @@ impl Service {
             .arg("--config")
             .arg(self.config())
             .args(arguments)
+            // Several tests start clusters at the same time.
+            .args(port_for(arguments))
             .current_dir(self.dir.path())
             .env("DATABASE_URL", self.server.superuser_url())
             .env("OA_BACKUP_PASSWORD", PASSWORD)
@@ -110,6 +114,38 @@ impl Service {
 
     pub fn restore(&self, arguments: &[&str]) -> Done {
         done(&mut self.command("oa-restore", arguments))
+    }
+
+    /// The same for another server.
+    pub fn on(&self, url: &str, program: &str, arguments: &[&str]) -> Done {
+        done(self.command(program, arguments).env("DATABASE_URL", url))
+    }
+
+    /// The repository, as oa-backup itself opens it.
+    pub fn repository(&self) -> Repository {
+        let secret = format!("OA_BACKUP_PASSWORD={PASSWORD}\n");
+        fs::write(self.path(".env"), secret).unwrap();
+        let config = Config::load(Some(&self.config())).unwrap();
+        let place = Place::first(&config).unwrap();
+        place.open(&Bars::hidden()).unwrap()
+    }
+
+    /// Stores the newest backup of a kind once more, changed behind oa-backup's back.
+    pub fn forge(&self, kind: Kind, change: impl FnOnce(&Path, &mut Meta)) -> String {
+        let repository = self.repository();
+        let mut all = repository.backups().unwrap();
+        all.retain(|b| b.meta.kind == kind);
+        let newest = all.pop().unwrap();
+        let folder = tempfile::tempdir_in(self.dir.path()).unwrap();
+        let reader = repository.reader().unwrap();
+        reader
+            .restore(&newest, Path::new(""), folder.path())
+            .unwrap();
+        let mut meta = newest.meta.clone();
+        meta.restorable_to += chrono::TimeDelta::milliseconds(1);
+        change(folder.path(), &mut meta);
+        let pending = repository.store(folder.path(), &meta).unwrap();
+        pending.publish(meta).unwrap().id
     }
 
     /// Killed at a failpoint.
@@ -153,6 +189,16 @@ impl Service {
     }
 }
 
+/// A free port for a cluster that is started, unless it is given one.
+fn port_for(arguments: &[&str]) -> Vec<String> {
+    if !arguments.contains(&"--start") || arguments.contains(&"--port") {
+        return Vec::new();
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    vec!["--port".to_owned(), port.to_string()]
+}
+
 /// In memory, where there is room: a cluster has a thousand files.
 fn fast_folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
@@ -162,6 +208,23 @@ fn fast_folder() -> PathBuf {
     } else {
         std::env::temp_dir()
     }
+}
+
+/// Processes that work in a folder, PostgreSQL's servers above all.
+pub fn working_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let mut found = Vec::new();
+    for entry in entries {
+        let cwd = fs::read_link(entry.path().join("cwd"));
+        if cwd.is_ok_and(|cwd| cwd.starts_with(folder)) {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains("postgres") {
+                found.push(line);
+            }
+        }
+    }
+    found
 }
 
 pub fn count(client: &mut Client, what: &str) -> i64 {
@@ -198,12 +261,15 @@ impl Restored {
     }
 
     /// By the superuser's password of the test kit's clusters.
-    pub fn connect(&self, service: &Service) -> Client {
-        let url = service.server.superuser_url().replace(
+    pub fn url(&self, service: &Service) -> String {
+        service.server.superuser_url().replace(
             &format!(":{}/", service.server.port()),
             &format!(":{}/", self.port),
-        );
-        Client::connect(&url, NoTls).unwrap()
+        )
+    }
+
+    pub fn connect(&self, service: &Service) -> Client {
+        Client::connect(&self.url(service), NoTls).unwrap()
     }
 }
 
