@@ -51,6 +51,23 @@ fn write(service: &Service, what: &str) {
         .unwrap();
 }
 
+/// The newest state that can be restored has this row, which was written last.
+fn latest_has(service: &Service, what: &str) {
+    let name = what.replace(' ', "_");
+    let restored = service
+        .restore(&["database", "--to", "latest", "--into", &name, "--yes"])
+        .output()
+        .unwrap();
+    done(restored).expect(0);
+    let url = service.url();
+    let (address, _) = url.rsplit_once('/').unwrap();
+    let mut db = postgres::Client::connect(&format!("{address}/{name}"), postgres::NoTls).unwrap();
+    let row = db
+        .query_one("SELECT note FROM quotes ORDER BY id DESC LIMIT 1", &[])
+        .unwrap();
+    assert_eq!(row.get::<_, &str>(0), what);
+}
+
 #[test]
 fn a_clock_that_jumps_loses_nothing_and_is_told() {
     let mut service = Service::ready("kind = \"physical\"");
@@ -76,6 +93,7 @@ fn a_clock_that_jumps_loses_nothing_and_is_told() {
         ["true true"],
         "nor does it look fresher than it is to alerts and report"
     );
+    latest_has(&service, "corrected");
     service.backup(&["prune", "--yes"]).expect(0);
     let future = service
         .list()
@@ -95,6 +113,8 @@ fn a_clock_that_jumps_loses_nothing_and_is_told() {
     assert_eq!(service.list().len(), listed);
     at(&service, &behind, &["full"]).expect(0);
     service.server.restart_with(&[]);
+    write(&service, "at last");
     service.take("incremental");
+    latest_has(&service, "at last");
     service.backup(&["verify", "--read-data"]).expect(0);
 }

@@ -4,10 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path as FilePath, PathBuf};
 
+use chrono::Utc;
 use oa_backup::capture::physical::DATA;
 use oa_backup::capture::programs::Programs;
 use oa_backup::capture::wal::Segment;
 use oa_backup::repository::{Backup, Kind, Level, Lsn};
+use oa_backup::retain::CLOCKS_DIFFER;
 
 use super::wal::{Path, Segments};
 use super::{Choice, Chooser, End, Physical, WalFile, Way, named};
@@ -59,12 +61,13 @@ impl Chooser<'_> {
         };
         match target {
             Target::Latest => {
-                let log = mine(Level::Incremental).max_by_key(|b| b.meta.restorable_to);
-                let full = mine(Level::Full).max_by_key(|b| b.meta.restorable_to);
+                // What a wrong clock has dated into the future comes after everything else.
+                let now = Utc::now() + CLOCKS_DIFFER;
+                let newest = |b: &&Backup| (b.meta.restorable_to <= now, b.meta.restorable_to);
+                let log = mine(Level::Incremental).max_by_key(newest);
+                let full = mine(Level::Full).max_by_key(newest);
                 match (log, full) {
-                    (Some(log), full)
-                        if full.is_none_or(|f| f.meta.restorable_to <= log.meta.restorable_to) =>
-                    {
+                    (Some(log), full) if full.is_none_or(|f| newest(&f) <= newest(&log)) => {
                         self.best_full(target, log, &End::Log, |_| true)
                     }
                     (_, Some(full)) => self.full_alone(target, full),
