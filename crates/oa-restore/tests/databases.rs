@@ -330,3 +330,65 @@ fn a_dump_that_is_not_what_was_recorded_is_not_let_in() {
         1
     );
 }
+
+#[test]
+fn after_an_upgrade_dumps_go_in_and_physical_backups_say_which_programs_they_need() {
+    let mut service = Service::start();
+    service.sql("CREATE TABLE quotes (id int PRIMARY KEY, price numeric NOT NULL); INSERT INTO quotes SELECT i, i / 8.0 FROM generate_series(1, 500) i");
+    service.backup(&["init"]).ok();
+    let before = service.backup(&["full", "--format", "json"]).ok().json();
+    let id = |kind: &str| {
+        let found = before.iter().find(|b| b["kind"] == kind).unwrap();
+        found["id"].as_str().unwrap().to_owned()
+    };
+    let (full, dump) = (id("physical"), id("logical"));
+    let Some(programs) = service.server.upgrade() else {
+        return;
+    };
+    let config = std::fs::read_to_string(service.config()).unwrap();
+    let with_newer = format!("{config}\nbin_dir = \"{}\"\n", programs.display());
+    std::fs::write(service.config(), with_newer).unwrap();
+    service.sql("DELETE FROM quotes");
+    service
+        .restore(&["database", "--to", &dump, "--into", "before", "--yes"])
+        .ok();
+    let url = service.server.superuser_url();
+    let (address, _) = url.rsplit_once('/').unwrap();
+    let mut restored = Client::connect(&format!("{address}/before"), NoTls).unwrap();
+    let sum = "SELECT count(*) || ' ' || sum(price) FROM quotes";
+    assert_eq!(
+        restored.query_one(sum, &[]).unwrap().get::<_, &str>(0),
+        "500 15656.25000000000000000000"
+    );
+    service
+        .restore(&["table", "quotes", "--to", &dump, "--yes"])
+        .ok();
+    assert_eq!(
+        service
+            .superuser()
+            .query_one(sum, &[])
+            .unwrap()
+            .get::<_, &str>(0),
+        "500 15656.25000000000000000000"
+    );
+    let target = service.path("clusters/old");
+    let cluster = [
+        "cluster",
+        "--to",
+        &full,
+        "--target-dir",
+        target.to_str().unwrap(),
+    ];
+    service
+        .restore(&cluster)
+        .failed(78, "only that version can run it");
+    assert!(!target.exists());
+    // Where the old version's programs are still installed, it comes back as what it was.
+    std::fs::write(service.config(), config).unwrap();
+    service.restore(&cluster).ok();
+    assert!(
+        std::fs::read_to_string(target.join("PG_VERSION"))
+            .unwrap()
+            .starts_with("15")
+    );
+}
