@@ -49,47 +49,46 @@ impl Reader {
         backup: &Backup,
         within: &Path,
     ) -> Result<Vec<StoredFile>, RepositoryError> {
-        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
-        let node = self
-            .engine
-            .node_from_path(backup.snapshot.tree, within)
-            .map_err(failed)?;
         let mut files = Vec::new();
-        for item in self
-            .engine
-            .ls(&node, &LsOptions::default())
-            .map_err(failed)?
-        {
-            let (path, node) = item.map_err(failed)?;
+        self.each(backup.snapshot.tree, within, |path, node| {
             if node.is_file() {
                 files.push(StoredFile {
                     path,
                     size_bytes: node.meta.size,
                 });
             }
-        }
+        })?;
         Ok(files)
     }
 
     /// The paths of everything in a tree that is no folder.
     pub(super) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
-        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
-        let root = self
-            .engine
-            .node_from_path(tree, Path::new(""))
-            .map_err(failed)?;
         let mut paths = Vec::new();
-        for item in self
-            .engine
-            .ls(&root, &LsOptions::default())
-            .map_err(failed)?
-        {
-            let (path, node) = item.map_err(failed)?;
+        self.each(tree, Path::new(""), |path, node| {
             if !node.is_dir() {
                 paths.push(path);
             }
-        }
+        })?;
         Ok(paths)
+    }
+
+    fn each(
+        &self,
+        tree: TreeId,
+        within: &Path,
+        mut visit: impl FnMut(PathBuf, Node),
+    ) -> Result<(), RepositoryError> {
+        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
+        let root = self.engine.node_from_path(tree, within).map_err(failed)?;
+        let nodes = self
+            .engine
+            .ls(&root, &LsOptions::default())
+            .map_err(failed)?;
+        for item in nodes {
+            let (path, node) = item.map_err(failed)?;
+            visit(path, node);
+        }
+        Ok(())
     }
 
     /// Writes what a backup holds below `within` into a folder, which is made. Files that are there already and are the same in
