@@ -130,6 +130,15 @@ impl<'a> Session<'a> {
             }
             other => other,
         })?;
+        let system = &choice.backup().meta.system_id;
+        if live
+            .and_then(|live| live.system_id.as_ref())
+            .is_some_and(|mine| mine != system)
+        {
+            notes.push(format!(
+                "this backup is of another cluster (system {system}) than the live server"
+            ));
+        }
         if let (Some(live), Way::Logical(dump)) = (live, &choice.way)
             && dump.backup.meta.database != live.database
         {

@@ -392,3 +392,51 @@ fn after_an_upgrade_dumps_go_in_and_physical_backups_say_which_programs_they_nee
             .starts_with("15")
     );
 }
+
+#[test]
+fn subscriptions_stay_with_the_live_database() {
+    let service = Service::start_with("kind = \"physical\"\n", &[("wal_level", "logical")]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE quotes (id int PRIMARY KEY); INSERT INTO quotes VALUES (1)");
+    service.sql("CREATE SUBSCRIPTION news CONNECTION 'host=127.0.0.1 port=1 dbname=x' PUBLICATION p WITH (connect = false, slot_name = 'theirs')");
+    service.backup(&["full"]).ok();
+    service
+        .restore(&[
+            "database", "--to", "latest", "--into", "before", "--swap", "--yes",
+        ])
+        .failed(77, "subscription");
+    service
+        .restore(&["database", "--to", "latest", "--into", "before", "--yes"])
+        .ok();
+    let count = "SELECT count(*) || ' in all, ' || count(*) FILTER (WHERE datname = 'before') || ' restored' FROM pg_subscription JOIN pg_database d ON d.oid = subdbid";
+    let row = service.superuser().query_one(count, &[]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "1 in all, 0 restored");
+    service.sql("DROP DATABASE before");
+    service.sql("ALTER SUBSCRIPTION news SET (slot_name = NONE); DROP SUBSCRIPTION news");
+}
+
+#[test]
+fn a_database_that_lets_nobody_in_keeps_no_cluster_from_coming_back() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE DATABASE broken");
+    service.sql("ALTER DATABASE broken SET session_preload_libraries = 'not_there'");
+    service.sql("CREATE DATABASE half_dropped");
+    service.sql("UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'");
+    service.backup(&["full"]).ok();
+    let target = service.path("clusters/restored");
+    let done = service
+        .restore(&[
+            "cluster",
+            "--to",
+            "latest",
+            "--target-dir",
+            target.to_str().unwrap(),
+        ])
+        .ok();
+    assert!(
+        done.stderr.contains("could not look into database broken")
+            && !done.stderr.contains("half_dropped"),
+        "{done:?}"
+    );
+}

@@ -258,7 +258,9 @@ fn partitions_and_what_is_made_of_them() {
         "CREATE TABLE days (id bigint GENERATED ALWAYS AS IDENTITY, day int NOT NULL, v text, PRIMARY KEY (day, id)) PARTITION BY RANGE (day);
          CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (1) TO (10);
          CREATE TABLE days_2 PARTITION OF days FOR VALUES FROM (10) TO (20);
-         INSERT INTO days (day, v) SELECT n, 'then' FROM generate_series(1, 19) n",
+         INSERT INTO days (day, v) SELECT n, 'then' FROM generate_series(1, 19) n;
+         CREATE TABLE seen (day int, id bigint, FOREIGN KEY (day, id) REFERENCES days);
+         INSERT INTO seen SELECT day, id FROM days WHERE day = 12",
     );
     service.backup(&["full"]).ok();
     let then = service.now();
@@ -278,7 +280,7 @@ fn partitions_and_what_is_made_of_them() {
     table(&["days", "--where", "true"]).ok();
     assert_eq!(service.count("days WHERE v = 'then'"), 19);
     // A partition that is gone comes back on its own, and what it says makes it one again.
-    service.sql("DROP TABLE days_2");
+    service.sql("DROP TABLE seen; DROP TABLE days_2");
     let done = table(&["days_2", "--format", "json"]).ok().json();
     let (_, attach) = done[0]["what"]
         .as_str()
@@ -289,6 +291,28 @@ fn partitions_and_what_is_made_of_them() {
     assert_eq!(service.count("days"), 19);
     service.sql("DROP TABLE days");
     table(&["days"]).failed(77, "take a copy as one table with --as");
+}
+
+#[test]
+fn a_copy_of_a_table_that_inherits_is_none_of_its_family() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql(
+        "CREATE TABLE parent (id int PRIMARY KEY, v text); CREATE TABLE child () INHERITS (parent);
+         INSERT INTO child SELECT n, 'then' FROM generate_series(1, 9) n",
+    );
+    service.backup(&["full"]).ok();
+    service
+        .restore(&["table", "child", "--to", "latest", "--as", "copy"])
+        .ok();
+    assert_eq!((service.count("copy"), service.count("parent")), (9, 9));
+    service.sql("DELETE FROM child");
+    service
+        .restore(&[
+            "table", "parent", "--to", "latest", "--where", "true", "--yes",
+        ])
+        .failed(77, "other tables inherit from public.parent");
+    assert_eq!(service.count("parent"), 0);
 }
 
 #[test]

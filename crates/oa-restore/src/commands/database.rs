@@ -148,6 +148,20 @@ fn allowed(live: &mut Live, wanted: &Wanted, source: &str) -> Result<(), Restore
             live.database
         )));
     }
+    let subscriptions: i64 = live
+        .client
+        .query_one(
+            "SELECT count(subname) FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            &[],
+        )
+        .map_err(RestoreError::query("could not look for subscriptions"))?
+        .get(0);
+    if wanted.swap && subscriptions > 0 {
+        return Err(RestoreError::Refused(format!(
+            "database {} has {subscriptions} subscription(s), which would go on in the old one and not in the new one; restore it without --swap, and make them there",
+            live.database
+        )));
+    }
     Ok(())
 }
 
@@ -249,6 +263,8 @@ fn beside(
         "--format=directory".to_owned(),
         "--compress=0".to_owned(),
         "--create".to_owned(),
+        // It would have the name of the live one's slot at the publisher, and could not be dropped without that.
+        "--no-subscriptions".to_owned(),
         format!("--jobs={jobs}"),
         format!("--file={}", dump.display()),
         "--no-password".to_owned(),

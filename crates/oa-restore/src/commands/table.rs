@@ -399,6 +399,17 @@ fn detach(then: &mut Client, table: &Table) -> Result<Option<String>, RestoreErr
     let Some(row) = row else { return Ok(None) };
     let (parent, bound): (String, String) = (row.get(0), row.get(1));
     let name = table.quoted();
+    // Rows that point to the whole would keep it; the private server is thrown away.
+    let pointing = then
+        .query(
+            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) FROM pg_constraint
+             WHERE contype = 'f' AND conparentid = 0 AND confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))",
+            &[&table.oid],
+        )
+        .map_err(&failed)?;
+    for row in &pointing {
+        then.batch_execute(row.get(0)).map_err(&failed)?;
+    }
     then.batch_execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name}"))
         .map_err(&failed)?;
     Ok(Some(format!(
@@ -430,6 +441,20 @@ fn in_the_past(
             "{} was unlogged: PostgreSQL keeps no log of it, and it is empty after every recovery; nothing was changed. A dump has its rows: --kind logical",
             table.shown()
         )));
+    }
+    if matches!(step, Step::Rows { .. }) && table.kind == "r" {
+        let row = then
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1)",
+                &[&table.oid],
+            )
+            .map_err(RestoreError::query("could not look for its children"))?;
+        if row.get(0) {
+            return Err(RestoreError::Refused(format!(
+                "other tables inherit from {}, and their rows would be taken for its own; nothing was changed. Restore it beside with --as, or all of it with oa-restore database",
+                table.shown()
+            )));
+        }
     }
     Ok(table)
 }
@@ -506,6 +531,16 @@ fn bare(then: &mut Client, table: &Table) -> Result<(), RestoreError> {
         )
         .map_err(&failed)?;
     for row in &rows {
+        then.batch_execute(row.get(0)).map_err(&failed)?;
+    }
+    // Else its rows would be among those of the live table that it inherits from.
+    let parents = then
+        .query(
+            "SELECT format('ALTER TABLE %s NO INHERIT %s', $1::text, inhparent::regclass) FROM pg_inherits WHERE inhrelid = $2",
+            &[&table.quoted(), &table.oid],
+        )
+        .map_err(&failed)?;
+    for row in &parents {
         then.batch_execute(row.get(0)).map_err(&failed)?;
     }
     Ok(())

@@ -5,6 +5,7 @@ pub mod rows;
 pub mod shape;
 pub mod tables;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use oa_backup::capture::programs::Programs;
@@ -48,6 +49,21 @@ impl std::fmt::Debug for Live {
     }
 }
 
+/// Whether the server that was `started` at that second, on that port, runs in this machine's folder: through a tunnel another
+/// machine's server looks as near, and its folder may exist here too.
+fn runs_in(folder: &Path, started: &str) -> bool {
+    let text = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+    let mut lines = text.lines().skip(2);
+    let (at, port) = (lines.next(), lines.next());
+    let Some((asked_at, asked_port)) = started.split_once(' ') else {
+        return false;
+    };
+    let seconds = |text: Option<&str>| text.and_then(|t| t.trim().parse::<i64>().ok());
+    // It notes its start a moment before it counts from it.
+    let near = seconds(at).zip(seconds(Some(asked_at)));
+    near.is_some_and(|(a, b)| a.abs_diff(b) <= 5) && port.map(str::trim) == Some(asked_port)
+}
+
 impl Live {
     /// Connects as the configured role.
     ///
@@ -75,6 +91,9 @@ impl Live {
         let system_id = ask("SELECT system_identifier::text FROM pg_control_system()");
         let here: bool = row.get(4);
         let data = here.then(|| ask("SHOW data_directory")).flatten();
+        let started = ask(
+            "SELECT extract(epoch FROM pg_postmaster_start_time())::int8::text || ' ' || current_setting('port')",
+        );
         Ok(Self {
             client,
             database: row.get(0),
@@ -82,7 +101,9 @@ impl Live {
             superuser: row.get(1),
             makes_databases: row.get(3),
             system_id,
-            data: data.map(PathBuf::from).filter(|d| d.is_dir()),
+            data: data
+                .map(PathBuf::from)
+                .filter(|folder| started.is_some_and(|s| runs_in(folder, &s))),
             search_path: row
                 .get::<_, Option<String>>(5)
                 .unwrap_or_else(|| "public".to_owned()),

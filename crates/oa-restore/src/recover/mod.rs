@@ -169,13 +169,20 @@ fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
     }
     let databases = client
         .query(
-            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate",
+            "SELECT datname::text FROM pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2",
             &[],
         )
         .map_err(&failed)?;
     for row in &databases {
         let name: String = row.get(0);
-        notes.extend(unlogged(&mut server.connect(&name)?, &name)?);
+        let found = server
+            .connect(&name)
+            .and_then(|mut client| unlogged(&mut client, &name));
+        // What cannot be looked at must not keep the rest from coming back.
+        match found {
+            Ok(note) => notes.extend(note),
+            Err(e) => notes.push(format!("could not look into database {name}: {e}")),
+        }
     }
     Ok(notes)
 }
@@ -316,6 +323,10 @@ pub fn log_of(reader: &Reader, physical: &Physical, data: &Path) -> Result<(), R
 pub fn histories(histories: &BTreeMap<String, Vec<u8>>, data: &Path) -> Result<(), RestoreError> {
     for (name, text) in histories {
         let path = data.join("pg_wal").join(name);
+        // That which came with the log of the way that was chosen is the right one.
+        if path.exists() {
+            continue;
+        }
         fs::write(&path, text).map_err(RestoreError::disk("could not write", &path))?;
     }
     Ok(())
