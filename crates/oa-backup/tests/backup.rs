@@ -94,7 +94,7 @@ fn the_stock_restic_reads_the_repository() {
     let service = Service::ready("kind = \"physical\"");
     let full = service.take("full");
     if Command::new("restic").arg("version").output().is_err() {
-        println!("skipped: restic is not installed");
+        oa_testkit::skip("restic", "scripts/setup --tests");
         return;
     }
     let restic = |arguments: &[&str]| {

@@ -25,10 +25,7 @@ impl Storage {
     fn start() -> Option<Self> {
         let program = oa_testkit::workspace_root().join("target/moto/bin/moto_server");
         if !program.is_file() {
-            println!(
-                "skipped: {} is not installed; run: scripts/setup --tests",
-                program.display()
-            );
+            oa_testkit::skip("moto's S3 server", "scripts/setup --tests");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0")

@@ -102,14 +102,20 @@ fn metrics_are_prometheus_and_counters_never_go_back() {
 fn promtool(text: &str) {
     use std::io::Write;
     use std::process::{Command, Stdio};
-    let child = Command::new("promtool")
+    let unpacked = oa_testkit::workspace_root().join("target/promtool/usr/bin/promtool");
+    let program = if unpacked.is_file() {
+        unpacked
+    } else {
+        "promtool".into()
+    };
+    let child = Command::new(program)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = child else {
-        println!("skipped: promtool is not installed (apt-get install prometheus)");
+        oa_testkit::skip("promtool (Debian: prometheus)", "scripts/setup --tests");
         return;
     };
     child

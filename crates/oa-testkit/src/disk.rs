@@ -29,7 +29,7 @@ impl SmallDisk {
             .arg(path)
             .output();
         if !mounted.is_ok_and(|o| o.status.success()) {
-            println!("skipped: mounting a tmpfs needs root");
+            crate::skip("a small tmpfs", "run the tests as root");
             return None;
         }
         Some(Self {

@@ -31,8 +31,21 @@ pub fn workspace_root() -> PathBuf {
         .to_owned()
 }
 
-/// The folder with real data that are not part of the project: `$OA_SHARED`, else `../shared/data` beside the workspace. Says so
-/// when it is absent; the test then has nothing to do.
+/// Says that a test cannot do its work because `what` is absent, and how to get it. In CI that is a failure: a test that passes
+/// without having run is worse than none.
+///
+/// # Panics
+/// When `CI` is set.
+pub fn skip(what: &str, remedy: &str) {
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "this test needs {what}: {remedy}"
+    );
+    println!("skipped: this test needs {what}: {remedy}");
+}
+
+/// The folder with real data that are not part of the project: `$OA_SHARED`, else `../shared/data` beside the workspace.
+/// `None`, after [`skip`], when it is absent.
 #[must_use]
 pub fn shared_data() -> Option<PathBuf> {
     let shared = std::env::var_os("OA_SHARED")
@@ -41,9 +54,9 @@ pub fn shared_data() -> Option<PathBuf> {
         .into_iter()
         .find(|p| p.join("option_tracker.db").is_file());
     if found.is_none() {
-        println!(
-            "skipped: no real data in {} (set OA_SHARED)",
-            shared.display()
+        skip(
+            &format!("real data in {}", shared.display()),
+            "set OA_SHARED to their folder",
         );
     }
     found

@@ -305,8 +305,9 @@ impl Postgres {
     /// When a program fails.
     pub fn upgrade(&mut self) -> Option<PathBuf> {
         let Some(packages) = newer_packages() else {
-            println!(
-                "skipped: no newer PostgreSQL in target/postgresql-newer (scripts/setup --tests)"
+            crate::skip(
+                "a newer PostgreSQL in target/postgresql-newer",
+                "scripts/setup --tests",
             );
             return None;
         };
