@@ -1,0 +1,194 @@
+//! What a reviewer should not have to say. Each rule keeps a short list of exceptions with their reasons; an exception that
+//! nothing needs any more fails as well.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The workspace's Rust files below `crates/*/PART`, with their path from the root.
+fn files(part: &str) -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = oa_testkit::workspace_root();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join("crates")).unwrap().flatten() {
+        walk(&entry.path().join(part), &mut found);
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no files in crates/*/{part}");
+    found
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).unwrap().display().to_string();
+            (name, fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+/// The lines of a source file before its own tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| line.trim() != "mod tests {")
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(number, line)| (number + 1, line))
+}
+
+/// Fails with what was found and is not excepted, and with exceptions that nothing needs.
+fn settle(found: &BTreeMap<String, Vec<String>>, exceptions: &[(&str, &str)], rule: &str) {
+    let excepted: BTreeSet<&str> = exceptions.iter().map(|(file, _)| *file).collect();
+    let new: Vec<&str> = found
+        .iter()
+        .filter(|(file, _)| !excepted.contains(file.as_str()))
+        .flat_map(|(_, places)| places.iter().map(String::as_str))
+        .collect();
+    assert!(new.is_empty(), "{rule}:\n{}", new.join("\n"));
+    let unused: Vec<&&str> = excepted
+        .iter()
+        .filter(|file| !found.contains_key(**file))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "exceptions that nothing needs: {unused:?}"
+    );
+}
+
+#[test]
+fn nothing_is_decided_from_the_wording_of_an_error() {
+    // A server speaks the language of its lc_messages, a site and a robot any, and a path may hold any word.
+    const EXCEPTIONS: &[(&str, &str)] = &[];
+    const NAMES: &[&str] = &[
+        "error", "err", "message", "stderr", "said", "reason", "errmsg",
+    ];
+    const DECIDING: &[&str] = &[".contains(\"", ".starts_with(\"", ".ends_with(\""];
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in files("src") {
+        if file.contains("/oa-sim/") || file.contains("/oa-testkit/") || file.ends_with("/tests.rs")
+        {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            for call in DECIDING {
+                let Some(at) = line.find(call) else { continue };
+                let before = &line[..at];
+                let receiver = before
+                    .rsplit(|c: char| !(c.is_alphanumeric() || "_.()".contains(c)))
+                    .next()
+                    .unwrap_or_default()
+                    .to_lowercase();
+                let parts = receiver.split(|c: char| !c.is_alphanumeric());
+                if parts.into_iter().any(|p| NAMES.contains(&p)) {
+                    let place = format!("{file}:{number}: {}", line.trim());
+                    found.entry(file.clone()).or_default().push(place);
+                }
+            }
+        }
+    }
+    settle(
+        &found,
+        EXCEPTIONS,
+        "decided from an error's wording; ask for its SQLSTATE, exit status or code instead",
+    );
+}
+
+#[test]
+fn tests_wait_for_conditions_and_do_not_sleep() {
+    const EXCEPTIONS: &[(&str, &str)] = &[
+        (
+            "crates/oa-backup/tests/killed.rs",
+            "kills at random moments",
+        ),
+        (
+            "crates/oa-restore/tests/killed.rs",
+            "kills at random moments",
+        ),
+        (
+            "crates/oa-migrate/tests/killed.rs",
+            "kills at random moments",
+        ),
+    ];
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, text) in files("tests") {
+        for (number, line) in text.lines().enumerate() {
+            // What this file itself looks for does not count.
+            if line.contains(concat!("thread::", "sleep(")) {
+                let place = format!("{file}:{}: {}", number + 1, line.trim());
+                found.entry(file.clone()).or_default().push(place);
+            }
+        }
+    }
+    settle(&found, EXCEPTIONS, "sleeps; use oa_testkit::wait_until");
+}
+
+#[test]
+fn every_source_file_is_part_of_a_program() {
+    let mut orphans = Vec::new();
+    let all: BTreeMap<String, String> = files("src").into_iter().collect();
+    for file in all.keys() {
+        let (folder, name) = file.rsplit_once('/').unwrap();
+        let (folder, name) = match name.strip_suffix(".rs").unwrap() {
+            "lib" | "main" => continue,
+            "mod" => folder.rsplit_once('/').unwrap(),
+            name => (folder, name),
+        };
+        let parents = [
+            format!("{folder}.rs"),
+            format!("{folder}/mod.rs"),
+            format!("{folder}/lib.rs"),
+            format!("{folder}/main.rs"),
+        ];
+        let declared = parents.iter().filter_map(|p| all.get(p)).any(|text| {
+            text.lines()
+                .map(|l| l.trim().trim_end_matches(';'))
+                .any(|l| l.rsplit_once("mod ").is_some_and(|(_, m)| m == name))
+        });
+        if !declared && !file.contains("/src/bin/") {
+            orphans.push(file);
+        }
+    }
+    assert!(orphans.is_empty(), "no module declares {orphans:?}");
+}
+
+#[test]
+fn programs_never_import_each_other() {
+    const LIBRARIES: &[&str] = &["oa-core"];
+    // The repository that both share.
+    const ALLOWED: &[(&str, &str)] = &[("oa-restore", "oa-backup")];
+    let root = oa_testkit::workspace_root();
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(root.join("crates")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
+        let mut section = "";
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                section = line;
+            }
+            let Some(used) = line
+                .split(['.', ' ', '='])
+                .next()
+                .filter(|u| u.starts_with("oa-"))
+            else {
+                continue;
+            };
+            let test_only = section == "[dev-dependencies]"
+                && matches!(used, "oa-testkit" | "oa-sim" | "oa-core");
+            if section.contains("dependencies")
+                && !LIBRARIES.contains(&used)
+                && !test_only
+                && !ALLOWED.contains(&(name.as_str(), used))
+            {
+                wrong.push(format!("{name} {section} {used}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "wrong arrows: {wrong:?}");
+}
