@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::NaiveDate;
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::redact;
-use oa_core::supervise::{self, Ended, StopSignal};
+use oa_core::supervise::{Ended, Launch};
 use serde_json::Value;
 
 use super::{Collected, Context};
@@ -212,7 +212,14 @@ fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError>
     let fail = |kind, what: String| FetchError::new(kind, redact(&format!("{name} {what}")));
     let left = context.deadline.saturating_duration_since(Instant::now());
     let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
-    let done = supervise::run(&mut command, left, StopSignal, false, keep + 1)
+    context.programs.environment.give_to(&mut command);
+    let launch = Launch {
+        keep: keep + 1,
+        owner: context.programs.owner.as_ref(),
+        ..Launch::new(left)
+    };
+    let done = launch
+        .run(&mut command)
         .map_err(|e| fail(ErrorKind::Internal, format!("could not be started: {e}")))?;
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rev().find(|l| !l.trim().is_empty());
