@@ -261,6 +261,13 @@ impl Program {
 
     fn judge_end(&self, done: &Finished) -> Result<(), Failed> {
         let name = self.name();
+        if !done.still_there.is_empty() {
+            // Not beside what is still there.
+            let left = done.still_there.join(", ");
+            return Err(permanent(&format!(
+                "{name} was to end, but the system holds {left}, probably in a call to a disk or file server that does not answer; free that, then start it again"
+            )));
+        }
         let last = last_words(done);
         match done.ended {
             Some(Ended::TimedOut) => {

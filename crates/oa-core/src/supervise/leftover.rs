@@ -48,7 +48,7 @@ pub fn end_leftovers(
                 of.task == owner.task
                     && of.run != owner.run
                     && (of.shares_state(owner)
-                        || gone(*supervisor)
+                        || supervisor.is_gone()
                             && *answers.entry(of.run).or_insert_with(|| known(of.run)))
             });
             if is_left {
@@ -83,13 +83,6 @@ pub fn end_leftovers(
         thread::sleep(Duration::from_millis(20));
     }
     Ok(ended)
-}
-
-fn gone((pid, started): (i32, i64)) -> bool {
-    Process::read(pid).map_or_else(
-        || !super::proc::exists(pid),
-        |now| now.ended || now.started != started,
-    )
 }
 
 /// This process and those that have started it, which may carry marks of their own.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use uuid::Uuid;
 
-use super::proc::Process;
+use super::proc::{self, Process};
 
 /// The variable. Programs within programs carry several marks, separated by commas.
 const VARIABLE: &str = "OA_SUPERVISED";
@@ -62,7 +62,8 @@ impl Mark {
         let started = me.map_or(0, |p| p.started);
         let of = owner.map_or_else(String::new, |o| {
             let (run, state, task) = (o.run, &o.state, &o.task);
-            format!("/{run}/{state}/{}.{started}/{task}", own_pid())
+            let namespace = namespace();
+            format!("/{run}/{state}/{}.{started}.{namespace}/{task}", own_pid())
         });
         let outer = std::env::var(VARIABLE).unwrap_or_default();
         let outer = outer.split(',').filter(|m| !m.is_empty());
@@ -78,8 +79,34 @@ pub(super) fn ids_on(process: &Process) -> Vec<Uuid> {
     marks.split(',').filter_map(id_of).collect()
 }
 
-/// The runs whose marks a process carries, each with the process that had started it: its number and its start.
-pub(super) fn owners_on(process: &Process) -> Vec<(Owner, (i32, i64))> {
+/// The process that had started a marked one.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    pid: i32,
+    started: i64,
+    namespace: String,
+}
+
+impl Supervisor {
+    /// Whether it has ended. Where its number does not count here, in a container, that is not known.
+    pub(super) fn is_gone(&self) -> bool {
+        self.namespace == namespace()
+            && Process::read(self.pid).map_or_else(
+                || !proc::exists(self.pid),
+                |now| now.ended || now.started != self.started,
+            )
+    }
+}
+
+/// The pid namespace of this process.
+fn namespace() -> String {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    let digits = |c: &char| c.is_ascii_digit();
+    link.to_string_lossy().chars().filter(digits).collect()
+}
+
+/// The runs whose marks a process carries, each with the process that had started it.
+pub(super) fn owners_on(process: &Process) -> Vec<(Owner, Supervisor)> {
     let marks = process.variable(VARIABLE).unwrap_or_default();
     marks.split(',').filter_map(owner_of).collect()
 }
@@ -88,11 +115,15 @@ fn id_of(mark: &str) -> Option<Uuid> {
     mark.split('/').next()?.parse().ok()
 }
 
-fn owner_of(mark: &str) -> Option<(Owner, (i32, i64))> {
+fn owner_of(mark: &str) -> Option<(Owner, Supervisor)> {
     let mut parts = mark.split('/').skip(1);
     let (run, state) = (parts.next()?.parse().ok()?, parts.next()?.to_owned());
-    let (pid, started) = parts.next()?.split_once('.')?;
-    let supervisor = (pid.parse().ok()?, started.parse().ok()?);
+    let mut numbers = parts.next()?.split('.');
+    let supervisor = Supervisor {
+        pid: numbers.next()?.parse().ok()?,
+        started: numbers.next()?.parse().ok()?,
+        namespace: numbers.next()?.to_owned(),
+    };
     let task = parts.next()?.to_owned();
     Some((Owner { task, run, state }, supervisor))
 }
