@@ -142,6 +142,13 @@ fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
     found.add(
         "browser",
         match browser::find_program() {
+            Some(program) if browser::without_sandbox() => Err((
+                exit::OK,
+                format!(
+                    "{} runs without its sandbox for root; run oa-crawl as a user of its own",
+                    program.display()
+                ),
+            )),
             Some(program) => Ok(program.display().to_string()),
             None => Err((
                 exit::OK,
