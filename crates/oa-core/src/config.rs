@@ -238,8 +238,30 @@ pub struct Provider {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
-    /// SQL that counts the records that a try stored; `$1` is the moment (timestamptz) at which the try began.
-    pub records: String,
+    /// SQL that counts the records that a try stored; `$1` is the time at which the try began.
+    pub records: Option<String>,
+    /// Variables, also of `.env`, that the program is given. Those to which the configuration refers it gets only so.
+    #[serde(default)]
+    pub env: Vec<String>,
+}
+
+impl Exec {
+    fn check(&self, task: &str) -> Result<(), String> {
+        let good = |name: &&String| {
+            let mut letters = name.chars();
+            letters
+                .next()
+                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+                && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        match self.env.iter().find(|name| !good(name)) {
+            // Not quoted: it may be NAME=VALUE, with a secret.
+            Some(_) => Err(format!(
+                "env in [exec.{task}] holds something that is no variable's name; write names alone: env = [\"NAME\"]"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 /// `[report]`
@@ -377,6 +399,9 @@ impl Config {
                     "unknown provider \"{name}\" in [providers]{hint}"
                 )));
             }
+        }
+        for (task, exec) in &file.exec {
+            exec.check(task).map_err(invalid)?;
         }
         let mut names = std::collections::HashSet::new();
         for channel in &file.alert.channels {

@@ -4,8 +4,12 @@
 //! formatted, and is remembered by [`redact`], which removes it from log lines, error texts and alert bodies, together with
 //! passwords and tokens inside any URL.
 
+mod forms;
+
 use std::fmt;
-use std::sync::{LazyLock, RwLock};
+use std::sync::{LazyLock, OnceLock, RwLock};
+
+use aho_corasick::{AhoCorasick, MatchKind};
 
 /// A value that must never be shown. Its `Debug` prints `[redacted]`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,33 +52,53 @@ const SECRET_PARAMETERS: [&str; 9] = [
     "auth",
 ];
 
-static KNOWN: LazyLock<RwLock<Vec<String>>> = LazyLock::new(RwLock::default);
+static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
+
+#[derive(Default)]
+struct Known {
+    values: Vec<String>,
+    /// Finds all forms of all values in one pass, the longest first: a secret that contains another one goes as a whole.
+    matcher: OnceLock<Option<AhoCorasick>>,
+}
+
+impl Known {
+    fn matcher(&self) -> Option<&AhoCorasick> {
+        let build = || {
+            let forms: Vec<String> = self.values.iter().flat_map(|v| forms::forms(v)).collect();
+            let built = AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(forms);
+            built.ok().filter(|m| m.patterns_len() > 0)
+        };
+        self.matcher.get_or_init(build).as_ref()
+    }
+}
 
 fn remember(value: &str) {
     if value.len() < SHORTEST {
         return;
     }
     if let Ok(mut known) = KNOWN.write()
-        && !known.iter().any(|k| k == value)
+        && !known.values.iter().any(|k| k == value)
     {
-        known.push(value.to_owned());
-        // Longest first, so that a secret that contains another one goes as a whole.
-        known.sort_by_key(|k| std::cmp::Reverse(k.len()));
+        known.values.push(value.to_owned());
+        known.matcher = OnceLock::new();
     }
 }
 
-/// Removes every known secret value, and passwords and tokens inside URLs, from a text.
+/// Removes every known secret value, also where it is encoded for an address, JSON or base64, and passwords and tokens inside URLs, from a text.
 #[must_use]
 pub fn redact(text: &str) -> String {
-    let mut out = redact_urls(text);
-    if let Ok(known) = KNOWN.read() {
-        for value in known.iter() {
-            if out.contains(value.as_str()) {
-                out = out.replace(value.as_str(), MARK);
-            }
+    let out = redact_urls(text);
+    let Ok(known) = KNOWN.read() else {
+        return out;
+    };
+    match known.matcher() {
+        Some(matcher) if matcher.is_match(&out) => {
+            matcher.replace_all(&out, &vec![MARK; matcher.patterns_len()])
         }
+        _ => out,
     }
-    out
 }
 
 fn redact_urls(text: &str) -> String {
@@ -158,6 +182,31 @@ mod tests {
             redact("token s3cr3t-value refused"),
             "token [redacted] refused"
         );
+    }
+
+    #[test]
+    fn encoded_secrets_are_removed_too() {
+        let _secret = Secret::new("p@ss w/rd+1='ü".to_owned());
+        for text in [
+            "p%40ss%20w%2Frd%2B1%3D%27%C3%BC",
+            "p%40ss%20w%2frd%2b1%3d%27%c3%bc",
+            "p%40ss+w%2Frd%2B1%3D%27%C3%BC",
+            "p%40ss%20w/rd%2B1%3D%27%C3%BC",
+            "p%40ss%20w%2Frd%2B1%3D'%C3%BC",
+            "p@ss w\\/rd+1='ü",
+        ] {
+            assert_eq!(redact(&format!("a {text} b")), "a [redacted] b", "{text}");
+        }
+        use base64::Engine as _;
+        let engine = base64::engine::general_purpose::STANDARD;
+        for before in ["", "u", "us", "usr:"] {
+            let text = engine.encode(format!("{before}p@ss w/rd+1='ü and more"));
+            let shown = redact(&text);
+            assert!(
+                shown.contains(MARK) && shown.len() < text.len(),
+                "{text}: {shown}"
+            );
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use oa_core::alerts::human_duration;
 use oa_core::config::Locale;
@@ -15,17 +15,23 @@ use oa_core::pg;
 use oa_core::retry::{ErrorKind, Policy};
 use oa_core::runs::{RunError, RunStart};
 use oa_core::secrets::redact;
-use oa_core::supervise::{self, Ended, Finished, StopSignal};
+use oa_core::service;
+use oa_core::supervise::{Ended, Finished, Launch, StopSignal, readable};
+use postgres::types::{ToSql, Type};
 use rustix::io::Errno;
 
+use crate::environment::Programs;
 use crate::records;
 use oa_core::runs::attempts::Failed;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
 pub(crate) const PERMANENT: [i32; 5] = [2, 77, 78, 126, 127];
-/// What is kept of the output, in characters from its end.
-const KEPT: usize = 4000;
+/// What is kept of the output of each try, in bytes from its end.
+const KEPT: usize = 64 << 10;
+/// How often the records are counted while PostgreSQL cannot be reached, and the wait before the second time, which doubles.
+const COUNTS: u32 = 4;
+const COUNT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A program to run.
 #[derive(Debug)]
@@ -45,28 +51,79 @@ pub struct Program {
 /// How the records that a try stored are counted in PostgreSQL.
 #[derive(Debug)]
 pub struct Query {
-    /// Gives one number. `$1`, where it occurs, is the moment at which the try began (timestamptz).
+    /// Gives one number. `$1`, where it occurs, is the time at which the try began.
     pub sql: String,
     /// The database.
     pub settings: pg::Settings,
 }
 
 impl Query {
-    fn count(&self, since: DateTime<Utc>) -> Result<u64> {
-        let mut client = pg::connect(&self.settings)?;
+    /// The number of records since a time that lies so far back. A connection that fails is made again: the program has done its
+    /// work and is not run once more for that.
+    fn count(&self, began: Instant, stop: StopSignal) -> Result<u64> {
+        let mut pause = COUNT_AGAIN;
+        for _ in 1..COUNTS {
+            match pg::connect(&self.settings) {
+                Ok(mut client) => return self.count_with(&mut client, began),
+                Err(e) => tracing::warn!("the records are not counted yet: {e}"),
+            }
+            if !stop.wait(pause) {
+                bail!("stopped by a signal");
+            }
+            pause *= 2;
+        }
+        self.count_with(&mut pg::connect(&self.settings)?, began)
+    }
+
+    /// Counts what there is now, for `oa-crawl check`.
+    ///
+    /// # Errors
+    /// Why the query cannot be used.
+    pub fn try_out(&self, client: &mut postgres::Client) -> Result<u64> {
+        self.count_with(client, Instant::now())
+    }
+
+    fn count_with(&self, client: &mut postgres::Client, began: Instant) -> Result<u64> {
         let mut tx = client.build_transaction().read_only(true).start()?;
+        // The server's clock, because its rows have the server's times. Measured last, so that the time lies rather before the
+        // beginning than after it.
+        let now: DateTime<Utc> = tx
+            .query_one("SELECT clock_timestamp()", &[])
+            .map_err(|e| described(&e))?
+            .get(0);
+        let since = now - began.elapsed();
         let statement = tx.prepare(&self.sql).map_err(|e| described(&e))?;
-        let row = match statement.params().len() {
-            0 => tx.query_one(&statement, &[]),
-            1 => tx.query_one(&statement, &[&since]),
-            n => bail!("it has {n} parameters; $1 alone, a timestamptz, is given"),
+        let row = match statement.params() {
+            [] => tx.query_one(&statement, &[]),
+            [type_] => tx.query_one(&statement, &[parameter(type_, since)?.as_ref()]),
+            all => bail!(
+                "it has {} parameters; only $1, the time at which the try began, is given",
+                all.len()
+            ),
         };
         let row = row.map_err(|e| described(&e))?;
-        let count: i64 = row.try_get(0).map_err(|_| {
-            anyhow::anyhow!("its first column is not a bigint, as count(*) gives it")
-        })?;
-        Ok(count.unsigned_abs())
+        let count: i64 = row
+            .try_get(0)
+            .ok()
+            .context("its first column is not a bigint, as count(*) gives it")?;
+        u64::try_from(count)
+            .ok()
+            .context("it gives a negative number")
     }
+}
+
+/// The time in the type that PostgreSQL expects there. Times without a zone are the service's, see [`service::TIMEZONE`].
+fn parameter(type_: &Type, since: DateTime<Utc>) -> Result<Box<dyn ToSql + Sync>> {
+    let local = since.with_timezone(&service::TIMEZONE);
+    Ok(match *type_ {
+        Type::TIMESTAMPTZ => Box::new(since),
+        Type::TIMESTAMP => Box::new(local.naive_local()),
+        Type::DATE => Box::new(local.date_naive()),
+        Type::TIME => Box::new(local.time()),
+        _ => bail!(
+            "$1 is compared with a {type_}, and it is a time; write what it is to be compared with, for example $1::timestamptz or to_char($1::timestamp, 'YYYY-MM-DD')"
+        ),
+    })
 }
 
 fn described(error: &postgres::Error) -> anyhow::Error {
@@ -82,6 +139,8 @@ pub struct Brought {
     pub output: String,
     /// `exit status: 1` or the like.
     pub status: String,
+    /// What it had left in the background, which was ended.
+    pub left_behind: Vec<String>,
 }
 
 impl Program {
@@ -109,6 +168,7 @@ impl Program {
         &self,
         start: &RunStart,
         attempt: u32,
+        programs: &Programs,
         stop: StopSignal,
         brought: &mut Brought,
     ) -> Result<(), Failed> {
@@ -116,35 +176,39 @@ impl Program {
             return Err(permanent("no program was given"));
         };
         let before = self.result_file.as_deref().and_then(modified);
-        let began = Utc::now();
+        let began = Instant::now();
         let mut command = Command::new(program);
+        programs.environment.give_to(&mut command);
         command
             .args(arguments.unwrap_or_default())
             .env("OA_TASK", &start.task)
             .env("OA_RUN_ID", start.id.to_string())
             .env("OA_ATTEMPT", attempt.to_string());
         *brought = Brought::default();
-        let done = supervise::run(
-            &mut command,
-            self.policy.timeout,
-            stop,
-            true,
-            supervise::TAIL,
-        )
-        .map_err(|e| self.not_started(&e))?;
+        let launch = Launch {
+            echo: true,
+            keep: KEPT,
+            keep_errors: KEPT,
+            owner: programs.owner.as_ref(),
+            ..Launch::new(self.policy.timeout)
+        };
+        let done = launch.run(&mut command).map_err(|e| self.not_started(&e))?;
+        report_background(&self.name(), &done);
+        brought.left_behind.clone_from(&done.left_behind);
         brought.output = tail(&done);
         brought.status = done.status.to_string();
         self.judge_end(&done)?;
         brought.records = match (&self.query, &self.result_file) {
-            (Some(query), _) => query.count(began).map_err(|e| Failed {
+            (Some(query), _) => query.count(began, stop).map_err(|e| Failed {
                 error: RunError::new(
                     ErrorKind::Db,
                     format!(
-                        "the records could not be counted by the query of [exec.{}]: {e:#}",
+                        "{} ended well, but its records could not be counted by the query of [exec.{}]: {e:#}; it is not run again for that",
+                        self.name(),
                         start.task
                     ),
                 ),
-                retry: true,
+                retry: false,
                 asked: None,
             })?,
             (None, None) => done.json_lines,
@@ -197,6 +261,13 @@ impl Program {
 
     fn judge_end(&self, done: &Finished) -> Result<(), Failed> {
         let name = self.name();
+        if !done.still_there.is_empty() {
+            // Not beside what is still there.
+            let left = done.still_there.join(", ");
+            return Err(permanent(&format!(
+                "{name} was to end, but the system holds {left}, probably in a call to a disk or file server that does not answer; free that, then start it again"
+            )));
+        }
         let last = last_words(done);
         match done.ended {
             Some(Ended::TimedOut) => {
@@ -250,10 +321,22 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
+/// Whatever a program leaves in the background ends with it, and that is no failure.
+fn report_background(name: &str, done: &Finished) {
+    if !done.left_behind.is_empty() {
+        let left = done.left_behind.join(", ");
+        tracing::warn!("{name} left in the background, and with it ended: {left}");
+    }
+    if !done.still_there.is_empty() {
+        let left = done.still_there.join(", ");
+        tracing::error!("{name}: not even SIGKILL ends {left}");
+    }
+}
+
 /// The last line that says something, for the error's message: of stderr, else of stdout.
 fn last_words(done: &Finished) -> String {
     let of = |bytes: &[u8]| {
-        let text = String::from_utf8_lossy(bytes);
+        let text = readable(bytes);
         let line = text.lines().rev().find(|l| !l.trim().is_empty())?;
         Some(line.trim().chars().take(300).collect::<String>())
     };
@@ -262,13 +345,22 @@ fn last_words(done: &Finished) -> String {
         .map_or_else(String::new, |line| format!(": {line}"))
 }
 
+/// The end of stdout, then that of stderr. Each has at least half of the room.
 fn tail(done: &Finished) -> String {
-    let mut text = String::from_utf8_lossy(&done.stdout).into_owned();
-    if !text.is_empty() && !text.ends_with('\n') {
-        text.push('\n');
+    let (out, err) = (readable(&done.stdout), readable(&done.stderr));
+    let (mut out, err) = (redact(&out), redact(&err));
+    if !out.is_empty() && !out.ends_with('\n') {
+        out.push('\n');
     }
-    text.push_str(&String::from_utf8_lossy(&done.stderr));
-    let text = redact(&text.replace('\0', "\u{fffd}"));
-    let skip = text.chars().count().saturating_sub(KEPT);
-    text.chars().skip(skip).collect()
+    let of_out = KEPT - err.len().min(KEPT / 2);
+    let out = last_bytes(&out, of_out);
+    format!("{out}{}", last_bytes(&err, KEPT - out.len()))
+}
+
+fn last_bytes(text: &str, most: usize) -> &str {
+    let mut from = text.len().saturating_sub(most);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    &text[from..]
 }

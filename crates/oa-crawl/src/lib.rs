@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod collect;
 pub mod commands;
+pub mod environment;
 pub mod exec;
 pub mod extract;
 pub mod fetch;

@@ -19,7 +19,7 @@ use oa_core::runs::{
 use oa_core::schedule::{Calendar, Schedule};
 use oa_core::secrets::Secret;
 use oa_core::service;
-use oa_core::supervise::StopSignal;
+use oa_core::supervise::{Owner, StopSignal};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
+use crate::environment::{Environment, Programs};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
 use crate::source::{OnBad, Source};
@@ -149,6 +150,8 @@ pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
     start
 }
 
+/// The detail of a run that names what an earlier one had left.
+pub(crate) const LEFTOVERS: &str = "ended_of_earlier_run";
 /// How often a try under way looks for a signal to stop.
 const POLL: Duration = Duration::from_millis(100);
 /// What a try may take beyond its limit, which every request keeps by itself.
@@ -162,6 +165,8 @@ struct Ended {
     /// The best that came: the last complete try, or the fullest incomplete one.
     collected: Option<(Collected, Validated)>,
     error: Option<RunError>,
+    /// What an earlier run had left and was ended.
+    leftovers: Vec<String>,
     /// What the records of earlier runs looked like.
     shape: Option<Shape>,
 }
@@ -190,7 +195,8 @@ impl Wrapper<'_> {
                 return Ok(report);
             }
         };
-        let secrets = run::secrets(self.config, source);
+        let secrets = run::secrets(self.config, source)
+            .and_then(|secrets| Ok((secrets, Environment::of_source(self.config, source)?)));
         let (ended, misconfigured) = match secrets {
             _ if self.stop.requested() => (
                 Ended {
@@ -202,8 +208,8 @@ impl Wrapper<'_> {
                 },
                 false,
             ),
-            Ok(secrets) => (
-                self.try_until_done(source, date, &secrets, clock, &mut run),
+            Ok((secrets, environment)) => (
+                self.try_until_done(source, date, &secrets, &environment, clock, &mut run),
                 false,
             ),
             Err(e) => {
@@ -262,6 +268,7 @@ impl Wrapper<'_> {
         source: &Source,
         date: NaiveDate,
         secrets: &[(String, Secret)],
+        environment: &Environment,
         clock: Stopwatch,
         run: &mut Run,
     ) -> Ended {
@@ -275,6 +282,16 @@ impl Wrapper<'_> {
             }
         };
         let usual = self.usual_count(source, date, run);
+        let start = run.start();
+        let programs = Programs {
+            owner: Some(Owner::new(
+                &start.task,
+                start.id,
+                self.recorder.state().path(),
+            )),
+            environment: environment.clone(),
+        };
+        ended.leftovers = run.leftovers().to_vec();
         ended.shape = run.shape().as_ref().and_then(Shape::from_json);
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
             let context = Context {
@@ -287,6 +304,7 @@ impl Wrapper<'_> {
                 browser: Mutex::default(),
                 max_body: self.config.crawl.max_body.0,
                 secrets: secrets.to_vec(),
+                programs: programs.clone(),
                 attempt: number,
                 deadline: Instant::now() + source.retry.timeout,
             };
@@ -361,6 +379,10 @@ impl Wrapper<'_> {
             .details
             .insert("table".to_owned(), json!(source.store.table));
         outcome.details.insert("day".to_owned(), json!(date));
+        if !ended.leftovers.is_empty() {
+            let ended = json!(ended.leftovers);
+            outcome.details.insert(LEFTOVERS.to_owned(), ended);
+        }
         if let Some((collected, validated)) = ended.collected {
             outcome.fetched = collected.records.len() as u64;
             outcome

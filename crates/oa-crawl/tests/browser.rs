@@ -279,6 +279,97 @@ fn faults_are_told_apart_and_leave_a_picture() {
     no_browser_is_left(&service);
 }
 
+/// Sockets on which somebody listens, by their inode.
+fn listening() -> Vec<String> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .flat_map(|table| {
+            table
+                .lines()
+                .map(|l| l.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+                .filter(|fields| fields.get(3).is_some_and(|state| state == "0A"))
+                .filter_map(|fields| fields.get(9).cloned())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[test]
+fn while_a_page_is_open_no_other_user_of_the_machine_gets_at_the_browser() {
+    use std::os::unix::fs::PermissionsExt;
+    let service = start();
+    service.sim.fault("/openvlab/api/flow: hang").unwrap();
+    // However the folder was made.
+    let profiles = service.state().join("browser/profiles");
+    fs::create_dir_all(&profiles).unwrap();
+    fs::set_permissions(&profiles, fs::Permissions::from_mode(0o777)).unwrap();
+    let mut child = service
+        .command(&["run", "openvlab-flow", "--date", DAY])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the page's own request", Duration::from_secs(30), || {
+        let asked = service.sim.requests();
+        asked.iter().any(|r| r.path.ends_with("/openvlab/api/flow"))
+    });
+    let listening = listening();
+    assert!(!listening.is_empty(), "the simulated sites listen at least");
+    let folder = service.state().join("browser");
+    let mut looked_at = 0;
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        if !line.contains(folder.to_str().unwrap()) {
+            continue;
+        }
+        looked_at += 1;
+        assert!(!line.contains("--remote-debugging-port"), "{line}");
+        let open = fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten();
+        for file in open.flatten().filter_map(|f| fs::read_link(f.path()).ok()) {
+            let file = file.display().to_string();
+            let socket = file
+                .strip_prefix("socket:[")
+                .and_then(|f| f.strip_suffix(']'));
+            assert!(
+                socket.is_none_or(|inode| !listening.iter().any(|l| l == inode)),
+                "{line} listens: {file}"
+            );
+        }
+    }
+    assert!(looked_at > 0);
+    let profile = fs::read_dir(&profiles)
+        .unwrap()
+        .flatten()
+        .next()
+        .unwrap()
+        .path();
+    for path in [&folder, &profiles, &profile] {
+        let mode = fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700, "{}", path.display());
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    child.wait().unwrap();
+    no_browser_is_left(&service);
+}
+
+#[test]
+fn a_browser_without_its_sandbox_is_a_finding() {
+    let service = start();
+    assert_eq!(service.run("openvlab-flow").row()["status"], "success");
+    let finding = "without its sandbox";
+    let findings = service.text("SELECT findings::text FROM oa.quality");
+    assert_eq!(
+        findings.contains(finding),
+        rustix::process::geteuid().is_root(),
+        "{findings}"
+    );
+}
+
 #[test]
 fn a_killed_run_leaves_no_browser_behind() {
     let service = start();

@@ -383,9 +383,12 @@ fn a_second_start_is_skipped_but_what_a_program_leaves_behind_blocks_nothing() {
     let script = "setsid sh -c 'echo $$ > helper; exec sleep 600' >/dev/null 2>&1 & until [ -s helper ]; do sleep 0.01; done";
     assert_eq!(exec(&service, &[], script).code, 0);
     let helper = pid_in(&service.dir.path().join("helper")).unwrap();
+    assert!(has_ended(helper), "it ends with its program");
+    assert_eq!(
+        service.count("oa.runs WHERE status = 'success' AND details ->> 'left_behind' LIKE '%sleep (process %'"),
+        1
+    );
     let next = exec(&service, &[], "true");
-    assert!(!has_ended(helper));
-    kill_process(helper, Signal::KILL).unwrap();
     assert_eq!(next.row()["status"], "success", "{next:?}");
 }
 
@@ -451,4 +454,350 @@ fn records_are_counted_by_a_query_where_the_configuration_has_one() {
             .contains("could not be counted"),
         "{row}"
     );
+}
+
+/// Writes its process id into a file `NAME` and goes on for ever, deaf to SIGTERM, outside the program's process group.
+fn deaf(name: &str) -> String {
+    format!("setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > {name}; while :; do sleep 1; done' & ")
+}
+
+fn started(service: &Service, arguments: &[&str]) -> std::process::Child {
+    service
+        .command(arguments)
+        .current_dir(service.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn pid_of(child: &std::process::Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap()
+}
+
+#[test]
+fn the_time_limit_holds_for_what_has_left_the_process_group() {
+    let service = Service::start();
+    for script in [
+        "timeout 600 sh -c 'echo $$ > escaped; sleep 600'".to_owned(),
+        "nohup setsid sh -c 'echo $$ > escaped; sleep 600' & sleep 600".to_owned(),
+        "(setsid sh -c '(echo $$ > escaped; exec env -i /bin/sleep 600) &' &); sleep 600"
+            .to_owned(),
+        deaf("escaped") + "wait",
+    ] {
+        let file = service.dir.path().join("escaped");
+        let _ = fs::remove_file(&file);
+        let done = exec(&service, &["--retries", "0", "--timeout", "2s"], &script);
+        assert_eq!(done.row()["status"], "timeout", "{script}: {done:?}");
+        assert!(has_ended(pid_in(&file).unwrap()), "{script}");
+        let took = done.row()["seconds"].as_f64().unwrap();
+        assert!(took < 60.0, "{script}: {took} s");
+    }
+}
+
+#[test]
+fn every_stop_signal_ends_the_whole_tree_and_leaves_a_final_row() {
+    let service = Service::start();
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        let file = service.dir.path().join("pid");
+        let _ = fs::remove_file(&file);
+        let script = "timeout 600 sh -c 'echo $$ > pid; sleep 600'";
+        let mut child = started(
+            &service,
+            &["exec", "--task", "job", "--", "sh", "-c", script],
+        );
+        wait_until("the program", Duration::from_secs(20), || {
+            pid_in(&file).is_some()
+        });
+        kill_process(pid_of(&child), signal).unwrap();
+        // As `timeout` and terminals do.
+        let _ = kill_process(pid_of(&child), signal);
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{signal:?}");
+        assert!(has_ended(pid_in(&file).unwrap()));
+        assert_eq!(
+            service.text("SELECT status FROM oa.runs ORDER BY id DESC LIMIT 1"),
+            "failed"
+        );
+    }
+    assert_eq!(service.count("oa.runs WHERE finished_at IS NULL"), 0);
+}
+
+#[test]
+fn a_stop_signal_between_two_tries_closes_the_run() {
+    let service = Service::start();
+    let arguments = [
+        "exec",
+        "--task",
+        "job",
+        "--retry-delay",
+        "1h",
+        "--",
+        "sh",
+        "-c",
+        "exit 1",
+    ];
+    let mut child = started(&service, &arguments);
+    wait_until("the first try", Duration::from_secs(20), || {
+        service.count("oa.runs WHERE status = 'retrying'") == 1
+    });
+    kill_process(pid_of(&child), Signal::HUP).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert!(
+        service
+            .text("SELECT status || ' ' || error_message FROM oa.runs")
+            .starts_with("failed sh ended with exit status: 1; stopped by a signal")
+    );
+}
+
+/// The guard, which would end what a killed run leaves.
+fn kill_guard_of(program: Pid) {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", program.as_raw_nonzero())).unwrap();
+    let after = stat.rsplit_once(')').unwrap().1;
+    let group = after.split_whitespace().nth(2).unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(group).unwrap(), Signal::KILL).unwrap();
+}
+
+#[test]
+fn no_second_copy_runs_beside_what_a_killed_run_has_left() {
+    let service = Service::start();
+    let file = service.dir.path().join("left");
+    let script = format!("{} echo $$ > pid; wait", deaf("left"));
+    let mut child = started(
+        &service,
+        &["exec", "--task", "job", "--", "sh", "-c", &script],
+    );
+    wait_until("the program", Duration::from_secs(20), || {
+        pid_in(&file).is_some() && pid_in(&service.dir.path().join("pid")).is_some()
+    });
+    let left = pid_in(&file).unwrap();
+    kill_guard_of(pid_in(&service.dir.path().join("pid")).unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!has_ended(left));
+
+    // Another task, and one of the same name in another installation, have nothing to do with it.
+    let other = Service::start();
+    assert_eq!(exec(&other, &[], "true").code, 0);
+    let arguments = ["exec", "--task", "other", "--", "true"];
+    assert_eq!(service.crawl(&arguments).code, 0);
+    assert!(!has_ended(left));
+
+    let check = format!(
+        "[ ! -e /proc/{0} ] || grep -q 'State:.Z' /proc/{0}/status",
+        left.as_raw_nonzero()
+    );
+    let next = exec(&service, &["--retries", "0"], &check);
+    assert_eq!(next.row()["status"], "success", "{next:?}");
+    assert!(
+        next.stderr.contains("ended what an earlier run has left"),
+        "{next:?}"
+    );
+    assert!(
+        service
+            .text("SELECT details ->> 'ended_of_earlier_run' FROM oa.runs WHERE task = 'job' AND status = 'success'")
+            .contains("sh (process ")
+    );
+}
+
+#[test]
+fn a_killed_run_is_followed_up_from_another_state_directory_too() {
+    let service = Service::start();
+    let file = service.dir.path().join("left");
+    let script = format!("{} echo $$ > pid; wait", deaf("left"));
+    let mut child = started(
+        &service,
+        &["exec", "--task", "job", "--", "sh", "-c", &script],
+    );
+    wait_until("the program", Duration::from_secs(20), || {
+        pid_in(&file).is_some() && pid_in(&service.dir.path().join("pid")).is_some()
+    });
+    kill_guard_of(pid_in(&service.dir.path().join("pid")).unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let text = fs::read_to_string(service.config()).unwrap();
+    fs::write(service.config(), text.replace("\"state\"", "\"state2\"")).unwrap();
+    assert_eq!(exec(&service, &[], "true").row()["status"], "success");
+    assert!(has_ended(pid_in(&file).unwrap()));
+}
+
+#[test]
+fn the_records_query_of_the_docs_works_on_every_type_of_time() {
+    let service = Service::start();
+    service
+        .db()
+        .batch_execute(
+            "CREATE TABLE public.zoned (at timestamptz DEFAULT clock_timestamp());
+             CREATE TABLE public.days (at date DEFAULT (now() AT TIME ZONE 'Asia/Shanghai')::date);",
+        )
+        .unwrap();
+    for (table, column, keep) in [
+        (
+            "fundamental_reports",
+            "created_at",
+            "INSERT INTO fundamental_reports (comm_code, created_at) VALUES ('old', '2025-01-01'), ('new', clock_timestamp() AT TIME ZONE 'Asia/Shanghai')",
+        ),
+        (
+            "zoned",
+            "at",
+            "INSERT INTO zoned VALUES ('2025-01-01'), (DEFAULT)",
+        ),
+        (
+            "days",
+            "at",
+            "INSERT INTO days VALUES ('2025-01-01'), (DEFAULT)",
+        ),
+    ] {
+        let sql = format!("SELECT count(*) FROM {table} WHERE {column} >= $1");
+        service.configure(&format!("retries = 0\n[exec.job]\nrecords = \"{sql}\"\n"));
+        let check = service.crawl(&["check", "--format", "json"]);
+        let query = check
+            .rows()
+            .into_iter()
+            .find(|r| r["check"] == "job")
+            .unwrap();
+        assert_eq!(query["state"], "ok", "{query}");
+        let program = format!(
+            "psql -qX -v ON_ERROR_STOP=1 '{}' -c \"{keep}\"",
+            service.url
+        );
+        let row = exec(&service, &["--min-records", "1"], &program).row();
+        assert_eq!(
+            (&row["status"], &row["fetched"]),
+            (&"success".into(), &1.into()),
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn a_query_that_cannot_count_is_found_by_check_and_runs_no_program_twice() {
+    let service = Service::start();
+    for sql in [
+        "SELECT count(*) FROM public.gone",
+        "SELECT count(*) FROM fundamental_reports WHERE comm_code >= $1",
+        "SELECT 'nine'",
+    ] {
+        service.configure(&format!("retries = 3\n[exec.job]\nrecords = \"{sql}\"\n"));
+        let check = service.crawl(&["check", "--format", "json"]);
+        assert_eq!(check.code, 78, "{check:?}");
+        let query = check
+            .rows()
+            .into_iter()
+            .find(|r| r["check"] == "job")
+            .unwrap();
+        assert_eq!(query["state"], "error", "{query}");
+        let log = service.dir.path().join("log");
+        let _ = fs::remove_file(&log);
+        let row = exec(&service, &[], "echo once >> log").row();
+        assert_eq!(
+            (&row["status"], &row["error_kind"]),
+            (&"failed".into(), &"db".into()),
+            "{row}"
+        );
+        assert_eq!(fs::read_to_string(log).unwrap(), "once\n");
+    }
+}
+
+#[test]
+fn a_program_gets_the_secrets_that_are_given_to_it_and_no_others() {
+    let service = Service::start();
+    let hook = "[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"env:HOOK\"\n";
+    let env = "ZHIHUI_AUTH_TOKEN=sim-token\nSITE_LOGIN=from-dotenv\nOTHER=not-given\n";
+    let print = "env > seen";
+    let run = |more: &str| {
+        service.configure(&format!("retries = 0\n{more}{hook}"));
+        fs::write(service.dir.path().join(".env"), env).unwrap();
+        let done: Done = service
+            .command(&[
+                "exec", "--task", "job", "--format", "json", "--", "sh", "-c", print,
+            ])
+            .current_dir(service.dir.path())
+            .env("HOOK", "http://127.0.0.1:9/hook")
+            .env("ZHIHUI_AUTH_TOKEN", "exported")
+            .env("PLAIN", "inherited")
+            .output()
+            .unwrap()
+            .into();
+        let seen = fs::read_to_string(service.dir.path().join("seen")).unwrap_or_default();
+        (done, seen)
+    };
+    let has = |seen: &str, name: &str| seen.lines().any(|l| l.starts_with(&format!("{name}=")));
+    let (done, seen) = run("");
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        has(&seen, "PLAIN") && has(&seen, "PATH") && has(&seen, "OA_TASK"),
+        "{seen}"
+    );
+    for secret in [
+        "HOOK",
+        "ZHIHUI_AUTH_TOKEN",
+        "DATABASE_URL",
+        "SITE_LOGIN",
+        "OTHER",
+    ] {
+        assert!(!has(&seen, secret), "{secret} in {seen}");
+    }
+    let (_, seen) = run("[exec.job]\nenv = [\"SITE_LOGIN\", \"DATABASE_URL\"]\n");
+    assert!(
+        seen.contains("SITE_LOGIN=from-dotenv\n") && has(&seen, "DATABASE_URL"),
+        "{seen}"
+    );
+    assert!(!has(&seen, "OTHER") && !has(&seen, "HOOK"), "{seen}");
+    let (done, _) = run("[exec.job]\nenv = [\"ABSENT\"]\n");
+    assert_eq!(
+        (done.code, done.row()["status"].as_str().unwrap()),
+        (78, "failed"),
+        "{done:?}"
+    );
+    assert!(
+        done.row()["error"].as_str().unwrap().contains("ABSENT"),
+        "{done:?}"
+    );
+    let (done, _) = run("[exec.job]\nenv = [\"A=b\"]\n");
+    assert_eq!(done.code, 78, "{done:?}");
+}
+
+#[test]
+fn the_output_of_each_try_stays_readable_and_without_secrets() {
+    let service = Service::start();
+    service.configure("retries = 1\n");
+    fs::write(
+        service.dir.path().join(".env"),
+        "SITE_TOKEN=p@ss/word+1=x\n",
+    )
+    .unwrap();
+    let script = r#"i=0; while [ $i -lt 3000 ]; do echo "line $i of try $OA_ATTEMPT, and some more of it"; i=$((i+1)); done
+        printf '\033[31mTraceback\033[0m\a\nKeyError: \033]0;x\007close\n' >&2
+        printf 'plain p@ss/word+1=x url p%%40ss%%2Fword%%2B1%%3Dx lower p%%40ss%%2fword%%2b1%%3dx b64 ' >&2
+        printf 'p@ss/word+1=x' | base64 >&2; printf 'user:p@ss/word+1=x' | base64 >&2; printf '{"k":"p@ss\\/word+1=x"}\n' >&2
+        echo 'the end' >&2; exit 1"#;
+    let done = exec(&service, &[], script);
+    assert_eq!(done.code, 1, "{}", done.stdout);
+    let last = service.text("SELECT details ->> 'output' FROM oa.runs");
+    let first = service.text("SELECT details #>> '{earlier_output,0,output}' FROM oa.runs");
+    for (text, attempt) in [(&first, 1), (&last, 2)] {
+        assert!(
+            text.len() <= 64 << 10 && text.len() > 60 << 10,
+            "{}",
+            text.len()
+        );
+        assert!(text.contains(&format!("line 2999 of try {attempt}")));
+        assert!(
+            text.contains("Traceback\nKeyError: close\n"),
+            "{}",
+            &text[text.len() - 500..]
+        );
+        assert!(text.ends_with("the end\n"));
+        let end = &text[text.len() - 400..];
+        for secret in [
+            "p@ss",
+            "p%40ss",
+            "word",
+            "cEBzcy93b3Jk",
+            "BAc3Mvd29yZC",
+            "AcHNzL3dvcm",
+        ] {
+            assert!(!end.contains(secret), "{secret}: {end}");
+        }
+    }
 }

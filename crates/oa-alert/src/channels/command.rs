@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use oa_core::secrets::redact;
-use oa_core::supervise::{self, Ended, StopSignal};
+use oa_core::supervise::{Ended, Launch};
 use rustix::fs::Access;
 use serde_json::json;
 
@@ -56,8 +56,13 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
         .map_err(|e| failed(format!("gets no input: {e}")))?;
     let mut command = Command::new(program);
     command.args(arguments);
-    let input = file.into();
-    let done = supervise::run_with_input(&mut command, input, TIMEOUT, StopSignal, false, KEPT)
+    let launch = Launch {
+        input: file.into(),
+        keep: KEPT,
+        ..Launch::new(TIMEOUT)
+    };
+    let done = launch
+        .run(&mut command)
         .map_err(|e| failed(format!("could not be started: {e}")))?;
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rev().find(|l| !l.trim().is_empty());

@@ -19,22 +19,13 @@ impl Config {
     /// variable of the environment and of `.env` whose name says that it is one. A reference that leads nowhere is passed over:
     /// whoever needs it says so.
     pub fn remember_secrets(&self) {
-        let channels = self.alert.channels.iter();
-        let references = channels
-            .flat_map(|c| {
-                let own = [c.url.as_ref(), c.secret.as_ref()];
-                own.into_iter().chain(c.headers.values().map(Some))
-            })
-            .chain([
-                self.database.url.as_ref(),
-                self.report.database_url.as_ref(),
-                self.alert.heartbeat_url.as_ref(),
-            ])
-            .flatten()
-            .chain(self.backup.iter().flat_map(super::Backup::secrets));
-        for reference in references {
+        for reference in self.references() {
             self.remember(reference);
         }
+        for name in self.exec.values().flat_map(|e| &e.env) {
+            self.remember(&SecretRef::Env(name.clone()));
+        }
+
         let environment = std::env::vars_os().filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         });
@@ -47,7 +38,33 @@ impl Config {
         }
     }
 
-    /// The same for one reference.
+    /// The variables to which the configuration refers, and the one that always holds the database's address.
+    #[must_use]
+    pub fn secret_names(&self) -> Vec<String> {
+        let names = self.references().filter_map(|r| match r {
+            SecretRef::Env(name) => Some(name.clone()),
+            _ => None,
+        });
+        names.chain(["DATABASE_URL".to_owned()]).collect()
+    }
+
+    fn references(&self) -> impl Iterator<Item = &SecretRef> {
+        let channels = self.alert.channels.iter();
+        channels
+            .flat_map(|c| {
+                let own = [c.url.as_ref(), c.secret.as_ref()];
+                own.into_iter().chain(c.headers.values().map(Some))
+            })
+            .chain([
+                self.database.url.as_ref(),
+                self.report.database_url.as_ref(),
+                self.alert.heartbeat_url.as_ref(),
+            ])
+            .flatten()
+            .chain(self.backup.iter().flat_map(super::Backup::secrets))
+    }
+
+    /// Makes [`redact`](crate::secrets::redact) remove what one reference leads to.
     pub fn remember(&self, reference: &SecretRef) {
         let _ = self.secret(reference, "");
     }

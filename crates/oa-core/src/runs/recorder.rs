@@ -30,7 +30,7 @@ use crate::pg::{self, ConnectError, describe, schema};
 use crate::retry::ErrorKind;
 use crate::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
 use crate::state_dir::{Lock, StateDir};
-use crate::supervise::ProcessId;
+use crate::supervise::{self, Owner, ProcessId};
 
 /// Keeps the run log for one program.
 #[derive(Debug)]
@@ -272,14 +272,47 @@ impl Recorder {
             }
         }
         failpoint::hit("run.begun");
-        Ok(Begun::Run(Box::new(Run {
+        let mut run = Run {
             start,
             settings: self.settings.clone(),
             connection,
             known,
             away,
+            leftovers: Vec::new(),
             _lock: lock,
-        })))
+        };
+        match self.end_leftovers(&mut run) {
+            Ok(ended) => run.leftovers = ended,
+            Err(e) => {
+                let mut outcome = Outcome::bare(run.start.clone(), Status::Failed, Utc::now());
+                outcome.error = Some(RunError::new(ErrorKind::Internal, e.to_string()));
+                self.finish(run, outcome)?;
+                return Err(Failure::new(exit::REFUSED, e));
+            }
+        }
+        Ok(Begun::Run(Box::new(run)))
+    }
+
+    /// A killed run may have left its program: it ends before this one starts another copy.
+    fn end_leftovers(&self, run: &mut Run) -> Result<Vec<String>, supervise::Stubborn> {
+        let start = &run.start;
+        let owner = Owner::new(&start.task, start.id, self.state.path());
+        let mut client = run.connection.as_mut();
+        let of_this_task = |id| {
+            let known = client
+                .as_mut()
+                .map(|c| store::is_run_of(c, id, &start.task));
+            known.is_some_and(|k| k.unwrap_or(false))
+        };
+        let ended = supervise::end_leftovers(&owner, of_this_task)?;
+        if !ended.is_empty() {
+            tracing::warn!(
+                "{}: ended what an earlier run has left: {}",
+                start.task,
+                ended.join(", ")
+            );
+        }
+        Ok(ended)
     }
 
     /// A start that came to nothing leaves its row as well.
@@ -535,6 +568,7 @@ pub struct Run {
     /// PostgreSQL knows of it.
     known: bool,
     away: Option<String>,
+    leftovers: Vec<String>,
     _lock: Lock,
 }
 
@@ -552,6 +586,12 @@ impl Run {
     #[must_use]
     pub fn start(&self) -> &RunStart {
         &self.start
+    }
+
+    /// What an earlier run of the task had left and was ended before this one, for people.
+    #[must_use]
+    pub fn leftovers(&self) -> &[String] {
+        &self.leftovers
     }
 
     /// See [`history::shape`]. `None` also without PostgreSQL.

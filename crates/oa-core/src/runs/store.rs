@@ -137,6 +137,18 @@ fn process_of(row: &postgres::Row, first: usize) -> ProcessId {
     }
 }
 
+/// Whether the run log has a run of this task under that id.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn is_run_of(client: &mut Client, id: Uuid, task: &str) -> Result<bool, postgres::Error> {
+    let found = client.query_opt(
+        "SELECT 1 FROM oa.runs WHERE id = $1 AND task = $2",
+        &[&id, &task],
+    )?;
+    Ok(found.is_some())
+}
+
 fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
     tx.execute(
         "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ($1, $2, $3, $4)

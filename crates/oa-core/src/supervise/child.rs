@@ -1,17 +1,14 @@
-//! Child processes with a time limit. The child belongs to a process group of its own, so that everything it started ends with it, and
-//! with this process.
+//! Child processes with a time limit, that are ended together with everything they have started.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
-use super::StopSignal;
-use super::guard::Guard;
+use super::mark::Owner;
+use super::tree::{Tree, reap_orphans};
+use super::{StopSignal, tree};
 use crate::secrets::redact;
 
 /// How a child ended, and the end of what it printed, without known secrets.
@@ -27,6 +24,10 @@ pub struct Finished {
     pub stderr: Vec<u8>,
     /// Lines of its stdout that were JSON objects.
     pub json_lines: u64,
+    /// What it had left in the background when it ended by itself, for people. It was ended.
+    pub left_behind: Vec<String>,
+    /// What could not be ended, for people: the kernel holds it.
+    pub still_there: Vec<String>,
 }
 
 /// Why a child was ended.
@@ -44,102 +45,137 @@ pub const TAIL: usize = 16 << 10;
 const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long output is waited for after the end: something that left the group may still hold the pipe.
+/// The same for what a program leaves in the background.
+const GRACE_BEHIND: Duration = Duration::from_secs(2);
+/// How long output is waited for after the end: something that could not be ended may still hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// How often the ends of orphans are looked at.
+const REAP: Duration = Duration::from_secs(2);
 
-/// Runs a command to its end, or ends it: SIGTERM to its whole group when `timeout` is over or this process is asked to stop,
-/// SIGKILL five seconds later. The group also gets SIGKILL after a normal end, and when this process is killed, so that no
-/// grandchild stays behind. With `echo` everything it prints also goes to this process's stderr, line by line as it comes.
-/// Known secrets are removed from its output before any of it is shown, kept or cut. Of its stdout the last `keep` bytes are kept.
+/// How a program is started, and what holds for it.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// When it is ended.
+    pub timeout: Duration,
+    /// What it finds on stdin.
+    pub input: Stdio,
+    /// Everything it prints also goes to this process's stderr, line by line as it comes.
+    pub echo: bool,
+    /// Of its stdout the last so many bytes are kept.
+    pub keep: usize,
+    /// The same for its stderr.
+    pub keep_errors: usize,
+    /// The run for which it works: what it might leave, should this process be killed, is ended before the task's next run.
+    pub owner: Option<&'a Owner>,
+    /// It succeeds by leaving a daemon, which lives on.
+    pub leaves_daemon: bool,
+}
+
+impl Launch<'_> {
+    /// With nothing on stdin.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            input: Stdio::null(),
+            echo: false,
+            keep: TAIL,
+            keep_errors: TAIL,
+            owner: None,
+            leaves_daemon: false,
+        }
+    }
+
+    /// Runs a command to its end, or ends it: SIGTERM to it and all that it has started when its time is over or this process is
+    /// asked to stop, SIGKILL five seconds later. What it leaves in the background after a normal end is ended as well. Known
+    /// secrets are removed from its output before any of it is shown, kept or cut.
+    ///
+    /// # Errors
+    /// When the command cannot be started or waited for.
+    pub fn run(self, command: &mut Command) -> io::Result<Finished> {
+        command
+            .stdin(self.input)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut tree = Tree::start(command, self.owner)?;
+        let child = tree.child();
+        let stdout = child.stdout.take().map(|s| watch(s, self.echo, self.keep));
+        let stderr = child.stderr.take();
+        let stderr = stderr.map(|s| watch(s, self.echo, self.keep_errors));
+        let mut status = wait(&mut tree, self.timeout)?;
+        let mut ended = None;
+        let mut left_behind = Vec::new();
+        let ending = if let Some(status) = status {
+            if self.leaves_daemon && status.success() {
+                tree.keep_daemons();
+                tree::Ending::default()
+            } else {
+                let ending = tree.end(GRACE_BEHIND);
+                left_behind.clone_from(&ending.asked);
+                ending
+            }
+        } else {
+            ended = Some(if StopSignal.requested() {
+                Ended::Stopped
+            } else {
+                Ended::TimedOut
+            });
+            let ending = tree.end(GRACE);
+            status = tree.ended()?;
+            ending
+        };
+        let status =
+            status.ok_or_else(|| io::Error::other("the system does not let it be ended"))?;
+        drop(tree);
+        let (stdout, stderr) = (collect(stdout), collect(stderr));
+        Ok(Finished {
+            status,
+            ended,
+            stdout: stdout.tail,
+            stderr: stderr.tail,
+            json_lines: stdout.json_lines,
+            left_behind,
+            still_there: ending.left,
+        })
+    }
+}
+
+/// Runs a command without input, see [`Launch::run`]. Of its stdout the last `keep` bytes are kept.
 ///
 /// # Errors
 /// When the command cannot be started or waited for.
 pub fn run(
     command: &mut Command,
     timeout: Duration,
-    stop: StopSignal,
+    _stop: StopSignal,
     echo: bool,
     keep: usize,
 ) -> io::Result<Finished> {
-    run_with_input(command, Stdio::null(), timeout, stop, echo, keep)
-}
-
-/// The same with something on stdin.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_with_input(
-    command: &mut Command,
-    input: Stdio,
-    timeout: Duration,
-    stop: StopSignal,
-    echo: bool,
-    keep: usize,
-) -> io::Result<Finished> {
-    let guard = Guard::start()
-        .inspect_err(|e| {
-            tracing::warn!("a program could outlive this one, should this one be killed: {e}");
-        })
-        .ok();
-    let mut child = command
-        .process_group(
-            guard
-                .as_ref()
-                .map_or(0, |g| g.group().as_raw_nonzero().get()),
-        )
-        .stdin(input)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let group = guard
-        .as_ref()
-        .map_or_else(|| Pid::from_child(&child), Guard::group);
-    let stdout = child.stdout.take().map(|s| watch(s, echo, keep));
-    let stderr = child.stderr.take().map(|s| watch(s, echo, TAIL));
-    let signal = |signal| {
-        let _ = kill_process_group(group, signal);
-    };
-    let mut ended = None;
-    let mut status = wait(&mut child, timeout, Some(stop))?;
-    if status.is_none() {
-        ended = Some(if stop.requested() {
-            Ended::Stopped
-        } else {
-            Ended::TimedOut
-        });
-        signal(Signal::TERM);
-        status = wait(&mut child, GRACE, None)?;
+    Launch {
+        echo,
+        keep,
+        ..Launch::new(timeout)
     }
-    signal(Signal::KILL);
-    drop(guard);
-    let status = match status {
-        Some(status) => status,
-        None => child.wait()?,
-    };
-    let (stdout, stderr) = (collect(stdout), collect(stderr));
-    Ok(Finished {
-        status,
-        ended,
-        stdout: stdout.tail,
-        stderr: stderr.tail,
-        json_lines: stdout.json_lines,
-    })
+    .run(command)
 }
 
-fn wait(
-    child: &mut Child,
-    limit: Duration,
-    stop: Option<StopSignal>,
-) -> io::Result<Option<ExitStatus>> {
+/// Until the program ends, its time is over, or this process is asked to stop.
+fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
+    let mut reap = Instant::now() + REAP;
     let mut pause = Duration::from_millis(1);
     loop {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = tree.ended()? {
             return Ok(Some(status));
         }
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop.is_some_and(StopSignal::requested) {
+        let now = Instant::now();
+        let left = end.saturating_duration_since(now);
+        if left.is_zero() || StopSignal.requested() {
             return Ok(None);
+        }
+        if now >= reap {
+            reap_orphans();
+            reap = now + REAP;
         }
         thread::sleep(left.min(pause));
         pause = (pause * 2).min(Duration::from_millis(50));

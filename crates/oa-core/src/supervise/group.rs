@@ -1,48 +1,43 @@
-//! A program that works beside this one, with everything it starts in one process group, until it is dropped.
+//! A program that works beside this one, with everything it starts, until it is dropped.
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 
-use super::guard::Guard;
+use super::tree::Tree;
 
-/// Ends with SIGKILL to the whole group: when it is dropped, and when this process dies in whatever way.
+/// Ends with SIGKILL to all of it: when it is dropped, and when this process dies in whatever way.
 #[derive(Debug)]
-pub struct Group {
-    child: Child,
-    guard: Guard,
-}
+pub struct Group(Tree);
 
 impl Group {
-    /// Starts a program without input and output.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start(command: &mut Command) -> io::Result<Self> {
-        Self::start_with(command, Stdio::null(), Stdio::null())
-    }
-
-    /// The same with something on stdin; what it prints on stderr goes to `log`.
+    /// Starts a program with something on stdin; what it prints on stderr goes to `log`, what it prints on stdout nowhere.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start_with(command: &mut Command, input: Stdio, log: Stdio) -> io::Result<Self> {
-        let guard = Guard::start()?;
-        let child = command
-            .process_group(guard.group().as_raw_nonzero().get())
-            .stdin(input)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        Ok(Self { child, guard })
+        Self::start(command.stdin(input).stdout(Stdio::null()).stderr(log))
     }
 
-    /// The group's number, which is that of all its processes.
+    /// Starts a program whose streams are already arranged.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        Tree::start(command, None).map(Self)
+    }
+
+    /// The number of the group in which it began.
     #[must_use]
     pub fn id(&self) -> Pid {
-        self.guard.group()
+        self.0.group()
+    }
+
+    /// The program itself, for its streams.
+    pub fn child(&mut self) -> &mut std::process::Child {
+        self.0.child()
     }
 
     /// How the program ended, if it has.
@@ -50,13 +45,12 @@ impl Group {
     /// # Errors
     /// When the system does not say.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        self.0.ended()
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _ = kill_process_group(self.guard.group(), Signal::KILL);
-        let _ = self.child.wait();
+        self.0.end(Duration::ZERO);
     }
 }

@@ -1,37 +1,49 @@
-//! Ends a process group when this process dies without a chance to do so itself: `kill -9`, the kernel's out-of-memory killer, a
-//! panic.
+//! Ends a program when this process dies without a chance to do so itself: `kill -9`, the kernel's out-of-memory killer, a panic.
 //!
-//! The guard is a shell that leads the group, before anything else is in it, and waits for the end of a pipe. Only this process holds the pipe's other end, so the kernel closes it
-//! however this process ends, and then the shell kills the group. `PR_SET_PDEATHSIG` would reach the child alone, and none of
-//! the processes that it has started.
+//! The guard is a shell that leads the program's process group, before anything else is in it, and waits for the end of a pipe.
+//! Only this process holds the pipe's other end, so the kernel closes it however this process ends. Then the shell kills what
+//! carries the program's mark, and the group. `PR_SET_PDEATHSIG` would reach the child alone, and none of the processes that it
+//! has started.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Pid;
+use uuid::Uuid;
+
+use super::tree;
+
+/// Looked at once more just before each signal: a number may belong to another process by then.
+const SCRIPT: &str = "trap '' TERM INT HUP QUIT; read -r _
+for round in 1 2; do
+  for file in $(grep -ls \"$1\" /proc/[0-9]*/environ); do
+    pid=${file#/proc/}; grep -qs \"$1\" \"$file\" && kill -s KILL \"${pid%/environ}\"
+  done
+done
+kill -s KILL 0";
 
 /// The leader of a process group.
 #[derive(Debug)]
 pub struct Guard(Child);
 
 impl Guard {
-    /// Starts a group, for others to join.
+    /// Starts a group, for others to join, whose processes carry a mark.
     ///
     /// # Errors
     /// When there is no `/bin/sh`, or no process can be started.
-    pub fn start() -> io::Result<Self> {
-        Command::new("/bin/sh")
+    pub fn start(mark: Uuid) -> io::Result<Self> {
+        let mut command = Command::new("/bin/sh");
+        command
             // What asks the group to end must not end the guard before the others.
-            .args(["-c", "trap '' TERM INT HUP QUIT; read -r _; kill -s KILL 0"])
+            .args(["-c", SCRIPT, "sh", &mark.to_string()])
             .env_clear()
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map(Self)
+            .stderr(Stdio::null());
+        tree::spawn(&mut command).map(Self)
     }
 
     /// The group.
@@ -46,5 +58,6 @@ impl Drop for Guard {
         // In this order: waiting closes the pipe, which is the sign that the guard waits for.
         let _ = self.0.kill();
         let _ = self.0.wait();
+        tree::forget(&self.0);
     }
 }

@@ -1,9 +1,14 @@
-//! A process's identity that survives the reuse of its pid, a reboot, and two machines of one name: host, machine, boot, pid,
-//! start time.
+//! A process's identity that survives the reuse of its pid, a reboot, two machines of one name, and containers of one machine:
+//! host, machine, boot, pid namespace, pid, start time.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+
+use super::proc::{self, Process};
+
+/// The machine's own pid namespace, `PROC_PID_INIT_INO` of the kernel.
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Names one process on one machine for ever.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +17,7 @@ pub struct ProcessId {
     pub host: String,
     /// `/etc/machine-id`, which tells two machines of one name apart; empty where there is none.
     pub machine_id: String,
-    /// The kernel's random id of this boot.
+    /// The kernel's random id of this boot; within a container followed by `/` and its pid namespace, in which `pid` counts.
     pub boot_id: String,
     /// The process id.
     pub pid: i32,
@@ -31,20 +36,48 @@ impl ProcessId {
                 .to_string_lossy()
                 .into_owned(),
             machine_id: read("/etc/machine-id"),
-            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            boot_id: boot_and_namespace(),
             pid,
-            pid_started: start_of(pid).unwrap_or_default(),
+            pid_started: Process::read(pid).map_or(0, |p| p.started),
         }
     }
 
-    /// Whether that process still runs. `None` when it belongs to another machine, about which nothing can be said here.
+    /// Whether that process still runs. `None` when nothing can be said about it here: it belongs to another machine, or to
+    /// another container of this one.
     #[must_use]
     pub fn is_alive(&self) -> Option<bool> {
-        let me = Self::current();
+        self.is_alive_seen_by(&Self::current())
+    }
+
+    fn is_alive_seen_by(&self, me: &Self) -> Option<bool> {
         if self.host != me.host || self.machine_id != me.machine_id {
             return None;
         }
-        Some(self.boot_id == me.boot_id && start_of(self.pid) == Some(self.pid_started))
+        if self.boot() != me.boot() {
+            // Without the machine's id it may be another machine of the same name.
+            return (!self.machine_id.is_empty()).then_some(false);
+        }
+        if self.boot_id != me.boot_id {
+            return None;
+        }
+        match Process::read(self.pid) {
+            Some(process) => Some(!process.ended && process.started == self.pid_started),
+            // Processes of other users may be hidden.
+            None if proc::exists(self.pid) => None,
+            None => Some(false),
+        }
+    }
+
+    fn boot(&self) -> &str {
+        self.boot_id.split('/').next().unwrap_or_default()
+    }
+}
+
+fn boot_and_namespace() -> String {
+    let boot = read("/proc/sys/kernel/random/boot_id");
+    match fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link.as_os_str() != FIRST_NAMESPACE => format!("{boot}/{}", link.display()),
+        _ => boot,
     }
 }
 
@@ -53,17 +86,6 @@ fn read(path: &str) -> String {
         .unwrap_or_default()
         .trim()
         .to_owned()
-}
-
-fn start_of(pid: i32) -> Option<i64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name, in brackets, may hold anything; the fields after it are numbers.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    // A zombie has ended; only its parent has not looked yet.
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -81,7 +103,7 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let other = ProcessId {
             pid,
-            pid_started: start_of(pid).unwrap(),
+            pid_started: Process::read(pid).unwrap().started,
             ..me.clone()
         };
         assert_eq!(other.is_alive(), Some(true));
@@ -91,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_an_earlier_boot_and_another_host_are_told_apart() {
+    fn a_reused_pid_an_earlier_boot_another_host_and_another_container_are_told_apart() {
         let me = ProcessId::current();
         assert_eq!(
             ProcessId {
@@ -108,6 +130,28 @@ mod tests {
             }
             .is_alive(),
             Some(false)
+        );
+        assert_eq!(
+            ProcessId {
+                boot_id: format!("{}/pid:[1]", me.boot()),
+                ..me.clone()
+            }
+            .is_alive(),
+            None,
+            "another container of this machine"
+        );
+        let nameless = ProcessId {
+            machine_id: String::new(),
+            ..me.clone()
+        };
+        assert_eq!(nameless.is_alive_seen_by(&nameless), Some(true));
+        assert_eq!(
+            ProcessId {
+                boot_id: "another machine's".into(),
+                ..nameless.clone()
+            }
+            .is_alive_seen_by(&nameless),
+            None
         );
         assert_eq!(
             ProcessId {

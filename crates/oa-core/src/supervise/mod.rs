@@ -1,12 +1,21 @@
-//! Processes: who we are, whether a recorded one still lives, stop signals, and child processes with a time limit.
+//! Processes: who we are, whether a recorded one still lives, stop signals, and child processes with a time limit that are held
+//! together with everything they start.
 
 mod child;
 mod group;
 mod guard;
 mod identity;
+mod leftover;
+mod mark;
+mod proc;
+mod readable;
 mod stop;
+mod tree;
 
-pub use child::{Ended, Finished, TAIL, run, run_with_input};
+pub use child::{Ended, Finished, Launch, TAIL, run};
 pub use group::Group;
 pub use identity::ProcessId;
+pub use leftover::{Stubborn, end_leftovers};
+pub use mark::Owner;
+pub use readable::readable;
 pub use stop::{StopSignal, install as install_stop_signal};

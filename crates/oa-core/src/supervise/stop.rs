@@ -1,30 +1,61 @@
-//! SIGTERM and SIGINT ask a program to finish cleanly: what runs is recorded as stopped, and nothing new is begun.
+//! SIGTERM, SIGINT and SIGHUP ask a program to finish cleanly: what runs is recorded as stopped, and nothing new is begun.
 
+use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(false)));
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+static INSTALLED: Mutex<bool> = Mutex::new(false);
+/// A signal often comes twice at once: `timeout` and a terminal send it to a program and to its group.
+const TWICE: Duration = Duration::from_secs(1);
 
 /// Tells whether somebody asked this process to stop.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StopSignal;
 
-/// Starts listening. A second signal of the same kind ends the process at once, for an operator who is in a hurry.
+/// Starts listening. A second SIGTERM or SIGINT, more than a second later, ends the process at once, for an operator who is in a
+/// hurry. SIGHUP stays ignored where `nohup` has started the program.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
 pub fn install() -> io::Result<StopSignal> {
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(
-            signal,
-            128 + signal,
-            Arc::clone(&REQUESTED),
-        )?;
-        signal_hook::flag::register(signal, Arc::clone(&REQUESTED))?;
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if *installed {
+        return Ok(StopSignal);
     }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
+    let listen = move || {
+        let mut first: Option<Instant> = None;
+        for signal in signals.forever() {
+            REQUESTED.store(true, Ordering::Relaxed);
+            let since = first.get_or_insert_with(Instant::now).elapsed();
+            if since > TWICE && signal != SIGHUP {
+                signal_hook::low_level::exit(128 + signal);
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listen)?;
+    *installed = true;
     Ok(StopSignal)
+}
+
+/// Whether the signal was ignored when this program was started.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.is_some_and(|m| m & (1 << (signal - 1)) != 0)
 }
 
 impl StopSignal {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use chrono::NaiveDate;
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::redact;
-use oa_core::supervise::{self, Ended, StopSignal};
+use oa_core::supervise::{Ended, Launch, readable};
 use serde_json::Value;
 
 use super::{Collected, Context};
@@ -54,6 +54,10 @@ impl Vars {
     }
 }
 
+/// A site's page could do more than it should to a browser without its sandbox.
+const WITHOUT_SANDBOX: &str =
+    "Chromium ran without its sandbox, because oa-crawl runs as root; run it as a user of its own";
+
 /// Asks once, keeps the answer in the archive, and takes the records out of it.
 pub(super) fn ask(
     context: &Context,
@@ -66,6 +70,9 @@ pub(super) fn ask(
     check_status(&asked, &response)?;
     let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
     collected.pages += 1;
+    if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
+        collected.note(WITHOUT_SANDBOX);
+    }
     if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
         collected.findings.push(finding);
     }
@@ -212,9 +219,23 @@ fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError>
     let fail = |kind, what: String| FetchError::new(kind, redact(&format!("{name} {what}")));
     let left = context.deadline.saturating_duration_since(Instant::now());
     let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
-    let done = supervise::run(&mut command, left, StopSignal, false, keep + 1)
+    context.programs.environment.give_to(&mut command);
+    let launch = Launch {
+        keep: keep + 1,
+        owner: context.programs.owner.as_ref(),
+        ..Launch::new(left)
+    };
+    let done = launch
+        .run(&mut command)
         .map_err(|e| fail(ErrorKind::Internal, format!("could not be started: {e}")))?;
-    let said = String::from_utf8_lossy(&done.stderr);
+    if !done.still_there.is_empty() {
+        let left = done.still_there.join(", ");
+        return Err(fail(
+            ErrorKind::Internal,
+            format!("was to end, but the system holds {left}"),
+        ));
+    }
+    let said = readable(&done.stderr);
     let last = said.lines().rev().find(|l| !l.trim().is_empty());
     let last = last.map_or_else(String::new, |l| format!(": {}", l.trim()));
     match done.ended {

@@ -12,7 +12,7 @@ use oa_core::retry::ErrorKind;
 use oa_core::runs::RawRecord;
 use oa_core::secrets::redact;
 use oa_core::state_dir::write_durably;
-use oa_core::supervise::{self, StopSignal};
+use oa_core::supervise::Launch;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -196,7 +196,14 @@ fn run_post(
         .env("OA_DATE", context.date.to_string());
     let left = context.deadline.saturating_duration_since(Instant::now());
     let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
-    let printed = supervise::run(&mut command, left, StopSignal, false, keep)
+    context.programs.environment.give_to(&mut command);
+    let launch = Launch {
+        keep,
+        owner: context.programs.owner.as_ref(),
+        ..Launch::new(left)
+    };
+    let printed = launch
+        .run(&mut command)
         .map_err(|e| e.to_string())
         .and_then(|done| {
             if !done.status.success() {

@@ -20,6 +20,7 @@ use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
 use crate::archive::{Archive, RunArchive};
+use crate::environment::Programs;
 use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
 use crate::source::{Each, Paging, Source};
@@ -47,6 +48,8 @@ pub struct Context {
     pub max_body: u64,
     /// The source's secrets, resolved (see [`Source::secrets`]).
     pub secrets: Vec<(String, Secret)>,
+    /// How its programs are started.
+    pub programs: Programs,
     /// The number of this try.
     pub attempt: u32,
     /// When it must be over.
@@ -127,6 +130,13 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// Once, however often it is noticed.
+    fn note(&mut self, finding: &str) {
+        if !self.findings.iter().any(|f| f == finding) {
+            self.findings.push(finding.to_owned());
+        }
+    }
+
     fn add(&mut self, part: Self) {
         self.expected = match (self.expected, part.expected) {
             (Some(a), Some(b)) => Some(a + b),

@@ -16,6 +16,8 @@ use oa_core::service;
 use serde_json::json;
 
 use crate::PROGRAM;
+use crate::environment::Environment;
+use crate::exec::Query;
 use crate::fetch::browser;
 use crate::source::{FetchKind, Sources};
 
@@ -91,6 +93,12 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
             );
         }
     }
+    for (task, exec) in config.exec.iter().filter(|(_, e)| !e.env.is_empty()) {
+        let given = Environment::of(config, task)
+            .map(|_| format!("env: {}", exec.env.join(", ")))
+            .map_err(|e| (exit::CONFIG, e.to_string()));
+        found.add(task, given);
+    }
     check_browser(sources.as_ref(), &mut found);
     check_calendar(config, &mut found);
     match Recorder::open(config, PROGRAM).and_then(|r| {
@@ -134,6 +142,13 @@ fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
     found.add(
         "browser",
         match browser::find_program() {
+            Some(program) if browser::without_sandbox() => Err((
+                exit::OK,
+                format!(
+                    "{} runs without its sandbox for root; run oa-crawl as a user of its own",
+                    program.display()
+                ),
+            )),
             Some(program) => Ok(program.display().to_string()),
             None => Err((
                 exit::OK,
@@ -165,6 +180,31 @@ fn check_calendar(config: &Config, found: &mut Findings) {
     }
 }
 
+/// Runs the queries of `[exec.TASK]`, as after a try.
+fn check_queries(
+    config: &Config,
+    settings: &Settings,
+    client: &mut postgres::Client,
+    found: &mut Findings,
+) {
+    for (task, exec) in &config.exec {
+        let Some(sql) = exec.records.clone() else {
+            continue;
+        };
+        let settings = settings.clone();
+        let counted = Query { sql, settings }.try_out(client);
+        found.add(
+            task,
+            counted
+                .map(|_| "its query for records works".to_owned())
+                .map_err(|e| {
+                    let what = format!("records in [exec.{task}] cannot be used: {e:#}");
+                    (exit::CONFIG, what)
+                }),
+        );
+    }
+}
+
 fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findings) {
     let settings = match Settings::from_config(config, PROGRAM) {
         Ok(settings) => settings,
@@ -189,6 +229,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
             schema::needed()
         )),
     );
+    check_queries(config, &settings, &mut client, found);
     let mut tables: Vec<&str> = sources
         .iter()
         .flat_map(|s| s.iter())

@@ -1,20 +1,26 @@
 //! `oa-crawl exec`: any program, with retries, a time limit and a complete run log.
 
+use std::collections::VecDeque;
+
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::Format;
 use oa_core::pg;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
-use oa_core::supervise;
+use oa_core::supervise::{self, Owner};
 use serde_json::json;
 
 use super::report;
 use crate::PROGRAM;
+use crate::environment::{Environment, Programs};
 use crate::exec::{Brought, Program, Query};
 use crate::source::Sources;
-use crate::wrapper::{self, Report};
+use crate::wrapper::{self, LEFTOVERS, Report};
 use oa_core::runs::attempts::{longest, until_done};
+
+/// The output of so many tries before the last one is kept.
+const EARLIER: usize = 3;
 
 /// What `exec` was asked for.
 #[derive(Debug)]
@@ -60,9 +66,30 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         }
         Begun::Run(mut run) => {
             let mut brought = Brought::default();
-            let (attempts, error) = until_done(&program.policy, stop, clock, &mut run, |number| {
-                program.once(&start, number, stop, &mut brought)
-            });
+            let mut earlier = VecDeque::new();
+            let environment = Environment::of(config, &start.task);
+            let misconfigured = environment.is_err();
+            let (attempts, error) = match environment {
+                Err(e) => {
+                    let error = RunError::new(ErrorKind::Auth, e.to_string());
+                    (Vec::new(), Some(error))
+                }
+                Ok(environment) => {
+                    let programs = Programs {
+                        owner: Some(Owner::new(&start.task, start.id, recorder.state().path())),
+                        environment,
+                    };
+                    until_done(&program.policy, stop, clock, &mut run, |number| {
+                        if number > 1 {
+                            earlier.push_back(json!({ "attempt": number - 1, "ended": brought.status, "output": brought.output }));
+                        }
+                        if earlier.len() > EARLIER {
+                            earlier.pop_front();
+                        }
+                        program.once(&start, number, &programs, stop, &mut brought)
+                    })
+                }
+            };
             let status = match &error {
                 None => Status::Success,
                 Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
@@ -81,7 +108,18 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v))
             .collect();
-            wrapper::conclude(&recorder, *run, outcome, clock)?
+            for (name, what) in [
+                ("earlier_output", json!(earlier)),
+                ("left_behind", json!(brought.left_behind)),
+                (LEFTOVERS, json!(run.leftovers())),
+            ] {
+                if what.as_array().is_some_and(|all| !all.is_empty()) {
+                    outcome.details.insert(name.to_owned(), what);
+                }
+            }
+            let mut report = wrapper::conclude(&recorder, *run, outcome, clock)?;
+            report.misconfigured |= misconfigured;
+            report
         }
     };
     report::conclude(config, vec![Ok(report)], options.format)
@@ -92,14 +130,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 /// # Errors
 /// When it says so, but no database is configured.
 pub fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
-    let Some(exec) = config.exec.get(task) else {
+    let Some(sql) = config.exec.get(task).and_then(|e| e.records.clone()) else {
         return Ok(None);
     };
     let settings = pg::Settings::from_config(config, PROGRAM)?;
-    Ok(Some(Query {
-        sql: exec.records.clone(),
-        settings,
-    }))
+    Ok(Some(Query { sql, settings }))
 }
 
 /// What the program prints is passed on and kept: it must not bring a secret with it that can be known here.

@@ -23,6 +23,7 @@ use super::run::Tools;
 use crate::archive::Archive;
 use crate::collect::image::{self, is_image};
 use crate::collect::{Collected, Context, Folders, Replayed, extract};
+use crate::environment::Programs;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, check_status};
 use crate::source::{Source, Sources};
@@ -150,6 +151,7 @@ fn read_again(
             browser: Mutex::default(),
             max_body: config.crawl.max_body.0,
             secrets: Vec::new(),
+            programs: Programs::unrecorded(config, source)?,
             attempt: 1,
             deadline: Instant::now() + source.retry.timeout,
         };

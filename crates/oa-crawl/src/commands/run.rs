@@ -24,6 +24,7 @@ use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::{due, report};
+use crate::environment::Programs;
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::source::{Source, SourceError, Sources};
@@ -277,6 +278,7 @@ fn dry_run_one(
         browser: Mutex::default(),
         max_body: config.crawl.max_body.0,
         secrets: secrets(config, source)?,
+        programs: Programs::unrecorded(config, source)?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };

@@ -17,6 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::run;
 use crate::collect::{Context, Folders, Vars, extract, fetch};
+use crate::environment::Programs;
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
@@ -166,6 +167,10 @@ fn answer(
         browser: Mutex::default(),
         max_body,
         secrets,
+        programs: config.map_or_else(
+            || Ok(Programs::default()),
+            |c| Programs::unrecorded(c, source),
+        )?,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
     };

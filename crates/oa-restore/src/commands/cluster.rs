@@ -14,7 +14,7 @@ use oa_core::failpoint;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::Trigger;
 use oa_core::runs::work::{Ended, Job};
-use oa_core::supervise::{self, StopSignal};
+use oa_core::supervise::Launch;
 use serde_json::json;
 
 use super::plan;
@@ -266,7 +266,12 @@ fn start(physical: &Physical, data: &Path, account: &Account) -> Result<(), Rest
     let words = pg_ctl(physical, data);
     let mut command = account.command(Path::new(&words[0]));
     command.args(&words[1..]).current_dir("/");
-    let finished = supervise::run(&mut command, START, StopSignal, false, supervise::TAIL)
+    let launch = Launch {
+        leaves_daemon: true,
+        ..Launch::new(START)
+    };
+    let finished = launch
+        .run(&mut command)
         .map_err(RestoreError::disk("could not run", Path::new(&words[0])))?;
     if finished.status.success() {
         return Ok(());

@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::Utc;
-use headless_chrome::protocol::cdp::Network::{self, CookieParam};
 use oa_core::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// One cookie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,36 +46,29 @@ impl Cookie {
             .is_some_and(|at| at > 0.0 && at < Utc::now().timestamp() as f64)
     }
 
-    pub(super) fn param(&self) -> CookieParam {
-        CookieParam {
-            name: self.name.clone(),
-            value: self.value.clone(),
-            url: None,
-            domain: Some(self.domain.clone()),
-            path: Some(self.path.clone()),
-            secure: Some(self.secure),
-            http_only: Some(self.http_only),
-            same_site: None,
-            expires: self.expiration_date.filter(|at| *at > 0.0),
-            priority: None,
-            source_scheme: None,
-            source_port: None,
-            same_party: None,
-            partition_key: None,
+    /// As the DevTools protocol takes it.
+    pub(super) fn param(&self) -> Value {
+        let mut param = json!({
+            "name": self.name, "value": self.value, "domain": self.domain, "path": self.path,
+            "secure": self.secure, "httpOnly": self.http_only,
+        });
+        if let Some(expires) = self.expiration_date.filter(|at| *at > 0.0) {
+            param["expires"] = json!(expires);
         }
+        param
     }
-}
 
-impl From<Network::Cookie> for Cookie {
-    fn from(cookie: Network::Cookie) -> Self {
+    /// As the DevTools protocol gives it.
+    pub(super) fn of_devtools(cookie: &Value) -> Self {
+        let text = |name: &str| cookie[name].as_str().unwrap_or_default().to_owned();
         Self {
-            name: cookie.name,
-            value: cookie.value,
-            domain: cookie.domain,
-            path: cookie.path,
-            expiration_date: (cookie.expires > 0.0).then_some(cookie.expires),
-            http_only: cookie.http_only,
-            secure: cookie.secure,
+            name: text("name"),
+            value: text("value"),
+            domain: text("domain"),
+            path: text("path"),
+            expiration_date: cookie["expires"].as_f64().filter(|at| *at > 0.0),
+            http_only: cookie["httpOnly"] == true,
+            secure: cookie["secure"] == true,
         }
     }
 }

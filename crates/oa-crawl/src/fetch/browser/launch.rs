@@ -1,16 +1,19 @@
 //! Starting Chromium, and ending it.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use oa_core::retry::ErrorKind;
-use oa_core::supervise::{Group, StopSignal};
+use oa_core::supervise::Group;
 use uuid::Uuid;
 
+use super::devtools::{Devtools, Event};
 use crate::fetch::FetchError;
 
 /// Names under which distributions install it.
@@ -22,19 +25,28 @@ const PROGRAMS: [&str; 4] = [
 ];
 /// A profile that a killed run left behind is removed when it is older.
 const STALE: Duration = Duration::from_secs(24 * 3600);
-/// Longest time for its start.
-const START: Duration = Duration::from_secs(30);
+/// Chromium reads what it is asked from descriptor 3 and answers on 4. The shell, which becomes Chromium, puts them there.
+const WITH_PIPES: &str = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
+/// Whether Chromium has to do without its sandbox, which it refuses to root.
+#[must_use]
+pub fn without_sandbox() -> bool {
+    rustix::process::geteuid().is_root()
+}
 
 /// A running Chromium. It ends, with all its processes, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Chromium {
-    address: String,
+    program: PathBuf,
     profile: PathBuf,
     group: Option<Group>,
 }
 
 impl Chromium {
-    pub(super) fn start(folder: &Path, deadline: Instant) -> Result<Self, FetchError> {
+    /// Starts it, with the connection to it. No message may have more than `longest` bytes.
+    pub(super) fn start(
+        folder: &Path,
+        longest: u64,
+    ) -> Result<(Self, Devtools, mpsc::Receiver<Event>), FetchError> {
         let internal = |what: String| FetchError::new(ErrorKind::Internal, what);
         let program = find_program().ok_or_else(|| {
             internal(
@@ -42,62 +54,62 @@ impl Chromium {
             )
         })?;
         let profiles = folder.join("profiles");
-        remove_stale(&profiles);
         let profile = profiles.join(Uuid::now_v7().to_string());
-        fs::create_dir_all(&profile).map_err(|e| {
-            internal(format!(
-                "could not make the browser's profile {}: {e}",
-                profile.display()
-            ))
-        })?;
-        let group = Group::start(&mut command(&program, &profile))
-            .map_err(|e| internal(format!("could not start {}: {e}", program.display())))?;
+        own_folder(folder)
+            .and_then(|()| own_folder(&profiles))
+            .and_then(|()| {
+                remove_stale(&profiles);
+                DirBuilder::new().mode(0o700).create(&profile)
+            })
+            .map_err(|e| {
+                internal(format!(
+                    "could not make the browser's profile {}: {e}",
+                    profile.display()
+                ))
+            })?;
         let mut chromium = Self {
-            address: String::new(),
+            program,
             profile,
-            group: Some(group),
+            group: None,
         };
-        let deadline = deadline.min(Instant::now() + START);
-        chromium.address = chromium.wait_for_address(&program, deadline)?;
-        Ok(chromium)
+        let group = Group::start(&mut command(&chromium.program, &chromium.profile));
+        let mut group =
+            group.map_err(|e| internal(format!("could not start {}: {e}", chromium.shown())))?;
+        let child = group.child();
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        chromium.group = Some(group);
+        let (to, from) =
+            pipes.ok_or_else(|| internal(format!("{} has no pipes", chromium.shown())))?;
+        let (devtools, events) = Devtools::connect(to, from, longest);
+        Ok((chromium, devtools, events))
     }
 
-    /// Where it listens for the DevTools protocol.
-    pub(super) fn address(&self) -> &str {
-        &self.address
+    fn shown(&self) -> String {
+        self.program.display().to_string()
     }
 
-    /// It writes port and path into a file of its profile once it listens.
-    fn wait_for_address(
-        &mut self,
-        program: &Path,
-        deadline: Instant,
-    ) -> Result<String, FetchError> {
-        let file = self.profile.join("DevToolsActivePort");
-        loop {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let mut lines = text.lines();
-            if let (Some(port), Some(path)) = (lines.next(), lines.next()) {
-                return Ok(format!("ws://127.0.0.1:{port}{path}"));
-            }
-            let ended = self.group.as_mut().and_then(|g| g.ended().ok().flatten());
-            let program = program.display();
-            let what = match ended {
-                Some(status) => format!(
-                    "{program} ended at its start with {status}; run it by hand as this user: {program} --headless --dump-dom about:blank"
-                ),
-                None if StopSignal.requested() => {
-                    "stopped by a signal while the browser started".to_owned()
-                }
-                None if Instant::now() >= deadline => format!("{program} did not start in time"),
-                None => {
-                    thread::sleep(Duration::from_millis(20));
-                    continue;
-                }
-            };
-            return Err(FetchError::new(ErrorKind::Internal, what));
-        }
+    /// How it ended, if it has, and what a person can do.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        let status = self.group.as_mut()?.ended().ok().flatten()?;
+        let program = self.shown();
+        Some(format!(
+            "{program} ended with {status}; run it by hand as this user: {program} --headless --dump-dom about:blank"
+        ))
     }
+}
+
+/// Makes a folder that only this user may enter, whatever it was before.
+fn own_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        let user = rustix::process::geteuid().as_raw();
+        return Err(io::Error::other(format!(
+            "{} is not a folder of this user (number {user}); remove it, or run oa-crawl as the user that owns it",
+            path.display()
+        )));
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700))
 }
 
 impl Drop for Chromium {
@@ -118,11 +130,13 @@ impl Drop for Chromium {
 }
 
 fn command(program: &Path, profile: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new("/bin/sh");
     command
+        .args(["-c", WITH_PIPES, "sh"])
+        .arg(program)
         .args([
             "--headless",
-            "--remote-debugging-port=0",
+            "--remote-debugging-pipe",
             "--disable-gpu",
             "--disable-quic",
             "--no-first-run",
@@ -142,17 +156,20 @@ fn command(program: &Path, profile: &Path) -> Command {
         ])
         .arg(format!("--user-agent={}", crate::fetch::USER_AGENT))
         .arg(format!("--user-data-dir={}", profile.display()));
-    if rustix::process::geteuid().is_root() {
-        // Chromium refuses root with its sandbox.
+    if without_sandbox() {
         command.arg("--no-sandbox");
     }
-    command.arg("about:blank");
+    command
+        .arg("about:blank")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     command
 }
 
 fn remove_stale(profiles: &Path) {
     let old = |path: &Path| {
-        let modified = fs::metadata(path).and_then(|m| m.modified());
+        let modified = fs::symlink_metadata(path).and_then(|m| m.modified());
         modified.is_ok_and(|at| {
             SystemTime::now()
                 .duration_since(at)

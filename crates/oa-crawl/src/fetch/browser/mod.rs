@@ -1,27 +1,29 @@
 //! Fetching with the system's Chromium over the DevTools protocol, for sites whose data only a browser gets: a login, a table that
 //! a script fills, the answer that a page loads by itself.
 //!
-//! Chromium runs in a process group of its own that ends with this process, however that ends, on an empty profile that is removed
-//! afterwards. Cookies are the only thing that is kept between runs.
+//! Chromium ends with this process, however that ends. It listens on no port, and works on an empty profile that only this user may
+//! read and that is removed afterwards. Cookies are the only thing that is kept between runs.
 
 pub mod cookies;
+mod devtools;
 mod launch;
+mod page;
 mod steps;
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use headless_chrome::Tab;
-use headless_chrome::protocol::cdp::{Network, Page};
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::{Secret, redact};
 
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
-use cookies::Cookie;
-pub use launch::find_program;
+use devtools::DevtoolsError;
+pub use launch::{find_program, without_sandbox};
+use page::Page;
 
 /// What a browser needs to know.
 #[derive(Debug, Clone)]
@@ -43,25 +45,14 @@ const BEFORE_LOGIN: Duration = Duration::from_secs(15);
 /// The screenshots and pages of so many failures are kept.
 const FAILURES_KEPT: usize = 20;
 
-/// An answer that the page got.
-#[derive(Debug, Clone)]
-struct Answer {
-    url: String,
-    status: u16,
-    content_type: String,
-    body: Vec<u8>,
-}
+/// Longest time for Chromium's start.
+const START: Duration = Duration::from_secs(30);
 
-/// A running Chromium with one tab.
+/// A running Chromium with one page.
 pub struct Browser {
     options: Options,
-    tab: Arc<Tab>,
-    /// All answers of scripts' requests since the last page was opened.
-    answers: Arc<Mutex<Vec<Answer>>>,
-    /// Status of the last document.
-    status: Arc<Mutex<u16>>,
+    page: Page,
     logged_in: bool,
-    _client: headless_chrome::Browser,
     _chromium: launch::Chromium,
 }
 
@@ -94,30 +85,29 @@ impl Browser {
     /// # Errors
     /// When there is none, it does not start, or the file of cookies cannot be read.
     pub fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
-        let chromium = launch::Chromium::start(&options.folder, deadline)?;
-        let internal = |e: anyhow::Error| {
-            FetchError::new(
-                ErrorKind::Internal,
-                format!("Chromium does not answer: {e}"),
-            )
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let client = headless_chrome::Browser::connect_with_timeout(
-            chromium.address().to_owned(),
-            left + Duration::from_secs(60),
-        )
-        .map_err(internal)?;
-        let tab = client.new_tab().map_err(internal)?;
+        if without_sandbox() {
+            tracing::warn!(
+                "{}: Chromium runs without its sandbox, because oa-crawl runs as root",
+                options.task
+            );
+        }
+        // In JSON a byte of a body may take six.
+        let longest = options.max_body.saturating_mul(6).saturating_add(64 << 20);
+        let (mut chromium, devtools, events) = launch::Chromium::start(&options.folder, longest)?;
+        let limit = START.min(deadline.saturating_duration_since(Instant::now()));
+        let page = Page::open(&devtools, events, options.max_body, limit).map_err(|e| {
+            let what = match (&e, chromium.ended()) {
+                (DevtoolsError::Closed, Some(ended)) => ended,
+                _ => format!("Chromium did not start: {e}"),
+            };
+            FetchError::new(ErrorKind::Internal, what)
+        })?;
         let browser = Self {
             options: options.clone(),
-            answers: Arc::default(),
-            status: Arc::default(),
+            page,
             logged_in: false,
-            tab,
-            _client: client,
             _chromium: chromium,
         };
-        browser.listen().map_err(internal)?;
         browser.load_cookies()?;
         Ok(browser)
     }
@@ -134,64 +124,28 @@ impl Browser {
         }
         let kept = cookies::read(&path)
             .map_err(|e| FetchError::new(ErrorKind::Auth, format!("{e}; import them again")))?;
-        let cookies = kept.iter().map(Cookie::param).collect();
-        self.ask(move |tab| tab.call_method(Network::SetCookies { cookies }).map(|_| ()))
-            .map_err(|e| {
-                let what = format!(
-                    "Chromium did not take the cookies of {}: {e}",
-                    path.display()
-                );
-                FetchError::new(ErrorKind::Auth, redact(&what))
-            })
+        self.page.set_cookies(&kept).map_err(|e| {
+            let what = format!(
+                "Chromium did not take the cookies of {}: {e}",
+                path.display()
+            );
+            FetchError::new(ErrorKind::Auth, redact(&what))
+        })
     }
 
     /// Losing them costs one login more.
     fn keep_cookies(&self) {
-        #[allow(deprecated)]
-        let found = self.ask(|tab| tab.call_method(Network::GetAllCookies(None)));
-        let kept = found.map_err(|e| e.to_string()).and_then(|all| {
-            let cookies: Vec<Cookie> = all.cookies.into_iter().map(Cookie::from).collect();
-            cookies::write(&self.cookie_file(), &cookies).map_err(|e| e.to_string())
-        });
+        let kept = self
+            .page
+            .cookies()
+            .map_err(|e| e.to_string())
+            .and_then(|all| cookies::write(&self.cookie_file(), &all).map_err(|e| e.to_string()));
         if let Err(e) = kept {
             tracing::warn!(
                 "could not keep the cookies of {}: {e}",
                 self.options.provider
             );
         }
-    }
-
-    /// Notes what the page receives.
-    fn listen(&self) -> Result<(), anyhow::Error> {
-        let (answers, status) = (self.answers.clone(), self.status.clone());
-        let max_body = self.options.max_body;
-        self.tab.register_response_handling(
-            "oa",
-            Box::new(move |event, fetch_body| {
-                let code = u16::try_from(event.response.status).unwrap_or_default();
-                match event.Type {
-                    Network::ResourceType::Document => {
-                        *status.lock().unwrap_or_else(PoisonError::into_inner) = code;
-                    }
-                    Network::ResourceType::Xhr | Network::ResourceType::Fetch => {
-                        let Ok(body) = fetch_body() else { return };
-                        let body = steps::decode(&body);
-                        // Kept one byte too long, so that it is noticed.
-                        let most = usize::try_from(max_body).unwrap_or(usize::MAX - 1) + 1;
-                        let answer = Answer {
-                            url: event.response.url.clone(),
-                            status: code,
-                            content_type: event.response.mime_type.clone(),
-                            body: body.into_iter().take(most).collect(),
-                        };
-                        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
-                        answers.push(answer);
-                    }
-                    _ => {}
-                }
-            }),
-        )?;
-        Ok(())
     }
 
     /// Opens a page, does the steps, and gives back what the last one takes. When that fails for want of a login, logs in and does
@@ -265,14 +219,18 @@ impl Browser {
             chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ"),
             self.options.task
         );
-        let kept = fs::create_dir_all(folder)
+        let kept = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
             .map_err(anyhow::Error::from)
             .and_then(|()| {
-                let format = Page::CaptureScreenshotFormatOption::Png;
-                let picture = self.ask(|tab| tab.capture_screenshot(format, None, None, true))?;
-                fs::write(folder.join(format!("{name}.png")), picture)?;
-                let page = redact(&self.ask(Tab::get_content)?);
-                fs::write(folder.join(format!("{name}.html")), page)?;
+                write_private(
+                    &folder.join(format!("{name}.png")),
+                    &self.page.screenshot()?,
+                )?;
+                let html = redact(&self.page.html()?);
+                write_private(&folder.join(format!("{name}.html")), html.as_bytes())?;
                 Ok(())
             });
         match kept {
@@ -288,6 +246,17 @@ impl Browser {
             let _ = fs::remove_file(old);
         }
     }
+}
+
+/// For this user alone: a page may show what only a login does.
+fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)
 }
 
 /// A page that was not there, or not in time, may be behind a login.

@@ -1,30 +1,26 @@
 //! The steps of a visit.
 
-use std::sync::{PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use headless_chrome::protocol::cdp::{Input, Network};
-use headless_chrome::{Element, Tab};
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::redact;
 use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
-use super::{Answer, Browser, Visit};
+use super::devtools::DevtoolsError;
+use super::page::{Answer, arrived};
+use super::{Browser, Visit};
 use crate::fetch::{FetchError, Response};
 use crate::source::Step;
 
 /// How often the page is looked at while something is waited for.
 const POLL: Duration = Duration::from_millis(50);
-/// Longest time for one answer of Chromium.
-const ANSWER: Duration = Duration::from_secs(5);
 
 impl Browser {
     /// Opens an address, whatever was open before, and waits until the document is complete.
     pub(super) fn open(&self, url: &str, deadline: Instant) -> Result<(), FetchError> {
-        let cannot = |e: anyhow::Error| {
+        let cannot = |e: DevtoolsError| {
             let text = e.to_string();
             let kind = match () {
                 () if text.contains("NAME_NOT_RESOLVED") => ErrorKind::Dns,
@@ -34,43 +30,23 @@ impl Browser {
             FetchError::new(kind, format!("could not open the page: {text}: GET {url}"))
         };
         // From one place within a page to another nothing would be loaded.
-        self.ask(|tab| tab.navigate_to("about:blank").map(|_| ()))
-            .map_err(cannot)?;
-        self.answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = 0;
-        // Chromium answers once the first bytes of the page are there, which may take for ever.
-        let (sender, receiver) = mpsc::channel();
-        let (tab, address) = (self.tab.clone(), url.to_owned());
-        thread::spawn(move || sender.send(tab.navigate_to(&address).map(|_| ())));
+        self.page.clear().map_err(cannot)?;
+        self.page.forget();
+        // The first bytes of the page may take for ever.
+        let going = self.page.go(url).map_err(cannot)?;
         let mut opened = false;
         self.wait("the page", url, deadline, || {
-            if let Ok(result) = receiver.try_recv() {
-                result.map_err(cannot)?;
-                opened = true;
-            }
             if !opened {
-                return Ok(None);
+                let Some(answer) = going.poll() else {
+                    return Ok(None);
+                };
+                answer.and_then(|a| arrived(&a)).map_err(cannot)?;
+                opened = true;
             }
             let state = self.script("document.readyState + ' ' + location.href");
             let state = state.as_str().unwrap_or_default();
             Ok((state.starts_with("complete ") && !state.ends_with(" about:blank")).then_some(()))
         })
-    }
-
-    /// Asks Chromium something. A question that meets a page on its way to another one may never be answered.
-    pub(super) fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Tab) -> anyhow::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let (sender, receiver) = mpsc::channel();
-        let tab = self.tab.clone();
-        thread::spawn(move || sender.send(question(&tab)));
-        receiver
-            .recv_timeout(ANSWER)
-            .map_err(|_| anyhow::anyhow!("no answer within {} s", ANSWER.as_secs()))?
     }
 
     /// Does steps, and gives back what the last one took.
@@ -120,11 +96,14 @@ impl Browser {
                     return Err(FetchError::new(ErrorKind::Auth, what));
                 }
             };
-            self.type_text(css, text, url)?;
+            self.type_text(css, &text, url)?;
         }
         if let Some(css) = &step.click {
             self.wait_for(css, url, deadline)?;
-            self.on_element(css, url, |element| element.click().map(|_| ()))?;
+            self.page.click(css).map_err(|e| {
+                let what = redact(&format!("could not click on \"{css}\": {e}: GET {url}"));
+                FetchError::new(ErrorKind::Shape, what)
+            })?;
         }
         if let Some(part) = &step.wait_for_url {
             self.wait_for_url(part, deadline)?;
@@ -157,15 +136,13 @@ impl Browser {
     }
 
     /// In one piece: key by key, a page that is slow to draw takes seconds.
-    fn type_text(&self, css: &str, text: String, url: &str) -> Result<(), FetchError> {
+    fn type_text(&self, css: &str, text: &str, url: &str) -> Result<(), FetchError> {
         let quoted = Value::from(css).to_string();
         let focus = format!(
             "(e => {{ e.focus(); e.select?.(); return true; }})(document.querySelector({quoted}))"
         );
-        let typed = self.ask(move |tab| {
-            tab.evaluate(&focus, false)?;
-            tab.call_method(Input::InsertText { text }).map(|_| ())
-        });
+        let typed = self.page.evaluate(&focus);
+        let typed = typed.and_then(|_| self.page.insert_text(text));
         typed.map_err(|e| {
             let what = redact(&format!("could not type into \"{css}\": {e}: GET {url}"));
             FetchError::new(ErrorKind::Shape, what)
@@ -181,7 +158,7 @@ impl Browser {
     }
 
     pub(super) fn wait_for_url(&self, part: &str, deadline: Instant) -> Result<(), FetchError> {
-        let url = self.tab.get_url();
+        let url = self.page.url();
         self.wait(
             &format!("an address with \"{part}\""),
             &url,
@@ -201,10 +178,7 @@ impl Browser {
         deadline: Instant,
     ) -> Result<Response, FetchError> {
         let what = format!("an answer from an address with \"{part}\"");
-        let answer = self.wait(&what, url, deadline, || {
-            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(answers.iter().rev().find(|a| a.url.contains(part)).cloned())
-        })?;
+        let answer = self.wait(&what, url, deadline, || Ok(self.page.answer_from(part)))?;
         let Answer {
             url,
             status,
@@ -222,36 +196,20 @@ impl Browser {
     }
 
     fn take_html(&self, url: &str) -> Result<Response, FetchError> {
-        let page = self.ask(Tab::get_content).map_err(|e| broken(&e, url))?;
-        let status = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let page = self.page.html().map_err(|e| broken(&e, url))?;
+        let status = self.page.status();
         Ok(Response {
             status: if status == 0 { 200 } else { status },
             content_type: Some("text/html; charset=utf-8".to_owned()),
-            final_url: self.tab.get_url(),
+            final_url: self.page.url(),
             body: page.into_bytes(),
             ..Response::default()
         })
     }
 
-    fn on_element(
-        &self,
-        css: &str,
-        url: &str,
-        act: impl FnOnce(&Element<'_>) -> anyhow::Result<()> + Send + 'static,
-    ) -> Result<(), FetchError> {
-        let selector = css.to_owned();
-        self.ask(move |tab| act(&tab.find_element(&selector)?))
-            .map_err(|e| {
-                let what = redact(&format!("could not use \"{css}\": {e}: GET {url}"));
-                FetchError::new(ErrorKind::Shape, what)
-            })
-    }
-
     /// What an expression is on the present page; null while there is none.
     fn script(&self, expression: &str) -> Value {
-        let expression = expression.to_owned();
-        let value = self.ask(move |tab| tab.evaluate(&expression, false));
-        value.ok().and_then(|v| v.value).unwrap_or(Value::Null)
+        self.page.evaluate(expression).unwrap_or(Value::Null)
     }
 
     /// Looks again and again, until something is there or its time is over.
@@ -269,14 +227,14 @@ impl Browser {
             if StopSignal.requested() {
                 return Err(FetchError::new(ErrorKind::Internal, "stopped by a signal"));
             }
-            let here = self.tab.get_url();
+            let here = self.page.url();
             if here.to_ascii_lowercase().contains("login")
                 && !url.to_ascii_lowercase().contains("login")
             {
                 let what = format!("redirected to the login page {here}: GET {url}");
                 return Err(FetchError::new(ErrorKind::Auth, what));
             }
-            let status = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            let status = self.page.status();
             if status >= 400 {
                 let page = Response {
                     status,
@@ -306,17 +264,7 @@ pub(super) fn nothing_taken(url: &str) -> FetchError {
     )
 }
 
-fn broken(error: &anyhow::Error, url: &str) -> FetchError {
+fn broken(error: &DevtoolsError, url: &str) -> FetchError {
     let what = format!("Chromium does not answer: {error}: GET {url}");
     FetchError::new(ErrorKind::Internal, redact(&what))
-}
-
-pub(super) fn decode(body: &Network::GetResponseBodyReturnObject) -> Vec<u8> {
-    if body.base_64_encoded {
-        base64::engine::general_purpose::STANDARD
-            .decode(&body.body)
-            .unwrap_or_default()
-    } else {
-        body.body.clone().into_bytes()
-    }
 }

@@ -1,0 +1,62 @@
+//! The forms in which programs print a secret without meaning to: in an address, in JSON, in a header.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// All but what needs no encoding anywhere in an address (RFC 3986).
+const STRICT: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+/// As Python's `quote` does it.
+const PATH: AsciiSet = STRICT.remove(b'/');
+/// As `encodeURIComponent` does it.
+const COMPONENT: AsciiSet = STRICT
+    .remove(b'!')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
+/// A shorter part of a base64 text says nothing.
+const SHORTEST: usize = 7;
+
+/// The value and its encodings, each once.
+pub(super) fn forms(value: &str) -> Vec<String> {
+    let mut forms = vec![value.to_owned()];
+    for set in [&STRICT, &PATH, &COMPONENT] {
+        let encoded = utf8_percent_encode(value, set).to_string();
+        forms.extend([encoded.replace("%20", "+"), lower_hex(&encoded), encoded]);
+    }
+    let json = serde_json::Value::from(value).to_string();
+    let json = json[1..json.len() - 1].to_owned();
+    forms.extend([json.replace('/', "\\/"), json]);
+    for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+        // Within a longer text (user:password) it begins at any of three places of a group.
+        for before in 0..3 {
+            let mut bytes = vec![0; before];
+            bytes.extend_from_slice(value.as_bytes());
+            let encoded = engine.encode(&bytes);
+            // Without the letters that also depend on what is around it.
+            let from = [0, 2, 3][before];
+            let to = bytes.len() * 8 / 6;
+            if let Some(inner) = encoded.get(from..to).filter(|i| i.len() >= SHORTEST) {
+                forms.push(inner.to_owned());
+            }
+        }
+    }
+    forms.sort_unstable();
+    forms.dedup();
+    forms
+}
+
+fn lower_hex(encoded: &str) -> String {
+    let mut parts = encoded.split('%');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (hex, rest) = part.split_at(part.len().min(2));
+        out.extend(["%", &hex.to_ascii_lowercase(), rest]);
+    }
+    out
+}

@@ -1,0 +1,186 @@
+//! The DevTools protocol over two pipes (`--remote-debugging-pipe`): JSON messages, each ended by a zero byte. A port would be
+//! open to every user of the machine.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{ChildStdin, ChildStdout};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Something that happened on the page, as the protocol names it.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub method: String,
+    pub params: Value,
+}
+
+/// Why there is no answer to a question.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DevtoolsError {
+    /// It took too long.
+    #[error("no answer to {0} within {1} s")]
+    Late(String, u64),
+    /// Chromium is gone, or says what it must not.
+    #[error("Chromium has closed the connection")]
+    Closed,
+    /// It does not do it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+type Answer = Result<Value, DevtoolsError>;
+type Waiting = Mutex<Option<HashMap<u64, mpsc::Sender<Answer>>>>;
+
+/// A question that is under way.
+#[derive(Debug)]
+pub(super) struct Question {
+    method: String,
+    answer: mpsc::Receiver<Answer>,
+}
+
+impl Question {
+    /// The answer, if it has come.
+    pub(super) fn poll(&self) -> Option<Answer> {
+        match self.answer.try_recv() {
+            Ok(answer) => Some(answer),
+            Err(mpsc::TryRecvError::Empty) => None,
+            Err(mpsc::TryRecvError::Disconnected) => Some(Err(DevtoolsError::Closed)),
+        }
+    }
+
+    fn wait(self, limit: Duration) -> Answer {
+        match self.answer.recv_timeout(limit) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(DevtoolsError::Late(self.method, limit.as_secs()))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(DevtoolsError::Closed),
+        }
+    }
+}
+
+/// A connection to Chromium, or to one page of it.
+#[derive(Debug, Clone)]
+pub(super) struct Devtools {
+    shared: Arc<Shared>,
+    session: Option<String>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    to: Mutex<ChildStdin>,
+    next: AtomicU64,
+    /// `None` once the connection is closed.
+    waiting: Waiting,
+}
+
+impl Devtools {
+    /// Reads until Chromium ends. A message of more than `longest` bytes closes the connection.
+    pub(super) fn connect(
+        to: ChildStdin,
+        from: ChildStdout,
+        longest: u64,
+    ) -> (Self, mpsc::Receiver<Event>) {
+        let shared = Arc::new(Shared {
+            to: Mutex::new(to),
+            next: AtomicU64::new(1),
+            waiting: Mutex::new(Some(HashMap::new())),
+        });
+        let (sender, events) = mpsc::channel();
+        let reading = Arc::downgrade(&shared);
+        thread::spawn(move || {
+            let mut from = BufReader::new(from);
+            while let Some(message) = next_message(&mut from, longest) {
+                let Some(shared) = reading.upgrade() else {
+                    return;
+                };
+                shared.take(message, &sender);
+            }
+            // Whoever waits is not kept waiting.
+            if let Some(shared) = reading.upgrade() {
+                *lock(&shared.waiting) = None;
+            }
+        });
+        let client = Self {
+            shared,
+            session: None,
+        };
+        (client, events)
+    }
+
+    /// The same connection, to one page.
+    pub(super) fn of_session(&self, session: &str) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            session: Some(session.to_owned()),
+        }
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) fn call(&self, method: &str, params: Value, limit: Duration) -> Answer {
+        self.ask(method, params)?.wait(limit)
+    }
+
+    /// Asks. A question that meets a page on its way to another one may never be answered.
+    pub(super) fn ask(&self, method: &str, params: Value) -> Result<Question, DevtoolsError> {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = mpsc::channel();
+        match &mut *lock(&self.shared.waiting) {
+            Some(waiting) => waiting.insert(id, sender),
+            None => return Err(DevtoolsError::Closed),
+        };
+        let mut message = json!({ "id": id, "method": method, "params": params });
+        if let Some(session) = &self.session {
+            message["sessionId"] = json!(session);
+        }
+        let mut bytes = message.to_string().into_bytes();
+        bytes.push(0);
+        let mut to = lock(&self.shared.to);
+        to.write_all(&bytes)
+            .and_then(|()| to.flush())
+            .map_err(|_| DevtoolsError::Closed)?;
+        Ok(Question {
+            method: method.to_owned(),
+            answer,
+        })
+    }
+}
+
+impl Shared {
+    fn take(&self, mut message: Value, events: &mpsc::Sender<Event>) {
+        let Some(id) = message["id"].as_u64() else {
+            if let Some(method) = message["method"].as_str() {
+                let method = method.to_owned();
+                let params = message["params"].take();
+                let _ = events.send(Event { method, params });
+            }
+            return;
+        };
+        let asked = lock(&self.waiting).as_mut().and_then(|w| w.remove(&id));
+        let answer = match message["error"]["message"].as_str() {
+            Some(error) => Err(DevtoolsError::Refused(error.to_owned())),
+            None => Ok(message["result"].take()),
+        };
+        if let Some(asked) = asked {
+            let _ = asked.send(answer);
+        }
+    }
+}
+
+fn next_message(from: &mut impl BufRead, longest: u64) -> Option<Value> {
+    let mut bytes = Vec::new();
+    from.by_ref().take(longest).read_until(0, &mut bytes).ok()?;
+    // Without its end it is too long, or the last words of a Chromium that was ended.
+    if bytes.pop() != Some(0) {
+        return None;
+    }
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,295 @@
+//! One page of Chromium: what is asked of it, and what it receives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::cookies::Cookie;
+use super::devtools::{Devtools, DevtoolsError, Event, Question};
+
+/// Longest time for one answer of Chromium.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The same for a body, which may be large.
+const BODY: Duration = Duration::from_secs(60);
+
+/// An answer that the page got.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub url: String,
+    pub status: u16,
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+/// What a page has received since it was last opened.
+#[derive(Debug, Default)]
+struct Received {
+    /// All answers to scripts' requests.
+    answers: Vec<Answer>,
+    /// Status of the document; 0 while there is none.
+    status: u16,
+}
+
+/// A page.
+#[derive(Debug)]
+pub(super) struct Page {
+    browser: Devtools,
+    target: String,
+    session: Devtools,
+    received: Arc<Mutex<Received>>,
+}
+
+type Done<T> = Result<T, DevtoolsError>;
+
+impl Page {
+    /// Opens an empty page. Answers of more than `max_body` bytes are kept one byte too long, so that it is noticed.
+    pub(super) fn open(
+        browser: &Devtools,
+        events: mpsc::Receiver<Event>,
+        max_body: u64,
+        limit: Duration,
+    ) -> Done<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let new = browser.call(
+            "Target.createTarget",
+            json!({ "url": "about:blank" }),
+            limit,
+        )?;
+        let target = text(&new["targetId"]);
+        let to_it = json!({ "targetId": target, "flatten": true });
+        let attached = browser.call("Target.attachToTarget", to_it, limit)?;
+        let session = browser.of_session(&text(&attached["sessionId"]));
+        session.call("Network.enable", json!({}), ANSWER)?;
+        let received = Arc::new(Mutex::new(Received::default()));
+        let page = Self {
+            browser: browser.clone(),
+            target: target.clone(),
+            session: session.clone(),
+            received: received.clone(),
+        };
+        thread::spawn(move || {
+            let mut listener = Listener {
+                session,
+                target,
+                max_body,
+                received,
+                under_way: HashMap::new(),
+            };
+            for event in events {
+                listener.hear(&event);
+            }
+        });
+        Ok(page)
+    }
+
+    fn received(&self) -> MutexGuard<'_, Received> {
+        lock(&self.received)
+    }
+
+    /// Forgets what was received before.
+    pub(super) fn forget(&self) {
+        *self.received() = Received::default();
+    }
+
+    /// The last answer from an address with such a part.
+    pub(super) fn answer_from(&self, part: &str) -> Option<Answer> {
+        let received = self.received();
+        let mut newest_first = received.answers.iter().rev();
+        newest_first.find(|a| a.url.contains(part)).cloned()
+    }
+
+    /// Status of the document, 0 while there is none.
+    pub(super) fn status(&self) -> u16 {
+        self.received().status
+    }
+
+    /// Goes to an address. Chromium answers once the first bytes are there.
+    pub(super) fn go(&self, url: &str) -> Done<Question> {
+        self.session.ask("Page.navigate", json!({ "url": url }))
+    }
+
+    /// Leaves whatever is open.
+    pub(super) fn clear(&self) -> Done<()> {
+        let to = json!({ "url": "about:blank" });
+        arrived(&self.session.call("Page.navigate", to, ANSWER)?)
+    }
+
+    /// The address of what is open.
+    pub(super) fn url(&self) -> String {
+        let target = json!({ "targetId": self.target });
+        let info = self.browser.call("Target.getTargetInfo", target, ANSWER);
+        info.ok()
+            .and_then(|i| Some(i["targetInfo"]["url"].as_str()?.to_owned()))
+            .unwrap_or_default()
+    }
+
+    /// What an expression is on the page.
+    pub(super) fn evaluate(&self, expression: &str) -> Done<Value> {
+        let expression = json!({ "expression": expression, "returnByValue": true });
+        let mut answer = self.session.call("Runtime.evaluate", expression, ANSWER)?;
+        if let Some(thrown) = answer.get("exceptionDetails") {
+            let what = thrown["exception"]["description"].as_str();
+            let what = what.or(thrown["text"].as_str()).unwrap_or("an error");
+            let first = what.lines().next().unwrap_or_default();
+            return Err(DevtoolsError::Refused(first.to_owned()));
+        }
+        Ok(answer["result"]["value"].take())
+    }
+
+    /// The page as it is now.
+    pub(super) fn html(&self) -> Done<String> {
+        let whole = "(document.doctype ? new XMLSerializer().serializeToString(document.doctype) : '') + (document.documentElement?.outerHTML ?? '')";
+        let html = self.evaluate(whole)?;
+        Ok(html.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Clicks into the middle of the first element that a selector finds, as a person does.
+    pub(super) fn click(&self, css: &str) -> Done<()> {
+        let quoted = Value::from(css).to_string();
+        let place = self.evaluate(&format!(
+            "(e => {{ e.scrollIntoView({{ block: 'center', inline: 'center', behavior: 'instant' }});
+               const r = e.getClientRects()[0]; return r && {{ x: r.x + r.width / 2, y: r.y + r.height / 2 }}; }})(document.querySelector({quoted}))"
+        ))?;
+        let (Some(x), Some(y)) = (place["x"].as_f64(), place["y"].as_f64()) else {
+            return Err(DevtoolsError::Refused("it is not visible".to_owned()));
+        };
+        for (kind, button) in [
+            ("mouseMoved", "none"),
+            ("mousePressed", "left"),
+            ("mouseReleased", "left"),
+        ] {
+            let count = i32::from(button == "left");
+            let event =
+                json!({ "type": kind, "x": x, "y": y, "button": button, "clickCount": count });
+            self.session
+                .call("Input.dispatchMouseEvent", event, ANSWER)?;
+        }
+        Ok(())
+    }
+
+    /// Types where the cursor is, in one piece.
+    pub(super) fn insert_text(&self, text: &str) -> Done<()> {
+        let text = json!({ "text": text });
+        self.session
+            .call("Input.insertText", text, ANSWER)
+            .map(|_| ())
+    }
+
+    /// A picture (PNG).
+    pub(super) fn screenshot(&self) -> Done<Vec<u8>> {
+        let png = json!({ "format": "png", "fromSurface": true });
+        let answer = self.session.call("Page.captureScreenshot", png, ANSWER)?;
+        Ok(decoded(&answer["data"]))
+    }
+
+    pub(super) fn set_cookies(&self, cookies: &[Cookie]) -> Done<()> {
+        let cookies: Vec<Value> = cookies.iter().map(Cookie::param).collect();
+        let cookies = json!({ "cookies": cookies });
+        self.session
+            .call("Network.setCookies", cookies, ANSWER)
+            .map(|_| ())
+    }
+
+    /// All that there are, for whatever site.
+    pub(super) fn cookies(&self) -> Done<Vec<Cookie>> {
+        let all = self.browser.call("Storage.getCookies", json!({}), ANSWER)?;
+        let all = all["cookies"].as_array().into_iter().flatten();
+        Ok(all.map(Cookie::of_devtools).collect())
+    }
+}
+
+/// Whether the page that was gone to is there. Otherwise the error is Chromium's name for what is wrong: `net::ERR_…`.
+pub(super) fn arrived(answer: &Value) -> Done<()> {
+    match answer["errorText"].as_str() {
+        Some(error) => Err(DevtoolsError::Refused(error.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Notes what the page receives.
+struct Listener {
+    session: Devtools,
+    target: String,
+    max_body: u64,
+    received: Arc<Mutex<Received>>,
+    /// Answers to scripts whose bodies are still coming, with their size so far.
+    under_way: HashMap<String, (Answer, u64)>,
+}
+
+impl Listener {
+    fn hear(&mut self, event: &Event) {
+        let params = &event.params;
+        let request = params["requestId"].as_str().unwrap_or_default();
+        match event.method.as_str() {
+            "Network.responseReceived" => self.begin(request, params),
+            "Network.dataReceived" => {
+                if let Some((_, size)) = self.under_way.get_mut(request) {
+                    *size += params["dataLength"].as_u64().unwrap_or_default();
+                }
+            }
+            "Network.loadingFinished" => self.finish(request),
+            "Network.loadingFailed" => {
+                self.under_way.remove(request);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, request: &str, params: &Value) {
+        let response = &params["response"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let status = response["status"].as_f64().unwrap_or_default() as u16;
+        match params["type"].as_str() {
+            // The main frame has the page's own id.
+            Some("Document") if params["frameId"] == self.target.as_str() => {
+                lock(&self.received).status = status;
+            }
+            Some("XHR" | "Fetch") => {
+                let answer = Answer {
+                    url: text(&response["url"]),
+                    status,
+                    content_type: text(&response["mimeType"]),
+                    body: Vec::new(),
+                };
+                self.under_way.insert(request.to_owned(), (answer, 0));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, request: &str) {
+        let Some((mut answer, size)) = self.under_way.remove(request) else {
+            return;
+        };
+        let most = usize::try_from(self.max_body).unwrap_or(usize::MAX - 1) + 1;
+        if size > self.max_body {
+            answer.body = vec![b' '; most];
+        } else {
+            let asked = json!({ "requestId": request });
+            let Ok(body) = self.session.call("Network.getResponseBody", asked, BODY) else {
+                return;
+            };
+            answer.body = match body["base64Encoded"].as_bool() {
+                Some(true) => decoded(&body["body"]),
+                _ => body["body"].as_str().unwrap_or_default().into(),
+            };
+            answer.body.truncate(most);
+        }
+        lock(&self.received).answers.push(answer);
+    }
+}
+
+fn decoded(base64: &Value) -> Vec<u8> {
+    STANDARD
+        .decode(base64.as_str().unwrap_or_default())
+        .unwrap_or_default()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
