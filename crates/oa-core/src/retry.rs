@@ -68,6 +68,23 @@ impl ErrorKind {
         }
     }
 
+    /// The kind that is stored under this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::String(name.to_owned())).ok()
+    }
+
+    /// The kind that stands for all that call for the same remedy: a site that is ill answers now with an error, now late, now not at
+    /// all.
+    #[must_use]
+    pub fn cause(self) -> Self {
+        match self {
+            Self::Network | Self::Timeout => Self::Http5xx,
+            Self::Empty => Self::Partial,
+            other => other,
+        }
+    }
+
     /// Whether time may heal it. The others alert at once: a second try would only repeat them.
     #[must_use]
     pub fn is_transient(self) -> bool {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use postgres::Client;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::alerts::{self, Alert, Policy, Trouble};
 use crate::failpoint;
+use crate::pg::Meaning;
 use crate::runs::{Outcome, RunStart, StoreError, store};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervise::ProcessId;
@@ -54,6 +55,12 @@ pub enum SpoolError {
         path: PathBuf,
         /// What SQLite said.
         source: rusqlite::Error,
+    },
+    /// A fact has no form in which it could wait. Nothing was stored.
+    #[error("the spool cannot take an entry: {reason}; this is a mistake of this program, please report it")]
+    Encode {
+        /// What is wrong.
+        reason: String,
     },
     /// An entry cannot be read back. It stays where it is.
     #[error("entry {seq} of the spool cannot be read: {reason}")]
@@ -132,7 +139,7 @@ pub struct Drained {
     pub applied: u64,
     /// Entries that PostgreSQL refuses, with the reason: task and message.
     pub stuck: Vec<(Option<String>, String)>,
-    /// Entries that wait behind a refused one of their task.
+    /// Entries that something holds back for now, and those that wait behind one of their task.
     pub held_back: u64,
     /// Another process is at it, so what waits now is not known.
     pub busy: bool,
@@ -213,7 +220,7 @@ impl Spool {
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(fail)?;
         for record in records {
-            let payload = encode(record);
+            let payload = encode(record).map_err(|reason| SpoolError::Encode { reason })?;
             let needed = payload.len() as u64;
             let used: i64 = tx
                 .query_row(
@@ -337,11 +344,17 @@ impl Spool {
             .map_err(|e| self.fail(e))
     }
 
-    /// Replays what waits, in order. When another process is at it already, does nothing.
+    /// Replays what waits, in order. When another process is at it already, does nothing. What was measured by this machine's clock
+    /// alone is corrected by `offset`: what the server's clock is ahead of it.
     ///
     /// # Errors
     /// When PostgreSQL goes away again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`].
-    pub fn drain(&mut self, client: &mut Client, policy: &Policy) -> Result<Drained, DrainError> {
+    pub fn drain(
+        &mut self,
+        client: &mut Client,
+        offset: TimeDelta,
+        policy: &Policy,
+    ) -> Result<Drained, DrainError> {
         let mut drained = Drained::default();
         if self.pending()?.entries == 0 {
             return Ok(drained);
@@ -352,15 +365,16 @@ impl Spool {
         };
         let mut blocked: HashSet<String> = HashSet::new();
         let mut after = 0;
-        while let Some((seq, task, payload, refused_before)) = self.next(after)? {
+        while let Some((seq, task, refused_before)) = self.next(after)? {
             after = seq;
             if task.as_ref().is_some_and(|t| blocked.contains(t)) {
                 drained.held_back += 1;
                 continue;
             }
-            let applied = decode(seq, &payload)
+            let applied = self
+                .read(seq)
                 .map_err(|e| Refusal::Refused(e.to_string()))
-                .and_then(|r| self.apply(client, &r, policy));
+                .and_then(|r| self.apply(client, r, offset, policy));
             match applied {
                 Ok(()) => {
                     failpoint::hit("spool.drain.before_delete");
@@ -378,6 +392,12 @@ impl Spool {
                         applied: drained.applied,
                         reason,
                     });
+                }
+                // Another drain may store it; until then the later ones of its task wait behind it.
+                Err(Refusal::Passing(reason)) => {
+                    tracing::warn!("an entry waits on in the spool: {reason}");
+                    drained.held_back += 1;
+                    blocked.extend(task);
                 }
                 Err(Refusal::Refused(reason)) => {
                     self.db
@@ -398,33 +418,55 @@ impl Spool {
     fn next(&self, after: i64) -> Result<Option<Entry>, SpoolError> {
         self.db
             .query_row(
-                "SELECT seq, task, payload, error IS NOT NULL FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
+                "SELECT seq, task, error IS NOT NULL FROM entries WHERE seq > ?1 ORDER BY seq LIMIT 1",
                 [after],
-                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)),
             )
             .optional()
             .map_err(|e| self.fail(e))
     }
 
+    /// Only what is to be stored now is read: what waits behind it may be large.
+    fn read(&self, seq: i64) -> Result<Record, SpoolError> {
+        let payload: Vec<u8> = self
+            .db
+            .query_row("SELECT payload FROM entries WHERE seq = ?1", [seq], |r| {
+                r.get(0)
+            })
+            .map_err(|e| self.fail(e))?;
+        decode(seq, &payload)
+    }
+
     fn apply(
         &mut self,
         client: &mut Client,
-        record: &Record,
+        record: Record,
+        offset: TimeDelta,
         policy: &Policy,
     ) -> Result<(), Refusal> {
+        let now = Utc::now() + offset;
         match record {
-            Record::Started(start) => store::apply_start(client, start)?,
-            Record::Outcome(outcome) => {
-                store::apply(client, outcome, policy)?;
+            Record::Started(mut start) => {
+                start.on_server_clock(offset);
+                start.started_at = start.started_at.min(now);
+                start.compare_days(policy.timezone);
+                store::apply_start(client, &start)?;
             }
-            Record::Alert(alert) => {
+            Record::Outcome(mut outcome) => {
+                outcome.on_server_clock(offset);
+                outcome.not_after(now);
+                outcome.start.compare_days(policy.timezone);
+                store::apply(client, &outcome, policy)?;
+            }
+            Record::Alert(mut alert) => {
                 let tried = self
                     .tries(alert.id)
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
-                store_alert(client, alert, &tried).map_err(StoreError::from)?;
+                alert.created_at += offset;
+                store_alert(client, &alert, &tried).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
-                    self.remember_told(alert)
+                    self.remember_told(&alert)
                         .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
             }
@@ -475,27 +517,30 @@ impl Spool {
     }
 }
 
-/// An entry as it is stored: number, task, payload, and whether PostgreSQL refused it before.
-type Entry = (i64, Option<String>, Vec<u8>, bool);
+/// An entry without its payload: number, task, and whether PostgreSQL refused it before.
+type Entry = (i64, Option<String>, bool);
 
 enum Refusal {
     Unreachable(String),
+    Passing(String),
     Refused(String),
 }
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        if error.is_connection_error() {
-            Self::Unreachable(error.to_string())
-        } else {
-            Self::Refused(error.to_string())
+        match error.meaning() {
+            Meaning::Unreachable => Self::Unreachable(error.to_string()),
+            Meaning::Passing => Self::Passing(error.to_string()),
+            Meaning::Misconfigured | Meaning::BadData | Meaning::Refused => {
+                Self::Refused(error.to_string())
+            }
         }
     }
 }
 
 fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
-    alerts::put(&mut tx, alert)?;
+    alerts::put_spooled(&mut tx, alert)?;
     for one in tried {
         tx.execute(
             "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)
@@ -530,9 +575,9 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn encode(record: &Record) -> Vec<u8> {
-    let json = serde_json::to_vec(record).unwrap_or_default();
-    zstd::encode_all(json.as_slice(), 3).unwrap_or(json)
+fn encode(record: &Record) -> Result<Vec<u8>, String> {
+    let json = serde_json::to_vec(record).map_err(|e| e.to_string())?;
+    zstd::encode_all(json.as_slice(), 3).map_err(|e| e.to_string())
 }
 
 fn decode(seq: i64, payload: &[u8]) -> Result<Record, SpoolError> {

@@ -263,7 +263,7 @@ fn a_role_without_the_right_to_create_tables_can_keep_the_run_log() {
 fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     let server = Postgres::start();
     let mut owner = server.connect();
-    schema::upgrade(&mut owner).unwrap();
+    schema::create_at(&mut owner, 10).unwrap();
     let mut admin = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
     admin
         .batch_execute(
@@ -272,13 +272,9 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
              CREATE ROLE reader LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO reader",
         )
         .unwrap();
-    owner
-        .batch_execute(
-            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state; DROP INDEX oa.alerts_of_troubles",
-        )
-        .unwrap();
+    let done = schema::upgrade(&mut owner).unwrap();
     assert_eq!(
-        schema::upgrade(&mut owner).unwrap(),
+        done[..3],
         [
             "V11__ack_rights",
             "V12__repository_state",
@@ -287,8 +283,12 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     );
     connect(&server.url().replace("oa:oa-test-password", "reader:p"))
         .unwrap()
-        .batch_execute("SELECT FROM oa.repository_state")
+        .batch_execute("SELECT FROM oa.repository_state; SELECT oa.takes_care(r, now()) FROM oa.runs r; SELECT FROM oa.clock")
         .unwrap();
+    // A crawler writes the log without a right to the sequence that orders it.
+    let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();
+    store::begin(&mut crawler, &start("t")).unwrap();
+    crawler.batch_execute("SELECT oa.watch_clock()").unwrap();
     // Whoever could tell alerts can tell that they are over.
     let may_end = |role: &str| {
         let query = format!("SELECT has_table_privilege('{role}', 'oa.acks', 'DELETE')");
@@ -506,4 +506,56 @@ fn floats_survive_the_way_through_json_to_the_last_bit() {
         .map(|r| r.get::<_, f64>(0).to_bits())
         .collect();
     assert_eq!(stored, values.map(f64::to_bits));
+}
+
+#[test]
+fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 13).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, last_run_id, last_status, last_started_at, last_success_at, next_due_at)
+             VALUES ('t', 'oa-crawl', oa.uuid_floor('2099-01-01'), 'success', '2099-01-01', '2099-01-01', '2099-01-02');
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+             SELECT oa.uuid_floor(at::timestamptz), 'oa-crawl', 't', 'cron', 'h', 'm', 'b', 1, 1, '0', status, at::timestamptz, CASE WHEN status <> 'running' THEN at::timestamptz END
+             FROM (VALUES ('2025-01-01', 'failed'), ('2025-01-02', 'running'), ('2099-01-01', 'success')) x (at, status);
+             INSERT INTO oa.alerts (id, fingerprint, rule, task, severity, kind, title, body, created_at)
+             SELECT oa.uuid_floor(at::timestamptz), 'run:t', 'run_failed', 't', 'critical', kind, at, at, at::timestamptz
+             FROM (VALUES ('2025-01-01', 'problem'), ('2025-01-02', 'recovery'), ('2099-01-01', 'problem')) x (at, kind)",
+        )
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let mut ask = |query: &str| one::<String>(&mut client, query);
+    assert_eq!(
+        ask("SELECT string_agg(status, ' ' ORDER BY seq) FROM oa.runs"),
+        "success failed running"
+    );
+    assert_eq!(
+        ask("SELECT string_agg((started_at <= now())::text || ' ' || (finished_at IS NULL)::text, ', ' ORDER BY seq) FROM oa.runs"),
+        "true false, true false, true true"
+    );
+    assert_eq!(
+        ask("SELECT count(*)::text FROM oa.troubles"),
+        "0",
+        "the next failure is reported"
+    );
+    assert_eq!(
+        ask("SELECT (last_started_at <= now() AND last_success_at <= now())::text FROM oa.tasks"),
+        "true"
+    );
+    assert_eq!(
+        ask("SELECT coalesce(sum(runs), 0)::text FROM oa.run_hours WHERE hour > now()"),
+        "0"
+    );
+    assert_eq!(ask("SELECT sum(runs)::text FROM oa.run_hours"), "2");
+    assert_eq!(
+        ask("SELECT count(*)::text FROM oa.runs r WHERE oa.takes_care(r, now() - interval '1 hour')"),
+        "0"
+    );
+    store::begin(&mut client, &start("t")).unwrap();
+    assert_eq!(
+        one::<bool>(&mut client, "SELECT seq > 3 FROM oa.runs ORDER BY seq DESC LIMIT 1"),
+        true
+    );
 }

@@ -180,6 +180,7 @@ impl Wrapper<'_> {
         let (source, date) = (job.source, job.date);
         let mut start = start_of(source, self.trigger);
         start.due_at = job.due_at;
+        start.day = Some(date);
         let clock = Stopwatch::start(start.started_at);
         if let Some(reason) = self.left_out(source, date, &start) {
             self.recorder.record_skipped(start.clone(), &reason)?;
@@ -241,7 +242,8 @@ impl Wrapper<'_> {
         raw: Vec<RawRecord>,
         collected: Collected,
     ) -> Result<Report, Failure> {
-        let start = start_of(source, self.trigger);
+        let mut start = start_of(source, self.trigger);
+        start.day = Some(moment.date);
         let clock = Stopwatch::start(start.started_at);
         let run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
@@ -367,9 +369,11 @@ impl Wrapper<'_> {
         outcome.attempts = ended.attempts;
         outcome.raw = ended.raw;
         outcome.error = ended.error;
-        if self.trigger != Trigger::Backfill {
+        let now = self.recorder.now();
+        let today = now.with_timezone(&self.config.timezone).date_naive();
+        if self.trigger != Trigger::Backfill && (outcome.start.due_at.is_some() || date == today) {
             // Another day does not take care of today.
-            outcome.next_due_at = self.next_due(source);
+            outcome.next_due_at = self.next_due(source, now);
         }
         outcome.alert_after = source.alert_after;
         outcome
@@ -472,8 +476,8 @@ impl Wrapper<'_> {
         )
     }
 
-    fn next_due(&self, source: &Source) -> Option<DateTime<Utc>> {
-        self.schedule(source)?.next_after(Utc::now(), self.calendar)
+    fn next_due(&self, source: &Source, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.schedule(source)?.next_after(now, self.calendar)
     }
 }
 
@@ -505,9 +509,12 @@ pub fn conclude(
             report.spooled = Some(oa_core::secrets::redact(&reason));
             report.alerted = true;
         }
-        Recorded::Refused { error } => {
+        Recorded::Refused {
+            error,
+            misconfigured,
+        } => {
             // A missing table or index is for a person to mend.
-            report.misconfigured = error.message.contains("oa-migrate");
+            report.misconfigured = misconfigured;
             report.status = Status::Failed;
             report.error = Some(error);
             report.alerted = true;

@@ -149,7 +149,8 @@ fn a_run_for_another_day_takes_care_of_nothing() {
     );
     assert_eq!(
         service.text("SELECT trigger FROM oa.runs WHERE task = 'tick'"),
-        "backfill"
+        "manual",
+        "a person started it"
     );
     due(&service);
     assert_eq!(runs(&service), 2);

@@ -29,7 +29,7 @@ const LEAST_RECORDS: u64 = 10;
 
 /// The newest run of task `t` that ended is a success. Not `last_status`: while a run is under way that says nothing of its data.
 const SUCCEEDS: &str = "(SELECT r.status FROM oa.runs r WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped'
-   AND r.trigger <> 'backfill' ORDER BY r.id DESC LIMIT 1) = 'success'";
+   AND r.trigger <> 'backfill' AND NOT r.other_day ORDER BY r.seq DESC LIMIT 1) = 'success'";
 
 pub(super) fn find(
     client: &mut Client,
@@ -83,17 +83,17 @@ fn days_of_news(
         "WITH idle AS (
            SELECT t.name, coalesce(nullif(t.title, ''), t.name) AS title FROM oa.tasks t
            WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} AND NOT EXISTS (
-             SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(($2::date - 1)::timestamp AT TIME ZONE $1)
-               AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill')),
+             SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= ($2::date - 1)::timestamp AT TIME ZONE $1
+               AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill' AND NOT r.other_day)),
          days AS (
-           SELECT day::date AS day, oa.uuid_floor(day AT TIME ZONE $1) AS first, oa.uuid_floor((day + interval '1 day') AT TIME ZONE $1) AS next
+           SELECT day::date AS day, day AT TIME ZONE $1 AS first, (day + interval '1 day') AT TIME ZONE $1 AS next
            FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
          SELECT i.name, i.title, d.day, EXISTS (
-                  SELECT FROM oa.runs r WHERE r.task = i.name AND r.id >= d.first AND r.id < d.next
-                    AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill')
+                  SELECT FROM oa.runs r WHERE r.task = i.name AND r.started_at >= d.first AND r.started_at < d.next
+                    AND r.inserted + r.updated > 0 AND r.trigger <> 'backfill' AND NOT r.other_day)
          FROM idle i CROSS JOIN days d
-         WHERE EXISTS (SELECT FROM oa.runs r WHERE r.task = i.name AND r.id >= d.first AND r.id < d.next
-                         AND r.status = 'success' AND r.trigger <> 'backfill')
+         WHERE EXISTS (SELECT FROM oa.runs r WHERE r.task = i.name AND r.started_at >= d.first AND r.started_at < d.next
+                         AND r.status = 'success' AND r.trigger <> 'backfill' AND NOT r.other_day)
          ORDER BY i.name, d.day"
     );
     let rows = client.query(
@@ -112,13 +112,14 @@ fn days_of_counts(
 ) -> Result<Vec<Task<u64>>, postgres::Error> {
     let query = format!(
         "WITH days AS (
-           SELECT day::date AS day, oa.uuid_floor(day AT TIME ZONE $1) AS first, oa.uuid_floor((day + interval '1 day') AT TIME ZONE $1) AS next
+           SELECT day::date AS day, day AT TIME ZONE $1 AS first, (day + interval '1 day') AT TIME ZONE $1 AS next
            FROM generate_series($2::date - $3::integer, $2::date - 1, interval '1 day') s, LATERAL (SELECT s::timestamp AS day) d)
          SELECT t.name, coalesce(nullif(t.title, ''), t.name), d.day, q.collected
          FROM oa.tasks t CROSS JOIN days d CROSS JOIN LATERAL (
-           SELECT q.collected FROM oa.quality q
-           WHERE q.task = t.name AND q.run_id >= d.first AND q.run_id < d.next AND (q.day IS NULL OR q.day = d.day)
-           ORDER BY q.run_id DESC LIMIT 1) q
+           SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
+           WHERE q.task = t.name AND r.task = t.name AND r.started_at >= d.first AND r.started_at < d.next
+             AND (q.day IS NULL OR q.day = d.day)
+           ORDER BY r.seq DESC LIMIT 1) q
          WHERE t.schedule IS NOT NULL AND t.name <> ALL($4) AND {SUCCEEDS} ORDER BY t.name, d.day"
     );
     let rows = client.query(

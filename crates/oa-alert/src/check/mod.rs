@@ -232,7 +232,7 @@ pub fn tell(
     }
     let open: HashSet<String> = found.findings.iter().map(Finding::fingerprint).collect();
     let rows = tx.query(
-        "SELECT fingerprint, rule, task, title, since FROM oa.troubles WHERE rule = ANY($1)",
+        "SELECT fingerprint, rule, task, title, since, now() FROM oa.troubles WHERE rule = ANY($1)",
         &[&RULES.as_slice()],
     )?;
     for row in rows {
@@ -249,7 +249,7 @@ pub fn tell(
             rule,
             row.get(2),
             row.get(3),
-            row.get(4),
+            (row.get(4), row.get(5)),
             policy,
         );
         alerts::put(&mut tx, &over)?;
@@ -264,10 +264,9 @@ fn over(
     rule: &str,
     task: Option<String>,
     problem: &str,
-    since: DateTime<Utc>,
+    (since, now): (DateTime<Utc>, DateTime<Utc>),
     policy: &Policy,
 ) -> Alert {
-    let now = Utc::now();
     let lasted = human_duration((now - since).to_std().unwrap_or_default(), policy.locale);
     let marks = ["【故障】", "【警告】", "[FAILURE] ", "[WARNING] "];
     let what = marks

@@ -41,10 +41,10 @@ fn missed(
 ) -> Result<Vec<Finding>, postgres::Error> {
     let grace = (config.alert.grace.0 + config.crawl.jitter.0).as_secs_f64();
     let rows = client.query(
-        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL FROM oa.tasks t
+        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL, now() FROM oa.tasks t
          WHERE next_due_at < now() - make_interval(secs => $1) AND (lease_until IS NULL OR lease_until < now()) AND name <> ALL($2)
-           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(t.next_due_at)
-                             AND r.trigger <> 'backfill' AND r.status <> 'skipped') ORDER BY name",
+           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at))
+         ORDER BY name",
         &[&grace, &config.crawl.skip],
     )?;
     let at = |moment: Option<DateTime<Utc>>| {
@@ -58,8 +58,9 @@ fn missed(
         let due: DateTime<Utc> = row.get(2);
         let name = if title.is_empty() { &task } else { &title };
         let never: bool = row.get(5);
+        let now: DateTime<Utc> = row.get(6);
         let late = human_duration(
-            (Utc::now() - due).to_std().unwrap_or_default(),
+            (now - due).to_std().unwrap_or_default(),
             policy.locale,
         );
         let (due, started, success) = (local(due, policy), at(row.get(3)), at(row.get(4)));
@@ -123,10 +124,10 @@ fn partial(
     let rows = client.query(
         "SELECT t.name, coalesce(nullif(t.title, ''), t.name), coalesce(last.error, ''), t.last_success_at
          FROM oa.tasks t, LATERAL (
-           SELECT count(*) FILTER (WHERE x.status = 'partial') AS partial, (array_agg(x.error_message ORDER BY x.id DESC))[1] AS error FROM (
-             SELECT r.id, r.status, r.error_message FROM oa.runs r
-             WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
-             ORDER BY r.id DESC LIMIT $1) x) last
+           SELECT count(*) FILTER (WHERE x.status = 'partial') AS partial, (array_agg(x.error_message ORDER BY x.seq DESC))[1] AS error FROM (
+             SELECT r.seq, r.status, r.error_message FROM oa.runs r
+             WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill' AND NOT r.other_day
+             ORDER BY r.seq DESC LIMIT $1) x) last
          WHERE t.schedule IS NOT NULL AND last.partial = $1 ORDER BY t.name",
         &[&limit],
     )?;
@@ -179,7 +180,7 @@ fn too_long(
     policy: &Policy,
 ) -> Result<Vec<Finding>, postgres::Error> {
     let rows = client.query(
-        "SELECT r.task, coalesce(t.title, ''), min(r.started_at), min(r.host) FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task
+        "SELECT r.task, coalesce(t.title, ''), min(r.started_at), min(r.host), now() FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task
          WHERE r.finished_at IS NULL AND r.started_at < now() - make_interval(secs => $1) GROUP BY r.task, t.title",
         &[&config.alert.running_limit.0.as_secs_f64()],
     )?;
@@ -187,8 +188,9 @@ fn too_long(
         let (task, title, host): (String, String, String) = (row.get(0), row.get(1), row.get(3));
         let since: DateTime<Utc> = row.get(2);
         let name = if title.is_empty() { &task } else { &title };
+        let now: DateTime<Utc> = row.get(4);
         let lasts = human_duration(
-            (Utc::now() - since).to_std().unwrap_or_default(),
+            (now - since).to_std().unwrap_or_default(),
             policy.locale,
         );
         let since = local(since, policy);

@@ -22,7 +22,7 @@ pub fn run(config: &Config, all: bool, limit: i64, format: Format) -> Result<u8,
                     coalesce(jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error)
                                        ORDER BY d.channel) FILTER (WHERE d.channel IS NOT NULL), '[]')
              FROM oa.alerts a LEFT JOIN oa.deliveries d ON d.alert_id = a.id
-             WHERE $1 OR a.settled_at IS NULL GROUP BY a.id ORDER BY a.id DESC LIMIT $2",
+             WHERE $1 OR a.settled_at IS NULL GROUP BY a.id ORDER BY a.seq DESC LIMIT $2",
             &[&all, &limit],
         )
         .map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;

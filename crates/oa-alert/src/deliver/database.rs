@@ -125,7 +125,7 @@ impl<'a> Database<'a> {
     fn told(&mut self, channel: &str) -> Result<Option<Duration>, postgres::Error> {
         let row = self.client.query_opt(
             "SELECT kind, greatest(extract(epoch FROM now() - created_at), 0)::float8 FROM oa.alerts
-             WHERE fingerprint = $1 ORDER BY id DESC LIMIT 1",
+             WHERE fingerprint = $1 ORDER BY seq DESC LIMIT 1",
             &[&notice::fingerprint(channel)],
         )?;
         Ok(row
@@ -158,9 +158,9 @@ impl Outbox for Database<'_> {
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
                AND NOT EXISTS (
                  SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id
-                 WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.id < a.id AND e.state IN ('pending', 'sending')
+                 WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending')
                    AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
-             ORDER BY d.alert_id LIMIT $2 FOR UPDATE OF d",
+             ORDER BY a.seq LIMIT $2 FOR UPDATE OF d",
             &[&channel, &most],
         )?;
         let claimed: Vec<Claimed> = rows

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{Config, Locale};
+use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
 pub use flush::flush_now;
@@ -92,7 +93,7 @@ pub struct Alert {
     pub title: String,
     /// Markdown in the small subset that every robot understands: lines, `**bold**`, `- ` lists.
     pub body: String,
-    /// When (UTC).
+    /// When (UTC), by the clock of the machine that made it; PostgreSQL keeps its own time.
     pub created_at: DateTime<Utc>,
 }
 
@@ -119,15 +120,34 @@ impl Policy {
     }
 }
 
-/// Puts an alert into the outbox, in the caller's transaction. Does nothing when it is there already;
-/// returns whether it was new.
+/// Puts an alert into the outbox, in the caller's transaction, at this moment of the server's clock. Does nothing when it is there
+/// already; returns whether it was new.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postgres::Error> {
+    insert(client, alert, None)
+}
+
+/// Puts an alert into the outbox that has waited in the spool, where it was made at its own moment, but not after now.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(crate) fn put_spooled(
+    client: &mut impl GenericClient,
+    alert: &Alert,
+) -> Result<bool, postgres::Error> {
+    insert(client, alert, Some(alert.created_at))
+}
+
+fn insert(
+    client: &mut impl GenericClient,
+    alert: &Alert,
+    made_at: Option<DateTime<Utc>>,
+) -> Result<bool, postgres::Error> {
     let inserted = client.execute(
         "INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, least($10, now())) ON CONFLICT (id) DO NOTHING",
         &[
             &alert.id,
             &alert.fingerprint,
@@ -138,7 +158,7 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postg
             &alert.kind.as_str(),
             &alert.title,
             &alert.body,
-            &alert.created_at,
+            &made_at,
         ],
     )?;
     if alert.kind == Kind::Recovery {
@@ -156,12 +176,17 @@ struct Last {
     rule: String,
     kind: String,
     severity: String,
-    age: Duration,
+    /// `None` when it is of the future: the server's clock was wrong then, so nobody knows how old it is.
+    age: Option<Duration>,
     created_at: DateTime<Utc>,
+    /// The present moment, by the server's clock.
+    now: DateTime<Utc>,
     /// Somebody has taken it on.
     acked: bool,
     /// Nobody was sent it, because of a silence that is over.
     unheard: bool,
+    /// The kinds of error that were reported since it is open.
+    causes: Vec<String>,
 }
 
 impl Last {
@@ -169,36 +194,58 @@ impl Last {
         self.kind == Kind::Problem.as_str()
     }
 
-    /// Whether another problem of its fingerprint need not be told now: it was told lately, or somebody has taken it on, and it
-    /// has not become worse.
-    fn covers(&self, problem: &Alert, policy: &Policy) -> bool {
+    /// Whether another problem of its fingerprint need not be reported now: that was done lately, or somebody has acknowledged it, and it
+    /// has not become worse, nor has it a cause that nobody has heard of. Who has acknowledged it need hear of another cause only when
+    /// that one does not heal by itself.
+    fn covers(&self, problem: &Alert, cause: Option<ErrorKind>, policy: &Policy) -> bool {
         let worse =
             problem.severity == Severity::Critical && self.severity != Severity::Critical.as_str();
-        let known = self.acked || self.age < policy.repeat;
-        self.is_open() && known && !worse && !self.unheard
+        let another = cause.is_some_and(|cause| {
+            let reported = self.causes.iter().filter_map(|c| ErrorKind::parse(c));
+            let known = reported.map(ErrorKind::cause).any(|c| c == cause.cause());
+            !known && (!self.acked || !cause.is_transient())
+        });
+        let known = self.acked || self.age.is_some_and(|age| age < policy.repeat);
+        self.is_open() && known && !worse && !another && !self.unheard
     }
 }
 
+/// Whoever asks for the last alert decides by it whether there is to be another: one at a time, until the end of the transaction.
 fn last(
-    client: &mut impl GenericClient,
+    tx: &mut Transaction<'_>,
     fingerprint: &str,
 ) -> Result<Option<Last>, postgres::Error> {
-    let row = client.query_opt(
-        "SELECT a.kind, a.severity, greatest(extract(epoch FROM now() - a.created_at)::float8, 0), a.created_at, a.rule,
+    tx.execute(
+        "SELECT pg_advisory_xact_lock(hashtextextended('oa.alerts ' || $1, 0))",
+        &[&fingerprint],
+    )?;
+    let row = tx.query_opt(
+        "SELECT a.kind, a.severity, extract(epoch FROM now() - a.created_at)::float8, a.created_at, now(), a.rule,
                 EXISTS (SELECT FROM oa.acks k WHERE k.fingerprint = a.fingerprint),
-                EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now())
-         FROM oa.alerts a WHERE a.fingerprint = $1 ORDER BY a.id DESC LIMIT 1",
+                EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now()),
+                ARRAY(SELECT DISTINCT u.error_kind FROM oa.alerts p JOIN oa.runs u ON u.id = p.run_id
+                      WHERE p.fingerprint = a.fingerprint AND p.kind = 'problem' AND u.error_kind IS NOT NULL
+                        AND p.seq > coalesce((SELECT r.seq FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery'
+                                              ORDER BY r.seq DESC LIMIT 1), 0))
+         FROM oa.alerts a WHERE a.fingerprint = $1 ORDER BY a.seq DESC LIMIT 1",
         &[&fingerprint],
     )?;
     Ok(row.map(|r| Last {
         kind: r.get(0),
         severity: r.get(1),
-        age: Duration::from_secs_f64(r.get(2)),
+        age: age_of(r.get(2)),
         created_at: r.get(3),
-        rule: r.get(4),
-        acked: r.get(5),
-        unheard: r.get(6),
+        now: r.get(4),
+        rule: r.get(5),
+        acked: r.get(6),
+        unheard: r.get(7),
+        causes: r.get(8),
     }))
+}
+
+/// More than a minute before now is no age.
+fn age_of(seconds: f64) -> Option<Duration> {
+    (seconds > -60.0).then(|| Duration::from_secs_f64(seconds.max(0.0)))
 }
 
 /// Puts a problem into the outbox, unless it was told within [`Policy::repeat`] or somebody has taken it on, and it is neither over
@@ -211,12 +258,11 @@ pub fn tell(
     problem: &Alert,
     policy: &Policy,
 ) -> Result<bool, postgres::Error> {
-    let told = last(client, &problem.fingerprint)?.is_some_and(|l| l.covers(problem, policy));
-    if told {
-        Ok(false)
-    } else {
-        put(client, problem)
-    }
+    let mut tx = client.transaction()?;
+    let told = last(&mut tx, &problem.fingerprint)?.is_some_and(|l| l.covers(problem, None, policy));
+    let put = !told && put(&mut tx, problem)?;
+    tx.commit()?;
+    Ok(put)
 }
 
 /// So many recoveries of one fingerprint within an hour are told.
@@ -229,7 +275,8 @@ const MOST_RECOVERIES: i64 = 3;
 /// When PostgreSQL fails.
 pub fn flaps(client: &mut impl GenericClient, fingerprint: &str) -> Result<bool, postgres::Error> {
     let row = client.query_one(
-        "SELECT count(*) FROM oa.alerts WHERE fingerprint = $1 AND kind = 'recovery' AND created_at > now() - interval '1 hour'",
+        "SELECT count(*) FROM oa.alerts WHERE fingerprint = $1 AND kind = 'recovery'
+           AND created_at > now() - interval '1 hour' AND created_at <= now()",
         &[&fingerprint],
     )?;
     Ok(row.get::<_, i64>(0) >= MOST_RECOVERIES)
@@ -244,17 +291,14 @@ pub fn tell_over(
     fingerprint: &str,
     policy: &Policy,
 ) -> Result<(), postgres::Error> {
-    match last(client, fingerprint)? {
-        Some(l) if l.is_open() && !flaps(client, fingerprint)? => {
-            let now = Utc::now();
-            put(
-                client,
-                &machine::over(&l.rule, fingerprint, l.created_at, now, policy),
-            )?;
-            Ok(())
-        }
-        _ => Ok(()),
+    let mut tx = client.transaction()?;
+    if let Some(l) = last(&mut tx, fingerprint)?.filter(Last::is_open)
+        && !flaps(&mut tx, fingerprint)?
+    {
+        let over = machine::over(&l.rule, fingerprint, l.created_at, l.now, policy);
+        put(&mut tx, &over)?;
     }
+    tx.commit()
 }
 
 /// Ends the trouble of a task that is run no more, if it was told.
@@ -262,15 +306,15 @@ pub fn tell_over(
 /// # Errors
 /// When PostgreSQL fails.
 pub fn given_up(
-    client: &mut impl GenericClient,
+    tx: &mut Transaction<'_>,
     task: &str,
     title: &str,
     policy: &Policy,
 ) -> Result<(), postgres::Error> {
-    let last = last(client, &run_fingerprint(task))?;
+    let last = last(tx, &run_fingerprint(task))?;
     if let Some(last) = last.filter(Last::is_open) {
         put(
-            client,
+            tx,
             &text::given_up(task, title, last.created_at, policy),
         )?;
     }
@@ -308,7 +352,8 @@ pub fn after_run(
     let Some(alert) = problem(outcome, state, policy) else {
         return Ok(false);
     };
-    let told = last.is_some_and(|l| l.covers(&alert, policy));
+    let cause = outcome.error.as_ref().map(|e| e.kind);
+    let told = last.is_some_and(|l| l.covers(&alert, cause, policy));
     if !told {
         put(tx, &alert)?;
     }

@@ -165,10 +165,11 @@ fn connect_in_time(
             .unwrap_or(&settings.connect_timeout);
         let (sender, receiver) = mpsc::channel();
         let session = session.clone();
+        let tried = one.clone();
         thread::spawn(move || {
             let connected = match connector {
-                None => one.connect(NoTls),
-                Some(connector) => one.connect(connector),
+                None => tried.connect(NoTls),
+                Some(connector) => tried.connect(connector),
             };
             let ready = connected.and_then(|mut client| {
                 client.batch_execute(&session)?;
@@ -178,7 +179,7 @@ fn connect_in_time(
         });
         match receiver.recv_timeout(limit) {
             Ok(Ok(client)) => return Ok(client),
-            Ok(Err(e)) => last = Some(classify(&e, hosts)),
+            Ok(Err(e)) => last = Some(classify(&e, hosts, &one, settings)),
             Err(_) => {
                 let reason = format!("no answer within {} s", limit.as_secs_f64());
                 last = Some(ConnectError::Unreachable { hosts, reason });
@@ -275,40 +276,13 @@ fn tcp_servers(settings: &Settings) -> Vec<(String, u16)> {
         .collect()
 }
 
-/// Whether an error of a running statement means that the server is gone, so that the outcome belongs into the spool.
-#[must_use]
-pub fn is_connection_error(error: &postgres::Error) -> bool {
-    if error.is_closed() {
-        return true;
-    }
-    match error.code() {
-        Some(code) => {
-            let class = &code.code()[..2];
-            // 08 connection, 57P0x shutdown, 53 resources (connections, disk, memory), 25006 a standby after a failover.
-            class == "08"
-                || class == "53"
-                || code.code().starts_with("57P")
-                || *code == SqlState::READ_ONLY_SQL_TRANSACTION
-        }
-        None => error
-            .source()
-            .is_some_and(<dyn std::error::Error>::is::<std::io::Error>),
-    }
-}
-
-/// Whether an error says nothing about the statement: somebody else held a lock for too long, two transactions got into each
-/// other's way, an administrator cancelled, a disk failed. The same statement may succeed a minute later.
-#[must_use]
-pub fn is_passing(error: &postgres::Error) -> bool {
-    is_connection_error(error)
-        || error.code().is_some_and(|code| {
-            // 40 rollback (serialisation, deadlock), 55P03 lock, 57014 cancelled or timed out, 58 system, XX internal.
-            let class = &code.code()[..2];
-            matches!(class, "40" | "58" | "XX") || matches!(code.code(), "55P03" | "57014")
-        })
-}
-
-fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
+/// `one` is the host that was tried.
+fn classify(
+    error: &postgres::Error,
+    hosts: String,
+    one: &postgres::Config,
+    settings: &Settings,
+) -> ConnectError {
     let reason = describe(error);
     match error.code() {
         Some(code) if code.code().starts_with("28") => ConnectError::Login { hosts, reason },
@@ -319,17 +293,33 @@ fn classify(error: &postgres::Error, hosts: String) -> ConnectError {
             ConnectError::Database { hosts, reason }
         }
         Some(_) => ConnectError::Unreachable { hosts, reason },
-        None => {
-            let text = reason.to_lowercase();
-            if text.contains("password missing") || text.contains("invalid configuration: password")
-            {
-                ConnectError::Login { hosts, reason }
-            } else if text.contains("tls") || text.contains("certificate") {
-                ConnectError::Tls { hosts, reason }
-            } else {
-                ConnectError::Unreachable { hosts, reason }
-            }
+        None if tls::is_tls_error(error) => ConnectError::Tls { hosts, reason },
+        None if error.is_closed() || error.source().is_none_or(is_io) => {
+            ConnectError::Unreachable { hosts, reason }
         }
+        // What is left was found by the driver itself: there is no TLS, or no password.
+        None if one.get_ssl_mode() == SslMode::Require && !speaks_tls(one, settings) => {
+            ConnectError::Tls { hosts, reason }
+        }
+        None if one.get_password().is_none() => ConnectError::Login { hosts, reason },
+        None => ConnectError::Unreachable { hosts, reason },
+    }
+}
+
+fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<std::io::Error>()
+}
+
+fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
+    let port = one.get_ports().first().copied().unwrap_or(5432);
+    match one.get_hosts().first() {
+        Some(Host::Tcp(name)) => {
+            !matches!(
+                tls::certificate_end(name, port, settings.connect_timeout),
+                Ok(None)
+            )
+        }
+        _ => false,
     }
 }
 

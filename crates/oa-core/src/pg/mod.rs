@@ -2,13 +2,13 @@
 
 mod connect;
 pub mod libpq;
+mod meaning;
 pub mod schema;
 mod tls;
 pub mod upsert;
 
-pub use connect::{
-    ConnectError, Settings, certificate, connect, is_connection_error, is_passing, tls_servers,
-};
+pub use connect::{ConnectError, Settings, certificate, connect, tls_servers};
+pub use meaning::{Meaning, is_connection_error, is_passing};
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]

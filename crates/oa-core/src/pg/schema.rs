@@ -113,6 +113,23 @@ pub fn upgrade(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     result
 }
 
+/// Creates the schema as an older version of these programs left it: for tests of upgrades.
+///
+/// # Errors
+/// When a migration fails.
+#[doc(hidden)]
+pub fn create_at(client: &mut Client, version: i32) -> Result<(), SchemaError> {
+    client
+        .batch_execute("CREATE SCHEMA oa")
+        .map_err(SchemaError::Query)?;
+    embedded::migrations::runner()
+        .set_target(refinery::Target::Version(version))
+        .set_migration_table_name(HISTORY)
+        .run(client)
+        .map(|_| ())
+        .map_err(|e| SchemaError::Upgrade(e.to_string()))
+}
+
 fn upgrade_locked(client: &mut Client) -> Result<Vec<String>, SchemaError> {
     match check(client) {
         Ok(()) => return Ok(Vec::new()),

@@ -207,6 +207,21 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
+/// Whether it was the encryption that failed.
+pub(super) fn is_tls_error(error: &postgres::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let wrapped = inner
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        if inner.is::<Error>() || wrapped.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) {
+            return true;
+        }
+        source = inner.source();
+    }
+    false
+}
+
 /// The end of validity (UTC) of the certificate that a PostgreSQL server shows, whoever signed it; `None` when it speaks no TLS.
 ///
 /// # Errors

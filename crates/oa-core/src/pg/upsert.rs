@@ -7,9 +7,9 @@
 use chrono::{DateTime, Utc};
 use postgres::Transaction;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{describe, is_connection_error, is_passing, quote_ident};
+use super::{Meaning, describe, quote_ident};
 
 /// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,16 +75,13 @@ pub enum UpsertError {
 }
 
 impl UpsertError {
-    /// Whether the server is gone, rather than unwilling.
+    /// What it means for whoever wanted to store rows.
     #[must_use]
-    pub fn is_connection_error(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if is_connection_error(source))
-    }
-
-    /// Whether time may heal it, see [`is_passing`].
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if is_passing(source))
+    pub fn meaning(&self) -> Meaning {
+        match self {
+            Self::NoTable(_) | Self::NoColumn { .. } | Self::NoKey(_) => Meaning::Misconfigured,
+            Self::Database { source, .. } => Meaning::of(source),
+        }
     }
 }
 
@@ -207,7 +204,7 @@ impl Statement {
                     .collect()
             })
             .collect();
-        let json = serde_json::to_string(&objects).unwrap_or_default();
+        let json = json!(objects).to_string();
         let fail = |source| UpsertError::Database {
             table: self.table.clone(),
             source,
@@ -223,7 +220,7 @@ impl Statement {
                     .saturating_sub(inserted.unsigned_abs() + updated.unsigned_abs());
                 Ok(())
             }
-            Err(error) if is_data_error(&error) => {
+            Err(error) if Meaning::of(&error) == Meaning::BadData => {
                 savepoint.rollback().map_err(fail)?;
                 if rows.len() == 1 {
                     done.refused.push((first, describe(&error)));
@@ -239,11 +236,4 @@ impl Statement {
             Err(error) => Err(fail(error)),
         }
     }
-}
-
-/// Classes 22 (data exception), 23 (constraint violation) and 21 (two rows of one key in a statement) are the rows' fault.
-fn is_data_error(error: &postgres::Error) -> bool {
-    error
-        .code()
-        .is_some_and(|c| ["21", "22", "23"].contains(&&c.code()[..2]))
 }

@@ -25,7 +25,8 @@ pub struct Scheduled {
     pub next_due_at: Option<DateTime<Utc>>,
 }
 
-/// Makes tasks known before their first run, and after a change of their schedule, so that a run that never happens is missed.
+/// Makes tasks known before their first run, and after a change of their schedule, so that a run that never happens is missed. The
+/// moments are to be found by the server's clock.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -53,7 +54,9 @@ pub fn register(
          FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]) x (n, i, s, d, a, e)
          ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, days = excluded.days, sessions = excluded.sessions,
            next_due_at = excluded.next_due_at
-         WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)",
+         WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)
+            -- Only a clock that was ahead can have seen no earlier moment.
+            OR t.next_due_at > excluded.next_due_at",
         &[
             &tool,
             &column(|t| &t.name),
@@ -86,8 +89,8 @@ pub fn forget(client: &mut Client, task: &str, policy: &Policy) -> Result<bool, 
     Ok(forgotten.is_some())
 }
 
-/// Of tasks and the moments at which they were due, the tasks that no run has taken care of since. A run that was killed does not
-/// count, unless it was the third: then it is the task that kills. A backfill is for other days.
+/// Of tasks and the moments at which they were due, the tasks that no run has taken care of (`oa.takes_care`). A run that was killed
+/// does not count, unless it was the third: then it is the task that kills.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -99,7 +102,7 @@ pub fn not_taken_care_of(
     let rows = client.query(
         "SELECT t.task FROM unnest($1::text[], $2::timestamptz[]) t (task, due), LATERAL (
            SELECT count(*) FILTER (WHERE status <> 'abandoned') AS runs, count(*) FILTER (WHERE status = 'abandoned') AS killed
-           FROM oa.runs r WHERE r.task = t.task AND r.id >= oa.uuid_floor(t.due) AND r.trigger <> 'backfill' AND r.status <> 'skipped') since
+           FROM oa.runs r WHERE r.task = t.task AND r.started_at >= t.due AND oa.takes_care(r, t.due)) since
          WHERE since.runs = 0 AND since.killed < 3",
         &[&tasks, &due],
     )?;

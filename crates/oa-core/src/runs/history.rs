@@ -16,14 +16,13 @@ pub fn usual_count(
     at: NaiveTime,
     zone: &str,
 ) -> Result<Option<u64>, postgres::Error> {
-    // Ids are ordered by time, so each day is one look into the index.
     let row = client.query_one(
         "SELECT count(*), percentile_disc(0.5) WITHIN GROUP (ORDER BY collected) FROM unnest($2::date[]) d, LATERAL (
            SELECT q.collected FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
            WHERE q.task = $1 AND q.day = d AND r.status = 'success'
-             AND q.run_id >= oa.uuid_floor(d::timestamp AT TIME ZONE $4)
-             AND q.run_id < oa.uuid_floor((d + $3::time + interval '5 minutes') AT TIME ZONE $4)
-           ORDER BY q.run_id DESC LIMIT 1) last",
+             AND r.started_at >= d::timestamp AT TIME ZONE $4
+             AND r.started_at < (d + $3::time + interval '5 minutes') AT TIME ZONE $4
+           ORDER BY r.seq DESC LIMIT 1) last",
         &[&task, &days, &at, &zone],
     )?;
     let enough = row.get::<_, i64>(0) >= 3;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -104,6 +105,16 @@ pub struct RunStart {
     /// The moment of the schedule (UTC) that it is for; it does not begin when another machine has taken care of that.
     #[serde(default)]
     pub due_at: Option<DateTime<Utc>>,
+    /// The day it is about, where it is about one.
+    #[serde(default)]
+    pub day: Option<NaiveDate>,
+    /// It is about another day than the one on which it starts, and so takes care of no moment. Found out when it begins.
+    #[serde(default)]
+    pub other_day: bool,
+    /// What the server's clock was ahead of this machine's, in seconds. Set: all times of this run are corrected by it; `None`: they are
+    /// this machine's own.
+    #[serde(default)]
+    pub clock_offset: Option<f64>,
 }
 
 impl RunStart {
@@ -129,7 +140,24 @@ impl RunStart {
             version: version.to_owned(),
             lease,
             due_at: None,
+            day: None,
+            other_day: false,
+            clock_offset: None,
         }
+    }
+
+    /// Corrects times that are this machine's own; see [`RunStart::clock_offset`].
+    pub fn on_server_clock(&mut self, offset: TimeDelta) {
+        if self.clock_offset.is_none() {
+            self.clock_offset = Some(offset.as_seconds_f64());
+            self.started_at += offset;
+        }
+    }
+
+    /// Finds out whether it is about another day than the one on which it starts.
+    pub fn compare_days(&mut self, zone: Tz) {
+        let today = self.started_at.with_timezone(&zone).date_naive();
+        self.other_day = self.due_at.is_none() && self.day.is_some_and(|day| day != today);
     }
 }
 
@@ -318,6 +346,36 @@ impl Outcome {
             told_by_check: false,
         }
     }
+
+    /// Corrects times that are this machine's own; see [`RunStart::clock_offset`].
+    pub fn on_server_clock(&mut self, offset: TimeDelta) {
+        if self.start.clock_offset.is_some() {
+            return;
+        }
+        self.start.on_server_clock(offset);
+        self.finished_at += offset;
+        self.shift(offset);
+    }
+
+    /// Whatever clock has measured it, it has ended by now.
+    pub fn not_after(&mut self, now: DateTime<Utc>) {
+        if self.finished_at > now {
+            let by = now - self.finished_at;
+            self.start.started_at += by;
+            self.finished_at += by;
+            self.shift(by);
+        }
+    }
+
+    fn shift(&mut self, offset: TimeDelta) {
+        for attempt in &mut self.attempts {
+            attempt.started_at += offset;
+            attempt.finished_at += offset;
+        }
+        for raw in &mut self.raw {
+            raw.fetched_at += offset;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +386,7 @@ mod tests {
     fn the_score_falls_with_what_is_missing_rejected_or_stale() {
         let quality = |expected, collected, fresh| Quality {
             day: None,
+            other_day: false,
             expected,
             collected,
             duplicates: 0,

@@ -10,9 +10,10 @@
 //! `abandoned`. Killed within `finish`: the transaction is either committed or gone; in the spool likewise.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use chrono::{NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use postgres::Client;
 use uuid::Uuid;
@@ -26,7 +27,7 @@ use crate::cli::Failure;
 use crate::config::Config;
 use crate::exit;
 use crate::failpoint;
-use crate::pg::{self, ConnectError, describe, schema};
+use crate::pg::{self, ConnectError, Meaning, describe, schema};
 use crate::retry::ErrorKind;
 use crate::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
 use crate::state_dir::{Lock, StateDir};
@@ -40,6 +41,8 @@ pub struct Recorder {
     spool_limit: u64,
     policy: Policy,
     host: String,
+    /// What the server's clock was ahead of this machine's when we last connected.
+    clock_offset: Mutex<TimeDelta>,
 }
 
 /// How long the outcome of a run waits for another process that drains the spool.
@@ -95,6 +98,8 @@ pub enum Recorded {
     Refused {
         /// What it said.
         error: RunError,
+        /// The database lacks something: a table, an index, a privilege.
+        misconfigured: bool,
     },
 }
 
@@ -112,6 +117,7 @@ impl Recorder {
             spool_limit: config.spool.max_size.0,
             policy: Policy::from_config(config),
             host: ProcessId::current().host,
+            clock_offset: Mutex::default(),
         })
     }
 
@@ -143,7 +149,11 @@ impl Recorder {
     pub fn connect(&self) -> Result<(Client, Drained), Away> {
         let mut client = pg::connect(&self.settings)?;
         schema::check(&mut client)?;
-        let (drained, waiting) = match self.drain(&mut client) {
+        let offset = watch_clocks(&mut client)?;
+        if let Ok(mut known) = self.clock_offset.lock() {
+            *known = offset;
+        }
+        let (drained, waiting) = match self.drain(&mut client, offset) {
             Ok(drained) => drained,
             Err(DrainError::Spool(e)) => {
                 tracing::error!("{e}");
@@ -178,7 +188,9 @@ impl Recorder {
             let raw = |run| raw_index::read(&self.state, run);
             match store::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
                 Ok(marked) => self.marked_abandoned(&marked),
-                Err(e) if e.is_connection_error() => return Err(Away::Drain(e.to_string())),
+                Err(e) if e.meaning() == Meaning::Unreachable => {
+                    return Err(Away::Drain(e.to_string()));
+                }
                 Err(e) => tracing::warn!("could not look for abandoned runs: {e}"),
             }
         }
@@ -195,9 +207,23 @@ impl Recorder {
         }
     }
 
-    fn drain(&self, client: &mut Client) -> Result<(Drained, HashSet<Uuid>), DrainError> {
+    /// The present moment (UTC) by the server's clock, as far as this program has seen it; else by this machine's.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        Utc::now() + self.clock_offset()
+    }
+
+    fn clock_offset(&self) -> TimeDelta {
+        self.clock_offset.lock().map(|o| *o).unwrap_or_default()
+    }
+
+    fn drain(
+        &self,
+        client: &mut Client,
+        offset: TimeDelta,
+    ) -> Result<(Drained, HashSet<Uuid>), DrainError> {
         let mut spool = self.spool()?;
-        let drained = spool.drain(client, &self.policy)?;
+        let drained = spool.drain(client, offset, &self.policy)?;
         Ok((drained, spool.waiting_runs()?))
     }
 
@@ -219,7 +245,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When the schema does not fit, or the state directory cannot be used.
-    pub fn begin(&self, start: RunStart) -> Result<Begun, Failure> {
+    pub fn begin(&self, mut start: RunStart) -> Result<Begun, Failure> {
         let lock = match self.state.try_lock(&format!("task-{}", start.task)) {
             Ok(Some(lock)) => lock,
             Ok(None) => {
@@ -240,8 +266,13 @@ impl Recorder {
             }
             Err(e) => (None, Some(e.to_string())),
         };
+        let offset = connection.is_some().then(|| self.clock_offset());
         if let Some(client) = &mut connection {
-            match store::begin(client, &start) {
+            let mut corrected = start.clone();
+            corrected.on_server_clock(offset.unwrap_or_default());
+            corrected.compare_days(self.policy.timezone);
+            start.other_day = corrected.other_day;
+            match store::begin(client, &corrected) {
                 Ok(Lease::Taken) => {}
                 Ok(Lease::Done) => {
                     return Ok(Begun::Skipped {
@@ -275,6 +306,7 @@ impl Recorder {
         let mut run = Run {
             start,
             settings: self.settings.clone(),
+            clock_offset: offset.filter(|_| known),
             connection,
             known,
             away,
@@ -322,7 +354,11 @@ impl Recorder {
     pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), Failure> {
         let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
-        let stored = match self.connect() {
+        let connected = self.connect();
+        if connected.is_ok() {
+            outcome.on_server_clock(self.clock_offset());
+        }
+        let stored = match connected {
             Ok((mut client, _)) => match store::apply(&mut client, &outcome, &self.policy) {
                 Ok(_) => return Ok(()),
                 Err(e) => e.to_string(),
@@ -340,16 +376,21 @@ impl Recorder {
     ///
     /// # Errors
     /// When neither can take it.
-    pub fn finish(&self, run: Run, outcome: Outcome) -> Result<Recorded, Failure> {
+    pub fn finish(&self, run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
         let id = outcome.start.id;
+        // As it was measured when the run began: the outcome's times go on from there, whatever the clocks have done since.
+        if let Some(offset) = run.clock_offset {
+            outcome.on_server_clock(offset);
+        }
+        outcome.start.other_day = run.start.other_day;
         let recorded = self.store_or_put_aside(run, outcome)?;
         raw_index::remove(&self.state, id);
         Ok(recorded)
     }
 
-    fn store_or_put_aside(&self, mut run: Run, outcome: Outcome) -> Result<Recorded, Failure> {
+    fn store_or_put_aside(&self, mut run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
         failpoint::hit("run.finish.begin");
-        let task = &outcome.start.task;
+        let task = &outcome.start.task.clone();
         // Behind what waits already, or an older day would overwrite this one later.
         if run.connection.is_none() || self.waits(task) {
             self.reconnect(&mut run);
@@ -367,16 +408,17 @@ impl Recorder {
             let Some(client) = &mut run.connection else {
                 break;
             };
+            outcome.on_server_clock(self.clock_offset());
             match store::apply(client, &outcome, &self.policy) {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
                     self.forget_told(&outcome);
                     return Ok(Recorded::Stored(applied));
                 }
-                Err(e) if e.is_passing() => {
+                Err(e) if e.meaning().is_passing() => {
                     if !last_try {
                         self.reconnect(&mut run);
-                    } else if e.is_connection_error() {
+                    } else if e.meaning() == Meaning::Unreachable {
                         run.connection = None;
                     }
                     run.away = Some(e.to_string());
@@ -426,6 +468,7 @@ impl Recorder {
         mut outcome: Outcome,
         error: &StoreError,
     ) -> Result<Recorded, Failure> {
+        let misconfigured = error.meaning() == Meaning::Misconfigured;
         let error = RunError::new(ErrorKind::Db, error.to_string());
         outcome.status = Status::Failed;
         outcome.error = Some(error.clone());
@@ -436,7 +479,10 @@ impl Recorder {
             last.error = Some(error.clone());
         }
         self.store_or_put_aside(run, outcome)?;
-        Ok(Recorded::Refused { error })
+        Ok(Recorded::Refused {
+            error,
+            misconfigured,
+        })
     }
 
     /// Into the spool, with everything that somebody must be told meanwhile.
@@ -550,6 +596,7 @@ fn store_unstarted(settings: &pg::Settings, policy: &Policy, start: RunStart, re
     let connected = pg::connect(settings).map_err(|e| e.to_string());
     let recorded = connected.and_then(|mut client| {
         schema::check(&mut client).map_err(|e| e.to_string())?;
+        outcome.on_server_clock(watch_clocks(&mut client).map_err(|e| e.to_string())?);
         store::apply(&mut client, &outcome, policy).map_err(|e| e.to_string())
     });
     if let Err(e) = recorded {
@@ -560,10 +607,22 @@ fn store_unstarted(settings: &pg::Settings, policy: &Policy, start: RunStart, re
     }
 }
 
+/// What the server's clock is ahead of this machine's. The server looks at its own on the way, see `oa.watch_clock`.
+fn watch_clocks(client: &mut Client) -> Result<TimeDelta, Away> {
+    let (ours, asked) = (Utc::now(), Instant::now());
+    let row = client
+        .query_one("SELECT clock_timestamp(), oa.watch_clock()::text", &[])
+        .map_err(|e| Away::Schema(schema::SchemaError::Query(e)))?;
+    let theirs: DateTime<Utc> = row.get(0);
+    Ok(theirs - (ours + asked.elapsed() / 2))
+}
+
 /// A run under way.
 pub struct Run {
     start: RunStart,
     settings: pg::Settings,
+    /// What the server's clock was ahead of this machine's when it began; `None` when it began without PostgreSQL.
+    clock_offset: Option<TimeDelta>,
     connection: Option<Client>,
     /// PostgreSQL knows of it.
     known: bool,
@@ -627,6 +686,11 @@ impl Run {
         if !self.known {
             return;
         }
+        let mut attempt = attempt.clone();
+        if let Some(offset) = self.clock_offset {
+            attempt.started_at += offset;
+            attempt.finished_at += offset;
+        }
         for _ in 0..2 {
             if self.connection.is_none() {
                 self.connection = pg::connect(&self.settings).ok();
@@ -634,7 +698,7 @@ impl Run {
             let Some(client) = &mut self.connection else {
                 return;
             };
-            match store::record_attempt(client, &self.start, attempt) {
+            match store::record_attempt(client, &self.start, &attempt) {
                 Ok(()) => return,
                 Err(e) => {
                     tracing::warn!("{e}");
@@ -649,23 +713,23 @@ impl Run {
 /// A wall clock that does not jump: the start's time plus what a monotonic clock has measured since.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch {
-    wall: chrono::DateTime<Utc>,
-    mono: std::time::Instant,
+    wall: DateTime<Utc>,
+    mono: Instant,
 }
 
 impl Stopwatch {
     /// Starts at a moment that is now.
     #[must_use]
-    pub fn start(now: chrono::DateTime<Utc>) -> Self {
+    pub fn start(now: DateTime<Utc>) -> Self {
         Self {
             wall: now,
-            mono: std::time::Instant::now(),
+            mono: Instant::now(),
         }
     }
 
     /// The present moment (UTC) on this clock.
     #[must_use]
-    pub fn now(&self) -> chrono::DateTime<Utc> {
+    pub fn now(&self) -> DateTime<Utc> {
         self.wall + self.mono.elapsed()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use super::due::not_taken_care_of;
 use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::alerts::{self, Policy};
 use crate::pg::upsert::{UpsertError, upsert};
-use crate::pg::{describe, is_connection_error, is_passing};
+use crate::pg::{Meaning, describe};
 use crate::retry::ErrorKind;
 use crate::supervise::ProcessId;
 
@@ -28,21 +28,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the server is gone, rather than unwilling.
+    /// What it means for whoever wanted to store something.
     #[must_use]
-    pub fn is_connection_error(&self) -> bool {
+    pub fn meaning(&self) -> Meaning {
         match self {
-            Self::Upsert(e) => e.is_connection_error(),
-            Self::Database(e) => is_connection_error(e),
-        }
-    }
-
-    /// Whether time may heal it, see [`is_passing`].
-    #[must_use]
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Upsert(e) => e.is_passing(),
-            Self::Database(e) => is_passing(e),
+            Self::Upsert(e) => e.meaning(),
+            Self::Database(e) => Meaning::of(e),
         }
     }
 }
@@ -76,7 +67,8 @@ pub enum Lease {
     },
 }
 
-/// Records the start and takes the task's lease. A lease whose process is known to be gone is free before it is over.
+/// Records the start, at this moment of the server's clock, and takes the task's lease. A lease whose process is known to be gone is
+/// free before it is over.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -85,7 +77,7 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     tx.execute("SELECT oa.ensure_partitions()", &[])?;
     upsert_task(&mut tx, start)?;
     if let Some(host) = leased_by(&mut tx, &start.task)? {
-        insert_run(&mut tx, start, Status::Skipped)?;
+        insert_run(&mut tx, start, Status::Skipped, true)?;
         tx.execute(
             "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1",
             &[&start.id, &format!("the task runs on {host}")],
@@ -98,12 +90,12 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     {
         return Ok(Lease::Done);
     }
-    insert_run(&mut tx, start, Status::Running)?;
+    insert_run(&mut tx, start, Status::Running, true)?;
     tx.execute(
-        "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $6, lease_until = now() + make_interval(secs => $4),
-                last_run_id = $2, last_status = 'running', last_started_at = $5
+        "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $5, lease_until = now() + make_interval(secs => $4),
+                last_run_id = $2, last_status = 'running', last_started_at = now(), last_seq = (SELECT seq FROM oa.runs WHERE id = $2)
          WHERE name = $1",
-        &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.started_at, &start.process.machine_id],
+        &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.process.machine_id],
     )?;
     tx.commit()?;
     Ok(Lease::Taken)
@@ -119,10 +111,15 @@ fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, pos
         return Ok(None);
     };
     let process = tx.query_opt(
-        "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL FROM oa.runs WHERE id = $1",
+        "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL, recorded_at > now() + interval '1 minute'
+         FROM oa.runs WHERE id = $1",
         &[&run],
     )?;
-    let gone = process.is_some_and(|r| r.get(5) || process_of(&r, 0).is_alive() == Some(false));
+    // Of a run that was recorded while the server's clock was ahead, the lease would hold until that time comes.
+    let gone = process.is_some_and(|r| {
+        let ahead: bool = r.get(6);
+        r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(!ahead)
+    });
     Ok(if gone { None } else { host })
 }
 
@@ -159,14 +156,18 @@ fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgre
     Ok(())
 }
 
+/// `begins`: it starts at this moment. Else it has started before, and not after now, whatever the machine's clock said.
 fn insert_run(
     tx: &mut Transaction<'_>,
     start: &RunStart,
     status: Status,
+    begins: bool,
 ) -> Result<(), postgres::Error> {
     tx.execute(
-        "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, lease_until)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + make_interval(secs => $13))
+        "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, lease_until,
+                              due_at, other_day, clock_offset)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CASE WHEN $14 THEN now() ELSE least($12, now()) END,
+                 now() + make_interval(secs => $13), $15, $16, $17)
          ON CONFLICT (id) DO NOTHING",
         &[
             &start.id,
@@ -182,6 +183,10 @@ fn insert_run(
             &status.as_str(),
             &start.started_at,
             &start.lease.as_secs_f64(),
+            &begins,
+            &start.due_at,
+            &start.other_day,
+            &start.clock_offset,
         ],
     )?;
     Ok(())
@@ -195,7 +200,7 @@ pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreErr
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
-    insert_run(&mut tx, start, Status::Running)?;
+    insert_run(&mut tx, start, Status::Running, false)?;
     tx.commit()?;
     Ok(())
 }
@@ -247,9 +252,9 @@ pub fn apply(
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
-    insert_run(&mut tx, start, Status::Running)?;
+    insert_run(&mut tx, start, Status::Running, false)?;
     let run = tx.query_one(
-        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned'
+        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq
          FROM oa.runs WHERE id = $1 FOR UPDATE",
         &[&start.id],
     )?;
@@ -263,6 +268,7 @@ pub fn apply(
             alerted: false,
         });
     }
+    let times = Times::of(outcome, run.get(6));
     let mut applied = Applied::default();
     let mut rejects = outcome.rejects.clone();
     for batch in &outcome.batches {
@@ -282,13 +288,13 @@ pub fn apply(
     insert_raw(&mut tx, outcome)?;
     insert_quality(&mut tx, outcome, applied.rejected)?;
     tx.execute(
-        "UPDATE oa.runs SET status = $2, finished_at = $3, attempts = $4, fetched = $5, inserted = $6, updated = $7,
-                unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
+        "UPDATE oa.runs SET status = $2, started_at = least(started_at, $13), finished_at = $3, attempts = $4, fetched = $5, inserted = $6,
+                updated = $7, unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
          WHERE id = $1",
         &[
             &start.id,
             &outcome.status.as_str(),
-            &outcome.finished_at,
+            &times.finished,
             &(outcome.attempts.len() as i32),
             &(outcome.fetched as i64),
             &(applied.inserted as i64),
@@ -298,9 +304,10 @@ pub fn apply(
             &outcome.error.as_ref().map(|e| e.kind.as_str()),
             &outcome.error.as_ref().map(|e| e.message.as_str()),
             &Value::Object(outcome.details.clone()),
+            &times.started,
         ],
     )?;
-    let state = update_task(&mut tx, outcome, run.get(5))?;
+    let state = update_task(&mut tx, outcome, times, run.get(7), run.get(5))?;
     // A row that PostgreSQL refused is not where the check looks.
     let by_check = outcome.told_by_check && applied.rejected == 0;
     if !outcome.alerted && !by_check {
@@ -308,6 +315,24 @@ pub fn apply(
     }
     tx.commit()?;
     Ok(applied)
+}
+
+/// When an outcome's run started and ended, by the server's clock: not after now, whatever clock has measured it.
+#[derive(Clone, Copy)]
+struct Times {
+    started: DateTime<Utc>,
+    finished: DateTime<Utc>,
+}
+
+impl Times {
+    fn of(outcome: &Outcome, now: DateTime<Utc>) -> Self {
+        let finished = outcome.finished_at.min(now);
+        let took = (outcome.finished_at - outcome.start.started_at).max(TimeDelta::zero());
+        Self {
+            started: finished - took,
+            finished,
+        }
+    }
 }
 
 fn refused_row(batch: &crate::pg::upsert::Batch, index: usize, reason: &str) -> Reject {
@@ -475,7 +500,7 @@ pub fn answers(
     let found = client.query_opt(
         "SELECT r.id FROM oa.runs r WHERE r.task = $1 AND (r.id = $3 OR ($3 IS NULL AND r.details ->> 'day' = $2::text))
            AND EXISTS (SELECT 1 FROM oa.raw w WHERE w.run_id = r.id)
-         ORDER BY r.id DESC LIMIT 1",
+         ORDER BY r.seq DESC LIMIT 1",
         &[&task, &day.to_string(), &run],
     )?;
     let Some(id) = found.map(|r| r.get::<_, Uuid>(0)) else {
@@ -517,14 +542,18 @@ pub struct TaskState {
 fn update_task(
     tx: &mut Transaction<'_>,
     outcome: &Outcome,
+    times: Times,
+    seq: i64,
     counted: bool,
 ) -> Result<TaskState, postgres::Error> {
     let start = &outcome.start;
+    // Newer is what the server took later; but what waited in a spool may have started before what another machine has recorded since.
     let row = tx.query_one(
         "SELECT consecutive_failures, failing_since, last_success_at,
-                last_finished_at IS NOT NULL AND last_started_at > $2 AND last_run_id <> $3
+                last_finished_at IS NOT NULL AND last_run_id <> $3
+                  AND (coalesce(last_seq, 0) > $4 OR (last_started_at > $2 AND last_started_at <= now()))
          FROM oa.tasks WHERE name = $1 FOR UPDATE",
-        &[&start.task, &start.started_at, &start.id],
+        &[&start.task, &times.started, &start.id, &seq],
     )?;
     let mut state = TaskState {
         consecutive_failures: row.get(0),
@@ -544,7 +573,7 @@ fn update_task(
         if outcome.status == Status::Success {
             tx.execute(
                 "UPDATE oa.tasks SET last_success_at = greatest(last_success_at, $2) WHERE name = $1",
-                &[&start.task, &outcome.finished_at],
+                &[&start.task, &times.finished],
             )?;
         }
         return Ok(state);
@@ -555,7 +584,7 @@ fn update_task(
     );
     if failed && !counted {
         state.consecutive_failures += 1;
-        state.failing_since.get_or_insert(start.started_at);
+        state.failing_since.get_or_insert(times.started);
     }
     let (failures, since) = match outcome.status {
         Status::Success => (0, None),
@@ -564,19 +593,21 @@ fn update_task(
     tx.execute(
         "UPDATE oa.tasks SET last_run_id = $2, last_status = $3, last_started_at = $4, last_finished_at = $5,
                 last_success_at = CASE WHEN $3 = 'success' THEN $5 ELSE last_success_at END,
-                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape)
+                last_error = $6, consecutive_failures = $7, failing_since = $8, next_due_at = coalesce($9, next_due_at), shape = coalesce($10, shape),
+                last_seq = $11
          WHERE name = $1",
         &[
             &start.task,
             &start.id,
             &outcome.status.as_str(),
-            &start.started_at,
-            &outcome.finished_at,
+            &times.started,
+            &times.finished,
             &outcome.error.as_ref().map(|e| e.message.as_str()),
             &failures,
             &since,
             &outcome.next_due_at,
             &outcome.shape,
+            &seq,
         ],
     )?;
     Ok(state)
@@ -596,7 +627,7 @@ pub fn mark_abandoned(
 ) -> Result<Vec<Uuid>, StoreError> {
     let rows = client.query(
         "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
-                r.version, r.started_at, r.lease_until < now(), t.next_due_at
+                r.version, r.started_at, r.lease_until < now() OR r.recorded_at > now() + interval '1 minute', t.next_due_at, now(), r.seq
          FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
         &[],
     )?;
@@ -627,20 +658,28 @@ pub fn mark_abandoned(
             version: row.get(11),
             lease: std::time::Duration::ZERO,
             due_at: None,
+            day: None,
+            other_day: false,
+            clock_offset: Some(0.0),
         };
         let id = start.id;
-        let mut outcome = Outcome::bare(start, Status::Abandoned, Utc::now());
+        let mut outcome = Outcome::bare(start, Status::Abandoned, row.get(15));
         outcome.error = Some(RunError::new(ErrorKind::Internal, message));
         outcome.next_due_at = row.get(14);
         outcome.raw = raw(id);
-        if abandon(client, &outcome, policy)? {
+        if abandon(client, &outcome, row.get(16), policy)? {
             marked.push(id);
         }
     }
     Ok(marked)
 }
 
-fn abandon(client: &mut Client, outcome: &Outcome, policy: &Policy) -> Result<bool, StoreError> {
+fn abandon(
+    client: &mut Client,
+    outcome: &Outcome,
+    seq: i64,
+    policy: &Policy,
+) -> Result<bool, StoreError> {
     let mut tx = client.transaction()?;
     let changed = tx.execute(
         "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2
@@ -654,7 +693,8 @@ fn abandon(client: &mut Client, outcome: &Outcome, policy: &Policy) -> Result<bo
         return Ok(false);
     }
     insert_raw(&mut tx, outcome)?;
-    let state = update_task(&mut tx, outcome, false)?;
+    let times = Times::of(outcome, outcome.finished_at);
+    let state = update_task(&mut tx, outcome, times, seq, false)?;
     alerts::after_run(&mut tx, outcome, &state, policy)?;
     tx.commit()?;
     Ok(true)

@@ -27,34 +27,35 @@ pub(super) fn jobs<'a>(
     calendar: &Calendar,
     recorder: &Recorder,
 ) -> Vec<Job<'a>> {
-    let now = Utc::now();
+    // Connected, what is due is decided by the server's clock, which all machines share.
+    let connected = recorder.connect().map_err(|e| e.to_string());
+    let now = recorder.now();
     let candidates: Vec<(&Source, DateTime<Utc>)> = sources
         .iter()
         .filter_map(|s| Some((s, last_due(config, s, calendar, now)?)))
         .collect();
-    if candidates.is_empty() {
-        return Vec::new();
-    }
     let names: Vec<&str> = candidates.iter().map(|(s, _)| s.name.as_str()).collect();
     let moments: Vec<DateTime<Utc>> = candidates.iter().map(|(_, due)| *due).collect();
-    let open = recorder
-        .connect()
-        .map_err(|e| e.to_string())
+    let open = connected
         .and_then(|(mut client, _)| {
             let all: Vec<Scheduled> = sources
                 .iter()
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
-            not_taken_care_of(&mut client, &names, &moments).map_err(|e| e.to_string())
+            not_taken_care_of(&mut client, &names, &moments).map_err(|e| describe(&e))
         })
-        .inspect_err(|e| tracing::warn!("what is due is decided by this machine alone: {e}"))
+        .inspect_err(|e| {
+            if !candidates.is_empty() {
+                tracing::warn!("what is due is decided by this machine alone: {e}");
+            }
+        })
         .ok();
     let due: Vec<(&Source, DateTime<Utc>)> = candidates
         .into_iter()
         .filter(|(source, due)| match &open {
             Some(open) => open.contains(&source.name),
-            None => !is_noted(recorder, source, *due),
+            None => !is_noted(recorder, source, *due, now),
         })
         .collect();
     for (source, due) in &due {
@@ -120,11 +121,17 @@ fn offset(name: &str, jitter: Duration) -> TimeDelta {
     TimeDelta::seconds(i64::try_from(hasher.finish() % seconds).unwrap_or_default())
 }
 
-fn is_noted(recorder: &Recorder, source: &Source, due: DateTime<Utc>) -> bool {
+/// What was noted while the clock was ahead says nothing about today.
+fn is_noted(
+    recorder: &Recorder,
+    source: &Source,
+    due: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> bool {
     let noted = path(recorder, source).and_then(|path| fs::read_to_string(path).ok());
     noted
         .and_then(|text| text.trim().parse::<DateTime<Utc>>().ok())
-        .is_some_and(|noted| noted >= due)
+        .is_some_and(|noted| noted >= due && noted <= now)
 }
 
 /// A note that is lost leads to one run more.

@@ -68,11 +68,10 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if options.dry_run {
         return dry_run(config, &chosen, date, options.format);
     }
-    let trigger = match options.trigger {
-        // It says nothing about whether today's data are there.
-        _ if date != today => Trigger::Backfill,
-        _ if options.due => Trigger::Due,
-        trigger => trigger,
+    let trigger = if options.due {
+        Trigger::Due
+    } else {
+        options.trigger
     };
     let tools = Tools::open(config, &calendar, trigger).map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));

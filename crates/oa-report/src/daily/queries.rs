@@ -22,7 +22,7 @@ pub(super) fn tasks(
 ) -> Result<Vec<Task>> {
     let rows = tx.query(
         "WITH ended AS (
-           SELECT * FROM oa.runs WHERE id >= oa.uuid_floor($1::timestamptz - interval '1 day') AND id < oa.uuid_floor($2)
+           SELECT * FROM oa.runs WHERE started_at >= $1::timestamptz - interval '1 day' AND started_at < $2
              AND finished_at >= $1 AND finished_at < $2 AND status <> 'skipped' AND trigger <> 'backfill' AND task <> $3),
          gaps AS (
            SELECT task, max(gap) AS gap FROM (
@@ -33,7 +33,7 @@ pub(super) fn tasks(
                 count(*) FILTER (WHERE e.status IN ('failed', 'timeout', 'abandoned')),
                 sum(e.inserted)::bigint, sum(e.updated)::bigint, sum(e.rejected)::bigint,
                 max(extract(epoch FROM e.finished_at - e.started_at))::float8, g.gap,
-                (array_agg(e.error_message ORDER BY e.id DESC) FILTER (WHERE e.status <> 'success'))[1]
+                (array_agg(e.error_message ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1]
          FROM ended e LEFT JOIN oa.tasks t ON t.name = e.task LEFT JOIN gaps g ON g.task = e.task
          GROUP BY e.task, t.title, g.gap
          ORDER BY count(*) FILTER (WHERE e.status NOT IN ('success', 'partial')) > 0 DESC,
@@ -66,7 +66,7 @@ pub(super) fn without_run(
     let rows = tx.query(
         "SELECT coalesce(nullif(t.title, ''), t.name) FROM oa.tasks t WHERE t.schedule IS NOT NULL AND t.name <> ALL($3)
            AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name
-                             AND r.id >= oa.uuid_floor($1::timestamptz - interval '1 day') AND r.id < oa.uuid_floor($2)
+                             AND r.started_at >= $1::timestamptz - interval '1 day' AND r.started_at < $2
                              AND (r.finished_at IS NULL OR r.finished_at >= $1)
                              AND r.status <> 'skipped' AND r.trigger <> 'backfill') ORDER BY t.name",
         &[&from, &until, &skip],
@@ -99,7 +99,7 @@ pub(super) fn database_bytes_before(
 ) -> Result<Option<u64>> {
     let row = tx.query_opt(
         "SELECT (details ->> 'database_bytes')::bigint FROM oa.runs
-         WHERE task = $1 AND status = 'success' AND details ->> 'day' < $2::text ORDER BY id DESC LIMIT 1",
+         WHERE task = $1 AND status = 'success' AND details ->> 'day' < $2::text ORDER BY seq DESC LIMIT 1",
         &[&TASK, &day.to_string()],
     )?;
     Ok(row
@@ -113,7 +113,7 @@ pub(super) fn database_growth_per_day(tx: &mut Transaction<'_>) -> Result<Option
         "SELECT pg_database_size(current_database()) - (details ->> 'database_bytes')::bigint,
                 (extract(epoch FROM now() - started_at) / 86400)::float8
          FROM oa.runs WHERE task = $1 AND status = 'success' AND details ? 'database_bytes'
-           AND id >= oa.uuid_floor(now() - interval '30 days') ORDER BY id LIMIT 1",
+           AND started_at >= now() - interval '30 days' ORDER BY seq LIMIT 1",
         &[&TASK],
     )?;
     Ok(row.and_then(|r| {

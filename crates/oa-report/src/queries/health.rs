@@ -151,11 +151,11 @@ pub fn tasks(
                   sum(inserted) AS inserted
            FROM (
              SELECT task, status, runs, inserted FROM oa.run_hours
-             WHERE hour > now() - interval '24 hours' AND ($3::text IS NULL OR task = $3)
+             WHERE hour > now() - interval '24 hours' AND hour <= now() AND ($3::text IS NULL OR task = $3)
              UNION ALL
              SELECT task, status, count(*), sum(inserted) FROM oa.runs
-             WHERE id >= oa.uuid_floor(now() - interval '24 hours')
-               AND id < oa.uuid_floor(date_trunc('hour', now() - interval '24 hours', 'UTC') + interval '1 hour')
+             WHERE started_at >= now() - interval '24 hours'
+               AND started_at < date_trunc('hour', now() - interval '24 hours', 'UTC') + interval '1 hour'
                AND finished_at IS NOT NULL AND trigger <> 'backfill' AND ($3::text IS NULL OR task = $3) GROUP BY 1, 2) x
            WHERE status <> 'skipped' GROUP BY task)
          SELECT t.name, coalesce(nullif(t.title, ''), t.name), t.tool, c.runs::bigint, c.success::bigint, c.partial::bigint, c.inserted::bigint,
@@ -163,7 +163,7 @@ pub fn tasks(
                 CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
                 t.last_success_at, t.last_error, t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
                 CASE WHEN t.next_due_at < now() - make_interval(secs => $2) AND (t.lease_until IS NULL OR t.lease_until < now()) AND NOT EXISTS (
-                       SELECT FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor(t.next_due_at) AND r.trigger <> 'backfill' AND r.status <> 'skipped')
+                       SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at))
                      THEN extract(epoch FROM now() - t.next_due_at)::bigint END,
                 t.lease_until > now(),
                 last.status = 'partial',
@@ -180,7 +180,7 @@ pub fn tasks(
            UNION ALL (
              SELECT r.id, r.status FROM oa.runs r
              WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
-             ORDER BY r.id DESC LIMIT 1)
+             ORDER BY r.seq DESC LIMIT 1)
            LIMIT 1) last ON true
          WHERE ($3::text IS NULL OR t.name = $3) AND t.name <> ALL($1)
            AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)

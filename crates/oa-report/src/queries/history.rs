@@ -93,7 +93,7 @@ pub fn marks(
         &format!(
             "SELECT {MARK}
          FROM unnest($1::text[]) t (name), LATERAL (
-           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.id DESC LIMIT $2) r ORDER BY t.name, r.id"
+           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.seq DESC LIMIT $2) r ORDER BY t.name, r.seq"
         ),
         &[&tasks, &MARKS],
     )?;
@@ -114,8 +114,8 @@ pub fn between(
         &format!(
             "SELECT {MARK}
          FROM unnest($1::text[]) t (name), LATERAL (
-           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.id >= oa.uuid_floor($2) AND r.id < oa.uuid_floor($3) AND r.status <> 'skipped'
-           ORDER BY r.id DESC LIMIT 1500) r ORDER BY t.name, r.id"
+           SELECT * FROM oa.runs r WHERE r.task = t.name AND r.started_at >= $2 AND r.started_at < $3 AND r.status <> 'skipped'
+           ORDER BY r.started_at DESC LIMIT 1500) r ORDER BY t.name, r.started_at"
         ),
         &[&tasks, &from, &until],
     )?;

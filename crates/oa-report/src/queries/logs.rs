@@ -1,4 +1,4 @@
-//! Pages of the run log, newest first. A page continues before an id, so that new runs shift nothing and a late page costs what the
+//! Pages of the run log, newest first. A page continues before a run, so that new runs shift nothing and a late page costs what the
 //! first one costs.
 
 use chrono::{DateTime, Utc};
@@ -119,15 +119,15 @@ pub fn page(
     }
     condition!(filter.task, "r.task = ${}");
     condition!(filter.status, "r.status = ${}");
-    condition!(filter.since, "r.id >= oa.uuid_floor(${})");
-    condition!(filter.until, "r.id < oa.uuid_floor(${})");
-    condition!(filter.before, "r.id < ${}");
-    condition!(filter.after, "r.id > ${}");
+    condition!(filter.since, "r.started_at >= ${}");
+    condition!(filter.until, "r.started_at < ${}");
+    condition!(filter.before, "(r.started_at, r.seq) < (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})");
+    condition!(filter.after, "(r.started_at, r.seq) > (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})");
     let one_more = i64::from(filter.limit) + 1;
     values.push(&one_more);
     let rows = client.query(
         &format!(
-            "SELECT {COLUMNS} FROM oa.runs r WHERE {} ORDER BY r.id DESC LIMIT ${}",
+            "SELECT {COLUMNS} FROM oa.runs r WHERE {} ORDER BY r.started_at DESC, r.seq DESC LIMIT ${}",
             conditions.join(" AND "),
             values.len()
         ),
@@ -146,7 +146,7 @@ pub fn page(
 /// When PostgreSQL fails.
 pub fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec<Entry>> {
     let rows = client.query(
-        &format!("SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.id"),
+        &format!("SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.started_at, r.seq"),
         &[&ids],
     )?;
     Ok(rows.iter().map(entry).collect())

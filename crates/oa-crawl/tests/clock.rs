@@ -1,0 +1,269 @@
+//! A clock that was wrong, of a machine or of the server, closes no moment that is due and hides no failure.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use chrono::{TimeDelta, Utc};
+use common::{Done, Service};
+
+/// What makes programs see another time (libfaketime); nothing for `"0"`.
+fn clock(offset: &str) -> Vec<(String, String)> {
+    if offset == "0" {
+        return Vec::new();
+    }
+    let library = fs::read_dir("/usr/lib")
+        .unwrap()
+        .flatten()
+        .map(|e| e.path().join("faketime/libfaketime.so.1"))
+        .find(|p| p.exists())
+        .unwrap_or_else(|| PathBuf::from("/usr/lib/faketime/libfaketime.so.1"));
+    assert!(
+        library.exists(),
+        "libfaketime is not installed: scripts/setup"
+    );
+    [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME", offset.to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .to_vec()
+}
+
+/// A source that is due daily at the present time minus half an hour, and fails while the file `fail` is there.
+fn tick(service: &Service) {
+    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30);
+    let folder = service.dir.path().join("sources");
+    fs::create_dir_all(&folder).unwrap();
+    let fail = service.dir.path().join("fail");
+    let text = format!(
+        r#"
+name = "tick"
+title = "定时"
+provider = "local"
+schedule = "{} * * *"
+fetch = {{ kind = "command", command = ["sh", "-c", 'test ! -e {} && echo "{{\"code\": \"ZZ\", \"name\": \"$OA_DATE\"}}"'] }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "name", from = "name", type = "text", required = true }},
+]
+"#,
+        due.format("%M %H"),
+        fail.display()
+    );
+    fs::write(folder.join("tick.toml"), text).unwrap();
+    let built_in: Vec<String> = oa_crawl::source::BUILT_IN
+        .iter()
+        .map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".toml")))
+        .collect();
+    service.configure(&format!(
+        "sources = \"sources\"\nretries = 0\nskip = [{}]\n[alert]\noff = [\"clock_off\"]\n",
+        built_in.join(", ")
+    ));
+}
+
+fn at(service: &Service, offset: &str, arguments: &[&str]) -> Done {
+    let mut command = service.command(arguments);
+    command.envs(clock(offset)).output().unwrap().into()
+}
+
+fn due(service: &Service, offset: &str) {
+    let done = at(service, offset, &["run", "--due", "--format", "json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+fn other(service: &Service, program: &str, arguments: &[&str]) -> Done {
+    let mut command = Command::new(oa_testkit::program(program));
+    command
+        .arg("--config")
+        .arg(service.config())
+        .args(arguments)
+        .env("DATABASE_URL", &service.url);
+    command.output().unwrap().into()
+}
+
+fn check(service: &Service) {
+    let done = other(service, "oa-alert", &["check"]);
+    assert!([0, 1].contains(&done.code), "{done:?}");
+}
+
+fn runs(service: &Service) -> i64 {
+    service.count("oa.runs WHERE task = 'tick'")
+}
+
+fn alerts(service: &Service, rule: &str) -> String {
+    service.text(&format!(
+        "SELECT coalesce(string_agg(kind, ' ' ORDER BY seq), '') FROM oa.alerts WHERE rule = '{rule}'"
+    ))
+}
+
+#[test]
+fn a_run_of_a_machine_whose_clock_was_wrong_closes_no_moment_of_the_next_day() {
+    // Three days ahead, eight hours ahead (a hardware clock in local time), a day behind; the server is right, a day before today.
+    for machine in ["+2d", "-16h", "-2d"] {
+        let mut service = Service::start();
+        tick(&service);
+        service.server.restart_with(&clock("-1d"));
+        let done = at(&service, machine, &["run", "tick"]);
+        assert_eq!(done.code, 0, "{machine}: {done:?}");
+        let dated = "SELECT (abs(extract(epoch FROM now() - started_at)) < 60 AND finished_at <= now())::text FROM oa.runs";
+        assert_eq!(service.text(dated), "true", "{machine}");
+        assert_eq!(
+            service.text("SELECT (last_success_at <= now() AND next_due_at <= now() + interval '1 day')::text FROM oa.tasks WHERE name = 'tick'"),
+            "true",
+            "{machine}"
+        );
+        // A day later all clocks are right.
+        service.server.restart_with(&[]);
+        check(&service);
+        assert_eq!(alerts(&service, "run_missed"), "problem", "{machine}");
+        let health = other(&service, "oa-report", &["health", "--format", "json"]);
+        assert!(!health.stdout.contains("\"healthy\""), "{health:?}");
+        due(&service, "0");
+        due(&service, "0");
+        assert_eq!(runs(&service), 2, "{machine}: once");
+        check(&service);
+        assert_eq!(
+            alerts(&service, "run_missed"),
+            "problem recovery",
+            "{machine}"
+        );
+    }
+}
+
+#[test]
+fn due_runs_follow_the_servers_clock_whatever_the_machines_says() {
+    for machine in ["+3d", "+8h", "-1d"] {
+        let service = Service::start();
+        tick(&service);
+        due(&service, machine);
+        assert_eq!(runs(&service), 1, "{machine}");
+        let day = (Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30)).date_naive();
+        assert_eq!(
+            service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
+            day.to_string(),
+            "{machine}: the day of the moment"
+        );
+        due(&service, machine);
+        due(&service, "0");
+        assert_eq!(runs(&service), 1, "{machine}: once");
+    }
+}
+
+#[test]
+fn what_the_server_took_while_its_own_clock_was_ahead_closes_no_moment_later() {
+    for machine in ["0", "-3d"] {
+        let mut service = Service::start();
+        tick(&service);
+        // The clocks say what will be right in three days.
+        due(&service, machine);
+        assert_eq!(runs(&service), 1);
+        // They are corrected.
+        service.server.restart_with(&clock("-3d"));
+        due(&service, "-3d");
+        due(&service, "-3d");
+        assert_eq!(runs(&service), 2, "{machine}: today's moment, once");
+        // Three days later, when the wrong time has come.
+        service.server.restart_with(&[]);
+        due(&service, "0");
+        due(&service, "0");
+        assert_eq!(runs(&service), 3, "{machine}: and that day's");
+    }
+}
+
+#[test]
+fn a_clock_that_fell_back_leads_to_one_run_more_at_most() {
+    let mut service = Service::start();
+    tick(&service);
+    due(&service, "0");
+    // A dead battery: the machine with the server starts up a day behind.
+    service.server.restart_with(&clock("-1d"));
+    due(&service, "-1d");
+    due(&service, "-1d");
+    service.server.restart_with(&[]);
+    for _ in 0..3 {
+        due(&service, "0");
+    }
+    assert!((2..=3).contains(&runs(&service)), "{}", runs(&service));
+    check(&service);
+    assert_eq!(alerts(&service, "run_missed"), "");
+}
+
+#[test]
+fn an_alert_of_the_future_hides_no_failure_and_sends_no_recovery_twice() {
+    for machine in ["+3d", "+8h"] {
+        let service = Service::start();
+        tick(&service);
+        let fail = service.dir.path().join("fail");
+        fs::write(&fail, "").unwrap();
+        assert_eq!(at(&service, machine, &["run", "tick"]).code, 1);
+        assert_eq!(alerts(&service, "run_failed"), "problem");
+        // The clock is right again.
+        fs::remove_file(&fail).unwrap();
+        for _ in 0..3 {
+            assert_eq!(at(&service, "0", &["run", "tick"]).code, 0);
+        }
+        assert_eq!(alerts(&service, "run_failed"), "problem recovery");
+        assert_eq!(service.count("oa.troubles"), 0);
+        fs::write(&fail, "").unwrap();
+        assert_eq!(at(&service, "0", &["run", "tick"]).code, 1);
+        assert_eq!(
+            alerts(&service, "run_failed"),
+            "problem recovery problem",
+            "{machine}"
+        );
+        assert_eq!(
+            service.text("SELECT (since <= now())::text FROM oa.troubles"),
+            "true"
+        );
+    }
+}
+
+#[test]
+fn an_alert_from_when_the_servers_clock_was_ahead_holds_nothing_back() {
+    let mut service = Service::start();
+    tick(&service);
+    let fail = service.dir.path().join("fail");
+    fs::write(&fail, "").unwrap();
+    at(&service, "0", &["run", "tick"]);
+    service.server.restart_with(&clock("-3d"));
+    // It goes on failing: nobody knows how old that alert is, so it is reported again, once.
+    at(&service, "-3d", &["run", "tick"]);
+    at(&service, "-3d", &["run", "tick"]);
+    assert_eq!(alerts(&service, "run_failed"), "problem problem");
+    fs::remove_file(&fail).unwrap();
+    at(&service, "-3d", &["run", "tick"]);
+    at(&service, "-3d", &["run", "tick"]);
+    assert_eq!(alerts(&service, "run_failed"), "problem problem recovery");
+}
+
+#[test]
+fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
+    for machine in ["+3d", "-1d"] {
+        let mut service = Service::start();
+        tick(&service);
+        service.server.stop();
+        assert_eq!(at(&service, machine, &["run", "tick"]).code, 75);
+        service.server.start_again();
+        // The clock is right again when the spool drains.
+        due(&service, "0");
+        assert_eq!(
+            service.text(
+                "SELECT string_agg((started_at <= finished_at AND finished_at <= now())::text, ' ') FROM oa.runs WHERE task = 'tick'"
+            ),
+            "true true",
+            "{machine}: it was about another day, so the moment was still due"
+        );
+        assert_eq!(
+            service.text("SELECT (last_success_at <= now())::text FROM oa.tasks WHERE name = 'tick'"),
+            "true"
+        );
+    }
+}
