@@ -24,7 +24,8 @@ use uuid::Uuid;
 
 use crate::capture::programs::Programs;
 use crate::capture::server::{self, Server};
-use crate::capture::wal::WalFolder;
+use crate::capture::slot::Source;
+use crate::capture::wal::{Since, WalFolder};
 use crate::capture::{CaptureError, logical, mark, physical, remove_folder};
 use crate::catalog;
 use crate::progress::Growing;
@@ -80,14 +81,6 @@ impl From<CaptureError> for Failure {
             CaptureError::Program(_) => Self::new(exit::CONFIG, error),
             CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
             CaptureError::Busy(reason) => Busy(reason).into(),
-            CaptureError::Failed { ref said, .. } if said.contains("permission denied") => {
-                Self::new(
-                    exit::REFUSED,
-                    anyhow::anyhow!(
-                        "{error}; as a superuser: GRANT pg_read_all_data TO the role of the backups"
-                    ),
-                )
-            }
             other => Self::new(exit::FAILED, other),
         }
     }
@@ -285,24 +278,25 @@ impl<'a> Session<'a> {
                 let (backups, _) = self.repository.readable_backups()?;
                 {
                     let _lock = self.lock_wal()?;
-                    WalFolder::open(self.staging.path(), &self.server)?.prepare(
-                        &mut self.client,
-                        &self.programs,
-                        &self.server,
-                        &self.settings.slot,
-                    )?;
+                    let since = self.newest_full(&backups).map(|f| self.since(&backups, &f));
+                    let wal = WalFolder::open(self.staging.path(), &self.server)?;
+                    wal.prepare(&mut self.source(), since)?;
                 }
                 let (full, mark) = self.take_copy(done)?;
                 done.backups.push(full.clone());
-                match self.take_wal(Some((full, mark)), done) {
-                    Ok(wal) => {
-                        done.troubles.extend(self.lost_between(&backups, &wal));
-                        done.backups.push(wal);
-                    }
+                match self.take_wal(Some((full.clone(), mark)), done) {
+                    Ok(wal) => done.backups.push(wal),
                     // It stands alone; only what comes after it cannot be restored to the second.
-                    Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => done.troubles.push(format!(
-                        "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
-                    )),
+                    Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => {
+                        done.troubles.push(format!(
+                            "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
+                        ));
+                        done.troubles.extend(
+                            full.meta
+                                .start_lsn
+                                .and_then(|start| self.lost_before(&backups, start)),
+                        );
+                    }
                     Err(e) => return Err(e),
                 }
                 if self.auto && self.dump_is_due()? {
@@ -322,20 +316,46 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// What can no longer be restored, because the log that was stored before and the new one do not meet.
-    fn lost_between(&self, before: &[Backup], new: &Backup) -> Option<String> {
+    /// What can no longer be restored, because the log that was stored before and the new one, which begins there, do not meet.
+    fn lost_before(&self, before: &[Backup], begins: Lsn) -> Option<String> {
         let end = before
             .iter()
-            .filter(|b| self.is_mine(b) && b.meta.timeline <= new.meta.timeline)
+            .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
             .filter(|b| b.meta.wal.is_some())
             .max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to))?;
-        let (ended, begins) = (end.meta.wal.as_ref()?.to, new.meta.wal.as_ref()?.from);
+        let ended = end.meta.wal.as_ref()?.to;
         (begins > ended).then(|| {
             format!(
                 "the log between {ended} ({}) and {begins} is lost: the moments from then to the new full backup cannot be restored",
                 end.meta.restorable_to.format("%Y-%m-%d %H:%M:%S UTC")
             )
         })
+    }
+
+    /// What is stored of a full backup's log.
+    fn since(&self, backups: &[Backup], full: &Backup) -> Since {
+        let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
+        let mine = || backups.iter().filter(|b| self.is_mine(b));
+        let of_it = mine().filter(|b| b.meta.full.as_ref() == Some(&full.id));
+        let ends = |b: &Backup| b.meta.wal.as_ref().map(|w| w.to);
+        Since {
+            full_start,
+            end: of_it.filter_map(ends).max().unwrap_or(full_start),
+            before: mine()
+                .filter_map(ends)
+                .filter(|to| *to <= full_start)
+                .max()
+                .unwrap_or(Lsn(0)),
+        }
+    }
+
+    fn source(&mut self) -> Source<'_> {
+        Source {
+            client: &mut self.client,
+            programs: &self.programs,
+            server: &self.server,
+            slot: &self.settings.slot,
+        }
     }
 
     fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, Mark), CaptureError> {
@@ -409,28 +429,15 @@ impl<'a> Session<'a> {
                 "there is no full backup of this server yet".to_owned(),
             ));
         };
-        let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
         // It must connect to what is stored since that full backup, or to its beginning.
-        let continues = backups
-            .iter()
-            .filter(|b| b.meta.full.as_ref() == Some(&full.id))
-            .filter_map(|b| b.meta.wal.as_ref())
-            .map(|wal| wal.to)
-            .max()
-            .unwrap_or(full_start);
+        let since = self.since(&backups, &full);
         let wal = WalFolder::open(self.staging.path(), &self.server)?;
         let mark = match mark {
             Some(mark) => mark,
             None => mark::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
         };
-        let received = wal.receive(
-            &mut self.client,
-            &self.programs,
-            &self.server,
-            &self.settings.slot,
-            Some(&mark),
-            Some(continues),
-        )?;
+        let received = wal.receive(&mut self.source(), Some(&mark), Some(since), true)?;
+        let begins = received.range.from;
         let from = full.meta.restorable_from;
         let meta = Meta {
             full: Some(full.id.clone()),
@@ -440,7 +447,11 @@ impl<'a> Session<'a> {
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
         let backup = publish(pending, meta, &mut done.troubles)?;
-        wal.drop_before(full_start)?;
+        // The first one of a full backup shows whether its log meets that of the one before.
+        if since.end == since.full_start {
+            done.troubles.extend(self.lost_before(&backups, begins));
+        }
+        wal.drop_before(since.full_start)?;
         Ok(backup)
     }
 

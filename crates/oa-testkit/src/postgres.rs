@@ -486,6 +486,49 @@ impl Postgres {
         self.restart();
     }
 
+    /// Sets something in `postgresql.conf`, as of the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Makes the server say everything in the language of a locale such as `zh_CN`, and restarts it. `false`, with a word, where the
+    /// system has not what that takes (`scripts/setup --tests`).
+    ///
+    /// # Panics
+    /// When it does not start; where `CI` is set also when the language cannot be had.
+    pub fn speak(&mut self, language: &str) -> bool {
+        let locales = self.home.path().join("locales");
+        fs::create_dir_all(&locales).expect("own folder");
+        let name = format!("{language}.UTF-8");
+        let made = Command::new("localedef")
+            .args(["-i", language, "-f", "UTF-8"])
+            .arg(locales.join(&name))
+            .output();
+        let made = made.is_ok_and(|o| o.status.success());
+        if made {
+            self.set("lc_messages", &name);
+            let locales = locales.display().to_string();
+            self.restart_with(&[("LOCPATH".to_owned(), locales)]);
+        }
+        let heard = made && !self.complaint().starts_with("division");
+        if !heard {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "the server does not speak {language}; run scripts/setup --tests"
+            );
+            println!("skipped: the server does not speak {language} (scripts/setup --tests)");
+        }
+        heard
+    }
+
+    /// Any error, in its words.
+    fn complaint(&self) -> String {
+        let mut client = Client::connect(&self.superuser_url(), NoTls).expect("it answers");
+        let error = client.batch_execute("SELECT 1 / 0").err();
+        let said = error.and_then(|e| Some(e.as_db_error()?.message().to_owned()));
+        said.expect("an error of the server")
+    }
+
     /// Stops and starts.
     pub fn restart(&mut self) {
         self.stop();

@@ -11,7 +11,7 @@ use postgres::{Client, IsolationLevel};
 use super::physical::{check_room, staging_folder};
 use super::programs::Programs;
 use super::server::{MOMENT, Server};
-use super::{CaptureError, empty_folder, mark};
+use super::{CaptureError, empty_folder, mark, rights};
 use crate::repository::{Lsn, Mark};
 
 /// The dump in the staging folder, and in the backup.
@@ -61,7 +61,7 @@ pub fn dump(
         exact: true,
         tables: mark::tables(&mut tx, Instant::now() + budget)?,
     };
-    programs.run(
+    let dumped = programs.run(
         "pg_dump",
         &[
             format!("--file={}", folder.join(DUMP).display()),
@@ -71,8 +71,18 @@ pub fn dump(
             format!("--jobs={}", settings.jobs.max(1)),
             "--no-password".to_owned(),
         ],
-    )?;
+    );
+    match dumped {
+        Err(error @ CaptureError::Failed { .. }) => {
+            return Err(match rights::missing(&mut tx)? {
+                Some(what) => CaptureError::NotAllowed(format!("{error}; {what}")),
+                None => error,
+            });
+        }
+        dumped => dumped?,
+    }
     tx.commit().map_err(&failed)?;
+    let passwords = rights::reads_passwords(client)?;
     let globals = |more: &[&str]| {
         let mut arguments = vec![
             format!("--file={}", folder.join(GLOBALS).display()),
@@ -82,10 +92,11 @@ pub fn dump(
         arguments.extend(more.iter().map(|m| (*m).to_owned()));
         programs.run("pg_dumpall", &arguments)
     };
-    // Only a superuser may read the roles' passwords.
-    if globals(&[]).is_err() {
-        globals(&["--no-role-passwords"])?;
-    }
+    globals(if passwords {
+        &[]
+    } else {
+        &["--no-role-passwords"]
+    })?;
     oa_core::failpoint::hit("backup.copied");
     Ok(Dumped { folder, at, mark })
 }

@@ -2,9 +2,12 @@
 
 pub mod logical;
 pub mod mark;
+pub mod parameters;
 pub mod physical;
 pub mod programs;
+pub mod rights;
 pub mod server;
+pub mod slot;
 pub mod wal;
 
 use std::path::{Path, PathBuf};

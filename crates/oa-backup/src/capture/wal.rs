@@ -10,23 +10,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use oa_core::pg;
-use postgres::Client;
 
+use super::parameters::{self, Change};
 use super::programs::Programs;
 use super::server::Server;
+use super::slot::{Past, Source};
 use super::{CaptureError, server};
 use crate::repository::{Lsn, Mark, WalRange};
 
 /// A segment that is still being filled has this behind its name.
 const PARTIAL: &str = ".partial";
-
-/// What the server says when what was received is not in its past (PostgreSQL's source, `walsender.c` and `receivelog.c`).
-const OTHER_HISTORY: [&str; 3] = [
-    "is not in this server's history",
-    "is ahead of the WAL flush position",
-    "is not present in the server",
-];
 
 /// A segment of the log in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +63,17 @@ impl Segment {
     }
 }
 
+/// What is in the repository already, of the newest full backup and of its log.
+#[derive(Debug, Clone, Copy)]
+pub struct Since {
+    /// Where that backup begins.
+    pub full_start: Lsn,
+    /// Up to here its log is stored.
+    pub end: Lsn,
+    /// Up to here any log from before that backup is stored.
+    pub before: Lsn,
+}
+
 /// What was received.
 #[derive(Debug, Clone)]
 pub struct Received {
@@ -95,10 +99,16 @@ impl WalFolder {
     pub fn open(staging: &Path, server: &Server) -> Result<Self, CaptureError> {
         let path = staging.join(format!("wal-{}", server.system_id));
         fs::create_dir_all(&path).map_err(CaptureError::disk("could not create", &path))?;
+        let system_id = server.system_id.parse().map_err(|_| {
+            CaptureError::Program(format!(
+                "the server's system identifier is \"{}\", which is no number",
+                server.system_id
+            ))
+        })?;
         Ok(Self {
             path,
             segment_bytes: server.segment_bytes,
-            system_id: server.system_id.parse().unwrap_or_default(),
+            system_id,
         })
     }
 
@@ -123,65 +133,173 @@ impl WalFolder {
         Ok(segments)
     }
 
-    /// Receives everything up to now, or to the place of `mark`, and checks what is there.
+    /// Receives everything up to now, or to the place of `mark`, and checks what is there. `since`: what is in the repository; with
+    /// `connects` what was received must go on from there.
     ///
     /// # Errors
-    /// [`CaptureError::Gap`] when segments are missing between `continues` (the end of what is in the repository) and now.
+    /// [`CaptureError::Gap`] when something between what is in the repository and now is missing, or cannot be recovered from.
     pub fn receive(
         &self,
-        client: &mut Client,
-        programs: &Programs,
-        server: &Server,
-        slot: &str,
+        source: &mut Source<'_>,
         mark: Option<&Mark>,
-        continues: Option<Lsn>,
+        since: Option<Since>,
+        connects: bool,
     ) -> Result<Received, CaptureError> {
-        self.ensure_slot(client, slot, server)?;
-        if !server.standby {
+        let promised = source.ensure_slot()?;
+        let standby = source.server.standby;
+        if !standby {
             // Ends the log, as far as it is received, with a commit and its time: recovery to any moment before it knows that it has
             // come far enough. It also brings what was not yet on the server's disk there.
-            client
+            source
+                .client
                 .execute("SELECT pg_logical_emit_message(true, 'oa', 'backup')", &[])
                 .map_err(CaptureError::query("could not mark the end of the log"))?;
         }
-        let (mut to, at) = server::flushed(client, server.standby)?;
+        let (mut to, at) = server::flushed(source.client, standby)?;
         if let Some(mark) = mark {
             to = to.max(mark.lsn);
         }
-        let received = self.segments()?.last().map(|s| s.start);
-        if let Some(before) = continues.max(received).filter(|place| *place > to) {
+        let continues = since.filter(|_| connects).map(|s| s.end);
+        let start = self.next()?;
+        // A standby that was restarted may have less for a while.
+        let received = match (standby, start) {
+            (true, _) => self.segments()?.last().map(|s| s.start),
+            (false, start) => start.map(|(_, place)| place),
+        };
+        if let Some(before) = continues.max(received)
+            && before > to.max(source.end()?)
+        {
             return Err(CaptureError::Gap(format!(
                 "the server's log ends at {to}, before what is backed up ({before}): it was put back to an earlier state, or is a copy"
             )));
         }
+        if let Some((_, place)) = start
+            && self.is_gone(source, place, promised, to)? == Some(true)
+        {
+            return Err(self.removed(place));
+        }
         let arguments = [
             format!("--directory={}", self.path.display()),
-            format!("--slot={slot}"),
+            format!("--slot={}", source.slot),
             // The program ends when it has received something beyond this.
             format!("--endpos={}", Lsn(to.0.saturating_sub(1))),
             "--no-loop".to_owned(),
             "--no-password".to_owned(),
         ];
-        programs
-            .run("pg_receivewal", &arguments)
-            .map_err(|e| match e {
-                CaptureError::Failed { said, .. } if said.contains("has already been removed") => {
-                    CaptureError::Gap(format!(
-                        "the server has removed log that is not backed up ({said})"
-                    ))
-                }
-                CaptureError::Failed { said, .. }
-                    if OTHER_HISTORY.iter().any(|words| said.contains(words)) =>
-                {
-                    CaptureError::Gap(format!(
-                        "the server's log does not go on where the received one ends: it was put back to an earlier state, or is a copy ({said})"
-                    ))
-                }
-                other => other,
-            })?;
+        if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
+            return Err(self.why_not(source, start, to, error)?);
+        }
         oa_core::failpoint::hit("backup.wal_received");
-        let range = self.check(to, continues)?;
+        let mut range = self.check(to, continues)?;
+        if let Some(since) = since {
+            range.from = self.can_be_recovered(source.programs, range.from, to, since)?;
+        }
         Ok(Received { range, at })
+    }
+
+    /// Where `pg_receivewal` will go on: a segment that is partial is received again.
+    fn next(&self) -> Result<Option<(u32, Lsn)>, CaptureError> {
+        Ok(self.segments()?.last().map(|s| {
+            let filled = if s.partial { 0 } else { self.segment_bytes };
+            (s.timeline, Lsn(s.start.0 + filled))
+        }))
+    }
+
+    /// Whether the server has removed what is to be received next. `None`: its slot does not promise that, and this role may not look.
+    fn is_gone(
+        &self,
+        source: &mut Source<'_>,
+        place: Lsn,
+        promised: Option<Lsn>,
+        to: Lsn,
+    ) -> Result<Option<bool>, CaptureError> {
+        // What is being written now is there, and what comes next need not be yet.
+        if promised.is_some_and(|p| self.floor(p) <= place) || place >= self.floor(to) {
+            return Ok(Some(false));
+        }
+        let per_id = (1_u64 << 32) / self.segment_bytes;
+        let number = place.0 / self.segment_bytes;
+        let name = format!("{:08X}{:08X}", number / per_id, number % per_id);
+        Ok(source.has_segment(&name)?.map(|there| !there))
+    }
+
+    fn removed(&self, place: Lsn) -> CaptureError {
+        CaptureError::Gap(format!(
+            "the server has removed log that is not backed up, from {} on",
+            self.floor(place)
+        ))
+    }
+
+    /// After `pg_receivewal` has failed: whether the server cannot send what is missing, ever. Its words are not looked at.
+    fn why_not(
+        &self,
+        source: &mut Source<'_>,
+        start: Option<(u32, Lsn)>,
+        to: Lsn,
+        error: CaptureError,
+    ) -> Result<CaptureError, CaptureError> {
+        let (CaptureError::Failed { .. }, Some((timeline, place))) = (&error, start) else {
+            return Ok(error);
+        };
+        // The slot may have been given up meanwhile.
+        let promised = match source.ensure_slot() {
+            Err(gap @ CaptureError::Gap(_)) => return Ok(gap),
+            promised => promised?,
+        };
+        match source.past(timeline, place)? {
+            Past::Unknown => return Ok(error),
+            Past::Lacks(why) => {
+                return Ok(CaptureError::Gap(format!(
+                    "the server's log does not go on where the received one ends: it was put back to an earlier state, or is a copy ({why})"
+                )));
+            }
+            Past::Holds => {}
+        }
+        Ok(match self.is_gone(source, place, promised, to)? {
+            Some(false) => error,
+            Some(true) | None => self.removed(place),
+        })
+    }
+
+    /// That all of it can be recovered from: what was written at `wal_level = minimal` cannot. Returns where what is to be stored
+    /// begins: not with what lies behind such a gap and before the full backup, or it would seem to close it.
+    fn can_be_recovered(
+        &self,
+        programs: &Programs,
+        first: Lsn,
+        to: Lsn,
+        since: Since,
+    ) -> Result<Lsn, CaptureError> {
+        let scratch = self.path.with_extension("read");
+        let read = |from, to| {
+            let (folder, size) = (&self.path, self.segment_bytes);
+            parameters::changes(programs.folder(), folder, &scratch, size, (from, to))
+        };
+        let floor = self.floor(since.full_start);
+        let mut from = first;
+        if first < floor {
+            let before = first.max(self.floor(since.before));
+            let found = read(before, since.full_start)?;
+            if found.unreadable.is_some() || found.all.iter().any(Change::is_minimal) {
+                self.drop_before(floor)?;
+                from = floor;
+            }
+        }
+        // One segment earlier, so that it is seen whether what was received now fits to what was received before.
+        let begin = Lsn(self.floor(since.end).0.saturating_sub(self.segment_bytes));
+        let found = read(begin.max(since.full_start).max(first), to)?;
+        if let Some(change) = found.all.iter().find(|c| c.is_minimal()) {
+            return Err(CaptureError::Gap(format!(
+                "from {} on the server ran with wal_level = minimal, and what it wrote then cannot be recovered from its log",
+                change.at
+            )));
+        }
+        match found.unreadable {
+            Some(said) => Err(CaptureError::Gap(format!(
+                "what was received of the log cannot be read up to {to} ({said})"
+            ))),
+            None => Ok(from),
+        }
     }
 
     /// That the segments follow each other, belong to this server, and connect to what is in the repository.
@@ -272,84 +390,28 @@ impl WalFolder {
         Ok(())
     }
 
-    /// Makes the slot, if there is none. It keeps the log from now on.
-    ///
-    /// # Errors
-    /// [`CaptureError::Gap`] when the server has given the slot up; it is dropped then.
-    fn ensure_slot(
-        &self,
-        client: &mut Client,
-        slot: &str,
-        server: &Server,
-    ) -> Result<(), CaptureError> {
-        let failed = CaptureError::query("could not look for the replication slot");
-        let found = client
-            .query_opt(
-                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost' FROM pg_replication_slots WHERE slot_name = $1",
-                &[&slot],
-            )
-            .map_err(&failed)?;
-        match found {
-            Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
-                "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
-            ))),
-            Some(row) if row.get::<_, bool>(1) => Err(CaptureError::Gap(format!(
-                "the server has given up slot {slot}, because it held more log than max_slot_wal_keep_size allows"
-            ))),
-            Some(_) => Ok(()),
-            None => {
-                client
-                    .execute(
-                        "SELECT pg_create_physical_replication_slot($1, true)",
-                        &[&slot],
-                    )
-                    .map_err(|e| {
-                        let role = pg::quote_ident(&server.role);
-                        CaptureError::NotAllowed(format!(
-                            "could not make replication slot {slot}: {}; as a superuser: SELECT pg_create_physical_replication_slot('{slot}', true); or ALTER ROLE {role} REPLICATION",
-                            pg::describe(&e)
-                        ))
-                    })?;
-                Ok(())
-            }
-        }
-    }
-
     /// Before a full backup: the slot keeps the log from here on, and what was received goes on without a gap, or is given up.
     ///
     /// # Errors
     /// When files cannot be removed, or the slot cannot be made.
     pub fn prepare(
         &self,
-        client: &mut Client,
-        programs: &Programs,
-        server: &Server,
-        slot: &str,
+        source: &mut Source<'_>,
+        since: Option<Since>,
     ) -> Result<(), CaptureError> {
         let kept = if self.segments()?.is_empty() {
-            self.ensure_slot(client, slot, server)
+            source.ensure_slot().map(drop)
         } else {
-            self.receive(client, programs, server, slot, None, None)
-                .map(drop)
+            self.receive(source, None, since, false).map(drop)
         };
         let Err(CaptureError::Gap(why)) = kept else {
             return kept;
         };
-        tracing::info!("the log begins anew: {why}");
+        tracing::warn!("the log begins anew: {why}");
         super::empty_folder(&self.path)?;
-        drop_slot(client, slot)?;
-        self.ensure_slot(client, slot, server)
+        source.drop_slot()?;
+        source.ensure_slot().map(drop)
     }
-}
-
-fn drop_slot(client: &mut Client, slot: &str) -> Result<(), CaptureError> {
-    client
-        .execute(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active",
-            &[&slot],
-        )
-        .map_err(CaptureError::query("could not drop the replication slot"))?;
-    Ok(())
 }
 
 #[cfg(test)]

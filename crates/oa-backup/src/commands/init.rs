@@ -10,6 +10,7 @@ use oa_core::pg;
 use super::list::place;
 use crate::backup::staging;
 use crate::capture::programs::Programs;
+use crate::capture::rights;
 use crate::capture::server::{self, Server};
 use crate::repository::{Kind, Place, RepositoryError};
 
@@ -41,7 +42,11 @@ pub fn run(config: &Config) -> Result<u8, Failure> {
         server.role,
         kind.as_str()
     ))?;
-    for line in advice(&server, kind, settings.kind) {
+    let unreadable = rights::missing(&mut client).map_err(Failure::from)?;
+    for line in advice(&server, kind, settings.kind)
+        .into_iter()
+        .chain(unreadable)
+    {
         say(&format!("- {line}\n"))?;
     }
     say("next: oa-backup full, then the lines of crontab.example\n")?;

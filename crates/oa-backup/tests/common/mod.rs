@@ -96,6 +96,10 @@ impl Service {
         Client::connect(&self.url(), NoTls).unwrap()
     }
 
+    pub fn superuser_db(&self) -> Client {
+        Client::connect(&self.server.superuser_url(), NoTls).unwrap()
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_with("oa.toml", arguments)
     }

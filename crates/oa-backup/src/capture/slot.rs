@@ -1,0 +1,210 @@
+//! The replication slot, and whether the server can still send what is wanted of its WAL. All of it is asked of the catalogue and
+//! the replication protocol: what a server says in words, it says in the language of its `lc_messages`.
+
+use oa_core::pg;
+use postgres::Client;
+use postgres::error::SqlState;
+
+use super::CaptureError;
+use super::programs::Programs;
+use super::server::Server;
+use crate::repository::Lsn;
+
+/// Whether something is in a server's past.
+#[derive(Debug)]
+pub enum Past {
+    /// It is.
+    Holds,
+    /// It is not, and why.
+    Lacks(String),
+    /// The server lets nobody in for replication now.
+    Unknown,
+}
+
+/// Where the WAL comes from.
+pub struct Source<'a> {
+    /// A session.
+    pub client: &'a mut Client,
+    /// PostgreSQL's programs.
+    pub programs: &'a Programs,
+    /// The server.
+    pub server: &'a Server,
+    /// The slot's name.
+    pub slot: &'a str,
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source<'_> {
+    /// Makes the slot, if there is none. It keeps the WAL from now on. Returns from where on the server promises to have it.
+    ///
+    /// # Errors
+    /// [`CaptureError::Gap`] when the server has given the slot up.
+    pub fn ensure_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+        let slot = self.slot;
+        let found = self
+            .client
+            .query_opt(
+                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', (restart_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots WHERE slot_name = $1",
+                &[&slot],
+            )
+            .map_err(CaptureError::query("could not look for the replication slot"))?;
+        match found {
+            Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
+                "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
+            ))),
+            Some(row) if row.get::<_, bool>(1) => Err(CaptureError::Gap(format!(
+                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
+            ))),
+            Some(row) => Ok(row.get::<_, Option<i64>>(2).map(|l| Lsn(l.cast_unsigned()))),
+            None => self.make_slot(),
+        }
+    }
+
+    fn make_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+        let slot = self.slot;
+        let made = self.client.query_one(
+            "WITH made AS MATERIALIZED (SELECT lsn FROM pg_create_physical_replication_slot($1, true)) SELECT (lsn - '0/0'::pg_lsn)::int8 FROM made",
+            &[&slot],
+        );
+        let error = match made {
+            Ok(row) => return Ok(row.get::<_, Option<i64>>(0).map(|l| Lsn(l.cast_unsigned()))),
+            Err(e) => e,
+        };
+        let said = pg::describe(&error);
+        let remedy = match error.code() {
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => format!(
+                "as a superuser: SELECT pg_create_physical_replication_slot('{slot}', true); or ALTER ROLE {} REPLICATION",
+                pg::quote_ident(&self.server.role)
+            ),
+            Some(code) if *code == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
+                "all slots are used: drop one that nobody needs (see pg_replication_slots), or raise max_replication_slots and restart the server".to_owned()
+            }
+            _ => return Err(CaptureError::query("could not make the replication slot")(error)),
+        };
+        Err(CaptureError::NotAllowed(format!(
+            "could not make replication slot {slot}: {said}; {remedy}"
+        )))
+    }
+
+    /// Drops the slot, unless somebody uses it.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub fn drop_slot(&mut self) -> Result<(), CaptureError> {
+        self.client
+            .execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active",
+                &[&self.slot],
+            )
+            .map_err(CaptureError::query("could not drop the replication slot"))?;
+        Ok(())
+    }
+
+    /// The end of all WAL that the server has on its disk, of a standby also what it has not replayed yet.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn end(&mut self) -> Result<Lsn, CaptureError> {
+        let end = if self.server.standby {
+            "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
+        } else {
+            "pg_current_wal_flush_lsn()"
+        };
+        let row = self
+            .client
+            .query_one(&format!("SELECT ({end} - '0/0'::pg_lsn)::int8"), &[])
+            .map_err(CaptureError::query("could not ask for the end of the WAL"))?;
+        Ok(Lsn(row.get::<_, i64>(0).cast_unsigned()))
+    }
+
+    /// Whether the server has the segment with this number (the last 16 digits of its name), on whatever timeline. `None`: this role
+    /// may not look.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn has_segment(&mut self, number: &str) -> Result<Option<bool>, CaptureError> {
+        let failed = CaptureError::query("could not look for a segment of the WAL");
+        let may: bool = self
+            .client
+            .query_one(
+                "SELECT has_function_privilege('pg_catalog.pg_ls_waldir()', 'EXECUTE')",
+                &[],
+            )
+            .map_err(&failed)?
+            .get(0);
+        if !may {
+            return Ok(None);
+        }
+        let row = self
+            .client
+            .query_one(
+                "SELECT EXISTS (SELECT FROM pg_ls_waldir() WHERE right(name, 16) = $1 AND length(name) = 24)",
+                &[&number],
+            )
+            .map_err(&failed)?;
+        Ok(Some(row.get(0)))
+    }
+
+    /// Whether a place on a timeline is in the server's past.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn past(&mut self, timeline: u32, place: Lsn) -> Result<Past, CaptureError> {
+        let Some(text) = self.replication("IDENTIFY_SYSTEM")? else {
+            return Ok(Past::Unknown);
+        };
+        // System, timeline, end of the WAL, database.
+        let Some(now) = text.split('|').nth(1).and_then(|t| t.parse::<u32>().ok()) else {
+            return Ok(Past::Unknown);
+        };
+        if now == timeline {
+            return Ok(Past::Holds);
+        }
+        let elsewhere =
+            format!("what was received is on timeline {timeline}, and the server is on {now}");
+        if now < timeline {
+            return Ok(Past::Lacks(elsewhere));
+        }
+        let Some(history) = self.replication(&format!("TIMELINE_HISTORY {now}"))? else {
+            return Ok(Past::Unknown);
+        };
+        let ends = history.lines().find_map(|line| {
+            // The first line begins with the file's name.
+            let line = line.rsplit('|').next().unwrap_or_default();
+            let mut words = line.split_whitespace();
+            let parent: u32 = words.next()?.parse().ok()?;
+            let end: Lsn = words.next()?.parse().ok()?;
+            (parent == timeline).then_some(end)
+        });
+        Ok(match ends {
+            Some(end) if place <= end => Past::Holds,
+            Some(end) => Past::Lacks(format!(
+                "{elsewhere}, which has left it at {end}, before {place}"
+            )),
+            None => Past::Lacks(format!("{elsewhere}, which did not come from it")),
+        })
+    }
+
+    /// What the server answers to a command of the replication protocol; `None` when it refuses, or lets nobody in.
+    fn replication(&self, command: &str) -> Result<Option<String>, CaptureError> {
+        let arguments = [
+            "--no-psqlrc",
+            "--no-password",
+            "--no-align",
+            "--tuples-only",
+            &format!("--command={command}"),
+            "replication=true",
+        ]
+        .map(str::to_owned);
+        let finished = self.programs.finish("psql", &arguments)?;
+        let text = String::from_utf8_lossy(&finished.stdout).into_owned();
+        Ok(finished.status.success().then_some(text))
+    }
+}
