@@ -551,10 +551,8 @@ fn a_stop_signal_between_two_tries_closes_the_run() {
 
 /// The guard, which would end what a killed run leaves.
 fn kill_guard_of(program: Pid) {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", program.as_raw_nonzero())).unwrap();
-    let after = stat.rsplit_once(')').unwrap().1;
-    let group = after.split_whitespace().nth(2).unwrap().parse().unwrap();
-    kill_process(Pid::from_raw(group).unwrap(), Signal::KILL).unwrap();
+    let guard = rustix::process::getpgid(Some(program)).unwrap();
+    kill_process(guard, Signal::KILL).unwrap();
 }
 
 #[test]
@@ -800,4 +798,47 @@ fn the_output_of_each_try_stays_readable_and_without_secrets() {
             assert!(!end.contains(secret), "{secret}: {end}");
         }
     }
+}
+
+#[test]
+fn a_live_run_in_another_container_is_neither_declared_dead_nor_joined_by_a_second() {
+    let service = Service::start();
+    let unshared = |state: &str| {
+        let text = fs::read_to_string(service.config()).unwrap();
+        let config = service.dir.path().join(format!("{state}.toml"));
+        let text = text.replace("\"state\"", &format!("\"{state}\""));
+        fs::write(&config, text).unwrap();
+        let mut command = std::process::Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args([env!("CARGO_BIN_EXE_oa-crawl"), "--config"])
+            .arg(config)
+            .args(["exec", "--task", "job", "--format", "json", "--"])
+            .env("DATABASE_URL", &service.url)
+            .current_dir(service.dir.path());
+        command
+    };
+    let possible = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "true"])
+        .output();
+    if !possible.is_ok_and(|o| o.status.success()) {
+        println!("this user may not make pid namespaces");
+        return;
+    }
+    let mut first = unshared("one")
+        .args(["sleep", "600"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the first run", Duration::from_secs(30), || {
+        service.count("oa.runs WHERE status = 'running'") == 1
+    });
+    let inside: Done = unshared("two").arg("true").output().unwrap().into();
+    assert_eq!(inside.row()["status"], "skipped", "{inside:?}");
+    let outside = exec(&service, &[], "true");
+    assert_eq!(outside.row()["status"], "skipped", "{outside:?}");
+    assert_eq!(service.count("oa.runs WHERE status = 'abandoned'"), 0);
+    first.kill().unwrap();
+    first.wait().unwrap();
 }
