@@ -6,6 +6,7 @@
 
 mod alert;
 mod backup;
+mod exec;
 mod remember;
 mod report;
 mod units;
@@ -24,6 +25,7 @@ use crate::retry::{Backoff, Policy};
 use crate::secrets::{Secret, redact};
 pub use alert::{Alert, Channel, ChannelKind};
 pub use backup::{Backup, BackupCopy, BackupKind, S3};
+pub use exec::Exec;
 pub use report::{BasePath, TokenHash};
 pub use units::{Bytes, ClockTime, Span};
 
@@ -232,36 +234,6 @@ impl Default for Crawl {
 pub struct Provider {
     /// Address that replaces the site's own.
     pub base: Option<String>,
-}
-
-/// `[exec.TASK]`: a program that `oa-crawl exec` runs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exec {
-    /// SQL that counts the records that a try stored; `$1` is the time at which the try began.
-    pub records: Option<String>,
-    /// Variables, also of `.env`, that the program is given. Those to which the configuration refers it gets only so.
-    #[serde(default)]
-    pub env: Vec<String>,
-}
-
-impl Exec {
-    fn check(&self, task: &str) -> Result<(), String> {
-        let good = |name: &&String| {
-            let mut letters = name.chars();
-            letters
-                .next()
-                .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-                && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        match self.env.iter().find(|name| !good(name)) {
-            // Not quoted: it may be NAME=VALUE, with a secret.
-            Some(_) => Err(format!(
-                "env in [exec.{task}] holds something that is no variable's name; write names alone: env = [\"NAME\"]"
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 /// `[report]`

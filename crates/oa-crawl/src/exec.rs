@@ -265,7 +265,7 @@ impl Program {
             // Not beside what is still there.
             let left = done.still_there.join(", ");
             return Err(permanent(&format!(
-                "{name} was to end, but the system holds {left}, probably in a call to a disk or file server that does not answer; free that, then start it again"
+                "could not end {left}, which {name} has started: it belongs to another user, or hangs in a call to a disk or file server; end it, then start the task again"
             )));
         }
         let last = last_words(done);
@@ -329,7 +329,7 @@ fn report_background(name: &str, done: &Finished) {
     }
     if !done.still_there.is_empty() {
         let left = done.still_there.join(", ");
-        tracing::error!("{name}: not even SIGKILL ends {left}");
+        tracing::error!("{name}: could not end {left}");
     }
 }
 

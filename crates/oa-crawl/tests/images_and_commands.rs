@@ -6,8 +6,12 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use common::{DAY, Done, Service};
+use oa_testkit::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 const PICTURES: &str = "/jiaoyikecha/uploadfile";
@@ -311,5 +315,97 @@ type = "date"
         service.count("institutional_positions"),
         1,
         "nothing was stored"
+    );
+}
+
+fn pid_in(path: &Path) -> Option<Pid> {
+    Pid::from_raw(fs::read_to_string(path).ok()?.trim().parse().ok()?)
+}
+
+fn has_ended(pid: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()))
+        .map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// A program that has left its process group and does not listen to SIGTERM.
+const DEAF: &str =
+    "setsid sh -c 'trap \"\" TERM HUP INT; echo $$ > deaf; while :; do sleep 1; done' &";
+
+#[test]
+fn a_program_that_takes_too_long_ends_with_all_it_has_started() {
+    let service = Service::start();
+    service.configure("retries = 0\n");
+    let text = fs::read_to_string(service.config()).unwrap();
+    let text = text.replace("timeout = \"20s\"", "timeout = \"3s\"");
+    fs::write(service.config(), text).unwrap();
+    let folder = service.dir.path().display();
+    let text = format!("cd {folder}; {DEAF} timeout 600 sleep 600");
+    let program = script(&service, "contracts.sh", &text);
+    add_source(&service, "contracts", &contracts(&program));
+    let row = run_own(&service, "contracts").row();
+    assert_eq!(row["error_kind"], "timeout", "{row}");
+    assert!(has_ended(pid_in(&service.dir.path().join("deaf")).unwrap()));
+}
+
+#[test]
+fn what_a_killed_run_of_a_program_has_left_ends_before_the_next_run() {
+    let service = Service::start();
+    let folder = service.dir.path().display();
+    let text = format!(
+        "cd {folder}; [ -e deaf ] && {{ echo '{{\"contract\": \"rb\", \"multiplier\": 10}}'; exit; }}; {DEAF} echo $$ > pid; wait"
+    );
+    let program = script(&service, "contracts.sh", &text);
+    add_source(&service, "contracts", &contracts(&program));
+    let sources = service.dir.path().join("sources");
+    let sources = sources.to_str().unwrap();
+    let mut child = service
+        .command(&["run", "contracts", "--date", DAY, "--sources", sources])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (deaf, pid) = (
+        service.dir.path().join("deaf"),
+        service.dir.path().join("pid"),
+    );
+    wait_until("the program", Duration::from_secs(30), || {
+        pid_in(&deaf).is_some() && pid_in(&pid).is_some()
+    });
+    // The guard goes first: it would end the rest.
+    let program = pid_in(&pid).unwrap();
+    let guard = rustix::process::getpgid(Some(program)).unwrap();
+    kill_process(guard, Signal::KILL).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!has_ended(pid_in(&deaf).unwrap()));
+    let row = run_own(&service, "contracts").row();
+    assert_eq!(row["status"], "success", "{row}");
+    assert!(has_ended(pid_in(&deaf).unwrap()));
+    assert!(
+        service
+            .text("SELECT details ->> 'ended_of_earlier_run' FROM oa.runs WHERE status = 'success'")
+            .contains("sh (process ")
+    );
+}
+
+#[test]
+fn a_program_gets_the_secrets_that_its_task_is_given() {
+    let service = Service::start();
+    service.configure("retries = 0\n[exec.contracts]\nenv = [\"SITE_LOGIN\"]\n");
+    let env = "SITE_LOGIN=from-dotenv\nOTHER=x\n";
+    fs::write(service.dir.path().join(".env"), env).unwrap();
+    let seen = service.dir.path().join("seen");
+    let text = format!(
+        "env > {}; echo '{{\"contract\": \"rb\", \"multiplier\": 10}}'",
+        seen.display()
+    );
+    let program = script(&service, "contracts.sh", &text);
+    add_source(&service, "contracts", &contracts(&program));
+    assert_eq!(run_own(&service, "contracts").row()["status"], "success");
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("SITE_LOGIN=from-dotenv\n"), "{seen}");
+    assert!(
+        !seen.contains("DATABASE_URL=") && !seen.contains("OTHER="),
+        "{seen}"
     );
 }

@@ -26,7 +26,7 @@ pub struct Finished {
     pub json_lines: u64,
     /// What it had left in the background when it ended by itself, for people. It was ended.
     pub left_behind: Vec<String>,
-    /// What could not be ended, for people: the kernel holds it.
+    /// What could not be ended, for people: it belongs to another user, or the kernel holds it.
     pub still_there: Vec<String>,
 }
 

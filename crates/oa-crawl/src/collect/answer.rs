@@ -232,7 +232,7 @@ fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError>
         let left = done.still_there.join(", ");
         return Err(fail(
             ErrorKind::Internal,
-            format!("was to end, but the system holds {left}"),
+            format!("has started {left}, which could not be ended"),
         ));
     }
     let said = readable(&done.stderr);

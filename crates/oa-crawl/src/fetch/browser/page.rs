@@ -33,13 +33,14 @@ struct Received {
     answers: Vec<Answer>,
     /// Status of the document; 0 while there is none.
     status: u16,
+    /// The address of what is open.
+    url: String,
 }
 
 /// A page.
 #[derive(Debug)]
 pub(super) struct Page {
     browser: Devtools,
-    target: String,
     session: Devtools,
     received: Arc<Mutex<Received>>,
 }
@@ -55,6 +56,9 @@ impl Page {
         limit: Duration,
     ) -> Done<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        // Reports the address of what is open whenever it changes.
+        let discover = json!({ "discover": true });
+        browser.call("Target.setDiscoverTargets", discover, limit)?;
         let new = browser.call(
             "Target.createTarget",
             json!({ "url": "about:blank" }),
@@ -68,7 +72,6 @@ impl Page {
         let received = Arc::new(Mutex::new(Received::default()));
         let page = Self {
             browser: browser.clone(),
-            target: target.clone(),
             session: session.clone(),
             received: received.clone(),
         };
@@ -93,7 +96,9 @@ impl Page {
 
     /// Forgets what was received before.
     pub(super) fn forget(&self) {
-        *self.received() = Received::default();
+        let mut received = self.received();
+        received.answers.clear();
+        received.status = 0;
     }
 
     /// The last answer from an address with such a part.
@@ -121,11 +126,7 @@ impl Page {
 
     /// The address of what is open.
     pub(super) fn url(&self) -> String {
-        let target = json!({ "targetId": self.target });
-        let info = self.browser.call("Target.getTargetInfo", target, ANSWER);
-        info.ok()
-            .and_then(|i| Some(i["targetInfo"]["url"].as_str()?.to_owned()))
-            .unwrap_or_default()
+        self.received().url.clone()
     }
 
     /// What an expression is on the page.
@@ -226,6 +227,13 @@ impl Listener {
         let params = &event.params;
         let request = params["requestId"].as_str().unwrap_or_default();
         match event.method.as_str() {
+            "Target.targetCreated" | "Target.targetInfoChanged" => {
+                let info = &params["targetInfo"];
+                if info["targetId"] == self.target.as_str() {
+                    let url = info["url"].as_str().unwrap_or_default();
+                    url.clone_into(&mut lock(&self.received).url);
+                }
+            }
             "Network.responseReceived" => self.begin(request, params),
             "Network.dataReceived" => {
                 if let Some((_, size)) = self.under_way.get_mut(request) {
