@@ -98,7 +98,12 @@ impl WalFolder {
         Ok(Self {
             path,
             segment_bytes: server.segment_bytes,
-            system_id: server.system_id.parse().unwrap_or_default(),
+            system_id: server.system_id.parse().map_err(|e| {
+                let given = &server.system_id;
+                CaptureError::Program(format!(
+                    "the server's system identifier \"{given}\" is no number: {e}"
+                ))
+            })?,
         })
     }
 
