@@ -210,6 +210,36 @@ fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
 }
 
 #[test]
+fn who_has_heard_of_a_trouble_hears_of_its_end_and_nobody_else() {
+    let service = Service::start(DINGTALK);
+    let over = "UPDATE oa.tasks SET next_due_at = now() + interval '1 hour'";
+    let titles = || -> Vec<String> {
+        let messages = service.sim.messages();
+        messages.iter().map(|m| m.text.clone()).collect()
+    };
+    // Found within a silence, which ends before the trouble does.
+    let done = service.alert(&["silence", "--task", "unheard", "--for", "8h"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    task(&service, "unheard", 60, Some(120));
+    check(&service);
+    service.sql(over);
+    assert_eq!(service.alert(&["silence", "--end", "1"]).code, 0);
+    check(&service);
+    assert_eq!(titles(), Vec::<String>::new(), "nobody has heard of it");
+    assert_eq!(service.one("SELECT count(*)::text FROM oa.troubles"), "0");
+    // Reported, then silenced, then over.
+    task(&service, "heard", 60, Some(120));
+    check(&service);
+    assert_eq!(titles().len(), 1);
+    let done = service.alert(&["silence", "--task", "heard", "--for", "8h"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    service.sql(over);
+    check(&service);
+    assert_eq!(titles().len(), 2, "{:?}", titles());
+    assert!(titles()[1].contains("恢复"), "{:?}", titles());
+}
+
+#[test]
 fn a_message_of_a_script_reaches_the_channels_also_without_postgresql() {
     let mut service = Service::start(DINGTALK);
     let done = service.alert(&["send", "--title", "迁移完成", "13 张表"]);

@@ -80,10 +80,17 @@ impl Model {
     }
 
     fn tell(&mut self, recovery: bool, critical: bool) {
+        // Who has heard of a trouble hears that it is over, and nobody else.
+        let mut problems = self.told.iter().rev().take_while(|(_, t)| !t.recovery);
+        let silenced = if recovery {
+            problems.all(|(_, t)| t.silenced)
+        } else {
+            self.silence
+        };
         let told = Told {
             recovery,
             critical,
-            silenced: self.silence,
+            silenced,
         };
         self.told.push((self.now, told));
         self.unheard = false;

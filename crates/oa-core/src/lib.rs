@@ -11,6 +11,7 @@
 //! - [`retry`]: what kinds of error there are and which of them are worth another try;
 //! - [`supervise`]: child processes, stop signals, process identity;
 //! - [`service`]: the data service's own tables and their natural keys;
+//! - [`text`]: texts of others, before they are stored or shown;
 //! - [`cli`], [`exit`], [`output`], [`logging`]: what makes six programs feel like one.
 
 pub mod alerts;
@@ -29,3 +30,4 @@ pub mod service;
 pub mod spool;
 pub mod state_dir;
 pub mod supervise;
+pub mod text;

@@ -28,6 +28,7 @@ use crate::pg::Meaning;
 use crate::runs::{Outcome, RunStart, StoreError, store};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::supervise::ProcessId;
+use crate::text::error_text;
 pub use outbox::{Tried, Waiting};
 
 /// The spool could not take or give an entry.
@@ -244,7 +245,7 @@ impl Spool {
                 });
             }
             let fingerprint = match record {
-                Record::Alert(alert) => Some(alert.fingerprint.as_str()),
+                Record::Alert(alert) => Some(key(alert, records)),
                 _ => None,
             };
             tx.execute(
@@ -374,7 +375,7 @@ impl Spool {
             let applied = self
                 .read(seq)
                 .map_err(|e| Refusal::Refused(e.to_string()))
-                .and_then(|r| self.apply(client, r, offset, policy));
+                .and_then(|(record, key)| self.apply(client, record, key, offset, policy));
             match applied {
                 Ok(()) => {
                     failpoint::hit("spool.drain.before_delete");
@@ -403,7 +404,7 @@ impl Spool {
                     self.db
                         .execute(
                             "UPDATE entries SET error = ?2 WHERE seq = ?1",
-                            params![seq, reason],
+                            params![seq, error_text(&reason)],
                         )
                         .map_err(|e| self.fail(e))?;
                     drained.stuck.push((task.clone(), reason));
@@ -427,20 +428,23 @@ impl Spool {
     }
 
     /// Only what is to be stored now is read: what waits behind it may be large.
-    fn read(&self, seq: i64) -> Result<Record, SpoolError> {
-        let payload: Vec<u8> = self
+    fn read(&self, seq: i64) -> Result<(Record, Option<String>), SpoolError> {
+        let (payload, key): (Vec<u8>, _) = self
             .db
-            .query_row("SELECT payload FROM entries WHERE seq = ?1", [seq], |r| {
-                r.get(0)
-            })
+            .query_row(
+                "SELECT payload, fingerprint FROM entries WHERE seq = ?1",
+                [seq],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
             .map_err(|e| self.fail(e))?;
-        decode(seq, &payload)
+        Ok((decode(seq, &payload)?, key))
     }
 
     fn apply(
         &mut self,
         client: &mut Client,
         record: Record,
+        key: Option<String>,
         offset: TimeDelta,
         policy: &Policy,
     ) -> Result<(), Refusal> {
@@ -466,7 +470,7 @@ impl Spool {
                 store_alert(client, &alert, &tried).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
-                    self.remember_told(&alert)
+                    self.remember_told(key.as_deref().unwrap_or(&alert.fingerprint), alert.created_at)
                         .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
             }
@@ -490,16 +494,19 @@ impl Spool {
     /// When the file cannot be written.
     pub fn forget_told(&self, fingerprint: &str) -> Result<(), SpoolError> {
         self.db
-            .execute("DELETE FROM told WHERE fingerprint = ?1", [fingerprint])
+            .execute(
+                "DELETE FROM told WHERE fingerprint = ?1 OR substr(fingerprint, 1, length(?1) + 1) = ?1 || ' '",
+                [fingerprint],
+            )
             .map(|_| ())
             .map_err(|e| self.fail(e))
     }
 
-    fn remember_told(&self, alert: &Alert) -> rusqlite::Result<()> {
+    fn remember_told(&self, key: &str, at: DateTime<Utc>) -> rusqlite::Result<()> {
         self.db
             .execute(
                 "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
-                params![alert.fingerprint, alert.created_at.timestamp_millis()],
+                params![key, at.timestamp_millis()],
             )
             .map(|_| ())
     }
@@ -536,6 +543,15 @@ impl From<StoreError> for Refusal {
             }
         }
     }
+}
+
+/// Under what an alert is remembered: for that of a run, with the run's cause.
+fn key(alert: &Alert, records: &[Record]) -> String {
+    let outcome = records.iter().find_map(|r| match r {
+        Record::Outcome(outcome) if Some(outcome.start.id) == alert.run_id => Some(outcome),
+        _ => None,
+    });
+    outcome.map_or_else(|| alert.fingerprint.clone(), |o| alerts::spooled_key(o))
 }
 
 fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {

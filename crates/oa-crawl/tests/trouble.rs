@@ -53,11 +53,18 @@ fn rows_that_meet_a_locked_table_wait_in_the_spool() {
         "{done:?}"
     );
     assert_eq!(spool(&service).pending().unwrap().entries, 1);
+    // It waits on while the lock is held, and is no refusal; what others have stored does not wait for it.
+    let drained = service.crawl(&["drain"]);
+    assert!(!drained.stderr.contains("dedupe"), "{drained:?}");
+    assert_eq!(spool(&service).pending().unwrap().entries, 1);
+    assert_eq!(service.run("zhihui-reports").code, 0);
+    assert_eq!(told(&service, "spool_stuck"), "");
     lock.rollback().unwrap();
     assert_eq!(service.crawl(&["drain"]).code, 0);
+    assert_eq!(told(&service, "spool_stuck"), "");
     assert_eq!(service.count("market_full_view"), rows_due());
     assert_eq!(
-        service.text("SELECT status FROM oa.runs"),
+        service.text("SELECT string_agg(DISTINCT status, ' ') FROM oa.runs"),
         "success",
         "collected, and never said to have failed"
     );

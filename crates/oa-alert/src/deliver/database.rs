@@ -82,9 +82,20 @@ impl<'a> Database<'a> {
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
-             WHERE a.settled_at IS NULL AND a.kind <> 'message' AND (s.task IS NULL OR s.task = a.task) AND (s.rule IS NULL OR s.rule = a.rule)
+             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND (s.task IS NULL OR s.task = a.task) AND (s.rule IS NULL OR s.rule = a.rule)
                AND a.created_at >= s.created_at AND a.created_at < s.until
                AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
+            &[],
+        )?;
+        // Whoever has heard of an incident hears that it is over, silence or not; and nobody else.
+        self.client.execute(
+            "UPDATE oa.alerts a SET settled_at = now(), silenced_by = p.silence FROM (
+               SELECT r.id, max(p.silenced_by) AS silence FROM oa.alerts r JOIN oa.alerts p ON p.fingerprint = r.fingerprint AND p.kind = 'problem' AND p.seq < r.seq
+               WHERE r.settled_at IS NULL AND r.kind = 'recovery'
+                 AND p.seq > coalesce((SELECT b.seq FROM oa.alerts b WHERE b.fingerprint = r.fingerprint AND b.kind = 'recovery' AND b.seq < r.seq
+                                       ORDER BY b.seq DESC LIMIT 1), 0)
+               GROUP BY r.id HAVING bool_and(p.silenced_by IS NOT NULL)) p
+             WHERE p.id = a.id AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
         self.client.execute(

@@ -19,6 +19,7 @@ use crate::config::{Config, Locale};
 use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
+use crate::text::printable;
 pub use flush::flush_now;
 pub use machine::Trouble;
 pub use text::{LONGEST_EXCERPT, excerpt, human_duration};
@@ -156,8 +157,8 @@ fn insert(
             &alert.run_id,
             &alert.severity.as_str(),
             &alert.kind.as_str(),
-            &alert.title,
-            &alert.body,
+            &printable(&alert.title),
+            &printable(&alert.body),
             &made_at,
         ],
     )?;
@@ -185,8 +186,8 @@ struct Last {
     acked: bool,
     /// Nobody was sent it, because of a silence that is over.
     unheard: bool,
-    /// The kinds of error that were reported since it is open.
-    causes: Vec<String>,
+    /// The kinds of error that were reported since it is open; `None` for one of a run that is no longer in the log.
+    causes: Vec<Option<String>>,
 }
 
 impl Last {
@@ -201,9 +202,11 @@ impl Last {
         let worse =
             problem.severity == Severity::Critical && self.severity != Severity::Critical.as_str();
         let another = cause.is_some_and(|cause| {
-            let reported = self.causes.iter().filter_map(|c| ErrorKind::parse(c));
-            let known = reported.map(ErrorKind::cause).any(|c| c == cause.cause());
-            !known && (!self.acked || !cause.is_transient())
+            let another = |known: &Option<String>| {
+                let known = known.as_deref().and_then(ErrorKind::parse);
+                known.is_some_and(|k| k.cause() != cause.cause())
+            };
+            self.causes.iter().all(another) && (!self.acked || !cause.is_transient())
         });
         let known = self.acked || self.age.is_some_and(|age| age < policy.repeat);
         self.is_open() && known && !worse && !another && !self.unheard
@@ -223,8 +226,8 @@ fn last(
         "SELECT a.kind, a.severity, extract(epoch FROM now() - a.created_at)::float8, a.created_at, now(), a.rule,
                 EXISTS (SELECT FROM oa.acks k WHERE k.fingerprint = a.fingerprint),
                 EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now()),
-                ARRAY(SELECT DISTINCT u.error_kind FROM oa.alerts p JOIN oa.runs u ON u.id = p.run_id
-                      WHERE p.fingerprint = a.fingerprint AND p.kind = 'problem' AND u.error_kind IS NOT NULL
+                ARRAY(SELECT DISTINCT u.error_kind FROM oa.alerts p LEFT JOIN oa.runs u ON u.id = p.run_id
+                      WHERE p.fingerprint = a.fingerprint AND p.kind = 'problem'
                         AND p.seq > coalesce((SELECT r.seq FROM oa.alerts r WHERE r.fingerprint = a.fingerprint AND r.kind = 'recovery'
                                               ORDER BY r.seq DESC LIMIT 1), 0))
          FROM oa.alerts a WHERE a.fingerprint = $1 ORDER BY a.seq DESC LIMIT 1",
@@ -319,6 +322,15 @@ pub fn given_up(
         )?;
     }
     Ok(())
+}
+
+/// Under what an outcome's problem is remembered in the spool: another cause is another one.
+pub(crate) fn spooled_key(outcome: &Outcome) -> String {
+    let cause = outcome
+        .error
+        .as_ref()
+        .map_or("", |e| e.kind.cause().as_str());
+    format!("{} {cause}", run_fingerprint(&outcome.start.task))
 }
 
 /// The fingerprint of everything that is wrong with a task's runs.

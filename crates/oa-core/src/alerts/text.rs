@@ -14,6 +14,7 @@ use crate::config::Locale;
 use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, RunError, Status};
+use crate::text::printable;
 
 /// Characters of an error in an alert.
 pub const LONGEST_EXCERPT: usize = 300;
@@ -343,6 +344,7 @@ pub(super) fn local(moment: DateTime<Utc>, policy: &Policy) -> String {
 /// beginning. Nothing in it is a mention or a link: robots read `<at id=all>`, `<@name>` and `[text](address)` as such.
 #[must_use]
 pub fn excerpt(text: &str, longest: usize) -> String {
+    let text = printable(text);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = line.replace('<', "＜").replace("](", "］(");
     if line.chars().count() <= longest {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::pg::upsert::Batch;
 use crate::retry::ErrorKind;
 use crate::supervise::ProcessId;
+use crate::text::error_text;
 
 /// State of a run. The first two are not final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,13 +172,12 @@ pub struct RunError {
 }
 
 impl RunError {
-    /// An error whose message is redacted on the way in.
+    /// An error whose message is redacted, freed of control characters and cut on the way in, see [`error_text`].
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
-        // PostgreSQL's text cannot hold U+0000.
         Self {
             kind,
-            message: crate::secrets::redact(&message.as_ref().replace('\0', "\u{fffd}")),
+            message: error_text(message.as_ref()),
         }
     }
 }

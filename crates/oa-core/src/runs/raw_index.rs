@@ -56,7 +56,16 @@ impl RawIndex {
 /// What a run had noted when it was killed: nothing when it received no answer, ended well, or ran on another machine.
 #[must_use]
 pub fn read(state: &StateDir, run: Uuid) -> Vec<RawRecord> {
-    let text = fs::read(path(state, run)).unwrap_or_default();
+    let path = path(state, run);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) => {
+            if e.kind() != std::io::ErrorKind::NotFound {
+                tracing::warn!("what {run} received is not known: {}: {e}", path.display());
+            }
+            return Vec::new();
+        }
+    };
     // The last line may be cut short.
     text.split(|b| *b == b'\n')
         .filter_map(|line| serde_json::from_slice(line).ok())

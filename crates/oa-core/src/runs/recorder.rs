@@ -496,7 +496,7 @@ impl Recorder {
             anyhow::anyhow!("{reason}; and the outcome cannot wait on this machine: {e}")
         })?;
         let own = alerts::problem(&outcome, &TaskState::default(), &self.policy)
-            .filter(|a| !self.told_lately(&spool, &a.fingerprint));
+            .filter(|_| !self.told_lately(&spool, &alerts::spooled_key(&outcome)));
         outcome.alerted = own.is_some();
         let away = machine::found(
             Trouble::DatabaseUnreachable,
@@ -506,6 +506,10 @@ impl Recorder {
             &self.policy,
         );
         let mut told: Vec<Alert> = own.into_iter().collect();
+        for alert in &mut told {
+            // By this machine's clock, as everything that waits.
+            alert.created_at = Utc::now();
+        }
         if !reachable && !self.told_lately(&spool, &away.fingerprint) {
             told.push(away);
         }

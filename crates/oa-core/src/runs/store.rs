@@ -15,6 +15,7 @@ use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{Meaning, describe};
 use crate::retry::ErrorKind;
 use crate::supervise::ProcessId;
+use crate::text::{error_text, printable};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -303,7 +304,7 @@ pub fn apply(
             &(applied.rejected as i64),
             &outcome.error.as_ref().map(|e| e.kind.as_str()),
             &outcome.error.as_ref().map(|e| e.message.as_str()),
-            &Value::Object(outcome.details.clone()),
+            &shown(&Value::Object(outcome.details.clone())),
             &times.started,
         ],
     )?;
@@ -315,6 +316,16 @@ pub fn apply(
     }
     tx.commit()?;
     Ok(applied)
+}
+
+/// What a program has printed is among the details.
+fn shown(details: &Value) -> Value {
+    match details {
+        Value::String(text) => Value::String(printable(text)),
+        Value::Array(all) => all.iter().map(shown).collect(),
+        Value::Object(all) => all.iter().map(|(k, v)| (k.clone(), shown(v))).collect(),
+        other => other.clone(),
+    }
 }
 
 /// When an outcome's run started and ended, by the server's clock: not after now, whatever clock has measured it.
@@ -389,7 +400,7 @@ fn insert_rejects(
         } else {
             (Some(&reject.record), None)
         };
-        let reason = reject.reason.replace('\0', "\\u0000");
+        let reason = error_text(&reject.reason);
         let source_key = reject
             .source_key
             .as_ref()
@@ -449,6 +460,7 @@ fn insert_quality(
     let Some(quality) = &outcome.quality else {
         return Ok(());
     };
+    let findings: Vec<String> = quality.findings.iter().map(|f| error_text(f)).collect();
     tx.execute(
         "INSERT INTO oa.quality (run_id, task, day, expected, collected, completeness, duplicates, fresh, score, findings)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
@@ -462,7 +474,7 @@ fn insert_quality(
             &(quality.duplicates as i64),
             &quality.fresh,
             &quality.score(rejected),
-            &json!(quality.findings),
+            &json!(findings),
         ],
     )?;
     Ok(())

@@ -1,7 +1,7 @@
 //! `oa-crawl run`: collects sources now.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -178,7 +178,7 @@ impl<'a> Tools<'a> {
                 scope.spawn(work);
             }
         });
-        let mut results = results.into_inner().unwrap_or_default();
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         results.sort_by_key(|(i, _)| *i);
         results.into_iter().map(|(_, r)| r).collect()
     }

@@ -1,0 +1,129 @@
+//! Texts of others (a site, a server, a child process) before they are stored or shown.
+
+use crate::secrets::redact;
+
+/// Bytes of an error text that are kept, what is said about the rest included.
+pub const LONGEST_ERROR: usize = 4096;
+
+/// An error text as it may be stored and shown: without secrets and without what would steer a terminal, and of bounded length.
+#[must_use]
+pub fn error_text(text: &str) -> String {
+    cut(&printable(&redact(text)), LONGEST_ERROR)
+}
+
+/// A text without what would steer a terminal or hide a part of itself: escape sequences go, other control characters and those that
+/// change the direction of writing become U+FFFD. Line ends and tabs stay.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '\u{1b}' | '\u{9b}' | '\u{9d}' | '\u{90}' => skip_sequence(c, &mut rest),
+            '\r' => {
+                if !rest.as_str().starts_with('\n') {
+                    out.push('\n');
+                }
+            }
+            '\n' | '\t' => out.push(c),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            c if c.is_control() => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Goes to the end of an escape sequence (ECMA-48) that begins with `first`. A string that nobody ends is text.
+fn skip_sequence(first: char, rest: &mut std::str::Chars<'_>) {
+    let mut ahead = rest.clone();
+    let kind = if first == '\u{1b}' {
+        ahead.next()
+    } else {
+        Some(first)
+    };
+    match kind {
+        // Parameters and a final character.
+        Some('[' | '\u{9b}') => {
+            while let Some(c) = ahead.clone().next() {
+                if !matches!(c, '\u{20}'..='\u{7e}') {
+                    break;
+                }
+                ahead.next();
+                if matches!(c, '\u{40}'..='\u{7e}') {
+                    break;
+                }
+            }
+            *rest = ahead;
+        }
+        // A string up to BEL or ST: a title, a link, a device's commands.
+        Some(']' | 'P' | 'X' | '^' | '_' | '\u{9d}' | '\u{90}') => {
+            let text = ahead.as_str();
+            let ends = [("\u{7}", 1), ("\u{1b}\\", 2), ("\u{9c}", 2)];
+            let end = ends
+                .iter()
+                .filter_map(|(end, length)| text.find(end).map(|at| at + length))
+                .min();
+            *rest = end.map_or(text, |end| &text[end..]).chars();
+        }
+        // Intermediate characters and a final one.
+        Some('\u{20}'..='\u{2f}') => {
+            let text = ahead.as_str();
+            let end = text.find(|c| !matches!(c, '\u{20}'..='\u{2f}'));
+            let mut after = text[end.unwrap_or(text.len())..].chars();
+            after.next();
+            *rest = after;
+        }
+        Some('\u{30}'..='\u{7e}') => *rest = ahead,
+        _ => {}
+    }
+}
+
+/// At most so many bytes, cut between two characters, with a word about how much is missing.
+#[must_use]
+pub fn cut(text: &str, longest: usize) -> String {
+    /// What "… (18446744073709551615 more bytes)" takes.
+    const NOTE: usize = 40;
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let kept = text.floor_char_boundary(longest.saturating_sub(NOTE));
+    format!("{}… ({} more bytes)", &text[..kept], text.len() - kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_steers_a_terminal() {
+        for (from, to) in [
+            ("plain 中文\tand\nlines", "plain 中文\tand\nlines"),
+            ("\u{1b}[31mred\u{1b}[0m", "red"),
+            ("\u{1b}]0;title\u{7}after", "after"),
+            ("\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\", "link"),
+            ("\u{1b}Pq#0\u{1b}\\x", "x"),
+            ("\u{9b}2Jx", "x"),
+            ("\u{1b}(Bx\u{1b}cy\u{1b}", "xy"),
+            ("\u{1b}]never ended", "never ended"),
+            ("a\r\nb\rc", "a\nb\nc"),
+            ("bell\u{7}\u{0}", "bell\u{fffd}\u{fffd}"),
+            ("gpj\u{202e}exe", "gpj\u{fffd}exe"),
+            ("\u{1b}[3中", "中"),
+        ] {
+            assert_eq!(printable(from), to, "{from:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters_and_says_so() {
+        assert_eq!(error_text("short"), "short");
+        for text in ["x".repeat(20 << 20), "中".repeat(5000)] {
+            let kept = error_text(&text);
+            assert!(kept.len() <= LONGEST_ERROR, "{}", kept.len());
+            let (head, tail) = kept.split_once('…').unwrap();
+            assert!(text.starts_with(head));
+            assert_eq!(tail, format!(" ({} more bytes)", text.len() - head.len()));
+        }
+    }
+}
