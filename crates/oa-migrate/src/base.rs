@@ -1,58 +1,239 @@
 //! What the last finished run left to go on from: its snapshot of the source, the rows that are in SQLite only, and how names were
 //! mapped. A sync that is committed makes its own snapshot the new base.
 
+use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono_tz::Tz;
 use oa_core::cli::Failure;
+use oa_core::exit;
 use oa_core::pg::{describe, schema};
-use oa_core::state_dir::StateDir;
+use oa_core::state_dir::{StateDir, write_durably};
 use postgres::{Client, GenericClient};
+use rusqlite::Connection;
 
 use crate::commands::run;
-use crate::inspect::{Database, Table};
+use crate::identity::{self, FileState, Identity};
+use crate::inspect::{self, Database, Table};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::{Comparison, tables};
-use crate::state::{self, RunFolder, RunRecord};
+use crate::state::{self, RunFolder, RunRecord, Stage};
 
-/// Connects for commands that only read: the last finished run, and what was killed settled if there is such a thing.
-///
-/// # Errors
-/// See [`last`]; and 77 when another run works just now.
-pub fn connect(
-    target: &Target,
-    state: &StateDir,
-) -> Result<(Client, RunFolder, RunRecord), Failure> {
-    let mut client = target.connect()?;
-    schema::check(&mut client)?;
-    if state::unsettled(state)? {
-        // Killed around its COMMIT; under the lock it can be found out what became of it.
-        client = run::connect(target, state)?;
-        last(&mut client, state)?;
-    }
-    let (folder, record) = state::last_done(state)?.context(NONE_YET)?;
-    Ok((client, folder, record))
+/// A finished run, with those of its tables that no later run has replaced.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Its folder.
+    pub folder: RunFolder,
+    /// Its record; `run.json` may have more tables.
+    pub record: RunRecord,
+}
+
+/// What a command was told about its source.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Which {
+    /// Only runs into this schema [default: all of this source]
+    #[arg(long, value_name = "SCHEMA")]
+    pub schema: Option<String>,
+    /// The file is the run's source, although it is at another place or its rows are not what they were
+    #[arg(long)]
+    pub same_source: bool,
 }
 
 const NONE_YET: &str = "there is no finished run to go on from; begin with oa-migrate run";
 
-/// The last finished run, with an interrupted sync settled. Only for the holder of the database's lock.
+/// Connects for commands that only read, with what was killed around its COMMIT settled if there is such a thing.
+///
+/// # Errors
+/// See [`in_place`]; and 77 when another run works just now.
+pub fn connect(target: &Target, state: &StateDir) -> Result<(Client, Vec<Base>), Failure> {
+    let mut client = target.connect()?;
+    schema::check(&mut client)?;
+    let here = identity::runs_here(&mut client, state)?;
+    let unsettled = state::runs(state)?.iter().any(|(_, r)| {
+        here.contains(&r.run_id) && (r.stage == Stage::Swapping || r.pending_sync.is_some())
+    });
+    if unsettled {
+        // Under the lock it can be found out what became of it.
+        client = run::connect(target, state)?;
+        for base in in_place(&mut client, state)? {
+            settle(&mut client, &base.folder, &base.record)?;
+        }
+    }
+    let bases = in_place(&mut client, state)?;
+    Ok((client, bases))
+}
+
+/// The finished runs of this database whose tables are in place, newest first, none of them a table of another.
 ///
 /// # Errors
 /// When there is none yet, or files or PostgreSQL cannot be read.
-pub fn last(client: &mut Client, state: &StateDir) -> Result<(RunFolder, RunRecord)> {
-    let (folder, mut record) = state::last_done(state)?.context(NONE_YET)?;
-    settle(client, &folder, &mut record)?;
-    Ok((folder, record))
+pub fn in_place(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
+    let here = identity::runs_here(client, state)?;
+    let mut taken = HashSet::new();
+    let mut bases = Vec::new();
+    for (folder, mut record) in state::runs(state)? {
+        if record.stage != Stage::Done || !here.contains(&record.run_id) {
+            continue;
+        }
+        let schema = record.schema.clone();
+        record
+            .tables
+            .retain(|t| taken.insert((schema.clone(), t.target.clone())));
+        if !record.tables.is_empty() {
+            bases.push(Base { folder, record });
+        }
+    }
+    ensure!(!bases.is_empty(), NONE_YET);
+    Ok(bases)
+}
+
+/// [`in_place`] with interrupted syncs settled. Only for the holder of the database's lock.
+///
+/// # Errors
+/// See [`in_place`].
+pub fn settled(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
+    for base in in_place(client, state)? {
+        settle(client, &base.folder, &base.record)?;
+    }
+    in_place(client, state)
+}
+
+/// The runs into a schema, or all.
+///
+/// # Errors
+/// When there is none (77).
+pub fn of_schema(bases: Vec<Base>, schema: Option<&str>) -> Result<Vec<Base>, Failure> {
+    let list = sources(&bases);
+    let kept: Vec<Base> = bases
+        .into_iter()
+        .filter(|b| schema.is_none_or(|s| s == b.record.schema))
+        .collect();
+    if kept.is_empty() {
+        return Err(refused(format!(
+            "there is no finished run into schema {}; there are: {list}",
+            schema.unwrap_or_default()
+        )));
+    }
+    Ok(kept)
+}
+
+/// The runs whose source is a file, oldest first. With `written_back`, also files that `to-sqlite` has made of it.
+///
+/// # Errors
+/// When it is the source of none (77).
+pub fn of_source(
+    bases: Vec<Base>,
+    which: &Which,
+    source: &Connection,
+    path: &Path,
+    written_back: bool,
+) -> Result<Vec<Base>, Failure> {
+    let bases = of_schema(bases, which.schema.as_deref())?;
+    let given = identity::canonical(path);
+    let (mut fit, mut others) = (Vec::new(), Vec::new());
+    for base in bases {
+        let doubts = doubts(&base, source, path, written_back)?;
+        if doubts.is_empty() {
+            fit.push(base);
+        } else {
+            others.push((base, doubts));
+        }
+    }
+    // A run of a file at this path is meant, too; left out in silence, its tables would stay behind.
+    let same_path = |b: &Base| b.record.database == given;
+    if which.same_source {
+        let all: Vec<Base> = fit.into_iter().chain(others.into_iter().map(|(b, _)| b)).collect();
+        let mut meant: Vec<Base> = all.iter().filter(|b| same_path(b)).cloned().collect();
+        let of_one = all.iter().all(|b| b.record.database == all[0].record.database);
+        if meant.is_empty() && of_one {
+            meant.clone_from(&all);
+        }
+        if meant.is_empty() {
+            return Err(refused(format!(
+                "{} may be the source of several runs; choose one with --schema: {}",
+                path.display(),
+                sources(&all)
+            )));
+        }
+        meant.sort_by_key(|b| b.record.run_id);
+        return Ok(meant);
+    }
+    let doubtful = if fit.is_empty() {
+        others.iter().find(|(b, _)| same_path(b)).or(others.first())
+    } else {
+        others.iter().find(|(b, _)| same_path(b))
+    };
+    if let Some((base, doubts)) = doubtful {
+        return Err(refused(format!(
+            "{} is not the source of run {} (schema {}), which is {}: {}; nothing was changed. Give the run's source{}; if it is the same database all the same, add --same-source",
+            path.display(),
+            base.record.run_id,
+            base.record.schema,
+            base.record.database.display(),
+            doubts.join("; "),
+            if fit.len() + others.len() > 1 {
+                format!(" (or choose with --schema; sources are: {})", sources(others.iter().map(|(b, _)| b)))
+            } else {
+                String::new()
+            }
+        )));
+    }
+    fit.sort_by_key(|b| b.record.run_id);
+    Ok(fit)
+}
+
+fn doubts(base: &Base, source: &Connection, path: &Path, written_back: bool) -> Result<Vec<String>> {
+    let record = &base.record;
+    let identity = match &record.source {
+        Some(identity) => identity.clone(),
+        // A run of an older version: its snapshot tells as much.
+        None if base.folder.snapshot().exists() => Identity::read(
+            &inspect::open(&base.folder.snapshot())?,
+            &record.database,
+            FileState::default(),
+        )?,
+        None if identity::canonical(path) == record.database => return Ok(Vec::new()),
+        None => {
+            return Ok(vec![
+                "it is at another place, and nothing else is known of the source".to_owned(),
+            ]);
+        }
+    };
+    let of_source = identity.assess(source, path)?.doubts;
+    if of_source.is_empty() || !written_back {
+        return Ok(of_source);
+    }
+    for back in &record.written_back {
+        if back.assess(source, path)?.doubts.is_empty() {
+            return Ok(Vec::new());
+        }
+    }
+    Ok(of_source)
+}
+
+fn refused(text: String) -> Failure {
+    Failure::new(exit::REFUSED, anyhow!(text))
+}
+
+/// Sources and schemas for people.
+pub fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
+    let mut list: Vec<String> = bases
+        .into_iter()
+        .map(|b| format!("{} in schema {}", b.record.database.display(), b.record.schema))
+        .collect();
+    list.sort();
+    list.dedup();
+    list.join(", ")
 }
 
 /// Finds out what became of a sync that was killed around its COMMIT, and takes its snapshot as the new base or throws it away.
 ///
 /// # Errors
 /// When PostgreSQL does not know the transaction any more, or a file cannot be changed.
-fn settle(client: &mut Client, folder: &RunFolder, record: &mut RunRecord) -> Result<()> {
+fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result<()> {
     if let Some(transaction) = &record.pending_sync {
         let status: Option<String> = client
             .query_one("SELECT pg_xact_status($1::text::xid8)", &[transaction])
@@ -64,7 +245,7 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &mut RunRecord) -> Re
             })?
             .get(0);
         match status.as_deref() {
-            Some("committed") => return adopt(folder, record),
+            Some("committed") => return adopt(folder, &record.database),
             Some("aborted") => {}
             Some("in progress") => {
                 bail!("the last sync is still being committed by PostgreSQL; try again in a moment")
@@ -73,8 +254,7 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &mut RunRecord) -> Re
                 "PostgreSQL does not know any more whether the last sync was committed; run again with --replace"
             ),
         }
-        record.pending_sync = None;
-        folder.write(record)?;
+        folder.update(|r| r.pending_sync = None)?;
     }
     for path in [folder.next_snapshot(), folder.next_rejects()] {
         if path.exists() {
@@ -89,7 +269,7 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &mut RunRecord) -> Re
 ///
 /// # Errors
 /// When a file cannot be renamed.
-pub fn adopt(folder: &RunFolder, record: &mut RunRecord) -> Result<()> {
+pub fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
     for (from, to) in [
         (folder.next_rejects(), folder.rejects()),
         (folder.next_snapshot(), folder.snapshot()),
@@ -99,9 +279,38 @@ pub fn adopt(folder: &RunFolder, record: &mut RunRecord) -> Result<()> {
                 .with_context(|| format!("could not rename {}", from.display()))?;
         }
     }
-    record.pending_sync = None;
-    folder.write(record)
+    let source = next_identity(folder, database)?;
+    folder.update(|r| {
+        r.pending_sync = None;
+        r.database.clone_from(&source.path);
+        r.source = Some(source);
+    })?;
+    let _ = fs::remove_file(folder.path.join(NEXT_SOURCE));
+    Ok(())
 }
+
+/// What the sync saw of the file; killed before it could be noted, the new base tells the rows.
+fn next_identity(folder: &RunFolder, database: &Path) -> Result<Identity> {
+    let noted = folder.path.join(NEXT_SOURCE);
+    let identity = if noted.exists() {
+        let text = fs::read(&noted).with_context(|| format!("could not read {}", noted.display()))?;
+        serde_json::from_slice(&text)?
+    } else {
+        Identity::read(&inspect::open(&folder.snapshot())?, database, FileState::default())?
+    };
+    Ok(identity)
+}
+
+/// Notes what a sync saw of the file, for [`adopt`].
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<()> {
+    write_durably(&folder.path.join(NEXT_SOURCE), &serde_json::to_vec(identity)?)
+        .context("could not note the source")
+}
+
+const NEXT_SOURCE: &str = "next-source.json";
 
 /// The rows that the target is not meant to hold: put aside by the run or its syncs, or moved by `dedupe` since. Written to `to`.
 ///
@@ -116,8 +325,8 @@ pub fn put_aside(
     let rejects = Rejects::of_run(&folder.rejects())?.copy_to(to)?;
     let rows = client
         .query(
-            "SELECT target, source_key FROM oa.rejects WHERE task = 'dedupe' AND created_at >= $1 AND source_key IS NOT NULL",
-            &[&record.started_at],
+            "SELECT target, source_key FROM oa.rejects WHERE task = 'dedupe' AND created_at >= $1 AND source_key IS NOT NULL AND $2 = 'public'",
+            &[&record.started_at, &record.schema],
         )
         .map_err(|e| anyhow!("could not read oa.rejects: {}", describe(&e)))?;
     let moved: Vec<(String, String)> = rows
@@ -169,15 +378,39 @@ pub fn comparisons(
     Ok(found)
 }
 
-/// Tables of the source that the run did not move, for a warning.
+/// What of the source no run has moved: sentences, and of each whether it was skipped on purpose.
 #[must_use]
-pub fn strangers(database: &Database, record: &RunRecord) -> Vec<String> {
-    database
-        .tables
-        .iter()
-        .filter(|t| !record.tables.iter().any(|r| r.source == t.name))
-        .map(|t| format!("table {} was not part of the run", t.name))
-        .collect()
+pub fn strangers(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
+    let moved = |name: &str| {
+        bases
+            .iter()
+            .any(|b| b.record.tables.iter().any(|t| t.source == name))
+    };
+    // Older versions did not note what was skipped.
+    let on_purpose = |name: &str| {
+        bases.iter().any(|b| {
+            b.record
+                .skipped
+                .as_ref()
+                .is_none_or(|s| s.iter().any(|s| s == name))
+        })
+    };
+    let tables = database.tables.iter().filter(|t| !moved(&t.name)).map(|t| {
+        (
+            format!(
+                "table {} was not part of the run; oa-migrate run --include {0} moves it",
+                t.name
+            ),
+            on_purpose(&t.name),
+        )
+    });
+    let virtual_tables = database.virtual_tables.iter().filter(|v| v.lost).map(|v| {
+        (
+            format!("virtual table {} is not moved: it {}", v.name, v.why),
+            on_purpose(&v.name),
+        )
+    });
+    tables.chain(virtual_tables).collect()
 }
 
 /// Refuses a source whose tables are not the ones that the run moved.

@@ -39,6 +39,8 @@ pub struct AllChanges {
     pub tables: Vec<TableChanges>,
     /// What a person should know besides.
     pub warnings: Vec<String>,
+    /// What of the source is not in the target at all.
+    pub incomplete: Vec<String>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -80,6 +82,7 @@ impl AllChanges {
             head.insert("seconds".to_owned(), json!(self.seconds));
             head.insert("tables".to_owned(), json!(rows));
             head.insert("warnings".to_owned(), json!(self.warnings));
+            head.insert("incomplete".to_owned(), json!(self.incomplete));
             let mut listing = Listing::new(&[]);
             listing.push(Value::Object(head));
             return Ok(listing.print(format)?);
@@ -98,6 +101,9 @@ impl AllChanges {
         }
         for warning in &self.warnings {
             tracing::warn!("{warning}");
+        }
+        for sentence in &self.incomplete {
+            tracing::error!("{sentence}");
         }
         let mut listing = Listing::new(&[
             ("table", "TABLE"),
@@ -122,7 +128,28 @@ impl AllChanges {
     }
 }
 
+/// Fewer changed rows than this are never many.
+const FEW: u64 = 5;
+
 impl TableChanges {
+    /// Says so when more than a tenth of the rows that were there were deleted or changed.
+    #[must_use]
+    pub fn many(&self) -> Option<String> {
+        let Changes {
+            inserted,
+            updated,
+            deleted,
+            ..
+        } = self.changes;
+        let before = (self.compared.target.rows + deleted).saturating_sub(inserted);
+        (deleted + updated > FEW && (deleted + updated) * 10 > before).then(|| {
+            format!(
+                "{}: {deleted} of {before} rows deleted, {updated} changed",
+                self.target
+            )
+        })
+    }
+
     fn json(&self) -> Value {
         json!({
             "table": self.table,

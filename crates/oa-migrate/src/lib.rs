@@ -12,6 +12,7 @@
 pub mod base;
 pub mod changes;
 pub mod commands;
+pub mod identity;
 pub mod inspect;
 pub mod jobs;
 pub mod load;

@@ -9,6 +9,7 @@ use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_migrate::PROGRAM;
+use oa_migrate::base::Which;
 use oa_migrate::commands::{
     check_export, dedupe, export, import, init, plan as plan_command, rollback, run, status, sync,
     to_sqlite, verify,
@@ -37,7 +38,7 @@ enum Command {
     },
     /// Move a SQLite database into PostgreSQL and prove it
     #[command(
-        after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail"
+        after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail\n  oa-migrate run app.db --allow-missing   # after reading what `run app.db --rehearse` lists as missing"
     )]
     Run {
         /// The SQLite file; it is opened read-only
@@ -50,6 +51,9 @@ enum Command {
         /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
         #[arg(long)]
         replace: bool,
+        /// Go on, and end with 0, although definitions or contents listed as missing do not come along
+        #[arg(long)]
+        allow_missing: bool,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -68,9 +72,14 @@ enum Command {
         format: Format,
     },
     /// Compare a SQLite file with the target again, row by row
+    #[command(
+        after_help = "The file must be the source of a run, or what to-sqlite made of it; another one is refused with 77.\n\nExamples:\n  oa-migrate verify option_tracker.db\n  oa-migrate verify moved.db --same-source --schema archive"
+    )]
     Verify {
         /// The SQLite file; it is opened read-only
         database: PathBuf,
+        #[command(flatten)]
+        which: Which,
         #[command(flatten)]
         jobs: JobsArg,
         /// How the result is printed
@@ -79,14 +88,19 @@ enum Command {
     },
     /// Bring what changed in SQLite since the last run or sync: rows that came, changed or went
     #[command(
-        after_help = "Everything is one transaction that ends with a proof of all tables. It is for the time before anything else writes to\nthe target: rows that were changed there are named, and nothing is done.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --format json | jq .matched"
+        after_help = "Everything is one transaction a run, which ends with a proof of all its tables. It is for the time before anything else\nwrites to the target: rows that were changed there are named, and nothing is done. A file that is not the run's source\nis refused with 77. Deleting or changing more than a tenth of a table's rows (and more than five) is asked about.\n\nExamples:\n  oa-migrate sync option_tracker.db --dry-run\n  oa-migrate sync option_tracker.db --yes\n  oa-migrate sync /new/place/option_tracker.db --same-source\n  oa-migrate sync option_tracker.db --format json | jq .matched"
     )]
     Sync {
         /// The SQLite file; it is opened read-only
         database: PathBuf,
+        #[command(flatten)]
+        which: Which,
         /// Do and prove everything, then take it back
         #[arg(long)]
         dry_run: bool,
+        /// Do not ask before more than a tenth of a table's rows is deleted or changed
+        #[arg(long)]
+        yes: bool,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -112,12 +126,17 @@ enum Command {
         /// The old SQLite file, for when the run's snapshot is gone (it is kept for seven days)
         #[arg(long, value_name = "DB")]
         base: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
     /// Put back the tables that the last run replaced; its own are kept in a schema oa_after_…
     Rollback {
+        /// The last run into this schema
+        #[arg(long, value_name = "SCHEMA")]
+        schema: Option<String>,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -131,6 +150,9 @@ enum Command {
         database: PathBuf,
         /// The folder to make; it must be empty or not there
         folder: PathBuf,
+        /// End with 0 although contents of a virtual table cannot be exported
+        #[arg(long)]
+        allow_missing: bool,
         /// How the list of files is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -158,6 +180,9 @@ enum Command {
         /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
         #[arg(long)]
         replace: bool,
+        /// Go on, and end with 0, although definitions or contents listed as missing do not come along
+        #[arg(long)]
+        allow_missing: bool,
         /// How the result is printed
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -253,6 +278,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             plan,
             rehearse,
             replace,
+            allow_missing,
             format,
         } => run::run(
             &global.load_config()?,
@@ -263,6 +289,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 shown: None,
                 rehearse,
                 replace,
+                allow_missing,
+                absent: Vec::new(),
                 format,
             },
         ),
@@ -283,45 +311,65 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         ),
         Command::Verify {
             database,
+            which,
             jobs,
             format,
         } => verify::run(
             &global.load_config()?,
             &verify::Options {
                 database,
+                which,
                 jobs: jobs.count(),
                 format,
             },
         ),
         Command::Sync {
             database,
+            which,
             dry_run,
+            yes,
             format,
         } => sync::run(
             &global.load_config()?,
             &sync::Options {
                 database,
+                which,
                 dry_run,
+                yes,
                 format,
             },
         ),
         Command::Dedupe { table, yes, format } => {
             dedupe::run(&global.load_config()?, &table, yes, format)
         }
-        Command::ToSqlite { out, base, format } => to_sqlite::run(
+        Command::ToSqlite {
+            out,
+            base,
+            which,
+            format,
+        } => to_sqlite::run(
             &global.load_config()?,
-            &to_sqlite::Options { out, base, format },
+            &to_sqlite::Options {
+                out,
+                base,
+                which,
+                format,
+            },
         ),
-        Command::Rollback { yes } => rollback::run(&global.load_config()?, yes),
+        Command::Rollback { schema, yes } => {
+            rollback::run(&global.load_config()?, schema.as_deref(), yes)
+        }
         Command::Export {
             database,
             folder,
+            allow_missing,
             format,
         } => export::run(
             &global.load_config()?,
             &export::Options {
                 database,
                 folder,
+                allow_missing,
                 format,
             },
         ),
@@ -331,6 +379,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             plan,
             rehearse,
             replace,
+            allow_missing,
             format,
         } => import::run(
             &global.load_config()?,
@@ -341,6 +390,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
                 plan: plan.options()?,
                 rehearse,
                 replace,
+                allow_missing,
+                absent: Vec::new(),
                 format,
             },
         ),

@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, ensure};
 use oa_core::cli::Failure;
 use oa_core::exit;
-use oa_core::pg::describe;
+use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 use rusqlite::Connection;
 
 use crate::inspect;
-use crate::inspect::{Database, Table, scan};
+use crate::inspect::{Database, Table, VirtualTable, scan};
 use crate::jobs;
 use crate::load::copy::{self, Loaded, open_snapshot};
 use crate::load::finish;
@@ -22,7 +22,7 @@ use crate::proof::constraints;
 use crate::proof::report::{ColumnReport, TableReport};
 use crate::proof::tables::{self, Compared};
 
-/// Reads the source's description and values and makes the plan.
+/// Reads the source's description and values and makes the plan. `absent` are virtual tables that the source once had.
 ///
 /// # Errors
 /// When the source is damaged, or the plan cannot be made.
@@ -31,10 +31,12 @@ pub fn make_plan(
     snapshot: &Path,
     source_path: &Path,
     options: &Options,
+    absent: &[VirtualTable],
     workers: usize,
 ) -> Result<Plan> {
     let connection = inspect::open(snapshot)?;
-    let database = Database::read(&connection, source_path)?;
+    let mut database = Database::read(&connection, source_path)?;
+    database.virtual_tables.extend_from_slice(absent);
     ensure!(
         !database.tables.is_empty(),
         "{} holds no tables",
@@ -85,21 +87,85 @@ pub fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<(), Failure> {
         ));
     }
     for table in &plan.tables {
-        let outside: Vec<&String> = table
+        // What belongs to a table that is replaced as well is made again with it.
+        let follows = |d: &&existing::Dependent| {
+            d.of.as_ref().is_some_and(|(schema, name)| {
+                *schema == plan.schema
+                    && plan
+                        .tables
+                        .iter()
+                        .any(|t| t.existing.is_some() && t.target == *name)
+            })
+        };
+        let outside: Vec<&str> = table
             .existing
             .iter()
             .flat_map(|e| &e.dependents)
-            .filter(|d| {
-                !plan
-                    .tables
-                    .iter()
-                    .any(|t| **d == format!("foreign key of {}.{}", plan.schema, t.target))
-            })
+            .filter(|d| !follows(d))
+            .map(|d| d.what.as_str())
             .collect();
-        if let Some(first) = outside.first() {
+        if let Some((first, others)) = outside.split_first() {
+            let more = if others.is_empty() {
+                String::new()
+            } else {
+                format!(" (and so do: {})", others.join("; "))
+            };
             return refuse(format!(
-                "{first} hangs on the target's table {}, which is to be replaced; drop it first and create it again afterwards",
+                "{first} hangs on the target's table {}, which is to be replaced{more}; drop it first and create it again afterwards",
                 table.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those that
+/// are there.
+///
+/// # Errors
+/// Exit code 77, with the remedy.
+pub fn refuse_without_rights(client: &mut Client, plan: &Plan) -> Result<(), Failure> {
+    let explain = |e: postgres::Error| anyhow!("could not read the role's rights: {}", describe(&e));
+    let row = client
+        .query_one(
+            "SELECT current_user::text,
+                    CASE WHEN to_regnamespace(quote_ident($1)) IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                         ELSE has_schema_privilege(to_regnamespace(quote_ident($1)), 'CREATE') END,
+                    to_regnamespace(quote_ident($1)) IS NULL, current_database()::text",
+            &[&plan.schema],
+        )
+        .map_err(explain)?;
+    let (role, may): (String, bool) = (row.get(0), row.get(1));
+    if !may {
+        let grant = if row.get(2) {
+            format!("GRANT CREATE ON DATABASE {} TO {}", quote_ident(&row.get::<_, String>(3)), quote_ident(&role))
+        } else {
+            format!("GRANT CREATE ON SCHEMA {} TO {}", quote_ident(&plan.schema), quote_ident(&role))
+        };
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow!(
+                "role {role} may not create tables in schema {}; nothing was changed. As its owner: {grant}",
+                plan.schema
+            ),
+        ));
+    }
+    for table in plan.tables.iter().filter(|t| t.existing.is_some()) {
+        let row = client
+            .query_one(
+                "SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text FROM pg_class c WHERE c.oid = $1::text::regclass",
+                &[&table.qualified],
+            )
+            .map_err(explain)?;
+        if !row.get::<_, bool>(0) {
+            return Err(Failure::new(
+                exit::REFUSED,
+                anyhow!(
+                    "table {} belongs to role {}, which role {role} is not a member of, so it cannot be replaced; nothing was changed. Run as its owner, or: GRANT {1} TO {2}",
+                    table.qualified,
+                    row.get::<_, String>(1),
+                    role
+                ),
             ));
         }
     }
@@ -135,7 +201,6 @@ pub fn vet(snapshot: &Path, rejects: &Rejects, plan: &mut Plan, mode: OnBadValue
 pub struct LoadedTable {
     loaded: Loaded,
     seconds: f64,
-    warnings: Vec<String>,
 }
 
 /// Loads all tables into the staging schema, the largest first, with their indexes; then the foreign keys.
@@ -162,26 +227,24 @@ pub fn load(
             let table = &plan.tables[order[i]];
             let started = Instant::now();
             let loaded = copy::load(client, snapshot, rejects, plan, table, staging)?;
-            let warnings = finish::finish_table(client, staging, table)?;
+            let found = finish::finish_table(client, staging, table)?;
             let seconds = started.elapsed().as_secs_f64();
-            Ok((
-                order[i],
-                LoadedTable {
-                    loaded,
-                    seconds,
-                    warnings,
-                },
-            ))
+            Ok((order[i], LoadedTable { loaded, seconds }, found))
         },
     )?;
-    done.sort_by_key(|(i, _)| *i);
-    let found = finish::add_foreign_keys(client, staging, &plan.schema, &plan.tables)?;
-    for (target, warning) in found {
-        if let Some(table) = plan.tables.iter_mut().find(|t| t.target == target) {
-            table.warnings.push(warning);
+    done.sort_by_key(|(i, ..)| *i);
+    let of_keys = finish::add_foreign_keys(client, staging, &plan.schema, &plan.tables)?;
+    let mut all = Vec::new();
+    for ((i, loaded, found), of_keys) in done.into_iter().zip(of_keys) {
+        let table = &mut plan.tables[i];
+        for found in [found, of_keys] {
+            table.warnings.extend(found.warnings);
+            table.missing.extend(found.missing);
+            table.natural_key_refused |= found.natural_key_refused;
         }
+        all.push(loaded);
     }
-    Ok(done.into_iter().map(|(_, loaded)| loaded).collect())
+    Ok(all)
 }
 
 /// Compares all tables of a plan with what is in the given schema.
@@ -234,7 +297,6 @@ pub fn table_reports(
     for ((table, loaded), compared) in plan.tables.iter().zip(loaded).zip(compared) {
         let rows_quarantined = rejects.count(&table.source.name)?;
         let mut warnings = table.warnings.clone();
-        warnings.extend(loaded.warnings.iter().cloned());
         if rows_quarantined > 0 {
             warnings.push(format!(
                 "{rows_quarantined} row(s) are in oa.rejects, not in the table"

@@ -13,6 +13,7 @@ use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::identity::Identity;
 use crate::plan::Plan;
 
 /// How long a snapshot is kept.
@@ -45,6 +46,18 @@ pub struct RunRecord {
     /// The number of the transaction of a sync that may or may not have been committed, see [`crate::sync::settle`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_sync: Option<String>,
+    /// The database, see [`crate::identity::target`].
+    #[serde(default)]
+    pub target: Option<String>,
+    /// The source as the run or its last sync read it.
+    #[serde(default)]
+    pub source: Option<Identity>,
+    /// Files that `to-sqlite` has made of it.
+    #[serde(default)]
+    pub written_back: Vec<Identity>,
+    /// Tables and virtual tables of the source that were skipped on purpose; older versions did not note them.
+    #[serde(default)]
+    pub skipped: Option<Vec<String>>,
 }
 
 /// How far a run came.
@@ -127,6 +140,44 @@ impl RunFolder {
             .with_context(|| format!("could not write {}", path.display()))
     }
 
+    /// Changes `run.json`. A record in memory may hold only a part of its tables.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn update(&self, change: impl FnOnce(&mut RunRecord)) -> Result<()> {
+        let mut record = self.read()?;
+        change(&mut record);
+        self.write(&record)
+    }
+
+    /// The number of a sync's transaction that may have been committed.
+    ///
+    /// # Errors
+    /// When `run.json` cannot be read.
+    pub fn pending(&self) -> Result<Option<String>> {
+        Ok(self.read()?.pending_sync)
+    }
+
+    fn read(&self) -> Result<RunRecord> {
+        let path = self.path.join("run.json");
+        let context = || format!("could not read {}", path.display());
+        serde_json::from_slice(&fs::read(&path).with_context(context)?).with_context(context)
+    }
+
+    /// Takes `run.json` away, for a run that changed nothing.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        let path = self.path.join("run.json");
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("could not remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the folder, for a run that left nothing behind.
     pub fn remove(&self) {
         if let Err(e) = fs::remove_dir_all(&self.path) {
@@ -143,13 +194,10 @@ pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(state.folder("migrations")?)? {
         let path = entry?.path();
-        let file = path.join("run.json");
-        if file.is_file() {
-            let text =
-                fs::read(&file).with_context(|| format!("could not read {}", file.display()))?;
-            let record: RunRecord = serde_json::from_slice(&text)
-                .with_context(|| format!("could not read {}", file.display()))?;
-            found.push((RunFolder { path }, record));
+        if path.join("run.json").is_file() {
+            let folder = RunFolder { path };
+            let record = folder.read()?;
+            found.push((folder, record));
         }
     }
     found.sort_by_key(|(_, r)| std::cmp::Reverse(r.run_id));
@@ -158,16 +206,20 @@ pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
 
 /// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last transaction
 /// drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback creates a schema,
-/// which `taken_back` finds. Only for the holder of the database's lock.
+/// which `taken_back` finds. Runs that are not `here` have another database, which alone could tell. Only for the holder of the database's lock.
 ///
 /// # Errors
 /// When a file cannot be read or written.
 pub fn settle(
     state: &StateDir,
+    here: impl Fn(Uuid) -> bool,
     unfinished: impl Fn(Uuid) -> bool,
     taken_back: impl Fn(Uuid) -> bool,
 ) -> Result<()> {
     for (folder, mut record) in runs(state)? {
+        if !here(record.run_id) {
+            continue;
+        }
         if record.stage == Stage::Done && taken_back(record.run_id) {
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
@@ -183,26 +235,6 @@ pub fn settle(
         }
     }
     Ok(())
-}
-
-/// Whether a run or a sync was killed around its COMMIT, or is there just now.
-///
-/// # Errors
-/// See [`runs`].
-pub fn unsettled(state: &StateDir) -> Result<bool> {
-    Ok(runs(state)?
-        .iter()
-        .any(|(_, r)| r.stage == Stage::Swapping || r.pending_sync.is_some()))
-}
-
-/// The newest run whose tables are in place.
-///
-/// # Errors
-/// See [`runs`].
-pub fn last_done(state: &StateDir) -> Result<Option<(RunFolder, RunRecord)>> {
-    Ok(runs(state)?
-        .into_iter()
-        .find(|(_, r)| r.stage == Stage::Done))
 }
 
 /// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is kept.
@@ -255,6 +287,10 @@ pub fn record_of(
         timestamps_in: timestamps_in.map(|z| z.name().to_owned()),
         stage: Stage::Swapping,
         pending_sync: None,
+        target: None,
+        source: None,
+        written_back: Vec::new(),
+        skipped: Some(plan.skipped.clone()),
         tables: plan
             .tables
             .iter()

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::changes::Changes;
-use crate::inspect::{Table, quote};
+use crate::inspect::{Database, Table, ddl, quote};
 use crate::load::rejects::skip_clause;
 use crate::plan::PgType;
 use crate::proof::canon::{end_of_value, of_source, value_of};
@@ -233,6 +233,38 @@ pub fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
         copy.execute_batch(&format!("DROP TRIGGER main.{}", quote(name)))?;
     }
     Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
+}
+
+/// Makes the full-text indexes over other tables anew. The triggers that kept them are silent while rows are written. Returns those
+/// that cannot be made anew, as warnings.
+///
+/// # Errors
+/// When the copy cannot be changed.
+pub fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for index in &database.virtual_tables {
+        let sql: String = copy.query_row(
+            "SELECT sql FROM main.sqlite_master WHERE type = 'table' AND name = ?1",
+            [&index.name],
+            |row| row.get(0),
+        )?;
+        let create = ddl::parse_create_virtual(&sql);
+        let full_text = matches!(create.module.as_str(), "fts4" | "fts5");
+        let over = create.option("content").filter(|c| !c.is_empty());
+        if full_text && over.is_some() && !index.lost {
+            let name = quote(&index.name);
+            copy.execute_batch(&format!(
+                "INSERT INTO main.{name} ({name}) VALUES ('rebuild')"
+            ))
+            .with_context(|| format!("could not make the index {} anew", index.name))?;
+        } else if full_text || index.lost {
+            warnings.push(format!(
+                "virtual table {} is as it was in the base: it {}",
+                index.name, index.why
+            ));
+        }
+    }
+    Ok(warnings)
 }
 
 /// What the target schema holds that SQLite has no place for, as warnings: tables with rows, columns with values.

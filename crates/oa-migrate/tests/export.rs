@@ -203,7 +203,7 @@ fn what_run_takes_import_takes_too() {
     let file = sandbox.sqlite(
         "a.db",
         "PRAGMA encoding = 'UTF-16le'; CREATE TABLE w (k TEXT PRIMARY KEY, n) WITHOUT ROWID; INSERT INTO w VALUES ('ab', 1), ('b', 2), ('āb', 3), ('多', 4);
-         CREATE TABLE t (a, b); INSERT INTO t (rowid, a, b) VALUES (70, NULL, 5), (90, 'x', 6), (95, 1, 7); CREATE VIRTUAL TABLE f USING fts5(x);
+         CREATE TABLE t (a, b); INSERT INTO t (rowid, a, b) VALUES (70, NULL, 5), (90, 'x', 6), (95, 1, 7); CREATE VIRTUAL TABLE f USING fts5(x, content='');
          PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATE TABLE t (a INTEGER NOT NULL, b TEXT)' WHERE name = 't';",
     );
     let direct = sandbox

@@ -230,7 +230,7 @@ fn computed_columns_hidden_rowids_and_full_text_indexes_are_no_obstacle() {
     assert_eq!(integrity(&again), "ok");
 
     let (dir, path, db) = made(
-        "CREATE TABLE t (x); INSERT INTO t VALUES ('a b'); CREATE VIRTUAL TABLE f USING fts5(x);
+        "CREATE TABLE t (x); INSERT INTO t VALUES ('a b'); CREATE VIRTUAL TABLE f USING fts5(x, content='');
          CREATE TRIGGER tr AFTER INSERT ON t BEGIN INSERT INTO f VALUES (new.x); END; INSERT INTO t VALUES ('c d');",
     );
     let folder = dir.path().join("out");

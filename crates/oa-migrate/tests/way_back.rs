@@ -118,7 +118,7 @@ fn nothing_is_overwritten_and_a_lost_base_can_be_named() {
         "{}",
         none.stderr
     );
-    sandbox.migrate(&file, &[]).expect(0);
+    sandbox.migrate(&file, &["--allow-missing"]).expect(0);
     sandbox.run(&["to-sqlite", "a.db"]).expect(77);
     for entry in std::fs::read_dir(sandbox.path("state/migrations")).unwrap() {
         let _ = std::fs::remove_file(entry.unwrap().path().join("snapshot.sqlite"));

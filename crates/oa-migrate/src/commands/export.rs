@@ -10,7 +10,7 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::runs::Recorder;
+use oa_core::runs::{Recorder, Status};
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -27,6 +27,8 @@ pub struct Options {
     pub database: PathBuf,
     /// The folder to make.
     pub folder: PathBuf,
+    /// End with 0 although a virtual table's contents are not in the export.
+    pub allow_missing: bool,
     /// How the result is printed.
     pub format: Format,
 }
@@ -34,7 +36,7 @@ pub struct Options {
 /// Writes the folder beside its place and renames it when all of it is durable.
 ///
 /// # Errors
-/// The source cannot be read or the folder cannot be written (1), the folder is there and not empty (77).
+/// The source cannot be read, the folder cannot be written, or contents of a virtual table cannot be exported (1), the folder is there and not empty (77).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
     refuse_existing(&options.folder)?;
@@ -52,8 +54,16 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("database".to_owned(), json!(options.database));
             details.insert("folder".to_owned(), json!(options.folder));
+            let lost: Vec<String> = manifest
+                .not_exported()
+                .into_iter()
+                .filter(|v| v.lost && !options.allow_missing)
+                .map(|v| format!("virtual table {} was not exported: it {}", v.name, v.why))
+                .collect();
             Ok(Ended {
                 fetched: rows,
+                status: if lost.is_empty() { Status::Success } else { Status::Partial },
+                error: (!lost.is_empty()).then(|| lost.join("; ")),
                 details,
                 ..Ended::success(manifest)
             })
@@ -64,10 +74,16 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         listing.push(row(table));
     }
     listing.print(options.format).map_err(anyhow::Error::from)?;
-    for name in &manifest.left_out {
-        tracing::warn!("virtual table {name} has no rows of its own and was not exported");
+    let mut lost = false;
+    for table in manifest.not_exported() {
+        if table.lost && !options.allow_missing {
+            lost = true;
+            tracing::error!("virtual table {} was not exported: it {}", table.name, table.why);
+        } else {
+            tracing::warn!("virtual table {} was not exported: it {}", table.name, table.why);
+        }
     }
-    Ok(exit::OK)
+    Ok(if lost { exit::FAILED } else { exit::OK })
 }
 
 /// The columns of a listing of an export's files.

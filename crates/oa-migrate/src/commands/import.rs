@@ -14,6 +14,7 @@ use oa_core::exit;
 use oa_core::state_dir::StateDir;
 
 use super::run;
+use crate::inspect::VirtualTable;
 use crate::transfer::check::check;
 use crate::transfer::rebuild::rebuild;
 
@@ -34,7 +35,8 @@ pub fn run(config: &Config, mut options: run::Options) -> Result<u8, Failure> {
     let work = state.folder("import").map_err(anyhow::Error::from)?;
     empty(&work)?;
     let file = work.join("rebuilt.sqlite");
-    let result = make(&folder, &file).map_err(Failure::from).and_then(|()| {
+    let result = make(&folder, &file).map_err(Failure::from).and_then(|absent| {
+        options.absent = absent;
         options.database.clone_from(&file);
         options.shown = Some(folder.clone());
         run::run(config, &options)
@@ -53,7 +55,8 @@ fn empty(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make(folder: &Path, file: &Path) -> Result<()> {
+/// Returns the virtual tables that are not in the export.
+fn make(folder: &Path, file: &Path) -> Result<Vec<VirtualTable>> {
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(120));
     let (manifest, checked, strays) = check(folder, |table| {
@@ -76,8 +79,10 @@ fn make(folder: &Path, file: &Path) -> Result<()> {
         progress.set_message(format!("reading {table}"));
     });
     progress.finish_and_clear();
-    for name in &manifest.left_out {
-        tracing::warn!("virtual table {name} is not in the export: it has no rows of its own");
+    result?;
+    let absent = manifest.not_exported();
+    for table in &absent {
+        tracing::warn!("virtual table {} is not in the export: it {}", table.name, table.why);
     }
-    result
+    Ok(absent)
 }

@@ -54,6 +54,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 &snapshot,
                 &options.database,
                 &options.plan,
+                &[],
                 options.jobs,
             )
         });
@@ -105,6 +106,9 @@ fn print(plan: &Plan, format: Format) -> anyhow::Result<()> {
     }
     for warning in &plan.warnings {
         tracing::warn!("{warning}");
+    }
+    for missing in plan.missing() {
+        tracing::warn!("{}", missing.sentence());
     }
     listing.print(format)?;
     Ok(())

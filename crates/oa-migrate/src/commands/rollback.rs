@@ -11,29 +11,35 @@ use serde_json::json;
 
 use crate::PROGRAM;
 use crate::commands::run;
+use crate::identity;
 use crate::load::staging::Target;
-use crate::load::swap::{after_schema, before_schema};
+use crate::load::swap::{after_schema, before_schema, move_statistics};
 use crate::state::{self, RunRecord, Stage};
 use oa_core::runs::work::{self, Ended, Job};
 
-/// Takes the last run back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
+/// Takes the last run (into a schema) back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
 ///
 /// # Errors
 /// No run to take back (1), not confirmed (77), PostgreSQL refuses (1) or is away (75).
-pub fn run(config: &Config, yes: bool) -> Result<u8, Failure> {
+pub fn run(config: &Config, schema: Option<&str>, yes: bool) -> Result<u8, Failure> {
     let target = Target {
         settings: pg::Settings::from_config(config, PROGRAM)?,
     };
     let recorder = Recorder::open(config, PROGRAM)?;
     let mut client = run::connect(&target, recorder.state())?;
-    let (folder, mut record) = state::last_done(recorder.state())?
+    let here = identity::runs_here(&mut client, recorder.state())?;
+    let (folder, mut record) = state::runs(recorder.state())?
+        .into_iter()
+        .filter(|(_, r)| r.stage == Stage::Done && here.contains(&r.run_id))
+        .find(|(_, r)| schema.is_none_or(|s| s == r.schema))
         .context("there is no finished run that could be taken back")?;
     let replaced = record.tables.iter().filter(|t| t.replaced).count();
     cli::confirm(
         &format!(
-            "Take back run {} of {}: {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
+            "Take back run {} of {} ({}): {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
             record.run_id,
             record.started_at.format("%Y-%m-%d %H:%M UTC"),
+            record.database.display(),
             record.tables.len(),
             record.schema,
             after_schema(record.run_id),
@@ -76,6 +82,7 @@ fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
             quote_ident(&after)
         ))
         .map_err(explain)?;
+        move_statistics(&mut tx, &record.schema, &table.target, &after, &after).map_err(explain)?;
     }
     for table in record.tables.iter().filter(|t| t.replaced) {
         tx.batch_execute(&format!(
@@ -85,6 +92,8 @@ fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
             quote_ident(&record.schema)
         ))
         .map_err(explain)?;
+        let schema = &record.schema;
+        move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
     }
     if record.tables.iter().any(|t| t.replaced) {
         // RESTRICT: if anybody put something there, it stays and the rollback says so.

@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use crate::load::rejects::Rejects;
 use crate::load::staging::{self, Target};
-use crate::load::swap;
+use crate::identity::{self, FileState, Identity};
+use crate::inspect::VirtualTable;
+use crate::load::swap::{self, Swapped};
 use crate::plan::{self, Plan};
 use crate::proof::report::{Phases, Report, Status};
 use crate::state::{self, RunFolder, Stage};
@@ -42,6 +44,10 @@ pub struct Options {
     pub rehearse: bool,
     /// Tables with rows may be replaced.
     pub replace: bool,
+    /// Go on, and end with 0, although definitions or contents are missing in the target.
+    pub allow_missing: bool,
+    /// Virtual tables that the source had before it was exported.
+    pub absent: Vec<VirtualTable>,
     /// How the result is printed.
     pub format: Format,
 }
@@ -68,8 +74,10 @@ pub fn connect(target: &Target, state: &StateDir) -> Result<Client, Failure> {
     staging::lock(&mut client)?;
     let stale = staging::stale(&mut client)?;
     let taken_back = staging::schemas(&mut client, swap::AFTER)?;
+    let here = identity::runs_here(&mut client, state)?;
     state::settle(
         state,
+        |run| here.contains(&run),
         |run| stale.contains(&staging::schema_of(run)),
         |run| taken_back.contains(&swap::after_schema(run)),
     )?;
@@ -104,6 +112,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 run: start.id,
                 staging: staging::schema_of(start.id),
                 folder: &folder,
+                identity: Identity::default(),
                 progress: ProgressBar::new_spinner(),
                 phases: Phases::default(),
                 started: Instant::now(),
@@ -134,6 +143,25 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 #[must_use]
 pub fn sentence(report: &Report) -> String {
     let quarantined: u64 = report.tables.iter().map(|t| t.rows_quarantined).sum();
+    if !report.missing.is_empty() && report.status != Status::Success {
+        let items: Vec<String> = report
+            .missing
+            .iter()
+            .take(5)
+            .map(|m| format!("{} of {}", m.item, m.table))
+            .collect();
+        return format!(
+            "{} item(s) are missing in the target ({}{}){}",
+            report.missing.len(),
+            items.join(", "),
+            if report.missing.len() > 5 { ", …" } else { "" },
+            if quarantined > 0 {
+                format!("; {quarantined} row(s) are in oa.rejects")
+            } else {
+                String::new()
+            }
+        );
+    }
     if report.matched {
         return format!("{quarantined} row(s) are in oa.rejects, all others are the same");
     }
@@ -170,6 +198,7 @@ struct Work<'a> {
     run: Uuid,
     staging: String,
     folder: &'a RunFolder,
+    identity: Identity,
     progress: ProgressBar,
     phases: Phases,
     started: Instant,
@@ -183,8 +212,10 @@ impl Work<'_> {
 
         let at = Instant::now();
         self.progress.set_message("copying the source");
+        let file = FileState::read(&options.database)?;
         inspect::snapshot(source, &options.database, &snapshot).map_err(anyhow::Error::from)?;
         let copy = inspect::open(&snapshot).map_err(anyhow::Error::from)?;
+        self.identity = Identity::read(&copy, &options.database, file)?;
         self.progress.set_message("looking for damage");
         inspect::integrity(&copy, &options.database).map_err(anyhow::Error::from)?;
         drop(copy);
@@ -197,9 +228,11 @@ impl Work<'_> {
             &snapshot,
             &options.database,
             &options.plan,
+            &options.absent,
             options.jobs,
         )?;
         migration::refuse_overwriting(&plan, options.replace || options.rehearse)?;
+        migration::refuse_without_rights(self.client, &plan)?;
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
         let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;
@@ -239,31 +272,40 @@ impl Work<'_> {
 
         let at = Instant::now();
         let mut warnings = plan.warnings.clone();
-        if !matched || options.rehearse {
-            staging::drop_schema(self.client, &self.staging)?;
-        } else {
+        let mut missing = plan.missing();
+        let mut in_place = false;
+        if matched {
             self.progress.set_message("putting the tables in place");
-            self.put_in_place(&plan, &rejects, &mut warnings)?;
+            let swapped = self.put_in_place(&plan, &rejects, &mut warnings)?;
+            in_place = swapped.done;
+            missing.extend(swapped.missing);
+        }
+        if !in_place {
+            staging::drop_schema(self.client, &self.staging)?;
         }
         self.phases.swap = at.elapsed().as_secs_f64();
+        let complete = missing.is_empty() || options.allow_missing;
         let report = Report {
             run_id: self.run.to_string(),
             database: options.shown().display().to_string(),
             schema: plan.schema.clone(),
-            status: match (matched, quarantined) {
-                (false, _) => Status::Failed,
-                (true, true) => Status::Partial,
-                (true, false) => Status::Success,
+            status: if !(in_place || options.rehearse) || !matched {
+                Status::Failed
+            } else if quarantined || !complete {
+                Status::Partial
+            } else {
+                Status::Success
             },
             matched,
             seconds: self.started.elapsed().as_secs_f64(),
             phases: self.phases,
             tables,
+            missing,
             warnings,
             rehearsal: options.rehearse,
         };
         report.write(&self.folder.path)?;
-        if options.rehearse || !matched {
+        if !in_place {
             let _ = std::fs::remove_file(&snapshot);
         }
         Ok(report)
@@ -274,21 +316,37 @@ impl Work<'_> {
         plan: &Plan,
         rejects: &Rejects,
         warnings: &mut Vec<String>,
-    ) -> Result<()> {
+    ) -> Result<Swapped> {
         let zone = self.options.plan.timestamps_in;
         let mut record = state::record_of(plan, self.run, Utc::now(), self.options.shown(), zone);
-        self.folder.write(&record)?;
-        let replaced = swap::swap(
+        if !self.options.rehearse {
+            record.target = Some(identity::target(self.client)?);
+            record.source = Some(self.identity.clone());
+            if self.options.allow_missing {
+                let allowed = plan.missing.iter().map(|m| m.table.clone());
+                record.skipped.get_or_insert_default().extend(allowed);
+            }
+            self.folder.write(&record)?;
+        }
+        let swapped = swap::swap(
             self.client,
             plan,
             &self.staging,
             self.run,
             rejects,
-            self.options.replace,
+            swap::How {
+                replace: self.options.replace || self.options.rehearse,
+                allow_missing: self.options.allow_missing,
+                rehearse: self.options.rehearse,
+            },
         )?;
+        if !swapped.done {
+            self.folder.forget()?;
+            return Ok(swapped);
+        }
         record.stage = Stage::Done;
         self.folder.write(&record)?;
-        if !replaced.is_empty() {
+        if !swapped.replaced.is_empty() {
             tracing::info!(
                 "the tables that were there before are in schema {}",
                 swap::before_schema(self.run)
@@ -312,7 +370,7 @@ impl Work<'_> {
                 )),
             }
         }
-        Ok(())
+        Ok(swapped)
     }
 
     /// After a failure: nothing of the run remains but its row in the log.
@@ -361,6 +419,13 @@ pub fn print(report: &Report, written: &Path, format: Format) -> Result<()> {
         .chain(report.warnings.iter().map(|w| ("also", w)))
     {
         tracing::warn!("{table}: {warning}");
+    }
+    for missing in &report.missing {
+        if report.status == Status::Success {
+            tracing::warn!("{}", missing.sentence());
+        } else {
+            tracing::error!("{}", missing.sentence());
+        }
     }
     let mut listing = Listing::new(&[
         ("table", "TABLE"),

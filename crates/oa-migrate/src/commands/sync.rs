@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
+use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::Format;
 use oa_core::pg::{self, describe};
@@ -18,15 +18,15 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::PROGRAM;
-use crate::base;
+use crate::base::{self, Base, Which};
 use crate::changes::{AllChanges, Changes, TableChanges};
 use crate::commands::run;
+use crate::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::state::{RunFolder, RunRecord};
 use crate::sync::{apply, delta};
 use oa_core::runs::work::{self, Ended, Job};
 
@@ -35,16 +35,21 @@ use oa_core::runs::work::{self, Ended, Job};
 pub struct Options {
     /// The SQLite file.
     pub database: PathBuf,
+    /// Which runs.
+    pub which: Which,
     /// Do everything, report, and commit nothing.
     pub dry_run: bool,
+    /// Do not ask before many rows are deleted or changed.
+    pub yes: bool,
     /// How the result is printed.
     pub format: Format,
 }
 
-/// Brings the changes in one transaction and prints what they were.
+/// Brings the changes to the tables of every run of this source, one transaction a run, and prints what they were.
 ///
 /// # Errors
-/// No run yet, or something else wrote to the target (1); another run works there (77); PostgreSQL is away (75).
+/// No run yet, or something else wrote to the target (1); the file is not the run's source, many rows would be deleted or changed
+/// and it was not confirmed, or another run works there (77); PostgreSQL is away (75).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
     let target = Target {
@@ -52,51 +57,27 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     };
     let recorder = Recorder::open(config, PROGRAM)?;
     let mut client = run::connect(&target, recorder.state())?;
-    let (folder, mut record) = base::last(&mut client, recorder.state())?;
-    let (synced, id) = work::recorded(
-        &recorder,
-        &Job::by_hand(PROGRAM, "sync", "SQLite 增量同步"),
-        |start| {
-            let progress = ProgressBar::new_spinner();
-            progress.enable_steady_tick(Duration::from_millis(120));
-            let work = Work {
-                options,
-                folder: &folder,
-                run: start.id,
-                progress,
-            };
-            let result = work.all(&source, &mut client, &mut record);
-            work.progress.finish_and_clear();
-            if record.pending_sync.is_none() {
-                // Not committed: what was made for it is of no use. If it may have been, the next command finds out.
-                let _ = std::fs::remove_file(folder.next_snapshot());
-                let _ = std::fs::remove_file(folder.next_rejects());
-            }
-            let synced = result?;
-            let quarantined = synced.sum(|c| c.quarantined);
-            let (status, error) = match (synced.matched(), quarantined) {
-                (false, _) => (
-                    Status::Failed,
-                    Some("the two sides are not the same; nothing was changed".to_owned()),
-                ),
-                (true, 0) => (Status::Success, None),
-                (true, n) => (
-                    Status::Partial,
-                    Some(format!("{n} row(s) were quarantined")),
-                ),
-            };
-            let mut details = synced.details();
-            details.insert("of_run".to_owned(), json!(record.run_id));
-            details.insert("dry_run".to_owned(), json!(options.dry_run));
-            Ok(Ended {
-                fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
-                status,
-                error,
-                details,
-                ..Ended::success((synced, start.id))
-            })
-        },
-    )?;
+    let bases = base::settled(&mut client, recorder.state())?;
+    let bases = base::of_source(bases, &options.which, &source, &options.database, false)?;
+    let mut yes = options.yes;
+    let (synced, id) = loop {
+        let result = work::recorded(
+            &recorder,
+            &Job::by_hand(PROGRAM, "sync", "SQLite 增量同步"),
+            |start| all(options, yes, &source, &mut client, &bases, start.id),
+        );
+        match result {
+            // Asked with nothing locked; then everything is done anew.
+            Err(e) if cli::interactive() => match e.error.downcast_ref::<Many>() {
+                Some(many) => {
+                    cli::confirm(&many.question(), false)?;
+                    yes = true;
+                }
+                None => return Err(e),
+            },
+            other => break other?,
+        }
+    };
     let head = [
         ("run_id", json!(id)),
         ("database", json!(options.database)),
@@ -115,46 +96,161 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         },
         synced.seconds
     );
-    let clean = synced.matched() && synced.sum(|c| c.quarantined) == 0;
+    let clean = synced.matched()
+        && synced.sum(|c| c.quarantined) == 0
+        && synced.incomplete.is_empty();
     Ok(if clean { exit::OK } else { exit::FAILED })
+}
+
+/// More rows would be deleted or changed than one would expect.
+#[derive(Debug, thiserror::Error)]
+#[error("more than a tenth of a table would be deleted or changed ({0}); nothing was changed there. See sync --dry-run; if that is right, add --yes")]
+struct Many(String);
+
+impl Many {
+    fn question(&self) -> String {
+        format!(
+            "More than a tenth of a table would be deleted or changed ({}). Go on?",
+            self.0
+        )
+    }
+}
+
+fn all(
+    options: &Options,
+    yes: bool,
+    source: &Connection,
+    client: &mut Client,
+    bases: &[Base],
+    id: Uuid,
+) -> Result<Ended<(AllChanges, Uuid)>, Failure> {
+    let started = Instant::now();
+    let progress = ProgressBar::new_spinner();
+    progress.enable_steady_tick(Duration::from_millis(120));
+    let read = copies(options, source, bases, &progress).map_err(Failure::from);
+    let result = read.and_then(|(database, identity)| {
+        let mut synced = AllChanges {
+            tables: Vec::new(),
+            warnings: Vec::new(),
+            incomplete: Vec::new(),
+            seconds: 0.0,
+        };
+        for (sentence, on_purpose) in base::strangers(&database, bases) {
+            if on_purpose {
+                synced.warnings.push(sentence);
+            } else {
+                synced.incomplete.push(sentence);
+            }
+        }
+        for base in bases {
+            let work = Work {
+                options,
+                yes,
+                base,
+                database: &database,
+                identity: &identity,
+                run: id,
+                progress: &progress,
+            };
+            work.all(client, &mut synced)?;
+        }
+        Ok(synced)
+    });
+    progress.finish_and_clear();
+    for base in bases {
+        // Not committed: what was made for it is of no use. If it may have been, the next command finds out.
+        if base.folder.pending()?.is_none() {
+            let _ = std::fs::remove_file(base.folder.next_snapshot());
+            let _ = std::fs::remove_file(base.folder.next_rejects());
+        }
+    }
+    let mut synced = result?;
+    synced.seconds = started.elapsed().as_secs_f64();
+    let quarantined = synced.sum(|c| c.quarantined);
+    let (status, error) = if !synced.matched() {
+        (
+            Status::Failed,
+            Some("the two sides are not the same; nothing was changed".to_owned()),
+        )
+    } else if !synced.incomplete.is_empty() {
+        (Status::Partial, Some(synced.incomplete.join("; ")))
+    } else if quarantined > 0 {
+        (
+            Status::Partial,
+            Some(format!("{quarantined} row(s) were quarantined")),
+        )
+    } else {
+        (Status::Success, None)
+    };
+    let mut details = synced.details();
+    details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
+    details.insert("dry_run".to_owned(), json!(options.dry_run));
+    Ok(Ended {
+        fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
+        status,
+        error,
+        details,
+        ..Ended::success((synced, id))
+    })
+}
+
+/// One copy of the source for all runs, so that all their tables are of one moment.
+fn copies(
+    options: &Options,
+    source: &Connection,
+    bases: &[Base],
+    progress: &ProgressBar,
+) -> Result<(Database, Identity)> {
+    for base in bases {
+        anyhow::ensure!(
+            base.folder.snapshot().exists(),
+            "the snapshot of run {} is gone (it is kept for seven days), so what has changed since cannot be told; run again with --replace",
+            base.record.run_id
+        );
+    }
+    progress.set_message("copying the source");
+    let first = bases[0].folder.next_snapshot();
+    let file = FileState::read(&options.database)?;
+    inspect::snapshot(source, &options.database, &first)?;
+    let copied = inspect::open(&first)?;
+    inspect::integrity(&copied, &options.database)?;
+    let database = Database::read(&copied, &options.database)?;
+    let identity = Identity::read(&copied, &options.database, file)?;
+    for base in bases {
+        base::same_columns(&database, &base.record)?;
+        let next = base.folder.next_snapshot();
+        if next != first {
+            let _ = std::fs::remove_file(&next);
+            std::fs::hard_link(&first, &next)
+                .or_else(|_| std::fs::copy(&first, &next).map(|_| ()))
+                .with_context(|| format!("could not write {}", next.display()))?;
+        }
+    }
+    Ok((database, identity))
 }
 
 struct Work<'a> {
     options: &'a Options,
-    folder: &'a RunFolder,
+    yes: bool,
+    base: &'a Base,
+    database: &'a Database,
+    identity: &'a Identity,
     run: Uuid,
-    progress: ProgressBar,
+    progress: &'a ProgressBar,
 }
 
 impl Work<'_> {
-    fn all(
-        &self,
-        source: &Connection,
-        client: &mut Client,
-        record: &mut RunRecord,
-    ) -> Result<AllChanges> {
-        let started = Instant::now();
-        let (old, new) = (self.folder.snapshot(), self.folder.next_snapshot());
-        anyhow::ensure!(
-            old.exists(),
-            "the snapshot of run {} is gone (it is kept for seven days), so what has changed since cannot be told; run again with --replace",
-            record.run_id
-        );
-        self.progress.set_message("copying the source");
-        inspect::snapshot(source, &self.options.database, &new)?;
-        let copied = inspect::open(&new)?;
-        inspect::integrity(&copied, &self.options.database)?;
-        let database = Database::read(&copied, &self.options.database)?;
-        drop(copied);
-        base::same_columns(&database, record)?;
-
+    /// Brings the changes of one run's tables, and adds them to `synced`.
+    fn all(&self, client: &mut Client, synced: &mut AllChanges) -> Result<(), Failure> {
+        let Base { folder, record } = self.base;
+        let (old, new) = (folder.snapshot(), folder.next_snapshot());
         let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
-        let rejects = base::put_aside(client, self.folder, record, &self.folder.next_rejects())?;
+        let rejects = base::put_aside(client, folder, record, &folder.next_rejects())?;
         client
             .batch_execute("SET synchronous_commit = on")
             .map_err(explain)?;
         let mut tx = client.transaction().map_err(explain)?;
-        let pairs = base::comparisons(&mut tx, &database, record)?;
+        let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
         let foreign_keys = apply::lock(&mut tx, &record.schema, &targets)?;
 
@@ -163,7 +259,8 @@ impl Work<'_> {
         let aside_before: i64 =
             both.query_row("SELECT coalesce(max(seq), 0) FROM main.rejects", [], |r| {
                 r.get(0)
-            })?;
+            })
+            .map_err(anyhow::Error::from)?;
         let mut work = Vec::new();
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
@@ -197,19 +294,23 @@ impl Work<'_> {
                 compared,
             });
         }
-        let mut synced = AllChanges {
-            tables: done,
-            warnings: base::strangers(&database, record),
-            seconds: 0.0,
-        };
-        if synced.matched() && !self.options.dry_run {
+        let matched = done.iter().all(|t| t.compared.matched());
+        let many: Vec<String> = done.iter().filter_map(TableChanges::many).collect();
+        if matched && !self.options.dry_run {
+            if !(many.is_empty() || self.yes) {
+                tx.rollback().map_err(explain)?;
+                return Err(Failure::new(exit::REFUSED, Many(many.join("; "))));
+            }
             rejects.store(&mut tx, self.run, aside_before)?;
-            self.commit(tx, &rejects, record)?;
+            self.commit(tx, &rejects)?;
         } else {
             tx.rollback().map_err(explain)?;
+            synced.warnings.extend(many.into_iter().map(|text| {
+                format!("{text}: more than a tenth of the table, so sync needs --yes")
+            }));
         }
-        synced.seconds = started.elapsed().as_secs_f64();
-        Ok(synced)
+        synced.tables.extend(done);
+        Ok(())
     }
 
     /// Writes down the transaction's number first, so that nobody has to guess whether it was committed.
@@ -217,8 +318,8 @@ impl Work<'_> {
         &self,
         mut tx: postgres::Transaction<'_>,
         rejects: &Rejects,
-        record: &mut RunRecord,
     ) -> Result<()> {
+        let Base { folder, record } = self.base;
         let explain =
             |e: postgres::Error| anyhow!("the changes may not be committed: {}", describe(&e));
         let number: String = tx
@@ -229,12 +330,18 @@ impl Work<'_> {
             .and_then(|f| f.sync_all())
             .with_context(|| format!("could not write {}", rejects.path().display()))?;
         // The copy is read once more from where it lies: what cannot be opened later is no base.
-        open_snapshot(&self.folder.next_snapshot(), rejects)?;
-        record.pending_sync = Some(number);
-        self.folder.write(record)?;
+        open_snapshot(&folder.next_snapshot(), rejects)?;
+        let mut identity = self.identity.clone();
+        if let Some(source) = record.source.clone().filter(|s| {
+            !self.options.which.same_source && s.path != identity.path && s.path.is_file()
+        }) {
+            identity = identity.at_place_of(&source);
+        }
+        base::note_identity(folder, &identity)?;
+        folder.update(|r| r.pending_sync = Some(number))?;
         failpoint::hit("sync.commit");
         tx.commit().map_err(explain)?;
         failpoint::hit("sync.committed");
-        base::adopt(self.folder, record)
+        base::adopt(folder, &record.database)
     }
 }

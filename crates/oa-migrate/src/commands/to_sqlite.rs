@@ -17,13 +17,14 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::PROGRAM;
-use crate::base;
-use crate::changes::{AllChanges, TableChanges};
+use crate::base::{self, Base, Which};
+use crate::changes::{AllChanges, Changes, TableChanges};
+use crate::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::state::{RunFolder, RunRecord};
+use crate::state::RunFolder;
 use crate::write_back;
 use oa_core::runs::work::{self, Ended, Job};
 
@@ -34,6 +35,8 @@ pub struct Options {
     pub out: PathBuf,
     /// The old SQLite file, when the run's snapshot is gone.
     pub base: Option<PathBuf>,
+    /// Which runs.
+    pub which: Which,
     /// How the result is printed.
     pub format: Format,
 }
@@ -41,7 +44,8 @@ pub struct Options {
 /// Writes the file, proves it, and only then gives it its name.
 ///
 /// # Errors
-/// The file is there already (77), there is no run or no base (1), PostgreSQL is away (75).
+/// The file is there already, or it is not clear what is to be written back (77), there is no run or no base (1), PostgreSQL is
+/// away (75).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if fs::symlink_metadata(&options.out).is_ok() {
         return Err(Failure::new(
@@ -56,15 +60,19 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         settings: pg::Settings::from_config(config, PROGRAM)?,
     };
     let recorder = Recorder::open(config, PROGRAM)?;
-    let (mut client, folder, record) = base::connect(&target, recorder.state())?;
+    let (mut client, bases) = base::connect(&target, recorder.state())?;
+    let bases = chosen(bases, options)?;
+    let Some(newest) = bases.last() else {
+        return Err(anyhow!("there is no finished run").into());
+    };
     let base_file = match &options.base {
         Some(path) => path.clone(),
-        None => folder.snapshot(),
+        None => newest.folder.snapshot(),
     };
     if options.base.is_none() && !base_file.exists() {
         return Err(anyhow!(
             "the snapshot of run {} is gone (it is kept for seven days); name the old SQLite file with --base",
-            record.run_id
+            newest.record.run_id
         )
         .into());
     }
@@ -78,12 +86,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             progress.enable_steady_tick(Duration::from_millis(120));
             let work = Work {
                 options,
-                record: &record,
+                bases: &bases,
                 base_file: &base_file,
                 part: &part,
                 progress: &progress,
             };
-            let result = base::put_aside(&mut client, &folder, &record, &own.rejects())
+            let result = put_aside(&mut client, &bases, &own.rejects())
                 .and_then(|rejects| work.all(&mut client, &rejects));
             progress.finish_and_clear();
             own.remove();
@@ -91,8 +99,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 let _ = fs::remove_file(&part);
             }
             let written = result?;
+            if written.matched() {
+                note_written(&bases, &options.out)?;
+            }
             let mut details = written.details();
-            details.insert("of_run".to_owned(), json!(record.run_id));
+            details.insert("of_run".to_owned(), json!(newest.record.run_id));
             details.insert("file".to_owned(), json!(options.out));
             let matched = written.matched();
             Ok(Ended {
@@ -130,6 +141,56 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     Ok(exit::FAILED)
 }
 
+/// The runs that are written back, oldest first: all of one source into one schema.
+fn chosen(bases: Vec<Base>, options: &Options) -> Result<Vec<Base>, Failure> {
+    let mut bases = match &options.base {
+        Some(path) => {
+            let file = inspect::open(path).map_err(anyhow::Error::from)?;
+            base::of_source(bases, &options.which, &file, path, false)?
+        }
+        None => base::of_schema(bases, options.which.schema.as_deref())?,
+    };
+    let of = |b: &Base| (b.record.database.clone(), b.record.schema.clone());
+    if bases.iter().any(|b| of(b) != of(&bases[0])) {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow!(
+                "there are several runs that could be written back; choose with --schema, and with --base DB where sources share a schema: {}",
+                base::sources(&bases)
+            ),
+        ));
+    }
+    bases.sort_by_key(|b| b.record.run_id);
+    Ok(bases)
+}
+
+/// The rows that some run put aside; the base file has them all.
+fn put_aside(client: &mut Client, bases: &[Base], to: &Path) -> Result<Rejects> {
+    let mut rejects = None;
+    for (number, base) in bases.iter().enumerate() {
+        let own = to.with_extension(number.to_string());
+        let of_run = base::put_aside(client, &base.folder, &base.record, &own)?;
+        let merged = match rejects {
+            None => of_run.copy_to(to)?,
+            Some(merged) => of_run.add_to(merged)?,
+        };
+        rejects = Some(merged);
+    }
+    rejects.context("there is no finished run")
+}
+
+/// Notes the file, so that `verify` knows it.
+fn note_written(bases: &[Base], out: &Path) -> Result<()> {
+    let identity = Identity::read(&inspect::open(out)?, out, FileState::read(out)?)?;
+    for base in bases {
+        base.folder.update(|r| {
+            r.written_back.retain(|i| i.path != identity.path);
+            r.written_back.push(identity.clone());
+        })?;
+    }
+    Ok(())
+}
+
 /// The name under which the file is made, beside its place.
 fn part_of(out: &Path, id: &str) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
@@ -139,7 +200,7 @@ fn part_of(out: &Path, id: &str) -> PathBuf {
 
 struct Work<'a> {
     options: &'a Options,
-    record: &'a RunRecord,
+    bases: &'a [Base],
     base_file: &'a Path,
     part: &'a Path,
     progress: &'a ProgressBar,
@@ -157,7 +218,9 @@ impl Work<'_> {
             "PRAGMA foreign_keys = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE",
         )?;
         let database = Database::read(&copy, self.part)?;
-        base::same_columns(&database, self.record)?;
+        for base in self.bases {
+            base::same_columns(&database, &base.record)?;
+        }
         rejects.attach(&copy)?;
 
         let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
@@ -167,7 +230,10 @@ impl Work<'_> {
             .read_only(true)
             .start()
             .map_err(explain)?;
-        let pairs = base::comparisons(&mut tx, &database, self.record)?;
+        let mut pairs = Vec::new();
+        for base in self.bases {
+            pairs.extend(base::comparisons(&mut tx, &database, &base.record)?);
+        }
         self.progress.set_message("writing what differs");
         copy.execute_batch("BEGIN")?;
         let triggers = write_back::drop_triggers(&copy)?;
@@ -179,8 +245,14 @@ impl Work<'_> {
             copy.execute_batch(sql)
                 .with_context(|| format!("could not make the trigger again: {sql}"))?;
         }
+        let stale = if changes.iter().any(|c| *c != Changes::default()) {
+            write_back::rebuild_indexes(&copy, &database)?
+        } else {
+            Vec::new()
+        };
         copy.execute_batch("COMMIT")?;
-        let mut warnings = write_back::left_behind(&mut tx, &self.record.schema, &pairs)?;
+        let mut warnings = write_back::left_behind(&mut tx, &self.bases[0].record.schema, &pairs)?;
+        warnings.extend(stale);
         let orphans: i64 =
             copy.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |r| {
                 r.get(0)
@@ -207,6 +279,7 @@ impl Work<'_> {
         let mut written = AllChanges {
             tables: done,
             warnings,
+            incomplete: Vec::new(),
             seconds: 0.0,
         };
         if written.matched() {

@@ -13,16 +13,17 @@ use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
-use crate::base;
+use crate::base::{self, Base, Which};
 use crate::commands::run;
 use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::Comparison;
 use crate::proof::constraints;
+use crate::proof::missing::Missing;
 use crate::proof::report::{ColumnReport, Phases, Report, Status, TableReport};
 use crate::proof::tables::{self, Compared};
-use crate::state::{RunFolder, RunRecord};
+use crate::state::RunFolder;
 use oa_core::runs::work::{self, Ended, Job};
 
 /// What `verify` was asked for.
@@ -30,23 +31,26 @@ use oa_core::runs::work::{self, Ended, Job};
 pub struct Options {
     /// The SQLite file.
     pub database: PathBuf,
+    /// Which runs.
+    pub which: Which,
     /// Tables compared side by side.
     pub jobs: usize,
     /// How the result is printed.
     pub format: Format,
 }
 
-/// Compares and prints. Names, types and quarantined rows are those of the last run.
+/// Compares and prints. Names, types and quarantined rows are those of the runs of this source.
 ///
 /// # Errors
-/// No run yet or unusable file (1), PostgreSQL away (75).
+/// No run yet or unusable file (1), the file is not the run's source (77), PostgreSQL away (75).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
     let target = Target {
         settings: pg::Settings::from_config(config, PROGRAM)?,
     };
     let recorder = Recorder::open(config, PROGRAM)?;
-    let (mut client, of_run, last) = base::connect(&target, recorder.state())?;
+    let (mut client, bases) = base::connect(&target, recorder.state())?;
+    let bases = base::of_source(bases, &options.which, &source, &options.database, true)?;
     let (report, written) = work::recorded(
         &recorder,
         &Job::by_hand(PROGRAM, "verify", "迁移校验"),
@@ -55,7 +59,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             let result = verify(
                 &source,
                 &folder,
-                (&of_run, &last),
+                &bases,
                 &target,
                 &mut client,
                 options,
@@ -69,7 +73,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             let report = result?;
             report.write(&folder.path)?;
             let mut details = serde_json::Map::new();
-            details.insert("of_run".to_owned(), json!(last.run_id));
+            details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
             details.insert("matched".to_owned(), json!(report.matched));
             Ok(Ended {
                 status: report.status.of_run(),
@@ -87,7 +91,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 fn verify(
     source: &rusqlite::Connection,
     folder: &RunFolder,
-    (of_run, last): (&RunFolder, &RunRecord),
+    bases: &[Base],
     target: &Target,
     client: &mut Client,
     options: &Options,
@@ -101,25 +105,47 @@ fn verify(
         ..Phases::default()
     };
     let at = Instant::now();
-    let rejects = base::put_aside(client, of_run, last, &folder.rejects())?;
     let copy = inspect::open(&snapshot)?;
     let database = Database::read(&copy, &options.database)?;
     drop(copy);
-    let pairs = base::comparisons(client, &database, last)?;
-    let list: Vec<Comparison> = pairs.iter().map(|(_, c)| c.clone()).collect();
-    let compared = tables::compare_all(target, &snapshot, &rejects, &list, options.jobs)?;
-    phases.proof = at.elapsed().as_secs_f64();
+    let mut schemas: Vec<&str> = bases.iter().map(|b| b.record.schema.as_str()).collect();
+    schemas.dedup();
     let mut reports = Vec::new();
-    for (comparison, compared) in list.iter().zip(&compared) {
-        reports.push(table_report(client, comparison, compared, &rejects)?);
+    for base in bases {
+        let rejects = base::put_aside(client, &base.folder, &base.record, &folder.rejects())?;
+        let pairs = base::comparisons(client, &database, &base.record)?;
+        let list: Vec<Comparison> = pairs.into_iter().map(|(_, c)| c).collect();
+        let compared = tables::compare_all(target, &snapshot, &rejects, &list, options.jobs)?;
+        for (comparison, compared) in list.iter().zip(&compared) {
+            let mut report = table_report(client, comparison, compared, &rejects)?;
+            if schemas.len() > 1 {
+                report.target = format!("{}.{}", comparison.schema, comparison.target);
+            }
+            reports.push(report);
+        }
+    }
+    phases.proof = at.elapsed().as_secs_f64();
+    let (mut warnings, mut missing) = (Vec::new(), Vec::new());
+    for (sentence, on_purpose) in base::strangers(&database, bases) {
+        if on_purpose {
+            warnings.push(sentence);
+        } else {
+            missing.push(Missing {
+                table: options.database.display().to_string(),
+                item: "table".to_owned(),
+                had: "rows in the source".to_owned(),
+                has: sentence,
+                sql: String::new(),
+            });
+        }
     }
     let matched = reports.iter().all(|t| t.matched);
     let quarantined = reports.iter().any(|t| t.rows_quarantined > 0);
     Ok(Report {
         run_id: run_id.to_owned(),
         database: options.database.display().to_string(),
-        schema: last.schema.clone(),
-        status: match (matched, quarantined) {
+        schema: schemas.join(", "),
+        status: match (matched, quarantined || !missing.is_empty()) {
             (false, _) => Status::Failed,
             (true, true) => Status::Partial,
             (true, false) => Status::Success,
@@ -128,7 +154,8 @@ fn verify(
         seconds: started.elapsed().as_secs_f64(),
         phases,
         tables: reports,
-        warnings: base::strangers(&database, last),
+        missing,
+        warnings,
         rehearsal: false,
     })
 }

@@ -172,10 +172,34 @@ fn quoted(sql: &str, at: &mut usize, quote: char) -> String {
 pub struct CreateTable {
     /// The columns' own parts.
     pub columns: Vec<ColumnText>,
-    /// Conditions of all `CHECK` constraints, of columns and of the table.
-    pub checks: Vec<String>,
+    /// All `CHECK` constraints, of columns and of the table.
+    pub checks: Vec<Check>,
+    /// All foreign keys, of columns and of the table.
+    pub foreign_keys: Vec<ForeignKeyText>,
     /// `AUTOINCREMENT` is there.
     pub autoincrement: bool,
+}
+
+/// A `CHECK` constraint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The name that `CONSTRAINT` gives.
+    pub name: Option<String>,
+    /// The condition.
+    pub condition: String,
+}
+
+/// What only the text of a foreign key tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForeignKeyText {
+    /// The name that `CONSTRAINT` gives.
+    pub name: Option<String>,
+    /// Columns of this table.
+    pub columns: Vec<String>,
+    /// The other table.
+    pub parent: String,
+    /// `DEFERRABLE …`, as PostgreSQL writes it; empty for a key that is checked at once.
+    pub deferrable: &'static str,
 }
 
 /// What the text of a column tells.
@@ -217,9 +241,13 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
         name: head.name().unwrap_or_default().to_owned(),
         ..ColumnText::default()
     });
+    // Columns of the foreign key that REFERENCES will begin, and the name for the next constraint.
+    let mut columns: Vec<String> = column.iter().map(|c| c.name.clone()).collect();
+    let mut name: Option<String> = None;
     let mut i = usize::from(!of_table);
     while i < part.len() {
         let token = &part[i].0;
+        let next_name = || part.get(i + 1).and_then(|(t, _, _)| t.name());
         let in_parentheses = part
             .get(i + 1)
             .filter(|(t, _, _)| t.is_mark("("))
@@ -227,26 +255,120 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
             .map(|end| (sql[part[i + 1].2..part[end].1].trim().to_owned(), end));
         if token.is_word("AUTOINCREMENT") {
             result.autoincrement = true;
+        } else if token.is_word("CONSTRAINT") {
+            name = next_name().map(str::to_owned);
+            i += 1;
         } else if token.is_word("CHECK")
-            && let Some((text, end)) = in_parentheses
+            && let Some((condition, end)) = in_parentheses
         {
-            result.checks.push(text);
+            let name = name.take();
+            result.checks.push(Check { name, condition });
             i = end;
+        } else if token.is_word("KEY") && of_table && part[..i].iter().any(|(t, _, _)| t.is_word("FOREIGN"))
+            && let Some((_, end)) = in_parentheses
+        {
+            columns = split(part, i + 2, end)
+                .into_iter()
+                .filter_map(|(first, _)| part[first].0.name().map(str::to_owned))
+                .collect();
+            i = end;
+        } else if token.is_word("REFERENCES") {
+            result.foreign_keys.push(ForeignKeyText {
+                name: name.take(),
+                columns: columns.clone(),
+                parent: next_name().unwrap_or_default().to_owned(),
+                deferrable: deferrable(&part[i..]),
+            });
+            i += 1;
         } else if token.is_word("AS")
             && let (Some((text, end)), Some(column)) = (in_parentheses, &mut column)
         {
             column.generated = Some(text);
             i = end;
         } else if token.is_word("COLLATE")
-            && let (Some((next, _, _)), Some(column)) = (part.get(i + 1), &mut column)
+            && let (Some(next), Some(column)) = (next_name(), &mut column)
         {
-            column.collation = next.name().map(str::to_owned);
+            column.collation = Some(next.to_owned());
+        } else if ["PRIMARY", "UNIQUE", "NULL", "DEFAULT"].iter().any(|w| token.is_word(w)) {
+            name = None;
         } else if token.is_mark("(") {
             i = matching(part, i).unwrap_or(i);
         }
         i += 1;
     }
     result.columns.extend(column);
+}
+
+/// Whether the foreign key whose text begins here is checked at the end of the transaction. `NOT DEFERRABLE INITIALLY DEFERRED`
+/// is checked at once in SQLite.
+fn deferrable(key: &[Placed]) -> &'static str {
+    for (i, (token, _, _)) in key.iter().enumerate().skip(1) {
+        if token.is_word("REFERENCES") || token.is_word("CONSTRAINT") {
+            break;
+        }
+        if token.is_word("DEFERRABLE") {
+            let is = |at: usize, word: &str| key.get(at).is_some_and(|(t, _, _)| t.is_word(word));
+            return if is(i - 1, "NOT") {
+                ""
+            } else if is(i + 1, "INITIALLY") && is(i + 2, "DEFERRED") {
+                " DEFERRABLE INITIALLY DEFERRED"
+            } else {
+                " DEFERRABLE"
+            };
+        }
+    }
+    ""
+}
+
+/// What the text of `CREATE VIRTUAL TABLE` tells.
+#[derive(Debug, Default)]
+pub struct CreateVirtual {
+    /// The module, in lower case.
+    pub module: String,
+    /// Its arguments, as written.
+    pub arguments: Vec<String>,
+}
+
+impl CreateVirtual {
+    /// The value of an argument `name = value`, without quotes.
+    #[must_use]
+    pub fn option(&self, name: &str) -> Option<String> {
+        self.arguments.iter().find_map(|argument| {
+            let (key, value) = argument.split_once('=')?;
+            if !key.trim().eq_ignore_ascii_case(name) {
+                return None;
+            }
+            let value = value.trim();
+            Some(match tokens(value).as_slice() {
+                [Token::Quoted(text) | Token::Text(text) | Token::Word(text)] => text.clone(),
+                _ => value.to_owned(),
+            })
+        })
+    }
+}
+
+/// Reads `CREATE VIRTUAL TABLE`.
+#[must_use]
+pub fn parse_create_virtual(sql: &str) -> CreateVirtual {
+    let all = placed(sql);
+    let mut result = CreateVirtual::default();
+    let Some(using) = all.iter().position(|(t, _, _)| t.is_word("USING")) else {
+        return result;
+    };
+    if let Some((token, _, _)) = all.get(using + 1) {
+        result.module = token.name().unwrap_or_default().to_ascii_lowercase();
+    }
+    let open = using + 2;
+    if all.get(open).is_some_and(|(t, _, _)| t.is_mark("("))
+        && let Some(close) = matching(&all, open)
+    {
+        for (first, last) in split(&all, open + 1, close) {
+            result
+                .arguments
+                .push(sql[all[first].1..all[last - 1].2].to_owned());
+        }
+    }
+    result
 }
 
 /// What the text of `CREATE INDEX` tells.
@@ -347,9 +469,17 @@ mod tests {
              total REAL GENERATED ALWAYS AS (price * (1 + tax)) STORED, CONSTRAINT c CHECK (a > 0 AND b IN (1, 2)))",
         );
         assert!(table.autoincrement);
+        let checks: Vec<(Option<&str>, &str)> = table
+            .checks
+            .iter()
+            .map(|c| (c.name.as_deref(), c.condition.as_str()))
+            .collect();
         assert_eq!(
-            table.checks,
-            ["length(\"full name\") < 10", "a > 0 AND b IN (1, 2)"]
+            checks,
+            [
+                (None, "length(\"full name\") < 10"),
+                (Some("c"), "a > 0 AND b IN (1, 2)")
+            ]
         );
         assert_eq!(table.columns[1].name, "full name");
         assert_eq!(table.columns[1].collation.as_deref(), Some("NOCASE"));
@@ -357,6 +487,42 @@ mod tests {
             table.columns[2].generated.as_deref(),
             Some("price * (1 + tax)")
         );
+    }
+
+    #[test]
+    fn foreign_keys_have_names_and_say_when_they_are_checked() {
+        let table = parse_create_table(
+            "CREATE TABLE c (a INT CONSTRAINT \"Fk A\" REFERENCES p(id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED CHECK (a > 0),
+               b INT NOT NULL REFERENCES p NOT DEFERRABLE INITIALLY DEFERRED, d INT REFERENCES q DEFERRABLE,
+               CONSTRAINT two FOREIGN KEY (\"x y\", b) REFERENCES r (m, n) DEFERRABLE INITIALLY DEFERRED)",
+        );
+        let found: Vec<(Option<&str>, String, &str, &str)> = table
+            .foreign_keys
+            .iter()
+            .map(|k| (k.name.as_deref(), k.columns.join("+"), k.parent.as_str(), k.deferrable))
+            .collect();
+        let deferred = " DEFERRABLE INITIALLY DEFERRED";
+        assert_eq!(
+            found,
+            [
+                (Some("Fk A"), "a".to_owned(), "p", deferred),
+                (None, "b".to_owned(), "p", ""),
+                (None, "d".to_owned(), "q", " DEFERRABLE"),
+                (Some("two"), "x y+b".to_owned(), "r", deferred),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_virtual_table_names_its_module_and_options() {
+        let table = parse_create_virtual(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS main.\"using it\" USING FTS5(a, b UNINDEXED, content='t x', tokenize = \"porter unicode61\")",
+        );
+        assert_eq!(table.module, "fts5");
+        assert_eq!(table.option("content").as_deref(), Some("t x"));
+        assert_eq!(table.option("languageid"), None);
+        let empty = parse_create_virtual("create virtual table c using fts5(a, content='')");
+        assert_eq!(empty.option("content").as_deref(), Some(""));
     }
 
     #[test]

@@ -5,9 +5,11 @@ pub mod ddl;
 mod open;
 pub mod scan;
 pub mod schema;
+pub mod virtual_table;
 
 pub use open::{SourceError, integrity, open, snapshot};
 pub use schema::{Column, Database, ForeignKey, Generated, Index, IndexPart, Origin, Table};
+pub use virtual_table::VirtualTable;
 
 /// Quotes a name for SQLite.
 #[must_use]

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use super::ddl;
 use super::open::{SourceError, classify};
 use super::quote;
+use super::virtual_table::{self, VirtualTable};
 
 /// A database's description.
 #[derive(Debug, Clone, Default)]
@@ -17,11 +18,11 @@ pub struct Database {
     pub views: Vec<(String, String)>,
     /// Triggers: name, table and text.
     pub triggers: Vec<(String, String, String)>,
-    /// Virtual tables, which have no rows of their own.
-    pub virtual_tables: Vec<String>,
+    /// Virtual tables that are not among [`Database::tables`], because their rows are elsewhere or cannot be read.
+    pub virtual_tables: Vec<VirtualTable>,
 }
 
-/// An ordinary table.
+/// A table with rows of its own: an ordinary one, or a virtual one whose module keeps them.
 #[derive(Debug, Clone)]
 pub struct Table {
     /// Its name.
@@ -44,8 +45,10 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// Foreign keys.
     pub foreign_keys: Vec<ForeignKey>,
-    /// Conditions of `CHECK` constraints.
-    pub checks: Vec<String>,
+    /// `CHECK` constraints.
+    pub checks: Vec<ddl::Check>,
+    /// The `CREATE VIRTUAL TABLE` of a virtual table.
+    pub virtual_sql: Option<String>,
 }
 
 /// A column.
@@ -122,6 +125,10 @@ pub struct ForeignKey {
     pub on_update: String,
     /// `ON DELETE`.
     pub on_delete: String,
+    /// Its name, if it was given one.
+    pub name: Option<String>,
+    /// `DEFERRABLE …`, or empty.
+    pub deferrable: &'static str,
 }
 
 impl Table {
@@ -171,6 +178,7 @@ impl Database {
 
 fn read(connection: &Connection) -> rusqlite::Result<Database> {
     let mut database = Database::default();
+    let mut virtuals = Vec::new();
     let mut statement = connection.prepare(
         "SELECT l.name, l.type, l.wr, l.strict, coalesce(m.sql, '') FROM pragma_table_list AS l
          JOIN sqlite_master AS m ON m.name = l.name AND m.type = 'table'
@@ -187,11 +195,18 @@ fn read(connection: &Connection) -> rusqlite::Result<Database> {
                 row.get(3)?,
                 &row.get::<_, String>(4)?,
             )?),
-            "virtual" => database.virtual_tables.push(name),
+            "virtual" => virtuals.push((name, row.get::<_, String>(4)?)),
             // A virtual table's own storage.
             _ => {}
         }
     }
+    for (name, sql) in virtuals {
+        match virtual_table::read(connection, &name, &sql)? {
+            Ok(table) => database.tables.push(table),
+            Err(other) => database.virtual_tables.push(other),
+        }
+    }
+    database.tables.sort_by(|a, b| a.name.cmp(&b.name));
     let mut statement = connection.prepare(
         "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY name",
     )?;
@@ -286,8 +301,9 @@ fn read_table(
         autoincrement,
         primary_key: key.into_iter().map(|(_, column, _)| column).collect(),
         indexes: read_indexes(connection, name)?,
-        foreign_keys: read_foreign_keys(connection, name)?,
+        foreign_keys: read_foreign_keys(connection, name, parsed.foreign_keys)?,
         checks: parsed.checks,
+        virtual_sql: None,
     })
 }
 
@@ -342,7 +358,11 @@ fn read_indexes(connection: &Connection, table: &str) -> rusqlite::Result<Vec<In
     Ok(indexes)
 }
 
-fn read_foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<ForeignKey>> {
+fn read_foreign_keys(
+    connection: &Connection,
+    table: &str,
+    mut texts: Vec<ddl::ForeignKeyText>,
+) -> rusqlite::Result<Vec<ForeignKey>> {
     let mut keys: Vec<(i64, ForeignKey)> = Vec::new();
     let mut statement = connection.prepare(
         "SELECT id, \"table\", \"from\", \"to\", on_update, on_delete FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
@@ -360,12 +380,27 @@ fn read_foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<V
                     parent_columns: Vec::new(),
                     on_update: row.get(4)?,
                     on_delete: row.get(5)?,
+                    name: None,
+                    deferrable: "",
                 },
             ));
         }
         if let Some((_, key)) = keys.last_mut() {
             key.columns.push(column);
             key.parent_columns.extend(parent_column);
+        }
+    }
+    for (_, key) in &mut keys {
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        let text = texts.iter().position(|t| {
+            same(&t.parent, &key.parent)
+                && t.columns.len() == key.columns.len()
+                && t.columns.iter().zip(&key.columns).all(|(a, b)| same(a, b))
+        });
+        if let Some(at) = text {
+            let text = texts.remove(at);
+            key.name = text.name;
+            key.deferrable = text.deferrable;
         }
     }
     Ok(keys.into_iter().map(|(_, key)| key).collect())

@@ -5,13 +5,25 @@
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::{describe, is_connection_error, quote_ident};
-use oa_core::service;
+use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use postgres::error::SqlState;
 
 use crate::plan::{PgType, PlannedIndex, PlannedTable};
+use crate::proof::missing::Missing;
 
-/// Builds what belongs to one table. Returns what could not be made, in sentences.
+/// What could not be made as meant.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In sentences.
+    pub warnings: Vec<String>,
+    /// What the source had.
+    pub missing: Vec<Missing>,
+    /// Duplicates forbid the natural key of one of the service's tables; `oa-migrate dedupe` makes it.
+    pub natural_key_refused: bool,
+}
+
+/// Builds what belongs to one table. Returns what could not be made.
 ///
 /// # Errors
 /// When PostgreSQL is away.
@@ -19,24 +31,36 @@ pub fn finish_table(
     client: &mut Client,
     staging: &str,
     table: &PlannedTable,
-) -> Result<Vec<String>> {
+) -> Result<Findings> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
-    let mut warnings = Vec::new();
-    add_primary_key(client, &name, table, &mut warnings)?;
+    let mut found = Findings::default();
+    add_primary_key(client, &name, table, &mut found)?;
     for index in &table.indexes {
-        add_index(client, &name, table, index, &mut warnings)?;
+        add_index(client, &name, table, index, &mut found)?;
     }
-    for check in &table.checks {
-        let sql = format!("ALTER TABLE {name} ADD CHECK ({check})");
-        if let Some(e) = attempt(client, &sql)? {
-            warnings.push(format!(
-                "CHECK ({check}) left out: {}",
-                if e.code() == Some(&SqlState::CHECK_VIOLATION) {
-                    "rows break it".to_owned()
-                } else {
-                    describe(&e)
-                }
-            ));
+    for (constraint, check) in &table.checks {
+        let add = |of: &str| {
+            let named = constraint
+                .as_ref()
+                .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
+            format!("ALTER TABLE {of} ADD {named}CHECK ({check})")
+        };
+        if let Some(e) = attempt(client, &add(&name))? {
+            let why = if e.code() == Some(&SqlState::CHECK_VIOLATION) {
+                "rows break it".to_owned()
+            } else {
+                describe(&e)
+            };
+            found
+                .warnings
+                .push(format!("CHECK ({check}) left out: {why}"));
+            found.missing.push(Missing {
+                table: table.qualified.clone(),
+                item: "CHECK constraint".to_owned(),
+                had: format!("CHECK ({check})"),
+                has: format!("not made: {why}"),
+                sql: add(&table.qualified),
+            });
         }
     }
     if let Some((column, next)) = &table.identity {
@@ -63,20 +87,22 @@ pub fn finish_table(
             )
         })?;
         if *next > last {
-            warnings.push(format!("column {column} has used its last number"));
+            found
+                .warnings
+                .push(format!("column {column} has used its last number"));
         }
     }
     client
         .batch_execute(&format!("ANALYZE {name}"))
         .map_err(|e| anyhow!("could not analyze {}: {}", table.target, describe(&e)))?;
-    Ok(warnings)
+    Ok(found)
 }
 
 fn add_primary_key(
     client: &mut Client,
     name: &str,
     table: &PlannedTable,
-    warnings: &mut Vec<String>,
+    found: &mut Findings,
 ) -> Result<()> {
     if table.primary_key.is_empty() {
         return Ok(());
@@ -94,16 +120,25 @@ fn add_primary_key(
         }
         _ => String::new(),
     };
-    let sql = format!(
-        "ALTER TABLE {name} ADD {constraint}{kind} ({})",
-        columns.join(", ")
-    );
-    if let Some(e) = attempt(client, &sql)? {
-        warnings.push(format!(
-            "primary key ({}) left out: {}",
-            table.primary_key.join(", "),
-            describe(&e)
+    let add =
+        |of: &str, kind: &str| format!("ALTER TABLE {of} ADD {constraint}{kind} ({})", columns.join(", "));
+    let mut has = nullable.then(|| "a unique constraint, because it holds NULL".to_owned());
+    if let Some(e) = attempt(client, &add(name, kind))? {
+        let why = describe(&e);
+        found.warnings.push(format!(
+            "primary key ({}) left out: {why}",
+            table.primary_key.join(", ")
         ));
+        has = Some(format!("not made: {why}"));
+    }
+    if let Some(has) = has.filter(|_| table.existing.is_none()) {
+        found.missing.push(Missing {
+            table: table.qualified.clone(),
+            item: "primary key".to_owned(),
+            had: format!("PRIMARY KEY ({})", columns.join(", ")),
+            has,
+            sql: add(&table.qualified, "PRIMARY KEY"),
+        });
     }
     Ok(())
 }
@@ -113,33 +148,56 @@ fn add_index(
     name: &str,
     table: &PlannedTable,
     index: &PlannedIndex,
-    warnings: &mut Vec<String>,
+    found: &mut Findings,
 ) -> Result<()> {
     let unique = if index.unique { "UNIQUE " } else { "" };
-    let sql = if index.constraint {
-        format!(
-            "ALTER TABLE {name} ADD CONSTRAINT {} {}",
-            quote_ident(&index.name),
-            index.definition
-        )
-    } else {
-        format!(
-            "CREATE {unique}INDEX {} ON {name} {}",
-            quote_ident(&index.name),
-            index.definition
-        )
+    let add = |of: &str| {
+        if index.constraint {
+            format!(
+                "ALTER TABLE {of} ADD CONSTRAINT {} {}",
+                quote_ident(&index.name),
+                index.definition
+            )
+        } else {
+            format!(
+                "CREATE {unique}INDEX {} ON {of} {}",
+                quote_ident(&index.name),
+                index.definition
+            )
+        }
     };
-    let Some(error) = attempt(client, &sql)? else {
+    let Some(error) = attempt(client, &add(name))? else {
         return Ok(());
     };
     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
-        warnings.push(duplicates(client, name, table, index, &error)?);
+        let natural = service::natural_key(&table.target).filter(|k| k.index == index.name);
+        let text = duplicates(client, name, table, index, natural, &error)?;
+        found.warnings.push(text);
+        if natural.is_some() {
+            found.natural_key_refused = true;
+            return Ok(());
+        }
     } else {
-        warnings.push(format!(
+        found.warnings.push(format!(
             "index {} left out: {}",
             index.name,
             describe(&error)
         ));
+    }
+    // What the target's own table had is looked for when it is replaced.
+    let own = table
+        .existing
+        .iter()
+        .flat_map(|e| &e.indexes)
+        .any(|i| i.name == index.name);
+    if !own {
+        found.missing.push(Missing {
+            table: table.qualified.clone(),
+            item: format!("index {}", index.name),
+            had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
+            has: format!("not made: {}", describe(&error)),
+            sql: add(&table.qualified),
+        });
     }
     Ok(())
 }
@@ -150,13 +208,13 @@ fn duplicates(
     name: &str,
     table: &PlannedTable,
     index: &PlannedIndex,
+    natural: Option<&NaturalKey>,
     error: &postgres::Error,
 ) -> Result<String> {
     let example = error
         .as_db_error()
         .and_then(|e| e.detail())
         .unwrap_or_default();
-    let natural = service::natural_key(&table.target).filter(|k| k.index == index.name);
     let Some(key) = natural else {
         return Ok(format!("unique index {} left out: {example}", index.name));
     };
@@ -176,7 +234,7 @@ fn duplicates(
     ))
 }
 
-/// Makes the foreign keys of all tables. Returns what could not be made as meant: table, sentence.
+/// Makes the foreign keys of all tables. Returns what could not be made as meant, for each table.
 ///
 /// # Errors
 /// When PostgreSQL is away.
@@ -185,28 +243,26 @@ pub fn add_foreign_keys(
     staging: &str,
     schema: &str,
     tables: &[PlannedTable],
-) -> Result<Vec<(String, String)>> {
-    let mut warnings = Vec::new();
+) -> Result<Vec<Findings>> {
+    let mut all = Vec::new();
     for table in tables {
+        let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+        let mut found = Findings::default();
         for key in &table.foreign_keys {
-            let list = |names: &[String]| {
-                let quoted: Vec<String> = names.iter().map(|c| quote_ident(c)).collect();
-                quoted.join(", ")
+            let add = |of: &str, parent: &str| {
+                let named = key
+                    .name
+                    .as_ref()
+                    .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
+                format!("ALTER TABLE {of} ADD {named}{}", key.definition(parent))
             };
-            let sql = format!(
-                "ALTER TABLE {}.{} ADD FOREIGN KEY ({}) REFERENCES {}.{} ({}) {}",
-                quote_ident(staging),
-                quote_ident(&table.target),
-                list(&key.columns),
-                quote_ident(if key.parent_moves { staging } else { schema }),
-                quote_ident(&key.parent),
-                list(&key.parent_columns),
-                key.actions
-            );
+            let sql = add(&name, if key.parent_moves { staging } else { schema });
             let Some(error) = attempt(client, &sql)? else {
                 continue;
             };
             let columns = key.columns.join(", ");
+            let mut remedy = add(&table.qualified, schema);
+            let has;
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()
             {
@@ -214,21 +270,35 @@ pub fn add_foreign_keys(
                     .as_db_error()
                     .and_then(|e| e.detail())
                     .unwrap_or_default();
-                warnings.push((
-                    table.target.clone(),
+                has = format!("holds for new rows only (NOT VALID): {example}");
+                found.warnings.push(format!("foreign key ({columns}) {has}"));
+                remedy = key.name.as_ref().map_or_else(String::new, |n| {
                     format!(
-                        "foreign key ({columns}) holds for new rows only (NOT VALID): {example}"
-                    ),
-                ));
+                        "ALTER TABLE {} VALIDATE CONSTRAINT {}",
+                        table.qualified,
+                        quote_ident(n)
+                    )
+                });
             } else {
-                warnings.push((
-                    table.target.clone(),
-                    format!("foreign key ({columns}) left out: {}", describe(&error)),
+                has = format!("not made: {}", describe(&error));
+                found.warnings.push(format!(
+                    "foreign key ({columns}) left out: {}",
+                    describe(&error)
                 ));
             }
+            if !key.of_target {
+                found.missing.push(Missing {
+                    table: table.qualified.clone(),
+                    item: format!("foreign key ({columns})"),
+                    had: key.definition(schema),
+                    has,
+                    sql: remedy,
+                });
+            }
         }
+        all.push(found);
     }
-    Ok(warnings)
+    Ok(all)
 }
 
 /// Runs a statement; gives back PostgreSQL's refusal.

@@ -71,6 +71,23 @@ impl Rejects {
         Self::of_run(path)
     }
 
+    /// Adds these rows to another file, which may have them already.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn add_to(&self, other: Self) -> Result<Self> {
+        let connection = Connection::open(&other.path)?;
+        connection.execute(
+            "ATTACH DATABASE ?1 AS more",
+            [self.path.to_string_lossy().as_ref()],
+        )?;
+        connection.execute_batch(
+            "INSERT OR IGNORE INTO main.rejects (tbl, target, key, field, reason, record, raw)
+             SELECT tbl, target, key, field, reason, record, raw FROM more.rejects",
+        )?;
+        Ok(other)
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {

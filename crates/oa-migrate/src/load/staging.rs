@@ -34,7 +34,8 @@ impl Target {
         client
             .batch_execute(
                 "SET statement_timeout = 0; SET synchronous_commit = off; SET maintenance_work_mem = '128MB';
-                 SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'; SET search_path = pg_catalog",
+                 SET idle_in_transaction_session_timeout = 0; SET client_encoding = 'UTF8'; SET search_path = pg_catalog;
+                 SET row_security = off",
             )
             .map_err(|e| pg::ConnectError::Unreachable {
                 hosts: "the database".to_owned(),
@@ -134,7 +135,7 @@ pub fn create_table(staging: &str, schema: &str, table: &PlannedTable) -> Vec<St
         }
         Some(existing) => {
             let mut statements = vec![format!(
-                "CREATE TABLE {name} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES)",
+                "CREATE TABLE {name} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)",
                 quote_ident(schema),
                 quote_ident(&table.target)
             )];
@@ -222,17 +223,17 @@ pub fn try_expressions(client: &mut Client, staging: &str, plan: &mut Plan) -> R
                     return Err(e.into());
                 }
                 let column = &mut table.columns[i];
-                let what = if column.generated.take().is_some() {
-                    "generated column, moved as a plain one"
+                let (what, generated) = if column.generated.take().is_some() {
+                    ("generated column, moved as a plain one", true)
                 } else {
-                    "DEFAULT left out"
+                    ("DEFAULT left out", false)
                 };
                 column.default = None;
-                table.warnings.push(format!(
-                    "column {}: {what}: PostgreSQL refused the expression: {}",
-                    column.source,
-                    describe(&e)
-                ));
+                let why = format!("PostgreSQL refused the expression: {}", describe(&e));
+                table
+                    .warnings
+                    .push(format!("column {}: {what}: {why}", column.source));
+                table.lose_expression(i, generated, &why);
             }
             tx.rollback()?;
         }

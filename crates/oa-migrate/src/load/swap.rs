@@ -3,15 +3,26 @@
 //! A table that was there under the same name moves, whole, with its indexes and sequences, to a schema `oa_before_…` of its own
 //! run. So the way back is exact, and no name is in the way. Killed before COMMIT: nothing has happened. Killed after it: all has.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, anyhow, bail};
-use oa_core::failpoint;
 use oa_core::pg::{describe, quote_ident};
+use oa_core::{failpoint, service};
+use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 use uuid::Uuid;
 
+use super::belongings;
 use super::rejects::Rejects;
 use super::staging::drop_schema;
-use crate::plan::{Plan, PlannedTable};
+use crate::plan::{Plan, PlannedTable, existing};
+use crate::proof::missing::Missing;
+
+/// Whoever waits for a lock makes all others wait behind it: each attempt is short, and in between others go on.
+const LOCK_SECONDS: u32 = 2;
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
+const LOCK_WAIT: Duration = Duration::from_secs(60);
 
 /// The schema that keeps what a run replaced.
 #[must_use]
@@ -28,26 +39,77 @@ pub fn after_schema(run: Uuid) -> String {
     format!("{AFTER}{}", &run.simple().to_string()[..20])
 }
 
-/// Puts the tables in place and the bad rows into `oa.rejects`. Returns the tables that were replaced.
+/// How [`swap`] is to be done.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Tables with rows may be replaced.
+    pub replace: bool,
+    /// What belongs to a table and cannot be made again may be lost.
+    pub allow_missing: bool,
+    /// Take everything back at the end.
+    pub rehearse: bool,
+}
+
+/// What became of [`swap`].
+#[derive(Debug)]
+pub struct Swapped {
+    /// The tables that were replaced.
+    pub replaced: Vec<String>,
+    /// What belonged to them and could not be made again.
+    pub missing: Vec<Missing>,
+    /// The new tables are in place.
+    pub done: bool,
+}
+
+/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is made again on the new
+/// one; where that fails and nothing may be missing, nothing is changed.
 ///
 /// # Errors
-/// When a table has got rows meanwhile and may not be replaced, or PostgreSQL refuses; nothing has changed then.
+/// When a table has got rows meanwhile and may not be replaced, others hold the tables, or PostgreSQL refuses; nothing has changed
+/// then.
 pub fn swap(
     client: &mut Client,
     plan: &Plan,
     staging: &str,
     run: Uuid,
     rejects: &Rejects,
-    replace: bool,
-) -> Result<Vec<String>> {
-    let explain =
-        |e: postgres::Error| anyhow!("could not put the tables in place: {}", describe(&e));
+    how: How,
+) -> Result<Swapped> {
     failpoint::hit("migrate.swap.begin");
     client
         .batch_execute("SET synchronous_commit = on")
-        .map_err(explain)?;
+        .map_err(|e| anyhow!("could not put the tables in place: {}", describe(&e)))?;
+    let started = Instant::now();
+    loop {
+        if let Some(swapped) = attempt(client, plan, staging, run, rejects, how)? {
+            return Ok(swapped);
+        }
+        if started.elapsed() > LOCK_WAIT {
+            bail!(
+                "other sessions have held the tables that are to be replaced for {} s; nothing was changed. End their transactions and run again",
+                LOCK_WAIT.as_secs()
+            );
+        }
+        thread::sleep(LOCK_PAUSE);
+    }
+}
+
+/// One attempt; none when others hold the tables.
+fn attempt(
+    client: &mut Client,
+    plan: &Plan,
+    staging: &str,
+    run: Uuid,
+    rejects: &Rejects,
+    how: How,
+) -> Result<Option<Swapped>> {
+    let explain =
+        |e: postgres::Error| anyhow!("could not put the tables in place: {}", describe(&e));
     let mut tx = client.transaction().map_err(explain)?;
-    let mut replaced = Vec::new();
+    if !lock(&mut tx, plan)? {
+        tx.rollback().map_err(explain)?;
+        return Ok(None);
+    }
     let before = before_schema(run);
     let there: bool = tx
         .query_one(
@@ -72,14 +134,14 @@ pub fn swap(
         ))
         .map_err(explain)?;
     }
-    for table in existing {
-        set_aside(&mut tx, &plan.schema, &table.target, &before, replace)?;
-        replaced.push(table.target.clone());
+    let mut belongings = Vec::new();
+    for table in &existing {
+        belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
+        set_aside(&mut tx, &plan.schema, &table.target, &before, how.replace)?;
     }
     for table in &plan.tables {
-        if table.existing.is_some() {
-            copy_rights(&mut tx, &before, staging, &table.target).map_err(explain)?;
-        } else if exists(&mut tx, &plan.schema, &table.target).map_err(explain)? {
+        if table.existing.is_none() && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
+        {
             bail!(
                 "a table {} has appeared in the target meanwhile; run again",
                 table.target
@@ -93,12 +155,59 @@ pub fn swap(
         ))
         .map_err(explain)?;
     }
+    let mut swapped = Swapped {
+        replaced: existing.iter().map(|t| t.target.clone()).collect(),
+        missing: Vec::new(),
+        done: false,
+    };
+    // When all tables are in place, because policies and triggers name other tables.
+    for (table, had) in existing.iter().zip(&belongings) {
+        let missing = belongings::carry_over(&mut tx, &table.qualified, had)?;
+        let natural = service::natural_key(&table.target)
+            .filter(|_| plan.schema == "public" && table.natural_key_refused)
+            .map(|key| format!("index public.{}", key.index));
+        swapped
+            .missing
+            .extend(missing.into_iter().filter(|m| Some(&m.item) != natural.as_ref()));
+    }
     rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
+    if how.rehearse || !(swapped.missing.is_empty() || how.allow_missing) {
+        tx.rollback().map_err(explain)?;
+        return Ok(Some(swapped));
+    }
     failpoint::hit("migrate.swap.commit");
     tx.commit().map_err(explain)?;
     failpoint::hit("migrate.swap.done");
-    Ok(replaced)
+    swapped.done = true;
+    Ok(Some(swapped))
+}
+
+/// Locks the tables that are to be replaced; false when others hold them.
+fn lock(tx: &mut Transaction<'_>, plan: &Plan) -> Result<bool> {
+    let names: Vec<&str> = plan
+        .tables
+        .iter()
+        .filter(|t| t.existing.is_some())
+        .map(|t| t.qualified.as_str())
+        .collect();
+    if names.is_empty() {
+        return Ok(true);
+    }
+    let sql = format!(
+        "SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
+        names.join(", ")
+    );
+    match tx.batch_execute(&sql) {
+        Ok(()) => Ok(true),
+        Err(e)
+            if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                || e.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) =>
+        {
+            Ok(false)
+        }
+        Err(e) => Err(anyhow!("could not lock {}: {}", names.join(", "), describe(&e))),
+    }
 }
 
 fn set_aside(
@@ -110,12 +219,7 @@ fn set_aside(
 ) -> Result<()> {
     let name = format!("{}.{}", quote_ident(schema), quote_ident(table));
     let explain = |e: postgres::Error| anyhow!("could not set {name} aside: {}", describe(&e));
-    tx.batch_execute(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))
-        .map_err(explain)?;
-    let has_rows: bool = tx
-        .query_one(&format!("SELECT EXISTS (SELECT 1 FROM {name})"), &[])
-        .map_err(explain)?
-        .get(0);
+    let has_rows = existing::has_rows(tx, &name).map_err(explain)?;
     if has_rows && !replace {
         bail!(
             "table {table} has got rows while the run was under way; stop its writers and run again, or take --replace"
@@ -125,7 +229,36 @@ fn set_aside(
         "ALTER TABLE {name} SET SCHEMA {}",
         quote_ident(before)
     ))
-    .map_err(explain)
+    .map_err(explain)?;
+    move_statistics(tx, schema, table, before, before).map_err(explain)
+}
+
+/// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to schema `to`.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn move_statistics(
+    tx: &mut Transaction<'_>,
+    from: &str,
+    table: &str,
+    now_in: &str,
+    to: &str,
+) -> Result<(), postgres::Error> {
+    let rows = tx.query(
+        "SELECT s.stxname::text FROM pg_statistic_ext s JOIN pg_namespace n ON n.oid = s.stxnamespace
+         JOIN pg_class c ON c.oid = s.stxrelid JOIN pg_namespace m ON m.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = $2 AND m.nspname = $3",
+        &[&from, &table, &now_in],
+    )?;
+    for row in rows {
+        tx.batch_execute(&format!(
+            "ALTER STATISTICS {}.{} SET SCHEMA {}",
+            quote_ident(from),
+            quote_ident(&row.get::<_, String>(0)),
+            quote_ident(to)
+        ))?;
+    }
+    Ok(())
 }
 
 fn exists(tx: &mut Transaction<'_>, schema: &str, table: &str) -> Result<bool, postgres::Error> {
@@ -134,39 +267,4 @@ fn exists(tx: &mut Transaction<'_>, schema: &str, table: &str) -> Result<bool, p
         &[&schema, &table],
     )
     .map(|row| row.get(0))
-}
-
-/// Gives the new table the old one's owner and rights.
-fn copy_rights(
-    tx: &mut Transaction<'_>,
-    old_schema: &str,
-    new_schema: &str,
-    table: &str,
-) -> Result<(), postgres::Error> {
-    let rows = tx.query(
-        "SELECT format('GRANT %s ON TABLE %I.%I TO %s%s', a.privilege_type, $2::text, $3::text,
-                       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END,
-                       CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) AS a
-         WHERE n.nspname = $1 AND c.relname = $3 AND a.grantee <> c.relowner",
-        &[&old_schema, &new_schema, &table],
-    )?;
-    for row in rows {
-        tx.batch_execute(&row.get::<_, String>(0))?;
-    }
-    let owner: Option<String> = tx
-        .query_opt(
-            "SELECT c.relowner::regrole::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = $1 AND c.relname = $2 AND c.relowner <> current_user::regrole",
-            &[&old_schema, &table],
-        )?
-        .map(|row| row.get(0));
-    if let Some(owner) = owner {
-        tx.batch_execute(&format!(
-            "ALTER TABLE {}.{} OWNER TO {owner}",
-            quote_ident(new_schema),
-            quote_ident(table)
-        ))?;
-    }
-    Ok(())
 }

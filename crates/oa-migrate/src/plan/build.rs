@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, bail, ensure};
 use chrono_tz::Tz;
+use oa_core::pg::quote_ident;
 
 use super::expr;
 use super::mapping::Mapping;
@@ -12,6 +13,7 @@ use super::types::{Meaning, OnBadValue, PgType, choose};
 use super::{Existing, Plan, PlannedColumn, PlannedTable};
 use crate::inspect::scan::{Questions, TableStats};
 use crate::inspect::{Column, Database, Table};
+use crate::proof::missing::Missing;
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct Layout {
     options: Options,
     tables: Vec<LayoutTable>,
     warnings: Vec<String>,
+    missing: Vec<Missing>,
+    skipped: Vec<String>,
     names: Names,
 }
 
@@ -69,12 +73,16 @@ impl Layout {
         mut existing: impl FnMut(&str) -> Result<Option<Existing>>,
     ) -> Result<Self> {
         let mut warnings = notices(&database);
+        let (mut missing, mut skipped) = (Vec::new(), Vec::new());
         for name in options.include.iter().chain(&options.exclude) {
+            let virtual_tables = database.virtual_tables.iter().map(|v| &v.name);
             ensure!(
                 database
                     .tables
                     .iter()
-                    .any(|t| t.name.eq_ignore_ascii_case(name)),
+                    .map(|t| &t.name)
+                    .chain(virtual_tables)
+                    .any(|n| n.eq_ignore_ascii_case(name)),
                 "there is no table {name} in the source; its tables are: {}",
                 database
                     .tables
@@ -87,14 +95,37 @@ impl Layout {
         options.mapping.check(&database)?;
         let within =
             |list: &[String], name: &str| list.iter().any(|n| n.eq_ignore_ascii_case(name));
+        let unwanted = |name: &str| {
+            within(&options.exclude, name)
+                || !(options.include.is_empty() || within(&options.include, name))
+        };
+        for table in &database.virtual_tables {
+            if unwanted(&table.name) {
+                skipped.push(table.name.clone());
+            } else if table.lost {
+                missing.push(Missing {
+                    table: table.name.clone(),
+                    item: "virtual table".to_owned(),
+                    had: "contents of its own".to_owned(),
+                    has: format!("not moved: it {}", table.why),
+                    sql: String::new(),
+                });
+            }
+        }
         let mut names = Names::default();
         let mut tables = Vec::new();
         for source in database.tables {
             let mapped = options.mapping.table(&source.name);
-            let skipped = mapped.is_some_and(|m| m.skip) || within(&options.exclude, &source.name);
-            if skipped || !(options.include.is_empty() || within(&options.include, &source.name)) {
-                warnings.push(format!("table {} is left out, as asked", source.name));
+            if mapped.is_some_and(|m| m.skip) || unwanted(&source.name) {
+                warnings.push(format!("table {} is skipped, as requested", source.name));
+                skipped.push(source.name);
                 continue;
+            }
+            if let Some(sql) = &source.virtual_sql {
+                warnings.push(format!(
+                    "virtual table {} becomes an ordinary table with the same rows; its definition was: {sql}; for searching in PostgreSQL use to_tsvector and a GIN index, for ranges GiST",
+                    source.name
+                ));
             }
             let target = match mapped.and_then(|m| m.target.as_deref()) {
                 Some(name) => names.give(name, Identifiers::Keep),
@@ -119,6 +150,8 @@ impl Layout {
             options,
             tables,
             warnings,
+            missing,
+            skipped,
             names,
         })
     }
@@ -146,6 +179,8 @@ impl Layout {
             options,
             tables,
             warnings,
+            missing,
+            skipped,
             mut names,
         } = self;
         let targets: HashMap<String, (String, Table)> = tables
@@ -177,18 +212,20 @@ impl Layout {
                 refuse_bad(&table)?;
             }
             table.plan_identity();
-            table.plan_checks();
+            table.plan_checks(options.identifiers);
             table.plan_indexes(&mut names, options.identifiers);
             if options.schema == "public" {
                 table.plan_natural_key(&mut names);
             }
-            table.plan_foreign_keys(&targets, &renamed);
+            table.plan_foreign_keys(&targets, &renamed, &skipped, options.identifiers);
             planned.push(table);
         }
         Ok(Plan {
             schema: options.schema,
             tables: planned,
             warnings,
+            missing,
+            skipped,
         })
     }
 }
@@ -206,9 +243,10 @@ fn notices(database: &Database) -> Vec<String> {
             "trigger {name} of {table} is not moved: write it anew as a PL/pgSQL function and trigger"
         ));
     }
-    for name in &database.virtual_tables {
+    for table in &database.virtual_tables {
         out.push(format!(
-            "virtual table {name} is not moved: it has no rows of its own; if it is a full-text index, use to_tsvector and a GIN index"
+            "virtual table {} is not moved: it {}",
+            table.name, table.why
         ));
     }
     out
@@ -353,7 +391,6 @@ impl LayoutTable {
             });
         }
         let mut table = PlannedTable {
-            target: self.target,
             existing: self.existing,
             columns,
             identity: None,
@@ -362,6 +399,10 @@ impl LayoutTable {
             indexes: Vec::new(),
             foreign_keys: Vec::new(),
             warnings,
+            qualified: format!("{}.{}", quote_ident(&options.schema), quote_ident(&self.target)),
+            missing: Vec::new(),
+            natural_key_refused: false,
+            target: self.target,
             source: self.source,
             stats,
         };
@@ -395,6 +436,8 @@ impl PlannedTable {
         let known = self.expression_columns();
         let mut found = Vec::new();
         let mut warnings = Vec::new();
+        let mut lost = Vec::new();
+        let mut collations = Vec::new();
         for (i, (source, column)) in self.source.columns.iter().zip(&self.columns).enumerate() {
             let there = self
                 .existing
@@ -414,24 +457,53 @@ impl PlannedTable {
                     .ok_or_else(|| "its expression could not be read".to_owned());
                 match text.and_then(|t| expr::translate(t, &known)) {
                     Ok(expression) => found.push((i, None, Some(expression))),
-                    Err(why) => warnings.push(format!(
-                        "generated column {}: not translated ({why}); its values are moved as a plain column",
-                        source.name
-                    )),
+                    Err(why) => {
+                        warnings.push(format!(
+                            "generated column {}: not translated ({why}); its values are moved as a plain column",
+                            source.name
+                        ));
+                        lost.push((i, true, format!("not translated ({why})")));
+                    }
                 }
             } else if let Some(default) = &source.default {
                 match expr::translate_default(default, column.pg) {
                     Ok(text) => found.push((i, Some(text), None)),
-                    Err(why) => warnings.push(format!(
-                        "column {}: DEFAULT {default} not translated ({why})",
-                        source.name
-                    )),
+                    Err(why) => {
+                        warnings.push(format!(
+                            "column {}: DEFAULT {default} not translated ({why})",
+                            source.name
+                        ));
+                        lost.push((i, false, format!("not translated ({why})")));
+                    }
                 }
             }
-            if let Some(collation) = &source.collation {
+            let of_text = matches!(column.pg, PgType::Text | PgType::Varchar(_));
+            if let Some(collation) = source.collation.as_ref().filter(|_| of_text) {
+                let nocase = collation.eq_ignore_ascii_case("NOCASE");
                 warnings.push(format!(
-                    "column {}: COLLATE {collation} is not moved; comparisons in PostgreSQL tell upper and lower case apart (indexes of it are made on lower())",
-                    source.name
+                    "column {}: COLLATE {collation} is not moved; {}",
+                    source.name,
+                    if nocase {
+                        "comparisons in PostgreSQL tell upper and lower case apart (indexes of it are made on lower(), and a unique one for a key)"
+                    } else if collation.eq_ignore_ascii_case("RTRIM") {
+                        "comparisons in PostgreSQL count blanks at the end"
+                    } else {
+                        "comparisons in PostgreSQL follow the database's order"
+                    }
+                ));
+                let remedy = if nocase {
+                    format!(
+                        "CREATE EXTENSION IF NOT EXISTS citext; ALTER TABLE {} ALTER COLUMN {} TYPE citext",
+                        self.qualified,
+                        quote_ident(&column.target)
+                    )
+                } else {
+                    String::new()
+                };
+                collations.push((
+                    format!("collation of column {}", column.target),
+                    format!("COLLATE {collation}"),
+                    remedy,
                 ));
             }
         }
@@ -440,6 +512,12 @@ impl PlannedTable {
             self.columns[i].generated = generated;
         }
         self.warnings.extend(warnings);
+        for (i, generated, why) in lost {
+            self.lose_expression(i, generated, &why);
+        }
+        for (item, had, remedy) in collations {
+            self.lose(item, had, "the database's collation", remedy);
+        }
     }
 
     fn plan_identity(&mut self) {

@@ -23,8 +23,17 @@ pub struct Existing {
     pub unique_columns: Vec<Vec<String>>,
     /// Its foreign keys.
     pub foreign_keys: Vec<PlannedForeignKey>,
-    /// Views and other tables' foreign keys that hang on it.
-    pub dependents: Vec<String>,
+    /// What outside the table hangs on it.
+    pub dependents: Vec<Dependent>,
+}
+
+/// Something that hangs on a table and would not follow the one that takes its place.
+#[derive(Debug, Clone)]
+pub struct Dependent {
+    /// For people, as `view public.v`.
+    pub what: String,
+    /// Schema and name of the table to which it belongs, if it belongs to one.
+    pub of: Option<(String, String)>,
 }
 
 /// A column of a table in the target.
@@ -68,21 +77,18 @@ pub fn read(
         kind == "r",
         "{schema}.{table} is not an ordinary table in the target; rename it, or give the source table another name with --mapping"
     );
-    let has_rows: bool = client
-        .query_one(
-            &format!(
-                "SELECT EXISTS (SELECT 1 FROM {}.{})",
-                quote_ident(schema),
-                quote_ident(table)
-            ),
-            &[],
-        )?
-        .get(0);
+    let has_rows = has_rows(
+        client,
+        &format!("{}.{}", quote_ident(schema), quote_ident(table)),
+    )?;
     let columns = client
         .query(
             "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull,
                     a.atthasdef OR a.attidentity <> '', a.attidentity <> '', a.attgenerated <> '',
-                    coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false)
+                    attidentity = '' AND EXISTS (SELECT 1 FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S'
+                      WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = a.attrelid
+                        AND q.refobjsubid = a.attnum AND q.deptype = 'a')
+                    AND coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false)
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             &[&oid],
@@ -172,7 +178,11 @@ fn foreign_keys(
                       JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.pos),
                 ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u(num, pos)
                       JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.pos),
-                k.confupdtype::text, k.confdeltype::text
+                k.confupdtype::text, k.confdeltype::text, k.conname::text, k.confmatchtype = 'f',
+                CASE WHEN k.condeferred THEN ' DEFERRABLE INITIALLY DEFERRED' WHEN k.condeferrable THEN ' DEFERRABLE' ELSE '' END,
+                coalesce((SELECT ' (' || string_agg(quote_ident(a.attname), ', ' ORDER BY u.pos) || ')'
+                  FROM unnest(k.confdelsetcols) WITH ORDINALITY AS u(num, pos)
+                  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num), '')
          FROM pg_constraint k JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace n ON n.oid = p.relnamespace
          WHERE k.conrelid = $1 AND k.contype = 'f' ORDER BY k.conname",
         &[&oid],
@@ -186,32 +196,88 @@ fn foreign_keys(
     };
     Ok(rows
         .iter()
-        .filter(|row| row.get::<_, String>(1) == schema)
         .map(|row| PlannedForeignKey {
             parent: row.get(0),
             columns: row.get(2),
             parent_columns: row.get(3),
             parent_moves: false,
             actions: format!(
-                "ON UPDATE {} ON DELETE {}",
+                "{}ON UPDATE {} ON DELETE {}{}",
+                if row.get(7) { "MATCH FULL " } else { "" },
                 action(&row.get::<_, String>(4)),
-                action(&row.get::<_, String>(5))
+                action(&row.get::<_, String>(5)),
+                row.get::<_, String>(9)
             ),
+            name: row.get(6),
+            timing: row.get(8),
+            parent_schema: Some(row.get::<_, String>(1)).filter(|s| s != schema),
+            of_target: true,
         })
         .collect())
 }
 
-/// Views, and foreign keys of other tables, as `view public.v` and `foreign key of public.t`.
-fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<String>, postgres::Error> {
+/// Whether a table has rows, also those that row level security hides. `name` is quoted.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn has_rows(client: &mut impl GenericClient, name: &str) -> Result<bool, postgres::Error> {
+    // Asked before it is tried, because a refusal would end the transaction.
+    let hidden: bool = client
+        .query_one("SELECT row_security_active($1::text::regclass)", &[&name])?
+        .get(0);
+    let sql = if hidden {
+        format!("SELECT pg_relation_size('{}'::regclass) > 0", name.replace('\'', "''"))
+    } else {
+        format!("SELECT EXISTS (SELECT 1 FROM {name})")
+    };
+    client.query_one(&sql, &[]).map(|row| row.get(0))
+}
+
+/// Everything that refers to the table or its row type, other than what belongs to the table itself.
+fn dependents(
+    client: &mut impl GenericClient,
+    oid: u32,
+) -> Result<Vec<Dependent>, postgres::Error> {
     let rows = client.query(
-        "SELECT DISTINCT 'view ' || v.oid::regclass FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
-           JOIN pg_class v ON v.oid = r.ev_class
-         WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = $1 AND v.oid <> $1
-         UNION SELECT 'foreign key of ' || k.conrelid::regclass FROM pg_constraint k
-         WHERE k.confrelid = $1 AND k.contype = 'f' AND k.conrelid <> $1 ORDER BY 1",
+        "WITH own AS (SELECT 'pg_class'::regclass::oid AS class, $1::oid AS object
+                      UNION SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typrelid = $1
+                      UNION SELECT 'pg_type'::regclass, t.typarray FROM pg_type t WHERE t.typrelid = $1
+                      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u')
+                      UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1),
+         found AS (
+           SELECT d.classid, d.objid, d.objsubid,
+                  CASE d.classid
+                    WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = d.objid)
+                    WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = d.objid)
+                    WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = d.objid)
+                    WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = d.objid)
+                    WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = d.objid)
+                    WHEN 'pg_statistic_ext'::regclass THEN (SELECT stxrelid FROM pg_statistic_ext WHERE oid = d.objid)
+                    WHEN 'pg_publication_rel'::regclass THEN (SELECT prrelid FROM pg_publication_rel WHERE oid = d.objid)
+                    WHEN 'pg_class'::regclass THEN coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = d.objid), d.objid)
+                  END AS relation
+           FROM pg_depend d JOIN own ON own.class = d.refclassid AND own.object = d.refobjid
+           WHERE d.deptype = 'n' OR (d.deptype = 'a' AND d.classid = 'pg_class'::regclass AND d.objid <> $1
+                 AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhrelid = d.objid)))
+         SELECT DISTINCT CASE WHEN f.classid = 'pg_rewrite'::regclass THEN (SELECT CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'rule of ' END FROM pg_class WHERE oid = f.relation) || f.relation::regclass
+                     WHEN f.classid = 'pg_constraint'::regclass THEN 'foreign key of ' || f.relation::regclass
+                     ELSE pg_describe_object(f.classid, f.objid, f.objsubid) END,
+                n.nspname::text, c.relname::text
+         FROM found f LEFT JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE f.relation IS DISTINCT FROM $1
+         UNION
+         SELECT CASE WHEN c.relispartition THEN 'partition of ' ELSE 'inheritance from ' END || h.inhparent::regclass, NULL, NULL
+         FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid WHERE h.inhrelid = $1
+         ORDER BY 1",
         &[&oid],
     )?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows
+        .iter()
+        .map(|row| Dependent {
+            what: row.get(0),
+            of: row.get::<_, Option<String>>(1).zip(row.get(2)),
+        })
+        .collect())
 }
 
 /// Names of everything in a schema that shares a namespace with tables and indexes.

@@ -11,7 +11,7 @@ use crate::inspect::ddl::{self, Token};
 use crate::inspect::{Index, Origin, Table};
 
 impl PlannedTable {
-    pub(super) fn plan_checks(&mut self) {
+    pub(super) fn plan_checks(&mut self, identifiers: Identifiers) {
         self.primary_key = match &self.existing {
             Some(existing) => existing.primary_key.clone(),
             None => {
@@ -39,20 +39,38 @@ impl PlannedTable {
             return;
         }
         let known = self.expression_columns();
-        let (mut checks, mut warnings) = (Vec::new(), Vec::new());
+        let (mut checks, mut lost) = (Vec::new(), Vec::new());
+        let mut names = Names::default();
         for check in &self.source.checks {
-            match expr::translate(check, &known) {
-                Ok(text) => checks.push(text),
-                Err(why) => warnings.push(format!("CHECK ({check}) not translated ({why})")),
+            match expr::translate(&check.condition, &known) {
+                Ok(text) => {
+                    let name = check.name.as_ref().map(|n| names.give(n, identifiers));
+                    checks.push((name, text));
+                }
+                Err(why) => lost.push((check.condition.clone(), why)),
             }
         }
         self.checks = checks;
-        self.warnings.extend(warnings);
+        for (condition, why) in lost {
+            self.warnings
+                .push(format!("CHECK ({condition}) not translated ({why})"));
+            self.lose(
+                "CHECK constraint".to_owned(),
+                format!("CHECK ({condition})"),
+                &format!("not translated ({why})"),
+                format!(
+                    "ALTER TABLE {} ADD CHECK ({condition}) -- in PostgreSQL's words",
+                    self.qualified
+                ),
+            );
+        }
     }
 
     pub(super) fn plan_indexes(&mut self, names: &mut Names, identifiers: Identifiers) {
         let mut planned = Vec::new();
         let mut warnings = Vec::new();
+        let mut lost = Vec::new();
+        planned.extend(self.nocase_key(names));
         if let Some(existing) = &self.existing {
             planned.extend(existing.indexes.iter().cloned());
         }
@@ -65,7 +83,10 @@ impl PlannedTable {
                 continue;
             }
             match self.index_definition(index) {
-                Err(why) => warnings.push(format!("index {} not translated ({why})", index.name)),
+                Err(why) => {
+                    warnings.push(format!("index {} not translated ({why})", index.name));
+                    lost.push((index.clone(), format!("not translated ({why})")));
+                }
                 Ok((definition, plain)) => {
                     let constraint = index.origin == Origin::Unique && plain;
                     let wanted = if index.origin == Origin::Unique {
@@ -97,6 +118,68 @@ impl PlannedTable {
         }
         self.indexes = planned;
         self.warnings.extend(warnings);
+        for (index, why) in lost {
+            let parts: Vec<String> = index
+                .parts
+                .iter()
+                .map(|p| match (&p.column, &p.expression) {
+                    (Some(column), _) => quote_ident(self.target_of(column).map_or(column, |c| &c.target)),
+                    (None, text) => format!("({})", text.as_deref().unwrap_or("…")),
+                })
+                .collect();
+            let unique = if index.unique { "UNIQUE " } else { "" };
+            let condition = index
+                .condition
+                .as_ref()
+                .map_or_else(String::new, |c| format!(" WHERE {c}"));
+            let had = format!("({}){condition}", parts.join(", "));
+            self.lose(
+                format!("index {}", index.name),
+                format!("{unique}{had}"),
+                &why,
+                format!(
+                    "CREATE {unique}INDEX ON {} {had} -- in PostgreSQL's words",
+                    self.qualified
+                ),
+            );
+        }
+    }
+
+    /// A key of a column without case forbids two keys that differ in their letters' case only.
+    fn nocase_key(&self, names: &mut Names) -> Option<PlannedIndex> {
+        let nocase = |target: &String| {
+            self.columns
+                .iter()
+                .zip(&self.source.columns)
+                .find(|(c, _)| c.target == *target)
+                .is_some_and(|(c, s)| {
+                    matches!(c.pg, PgType::Text | PgType::Varchar(_))
+                        && s.collation
+                            .as_ref()
+                            .is_some_and(|c| c.eq_ignore_ascii_case("NOCASE"))
+                })
+        };
+        if self.existing.is_some() || !self.primary_key.iter().any(nocase) {
+            return None;
+        }
+        let parts: Vec<String> = self
+            .primary_key
+            .iter()
+            .map(|c| {
+                let name = quote_ident(c);
+                if nocase(c) {
+                    format!("lower({name} COLLATE \"C\")")
+                } else {
+                    name
+                }
+            })
+            .collect();
+        Some(PlannedIndex {
+            name: names.give(&format!("{}_nocase_key", self.target), Identifiers::Keep),
+            unique: true,
+            constraint: false,
+            definition: format!("({})", parts.join(", ")),
+        })
     }
 
     /// The unique index that the crawlers need, where the table is one of the service's and the source has all of its columns.
@@ -192,22 +275,46 @@ impl PlannedTable {
         Ok((definition, plain))
     }
 
+    /// The target's own foreign keys stay as they are; those of the source come to the columns that have none.
     pub(super) fn plan_foreign_keys(
         &mut self,
         targets: &HashMap<String, (String, Table)>,
         renamed: &HashMap<String, Vec<(String, String)>>,
+        skipped: &[String],
+        identifiers: Identifiers,
     ) {
         let mut planned: Vec<PlannedForeignKey> = Vec::new();
-        let mut warnings = Vec::new();
-        for key in &self.source.foreign_keys {
+        let mut names = Names::default();
+        for key in self.existing.iter().flat_map(|e| &e.foreign_keys) {
+            let parent_moves =
+                key.parent_schema.is_none() && targets.values().any(|(t, _)| *t == key.parent);
+            if let Some(name) = &key.name {
+                names.reserve(name);
+            }
+            planned.push(PlannedForeignKey {
+                parent_moves,
+                ..key.clone()
+            });
+        }
+        for (name, _) in &self.checks {
+            names.reserve(name.as_deref().unwrap_or_default());
+        }
+        for key in self.source.foreign_keys.clone() {
             let parent = key.parent.to_ascii_lowercase();
+            let had = format!(
+                "FOREIGN KEY ({}) REFERENCES {} ({})",
+                key.columns.join(", "),
+                key.parent,
+                key.parent_columns.join(", ")
+            );
             let (Some((target, table)), Some(pairs)) = (targets.get(&parent), renamed.get(&parent))
             else {
-                warnings.push(format!(
-                    "foreign key ({}) not moved: its table {} is not",
-                    key.columns.join(", "),
-                    key.parent
-                ));
+                let why = format!("not moved: its table {} is not", key.parent);
+                self.warnings
+                    .push(format!("foreign key ({}) {why}", key.columns.join(", ")));
+                if !skipped.iter().any(|s| s.eq_ignore_ascii_case(&parent)) {
+                    self.lose("foreign key".to_owned(), had, &why, String::new());
+                }
                 continue;
             };
             let of_parent = if key.parent_columns.is_empty() {
@@ -226,32 +333,34 @@ impl PlannedTable {
                 .filter_map(|c| self.target_of(c).map(|c| c.target.clone()))
                 .collect();
             if parent_columns.len() != columns.len() || columns.is_empty() {
-                warnings.push(format!(
+                self.warnings.push(format!(
                     "foreign key ({}) to {} not moved: its columns do not match",
                     key.columns.join(", "),
                     key.parent
                 ));
+                self.lose(
+                    "foreign key".to_owned(),
+                    had,
+                    "not moved: its columns do not match",
+                    String::new(),
+                );
                 continue;
             }
-            let key = PlannedForeignKey {
+            if planned.iter().any(|p| p.of_target && p.columns == columns) {
+                continue;
+            }
+            planned.push(PlannedForeignKey {
                 columns,
                 parent: target.clone(),
                 parent_moves: true,
                 parent_columns,
                 actions: format!("ON UPDATE {} ON DELETE {}", key.on_update, key.on_delete),
-            };
-            planned.push(key);
-        }
-        for key in self.existing.iter().flat_map(|e| &e.foreign_keys) {
-            if !planned.iter().any(|p| p.columns == key.columns) {
-                let parent_moves = targets.values().any(|(t, _)| *t == key.parent);
-                planned.push(PlannedForeignKey {
-                    parent_moves,
-                    ..key.clone()
-                });
-            }
+                name: key.name.as_ref().map(|n| names.give(n, identifiers)),
+                timing: key.deferrable.to_owned(),
+                parent_schema: None,
+                of_target: false,
+            });
         }
         self.foreign_keys = planned;
-        self.warnings.extend(warnings);
     }
 }

@@ -16,6 +16,7 @@ pub mod canon;
 pub mod constraints;
 pub mod diff;
 pub mod digest;
+pub mod missing;
 pub mod readback;
 pub mod report;
 pub mod source;

@@ -8,6 +8,7 @@ use oa_core::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 
 use super::diff::Difference;
+use super::missing::Missing;
 
 /// What a run or a later verification found.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +29,8 @@ pub struct Report {
     pub phases: Phases,
     /// One entry a table.
     pub tables: Vec<TableReport>,
+    /// What the source or the target's own tables had and what is not there now.
+    pub missing: Vec<Missing>,
     /// What concerns no single table.
     pub warnings: Vec<String>,
     /// It was a rehearsal: nothing was kept.
@@ -39,11 +42,11 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Everything is there and was proven.
+    /// Everything is there and was proven, or what is missing was allowed to be.
     Success,
-    /// Rows were quarantined; all others are there and were proven.
+    /// Rows were quarantined or definitions are missing; all other rows are there and were proven.
     Partial,
-    /// The sides differ; the target is as it was.
+    /// The sides differ, or the target's own tables would have lost something; the target is as it was.
     Failed,
 }
 
@@ -156,6 +159,8 @@ impl Report {
             "- result: **{}**, {}",
             match self.status {
                 Status::Success => "success",
+                Status::Partial if self.tables.iter().all(|t| t.rows_quarantined == 0) =>
+                    "partial: not everything came along, see \"Missing\"",
                 Status::Partial => "partial: rows were quarantined, see oa.rejects",
                 Status::Failed => "failed: the target is as it was",
             },
@@ -211,6 +216,29 @@ impl Report {
                 for example in &d.examples {
                     let _ = writeln!(out, "  - {example}");
                 }
+            }
+        }
+        if !self.missing.is_empty() {
+            out.push_str("\n## Missing\n\n| table | item | had | has now |\n|---|---|---|---|\n");
+            let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+            for m in &self.missing {
+                let _ = writeln!(
+                    out,
+                    "| {} | {} | {} | {} |",
+                    cell(&m.table),
+                    cell(&m.item),
+                    cell(&m.had),
+                    cell(&m.has)
+                );
+            }
+            let made: Vec<&str> = self
+                .missing
+                .iter()
+                .map(|m| m.sql.as_str())
+                .filter(|s| !s.is_empty())
+                .collect();
+            if !made.is_empty() {
+                let _ = writeln!(out, "\nTo make it:\n\n```sql\n{};\n```", made.join(";\n"));
             }
         }
         if !self.warnings.is_empty() {

@@ -98,7 +98,11 @@ fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
         table
             .primary_key
             .iter()
-            .map(|k| format!("b.{0} IS a.{0}", quote(k)))
+            .map(|k| {
+                // A rowid is never NULL, and a virtual table finds one by "=" only.
+                let is = if table.rowid_alias.as_ref() == Some(k) { "=" } else { "IS" };
+                format!("b.{0} {is} a.{0}", quote(k))
+            })
             .collect()
     };
     let same = table.columns.iter().map(|c| {

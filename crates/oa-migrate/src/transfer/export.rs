@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Column, FORMAT, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION, hex, sums,
+    Column, FORMAT, LeftOut, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION, hex, sums,
     write_value,
 };
 use crate::PROGRAM;
@@ -84,7 +84,20 @@ pub fn export(
             })
             .collect(),
         tables,
-        left_out: database.virtual_tables.clone(),
+        left_out: database
+            .virtual_tables
+            .iter()
+            .map(|v| v.name.clone())
+            .collect(),
+        left_out_why: database
+            .virtual_tables
+            .iter()
+            .map(|v| LeftOut {
+                table: v.name.clone(),
+                why: v.why.clone(),
+                lost: v.lost,
+            })
+            .collect(),
     };
     source.execute_batch("COMMIT")?;
     let text = serde_json::to_vec_pretty(&manifest)?;
@@ -172,9 +185,14 @@ pub fn write_table(
     for member in file.members() {
         heads.push(serde_json::to_vec(&member)?);
     }
-    // NOT INDEXED: in the order of the table itself, whatever indexes there are.
+    // NOT INDEXED: in the order of the table itself, whatever indexes there are. A virtual table has no order of its own.
+    let order = match (&table.virtual_sql, &table.rowid_alias) {
+        (Some(_), Some(rowid)) => format!("ORDER BY {}", quote(rowid)),
+        (Some(_), None) => String::new(),
+        (None, _) => "NOT INDEXED".to_owned(),
+    };
     let mut statement = source.prepare(&format!(
-        "SELECT {} FROM {} NOT INDEXED",
+        "SELECT {} FROM {} {order}",
         list.join(", "),
         quote(&table.name)
     ))?;

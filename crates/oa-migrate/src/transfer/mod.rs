@@ -23,6 +23,8 @@ use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::inspect::VirtualTable;
+
 /// The name of the manifest.
 pub const MANIFEST: &str = "manifest.json";
 /// The name of the list of hashes.
@@ -55,8 +57,22 @@ pub struct Manifest {
     pub sequences: Vec<Sequence>,
     /// The tables.
     pub tables: Vec<TableFile>,
-    /// Virtual tables, which have no rows of their own and are not exported.
+    /// Virtual tables that are not exported.
     pub left_out: Vec<String>,
+    /// Why not, of each.
+    #[serde(default)]
+    pub left_out_why: Vec<LeftOut>,
+}
+
+/// A virtual table that is not in the export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub table: String,
+    /// Why: the end of a sentence that begins with its name.
+    pub why: String,
+    /// Something that was only there is not in the export.
+    pub lost: bool,
 }
 
 /// A statement of the schema.
@@ -114,6 +130,25 @@ impl TableFile {
     pub fn members(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|c| c.name.clone());
         self.rowid.iter().cloned().chain(columns).collect()
+    }
+}
+
+impl Manifest {
+    /// The virtual tables that are not in the export. Older exports say only their names.
+    #[must_use]
+    pub fn not_exported(&self) -> Vec<VirtualTable> {
+        let known = |name: &String| self.left_out_why.iter().find(|l| l.table == *name);
+        self.left_out
+            .iter()
+            .map(|name| VirtualTable {
+                name: name.clone(),
+                why: known(name).map_or_else(
+                    || "was not exported, and the export does not say why; export again with this version".to_owned(),
+                    |l| l.why.clone(),
+                ),
+                lost: known(name).is_none_or(|l| l.lost),
+            })
+            .collect()
     }
 }
 

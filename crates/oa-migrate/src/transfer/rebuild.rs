@@ -13,7 +13,8 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::export::write_table;
 use super::{Manifest, SchemaItem, TableFile, read_line};
-use crate::inspect::{Database, Table, literal, quote};
+use crate::inspect::virtual_table::MODULES;
+use crate::inspect::{Database, Table, ddl, literal, quote};
 
 /// Makes the database at `to`, where nothing is yet.
 ///
@@ -104,6 +105,11 @@ fn only_creates(item: &SchemaItem) -> bool {
         [create, unique, index] if create == "CREATE" && unique == "UNIQUE" => {
             index == "INDEX" && item.kind == "index"
         }
+        [create, kind, table] if create == "CREATE" && kind == "VIRTUAL" => {
+            // Modules can do anything; these only keep rows.
+            let module = ddl::parse_create_virtual(&item.sql).module;
+            table == "TABLE" && item.kind == "table" && MODULES.contains(&module.as_str())
+        }
         [create, kind, _] => create == "CREATE" && kind.eq_ignore_ascii_case(&item.kind),
         _ => false,
     }
@@ -162,7 +168,7 @@ fn tighten(db: &Connection, declared: &Declared) -> Result<()> {
     Ok(())
 }
 
-/// A statement for a table of the same layout on disk. None for tables with stored generated columns: an export does not hold
+/// A statement for a table of the same layout on disk. None for virtual tables and for those with stored generated columns: an export does not hold
 /// their values, so SQLite must compute them, and for that it must know the table as it is.
 fn loose_form(db: &Connection, table: &Table) -> Result<Option<String>> {
     let stored: bool = db.query_row(
@@ -170,7 +176,7 @@ fn loose_form(db: &Connection, table: &Table) -> Result<Option<String>> {
         [&table.name],
         |row| row.get(0),
     )?;
-    if stored {
+    if stored || table.virtual_sql.is_some() {
         return Ok(None);
     }
     let mut parts: Vec<String> = table

@@ -116,6 +116,14 @@ impl Sandbox {
         self.pg.connect()
     }
 
+    /// Statements of the superuser.
+    pub fn superuser(&self, sql: &str) {
+        Client::connect(&self.pg.superuser_url(), postgres::NoTls)
+            .unwrap()
+            .batch_execute(sql)
+            .unwrap_or_else(|e| panic!("{e:?} in {sql}"));
+    }
+
     /// One text per row.
     pub fn texts(&self, sql: &str) -> Vec<String> {
         self.client()

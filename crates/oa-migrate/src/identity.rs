@@ -1,0 +1,402 @@
+//! Which file is the source of a run, and which database its target.
+//!
+//! A path alone tells neither: files are moved, restored from a backup, replaced by another one of the same name. So a run notes a
+//! sample of the source's rows, spread over each table with its newest ones, and what SQLite itself counts; a later command
+//! compares the file that it is given with that. Where the evidence does not suffice, the command refuses and says what it saw.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use oa_core::pg::describe;
+use oa_core::state_dir::StateDir;
+use postgres::Client;
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::inspect::{Database, Table, quote};
+use crate::state;
+
+/// Rows noted of a table: this many spread over it, and as many of its newest.
+const SPREAD: i64 = 32;
+/// Tables of which rows are noted.
+const TABLES: usize = 300;
+/// A table with fewer noted rows than this says nothing alone.
+const TELLING: usize = 8;
+
+/// What the file system and the file's header tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    device: u64,
+    inode: u64,
+    /// SQLite's count of transactions; none in WAL mode, where it stands still.
+    change_counter: Option<u32>,
+}
+
+impl FileState {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let context = || format!("could not read {}", path.display());
+        let mut file = fs::File::open(path).with_context(context)?;
+        let metadata = file.metadata().with_context(context)?;
+        let mut header = [0u8; 100];
+        file.read_exact(&mut header).with_context(context)?;
+        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter.
+        let counter = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            change_counter: (header[18] != 2).then_some(counter),
+        })
+    }
+
+    fn same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// A source, as it was when it was last read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Identity {
+    /// Where it was, without symbolic links.
+    pub path: PathBuf,
+    file: FileState,
+    application_id: i64,
+    user_version: i64,
+    /// Highest numbers that `AUTOINCREMENT` has given.
+    sequences: BTreeMap<String, i64>,
+    tables: BTreeMap<String, Sample>,
+}
+
+/// Rows of a table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Sample {
+    columns: Vec<String>,
+    /// Key and hash of each.
+    rows: Vec<(String, String)>,
+}
+
+/// Whether a file is the source of a run.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Why not; nothing: it is.
+    pub doubts: Vec<String>,
+}
+
+/// The path without symbolic links, where there is such a file.
+#[must_use]
+pub fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
+impl Identity {
+    /// Notes what is in a database; `path` is where the original lies, `file` what was seen there before it was copied.
+    ///
+    /// # Errors
+    /// When SQLite cannot read it.
+    pub fn read(connection: &Connection, path: &Path, file: FileState) -> Result<Self> {
+        let database = Database::read(connection, path)?;
+        let mut tables = BTreeMap::new();
+        for table in database.tables.iter().take(TABLES) {
+            if table.key_expression(&table.name).is_some() {
+                tables.insert(table.name.clone(), Sample::take(connection, table)?);
+            }
+        }
+        Ok(Self {
+            path: canonical(path),
+            file,
+            application_id: pragma(connection, "application_id")?,
+            user_version: pragma(connection, "user_version")?,
+            sequences: sequences(connection)?,
+            tables,
+        })
+    }
+
+    /// The same rows at the place where the source was before; for a file that is only a copy of it.
+    #[must_use]
+    pub fn at_place_of(self, source: &Self) -> Self {
+        Self {
+            path: source.path.clone(),
+            file: source.file.clone(),
+            ..self
+        }
+    }
+
+    /// Compares a file with the source.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn assess(&self, connection: &Connection, path: &Path) -> Result<Verdict> {
+        let mut doubts = Vec::new();
+        let given = canonical(path);
+        let file = FileState::read(path)?;
+        let same_path = given == self.path || file.same_file(&self.file) && !self.path.exists();
+        let same_file = same_path && file.same_file(&self.file);
+        let application_id = pragma(connection, "application_id")?;
+        if application_id != self.application_id {
+            doubts.push(format!(
+                "its application_id is {application_id}, the source's was {}",
+                self.application_id
+            ));
+        }
+        doubts.extend(self.older(connection, &file)?);
+
+        let (mut noted, mut found, mut same) = (0, 0, 0);
+        let database = Database::read(connection, path)?;
+        for (name, sample) in &self.tables {
+            let table = database.tables.iter().find(|t| t.name == *name);
+            let (f, s) = match table {
+                Some(table) => sample.compare(connection, table)?,
+                None => (0, 0),
+            };
+            noted += sample.rows.len();
+            found += f;
+            same += s;
+            if !same_file && sample.rows.len() >= TELLING && s * 2 < sample.rows.len() {
+                doubts.push(format!(
+                    "of {} noted rows of table {name} it has {f}, {s} of them unchanged",
+                    sample.rows.len()
+                ));
+            }
+        }
+        if found * 2 < noted || same * 4 < noted || (!same_path && found < noted) {
+            doubts.push(format!(
+                "of {noted} noted rows of the source it has {found}, {same} of them unchanged"
+            ));
+        }
+        if !same_path {
+            doubts.extend(self.moved(noted, same));
+        }
+        Ok(Verdict { doubts })
+    }
+
+    /// What counts only upwards and is lower than it was: an older copy, or another database.
+    fn older(&self, connection: &Connection, file: &FileState) -> Result<Vec<String>> {
+        let mut doubts = Vec::new();
+        let user_version = pragma(connection, "user_version")?;
+        if user_version < self.user_version {
+            doubts.push(format!(
+                "its user_version is {user_version}, the source's was {} already",
+                self.user_version
+            ));
+        }
+        if let (Some(now), Some(then)) = (file.change_counter, self.file.change_counter)
+            && now < then
+        {
+            doubts.push(format!(
+                "it has seen {now} transactions, the source {then}: an older copy, or another file"
+            ));
+        }
+        let now = sequences(connection)?;
+        for (table, then) in &self.sequences {
+            let now = now.get(table).copied().unwrap_or(0);
+            if now < *then {
+                doubts.push(format!(
+                    "the last number given in table {table} is {now}, in the source it was {then} already"
+                ));
+            }
+        }
+        Ok(doubts)
+    }
+
+    /// For a file at another place: the source must be gone from its own, or stand still while this one is what it was.
+    fn moved(&self, noted: usize, same: usize) -> Option<String> {
+        if noted == 0 {
+            return Some("there are no rows by which it could be recognised".to_owned());
+        }
+        if !self.path.is_file() {
+            return None;
+        }
+        let stands_still = self.file.change_counter.is_some()
+            && FileState::read(&self.path).is_ok_and(|now| now == self.file);
+        (!stands_still || same < noted)
+            .then(|| format!("{} is still there and is another file", self.path.display()))
+    }
+}
+
+fn pragma(connection: &Connection, name: &str) -> Result<i64> {
+    Ok(connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?)
+}
+
+fn sequences(connection: &Connection) -> Result<BTreeMap<String, i64>> {
+    let there: bool = connection.query_row(
+        "SELECT count(*) > 0 FROM sqlite_master WHERE name = 'sqlite_sequence'",
+        [],
+        |row| row.get(0),
+    )?;
+    if !there {
+        return Ok(BTreeMap::new());
+    }
+    let mut statement = connection.prepare(
+        "SELECT CAST(name AS TEXT), max(CAST(seq AS INTEGER)) FROM sqlite_sequence WHERE name IS NOT NULL AND seq IS NOT NULL GROUP BY 1",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+impl Sample {
+    fn take(connection: &Connection, table: &Table) -> Result<Self> {
+        let mut sample = Self {
+            columns: table.columns.iter().map(|c| c.name.clone()).collect(),
+            rows: Vec::new(),
+        };
+        let newest = match table.rowid_name.filter(|_| table.virtual_sql.is_none()) {
+            Some(rowid) => {
+                let edge = |of: &str| -> Result<Option<i64>> {
+                    Ok(connection.query_row(
+                        &format!("SELECT {of}({rowid}) FROM {}", quote(&table.name)),
+                        [],
+                        |row| row.get(0),
+                    )?)
+                };
+                if let (Some(first), Some(last)) = (edge("min")?, edge("max")?) {
+                    let step = (last.saturating_sub(first) / SPREAD).max(1);
+                    for i in 0..SPREAD {
+                        let from = first.saturating_add(step.saturating_mul(i));
+                        sample.add(connection, table, &format!("WHERE {rowid} >= {from} ORDER BY {rowid} LIMIT 1"))?;
+                    }
+                }
+                format!("ORDER BY {rowid} DESC LIMIT {SPREAD}")
+            }
+            None => format!("LIMIT {}", 2 * SPREAD),
+        };
+        sample.add(connection, table, &newest)?;
+        Ok(sample)
+    }
+
+    fn add(&mut self, connection: &Connection, table: &Table, rest: &str) -> Result<()> {
+        let known: HashSet<&String> = self.rows.iter().map(|(key, _)| key).collect();
+        let more: Vec<(String, String)> = rows(connection, table, &self.columns, rest)?
+            .into_iter()
+            .filter(|(key, _)| !known.contains(key))
+            .collect();
+        self.rows.extend(more);
+        Ok(())
+    }
+
+    /// How many of the rows are there by their keys, and how many of those are unchanged.
+    fn compare(&self, connection: &Connection, table: &Table) -> Result<(usize, usize)> {
+        let Some(key) = table.key_expression(&table.name) else {
+            return Ok((0, 0));
+        };
+        let complete = self.columns.iter().all(|c| table.column(c).is_some());
+        let columns: &[String] = if complete { &self.columns } else { &[] };
+        let keys = serde_json::to_string(&self.rows.iter().map(|(k, _)| k).collect::<Vec<_>>())?;
+        let keys = keys.replace('\'', "''");
+        let condition = match table.rowid_name {
+            Some(rowid) => format!(
+                "WHERE {rowid} IN (SELECT CAST(value AS INTEGER) FROM json_each('{keys}'))"
+            ),
+            None => format!("WHERE {key} IN (SELECT value FROM json_each('{keys}'))"),
+        };
+        let now: HashMap<String, String> =
+            rows(connection, table, columns, &condition)?.into_iter().collect();
+        let found = self.rows.iter().filter(|(k, _)| now.contains_key(k)).count();
+        let same = self.rows.iter().filter(|(k, h)| now.get(k) == Some(h)).count();
+        Ok((found, same))
+    }
+}
+
+/// Keys and hashes of rows.
+fn rows(
+    connection: &Connection,
+    table: &Table,
+    columns: &[String],
+    rest: &str,
+) -> Result<Vec<(String, String)>> {
+    let key = table
+        .key_expression(&table.name)
+        .unwrap_or_else(|| "''".to_owned());
+    let list: Vec<String> = std::iter::once(key)
+        .chain(columns.iter().map(|c| quote(c)))
+        .collect();
+    let mut statement = connection.prepare(&format!(
+        "SELECT {} FROM {} {rest}",
+        list.join(", "),
+        quote(&table.name)
+    ))?;
+    let mut found = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut hash = Sha256::new();
+        for i in 1..list.len() {
+            match row.get_ref(i)? {
+                ValueRef::Null => hash.update([0]),
+                ValueRef::Integer(n) => {
+                    hash.update([1]);
+                    hash.update(n.to_le_bytes());
+                }
+                ValueRef::Real(x) => {
+                    hash.update([2]);
+                    hash.update(x.to_bits().to_le_bytes());
+                }
+                ValueRef::Text(bytes) => {
+                    hash.update([3]);
+                    hash.update((bytes.len() as u64).to_le_bytes());
+                    hash.update(bytes);
+                }
+                ValueRef::Blob(bytes) => {
+                    hash.update([4]);
+                    hash.update((bytes.len() as u64).to_le_bytes());
+                    hash.update(bytes);
+                }
+            }
+        }
+        let hash: String = hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect();
+        found.push((row.get(0)?, hash));
+    }
+    Ok(found)
+}
+
+/// A name for the database that a connection leads to, which no other one has.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn target(client: &mut Client) -> Result<String> {
+    let explain = |e: postgres::Error| anyhow!("could not identify the database: {}", describe(&e));
+    let system: Option<String> = client
+        .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+        .ok()
+        .map(|row| row.get(0));
+    let database: String = client
+        .query_one(
+            "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",
+            &[],
+        )
+        .map_err(explain)?
+        .get(0);
+    Ok(format!("{} {database}", system.unwrap_or_default()))
+}
+
+/// The runs of this machine whose target is the database that the connection leads to: it has their rows in its run log, or, should
+/// they be gone from there, is the one that they noted.
+///
+/// # Errors
+/// When a file or the run log cannot be read.
+pub fn runs_here(client: &mut Client, state: &StateDir) -> Result<HashSet<Uuid>> {
+    let all = state::runs(state)?;
+    let ids: Vec<Uuid> = all.iter().map(|(_, r)| r.run_id).collect();
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let rows = client
+        .query("SELECT id FROM oa.runs WHERE id = ANY ($1)", &[&ids])
+        .map_err(|e| anyhow!("could not read the run log: {}", describe(&e)))?;
+    let mut here: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    let own = target(client)?;
+    here.extend(
+        all.iter()
+            .filter(|(_, r)| r.target.as_ref() == Some(&own))
+            .map(|(_, r)| r.run_id),
+    );
+    Ok(here)
+}

@@ -1,0 +1,132 @@
+//! What belongs to a table besides its rows: read from PostgreSQL's catalogue, made again on the table that takes its place, and
+//! read once more, so that nothing is lost in silence.
+
+use anyhow::{Result, anyhow};
+use oa_core::pg::describe;
+use postgres::{GenericClient, Transaction};
+
+use crate::proof::missing::Missing;
+
+const QUERY: &str = include_str!("belongings.sql");
+
+/// Something that belongs to a table.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// When it can be made.
+    pub phase: Phase,
+    /// What it is, with its name.
+    pub item: String,
+    /// How it is defined.
+    pub definition: String,
+    /// The statement that makes it.
+    pub statement: String,
+}
+
+/// When an item can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// On the empty table.
+    Empty,
+    /// When the table is in its place.
+    InPlace,
+    /// Not at all by this program.
+    Never,
+}
+
+/// Reads what belongs to a table, in the order in which it can be made. `name` is what the statements call it.
+///
+/// # Errors
+/// When PostgreSQL refuses.
+pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Vec<Item>> {
+    let explain = |e: postgres::Error| {
+        anyhow!("could not read what belongs to {table}: {}", describe(&e))
+    };
+    let oid: u32 = client
+        .query_one("SELECT $1::text::regclass::oid", &[&table])
+        .map_err(explain)?
+        .get(0);
+    let rows = client.query(QUERY, &[&oid, &name]).map_err(explain)?;
+    Ok(rows
+        .iter()
+        .map(|row| Item {
+            phase: match row.get::<_, i32>(0) {
+                1 => Phase::Empty,
+                2 => Phase::InPlace,
+                _ => Phase::Never,
+            },
+            item: row.get(2),
+            definition: row.get::<_, Option<String>>(3).unwrap_or_default(),
+            statement: row.get(4),
+        })
+        .collect())
+}
+
+/// Makes the items of a phase. What PostgreSQL refuses is left for [`missing`] to find.
+///
+/// # Errors
+/// When the connection is lost.
+pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()> {
+    for item in items.iter().filter(|i| i.phase == phase) {
+        let explain =
+            |e: postgres::Error| anyhow!("could not make {}: {}", item.item, describe(&e));
+        let mut attempt = tx.transaction().map_err(explain)?;
+        match attempt.batch_execute(&item.statement) {
+            Ok(()) => attempt.commit().map_err(explain)?,
+            Err(e) if oa_core::pg::is_connection_error(&e) => return Err(explain(e)),
+            Err(_) => attempt.rollback().map_err(explain)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes on the table of that name what it lacks of `had`, takes away what others may do with it and could not with the old one,
+/// and returns what is missing then.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn carry_over(
+    tx: &mut Transaction<'_>,
+    table: &str,
+    had: &[Item],
+) -> Result<Vec<Missing>> {
+    let now = of(tx, table, table)?;
+    let lacking: Vec<Item> = had
+        .iter()
+        .filter(|old| !now.iter().any(|new| same(old, new)))
+        .cloned()
+        .collect();
+    make(tx, &lacking, Phase::InPlace)?;
+    let now = of(tx, table, table)?;
+    for extra in now.iter().filter(|new| {
+        new.item.starts_with("privilege ") && !had.iter().any(|old| old.item == new.item)
+    }) {
+        let revoke = extra
+            .statement
+            .replacen("GRANT ", "REVOKE ", 1)
+            .replacen(" TO ", " FROM ", 1);
+        let revoke = revoke.trim_end_matches(" WITH GRANT OPTION");
+        tx.batch_execute(revoke)
+            .map_err(|e| anyhow!("could not take {} away: {}", extra.item, describe(&e)))?;
+    }
+    Ok(had
+        .iter()
+        .filter(|old| !now.iter().any(|new| same(old, new)))
+        .map(|old| Missing {
+            table: table.to_owned(),
+            item: old.item.clone(),
+            had: old.definition.clone(),
+            has: now
+                .iter()
+                .find(|new| new.item == old.item)
+                .map_or_else(|| "nothing".to_owned(), |new| new.definition.clone()),
+            sql: old.statement.clone(),
+        })
+        .collect())
+}
+
+/// A constraint that was not valid may be so now.
+fn same(old: &Item, new: &Item) -> bool {
+    old.item == new.item
+        && (old.definition == new.definition
+            || old.definition.strip_suffix(" NOT VALID") == Some(&new.definition))
+}

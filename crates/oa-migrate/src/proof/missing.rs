@@ -1,0 +1,38 @@
+//! The proof of the schema: what the source or a table of the target had and what does not stand afterwards.
+
+use serde::Serialize;
+
+/// Something that did not come along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// The table in PostgreSQL, or the one in SQLite where there is none.
+    pub table: String,
+    /// What it is.
+    pub item: String,
+    /// How it was.
+    pub had: String,
+    /// How it is now, or why it is not.
+    pub has: String,
+    /// The statement that makes it; may need a person's hand.
+    pub sql: String,
+}
+
+impl Missing {
+    /// One line for a person.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self {
+            table,
+            item,
+            had,
+            has,
+            sql,
+        } = self;
+        let run = if sql.is_empty() {
+            String::new()
+        } else {
+            format!("; to make it: {sql}")
+        };
+        format!("{table}: {item} is missing (had: {had}; now: {has}){run}")
+    }
+}

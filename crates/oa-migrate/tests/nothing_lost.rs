@@ -1,0 +1,249 @@
+//! What a table of the target has besides its rows stays, or the run changes nothing and says what would be lost; what the source
+//! has comes along, or the exit code says that it did not.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use support::{Sandbox, warnings};
+
+const SOURCE: &str = "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO parent VALUES (1, 'a'), (2, 'b');
+     CREATE TABLE item (id INTEGER PRIMARY KEY, owner TEXT, code VARCHAR(3), parent INTEGER REFERENCES parent (id)); INSERT INTO item VALUES (1, 'x', 'abc', 1), (2, 'y', NULL, 2);";
+
+const TARGET: &str = "CREATE ROLE weak; CREATE ROLE reader; CREATE ROLE keeper; GRANT keeper TO oa; GRANT CREATE ON SCHEMA public TO keeper; SET ROLE oa;
+     CREATE TABLE parent (id int PRIMARY KEY, name text);
+     CREATE TABLE item (id serial PRIMARY KEY, owner text NOT NULL DEFAULT 'nobody', code varchar(3), parent int,
+       extra int CONSTRAINT positive CHECK (extra > 0), CONSTRAINT of_parent FOREIGN KEY (parent) REFERENCES parent (id) MATCH FULL ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED)
+       WITH (fillfactor = 70, autovacuum_enabled = false);
+     ALTER TABLE item ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON item FOR SELECT TO weak USING (owner = current_user AND EXISTS (SELECT 1 FROM parent p WHERE p.id = parent));
+     CREATE POLICY \"All of it\" ON item AS RESTRICTIVE TO PUBLIC USING (true) WITH CHECK (owner <> ''); COMMENT ON POLICY own ON item IS 'pc';
+     CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.extra := 7; RETURN NEW; END';
+     CREATE TRIGGER stamp BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION stamp(); COMMENT ON TRIGGER stamp ON item IS 'tc';
+     CREATE TRIGGER sleeping AFTER UPDATE ON item FOR EACH STATEMENT EXECUTE FUNCTION stamp(); ALTER TABLE item DISABLE TRIGGER sleeping;
+     CREATE CONSTRAINT TRIGGER late AFTER DELETE ON item DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION stamp();
+     CREATE RULE keep AS ON DELETE TO item DO ALSO NOTHING; CREATE PUBLICATION pub FOR TABLE item (id, owner) WHERE (id > 0);
+     CREATE STATISTICS together (dependencies) ON owner, code FROM item; ALTER STATISTICS together SET STATISTICS 50;
+     ALTER TABLE item ALTER COLUMN owner SET STATISTICS 500, ALTER COLUMN code SET (n_distinct = -0.5), ALTER COLUMN owner SET STORAGE EXTERNAL, ALTER COLUMN code SET COMPRESSION pglz;
+     CREATE UNIQUE INDEX item_owner ON item (owner) INCLUDE (code) WITH (fillfactor = 60); ALTER TABLE item REPLICA IDENTITY USING INDEX item_owner; ALTER TABLE item CLUSTER ON item_owner;
+     COMMENT ON TABLE item IS 'it''s'; COMMENT ON COLUMN item.owner IS 'cc'; COMMENT ON INDEX item_owner IS 'ic'; COMMENT ON CONSTRAINT positive ON item IS 'kc'; COMMENT ON CONSTRAINT of_parent ON item IS 'fc';
+     GRANT SELECT ON item TO weak; GRANT UPDATE (owner) ON item TO reader WITH GRANT OPTION; GRANT USAGE ON SEQUENCE item_id_seq TO reader; ALTER TABLE item OWNER TO keeper;
+     ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO reader;";
+
+/// Everything that PostgreSQL's own catalogue says, without the program's reading of it.
+const PICTURE: &str = "
+     SELECT concat_ws(' ', 'table', relrowsecurity, relforcerowsecurity, (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(reloptions) AS o), relreplident, relacl, relowner::regrole) FROM pg_class WHERE oid = 'item'::regclass
+     UNION ALL SELECT to_jsonb(p)::text FROM pg_policies p WHERE tablename = 'item' AND schemaname = 'public'
+     UNION ALL SELECT concat_ws(' ', tgenabled, pg_get_triggerdef(oid)) FROM pg_trigger WHERE tgrelid = 'item'::regclass AND NOT tgisinternal
+     UNION ALL SELECT definition FROM pg_rules WHERE tablename = 'item' AND schemaname = 'public'
+     UNION ALL SELECT concat_ws(' ', pubname, attnames, rowfilter) FROM pg_publication_tables WHERE tablename = 'item' AND schemaname = 'public'
+     UNION ALL SELECT concat_ws(' ', pg_get_statisticsobjdef(oid), stxstattarget) FROM pg_statistic_ext WHERE stxrelid = 'item'::regclass
+     UNION ALL SELECT concat_ws(' ', attname, attstattarget, attoptions, attstorage, attcompression, attnotnull, format_type(atttypid, atttypmod), attacl) FROM pg_attribute WHERE attrelid = 'item'::regclass AND attnum > 0
+     UNION ALL SELECT concat_ws(' ', conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE conrelid = 'item'::regclass
+     UNION ALL SELECT concat_ws(' ', pg_get_indexdef(indexrelid), indisclustered, indisreplident) FROM pg_index WHERE indrelid = 'item'::regclass
+     UNION ALL SELECT d.description FROM pg_description d WHERE d.objoid IN (SELECT 'item'::regclass::oid UNION SELECT oid FROM pg_trigger WHERE tgrelid = 'item'::regclass
+        UNION SELECT oid FROM pg_policy WHERE polrelid = 'item'::regclass UNION SELECT oid FROM pg_constraint WHERE conrelid = 'item'::regclass UNION SELECT indexrelid FROM pg_index WHERE indrelid = 'item'::regclass)
+     UNION ALL SELECT relacl::text FROM pg_class WHERE relname = 'item_id_seq' AND relnamespace = 'public'::regnamespace
+     ORDER BY 1";
+
+#[test]
+fn what_a_table_of_the_target_has_stays_to_the_last_comment() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", SOURCE);
+    sandbox.superuser(TARGET);
+    let before = sandbox.texts(PICTURE);
+    sandbox.migrate(&file, &["--rehearse"]).expect(0);
+    assert_eq!(sandbox.texts(PICTURE), before);
+    let report = sandbox.migrate(&file, &[]).expect(0).report();
+    assert_eq!(report["missing"], serde_json::json!([]));
+    assert_eq!(sandbox.texts(PICTURE), before);
+    assert_eq!(sandbox.number("SELECT count(*) FROM item"), 2);
+    // The rows were loaded without its triggers, and a weak role sees what it may.
+    assert_eq!(sandbox.number("SELECT count(*) FROM item WHERE extra IS NULL"), 2);
+    sandbox.superuser("GRANT SELECT ON parent TO weak; SET ROLE weak; DO $$ BEGIN ASSERT (SELECT count(*) FROM item) = 0; END $$");
+    sandbox.run(&["verify", "a.db"]).expect(0);
+
+    sandbox.migrate(&file, &["--replace"]).expect(0);
+    assert_eq!(sandbox.texts(PICTURE), before);
+    sandbox.run(&["rollback", "--yes"]).expect(0);
+    sandbox.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(sandbox.texts(PICTURE), before);
+    assert_eq!(sandbox.number("SELECT count(*) FROM item"), 0);
+}
+
+#[test]
+fn what_cannot_be_made_again_stops_the_run_before_anything_is_replaced() {
+    for (make, rows, named) in [
+        (
+            "CREATE TABLE t (id int, a varchar(3))",
+            "(1, 'longer')",
+            "column a",
+        ),
+        (
+            "CREATE TABLE t (id int, a text); CREATE UNIQUE INDEX lonely ON t (a)",
+            "(1, 'x'), (2, 'x')",
+            "index public.lonely",
+        ),
+        (
+            "CREATE TABLE t (id int CONSTRAINT key PRIMARY KEY, a text)",
+            "(1, 'x'), (1, 'y')",
+            "constraint key",
+        ),
+        (
+            "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE t (id int CONSTRAINT fk REFERENCES p, a text)",
+            "(1, 'x')",
+            "constraint fk",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite(
+            "a.db",
+            &format!("CREATE TABLE t (id INTEGER, a TEXT); INSERT INTO t VALUES {rows};"),
+        );
+        sandbox.client().batch_execute(make).unwrap();
+        sandbox.run(&["init"]).expect(0);
+        let before = sandbox.picture();
+        for more in [&["--rehearse"][..], &[]] {
+            let report = sandbox.migrate(&file, more).expect(1).report();
+            let missing = report["missing"].to_string();
+            assert!(missing.contains(named), "{missing}");
+            assert_eq!(sandbox.picture(), before, "{named}");
+        }
+        let shown = sandbox.run(&["run", "a.db"]).expect(1);
+        assert!(shown.stderr.contains(named), "{}", shown.stderr);
+        sandbox.migrate(&file, &["--allow-missing"]).expect(0);
+        assert!(sandbox.number("SELECT count(*) FROM t") > 0);
+        sandbox.run(&["verify", "a.db"]).expect(0);
+    }
+}
+
+#[test]
+fn what_hangs_on_a_table_in_another_way_is_refused_by_name() {
+    for (make, named) in [
+        ("CREATE FUNCTION f() RETURNS SETOF t LANGUAGE sql AS 'SELECT * FROM t'", "function"),
+        ("CREATE TABLE child () INHERITS (t)", "child"),
+        ("CREATE TABLE other (x t)", "other"),
+        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM t", "view public.m"),
+        ("CREATE TABLE guarded (a int); CREATE POLICY p ON guarded USING (EXISTS (SELECT 1 FROM t))", "guarded"),
+    ] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+        sandbox.client().batch_execute(&format!("CREATE TABLE t (a int); {make}")).unwrap();
+        let done = sandbox.migrate(&file, &[]).expect(77);
+        assert!(done.stderr.contains(named), "{named}: {}", done.stderr);
+        sandbox.migrate(&file, &["--rehearse"]).expect(77);
+    }
+}
+
+#[test]
+fn rows_behind_row_level_security_are_not_taken_for_none() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    sandbox
+        .client()
+        .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (5); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        .unwrap();
+    assert_eq!(sandbox.number("SELECT count(*) FROM t"), 0);
+    let done = sandbox.run(&["run", "a.db"]).expect(77);
+    assert!(done.stderr.contains("--replace"), "{}", done.stderr);
+    sandbox.superuser("DO $$ BEGIN ASSERT (SELECT a FROM t) = 5; END $$");
+    sandbox.run(&["run", "a.db", "--replace"]).expect(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM t"), 0);
+    sandbox.superuser("DO $$ BEGIN ASSERT (SELECT a FROM t) = 1; END $$");
+}
+
+#[test]
+fn deferred_foreign_keys_and_names_of_constraints_come_along() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE p (id INTEGER PRIMARY KEY);
+         CREATE TABLE c (id INTEGER PRIMARY KEY, p INT CONSTRAINT \"c P\" REFERENCES p (id) DEFERRABLE INITIALLY DEFERRED, q INT REFERENCES p (id),
+           n INT CONSTRAINT small CHECK (n < 10), CONSTRAINT both CHECK (n > 0 AND q > 0));",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    sandbox
+        .client()
+        .batch_execute("BEGIN; INSERT INTO c (p) VALUES (1); INSERT INTO p VALUES (1); COMMIT")
+        .unwrap();
+    assert_eq!(
+        sandbox.texts("SELECT conname || ' ' || condeferred FROM pg_constraint WHERE conrelid = 'c'::regclass AND contype IN ('c', 'f') ORDER BY 1"),
+        ["both false", "c p true", "c_q_fkey false", "small false"]
+    );
+    sandbox
+        .client()
+        .batch_execute("BEGIN; INSERT INTO c (q) VALUES (9); COMMIT")
+        .unwrap_err();
+}
+
+#[test]
+fn what_the_source_has_and_did_not_come_ends_with_1_and_the_statement() {
+    for (sql, item, statement) in [
+        ("CREATE TABLE t (a TEXT DEFAULT (hex(randomblob(16))));", "default of column a", "SET DEFAULT"),
+        ("CREATE TABLE t (a NUMERIC DEFAULT false);", "default of column a", "SET DEFAULT"),
+        ("CREATE TABLE t (a INT, b AS (strftime('%Y', a)));", "generated column b", "GENERATED ALWAYS"),
+        ("CREATE TABLE t (a TEXT CHECK (a GLOB 'x*'));", "CHECK constraint", "ADD CHECK"),
+        ("CREATE TABLE t (a TEXT COLLATE NOCASE);", "collation of column a", "citext"),
+        ("CREATE TABLE t (a TEXT); CREATE INDEX i ON t (strftime('%Y', a));", "index i", "CREATE INDEX"),
+        ("CREATE TABLE t (a TEXT); CREATE UNIQUE INDEX i ON t (a) WHERE a LIKE 'x%';", "index i", "CREATE UNIQUE INDEX"),
+        ("CREATE TABLE p (k TEXT UNIQUE); INSERT INTO p VALUES ('1'); CREATE TABLE t (a INT REFERENCES p (k)); INSERT INTO t VALUES (1);", "foreign key (a)", "FOREIGN KEY"),
+        ("CREATE TABLE t (a TEXT CHECK (a < 'b')); PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES ('z');", "CHECK constraint", "ADD CHECK"),
+    ] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite("a.db", sql);
+        let report = sandbox.migrate(&file, &["--rehearse"]).expect(1).report();
+        assert!(
+            report["missing"].to_string().contains(item),
+            "{sql}: {item}: {report}"
+        );
+        let report = sandbox.migrate(&file, &[]).expect(1).report();
+        assert_eq!(report["status"], "partial", "{sql}");
+        let missing = report["missing"].to_string();
+        assert!(missing.contains(item) && missing.contains(statement), "{sql}: {missing}");
+        // The rows are there and proven, and the report for people says the same.
+        sandbox.run(&["verify", "a.db"]).expect(0);
+        let written = std::fs::read_to_string(
+            sandbox
+                .path("state/migrations")
+                .join(report["run_id"].as_str().unwrap())
+                .join("report.md"),
+        )
+        .unwrap();
+        assert!(written.contains("## Missing") && written.contains(item), "{written}");
+        let shown = sandbox.run(&["run", "a.db", "--replace"]).expect(1);
+        assert!(shown.stderr.contains(item), "{}", shown.stderr);
+        sandbox.migrate(&file, &["--replace", "--allow-missing"]).expect(0);
+    }
+}
+
+#[test]
+fn a_key_without_case_stays_unique_without_case() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (k TEXT COLLATE NOCASE PRIMARY KEY, n INT); INSERT INTO t VALUES ('Ab', 1);",
+    );
+    let report = sandbox.migrate(&file, &["--allow-missing"]).expect(0).report();
+    assert!(warnings(&report, "t").contains("NOCASE"), "{report}");
+    let error = sandbox
+        .client()
+        .batch_execute("INSERT INTO t VALUES ('aB', 2)")
+        .unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "23505");
+}
+
+#[test]
+fn a_role_that_may_not_create_is_refused_before_anything_is_loaded() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    sandbox.run(&["init"]).expect(0);
+    sandbox.superuser(
+        "CREATE ROLE limited LOGIN PASSWORD 'limited'; GRANT USAGE ON SCHEMA public TO limited; GRANT ALL ON SCHEMA oa TO limited;
+         GRANT ALL ON ALL TABLES IN SCHEMA oa TO limited; GRANT ALL ON ALL SEQUENCES IN SCHEMA oa TO limited; GRANT CREATE ON DATABASE oa TO limited",
+    );
+    let url = format!("postgresql://limited:limited@127.0.0.1:{}/oa", sandbox.pg.port());
+    for more in [&["run", "a.db", "--rehearse"][..], &["run", "a.db"]] {
+        let mut command = sandbox.command(more);
+        let done = support::done(command.env("DATABASE_URL", &url).output().unwrap());
+        assert_eq!(done.code, 77, "{}", done.stderr);
+        assert!(done.stderr.contains("GRANT CREATE ON SCHEMA"), "{}", done.stderr);
+    }
+}
