@@ -29,3 +29,4 @@ pub mod service;
 pub mod spool;
 pub mod state_dir;
 pub mod supervise;
+pub mod trust;

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+use crate::secrets::redact_json;
+
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Format {
@@ -38,7 +40,7 @@ impl Listing {
 
     /// Adds a row; anything that is not a JSON object becomes an empty row.
     pub fn push(&mut self, row: Value) {
-        self.rows.push(match row {
+        self.rows.push(match redact_json(row) {
             Value::Object(map) => map,
             _ => Map::new(),
         });

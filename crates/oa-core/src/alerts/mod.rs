@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::config::{Config, Locale};
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
+use crate::secrets::redact;
 pub use flush::flush_now;
 pub use machine::Trouble;
 pub use text::{LONGEST_EXCERPT, excerpt, human_duration};
@@ -136,8 +137,8 @@ pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postg
             &alert.run_id,
             &alert.severity.as_str(),
             &alert.kind.as_str(),
-            &alert.title,
-            &alert.body,
+            &redact(&alert.title),
+            &redact(&alert.body),
             &alert.created_at,
         ],
     )?;
