@@ -145,8 +145,14 @@ pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
         trigger,
         source.retry.lease(),
     );
-    start.schedule = Some(source.schedule.clone());
+    start.schedule = is_expected(source, trigger).then(|| source.schedule.clone());
     start
+}
+
+/// Whether the next start is missed when it does not come: a source that is off and was run by hand owes nothing, one that has a
+/// crontab line of its own does.
+fn is_expected(source: &Source, trigger: Trigger) -> bool {
+    source.enabled || trigger == Trigger::Cron
 }
 
 /// How often a try under way looks for a signal to stop.
@@ -451,6 +457,9 @@ impl Wrapper<'_> {
     }
 
     fn next_due(&self, source: &Source) -> Option<DateTime<Utc>> {
+        if !is_expected(source, self.trigger) {
+            return None;
+        }
         self.schedule(source)?.next_after(Utc::now(), self.calendar)
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn jobs<'a>(
 ) -> Vec<Job<'a>> {
     let now = Utc::now();
     let candidates: Vec<(&Source, DateTime<Utc>)> = sources
-        .iter()
+        .enabled()
         .filter_map(|s| Some((s, last_due(config, s, calendar, now)?)))
         .collect();
     if candidates.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn jobs<'a>(
         .map_err(|e| e.to_string())
         .and_then(|(mut client, _)| {
             let all: Vec<Scheduled> = sources
-                .iter()
+                .enabled()
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;

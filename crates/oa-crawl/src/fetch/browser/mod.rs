@@ -17,6 +17,7 @@ use headless_chrome::Tab;
 use headless_chrome::protocol::cdp::{Network, Page};
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::{Secret, redact};
+use oa_core::state_dir::{make_folder, write_durably};
 
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
@@ -265,14 +266,14 @@ impl Browser {
             chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ"),
             self.options.task
         );
-        let kept = fs::create_dir_all(folder)
+        let kept = make_folder(folder)
             .map_err(anyhow::Error::from)
             .and_then(|()| {
                 let format = Page::CaptureScreenshotFormatOption::Png;
                 let picture = self.ask(|tab| tab.capture_screenshot(format, None, None, true))?;
-                fs::write(folder.join(format!("{name}.png")), picture)?;
+                write_durably(&folder.join(format!("{name}.png")), &picture)?;
                 let page = redact(&self.ask(Tab::get_content)?);
-                fs::write(folder.join(format!("{name}.html")), page)?;
+                write_durably(&folder.join(format!("{name}.html")), page.as_bytes())?;
                 Ok(())
             });
         match kept {
