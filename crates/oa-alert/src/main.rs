@@ -166,6 +166,7 @@ fn parse_span(text: &str) -> Result<Span, String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
+    cli::keep_files_private();
     cli::finish(PROGRAM, execute(&cli))
 }
 

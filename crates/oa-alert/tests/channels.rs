@@ -27,7 +27,7 @@ kind = "webhook"
 url = "BASE/webhook/plain"
 "#,
     );
-    fs::write(service.dir.path().join(".env"), "HOOK_TOKEN=token-value\n").unwrap();
+    oa_testkit::write_private(&service.dir.path().join(".env"), "HOOK_TOKEN=token-value\n");
     let alert = service.put("a", "{text} \"引号\"");
     assert_eq!(service.flush(), 0);
     let messages = service.sim.messages();

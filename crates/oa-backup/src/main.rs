@@ -159,6 +159,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
+    cli::keep_files_private();
     let result = match execute(&cli) {
         Err(failure) if failure.is_busy() && cli.command.by_cron() => {
             tracing::warn!("{failure}");

@@ -48,6 +48,8 @@ impl GlobalArgs {
     /// See [`Config::load`].
     pub fn load_config(&self) -> Result<Config, ConfigError> {
         let config = Config::load(self.config.as_deref())?;
+        // Before anything is printed, stored or sent.
+        config.remember_secrets();
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -204,6 +206,7 @@ pub fn end_at_the_latest(work: Duration) {
 /// # Errors
 /// When stdout cannot be written.
 pub fn print(text: &str) -> io::Result<()> {
+    let text = secrets::redact(text);
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
         _ => Ok(()),
@@ -253,6 +256,11 @@ pub fn print_man_page<C: CommandFactory>() -> io::Result<()> {
 pub fn interactive() -> bool {
     use std::io::IsTerminal;
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Files and folders that this program makes are for its user alone, whatever the umask. The programs that it starts inherit that.
+pub fn keep_files_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
 /// Asks before a destructive step. `--yes` answers for scripts; off a terminal without it the step is refused (77).

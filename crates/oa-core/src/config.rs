@@ -6,13 +6,13 @@
 
 mod alert;
 mod backup;
+mod dotenv;
 mod exec;
 mod remember;
 mod report;
 mod units;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,8 @@ use chrono_tz::Tz;
 use serde::Deserialize;
 
 use crate::retry::{Backoff, Policy};
-use crate::secrets::{Secret, redact};
+use crate::secrets::Secret;
+use crate::trust::{self, Content, TrustError};
 pub use alert::{Alert, Channel, ChannelKind};
 pub use backup::{Backup, BackupCopy, BackupKind, S3};
 pub use exec::Exec;
@@ -62,6 +63,22 @@ pub enum ConfigError {
         reference: String,
         /// What is wrong and what to do.
         problem: String,
+    },
+    /// An address cannot be one.
+    #[error("{setting} is not valid: {problem}")]
+    Address {
+        /// The setting that holds it.
+        setting: &'static str,
+        /// What is wrong and what to do, with nothing of the address.
+        problem: String,
+    },
+    /// A file is not used because of whose it is, or who may change or read it.
+    #[error("refused {what}: {source}")]
+    Untrusted {
+        /// What it is.
+        what: &'static str,
+        /// Why not, and what to do.
+        source: TrustError,
     },
     /// A setting that this command needs is not there.
     #[error("{0} is not set in {1}; see docs/configuration.md")]
@@ -107,7 +124,7 @@ pub enum Locale {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default = "default_timezone")]
+    #[serde(default = "default_timezone", deserialize_with = "units::timezone")]
     timezone: Tz,
     #[serde(default)]
     locale: Locale,
@@ -192,7 +209,10 @@ pub struct Crawl {
     pub parallel: usize,
     /// Requests to one host at the same time by one `oa-crawl run`.
     pub per_host: usize,
-    /// Sources that `--all`, `--due` and `check` leave out.
+    /// Tasks, and providers with all their tasks, that run by themselves (`run --due`, `run --all`). Everything else is off. `None`
+    /// when the file does not say, as that of a version in which everything was on.
+    pub enable: Option<Vec<String>>,
+    /// Of versions in which everything was on: tasks that stay off. Read once more, and warned of.
     pub skip: Vec<String>,
     /// A run that was missed is made up for within this time (`run --due`).
     pub catch_up: Span,
@@ -217,6 +237,7 @@ impl Default for Crawl {
             timeout: None,
             parallel: 4,
             per_host: 2,
+            enable: None,
             skip: Vec::new(),
             catch_up: Span(Duration::from_secs(24 * 3600)),
             jitter: Span(Duration::ZERO),
@@ -346,10 +367,7 @@ impl Config {
                 }
             }
         };
-        let text = fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
+        let text = ConfigError::read("config", &path, Content::Settings)?;
         Self::parse(&path, &text)
     }
 
@@ -409,6 +427,25 @@ impl Config {
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
+        let backup = file.backup.iter().flat_map(Backup::paths_in_use);
+        let own = [
+            Some(&file.state_dir),
+            file.calendar.as_ref(),
+            file.crawl.sources.as_ref(),
+        ];
+        for place in own
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .chain(backup)
+        {
+            if place.starts_with("~") {
+                return Err(invalid(format!(
+                    "\"{}\" begins with ~, which only a shell understands; write the whole path, such as /home/NAME/…",
+                    place.display()
+                )));
+            }
+        }
         let within = |p: PathBuf| if p.is_absolute() { p } else { folder.join(p) };
         let mut crawl = file.crawl;
         crawl.sources = crawl.sources.map(within);
@@ -426,7 +463,7 @@ impl Config {
             alert: file.alert,
             report: file.report,
             backup: file.backup.map(|b| b.within(folder)),
-            env: read_dotenv(&folder.join(".env"))?,
+            env: dotenv::read(&folder.join(".env"))?,
         })
     }
 
@@ -475,7 +512,7 @@ impl Config {
                 let folder = self.path.parent().unwrap_or(Path::new("."));
                 let path = folder.join(path);
                 let shown = format!("file:{}", path.display());
-                let text = fs::read_to_string(&path)
+                let text = trust::read(&path, Content::Secrets)
                     .map_err(|e| fail(shown.clone(), format!("cannot be read: {e}")))?;
                 let value = text.trim_end_matches(['\r', '\n']);
                 if value.is_empty() {
@@ -507,6 +544,12 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut out = Vec::new();
+        if !self.crawl.skip.is_empty() {
+            out.push(format!(
+                "skip in [crawl] of {} will be refused by the next version: sources are off unless enable names them; remove the line",
+                self.path.display()
+            ));
+        }
         let mut check = |reference: Option<&SecretRef>, setting: String| {
             if let Some(SecretRef::Literal(value)) = reference
                 && redact_shows_a_secret(value)
@@ -556,55 +599,6 @@ fn redact_shows_a_secret(value: &Secret) -> bool {
                     .iter()
                     .any(|p| rest.contains(p))
         })
-}
-
-fn read_dotenv(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
-        Err(source) => {
-            return Err(ConfigError::Unreadable {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
-    let invalid = |e: dotenvy::Error| ConfigError::Invalid {
-        path: path.to_owned(),
-        // The parser's message quotes the line, which holds a secret: say only where it is.
-        message: match e {
-            dotenvy::Error::LineParse(rest, _) => {
-                let line = text
-                    .lines()
-                    .position(|l| l.ends_with(&rest))
-                    .map_or(0, |i| i + 1);
-                format!("line {line} is not NAME=VALUE; put values that hold spaces or # in quotes")
-            }
-            other => redact(&other.to_string()),
-        },
-    };
-    // The parser puts variables in place of $NAME, and nothing where there is none: half a token would be sent to a site.
-    if let Some(line) = text.lines().position(holds_a_variable) {
-        return Err(ConfigError::Invalid {
-            path: path.to_owned(),
-            message: format!(
-                "line {} holds a $ outside single quotes; write NAME='value', so that it stays as it is",
-                line + 1
-            ),
-        });
-    }
-    dotenvy::from_read_iter(text.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(invalid)
-}
-
-fn holds_a_variable(line: &str) -> bool {
-    let value = line.trim_start().split_once('=').map_or("", |(_, v)| v);
-    !line.trim_start().starts_with('#')
-        && value
-            .split('\'')
-            .step_by(2)
-            .any(|part| part.replace("\\$", "").contains('$'))
 }
 
 /// Turns the parser's error into a sentence with key, section, line and the nearest valid key. Never quotes the text of the

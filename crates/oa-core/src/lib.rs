@@ -31,3 +31,4 @@ pub mod spool;
 pub mod state_dir;
 pub mod supervise;
 pub mod text;
+pub mod trust;

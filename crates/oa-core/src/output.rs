@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value};
 
+use crate::secrets::redact_json;
 use crate::text::printable;
 
 /// How a list is printed.
@@ -40,7 +41,7 @@ impl Listing {
 
     /// Adds a row; anything that is not a JSON object becomes an empty row.
     pub fn push(&mut self, row: Value) {
-        self.rows.push(match row {
+        self.rows.push(match redact_json(row) {
             Value::Object(map) => map,
             _ => Map::new(),
         });

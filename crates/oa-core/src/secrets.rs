@@ -1,15 +1,19 @@
 //! Secrets by reference, and redaction of everything that is printed or stored.
 //!
 //! A secret is written in the configuration as `env:NAME` or `file:PATH`. Its value lives in a [`Secret`], which cannot be
-//! formatted, and is remembered by [`redact`], which removes it from log lines, error texts and alert bodies, together with
-//! passwords and tokens inside any URL.
+//! formatted, and is remembered by [`redact`], which removes it in all its forms from log lines, error texts and alert bodies,
+//! together with whatever looks like a secret although nobody has told us.
 
 mod forms;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{LazyLock, OnceLock, RwLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use percent_encoding::percent_decode_str;
+use regex::{Captures, Regex};
+use serde_json::Value;
 
 /// A value that must never be shown. Its `Debug` prints `[redacted]`; there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,30 +43,43 @@ impl fmt::Debug for Secret {
 const MARK: &str = "[redacted]";
 /// Shorter values would redact ordinary words.
 const SHORTEST: usize = 6;
-/// Query parameters whose values are secrets in the addresses this project deals with.
-const SECRET_PARAMETERS: [&str; 9] = [
-    "access_token",
-    "token",
-    "key",
-    "sign",
-    "secret",
+/// What stands for a password in our own advice, and words that are no secret although people use them as one.
+const NOT_SECRET: [&str; 6] = [
+    "PASSWORD",
     "password",
-    "sig",
-    "signature",
-    "auth",
+    "postgres",
+    "postgresql",
+    "localhost",
+    "secret",
 ];
 
-static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
-
+/// Values to be removed, in every form in which a program may print them.
 #[derive(Default)]
 struct Known {
+    values: Forms,
+    /// Whole addresses. Their secret parts are among the values: what is left of an address says where something happened.
+    addresses: Forms,
+}
+
+/// Finds all forms of all values in one pass, the longest first: a secret that contains another one goes as a whole.
+#[derive(Default)]
+struct Forms {
     values: Vec<String>,
-    /// Finds all forms of all values in one pass, the longest first: a secret that contains another one goes as a whole.
     matcher: OnceLock<Option<AhoCorasick>>,
 }
 
-impl Known {
-    fn matcher(&self) -> Option<&AhoCorasick> {
+impl Forms {
+    /// Returns whether it is new.
+    fn add(&mut self, value: &str) -> bool {
+        if !is_secret(value) || self.values.iter().any(|v| v == value) {
+            return false;
+        }
+        self.values.push(value.to_owned());
+        self.matcher = OnceLock::new();
+        true
+    }
+
+    fn remove(&self, text: &mut String) {
         let build = || {
             let forms: Vec<String> = self.values.iter().flat_map(|v| forms::forms(v)).collect();
             let built = AhoCorasick::builder()
@@ -70,108 +87,227 @@ impl Known {
                 .build(forms);
             built.ok().filter(|m| m.patterns_len() > 0)
         };
-        self.matcher.get_or_init(build).as_ref()
+        if let Some(matcher) = self.matcher.get_or_init(build)
+            && matcher.is_match(text.as_str())
+        {
+            *text = matcher.replace_all(text, &vec![MARK; matcher.patterns_len()]);
+        }
     }
 }
+
+fn is_secret(value: &str) -> bool {
+    value.len() >= SHORTEST && !NOT_SECRET.contains(&value)
+}
+
+static KNOWN: LazyLock<RwLock<Known>> = LazyLock::new(RwLock::default);
 
 fn remember(value: &str) {
-    if value.len() < SHORTEST {
-        return;
-    }
-    if let Ok(mut known) = KNOWN.write()
-        && !known.values.iter().any(|k| k == value)
-    {
-        known.values.push(value.to_owned());
-        known.matcher = OnceLock::new();
+    if let Ok(mut known) = KNOWN.write() {
+        let Known { values, addresses } = &mut *known;
+        let list = if value.contains("://") {
+            addresses
+        } else {
+            &mut *values
+        };
+        if list.add(value) {
+            for part in secret_parts(value) {
+                values.add(&part);
+            }
+        }
     }
 }
 
-/// Removes every known secret value, also where it is encoded for an address, JSON or base64, and passwords and tokens inside URLs, from a text.
+/// The secrets inside an address: its password, tokens among its parameters, the end of a robot's path. Where the password is not
+/// encoded nobody can say where it ends: then each piece of it is one.
+fn secret_parts(address: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    if let Some((_, rest)) = address.split_once("://") {
+        if let Some((before, _)) = rest.rsplit_once('@')
+            && let Some((_, password)) = before.split_once(':')
+        {
+            parts.extend([password.to_owned(), decoded(password)]);
+            let pieces = password.split(['@', ':', '/', '?', '#']);
+            parts.extend(pieces.map(str::to_owned));
+        }
+        if let Some((_, token)) = rest.split_once("/hook/") {
+            parts.push(token.to_owned());
+        }
+    }
+    for found in PARAMETER.captures_iter(address) {
+        if is_secret_parameter(&found[2]) {
+            parts.extend([found[3].to_owned(), decoded(&found[3])]);
+        }
+    }
+    parts.extend(ASSIGNMENT.captures_iter(address).map(|c| c[3].to_owned()));
+    parts
+}
+
+macro_rules! pattern {
+    ($name:ident, $doc:literal, $text:literal) => {
+        #[doc = $doc]
+        static $name: LazyLock<Regex> = LazyLock::new(|| {
+            #[allow(clippy::expect_used, reason = "a constant, which the tests use")]
+            Regex::new($text).expect("a valid pattern")
+        });
+    };
+}
+
+// No value goes beyond a quotation mark or a backslash: what is redacted inside JSON stays JSON.
+pattern!(
+    PARAMETER,
+    "A parameter of a request, with or without what stands before it.",
+    r#"([?&;])([A-Za-z0-9_.-]+)=([^&\s"'<>`\\，。；]+)"#
+);
+pattern!(
+    ASSIGNMENT,
+    "A secret by its name: `password=…` of libpq, `token: \"…\"` of JSON, Python and logs.",
+    r#"(?i)\b([a-z0-9_.-]*(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|private[_-]?key))(\s*=\s*\\?["']?|\\?["']?\s*[:=]\s*\\?["'])([^\s"'<>`\\&,;，。；{\[(][^\s"'<>`\\&,;，。；]*)"#
+);
+pattern!(
+    HEADER,
+    "A header that carries a secret, to the end of its line.",
+    r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token|x-access-token)(\\?["']\s*:\s*\\?["']|\s*:\s*\\?["']?)([^"'\\\r\n{\[\s][^"'\\\r\n]*)"#
+);
+pattern!(
+    BEARER,
+    "A token that is named by its scheme alone.",
+    r"(?i)\b(bearer\s+)([a-z0-9._~+/=-]*[0-9][a-z0-9._~+/=-]*)"
+);
+pattern!(
+    USERINFO,
+    "`user:password@host` without a scheme.",
+    r#"(^|[^A-Za-z0-9_.:/@-])([A-Za-z0-9_.-]+):([^\s:@/"'<>`\\\[]+)@([A-Za-z0-9\[])"#
+);
+pattern!(
+    ADDRESS,
+    "An address, to its end.",
+    r#"([A-Za-z][A-Za-z0-9+.-]*)://([^\s"'<>`\\，。；]+)"#
+);
+
+/// Names that are secret only where it is certain that they name a parameter of a request.
+const SECRET_PARAMETERS: [&str; 6] = ["key", "sign", "sig", "auth", "jwt", "sessionid"];
+/// Ends of names that are secret everywhere.
+const SECRET_ENDINGS: [&str; 9] = [
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "pwd",
+    "signature",
+    "apikey",
+    "_key",
+    "credential",
+];
+
+fn is_secret_parameter(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_PARAMETERS.contains(&name.as_str())
+        || SECRET_ENDINGS.iter().any(|end| name.ends_with(end))
+}
+
+/// Removes from a text every known secret, and whatever looks like one: passwords and tokens in addresses, with or without their
+/// scheme, secret parameters, headers, assignments.
 #[must_use]
 pub fn redact(text: &str) -> String {
-    let out = redact_urls(text);
-    let Ok(known) = KNOWN.read() else {
-        return out;
+    let mut out = text.to_owned();
+    let known = KNOWN.read();
+    if let Ok(known) = &known {
+        known.values.remove(&mut out);
+    }
+    replace(&mut out, &ADDRESS, |c| {
+        format!("{}://{}", &c[1], redact_address(&c[1], &c[2]))
+    });
+    replace(&mut out, &PARAMETER, |c| match is_secret_parameter(&c[2]) {
+        true => format!("{}{}={MARK}", &c[1], &c[2]),
+        false => c[0].to_owned(),
+    });
+    replace(&mut out, &ASSIGNMENT, |c| {
+        // A reference names a secret and is none.
+        match c[3].starts_with("env:") || c[3].starts_with("file:") || NOT_SECRET.contains(&&c[3]) {
+            true => c[0].to_owned(),
+            false => format!("{}{}{MARK}", &c[1], &c[2]),
+        }
+    });
+    replace(&mut out, &HEADER, |c| format!("{}{}{MARK}", &c[1], &c[2]));
+    replace(&mut out, &BEARER, |c| format!("{}{MARK}", &c[1]));
+    replace(&mut out, &USERINFO, |c| match &c[2] {
+        "mailto" | "sha256" => c[0].to_owned(),
+        _ => format!("{}{}:{MARK}@{}", &c[1], &c[2], &c[4]),
+    });
+    if let Ok(known) = &known {
+        known.addresses.remove(&mut out);
+    }
+    out
+}
+
+fn replace(text: &mut String, pattern: &Regex, with: impl Fn(&Captures<'_>) -> String) {
+    if let Cow::Owned(changed) = pattern.replace_all(text, with) {
+        *text = changed;
+    }
+}
+
+/// The same for every text inside a JSON value.
+#[must_use]
+pub fn redact_json(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(redact(&text)),
+        Value::Array(all) => all.into_iter().map(redact_json).collect(),
+        Value::Object(all) => {
+            let all = all.into_iter().map(|(k, v)| (k, redact_json(v)));
+            Value::Object(all.collect())
+        }
+        other => other,
+    }
+}
+
+/// `rest` is what follows `scheme://`.
+fn redact_address(scheme: &str, rest: &str) -> String {
+    let (user, tail) = split_userinfo(scheme, rest);
+    let mut out = match user {
+        None => String::new(),
+        Some(user) => match user.split_once(':') {
+            Some((_, "PASSWORD")) => format!("{user}@"),
+            Some((name, _)) => format!("{name}:{MARK}@"),
+            // Sites take a token in the place of the user, a database takes a user without a password.
+            None if scheme.starts_with("http") => format!("{MARK}@"),
+            None => format!("{user}@"),
+        },
     };
-    match known.matcher() {
-        Some(matcher) if matcher.is_match(&out) => {
-            matcher.replace_all(&out, &vec![MARK; matcher.patterns_len()])
-        }
-        _ => out,
-    }
-}
-
-fn redact_urls(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let start = at + 3;
-        out.push_str(&rest[..start]);
-        rest = &rest[start..];
-        let end = rest
-            .find(|c: char| {
-                c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`' | '，' | '。')
-            })
-            .unwrap_or(rest.len());
-        out.push_str(&redact_one_url(&rest[..end]));
-        rest = &rest[end..];
-    }
-    out.push_str(rest);
-    out
-}
-
-/// `url` is what follows `scheme://`.
-fn redact_one_url(url: &str) -> String {
-    let authority_end = url.find(['/', '?', '#']).unwrap_or(url.len());
-    let (authority, tail) = url.split_at(authority_end);
-    let mut out = String::with_capacity(url.len());
-    match authority.rsplit_once('@') {
-        Some((user, host)) => {
-            out.push_str(user.split(':').next().unwrap_or_default());
-            if user.contains(':') {
-                out.push(':');
-                out.push_str(MARK);
-            }
-            out.push('@');
-            out.push_str(host);
-        }
-        None => out.push_str(authority),
-    }
-    let (path, query) = tail
-        .split_once('?')
-        .map_or((tail, None), |(p, q)| (p, Some(q)));
     // A Feishu robot carries its secret as the last part of the path.
-    match path.split_once("/hook/") {
+    match tail.split_once("/hook/") {
         Some((before, token)) if !token.is_empty() => {
-            out.push_str(before);
-            out.push_str("/hook/");
-            out.push_str(MARK);
+            let end = token.find(['?', '#']).unwrap_or(token.len());
+            out.push_str(&format!("{before}/hook/{MARK}{}", &token[end..]));
         }
-        _ => out.push_str(path),
-    }
-    if let Some(query) = query {
-        for (i, pair) in query.split('&').enumerate() {
-            out.push(if i == 0 { '?' } else { '&' });
-            match pair.split_once('=') {
-                Some((name, value))
-                    if !value.is_empty()
-                        && SECRET_PARAMETERS
-                            .iter()
-                            .any(|s| name.eq_ignore_ascii_case(s)) =>
-                {
-                    out.push_str(name);
-                    out.push('=');
-                    out.push_str(MARK);
-                }
-                _ => out.push_str(pair),
-            }
-        }
+        _ => out.push_str(tail),
     }
     out
+}
+
+/// Where a password is not encoded, it ends with the last @ that may end it: nothing of it may be left.
+fn split_userinfo<'a>(scheme: &str, rest: &'a str) -> (Option<&'a str>, &'a str) {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+    let is_password = !port.bytes().all(|b| b.is_ascii_digit());
+    let last = match rest.rfind('@') {
+        None => None,
+        // An @ in a path is no secret; after something like a password that is cut by a / it is.
+        Some(at) if at < end || scheme.starts_with("postgres") || is_password => Some(at),
+        Some(_) => authority.rfind('@'),
+    };
+    match last {
+        Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
+        None => (None, rest),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
     use super::*;
 
     #[test]
@@ -182,31 +318,6 @@ mod tests {
             redact("token s3cr3t-value refused"),
             "token [redacted] refused"
         );
-    }
-
-    #[test]
-    fn encoded_secrets_are_removed_too() {
-        let _secret = Secret::new("p@ss w/rd+1='ü".to_owned());
-        for text in [
-            "p%40ss%20w%2Frd%2B1%3D%27%C3%BC",
-            "p%40ss%20w%2frd%2b1%3d%27%c3%bc",
-            "p%40ss+w%2Frd%2B1%3D%27%C3%BC",
-            "p%40ss%20w/rd%2B1%3D%27%C3%BC",
-            "p%40ss%20w%2Frd%2B1%3D'%C3%BC",
-            "p@ss w\\/rd+1='ü",
-        ] {
-            assert_eq!(redact(&format!("a {text} b")), "a [redacted] b", "{text}");
-        }
-        use base64::Engine as _;
-        let engine = base64::engine::general_purpose::STANDARD;
-        for before in ["", "u", "us", "usr:"] {
-            let text = engine.encode(format!("{before}p@ss w/rd+1='ü and more"));
-            let shown = redact(&text);
-            assert!(
-                shown.contains(MARK) && shown.len() < text.len(),
-                "{text}: {shown}"
-            );
-        }
     }
 
     #[test]
@@ -226,8 +337,141 @@ mod tests {
             ),
             ("http://x/?a=1&b=2", "http://x/?a=1&b=2"),
             ("no url here: 12:30", "no url here: 12:30"),
+            (
+                "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE",
+                "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE",
+            ),
+            (
+                "https://medium.com/@somebody/a?b=c",
+                "https://medium.com/@somebody/a?b=c",
+            ),
+            ("https://h:8080/@somebody", "https://h:8080/@somebody"),
+            (
+                "https://ghp_0123456789@github.com/x",
+                "https://[redacted]@github.com/x",
+            ),
         ] {
             assert_eq!(redact(from), to);
+            assert_eq!(redact(to), to, "once is enough");
         }
+    }
+
+    #[test]
+    fn what_looks_like_a_secret_goes_without_being_known() {
+        for text in [
+            "Max retries exceeded with url: /data/receipts?token=HIDDEN1 (Caused by NewConnectionError)",
+            "GET /a?b=1&access_token=HIDDEN1&c=2",
+            "/a?x=1&amp;sign=HIDDEN1",
+            "/a?API_KEY=HIDDEN1",
+            "could not reach PostgreSQL at HIDDEN0:HIDDEN1@127.0.0.1:54999",
+            "postgresql://u:HIDDEN1@HIDDEN2@h/d failed",
+            "postgresql://u:HIDDEN1/HIDDEN2@h/d failed",
+            "postgresql://u:HIDDEN1?HIDDEN2@h/d failed",
+            "postgresql://u:HIDDEN1#HIDDEN2:HIDDEN3@h/d failed",
+            "https://u:HIDDEN1/HIDDEN2@h/d failed",
+            "ftp://u:HIDDEN1@h",
+            "host=h password=HIDDEN1 dbname=d",
+            "host=h password = 'HIDDEN1' dbname=d",
+            "PGPASSWORD=HIDDEN1 psql",
+            r#"{"token": "HIDDEN1", "a": 1}"#,
+            r#"{\"password\":\"HIDDEN1\"}"#,
+            "{'access_token': 'HIDDEN1'}",
+            "Authorization: Bearer HIDDEN1",
+            "> authorization: Basic HIDDEN1=",
+            r#"{"Authorization": "HIDDEN1 HIDDEN2"}"#,
+            "curl -H 'Cookie: a=HIDDEN1; b=HIDDEN2' https://h/",
+            "Set-Cookie: sid=HIDDEN1; Path=/",
+            "refused: Bearer HIDDEN1",
+        ] {
+            let shown = redact(text);
+            for hidden in ["HIDDEN1", "HIDDEN2", "HIDDEN3"] {
+                assert!(!shown.contains(hidden), "{text} -> {shown}");
+            }
+            assert!(shown.contains("[redacted]"), "{shown}");
+            assert_eq!(redact(&shown), shown, "once is enough");
+        }
+    }
+
+    #[test]
+    fn ordinary_texts_stay_as_they_are() {
+        for text in [
+            "write password = \"env:OA_BACKUP_PASSWORD\" below [backup]",
+            "password is not set; see docs/configuration.md",
+            "wrong password: check it",
+            "duplicate key value violates unique constraint: Key (code)=(ZZ)",
+            "ops@example.com at 12:30, mailto:ops@example.com",
+            "header authorization of source zhihui refers to env:ZHIHUI_AUTH_TOKEN, which is not set",
+            "Cookies of rongda expire: log in again",
+            "GET /a?page=2&day=2025-12-01",
+            "the key=value form",
+            "a bearer of news",
+        ] {
+            assert_eq!(redact(text), text);
+        }
+    }
+
+    #[test]
+    fn encoded_secrets_are_removed_too() {
+        let _secret = Secret::new("p@ss w/rd+1='ü".to_owned());
+        for text in [
+            "p%40ss%20w%2Frd%2B1%3D%27%C3%BC",
+            "p%40ss%20w%2frd%2b1%3d%27%c3%bc",
+            "p%40ss+w%2Frd%2B1%3D%27%C3%BC",
+            "p%40ss%20w/rd%2B1%3D%27%C3%BC",
+            "p%40ss%20w%2Frd%2B1%3D'%C3%BC",
+            "p@ss w\\/rd+1='ü",
+        ] {
+            assert_eq!(redact(&format!("a {text} b")), "a [redacted] b", "{text}");
+        }
+        for before in ["", "u", "us", "usr:"] {
+            let text = STANDARD.encode(format!("{before}p@ss w/rd+1='ü and more"));
+            let shown = redact(&text);
+            assert!(
+                shown.contains(MARK) && shown.len() < text.len(),
+                "{text}: {shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_known_secret_goes_in_every_form() {
+        let _ = Secret::new("a\"b c/d+e@f".to_owned());
+        let _ = Secret::new("postgresql://oa:p%40rt-one%2Fx@db/oa".to_owned());
+        let _ = Secret::new("https://robot/send?access_token=robot-value-7".to_owned());
+        let json = serde_json::to_string("a\"b c/d+e@f").unwrap();
+        for text in [
+            "a\"b c/d+e@f",
+            "a%22b%20c%2Fd%2Be%40f",
+            &STANDARD.encode("a\"b c/d+e@f"),
+            &URL_SAFE.encode("a\"b c/d+e@f"),
+            &json,
+            "p@rt-one/x",
+            "p%40rt-one%2Fx",
+            "robot-value-7",
+        ] {
+            let shown = redact(&format!("x {text} y"));
+            assert!(
+                shown.contains("[redacted]") && !shown.contains("rt-one"),
+                "{shown}"
+            );
+            assert!(
+                !shown.contains("d+e") && !shown.contains("value-7"),
+                "{shown}"
+            );
+        }
+        // Where it happened is still said.
+        assert_eq!(
+            redact("POST https://robot/send?access_token=robot-value-7 failed"),
+            "POST https://robot/send?access_token=[redacted] failed"
+        );
+    }
+
+    #[test]
+    fn json_stays_json() {
+        let value = serde_json::json!({
+            "token": null, "secret": { "a": 1 }, "password": [2], "cookie": 7, "authorization": { "b": null },
+            "m": "say \"token=abc\" and\nCookie: x=\"1\"", "u": "/a?token=\"q\"" });
+        let shown = redact(&value.to_string());
+        assert!(serde_json::from_str::<Value>(&shown).is_ok(), "{shown}");
     }
 }

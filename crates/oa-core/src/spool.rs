@@ -26,7 +26,7 @@ use crate::alerts::{self, Alert, Policy, Trouble};
 use crate::failpoint;
 use crate::pg::Meaning;
 use crate::runs::{Outcome, RunStart, StoreError, store};
-use crate::state_dir::{StateDir, StateDirError};
+use crate::state_dir::{StateDir, StateDirError, new_file};
 use crate::supervise::ProcessId;
 use crate::text::error_text;
 pub use outbox::{Tried, Waiting};
@@ -187,6 +187,8 @@ impl Spool {
     /// When the file cannot be opened or is damaged.
     pub fn open(state: &StateDir, limit: u64) -> Result<Self, SpoolError> {
         let path = state.path().join("spool.db");
+        // SQLite makes its files with the mode of this one.
+        let _ = new_file().open(&path);
         let db = open(&path).map_err(|source| SpoolError::Sqlite {
             path: path.clone(),
             source,

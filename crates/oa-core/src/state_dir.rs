@@ -2,15 +2,98 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+
+use crate::trust::{account, quoted};
 
 /// The state directory could not be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write to state_dir {}: {source}; create it, make it writable for this user, or free space there", path.display())]
+#[error("cannot write to state_dir {}: {source}; {}", path.display(), remedy(path, source))]
 pub struct StateDirError {
     pub(crate) path: PathBuf,
     pub(crate) source: io::Error,
+}
+
+fn remedy(path: &Path, source: &io::Error) -> String {
+    let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.uid());
+    let me = geteuid().as_raw();
+    let foreign = path.ancestors().find(|p| p.exists());
+    match foreign.and_then(owner) {
+        // What a run by another account, by root as a rule, has left there.
+        Some(uid)
+            if source.kind() == io::ErrorKind::PermissionDenied && uid != me && path.exists() =>
+        {
+            format!(
+                "it belongs to {}; run: sudo chown -R {} {}",
+                account(uid),
+                account(me),
+                quoted(path)
+            )
+        }
+        _ if source.get_ref().is_some_and(|e| e.is::<Foreign>()) => {
+            "nothing was changed there".to_owned()
+        }
+        _ => "create it, make it writable for this user, or free space there".to_owned(),
+    }
+}
+
+/// A folder that this user must not use.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Foreign(String);
+
+/// Refuses a folder of somebody else, above all to root, whose files would lock its owner out, and one that others may change.
+fn check(path: &Path) -> io::Result<()> {
+    let refuse = |text: String| Err(io::Error::other(Foreign(text)));
+    let found = fs::metadata(path)?;
+    let (me, owner) = (geteuid().as_raw(), found.uid());
+    if owner != me {
+        let name = account(owner);
+        let this = std::env::args_os().next().unwrap_or_default();
+        let this = Path::new(&this)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let instead = match me {
+            0 => format!("run it as {name}: sudo -u {name} {this} …"),
+            _ => format!(
+                "run it as {name}, or: sudo chown -R {} {}",
+                account(me),
+                quoted(path)
+            ),
+        };
+        return refuse(format!(
+            "it belongs to {name}, and this runs as {}; {instead}",
+            account(me)
+        ));
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return refuse(format!(
+            "others may change it (mode {mode:04o}); run: chmod 700 {}",
+            quoted(path)
+        ));
+    }
+    Ok(())
+}
+
+/// How a file is made that nobody but this user may read, whatever the umask. What stands there is not followed nor taken over.
+#[must_use]
+pub fn new_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true).mode(0o600);
+    options
+}
+
+/// Makes a folder, and those above it that are absent, that nobody but this user may enter, whatever the umask.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// A state directory that was found to exist and to be writable.
@@ -22,19 +105,16 @@ impl StateDir {
     /// small file that it can take what will be put there.
     ///
     /// # Errors
-    /// When it cannot be created or written, also because the disk is full.
+    /// When it cannot be created or written, also because the disk is full; when it is somebody else's, or others may change it.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let fail = |source| StateDirError {
             path: path.to_owned(),
             source,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(fail)?;
-        let probe = path.join(format!(".probe-{}", std::process::id()));
-        let written = File::create(&probe)
+        make_folder(path).and_then(|()| check(path)).map_err(fail)?;
+        let probe = path.join(format!(".probe-{}", uuid::Uuid::now_v7()));
+        let written = new_file()
+            .open(&probe)
             .and_then(|mut f| f.write_all(&[0; 4096]).and_then(|()| f.sync_all()));
         let removed = fs::remove_file(&probe);
         written.and(removed).map_err(fail)?;
@@ -53,14 +133,10 @@ impl StateDir {
     /// When it cannot be created.
     pub fn folder(&self, name: &str) -> Result<PathBuf, StateDirError> {
         let path = self.0.join(name);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| StateDirError {
-                path: path.clone(),
-                source,
-            })?;
+        make_folder(&path).map_err(|source| StateDirError {
+            path: path.clone(),
+            source,
+        })?;
         Ok(path)
     }
 
@@ -79,6 +155,7 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&path)
             .map_err(fail)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
@@ -96,7 +173,7 @@ pub struct Lock {
 }
 
 /// Writes a file so that after a crash there is either the whole new content or none of it: temporary file in the same
-/// folder, fsync, rename, fsync of the folder.
+/// folder, fsync, rename, fsync of the folder. Nobody but this user may read it.
 ///
 /// # Errors
 /// Whatever the file system says; the temporary file is removed then.
@@ -109,7 +186,8 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
         path.file_name().unwrap_or_default().to_string_lossy(),
         uuid::Uuid::now_v7()
     ));
-    let written = File::create(&temporary)
+    let written = new_file()
+        .open(&temporary)
         .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| File::open(folder)?.sync_all());

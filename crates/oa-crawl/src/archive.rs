@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use chrono::Utc;
 use oa_core::runs::RawRecord;
 use oa_core::runs::raw_index::RawIndex;
-use oa_core::state_dir::{StateDir, StateDirError, write_durably};
+use oa_core::state_dir::{StateDir, StateDirError, make_folder, write_durably};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -69,7 +69,7 @@ impl RunArchive {
     pub fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
         let path = self.archive.state_file(asked);
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            make_folder(folder)?;
         }
         let text = serde_json::to_vec(&Known {
             state: state.clone(),
@@ -164,7 +164,7 @@ impl Archive {
                 stored_bytes: there.len(),
             });
         }
-        fs::create_dir_all(&folder)?;
+        make_folder(&folder)?;
         let packed = zstd::encode_all(body, 3)?;
         write_durably(&path, &packed)?;
         oa_core::failpoint::hit("archive.stored");

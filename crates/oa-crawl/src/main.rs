@@ -8,14 +8,15 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use clap::{Parser, Subcommand};
 use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::Span;
+use oa_core::config::{Config, Span};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 use oa_crawl::PROGRAM;
 use oa_crawl::commands::{
-    backfill, check, cookies, crontab, drain, exec, export, list, prune, replay, run, try_source,
+    backfill, check, cookies, crontab, drain, enable, exec, export, list, prune, replay, run,
+    try_source,
 };
 use oa_crawl::exec::Program;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the sources and when they are due
+    /// List the sources, whether they are enabled, and when they are due
     List {
         #[command(flatten)]
         sources: SourcesArg,
@@ -48,7 +49,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
-    /// Collect sources now
+    /// Collect sources now; a task that is named runs whether it is enabled or not
     #[command(
         after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  * * * * * oa-crawl run --due\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
     )]
@@ -60,10 +61,10 @@ enum Command {
             conflicts_with_all = ["all", "due"]
         )]
         tasks: Vec<String>,
-        /// Every source
+        /// Every source that is enabled
         #[arg(long)]
         all: bool,
-        /// Every source that is due and was not run yet, here or on another machine: for one crontab line a minute
+        /// Every source that is enabled, due and was not run yet, here or on another machine: for one crontab line a minute
         #[arg(long, conflicts_with_all = ["all", "date", "dry_run", "cron"])]
         due: bool,
         /// The day to collect [default: today in the configured time zone]
@@ -211,7 +212,19 @@ enum Command {
         after_help = "Example:\n  oa-crawl cookies import rongda ~/Downloads/cookies.json"
     )]
     Cookies(CookiesCommand),
-    /// Print the schedules as crontab lines
+    /// Let sources run by themselves (run --due, run --all). All are off until then
+    ///
+    /// Written into `enable` in [crawl] of the configuration.
+    #[command(
+        after_help = "Examples:\n  oa-crawl enable zhihui\n  oa-crawl enable zhihui-full-view fangqi-night"
+    )]
+    Enable(SwitchArgs),
+    /// Switch sources off; nothing is missed any more, and what is open of them is resolved
+    #[command(
+        after_help = "Examples:\n  oa-crawl disable rongda-positions\n  oa-crawl disable --all"
+    )]
+    Disable(SwitchArgs),
+    /// Print the schedules of the enabled sources as crontab lines
     Crontab {
         #[command(flatten)]
         sources: SourcesArg,
@@ -284,6 +297,22 @@ enum SourcesCommand {
 }
 
 #[derive(Debug, clap::Args)]
+struct SwitchArgs {
+    /// Tasks, or providers with all their tasks, as `oa-crawl list` shows them
+    #[arg(
+        value_name = "TASK|PROVIDER",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    names: Vec<String>,
+    /// Everything that `oa-crawl list` shows
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
+#[derive(Debug, clap::Args)]
 struct SourcesArg {
     /// Folder with source files that replace or add to the built-in ones
     #[arg(long, value_name = "DIR", value_parser = run::parse_folder)]
@@ -293,7 +322,17 @@ struct SourcesArg {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
+    // A program that is only run makes its own files, as whoever starts it wants them.
+    if !matches!(cli.command, Command::Exec { .. }) {
+        cli::keep_files_private();
+    }
     cli::finish(PROGRAM, execute(cli))
+}
+
+fn switch(config: &Config, given: &SwitchArgs, on: bool) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
+    let folder = given.sources.sources.as_deref();
+    enable::run(config, folder, &given.names, given.all, on)
 }
 
 fn execute(cli: Cli) -> Result<u8, Failure> {
@@ -448,6 +487,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             &provider,
             &file,
         ),
+        Command::Enable(given) => switch(&global.load_config()?, &given, true),
+        Command::Disable(given) => switch(&global.load_config()?, &given, false),
         Command::Crontab { sources } => {
             crontab::run(&global.load_config()?, sources.sources.as_deref())
         }

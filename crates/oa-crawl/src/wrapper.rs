@@ -146,12 +146,18 @@ pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
         trigger,
         source.retry.lease(),
     );
-    start.schedule = Some(source.schedule.clone());
+    start.schedule = is_expected(source, trigger).then(|| source.schedule.clone());
     start
 }
 
 /// The detail of a run that names what an earlier one had left.
 pub(crate) const LEFTOVERS: &str = "ended_of_earlier_run";
+/// Whether the next start is missed when it does not come: a source that is off and was run by hand owes nothing, one that has a
+/// crontab line of its own does.
+fn is_expected(source: &Source, trigger: Trigger) -> bool {
+    source.enabled || trigger == Trigger::Cron
+}
+
 /// How often a try under way looks for a signal to stop.
 const POLL: Duration = Duration::from_millis(100);
 /// What a try may take beyond its limit, which every request keeps by itself.
@@ -477,6 +483,9 @@ impl Wrapper<'_> {
     }
 
     fn next_due(&self, source: &Source, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if !is_expected(source, self.trigger) {
+            return None;
+        }
         self.schedule(source)?.next_after(now, self.calendar)
     }
 }

@@ -232,19 +232,35 @@ fn a_clock_that_jumps_leaves_runs_that_can_be_found() {
 }
 
 #[test]
-fn sources_that_are_not_used_are_left_out_and_a_wrong_name_is_told() {
+fn a_source_that_is_off_still_runs_by_its_name_and_a_wrong_name_is_refused_with_the_nearest() {
     let service = Service::start();
-    service.configure("skip = [\"rongda-positions\", \"zhihui-reports\"]\n");
-    let listed = service.crawl(&["list"]).stdout;
-    assert!(!listed.contains("zhihui-reports") && listed.contains("zhihui-full-view"));
+    // What earlier versions wrote is read once more.
+    service.configure("enable = [\"zhihui\"]\nskip = [\"zhihui-reports\"]\n");
+    let done = service.crawl(&["list", "--format", "json"]);
+    let enabled: Vec<_> = done
+        .rows()
+        .into_iter()
+        .filter(|r| r["state"] == "enabled")
+        .collect();
+    let names: Vec<_> = enabled
+        .iter()
+        .map(|r| r["task"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["zhihui-full-view", "zhihui-varieties"]);
+    assert!(done.stderr.contains("skip in [crawl]"), "{done:?}");
     assert_eq!(service.run("zhihui-reports").code, 0, "by its name it runs");
-    service.configure("skip = [\"zhihui-report\"]\n");
-    let done = service.crawl(&["list"]);
-    assert_eq!(done.code, 78);
-    assert!(
-        done.stderr.contains("did you mean \"zhihui-reports\"?"),
-        "{done:?}"
-    );
+    for key in [
+        "enable = [\"zhihui-report\"]\n",
+        "enable = []\nskip = [\"zhihui-report\"]\n",
+    ] {
+        service.configure(key);
+        let done = service.crawl(&["list"]);
+        assert_eq!(done.code, 78);
+        assert!(
+            done.stderr.contains("did you mean \"zhihui-reports\"?"),
+            "{done:?}"
+        );
+    }
 }
 
 #[test]
@@ -279,11 +295,10 @@ fn check_tells_in_one_list_what_is_missing() {
 #[test]
 fn secrets_are_in_no_table_no_log_and_no_file() {
     let service = Service::start();
-    fs::write(
-        service.dir.path().join(".env"),
+    oa_testkit::write_private(
+        &service.dir.path().join(".env"),
         "ZHIHUI_AUTH_TOKEN=very-secret-token\n",
-    )
-    .unwrap();
+    );
     let done = service.crawl(&["-vv", "run", "zhihui-full-view", "--date", DAY]);
     assert_eq!(done.code, 1);
     let dump = service.text("SELECT string_agg(r::text, '') FROM (SELECT * FROM oa.runs) r")

@@ -25,7 +25,7 @@ fn start() -> Service {
 fn configure(service: &Service, more: &str) {
     service.configure(more);
     let env = "ZHIHUI_AUTH_TOKEN=sim-token\nJYK_USER=13800000000\nJYK_PASS=sim-password\n";
-    fs::write(service.dir.path().join(".env"), env).unwrap();
+    oa_testkit::write_private(&service.dir.path().join(".env"), env);
 }
 
 fn cookies(service: &Service, provider: &str, value: &str) {
@@ -170,7 +170,7 @@ fn a_login_is_done_once_and_its_cookies_are_used_again() {
 fn a_wrong_password_is_told_at_once_and_never_shown() {
     let service = start();
     let env = "JYK_USER=13800000000\nJYK_PASS=wrong-password-x\n";
-    fs::write(service.dir.path().join(".env"), env).unwrap();
+    oa_testkit::write_private(&service.dir.path().join(".env"), env);
     configure_timeout(&service, "12s");
     let done = service.run("jiaoyikecha-positions");
     let row = done.row();
@@ -193,7 +193,7 @@ fn a_wrong_password_is_told_at_once_and_never_shown() {
 #[test]
 fn without_a_password_and_without_cookies_the_remedy_is_named() {
     let service = start();
-    fs::write(service.dir.path().join(".env"), "").unwrap();
+    oa_testkit::write_private(&service.dir.path().join(".env"), "");
     let row = service.run("jiaoyikecha-positions").row();
     assert_eq!(status(&row), ("failed", &json!("auth")), "{row}");
     assert!(

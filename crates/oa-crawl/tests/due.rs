@@ -30,14 +30,7 @@ fields = [
         due.format("%M %H")
     );
     fs::write(folder.join("tick.toml"), text).unwrap();
-    let built_in: Vec<String> = oa_crawl::source::BUILT_IN
-        .iter()
-        .map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".toml")))
-        .collect();
-    service.configure(&format!(
-        "sources = \"sources\"\nretries = 0\nskip = [{}]\n",
-        built_in.join(", ")
-    ));
+    service.configure("sources = \"sources\"\nretries = 0\nenable = [\"tick\"]\n");
 }
 
 fn due(service: &Service) -> i32 {
@@ -172,7 +165,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     let at = |schedule: &str| text.replace("*/30 * * * *", schedule);
     // Never due within the next hours, and not within the last ones.
     fs::write(&file, at("0 0 1 1 *")).unwrap();
-    service.configure("sources = \"own\"\ncatch_up = \"1h\"\nskip = [\"openvlab-flow\"]\n");
+    service.configure("sources = \"own\"\ncatch_up = \"1h\"\nenable = [\"zhihui\", \"fangqi\"]\n");
     let due = || {
         let mut command = service.command(&["run", "--due"]);
         command.current_dir(service.dir.path()).output().unwrap()

@@ -100,11 +100,10 @@ fn secrets_that_are_known_here_are_neither_stored_nor_passed_on() {
     let service = Service::start();
     service.configure("retries = 1\n[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"env:HOOK\"\nsecret = \"file:sign\"\n");
     fs::write(service.dir.path().join("sign"), "SEC-signing\n").unwrap();
-    fs::write(
-        service.dir.path().join(".env"),
+    oa_testkit::write_private(
+        &service.dir.path().join(".env"),
         "HOOK=http://127.0.0.1:9/hook-value\nZHIHUI_AUTH_TOKEN=zhihui-value\nMY_API_KEY=own-value\n",
-    )
-    .unwrap();
+    );
     // The last line is longer than what an error shows of it, and the cut goes through a secret.
     let script = "echo http://127.0.0.1:9/hook-value SEC-signing zhihui-value own-value from-crontab $DATABASE_URL
                   printf '%0295d' 0 >&2; printf SEC- >&2; echo signing >&2; exit 1";

@@ -266,6 +266,7 @@ impl PlanArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
+    cli::keep_files_private();
     cli::finish(PROGRAM, execute(cli))
 }
 

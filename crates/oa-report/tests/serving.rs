@@ -541,11 +541,10 @@ fn the_documented_role_reads_everything_and_writes_nothing() {
         .unwrap()
         .to_owned();
     let reader = reader.replacen(&format!(":{password}@"), ":reader-pw@", 1);
-    fs::write(
-        site.dir.path().join(".env"),
+    oa_testkit::write_private(
+        &site.dir.path().join(".env"),
         format!("OA_TEST_READER='{reader}'\n"),
-    )
-    .unwrap();
+    );
     let serving = site.serve(Some(TOKEN));
     for path in PATHS {
         let reply = serving.get(path);

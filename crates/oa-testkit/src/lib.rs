@@ -21,6 +21,17 @@ use std::time::{Duration, Instant};
 pub use crate::disk::SmallDisk;
 pub use crate::postgres::Postgres;
 
+/// Writes a file that only this user may read, as the programs demand it of `.env` and of files with secrets.
+pub fn write_private(path: &Path, text: impl AsRef<[u8]>) {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let _ = std::fs::remove_file(path);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.create_new(true).write(true).mode(0o600).open(path);
+    let written = file.and_then(|mut f| f.write_all(text.as_ref()));
+    written.unwrap_or_else(|e| panic!("could not write {}: {e}", path.display()));
+}
+
 /// The workspace's root.
 #[must_use]
 pub fn workspace_root() -> PathBuf {

@@ -72,7 +72,7 @@ impl Service {
     /// The configuration as another program on this machine reads it.
     pub fn config(&self) -> Config {
         let env = format!("DATABASE_URL={}\n", self.server.url());
-        fs::write(self.dir.path().join(".env"), env).unwrap();
+        oa_testkit::write_private(&self.dir.path().join(".env"), env);
         Config::load(Some(&self.dir.path().join("oa.toml"))).unwrap()
     }
 

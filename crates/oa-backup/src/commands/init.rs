@@ -20,10 +20,11 @@ use crate::repository::{Kind, Place, RepositoryError};
 /// When a repository cannot be created or opened, or the server cannot be backed up as configured.
 pub fn run(config: &Config) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
+    // What is missing in the configuration is said before anything is made.
+    let (first, second) = (place(config, false)?, Place::second(config)?);
     staging(config, settings)?;
-    let mut made = false;
-    made |= create(&place(config, false)?)?;
-    if let Some(second) = Place::second(config)? {
+    let mut made = create(&first)?;
+    if let Some(second) = second {
         made |= create(&second)?;
     }
     if made {

@@ -19,6 +19,7 @@ use crate::config::{Config, Locale};
 use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
+use crate::secrets::redact;
 use crate::text::printable;
 pub use flush::flush_now;
 pub use machine::Trouble;
@@ -157,8 +158,8 @@ fn insert(
             &alert.run_id,
             &alert.severity.as_str(),
             &alert.kind.as_str(),
-            &printable(&alert.title),
-            &printable(&alert.body),
+            &printable(&redact(&alert.title)),
+            &printable(&redact(&alert.body)),
             &made_at,
         ],
     )?;

@@ -91,6 +91,15 @@ impl Backup {
         self
     }
 
+    /// Every place on this machine.
+    pub(super) fn paths_in_use(&self) -> impl Iterator<Item = &Path> {
+        let copy = self.copy.as_ref().map(|c| Path::new(&c.repository));
+        let more = [self.staging.as_deref(), self.bin_dir.as_deref(), copy];
+        std::iter::once(Path::new(&self.repository))
+            .chain(more.into_iter().flatten())
+            .chain(self.paths.iter().map(PathBuf::as_path))
+    }
+
     /// Every reference to a secret.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
         let copy = self.copy.as_ref();

@@ -100,7 +100,7 @@ fn a_dollar_in_dotenv_stays_or_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("oa.toml");
     let with = |text: &str| {
-        fs::write(dir.path().join(".env"), text).unwrap();
+        oa_testkit::write_private(&dir.path().join(".env"), text);
         Config::parse(&file, "")
     };
     let config =
@@ -138,8 +138,8 @@ fn a_missing_secret_says_which_setting_and_which_reference() {
 #[test]
 fn dotenv_beside_the_file_and_secret_files_are_read() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(".env"), "OA_TEST_TOKEN='from dotenv'\n").unwrap();
-    fs::write(dir.path().join("robot"), "hook-value\n").unwrap();
+    oa_testkit::write_private(&dir.path().join(".env"), "OA_TEST_TOKEN='from dotenv'\n");
+    oa_testkit::write_private(&dir.path().join("robot"), "hook-value\n");
     let config = Config::parse(&dir.path().join("oa.toml"), "state_dir = \"state\"").unwrap();
     assert_eq!(
         config
@@ -161,7 +161,7 @@ fn dotenv_beside_the_file_and_secret_files_are_read() {
 #[test]
 fn a_broken_dotenv_is_reported_without_its_secret() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(".env"), "TOKEN=abc def-secret\n").unwrap();
+    oa_testkit::write_private(&dir.path().join(".env"), "TOKEN=abc def-secret\n");
     let error = Config::parse(&dir.path().join("oa.toml"), "")
         .unwrap_err()
         .to_string();

@@ -4,8 +4,34 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::NaiveTime;
+use chrono_tz::Tz;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
+
+/// A time zone by its whole name; the nearest one is named when there is none.
+pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let city = |zone: &&str| {
+            let city = zone.rsplit('/').next().unwrap_or_default();
+            city.eq_ignore_ascii_case(&text)
+        };
+        let names = || chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name());
+        let hint = match names().find(city) {
+            Some(zone) => format!("; did you mean \"{zone}\"?"),
+            None => {
+                let near = super::nearest(&text, names());
+                let near = if near.starts_with("; did") {
+                    near
+                } else {
+                    String::new()
+                };
+                format!("{near} It is written like \"Asia/Shanghai\"")
+            }
+        };
+        de::Error::custom(format!("\"{text}\" is no time zone{hint}"))
+    })
+}
 
 /// A duration: `"300s"`, `"5m"`, `"1h 30m"`, or a whole number of seconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

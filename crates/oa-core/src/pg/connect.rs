@@ -36,12 +36,30 @@ impl Settings {
     /// # Errors
     /// When there is no address.
     pub fn from_config(config: &Config, program: &'static str) -> Result<Self, ConfigError> {
+        let url = config.database_url()?;
+        check_address(&url).map_err(|problem| ConfigError::Address {
+            setting: "the database address (DATABASE_URL, else database.url)",
+            problem,
+        })?;
         Ok(Self {
-            url: config.database_url()?,
+            url,
             connect_timeout: config.database.connect_timeout.0,
             statement_timeout: config.database.statement_timeout.0,
             program,
         })
+    }
+}
+
+/// Whether an address is one, before anybody uses it: what comes of one that is not would be shown.
+///
+/// # Errors
+/// When it is not valid; the text holds nothing of it.
+pub fn check_address(url: &Secret) -> Result<(), String> {
+    let address = Address::parse(url.expose())?;
+    let config = postgres::Config::from_str(&address.text).map_err(|e| explain_address(&e))?;
+    match config.get_hosts().is_empty() {
+        true => Err("it names no host".to_owned()),
+        false => Ok(()),
     }
 }
 
@@ -323,12 +341,49 @@ fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
     }
 }
 
-/// The driver's message may quote the address, and so the password: keep only what kind of error it is.
-pub(super) fn explain_address(error: &postgres::Error) -> String {
-    let reason = error
-        .source()
-        .map_or_else(|| "it cannot be parsed".to_owned(), ToString::to_string);
-    format!("{reason}; it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE")
+/// The driver's message quotes the part that it does not understand, which may be one of the password: nothing of it is shown.
+pub(super) fn explain_address(_: &postgres::Error) -> String {
+    format!(
+        "it has a port that is no number, an unknown parameter, or a value with spaces that is not in single quotes; {EXAMPLE}"
+    )
+}
+
+const EXAMPLE: &str = "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE";
+const ENCODE: &str = "percent-encode user and password: %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %";
+
+/// In `user:password@host` each of the characters that end something must be the one that does, or a piece of the password would be
+/// taken, and shown, as the host.
+fn check_userinfo(text: &str) -> Result<(), String> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    if rest.contains('#') {
+        return Err(format!("it holds a #; {ENCODE}"));
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let signs = rest.matches('@').count();
+    if signs > 1 || signs != authority.matches('@').count() {
+        return Err(format!(
+            "it holds an @ that does not end the password, or a / or ? before the one that does; {ENCODE}"
+        ));
+    }
+    let (userinfo, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if userinfo.matches(':').count() > 1 {
+        return Err(format!("its password holds a :; {ENCODE}"));
+    }
+    let is_code =
+        |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    if rest.split('%').skip(1).any(|rest| !is_code(rest)) {
+        return Err(format!("it holds a % that begins no code; {ENCODE}"));
+    }
+    // Without an @, what should be a port may be a password.
+    let has_port = |host: &str| {
+        let after = host.rsplit_once(']').map_or(host, |(_, after)| after);
+        let port = after.rsplit_once(':').map_or("", |(_, port)| port);
+        port.bytes().all(|b| b.is_ascii_digit())
+    };
+    match hosts.split(',').all(has_port) {
+        true => Ok(()),
+        false => Err(format!("its port is no number; {EXAMPLE}")),
+    }
 }
 
 fn hosts(config: &postgres::Config) -> String {
@@ -399,6 +454,7 @@ impl Address {
         };
         let mut kept = Vec::new();
         let text = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            check_userinfo(text)?;
             let (base, query) = text.split_once('?').unwrap_or((text, ""));
             for pair in query.split('&').filter(|p| !p.is_empty()) {
                 if keep(&pair)? {
@@ -411,7 +467,7 @@ impl Address {
                 format!("{base}?{}", kept.join("&"))
             }
         } else if text.contains("://") {
-            return Err("it should begin with postgresql://".to_owned());
+            return Err(EXAMPLE.to_owned());
         } else {
             for pair in text.split_whitespace() {
                 if keep(&pair)? {
@@ -449,6 +505,20 @@ mod tests {
             "postgresql://u:hunter2@h:notaport/d",
             "postgresql://u:hunter2@h/d?sslmode=maybe",
             "hunter2",
+            "postgresql://u:hunt@hunter2@h/d",
+            "postgresql://u:hunter2/hunter2@h/d",
+            "postgresql://u:1/hunter2@h/d",
+            "postgresql://u:12?hunter2@h/d",
+            "postgresql://u:hunter2#x@h/d",
+            "postgresql://u:a:hunter2@h/d",
+            "postgresql://u:hunter2%@h/d",
+            "postgresql://u:100%hunter2@h/d",
+            "postgresql://h:hunter2/d",
+            "postgresql://u@h/d?hunter2=1",
+            "postgresql://u@h/d?sslmode=hunter2",
+            "host=h password=a hunter2=c",
+            "host=h password=a hunter2",
+            "host=h port=hunter2",
         ] {
             let settings = Settings {
                 url: Secret::new(url.to_owned()),

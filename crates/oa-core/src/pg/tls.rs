@@ -45,10 +45,12 @@ impl FromStr for Mode {
             "require" => Self::Require,
             "verify-ca" => Self::VerifyCa,
             "verify-full" => Self::VerifyFull,
-            other => {
-                return Err(format!(
-                    "sslmode \"{other}\" is not one of disable, allow, prefer, require, verify-ca, verify-full"
-                ));
+            // Not quoted: it may be a piece of the password.
+            _ => {
+                return Err(
+                    "sslmode is not one of disable, allow, prefer, require, verify-ca, verify-full"
+                        .to_owned(),
+                );
             }
         })
     }

@@ -53,7 +53,7 @@ pub fn register(
          SELECT n, $1, i, s, d, a, string_to_array(e, ' ')
          FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]) x (n, i, s, d, a, e)
          ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, days = excluded.days, sessions = excluded.sessions,
-           next_due_at = excluded.next_due_at
+           next_due_at = excluded.next_due_at, forgotten_at = NULL
          WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)
             -- Only a clock that was ahead can have seen no earlier moment.
             OR t.next_due_at > excluded.next_due_at",

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::model::RawRecord;
-use crate::state_dir::{StateDir, StateDirError};
+use crate::state_dir::{StateDir, StateDirError, new_file};
 
 /// The index of one run, as JSON lines.
 #[derive(Debug)]
@@ -26,7 +26,9 @@ impl RawIndex {
         let path = state
             .folder("raw/index")
             .map(|folder| folder.join(file_name(run)))?;
-        let file = File::create(&path).map_err(|source| StateDirError { path, source })?;
+        let file = new_file()
+            .open(&path)
+            .map_err(|source| StateDirError { path, source })?;
         Ok(Self {
             file,
             entries: Vec::new(),

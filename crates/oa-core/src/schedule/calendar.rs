@@ -1,11 +1,12 @@
 //! The exchanges' calendar: which days are trading days, and which of them have a night session.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use serde::Deserialize;
+
+use crate::trust::{self, Content};
 
 use super::Session;
 
@@ -90,7 +91,7 @@ impl Calendar {
                 path: path.to_owned(),
                 reason,
             };
-            let text = fs::read_to_string(path).map_err(|e| fail(e.to_string()))?;
+            let text = trust::read(path, Content::Settings).map_err(|e| fail(e.to_string()))?;
             calendar.add(&text).map_err(fail)?;
         }
         Ok(calendar)

@@ -25,7 +25,7 @@ const SHORTEST: usize = 7;
 /// The value and its encodings, each once.
 pub(super) fn forms(value: &str) -> Vec<String> {
     let mut forms = vec![value.to_owned()];
-    for set in [&STRICT, &PATH, &COMPONENT] {
+    for set in [NON_ALPHANUMERIC, &STRICT, &PATH, &COMPONENT] {
         let encoded = utf8_percent_encode(value, set).to_string();
         forms.extend([encoded.replace("%20", "+"), lower_hex(&encoded), encoded]);
     }

@@ -11,7 +11,7 @@ use image::{ImageFormat, ImageReader, Limits};
 use oa_core::retry::ErrorKind;
 use oa_core::runs::RawRecord;
 use oa_core::secrets::redact;
-use oa_core::state_dir::write_durably;
+use oa_core::state_dir::{make_folder, write_durably};
 use oa_core::supervise::Launch;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -175,7 +175,7 @@ fn store(folder: &Path, file: &str, bytes: &[u8]) -> std::io::Result<PathBuf> {
     if fs::metadata(&path).is_ok_and(|m| m.len() == bytes.len() as u64) {
         return Ok(path);
     }
-    fs::create_dir_all(&folder)?;
+    make_folder(&folder)?;
     write_durably(&path, bytes)?;
     Ok(path)
 }

@@ -67,7 +67,7 @@ impl Replayed {
     /// Those in the archive.
     #[must_use]
     pub fn new(archive: &Archive, raw: &[RawRecord]) -> Self {
-        let answers = raw.iter().map(|one| (one.url.clone(), one.clone()));
+        let answers = raw.iter().map(|one| (redact(&one.url), one.clone()));
         Self {
             archive: archive.clone(),
             answers: answers.collect(),

@@ -55,10 +55,17 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
     }
     let sources = match Sources::load(config, folder) {
         Ok(sources) => {
-            found.add(
-                "sources",
-                Ok(format!("{} are valid", sources.iter().count())),
-            );
+            let (all, enabled) = (sources.iter().count(), sources.enabled().count());
+            let said = match enabled {
+                0 => Err((
+                    exit::OK,
+                    format!(
+                        "{all} are valid, none is enabled; oa-crawl list shows them, oa-crawl enable TASK|PROVIDER enables"
+                    ),
+                )),
+                _ => Ok(format!("{all} are valid, {enabled} of them enabled")),
+            };
+            found.add("sources", said);
             Some(sources)
         }
         Err(e) => {
@@ -66,7 +73,7 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
             None
         }
     };
-    for source in sources.iter().flat_map(Sources::iter) {
+    for source in sources.iter().flat_map(Sources::enabled) {
         for (header, reference) in &source.fetch.secret_headers {
             let place = format!("header {header} of source {}", source.name);
             found.add(
@@ -133,7 +140,7 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
 fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
     let needs = sources
         .iter()
-        .flat_map(|s| s.iter())
+        .flat_map(|s| s.enabled())
         .filter(|s| s.fetch.kind == FetchKind::Browser);
     let tasks: Vec<&str> = needs.map(|s| s.name.as_str()).collect();
     if tasks.is_empty() {
@@ -232,7 +239,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
     check_queries(config, &settings, &mut client, found);
     let mut tables: Vec<&str> = sources
         .iter()
-        .flat_map(|s| s.iter())
+        .flat_map(|s| s.enabled())
         .map(|s| s.store.table.as_str())
         .collect();
     tables.sort_unstable();

@@ -1,5 +1,6 @@
 //! `oa-crawl cookies import`: a person's login in a browser of their own, for sources that cannot log in by themselves.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use oa_core::cli::{self, Failure};
@@ -21,12 +22,12 @@ pub fn import(
     file: &Path,
 ) -> Result<u8, Failure> {
     let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let known: Vec<&str> = sources
+    let known: BTreeSet<&str> = sources
         .iter()
         .filter(|s| s.fetch.kind == FetchKind::Browser)
         .map(|s| s.provider.as_str())
         .collect();
-    if !known.contains(&provider) {
+    if !known.contains(provider) {
         let hint = nearest(provider, known.iter().copied());
         return Err(Failure::new(
             exit::USAGE,

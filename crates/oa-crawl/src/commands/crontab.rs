@@ -29,7 +29,10 @@ fn lines(config: &Config, sources: &Sources) -> String {
          OA_CONFIG={}\n",
         config.path.display()
     );
-    for source in sources.iter() {
+    if sources.enabled().next().is_none() {
+        text.push_str("# No source is enabled: oa-crawl list shows them, oa-crawl enable TASK|PROVIDER enables.\n");
+    }
+    for source in sources.enabled() {
         let _ = writeln!(
             text,
             "\n# {}{}\n{} oa-crawl run --cron {}",

@@ -31,7 +31,7 @@ pub(super) fn jobs<'a>(
     let connected = recorder.connect().map_err(|e| e.to_string());
     let now = recorder.now();
     let candidates: Vec<(&Source, DateTime<Utc>)> = sources
-        .iter()
+        .enabled()
         .filter_map(|s| Some((s, last_due(config, s, calendar, now)?)))
         .collect();
     let names: Vec<&str> = candidates.iter().map(|(s, _)| s.name.as_str()).collect();
@@ -39,7 +39,7 @@ pub(super) fn jobs<'a>(
     let open = connected
         .and_then(|(mut client, _)| {
             let all: Vec<Scheduled> = sources
-                .iter()
+                .enabled()
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;

@@ -24,6 +24,7 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
         ("task", "TASK"),
         ("title", "TITLE"),
         ("provider", "PROVIDER"),
+        ("state", "STATE"),
         ("schedule", "SCHEDULE"),
         ("next_due", "NEXT DUE"),
         ("table", "TABLE"),
@@ -34,11 +35,13 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
         let due = schedule
             .on(source.days)
             .within(&source.sessions)
-            .next_after(Utc::now(), &calendar);
+            .next_after(Utc::now(), &calendar)
+            .filter(|_| source.enabled);
         listing.push(json!({
             "task": source.name,
             "title": source.title,
             "provider": source.provider,
+            "state": if source.enabled { "enabled" } else { "off" },
             "base": source.fetch.base,
             "schedule": source.schedule,
             "timezone": config.timezone.name(),

@@ -6,6 +6,7 @@ pub mod cookies;
 pub mod crontab;
 pub mod drain;
 mod due;
+pub mod enable;
 pub mod exec;
 pub mod export;
 pub mod list;

@@ -16,6 +16,7 @@ use oa_core::retry::Policy;
 use oa_core::runs::{RawRecord, Recorder, Trigger};
 use oa_core::schedule::Calendar;
 use oa_core::secrets::Secret;
+use oa_core::state_dir::StateDir;
 use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -23,11 +24,11 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
-use crate::commands::{due, report};
+use crate::commands::{due, enable, report};
 use crate::environment::Programs;
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
-use crate::source::{Source, SourceError, Sources};
+use crate::source::{FetchKind, Source, SourceError, Sources};
 use crate::validate::{Moment, columns, convert, validate};
 use crate::wrapper::{Job, Report, Wrapper, start_of};
 use oa_core::runs::attempts::longest;
@@ -37,9 +38,9 @@ use oa_core::runs::attempts::longest;
 pub struct Options {
     /// Task names; empty with `all`.
     pub tasks: Vec<String>,
-    /// Every source.
+    /// Every source that is enabled.
     pub all: bool,
-    /// Every source that is due.
+    /// Every source that is enabled and due.
     pub due: bool,
     /// The day to collect; today in the configuration's zone by default.
     pub date: Option<NaiveDate>,
@@ -77,6 +78,10 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e)
     })?;
+    if options.all || options.due {
+        let by_hand = options.all || cli::interactive();
+        enable::look(config, &loaded, &tools.recorder, by_hand)?;
+    }
     let jobs = if options.due {
         due::jobs(config, &loaded, &calendar, &tools.recorder)
     } else {
@@ -201,7 +206,7 @@ fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
 
 fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>, Failure> {
     if options.all || options.due {
-        return Ok(sources.iter().collect());
+        return Ok(sources.enabled().collect());
     }
     let mut chosen: Vec<&Source> = Vec::new();
     for name in &options.tasks {
@@ -265,6 +270,9 @@ fn dry_run_one(
     source: &Source,
     date: NaiveDate,
 ) -> Result<(Value, bool), Failure> {
+    if source.fetch.kind == FetchKind::Browser {
+        StateDir::open(&config.state_dir)?;
+    }
     let gate = Gate::new(config.crawl.per_host);
     let client = Client::new(config.crawl.max_body.0, gate);
     let context = Context {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -13,7 +14,9 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::service;
+use oa_core::state_dir::StateDir;
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 
 use super::run;
 use crate::collect::{Context, Folders, Vars, extract, fetch};
@@ -21,7 +24,7 @@ use crate::environment::Programs;
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
-use crate::source::{Source, parse};
+use crate::source::{FetchKind, Source, parse};
 use crate::validate::{Moment, Validated, columns, validate};
 
 /// How many records of each kind are shown.
@@ -155,8 +158,7 @@ fn answer(
     let max_body = config.map_or(oa_core::config::Crawl::default().max_body.0, |c| {
         c.crawl.max_body.0
     });
-    let own = || std::env::temp_dir().join("oa-crawl-try");
-    let state_dir = config.map_or_else(own, |c| c.state_dir.clone());
+    let (state_dir, _fresh) = folder(config, source)?;
     let context = Context {
         source: source.clone(),
         date,
@@ -181,6 +183,25 @@ fn answer(
     let vars = first_value.unwrap_or_else(|| Vars::new(date));
     let page = source.paging.as_ref().map(|paging| (paging, 1));
     Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+}
+
+/// Where the browser keeps its profile, and finds its cookies: the state directory. Without one, or a browser, a new folder, which no
+/// other user can have prepared, and which goes with the second value.
+fn folder(config: Option<&Config>, source: &Source) -> Result<(PathBuf, Option<TempDir>), Failure> {
+    if let Some(config) = config.filter(|_| source.fetch.kind == FetchKind::Browser) {
+        return Ok((StateDir::open(&config.state_dir)?.path().to_owned(), None));
+    }
+    let fresh = tempfile::Builder::new()
+        .prefix("oa-crawl-try-")
+        .permissions(fs::Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(|e| {
+            anyhow::anyhow!(
+                "could not make a folder in {}: {e}; set TMPDIR to one that is writable",
+                std::env::temp_dir().display()
+            )
+        })?;
+    Ok((fresh.path().to_owned(), Some(fresh)))
 }
 
 fn read(path: &Path) -> Answer {

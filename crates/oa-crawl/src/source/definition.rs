@@ -13,6 +13,10 @@ use serde_json::Value;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
+    /// Runs by itself: `enable` in `[crawl]` names it. A source file cannot say so.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub enabled: bool,
     /// The task's fixed name.
     pub name: String,
     /// Its title for people.

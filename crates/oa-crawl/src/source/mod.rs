@@ -5,7 +5,7 @@
 
 mod definition;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use oa_core::config::{Config, SecretRef, explain, nearest};
 use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
+use oa_core::trust::{self, Content, TrustError};
 
 use crate::extract::table::selector;
 pub use definition::{
@@ -31,6 +32,9 @@ pub enum SourceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A source file says what is run and asked: it must be this user's.
+    #[error("refused source file: {0}")]
+    Untrusted(TrustError),
     /// Its text is not what it should be.
     #[error("could not use source file {file}: {message}")]
     Invalid {
@@ -74,7 +78,6 @@ pub const BUILT_IN: &[(&str, &str)] = &built_in![
 #[derive(Debug, Clone)]
 pub struct Sources {
     all: BTreeMap<String, Source>,
-    skip: Vec<String>,
 }
 
 impl Sources {
@@ -93,14 +96,19 @@ impl Sources {
                 path: folder.to_owned(),
                 source,
             };
+            let trusted = |path: &Path, e: TrustError| match e {
+                TrustError::Io(source) => SourceError::Unreadable {
+                    path: path.to_owned(),
+                    source,
+                },
+                other => SourceError::Untrusted(other),
+            };
+            trust::check_folder(folder).map_err(|e| trusted(folder, e))?;
             for entry in fs::read_dir(folder).map_err(unreadable)? {
                 let path = entry.map_err(unreadable)?.path();
                 if path.extension().is_some_and(|e| e == "toml") {
                     let text =
-                        fs::read_to_string(&path).map_err(|source| SourceError::Unreadable {
-                            path: path.clone(),
-                            source,
-                        })?;
+                        trust::read(&path, Content::Settings).map_err(|e| trusted(&path, e))?;
                     let source = parse(&path.display().to_string(), &text)?;
                     found.insert(source.name.clone(), source);
                 }
@@ -122,25 +130,66 @@ impl Sources {
                 backoff: config.crawl.retry_backoff.unwrap_or(own.backoff),
             };
         }
-        let sources = Self {
-            all: found,
-            skip: config.crawl.skip.clone(),
-        };
-        for name in &sources.skip {
-            sources.get(name).map_err(|e| SourceError::Invalid {
-                file: format!("list: skip in [crawl] of {}", config.path.display()),
-                message: e.to_string(),
-            })?;
-        }
+        let mut sources = Self { all: found };
+        sources.enable(config)?;
         Ok(sources)
     }
 
-    /// All that are not left out by `skip` in `[crawl]`, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Source> {
-        self.all.values().filter(|s| !self.skip.contains(&s.name))
+    /// Marks those that `[crawl]` names.
+    fn enable(&mut self, config: &Config) -> Result<(), SourceError> {
+        let crawl = &config.crawl;
+        let enable = crawl.enable.as_deref().unwrap_or_default();
+        for (key, names) in [("enable", enable), ("skip", &crawl.skip)] {
+            for name in names {
+                self.named(name).map_err(|e| SourceError::Invalid {
+                    file: format!("list: {key} in [crawl] of {}", config.path.display()),
+                    message: e.to_string(),
+                })?;
+            }
+        }
+        let among = |names: &[String], source: &Source| {
+            names
+                .iter()
+                .any(|n| *n == source.name || *n == source.provider)
+        };
+        for source in self.all.values_mut() {
+            source.enabled = among(enable, source) && !among(&crawl.skip, source);
+        }
+        Ok(())
     }
 
-    /// The source of that name, also one that is left out.
+    /// Those that `enable` in `[crawl]` names, in the order of their names. Everything else is off.
+    pub fn enabled(&self) -> impl Iterator<Item = &Source> {
+        self.all.values().filter(|s| s.enabled)
+    }
+
+    /// Every source, also those that are off, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.all.values()
+    }
+
+    /// The tasks of that name, or of that provider.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn named(&self, name: &str) -> Result<Vec<&Source>, SourceError> {
+        let found: Vec<&Source> = self
+            .iter()
+            .filter(|s| s.name == name || s.provider == name)
+            .collect();
+        if found.is_empty() {
+            let providers: BTreeSet<&str> = self.iter().map(|s| s.provider.as_str()).collect();
+            let tasks = self.all.keys().map(String::as_str);
+            let known: Vec<&str> = tasks.chain(providers).collect();
+            return Err(SourceError::Unknown {
+                name: name.to_owned(),
+                hint: nearest(name, known.iter().copied()),
+            });
+        }
+        Ok(found)
+    }
+
+    /// The source of that name, also one that is off.
     ///
     /// # Errors
     /// When there is none.

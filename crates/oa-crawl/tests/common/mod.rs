@@ -89,8 +89,19 @@ impl Service {
         service
     }
 
-    /// Writes the configuration, with more lines at its end.
+    /// Writes the configuration, with more lines at its end. All sources of the six sites are enabled unless they say otherwise.
     pub fn configure(&self, more: &str) {
+        let enable = match more.contains("enable = ") {
+            true => "",
+            false => {
+                "enable = [\"zhihui\", \"fangqi\", \"jiaoyikecha\", \"openvlab\", \"rongda\", \"rdqh\"]\n"
+            }
+        };
+        self.configure_crawl(&format!("{enable}{more}"));
+    }
+
+    /// The same with nothing in `[crawl]` but these lines.
+    pub fn configure_crawl(&self, more: &str) {
         let text = format!(
             "state_dir = \"state\"\n[database]\nurl = \"env:DATABASE_URL\"\nconnect_timeout = \"3s\"\n{}[crawl]\nretry_delay = \"10ms\"\ntimeout = \"20s\"\n{more}",
             [
@@ -105,11 +116,10 @@ impl Service {
             .concat()
         );
         fs::write(self.config(), text).unwrap();
-        fs::write(
-            self.dir.path().join(".env"),
+        oa_testkit::write_private(
+            &self.dir.path().join(".env"),
             "ZHIHUI_AUTH_TOKEN=sim-token\n",
-        )
-        .unwrap();
+        );
     }
 
     pub fn config(&self) -> PathBuf {

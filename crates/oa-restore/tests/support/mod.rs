@@ -124,7 +124,7 @@ impl Service {
     /// The repository, as oa-backup itself opens it.
     pub fn repository(&self) -> Repository {
         let secret = format!("OA_BACKUP_PASSWORD={PASSWORD}\n");
-        fs::write(self.path(".env"), secret).unwrap();
+        oa_testkit::write_private(&self.path(".env"), secret);
         let config = Config::load(Some(&self.config())).unwrap();
         let place = Place::first(&config).unwrap();
         place.open(&Bars::hidden()).unwrap()

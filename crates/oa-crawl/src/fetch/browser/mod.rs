@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::{Secret, redact};
+use oa_core::state_dir::{make_folder, write_durably};
 
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
@@ -219,18 +220,15 @@ impl Browser {
             chrono::Utc::now().format("%Y%m%dT%H%M%S%.3fZ"),
             self.options.task
         );
-        let kept = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
+        let kept = make_folder(folder)
             .map_err(anyhow::Error::from)
             .and_then(|()| {
-                write_private(
+                write_durably(
                     &folder.join(format!("{name}.png")),
                     &self.page.screenshot()?,
                 )?;
                 let html = redact(&self.page.html()?);
-                write_private(&folder.join(format!("{name}.html")), html.as_bytes())?;
+                write_durably(&folder.join(format!("{name}.html")), html.as_bytes())?;
                 Ok(())
             });
         match kept {

@@ -1,0 +1,70 @@
+//! The `.env` beside the configuration.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::ConfigError;
+use crate::secrets::redact;
+use crate::trust::{self, Content, TrustError};
+
+impl ConfigError {
+    /// Reads a file as [`trust::read`] does.
+    pub(super) fn read(what: &'static str, path: &Path, content: Content) -> Result<String, Self> {
+        trust::read(path, content).map_err(|e| match e {
+            TrustError::Io(source) => ConfigError::Unreadable {
+                path: path.to_owned(),
+                source,
+            },
+            source => ConfigError::Untrusted { what, source },
+        })
+    }
+}
+
+/// The variables of the file; none when there is no file.
+pub(super) fn read(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+    let text = match ConfigError::read("secrets", path, Content::Secrets) {
+        Ok(text) => text,
+        Err(ConfigError::Unreadable { source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            return Ok(HashMap::new());
+        }
+        Err(e) => return Err(e),
+    };
+    let invalid = |e: dotenvy::Error| ConfigError::Invalid {
+        path: path.to_owned(),
+        // The parser's message quotes the line, which holds a secret: say only where it is.
+        message: match e {
+            dotenvy::Error::LineParse(rest, _) => {
+                let line = text
+                    .lines()
+                    .position(|l| l.ends_with(&rest))
+                    .map_or(0, |i| i + 1);
+                format!("line {line} is not NAME=VALUE; put values that hold spaces or # in quotes")
+            }
+            other => redact(&other.to_string()),
+        },
+    };
+    // The parser puts variables in place of $NAME, and nothing where there is none: half a token would be sent to a site.
+    if let Some(line) = text.lines().position(holds_a_variable) {
+        return Err(ConfigError::Invalid {
+            path: path.to_owned(),
+            message: format!(
+                "line {} holds a $ outside single quotes; write NAME='value', so that it stays as it is",
+                line + 1
+            ),
+        });
+    }
+    dotenvy::from_read_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(invalid)
+}
+
+fn holds_a_variable(line: &str) -> bool {
+    let value = line.trim_start().split_once('=').map_or("", |(_, v)| v);
+    !line.trim_start().starts_with('#')
+        && value
+            .split('\'')
+            .step_by(2)
+            .any(|part| part.replace("\\$", "").contains('$'))
+}

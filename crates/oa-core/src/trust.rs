@@ -1,0 +1,147 @@
+//! Whose files these are. A configuration says which programs are run and whom secrets are sent to, a state directory what was
+//! collected: both must be this user's, or root's, and nobody else may change them. What holds secrets must not be readable by others.
+//!
+//! A file is checked after it was opened, so that it cannot be exchanged between the look and the reading.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{getegid, geteuid};
+
+/// Why a file is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The system does not let us have it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is somebody else's.
+    #[error("{} belongs to {owner}, and this runs as {me}; {remedy}", path.display())]
+    Owner {
+        /// The file or folder.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who asks.
+        me: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Others may change it.
+    #[error("{} may be changed by others (mode {mode:04o}); run: chmod go-w {}", path.display(), quoted(path))]
+    Writable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Others may read it, and it holds secrets.
+    #[error("{} holds secrets and may be read by others (mode {mode:04o}); run: chmod {} {}", path.display(), if mode & 0o070 == 0o040 { "o=" } else { "600" }, quoted(path))]
+    Readable {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// What a file may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Settings: anybody may read them.
+    Settings,
+    /// Secrets: for the owner, and for a group that an administrator has chosen (0640 root:oa).
+    Secrets,
+}
+
+/// Reads a text file that is this user's or root's and that nobody else may change, nor read where it holds secrets.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub fn read(path: &Path, content: Content) -> Result<String, TrustError> {
+    check_link(path)?;
+    let mut file = File::open(path)?;
+    check(path, &file.metadata()?, content)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A folder whose files are used.
+///
+/// # Errors
+/// When it is somebody else's, or others may put files there.
+pub fn check_folder(path: &Path) -> Result<(), TrustError> {
+    check_link(path)?;
+    check(path, &fs::metadata(path)?, Content::Settings)
+}
+
+/// Whoever owns a link says where it leads.
+fn check_link(path: &Path) -> Result<(), TrustError> {
+    let link = fs::symlink_metadata(path)?;
+    match link.is_symlink() && !is_mine(&link) {
+        true => Err(foreign(path, &link)),
+        false => Ok(()),
+    }
+}
+
+fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustError> {
+    if !is_mine(found) {
+        return Err(foreign(path, found));
+    }
+    let mode = found.mode() & 0o7777;
+    // A group of this user's own, as many systems give one to each, is this user.
+    let own_group = found.gid() == 0 || found.gid() == getegid().as_raw();
+    if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
+        return Err(TrustError::Writable {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    if content == Content::Secrets && mode & 0o027 != 0 {
+        return Err(TrustError::Readable {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+fn is_mine(found: &Metadata) -> bool {
+    found.uid() == 0 || found.uid() == geteuid().as_raw()
+}
+
+fn foreign(path: &Path, found: &Metadata) -> TrustError {
+    let (me, path) = (account(geteuid().as_raw()), path.to_owned());
+    let take = format!("chown {me} {}", quoted(&path));
+    TrustError::Owner {
+        owner: account(found.uid()),
+        remedy: format!("if it is yours, run: sudo {take}; else name another one (--config)"),
+        me,
+        path,
+    }
+}
+
+/// The name of an account, or its number.
+#[must_use]
+pub fn account(uid: u32) -> String {
+    let accounts = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = accounts.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| uid.to_string())
+}
+
+/// A path as a shell takes it.
+#[must_use]
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@".contains(c);
+    match text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}

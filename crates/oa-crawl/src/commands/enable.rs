@@ -1,0 +1,296 @@
+//! `oa-crawl enable` and `disable`: which sources run by themselves. Everything is off until somebody who has an account, or may ask
+//! the site, says so; that is written into `enable` in `[crawl]`, where it can be read, reviewed and copied to the next machine.
+//!
+//! The other programs know what is expected from `oa.tasks` alone. A source that is switched off is forgotten there: by `disable`, and
+//! by the next `run` for a file that was edited by hand. Which were on before is in `state_dir/enabled`, because another machine may
+//! have them on, in a configuration of its own.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use oa_core::alerts::Policy;
+use oa_core::cli::{self, Failure};
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::pg::{self, describe, schema};
+use oa_core::runs::{Recorder, due};
+use oa_core::state_dir::write_durably;
+use postgres::Client;
+use toml_edit::{Array, DocumentMut, Item, Table};
+use uuid::Uuid;
+
+use crate::PROGRAM;
+use crate::source::Sources;
+
+/// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
+///
+/// # Errors
+/// 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong; when a task
+/// that is off now could not be forgotten, the database's own.
+pub fn run(
+    config: &Config,
+    folder: Option<&Path>,
+    names: &[String],
+    all: bool,
+    on: bool,
+) -> Result<u8, Failure> {
+    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    for name in names {
+        sources
+            .named(name)
+            .map_err(|e| Failure::new(exit::USAGE, e))?;
+    }
+    let providers = sources.iter().map(|s| s.provider.clone());
+    let names: BTreeSet<String> = match all {
+        true => providers.collect(),
+        false => names.iter().cloned().collect(),
+    };
+    let mut changed = config.clone();
+    let crawl = &mut changed.crawl;
+    let listed = crawl.enable.take().unwrap_or_default();
+    crawl.enable = Some(match on {
+        true => with(&sources, listed, &names),
+        false => without(&sources, listed, &names),
+    });
+    if on {
+        crawl.skip = without(&sources, std::mem::take(&mut crawl.skip), &names);
+    }
+    if changed.crawl.enable != config.crawl.enable || changed.crawl.skip != config.crawl.skip {
+        edit(&changed)?;
+    }
+    let after = Sources::load(&changed, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let enabled: Vec<&str> = after.enabled().map(|s| s.name.as_str()).collect();
+    let shown = match enabled.is_empty() {
+        true => "none".to_owned(),
+        false => enabled.join(", "),
+    };
+    cli::print(&format!("enabled: {shown}\n")).map_err(anyhow::Error::from)?;
+    if !on {
+        let off = after.iter().filter(|s| !s.enabled);
+        let off: Vec<&str> = off
+            .filter(|s| names.contains(&s.name) || names.contains(&s.provider))
+            .map(|s| s.name.as_str())
+            .collect();
+        let settings = pg::Settings::from_config(config, PROGRAM)?;
+        let mut client = pg::connect(&settings)?;
+        schema::check(&mut client)?;
+        forget(config, &mut client, &off)?;
+    }
+    Ok(exit::OK)
+}
+
+/// The list with these names. A provider stands for its tasks.
+fn with(sources: &Sources, listed: Vec<String>, names: &BTreeSet<String>) -> Vec<String> {
+    let mut list = listed;
+    list.extend(names.iter().cloned());
+    let whole: Vec<String> = list.clone();
+    let mut seen = BTreeSet::new();
+    list.retain(|name| {
+        let by_provider = sources
+            .get(name)
+            .is_ok_and(|s| s.provider != *name && whole.contains(&s.provider));
+        !by_provider && seen.insert(name.clone())
+    });
+    list
+}
+
+/// The list without these names. Of a provider the other tasks stay.
+fn without(sources: &Sources, listed: Vec<String>, names: &BTreeSet<String>) -> Vec<String> {
+    let gone = |name: &str, provider: &str| names.contains(name) || names.contains(provider);
+    let mut list = Vec::new();
+    for name in listed {
+        let tasks = sources.named(&name).unwrap_or_default();
+        let kept: Vec<_> = tasks
+            .iter()
+            .filter(|s| !gone(&s.name, &s.provider))
+            .collect();
+        if kept.len() == tasks.len() && !names.contains(&name) {
+            list.push(name);
+        } else {
+            list.extend(kept.into_iter().map(|s| s.name.clone()));
+        }
+    }
+    list
+}
+
+/// Writes both lists into the file, which keeps everything else: comments, order, mode and owner.
+fn edit(config: &Config) -> Result<(), Failure> {
+    let enable = config.crawl.enable.as_deref().unwrap_or_default();
+    let names: Vec<String> = enable.iter().map(|name| format!("\"{name}\"")).collect();
+    let line = format!("enable = [{}]", names.join(", "));
+    let place = config.path.display().to_string();
+    let cannot = |e: io::Error| {
+        Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!(
+                "could not write {place}: {e}; run this as the file's owner, or write below [crawl] there: {line}"
+            ),
+        )
+    };
+    // A link stays one.
+    let path = fs::canonicalize(&config.path).map_err(cannot)?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    // Two at the same time would each write what they have read.
+    let lock = File::open(folder).map_err(cannot)?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| cannot(e.into()))?;
+    let text = fs::read_to_string(&path).map_err(cannot)?;
+    let wrong = |what: String| {
+        let error =
+            anyhow::anyhow!("could not edit {place}: {what}; write below [crawl] there: {line}");
+        Failure::new(exit::CONFIG, error)
+    };
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|_| wrong("it is no TOML".to_owned()))?;
+    let crawl = document
+        .entry("crawl")
+        .or_insert_with(|| Item::Table(Table::new()))
+        .as_table_like_mut()
+        .ok_or_else(|| wrong("[crawl] is no table".to_owned()))?;
+    let mut put =
+        |key: &str, names: &[String]| match crawl.get_mut(key).and_then(Item::as_value_mut) {
+            Some(value) => {
+                let decor = value.decor().clone();
+                *value = array(names).into();
+                *value.decor_mut() = decor;
+            }
+            None => {
+                crawl.insert(key, Item::Value(array(names).into()));
+            }
+        };
+    put("enable", enable);
+    match config.crawl.skip.as_slice() {
+        [] => {
+            crawl.remove("skip");
+        }
+        skip => put("skip", skip),
+    }
+    let text = document.to_string();
+    Config::parse(&config.path, &text)?;
+    replace(&path, text.as_bytes()).map_err(cannot)
+}
+
+fn array(names: &[String]) -> Array {
+    names.iter().map(String::as_str).collect()
+}
+
+/// There is either the old file or the whole new one. It belongs to whom it belonged.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let beside = folder.join(format!(".oa.toml.{}.tmp", Uuid::now_v7()));
+    let old = fs::metadata(path)?;
+    let mut file = fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid())))
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| File::open(folder)?.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// Called by each run of everything that is on: forgets what is off since the last one, and says what to do when nothing is on.
+///
+/// # Errors
+/// 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in silence.
+pub(super) fn look(
+    config: &Config,
+    sources: &Sources,
+    recorder: &Recorder,
+    by_hand: bool,
+) -> Result<(), Failure> {
+    let enabled: BTreeSet<String> = sources.enabled().map(|s| s.name.clone()).collect();
+    let noted = noted(recorder);
+    if config.crawl.enable.is_none() {
+        let (mut client, _) = recorder.connect()?;
+        let before = scheduled(&mut client, sources)?;
+        // What is not enabled now was on before.
+        note(recorder, &before);
+        let skip = &config.crawl.skip;
+        let names: Vec<&str> = before
+            .iter()
+            .filter(|n| !skip.contains(n))
+            .map(String::as_str)
+            .collect();
+        if !names.is_empty() {
+            let names = names.join(" ");
+            return Err(Failure::new(
+                exit::CONFIG,
+                anyhow::anyhow!(
+                    "sources are off until they are enabled since this version, {} enables none, and these ran until now: {names}. Nothing was collected. To go on: oa-crawl enable {names}; to end it: oa-crawl disable --all",
+                    config.path.display()
+                ),
+            ));
+        }
+    }
+    if noted.as_ref() != Some(&enabled) {
+        let before = noted.clone().unwrap_or_default();
+        let off: Vec<&str> = before.difference(&enabled).map(String::as_str).collect();
+        if !off.is_empty() {
+            match recorder.connect() {
+                Ok((mut client, _)) => forget(config, &mut client, &off)?,
+                // The next one will.
+                Err(e) => {
+                    tracing::warn!("could not forget {}: {e}", off.join(", "));
+                    return Ok(());
+                }
+            }
+        }
+        note(recorder, &enabled);
+    }
+    if enabled.is_empty() && (by_hand || noted.is_none()) {
+        tracing::warn!(
+            "no source is enabled, so nothing is collected; oa-crawl list shows them, oa-crawl enable TASK|PROVIDER enables"
+        );
+    }
+    Ok(())
+}
+
+/// Tasks that somebody expects to run.
+fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>, Failure> {
+    let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
+    let query =
+        "SELECT name FROM oa.tasks WHERE name = ANY($1) AND tool = $2 AND schedule IS NOT NULL";
+    let rows = client
+        .query(query, &[&names, &PROGRAM])
+        .map_err(|e| anyhow::anyhow!("could not read oa.tasks: {}", describe(&e)))?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+fn forget(config: &Config, client: &mut Client, tasks: &[&str]) -> Result<(), Failure> {
+    let policy = Policy::from_config(config);
+    for task in tasks {
+        due::forget(client, task, &policy)
+            .map_err(|e| anyhow::anyhow!("could not forget {task}: {}", describe(&e)))?;
+    }
+    Ok(())
+}
+
+fn noted(recorder: &Recorder) -> Option<BTreeSet<String>> {
+    let text = fs::read_to_string(path(recorder)).ok()?;
+    Some(text.lines().map(str::to_owned).collect())
+}
+
+/// A note that is lost leaves a task expected that is off: it is reported as missed, and `oa-crawl disable` ends that.
+fn note(recorder: &Recorder, tasks: &BTreeSet<String>) {
+    let text: String = tasks.iter().map(|t| format!("{t}\n")).collect();
+    if let Err(e) = write_durably(&path(recorder), text.as_bytes()) {
+        tracing::warn!("could not note which sources are enabled: {e}");
+    }
+}
+
+fn path(recorder: &Recorder) -> PathBuf {
+    recorder.state().path().join("enabled")
+}

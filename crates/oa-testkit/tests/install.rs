@@ -1,0 +1,226 @@
+//! README's "Use it" and `crontab.example`, word by word, by the users that they name.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use oa_testkit::{Postgres, program, wait_until, workspace_root};
+
+/// Stands for `oa`, because a test makes no account.
+const USER: &str = "nobody";
+
+struct Machine {
+    dir: tempfile::TempDir,
+    server: Postgres,
+}
+
+impl Machine {
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.root().join(path.trim_start_matches('/'))
+    }
+
+    /// Paths of a real machine in a text, below this one's root.
+    fn here(&self, text: &str) -> String {
+        let root = self.root().display().to_string();
+        ["/etc/oa", "/var/lib/oa", "/var/log/oa", "/var/backups/oa", "/usr/local/bin"]
+            .iter()
+            .fold(text.to_owned(), |text, path| text.replace(path, &format!("{root}{path}")))
+    }
+
+    fn install(&self) -> Output {
+        let mut command = Command::new(workspace_root().join("scripts/install"));
+        let bin = program("oa-crawl").parent().unwrap().to_owned();
+        command.arg("--bin").arg(bin).args(["--user", USER]);
+        command.env("DESTDIR", self.root()).output().unwrap()
+    }
+
+    /// A line of shell with what cron gives to it, and nothing else.
+    fn shell(&self, user: &str, line: &str, settings: &[(String, String)]) -> Command {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", user, "--regid", if user == "root" { "root" } else { "nogroup" }])
+            .args(["--clear-groups", "sh", "-c", line])
+            .env_clear()
+            .env("HOME", "/nonexistent")
+            .envs(settings.iter().cloned())
+            .current_dir(self.root());
+        command
+    }
+
+    fn edit(&self) {
+        let config = self.at("/etc/oa/oa.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let phone = self.at("/var/log/oa/phone");
+        let text = self
+            .here(&text)
+            .replace("# listen = \"127.0.0.1:8686\"", "listen = \"127.0.0.1:0\"")
+            .replace("# retries = 3", "retries = 0");
+        let more = format!(
+            "\n[providers.zhihui]\nbase = \"http://127.0.0.1:9\"\n[providers.fangqi]\nbase = \"http://127.0.0.1:9\"\n\
+             [[alert.channels]]\nname = \"phone\"\nkind = \"command\"\ncommand = [\"sh\", \"-c\", \"cat >> {}\"]\n",
+            phone.display()
+        );
+        fs::write(&config, text + &more).unwrap();
+        let env = self.at("/etc/oa/.env");
+        let text = fs::read_to_string(&env).unwrap();
+        let more = format!(
+            "DATABASE_URL={}\nOA_BACKUP_PASSWORD=on-paper-only\nZHIHUI_AUTH_TOKEN=token-value\n",
+            self.server.url()
+        );
+        fs::write(&env, text + &more).unwrap();
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// The lines of the first block of shell below a heading.
+fn block(page: &str, heading: &str) -> Vec<String> {
+    let text = fs::read_to_string(workspace_root().join(page)).unwrap();
+    let below = text.split(heading).nth(1).unwrap();
+    let block = below.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    block
+        .lines()
+        .map(|l| l.split(" #").next().unwrap().trim().to_owned())
+        .collect()
+}
+
+/// Settings and commands of `crontab.example`.
+fn crontab() -> (Vec<(String, String)>, Vec<String>) {
+    let text = fs::read_to_string(workspace_root().join("crontab.example")).unwrap();
+    let (mut settings, mut commands) = (Vec::new(), Vec::new());
+    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        match line.split_once('=') {
+            Some((name, value)) if name.chars().all(|c| c.is_ascii_uppercase() || c == '_') => {
+                settings.push((name.to_owned(), value.to_owned()));
+            }
+            _ => {
+                let fields = if line.starts_with('@') { 1 } else { 5 };
+                let words: Vec<&str> = line.split_whitespace().skip(fields).collect();
+                commands.push(words.join(" "));
+            }
+        }
+    }
+    (settings, commands)
+}
+
+#[test]
+fn both_readmes_give_the_same_commands() {
+    assert_eq!(block("README.md", "## Use it"), block("README.zh-CN.md", "## 使用"));
+}
+
+#[test]
+fn readme_and_crontab_followed_word_by_word_run_everything() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can install and be another user");
+        return;
+    }
+    let dir = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let machine = Machine {
+        dir,
+        server: Postgres::start(),
+    };
+    let (settings, lines) = crontab();
+    let settings: Vec<(String, String)> = settings
+        .into_iter()
+        .map(|(name, value)| (name, machine.here(&value)))
+        .collect();
+    let legacy = machine.at("legacy.db");
+    let made = Command::new(program("oa-sim")).arg("--make-legacy-db").arg(&legacy).status();
+    assert!(made.unwrap().success());
+    fs::set_permissions(&legacy, fs::Permissions::from_mode(0o644)).unwrap();
+
+    for command in block("README.md", "## Use it") {
+        let done = if command == "cargo build --release" || command.is_empty() {
+            continue;
+        } else if command == "sudo scripts/install" {
+            machine.install()
+        } else if command.starts_with("sudoedit /etc/oa/oa.toml /etc/oa/.env") {
+            machine.edit();
+            continue;
+        } else if command == "sudo crontab -u oa crontab.example" {
+            assert!(workspace_root().join("crontab.example").is_file());
+            continue;
+        } else if let Some(line) = command.strip_prefix("sudo -u oa ") {
+            let line = line.replace("oa-restore drill", "oa-restore drill --yes");
+            machine.shell(USER, &line, &settings).output().unwrap()
+        } else {
+            let line = command.strip_prefix("sudo ").expect("a user is named");
+            machine.shell("root", line, &settings).output().unwrap()
+        };
+        assert!(done.status.success(), "{command}: {}", said(&done));
+    }
+    check_modes(&machine);
+
+    // By mistake as root: nothing is done, and nothing is in the way afterwards.
+    let mistake = machine.shell("root", "oa-crawl run zhihui-full-view", &settings).output().unwrap();
+    assert_eq!(mistake.status.code(), Some(77), "{}", said(&mistake));
+    assert!(said(&mistake).contains("sudo -u nobody oa-crawl"), "{}", said(&mistake));
+
+    for line in lines {
+        let log = line.split(">>").nth(1).expect("each line has a log").split(' ').next().unwrap();
+        let log = machine.at(log);
+        let here = machine.here(&line);
+        if line.contains("oa-report serve") {
+            serve_and_upgrade(&machine, &here, &settings);
+            continue;
+        }
+        let done = machine.shell(USER, &here, &settings).output().unwrap();
+        // The sites of this test are down.
+        let down = line.contains("run --due") && done.status.code() == Some(1);
+        let text = fs::read_to_string(&log).unwrap_or_else(|e| panic!("{line}: {e}: {}", said(&done)));
+        assert!(done.status.success() || down, "{line}: {}\n{text}", said(&done));
+    }
+    check_modes(&machine);
+}
+
+/// The page is up, the programs are replaced below it, the configuration stays.
+fn serve_and_upgrade(machine: &Machine, line: &str, settings: &[(String, String)]) {
+    let mut page = machine.shell(USER, &format!("exec {line}"), settings).spawn().unwrap();
+    let log = machine.at("/var/log/oa/report.log");
+    wait_until("the page listens", Duration::from_secs(60), || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("/admin/"))
+    });
+    let before = fs::read(machine.at("/etc/oa/oa.toml")).unwrap();
+    let again = machine.install();
+    assert!(again.status.success(), "{}", said(&again));
+    assert_eq!(fs::read(machine.at("/etc/oa/oa.toml")).unwrap(), before);
+    assert!(page.try_wait().unwrap().is_none(), "it goes on");
+    let _ = rustix::process::kill_process(
+        rustix::process::Pid::from_child(&page),
+        rustix::process::Signal::TERM,
+    );
+    page.wait().unwrap();
+}
+
+fn check_modes(machine: &Machine) {
+    for (path, mode, owner) in [
+        ("/etc/oa", 0o750, 0),
+        ("/etc/oa/oa.toml", 0o640, 0),
+        ("/etc/oa/.env", 0o640, 0),
+        ("/var/lib/oa", 0o700, 65_534),
+        ("/var/log/oa", 0o750, 65_534),
+        ("/var/backups/oa", 0o700, 65_534),
+        ("/usr/local/bin/oa-crawl", 0o755, 0),
+        ("/etc/logrotate.d/oa", 0o644, 0),
+    ] {
+        let found = fs::metadata(machine.at(path)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (mode, owner), "{path}");
+    }
+}
