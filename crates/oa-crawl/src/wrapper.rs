@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
-use oa_core::exit;
 use oa_core::pg::upsert::Batch;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::{
@@ -20,6 +19,7 @@ use oa_core::schedule::{Calendar, Schedule};
 use oa_core::secrets::Secret;
 use oa_core::service;
 use oa_core::supervise::StopSignal;
+use oa_core::{exact, exit};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -97,6 +97,8 @@ pub struct Report {
     pub seconds: f64,
     /// The configuration is at fault: a secret is missing.
     pub misconfigured: bool,
+    /// The site cannot show that day.
+    pub refused: bool,
 }
 
 impl Report {
@@ -119,6 +121,7 @@ impl Report {
             alerted: false,
             seconds: 0.0,
             misconfigured: false,
+            refused: false,
         }
     }
 
@@ -127,6 +130,7 @@ impl Report {
     pub fn exit_code(&self) -> u8 {
         match self.status {
             _ if self.misconfigured => exit::CONFIG,
+            _ if self.refused => exit::REFUSED,
             Status::Success if self.spooled.is_some() => exit::UNREACHABLE,
             Status::Success | Status::Skipped => exit::OK,
             _ => exit::FAILED,
@@ -181,6 +185,9 @@ impl Wrapper<'_> {
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(RunError::new(ErrorKind::Internal, reason));
             return Ok(report);
+        }
+        if let Some(reason) = self.cannot_show(source, date) {
+            return self.refuse(start, &reason);
         }
         let mut run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
@@ -265,7 +272,11 @@ impl Wrapper<'_> {
         clock: Stopwatch,
         run: &mut Run,
     ) -> Ended {
-        let client = Client::new(self.config.crawl.max_body.0, self.gate.clone());
+        let client = Client::new(
+            self.config.crawl.max_body.0,
+            self.gate.clone(),
+            &source.fetch.base,
+        );
         let mut ended = Ended::default();
         let archive = match self.archive.of_run(run.start().id) {
             Ok(archive) => Arc::new(archive),
@@ -277,6 +288,11 @@ impl Wrapper<'_> {
         let usual = self.usual_count(source, date, run);
         ended.shape = run.shape().as_ref().and_then(Shape::from_json);
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
+            // Midnight, or the schedule's next moment, may have come since the last try.
+            if let Some(reason) = self.cannot_show(source, date) {
+                let error = RunError::new(ErrorKind::Internal, reason);
+                return Err(Failed::by_kind(error, None));
+            }
             let context = Context {
                 source: source.clone(),
                 date,
@@ -441,6 +457,29 @@ impl Wrapper<'_> {
             .then(|| format!("{date} is no day, or this no session, of {}", source.name))
     }
 
+    fn cannot_show(&self, source: &Source, date: NaiveDate) -> Option<String> {
+        let now = Utc::now().with_timezone(&self.config.timezone);
+        source.cannot_show(date, now, self.calendar)
+    }
+
+    /// A day that the site cannot show is in the run log, with the reason, and nothing is fetched. What was missed stays missed.
+    fn refuse(&self, start: RunStart, reason: &str) -> Result<Report, Failure> {
+        let reason = match start.due_at {
+            Some(due) => {
+                let due = due.with_timezone(&self.config.timezone);
+                let due = due.format("%Y-%m-%d %H:%M");
+                format!("the run of {due} was missed and cannot be made up for: {reason}")
+            }
+            None => reason.to_owned(),
+        };
+        tracing::error!("{}: {reason}", start.task);
+        self.recorder.record_skipped(start.clone(), &reason)?;
+        let mut report = Report::of(&start, Status::Skipped);
+        report.error = Some(RunError::new(ErrorKind::Internal, reason));
+        report.refused = true;
+        Ok(report)
+    }
+
     fn schedule(&self, source: &Source) -> Option<Schedule> {
         Some(
             Schedule::parse(&source.schedule, self.config.timezone)
@@ -503,6 +542,43 @@ fn judge(
     collected: Collected,
     ended: &mut Ended,
 ) -> Option<RunError> {
+    let validated = validate(source, moment, &collected.records);
+    let (error, storable) = verdict(source, moment.date, usual, &collected, &validated);
+    let better = ended.collected.as_ref().is_none_or(|(before, _)| {
+        error.is_none() || collected.records.len() >= before.records.len()
+    });
+    if storable && better {
+        ended.collected = Some((collected, validated));
+    }
+    error
+}
+
+/// Why what came is not a success, if it is not, and whether any of it may be stored.
+#[must_use]
+pub fn verdict(
+    source: &Source,
+    date: NaiveDate,
+    usual: Option<u64>,
+    collected: &Collected,
+    validated: &Validated,
+) -> (Option<RunError>, bool) {
+    if let Some(error) = unusable(source, date, collected, validated) {
+        return (Some(error), false);
+    }
+    let error = collected
+        .shortfall()
+        .or_else(|| falling(source, usual, collected))
+        .or_else(|| finding(source, date, collected, validated));
+    (error, true)
+}
+
+/// Why nothing of it can be stored.
+fn unusable(
+    source: &Source,
+    date: NaiveDate,
+    collected: &Collected,
+    validated: &Validated,
+) -> Option<RunError> {
     if collected.records.is_empty() {
         if collected.expected.unwrap_or(0) > 0 {
             return collected.shortfall();
@@ -510,17 +586,16 @@ fn judge(
         if !source.allow_empty {
             return Some(RunError::new(
                 ErrorKind::Empty,
-                format!("the site returned no records for {}", moment.date),
+                format!("the site returned no records for {date}"),
             ));
         }
     }
-    let validated = validate(source, moment, &collected.records);
     if !validated.missing_everywhere.is_empty() {
         let fields = validated.missing_everywhere.join(", ");
         let example: String = collected
             .records
             .first()
-            .map(ToString::to_string)
+            .map(exact::to_text)
             .unwrap_or_default()
             .chars()
             .take(200)
@@ -537,17 +612,7 @@ fn judge(
         let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
         return Some(RunError::new(ErrorKind::Invalid, message));
     }
-    let error = collected
-        .shortfall()
-        .or_else(|| falling(source, usual, &collected))
-        .or_else(|| finding(source, moment.date, &collected, &validated));
-    let better = ended.collected.as_ref().is_none_or(|(before, _)| {
-        error.is_none() || collected.records.len() >= before.records.len()
-    });
-    if better {
-        ended.collected = Some((collected, validated));
-    }
-    error
+    None
 }
 
 /// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::PROGRAM;
 use crate::fetch::browser;
-use crate::source::{FetchKind, Sources};
+use crate::source::{FetchKind, Source, Sources};
 
 struct Findings {
     listing: Listing,
@@ -57,6 +57,12 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
                 "sources",
                 Ok(format!("{} are valid", sources.iter().count())),
             );
+            for one in sources.broken() {
+                found.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
+            }
+            for source in sources.iter() {
+                check_end(source, &mut found);
+            }
             Some(sources)
         }
         Err(e) => {
@@ -120,6 +126,17 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
     check_database(config, sources.as_ref(), &mut found);
     found.listing.print(format).map_err(anyhow::Error::from)?;
     Ok(found.worst)
+}
+
+/// Without a total, nobody knows whether a list that ends is whole but the author of the source.
+fn check_end(source: &Source, found: &mut Findings) {
+    if let Some(paging) = &source.paging
+        && source.answer.total.is_none()
+        && paging.end.is_none()
+    {
+        let what = "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\"";
+        found.add(&source.name, Err((exit::OK, what.to_owned())));
+    }
 }
 
 fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
