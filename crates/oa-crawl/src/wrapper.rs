@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
+use oa_core::exit;
 use oa_core::pg::upsert::Batch;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::{
@@ -19,7 +20,6 @@ use oa_core::schedule::{Calendar, Schedule};
 use oa_core::secrets::Secret;
 use oa_core::service;
 use oa_core::supervise::StopSignal;
-use oa_core::{exact, exit};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -29,9 +29,10 @@ use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
-use crate::source::{OnBad, Source};
+use crate::source::Source;
 use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
+use crate::verdict::{assess, is_fresh, other_days};
 use oa_core::runs::attempts::{Failed, until_done};
 
 /// What all tasks of one `oa-crawl run` share.
@@ -384,6 +385,7 @@ impl Wrapper<'_> {
                 .insert("requests".to_owned(), json!(collected.pages));
             let mut findings = collected.findings;
             findings.extend(validated.findings);
+            findings.extend(other_days(source, date, &validated.rows));
             let mut shape = Shape::of(&collected.records);
             if let Some(before) = &ended.shape {
                 findings.extend(shape.differences(before, &collected.records));
@@ -543,7 +545,7 @@ fn judge(
     ended: &mut Ended,
 ) -> Option<RunError> {
     let validated = validate(source, moment, &collected.records);
-    let (error, storable) = verdict(source, moment.date, usual, &collected, &validated);
+    let (error, storable) = assess(source, moment.date, usual, &collected, &validated);
     let better = ended.collected.as_ref().is_none_or(|(before, _)| {
         error.is_none() || collected.records.len() >= before.records.len()
     });
@@ -551,132 +553,4 @@ fn judge(
         ended.collected = Some((collected, validated));
     }
     error
-}
-
-/// Why what came is not a success, if it is not, and whether any of it may be stored.
-#[must_use]
-pub fn verdict(
-    source: &Source,
-    date: NaiveDate,
-    usual: Option<u64>,
-    collected: &Collected,
-    validated: &Validated,
-) -> (Option<RunError>, bool) {
-    if let Some(error) = unusable(source, date, collected, validated) {
-        return (Some(error), false);
-    }
-    let error = collected
-        .shortfall()
-        .or_else(|| falling(source, usual, collected))
-        .or_else(|| finding(source, date, collected, validated));
-    (error, true)
-}
-
-/// Why nothing of it can be stored.
-fn unusable(
-    source: &Source,
-    date: NaiveDate,
-    collected: &Collected,
-    validated: &Validated,
-) -> Option<RunError> {
-    if collected.records.is_empty() {
-        if collected.expected.unwrap_or(0) > 0 {
-            return collected.shortfall();
-        }
-        if !source.allow_empty {
-            return Some(RunError::new(
-                ErrorKind::Empty,
-                format!("the site returned no records for {date}"),
-            ));
-        }
-    }
-    if !validated.missing_everywhere.is_empty() {
-        let fields = validated.missing_everywhere.join(", ");
-        let example: String = collected
-            .records
-            .first()
-            .map(exact::to_text)
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect();
-        return Some(RunError::new(
-            ErrorKind::Shape,
-            format!(
-                "none of {} records has the field(s) {fields}; the site has changed its data, for example: {example}",
-                collected.records.len()
-            ),
-        ));
-    }
-    if let Some((OnBad::Fail, first)) = &validated.worst {
-        let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
-        return Some(RunError::new(ErrorKind::Invalid, message));
-    }
-    None
-}
-
-/// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
-fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
-    let (usual, came) = (usual?, collected.records.len() as u64);
-    ((came as f64) < source.min_of_usual * usual as f64).then(|| {
-        let message = format!(
-            "only {came} records came, such days usually have {usual} by this time (min_of_usual)"
-        );
-        RunError::new(ErrorKind::Partial, message)
-    })
-}
-
-/// A complete answer can still not be what was due.
-fn finding(
-    source: &Source,
-    date: NaiveDate,
-    collected: &Collected,
-    validated: &Validated,
-) -> Option<RunError> {
-    let came = collected.records.len();
-    let rejected = validated.rejects.len();
-    if came > 0 && validated.rows.is_empty() {
-        let first = validated.rejects.first().map(reason).unwrap_or_default();
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("all {came} records were rejected; the first one: {first}"),
-        ));
-    }
-    if rejected as f64 > source.max_rejected * came as f64 {
-        let first = validated.rejects.first().map(reason).unwrap_or_default();
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("{rejected} of {came} records were rejected; the first one: {first}"),
-        ));
-    }
-    if let Some((_, first)) = &validated.worst {
-        let message =
-            format!("a record breaks a rule that makes the run partial (on_bad): {first}");
-        return Some(RunError::new(ErrorKind::Invalid, message));
-    }
-    if is_fresh(source, date, &validated.rows) == Some(false) {
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("none of {came} records is of {date}; the site still shows another day"),
-        ));
-    }
-    None
-}
-
-fn reason(reject: &oa_core::runs::Reject) -> String {
-    match &reject.field {
-        Some(field) => format!("{field} {}", reject.reason),
-        None => reject.reason.clone(),
-    }
-}
-
-/// Whether any row is of the day that was asked for; `None` when the source has no date of its own, or there are no rows.
-fn is_fresh(source: &Source, date: NaiveDate, rows: &[Vec<serde_json::Value>]) -> Option<bool> {
-    let column = &source.freshness.as_ref()?.column;
-    let index = source.fields.iter().position(|f| f.column == *column)?;
-    let day = date.to_string();
-    (!rows.is_empty()).then(|| {
-        rows.iter()
-            .any(|row| row[index].as_str() == Some(day.as_str()))
-    })
 }

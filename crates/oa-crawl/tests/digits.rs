@@ -88,7 +88,7 @@ fn every_digit_of_a_decimal_is_stored_and_compared() {
     }
     assert_eq!(run(&service, &lines("")).row()["unchanged"], 16);
     // A change of the last digit only.
-    let changed = lines("").replace("890123456789,", "890123456788,");
+    let changed = lines("").replace(" 1234567.890123456789,", " 1234567.890123456788,");
     let row = run(&service, &changed).row();
     assert_eq!(
         (&row["updated"], &row["unchanged"]),

@@ -33,7 +33,7 @@ title = "报价"
 provider = "own"
 schedule = "{} {} * * *"
 {shows}
-fetch = {{ kind = "command", command = ["sh", "-c", "echo '{{\\\"code\\\": \\\"ZZ\\\", \\\"name\\\": \\\"price\\\"}}'", {arguments}] }}
+fetch = {{ kind = "command", command = ["sh", "-c", "echo '{{\"code\": \"ZZ\", \"name\": \"price\"}}'", {arguments}] }}
 store = {{ table = "commodities", unique = ["code"] }}
 fields = [
   {{ column = "code", from = "code", type = "text", required = true }},

@@ -44,6 +44,7 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
             "timezone": config.timezone.name(),
             "next_due": due.map(|d| d.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string()),
             "table": source.store.table,
+            "shows": source.shows().as_str(),
             "retries": source.retry.retries,
             "retry_delay_seconds": source.retry.delay.as_secs_f64(),
             "timeout_seconds": source.retry.timeout.as_secs_f64(),

@@ -28,7 +28,8 @@ use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::source::{Broken, Source, Sources};
 use crate::validate::{Moment, columns, convert, validate};
-use crate::wrapper::{Job, Report, Wrapper, start_of, verdict};
+use crate::verdict::assess;
+use crate::wrapper::{Job, Report, Wrapper, start_of};
 use oa_core::runs::attempts::longest;
 
 /// What `run` was asked for.
@@ -70,10 +71,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let chosen = choose(&loaded, options)?;
     if options.dry_run {
         let code = dry_run(config, &chosen, &day, &calendar, options.format)?;
-        return Ok(if options.all {
-            list::with_broken(&loaded, code)
-        } else {
-            code
+        let named = |task: &String| loaded.broken_one(task).is_some();
+        let touched = options.all || options.tasks.iter().any(named);
+        return Ok(match touched {
+            true => list::told_broken(&loaded, code),
+            false => code,
         });
     }
     let trigger = match options.trigger {
@@ -340,7 +342,7 @@ fn dry_run_one(
                 .rows
                 .first()
                 .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
-            let (error, _) = verdict(source, date, None, &collected, &validated);
+            let (error, _) = assess(source, date, None, &collected, &validated);
             let missing = (!validated.missing_everywhere.is_empty()).then(|| {
                 format!(
                     "no record has the field(s) {}",

@@ -23,7 +23,7 @@ use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
 use crate::source::{Source, parse};
 use crate::validate::{Moment, Validated, columns, validate};
-use crate::wrapper::verdict;
+use crate::verdict::assess;
 
 /// How many records of each kind are shown.
 const SHOWN: usize = 3;
@@ -76,16 +76,16 @@ pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
         source.fetch.query.clear();
     }
     let zone = config.map_or(service::TIMEZONE, |c| c.timezone);
-    let date = options
-        .date
-        .unwrap_or_else(|| Utc::now().with_timezone(&zone).date_naive());
-    if options.body.is_none() && options.url.is_none() {
-        let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
-            .map_err(|e| Failure::new(exit::CONFIG, e))?;
-        let now = Utc::now().with_timezone(&zone);
-        if let Some(reason) = source.cannot_show(date, now, &calendar) {
-            return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
-        }
+    let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let now = Utc::now().with_timezone(&zone);
+    let present = source.present_day(now.date_naive(), &calendar);
+    let date = options.date.unwrap_or(present);
+    if options.body.is_none()
+        && options.url.is_none()
+        && let Some(reason) = source.cannot_show(date, now, &calendar)
+    {
+        return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
     }
     let shown = try_it(config, &source, date, options)?;
     let ok = shown.problem.is_none();
@@ -164,7 +164,7 @@ fn whole(
 
 fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, shown: &mut Shown) {
     let validated = validate(source, Moment::now(date), &collected.records);
-    let (error, storable) = verdict(source, date, None, collected, &validated);
+    let (error, storable) = assess(source, date, None, collected, &validated);
     shown.partial = storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
     shown.problem = plain.or(error.map(|e| e.message));

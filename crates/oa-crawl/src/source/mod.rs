@@ -234,8 +234,8 @@ fn check(source: &Source) -> Result<(), String> {
     }
     Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
     check_fetch(source)?;
-    source.check_shows()?;
     placeholders::check(source)?;
+    source.check_shows()?;
     for (name, share) in [
         ("max_rejected", source.max_rejected),
         ("min_of_usual", source.min_of_usual),
@@ -297,6 +297,13 @@ fn check(source: &Source) -> Result<(), String> {
     }
     if let Some(freshness) = &source.freshness {
         known(&freshness.column, "[freshness]")?;
+        let field = source.fields.iter().find(|f| f.column == freshness.column);
+        if field.is_some_and(|f| f.from.is_none()) {
+            return Err(format!(
+                "column \"{}\" in [freshness] is filled by the source file itself, which proves nothing; name one that comes from the records",
+                freshness.column
+            ));
+        }
     }
     if source.store.unique.is_empty() {
         return Err(

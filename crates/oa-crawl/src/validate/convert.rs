@@ -147,9 +147,12 @@ fn number(field: &Field, given: &Value) -> Result<Converted, String> {
         return Err(format!("is {digits}, above {max}"));
     }
     let value = match field.of_type {
-        FieldType::Integer => exact::whole(&digits)
-            .map(Value::from)
-            .ok_or_else(|| format!("is {digits}, which is not a whole number of 64 bits"))?,
+        FieldType::Integer => exact::whole(&digits).map(Value::from).ok_or_else(|| {
+            match exact::decimals(&digits) {
+                0 => format!("is {digits}, which is more than 64 bits hold"),
+                _ => format!("is {digits}, which is not a whole number"),
+            }
+        })?,
         _ => as_it_is(given, digits, float),
     };
     Ok(Converted { value, from_text })

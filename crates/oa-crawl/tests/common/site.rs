@@ -93,6 +93,11 @@ fn serve(
         }
         head.push_str(&line);
     }
+    // As a proxy, it is every site.
+    if head.starts_with("CONNECT ") {
+        write!(stream, "HTTP/1.1 200 OK\r\n\r\n").ok()?;
+        return serve(stream, answer, all);
+    }
     let path = head.split_whitespace().nth(1)?.to_owned();
     let head = head.to_lowercase();
     let length = head.lines().find_map(|l| l.strip_prefix("content-length:"));
