@@ -32,10 +32,13 @@ pub(super) fn report(
         if trigger == Trigger::Due && noted.as_deref() == Some(&one.reason) {
             continue;
         }
-        reports.push(record(recorder, one, trigger));
-        if let Some(Err(e)) = note.map(|path| fs::write(path, &one.reason)) {
+        let recorded = record(recorder, one, trigger);
+        if let (Some(path), Ok(_)) = (note, &recorded)
+            && let Err(e) = fs::write(path, &one.reason)
+        {
             tracing::warn!("could not note that {} was reported: {e}", one.task);
         }
+        reports.push(recorded);
     }
     mended(recorder, sources);
     reports
