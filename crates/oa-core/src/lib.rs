@@ -12,11 +12,13 @@
 //! - [`supervise`]: child processes, stop signals, process identity;
 //! - [`service`]: the data service's own tables and their natural keys;
 //! - [`text`]: texts of others, before they are stored or shown;
+//! - [`exact`]: JSON with all digits of its numbers;
 //! - [`cli`], [`exit`], [`output`], [`logging`]: what makes six programs feel like one.
 
 pub mod alerts;
 pub mod cli;
 pub mod config;
+pub mod exact;
 pub mod exit;
 pub mod failpoint;
 pub mod logging;

@@ -60,12 +60,21 @@ pub enum Content {
 /// # Errors
 /// When it is not, or cannot be read.
 pub fn read(path: &Path, content: Content) -> Result<String, TrustError> {
+    let bytes = read_bytes(path, content)?;
+    String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e).into())
+}
+
+/// The same for a file in any encoding.
+///
+/// # Errors
+/// When it is somebody else's, others may change or read it, or it cannot be read.
+pub fn read_bytes(path: &Path, content: Content) -> Result<Vec<u8>, TrustError> {
     check_link(path)?;
     let mut file = File::open(path)?;
     check(path, &file.metadata()?, content)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A folder whose files are used.
