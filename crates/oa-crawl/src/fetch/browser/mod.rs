@@ -101,7 +101,12 @@ impl Browser {
                 (DevtoolsError::Closed, Some(ended)) => ended,
                 _ => format!("Chromium did not start: {e}"),
             };
-            FetchError::new(ErrorKind::Internal, what)
+            let kind = match e {
+                // On a busy machine another try may help.
+                DevtoolsError::Late(..) => ErrorKind::Timeout,
+                _ => ErrorKind::Internal,
+            };
+            FetchError::new(kind, what)
         })?;
         let browser = Self {
             options: options.clone(),

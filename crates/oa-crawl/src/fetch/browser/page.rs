@@ -68,7 +68,8 @@ impl Page {
         let to_it = json!({ "targetId": target, "flatten": true });
         let attached = browser.call("Target.attachToTarget", to_it, limit)?;
         let session = browser.of_session(&text(&attached["sessionId"]));
-        session.call("Network.enable", json!({}), ANSWER)?;
+        // A busy machine takes its time to start the page's own process.
+        session.call("Network.enable", json!({}), limit)?;
         let received = Arc::new(Mutex::new(Received::default()));
         let page = Self {
             browser: browser.clone(),
