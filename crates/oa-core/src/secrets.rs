@@ -324,7 +324,7 @@ mod tests {
     fn urls_lose_passwords_tokens_and_hooks_but_stay_recognisable() {
         for (from, to) in [
             (
-                "could not open postgresql://oa:hunter2@db:5432/oa",
+                "could not open postgresql://oa:tiger9@db:5432/oa",
                 "could not open postgresql://oa:[redacted]@db:5432/oa",
             ),
             (

@@ -37,12 +37,14 @@ pub enum TrustError {
         mode: u32,
     },
     /// Others may read it, and it holds secrets.
-    #[error("{} holds secrets and may be read by others (mode {mode:04o}); run: chmod {} {}", path.display(), if mode & 0o070 == 0o040 { "o=" } else { "600" }, quoted(path))]
+    #[error("{} holds secrets and may be read by others (mode {mode:04o}); run: chmod {advice} {}", path.display(), quoted(path))]
     Readable {
         /// The file.
         path: PathBuf,
         /// Its mode.
         mode: u32,
+        /// The one that it should have.
+        advice: &'static str,
     },
 }
 
@@ -100,16 +102,22 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
         return Err(foreign(path, found));
     }
     let mode = found.mode() & 0o7777;
+    if content == Content::Secrets && mode & 0o027 != 0 {
+        return Err(TrustError::Readable {
+            path: path.to_owned(),
+            mode,
+            // The service's group needs root's file.
+            advice: if found.uid() == 0 && found.gid() != 0 {
+                "640"
+            } else {
+                "600"
+            },
+        });
+    }
     // A group of this user's own, as many systems give one to each, is this user.
     let own_group = found.gid() == 0 || found.gid() == getegid().as_raw();
     if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
         return Err(TrustError::Writable {
-            path: path.to_owned(),
-            mode,
-        });
-    }
-    if content == Content::Secrets && mode & 0o027 != 0 {
-        return Err(TrustError::Readable {
             path: path.to_owned(),
             mode,
         });

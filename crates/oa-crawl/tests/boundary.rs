@@ -115,23 +115,6 @@ fn secrets_that_others_may_read_are_refused_with_the_command_that_mends_it() {
         let advice = done.stderr.split("run: ").nth(1).unwrap().trim();
         let mended = Command::new("sh").args(["-c", advice]).status().unwrap();
         assert!(mended.success(), "{advice}");
-        let after = service.crawl(&["list"]);
-        if after.code != 0 {
-            let advice = after
-                .stderr
-                .split("run: ")
-                .nth(1)
-                .unwrap()
-                .trim()
-                .to_owned();
-            assert!(
-                Command::new("sh")
-                    .args(["-c", &advice])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-        }
         assert_eq!(service.crawl(&["list"]).code, 0, "{open:o}");
         assert_eq!(mode(&env) & 0o027, 0);
     }
@@ -392,7 +375,13 @@ exit 3"#;
             .unwrap()
             .into()
     };
-    let sent = service.sim.messages();
+    // The address holds the robot's token, as it must; what is said to people does not.
+    let sent: Vec<_> = service
+        .sim
+        .messages()
+        .into_iter()
+        .map(|m| (m.title, m.text))
+        .collect();
     assert!(format!("{sent:?}").contains("receipts"), "{sent:?}");
     let stored = database(&service);
     assert!(stored.contains("Max retries exceeded"), "{stored}");

@@ -29,9 +29,17 @@ impl Machine {
     /// Paths of a real machine in a text, below this one's root.
     fn here(&self, text: &str) -> String {
         let root = self.root().display().to_string();
-        ["/etc/oa", "/var/lib/oa", "/var/log/oa", "/var/backups/oa", "/usr/local/bin"]
-            .iter()
-            .fold(text.to_owned(), |text, path| text.replace(path, &format!("{root}{path}")))
+        [
+            "/etc/oa",
+            "/var/lib/oa",
+            "/var/log/oa",
+            "/var/backups/oa",
+            "/usr/local/bin",
+        ]
+        .iter()
+        .fold(text.to_owned(), |text, path| {
+            text.replace(path, &format!("{root}{path}"))
+        })
     }
 
     fn install(&self) -> Output {
@@ -45,7 +53,12 @@ impl Machine {
     fn shell(&self, user: &str, line: &str, settings: &[(String, String)]) -> Command {
         let mut command = Command::new("setpriv");
         command
-            .args(["--reuid", user, "--regid", if user == "root" { "root" } else { "nogroup" }])
+            .args([
+                "--reuid",
+                user,
+                "--regid",
+                if user == "root" { "root" } else { "nogroup" },
+            ])
             .args(["--clear-groups", "sh", "-c", line])
             .env_clear()
             .env("HOME", "/nonexistent")
@@ -91,7 +104,13 @@ fn said(output: &Output) -> String {
 fn block(page: &str, heading: &str) -> Vec<String> {
     let text = fs::read_to_string(workspace_root().join(page)).unwrap();
     let below = text.split(heading).nth(1).unwrap();
-    let block = below.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let block = below
+        .split("```sh\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
     block
         .lines()
         .map(|l| l.split(" #").next().unwrap().trim().to_owned())
@@ -102,7 +121,10 @@ fn block(page: &str, heading: &str) -> Vec<String> {
 fn crontab() -> (Vec<(String, String)>, Vec<String>) {
     let text = fs::read_to_string(workspace_root().join("crontab.example")).unwrap();
     let (mut settings, mut commands) = (Vec::new(), Vec::new());
-    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+    for line in text
+        .lines()
+        .filter(|l| !l.is_empty() && !l.starts_with('#'))
+    {
         match line.split_once('=') {
             Some((name, value)) if name.chars().all(|c| c.is_ascii_uppercase() || c == '_') => {
                 settings.push((name.to_owned(), value.to_owned()));
@@ -119,7 +141,10 @@ fn crontab() -> (Vec<(String, String)>, Vec<String>) {
 
 #[test]
 fn both_readmes_give_the_same_commands() {
-    assert_eq!(block("README.md", "## Use it"), block("README.zh-CN.md", "## 使用"));
+    assert_eq!(
+        block("README.md", "## Use it"),
+        block("README.zh-CN.md", "## 使用")
+    );
 }
 
 #[test]
@@ -142,7 +167,10 @@ fn readme_and_crontab_followed_word_by_word_run_everything() {
         .map(|(name, value)| (name, machine.here(&value)))
         .collect();
     let legacy = machine.at("legacy.db");
-    let made = Command::new(program("oa-sim")).arg("--make-legacy-db").arg(&legacy).status();
+    let made = Command::new(program("oa-sim"))
+        .arg("--make-legacy-db")
+        .arg(&legacy)
+        .status();
     assert!(made.unwrap().success());
     fs::set_permissions(&legacy, fs::Permissions::from_mode(0o644)).unwrap();
 
@@ -169,12 +197,25 @@ fn readme_and_crontab_followed_word_by_word_run_everything() {
     check_modes(&machine);
 
     // By mistake as root: nothing is done, and nothing is in the way afterwards.
-    let mistake = machine.shell("root", "oa-crawl run zhihui-full-view", &settings).output().unwrap();
+    let mistake = machine
+        .shell("root", "oa-crawl run zhihui-full-view", &settings)
+        .output()
+        .unwrap();
     assert_eq!(mistake.status.code(), Some(77), "{}", said(&mistake));
-    assert!(said(&mistake).contains("sudo -u nobody oa-crawl"), "{}", said(&mistake));
+    assert!(
+        said(&mistake).contains("sudo -u nobody oa-crawl"),
+        "{}",
+        said(&mistake)
+    );
 
     for line in lines {
-        let log = line.split(">>").nth(1).expect("each line has a log").split(' ').next().unwrap();
+        let log = line
+            .split(">>")
+            .nth(1)
+            .expect("each line has a log")
+            .split(' ')
+            .next()
+            .unwrap();
         let log = machine.at(log);
         let here = machine.here(&line);
         if line.contains("oa-report serve") {
@@ -184,15 +225,23 @@ fn readme_and_crontab_followed_word_by_word_run_everything() {
         let done = machine.shell(USER, &here, &settings).output().unwrap();
         // The sites of this test are down.
         let down = line.contains("run --due") && done.status.code() == Some(1);
-        let text = fs::read_to_string(&log).unwrap_or_else(|e| panic!("{line}: {e}: {}", said(&done)));
-        assert!(done.status.success() || down, "{line}: {}\n{text}", said(&done));
+        let text =
+            fs::read_to_string(&log).unwrap_or_else(|e| panic!("{line}: {e}: {}", said(&done)));
+        assert!(
+            done.status.success() || down,
+            "{line}: {}\n{text}",
+            said(&done)
+        );
     }
     check_modes(&machine);
 }
 
 /// The page is up, the programs are replaced below it, the configuration stays.
 fn serve_and_upgrade(machine: &Machine, line: &str, settings: &[(String, String)]) {
-    let mut page = machine.shell(USER, &format!("exec {line}"), settings).spawn().unwrap();
+    let mut page = machine
+        .shell(USER, &format!("exec {line}"), settings)
+        .spawn()
+        .unwrap();
     let log = machine.at("/var/log/oa/report.log");
     wait_until("the page listens", Duration::from_secs(60), || {
         fs::read_to_string(&log).is_ok_and(|text| text.contains("/admin/"))
@@ -221,6 +270,10 @@ fn check_modes(machine: &Machine) {
         ("/etc/logrotate.d/oa", 0o644, 0),
     ] {
         let found = fs::metadata(machine.at(path)).unwrap();
-        assert_eq!((found.mode() & 0o7777, found.uid()), (mode, owner), "{path}");
+        assert_eq!(
+            (found.mode() & 0o7777, found.uid()),
+            (mode, owner),
+            "{path}"
+        );
     }
 }

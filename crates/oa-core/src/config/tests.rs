@@ -67,6 +67,28 @@ fn broken_toml_and_wrong_values_say_where() {
 }
 
 #[test]
+fn a_city_is_no_zone_and_a_tilde_no_folder_but_the_right_one_is_named() {
+    for (text, part) in [
+        (
+            "timezone = \"Shanghai\"\n",
+            "did you mean \"Asia/Shanghai\"?",
+        ),
+        (
+            "timezone = \"Asia/Shangai\"\n",
+            "did you mean \"Asia/Shanghai\"?",
+        ),
+        ("timezone = \"+08\"\n", "\"Asia/Shanghai\""),
+        ("state_dir = \"~/oa\"\n", "\"~/oa\" begins with ~"),
+        (
+            "[backup]\nrepository = \"~/b\"\npassword = \"env:X\"\n",
+            "\"~/b\" begins with ~",
+        ),
+    ] {
+        assert!(message(text).contains(part), "{}", message(text));
+    }
+}
+
+#[test]
 fn a_value_in_the_wrong_place_is_not_quoted() {
     let channel = "[[alert.channels]]\nname = \"a\"\nurl = \"env:X\"\nkind = ";
     for (text, part) in [
