@@ -122,12 +122,7 @@ fn offset(name: &str, jitter: Duration) -> TimeDelta {
 }
 
 /// What was noted while the clock was ahead says nothing about today.
-fn is_noted(
-    recorder: &Recorder,
-    source: &Source,
-    due: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> bool {
+fn is_noted(recorder: &Recorder, source: &Source, due: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     let noted = path(recorder, source).and_then(|path| fs::read_to_string(path).ok());
     noted
         .and_then(|text| text.trim().parse::<DateTime<Utc>>().ok())
