@@ -58,7 +58,9 @@ pub enum SpoolError {
         source: rusqlite::Error,
     },
     /// A fact has no form in which it could wait. Nothing was stored.
-    #[error("the spool cannot take an entry: {reason}; this is a mistake of this program, please report it")]
+    #[error(
+        "the spool cannot take an entry: {reason}; this is a mistake of this program, please report it"
+    )]
     Encode {
         /// What is wrong.
         reason: String,
@@ -472,8 +474,11 @@ impl Spool {
                 store_alert(client, &alert, &tried).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
-                    self.remember_told(key.as_deref().unwrap_or(&alert.fingerprint), alert.created_at)
-                        .map_err(|e| Refusal::Refused(e.to_string()))?;
+                    self.remember_told(
+                        key.as_deref().unwrap_or(&alert.fingerprint),
+                        alert.created_at,
+                    )
+                    .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
             }
         }

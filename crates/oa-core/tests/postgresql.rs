@@ -11,8 +11,8 @@ use oa_core::config::Locale;
 use oa_core::pg::schema::{self, SchemaError};
 use oa_core::pg::upsert::{Batch, UpsertError, upsert};
 use oa_core::pg::{self, ConnectError, Settings};
-use oa_core::runs::store::{self, Lease};
 use oa_core::retry::ErrorKind;
+use oa_core::runs::store::{self, Lease};
 use oa_core::runs::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
 use oa_core::secrets::Secret;
 use oa_core::{exit, service};
@@ -533,7 +533,9 @@ fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
         "success failed running"
     );
     assert_eq!(
-        ask("SELECT string_agg((started_at <= now())::text || ' ' || (finished_at IS NULL)::text, ', ' ORDER BY seq) FROM oa.runs"),
+        ask(
+            "SELECT string_agg((started_at <= now())::text || ' ' || (finished_at IS NULL)::text, ', ' ORDER BY seq) FROM oa.runs"
+        ),
         "true false, true false, true true"
     );
     assert_eq!(
@@ -551,12 +553,17 @@ fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
     );
     assert_eq!(ask("SELECT sum(runs)::text FROM oa.run_hours"), "2");
     assert_eq!(
-        ask("SELECT count(*)::text FROM oa.runs r WHERE oa.takes_care(r, now() - interval '1 hour')"),
+        ask(
+            "SELECT count(*)::text FROM oa.runs r WHERE oa.takes_care(r, now() - interval '1 hour')"
+        ),
         "0"
     );
     store::begin(&mut client, &start("t")).unwrap();
     assert_eq!(
-        one::<bool>(&mut client, "SELECT seq > 3 FROM oa.runs ORDER BY seq DESC LIMIT 1"),
+        one::<bool>(
+            &mut client,
+            "SELECT seq > 3 FROM oa.runs ORDER BY seq DESC LIMIT 1"
+        ),
         true
     );
 }
@@ -609,7 +616,11 @@ fn another_cause_is_reported_once_while_the_incident_goes_on() {
         (Some(ErrorKind::Http5xx), "pppprp"),
         (Some(ErrorKind::Auth), "pppprpp"),
     ] {
-        assert_eq!(outcome_of(&mut client, kind), reported, "{kind:?}, acknowledged");
+        assert_eq!(
+            outcome_of(&mut client, kind),
+            reported,
+            "{kind:?}, acknowledged"
+        );
     }
 }
 
@@ -649,7 +660,10 @@ fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
     let server = Postgres::start();
     let mut client = server.connect();
     schema::upgrade(&mut client).unwrap();
-    let hostile = format!("\u{1b}]0;owned\u{7}\u{1b}[31mno\u{0}\r{}", "中".repeat(1 << 20));
+    let hostile = format!(
+        "\u{1b}]0;owned\u{7}\u{1b}[31mno\u{0}\r{}",
+        "中".repeat(1 << 20)
+    );
     let start = start("t");
     let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
     let error = RunError::new(ErrorKind::Shape, &hostile);
@@ -668,7 +682,9 @@ fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
         reason: hostile.clone(),
         record: json!({"v": hostile}),
     }];
-    outcome.details.insert("output".to_owned(), json!(["\u{1b}[1mbold\u{1b}[0m"]));
+    outcome
+        .details
+        .insert("output".to_owned(), json!(["\u{1b}[1mbold\u{1b}[0m"]));
     store::apply(&mut client, &outcome, &policy()).unwrap();
     for text in [
         "error_message FROM oa.runs",
@@ -680,10 +696,22 @@ fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
     ] {
         let stored: String = one(&mut client, &format!("SELECT {text}"));
         assert!(stored.len() <= 4096, "{text}: {} bytes", stored.len());
-        assert!(!stored.contains(|c: char| c.is_control() && c != '\n'), "{text}: {stored:?}");
+        assert!(
+            !stored.contains(|c: char| c.is_control() && c != '\n'),
+            "{text}: {stored:?}"
+        );
         assert!(!stored.contains("u001b"), "{text}: {stored:?}");
     }
     let stored: String = one(&mut client, "SELECT error_message FROM oa.runs");
-    assert!(stored.starts_with("no\u{fffd}\n中") && stored.ends_with(" more bytes)"), "{stored}");
-    assert!(one::<i64>(&mut client, "SELECT length(record ->> 'v')::bigint FROM oa.rejects WHERE raw IS NULL UNION ALL SELECT length(raw)::bigint FROM oa.rejects WHERE record IS NULL") > 1 << 20, "the record itself is whole");
+    assert!(
+        stored.starts_with("no\u{fffd}\n中") && stored.ends_with(" more bytes)"),
+        "{stored}"
+    );
+    assert!(
+        one::<i64>(
+            &mut client,
+            "SELECT length(record ->> 'v')::bigint FROM oa.rejects WHERE raw IS NULL UNION ALL SELECT length(raw)::bigint FROM oa.rejects WHERE record IS NULL"
+        ) > 1 << 20,
+        "the record itself is whole"
+    );
 }

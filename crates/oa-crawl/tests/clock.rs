@@ -263,7 +263,8 @@ fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
             "{machine}: it was about another day, so the moment was still due"
         );
         assert_eq!(
-            service.text("SELECT (last_success_at <= now())::text FROM oa.tasks WHERE name = 'tick'"),
+            service
+                .text("SELECT (last_success_at <= now())::text FROM oa.tasks WHERE name = 'tick'"),
             "true"
         );
     }

@@ -59,10 +59,7 @@ fn missed(
         let name = if title.is_empty() { &task } else { &title };
         let never: bool = row.get(5);
         let now: DateTime<Utc> = row.get(6);
-        let late = human_duration(
-            (now - due).to_std().unwrap_or_default(),
-            policy.locale,
-        );
+        let late = human_duration((now - due).to_std().unwrap_or_default(), policy.locale);
         let (due, started, success) = (local(due, policy), at(row.get(3)), at(row.get(4)));
         finding(
             (if never { NEVER_RUN } else { MISSED }, &task),
@@ -189,10 +186,7 @@ fn too_long(
         let since: DateTime<Utc> = row.get(2);
         let name = if title.is_empty() { &task } else { &title };
         let now: DateTime<Utc> = row.get(4);
-        let lasts = human_duration(
-            (now - since).to_std().unwrap_or_default(),
-            policy.locale,
-        );
+        let lasts = human_duration((now - since).to_std().unwrap_or_default(), policy.locale);
         let since = local(since, policy);
         finding(
             (TOO_LONG, &task),

@@ -215,10 +215,7 @@ impl Last {
 }
 
 /// Whoever asks for the last alert decides by it whether there is to be another: one at a time, until the end of the transaction.
-fn last(
-    tx: &mut Transaction<'_>,
-    fingerprint: &str,
-) -> Result<Option<Last>, postgres::Error> {
+fn last(tx: &mut Transaction<'_>, fingerprint: &str) -> Result<Option<Last>, postgres::Error> {
     tx.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended('oa.alerts ' || $1, 0))",
         &[&fingerprint],
@@ -263,7 +260,8 @@ pub fn tell(
     policy: &Policy,
 ) -> Result<bool, postgres::Error> {
     let mut tx = client.transaction()?;
-    let told = last(&mut tx, &problem.fingerprint)?.is_some_and(|l| l.covers(problem, None, policy));
+    let told =
+        last(&mut tx, &problem.fingerprint)?.is_some_and(|l| l.covers(problem, None, policy));
     let put = !told && put(&mut tx, problem)?;
     tx.commit()?;
     Ok(put)
@@ -317,10 +315,7 @@ pub fn given_up(
 ) -> Result<(), postgres::Error> {
     let last = last(tx, &run_fingerprint(task))?;
     if let Some(last) = last.filter(Last::is_open) {
-        put(
-            tx,
-            &text::given_up(task, title, last.created_at, policy),
-        )?;
+        put(tx, &text::given_up(task, title, last.created_at, policy))?;
     }
     Ok(())
 }

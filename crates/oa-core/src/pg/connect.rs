@@ -331,12 +331,10 @@ fn is_io(error: &(dyn std::error::Error + 'static)) -> bool {
 fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
     let port = one.get_ports().first().copied().unwrap_or(5432);
     match one.get_hosts().first() {
-        Some(Host::Tcp(name)) => {
-            !matches!(
-                tls::certificate_end(name, port, settings.connect_timeout),
-                Ok(None)
-            )
-        }
+        Some(Host::Tcp(name)) => !matches!(
+            tls::certificate_end(name, port, settings.connect_timeout),
+            Ok(None)
+        ),
         _ => false,
     }
 }

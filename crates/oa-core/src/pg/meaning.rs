@@ -27,7 +27,10 @@ impl Meaning {
         }
         match error.code() {
             Some(code) => Self::of_sqlstate(code.code()),
-            None if error.source().is_some_and(<dyn std::error::Error>::is::<std::io::Error>) => {
+            None if error
+                .source()
+                .is_some_and(<dyn std::error::Error>::is::<std::io::Error>) =>
+            {
                 Self::Unreachable
             }
             None => Self::Refused,

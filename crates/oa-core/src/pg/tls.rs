@@ -216,7 +216,9 @@ pub(super) fn is_tls_error(error: &postgres::Error) -> bool {
         let wrapped = inner
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::get_ref);
-        if inner.is::<Error>() || wrapped.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>) {
+        if inner.is::<Error>()
+            || wrapped.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Error>)
+        {
             return true;
         }
         source = inner.source();

@@ -121,8 +121,14 @@ pub fn page(
     condition!(filter.status, "r.status = ${}");
     condition!(filter.since, "r.started_at >= ${}");
     condition!(filter.until, "r.started_at < ${}");
-    condition!(filter.before, "(r.started_at, r.seq) < (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})");
-    condition!(filter.after, "(r.started_at, r.seq) > (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})");
+    condition!(
+        filter.before,
+        "(r.started_at, r.seq) < (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})"
+    );
+    condition!(
+        filter.after,
+        "(r.started_at, r.seq) > (SELECT b.started_at, b.seq FROM oa.runs b WHERE b.id = ${})"
+    );
     let one_more = i64::from(filter.limit) + 1;
     values.push(&one_more);
     let rows = client.query(
@@ -146,7 +152,9 @@ pub fn page(
 /// When PostgreSQL fails.
 pub fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec<Entry>> {
     let rows = client.query(
-        &format!("SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.started_at, r.seq"),
+        &format!(
+            "SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.started_at, r.seq"
+        ),
         &[&ids],
     )?;
     Ok(rows.iter().map(entry).collect())

@@ -108,7 +108,7 @@ FROM (VALUES
      E'**【故障】智汇期讯-研报淘金 采集失败**\n\n- 原因：对方网站自身故障（HTTP 502）\n- 处理：等待对方恢复，下次会自动再采\n', now() - interval '9 hours'),
     ('run_failed', 'zhihui-reports', 'info', 'recovery', '【恢复】智汇期讯-研报淘金 恢复正常',
      E'**【恢复】智汇期讯-研报淘金 恢复正常**\n\n- 持续 30 分钟，其间失败 1 次\n', now() - interval '8 hours 30 minutes')
-) a (rule, task, severity, kind, title, body, at) JOIN oa.tasks t ON t.name = a.task;
+) a (rule, task, severity, kind, title, body, at) JOIN oa.tasks t ON t.name = a.task ORDER BY a.at;
 INSERT INTO oa.deliveries (alert_id, channel, state, tries, first_try_at, sent_at) SELECT id, 'ops', 'sent', 1, created_at, created_at + interval '1 second' FROM oa.alerts;
 INSERT INTO oa.acks (fingerprint, by, note) VALUES ('run_partial:rongda-positions', 'wang', '已联系对方技术');
 
