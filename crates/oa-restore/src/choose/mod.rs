@@ -280,7 +280,7 @@ impl Chooser<'_> {
             (Kind::Logical, _) => self.of_dump(&target, backup),
             (Kind::Physical, Level::Full) => self.full_alone(&target, backup),
             (Kind::Physical, Level::Incremental) => {
-                self.best_full(&target, backup, &End::Log, |_| true)
+                self.any_full(&target, backup)
             }
         }
     }
