@@ -128,7 +128,10 @@ fn close_to_others(staging: &Path) {
             std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700))
         });
         if let Err(e) = closed {
-            tracing::warn!("could not keep others from reading {}: {e}", entry.path().display());
+            tracing::warn!(
+                "could not keep others from reading {}: {e}",
+                entry.path().display()
+            );
         }
     }
 }
@@ -289,7 +292,8 @@ impl<'a> Session<'a> {
         let place = self.repository.place();
         let (all, damages) = self.repository.readable_backups()?;
         done.there = all.iter().map(|b| b.id.clone()).collect();
-        done.there.extend(damages.into_iter().filter_map(|d| d.backup));
+        done.there
+            .extend(damages.into_iter().filter_map(|d| d.backup));
         done.stranded = timeline::stranded(&self.repository, &all)?;
         done.batches.push(catalog::rows(place, &all));
         if done.backups.iter().any(|b| b.meta.level == Level::Full) {

@@ -171,7 +171,10 @@ pub fn vanished(config: &Config, place: &Place) -> Option<RepositoryError> {
         place: place.shown(),
         backups: row.get(2),
         newest: id.chars().take(8).collect(),
-        at: at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string(),
+        at: at
+            .with_timezone(&config.timezone)
+            .format("%Y-%m-%d %H:%M")
+            .to_string(),
     })
 }
 
@@ -196,7 +199,9 @@ impl Missing {
             "it was recorded when it was made ({} {}, up to {}), and the repository does not have it any more",
             self.level,
             self.kind,
-            self.restorable_to.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S")
+            self.restorable_to
+                .with_timezone(&zone)
+                .format("%Y-%m-%d %H:%M:%S")
         )
     }
 }
@@ -283,10 +288,7 @@ pub fn reconcile(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_removed(
-    client: &mut impl GenericClient,
-    ids: &[&str],
-) -> Result<u64, postgres::Error> {
+pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE id = ANY($1) AND removed_at IS NULL",
         &[&ids],

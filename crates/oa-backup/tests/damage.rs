@@ -434,9 +434,20 @@ fn damage_is_named_by_file_once_and_without_the_insides_of_the_engine() {
     let check = |file: &Path, arguments: &[&str]| {
         let found = service.backup(arguments).expect(1);
         let name = file.file_name().unwrap().to_str().unwrap();
-        let lines = found.stderr.lines().filter(|l| l.contains(&name[..8])).count();
+        let lines = found
+            .stderr
+            .lines()
+            .filter(|l| l.contains(&name[..8]))
+            .count();
         assert_eq!(lines, 1, "{}", found.stderr);
-        for inside in ["nonce", "aead", "rustic", "Caused by", "Mac", "sent this as a bug"] {
+        for inside in [
+            "nonce",
+            "aead",
+            "rustic",
+            "Caused by",
+            "Mac",
+            "sent this as a bug",
+        ] {
             assert!(
                 !found.stderr.contains(inside) && !found.stdout.contains(inside),
                 "{inside}: {}{}",

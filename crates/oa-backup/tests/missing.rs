@@ -20,20 +20,37 @@ fn alert(service: &Service) -> (Done, Vec<String>) {
         .env("OA_BACKUP_PASSWORD", PASSWORD)
         .stdin(Stdio::null());
     let checked = done(command.output().unwrap());
-    let rules = checked.json().iter().map(|f| f["rule"].as_str().unwrap().to_owned()).collect();
+    let rules = checked
+        .json()
+        .iter()
+        .map(|f| f["rule"].as_str().unwrap().to_owned())
+        .collect();
     (checked, rules)
 }
 
 fn status(service: &Service, code: i32) -> Value {
-    service.backup(&["status", "--format", "json"]).expect(code).json().pop().unwrap()
+    service
+        .backup(&["status", "--format", "json"])
+        .expect(code)
+        .json()
+        .pop()
+        .unwrap()
 }
 
 fn snapshot(service: &Service, backup: &Value) -> std::path::PathBuf {
-    service.path(&format!("repo/snapshots/{}", backup["id"].as_str().unwrap()))
+    service.path(&format!(
+        "repo/snapshots/{}",
+        backup["id"].as_str().unwrap()
+    ))
 }
 
 fn copy_folder(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
     assert!(copied.success());
 }
 
@@ -49,18 +66,31 @@ fn wal_whose_full_backup_is_gone_is_not_ok_anywhere() {
 
     // Before any of oa-backup's own runs has seen it.
     let (checked, rules) = alert(&service);
-    assert!(checked.code == Some(2) && rules.contains(&"backup_missing".to_owned()), "{checked:?}");
+    assert!(
+        checked.code == Some(2) && rules.contains(&"backup_missing".to_owned()),
+        "{checked:?}"
+    );
     let listed = service.backup(&["list", "--format", "json"]).expect(1);
     let why = format!("its full backup {short} is gone");
     assert!(listed.stderr.contains(&why), "{}", listed.stderr);
     let unrestorable = |b: &Value| b["unrestorable"].as_str().is_some_and(|w| w.contains(&why));
     assert!(listed.json().iter().all(unrestorable) && !listed.json().is_empty());
     let state = status(&service, 1);
-    assert!(state["ok"] == false && state["rpo_seconds"].is_null(), "{state}");
+    assert!(
+        state["ok"] == false && state["rpo_seconds"].is_null(),
+        "{state}"
+    );
     assert_eq!(state["missing"], serde_json::json!([full[0]["id"]]));
-    for arguments in [&["verify", "--format", "json"][..], &["verify", "--read-data", "--format", "json"]] {
+    for arguments in [
+        &["verify", "--format", "json"][..],
+        &["verify", "--read-data", "--format", "json"],
+    ] {
         let verified = service.backup(arguments).expect(1);
-        assert!(verified.stderr.contains(short) && verified.stderr.contains(&why), "{}", verified.stderr);
+        assert!(
+            verified.stderr.contains(short) && verified.stderr.contains(&why),
+            "{}",
+            verified.stderr
+        );
         let result = |id: &Value| {
             let rows = verified.json();
             rows.iter().find(|r| r["id"] == *id).unwrap()["result"].clone()
@@ -72,11 +102,22 @@ fn wal_whose_full_backup_is_gone_is_not_ok_anywhere() {
         service.texts("SELECT (missing_since IS NOT NULL)::text || ' ' || (removed_at IS NULL)::text FROM oa.backups WHERE level = 'full'"),
         ["true true"]
     );
-    assert_eq!(service.number("SELECT count(*) FROM oa.repository_state"), 0);
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.repository_state"),
+        0
+    );
     assert_eq!(alert(&service).0.code, Some(2));
-    for arguments in [&["plan", "--to", "latest", "--kind", "physical"][..], &["plan", "--to", "latest"], &["plan", "--to", full[1]["id"].as_str().unwrap()]] {
+    for arguments in [
+        &["plan", "--to", "latest", "--kind", "physical"][..],
+        &["plan", "--to", "latest"],
+        &["plan", "--to", full[1]["id"].as_str().unwrap()],
+    ] {
         let planned = done(service.restore(arguments).output().unwrap()).expect(1);
-        assert!(planned.stderr.contains(short) && planned.stderr.contains("is gone"), "{}", planned.stderr);
+        assert!(
+            planned.stderr.contains(short) && planned.stderr.contains("is gone"),
+            "{}",
+            planned.stderr
+        );
     }
 
     // It is back, and all is well.
@@ -108,7 +149,13 @@ fn a_repository_that_was_put_back_to_an_older_state_lacks_what_was_recorded() {
     assert_eq!(service.texts(&row), ["true true"]);
     assert_eq!(status(&service, 1)["ok"], false);
     let verified = service.backup(&["verify"]).expect(1);
-    assert!(verified.stderr.contains(lost[0]["short_id"].as_str().unwrap()), "{}", verified.stderr);
+    assert!(
+        verified
+            .stderr
+            .contains(lost[0]["short_id"].as_str().unwrap()),
+        "{}",
+        verified.stderr
+    );
     assert!(alert(&service).1.contains(&"backup_missing".to_owned()));
     assert_eq!(
         service.number("SELECT count(*) FROM oa.alerts WHERE task = 'backup-verify'"),
@@ -127,7 +174,8 @@ fn a_repository_that_was_put_back_to_an_older_state_lacks_what_was_recorded() {
 
 #[test]
 fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
-    let service = Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
+    let service =
+        Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
     for _ in 0..3 {
         service.take("full");
     }
@@ -136,7 +184,9 @@ fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
     service.backup(&["verify"]).expect(0);
     assert!(!alert(&service).1.contains(&"backup_missing".to_owned()));
     assert_eq!(
-        service.number("SELECT count(*) FROM oa.backups WHERE removed_at IS NOT NULL AND missing_since IS NULL"),
+        service.number(
+            "SELECT count(*) FROM oa.backups WHERE removed_at IS NOT NULL AND missing_since IS NULL"
+        ),
         2
     );
     service.backup(&["prune", "--yes"]).expect(0);
@@ -144,7 +194,8 @@ fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
 
 #[test]
 fn while_postgresql_is_down_no_backup_is_removed() {
-    let mut service = Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
+    let mut service =
+        Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
     service.take("full");
     service.take("full");
     service.server.stop();
@@ -171,10 +222,20 @@ fn status_says_what_the_alerts_say() {
     };
     drill(false);
     let failed = status(&service, 1);
-    assert!(failed["ok"] == false && failed["problems"].to_string().contains("quotes has 3 rows less"), "{failed}");
+    assert!(
+        failed["ok"] == false
+            && failed["problems"]
+                .to_string()
+                .contains("quotes has 3 rows less"),
+        "{failed}"
+    );
     assert!(alert(&service).1.contains(&"drill_failed".to_owned()));
     let told = service.backup(&["status"]).expect(1);
-    assert!(told.stdout.contains("quotes has 3 rows less"), "{}", told.stdout);
+    assert!(
+        told.stdout.contains("quotes has 3 rows less"),
+        "{}",
+        told.stdout
+    );
     drill(true);
     assert_eq!(status(&service, 0)["ok"], true);
     // Damage that a verification has found.
@@ -187,7 +248,12 @@ fn status_says_what_the_alerts_say() {
     fs::rename(&largest, &away).unwrap();
     service.backup(&["verify"]).expect(1);
     let damaged = status(&service, 1);
-    assert!(damaged["problems"].to_string().contains(full[0]["short_id"].as_str().unwrap()), "{damaged}");
+    assert!(
+        damaged["problems"]
+            .to_string()
+            .contains(full[0]["short_id"].as_str().unwrap()),
+        "{damaged}"
+    );
     fs::rename(&away, &largest).unwrap();
     service.backup(&["verify"]).expect(0);
     assert_eq!(status(&service, 0)["ok"], true);
@@ -203,16 +269,29 @@ fn with_the_crontab_and_an_ordinary_role_every_dump_counts_as_a_full_one() {
         .batch_execute("GRANT pg_read_all_data TO oa; GRANT USAGE ON SCHEMA oa TO oa; GRANT ALL ON ALL TABLES IN SCHEMA oa TO oa; GRANT ALL ON ALL SEQUENCES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa")
         .unwrap();
     service.superuser = false;
-    for command in ["full", "incremental", "prune", "full", "incremental", "prune"] {
+    for command in [
+        "full",
+        "incremental",
+        "prune",
+        "full",
+        "incremental",
+        "prune",
+    ] {
         service.backup(&[command, "--cron"]).expect(0);
     }
     let left = service.list();
     for level in ["full", "incremental"] {
-        assert!(left.iter().any(|b| b["level"] == level), "no {level} one: {left:?}");
+        assert!(
+            left.iter().any(|b| b["level"] == level),
+            "no {level} one: {left:?}"
+        );
     }
     let state = status(&service, 0);
     let newest = left.last().unwrap();
-    assert!(state["ok"] == true && state["newest_full"] == newest["id"], "{state}");
+    assert!(
+        state["ok"] == true && state["newest_full"] == newest["id"],
+        "{state}"
+    );
     // The ones that were asked for as full are long ago, and the dumps of each hour stand in for them.
     service.superuser = true;
     service

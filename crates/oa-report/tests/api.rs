@@ -357,7 +357,9 @@ fn the_backups_are_judged_by_their_objectives() {
         says(&gone, "消失") && gone["latest_full"] != ok["latest_full"],
         "{gone}"
     );
-    site.sql("UPDATE oa.backups SET missing_since = NULL; UPDATE oa.backups SET checked = 'structure'");
+    site.sql(
+        "UPDATE oa.backups SET missing_since = NULL; UPDATE oa.backups SET checked = 'structure'",
+    );
     let unread = status("warning");
     assert!(says(&unread, "verify --read-data"), "{unread}");
     site.sql("UPDATE oa.backups SET restorable_to = restorable_to - interval '3 hours'");

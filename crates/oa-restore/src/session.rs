@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use oa_backup::{backup, catalog};
 use oa_backup::repository::{Backup, Bars, Kind, Place, Reader, RepositoryError};
+use oa_backup::{backup, catalog};
 use oa_core::cli::Failure;
 use oa_core::config::{Backup as Settings, BackupKind, Config, ConfigError};
 use oa_core::exit;

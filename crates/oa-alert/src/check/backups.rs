@@ -274,7 +274,14 @@ fn missing(
     let list = |of: &[String]| {
         let first: Vec<&str> = of.iter().take(5).map(String::as_str).collect();
         let more = of.len().saturating_sub(first.len());
-        (first.join(", "), if more > 0 { format!(" +{more}") } else { String::new() })
+        (
+            first.join(", "),
+            if more > 0 {
+                format!(" +{more}")
+            } else {
+                String::new()
+            },
+        )
     };
     Ok(Some(finding(
         (MISSING, place),
@@ -285,11 +292,17 @@ fn missing(
             let mut lines = Vec::new();
             if !gone.is_empty() {
                 let (first, more) = list(&gone);
-                lines.push(format!("仓库 {place} 中缺少 {} 份曾经记录的备份：{first}{more}", gone.len()));
+                lines.push(format!(
+                    "仓库 {place} 中缺少 {} 份曾经记录的备份：{first}{more}",
+                    gone.len()
+                ));
             }
             if !stranded.is_empty() {
                 let (first, more) = list(&stranded);
-                lines.push(format!("{} 份增量备份所依赖的全量备份已不在仓库中，无法恢复：{first}{more}", stranded.len()));
+                lines.push(format!(
+                    "{} 份增量备份所依赖的全量备份已不在仓库中，无法恢复：{first}{more}",
+                    stranded.len()
+                ));
             }
             lines.push("影响：这些备份所覆盖的时间点无法恢复".to_owned());
             lines.push("处理：检查仓库所在磁盘是否已挂载、是否被替换或回滚；从其他副本找回文件。确认无法找回时：oa-backup full，然后 oa-backup prune --missing".to_owned());
@@ -299,15 +312,22 @@ fn missing(
             let mut lines = Vec::new();
             if !gone.is_empty() {
                 let (first, more) = list(&gone);
-                lines.push(format!("The repository {place} lacks {} backups that were recorded: {first}{more}", gone.len()));
+                lines.push(format!(
+                    "The repository {place} lacks {} backups that were recorded: {first}{more}",
+                    gone.len()
+                ));
             }
             if !stranded.is_empty() {
                 let (first, more) = list(&stranded);
                 lines.push(format!("{} incremental backups cannot be restored, because their full backup is gone: {first}{more}", stranded.len()));
             }
-            lines.push("Effect: the points in time that they covered cannot be restored".to_owned());
+            lines
+                .push("Effect: the points in time that they covered cannot be restored".to_owned());
             lines.push("What to do: see whether the repository's disk is mounted, was swapped or put back to an older state; bring the files back from another copy. If they are lost for good: oa-backup full, then oa-backup prune --missing".to_owned());
-            ("backups have disappeared from the repository".to_owned(), lines)
+            (
+                "backups have disappeared from the repository".to_owned(),
+                lines,
+            )
         },
     )))
 }

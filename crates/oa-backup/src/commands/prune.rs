@@ -139,15 +139,18 @@ fn take_off_the_record(
     let (backups, damages) = repository.readable_backups()?;
     let mut there: BTreeSet<String> = backups.into_iter().map(|b| b.id).collect();
     there.extend(damages.into_iter().filter_map(|d| d.backup));
-    let gone =
-        catalog::missing(&mut client, recorded, &there).map_err(|e| could_not_record(&e))?;
+    let gone = catalog::missing(&mut client, recorded, &there).map_err(|e| could_not_record(&e))?;
     if gone.is_empty() {
         return Ok(());
     }
     let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
     let short: Vec<&str> = ids.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
     cli::confirm(
-        &format!("Give up {} missing backups ({})?", gone.len(), short.join(", ")),
+        &format!(
+            "Give up {} missing backups ({})?",
+            gone.len(),
+            short.join(", ")
+        ),
         wanted.yes,
     )?;
     catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;

@@ -77,7 +77,10 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
 
 /// What was taken out is not missing.
 fn record_removed(config: &Config, repaired: &Repaired) {
-    let snapshots = repaired.taken_out.iter().filter_map(|f| f.strip_prefix("snapshots/"));
+    let snapshots = repaired
+        .taken_out
+        .iter()
+        .filter_map(|f| f.strip_prefix("snapshots/"));
     let ids: Vec<&str> = snapshots.collect();
     if ids.is_empty() {
         return;

@@ -49,7 +49,8 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     } else {
         let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
         let second = |at: DateTime<Utc>| {
-            at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S")
+            at.with_timezone(&config.timezone)
+                .format("%Y-%m-%d %H:%M:%S")
         };
         let mut text = match last {
             None => format!(
@@ -60,7 +61,12 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
                 "If this machine died now, {} of changes would be lost; {}.\n",
                 human_duration(age(b), Locale::En),
                 match drill {
-                    Some(Drill { at, seconds: Some(seconds), ok: true, .. }) => format!(
+                    Some(Drill {
+                        at,
+                        seconds: Some(seconds),
+                        ok: true,
+                        ..
+                    }) => format!(
                         "the last drill ({}) restored in {}",
                         day(*at),
                         human_duration(Duration::from_secs_f64(*seconds), Locale::En)
@@ -96,7 +102,11 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         );
         cli::print(&format!("{text}{rest}")).map_err(anyhow::Error::from)?;
     }
-    Ok(if problems.is_empty() { exit::OK } else { exit::FAILED })
+    Ok(if problems.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
 }
 
 /// What a wrong clock has dated into the future counts only where there is nothing else.
@@ -139,7 +149,9 @@ impl Seen {
         let mut client = pg::Settings::from_config(config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok());
-        let recorded = client.as_mut().and_then(|c| catalog::recorded(c, place).ok());
+        let recorded = client
+            .as_mut()
+            .and_then(|c| catalog::recorded(c, place).ok());
         let (backups, unreadable) = repository.readable_backups()?;
         let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
         let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
@@ -192,7 +204,9 @@ impl Seen {
         let mut found = Vec::new();
         match self.last(now) {
             None => found.push("there is no backup that could be restored".to_owned()),
-            Some(b) if is_future(b, now) => found.push(format!("backup {} is of the future", b.short_id())),
+            Some(b) if is_future(b, now) => {
+                found.push(format!("backup {} is of the future", b.short_id()))
+            }
             Some(b) if age(b.meta.restorable_to) > settings.rpo.0 => found.push(format!(
                 "the newest recovery point is {} old; the objective is {} (rpo)",
                 say(age(b.meta.restorable_to)),
@@ -250,7 +264,10 @@ impl Records {
             Some(drill) if !drill.ok => {
                 found.push(format!("the last drill failed: {}", drill.error));
             }
-            Some(Drill { seconds: Some(seconds), .. }) if *seconds > settings.rto.0.as_secs_f64() => {
+            Some(Drill {
+                seconds: Some(seconds),
+                ..
+            }) if *seconds > settings.rto.0.as_secs_f64() => {
                 found.push(format!(
                     "the last drill took {}; the objective is {} (rto)",
                     say(Duration::from_secs_f64(*seconds)),

@@ -86,7 +86,9 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let done = result?;
     if let Ok((mut client, _)) = recorder.connect() {
         let marked = catalog::mark_checked(&mut client, &done.backups, &[], Checked::Structure)
-            .and_then(|()| catalog::reconcile(&mut client, &place, recorded, &done.there, &done.stranded));
+            .and_then(|()| {
+                catalog::reconcile(&mut client, &place, recorded, &done.there, &done.stranded)
+            });
         if let Err(e) = marked {
             tracing::warn!(
                 "could not bring oa.backups up to date: {}",

@@ -48,11 +48,12 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     };
     let result = work::recorded(&recorder, &job, |_| {
         let repository = catalog::open(config, &place, bars)?;
-        let (mut backups, mut damages, mut absent) =
-            list(&recorder, &repository, config.timezone)?;
+        let (mut backups, mut damages, mut absent) = list(&recorder, &repository, config.timezone)?;
         if let Some(id) = &wanted.id {
             damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
-            absent.damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
+            absent
+                .damages
+                .retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
             backups.retain(|b| b.id.starts_with(id));
             if backups.is_empty() && damages.is_empty() && absent.damages.is_empty() {
                 return Err(crate::repository::RepositoryError::NoBackup(id.clone()).into());
@@ -86,7 +87,8 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             let damage_is = damages.is_empty()
                 || !config.alert.is_off("backup_unverified")
                     && is_on_record(&recorder, &place, backups, damages, checked);
-            let absence_is = gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
+            let absence_is =
+                gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
             ended.told_by_check = !wanted.second && damage_is && absence_is;
         }
         ended
@@ -117,7 +119,11 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         );
     }
     if damages.is_empty() {
-        return Ok(if gone.is_empty() { exit::OK } else { exit::FAILED });
+        return Ok(if gone.is_empty() {
+            exit::OK
+        } else {
+            exit::FAILED
+        });
     }
     let rest = if lacks_index(&damages) {
         "no backup was checked"
@@ -169,7 +175,9 @@ fn list(
         recorded: gone.is_some(),
     };
     for missing in gone.iter().flatten() {
-        absent.damages.push(finding(&missing.id, missing.what(zone)));
+        absent
+            .damages
+            .push(finding(&missing.id, missing.what(zone)));
     }
     for (id, why) in stranded {
         absent.damages.push(finding(&id, why));
@@ -260,7 +268,11 @@ fn listing(backups: &[Backup], damages: &[Damage], gone: &[Damage]) -> Listing {
     };
     for d in damages.iter().chain(gone).filter(known) {
         let id = d.backup.as_deref().unwrap_or("");
-        let result = if gone.contains(d) { "missing" } else { "damaged" };
+        let result = if gone.contains(d) {
+            "missing"
+        } else {
+            "damaged"
+        };
         listing.push(json!({
             "id": id, "short_id": id.get(..8), "kind": null, "level": null, "result": result, "finding": d.what, "findings": [d.what],
         }));

@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rustic_core::{
-    FileType, Id, IndexedFullStatus, ReadBackend, Repository as Engine, TreeId,
-};
+use rustic_core::{FileType, Id, IndexedFullStatus, ReadBackend, Repository as Engine, TreeId};
 
 use super::{Repository, RepositoryError};
 
@@ -26,7 +24,9 @@ pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTre
         for node in tree.nodes {
             for blob in node.content.iter().flatten() {
                 if let Ok(entry) = engine.get_index_entry(blob) {
-                    packs.entry(entry.pack.to_hex().to_string()).or_insert(false);
+                    packs
+                        .entry(entry.pack.to_hex().to_string())
+                        .or_insert(false);
                 }
             }
             trees.extend(node.subtree.filter(|t| seen.insert(*t)));
@@ -51,7 +51,10 @@ impl<'a> Words<'a> {
             .map_err(repository.failed("list the files"))?;
         Ok(Self {
             repository,
-            there: packs.into_iter().map(|id| (id.to_hex().to_string(), id)).collect(),
+            there: packs
+                .into_iter()
+                .map(|id| (id.to_hex().to_string(), id))
+                .collect(),
             known: BTreeMap::new(),
         })
     }
@@ -75,13 +78,20 @@ impl<'a> Words<'a> {
             }
         }
         for pack in named {
-            let full = packs.keys().chain(self.there.keys()).find(|p| p.starts_with(&pack));
+            let full = packs
+                .keys()
+                .chain(self.there.keys())
+                .find(|p| p.starts_with(&pack));
             let full = full.cloned().unwrap_or(pack);
             said.push(self.pack(&full)?);
         }
         if trees {
             let before = said.len();
-            for pack in packs.iter().filter(|(_, trees)| **trees).map(|(pack, _)| pack) {
+            for pack in packs
+                .iter()
+                .filter(|(_, trees)| **trees)
+                .map(|(pack, _)| pack)
+            {
                 let what = self.pack(pack)?;
                 if !what.ends_with(FITS_NOT) && !said.contains(&what) {
                     said.push(what);
@@ -109,7 +119,10 @@ impl<'a> Words<'a> {
         }
         let what = match self.there.get(pack) {
             Some(id) => self.repository.wrong_with(FileType::Pack, id)?,
-            None => format!("data/{}/{pack}: it is missing", pack.get(..2).unwrap_or_default()),
+            None => format!(
+                "data/{}/{pack}: it is missing",
+                pack.get(..2).unwrap_or_default()
+            ),
         };
         self.known.insert(pack.to_owned(), what.clone());
         Ok(what)

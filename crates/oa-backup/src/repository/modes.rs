@@ -11,7 +11,16 @@ use super::Place;
 use super::spare::{ASIDE, SPARE};
 
 /// Everything that is the repository's in its folder; what else is in there is somebody else's.
-const OURS: [&str; 8] = ["keys", "snapshots", "index", "locks", "data", SPARE, ASIDE, "config"];
+const OURS: [&str; 8] = [
+    "keys",
+    "snapshots",
+    "index",
+    "locks",
+    "data",
+    SPARE,
+    ASIDE,
+    "config",
+];
 /// Reading, writing and passing through, for the group and for all others.
 const OTHERS: u32 = 0o077;
 
@@ -54,7 +63,11 @@ impl Place {
         for name in OURS {
             looked_at.push(folder.join(name));
         }
-        for keys in [folder.join("keys"), folder.join(SPARE), folder.join(SPARE).join("keys")] {
+        for keys in [
+            folder.join("keys"),
+            folder.join(SPARE),
+            folder.join(SPARE).join("keys"),
+        ] {
             let entries = fs::read_dir(keys).into_iter().flatten().flatten();
             looked_at.extend(entries.map(|e| e.path()));
         }

@@ -245,7 +245,10 @@ impl Place {
     /// Why a place without configuration is not simply an empty one.
     fn without_config(&self) -> Result<Option<RepositoryError>, RepositoryError> {
         let mut remains = self.remains()?;
-        if self.folder().is_some_and(|f| f.join(SPARE).join("config").exists()) {
+        if self
+            .folder()
+            .is_some_and(|f| f.join(SPARE).join("config").exists())
+        {
             remains.push("a spare copy of its configuration");
         }
         if remains.is_empty() {

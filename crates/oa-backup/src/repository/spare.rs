@@ -15,8 +15,8 @@ use bytes::Bytes;
 use oa_core::state_dir::write_durably;
 use rustic_core::repofile::MasterKey;
 use rustic_core::{
-    BytesList, ErrorKind, FileType, Id, ReadBackend, Repository as Engine,
-    RepositoryBackends, RepositoryOptions, RusticError, RusticResult, WriteBackend,
+    BytesList, ErrorKind, FileType, Id, ReadBackend, Repository as Engine, RepositoryBackends,
+    RepositoryOptions, RusticError, RusticResult, WriteBackend,
 };
 use sha2::{Digest, Sha256};
 
@@ -77,7 +77,9 @@ impl Place {
             return Ok(healed);
         }
         if let Some(reason) = all.iter().find_map(unreadable) {
-            return Err(RepositoryError::Place(format!("{reason}; nothing was changed")));
+            return Err(RepositoryError::Place(format!(
+                "{reason}; nothing was changed"
+            )));
         }
         let opens = self.opens_now(&all);
         let mut put_back: Vec<&Guarded> = Vec::new();
@@ -195,7 +197,12 @@ impl Place {
         let all = self.assess().ok()?;
         let reason = all
             .iter()
-            .find(|one| matches!((&one.here, &one.beside), (Copy::Damaged | Copy::Absent, Copy::Authentic(_))))
+            .find(|one| {
+                matches!(
+                    (&one.here, &one.beside),
+                    (Copy::Damaged | Copy::Absent, Copy::Authentic(_))
+                )
+            })
             .map(damaged)
             .or_else(|| all.iter().find_map(unreadable));
         if let Some(reason) = reason {
@@ -218,7 +225,9 @@ impl Place {
         if keys.is_empty() || keys.len() + 1 >= all.len() {
             return None;
         }
-        self.open_with(&config, keys).ok().map(|engine| engine.key())
+        self.open_with(&config, keys)
+            .ok()
+            .map(|engine| engine.key())
     }
 
     fn must_open(
@@ -267,7 +276,8 @@ impl Place {
     /// Whether it opens as it is.
     fn opens_now(&self, all: &[Guarded]) -> bool {
         let config = all.iter().find(|one| one.is_config);
-        matches!(config.map(|c| &c.here), Some(Copy::Authentic(_))) && self.open(&Bars::hidden()).is_ok()
+        matches!(config.map(|c| &c.here), Some(Copy::Authentic(_)))
+            && self.open(&Bars::hidden()).is_ok()
     }
 
     /// Configuration and keys, with their spare copies.
@@ -320,7 +330,11 @@ impl Place {
                     continue;
                 }
                 let known = proven.as_ref() == Some(content);
-                match if known { Ok(()) } else { self.open_with(content, keys.clone()).map(drop) } {
+                match if known {
+                    Ok(())
+                } else {
+                    self.open_with(content, keys.clone()).map(drop)
+                } {
                     Ok(()) => {
                         proven = Some(content.clone());
                         *copy = Copy::Authentic(content.clone());
@@ -341,7 +355,10 @@ impl Place {
     ) -> RusticResult<Engine<rustic_core::OpenStatus>> {
         let candidate = Candidate {
             config: Bytes::copy_from_slice(config),
-            keys: keys.into_iter().map(|(id, c)| (id, Bytes::from(c))).collect(),
+            keys: keys
+                .into_iter()
+                .map(|(id, c)| (id, Bytes::from(c)))
+                .collect(),
         };
         let mut options = RepositoryOptions::default();
         options.no_cache = true;
@@ -369,7 +386,10 @@ fn write(file: &Path, content: &[u8]) -> Result<(), RepositoryError> {
 }
 
 fn make_folder(folder: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
 }
 
 fn failed(doing: &str, file: &Path, error: &std::io::Error) -> RepositoryError {
@@ -399,10 +419,12 @@ pub(super) fn no_access(file: &Path, error: &std::io::Error) -> String {
 }
 
 fn unreadable(one: &Guarded) -> Option<String> {
-    [&one.here, &one.beside].into_iter().find_map(|copy| match copy {
-        Copy::Unreadable(reason) => Some(reason.clone()),
-        _ => None,
-    })
+    [&one.here, &one.beside]
+        .into_iter()
+        .find_map(|copy| match copy {
+            Copy::Unreadable(reason) => Some(reason.clone()),
+            _ => None,
+        })
 }
 
 /// Neither of its copies is what was written.
@@ -413,7 +435,11 @@ fn is_lost(one: &&Guarded) -> bool {
 
 fn damaged(one: &Guarded) -> String {
     let (file, spare) = (one.file.display(), one.spare.display());
-    let state = if one.here == Copy::Absent { "missing" } else { "damaged" };
+    let state = if one.here == Copy::Absent {
+        "missing"
+    } else {
+        "damaged"
+    };
     format!("{file} is {state}; put its spare copy back: oa-backup repair, or cp {spare} {file}")
 }
 
