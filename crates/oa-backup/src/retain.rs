@@ -101,14 +101,22 @@ fn keep_of(
     };
     // A dump that was made as a full one has the more thorough record for a drill.
     for level in [Level::Full, Level::Incremental] {
-        kept.extend(alone.iter().rev().find(|i| backups[**i].meta.level == level));
+        kept.extend(
+            alone
+                .iter()
+                .rev()
+                .find(|i| backups[**i].meta.level == level),
+        );
     }
     let days = newest_of_each(keep.daily, &|t| (t.year(), t.ordinal(), 0));
     kept.extend(&days);
     kept.extend(newest_of_each(keep.weekly, &|t| {
         (t.iso_week().year(), t.iso_week().week(), 0)
     }));
-    if group.iter().any(|i| backups[*i].meta.kind != Kind::Physical) {
+    if group
+        .iter()
+        .any(|i| backups[*i].meta.kind != Kind::Physical)
+    {
         kept.extend(newest_of_each(keep.hourly, &|t| {
             (t.year(), t.ordinal(), t.hour())
         }));
@@ -147,7 +155,11 @@ fn keep_reachable(
     wal.extend(group.iter().rev().find(is_wal));
     let covers = |j: &usize, i: &usize| match (&backups[*j].meta.wal, &backups[*i].meta.wal) {
         (Some(b), Some(a)) => {
-            j > i && paths[*j] == paths[*i] && paths[*i].is_some() && b.from <= a.from && b.to >= a.to
+            j > i
+                && paths[*j] == paths[*i]
+                && paths[*i].is_some()
+                && b.from <= a.from
+                && b.to >= a.to
         }
         _ => false,
     };
@@ -158,15 +170,22 @@ fn keep_reachable(
 fn base_of(backups: &[Backup], run: &Run, since: DateTime<Utc>) -> Option<usize> {
     let lately = |i: usize| backups[i].meta.restorable_to >= since;
     let end = |i: usize| backups[i].meta.end_lsn;
-    let fulls = run.fulls.iter().copied().filter(|i| lately(*i)).filter_map(end);
+    let fulls = run
+        .fulls
+        .iter()
+        .copied()
+        .filter(|i| lately(*i))
+        .filter_map(end);
     // What another timeline has ended says nothing of the time of its end.
-    let whole = run.wal.iter().filter(|(i, to)| {
-        lately(*i) && backups[*i].meta.wal.as_ref().is_some_and(|w| w.to == *to)
-    });
+    let whole = run
+        .wal
+        .iter()
+        .filter(|(i, to)| lately(*i) && backups[*i].meta.wal.as_ref().is_some_and(|w| w.to == *to));
     let first = fulls.chain(whole.map(|(_, to)| *to)).min()?;
-    let before = run.fulls.iter().rev().copied().find(|i| {
-        end(*i).is_some_and(|e| e <= first) && backups[*i].meta.restorable_to <= since
-    });
+    let before =
+        run.fulls.iter().rev().copied().find(|i| {
+            end(*i).is_some_and(|e| e <= first) && backups[*i].meta.restorable_to <= since
+        });
     before.or(run.fulls.first().copied())
 }
 

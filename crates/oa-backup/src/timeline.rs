@@ -81,7 +81,11 @@ impl TimelinePath {
     fn shared_with(&self, other: &Self) -> Option<Lsn> {
         let same = self.0.iter().zip(&other.0).take_while(|(a, b)| a == b);
         let same = same.count();
-        let ends = |path: &Self| path.0.get(same).map_or(Lsn(u64::MAX), |(_, begins)| *begins);
+        let ends = |path: &Self| {
+            path.0
+                .get(same)
+                .map_or(Lsn(u64::MAX), |(_, begins)| *begins)
+        };
         (same > 0).then(|| ends(self).min(ends(other)))
     }
 
@@ -136,7 +140,11 @@ pub fn paths(repository: &Repository, backups: &[Backup]) -> Result<Paths, Repos
             known.insert(meta.timeline);
         }
     }
-    let one = |meta: &Meta| timelines.get(meta.system_id.as_str()).is_none_or(|t| t.len() == 1);
+    let one = |meta: &Meta| {
+        timelines
+            .get(meta.system_id.as_str())
+            .is_none_or(|t| t.len() == 1)
+    };
     let physical = |b: &&Backup| b.meta.kind == Kind::Physical;
     let reader = match backups.iter().filter(physical).all(|b| one(&b.meta)) {
         true => None,
@@ -154,8 +162,7 @@ pub fn paths(repository: &Repository, backups: &[Backup]) -> Result<Paths, Repos
             let same = (0..backups.len()).find_map(|j| {
                 let path = paths[j].as_ref()?;
                 let meta = &backups[j].meta;
-                (meta.system_id == backup.meta.system_id
-                    && path.timeline() == backup.meta.timeline)
+                (meta.system_id == backup.meta.system_id && path.timeline() == backup.meta.timeline)
                     .then(|| path.clone())
             });
             paths[i] = same;
@@ -169,14 +176,19 @@ fn path_of(reader: &Reader, backup: &Backup) -> Option<TimelinePath> {
     let (timeline, folder) = match &meta.wal {
         Some(wal) => {
             let names = names(reader, backup).ok()?;
-            (timeline_of(meta, &names, wal.segment_bytes), Path::new("").to_owned())
+            (
+                timeline_of(meta, &names, wal.segment_bytes),
+                Path::new("").to_owned(),
+            )
         }
         None => (meta.timeline, Path::new(DATA).join("pg_wal")),
     };
     if timeline == 1 {
         return Some(TimelinePath::only(1));
     }
-    let text = reader.read(backup, &folder.join(history_name(timeline))).ok()?;
+    let text = reader
+        .read(backup, &folder.join(history_name(timeline)))
+        .ok()?;
     TimelinePath::parse(timeline, &String::from_utf8_lossy(&text)).ok()
 }
 
@@ -214,14 +226,20 @@ pub fn stranded(
     for group in clusters.values() {
         let runs = runs(backups, &paths, group);
         let reached: BTreeSet<usize> = runs.iter().flat_map(|r| &r.wal).map(|(i, _)| *i).collect();
-        for i in group.iter().filter(|i| backups[**i].meta.wal.is_some() && paths[**i].is_some()) {
+        for i in group
+            .iter()
+            .filter(|i| backups[**i].meta.wal.is_some() && paths[**i].is_some())
+        {
             if !reached.contains(i) {
                 let full = backups[*i].meta.full.as_deref().unwrap_or_default();
                 let reason = match backups.iter().any(|b| b.id == full) {
                     false => format!("its full backup {} is gone", full.get(..8).unwrap_or(full)),
                     true => "no full backup leads to its WAL without a gap".to_owned(),
                 };
-                found.insert(backups[*i].id.clone(), format!("it cannot be restored: {reason}"));
+                found.insert(
+                    backups[*i].id.clone(),
+                    format!("it cannot be restored: {reason}"),
+                );
             }
         }
     }
@@ -279,7 +297,9 @@ fn runs_on(backups: &[Backup], paths: &Paths, group: &[usize], on: &TimelinePath
             reaches = reaches.max(*to);
         }
         let begins = backups[full].meta.start_lsn.unwrap_or(end);
-        let mine = wal.iter().filter(|(from, to, _)| *from <= reaches && *to > begins);
+        let mine = wal
+            .iter()
+            .filter(|(from, to, _)| *from <= reaches && *to > begins);
         runs.push(Run {
             fulls: vec![full],
             wal: mine.map(|(_, to, i)| (*i, *to)).collect(),
@@ -312,6 +332,9 @@ mod tests {
         assert!(!path.goes_through(&other, lsn("0/3000000")));
         assert_eq!(path.shared_with(&other), Some(lsn("0/2800000")));
         assert_eq!(path.shared_with(&two), Some(lsn("0/4800000")));
-        assert_eq!(path.shared_with(&TimelinePath::only(1)), Some(lsn("0/2800000")));
+        assert_eq!(
+            path.shared_with(&TimelinePath::only(1)),
+            Some(lsn("0/2800000"))
+        );
     }
 }

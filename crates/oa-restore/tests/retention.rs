@@ -19,10 +19,17 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
     }
     service.backup(&["full"]).ok();
     let yesterday = service.forge(Kind::Physical, |_, meta| {
-        assert!(meta.wal.is_some(), "the WAL up to the full backup's end is the newest");
+        assert!(
+            meta.wal.is_some(),
+            "the WAL up to the full backup's end is the newest"
+        );
         meta.restorable_to -= TimeDelta::days(1);
         let all = service.repository().backups().unwrap();
-        let full = all.iter().rev().find(|b| b.meta.start_lsn.is_some()).unwrap();
+        let full = all
+            .iter()
+            .rev()
+            .find(|b| b.meta.start_lsn.is_some())
+            .unwrap();
         (meta.start_lsn, meta.end_lsn) = (full.meta.start_lsn, full.meta.end_lsn);
         (meta.wal, meta.level) = (None, full.meta.level);
     });
@@ -31,7 +38,14 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
         let target = service.path(name);
         let target = target.to_str().unwrap().to_owned();
         let cluster = [
-            "cluster", "--to", to, "--target-dir", &target, "--start", "--format", "json",
+            "cluster",
+            "--to",
+            to,
+            "--target-dir",
+            &target,
+            "--start",
+            "--format",
+            "json",
         ];
         Restored::of(&service.restore(&cluster).ok().json()[0])
     };
@@ -49,9 +63,13 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
     service.on(&url, "oa-backup", &["incremental"]).ok();
     service.on(&url, "oa-backup", &["prune", "--cron"]).ok();
     let left = service.backup(&["list", "--format", "json"]).ok().json();
-    assert!(left.iter().any(|b| b["id"] == *yesterday), "of its day it is the newest");
     assert!(
-        left.iter().any(|b| b["timeline"] == 2 && b["level"] == "incremental"),
+        left.iter().any(|b| b["id"] == *yesterday),
+        "of its day it is the newest"
+    );
+    assert!(
+        left.iter()
+            .any(|b| b["timeline"] == 2 && b["level"] == "incremental"),
         "{left:?}"
     );
     service.on(&url, "oa-backup", &["verify"]).ok();

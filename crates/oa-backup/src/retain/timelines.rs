@@ -96,14 +96,17 @@ impl World {
                 segment_bytes: SEGMENT,
             });
         }
-        self.content.push((floor..to).map(|lsn| state.unit(lsn)).collect());
+        self.content
+            .push((floor..to).map(|lsn| state.unit(lsn)).collect());
         self.states.push(state.clone());
         self.backups.push(one);
     }
 
     fn full(&mut self, server: usize) {
         let start = self.servers[server].lsn;
-        self.servers[server].staged.get_or_insert(start / SEGMENT * SEGMENT);
+        self.servers[server]
+            .staged
+            .get_or_insert(start / SEGMENT * SEGMENT);
         self.write(server, 3);
         let end = self.servers[server].lsn;
         self.store(server, Level::Full, start, end);
@@ -160,23 +163,35 @@ impl World {
     }
 
     fn paths(&self, which: &[usize]) -> Paths {
-        which.iter().map(|i| Some(self.states[*i].known())).collect()
+        which
+            .iter()
+            .map(|i| Some(self.states[*i].known()))
+            .collect()
     }
 
     /// Every unit up to which a recovery comes from these backups, along every branch that there ever was.
     fn restorable(&self, which: &[usize]) -> HashSet<Unit> {
-        let stored: HashSet<Unit> = which.iter().flat_map(|i| &self.content[*i]).copied().collect();
+        let stored: HashSet<Unit> = which
+            .iter()
+            .flat_map(|i| &self.content[*i])
+            .copied()
+            .collect();
         let mut reached = HashSet::new();
         let mut branches: Vec<&Server> = Vec::new();
         for state in &self.states {
-            if !branches.iter().any(|b| b.path == state.path && b.system == state.system) {
+            if !branches
+                .iter()
+                .any(|b| b.path == state.path && b.system == state.system)
+            {
                 branches.push(state);
             }
         }
         for on in branches {
             for i in which {
-                let (Some(start), Some(end)) = (self.backups[*i].meta.start_lsn, self.backups[*i].meta.end_lsn)
-                else {
+                let (Some(start), Some(end)) = (
+                    self.backups[*i].meta.start_lsn,
+                    self.backups[*i].meta.end_lsn,
+                ) else {
                     continue;
                 };
                 let from = &self.states[*i];
@@ -199,7 +214,13 @@ impl World {
         let mine = |i: &usize| {
             self.states[*i].system == system && self.backups[*i].meta.level == Level::Full
         };
-        let day = |i: usize| self.backups[i].meta.restorable_to.with_timezone(&ZONE).date_naive();
+        let day = |i: usize| {
+            self.backups[i]
+                .meta
+                .restorable_to
+                .with_timezone(&ZONE)
+                .date_naive()
+        };
         let mut of_days = BTreeMap::new();
         for i in (0..self.backups.len()).filter(mine) {
             of_days.insert(day(i), i);
@@ -209,7 +230,9 @@ impl World {
     }
 
     fn hour_of(&self, i: usize) -> i64 {
-        let first = backup(Kind::Physical, Level::Full, 0, None).meta.restorable_to;
+        let first = backup(Kind::Physical, Level::Full, 0, None)
+            .meta
+            .restorable_to;
         (self.backups[i].meta.restorable_to - first).num_hours()
     }
 }
@@ -265,12 +288,21 @@ fn a_cluster_put_back_to_before_the_kept_days_keeps_the_wal_of_its_new_timeline(
         world.hour += 1;
     }
     let all: Vec<usize> = (0..world.backups.len()).collect();
-    let now = backup(Kind::Physical, Level::Full, world.hour, None).meta.restorable_to;
-    let keep = Keep { hourly: 24, daily: 30, weekly: 4 };
+    let now = backup(Kind::Physical, Level::Full, world.hour, None)
+        .meta
+        .restorable_to;
+    let keep = Keep {
+        hourly: 24,
+        daily: 30,
+        weekly: 4,
+    };
     let gone = super::removable(&world.backups, &world.paths(&all), keep, ZONE, now);
     let left: Vec<usize> = all.iter().copied().filter(|i| !gone.contains(i)).collect();
     let newest = world.states.last().unwrap();
-    assert!(newest.lsn < 200 && world.states[0].lsn < newest.lsn && left.contains(&(all.len() - 1)), "lower LSNs, and kept");
+    assert!(
+        newest.lsn < 200 && world.states[0].lsn < newest.lsn && left.contains(&(all.len() - 1)),
+        "lower LSNs, and kept"
+    );
     let tip = newest.unit(newest.lsn - 1);
     assert!(tip.1 == 2 && world.restorable(&left).contains(&tip));
     // Without knowing the new timeline's history nothing of it goes either.
@@ -279,5 +311,8 @@ fn a_cluster_put_back_to_before_the_kept_days_keeps_the_wal_of_its_new_timeline(
         *path = path.take().filter(|_| state.timeline() == 1);
     }
     let gone = super::removable(&world.backups, &paths, keep, ZONE, now);
-    assert!(gone.iter().all(|i| world.states[*i].timeline() == 1 || world.backups[*i].meta.wal.is_none()));
+    assert!(
+        gone.iter()
+            .all(|i| world.states[*i].timeline() == 1 || world.backups[*i].meta.wal.is_none())
+    );
 }
