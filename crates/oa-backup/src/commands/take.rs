@@ -8,11 +8,12 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::retry::{Backoff, Policy};
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status, Trigger};
+use oa_core::runs::{Recorder, RunStart, Status, Trigger};
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::backup::{Done, Session};
+use crate::capture::CaptureError;
 use crate::capture::server::Server;
 use crate::catalog::{self, Checked};
 use crate::repository::{Backup, Bars, Level, Place};
@@ -65,14 +66,16 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         must_be_done: true,
     };
     let result = work::recorded(&recorder, &job, |run| {
-        let mut session = Session::open(config, run, wanted.kind, bars)?;
-        if let Some(rate) = wanted.limit_rate {
-            session.limit_rate(rate);
-        }
-        let done = match wanted.level {
-            Level::Full => session.full()?,
-            Level::Incremental => session.incremental()?,
-        };
+        let done = once(config, wanted, run, bars).map_err(|failure| {
+            // Whoever started it by hand sees what is wrong at once, and does not wait for what will not pass.
+            let passing = failure.error.downcast_ref::<CaptureError>();
+            let passes = failure.is_busy() || passing.is_some_and(CaptureError::is_passing);
+            if wanted.trigger == Trigger::Manual && !passes {
+                failure.lasting()
+            } else {
+                failure
+            }
+        })?;
         Ok(ended(done))
     });
     alerts::flush_now(config);
@@ -99,6 +102,17 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     } else {
         exit::FAILED
     })
+}
+
+fn once(config: &Config, wanted: Wanted, run: &RunStart, bars: &Bars) -> Result<Done, Failure> {
+    let mut session = Session::open(config, run, wanted.kind, bars)?;
+    if let Some(rate) = wanted.limit_rate {
+        session.limit_rate(rate);
+    }
+    match wanted.level {
+        Level::Full => session.full(),
+        Level::Incremental => session.incremental(),
+    }
 }
 
 fn ended(mut done: Done) -> Ended<Done> {
