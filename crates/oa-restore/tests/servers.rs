@@ -304,8 +304,9 @@ fn a_cluster_that_is_moved_aside_keeps_its_tablespaces() {
     );
 
     // Both run at the same time, and neither writes into the other.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let command = first["start_command"]
         .as_str()
         .unwrap()
