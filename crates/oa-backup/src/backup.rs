@@ -74,6 +74,7 @@ impl From<CaptureError> for Failure {
             CaptureError::Program(_) => Self::new(exit::CONFIG, error),
             CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
             CaptureError::Busy(reason) => Busy(reason).into(),
+            CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
             other => Self::new(exit::FAILED, other),
         }
     }

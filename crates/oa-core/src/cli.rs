@@ -89,7 +89,24 @@ impl From<Busy> for Failure {
     }
 }
 
+/// An error that another try in a minute would only repeat.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Lasting(String);
+
 impl Failure {
+    /// The same failure, and no other try after it.
+    #[must_use]
+    pub fn lasting(self) -> Self {
+        Self::new(self.code, Lasting(self.to_string()))
+    }
+
+    /// Whether there is to be no other try.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.error.is::<Lasting>()
+    }
+
     /// Whether it is [`Busy`].
     #[must_use]
     pub fn is_busy(&self) -> bool {

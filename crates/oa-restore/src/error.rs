@@ -7,6 +7,7 @@ use oa_backup::repository::RepositoryError;
 use oa_core::cli::Failure;
 use oa_core::config::Bytes;
 use oa_core::exit;
+use postgres::error::SqlState;
 
 /// Something was not restored.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum RestoreError {
         /// What to do.
         remedy: &'static str,
     },
+    /// The same, as long as it is not said whose disk it is.
+    #[error("{0}")]
+    DiskFull(String),
     /// The private server did not do its work.
     #[error("{doing}: {said}")]
     Server {
@@ -88,13 +92,8 @@ pub enum RestoreError {
     Stopped,
 }
 
-/// What systems and servers say of full disks.
-const FULL: [&str; 4] = [
-    "No space left on device",
-    "os error 28",
-    "Disk quota exceeded",
-    "os error 122",
-];
+/// No space left on the device, and a quota that is used up (`ENOSPC`, `EDQUOT`).
+const FULL: [i32; 2] = [28, 122];
 
 impl RestoreError {
     /// What happened in the private server is no matter of reaching the live one, or of what its role may do.
@@ -103,6 +102,9 @@ impl RestoreError {
             Self::Query { .. }
             | Self::Connect(_)
             | Self::Capture(CaptureError::Query { .. } | CaptureError::Connect(_)) => {
+                if self.is_full() {
+                    return Self::DiskFull(format!("in the private server: {self}"));
+                }
                 Self::Server {
                     doing: "in the private server",
                     said: self.to_string(),
@@ -114,14 +116,38 @@ impl RestoreError {
 
     /// Says whose disk is full, if that is what it is about.
     pub(crate) fn on_disk_of(self, place: impl std::fmt::Display, remedy: &'static str) -> Self {
-        let said = self.to_string();
-        if matches!(self, Self::Full { .. }) || !FULL.iter().any(|words| said.contains(words)) {
+        if !self.is_full() {
             return self;
         }
         Self::Full {
             place: place.to_string(),
-            said,
+            said: self.to_string(),
             remedy,
+        }
+    }
+
+    /// Whether it is about a full disk, or a quota that is used up.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::DiskFull(_) => true,
+            Self::Disk { said, .. } => said.raw_os_error().is_some_and(|n| FULL.contains(&n)),
+            Self::Query { said, .. } | Self::Capture(CaptureError::Query { source: said, .. }) => {
+                said.code() == Some(&SqlState::DISK_FULL)
+            }
+            Self::Capture(CaptureError::Disk { source, .. }) => {
+                source.raw_os_error().is_some_and(|n| FULL.contains(&n))
+            }
+            // These are texts, of programs that run in this machine's own language.
+            Self::Repository(_) | Self::Capture(_) | Self::Server { .. } | Self::Differs(_) => {
+                let said = self.to_string();
+                FULL.iter().any(|n| {
+                    let number = format!("os error {n}");
+                    let words = std::io::Error::from_raw_os_error(*n).to_string();
+                    let words = words.split(" (").next().unwrap_or_default().to_owned();
+                    said.contains(&number) || said.contains(&words)
+                })
+            }
+            _ => false,
         }
     }
 

@@ -82,9 +82,18 @@ impl Postgres {
     /// When PostgreSQL is not installed or does not start.
     #[must_use]
     pub fn start_anew() -> Self {
+        Self::start_anew_with(&[])
+    }
+
+    /// The same, made by `initdb` with more options; of those that are repeated the last one counts.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed or does not start.
+    #[must_use]
+    pub fn start_anew_with(options: &[&str]) -> Self {
         let account = Account::unprivileged();
         Self::start_from(account, &[], |data| {
-            let (_work, made) = initdb(account);
+            let (_work, made) = initdb(account, options);
             let moved = Command::new("mv").arg(&made).arg(data).status();
             assert!(
                 moved.expect("mv runs").success(),

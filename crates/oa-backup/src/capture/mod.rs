@@ -41,6 +41,16 @@ pub enum CaptureError {
         /// The end of what it printed.
         said: String,
     },
+    /// The server's own data are damaged.
+    #[error(
+        "pages of database {databases} do not have the checksums that they should, so no physical backup can be made: {said}; the server's log names the file. Until it is mended (REINDEX, or restore the table), make dumps: --kind logical"
+    )]
+    Damaged {
+        /// The databases.
+        databases: String,
+        /// The end of what the program printed.
+        said: String,
+    },
     /// The log has a gap since the last backup, or there is no full backup: only a new one helps, and one is made at once.
     #[error("{0}")]
     Gap(String),
@@ -91,6 +101,15 @@ impl From<RepositoryError> for CaptureError {
 }
 
 impl CaptureError {
+    /// Whether the same may succeed a minute later, by what kind of error it is.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Query { source, .. } => oa_core::pg::is_passing(source),
+            _ => false,
+        }
+    }
+
     pub(crate) fn query(doing: &'static str) -> impl Fn(postgres::Error) -> Self {
         move |source| Self::Query { doing, source }
     }

@@ -80,7 +80,23 @@ pub fn copy(
             escape(&here.to_string_lossy())
         ));
     }
-    programs.run("pg_basebackup", &arguments)?;
+    let before = broken_pages(client)?;
+    if let Err(error) = programs.run("pg_basebackup", &arguments) {
+        let CaptureError::Failed { said, .. } = &error else {
+            return Err(error);
+        };
+        let said = said.clone();
+        let after = broken_pages(client)?;
+        let worse =
+            |(name, count): &(String, i64)| !before.iter().any(|(n, c)| n == name && c >= count);
+        let databases: Vec<String> = after.into_iter().filter(worse).map(|(n, _)| n).collect();
+        return Err(if databases.is_empty() {
+            error
+        } else {
+            let databases = databases.join(", ");
+            CaptureError::Damaged { databases, said }
+        });
+    }
     oa_core::failpoint::hit("backup.copied");
     let at = client
         .query_one(&format!("SELECT {MOMENT}"), &[])
@@ -94,6 +110,17 @@ pub fn copy(
         timeline,
         at,
     })
+}
+
+/// How many pages with wrong checksums the server has met, by database. A copy counts those of a file from the second one on.
+fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, CaptureError> {
+    let rows = client
+        .query(
+            "SELECT coalesce(datname, 'of all')::text, checksum_failures FROM pg_stat_database WHERE checksum_failures > 0",
+            &[],
+        )
+        .map_err(CaptureError::query("could not ask for the server's checksums"))?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
 /// Compares the copy with its manifest, and sees that the log it needs can be read.

@@ -10,11 +10,12 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::retry::{Backoff, Policy};
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status, Trigger};
+use oa_core::runs::{Recorder, RunStart, Status, Trigger};
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
 use crate::backup::{Done, Session};
+use crate::capture::CaptureError;
 use crate::capture::server::Server;
 use crate::catalog::{self, Checked};
 use crate::repository::{Backup, Bars, Level, Place};
@@ -69,17 +70,21 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let place = Place::first(config)?;
     let mut recorded = Vec::new();
     let result = work::recorded(&recorder, &job, |run| {
-        let mut session = Session::open(config, run, wanted.kind, bars)?;
-        if let Ok((mut client, _)) = recorder.connect() {
-            recorded = catalog::recorded(&mut client, &place).unwrap_or_default();
-        }
-        if let Some(rate) = wanted.limit_rate {
-            session.limit_rate(rate);
-        }
-        let done = match wanted.level {
-            Level::Full => session.full()?,
-            Level::Incremental => session.incremental()?,
+        let known = || {
+            if let Ok((mut client, _)) = recorder.connect() {
+                recorded = catalog::recorded(&mut client, &place).unwrap_or_default();
+            }
         };
+        let done = once(config, wanted, run, bars, known).map_err(|failure| {
+            // Whoever started it by hand sees what is wrong at once, and does not wait for what will not pass.
+            let passing = failure.error.downcast_ref::<CaptureError>();
+            let passes = failure.is_busy() || passing.is_some_and(CaptureError::is_passing);
+            if wanted.trigger == Trigger::Manual && !passes {
+                failure.lasting()
+            } else {
+                failure
+            }
+        })?;
         Ok(ended(done))
     });
     alerts::flush_now(config);
@@ -107,6 +112,25 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     } else {
         exit::FAILED
     })
+}
+
+/// Calls `opened` when the repository is this program's, before anything changes in it.
+fn once(
+    config: &Config,
+    wanted: Wanted,
+    run: &RunStart,
+    bars: &Bars,
+    opened: impl FnOnce(),
+) -> Result<Done, Failure> {
+    let mut session = Session::open(config, run, wanted.kind, bars)?;
+    opened();
+    if let Some(rate) = wanted.limit_rate {
+        session.limit_rate(rate);
+    }
+    match wanted.level {
+        Level::Full => session.full(),
+        Level::Incremental => session.incremental(),
+    }
 }
 
 fn ended(mut done: Done) -> Ended<Done> {

@@ -164,7 +164,8 @@ fn with_retries<T>(
         Err(failure) => {
             let failed = Failed {
                 error: run_error(&failure),
-                retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE),
+                retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE)
+                    && !failure.is_lasting(),
                 asked: None,
             };
             last = Some(Err(failure));

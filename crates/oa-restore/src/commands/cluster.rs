@@ -98,9 +98,13 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         ))
         .into());
     }
-    let tablespaces = tablespaces_of(dir.path());
-    let part = (!physical.full.meta.tablespaces.is_empty()).then(|| tablespaces.clone());
-    let dir = dir.with(part)?;
+    let usual = tablespaces_of(dir.path());
+    let dir = if physical.full.meta.tablespaces.is_empty() {
+        dir
+    } else {
+        dir.with(&usual)
+    };
+    let tablespaces = dir.part().unwrap_or(&usual).to_owned();
     recover::room(&[dir.need(physical.size_bytes())])?;
     let job = Job {
         trigger: Trigger::Manual,
@@ -177,17 +181,17 @@ fn restore(
     recover::log_of(&session.reader, physical, data)?;
     recover::histories(histories, data)?;
     account.own(data)?;
-    if tablespaces.exists() {
+    if dir.part().is_some() {
         account.own(tablespaces)?;
     }
     dir.changing()?;
     failpoint::hit("restore.changing");
-    let mut notes = recover::in_place(physical, account, data, work, session.users())?;
+    let (mut notes, needs) = recover::in_place(physical, account, data, work, session.users())?;
     failpoint::hit("restore.recovered");
     let port = wanted.port.unwrap_or_else(free_port);
     let socket = socket_folder(account);
     notes.extend(recover::finish_settings(
-        physical, data, port, &socket, account,
+        &needs, data, port, &socket, account,
     )?);
     dir.done()?;
     let command = start_command(physical, data, account);
@@ -306,7 +310,7 @@ fn tell(
     listing.push(json!({
         "target_dir": dir.path(), "moment": choice.moment, "moment_shown": session.shown(choice.moment), "port": done.port,
         "socket_dir": done.socket, "owner": account.name(), "started": done.started, "start_command": done.command, "notes": done.notes,
-        "backup": choice.backup().id,
+        "backup": choice.backup().id, "tablespaces_dir": dir.part(),
     }));
     listing.print(format).map_err(anyhow::Error::from)?;
     for note in &done.notes {

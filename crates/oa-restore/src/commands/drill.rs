@@ -238,6 +238,10 @@ fn look(
         text: format!("recovered to {}", reached(&choice)),
     });
     failpoint::hit("restore.drill");
+    private
+        .server
+        .silence_event_triggers()
+        .map_err(RestoreError::in_private)?;
     drill.checks.push(amcheck(&private, &backup.meta.database)?);
     let Some(mark) = &backup.meta.mark else {
         return Ok(());

@@ -5,6 +5,8 @@
 //! the live one is kept. Killed before that transaction: a table `oa_restore_…` is left, which nobody uses, and which the next run
 //! removes.
 
+mod then;
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -16,17 +18,19 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::failpoint;
 use oa_core::output::Listing;
-use oa_core::pg::{quote_ident, quote_literal};
+use oa_core::pg::quote_ident;
 use oa_core::runs::Status;
 use oa_core::runs::work::{Ended, Job};
-use postgres::{Client, GenericClient};
+use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::then::{Taken, free, in_the_past, take};
 use super::plan;
 use super::target_dir::before;
-use crate::choose::{Choice, Way};
+use crate::choose::Choice;
 use crate::content::{self, Content};
+use crate::live::large_objects::{self, LargeObjects};
 use crate::live::shape::{self, Renamed, derived, shortened};
 use crate::live::tables::{self, Table, quoted};
 use crate::live::{DISK, Live, roles, rows};
@@ -132,6 +136,10 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
             Ok(())
         })?;
+        private
+            .server
+            .silence_event_triggers()
+            .map_err(RestoreError::in_private)?;
         remove_left(&mut live)?;
         let mut done = Vec::new();
         let mut failed = None;
@@ -219,6 +227,7 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
     };
     let rows = wanted.condition.is_some();
     ordinary(&live, rows)?;
+    sees_all(client, &live)?;
     let kept = shortened(&before(&live.name));
     if rows {
         return Ok(Step::Rows { live, kept });
@@ -231,6 +240,24 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
         "{} cannot be replaced, because these would go on pointing to the old one: {}. Restore it beside with --as, or put rows back into it with --where (--where true: all of them)",
         live.shown(),
         dependents.join(", ")
+    )))
+}
+
+/// Under row security it would be some of the rows that are compared and put back.
+fn sees_all(client: &mut Client, table: &Table) -> Result<(), RestoreError> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(row_security_active($1::oid), false), current_user::text",
+            &[&table.oid],
+        )
+        .map_err(RestoreError::query("could not ask for its row security"))?;
+    if !row.get::<_, bool>(0) {
+        return Ok(());
+    }
+    Err(RestoreError::Refused(format!(
+        "row security hides rows of {} from role {role}; nothing was changed. As a superuser: ALTER ROLE {role} BYPASSRLS",
+        table.shown(),
+        role = quote_ident(row.get(1))
     )))
 }
 
@@ -283,16 +310,44 @@ fn restore(
         attach,
     } = taken.map_err(RestoreError::in_private)?;
     let content = bring(&from, live, &mut then, &copy)?;
+    let objects =
+        large_objects::bring(&mut then, live, &copy).inspect_err(|_| drop_table(live, &copy))?;
     failpoint::hit("restore.brought");
+    put_in_place(
+        live,
+        step,
+        &table,
+        &copy,
+        (&renamed, attach),
+        &content,
+        &objects,
+    )
+    .inspect_err(|_| {
+        drop_table(live, &copy);
+        objects.remove(live);
+    })
+}
+
+/// What was brought gets its place.
+fn put_in_place(
+    live: &mut Live,
+    step: &Step,
+    table: &Table,
+    copy: &Table,
+    (renamed, attach): (&[Renamed], Option<String>),
+    content: &Content,
+    objects: &LargeObjects,
+) -> Result<Value, RestoreError> {
+    let with = objects.shown();
+    let carried = json!({"brought": objects.brought.len(), "kept": objects.kept});
     match step {
         Step::Rows { live: into, kept } => {
-            let put = rows::put_back(&mut live.client, into, &on_its_way, kept)
-                .inspect_err(|_| drop_table(live, &copy))?;
+            let put = rows::put_back(&mut live.client, into, &copy.name, kept)?;
             Ok(json!({
                 "table": into.shown(), "restored_as": into.shown(), "rows": put.inserted + put.updated + put.unchanged,
-                "what": format!("{} inserted, {} changed back, {} unchanged", put.inserted, put.updated, put.unchanged),
+                "what": format!("{} inserted, {} changed back, {} unchanged{with}", put.inserted, put.updated, put.unchanged),
                 "inserted": put.inserted, "updated": put.updated, "unchanged": put.unchanged,
-                "kept_as": (put.updated > 0).then(|| format!("{}.{kept}", into.schema)),
+                "kept_as": (put.updated > 0).then(|| format!("{}.{kept}", into.schema)), "large_objects": carried,
             }))
         }
         Step::Beside { new } => {
@@ -300,24 +355,24 @@ fn restore(
                 name: new.clone(),
                 ..table.clone()
             };
-            take_the_name(&mut live.client, step, &renamed, |n| {
+            take_the_name(&mut live.client, step, renamed, |n| {
                 derived(&table.name, new, n)
-            })
-            .inspect_err(|_| drop_table(live, &copy))?;
+            })?;
             Ok(json!({
-                "table": table.shown(), "restored_as": named.shown(), "rows": content.rows, "what": "beside", "kept_as": null,
+                "table": table.shown(), "restored_as": named.shown(), "rows": content.rows, "what": format!("beside{with}"), "kept_as": null,
+                "large_objects": carried,
             }))
         }
         Step::Create | Step::Replace { .. } => {
-            let kept = take_the_name(&mut live.client, step, &renamed, str::to_owned)
-                .inspect_err(|_| drop_table(live, &copy))?;
+            let kept = take_the_name(&mut live.client, step, renamed, str::to_owned)?;
             let what = match (&kept, attach) {
-                (Some(_), _) => "replaced".to_owned(),
-                (None, None) => "came back".to_owned(),
-                (None, Some(attach)) => format!("came back on its own; then: {attach}"),
+                (Some(_), _) => format!("replaced{with}"),
+                (None, None) => format!("came back{with}"),
+                (None, Some(attach)) => format!("came back on its own{with}; then: {attach}"),
             };
             Ok(json!({
                 "table": table.shown(), "restored_as": table.shown(), "rows": content.rows, "what": what, "kept_as": kept,
+                "large_objects": carried,
             }))
         }
     }
@@ -328,237 +383,6 @@ struct From<'a> {
     private: &'a Private,
     database: &'a str,
     choice: &'a Choice,
-}
-
-/// A table in the private server that is ready to be brought.
-struct Taken {
-    /// Under the name that it has on its way.
-    copy: Table,
-    /// What was renamed for that.
-    renamed: Vec<Renamed>,
-    /// How a partition becomes one again.
-    attach: Option<String>,
-}
-
-/// Makes a table in the private server ready, under the name that it has on its way.
-fn take(
-    then: &mut Client,
-    table: &Table,
-    on_its_way: &str,
-    step: &Step,
-    wanted: &Wanted,
-) -> Result<Taken, RestoreError> {
-    let copied_into = |schema: &str| Table {
-        schema: schema.to_owned(),
-        name: on_its_way.to_owned(),
-        ..table.clone()
-    };
-    let schema = match step {
-        Step::Rows { live, .. } => Some(&live.schema),
-        Step::Beside { .. } if table.kind == "p" => Some(&table.schema),
-        _ => None,
-    };
-    if let Some(schema) = schema {
-        let copy = copied_into(schema);
-        copy_rows(then, table, &copy, wanted)?;
-        return Ok(Taken {
-            copy,
-            renamed: vec![Renamed::table(table, on_its_way)],
-            attach: None,
-        });
-    }
-    let attach = detach(then, table)?;
-    keep_only(then, table, wanted)?;
-    if matches!(step, Step::Beside { .. }) {
-        bare(then, table)?;
-    }
-    let number = std::cell::Cell::new(0);
-    let renamed = shape::rename(then, table, |_| {
-        number.set(number.get() + 1);
-        match number.get() {
-            1 => on_its_way.to_owned(),
-            n => format!("{on_its_way}_{n}"),
-        }
-    })?;
-    Ok(Taken {
-        copy: copied_into(&table.schema),
-        renamed,
-        attach,
-    })
-}
-
-/// Makes a table of its own of a partition. Returns the statement that makes it one again.
-fn detach(then: &mut Client, table: &Table) -> Result<Option<String>, RestoreError> {
-    let failed = RestoreError::query(format!("could not detach {}", table.shown()));
-    let row = then
-        .query_opt(
-            "SELECT i.inhparent::regclass::text, pg_get_expr(c.relpartbound, c.oid) FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.oid = $1 AND c.relispartition",
-            &[&table.oid],
-        )
-        .map_err(&failed)?;
-    let Some(row) = row else { return Ok(None) };
-    let (parent, bound): (String, String) = (row.get(0), row.get(1));
-    let name = table.quoted();
-    // Rows that point to the whole would keep it; the private server is thrown away.
-    let pointing = then
-        .query(
-            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) FROM pg_constraint
-             WHERE contype = 'f' AND conparentid = 0 AND confrelid IN (SELECT relid FROM pg_partition_ancestors($1::oid::regclass))",
-            &[&table.oid],
-        )
-        .map_err(&failed)?;
-    for row in &pointing {
-        then.batch_execute(row.get(0)).map_err(&failed)?;
-    }
-    then.batch_execute(&format!("ALTER TABLE {parent} DETACH PARTITION {name}"))
-        .map_err(&failed)?;
-    Ok(Some(format!(
-        "ALTER TABLE {parent} ATTACH PARTITION {name} {bound}"
-    )))
-}
-
-/// The table in the restored database.
-fn in_the_past(
-    then: &mut Client,
-    choice: &Choice,
-    name: &str,
-    step: &Step,
-) -> Result<Table, RestoreError> {
-    let Some(table) = tables::find(then, name).map_err(RestoreError::in_private)? else {
-        let all = tables::all(then).map_err(RestoreError::in_private)?;
-        let hint = oa_core::config::nearest(name, all.iter().map(String::as_str));
-        return Err(RestoreError::NoWay(format!(
-            "there was no table {name} as of {}{hint}",
-            choice.target
-        )));
-    };
-    ordinary(
-        &table,
-        matches!(step, Step::Rows { .. } | Step::Beside { .. }),
-    )?;
-    if table.unlogged && matches!(choice.way, Way::Physical(_)) {
-        return Err(RestoreError::Refused(format!(
-            "{} was unlogged: PostgreSQL keeps no log of it, and it is empty after every recovery; nothing was changed. A dump has its rows: --kind logical",
-            table.shown()
-        )));
-    }
-    if matches!(step, Step::Rows { .. }) && table.kind == "r" {
-        let row = then
-            .query_one(
-                "SELECT EXISTS (SELECT FROM pg_inherits WHERE inhparent = $1)",
-                &[&table.oid],
-            )
-            .map_err(RestoreError::query("could not look for its children"))?;
-        if row.get(0) {
-            return Err(RestoreError::Refused(format!(
-                "other tables inherit from {}, and their rows would be taken for its own; nothing was changed. Restore it beside with --as, or all of it with oa-restore database",
-                table.shown()
-            )));
-        }
-    }
-    Ok(table)
-}
-
-fn keep_only(then: &mut Client, table: &Table, wanted: &Wanted) -> Result<(), RestoreError> {
-    let Some(condition) = &wanted.condition else {
-        return Ok(());
-    };
-    let failed = RestoreError::query(format!("--where {condition}"));
-    then.execute(
-        &format!(
-            "DELETE FROM {} WHERE ({condition}) IS NOT TRUE",
-            table.quoted()
-        ),
-        &[],
-    )
-    .map_err(&failed)?;
-    let left: i64 = then
-        .query_one(&format!("SELECT count(*) FROM {}", table.quoted()), &[])
-        .map_err(&failed)?
-        .get(0);
-    some_rows(left, table, condition)
-}
-
-fn some_rows(count: i64, table: &Table, condition: &str) -> Result<(), RestoreError> {
-    if count > 0 {
-        return Ok(());
-    }
-    Err(RestoreError::NoWay(format!(
-        "{} had no rows then with {condition}; nothing was changed",
-        table.shown()
-    )))
-}
-
-fn copy_rows(
-    then: &mut Client,
-    table: &Table,
-    copy: &Table,
-    wanted: &Wanted,
-) -> Result<(), RestoreError> {
-    let condition = wanted.condition.as_deref().unwrap_or("true");
-    let failed = RestoreError::query(format!("--where {condition}"));
-    let count = then
-        .execute(
-            &format!(
-                "CREATE TABLE {} AS SELECT * FROM {} WHERE ({condition})",
-                copy.quoted(),
-                table.quoted()
-            ),
-            &[],
-        )
-        .map_err(&failed)?;
-    // The private server's superuser is nobody in the live one.
-    then.batch_execute(&format!(
-        "DO $do$ BEGIN EXECUTE format('ALTER TABLE %s OWNER TO %I', {}, (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = {})); END $do$",
-        quote_literal(&copy.quoted()),
-        table.oid
-    ))
-    .map_err(&failed)?;
-    if wanted.condition.is_none() {
-        return Ok(());
-    }
-    some_rows(i64::try_from(count).unwrap_or(i64::MAX), table, condition)
-}
-
-/// A copy to look at must hold nothing back and set nothing off: it comes without foreign keys and triggers.
-fn bare(then: &mut Client, table: &Table) -> Result<(), RestoreError> {
-    free(then, table)?;
-    let failed = RestoreError::query("could not prepare the copy");
-    let rows = then
-        .query(
-            "SELECT format('DROP TRIGGER %I ON %s', tgname, $1::text) FROM pg_trigger WHERE tgrelid = $2 AND NOT tgisinternal",
-            &[&table.quoted(), &table.oid],
-        )
-        .map_err(&failed)?;
-    for row in &rows {
-        then.batch_execute(row.get(0)).map_err(&failed)?;
-    }
-    // Else its rows would be among those of the live table that it inherits from.
-    let parents = then
-        .query(
-            "SELECT format('ALTER TABLE %s NO INHERIT %s', $1::text, inhparent::regclass) FROM pg_inherits WHERE inhrelid = $2",
-            &[&table.quoted(), &table.oid],
-        )
-        .map_err(&failed)?;
-    for row in &parents {
-        then.batch_execute(row.get(0)).map_err(&failed)?;
-    }
-    Ok(())
-}
-
-/// Takes its foreign keys away.
-fn free(client: &mut impl GenericClient, table: &Table) -> Result<(), RestoreError> {
-    let failed = RestoreError::query("could not drop foreign keys");
-    let rows = client
-        .query(
-            "SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', $1::text, conname) FROM pg_constraint WHERE conrelid = $2 AND contype = 'f'",
-            &[&table.quoted(), &table.oid],
-        )
-        .map_err(&failed)?;
-    for row in &rows {
-        client.batch_execute(row.get(0)).map_err(&failed)?;
-    }
-    Ok(())
 }
 
 /// Brings a table from the private server into the live one, whole or not at all, and compares.
@@ -599,24 +423,29 @@ fn bring(
         .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))?;
     let then_table = tables::find(then, &table.quoted()).map_err(RestoreError::in_private)?;
     roles::make_missing(then, then_table.as_ref(), live)?;
-    live.programs(from.choice.programs(), None)?
-        .run(
-            "psql",
-            &[
-                "--no-psqlrc".to_owned(),
-                "--quiet".to_owned(),
-                "--single-transaction".to_owned(),
-                "--set=ON_ERROR_STOP=1".to_owned(),
-                format!("--file={}", file.display()),
-            ],
-        )
-        .map_err(|e| {
-            RestoreError::Differs(format!(
-                "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers",
-                table.shown()
-            ))
-            .on_disk_of("the live server", DISK)
-        })?;
+    let mut arguments = vec![
+        "--no-psqlrc".to_owned(),
+        "--quiet".to_owned(),
+        "--single-transaction".to_owned(),
+        "--set=ON_ERROR_STOP=1".to_owned(),
+    ];
+    if live.superuser {
+        // pg_dump's file loads with an empty search_path, with which functions of event triggers need not work; they fire when the
+        // table gets its name.
+        arguments.push("--command=SET session_replication_role = replica".to_owned());
+    }
+    arguments.push(format!("--file={}", file.display()));
+    if let Err(e) = live
+        .programs(from.choice.programs(), None)?
+        .run("psql", &arguments)
+    {
+        let triggers = event_triggers(&mut live.client)?;
+        return Err(RestoreError::Differs(format!(
+            "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers{triggers}",
+            table.shown()
+        ))
+        .on_disk_of("the live server", DISK));
+    }
     remove(&file)?;
     let was =
         content::of_table(then, &table.schema, &table.name).map_err(RestoreError::in_private)?;
@@ -632,6 +461,25 @@ fn bring(
         )));
     }
     Ok(is)
+}
+
+/// A hint, where the live database has event triggers.
+fn event_triggers(client: &mut Client) -> Result<String, RestoreError> {
+    let rows = client
+        .query(
+            "SELECT evtname::text FROM pg_event_trigger WHERE evtenabled <> 'D' ORDER BY 1",
+            &[],
+        )
+        .map_err(RestoreError::query("could not look for event triggers"))?;
+    let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    Ok(if names.is_empty() {
+        String::new()
+    } else {
+        format!(
+            ". Event triggers of the live database act on it too: {}; should one of them be the reason, restore as a superuser, or have one disable it meanwhile (ALTER EVENT TRIGGER … DISABLE)",
+            names.join(", ")
+        )
+    })
 }
 
 /// `pg_dump` of a table leaves out its extended statistics.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 use oa_core::cli::{self, Failure};
+use oa_core::failpoint;
 use oa_core::state_dir::write_durably;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ struct Marker {
     of: String,
     /// Whether the files may have been changed since they were copied.
     changing: bool,
+    /// The second directory that is filled with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<PathBuf>,
 }
 
 /// A directory to fill.
@@ -99,24 +103,27 @@ impl TargetDir {
         Ok(dir)
     }
 
-    /// A second directory goes along with it: filled, emptied and moved aside together.
-    ///
-    /// # Errors
-    /// When something is there that is not ours, and would not be moved aside.
-    pub fn with(mut self, part: Option<PathBuf>) -> Result<Self, RestoreError> {
-        if let Some(part) = &part
-            && part.exists()
-            && self.aside.is_none()
-            && self.marker().is_none()
-            && fs::read_dir(part).is_ok_and(|mut d| d.next().is_some())
-        {
-            return Err(RestoreError::Refused(format!(
-                "{} is needed for the tablespaces and is not empty; move it away, or restore into another directory",
-                part.display()
-            )));
-        }
-        self.part = part;
-        Ok(self)
+    /// A second directory goes along with it, filled and emptied together: `usual`, unless something is in that which is not ours. What
+    /// is in it may belong to a cluster that was moved aside, whose links lead there: it stays where it is, and so that cluster stays
+    /// whole wherever this is interrupted.
+    #[must_use]
+    pub fn with(mut self, usual: &Path) -> Self {
+        let begun = self.marker().filter(|m| m.of == self.of);
+        let ours = begun.map(|m| m.part.unwrap_or_else(|| usual.to_owned()));
+        self.part = ours.or_else(|| {
+            let name = usual.file_name().unwrap_or_default().to_string_lossy();
+            let numbered = |n: u32| usual.with_file_name(format!("{name}-{n}"));
+            std::iter::once(usual.to_owned())
+                .chain((2..=u32::MAX).map(numbered))
+                .find(|folder| holds_nothing(folder))
+        });
+        self
+    }
+
+    /// The second directory.
+    #[must_use]
+    pub fn part(&self) -> Option<&Path> {
+        self.part.as_deref()
     }
 
     /// Where it is.
@@ -163,6 +170,7 @@ impl TargetDir {
         let marker = Marker {
             of: self.of.clone(),
             changing,
+            part: self.part.clone(),
         };
         let text = serde_json::to_vec(&marker).unwrap_or_default();
         write_durably(&self.path.join(MARKER), &text)
@@ -182,9 +190,13 @@ impl TargetDir {
                 self.path.display(),
                 aside.display()
             );
-            if let Some(part) = self.part.as_ref().filter(|p| p.exists()) {
-                fs::rename(part, beside(part))
-                    .map_err(RestoreError::disk("could not move aside", part))?;
+            failpoint::hit("restore.moved_aside");
+            for place in tablespaces_in(aside) {
+                tracing::warn!(
+                    "a tablespace of what is in {} is in {}, and stays there",
+                    aside.display(),
+                    place.display()
+                );
             }
         } else if !self.resumed && self.marker().is_some() {
             tracing::info!("beginning again in {}", self.path.display());
@@ -255,6 +267,21 @@ fn size(folder: &Path) -> u64 {
 fn beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(before(&name))
+}
+
+/// It is absent, or an empty folder.
+fn holds_nothing(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Where the tablespaces of a cluster are.
+fn tablespaces_in(data: &Path) -> Vec<PathBuf> {
+    let links = fs::read_dir(data.join("pg_tblspc"));
+    let links = links.into_iter().flatten().flatten();
+    links.filter_map(|l| fs::read_link(l.path()).ok()).collect()
 }
 
 fn server_in(data: &Path) -> Option<i32> {

@@ -1,5 +1,6 @@
 //! The live server: what is there, what may be done, and what is brought back into it.
 
+pub mod large_objects;
 pub mod roles;
 pub mod rows;
 pub mod shape;

@@ -121,9 +121,19 @@ impl Account {
     /// Whether it can walk to a folder.
     #[must_use]
     pub fn reaches(&self, folder: &Path) -> bool {
+        self.may("-x", folder)
+    }
+
+    /// Whether it can make files in a folder.
+    #[must_use]
+    pub fn writes(&self, folder: &Path) -> bool {
+        self.may("-w", folder)
+    }
+
+    fn may(&self, what: &str, folder: &Path) -> bool {
         let tested = self
             .command(Path::new("test"))
-            .arg("-x")
+            .arg(what)
             .arg(folder)
             .current_dir("/")
             .status();

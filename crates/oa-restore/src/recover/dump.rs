@@ -7,6 +7,7 @@ use oa_backup::repository::Reader;
 use oa_core::supervise::{self, StopSignal};
 
 use super::account::Account;
+use super::requirements::Requirements;
 use super::server::{Down, Server};
 use super::settings::{self, Wanted};
 use super::stop_if_asked;
@@ -55,6 +56,7 @@ pub(super) fn load(
         &Wanted {
             socket: work.socket(),
             meta: &logical.backup.meta,
+            needs: &Requirements::of_machine(account),
             timeline: None,
             end: None,
             durable: false,
@@ -72,8 +74,7 @@ pub(super) fn load(
         &users,
     )
     .map_err(|down| match down {
-        Down::Failed(e) => e,
-        Down::EndedBefore => RestoreError::Stopped,
+        Down::Failed(e) | Down::Ended(e) => e,
     })?;
     let programs = server.programs("postgres")?;
     // A tablespace has no folder here, and whoever made the dump may not have seen everything: what matters is missed below.

@@ -5,6 +5,7 @@
 
 pub mod account;
 mod dump;
+mod requirements;
 mod server;
 mod settings;
 mod work;
@@ -23,6 +24,7 @@ use oa_core::supervise::StopSignal;
 
 use self::account::Account;
 pub use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
+pub use self::requirements::Requirements;
 use self::server::Down;
 pub use self::server::Server;
 use self::settings::Wanted;
@@ -93,9 +95,12 @@ impl Private {
                 checked = begins.elapsed();
                 log_of(reader, physical, &data)?;
                 failpoint::hit("restore.copied");
+                let scratch = work.folder().join("read");
+                let needs = Requirements::of_cluster(physical, &data, &scratch, &account)?;
                 work.give_to(&account)?;
                 let how = How {
                     account: &account,
+                    needs: &needs,
                     data: &data,
                     socket: work.socket(),
                     log: &log,
@@ -127,7 +132,8 @@ impl Private {
     }
 }
 
-/// Recovers a data directory that stays, and shuts the server down. Returns what an operator should know of what is in it.
+/// Recovers a data directory that stays, and shuts the server down. Returns what an operator should know of what is in it, and what
+/// its server needs.
 ///
 /// # Errors
 /// As [`Private::start`].
@@ -137,10 +143,12 @@ pub fn in_place(
     data: &Path,
     work: &Work,
     users: &[String],
-) -> Result<Vec<String>, RestoreError> {
+) -> Result<(Vec<String>, Requirements), RestoreError> {
+    let needs = Requirements::of_cluster(physical, data, &work.folder().join("read"), account)?;
     account.own(work.socket())?;
     let how = How {
         account,
+        needs: &needs,
         data,
         socket: work.socket(),
         log: &work.folder().join("log"),
@@ -150,7 +158,7 @@ pub fn in_place(
     let server = recover(physical, &how)?;
     let notes = findings(&server).map_err(RestoreError::in_private)?;
     server.shut_down()?;
-    Ok(notes)
+    Ok((notes, needs))
 }
 
 /// What is in a recovered cluster and not as it was.
@@ -217,13 +225,13 @@ pub fn unlogged(
 /// # Errors
 /// When a file cannot be written.
 pub fn finish_settings(
-    physical: &Physical,
+    needs: &Requirements,
     data: &Path,
     port: u16,
     socket: &Path,
     account: &Account,
 ) -> Result<Vec<String>, RestoreError> {
-    settings::finished(data, &physical.full.meta, port, socket, account)
+    settings::finished(data, needs, port, socket, account)
 }
 
 /// Copies the cluster's files out of the repository; those that are there and the same stay. Counts them afterwards: nothing may be
@@ -353,6 +361,7 @@ pub fn link(data: &Path, tablespaces: &Path) -> Result<(), RestoreError> {
 
 struct How<'a> {
     account: &'a Account,
+    needs: &'a Requirements,
     data: &'a Path,
     socket: &'a Path,
     log: &'a Path,
@@ -367,52 +376,75 @@ fn known(users: &[String]) -> Vec<String> {
 }
 
 fn recover(physical: &Physical, how: &How<'_>) -> Result<Server, RestoreError> {
-    let mut end = physical.end.clone();
-    loop {
-        settings::private(
-            how.data,
-            &Wanted {
-                socket: how.socket,
-                meta: &physical.full.meta,
-                timeline: physical.timeline,
-                end: Some(&end),
-                durable: how.durable,
-            },
-        )?;
-        for file in [
-            settings::CONFIG,
-            settings::HBA,
-            settings::IDENT,
-            settings::SIGNAL,
-        ] {
-            how.account.own(&how.data.join(file))?;
-        }
-        let started = Server::start(
-            how.account,
-            &physical.programs,
-            how.data,
-            how.socket,
-            how.log,
-            &how.users,
-        );
-        match started {
-            Ok(server) => {
-                // With a target that was met, PostgreSQL itself has found it.
-                if end == End::Log {
-                    came_far_enough(&server, physical)?;
-                }
-                return Ok(server);
+    match recover_to(physical, how, &physical.end) {
+        Ok(server) => Ok(server),
+        // PostgreSQL ends like this, too, when everything that is there was written before the target: then all of it is wanted.
+        // Whether that is so is seen by how far all of it comes.
+        Err(Down::Ended(first)) if matches!(physical.end, End::Time(_) | End::Lsn(_)) => {
+            tracing::info!("once more, to the end of the log: {first}");
+            match recover_to(physical, how, &End::Log) {
+                Ok(server) if is_before(&server, &physical.end)? => Ok(server),
+                _ => Err(explained(first, how.needs)),
             }
-            // Everything that is there was written before the moment, and the log was complete beyond it: all of it is wanted.
-            Err(Down::EndedBefore) if matches!(end, End::Time(_) | End::Lsn(_)) => end = End::Log,
-            Err(Down::EndedBefore) => {
-                return Err(RestoreError::NoWay(format!(
-                    "the log does not come to what was asked for ({end:?})"
-                )));
-            }
-            Err(Down::Failed(e)) => return Err(e),
         }
+        Err(Down::Failed(e) | Down::Ended(e)) => Err(explained(e, how.needs)),
     }
+}
+
+/// Whether a server that has recovered everything has nothing that was not wanted.
+fn is_before(server: &Server, end: &End) -> Result<bool, RestoreError> {
+    Ok(match end {
+        End::Time(at) => server.recovered_at()?.is_none_or(|last| last <= *at),
+        End::Lsn(place) => server.recovered_to()?.is_none_or(|last| last <= *place),
+        End::Log | End::Consistent => true,
+    })
+}
+
+/// Says what is known of why.
+fn explained(error: RestoreError, needs: &Requirements) -> RestoreError {
+    match (error, needs.minimal) {
+        (RestoreError::Server { said, .. }, Some(at)) => RestoreError::NoWay(format!(
+            "from {at} on the source ran with wal_level = minimal, and what it wrote then cannot be recovered: restore what was there before, or to a time after the next full backup ({said})"
+        )),
+        (error, _) => error,
+    }
+}
+
+fn recover_to(physical: &Physical, how: &How<'_>, end: &End) -> Result<Server, Down> {
+    let failed = Down::Failed;
+    settings::private(
+        how.data,
+        &Wanted {
+            socket: how.socket,
+            meta: &physical.full.meta,
+            needs: how.needs,
+            timeline: physical.timeline,
+            end: Some(end),
+            durable: how.durable,
+        },
+    )
+    .map_err(failed)?;
+    for file in [
+        settings::CONFIG,
+        settings::HBA,
+        settings::IDENT,
+        settings::SIGNAL,
+    ] {
+        how.account.own(&how.data.join(file)).map_err(failed)?;
+    }
+    let server = Server::start(
+        how.account,
+        &physical.programs,
+        how.data,
+        how.socket,
+        how.log,
+        &how.users,
+    )?;
+    // With a target that was met, PostgreSQL itself has found it.
+    if *end == End::Log {
+        came_far_enough(&server, physical).map_err(failed)?;
+    }
+    Ok(server)
 }
 
 /// Recovery takes the first record that does not fit for the end of the log, also when it is in the middle.

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::Lsn;
 use oa_core::pg::{Settings, describe};
@@ -19,8 +20,6 @@ use super::account::Account;
 use super::settings::{CONFIG, HBA, IDENT};
 use crate::{PROGRAM, RestoreError};
 
-/// What PostgreSQL says when everything that is there was written before the target: then all of it is wanted.
-const ENDED_BEFORE: &str = "recovery ended before configured recovery target was reached";
 /// Whatever the restored roles and databases have set for their sessions.
 const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off";
 /// How long a shutdown with its checkpoint may take.
@@ -41,8 +40,8 @@ pub struct Server {
 /// Why it did not come up.
 #[derive(Debug)]
 pub(super) enum Down {
-    /// The log ends before the target.
-    EndedBefore,
+    /// It has ended by itself.
+    Ended(RestoreError),
     /// Something else.
     Failed(RestoreError),
 }
@@ -106,18 +105,23 @@ impl Server {
                 Err(e) => return Err(Down::Failed(e)),
             }
             if ended.is_some() {
-                let said = server.said(begin);
-                if said.contains(ENDED_BEFORE) {
-                    return Err(Down::EndedBefore);
-                }
-                return Err(Down::Failed(RestoreError::Server {
-                    doing: "the private server did not come up",
-                    said: worst(&said),
-                }));
+                return Err(Down::Ended(
+                    server.failed("the private server did not come up", begin),
+                ));
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
         }
+    }
+
+    /// An error with the end of its log.
+    fn failed(&self, doing: &'static str, begin: u64) -> RestoreError {
+        let log = self.said(begin);
+        let said = worst(&log);
+        if log.lines().any(is_disk_full) {
+            return RestoreError::DiskFull(format!("{doing}: {said}"));
+        }
+        RestoreError::Server { doing, said }
     }
 
     fn said(&self, begin: u64) -> String {
@@ -241,6 +245,49 @@ impl Server {
         Ok(place.map(|p| Lsn(p.cast_unsigned())))
     }
 
+    /// How far it has recovered, as a time: when the last transaction was committed that it has from the log.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn recovered_at(&self) -> Result<Option<DateTime<Utc>>, RestoreError> {
+        let row = self
+            .anywhere()?
+            .query_one("SELECT pg_last_xact_replay_timestamp()", &[])
+            .map_err(RestoreError::query(
+                "could not ask how far it has recovered",
+            ))?;
+        Ok(row.get(0))
+    }
+
+    /// Switches the event triggers of all databases off, for good: they are the source's, and would act on what is done here. Not for a
+    /// database that leaves the private server as a whole.
+    ///
+    /// # Errors
+    /// When a database does not answer.
+    pub fn silence_event_triggers(&self) -> Result<(), RestoreError> {
+        let failed = RestoreError::query("could not switch off event triggers");
+        let databases = self
+            .anywhere()?
+            .query(
+                "SELECT datname::text FROM pg_database WHERE datallowconn AND datconnlimit <> -2",
+                &[],
+            )
+            .map_err(&failed)?;
+        for row in &databases {
+            let mut client = self.connect(row.get(0))?;
+            let triggers = client
+                .query(
+                    "SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'",
+                    &[],
+                )
+                .map_err(&failed)?;
+            for trigger in &triggers {
+                client.batch_execute(trigger.get(0)).map_err(&failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Shuts it down as a server that will be started again.
     ///
     /// # Errors
@@ -256,10 +303,7 @@ impl Server {
                     thread::sleep(Duration::from_millis(20));
                 }
                 _ => {
-                    return Err(RestoreError::Server {
-                        doing: "the restored cluster did not shut down",
-                        said: worst(&self.said(begin)),
-                    });
+                    return Err(self.failed("the restored cluster did not shut down", begin));
                 }
             }
         }
@@ -292,6 +336,14 @@ fn starting(error: &postgres::Error) -> bool {
         Some(code) => *code == SqlState::CANNOT_CONNECT_NOW,
         None => true,
     }
+}
+
+/// By the code in the log's prefix, see [`super::settings::LOG_PREFIX`].
+fn is_disk_full(line: &str) -> bool {
+    let code = line
+        .split_once("] ")
+        .and_then(|(_, rest)| rest.split(' ').next());
+    code == Some(SqlState::DISK_FULL.code())
 }
 
 /// The lines of a log that say what is wrong.

@@ -7,6 +7,7 @@ use std::path::Path;
 use oa_backup::repository::Meta;
 
 use super::account::Account;
+use super::requirements::Requirements;
 use crate::RestoreError;
 use crate::choose::End;
 
@@ -18,11 +19,15 @@ const AUTO: &str = "postgresql.auto.conf";
 const AUTO_ASIDE: &str = "postgresql.auto.conf.source";
 pub(super) const SIGNAL: &str = "recovery.signal";
 
+/// Time, process, and the code of an error.
+pub(super) const LOG_PREFIX: &str = "%m [%p] %e ";
+
 /// How a private server is to run.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted<'a> {
     pub(super) socket: &'a Path,
     pub(super) meta: &'a Meta,
+    pub(super) needs: &'a Requirements,
     pub(super) timeline: Option<u32>,
     pub(super) end: Option<&'a End>,
     /// What it writes must survive a power cut.
@@ -59,11 +64,11 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
         "max_logical_replication_workers = 0".to_owned(),
         "synchronous_standby_names = ''".to_owned(),
         "logging_collector = off".to_owned(),
-        // Messages are looked for in its log.
         "lc_messages = 'C'".to_owned(),
+        // Whether its disk became full is seen by the code of an error.
+        format!("log_line_prefix = {}", quote(LOG_PREFIX)),
         "TimeZone = 'UTC'".to_owned(),
         "log_timezone = 'UTC'".to_owned(),
-        "max_wal_size = '4GB'".to_owned(),
         "jit = off".to_owned(),
         "restore_command = 'false'".to_owned(),
     ];
@@ -75,7 +80,11 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
     } else {
         lines.push("fsync = off\nfull_page_writes = off\nsynchronous_commit = off".to_owned());
     }
-    for (name, value) in &wanted.meta.settings {
+    // From version 17 on; before, what has them fire is avoided.
+    if wanted.meta.server_version >= 170_000 {
+        lines.push("event_triggers = off".to_owned());
+    }
+    for (name, value) in &wanted.needs.settings {
         lines.push(format!("{name} = {}", quote(value)));
     }
     if let Some(timeline) = wanted.timeline {
@@ -145,7 +154,7 @@ const LEFT_OUT: [&str; 25] = [
 /// Leaves a recovered data directory as one that anybody can start: with settings of its own where it has none.
 pub(super) fn finished(
     data: &Path,
-    meta: &Meta,
+    needs: &Requirements,
     port: u16,
     socket: &Path,
     account: &Account,
@@ -168,6 +177,16 @@ pub(super) fn finished(
         notes.push("postgresql.conf was not in the backup (Debian keeps it in /etc/postgresql); a small one was written".to_owned());
     }
     take_over(data, &conf)?;
+    // What the source says of these counts, where it says so; the server's own defaults are too small for large segments.
+    let sizes = ["min_wal_size", "max_wal_size"];
+    let own = fs::read(&conf).map_err(RestoreError::disk("could not read", &conf))?;
+    let mut text: String = sizes
+        .iter()
+        .filter_map(|name| Some((name, needs.settings.get(*name)?)))
+        .map(|(name, value)| format!("{name} = {value}\n"))
+        .collect();
+    text.push_str(&String::from_utf8_lossy(&own));
+    write(&conf, &text)?;
     if !hba.exists() {
         write(
             &hba,
@@ -189,7 +208,8 @@ pub(super) fn finished(
     let mut text = String::new();
     for line in source.lines() {
         let (name, _) = setting(line);
-        if is_left_out(&name) || meta.settings.contains_key(&name) {
+        let set = needs.settings.contains_key(&name) && !sizes.contains(&name.as_str());
+        if is_left_out(&name) || set {
             text.push_str(NOT_TAKEN);
         }
         text.push_str(line);
@@ -201,7 +221,8 @@ pub(super) fn finished(
          max_logical_replication_workers = 0\n",
         quote(&socket.to_string_lossy())
     ));
-    for (name, value) in &meta.settings {
+    let others = |(name, _): &(&String, &String)| !sizes.contains(&name.as_str());
+    for (name, value) in needs.settings.iter().filter(others) {
         text.push_str(&format!("{name} = {}\n", quote(value)));
     }
     write(&data.join(AUTO), &text)?;

@@ -56,17 +56,21 @@ impl Service {
 
     /// With more lines in `[backup]`, and settings of the server.
     pub fn start_with(backup: &str, settings: &[(&str, &str)]) -> Self {
+        Self::with(Postgres::start_with(settings), backup, &fast_folder())
+    }
+
+    /// With a server of its own, and its files in a folder.
+    pub fn with(server: Postgres, backup: &str, folder: &Path) -> Self {
         // The server's account must be able to walk to a restored cluster.
         let dir = tempfile::Builder::new()
             .prefix("oa-restore-test-")
-            .tempdir_in(fast_folder())
+            .tempdir_in(folder)
             .unwrap();
         fs::set_permissions(
             dir.path(),
             std::os::unix::fs::PermissionsExt::from_mode(0o755),
         )
         .unwrap();
-        let server = Postgres::start_with(settings);
         let service = Self { dir, server };
         schema::upgrade(&mut service.server.connect()).unwrap();
         let text = format!(
@@ -200,7 +204,7 @@ fn port_for(arguments: &[&str]) -> Vec<String> {
 }
 
 /// In memory, where there is room: a cluster has a thousand files.
-fn fast_folder() -> PathBuf {
+pub fn fast_folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let writable = rustix::fs::access(memory, rustix::fs::Access::WRITE_OK).is_ok();
     if std::env::var_os("TMPDIR").is_none() && writable {

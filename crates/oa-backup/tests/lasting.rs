@@ -1,0 +1,87 @@
+//! What another try would only repeat is not tried again, and whoever waits at a terminal is told at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+
+use common::{Done, Service, done};
+use oa_testkit::Postgres;
+
+/// With the pauses that a service has.
+fn patient(service: &Service) {
+    let path = service.path("oa.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let text = text
+        .replace("retries = 0", "retries = 3")
+        .replace("retry_delay = \"1s\"", "retry_delay = \"10m\"");
+    fs::write(path, text).unwrap();
+}
+
+fn at_once(done: &Done, words: &str) {
+    assert!(
+        !done.stderr.contains("next try") && done.stderr.contains(words),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_wrong_port_or_password_is_said_at_once_to_whoever_waits() {
+    let service = Service::ready("kind = \"physical\"");
+    patient(&service);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = listener.local_addr().unwrap().port();
+    drop(listener);
+    let elsewhere = service.url().replace(
+        &format!(":{}/", service.server.port()),
+        &format!(":{free}/"),
+    );
+    let with = |url: &str, arguments: &[&str]| {
+        let mut command = service.command(arguments);
+        done(command.env("DATABASE_URL", url).output().unwrap())
+    };
+    at_once(
+        &with(&elsewhere, &["full"]).expect(75),
+        "could not reach PostgreSQL",
+    );
+    let wrong = service.url().replace("postgres:", "postgres:not-");
+    at_once(&with(&wrong, &["full"]).expect(78), "refused the login");
+    at_once(
+        &with(&elsewhere, &["incremental"]).expect(75),
+        "could not reach PostgreSQL",
+    );
+}
+
+#[test]
+fn a_damaged_page_is_named_with_its_database_and_not_tried_again() {
+    let server = Postgres::start_anew_with(&["--data-checksums"]);
+    let mut service = Service::with(server, "kind = \"physical\"");
+    service.backup(&["init"]).expect(0);
+    patient(&service);
+    let file: String = service
+        .db()
+        .query_one("SELECT pg_relation_filepath('quotes')", &[])
+        .unwrap()
+        .get(0);
+    service.server.stop();
+    let file = service.server.data_dir().join(file);
+    let file = fs::File::options().write(true).open(file).unwrap();
+    // The server counts them from the second one of a file on.
+    for page in 0..3 {
+        file.write_all_at(b"not what was here", page * 8192 + 4000)
+            .unwrap();
+    }
+    service.server.start_again();
+    // Whoever waits is told anyway; under cron it is known by the server's count.
+    at_once(
+        &service.backup(&["full"]).expect(1),
+        "pages of database oa do not have the checksums",
+    );
+    at_once(
+        &service.backup(&["full", "--cron"]).expect(1),
+        "pages of database oa do not have the checksums",
+    );
+    assert!(service.list().is_empty());
+}
