@@ -262,7 +262,11 @@ impl Sample {
                     let step = (last.saturating_sub(first) / SPREAD).max(1);
                     for i in 0..SPREAD {
                         let from = first.saturating_add(step.saturating_mul(i));
-                        sample.add(connection, table, &format!("WHERE {rowid} >= {from} ORDER BY {rowid} LIMIT 1"))?;
+                        sample.add(
+                            connection,
+                            table,
+                            &format!("WHERE {rowid} >= {from} ORDER BY {rowid} LIMIT 1"),
+                        )?;
                     }
                 }
                 format!("ORDER BY {rowid} DESC LIMIT {SPREAD}")
@@ -293,15 +297,24 @@ impl Sample {
         let keys = serde_json::to_string(&self.rows.iter().map(|(k, _)| k).collect::<Vec<_>>())?;
         let keys = keys.replace('\'', "''");
         let condition = match table.rowid_name {
-            Some(rowid) => format!(
-                "WHERE {rowid} IN (SELECT CAST(value AS INTEGER) FROM json_each('{keys}'))"
-            ),
+            Some(rowid) => {
+                format!("WHERE {rowid} IN (SELECT CAST(value AS INTEGER) FROM json_each('{keys}'))")
+            }
             None => format!("WHERE {key} IN (SELECT value FROM json_each('{keys}'))"),
         };
-        let now: HashMap<String, String> =
-            rows(connection, table, columns, &condition)?.into_iter().collect();
-        let found = self.rows.iter().filter(|(k, _)| now.contains_key(k)).count();
-        let same = self.rows.iter().filter(|(k, h)| now.get(k) == Some(h)).count();
+        let now: HashMap<String, String> = rows(connection, table, columns, &condition)?
+            .into_iter()
+            .collect();
+        let found = self
+            .rows
+            .iter()
+            .filter(|(k, _)| now.contains_key(k))
+            .count();
+        let same = self
+            .rows
+            .iter()
+            .filter(|(k, h)| now.get(k) == Some(h))
+            .count();
         Ok((found, same))
     }
 }
@@ -351,7 +364,10 @@ fn rows(
                 }
             }
         }
-        let hash: String = hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let hash: String = hash.finalize()[..8]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         found.push((row.get(0)?, hash));
     }
     Ok(found)
@@ -364,7 +380,10 @@ fn rows(
 pub fn target(client: &mut Client) -> Result<String> {
     let explain = |e: postgres::Error| anyhow!("could not identify the database: {}", describe(&e));
     let system: Option<String> = client
-        .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+        .query_one(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        )
         .ok()
         .map(|row| row.get(0));
     let database: String = client
