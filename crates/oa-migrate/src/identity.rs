@@ -174,7 +174,7 @@ impl Identity {
             ));
         }
         if !same_path {
-            doubts.extend(self.moved(noted, same));
+            doubts.extend(self.moved(&file, noted, same));
         }
         Ok(Verdict { doubts })
     }
@@ -208,18 +208,22 @@ impl Identity {
         Ok(doubts)
     }
 
-    /// For a file at another place: the source must be gone from its own, or stand still while this one is what it was.
-    fn moved(&self, noted: usize, same: usize) -> Option<String> {
-        if noted == 0 {
-            return Some("there are no rows by which it could be recognised".to_owned());
+    /// For a file at another place: the source must be gone from its own, or both stand still as they were.
+    fn moved(&self, file: &FileState, noted: usize, same: usize) -> Option<String> {
+        if noted < TELLING && !file.same_file(&self.file) {
+            return Some(format!(
+                "it is at another place, and {noted} noted row(s) are too few to recognise it"
+            ));
         }
         if !self.path.is_file() {
             return None;
         }
-        let stands_still = self.file.change_counter.is_some()
+        let counter = self.file.change_counter;
+        let copied = counter.is_some()
+            && file.change_counter == counter
+            && same == noted
             && FileState::read(&self.path).is_ok_and(|now| now == self.file);
-        (!stands_still || same < noted)
-            .then(|| format!("{} is still there and is another file", self.path.display()))
+        (!copied).then(|| format!("{} is still there and is another file", self.path.display()))
     }
 }
 

@@ -148,7 +148,9 @@ fn a_day_without_end_stays_one() {
     sandbox.migrate(&file, &[]).expect(0);
     sandbox
         .client()
-        .batch_execute("UPDATE t SET day = 'infinity' WHERE id = 2; INSERT INTO t (day) VALUES ('-infinity')")
+        .batch_execute(
+            "UPDATE t SET day = 'infinity' WHERE id = 2; INSERT INTO t (day) VALUES ('-infinity')",
+        )
         .unwrap();
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
     assert_eq!(

@@ -96,9 +96,11 @@ fn another_file_is_refused_whatever_it_looks_like() {
     let shape = sandbox.sqlite("shape.db", &format!("{TABLE} {}", rows(1, 60, "other")));
     let shifted = sandbox.sqlite("shifted.db", &format!("{TABLE} {}", rows(900, 960, "a")));
     let empty = sandbox.sqlite("empty.db", TABLE);
+    // All of its rows and more.
+    let more = sandbox.sqlite("more.db", &format!("{TABLE} {}", rows(1, 70, "a")));
     let link = sandbox.path("link.db");
     std::os::unix::fs::symlink(&shape, &link).unwrap();
-    for other in [&shape, &shifted, &empty, &link, &older] {
+    for other in [&shape, &shifted, &empty, &more, &link, &older] {
         for command in ["sync", "verify"] {
             refused(&on(&sandbox, command, other, &[]), other, &file);
         }
