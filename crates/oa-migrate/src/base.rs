@@ -90,6 +90,29 @@ pub fn in_place(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
     Ok(bases)
 }
 
+/// The tables of a schema that were not there before a run made them.
+///
+/// # Errors
+/// When files or the run log cannot be read.
+pub fn made_by_runs(
+    client: &mut Client,
+    state: &StateDir,
+    schema: &str,
+) -> Result<HashSet<String>> {
+    let here = identity::runs_here(client, state)?;
+    let (mut made, mut seen) = (HashSet::new(), HashSet::new());
+    for (_, record) in state::runs(state)?.into_iter().rev() {
+        if record.stage == Stage::Done && record.schema == schema && here.contains(&record.run_id) {
+            for table in record.tables {
+                if seen.insert(table.target.clone()) && !table.replaced {
+                    made.insert(table.target);
+                }
+            }
+        }
+    }
+    Ok(made)
+}
+
 /// [`in_place`] with interrupted syncs settled. Only for the holder of the database's lock.
 ///
 /// # Errors
@@ -145,9 +168,14 @@ pub fn of_source(
     // A run of a file at this path is meant, too; left out in silence, its tables would stay behind.
     let same_path = |b: &Base| b.record.database == given;
     if which.same_source {
-        let all: Vec<Base> = fit.into_iter().chain(others.into_iter().map(|(b, _)| b)).collect();
+        let all: Vec<Base> = fit
+            .into_iter()
+            .chain(others.into_iter().map(|(b, _)| b))
+            .collect();
         let mut meant: Vec<Base> = all.iter().filter(|b| same_path(b)).cloned().collect();
-        let of_one = all.iter().all(|b| b.record.database == all[0].record.database);
+        let of_one = all
+            .iter()
+            .all(|b| b.record.database == all[0].record.database);
         if meant.is_empty() && of_one {
             meant.clone_from(&all);
         }
@@ -168,14 +196,17 @@ pub fn of_source(
     };
     if let Some((base, doubts)) = doubtful {
         return Err(refused(format!(
-            "{} is not the source of run {} (schema {}), which is {}: {}; nothing was changed. Give the run's source{}; if it is the same database all the same, add --same-source",
+            "{} is not the source of run {} (schema {}), which came from {}: {}; nothing was changed. Give the run's source{}; if it is the same database all the same, add --same-source",
             path.display(),
             base.record.run_id,
             base.record.schema,
             base.record.database.display(),
             doubts.join("; "),
             if fit.len() + others.len() > 1 {
-                format!(" (or choose with --schema; sources are: {})", sources(others.iter().map(|(b, _)| b)))
+                format!(
+                    " (or choose with --schema; sources are: {})",
+                    sources(others.iter().map(|(b, _)| b))
+                )
             } else {
                 String::new()
             }
@@ -185,7 +216,12 @@ pub fn of_source(
     Ok(fit)
 }
 
-fn doubts(base: &Base, source: &Connection, path: &Path, written_back: bool) -> Result<Vec<String>> {
+fn doubts(
+    base: &Base,
+    source: &Connection,
+    path: &Path,
+    written_back: bool,
+) -> Result<Vec<String>> {
     let record = &base.record;
     let identity = match &record.source {
         Some(identity) => identity.clone(),
@@ -202,7 +238,8 @@ fn doubts(base: &Base, source: &Connection, path: &Path, written_back: bool) -> 
             ]);
         }
     };
-    let of_source = identity.assess(source, path)?.doubts;
+    let context = || format!("could not read {}", path.display());
+    let of_source = identity.assess(source, path).with_context(context)?.doubts;
     if of_source.is_empty() || !written_back {
         return Ok(of_source);
     }
@@ -222,7 +259,13 @@ fn refused(text: String) -> Failure {
 pub fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
     let mut list: Vec<String> = bases
         .into_iter()
-        .map(|b| format!("{} in schema {}", b.record.database.display(), b.record.schema))
+        .map(|b| {
+            format!(
+                "{} in schema {}",
+                b.record.database.display(),
+                b.record.schema
+            )
+        })
         .collect();
     list.sort();
     list.dedup();
@@ -293,10 +336,15 @@ pub fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
 fn next_identity(folder: &RunFolder, database: &Path) -> Result<Identity> {
     let noted = folder.path.join(NEXT_SOURCE);
     let identity = if noted.exists() {
-        let text = fs::read(&noted).with_context(|| format!("could not read {}", noted.display()))?;
+        let text =
+            fs::read(&noted).with_context(|| format!("could not read {}", noted.display()))?;
         serde_json::from_slice(&text)?
     } else {
-        Identity::read(&inspect::open(&folder.snapshot())?, database, FileState::default())?
+        Identity::read(
+            &inspect::open(&folder.snapshot())?,
+            database,
+            FileState::default(),
+        )?
     };
     Ok(identity)
 }
@@ -306,8 +354,11 @@ fn next_identity(folder: &RunFolder, database: &Path) -> Result<Identity> {
 /// # Errors
 /// When it cannot be written.
 pub fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<()> {
-    write_durably(&folder.path.join(NEXT_SOURCE), &serde_json::to_vec(identity)?)
-        .context("could not note the source")
+    write_durably(
+        &folder.path.join(NEXT_SOURCE),
+        &serde_json::to_vec(identity)?,
+    )
+    .context("could not note the source")
 }
 
 const NEXT_SOURCE: &str = "next-source.json";

@@ -174,7 +174,7 @@ impl Identity {
             ));
         }
         if !same_path {
-            doubts.extend(self.moved(noted, same));
+            doubts.extend(self.moved(&file, noted, same));
         }
         Ok(Verdict { doubts })
     }
@@ -208,18 +208,22 @@ impl Identity {
         Ok(doubts)
     }
 
-    /// For a file at another place: the source must be gone from its own, or stand still while this one is what it was.
-    fn moved(&self, noted: usize, same: usize) -> Option<String> {
-        if noted == 0 {
-            return Some("there are no rows by which it could be recognised".to_owned());
+    /// For a file at another place: the source must be gone from its own, or both stand still as they were.
+    fn moved(&self, file: &FileState, noted: usize, same: usize) -> Option<String> {
+        if noted < TELLING && !file.same_file(&self.file) {
+            return Some(format!(
+                "it is at another place, and {noted} noted row(s) are too few to recognise it"
+            ));
         }
         if !self.path.is_file() {
             return None;
         }
-        let stands_still = self.file.change_counter.is_some()
+        let counter = self.file.change_counter;
+        let copied = counter.is_some()
+            && file.change_counter == counter
+            && same == noted
             && FileState::read(&self.path).is_ok_and(|now| now == self.file);
-        (!stands_still || same < noted)
-            .then(|| format!("{} is still there and is another file", self.path.display()))
+        (!copied).then(|| format!("{} is still there and is another file", self.path.display()))
     }
 }
 
@@ -262,7 +266,11 @@ impl Sample {
                     let step = (last.saturating_sub(first) / SPREAD).max(1);
                     for i in 0..SPREAD {
                         let from = first.saturating_add(step.saturating_mul(i));
-                        sample.add(connection, table, &format!("WHERE {rowid} >= {from} ORDER BY {rowid} LIMIT 1"))?;
+                        sample.add(
+                            connection,
+                            table,
+                            &format!("WHERE {rowid} >= {from} ORDER BY {rowid} LIMIT 1"),
+                        )?;
                     }
                 }
                 format!("ORDER BY {rowid} DESC LIMIT {SPREAD}")
@@ -293,15 +301,24 @@ impl Sample {
         let keys = serde_json::to_string(&self.rows.iter().map(|(k, _)| k).collect::<Vec<_>>())?;
         let keys = keys.replace('\'', "''");
         let condition = match table.rowid_name {
-            Some(rowid) => format!(
-                "WHERE {rowid} IN (SELECT CAST(value AS INTEGER) FROM json_each('{keys}'))"
-            ),
+            Some(rowid) => {
+                format!("WHERE {rowid} IN (SELECT CAST(value AS INTEGER) FROM json_each('{keys}'))")
+            }
             None => format!("WHERE {key} IN (SELECT value FROM json_each('{keys}'))"),
         };
-        let now: HashMap<String, String> =
-            rows(connection, table, columns, &condition)?.into_iter().collect();
-        let found = self.rows.iter().filter(|(k, _)| now.contains_key(k)).count();
-        let same = self.rows.iter().filter(|(k, h)| now.get(k) == Some(h)).count();
+        let now: HashMap<String, String> = rows(connection, table, columns, &condition)?
+            .into_iter()
+            .collect();
+        let found = self
+            .rows
+            .iter()
+            .filter(|(k, _)| now.contains_key(k))
+            .count();
+        let same = self
+            .rows
+            .iter()
+            .filter(|(k, h)| now.get(k) == Some(h))
+            .count();
         Ok((found, same))
     }
 }
@@ -351,7 +368,10 @@ fn rows(
                 }
             }
         }
-        let hash: String = hash.finalize()[..8].iter().map(|b| format!("{b:02x}")).collect();
+        let hash: String = hash.finalize()[..8]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         found.push((row.get(0)?, hash));
     }
     Ok(found)
@@ -364,7 +384,10 @@ fn rows(
 pub fn target(client: &mut Client) -> Result<String> {
     let explain = |e: postgres::Error| anyhow!("could not identify the database: {}", describe(&e));
     let system: Option<String> = client
-        .query_one("SELECT system_identifier::text FROM pg_control_system()", &[])
+        .query_one(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        )
         .ok()
         .map(|row| row.get(0));
     let database: String = client

@@ -1,5 +1,6 @@
 //! The steps of a run, in order; [`crate::commands::run`] and [`crate::commands::plan`] put them together.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,12 +18,13 @@ use crate::load::copy::{self, Loaded, open_snapshot};
 use crate::load::finish;
 use crate::load::rejects::{self, Rejects};
 use crate::load::staging::Target;
-use crate::plan::{Layout, OnBadValue, Options, Plan, existing};
+use crate::plan::{Existing, Layout, OnBadValue, Options, Plan, existing};
 use crate::proof::constraints;
 use crate::proof::report::{ColumnReport, TableReport};
 use crate::proof::tables::{self, Compared};
 
-/// Reads the source's description and values and makes the plan. `absent` are virtual tables that the source once had.
+/// Reads the source's description and values and makes the plan. `absent` are virtual tables that the source once had, `ours`
+/// the target's tables that earlier runs have made.
 ///
 /// # Errors
 /// When the source is damaged, or the plan cannot be made.
@@ -32,6 +34,7 @@ pub fn make_plan(
     source_path: &Path,
     options: &Options,
     absent: &[VirtualTable],
+    ours: &HashSet<String>,
     workers: usize,
 ) -> Result<Plan> {
     let connection = inspect::open(snapshot)?;
@@ -45,8 +48,12 @@ pub fn make_plan(
     let taken = existing::relation_names(client, &options.schema)
         .map_err(|e| anyhow!("could not read the target's names: {}", describe(&e)))?;
     let layout = Layout::new(database, options.clone(), &taken, |name| {
-        existing::read(client, &options.schema, name)
-            .with_context(|| format!("could not look at the target's table {name}"))
+        let found = existing::read(client, &options.schema, name)
+            .with_context(|| format!("could not look at the target's table {name}"))?;
+        Ok(found.map(|existing| Existing {
+            ours: ours.contains(name),
+            ..existing
+        }))
     })?;
     let questions: Vec<(&Table, Vec<scan::Questions>)> = layout.questions().collect();
     let stats = jobs::each(
@@ -125,7 +132,8 @@ pub fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<(), Failure> {
 /// # Errors
 /// Exit code 77, with the remedy.
 pub fn refuse_without_rights(client: &mut Client, plan: &Plan) -> Result<(), Failure> {
-    let explain = |e: postgres::Error| anyhow!("could not read the role's rights: {}", describe(&e));
+    let explain =
+        |e: postgres::Error| anyhow!("could not read the role's rights: {}", describe(&e));
     let row = client
         .query_one(
             "SELECT current_user::text,
@@ -138,9 +146,17 @@ pub fn refuse_without_rights(client: &mut Client, plan: &Plan) -> Result<(), Fai
     let (role, may): (String, bool) = (row.get(0), row.get(1));
     if !may {
         let grant = if row.get(2) {
-            format!("GRANT CREATE ON DATABASE {} TO {}", quote_ident(&row.get::<_, String>(3)), quote_ident(&role))
+            format!(
+                "GRANT CREATE ON DATABASE {} TO {}",
+                quote_ident(&row.get::<_, String>(3)),
+                quote_ident(&role)
+            )
         } else {
-            format!("GRANT CREATE ON SCHEMA {} TO {}", quote_ident(&plan.schema), quote_ident(&role))
+            format!(
+                "GRANT CREATE ON SCHEMA {} TO {}",
+                quote_ident(&plan.schema),
+                quote_ident(&role)
+            )
         };
         return Err(Failure::new(
             exit::REFUSED,
@@ -191,6 +207,9 @@ pub fn vet(snapshot: &Path, rejects: &Rejects, plan: &mut Plan, mode: OnBadValue
             planned.warnings.push(format!(
                 "foreign key ({columns}): {rows} row(s) lead to no row"
             ));
+            for key in &mut planned.foreign_keys {
+                key.dangling |= keep && key.columns.join(", ") == columns;
+            }
         }
     }
     Ok(())

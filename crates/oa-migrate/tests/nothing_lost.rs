@@ -20,7 +20,7 @@ const TARGET: &str = "CREATE ROLE weak; CREATE ROLE reader; CREATE ROLE keeper; 
      CREATE TRIGGER stamp BEFORE INSERT ON item FOR EACH ROW EXECUTE FUNCTION stamp(); COMMENT ON TRIGGER stamp ON item IS 'tc';
      CREATE TRIGGER sleeping AFTER UPDATE ON item FOR EACH STATEMENT EXECUTE FUNCTION stamp(); ALTER TABLE item DISABLE TRIGGER sleeping;
      CREATE CONSTRAINT TRIGGER late AFTER DELETE ON item DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION stamp();
-     CREATE RULE keep AS ON DELETE TO item DO ALSO NOTHING; CREATE PUBLICATION pub FOR TABLE item (id, owner) WHERE (id > 0);
+     CREATE RULE keep AS ON DELETE TO item DO ALSO NOTHING; CREATE PUBLICATION pub FOR TABLE item (id, owner) WHERE (owner <> '');
      CREATE STATISTICS together (dependencies) ON owner, code FROM item; ALTER STATISTICS together SET STATISTICS 50;
      ALTER TABLE item ALTER COLUMN owner SET STATISTICS 500, ALTER COLUMN code SET (n_distinct = -0.5), ALTER COLUMN owner SET STORAGE EXTERNAL, ALTER COLUMN code SET COMPRESSION pglz;
      CREATE UNIQUE INDEX item_owner ON item (owner) INCLUDE (code) WITH (fillfactor = 60); ALTER TABLE item REPLICA IDENTITY USING INDEX item_owner; ALTER TABLE item CLUSTER ON item_owner;
@@ -57,9 +57,22 @@ fn what_a_table_of_the_target_has_stays_to_the_last_comment() {
     assert_eq!(sandbox.texts(PICTURE), before);
     assert_eq!(sandbox.number("SELECT count(*) FROM item"), 2);
     // The rows were loaded without its triggers, and a weak role sees what it may.
-    assert_eq!(sandbox.number("SELECT count(*) FROM item WHERE extra IS NULL"), 2);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM item WHERE extra IS NULL"),
+        2
+    );
     sandbox.superuser("GRANT SELECT ON parent TO weak; SET ROLE weak; DO $$ BEGIN ASSERT (SELECT count(*) FROM item) = 0; END $$");
     sandbox.run(&["verify", "a.db"]).expect(0);
+    rusqlite::Connection::open(&file)
+        .unwrap()
+        .execute_batch("INSERT INTO item VALUES (3, 'z', NULL, NULL)")
+        .unwrap();
+    sandbox.run(&["sync", "a.db"]).expect(0);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM item WHERE extra IS NULL"),
+        3
+    );
+    assert_eq!(sandbox.texts(PICTURE), before);
 
     sandbox.migrate(&file, &["--replace"]).expect(0);
     assert_eq!(sandbox.texts(PICTURE), before);
@@ -71,7 +84,9 @@ fn what_a_table_of_the_target_has_stays_to_the_last_comment() {
 
 #[test]
 fn what_cannot_be_made_again_stops_the_run_before_anything_is_replaced() {
-    for (make, rows, named) in [
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let cases = [
         (
             "CREATE TABLE t (id int, a varchar(3))",
             "(1, 'longer')",
@@ -80,7 +95,7 @@ fn what_cannot_be_made_again_stops_the_run_before_anything_is_replaced() {
         (
             "CREATE TABLE t (id int, a text); CREATE UNIQUE INDEX lonely ON t (a)",
             "(1, 'x'), (2, 'x')",
-            "index public.lonely",
+            "index s1.lonely",
         ),
         (
             "CREATE TABLE t (id int CONSTRAINT key PRIMARY KEY, a text)",
@@ -92,51 +107,83 @@ fn what_cannot_be_made_again_stops_the_run_before_anything_is_replaced() {
             "(1, 'x')",
             "constraint fk",
         ),
-    ] {
-        let sandbox = Sandbox::new();
+        (
+            "CREATE TABLE t (id int CONSTRAINT low CHECK (id < 5), a text)",
+            "(1, 'x'), (9, 'y')",
+            "constraint low",
+        ),
+    ];
+    let tables = || {
+        sandbox.texts("SELECT n.nspname || c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^(pg_|oa$)' ORDER BY 1")
+    };
+    for (number, (make, rows, named)) in cases.into_iter().enumerate() {
+        let schema = format!("s{number}");
+        let name = format!("{number}.db");
         let file = sandbox.sqlite(
-            "a.db",
+            &name,
             &format!("CREATE TABLE t (id INTEGER, a TEXT); INSERT INTO t VALUES {rows};"),
         );
-        sandbox.client().batch_execute(make).unwrap();
-        sandbox.run(&["init"]).expect(0);
-        let before = sandbox.picture();
+        let make = format!("CREATE SCHEMA {schema}; SET search_path = {schema}; {make}");
+        sandbox.client().batch_execute(&make).unwrap();
+        let before = tables();
         for more in [&["--rehearse"][..], &[]] {
-            let report = sandbox.migrate(&file, more).expect(1).report();
+            let arguments = [&["--schema", &schema], more].concat();
+            let report = sandbox.migrate(&file, &arguments).expect(1).report();
             let missing = report["missing"].to_string();
             assert!(missing.contains(named), "{missing}");
-            assert_eq!(sandbox.picture(), before, "{named}");
+            assert_eq!(tables(), before, "{named}");
         }
-        let shown = sandbox.run(&["run", "a.db"]).expect(1);
+        let shown = sandbox.run(&["run", &name, "--schema", &schema]).expect(1);
         assert!(shown.stderr.contains(named), "{}", shown.stderr);
-        sandbox.migrate(&file, &["--allow-missing"]).expect(0);
-        assert!(sandbox.number("SELECT count(*) FROM t") > 0);
-        sandbox.run(&["verify", "a.db"]).expect(0);
+        sandbox
+            .migrate(&file, &["--schema", &schema, "--allow-missing"])
+            .expect(0);
+        assert!(sandbox.number(&format!("SELECT count(*) FROM {schema}.t")) > 0);
+        sandbox.run(&["verify", &name]).expect(0);
     }
 }
 
 #[test]
 fn what_hangs_on_a_table_in_another_way_is_refused_by_name() {
-    for (make, named) in [
-        ("CREATE FUNCTION f() RETURNS SETOF t LANGUAGE sql AS 'SELECT * FROM t'", "function"),
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    let cases = [
+        (
+            "CREATE FUNCTION f() RETURNS SETOF t LANGUAGE sql AS 'SELECT * FROM t'",
+            "function",
+        ),
         ("CREATE TABLE child () INHERITS (t)", "child"),
         ("CREATE TABLE other (x t)", "other"),
-        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM t", "view public.m"),
-        ("CREATE TABLE guarded (a int); CREATE POLICY p ON guarded USING (EXISTS (SELECT 1 FROM t))", "guarded"),
-    ] {
-        let sandbox = Sandbox::new();
-        let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
-        sandbox.client().batch_execute(&format!("CREATE TABLE t (a int); {make}")).unwrap();
-        let done = sandbox.migrate(&file, &[]).expect(77);
-        assert!(done.stderr.contains(named), "{named}: {}", done.stderr);
-        sandbox.migrate(&file, &["--rehearse"]).expect(77);
+        (
+            "ALTER TABLE t ADD COLUMN n serial; CREATE TABLE shares (n int DEFAULT nextval('t_n_seq'))",
+            "shares",
+        ),
+        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM t", "view s4.m"),
+        (
+            "CREATE TABLE guarded (a int); CREATE POLICY p ON guarded USING (EXISTS (SELECT 1 FROM t))",
+            "guarded",
+        ),
+    ];
+    for (number, (make, named)) in cases.into_iter().enumerate() {
+        let schema = format!("s{number}");
+        sandbox
+            .client()
+            .batch_execute(&format!(
+                "CREATE SCHEMA {schema}; SET search_path = {schema}; CREATE TABLE t (a int); {make}"
+            ))
+            .unwrap();
+        for more in [&["--rehearse"][..], &[]] {
+            let arguments = [&["--schema", &schema], more].concat();
+            let done = sandbox.migrate(&file, &arguments).expect(77);
+            assert!(done.stderr.contains(named), "{named}: {}", done.stderr);
+        }
     }
 }
 
 #[test]
 fn rows_behind_row_level_security_are_not_taken_for_none() {
     let sandbox = Sandbox::new();
-    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
     sandbox
         .client()
         .batch_execute("CREATE TABLE t (a int); INSERT INTO t VALUES (5); ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
@@ -176,30 +223,70 @@ fn deferred_foreign_keys_and_names_of_constraints_come_along() {
 
 #[test]
 fn what_the_source_has_and_did_not_come_ends_with_1_and_the_statement() {
-    for (sql, item, statement) in [
-        ("CREATE TABLE t (a TEXT DEFAULT (hex(randomblob(16))));", "default of column a", "SET DEFAULT"),
-        ("CREATE TABLE t (a NUMERIC DEFAULT false);", "default of column a", "SET DEFAULT"),
-        ("CREATE TABLE t (a INT, b AS (strftime('%Y', a)));", "generated column b", "GENERATED ALWAYS"),
-        ("CREATE TABLE t (a TEXT CHECK (a GLOB 'x*'));", "CHECK constraint", "ADD CHECK"),
-        ("CREATE TABLE t (a TEXT COLLATE NOCASE);", "collation of column a", "citext"),
-        ("CREATE TABLE t (a TEXT); CREATE INDEX i ON t (strftime('%Y', a));", "index i", "CREATE INDEX"),
-        ("CREATE TABLE t (a TEXT); CREATE UNIQUE INDEX i ON t (a) WHERE a LIKE 'x%';", "index i", "CREATE UNIQUE INDEX"),
-        ("CREATE TABLE p (k TEXT UNIQUE); INSERT INTO p VALUES ('1'); CREATE TABLE t (a INT REFERENCES p (k)); INSERT INTO t VALUES (1);", "foreign key (a)", "FOREIGN KEY"),
-        ("CREATE TABLE t (a TEXT CHECK (a < 'b')); PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES ('z');", "CHECK constraint", "ADD CHECK"),
-    ] {
-        let sandbox = Sandbox::new();
-        let file = sandbox.sqlite("a.db", sql);
-        let report = sandbox.migrate(&file, &["--rehearse"]).expect(1).report();
+    let sandbox = Sandbox::new();
+    let cases = [
+        (
+            "CREATE TABLE t (a TEXT DEFAULT (hex(randomblob(16))));",
+            "default of column a",
+            "SET DEFAULT",
+        ),
+        (
+            "CREATE TABLE t (a INT, b AS (strftime('%Y', a)));",
+            "generated column b",
+            "GENERATED ALWAYS",
+        ),
+        (
+            "CREATE TABLE t (a TEXT CHECK (a GLOB 'x*'));",
+            "CHECK constraint",
+            "ADD CHECK",
+        ),
+        (
+            "CREATE TABLE t (a TEXT COLLATE NOCASE);",
+            "collation of column a",
+            "citext",
+        ),
+        (
+            "CREATE TABLE t (a TEXT); CREATE INDEX i ON t (strftime('%Y', a));",
+            "index i",
+            "CREATE INDEX",
+        ),
+        (
+            "CREATE TABLE t (a TEXT); CREATE UNIQUE INDEX i ON t (a) WHERE a LIKE 'x%';",
+            "index i",
+            "CREATE UNIQUE INDEX",
+        ),
+        (
+            "CREATE TABLE p (k TEXT UNIQUE); INSERT INTO p VALUES ('1'); CREATE TABLE t (a INT REFERENCES p (k)); INSERT INTO t VALUES (1);",
+            "foreign key (a)",
+            "FOREIGN KEY",
+        ),
+        (
+            "CREATE TABLE t (a TEXT CHECK (a < 'b')); PRAGMA ignore_check_constraints = ON; INSERT INTO t VALUES ('z');",
+            "CHECK constraint",
+            "ADD CHECK",
+        ),
+    ];
+    for (number, (sql, item, statement)) in cases.into_iter().enumerate() {
+        let name = format!("{number}.db");
+        let into = ["--schema", &format!("s{number}")];
+        let file = sandbox.sqlite(&name, sql);
+        let report = sandbox
+            .migrate(&file, &[&into[..], &["--rehearse"]].concat())
+            .expect(1)
+            .report();
         assert!(
             report["missing"].to_string().contains(item),
             "{sql}: {item}: {report}"
         );
-        let report = sandbox.migrate(&file, &[]).expect(1).report();
+        let report = sandbox.migrate(&file, &into).expect(1).report();
         assert_eq!(report["status"], "partial", "{sql}");
         let missing = report["missing"].to_string();
-        assert!(missing.contains(item) && missing.contains(statement), "{sql}: {missing}");
+        assert!(
+            missing.contains(item) && missing.contains(statement),
+            "{sql}: {missing}"
+        );
         // The rows are there and proven, and the report for people says the same.
-        sandbox.run(&["verify", "a.db"]).expect(0);
+        sandbox.run(&["verify", &name]).expect(0);
         let written = std::fs::read_to_string(
             sandbox
                 .path("state/migrations")
@@ -207,10 +294,20 @@ fn what_the_source_has_and_did_not_come_ends_with_1_and_the_statement() {
                 .join("report.md"),
         )
         .unwrap();
-        assert!(written.contains("## Missing") && written.contains(item), "{written}");
-        let shown = sandbox.run(&["run", "a.db", "--replace"]).expect(1);
+        assert!(
+            written.contains("## Missing") && written.contains(item),
+            "{written}"
+        );
+        let shown = sandbox
+            .run(&[&["run", &name, "--replace"], &into[..]].concat())
+            .expect(1);
         assert!(shown.stderr.contains(item), "{}", shown.stderr);
-        sandbox.migrate(&file, &["--replace", "--allow-missing"]).expect(0);
+        sandbox
+            .migrate(
+                &file,
+                &[&into[..], &["--replace", "--allow-missing"]].concat(),
+            )
+            .expect(0);
     }
 }
 
@@ -221,7 +318,10 @@ fn a_key_without_case_stays_unique_without_case() {
         "a.db",
         "CREATE TABLE t (k TEXT COLLATE NOCASE PRIMARY KEY, n INT); INSERT INTO t VALUES ('Ab', 1);",
     );
-    let report = sandbox.migrate(&file, &["--allow-missing"]).expect(0).report();
+    let report = sandbox
+        .migrate(&file, &["--allow-missing"])
+        .expect(0)
+        .report();
     assert!(warnings(&report, "t").contains("NOCASE"), "{report}");
     let error = sandbox
         .client()
@@ -233,17 +333,24 @@ fn a_key_without_case_stays_unique_without_case() {
 #[test]
 fn a_role_that_may_not_create_is_refused_before_anything_is_loaded() {
     let sandbox = Sandbox::new();
-    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
+    sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
     sandbox.run(&["init"]).expect(0);
     sandbox.superuser(
         "CREATE ROLE limited LOGIN PASSWORD 'limited'; GRANT USAGE ON SCHEMA public TO limited; GRANT ALL ON SCHEMA oa TO limited;
          GRANT ALL ON ALL TABLES IN SCHEMA oa TO limited; GRANT ALL ON ALL SEQUENCES IN SCHEMA oa TO limited; GRANT CREATE ON DATABASE oa TO limited",
     );
-    let url = format!("postgresql://limited:limited@127.0.0.1:{}/oa", sandbox.pg.port());
+    let url = format!(
+        "postgresql://limited:limited@127.0.0.1:{}/oa",
+        sandbox.pg.port()
+    );
     for more in [&["run", "a.db", "--rehearse"][..], &["run", "a.db"]] {
         let mut command = sandbox.command(more);
         let done = support::done(command.env("DATABASE_URL", &url).output().unwrap());
         assert_eq!(done.code, 77, "{}", done.stderr);
-        assert!(done.stderr.contains("GRANT CREATE ON SCHEMA"), "{}", done.stderr);
+        assert!(
+            done.stderr.contains("GRANT CREATE ON SCHEMA"),
+            "{}",
+            done.stderr
+        );
     }
 }

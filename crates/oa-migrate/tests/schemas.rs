@@ -168,6 +168,24 @@ fn times_keep_their_clock_or_get_a_zone_on_purpose() {
 }
 
 #[test]
+fn a_local_time_that_its_zone_has_not_is_quarantined() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "gap.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME); INSERT INTO t VALUES (1, '2024-03-31 02:30:00'), (2, '2024-03-31 04:00:00');",
+    );
+    let report = sandbox
+        .migrate(&file, &["--timestamps-in", "Europe/Berlin"])
+        .expect(1)
+        .report();
+    assert_eq!(table(&report, "t")["rows_quarantined"], 1);
+    assert_eq!(
+        sandbox.texts("SELECT (at AT TIME ZONE 'UTC')::text FROM t"),
+        ["2024-03-31 02:00:00"]
+    );
+}
+
+#[test]
 fn a_view_on_a_replaced_table_is_refused_not_broken() {
     let sandbox = Sandbox::new();
     let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");

@@ -48,7 +48,10 @@ fn rows_of_virtual_tables_are_moved_synced_and_written_back() {
         sandbox.texts("SELECT concat_ws('|', id, x1, x2, name) FROM place ORDER BY id"),
         ["1|1.5|2.5|q", "5|-3|0.25"]
     );
-    assert_eq!(sandbox.texts("SELECT concat_ws('|', rowid, a, b, lid) FROM four"), ["3|p|q|5"]);
+    assert_eq!(
+        sandbox.texts("SELECT concat_ws('|', rowid, a, b, lid) FROM four"),
+        ["3|p|q|5"]
+    );
     sandbox.run(&["verify", "a.db"]).expect(0);
 
     Connection::open(&file)
@@ -71,10 +74,25 @@ fn rows_of_virtual_tables_are_moved_synced_and_written_back() {
         .unwrap();
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
     let back = Connection::open(sandbox.path("back.db")).unwrap();
-    assert_eq!(one(&back, "SELECT rowid FROM body WHERE body MATCH 'written'"), "7");
+    assert_eq!(
+        one(&back, "SELECT rowid FROM body WHERE body MATCH 'written'"),
+        "7"
+    );
     // The index over another table is as new as that table.
-    assert_eq!(one(&back, "SELECT rowid FROM outside WHERE outside MATCH 'zebra'"), "9");
-    assert_eq!(one(&back, "SELECT count(*) FROM outside WHERE outside MATCH 'giraffe'"), "1");
+    assert_eq!(
+        one(
+            &back,
+            "SELECT rowid FROM outside WHERE outside MATCH 'zebra'"
+        ),
+        "9"
+    );
+    assert_eq!(
+        one(
+            &back,
+            "SELECT count(*) FROM outside WHERE outside MATCH 'giraffe'"
+        ),
+        "1"
+    );
     assert_eq!(one(&back, "PRAGMA integrity_check"), "ok");
     sandbox.run(&["verify", "back.db"]).expect(0);
 }
@@ -124,18 +142,29 @@ fn what_cannot_be_read_ends_with_1_unless_it_is_excluded_or_allowed() {
     sandbox
         .migrate(
             &file,
-            &["--schema", "s", "--exclude", "vectors", "--exclude", "stemmed"],
+            &[
+                "--schema",
+                "s",
+                "--exclude",
+                "vectors",
+                "--exclude",
+                "stemmed",
+            ],
         )
         .expect(0);
     sandbox.run(&["verify", "a.db", "--schema", "s"]).expect(0);
     sandbox
         .migrate(&file, &["--replace", "--allow-missing"])
         .expect(0);
-    sandbox.run(&["verify", "a.db", "--schema", "public"]).expect(0);
+    sandbox
+        .run(&["verify", "a.db", "--schema", "public"])
+        .expect(0);
 
     let exported = sandbox.run(&["export", "a.db", "out"]).expect(1);
     assert!(exported.stderr.contains("vectors"), "{}", exported.stderr);
-    sandbox.run(&["export", "a.db", "out2", "--allow-missing"]).expect(0);
+    sandbox
+        .run(&["export", "a.db", "out2", "--allow-missing"])
+        .expect(0);
     let imported = sandbox.run(&["import", "out", "--schema", "i"]).expect(1);
     assert!(imported.stderr.contains("vectors"), "{}", imported.stderr);
     sandbox

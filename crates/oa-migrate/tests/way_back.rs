@@ -139,6 +139,27 @@ fn nothing_is_overwritten_and_a_lost_base_can_be_named() {
 }
 
 #[test]
+fn a_day_without_end_stays_one() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, day DATE); INSERT INTO t VALUES (1, '2025-11-26'), (2, NULL);",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    sandbox
+        .client()
+        .batch_execute(
+            "UPDATE t SET day = 'infinity' WHERE id = 2; INSERT INTO t (day) VALUES ('-infinity')",
+        )
+        .unwrap();
+    sandbox.run(&["to-sqlite", "back.db"]).expect(0);
+    assert_eq!(
+        dump(&sandbox.path("back.db"), "SELECT day FROM t ORDER BY id"),
+        ["2025-11-26", "infinity", "-infinity"]
+    );
+}
+
+#[test]
 fn the_real_database_goes_there_changes_and_comes_back() {
     let Some(file) = oa_testkit::shared_data().map(|d| d.join("option_tracker.db")) else {
         return;

@@ -96,9 +96,11 @@ fn another_file_is_refused_whatever_it_looks_like() {
     let shape = sandbox.sqlite("shape.db", &format!("{TABLE} {}", rows(1, 60, "other")));
     let shifted = sandbox.sqlite("shifted.db", &format!("{TABLE} {}", rows(900, 960, "a")));
     let empty = sandbox.sqlite("empty.db", TABLE);
+    // All of its rows and more.
+    let more = sandbox.sqlite("more.db", &format!("{TABLE} {}", rows(1, 70, "a")));
     let link = sandbox.path("link.db");
     std::os::unix::fs::symlink(&shape, &link).unwrap();
-    for other in [&shape, &shifted, &empty, &link, &older] {
+    for other in [&shape, &shifted, &empty, &more, &link, &older] {
         for command in ["sync", "verify"] {
             refused(&on(&sandbox, command, other, &[]), other, &file);
         }
@@ -198,7 +200,10 @@ fn two_partial_runs_of_one_source_are_both_synced() {
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
     sandbox.run(&["verify", "back.db"]).expect(0);
     // A table that has come since is not passed over in silence.
-    execute(&file, "CREATE TABLE fresh (a); INSERT INTO fresh VALUES (1)");
+    execute(
+        &file,
+        "CREATE TABLE fresh (a); INSERT INTO fresh VALUES (1)",
+    );
     let done = on(&sandbox, "sync", &file, &[]).expect(1);
     assert!(done.stderr.contains("table fresh"), "{}", done.stderr);
     sandbox.migrate(&file, &["--include", "fresh"]).expect(0);
@@ -213,7 +218,10 @@ fn many_deletions_need_a_yes() {
         &format!("{TABLE} {} CREATE TABLE small (id INTEGER PRIMARY KEY); INSERT INTO small VALUES (1), (2), (3);", rows(1, 100, "a")),
     );
     sandbox.migrate(&file, &[]).expect(0);
-    execute(&file, "DELETE FROM t WHERE id <= 10; DELETE FROM small WHERE id < 3");
+    execute(
+        &file,
+        "DELETE FROM t WHERE id <= 10; DELETE FROM small WHERE id < 3",
+    );
     on(&sandbox, "sync", &file, &[]).expect(0);
     execute(
         &file,
@@ -227,7 +235,8 @@ fn many_deletions_need_a_yes() {
     );
     let asked = on(&sandbox, "sync", &file, &[]).expect(77);
     assert!(
-        asked.stderr.contains("t: 6 of 90 rows deleted, 6 changed") && asked.stderr.contains("--yes"),
+        asked.stderr.contains("t: 6 of 90 rows deleted, 6 changed")
+            && asked.stderr.contains("--yes"),
         "{}",
         asked.stderr
     );
@@ -249,7 +258,11 @@ fn runs_into_another_database_are_not_mixed_up() {
     };
     elsewhere(&["init"]).expect(0);
     let none = elsewhere(&["sync", "a.db"]).expect(1);
-    assert!(none.stderr.contains("begin with oa-migrate run"), "{}", none.stderr);
+    assert!(
+        none.stderr.contains("begin with oa-migrate run"),
+        "{}",
+        none.stderr
+    );
     elsewhere(&["run", "a.db"]).expect(0);
     elsewhere(&["rollback", "--yes"]).expect(0);
     on(&sandbox, "sync", &file, &[]).expect(0);

@@ -62,7 +62,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 .collect();
             Ok(Ended {
                 fetched: rows,
-                status: if lost.is_empty() { Status::Success } else { Status::Partial },
+                status: if lost.is_empty() {
+                    Status::Success
+                } else {
+                    Status::Partial
+                },
                 error: (!lost.is_empty()).then(|| lost.join("; ")),
                 details,
                 ..Ended::success(manifest)
@@ -78,9 +82,17 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     for table in manifest.not_exported() {
         if table.lost && !options.allow_missing {
             lost = true;
-            tracing::error!("virtual table {} was not exported: it {}", table.name, table.why);
+            tracing::error!(
+                "virtual table {} was not exported: it {}",
+                table.name,
+                table.why
+            );
         } else {
-            tracing::warn!("virtual table {} was not exported: it {}", table.name, table.why);
+            tracing::warn!(
+                "virtual table {} was not exported: it {}",
+                table.name,
+                table.why
+            );
         }
     }
     Ok(if lost { exit::FAILED } else { exit::OK })

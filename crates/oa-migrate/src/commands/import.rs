@@ -35,12 +35,14 @@ pub fn run(config: &Config, mut options: run::Options) -> Result<u8, Failure> {
     let work = state.folder("import").map_err(anyhow::Error::from)?;
     empty(&work)?;
     let file = work.join("rebuilt.sqlite");
-    let result = make(&folder, &file).map_err(Failure::from).and_then(|absent| {
-        options.absent = absent;
-        options.database.clone_from(&file);
-        options.shown = Some(folder.clone());
-        run::run(config, &options)
-    });
+    let result = make(&folder, &file)
+        .map_err(Failure::from)
+        .and_then(|absent| {
+            options.absent = absent;
+            options.database.clone_from(&file);
+            options.shown = Some(folder.clone());
+            run::run(config, &options)
+        });
     if let Err(e) = empty(&work) {
         tracing::warn!("{e:#}");
     }
@@ -82,7 +84,11 @@ fn make(folder: &Path, file: &Path) -> Result<Vec<VirtualTable>> {
     result?;
     let absent = manifest.not_exported();
     for table in &absent {
-        tracing::warn!("virtual table {} is not in the export: it {}", table.name, table.why);
+        tracing::warn!(
+            "virtual table {} is not in the export: it {}",
+            table.name,
+            table.why
+        );
     }
     Ok(absent)
 }

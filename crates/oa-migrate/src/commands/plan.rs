@@ -1,5 +1,6 @@
 //! `oa-migrate plan`: what `run` would do, without doing it.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -55,6 +56,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 &options.database,
                 &options.plan,
                 &[],
+                &HashSet::new(),
                 options.jobs,
             )
         });

@@ -1,5 +1,6 @@
 //! `oa-migrate run`: moves a SQLite database into PostgreSQL and proves that nothing changed.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,11 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::load::rejects::Rejects;
-use crate::load::staging::{self, Target};
+use crate::base;
 use crate::identity::{self, FileState, Identity};
 use crate::inspect::VirtualTable;
+use crate::load::rejects::Rejects;
+use crate::load::staging::{self, Target};
 use crate::load::swap::{self, Swapped};
 use crate::plan::{self, Plan};
 use crate::proof::report::{Phases, Report, Status};
@@ -105,6 +107,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         &Job::by_hand(PROGRAM, "migrate", "SQLite 迁移"),
         |start| {
             let folder = RunFolder::create(recorder.state(), start.id)?;
+            let ours = base::made_by_runs(&mut client, recorder.state(), &options.plan.schema)?;
             let mut work = Work {
                 options,
                 target: &target,
@@ -113,6 +116,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 staging: staging::schema_of(start.id),
                 folder: &folder,
                 identity: Identity::default(),
+                ours,
                 progress: ProgressBar::new_spinner(),
                 phases: Phases::default(),
                 started: Instant::now(),
@@ -154,7 +158,11 @@ pub fn sentence(report: &Report) -> String {
             "{} item(s) are missing in the target ({}{}){}",
             report.missing.len(),
             items.join(", "),
-            if report.missing.len() > 5 { ", …" } else { "" },
+            if report.missing.len() > 5 {
+                ", …"
+            } else {
+                ""
+            },
             if quarantined > 0 {
                 format!("; {quarantined} row(s) are in oa.rejects")
             } else {
@@ -199,6 +207,7 @@ struct Work<'a> {
     staging: String,
     folder: &'a RunFolder,
     identity: Identity,
+    ours: HashSet<String>,
     progress: ProgressBar,
     phases: Phases,
     started: Instant,
@@ -212,12 +221,16 @@ impl Work<'_> {
 
         let at = Instant::now();
         self.progress.set_message("copying the source");
-        let file = FileState::read(&options.database)?;
+        // The file that an import makes is nobody's; only its rows tell whose they are.
+        let file = match options.shown {
+            Some(_) => FileState::default(),
+            None => FileState::read(&options.database)?,
+        };
         inspect::snapshot(source, &options.database, &snapshot).map_err(anyhow::Error::from)?;
         let copy = inspect::open(&snapshot).map_err(anyhow::Error::from)?;
-        self.identity = Identity::read(&copy, &options.database, file)?;
         self.progress.set_message("looking for damage");
         inspect::integrity(&copy, &options.database).map_err(anyhow::Error::from)?;
+        self.identity = Identity::read(&copy, options.shown(), file)?;
         drop(copy);
         self.phases.snapshot = at.elapsed().as_secs_f64();
 
@@ -229,6 +242,7 @@ impl Work<'_> {
             &options.database,
             &options.plan,
             &options.absent,
+            &self.ours,
             options.jobs,
         )?;
         migration::refuse_overwriting(&plan, options.replace || options.rehearse)?;

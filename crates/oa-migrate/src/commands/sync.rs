@@ -96,15 +96,16 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         },
         synced.seconds
     );
-    let clean = synced.matched()
-        && synced.sum(|c| c.quarantined) == 0
-        && synced.incomplete.is_empty();
+    let clean =
+        synced.matched() && synced.sum(|c| c.quarantined) == 0 && synced.incomplete.is_empty();
     Ok(if clean { exit::OK } else { exit::FAILED })
 }
 
 /// More rows would be deleted or changed than one would expect.
 #[derive(Debug, thiserror::Error)]
-#[error("more than a tenth of a table would be deleted or changed ({0}); nothing was changed there. See sync --dry-run; if that is right, add --yes")]
+#[error(
+    "more than a tenth of a table would be deleted or changed ({0}); nothing was changed there. See sync --dry-run; if that is right, add --yes"
+)]
 struct Many(String);
 
 impl Many {
@@ -252,12 +253,12 @@ impl Work<'_> {
         let mut tx = client.transaction().map_err(explain)?;
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
-        let foreign_keys = apply::lock(&mut tx, &record.schema, &targets)?;
+        let held = apply::lock(&mut tx, &record.schema, &targets)?;
 
         self.progress.set_message("comparing the snapshots");
         let both = delta::open(&old, &new, &rejects)?;
-        let aside_before: i64 =
-            both.query_row("SELECT coalesce(max(seq), 0) FROM main.rejects", [], |r| {
+        let aside_before: i64 = both
+            .query_row("SELECT coalesce(max(seq), 0) FROM main.rejects", [], |r| {
                 r.get(0)
             })
             .map_err(anyhow::Error::from)?;
@@ -281,7 +282,7 @@ impl Work<'_> {
             changes.quarantined = quarantined;
             changed.push((sync, changes));
         }
-        apply::check_foreign_keys(&mut tx, &foreign_keys)?;
+        apply::check_foreign_keys(&mut tx, &held)?;
 
         self.progress.set_message("reading both sides back");
         let mut done = Vec::new();
@@ -314,11 +315,7 @@ impl Work<'_> {
     }
 
     /// Writes down the transaction's number first, so that nobody has to guess whether it was committed.
-    fn commit(
-        &self,
-        mut tx: postgres::Transaction<'_>,
-        rejects: &Rejects,
-    ) -> Result<()> {
+    fn commit(&self, mut tx: postgres::Transaction<'_>, rejects: &Rejects) -> Result<()> {
         let Base { folder, record } = self.base;
         let explain =
             |e: postgres::Error| anyhow!("the changes may not be committed: {}", describe(&e));

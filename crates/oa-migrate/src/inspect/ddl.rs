@@ -264,7 +264,9 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
             let name = name.take();
             result.checks.push(Check { name, condition });
             i = end;
-        } else if token.is_word("KEY") && of_table && part[..i].iter().any(|(t, _, _)| t.is_word("FOREIGN"))
+        } else if token.is_word("KEY")
+            && of_table
+            && part[..i].iter().any(|(t, _, _)| t.is_word("FOREIGN"))
             && let Some((_, end)) = in_parentheses
         {
             columns = split(part, i + 2, end)
@@ -289,7 +291,10 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
             && let (Some(next), Some(column)) = (next_name(), &mut column)
         {
             column.collation = Some(next.to_owned());
-        } else if ["PRIMARY", "UNIQUE", "NULL", "DEFAULT"].iter().any(|w| token.is_word(w)) {
+        } else if ["PRIMARY", "UNIQUE", "NULL", "DEFAULT"]
+            .iter()
+            .any(|w| token.is_word(w))
+        {
             name = None;
         } else if token.is_mark("(") {
             i = matching(part, i).unwrap_or(i);
@@ -499,7 +504,14 @@ mod tests {
         let found: Vec<(Option<&str>, String, &str, &str)> = table
             .foreign_keys
             .iter()
-            .map(|k| (k.name.as_deref(), k.columns.join("+"), k.parent.as_str(), k.deferrable))
+            .map(|k| {
+                (
+                    k.name.as_deref(),
+                    k.columns.join("+"),
+                    k.parent.as_str(),
+                    k.deferrable,
+                )
+            })
             .collect();
         let deferred = " DEFERRABLE INITIALLY DEFERRED";
         assert_eq!(

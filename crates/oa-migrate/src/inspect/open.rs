@@ -277,7 +277,9 @@ pub fn integrity(snapshot: &Connection, path: &Path) -> Result<(), SourceError> 
 }
 
 fn quick_check(snapshot: &Connection, argument: &str) -> rusqlite::Result<String> {
-    snapshot.query_row(&format!("PRAGMA quick_check({argument})"), [], |row| row.get(0))
+    snapshot.query_row(&format!("PRAGMA quick_check({argument})"), [], |row| {
+        row.get(0)
+    })
 }
 
 fn each_table(snapshot: &Connection) -> rusqlite::Result<Vec<String>> {

@@ -6,8 +6,8 @@
 use rusqlite::{Connection, Error, ErrorCode};
 
 use super::ddl::{self, CreateVirtual};
-use super::schema::{Column, Table};
 use super::quote;
+use super::schema::{Column, Table};
 
 /// Modules whose tables own rows, all of them built into this program.
 pub const MODULES: [&str; 5] = ["fts3", "fts4", "fts5", "rtree", "rtree_i32"];

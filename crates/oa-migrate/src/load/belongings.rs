@@ -38,9 +38,8 @@ pub enum Phase {
 /// # Errors
 /// When PostgreSQL refuses.
 pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Vec<Item>> {
-    let explain = |e: postgres::Error| {
-        anyhow!("could not read what belongs to {table}: {}", describe(&e))
-    };
+    let explain =
+        |e: postgres::Error| anyhow!("could not read what belongs to {table}: {}", describe(&e));
     let oid: u32 = client
         .query_one("SELECT $1::text::regclass::oid", &[&table])
         .map_err(explain)?
@@ -84,11 +83,7 @@ pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn carry_over(
-    tx: &mut Transaction<'_>,
-    table: &str,
-    had: &[Item],
-) -> Result<Vec<Missing>> {
+pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result<Vec<Missing>> {
     let now = of(tx, table, table)?;
     let lacking: Vec<Item> = had
         .iter()
@@ -100,12 +95,13 @@ pub fn carry_over(
     for extra in now.iter().filter(|new| {
         new.item.starts_with("privilege ") && !had.iter().any(|old| old.item == new.item)
     }) {
-        let revoke = extra
-            .statement
-            .replacen("GRANT ", "REVOKE ", 1)
-            .replacen(" TO ", " FROM ", 1);
-        let revoke = revoke.trim_end_matches(" WITH GRANT OPTION");
-        tx.batch_execute(revoke)
+        // GRANT … ON … TO role [WITH GRANT OPTION]
+        let grant = extra.statement.trim_end_matches(" WITH GRANT OPTION");
+        let Some((what, role)) = grant.rsplit_once(" TO ") else {
+            continue;
+        };
+        let revoke = format!("{} FROM {role}", what.replacen("GRANT ", "REVOKE ", 1));
+        tx.batch_execute(&revoke)
             .map_err(|e| anyhow!("could not take {} away: {}", extra.item, describe(&e)))?;
     }
     Ok(had

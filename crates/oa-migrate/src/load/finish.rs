@@ -9,6 +9,7 @@ use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use postgres::error::SqlState;
 
+use super::belongings;
 use crate::plan::{PgType, PlannedIndex, PlannedTable};
 use crate::proof::missing::Missing;
 
@@ -27,16 +28,20 @@ pub struct Findings {
 ///
 /// # Errors
 /// When PostgreSQL is away.
-pub fn finish_table(
-    client: &mut Client,
-    staging: &str,
-    table: &PlannedTable,
-) -> Result<Findings> {
+pub fn finish_table(client: &mut Client, staging: &str, table: &PlannedTable) -> Result<Findings> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     let mut found = Findings::default();
     add_primary_key(client, &name, table, &mut found)?;
     for index in &table.indexes {
         add_index(client, &name, table, index, &mut found)?;
+    }
+    if table.existing.is_some() {
+        // Its own conditions, after the rows: what they forbid is found when the table is to be replaced.
+        for item in belongings::of(client, &table.qualified, &name)? {
+            if item.item.starts_with("constraint ") && item.definition.starts_with("CHECK ") {
+                attempt(client, &item.statement)?;
+            }
+        }
     }
     for (constraint, check) in &table.checks {
         let add = |of: &str| {
@@ -120,8 +125,12 @@ fn add_primary_key(
         }
         _ => String::new(),
     };
-    let add =
-        |of: &str, kind: &str| format!("ALTER TABLE {of} ADD {constraint}{kind} ({})", columns.join(", "));
+    let add = |of: &str, kind: &str| {
+        format!(
+            "ALTER TABLE {of} ADD {constraint}{kind} ({})",
+            columns.join(", ")
+        )
+    };
     let mut has = nullable.then(|| "a unique constraint, because it holds NULL".to_owned());
     if let Some(e) = attempt(client, &add(name, kind))? {
         let why = describe(&e);
@@ -271,7 +280,9 @@ pub fn add_foreign_keys(
                     .and_then(|e| e.detail())
                     .unwrap_or_default();
                 has = format!("holds for new rows only (NOT VALID): {example}");
-                found.warnings.push(format!("foreign key ({columns}) {has}"));
+                found
+                    .warnings
+                    .push(format!("foreign key ({columns}) {has}"));
                 remedy = key.name.as_ref().map_or_else(String::new, |n| {
                     format!(
                         "ALTER TABLE {} VALIDATE CONSTRAINT {}",
@@ -286,7 +297,9 @@ pub fn add_foreign_keys(
                     describe(&error)
                 ));
             }
-            if !key.of_target {
+            if !(key.of_target
+                || key.dangling && error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION))
+            {
                 found.missing.push(Missing {
                     table: table.qualified.clone(),
                     item: format!("foreign key ({columns})"),

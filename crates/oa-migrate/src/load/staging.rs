@@ -135,7 +135,7 @@ pub fn create_table(staging: &str, schema: &str, table: &PlannedTable) -> Vec<St
         }
         Some(existing) => {
             let mut statements = vec![format!(
-                "CREATE TABLE {name} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS)",
+                "CREATE TABLE {name} (LIKE {}.{} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS EXCLUDING CONSTRAINTS)",
                 quote_ident(schema),
                 quote_ident(&table.target)
             )];

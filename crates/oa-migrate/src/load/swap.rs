@@ -140,7 +140,8 @@ fn attempt(
         set_aside(&mut tx, &plan.schema, &table.target, &before, how.replace)?;
     }
     for table in &plan.tables {
-        if table.existing.is_none() && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
+        if table.existing.is_none()
+            && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
         {
             bail!(
                 "a table {} has appeared in the target meanwhile; run again",
@@ -166,9 +167,11 @@ fn attempt(
         let natural = service::natural_key(&table.target)
             .filter(|_| plan.schema == "public" && table.natural_key_refused)
             .map(|key| format!("index public.{}", key.index));
-        swapped
-            .missing
-            .extend(missing.into_iter().filter(|m| Some(&m.item) != natural.as_ref()));
+        swapped.missing.extend(
+            missing
+                .into_iter()
+                .filter(|m| Some(&m.item) != natural.as_ref()),
+        );
     }
     rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
@@ -206,7 +209,11 @@ fn lock(tx: &mut Transaction<'_>, plan: &Plan) -> Result<bool> {
         {
             Ok(false)
         }
-        Err(e) => Err(anyhow!("could not lock {}: {}", names.join(", "), describe(&e))),
+        Err(e) => Err(anyhow!(
+            "could not lock {}: {}",
+            names.join(", "),
+            describe(&e)
+        )),
     }
 }
 

@@ -399,7 +399,11 @@ impl LayoutTable {
             indexes: Vec::new(),
             foreign_keys: Vec::new(),
             warnings,
-            qualified: format!("{}.{}", quote_ident(&options.schema), quote_ident(&self.target)),
+            qualified: format!(
+                "{}.{}",
+                quote_ident(&options.schema),
+                quote_ident(&self.target)
+            ),
             missing: Vec::new(),
             natural_key_refused: false,
             target: self.target,
@@ -444,9 +448,21 @@ impl PlannedTable {
                 .as_ref()
                 .and_then(|e| e.columns.iter().find(|c| c.name == column.target));
             if let Some(there) = there {
+                let ours = self.existing.as_ref().is_some_and(|e| e.ours);
+                let has_default = source
+                    .default
+                    .as_ref()
+                    .is_some_and(|d| !d.eq_ignore_ascii_case("NULL"));
                 if there.generated {
                     // Computed by the target's own expression; the proof compares the results.
                     found.push((i, None, Some(String::new())));
+                } else if ours && source.generated.is_some() {
+                    lost.push((i, true, "a plain column".to_owned()));
+                } else if ours && has_default && !there.filled {
+                    lost.push((i, false, "nothing".to_owned()));
+                }
+                if ours && !there.collated {
+                    collations.extend(self.collation(source, column));
                 }
                 continue;
             }
@@ -477,34 +493,20 @@ impl PlannedTable {
                     }
                 }
             }
-            let of_text = matches!(column.pg, PgType::Text | PgType::Varchar(_));
-            if let Some(collation) = source.collation.as_ref().filter(|_| of_text) {
-                let nocase = collation.eq_ignore_ascii_case("NOCASE");
+            if let Some(lost) = self.collation(source, column) {
                 warnings.push(format!(
-                    "column {}: COLLATE {collation} is not moved; {}",
+                    "column {}: {} is not moved; {}",
                     source.name,
-                    if nocase {
+                    lost.1,
+                    if lost.1.ends_with("NOCASE") {
                         "comparisons in PostgreSQL tell upper and lower case apart (indexes of it are made on lower(), and a unique one for a key)"
-                    } else if collation.eq_ignore_ascii_case("RTRIM") {
+                    } else if lost.1.ends_with("RTRIM") {
                         "comparisons in PostgreSQL count blanks at the end"
                     } else {
                         "comparisons in PostgreSQL follow the database's order"
                     }
                 ));
-                let remedy = if nocase {
-                    format!(
-                        "CREATE EXTENSION IF NOT EXISTS citext; ALTER TABLE {} ALTER COLUMN {} TYPE citext",
-                        self.qualified,
-                        quote_ident(&column.target)
-                    )
-                } else {
-                    String::new()
-                };
-                collations.push((
-                    format!("collation of column {}", column.target),
-                    format!("COLLATE {collation}"),
-                    remedy,
-                ));
+                collations.push(lost);
             }
         }
         for (i, default, generated) in found {
@@ -518,6 +520,32 @@ impl PlannedTable {
         for (item, had, remedy) in collations {
             self.lose(item, had, "the database's collation", remedy);
         }
+    }
+
+    /// A collation that matters and is not moved: what, how it was, and what can be done.
+    fn collation(
+        &self,
+        source: &Column,
+        column: &PlannedColumn,
+    ) -> Option<(String, String, String)> {
+        let collation = source.collation.as_ref()?.to_ascii_uppercase();
+        if !matches!(column.pg, PgType::Text | PgType::Varchar(_)) {
+            return None;
+        }
+        let remedy = if collation == "NOCASE" {
+            format!(
+                "CREATE EXTENSION IF NOT EXISTS citext; ALTER TABLE {} ALTER COLUMN {} TYPE citext",
+                self.qualified,
+                quote_ident(&column.target)
+            )
+        } else {
+            String::new()
+        };
+        Some((
+            format!("collation of column {}", column.target),
+            format!("COLLATE {collation}"),
+            remedy,
+        ))
     }
 
     fn plan_identity(&mut self) {

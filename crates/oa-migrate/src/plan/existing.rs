@@ -23,6 +23,10 @@ pub struct Existing {
     pub unique_columns: Vec<Vec<String>>,
     /// Its foreign keys.
     pub foreign_keys: Vec<PlannedForeignKey>,
+    /// Columns of each of its `CHECK` constraints.
+    pub check_columns: Vec<Vec<String>>,
+    /// An earlier run has made it, so that what it lacks of the source was missing then already.
+    pub ours: bool,
     /// What outside the table hangs on it.
     pub dependents: Vec<Dependent>,
 }
@@ -51,6 +55,8 @@ pub struct ExistingColumn {
     pub identity: bool,
     /// `GENERATED ALWAYS AS (…) STORED`
     pub generated: bool,
+    /// `COLLATE`
+    pub collated: bool,
     /// The default takes numbers from a sequence that belongs to the old table.
     pub serial: bool,
 }
@@ -88,7 +94,8 @@ pub fn read(
                     attidentity = '' AND EXISTS (SELECT 1 FROM pg_depend q JOIN pg_class s ON s.oid = q.objid AND s.relkind = 'S'
                       WHERE q.classid = 'pg_class'::regclass AND q.refclassid = 'pg_class'::regclass AND q.refobjid = a.attrelid
                         AND q.refobjsubid = a.attnum AND q.deptype = 'a')
-                    AND coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false)
+                    AND coalesce(pg_get_expr(d.adbin, d.adrelid) LIKE 'nextval(%', false),
+                    a.attcollation <> (SELECT typcollation FROM pg_type t WHERE t.oid = a.atttypid)
              FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
              WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             &[&oid],
@@ -102,6 +109,7 @@ pub fn read(
             identity: row.get(4),
             generated: row.get(5),
             serial: row.get(6),
+            collated: row.get(7),
         })
         .collect();
     let mut existing = Existing {
@@ -112,6 +120,16 @@ pub fn read(
         indexes: Vec::new(),
         unique_columns: Vec::new(),
         foreign_keys: foreign_keys(client, oid, schema)?,
+        check_columns: client
+            .query(
+                "SELECT ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey))
+                 FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype = 'c'",
+                &[&oid],
+            )?
+            .iter()
+            .map(|row| row.get(0))
+            .collect(),
+        ours: false,
         dependents: dependents(client, oid)?,
     };
     read_indexes(client, oid, &mut existing)?;
@@ -212,6 +230,7 @@ fn foreign_keys(
             timing: row.get(8),
             parent_schema: Some(row.get::<_, String>(1)).filter(|s| s != schema),
             of_target: true,
+            dangling: false,
         })
         .collect())
 }
@@ -226,7 +245,10 @@ pub fn has_rows(client: &mut impl GenericClient, name: &str) -> Result<bool, pos
         .query_one("SELECT row_security_active($1::text::regclass)", &[&name])?
         .get(0);
     let sql = if hidden {
-        format!("SELECT pg_relation_size('{}'::regclass) > 0", name.replace('\'', "''"))
+        format!(
+            "SELECT pg_relation_size('{}'::regclass) > 0",
+            name.replace('\'', "''")
+        )
     } else {
         format!("SELECT EXISTS (SELECT 1 FROM {name})")
     };
@@ -243,7 +265,9 @@ fn dependents(
                       UNION SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typrelid = $1
                       UNION SELECT 'pg_type'::regclass, t.typarray FROM pg_type t WHERE t.typrelid = $1
                       UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u')
-                      UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1),
+                      UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
+                      UNION SELECT 'pg_class'::regclass, d.objid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+                        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype IN ('a', 'i')),
          found AS (
            SELECT d.classid, d.objid, d.objsubid,
                   CASE d.classid

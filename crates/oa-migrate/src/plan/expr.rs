@@ -52,6 +52,11 @@ pub fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
                 | "<>" | "!=" | "||" => mark.clone(),
                 other => return Err(format!("operator {other}")),
             },
+            // A column of a JSON type holds nothing else.
+            Token::Word(word) if calls && json_is_valid(word, &tokens[i + 1..], columns) => {
+                i += 3;
+                "TRUE".to_owned()
+            }
             Token::Word(word) if calls => function(word)?,
             Token::Word(word) if KEYWORDS.iter().any(|k| k.eq_ignore_ascii_case(word)) => {
                 word.to_ascii_uppercase()
@@ -84,6 +89,16 @@ fn column<'a>(name: &str, columns: &Columns<'a>) -> Option<(&'a str, PgType)> {
         .iter()
         .find(|(sqlite, _, _)| sqlite.eq_ignore_ascii_case(name))
         .map(|(_, target, pg)| (*target, *pg))
+}
+
+fn json_is_valid(word: &str, rest: &[Token], columns: &Columns<'_>) -> bool {
+    let [open, Token::Word(name) | Token::Quoted(name), close, ..] = rest else {
+        return false;
+    };
+    word.eq_ignore_ascii_case("json_valid")
+        && open.is_mark("(")
+        && close.is_mark(")")
+        && column(name, columns).is_some_and(|(_, pg)| matches!(pg, PgType::Json | PgType::Jsonb))
 }
 
 fn function(word: &str) -> Result<String, String> {
@@ -163,6 +178,11 @@ pub fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
             ("TRUE" | "FALSE", PgType::Bool) => return Ok(upper),
             ("TRUE", t) if t.is_integer() => return Ok("1".to_owned()),
             ("FALSE", t) if t.is_integer() => return Ok("0".to_owned()),
+            // In SQLite they are the integers 1 and 0, which a TEXT column keeps as texts.
+            ("TRUE", PgType::Float8 | PgType::Numeric(_)) => return Ok("1".to_owned()),
+            ("FALSE", PgType::Float8 | PgType::Numeric(_)) => return Ok("0".to_owned()),
+            ("TRUE", PgType::Text | PgType::Varchar(_)) => return Ok("'1'".to_owned()),
+            ("FALSE", PgType::Text | PgType::Varchar(_)) => return Ok("'0'".to_owned()),
             _ => {}
         }
     }
@@ -178,10 +198,25 @@ pub fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
     }
     let is_text = matches!(pg, PgType::Text | PgType::Varchar(_));
     match parsed.as_slice() {
-        [Token::Number(n)] if is_text => Ok(quote_literal(n)),
+        [Token::Number(n)] if hexadecimal(n).is_some() => {
+            let n = hexadecimal(n).unwrap_or_default().to_string();
+            Ok(if is_text { quote_literal(&n) } else { n })
+        }
+        [Token::Number(n)] if is_text && n.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(quote_literal(n.trim_start_matches('0')).replace("''", "'0'"))
+        }
+        [Token::Number(n)] if is_text => Err(format!("number {n} as a text")),
         [Token::Text(t) | Token::Quoted(t)] => Ok(quote_literal(t)),
         _ => translate(sql, &[]),
     }
+}
+
+/// `0x10`: 64 bits, as SQLite reads it.
+fn hexadecimal(number: &str) -> Option<i64> {
+    let digits = number
+        .strip_prefix("0x")
+        .or_else(|| number.strip_prefix("0X"))?;
+    u64::from_str_radix(digits, 16).ok().map(u64::cast_signed)
 }
 
 #[cfg(test)]
@@ -203,6 +238,11 @@ mod tests {
             translate("\"on\" IN (0, 1)", &columns).unwrap(),
             "\"on\" IN (FALSE, TRUE)"
         );
+        let json = [("data", "data", PgType::Jsonb)];
+        assert_eq!(
+            translate("(JSON_VALID(\"data\") OR data IS NULL)", &json).unwrap(),
+            "( TRUE OR \"data\" IS NULL )"
+        );
         assert_eq!(
             translate("price LIKE 'a%'", &columns).unwrap_err(),
             "word LIKE"
@@ -217,6 +257,16 @@ mod tests {
     fn defaults_follow_the_columns_type() {
         assert_eq!(translate_default("1", PgType::Bool).unwrap(), "TRUE");
         assert_eq!(translate_default("'x'", PgType::Text).unwrap(), "'x'");
+        assert_eq!(translate_default("TRUE", PgType::Text).unwrap(), "'1'");
+        assert_eq!(
+            translate_default("false", PgType::Numeric(None)).unwrap(),
+            "0"
+        );
+        assert_eq!(translate_default("0x10", PgType::Text).unwrap(), "'16'");
+        assert_eq!(translate_default("0x10", PgType::Int4).unwrap(), "16");
+        assert_eq!(translate_default("007", PgType::Text).unwrap(), "'7'");
+        assert_eq!(translate_default("0", PgType::Text).unwrap(), "'0'");
+        translate_default("1.50", PgType::Text).unwrap_err();
         assert_eq!(translate_default("-1.5", PgType::Float8).unwrap(), "- 1.5");
         assert!(
             translate_default("CURRENT_TIMESTAMP", PgType::Timestamp)

@@ -35,7 +35,10 @@ impl PlannedTable {
             self.warnings
                 .push("the primary key holds NULL, which PostgreSQL does not allow: a unique constraint instead".to_owned());
         }
-        if self.existing.is_some() {
+        if let Some(existing) = &self.existing {
+            if existing.ours {
+                self.checks_of_earlier_run();
+            }
             return;
         }
         let known = self.expression_columns();
@@ -63,6 +66,49 @@ impl PlannedTable {
                     self.qualified
                 ),
             );
+        }
+    }
+
+    /// What an earlier run could not make of the source's key and conditions, and nobody has made since.
+    fn checks_of_earlier_run(&mut self) {
+        let Some(existing) = &self.existing else {
+            return;
+        };
+        let key: Vec<String> = self
+            .source
+            .primary_key
+            .iter()
+            .filter_map(|c| self.target_of(c).map(|c| quote_ident(&c.target)))
+            .collect();
+        let no_key = existing.primary_key.is_empty() && !key.is_empty();
+        let lost: Vec<String> = self
+            .source
+            .checks
+            .iter()
+            .filter(|check| {
+                let tokens = ddl::tokens(&check.condition);
+                let named = tokens.iter().filter_map(|t| match t {
+                    Token::Word(name) | Token::Quoted(name) => self.target_of(name),
+                    _ => None,
+                });
+                let named: Vec<&String> = named.map(|c| &c.target).collect();
+                !existing
+                    .check_columns
+                    .iter()
+                    .any(|columns| named.iter().any(|n| columns.contains(n)))
+            })
+            .map(|check| check.condition.clone())
+            .collect();
+        let table = self.qualified.clone();
+        if no_key {
+            let key = format!("PRIMARY KEY ({})", key.join(", "));
+            let sql = format!("ALTER TABLE {table} ADD {key}");
+            self.lose("primary key".to_owned(), key, "nothing", sql);
+        }
+        for condition in lost {
+            let check = format!("CHECK ({condition})");
+            let sql = format!("ALTER TABLE {table} ADD {check} -- in PostgreSQL's words");
+            self.lose("CHECK constraint".to_owned(), check, "nothing", sql);
         }
     }
 
@@ -123,7 +169,9 @@ impl PlannedTable {
                 .parts
                 .iter()
                 .map(|p| match (&p.column, &p.expression) {
-                    (Some(column), _) => quote_ident(self.target_of(column).map_or(column, |c| &c.target)),
+                    (Some(column), _) => {
+                        quote_ident(self.target_of(column).map_or(column, |c| &c.target))
+                    }
                     (None, text) => format!("({})", text.as_deref().unwrap_or("…")),
                 })
                 .collect();
@@ -359,6 +407,7 @@ impl PlannedTable {
                 timing: key.deferrable.to_owned(),
                 parent_schema: None,
                 of_target: false,
+                dangling: false,
             });
         }
         self.foreign_keys = planned;

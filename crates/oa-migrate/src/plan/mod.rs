@@ -151,6 +151,8 @@ pub struct PlannedForeignKey {
     pub parent_schema: Option<String>,
     /// It is of the table that is in the target already.
     pub of_target: bool,
+    /// Rows of the source lead nowhere and are to stay: it can hold for new rows only, as in SQLite.
+    pub dangling: bool,
 }
 
 impl PlannedForeignKey {
@@ -233,6 +235,10 @@ impl PlannedTable {
         self.columns
             .iter()
             .zip(&self.stats.columns)
-            .any(|(c, s)| c.generated.is_none() && (c.bad > 0 || (c.not_null && s.nulls > 0)))
+            // A local time that its zone has not is found by encoding it only.
+            .any(|(c, s)| {
+                let nulls = c.not_null && s.nulls > 0;
+                c.generated.is_none() && (c.bad > 0 || nulls || c.zone.is_some())
+            })
     }
 }

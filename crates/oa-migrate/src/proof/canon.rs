@@ -197,7 +197,11 @@ pub fn of_target(
         }
         PgType::Date => {
             let days = i32::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            put_with(out, TIME, |o| time::write_date(days, o));
+            match days {
+                i32::MAX => put(out, TIME, b"infinity"),
+                i32::MIN => put(out, TIME, b"-infinity"),
+                _ => put_with(out, TIME, |o| time::write_date(days, o)),
+            }
         }
         PgType::Time => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);

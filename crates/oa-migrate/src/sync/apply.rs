@@ -11,12 +11,16 @@ use crate::plan::PgType;
 /// Rows that are named when somebody else wrote to the target.
 const NAMED: i64 = 10;
 
-/// Locks the tables against writers until the end of the transaction, and lets foreign keys be checked at its end, because rows
-/// come table by table.
+/// Statements that make the tables as they were before [`lock`].
+#[derive(Debug)]
+pub struct Held(Vec<String>);
+
+/// Locks the tables against writers until the end of the transaction, lets foreign keys be checked at its end, because rows come
+/// table by table, and silences the target's own triggers: what SQLite's rows are to cause has happened there.
 ///
 /// # Errors
 /// When another session holds a table for longer than half a minute, or PostgreSQL refuses.
-pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<Vec<String>> {
+pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<Held> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not lock the tables of {schema}: {}; is a program writing to them?",
@@ -41,24 +45,44 @@ pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<
             &[&schema, &targets],
         )
         .map_err(explain)?;
-    let keys: Vec<String> = keys.iter().map(|row| row.get(0)).collect();
-    for key in &keys {
+    let mut held = Vec::new();
+    for row in &keys {
+        let key: String = row.get(0);
         tx.batch_execute(&format!("{key} DEFERRABLE INITIALLY DEFERRED"))
             .map_err(explain)?;
+        held.push(format!("{key} NOT DEFERRABLE"));
     }
-    Ok(keys)
+    tx.batch_execute("SET CONSTRAINTS ALL DEFERRED")
+        .map_err(explain)?;
+    let triggers = tx
+        .query(
+            "SELECT format('ALTER TABLE %s', t.tgrelid::regclass), quote_ident(t.tgname),
+                    CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END
+             FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND n.nspname = $1 AND c.relname = ANY ($2)",
+            &[&schema, &targets],
+        )
+        .map_err(explain)?;
+    for row in &triggers {
+        let (table, trigger, enable): (String, String, String) =
+            (row.get(0), row.get(1), row.get(2));
+        tx.batch_execute(&format!("{table} DISABLE TRIGGER {trigger}"))
+            .map_err(explain)?;
+        held.push(format!("{table} {enable} TRIGGER {trigger}"));
+    }
+    Ok(Held(held))
 }
 
-/// Checks the foreign keys that [`lock`] put off, and makes them as they were.
+/// Checks the foreign keys that [`lock`] put off, and makes them and the triggers as they were.
 ///
 /// # Errors
 /// When one is broken.
-pub fn check_foreign_keys(tx: &mut Transaction<'_>, keys: &[String]) -> Result<()> {
+pub fn check_foreign_keys(tx: &mut Transaction<'_>, held: &Held) -> Result<()> {
     tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
         .map_err(|e| anyhow!("the source's rows break a foreign key: {}", describe(&e)))?;
-    for key in keys {
-        tx.batch_execute(&format!("{key} NOT DEFERRABLE"))
-            .map_err(|e| anyhow!("could not put a foreign key back: {}", describe(&e)))?;
+    for statement in &held.0 {
+        tx.batch_execute(statement)
+            .map_err(|e| anyhow!("could not run {statement}: {}", describe(&e)))?;
     }
     Ok(())
 }

@@ -100,7 +100,11 @@ fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
             .iter()
             .map(|k| {
                 // A rowid is never NULL, and a virtual table finds one by "=" only.
-                let is = if table.rowid_alias.as_ref() == Some(k) { "=" } else { "IS" };
+                let is = if table.rowid_alias.as_ref() == Some(k) {
+                    "="
+                } else {
+                    "IS"
+                };
                 format!("b.{0} {is} a.{0}", quote(k))
             })
             .collect()

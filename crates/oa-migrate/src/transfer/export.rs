@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Column, FORMAT, LeftOut, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION, hex, sums,
-    write_value,
+    Column, FORMAT, LeftOut, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION,
+    hex, sums, write_value,
 };
 use crate::PROGRAM;
 use crate::inspect::{self, Database, Table, quote};
