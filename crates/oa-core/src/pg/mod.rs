@@ -2,6 +2,7 @@
 
 mod connect;
 pub mod libpq;
+mod lock;
 pub mod schema;
 mod tls;
 pub mod upsert;
@@ -9,6 +10,7 @@ pub mod upsert;
 pub use connect::{
     ConnectError, Settings, certificate, connect, is_connection_error, is_passing, tls_servers,
 };
+pub use lock::alone;
 
 /// Quotes an identifier, whatever it contains.
 #[must_use]
