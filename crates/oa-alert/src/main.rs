@@ -85,6 +85,9 @@ enum Command {
         /// Why, for those who read it later
         #[arg(long, default_value = "")]
         reason: String,
+        /// Also when nothing is known by that name yet
+        #[arg(long)]
+        anyway: bool,
         /// End the silence of this number
         #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "for_"])]
         end: Option<i64>,
@@ -156,6 +159,9 @@ impl From<SeverityArg> for Severity {
 }
 
 fn parse_span(text: &str) -> Result<Span, String> {
+    if text.trim().ends_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("say the unit: {0}h, {0}m or {0}d", text.trim()));
+    }
     let span: Span = text.parse()?;
     if span.0 > silence::LONGEST || span.0.is_zero() {
         return Err("must be more than nothing and at most 31 days".to_owned());
@@ -199,6 +205,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
             rule,
             for_,
             reason,
+            anyway,
             end,
             format,
         } => {
@@ -208,7 +215,12 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
                 (Some(id), _) => silence::end(&config, *id),
                 (None, None) if task.is_none() && rule.is_none() => silence::list(&config, *format),
                 (None, Some(span)) if task.is_some() || rule.is_some() => {
-                    silence::silence(&config, task.as_deref(), rule.as_deref(), span.0, reason)
+                    let which = silence::Which {
+                        task: task.as_deref(),
+                        rule: rule.as_deref(),
+                        anyway: *anyway,
+                    };
+                    silence::silence(&config, &which, span.0, reason)
                 }
                 (None, Some(_)) => Err(usage("name what is to be silent: --task, --rule or both")),
                 (None, None) => Err(usage("say for how long: --for 8h")),

@@ -230,6 +230,22 @@ pub fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Mess
     message
 }
 
+/// Only the title of a message, whose text or link a channel did not take.
+#[must_use]
+pub fn without_text(message: Message, locale: Locale) -> Message {
+    let note = match locale {
+        Locale::Zh => "- 正文被该通道拒收，已略去；全文见网页或 oa-alert list --all --format json",
+        Locale::En => {
+            "- The channel refused the text, which is left out; all of it: the page, or oa-alert list --all --format json"
+        }
+    };
+    Message {
+        body: format!("**{}**\n\n{note}\n", message.title),
+        link: None,
+        ..message
+    }
+}
+
 /// Marks a message that may have been sent before, by a sender that died before it could say so.
 #[must_use]
 pub fn mark_repeat(mut message: Message, locale: Locale) -> Message {

@@ -178,9 +178,11 @@ fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
         &["silence", "--task", "late"],
         &["silence", "--task", "late", "--for", "90d"],
         &["silence", "--task", "late", "--for", "soon"],
+        &["silence", "--task", "late", "--for", "8"],
     ] {
         assert_eq!(service.alert(wrong).code, 2, "{wrong:?}");
     }
+    task(&service, "late", -5, Some(1));
     let done = service.alert(&[
         "silence", "--task", "late", "--for", "8h", "--reason", "维护",
     ]);
@@ -237,6 +239,30 @@ fn who_has_heard_of_a_trouble_hears_of_its_end_and_nobody_else() {
     check(&service);
     assert_eq!(titles().len(), 2, "{:?}", titles());
     assert!(titles()[1].contains("恢复"), "{:?}", titles());
+}
+
+#[test]
+fn a_silence_of_what_there_is_not_is_refused() {
+    let service = Service::start(DINGTALK);
+    task(&service, "zhihui-reports", -5, Some(1));
+    for (wrong, hint) in [
+        (
+            ["--task", "zhihui-report"],
+            "did you mean \"zhihui-reports\"?",
+        ),
+        (["--task", "zhihui-*"], "--anyway"),
+        (["--rule", "run_faild"], "did you mean \"run_failed\"?"),
+    ] {
+        let done = service.alert(&["silence", wrong[0], wrong[1], "--for", "8h"]);
+        assert_eq!(done.code, 2, "{done:?}");
+        assert!(done.stderr.contains(hint), "{done:?}");
+        let done = service.alert(&["silence", wrong[0], wrong[1], "--for", "8h", "--anyway"]);
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    for right in [["--task", "zhihui-reports"], ["--rule", "run_failed"]] {
+        let done = service.alert(&["silence", right[0], right[1], "--for", "8h"]);
+        assert_eq!(done.code, 0, "{done:?}");
+    }
 }
 
 #[test]

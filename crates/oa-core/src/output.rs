@@ -1,4 +1,5 @@
-//! What is listed on stdout: tables for people, JSON, CSV and Markdown for programs and reports.
+//! What is listed on stdout: tables for people, JSON, CSV and Markdown for programs and reports. What sites and programs have put into it
+//! reaches no terminal as a command ([`plain`]), and no spreadsheet as a formula.
 
 use std::io::{self, Write};
 
@@ -19,6 +20,16 @@ pub enum Format {
     Csv,
     /// A Markdown table.
     Markdown,
+}
+
+/// A cell that a spreadsheet takes for text: it reads what begins with one of these signs as a formula.
+fn no_formula(cell: String) -> String {
+    let is_number = || cell.parse::<f64>().is_ok_and(f64::is_finite);
+    if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_number() {
+        format!("'{cell}")
+    } else {
+        cell
+    }
 }
 
 /// A list: columns (JSON key, heading) and one JSON object a row. Rows may hold more keys than are shown as columns; JSON
@@ -86,7 +97,8 @@ impl Listing {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let _ = writer.write_record(self.columns.iter().map(|(key, _)| *key));
         for row in &self.rows {
-            let _ = writer.write_record(self.cells(row));
+            let cells = self.cells(row).into_iter().map(no_formula);
+            let _ = writer.write_record(cells);
         }
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
@@ -128,7 +140,7 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => printable(text),
-        other => other.to_string(),
+        other => printable(&other.to_string()),
     }
 }
 
@@ -159,6 +171,25 @@ mod tests {
             listing().render(Format::Csv),
             "task,title,rows\na,多空全景,75\nbb,x|y,\n"
         );
+    }
+
+    #[test]
+    fn what_sites_put_in_commands_no_terminal_and_no_spreadsheet() {
+        let mut listing = Listing::new(&[("a", "A"), ("b", "B")]);
+        listing.push(json!({"a": "\u{1b}]0;x\u{7}\u{1b}[31mrot\r\u{9b}2J\u{202e}", "b": "=1+1"}));
+        listing.push(json!({"a": "-1.5", "b": "-1+cmd"}));
+        for format in [Format::Table, Format::Markdown, Format::Csv] {
+            let text = listing.render(format);
+            let raw = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+            assert!(!text.contains(raw), "{text:?}");
+            assert!(text.contains("␛[31mrot"), "{text:?}");
+        }
+        let csv = listing.render(Format::Csv);
+        assert!(
+            csv.contains(",'=1+1\n") && csv.contains("-1.5,'-1+cmd\n"),
+            "{csv}"
+        );
+        assert!(!listing.render(Format::Json).contains('\u{1b}'));
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub fn printable(text: &str) -> String {
                 }
             }
             '\n' | '\t' => out.push(c),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => out.push('\u{fffd}'),
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                out.push('\u{fffd}');
+            }
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }

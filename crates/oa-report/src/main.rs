@@ -16,6 +16,7 @@ use oa_report::PROGRAM;
 use oa_report::commands::{backups, daily, health, html, logs, quality, serve, token};
 use oa_report::queries::logs::{Filter, MOST, STATUSES};
 use oa_report::when;
+use uuid::Uuid;
 
 /// Tells people what ran and what came of it
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ enum Command {
         /// Only runs of this task
         #[arg(long, value_name = "NAME")]
         task: Option<String>,
+        /// This run in full: cause, tries, what its program printed
+        #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until", "follow"])]
+        run: Option<Uuid>,
         /// Only runs with this status
         #[arg(long, value_parser = STATUSES)]
         status: Option<String>,
@@ -177,6 +181,12 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
             format,
         } => health::run(&global.load_config()?, task.as_deref(), fail_on, format),
         Command::Logs {
+            run: Some(run),
+            format,
+            ..
+        } => logs::one(&global.load_config()?, run, format),
+        Command::Logs {
+            run: None,
             task,
             status,
             since,

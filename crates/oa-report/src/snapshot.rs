@@ -23,7 +23,8 @@ use crate::pool::Pool;
 use crate::queries::alerts::{Trouble, Waiting};
 use crate::queries::backups::Status as BackupStatus;
 use crate::queries::health::{Health, TaskHealth};
-use crate::queries::{alerts, backups, health};
+use crate::queries::watch::Watch;
+use crate::queries::{self, alerts, backups, health};
 use crate::server::answer::hash;
 
 /// How old a snapshot may be before whoever asks waits for the next one.
@@ -48,6 +49,8 @@ pub struct Snapshot {
     pub waiting: Waiting,
     /// Whether the backups can be relied on.
     pub backups: BackupStatus,
+    /// Who watches.
+    pub watches: Vec<Watch>,
 }
 
 /// Tasks by how they are.
@@ -73,6 +76,7 @@ impl Snapshot {
             troubles: alerts::open(tx)?,
             waiting: alerts::waiting(tx)?,
             backups: backups::status(tx, config, config.locale)?,
+            watches: queries::watch::all(tx)?,
         })
     }
 

@@ -48,6 +48,7 @@ fn in_the_browser(site: &Site, how: &str) {
         .arg(&shots)
         .arg(chromium)
         .arg(how)
+        .arg(serving.pid().to_string())
         .output();
     let _ = fs::remove_file(&script);
     let done = done.unwrap();

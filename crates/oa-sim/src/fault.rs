@@ -12,7 +12,8 @@
 //! Of the transport: `500` (any status, with `retry-after=SECONDS|date`), `hang`, `drip` (a byte a second; `drip N`), `truncate`,
 //! `bad-gzip`, `gzip-cut`, `gbk`, `bom`, `long-length`, `reset`, `soft-block`, `redirect-login`, `redirect-loop`.
 //! Of the content: `expired-token`, `empty`, `fewer`, `rename FIELD=NEW`, `stringify FIELD`, `nan FIELD`, `stale`, `duplicates`,
-//! `grow`, `cap N`, `repeat-page`. And `ok`.
+//! `grow`, `cap N`, `repeat-page`. Of the robots: `refuse TEXT` (what contains the text, with the robot's code for improper content; another
+//! code: `refuse CODE=TEXT`), `code CODE` (everything). And `ok`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,6 +85,8 @@ pub enum Fault {
     Cap(u64),
     /// Every page is the first.
     RepeatPage,
+    /// A robot does not take what contains this text, and says so with this code, or its own for improper content.
+    Refuse(Option<i64>, String),
 }
 
 impl FromStr for Fault {
@@ -141,6 +144,23 @@ impl FromStr for Fault {
                     .ok_or_else(|| fail("it needs FIELD=NEW"))?;
                 Self::Rename(from.to_owned(), to.to_owned())
             }
+            "refuse" => {
+                let text = needs("a text")?;
+                let coded = text
+                    .split_once('=')
+                    .and_then(|(code, text)| Some((code.parse().ok()?, text.to_owned())));
+                match coded {
+                    Some((code, text)) => Self::Refuse(Some(code), text),
+                    None => Self::Refuse(None, text),
+                }
+            }
+            "code" => {
+                let code = needs("a number")?.parse();
+                Self::Refuse(
+                    Some(code.map_err(|_| fail("it needs a number"))?),
+                    String::new(),
+                )
+            }
             number => {
                 let status = number
                     .parse()
@@ -157,7 +177,12 @@ impl FromStr for Fault {
         };
         let takes_argument = matches!(
             fault,
-            Self::Drip(_) | Self::Stringify(_) | Self::Nan(_) | Self::Cap(_) | Self::Rename(..)
+            Self::Drip(_)
+                | Self::Stringify(_)
+                | Self::Nan(_)
+                | Self::Cap(_)
+                | Self::Rename(..)
+                | Self::Refuse(..)
         );
         if argument.is_some() && !takes_argument {
             return Err(fail("it takes no argument"));

@@ -11,7 +11,7 @@ use oa_core::secrets::Secret;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use super::{Channel, Request, hmac_base64};
+use super::{Cause, Channel, Request, hmac_base64};
 use crate::render::Message;
 
 /// Bytes of the text in the request. Below the documented 20,000, to leave room for the frame, title and mentions.
@@ -47,39 +47,40 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
     }
 }
 
-pub(super) fn explain(code: i64, said: &str) -> (&'static str, Option<Duration>) {
-    let ten_minutes = Some(Duration::from_secs(600));
+/// By the codes of DingTalk's own list (自定义机器人, 错误码).
+pub(super) fn explain(code: i64) -> (Cause, &'static str) {
+    let ten_minutes = Duration::from_secs(600);
     match code {
-        310_000 if said.contains("keyword") => (
-            "the message lacks the robot's keyword; switch the robot to signature, or make its keyword a word of every alert",
-            None,
-        ),
-        310_000 if said.contains("timestamp") => (
-            "the timestamp is more than an hour off; correct this machine's clock",
-            None,
-        ),
-        310_000 if said.contains("sign") => (
-            "the signature is wrong; copy the robot's secret (SEC…) again",
-            None,
-        ),
-        310_000 if said.contains("ip") => (
-            "this machine's address is not on the robot's list; add it",
-            None,
-        ),
+        -1 => (Cause::Now, "DingTalk is busy; it will be tried again"),
         310_000 => (
-            "the robot's security check failed; compare keyword, secret and address list",
-            None,
+            Cause::Setup,
+            "the robot's security check failed, for one of these reasons: the signature is wrong (copy the robot's secret, SEC…, again); the timestamp is more than an hour off (correct this machine's clock); the message lacks the robot's keyword (switch the robot to signature, 加签); this machine's address is not on the robot's list (add it)",
         ),
-        130_101 | 90_030 => (
+        410_100 | 130_101 | 90_030 => (
+            Cause::TooFast(ten_minutes),
             "too many messages; DingTalk takes none for ten minutes",
-            ten_minutes,
         ),
-        300_001 | 400_013 | 400_101 | 400_102 => (
-            "the token is wrong or the robot was removed; copy the webhook address again",
-            None,
+        300_001 | 300_005 | 400_101 => (
+            Cause::Setup,
+            "the token is wrong; copy the webhook address again",
         ),
-        40_035 => ("the message has a form that DingTalk does not accept", None),
-        460_101 => ("the message is too long", None),
-        _ => ("see DingTalk's list of error codes", None),
+        400_013 | 400_102 | 400_106 => (
+            Cause::Setup,
+            "the robot was removed or switched off, or its group is gone; add a robot and copy its webhook address",
+        ),
+        430_101 => (
+            Cause::Content,
+            "DingTalk takes a link in the message for unsafe",
+        ),
+        430_102..=430_104 => (
+            Cause::Content,
+            "DingTalk takes something in the message for improper",
+        ),
+        40_035 | 400_105 => (
+            Cause::Content,
+            "the message has a form that DingTalk does not accept",
+        ),
+        460_101 => (Cause::Content, "the message is too long"),
+        _ => (Cause::Unclear, "see DingTalk's list of error codes"),
     }
 }

@@ -6,7 +6,7 @@ use lettre::transport::smtp::Error;
 use lettre::{Message as Mail, SmtpTransport, Transport};
 use oa_core::secrets::redact;
 
-use super::{Channel, SendError, TIMEOUT};
+use super::{Cause, Channel, SendError, TIMEOUT};
 use crate::render::Message;
 
 /// Longer mails are not read.
@@ -63,21 +63,31 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
 
 fn explain(error: &Error) -> SendError {
     let said = redact(&error.to_string());
-    let message = match error.status().map(u16::from) {
-        Some(535 | 534 | 530) => {
-            format!("the mail server refused user or password; correct url ({said})")
-        }
-        Some(550..=553) => {
-            format!("the mail server refused sender or recipient; correct from and to ({said})")
-        }
-        Some(_) => format!("the mail server refused ({said}); it will be tried again"),
-        None => {
-            format!("no answer from the mail server: {said}; check url and this machine's network")
-        }
+    let (cause, message) = match error.status().map(u16::from) {
+        Some(535 | 534 | 530) => (
+            Cause::Setup,
+            format!("the mail server refused user or password; correct url ({said})"),
+        ),
+        Some(550..=553) => (
+            Cause::Setup,
+            format!("the mail server refused sender or recipient; correct from and to ({said})"),
+        ),
+        Some(554) => (
+            Cause::Unclear,
+            format!("the mail server does not take this mail ({said})"),
+        ),
+        Some(_) => (
+            Cause::Now,
+            format!("the mail server refused ({said}); it will be tried again"),
+        ),
+        None => (
+            Cause::Now,
+            format!("no answer from the mail server: {said}; check url and this machine's network"),
+        ),
     };
     SendError {
         // An answer that is a refusal is none that was lost.
         unknown: error.status().is_none() && !error.is_client(),
-        ..SendError::new(message)
+        ..SendError::because(cause, message)
     }
 }

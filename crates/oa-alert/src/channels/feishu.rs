@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use oa_core::alerts::Severity;
 use serde_json::json;
 
-use super::{Channel, Request, hmac_base64};
+use super::{Cause, Channel, Request, hmac_base64};
 use crate::render::Message;
 
 /// Bytes of the text in the request. Below the documented 20 kB, to leave room for the frame and the title.
@@ -51,32 +51,39 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
     }
 }
 
-pub(super) fn explain(code: i64) -> (&'static str, Option<Duration>) {
+/// By the codes of Feishu's own list (自定义机器人, 错误码).
+pub(super) fn explain(code: i64) -> (Cause, &'static str) {
+    let minute = Duration::from_secs(60);
     match code {
         19_021 => (
+            Cause::Setup,
             "the signature is wrong or this machine's clock is more than an hour off; copy the secret again",
-            None,
-        ),
-        19_024 => (
-            "the message lacks the robot's keyword; switch the robot to signature, or make its keyword a word of every alert",
-            None,
         ),
         19_022 => (
+            Cause::Setup,
             "this machine's address is not on the robot's list; add it",
-            None,
+        ),
+        19_024 => (
+            Cause::Setup,
+            "the message lacks the robot's keyword; switch the robot to signature, or make its keyword a word of every alert",
         ),
         19_001 => (
+            Cause::Setup,
             "the address is wrong or the robot was removed; copy the webhook address again",
-            None,
         ),
-        11_232 => (
+        11_232 | 99_991_400 => (
+            Cause::TooFast(minute),
             "too many messages; Feishu takes 100 a minute and 5 a second",
-            Some(Duration::from_secs(60)),
         ),
-        9_499 => (
+        9_499 | 19_002 | 230_025 => (
+            Cause::Content,
             "the message has a form or length that Feishu does not accept",
-            None,
         ),
-        _ => ("see Feishu's list of error codes", None),
+        230_028 => (
+            Cause::Content,
+            "Feishu takes something in the message for improper",
+        ),
+        19_036 => (Cause::Unclear, "Feishu does not take this message as it is"),
+        _ => (Cause::Unclear, "see Feishu's list of error codes"),
     }
 }

@@ -4,6 +4,7 @@ mod command;
 mod dingtalk;
 mod email;
 mod feishu;
+mod lint;
 mod webhook;
 mod wecom;
 
@@ -56,24 +57,67 @@ pub struct Request {
 pub struct SendError {
     /// What happened and what to do, without secrets.
     pub message: String,
-    /// The robot takes nothing for this long.
-    pub pause: Option<Duration>,
+    /// What it is about.
+    pub cause: Cause,
     /// The answer was lost: perhaps the robot did take it.
     pub unknown: bool,
+}
+
+/// What a refusal is about, which decides what comes next. It is told by codes, never by words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The channel does not work now: unreachable, busy.
+    Now,
+    /// Too many messages: it takes nothing from anybody for this long.
+    TooFast(Duration),
+    /// The channel as it is set up: a person must act, and no other message would pass.
+    Setup,
+    /// This message: another one would pass.
+    Content,
+    /// Not known: perhaps this message.
+    Unclear,
+}
+
+impl Cause {
+    /// Whether another message might pass.
+    #[must_use]
+    pub fn is_of_the_message(self) -> bool {
+        matches!(self, Self::Content | Self::Unclear)
+    }
 }
 
 impl SendError {
     fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            pause: None,
+            cause: Cause::Now,
             unknown: false,
+        }
+    }
+
+    fn because(cause: Cause, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            ..Self::new(message)
+        }
+    }
+
+    /// The channel takes nothing for this long.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        match self.cause {
+            Cause::TooFast(pause) => Some(pause),
+            _ => None,
         }
     }
 }
 
 /// Longest time for one message.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// What a server that says "too many requests" without saying for how long gets as a pause.
+const PAUSE: Duration = Duration::from_secs(60);
+/// No server makes alerts wait for longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// No robot answers with more.
 const LARGEST_ANSWER: u64 = 64 << 10;
 
@@ -162,12 +206,7 @@ impl Channel {
         match self.kind {
             ChannelKind::Command => command::check(self).map_err(wrong),
             ChannelKind::Email => Ok(()),
-            _ => match self.url.expose().parse::<ureq::http::Uri>() {
-                Ok(uri) if uri.host().is_some() => Ok(()),
-                _ => Err(wrong(
-                    "url is no address of the web; copy it again".to_owned(),
-                )),
-            },
+            _ => lint::check(self).map_err(wrong),
         }
     }
 
@@ -221,6 +260,11 @@ impl Channel {
         }
         let mut answer = builder.send_json(&request.body).map_err(|e| lost(&e))?;
         let status = answer.status().as_u16();
+        let header = |name: &str| answer.headers().get(name)?.to_str().ok();
+        let asked = header("retry-after").and_then(|v| wait_asked(v, header("date")));
+        if let Some(refused) = too_fast(status, asked) {
+            return Err(refused);
+        }
         let text = answer
             .body_mut()
             .with_config()
@@ -238,45 +282,60 @@ impl Channel {
         if self.kind == ChannelKind::Webhook {
             return webhook::judge(status);
         }
-        if status != 200 {
-            return Err(SendError::new(format!(
-                "the robot's server answered HTTP {status}; it will be tried again"
-            )));
-        }
-        let Ok(answer) = serde_json::from_str::<Value>(body) else {
-            return Err(SendError::new(
-                "the answer is not a robot's (a web page?); check the address of the channel",
-            ));
-        };
+        let answer = serde_json::from_str::<Value>(body);
         let code_key = if self.kind == ChannelKind::Feishu {
             ["code", "StatusCode"]
         } else {
             ["errcode", "errcode"]
         };
-        let Some(code) = code_key.iter().find_map(|k| answer.get(k)?.as_i64()) else {
-            return Err(SendError::new(
-                "the answer has no error code; check the address of the channel",
-            ));
+        let code = |v: &Value| code_key.iter().find_map(|k| v.get(k)?.as_i64());
+        let (answer, code) = match (status, answer) {
+            (200, Ok(answer)) => match code(&answer) {
+                Some(0) => return Ok(()),
+                Some(code) => (answer, code),
+                None => {
+                    return Err(SendError::new(
+                        "the answer has no error code; check the address of the channel",
+                    ));
+                }
+            },
+            (200, Err(_)) => {
+                return Err(SendError::new(
+                    "the answer is not a robot's (a web page?); check the address of the channel",
+                ));
+            }
+            // Feishu gives its codes with other statuses too.
+            (_, Ok(answer)) if code(&answer).is_some_and(|code| code != 0) => {
+                let code = code(&answer).unwrap_or_default();
+                (answer, code)
+            }
+            (413, _) => {
+                return Err(SendError::because(
+                    Cause::Content,
+                    "the robot's server says that the message is too long (HTTP 413)",
+                ));
+            }
+            _ => {
+                return Err(SendError::new(format!(
+                    "the robot's server answered HTTP {status}; it will be tried again"
+                )));
+            }
         };
-        if code == 0 {
-            return Ok(());
-        }
         let said = ["errmsg", "msg", "StatusMessage"]
             .iter()
             .find_map(|k| answer.get(k)?.as_str())
             .unwrap_or_default();
-        let (meaning, pause) = match self.kind {
-            ChannelKind::Dingtalk => dingtalk::explain(code, said),
+        let (cause, meaning) = match self.kind {
+            ChannelKind::Dingtalk => dingtalk::explain(code),
             ChannelKind::Wecom => wecom::explain(code),
             _ => feishu::explain(code),
         };
-        Err(SendError {
-            unknown: false,
-            message: redact(&format!(
+        Err(SendError::because(
+            cause,
+            redact(&format!(
                 "the robot refused with code {code}: {meaning} (it says: {said})"
             )),
-            pause,
-        })
+        ))
     }
 }
 
@@ -351,10 +410,47 @@ fn lost(error: &ureq::Error) -> SendError {
         redact(&error.to_string())
     );
     SendError {
-        message,
-        pause: None,
         unknown: !never_sent,
+        ..SendError::new(message)
     }
+}
+
+/// What a server without a robot's code says by its status: too many messages, or no service for as long as it names.
+fn too_fast(status: u16, asked: Option<Duration>) -> Option<SendError> {
+    let wait = match (status, asked) {
+        (429, asked) => asked.unwrap_or(PAUSE),
+        (503, Some(asked)) => asked,
+        _ => return None,
+    };
+    let wait = wait.clamp(Duration::from_secs(1), LONGEST_PAUSE);
+    let what = if status == 429 {
+        "too many requests"
+    } else {
+        "not in service"
+    };
+    Some(SendError::because(
+        Cause::TooFast(wait),
+        format!(
+            "the server says \"{what}\" (HTTP {status}); it is asked again after {} s",
+            wait.as_secs()
+        ),
+    ))
+}
+
+/// `Retry-After`: seconds, or a date, which is seen from the server's own clock where it gives that.
+fn wait_asked(value: &str, date: Option<&str>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let moment = |text: &str| DateTime::parse_from_rfc2822(text.trim()).ok();
+    let now = date
+        .and_then(moment)
+        .map_or_else(Utc::now, |at| at.with_timezone(&Utc));
+    Some(
+        (moment(value)?.with_timezone(&Utc) - now)
+            .to_std()
+            .unwrap_or_default(),
+    )
 }
 
 /// HMAC-SHA256 in base64, which all signing robots use, each with its own key and message.

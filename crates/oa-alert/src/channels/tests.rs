@@ -125,7 +125,7 @@ fn an_error_code_behind_status_200_is_a_failure_with_a_remedy() {
     let throttled = dingtalk
         .judge(200, r#"{"errcode":130101,"errmsg":"send too fast"}"#)
         .unwrap_err();
-    assert_eq!(throttled.pause, Some(Duration::from_secs(600)));
+    assert_eq!(throttled.pause(), Some(Duration::from_secs(600)));
     assert!(
         dingtalk
             .judge(200, "<html>")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Channel, Request, SendError};
+use super::{Cause, Channel, Request, SendError};
 use crate::render::Message;
 
 /// A generous limit for what is not known.
@@ -86,13 +86,16 @@ fn filled(template: &str, values: &[(&str, &str)]) -> String {
 pub(super) fn judge(status: u16) -> Result<(), SendError> {
     match status {
         200..=299 => Ok(()),
-        401 | 403 => Err(SendError::new(format!(
-            "the webhook refused with HTTP {status}: correct its address or headers"
-        ))),
-        429 => Err(SendError {
-            pause: Some(std::time::Duration::from_secs(60)),
-            ..SendError::new("the webhook says \"too many requests\" (HTTP 429)")
-        }),
+        401 | 403 => Err(SendError::because(
+            Cause::Setup,
+            format!("the webhook refused with HTTP {status}: correct its address or headers"),
+        )),
+        400 | 413 | 415 | 422 => Err(SendError::because(
+            Cause::Unclear,
+            format!(
+                "the webhook does not take this message (HTTP {status}); compare template with what it wants"
+            ),
+        )),
         _ => Err(SendError::new(format!(
             "the webhook answered HTTP {status}; it will be tried again"
         ))),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Channel, Request};
+use super::{Cause, Channel, Request};
 use crate::render::Message;
 
 pub(super) fn request(channel: &Channel, message: &Message) -> Request {
@@ -27,20 +27,26 @@ pub(super) fn request(channel: &Channel, message: &Message) -> Request {
     }
 }
 
-pub(super) fn explain(code: i64) -> (&'static str, Option<Duration>) {
+/// By the codes of WeCom's own list (全局错误码).
+pub(super) fn explain(code: i64) -> (Cause, &'static str) {
     match code {
+        -1 => (Cause::Now, "WeCom is busy; it will be tried again"),
         45_009 => (
+            Cause::TooFast(Duration::from_secs(60)),
             "too many messages; WeCom takes 20 a minute",
-            Some(Duration::from_secs(60)),
         ),
-        93_000 => (
+        45_033 => (
+            Cause::TooFast(Duration::from_secs(10)),
+            "too many messages at the same time",
+        ),
+        93_000 | 93_004 | 93_008 => (
+            Cause::Setup,
             "the key is wrong or the robot was removed; copy the webhook address again",
-            None,
         ),
-        40_058 | 44_004 | 40_008 => (
+        40_008 | 40_058 | 44_004 | 45_002 => (
+            Cause::Content,
             "the message has a form or length that WeCom does not accept",
-            None,
         ),
-        _ => ("see WeCom's list of error codes", None),
+        _ => (Cause::Unclear, "see WeCom's list of error codes"),
     }
 }

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, Utc};
 use oa_core::alerts::{self, Alert, Kind, Policy, Severity, human_duration};
 use oa_core::config::{Config, ConfigError, Locale, nearest};
+use oa_core::pg;
 use oa_core::runs::Recorder;
 use oa_core::schedule::Calendar;
 use oa_core::secrets::redact;
@@ -48,7 +49,7 @@ pub const RULES: [&str; 20] = [
 ];
 
 /// Every rule by which alerts are stored: those of `check`, and those of the programs themselves.
-const OTHER_RULES: [&str; 9] = [
+const OTHER_RULES: [&str; 10] = [
     "run_failed",
     "run_partial",
     "run_abandoned",
@@ -58,7 +59,13 @@ const OTHER_RULES: [&str; 9] = [
     "spool_broken",
     "spool_stuck",
     "channel_refuses",
+    "message_refused",
 ];
+
+/// The names of all rules.
+pub fn all_rules() -> impl Iterator<Item = &'static str> + Clone {
+    RULES.into_iter().chain(OTHER_RULES)
+}
 
 /// `off` in `[alert]` names rules of `check` only.
 ///
@@ -225,10 +232,7 @@ pub fn tell(
     let policy = recorder.policy();
     let mut tx = client.transaction()?;
     // Two checks at once would tell everything twice.
-    tx.execute(
-        "SELECT pg_advisory_xact_lock(hashtext('oa-alert check'))",
-        &[],
-    )?;
+    pg::alone(&mut tx, "check")?;
     for finding in &found.findings {
         alerts::tell(&mut tx, &finding.alert(policy), policy)?;
     }

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
-use oa_core::config::Config;
+use oa_core::config::{Config, Locale};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::describe;
-use oa_core::runs::{Away, Recorder};
+use oa_core::runs::{Away, Recorder, watch};
+use oa_core::secrets::redact;
 use serde_json::json;
 
 use super::flush;
+use super::heartbeat::{Event, Heartbeat};
 use crate::PROGRAM;
 use crate::check::{self, Finding};
 
 /// A server that is being restarted is back by then.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
-/// Longest time for the address outside.
-const PING: Duration = Duration::from_secs(5);
 
 /// Finds, tells, sends, and prints what was found. The exit code is that of monitoring plug-ins: 0 nothing, 1 a warning, or a
 /// channel refused something, 2 something critical.
@@ -31,23 +31,28 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let mut wrong = check::known_rules(config).err().map(Failure::from);
     let heartbeat = Heartbeat::from_config(config).unwrap_or_else(|e| {
         wrong.get_or_insert(e);
-        Heartbeat(None)
+        Heartbeat::NONE
     });
     let begun = heartbeat.clone();
-    let start = thread::spawn(move || begun.ping("/start"));
+    let start = thread::spawn(move || begun.ping(Event::Start));
     // Failures of tasks reach people by the channels; the outside is for when those, or this check, do not work.
-    let end = |works: bool| {
+    let end = |wrong: &[String]| {
         if start.join().is_err() {
             tracing::warn!("the ping at the start ended by a mistake of this program");
         }
-        heartbeat.ping(if works { "" } else { "/fail" });
+        let why = wrong.join("\n");
+        heartbeat.ping(if wrong.is_empty() {
+            Event::Fine
+        } else {
+            Event::Fail(&why)
+        });
     };
     let recorder = match Recorder::open(config, PROGRAM) {
         Ok(recorder) => recorder,
         Err(e) => {
             // Nothing can be looked for; what others have put into PostgreSQL is sent all the same.
             flush::send_all(config);
-            end(false);
+            end(&[e.to_string()]);
             return Err(e);
         }
     };
@@ -60,8 +65,15 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         }
     };
     let sent = flush::send_all(config);
+    for waits in &sent.undelivered {
+        tracing::error!("{}", waits.text(Locale::En));
+    }
     let printed = print(&found, format);
-    end(away.is_none() && sent.is_complete());
+    let unheard = failing(config, away.as_ref(), &sent);
+    if away.is_none() {
+        note(&recorder, &unheard);
+    }
+    end(&unheard);
     printed?;
     if let Some(wrong) = wrong {
         return Err(wrong);
@@ -82,6 +94,43 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     })
 }
 
+/// For the page: that somebody watches, and whether people hear of it.
+fn note(recorder: &Recorder, wrong: &[String]) {
+    let noted = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            let (ok, why) = (wrong.is_empty(), wrong.join("\n"));
+            watch::note(&mut client, watch::CHECK, recorder.host(), ok, &why)
+                .map_err(|e| describe(&e))
+        });
+    if let Err(e) = noted {
+        tracing::warn!("could not note that this machine was checked: {e}");
+    }
+}
+
+/// Why people may not hear of what is wrong: the check did not work, or what it has to say does not leave.
+fn failing(config: &Config, away: Option<&Away>, sent: &flush::Sent) -> Vec<String> {
+    let mut why: Vec<String> = away.iter().map(ToString::to_string).collect();
+    why.extend(sent.undelivered.iter().map(|u| u.text(config.locale)));
+    if sent.broken {
+        why.push("a channel of the configuration cannot be used: oa-alert check-config".to_owned());
+    }
+    if let (Err(e), None) = (&sent.result, away) {
+        why.push(e.to_string());
+    }
+    let refused = sent
+        .done
+        .iter()
+        .filter_map(|d| Some((d, d.error.as_ref()?)));
+    let mut refused: Vec<String> = refused
+        .map(|(d, error)| format!("{}: {error}", d.channel))
+        .collect();
+    refused.dedup();
+    why.extend(refused);
+    why.iter().map(|w| redact(w)).collect()
+}
+
 fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
@@ -94,48 +143,6 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
             Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
-}
-
-/// An address outside that notices when nobody asks it any more.
-#[derive(Debug, Clone)]
-pub(super) struct Heartbeat(Option<oa_core::secrets::Secret>);
-
-impl Heartbeat {
-    pub(super) fn from_config(config: &Config) -> Result<Self, Failure> {
-        let reference = config.alert.heartbeat_url.as_ref();
-        let url = reference.map(|url| config.secret(url, "heartbeat_url in [alert]"));
-        let url = url.transpose()?;
-        let is_web = |u: &oa_core::secrets::Secret| {
-            ["https://", "http://"]
-                .iter()
-                .any(|s| u.expose().starts_with(s))
-        };
-        if url.as_ref().is_some_and(|u| !is_web(u)) {
-            return Err(Failure::new(
-                exit::CONFIG,
-                anyhow::anyhow!("heartbeat_url in [alert] must begin with https://"),
-            ));
-        }
-        Ok(Self(url))
-    }
-
-    /// Nothing depends on its answer.
-    fn ping(&self, event: &str) {
-        let Some(url) = &self.0 else {
-            return;
-        };
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PING))
-            .build()
-            .into();
-        let address = format!("{}{event}", url.expose().trim_end_matches('/'));
-        if let Err(e) = agent.get(&address).call() {
-            tracing::warn!(
-                "the heartbeat\u{2019}s address did not answer: {}",
-                oa_core::secrets::redact(&e.to_string())
-            );
-        }
-    }
 }
 
 fn print(found: &[Finding], format: Format) -> Result<(), Failure> {

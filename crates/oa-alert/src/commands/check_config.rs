@@ -1,5 +1,7 @@
 //! `oa-alert check-config`: whether alerts could be sent as they are configured, without sending any. Needs no database.
 
+use std::time::Duration;
+
 use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
@@ -7,11 +9,13 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use serde_json::json;
 
-use super::check::Heartbeat;
+use super::heartbeat::Heartbeat;
 use crate::channels::Channel;
 use crate::check;
 
 const WRONG: &str = "wrong";
+/// The check runs each minute.
+const SHORTEST_REPEAT: Duration = Duration::from_secs(60);
 
 /// Prints a line for each channel and each setting of `[alert]` that has something to check.
 ///
@@ -58,6 +62,10 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
             Ok(_) => line("heartbeat_url", "ok", "not asked; oa-alert check asks it"),
             Err(e) => line("heartbeat_url", WRONG, &e.to_string()),
         }
+    }
+    if config.alert.repeat.0 < SHORTEST_REPEAT {
+        let detail = "what goes on would be sent with each check; give it at least 1m";
+        line("repeat", WRONG, detail);
     }
     if let Err(e) = check::known_rules(config) {
         line("off", WRONG, &e.to_string());

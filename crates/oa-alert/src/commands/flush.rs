@@ -13,7 +13,7 @@ use serde_json::json;
 use super::channels;
 use crate::PROGRAM;
 use crate::channels::Channel;
-use crate::deliver::{Database, Delivery, Route, Spooled, Telling, deliver};
+use crate::deliver::{Database, Delivery, Route, Spooled, Telling, Undelivered, deliver, in_spool};
 
 /// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool, and without a usable
 /// state directory what is in PostgreSQL.
@@ -42,12 +42,17 @@ pub(super) struct Sent {
     pub broken: bool,
     /// Why not everything was tried.
     pub result: Result<(), Failure>,
+    /// What should have left long ago, whether it was tried now or not.
+    pub undelivered: Vec<Undelivered>,
 }
 
 impl Sent {
-    /// Whether every channel took what it was given.
+    /// Whether every channel took what it was given, and nothing waits that should have left.
     pub(super) fn is_complete(&self) -> bool {
-        !self.broken && self.result.is_ok() && self.done.iter().all(|d| d.error.is_none())
+        !self.broken
+            && self.undelivered.is_empty()
+            && self.result.is_ok()
+            && self.done.iter().all(|d| d.error.is_none())
     }
 }
 
@@ -69,12 +74,13 @@ pub(super) fn send_all(config: &Config) -> Sent {
             page: config.report.url.as_deref(),
         },
     };
-    let mut done = Vec::new();
-    let result = sender.send(config, &mut done);
+    let (mut done, mut undelivered) = (Vec::new(), Vec::new());
+    let result = sender.send(config, &mut done, &mut undelivered);
     Sent {
         done,
         broken,
         result,
+        undelivered,
     }
 }
 
@@ -85,20 +91,30 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn send(&self, config: &Config, done: &mut Vec<Delivery>) -> Result<(), Failure> {
+    fn send(
+        &self,
+        config: &Config,
+        done: &mut Vec<Delivery>,
+        undelivered: &mut Vec<Undelivered>,
+    ) -> Result<(), Failure> {
         let recorder = match Recorder::open(config, PROGRAM) {
             Ok(recorder) => recorder,
             Err(no_state) if no_state.code == exit::REFUSED => {
                 let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
                 schema::check(&mut client)?;
-                self.flush_database(&mut client, None, done)?;
+                *undelivered = self.flush_database(&mut client, None, done)?;
                 return Err(no_state);
             }
             Err(e) => return Err(e),
         };
         let away = match recorder.connect() {
             Ok((mut client, _)) => {
-                return self.flush_database(&mut client, Some(&recorder), done);
+                *undelivered = self.flush_database(&mut client, Some(&recorder), done)?;
+                match recorder.spool().and_then(|s| in_spool(&s)) {
+                    Ok(waits) => undelivered.extend(waits),
+                    Err(e) => tracing::warn!("{e}"),
+                }
+                return Ok(());
             }
             Err(away) => away,
         };
@@ -113,12 +129,16 @@ impl Sender<'_> {
         client: &mut Client,
         recorder: Option<&Recorder>,
         done: &mut Vec<Delivery>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Undelivered>, Failure> {
         let spool = recorder.and_then(|r| r.spool().ok());
         let sent = || {
             let mut outbox = Database::open(client, self.routes, spool)?;
-            deliver(&mut outbox, self.usable, self.others(), &self.telling, done)?;
-            outbox.settle()
+            if let Some(recorder) = recorder {
+                outbox.announce(recorder.host())?;
+            }
+            deliver(&mut outbox, self.usable, &self.telling, done)?;
+            outbox.settle()?;
+            outbox.undelivered()
         };
         sent().map_err(|e: postgres::Error| {
             let code = if is_connection_error(&e) {
@@ -144,14 +164,10 @@ impl Sender<'_> {
                 // Who has taken on what, and since when it goes on, only PostgreSQL knows.
                 let at_once = |c: &&Channel| c.after.is_zero();
                 let channels: Vec<Channel> = self.usable.iter().filter(at_once).cloned().collect();
-                deliver(&mut outbox, &channels, self.others(), &self.telling, done)
+                deliver(&mut outbox, &channels, &self.telling, done)
             }
             None => Ok(()),
         }
-    }
-
-    fn others(&self) -> bool {
-        self.routes.len() > 1
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod check_config;
 pub mod flush;
+mod heartbeat;
 pub mod list;
 pub mod send;
 pub mod silence;

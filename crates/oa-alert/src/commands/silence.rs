@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
+use oa_core::config::{Config, nearest};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, Settings, describe, schema};
@@ -12,6 +12,7 @@ use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
+use crate::check;
 
 /// Longer silences are forgotten ones.
 pub const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -62,18 +63,67 @@ pub fn ack(config: &Config, of: &str, note: &str) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+/// What is to be silent.
+#[derive(Debug, Clone, Copy)]
+pub struct Which<'a> {
+    /// Alerts of this task only.
+    pub task: Option<&'a str>,
+    /// Alerts of this rule only.
+    pub rule: Option<&'a str>,
+    /// Also when nothing of that name is known.
+    pub anyway: bool,
+}
+
+impl Which<'_> {
+    /// A silence of what does not exist silences nothing, and who asked for it finds out at night.
+    fn is_known(&self, client: &mut Client) -> Result<(), Failure> {
+        let refuse = |what: &str, name: &str, hint: &str| {
+            Failure::new(
+                exit::USAGE,
+                anyhow::anyhow!(
+                    "there is no {what} \"{name}\"{hint}; a silence takes whole names, and with --anyway also those that are not known yet"
+                ),
+            )
+        };
+        if let Some(rule) = self.rule
+            && !check::all_rules().any(|r| r == rule)
+        {
+            let hint = nearest(rule, check::all_rules());
+            return Err(refuse("rule", rule, &hint));
+        }
+        let Some(task) = self.task else {
+            return Ok(());
+        };
+        let rows = client
+            .query(
+                "SELECT name FROM oa.tasks UNION SELECT task FROM oa.alerts WHERE task IS NOT NULL",
+                &[],
+            )
+            .map_err(|e| failed(&e))?;
+        let known: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+        if known.iter().any(|k| k == task) {
+            return Ok(());
+        }
+        let hint = nearest(task, known.iter().map(String::as_str));
+        Err(refuse("task", task, &hint))
+    }
+}
+
 /// Records alerts of a task, a rule, or both without sending them, for a while.
 ///
 /// # Errors
-/// 75 when PostgreSQL is away.
+/// 2 for a task or rule that is not known, 75 when PostgreSQL is away.
 pub fn silence(
     config: &Config,
-    task: Option<&str>,
-    rule: Option<&str>,
+    which: &Which<'_>,
     for_: Duration,
     reason: &str,
 ) -> Result<u8, Failure> {
     let mut client = connect(config)?;
+    if !which.anyway {
+        which.is_known(&mut client)?;
+    }
+    let (task, rule) = (which.task, which.rule);
     let row = client
         .query_one(
             "INSERT INTO oa.silences (task, rule, by, reason, until) VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) RETURNING id, until",

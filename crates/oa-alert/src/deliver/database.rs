@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use oa_core::alerts::{self, Alert, Kind, Policy, Severity};
 use oa_core::config::Config;
+use oa_core::pg;
 use oa_core::spool::Spool;
 use postgres::{Client, Row};
 use uuid::Uuid;
@@ -37,12 +38,20 @@ impl Route {
 
 /// The outbox in PostgreSQL.
 pub struct Database<'a> {
-    client: &'a mut Client,
-    names: Vec<&'a str>,
-    after: Vec<f64>,
+    pub(super) client: &'a mut Client,
+    pub(super) names: Vec<&'a str>,
+    pub(super) after: Vec<f64>,
     least: Vec<i32>,
     spool: Option<Spool>,
+    host: Option<String>,
 }
+
+/// Whether a channel `c` gets an alert `a`. The end of a channel's own trouble is news for that channel too: it says what it has not got.
+const DUE: &str =
+    "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name THEN 'now'
+                         ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
+/// For so long alerts wait for the channel of a machine that is not heard of.
+const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3 * 24 * 3600);
 
 impl std::fmt::Debug for Database<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,9 +83,30 @@ impl<'a> Database<'a> {
             after: routes.iter().map(|r| r.after.as_secs_f64()).collect(),
             least: routes.iter().map(|r| rank(r.least)).collect(),
             spool,
+            host: None,
         };
         outbox.enqueue()?;
         Ok(outbox)
+    }
+
+    /// Tells the other machines which channels this one serves, so that they wait for them.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn announce(&mut self, host: &str) -> Result<(), postgres::Error> {
+        self.host = Some(host.to_owned());
+        self.client.execute(
+            "INSERT INTO oa.channel_routes AS r (name, host, after_seconds, min_rank)
+             SELECT name, $4, after, min_rank FROM unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
+             ON CONFLICT (name, host) DO UPDATE SET after_seconds = excluded.after_seconds, min_rank = excluded.min_rank, seen_at = now()
+             WHERE r.seen_at < now() - interval '10 minutes' OR (r.after_seconds, r.min_rank) <> (excluded.after_seconds, excluded.min_rank)",
+            &[&self.names, &self.after, &self.least, &host],
+        )?;
+        self.client.execute(
+            "UPDATE oa.channel_routes SET seen_at = '-infinity' WHERE host = $2 AND name <> ALL($1) AND seen_at > '-infinity'",
+            &[&self.names, &host],
+        )?;
+        Ok(())
     }
 
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
@@ -99,27 +129,41 @@ impl<'a> Database<'a> {
             &[],
         )?;
         self.client.execute(
-            "INSERT INTO oa.deliveries (alert_id, channel, state)
-             SELECT a.id, c.name, 'pending' FROM oa.alerts a, unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
-             WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
-               AND oa.delivery_due(a, c.name, c.after, c.min_rank) = 'now' ON CONFLICT DO NOTHING",
+            &format!(
+                "INSERT INTO oa.deliveries (alert_id, channel, state)
+                 SELECT a.id, c.name, 'pending' FROM oa.alerts a, unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
+                 WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
+                   AND {DUE} = 'now' ON CONFLICT DO NOTHING"
+            ),
             &[&self.names, &self.after, &self.least],
         )?;
         Ok(())
     }
 
-    /// An alert is settled when every configured channel that it is for has it or was given up.
+    /// An alert is settled when every channel of any machine that it is for has it or was given up.
     ///
     /// # Errors
     /// When PostgreSQL fails.
     pub fn settle(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
-            "UPDATE oa.alerts a SET settled_at = now()
-             WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
-               SELECT 1 FROM unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
-               LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
-               WHERE d.state IN ('pending', 'sending') OR (d.state IS NULL AND oa.delivery_due(a, c.name, c.after, c.min_rank) <> 'never'))",
-            &[&self.names, &self.after, &self.least],
+            &format!(
+                "WITH routes AS (
+                   SELECT name, after, min_rank FROM unnest($1::text[], $2::float8[], $3::integer[]) own (name, after, min_rank)
+                   UNION ALL
+                   SELECT name, after_seconds, min_rank FROM oa.channel_routes
+                   WHERE name <> ALL($1) AND host IS DISTINCT FROM $4 AND seen_at > now() - make_interval(secs => $5))
+                 UPDATE oa.alerts a SET settled_at = now()
+                 WHERE settled_at IS NULL AND cardinality($1::text[]) > 0 AND NOT EXISTS (
+                   SELECT 1 FROM routes c LEFT JOIN oa.deliveries d ON d.alert_id = a.id AND d.channel = c.name
+                   WHERE d.state IN ('pending', 'sending') OR (d.state IS NULL AND {DUE} <> 'never'))"
+            ),
+            &[
+                &self.names,
+                &self.after,
+                &self.least,
+                &self.host,
+                &WAIT_FOR_OTHERS.as_secs_f64(),
+            ],
         )?;
         Ok(())
     }
@@ -154,15 +198,12 @@ impl Outbox for Database<'_> {
         }
         let mut tx = self.client.transaction()?;
         // One claim at a time per channel, or a second sender could overtake the first within a fingerprint.
-        tx.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('oa-alert:' || $1))",
-            &[&channel],
-        )?;
+        pg::alone(&mut tx, &format!("channel:{channel}"))?;
         let most = i64::try_from(DIGEST_MOST).unwrap_or(i64::MAX);
         let rows = tx.query(
             "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
-                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8
+                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit
              FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
@@ -174,14 +215,16 @@ impl Outbox for Database<'_> {
              ORDER BY a.seq LIMIT $2 FOR UPDATE OF d",
             &[&channel, &most],
         )?;
+        let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(13)).collect();
         let claimed: Vec<Claimed> = rows
             .iter()
-            .take(at_once(rows.len()))
+            .take(at_once(&limits))
             .map(|row| Claimed {
                 alert: alert_of(row),
                 tries: row.get(10),
                 repeat: row.get(11),
                 trying_for: Duration::from_secs_f64(row.get(12)),
+                limit: row.get(13),
             })
             .collect();
         let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();
@@ -210,9 +253,9 @@ impl Outbox for Database<'_> {
         for one in tried {
             tx.execute(
                 "UPDATE oa.deliveries SET state = $3, last_error = $4, leased_until = now(), next_try_at = now() + make_interval(secs => $5),
-                        sent_at = CASE WHEN $3 = 'sent' THEN now() END
+                        group_limit = $6, sent_at = CASE WHEN $3 = 'sent' THEN now() END
                  WHERE channel = $1 AND alert_id = $2",
-                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error, &one.wait.as_secs_f64()],
+                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error, &one.wait.as_secs_f64(), &one.limit],
             )?;
         }
         if let Some(pause) = pause {
@@ -237,10 +280,25 @@ impl Outbox for Database<'_> {
 
     fn tell_over(&mut self, channel: &str, policy: &Policy) -> Result<(), postgres::Error> {
         if let Some(age) = self.told(channel)? {
-            alerts::put(self.client, &notice::works_again(channel, age, policy))?;
+            let lost = self.client.query(
+                "SELECT a.title FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+                 WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= (
+                   SELECT min(p.created_at) - interval '1 minute' FROM oa.alerts p WHERE p.fingerprint = $2 AND p.kind = 'problem'
+                     AND p.created_at > coalesce((SELECT max(r.created_at) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), '-infinity'))
+                 ORDER BY d.alert_id",
+                &[&channel, &notice::fingerprint(channel)],
+            )?;
+            let lost: Vec<String> = lost.iter().map(|r| r.get(0)).collect();
+            let over = notice::works_again(channel, age, &lost, policy);
+            alerts::put(self.client, &over)?;
             self.enqueue()?;
         }
         Ok(())
+    }
+
+    fn report(&mut self, message: &Alert) -> Result<(), postgres::Error> {
+        alerts::put(self.client, message)?;
+        self.enqueue()
     }
 }
 

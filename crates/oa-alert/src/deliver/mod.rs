@@ -8,22 +8,29 @@
 //! ```
 //! Killed between send and record, the lease runs out and the message is sent once more, marked as a possible repeat. Within one
 //! fingerprint a channel gets alerts in their order: a later one waits until the earlier one is sent or given up.
+//!
+//! A digest that a channel refuses for what is in it is halved until the message it is about stands alone ([`Claimed::limit`], which is
+//! recorded, so that whoever comes next goes on there). That one is sent without its text, and when it is refused even so it is given
+//! up, which is a message of its own.
 
 mod database;
 mod notice;
 pub(crate) mod page;
 mod spooled;
+mod undelivered;
 
 use std::time::Duration;
 
 use oa_core::alerts::{Alert, Kind, Policy};
 use oa_core::failpoint;
 use oa_core::secrets::redact;
+use uuid::Uuid;
 
-use crate::channels::{Channel, SendError};
-use crate::render::{Message, digest, mark_repeat};
+use crate::channels::{Cause, Channel, SendError};
+use crate::render::{Message, digest, mark_repeat, without_text};
 pub use database::{Database, Route};
 pub use spooled::Spooled;
+pub use undelivered::{Undelivered, in_spool};
 
 /// A channel that has more than this waiting gets them as one message, to stay below the robots' limits.
 const DIGEST_ABOVE: usize = 5;
@@ -31,12 +38,18 @@ const DIGEST_ABOVE: usize = 5;
 const DIGEST_MOST: usize = 2000;
 /// A message that a channel did not take for this long after its first try is given up.
 const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
+/// So many messages in a row that are refused for what is in them mean that it is the channel after all.
+const REFUSED_MOST: u32 = 16;
+/// A channel that a person must set up anew is reported when it has refused for this long.
+const SETUP_AFTER: Duration = Duration::from_secs(300);
 /// What a sender may take between claim and record, beyond the time of the channel itself.
 const LEASE_MARGIN: Duration = Duration::from_secs(50);
 
 /// What became of one alert on one channel.
 #[derive(Debug, Clone)]
 pub struct Delivery {
+    /// The alert.
+    pub id: Uuid,
     /// The alert's title.
     pub title: String,
     /// The channel.
@@ -60,7 +73,14 @@ pub struct Claimed {
     pub trying_for: Duration,
     /// An earlier try may have reached the channel.
     pub repeat: bool,
+    /// With how many it may be sent at once, because it was refused with more: [`ALONE`], [`BARE`], or more.
+    pub limit: Option<i32>,
 }
+
+/// A limit: it is sent alone.
+const ALONE: i32 = 1;
+/// A limit: it is sent alone and without its text.
+const BARE: i32 = 0;
 
 /// Where a delivery stands after a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +96,10 @@ pub enum State {
 }
 
 impl State {
-    fn after(claimed: &Claimed, result: &Result<(), SendError>) -> Self {
+    fn after(claimed: &Claimed, result: &Result<(), SendError>, gives_up: bool) -> Self {
         match result {
             Ok(()) => Self::Sent,
-            Err(_) if claimed.trying_for > GIVE_UP => Self::Failed,
+            Err(_) if gives_up && claimed.trying_for > GIVE_UP => Self::Failed,
             // A refusal now does not undo that an earlier try may have reached the channel.
             Err(e) if e.unknown || claimed.repeat => Self::Unknown,
             Err(_) => Self::Pending,
@@ -108,6 +128,8 @@ pub struct Tried<'a> {
     pub wait: Duration,
     /// What the channel said against it.
     pub error: Option<&'a str>,
+    /// With how many it may be sent from now on.
+    pub limit: Option<i32>,
 }
 
 /// How alerts are told.
@@ -152,81 +174,191 @@ pub trait Outbox {
     /// # Errors
     /// When the outbox fails.
     fn tell_over(&mut self, channel: &str, policy: &Policy) -> Result<(), Self::Error>;
+
+    /// Puts a message about a delivery into the outbox.
+    ///
+    /// # Errors
+    /// When the outbox fails.
+    fn report(&mut self, message: &Alert) -> Result<(), Self::Error>;
 }
 
-/// Sends what is due to all channels, and adds what became of it to `done`, also when the outbox fails half-way. `others` says
-/// that there is more than one channel, so that one can tell of the other's trouble.
+/// Sends what is due to all channels, and adds what became of it to `done`, also when the outbox fails half-way.
 ///
 /// # Errors
 /// When the outbox fails. A channel that refuses is no error here.
 pub fn deliver<O: Outbox>(
     outbox: &mut O,
     channels: &[Channel],
-    others: bool,
     telling: &Telling<'_>,
     done: &mut Vec<Delivery>,
 ) -> Result<(), O::Error> {
-    let policy = &telling.policy;
     for channel in channels {
+        let mut refused = 0;
+        let lease = channel.longest() + LEASE_MARGIN;
         loop {
-            let claimed = outbox.claim(&channel.name, channel.longest() + LEASE_MARGIN)?;
+            let claimed = outbox.claim(&channel.name, lease)?;
             if claimed.is_empty() {
                 break;
             }
             failpoint::hit("alert.claimed");
             let result = channel.send(&combine(&claimed, telling));
             failpoint::hit("alert.sent");
-            let error = result.as_ref().err().map(ToString::to_string);
-            let tried: Vec<Tried<'_>> = claimed
-                .iter()
-                .map(|one| Tried {
-                    claimed: one,
-                    state: State::after(one, &result),
-                    wait: backoff(one.tries),
-                    error: error.as_deref(),
-                })
-                .collect();
-            done.extend(tried.iter().map(|t| Delivery {
-                title: t.claimed.alert.title.clone(),
-                channel: channel.name.clone(),
-                tries: t.claimed.tries,
-                error: error.clone(),
-                given_up: t.state == State::Failed,
-            }));
-            let pause = result.as_ref().err().and_then(|e| e.pause);
-            outbox.record(&channel.name, &tried, pause)?;
-            let lost: Vec<&str> = tried
-                .iter()
-                .filter(|t| t.state == State::Failed)
-                .map(|t| t.claimed.alert.title.as_str())
-                .collect();
-            if let Some(error) = &error {
-                give_up(outbox, &channel.name, &lost, error, others, policy)?;
+            let of_the_message = |e: &SendError| e.cause.is_of_the_message();
+            refused = match &result {
+                Ok(()) => 0,
+                Err(e) if of_the_message(e) => refused + 1,
+                Err(_) => refused,
+            };
+            let next = Next::after(&claimed, &result, refused);
+            let lost = record(outbox, &channel.name, &claimed, &result, next, done)?;
+            failpoint::hit("alert.recorded");
+            match &result {
+                Ok(()) => outbox.tell_over(&channel.name, &telling.policy)?,
+                Err(e) => report(
+                    outbox,
+                    (&channel.name, e),
+                    &claimed,
+                    &lost,
+                    next,
+                    &telling.policy,
+                )?,
+            }
+            if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
                 break;
             }
-            outbox.tell_over(&channel.name, policy)?;
         }
     }
     Ok(())
 }
 
-fn give_up<O: Outbox>(
+/// What is done with what a channel was given and did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Nothing, or the same once more after a while.
+    Same,
+    /// It is sent at once, in groups of this many.
+    Halved(i32),
+    /// The message is given up now.
+    GiveUp,
+}
+
+impl Next {
+    fn after(claimed: &[Claimed], result: &Result<(), SendError>, refused: u32) -> Self {
+        let Some(error) = result
+            .as_ref()
+            .err()
+            .filter(|e| e.cause.is_of_the_message())
+        else {
+            return Self::Same;
+        };
+        let bare = claimed.first().is_some_and(|c| c.limit == Some(BARE));
+        match claimed.len() {
+            _ if refused > REFUSED_MOST => Self::Same,
+            1 if bare && error.cause == Cause::Content => Self::GiveUp,
+            1 if bare => Self::Same,
+            1 => Self::Halved(BARE),
+            many => Self::Halved(i32::try_from(many.div_ceil(2)).unwrap_or(ALONE)),
+        }
+    }
+}
+
+/// Gives the titles of what is tried no more.
+fn record<O: Outbox>(
     outbox: &mut O,
     channel: &str,
-    titles: &[&str],
-    error: &str,
-    others: bool,
+    claimed: &[Claimed],
+    result: &Result<(), SendError>,
+    next: Next,
+    done: &mut Vec<Delivery>,
+) -> Result<Vec<String>, O::Error> {
+    let error = result.as_ref().err();
+    let said = error.map(ToString::to_string);
+    // Where nothing passes it is the channel: what waits goes as one again later.
+    let lifts = error.is_some_and(|e| e.cause.is_of_the_message());
+    let tried: Vec<Tried<'_>> = claimed
+        .iter()
+        .map(|one| {
+            let (state, wait, limit) = match next {
+                Next::Halved(limit) => (
+                    State::after(one, result, false),
+                    Duration::ZERO,
+                    Some(limit),
+                ),
+                Next::GiveUp => (State::Failed, Duration::ZERO, one.limit),
+                Next::Same if lifts && claimed.len() > 1 => {
+                    (State::after(one, result, false), backoff(one.tries), None)
+                }
+                Next::Same => (
+                    State::after(one, result, true),
+                    backoff(one.tries),
+                    one.limit,
+                ),
+            };
+            Tried {
+                claimed: one,
+                state,
+                wait,
+                error: said.as_deref(),
+                limit,
+            }
+        })
+        .collect();
+    // That a group was refused says nothing of each.
+    if !matches!(next, Next::Halved(_)) {
+        done.extend(tried.iter().map(|t| Delivery {
+            id: t.claimed.alert.id,
+            title: t.claimed.alert.title.clone(),
+            channel: channel.to_owned(),
+            tries: t.claimed.tries,
+            error: said.clone(),
+            given_up: t.state == State::Failed,
+        }));
+    }
+    outbox.record(channel, &tried, error.and_then(SendError::pause))?;
+    let lost = tried.iter().filter(|t| t.state == State::Failed);
+    Ok(lost.map(|t| t.claimed.alert.title.clone()).collect())
+}
+
+/// Says what was given up, and that a channel must be set up anew.
+fn report<O: Outbox>(
+    outbox: &mut O,
+    (channel, error): (&str, &SendError),
+    claimed: &[Claimed],
+    lost: &[String],
+    next: Next,
     policy: &Policy,
 ) -> Result<(), O::Error> {
-    for title in titles {
+    if next == Next::GiveUp {
+        for one in claimed {
+            let alert = &one.alert;
+            let text = format!(
+                "gave up sending \"{}\" to channel {channel}, also without its text: {error}",
+                alert.title
+            );
+            tracing::error!("{}", redact(&text));
+            // The report of a refusal that is itself refused is the channel's trouble.
+            if alert.rule == notice::REFUSED {
+                let notice = notice::gave_up(channel, lost, &error.message, policy);
+                outbox.tell(&notice, policy)?;
+            } else {
+                outbox.report(&notice::refused(channel, alert, &error.message, policy))?;
+            }
+        }
+        return Ok(());
+    }
+    for title in lost {
         let text =
             format!("gave up sending \"{title}\" to channel {channel} after 24 hours: {error}");
         tracing::error!("{}", redact(&text));
     }
-    if titles.is_empty() || !others {
+    let notice = if !lost.is_empty() {
+        notice::gave_up(channel, lost, &error.message, policy)
+    } else if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
+        notice::refuses(channel, &error.message, policy)
+    } else {
         return Ok(());
-    }
-    outbox.tell(&notice::gave_up(channel, titles, error, policy), policy)
+    };
+    outbox.tell(&notice, policy)
 }
 
 fn combine(claimed: &[Claimed], telling: &Telling<'_>) -> Message {
@@ -234,7 +366,10 @@ fn combine(claimed: &[Claimed], telling: &Telling<'_>) -> Message {
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let message = message_of(&one.alert, telling.page);
+            let mut message = message_of(&one.alert, telling.page);
+            if one.limit == Some(BARE) {
+                message = without_text(message, locale);
+            }
             if one.repeat {
                 mark_repeat(message, locale)
             } else {
@@ -263,13 +398,22 @@ fn message_of(alert: &Alert, page: Option<&str>) -> Message {
     }
 }
 
-/// How many of so many due alerts go now: one by one while they are few.
-fn at_once(due: usize) -> usize {
-    if due > DIGEST_ABOVE {
-        due.min(DIGEST_MOST)
+/// How many of the due alerts go now: one by one while they are few, and never with more than one of them may be sent with.
+fn at_once(limits: &[Option<i32>]) -> usize {
+    let most = if limits.len() > DIGEST_ABOVE {
+        limits.len().min(DIGEST_MOST)
     } else {
-        due.min(1)
+        limits.len().min(1)
+    };
+    let mut room = most;
+    for (before, limit) in limits.iter().take(most).enumerate() {
+        let limit = limit.map_or(most, |l| usize::try_from(l).unwrap_or(1).max(1));
+        room = room.min(limit);
+        if before >= room {
+            return before;
+        }
     }
+    most
 }
 
 /// The wait after a failed try.
@@ -281,4 +425,22 @@ fn backoff(tries: i32) -> Duration {
         4 => 300,
         _ => 900,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_go_one_by_one_and_many_at_once_but_never_more_than_each_may_be_sent_with() {
+        assert_eq!(at_once(&[]), 0);
+        assert_eq!(at_once(&[None; 5]), 1);
+        assert_eq!(at_once(&[None; 7]), 7);
+        assert_eq!(at_once(&[Some(4); 7]), 4);
+        let mixed = [None, None, Some(ALONE), None, None, None, None];
+        assert_eq!(at_once(&mixed), 2);
+        assert_eq!(at_once(&mixed[1..]), 1);
+        assert_eq!(at_once(&[Some(BARE); 6]), 1);
+        assert_eq!(at_once(&[None; DIGEST_MOST + 1]), DIGEST_MOST);
+    }
 }

@@ -1,6 +1,6 @@
 //! The outbox in the spool, while PostgreSQL is away. The drain carries over what was tried and sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -8,6 +8,7 @@ use oa_core::alerts::{Alert, Policy, Severity};
 use oa_core::runs::Recorder;
 use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::state_dir::{Lock, StateDir};
+use uuid::Uuid;
 
 use super::{Claimed, Outbox, Route, Tried, at_once, notice};
 
@@ -19,6 +20,8 @@ pub struct Spooled<'a> {
     state: StateDir,
     /// Held from claim to record: a drain would move the alerts to PostgreSQL, and whoever can connect to that sends them from there.
     draining: Option<Lock>,
+    /// With how many an alert may be sent to a channel. Known to this process only: another one finds it out again.
+    limits: HashMap<(String, Uuid), i32>,
     _lock: Lock,
 }
 
@@ -35,6 +38,7 @@ impl<'a> Spooled<'a> {
             routes,
             state,
             draining: None,
+            limits: HashMap::new(),
             _lock: lock,
         }))
     }
@@ -60,6 +64,7 @@ impl Outbox for Spooled<'_> {
             .into_iter()
             .filter(|w| w.alert.fingerprint != own && w.alert.severity >= least)
             .map(|w| Claimed {
+                limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),
                 tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,
                 repeat: w.tried.as_ref().is_some_and(|t| t.state == "sending"),
                 trying_for: w
@@ -69,7 +74,8 @@ impl Outbox for Spooled<'_> {
                 alert: w.alert,
             })
             .collect();
-        let count = at_once(due.len());
+        let limits: Vec<Option<i32>> = due.iter().map(|c| c.limit).collect();
+        let count = at_once(&limits);
         let claimed: Vec<Claimed> = due.into_iter().take(count).collect();
         let ids: Vec<_> = claimed.iter().map(|c| c.alert.id).collect();
         if ids.is_empty() {
@@ -86,6 +92,13 @@ impl Outbox for Spooled<'_> {
         pause: Option<Duration>,
     ) -> Result<(), SpoolError> {
         let now = Utc::now();
+        for one in tried {
+            let of = (channel.to_owned(), one.claimed.alert.id);
+            match one.limit {
+                Some(limit) => self.limits.insert(of, limit),
+                None => self.limits.remove(&of),
+            };
+        }
         if let Some(pause) = pause {
             self.spool.pause_channel(channel, now + pause)?;
         }
@@ -125,6 +138,10 @@ impl Outbox for Spooled<'_> {
     /// Said once PostgreSQL is back, which knows what was told.
     fn tell_over(&mut self, _: &str, _: &Policy) -> Result<(), SpoolError> {
         Ok(())
+    }
+
+    fn report(&mut self, message: &Alert) -> Result<(), SpoolError> {
+        self.spool.put(&[Record::Alert(message.clone())])
     }
 }
 

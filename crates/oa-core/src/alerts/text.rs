@@ -156,6 +156,7 @@ pub(super) fn failed(
         ),
         (_, true) => {}
     }
+    let remedy = remedy.replace("{run}", &outcome.start.id.to_string());
     line(format!("处理：{remedy}"), format!("What to do: {remedy}"));
     line(
         format!("运行编号：{}", outcome.start.id),

@@ -2,12 +2,14 @@
 
 mod connect;
 pub mod libpq;
+mod lock;
 mod meaning;
 pub mod schema;
 mod tls;
 pub mod upsert;
 
 pub use connect::{ConnectError, Settings, certificate, connect, tls_servers};
+pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
 
 /// Quotes an identifier, whatever it contains.

@@ -12,6 +12,7 @@ pub mod model;
 pub mod raw_index;
 mod recorder;
 pub mod store;
+pub mod watch;
 pub mod work;
 
 pub use model::{

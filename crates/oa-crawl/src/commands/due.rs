@@ -17,6 +17,7 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::config::Config;
 use oa_core::pg::describe;
 use oa_core::runs::Recorder;
+use oa_core::runs::watch;
 use oa_core::runs::due::{Scheduled, not_taken_care_of, register};
 use oa_core::schedule::{Calendar, Schedule};
 use postgres::Client;
@@ -48,6 +49,8 @@ pub(super) fn jobs<'a>(
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
+            watch::note(&mut client, watch::DUE, recorder.host(), true, "")
+                .map_err(|e| describe(&e))?;
             let expected = expected_since(&mut client, &names).map_err(|e| describe(&e))?;
             let open =
                 not_taken_care_of(&mut client, &names, &moments).map_err(|e| describe(&e))?;

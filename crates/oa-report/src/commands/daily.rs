@@ -155,10 +155,7 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
     };
     let mut once = || {
         let mut tx = client.transaction()?;
-        tx.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('oa-report daily'))",
-            &[],
-        )?;
+        pg::alone(&mut tx, "daily")?;
         let there = tx.query_opt(
             "SELECT 1 FROM oa.alerts WHERE fingerprint = $1 LIMIT 1",
             &[&alert.fingerprint],

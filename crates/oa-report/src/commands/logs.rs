@@ -7,6 +7,7 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
+use oa_core::text::printable;
 use oa_core::pg::{describe, is_connection_error};
 use oa_core::supervise::install_stop_signal;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::{local, seconds};
 use crate::pool;
 use crate::queries::logs::{Entry, Filter, MOST, by_id, page};
+use crate::queries::run::{RunDetail, detail};
 
 /// Prints runs. With `follow` first those that ended, oldest first, then each one as it ends, until the process is stopped.
 ///
@@ -46,6 +48,60 @@ pub fn run(
     }
     listing.print(format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
+}
+
+/// Prints one run in full: what was wrong, each try, and what its program printed.
+///
+/// # Errors
+/// 1 when there is none of that id, 75 when PostgreSQL is away, 78 when its schema does not fit.
+pub fn one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
+    let mut client = pool::reader(config)?;
+    let run = detail(&mut client, id)
+        .map_err(|e| anyhow::anyhow!("could not read the run log: {}", describe(&e)))?;
+    let Some(run) = run else {
+        let what = format!("there is no run {id}; oa-report logs lists them");
+        return Err(anyhow::anyhow!(what).into());
+    };
+    let text = match format {
+        Format::Json => format!("{}\n", json!(run)),
+        _ => in_words(&run, config),
+    };
+    oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+fn in_words(run: &RunDetail, config: &Config) -> String {
+    let at = |moment| local(moment, config.timezone);
+    let entry = &run.run;
+    let mut text = format!(
+        "{} {}\n{} {} on {}\n",
+        printable(&entry.task_name),
+        printable(&run.title),
+        at(entry.start_time),
+        entry.status,
+        printable(&entry.host),
+    );
+    let mut block = |heading: &str, content: &str| {
+        text.push_str(&format!("\n{heading}\n"));
+        for line in content.lines() {
+            text.push_str(&format!("  {}\n", printable(line)));
+        }
+    };
+    if let Some(error) = &entry.error {
+        block("ERROR", error);
+    }
+    for a in &run.attempts {
+        let heading = format!("TRY {} {} {}", a.attempt, at(a.started_at), a.outcome);
+        block(&heading, a.error.as_deref().unwrap_or_default());
+    }
+    for (name, value) in run.details.as_object().into_iter().flatten() {
+        let content = match value {
+            Value::String(text) => text.clone(),
+            other => serde_json::to_string_pretty(other).unwrap_or_default(),
+        };
+        block(&printable(&name.to_uppercase()), &content);
+    }
+    text
 }
 
 fn listing() -> Listing {

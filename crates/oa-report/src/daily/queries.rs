@@ -33,7 +33,7 @@ pub(super) fn tasks(
                 count(*) FILTER (WHERE e.status IN ('failed', 'timeout', 'abandoned')),
                 sum(e.inserted)::bigint, sum(e.updated)::bigint, sum(e.rejected)::bigint,
                 max(extract(epoch FROM e.finished_at - e.started_at))::float8, g.gap,
-                (array_agg(e.error_message ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1]
+                (array_agg(left(e.error_message, 8000) ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1]
          FROM ended e LEFT JOIN oa.tasks t ON t.name = e.task LEFT JOIN gaps g ON g.task = e.task
          GROUP BY e.task, t.title, g.gap
          ORDER BY count(*) FILTER (WHERE e.status NOT IN ('success', 'partial')) > 0 DESC,

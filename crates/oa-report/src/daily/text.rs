@@ -7,6 +7,7 @@ use chrono::Datelike;
 use chrono_tz::Tz;
 use oa_core::alerts::{excerpt, human_duration};
 use oa_core::config::{Bytes, Locale};
+use oa_core::text::printable;
 
 use super::{Daily, Task, backups};
 
@@ -40,7 +41,7 @@ pub fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     };
     let mut out = String::new();
     let mut line = |text: String| {
-        let _ = writeln!(out, "{text}");
+        let _ = writeln!(out, "{}", printable(&text));
     };
     let local = |moment: chrono::DateTime<chrono::Utc>| {
         moment

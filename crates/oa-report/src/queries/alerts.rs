@@ -96,7 +96,7 @@ pub struct Waiting {
 /// When PostgreSQL fails.
 pub fn open(client: &mut impl GenericClient) -> Result<Vec<Trouble>> {
     let rows = client.query(
-        "SELECT o.fingerprint, o.rule, o.task, o.severity, o.title, a.body, o.since, o.told_at, a.run_id, o.silenced_by IS NOT NULL, o.taken_on_by, o.note
+        "SELECT o.fingerprint, o.rule, o.task, o.severity, left(o.title, 8000), left(a.body, 8000), o.since, o.told_at, a.run_id, o.silenced_by IS NOT NULL, o.taken_on_by, o.note
          FROM oa.troubles o, LATERAL (SELECT body, run_id FROM oa.alerts a WHERE a.fingerprint = o.fingerprint ORDER BY a.seq DESC LIMIT 1) a
          ORDER BY o.taken_on_by IS NOT NULL, o.severity <> 'critical', o.since",
         &[],
@@ -128,9 +128,9 @@ pub fn told(
     limit: u16,
 ) -> Result<(Vec<Told>, Option<Uuid>)> {
     let rows = client.query(
-        "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.title, a.body, a.created_at, a.settled_at IS NOT NULL,
+        "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, left(a.title, 8000), left(a.body, 8000), a.created_at, a.settled_at IS NOT NULL,
                 a.silenced_by IS NOT NULL,
-                coalesce((SELECT jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error) ORDER BY d.channel)
+                coalesce((SELECT jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', left(d.last_error, 4000)) ORDER BY d.channel)
                           FROM oa.deliveries d WHERE d.alert_id = a.id), '[]')
          FROM oa.alerts a WHERE $1::uuid IS NULL OR a.seq < (SELECT b.seq FROM oa.alerts b WHERE b.id = $1) ORDER BY a.seq DESC LIMIT $2",
         &[&before, &(i64::from(limit) + 1)],

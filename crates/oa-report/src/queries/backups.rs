@@ -178,7 +178,7 @@ enum Finding {
 }
 
 const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
-    added_bytes, checked, checked_at, check_error, removed_at, missing_since, unrestorable";
+    added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable";
 
 fn backup(row: &postgres::Row) -> Backup {
     Backup {
@@ -299,7 +299,7 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
     let counts = client.query_one(
         "SELECT count(*) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
                 max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL), min(finished_at), now(),
-                (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1],
+                (array_agg(left(check_error, 8000) ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1],
                 count(*) FILTER (WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL)
          FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
         &[&of],

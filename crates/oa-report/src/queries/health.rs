@@ -13,7 +13,7 @@ use super::{Result, number, some_text};
 pub const HEALTHY: f64 = 90.0;
 /// From this share on it is only a warning.
 pub const WARNING: f64 = 70.0;
-/// So many failures in a row are a warning whatever the share.
+/// So many failures in a row are critical whatever the share.
 const IN_A_ROW: i32 = 3;
 
 /// How a task is.
@@ -24,7 +24,7 @@ pub enum Health {
     Healthy,
     /// At least 70 %, or one of the reasons holds.
     Warning,
-    /// Less than 70 %.
+    /// Less than 70 %, or three failures in a row.
     Critical,
 }
 
@@ -107,6 +107,9 @@ pub struct TaskHealth {
     pub late_seconds: Option<u64>,
     /// Whether it runs now.
     pub running: bool,
+    /// The newest outcome is a success.
+    #[serde(skip)]
+    pub newest_succeeded: bool,
 }
 
 impl TaskHealth {
@@ -114,6 +117,12 @@ impl TaskHealth {
     #[must_use]
     pub fn is(&self, reason: Reason) -> bool {
         self.reasons.contains(&reason)
+    }
+
+    /// Only what is over is wrong: too many runs of the last 24 hours failed, and the newest one succeeded.
+    #[must_use]
+    pub fn has_healed(&self) -> bool {
+        self.reasons == [Reason::SuccessRate] && self.newest_succeeded
     }
 
     /// The last outcome was no success.
@@ -161,12 +170,12 @@ pub fn tasks(
          SELECT t.name, coalesce(nullif(t.title, ''), t.name), t.tool, c.runs::bigint, c.success::bigint, c.partial::bigint, c.inserted::bigint,
                 t.last_started_at, t.last_run_id, t.last_status,
                 CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
-                t.last_success_at, t.last_error, t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
+                t.last_success_at, left(t.last_error, 8000), t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
                 CASE WHEN t.next_due_at < now() - make_interval(secs => $2) AND (t.lease_until IS NULL OR t.lease_until < now()) AND NOT EXISTS (
                        SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at))
                      THEN extract(epoch FROM now() - t.next_due_at)::bigint END,
                 t.lease_until > now(),
-                last.status = 'partial',
+                last.status,
                 CASE WHEN last.status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = last.id) END,
                 -- Without a schedule, what is usual says when it is missed.
                 CASE WHEN t.schedule IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
@@ -216,8 +225,9 @@ fn task(row: &Row) -> TaskHealth {
         next_due: row.get(16),
         late_seconds: row.get::<_, Option<i64>>(17).map(i64::unsigned_abs),
         running: row.get::<_, Option<bool>>(18).unwrap_or(false),
+        newest_succeeded: row.get::<_, Option<&str>>(19) == Some("success"),
     };
-    let partial = row.get::<_, Option<bool>>(19) == Some(true);
+    let partial = row.get::<_, Option<&str>>(19) == Some("partial");
     let stale_data = row.get::<_, Option<bool>>(20) == Some(false);
     let silent = row.get::<_, Option<bool>>(21) == Some(true);
     judge(&mut task, partial, stale_data || silent);
@@ -254,7 +264,7 @@ fn judge(task: &mut TaskHealth, partial: bool, stale: bool) {
     add(
         task.consecutive_failures >= IN_A_ROW,
         Reason::Failing,
-        Health::Warning,
+        Health::Critical,
     );
     add(task.late_seconds.is_some(), Reason::Late, Health::Warning);
     add(
@@ -300,6 +310,7 @@ mod tests {
             next_due: None,
             late_seconds: None,
             running: false,
+            newest_succeeded: false,
         }
     }
 
@@ -346,5 +357,25 @@ mod tests {
         failed.consecutive_failures = 1;
         judge(&mut failed, false, false);
         assert_eq!(failed.health, Health::Critical);
+        // 20 failures of 200 runs, the last three of them in a row.
+        let mut failing = of(200, 180);
+        failing.consecutive_failures = 3;
+        judge(&mut failing, false, false);
+        assert_eq!(
+            (failing.health, failing.reasons),
+            (Health::Critical, vec![Reason::Failing])
+        );
+    }
+
+    #[test]
+    fn a_failure_that_a_later_success_mended_has_healed() {
+        let mut task = of(2, 1);
+        judge(&mut task, false, false);
+        assert_eq!((task.health, task.has_healed()), (Health::Critical, false));
+        task.newest_succeeded = true;
+        assert!(task.has_healed());
+        task.late_seconds = Some(1);
+        judge(&mut task, false, false);
+        assert!(!task.has_healed(), "it is late as well");
     }
 }

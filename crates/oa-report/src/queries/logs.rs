@@ -77,7 +77,7 @@ pub struct Entry {
 }
 
 pub(super) const COLUMNS: &str = "r.id, r.task, r.status, r.started_at, r.finished_at, extract(epoch FROM r.finished_at - r.started_at)::float8,
-    greatest(r.fetched - r.rejected, 0), r.error_message, greatest(r.attempts - 1, 0), r.inserted, r.updated, r.rejected, r.trigger, r.host";
+    greatest(r.fetched - r.rejected, 0), left(r.error_message, 8000), greatest(r.attempts - 1, 0), r.inserted, r.updated, r.rejected, r.trigger, r.host";
 
 pub(super) fn entry(row: &Row) -> Entry {
     Entry {

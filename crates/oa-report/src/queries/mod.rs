@@ -11,6 +11,7 @@ pub mod logs;
 pub mod quality;
 pub mod run;
 pub mod totals;
+pub mod watch;
 
 use oa_core::secrets::redact;
 use serde_json::Value;
@@ -18,14 +19,25 @@ use serde_json::Value;
 /// What these questions give.
 pub type Result<T> = std::result::Result<T, postgres::Error>;
 
+/// Longest text of an error, in characters. PostgreSQL is asked for twice as much: enough to see what in it is secret.
+const LONGEST: usize = 4000;
 /// A text that a site or a program has put in. It was redacted then, by what was known to be secret on that machine; here it is again.
 fn text(row: &postgres::Row, column: usize) -> String {
-    redact(row.get(column))
+    shortened(redact(row.get(column)))
+}
+
+/// What is longer is of no use on a page, and would make it as large as what a site has sent.
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 /// The same where there may be none.
 fn some_text(row: &postgres::Row, column: usize) -> Option<String> {
-    row.get::<_, Option<&str>>(column).map(redact)
+    let text = row.get::<_, Option<&str>>(column);
+    text.map(|t| shortened(redact(t)))
 }
 
 /// The same for every text within.

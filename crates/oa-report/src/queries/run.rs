@@ -128,7 +128,8 @@ pub struct Reject {
 pub fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDetail>> {
     let Some(row) = client.query_opt(
         &format!(
-            "SELECT {COLUMNS}, coalesce(nullif(t.title, ''), r.task), r.tool, r.version, r.pid, r.fetched, r.unchanged, r.error_kind, r.details
+            "SELECT {COLUMNS}, coalesce(nullif(t.title, ''), r.task), r.tool, r.version, r.pid, r.fetched, r.unchanged, r.error_kind,
+                    CASE WHEN length(r.details::text) <= 400000 THEN r.details ELSE jsonb_build_object('cut', left(r.details::text, 100000)) END
              FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.id = $1"
         ),
         &[&id],
@@ -155,7 +156,7 @@ pub fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDet
 
 fn attempts(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Attempt>> {
     let rows = client.query(
-        "SELECT attempt, started_at, finished_at, outcome, error_kind, error_message FROM oa.attempts WHERE run_id = $1 ORDER BY attempt",
+        "SELECT attempt, started_at, finished_at, outcome, error_kind, left(error_message, 8000) FROM oa.attempts WHERE run_id = $1 ORDER BY attempt",
         &[&id],
     )?;
     let attempt = |row: &postgres::Row| Attempt {
@@ -171,7 +172,8 @@ fn attempts(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Attempt>> {
 
 fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQuality>> {
     let row = client.query_opt(
-        "SELECT day, expected, collected, completeness, duplicates, fresh, score, findings FROM oa.quality WHERE run_id = $1",
+        "SELECT day, expected, collected, completeness, duplicates, fresh, score,
+                CASE WHEN length(findings::text) <= 100000 THEN findings ELSE jsonb_build_array(left(findings::text, 8000)) END FROM oa.quality WHERE run_id = $1",
         &[&id],
     )?;
     Ok(row.map(|row| RunQuality {
@@ -188,7 +190,7 @@ fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQualit
 
 fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
     let rows = client.query(
-        "SELECT attempt, part, url, status, content_type, sha256, size_bytes, fetched_at FROM oa.raw WHERE run_id = $1 ORDER BY seq LIMIT 500",
+        "SELECT attempt, part, left(url, 8000), status, content_type, sha256, size_bytes, fetched_at FROM oa.raw WHERE run_id = $1 ORDER BY seq LIMIT 500",
         &[&id],
     )?;
     let raw = |row: &postgres::Row| Raw {
@@ -206,7 +208,8 @@ fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
 
 fn rejects(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Reject>> {
     let rows = client.query(
-        "SELECT seq, target, source_key, field, reason, record, raw FROM oa.rejects WHERE run_id = $1 ORDER BY seq LIMIT $2",
+        "SELECT seq, target, left(source_key, 8000), left(field, 8000), left(reason, 8000),
+                CASE WHEN length(record::text) <= 16000 THEN record ELSE to_jsonb(left(record::text, 8000)) END, substr(raw, 1, 8000) FROM oa.rejects WHERE run_id = $1 ORDER BY seq LIMIT $2",
         &[&id, &MOST_REJECTS],
     )?;
     let reject = |row: &postgres::Row| Reject {

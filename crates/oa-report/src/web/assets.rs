@@ -51,10 +51,20 @@ pub static ICON: LazyLock<Asset> = LazyLock::new(|| {
     )
 });
 
+/// The same while what is shown may not be true any more.
+pub static ICON_LOST: LazyLock<Asset> = LazyLock::new(|| {
+    asset(
+        "icon-lost",
+        "svg",
+        "image/svg+xml",
+        include_str!("assets/icon-lost.svg"),
+    )
+});
+
 /// The file of that name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Asset> {
-    [&*STYLE, &*SCRIPT, &*ICON]
+    [&*STYLE, &*SCRIPT, &*ICON, &*ICON_LOST]
         .into_iter()
         .find(|a| a.name == name)
 }

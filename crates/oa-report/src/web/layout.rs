@@ -164,12 +164,13 @@ pub fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     meta http-equiv="Content-Security-Policy" content=(alone_policy());
                     style { (PreEscaped(assets::STYLE.text)) }
                 } @else {
-                    link rel="icon" type="image/svg+xml" href=(frame.url(&format!("/assets/{}", assets::ICON.name)));
+                    link rel="icon" type="image/svg+xml" href=(frame.url(&format!("/assets/{}", if frame.known.is_stale() { &assets::ICON_LOST.name } else { &assets::ICON.name })))
+                        data-lost=(frame.url(&format!("/assets/{}", assets::ICON_LOST.name)));
                     link rel="stylesheet" href=(frame.url(&format!("/assets/{}", assets::STYLE.name)));
                     script src=(frame.url(&format!("/assets/{}", assets::SCRIPT.name))) defer {}
                 }
             }
-            body {
+            body class=[frame.known.is_stale().then_some("old")] {
                 a.skip href="#content" { (lang.say("跳到正文", "Skip to content")) }
                 header.top {
                     div.inner {
@@ -178,7 +179,7 @@ pub fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     }
                 }
                 (stale(frame))
-                main #content tabindex="-1" data-live[is_live(frame)] { (body) }
+                main #content tabindex="-1" data-live[is_live(frame)] data-made=(frame.clock.now.timestamp_millis()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }

@@ -17,6 +17,7 @@ use crate::api::routes::Given;
 use crate::daily::moment;
 use crate::queries::health::{self, Health, TaskHealth, percent};
 use crate::queries::history::{self, Day, Mark};
+use crate::queries::watch;
 use crate::server::App;
 use crate::server::answer::Answer;
 use crate::snapshot::Snapshot;
@@ -227,6 +228,9 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
                         format!("{} tasks, {} runs in 24 hours{rate}", snapshot.tasks.len(), count(runs)),
                     ))
                     (lang.say(" · 截至 ", " · as of ")) (frame.clock.time(snapshot.taken_at))
+                    @for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs")] {
+                        @if let Some(last) = watch::newest(&snapshot.watches, what) { " · " (lang.say(zh, en)) " " (frame.clock.relative(last.at)) }
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@ use super::layout::{self, Frame, icon};
 use crate::queries::alerts::Trouble;
 use crate::queries::backups::State;
 use crate::queries::health::{Health, TaskHealth};
+use crate::queries::watch::{self, Watch};
 use crate::snapshot::Snapshot;
 
 /// The worst of everything: tasks, open troubles, backups.
@@ -27,6 +28,21 @@ pub enum Item<'a> {
     Task(&'a TaskHealth),
     /// The backups.
     Backups,
+    /// Nobody watches, or what was found reaches nobody: title and remedy.
+    Watching(Watching<'a>),
+}
+
+/// What is wrong with the watching itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Watching<'a> {
+    /// No `oa-alert check` has ever been here.
+    Never,
+    /// The last `oa-alert check` is long ago.
+    NoCheck(&'a Watch),
+    /// The last `oa-crawl run --due` is long ago.
+    NoDue(&'a Watch),
+    /// The last check did not work, or what it has to say does not leave.
+    Failing(&'a Watch),
 }
 
 /// Something that a person should look at.
@@ -66,7 +82,7 @@ pub fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
     let tasks = snapshot
         .tasks
         .iter()
-        .filter(|t| t.health != Health::Healthy && !told(t))
+        .filter(|t| t.health != Health::Healthy && !t.has_healed() && !told(t))
         .map(|t| Problem {
             severity: t.health,
             item: Item::Task(t),
@@ -79,9 +95,90 @@ pub fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
         },
         item: Item::Backups,
     });
-    let mut all: Vec<Problem<'_>> = troubles.chain(tasks).chain(backups).collect();
+    let watching = watching(snapshot).into_iter();
+    let all = watching.chain(troubles).chain(tasks).chain(backups);
+    let mut all: Vec<Problem<'_>> = all.collect();
     all.sort_by_key(|p| (p.is_taken_on(), std::cmp::Reverse(p.severity)));
     all
+}
+
+/// Whether somebody watches: without that nothing that is said here is sure.
+fn watching(snapshot: &Snapshot) -> Vec<Problem<'_>> {
+    let mut found = Vec::new();
+    let mut add = |severity, item| {
+        found.push(Problem {
+            severity,
+            item: Item::Watching(item),
+        });
+    };
+    match watch::newest(&snapshot.watches, "check") {
+        None if !snapshot.tasks.is_empty() => add(Health::Warning, Watching::Never),
+        None => {}
+        Some(check) if check.is_silent() => add(Health::Critical, Watching::NoCheck(check)),
+        Some(_) => {}
+    }
+    let checks = snapshot.watches.iter().filter(|w| w.what == "check");
+    for check in checks.filter(|w| !w.ok && !w.is_silent()) {
+        add(Health::Critical, Watching::Failing(check));
+    }
+    if let Some(due) = watch::newest(&snapshot.watches, "due").filter(|d| d.is_silent()) {
+        add(Health::Critical, Watching::NoDue(due));
+    }
+    found
+}
+
+fn of_watching(frame: &Frame, severity: Health, item: Watching<'_>) -> Markup {
+    let lang = frame.lang;
+    let cron = |line: &str| {
+        lang.say(
+            format!("检查 cron 是否在运行、crontab 中是否有 {line}"),
+            format!("check that cron runs and that the crontab has {line}"),
+        )
+    };
+    let (title, remedy, at) = match item {
+        Watching::Never => (
+            lang.say(
+                "告警检查从未运行，出了问题无人得知",
+                "Nothing was ever checked: nobody hears of what goes wrong",
+            ),
+            cron("oa-alert check"),
+            None,
+        ),
+        Watching::NoCheck(w) => (
+            lang.say(
+                "告警检查已停止，出了问题无人得知",
+                "Nothing is checked any more: nobody hears of what goes wrong",
+            ),
+            cron("oa-alert check"),
+            Some(w),
+        ),
+        Watching::NoDue(w) => (
+            lang.say("到期任务无人启动", "Nobody starts what is due"),
+            cron("oa-crawl run --due"),
+            Some(w),
+        ),
+        Watching::Failing(w) => (
+            lang.say("告警没有送达", "Alerts do not reach people"),
+            lang.say(
+                "按详情修复后执行 oa-alert test".to_owned(),
+                "mend what the details say, then run oa-alert test".to_owned(),
+            ),
+            Some(w),
+        ),
+    };
+    html! {
+        li class=(layout::tone(severity.as_str())) {
+            (icon(severity.as_str()))
+            div.what {
+                h3 { (frame.link("/admin/alerts", &html! { (title) })) }
+                @if let Some(w) = at {
+                    p.since { (w.host) " · " (lang.say("最近一次 ", "last ")) (frame.clock.relative(w.at)) }
+                }
+                p.remedy { (remedy) }
+                @if let Some(w) = at.filter(|w| !w.detail.is_empty()) { p.error { (w.detail) } }
+            }
+        }
+    }
 }
 
 /// The list of them.
@@ -97,6 +194,7 @@ pub fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot) -> Mar
                     @match problem.item {
                         Item::Trouble(t) => (trouble(frame, t, "overview")),
                         Item::Task(t) => (task_problem(frame, t)),
+                        Item::Watching(item) => (of_watching(frame, problem.severity, item)),
                         Item::Backups => {
                             li class=(layout::tone(problem.severity.as_str())) {
                                 (icon(problem.severity.as_str()))
@@ -125,7 +223,7 @@ fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
             div.what {
                 h3 { (frame.link(&frame.task(&task.name), &html! { (task.title) })) }
                 p { (reasons.join(lang.say("；", "; "))) }
-                @if let Some(reason) = task.reasons.last() { p.remedy { (lang.remedy(*reason, &task.name)) } }
+                @if let Some(reason) = task.reasons.last() { p.remedy { (lang.remedy(*reason, task)) } }
                 @if let Some(error) = task.last_error.as_ref().filter(|_| task.last_failed()) { p.error { (error) } }
             }
         }

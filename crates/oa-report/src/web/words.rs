@@ -122,19 +122,32 @@ impl Lang {
 
     /// What to do about it.
     #[must_use]
-    pub fn remedy(self, reason: Reason, task: &str) -> String {
+    pub fn remedy(self, reason: Reason, task: &TaskHealth) -> String {
+        let name = shell(&task.name);
         match reason {
-            Reason::SuccessRate | Reason::LastRun | Reason::Failing => self.say(
-                format!("打开最近失败的运行看原因；处理后执行 oa-crawl run {task}"),
-                format!("see the cause in the last failed run; once it is mended: oa-crawl run {task}"),
-            ),
+            Reason::SuccessRate | Reason::LastRun | Reason::Failing => {
+                let look = match task.last_run_id {
+                    Some(run) => format!("oa-report logs --run {run}"),
+                    None => format!("oa-report logs --task {name}"),
+                };
+                match again(task) {
+                    Some(again) => self.say(
+                        format!("用 {look} 查看原因和程序输出；处理后执行 {again}"),
+                        format!("see cause and output by {look}; once that is mended: {again}"),
+                    ),
+                    None => self.say(
+                        format!("用 {look} 查看原因和程序输出；处理后再次执行启动 {name} 的那条 {} 命令（crontab 或脚本中）", task.tool),
+                        format!("see cause and output by {look}; once that is mended, run the {} line that starts {name} (crontab or script) again", task.tool),
+                    ),
+                }
+            }
             Reason::Late | Reason::NeverRun => self.say(
-                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再使用则执行 oa-crawl forget {task}"),
-                format!("check that cron runs and that the crontab has oa-crawl run --due; if it is used no more: oa-crawl forget {task}"),
+                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再使用则执行 oa-crawl forget {name}"),
+                format!("check that cron runs and that the crontab has oa-crawl run --due; if it is used no more: oa-crawl forget {name}"),
             ),
             Reason::Stale => self.say(
-                "到来源网站看今天的数据是否已发布；不再使用则执行 oa-crawl forget".to_owned() + " " + task,
-                format!("look at the site whether today's data are out; if it is used no more: oa-crawl forget {task}"),
+                format!("到来源网站看今天的数据是否已发布；不再使用则执行 oa-crawl forget {name}"),
+                format!("look at the site whether today's data are out; if it is used no more: oa-crawl forget {name}"),
             ),
         }
     }
@@ -168,6 +181,36 @@ impl Lang {
             .to_string()
             .replace("bytes", self.say("字节", "bytes"))
     }
+}
+
+/// The command that runs a task once more; `None` where only the line that started it knows that.
+#[must_use]
+pub fn again(task: &TaskHealth) -> Option<String> {
+    let fixed = match (task.tool.as_str(), task.name.as_str()) {
+        ("oa-backup", "backup-full") => "oa-backup full",
+        ("oa-backup", "backup-incremental") => "oa-backup incremental",
+        ("oa-backup", "backup-verify") => "oa-backup verify",
+        ("oa-backup", "backup-prune") => "oa-backup prune",
+        ("oa-backup", "backup-copy") => "oa-backup copy",
+        ("oa-restore", "restore-drill") => "oa-restore drill",
+        ("oa-report", _) => "oa-report daily --send",
+        ("oa-alert", _) => "oa-alert check",
+        // A source has a schedule of its own; what a program's line starts has none.
+        ("oa-crawl", name) if task.schedule.is_some() => {
+            return Some(format!("oa-crawl run {}", shell(name)));
+        }
+        _ => return None,
+    };
+    Some(fixed.to_owned())
+}
+
+/// A name as one word of a shell.
+fn shell(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:/@".contains(c);
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 /// A number with its thousands apart.

@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
-const [url, token, folder, chrome, hostile] = process.argv.slice(2);
+const [url, token, folder, chrome, hostile, server] = process.argv.slice(2);
 const root = new URL(url);
 const PATHS = ["admin/", "admin/logs", "admin/logs?status=failed", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", "admin/tasks/none"];
 
@@ -135,6 +135,73 @@ async function newsAppearByThemselves() {
   await page.context().close();
 }
 
+// What a page says of itself: whether its server's word still holds.
+const saysThatItIsOld = async (page) => ({
+  banner: await page.locator(".gone[role=alert]").count(),
+  title: (await page.title()).startsWith("? "),
+  icon: /icon-lost/.test((await page.locator("link[rel=icon]").getAttribute("href")) ?? ""),
+  verdict: await page.locator(".verdict").evaluate((e) => getComputedStyle(e).filter.includes("grayscale")),
+});
+const OLD = { banner: 1, title: true, icon: true, verdict: true };
+const NEW = { banner: 0, title: false, icon: false, verdict: false };
+
+const until = async (page, wanted, what) => {
+  // The page's own clock runs as fast as it is told.
+  for (let tries = 0; tries < 60; tries += 1) {
+    await page.clock.runFor(5000);
+    if (JSON.stringify(await saysThatItIsOld(page)) === JSON.stringify(wanted)) return;
+    await page.evaluate(() => new Promise((done) => requestIdleCallback(done)));
+  }
+  assert.deepEqual(await saysThatItIsOld(page), wanted, what);
+};
+
+async function aServerThatDoesNotAnswerIsSeen() {
+  const page = await open();
+  await page.clock.install();
+  await page.goto(`${url}admin/`);
+  await until(page, NEW, "fresh");
+  for (const status of [500, 502, 401]) {
+    await page.route("**/admin/", (route) => route.fulfill({ status, body: "" }));
+    await until(page, OLD, `HTTP ${status}`);
+    await page.unroute("**/admin/");
+    await until(page, NEW, `after HTTP ${status}`);
+  }
+  // An answer of before, out of something in between.
+  const before = await page.evaluate(async () => (await fetch(location.href)).text());
+  await page.route("**/admin/", (route) => route.fulfill({ contentType: "text/html", body: before }));
+  await until(page, OLD, "the same answer again and again");
+  await page.unroute("**/admin/");
+  await until(page, NEW, "after it");
+  complaints.length = 0;
+  // Also under somebody who is in the middle of something.
+  await page.getByLabel("备注").first().fill("half a sen");
+  process.kill(Number(server), "SIGSTOP");
+  await until(page, OLD, "the server hangs");
+  assert.equal(await page.getByLabel("备注").first().inputValue(), "half a sen");
+  process.kill(Number(server), "SIGCONT");
+  await page.getByLabel("备注").first().fill("");
+  await page.evaluate(() => document.activeElement.blur());
+  await until(page, NEW, "it goes on");
+  complaints.length = 0;
+  await page.context().close();
+}
+
+async function aDeadServerIsSeen() {
+  const page = await open();
+  await page.clock.install();
+  await page.goto(`${url}admin/`);
+  const run = await open();
+  await run.clock.install();
+  await run.goto(`${url}${await runOf(run, "partial")}`);
+  process.kill(Number(server), "SIGKILL");
+  await until(page, OLD, "the server is dead");
+  await page.screenshot({ path: `${folder}/overview-server-dead.png` });
+  for (let tries = 0; tries < 60 && (await run.locator(".gone").count()) === 0; tries += 1) await run.clock.runFor(5000);
+  assert.equal(await run.locator(".gone").count(), 1, "on a page that does not change either");
+  complaints.length = 0;
+  await page.context().close();
+}
+
 async function worksWithoutAScript() {
   const page = await open({ javaScriptEnabled: false });
   await page.goto(`${url}admin/`);
@@ -181,6 +248,7 @@ const checks = hostile === "hostile"
   : [
       pictures, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
       () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390), worksWithoutAScript,
+      aServerThatDoesNotAnswerIsSeen, aDeadServerIsSeen,
     ];
 let failed = false;
 for (const check of checks) {

@@ -130,3 +130,5 @@ FROM (VALUES (0, now() - interval '6 days', true, NULL), (1, now() - interval '3
 INSERT INTO oa.repositories (repository, measured_at, size_bytes, backups, free_bytes)
 SELECT '/var/backups/oa', now() - d * interval '1 day', 9000000000 - d * 61000000::bigint + (hashtext('s' || d) & 31) * 9000000::bigint, 30, 118000000000
 FROM generate_series(0, 60) d;
+
+INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'vm', now() - interval '20 seconds', true), ('due', 'vm', now() - interval '30 seconds', true);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::Context;
+use crate::fault::Fault;
 use crate::http::Response;
 
 pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
@@ -18,6 +19,11 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
         return Response::not_found();
     }
     let message: Value = serde_json::from_slice(&context.request.body).unwrap_or(Value::Null);
+    if let Some(Fault::Refuse(code, text)) = context.fault
+        && message.to_string().contains(text.as_str())
+    {
+        return refuse(robot, *code);
+    }
     match (robot, rest) {
         ("dingtalk", "robot/send") => dingtalk::handle(context, &message),
         ("wecom", "cgi-bin/webhook/send") => wecom::handle(context, &message),
@@ -36,6 +42,27 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
         }
         _ => Response::not_found(),
     }
+}
+
+/// What a robot says to a message that it will not have.
+fn refuse(robot: &str, code: Option<i64>) -> Response {
+    let (own, says) = match robot {
+        "dingtalk" => (430_102, "消息中含有不合适的文本"),
+        "wecom" => (40_058, "invalid Request Parameter"),
+        "feishu" => (9_499, "Bad Request"),
+        _ => return Response::new(422, "application/json", r#"{"ok":false}"#),
+    };
+    let key = if robot == "feishu" {
+        ["code", "msg"]
+    } else {
+        ["errcode", "errmsg"]
+    };
+    let says = if code.is_none_or(|c| c == own) {
+        says
+    } else {
+        "拒绝"
+    };
+    Response::json(&json!({ key[0]: code.unwrap_or(own), key[1]: says }))
 }
 
 /// Base64 of HMAC-SHA256.

@@ -45,11 +45,11 @@ fn without_site(
         (Work::Program, ErrorKind::Internal) => (
             (
                 "程序以错误结束",
-                "查看 oa.runs 中该次运行保留的程序输出（details），修正后再运行一次",
+                "用 oa-report logs --run {run} 查看程序输出，修正后再次执行启动该任务的那一行",
             ),
             (
                 "the program ended with an error",
-                "look at its output, kept in oa.runs (details), and run it again",
+                "see its output by oa-report logs --run {run}, and run the line that starts it again",
             ),
         ),
         (Work::Program, ErrorKind::Timeout) => (

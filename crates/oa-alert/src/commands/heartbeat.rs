@@ -1,0 +1,201 @@
+//! An address outside that notices when nobody asks it any more, and hears when something is wrong that people do not hear of.
+//!
+//! healthchecks.io and what speaks like it: `URL/start`, `URL`, `URL/fail`, before the query (`rid`, `create`). Uptime Kuma's push
+//! monitors: `/api/push/TOKEN?status=up|down&msg=…`, without a start. What a query means elsewhere is not known: a ping that says "fail" could
+//! say "fine" there, so such an address is refused.
+
+use std::time::Duration;
+
+use oa_core::cli::Failure;
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::secrets::{Secret, redact};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use uuid::Uuid;
+
+/// Longest time for the address outside.
+const PING: Duration = Duration::from_secs(5);
+/// Longest text for it, in characters.
+const LONGEST: usize = 1000;
+
+/// What is said.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event<'a> {
+    /// The check begins.
+    Start,
+    /// It works, and nothing waits.
+    Fine,
+    /// It does not, or people do not hear of what is wrong.
+    Fail(&'a str),
+}
+
+/// The address outside.
+#[derive(Debug, Clone)]
+pub(super) struct Heartbeat(Option<(Service, Secret)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Healthchecks,
+    UptimeKuma,
+}
+
+impl Heartbeat {
+    pub(super) const NONE: Self = Self(None);
+
+    pub(super) fn from_config(config: &Config) -> Result<Self, Failure> {
+        let Some(reference) = &config.alert.heartbeat_url else {
+            return Ok(Self::NONE);
+        };
+        let url = config.secret(reference, "heartbeat_url in [alert]")?;
+        let service = service(url.expose()).map_err(|why| {
+            Failure::new(
+                exit::CONFIG,
+                anyhow::anyhow!("heartbeat_url in [alert] {why}"),
+            )
+        })?;
+        Ok(Self(Some((service, url))))
+    }
+
+    /// Nothing depends on its answer.
+    pub(super) fn ping(&self, event: Event<'_>) {
+        let Some((service, url)) = &self.0 else {
+            return;
+        };
+        let Some(address) = address(*service, url.expose(), event) else {
+            return;
+        };
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PING))
+            .build()
+            .into();
+        let answer = match event {
+            Event::Fail(why) if *service == Service::Healthchecks => agent
+                .post(&address)
+                .content_type("text/plain; charset=utf-8")
+                .send(why.chars().take(LONGEST).collect::<String>()),
+            _ => agent.get(&address).call(),
+        };
+        if let Err(e) = answer {
+            tracing::warn!(
+                "the heartbeat\u{2019}s address did not answer: {}",
+                redact(&e.to_string())
+            );
+        }
+    }
+}
+
+/// Whose address it is.
+fn service(url: &str) -> Result<Service, &'static str> {
+    let parsed: ureq::http::Uri = url
+        .parse()
+        .map_err(|_| "is no address of the web; copy it again")?;
+    if !matches!(parsed.scheme_str(), Some("https" | "http")) || parsed.host().is_none() {
+        return Err("must begin with https://");
+    }
+    if url.contains('#') {
+        return Err("has a part behind #, which no service gets; copy it again");
+    }
+    let segments: Vec<&str> = parsed.path().split('/').filter(|s| !s.is_empty()).collect();
+    if let [.., "api", "push", token] = segments.as_slice()
+        && !token.is_empty()
+    {
+        return Ok(Service::UptimeKuma);
+    }
+    let names = |query: &str| -> Vec<String> {
+        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        query
+            .split('&')
+            .filter(|p| !p.is_empty())
+            .map(name)
+            .collect()
+    };
+    let known = |name: &String| ["rid", "create"].contains(&name.as_str());
+    let of_healthchecks = parsed.query().is_none_or(|q| names(q).iter().all(known))
+        || segments.iter().any(|s| Uuid::try_parse(s).is_ok());
+    if of_healthchecks {
+        return Ok(Service::Healthchecks);
+    }
+    Err(
+        "has a query of a service that is not known: only healthchecks (https://host/UUID) and Uptime Kuma (https://host/api/push/TOKEN) are asked with one",
+    )
+}
+
+fn address(service: Service, url: &str, event: Event<'_>) -> Option<String> {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let path = path.trim_end_matches('/');
+    let (path, query) = match (service, event) {
+        (Service::Healthchecks, Event::Start) => (format!("{path}/start"), query.to_owned()),
+        (Service::Healthchecks, Event::Fine) => (path.to_owned(), query.to_owned()),
+        (Service::Healthchecks, Event::Fail(_)) => (format!("{path}/fail"), query.to_owned()),
+        // It knows no start: that would count as being up.
+        (Service::UptimeKuma, Event::Start) => return None,
+        (Service::UptimeKuma, event) => {
+            let (status, text) = match event {
+                Event::Fail(why) => ("down", why.chars().take(LONGEST / 4).collect::<String>()),
+                _ => ("up", "OK".to_owned()),
+            };
+            let ours = ["status", "msg", "ping"];
+            let kept = query.split('&').filter(|pair| {
+                let name = pair.split('=').next().unwrap_or_default();
+                !pair.is_empty() && !ours.contains(&name)
+            });
+            let text = utf8_percent_encode(&text, NON_ALPHANUMERIC);
+            let ours = format!("status={status}&msg={text}");
+            let all: Vec<&str> = kept.chain([ours.as_str()]).collect();
+            (path.to_owned(), all.join("&"))
+        }
+    };
+    Some(if query.is_empty() {
+        path
+    } else {
+        format!("{path}?{query}")
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "https://hc-ping.com/4f1b9b9e-1f0e-4a7a-9f0e-1b2c3d4e5f60";
+
+    fn all(url: &str) -> [Option<String>; 3] {
+        let service = service(url).unwrap();
+        [Event::Start, Event::Fine, Event::Fail("等待 4")].map(|e| address(service, url, e))
+    }
+
+    #[test]
+    fn each_service_hears_of_a_failure_in_its_own_way() {
+        let some = |text: &str| Some(text.to_owned());
+        let of =
+            |query: &str| ["/start", "", "/fail"].map(|event| some(&format!("{ID}{event}{query}")));
+        assert_eq!(all(ID), of(""));
+        assert_eq!(all(&format!("{ID}/")), of(""));
+        assert_eq!(all(&format!("{ID}?rid=1")), of("?rid=1"));
+        assert_eq!(
+            all("http://h/ping/KEY/slug?create=1")[2],
+            some("http://h/ping/KEY/slug/fail?create=1")
+        );
+        let kuma = "https://k/x/api/push/T";
+        let said = [
+            None,
+            some(&format!("{kuma}?status=up&msg=OK")),
+            some(&format!("{kuma}?status=down&msg=%E7%AD%89%E5%BE%85%204")),
+        ];
+        assert_eq!(all(kuma), said);
+        assert_eq!(all(&format!("{kuma}?status=up&msg=OK&ping=")), said);
+    }
+
+    #[test]
+    fn an_address_whose_query_says_who_knows_what_is_refused() {
+        for url in [
+            "https://cronitor.link/p/KEY/name?state=complete",
+            "https://h/x?status=up",
+            "ftp://h/x",
+            "hc-ping.com/x",
+            "https://h/x#y",
+        ] {
+            assert!(service(url).is_err(), "{url}");
+        }
+    }
+}
