@@ -110,7 +110,7 @@ impl Database<'_> {
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
                       AND NOT EXISTS (SELECT FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
-               FROM oa.alerts a WHERE a.fingerprint = c.fingerprint ORDER BY a.id DESC LIMIT 1) g ON true
+               FROM oa.alerts a WHERE a.fingerprint = c.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
              WHERE w.waiting > 0 OR g.untold",
             &[&self.names, &self.after, &fingerprints, &limit],
         )?;

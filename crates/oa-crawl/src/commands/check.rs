@@ -321,10 +321,7 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, found: &mut Find
         ),
         Err(e) => found.add("database", Err((exit::FAILED, pg::describe(&e)))),
     }
-    let stores = sources
-        .iter()
-        .flat_map(|s| s.enabled())
-        .map(|s| &s.store);
+    let stores = sources.iter().flat_map(|s| s.enabled()).map(|s| &s.store);
     let mut tables: Vec<(&str, &str)> = stores
         .map(|s| (s.schema.as_str(), s.table.as_str()))
         .chain([("oa", "runs"), ("oa", "tasks")])

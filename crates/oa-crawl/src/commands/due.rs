@@ -17,8 +17,8 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::config::Config;
 use oa_core::pg::describe;
 use oa_core::runs::Recorder;
-use oa_core::runs::watch;
 use oa_core::runs::due::{Scheduled, not_taken_care_of, register};
+use oa_core::runs::watch;
 use oa_core::schedule::{Calendar, Schedule};
 use postgres::Client;
 

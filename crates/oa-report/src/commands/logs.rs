@@ -7,9 +7,9 @@ use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::text::printable;
 use oa_core::pg::{describe, is_connection_error};
 use oa_core::supervise::install_stop_signal;
+use oa_core::text::printable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
