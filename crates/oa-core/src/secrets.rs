@@ -162,17 +162,17 @@ pattern!(
 pattern!(
     ASSIGNMENT,
     "A secret by its name: `password=…` of libpq, `token: \"…\"` of JSON, Python and logs.",
-    r#"(?i)\b([a-z0-9_.-]*(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|private[_-]?key))(\s*=\s*\\?["']?|\\?["']?\s*[:=]\s*\\?["'])([^\s"'<>`\\&,;，。；{\[(][^\s"'<>`\\&,;，。；]*)"#
+    r#"(?i)(?-u:\b)([a-z0-9_.-]*(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|private[_-]?key))(\s*=\s*\\?["']?|\\?["']?\s*[:=]\s*\\?["'])([^\s"'<>`\\&,;，。；{\[(][^\s"'<>`\\&,;，。；]*)"#
 );
 pattern!(
     HEADER,
     "A header that carries a secret, to the end of its line.",
-    r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token|x-access-token)(\\?["']\s*:\s*\\?["']|\s*:\s*\\?["']?)([^"'\\\r\n{\[\s][^"'\\\r\n]*)"#
+    r#"(?i)(?-u:\b)((?:proxy-)?authorization|(?:set-)?cookie|x-api-key|x-auth-token|x-access-token)(\\?["']\s*:\s*\\?["']|\s*:\s*\\?["']?)([^"'\\\r\n{\[\s][^"'\\\r\n]*)"#
 );
 pattern!(
     BEARER,
     "A token that is named by its scheme alone.",
-    r"(?i)\b(bearer\s+)([a-z0-9._~+/=-]*[0-9][a-z0-9._~+/=-]*)"
+    r"(?i)(?-u:\b)(bearer\s+)([a-z0-9._~+/=-]*[0-9][a-z0-9._~+/=-]*)"
 );
 pattern!(
     USERINFO,
@@ -215,23 +215,32 @@ pub fn redact(text: &str) -> String {
     if let Ok(known) = &known {
         known.values.remove(&mut out);
     }
-    replace(&mut out, &ADDRESS, |c| {
+    replace(&mut out, &ADDRESS, &["://"], |c| {
         format!("{}://{}", &c[1], redact_address(&c[1], &c[2]))
     });
-    replace(&mut out, &PARAMETER, |c| match is_secret_parameter(&c[2]) {
-        true => format!("{}{}={MARK}", &c[1], &c[2]),
-        false => c[0].to_owned(),
-    });
-    replace(&mut out, &ASSIGNMENT, |c| {
+    replace(
+        &mut out,
+        &PARAMETER,
+        &["="],
+        |c| match is_secret_parameter(&c[2]) {
+            true => format!("{}{}={MARK}", &c[1], &c[2]),
+            false => c[0].to_owned(),
+        },
+    );
+    replace(&mut out, &ASSIGNMENT, &["=", ":"], |c| {
         // A reference names a secret and is none.
         match c[3].starts_with("env:") || c[3].starts_with("file:") || NOT_SECRET.contains(&&c[3]) {
             true => c[0].to_owned(),
             false => format!("{}{}{MARK}", &c[1], &c[2]),
         }
     });
-    replace(&mut out, &HEADER, |c| format!("{}{}{MARK}", &c[1], &c[2]));
-    replace(&mut out, &BEARER, |c| format!("{}{MARK}", &c[1]));
-    replace(&mut out, &USERINFO, |c| match &c[2] {
+    replace(&mut out, &HEADER, &[":"], |c| {
+        format!("{}{}{MARK}", &c[1], &c[2])
+    });
+    replace(&mut out, &BEARER, &["earer", "EARER"], |c| {
+        format!("{}{MARK}", &c[1])
+    });
+    replace(&mut out, &USERINFO, &["@"], |c| match &c[2] {
         "mailto" | "sha256" => c[0].to_owned(),
         _ => format!("{}{}:{MARK}@{}", &c[1], &c[2], &c[4]),
     });
@@ -241,7 +250,16 @@ pub fn redact(text: &str) -> String {
     out
 }
 
-fn replace(text: &mut String, pattern: &Regex, with: impl Fn(&Captures<'_>) -> String) {
+/// Most texts hold none of the signs without which there is nothing to find.
+fn replace(
+    text: &mut String,
+    pattern: &Regex,
+    signs: &[&str],
+    with: impl Fn(&Captures<'_>) -> String,
+) {
+    if !signs.iter().any(|sign| text.contains(sign)) {
+        return;
+    }
     if let Cow::Owned(changed) = pattern.replace_all(text, with) {
         *text = changed;
     }

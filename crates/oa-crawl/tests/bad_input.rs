@@ -188,7 +188,7 @@ fn a_full_disk_is_named() {
     let small = service.dir.path().join("small");
     fs::create_dir(&small).unwrap();
     let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+        .args(["-t", "tmpfs", "-o", "size=64k,mode=700", "none"])
         .arg(&small)
         .output();
     if !mounted.is_ok_and(|o| o.status.success()) {

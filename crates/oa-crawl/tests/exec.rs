@@ -99,7 +99,7 @@ fn a_final_failure_alerts_and_the_next_success_tells_that_it_is_over() {
 fn secrets_that_are_known_here_are_neither_stored_nor_passed_on() {
     let service = Service::start();
     service.configure("retries = 1\n[[alert.channels]]\nname = \"ops\"\nkind = \"dingtalk\"\nurl = \"env:HOOK\"\nsecret = \"file:sign\"\n");
-    fs::write(service.dir.path().join("sign"), "SEC-signing\n").unwrap();
+    oa_testkit::write_private(&service.dir.path().join("sign"), "SEC-signing\n");
     oa_testkit::write_private(
         &service.dir.path().join(".env"),
         "HOOK=http://127.0.0.1:9/hook-value\nZHIHUI_AUTH_TOKEN=zhihui-value\nMY_API_KEY=own-value\n",

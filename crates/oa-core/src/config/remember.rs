@@ -1,5 +1,8 @@
 //! Secrets that another program may print: they must be known before its output is kept.
 
+use std::fs;
+use std::path::Path;
+
 use super::{Config, SecretRef};
 use crate::secrets::Secret;
 
@@ -66,6 +69,13 @@ impl Config {
 
     /// Makes [`redact`](crate::secrets::redact) remove what one reference leads to.
     pub fn remember(&self, reference: &SecretRef) {
-        let _ = self.secret(reference, "");
+        let known = self.secret(reference, "");
+        // A file that is refused, because others may read it, still holds a secret.
+        if let (Err(_), SecretRef::File(path)) = (known, reference) {
+            let folder = self.path.parent().unwrap_or(Path::new("."));
+            if let Ok(text) = fs::read_to_string(folder.join(path)) {
+                let _ = Secret::new(text.trim_end_matches(['\r', '\n']).to_owned());
+            }
+        }
     }
 }
