@@ -11,11 +11,13 @@ pub mod history;
 pub mod model;
 pub mod raw_index;
 mod recorder;
+mod stopwatch;
 pub mod store;
 pub mod work;
 
 pub use model::{
     Attempt, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,
 };
-pub use recorder::{Away, Begun, Recorded, Recorder, Run, Stopwatch, record_unstarted};
+pub use recorder::{Away, Begun, Recorded, Recorder, Run, record_unstarted};
+pub use stopwatch::Stopwatch;
 pub use store::{Applied, StoreError};
