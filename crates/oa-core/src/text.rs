@@ -1,5 +1,7 @@
 //! Texts of others (a site, a server, a child process) before they are stored or shown.
 
+use serde_json::Value;
+
 use crate::secrets::redact;
 
 /// Bytes of an error text that are kept, what is said about the rest included.
@@ -34,6 +36,20 @@ pub fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// The same for every text in a value; keys stay.
+#[must_use]
+pub fn printable_json(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(printable(text)),
+        Value::Array(all) => all.iter().map(printable_json).collect(),
+        Value::Object(all) => all
+            .iter()
+            .map(|(key, value)| (key.clone(), printable_json(value)))
+            .collect(),
+        other => other.clone(),
+    }
 }
 
 /// Goes to the end of an escape sequence (ECMA-48) that begins with `first`. A string that nobody ends is text.

@@ -333,7 +333,7 @@ fn clock(
             (
                 format!("{host} 的时钟与数据库相差 {off} 秒"),
                 vec![
-                    "影响：任务租约、按时运行判断和机器人签名都会出错".to_owned(),
+                    "影响：机器人签名会出错；数据库断开期间，按本机时钟判断何时运行".to_owned(),
                     "处理：检查两台机器的时间同步（timedatectl、chronyc tracking）".to_owned(),
                 ],
             )
@@ -342,7 +342,7 @@ fn clock(
             (
             format!("the clock of {host} is {off} seconds off the database's"),
             vec![
-                "Effect: leases, due moments and signatures of robots go wrong".to_owned(),
+                "Effect: signatures of robots go wrong; while the database cannot be reached, what is due is decided by this clock".to_owned(),
                 "What to do: check the time service of both machines (timedatectl, chronyc tracking)".to_owned(),
             ],
         )

@@ -11,6 +11,7 @@ pub mod history;
 pub mod model;
 pub mod raw_index;
 mod recorder;
+mod stopwatch;
 pub mod store;
 pub mod watch;
 pub mod work;
@@ -18,5 +19,6 @@ pub mod work;
 pub use model::{
     Attempt, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,
 };
-pub use recorder::{Away, Begun, Recorded, Recorder, Run, Stopwatch, record_unstarted};
+pub use recorder::{Away, Begun, Recorded, Recorder, Run, record_unstarted};
+pub use stopwatch::Stopwatch;
 pub use store::{Applied, StoreError};

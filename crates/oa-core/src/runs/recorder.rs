@@ -713,33 +713,3 @@ impl Run {
         }
     }
 }
-
-/// A wall clock that does not jump: the start's time plus what a monotonic clock has measured since.
-#[derive(Debug, Clone, Copy)]
-pub struct Stopwatch {
-    wall: DateTime<Utc>,
-    mono: Instant,
-}
-
-impl Stopwatch {
-    /// Starts at a moment that is now.
-    #[must_use]
-    pub fn start(now: DateTime<Utc>) -> Self {
-        Self {
-            wall: now,
-            mono: Instant::now(),
-        }
-    }
-
-    /// The present moment (UTC) on this clock.
-    #[must_use]
-    pub fn now(&self) -> DateTime<Utc> {
-        self.wall + self.mono.elapsed()
-    }
-
-    /// What has passed.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.mono.elapsed()
-    }
-}

@@ -16,7 +16,7 @@ use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{Meaning, describe};
 use crate::retry::ErrorKind;
 use crate::supervise::ProcessId;
-use crate::text::{error_text, printable};
+use crate::text::{error_text, printable_json};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -307,7 +307,7 @@ pub fn apply(
             &(applied.rejected as i64),
             &outcome.error.as_ref().map(|e| e.kind.as_str()),
             &outcome.error.as_ref().map(|e| e.message.as_str()),
-            &shown(&Value::Object(outcome.details.clone())),
+            &printable_json(&Value::Object(outcome.details.clone())),
             &times.started,
         ],
     )?;
@@ -319,16 +319,6 @@ pub fn apply(
     }
     tx.commit()?;
     Ok(applied)
-}
-
-/// What a program has printed is among the details.
-fn shown(details: &Value) -> Value {
-    match details {
-        Value::String(text) => Value::String(printable(text)),
-        Value::Array(all) => all.iter().map(shown).collect(),
-        Value::Object(all) => all.iter().map(|(k, v)| (k.clone(), shown(v))).collect(),
-        other => other.clone(),
-    }
 }
 
 /// When an outcome's run started and ended, by the server's clock: not after now, whatever clock has measured it.

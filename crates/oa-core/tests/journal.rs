@@ -1,0 +1,246 @@
+//! The run log and the outbox on a real server: order, causes, many programs at once, texts of others.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::sync::Barrier;
+use std::time::Duration;
+
+use chrono::Utc;
+use oa_core::alerts::{self, Policy};
+use oa_core::config::Locale;
+use oa_core::pg::schema;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::store;
+use oa_core::runs::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
+use oa_testkit::Postgres;
+use postgres::Client;
+use serde_json::json;
+
+fn start(task: &str) -> RunStart {
+    RunStart::now(
+        "oa-test",
+        "0",
+        task,
+        "标题",
+        Trigger::Manual,
+        Duration::from_secs(60),
+    )
+}
+
+fn policy() -> Policy {
+    Policy {
+        locale: Locale::Zh,
+        timezone: chrono_tz::Asia::Shanghai,
+        repeat: Duration::from_secs(3600),
+    }
+}
+
+fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str) -> T {
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+#[test]
+fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 13).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, last_run_id, last_status, last_started_at, last_success_at, next_due_at)
+             VALUES ('t', 'oa-crawl', oa.uuid_floor('2099-01-01'), 'success', '2099-01-01', '2099-01-01', '2099-01-02');
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+             SELECT oa.uuid_floor(at::timestamptz), 'oa-crawl', 't', 'cron', 'h', 'm', 'b', 1, 1, '0', status, at::timestamptz, CASE WHEN status <> 'running' THEN at::timestamptz END
+             FROM (VALUES ('2025-01-01', 'failed'), ('2025-01-02', 'running'), ('2099-01-01', 'success')) x (at, status);
+             INSERT INTO oa.alerts (id, fingerprint, rule, task, severity, kind, title, body, created_at)
+             SELECT oa.uuid_floor(at::timestamptz), 'run:t', 'run_failed', 't', 'critical', kind, at, at, at::timestamptz
+             FROM (VALUES ('2025-01-01', 'problem'), ('2025-01-02', 'recovery'), ('2099-01-01', 'problem')) x (at, kind)",
+        )
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let mut ask = |query: &str| one::<String>(&mut client, query);
+    assert_eq!(
+        ask("SELECT string_agg(status, ' ' ORDER BY seq) FROM oa.runs"),
+        "success failed running"
+    );
+    assert_eq!(
+        ask(
+            "SELECT string_agg((started_at <= now())::text || ' ' || (finished_at IS NULL)::text, ', ' ORDER BY seq) FROM oa.runs"
+        ),
+        "true false, true false, true true"
+    );
+    assert_eq!(
+        ask("SELECT count(*)::text FROM oa.troubles"),
+        "0",
+        "the next failure is reported"
+    );
+    assert_eq!(
+        ask("SELECT (last_started_at <= now() AND last_success_at <= now())::text FROM oa.tasks"),
+        "true"
+    );
+    assert_eq!(
+        ask("SELECT coalesce(sum(runs), 0)::text FROM oa.run_hours WHERE hour > now()"),
+        "0"
+    );
+    assert_eq!(ask("SELECT sum(runs)::text FROM oa.run_hours"), "2");
+    assert_eq!(
+        ask(
+            "SELECT count(*)::text FROM oa.runs r WHERE oa.takes_care(r, now() - interval '1 hour')"
+        ),
+        "0"
+    );
+    store::begin(&mut client, &start("t")).unwrap();
+    assert_eq!(
+        one::<bool>(
+            &mut client,
+            "SELECT seq > 3 FROM oa.runs ORDER BY seq DESC LIMIT 1"
+        ),
+        true
+    );
+}
+
+/// Applies the outcome of one run of task `t` and gives the kinds of all its alerts so far.
+fn outcome_of(client: &mut Client, kind: Option<ErrorKind>) -> String {
+    let start = start("t");
+    store::begin(client, &start).unwrap();
+    let status = if kind.is_some() {
+        Status::Failed
+    } else {
+        Status::Success
+    };
+    let mut outcome = Outcome::bare(start, status, Utc::now());
+    outcome.error = kind.map(|k| RunError::new(k, "x"));
+    store::apply(client, &outcome, &policy()).unwrap();
+    one(
+        client,
+        "SELECT coalesce(string_agg(left(kind, 1), '' ORDER BY seq), '') FROM oa.alerts",
+    )
+}
+
+#[test]
+fn another_cause_is_reported_once_while_the_incident_goes_on() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    for (kind, reported) in [
+        (Some(ErrorKind::Http5xx), "p"),
+        (Some(ErrorKind::Http5xx), "p"),
+        // The same site, as ill as before.
+        (Some(ErrorKind::Timeout), "p"),
+        (Some(ErrorKind::Network), "p"),
+        (Some(ErrorKind::Auth), "pp"),
+        (Some(ErrorKind::Http5xx), "pp"),
+        (Some(ErrorKind::Auth), "pp"),
+        (Some(ErrorKind::Dns), "ppp"),
+    ] {
+        assert_eq!(outcome_of(&mut client, kind), reported, "{kind:?}");
+    }
+    client
+        .batch_execute("INSERT INTO oa.acks (fingerprint, by) VALUES ('run:t', 'me')")
+        .unwrap();
+    for (kind, reported) in [
+        (Some(ErrorKind::Tls), "ppp"),
+        (Some(ErrorKind::Shape), "pppp"),
+        (Some(ErrorKind::Shape), "pppp"),
+        (None, "ppppr"),
+        (None, "ppppr"),
+        (Some(ErrorKind::Http5xx), "pppprp"),
+        (Some(ErrorKind::Auth), "pppprpp"),
+    ] {
+        assert_eq!(
+            outcome_of(&mut client, kind),
+            reported,
+            "{kind:?}, acknowledged"
+        );
+    }
+}
+
+#[test]
+fn many_programs_that_report_at_once_report_once() {
+    let server = Postgres::start();
+    schema::upgrade(&mut server.connect()).unwrap();
+    let trouble = alerts::Trouble::SpoolFull;
+    let fingerprint = trouble.fingerprint("h");
+    let at_once = |over: bool| {
+        let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
+        let together = Barrier::new(clients.len());
+        std::thread::scope(|scope| {
+            for client in &mut clients {
+                let (together, fingerprint) = (&together, &fingerprint);
+                scope.spawn(move || {
+                    let problem = alerts::machine::found(trouble, "x", "h", Utc::now(), &policy());
+                    together.wait();
+                    if over {
+                        alerts::tell_over(client, fingerprint, &policy()).unwrap();
+                    } else {
+                        alerts::tell(client, &problem, &policy()).unwrap();
+                    }
+                });
+            }
+        });
+        let query = "SELECT string_agg(kind, ' ' ORDER BY seq) FROM oa.alerts";
+        one::<String>(&mut server.connect(), query)
+    };
+    assert_eq!(at_once(false), "problem");
+    assert_eq!(at_once(true), "problem recovery");
+    assert_eq!(at_once(false), "problem recovery problem");
+}
+
+#[test]
+fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let hostile = format!(
+        "\u{1b}]0;owned\u{7}\u{1b}[31mno\u{0}\r{}",
+        "中".repeat(1 << 20)
+    );
+    let start = start("t");
+    let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
+    let error = RunError::new(ErrorKind::Shape, &hostile);
+    outcome.attempts = vec![Attempt {
+        number: 1,
+        started_at: start.started_at,
+        finished_at: Utc::now(),
+        outcome: Status::Failed,
+        error: Some(error.clone()),
+    }];
+    outcome.error = Some(error);
+    outcome.rejects = vec![Reject {
+        target: None,
+        source_key: None,
+        field: None,
+        reason: hostile.clone(),
+        record: json!({"v": hostile}),
+    }];
+    outcome
+        .details
+        .insert("output".to_owned(), json!(["\u{1b}[1mbold\u{1b}[0m"]));
+    store::apply(&mut client, &outcome, &policy()).unwrap();
+    for text in [
+        "error_message FROM oa.runs",
+        "error_message FROM oa.attempts",
+        "last_error FROM oa.tasks",
+        "reason FROM oa.rejects",
+        "body FROM oa.alerts",
+        "details::text FROM oa.runs",
+    ] {
+        let stored: String = one(&mut client, &format!("SELECT {text}"));
+        assert!(stored.len() <= 4096, "{text}: {} bytes", stored.len());
+        assert!(
+            !stored.contains(|c: char| c.is_control() && c != '\n'),
+            "{text}: {stored:?}"
+        );
+        assert!(!stored.contains("u001b"), "{text}: {stored:?}");
+    }
+    let stored: String = one(&mut client, "SELECT error_message FROM oa.runs");
+    assert!(
+        stored.starts_with("no\u{fffd}\n中") && stored.ends_with(" more bytes)"),
+        "{stored}"
+    );
+    assert!(
+        one::<i64>(
+            &mut client,
+            "SELECT length(record ->> 'v')::bigint FROM oa.rejects WHERE raw IS NULL UNION ALL SELECT length(raw)::bigint FROM oa.rejects WHERE record IS NULL"
+        ) > 1 << 20,
+        "the record itself is whole"
+    );
+}
