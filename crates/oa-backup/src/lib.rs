@@ -15,6 +15,7 @@ pub mod commands;
 pub mod progress;
 pub mod repository;
 pub mod retain;
+pub mod timeline;
 
 /// This program's name, in the run log and in the database's list of sessions.
 pub const PROGRAM: &str = "oa-backup";

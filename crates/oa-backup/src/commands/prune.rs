@@ -15,6 +15,7 @@ use crate::PROGRAM;
 use crate::catalog;
 use crate::repository::{Backup, Bars};
 use crate::retain::{Keep, removable};
+use crate::timeline;
 
 /// How it is done.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +44,8 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     let place = place(config, wanted.second)?;
     let repository = place.open(bars)?;
     let backups = repository.backups()?;
-    let going: Vec<Backup> = removable(&backups, keep, config.timezone, Utc::now())
+    let paths = timeline::paths(&repository, &backups)?;
+    let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
         .collect();

@@ -192,6 +192,12 @@ pub struct Meta {
 }
 
 impl Meta {
+    /// Whether it is restored by itself. Any dump is, and any backup of files: their level says only how they were asked for.
+    #[must_use]
+    pub fn stands_alone(&self) -> bool {
+        self.kind != Kind::Physical || self.level == Level::Full
+    }
+
     /// The label of its snapshot, which also says that a snapshot is ours before it is a backup.
     #[must_use]
     pub fn label(&self) -> String {

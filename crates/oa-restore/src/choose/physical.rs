@@ -7,11 +7,11 @@ use std::path::{Path as FilePath, PathBuf};
 use chrono::Utc;
 use oa_backup::capture::physical::DATA;
 use oa_backup::capture::programs::Programs;
-use oa_backup::capture::wal::Segment;
 use oa_backup::repository::{Backup, Kind, Level, Lsn};
 use oa_backup::retain::CLOCKS_DIFFER;
+use oa_backup::timeline::{self, TimelinePath, history_name, timeline_of};
 
-use super::wal::{Path, Segments};
+use super::wal::Segments;
 use super::{Choice, Chooser, End, Physical, WalFile, Way, named};
 use crate::RestoreError;
 use crate::target::Target;
@@ -330,12 +330,7 @@ impl Chooser<'_> {
     }
 
     pub(super) fn names(&self, backup: &Backup) -> Result<Vec<String>, RestoreError> {
-        let files = self.reader.files(backup, FilePath::new(""))?;
-        Ok(files
-            .iter()
-            .filter_map(|f| f.path.file_name())
-            .map(|n| n.to_string_lossy().into_owned())
-            .collect())
+        Ok(timeline::names(self.reader, backup)?)
     }
 
     /// The timelines that lead to the end of a log.
@@ -345,10 +340,10 @@ impl Chooser<'_> {
         files: &[String],
         segment_bytes: u64,
         full: &Backup,
-    ) -> Result<Path, RestoreError> {
-        let timeline = timeline_of(log, files, segment_bytes);
+    ) -> Result<TimelinePath, RestoreError> {
+        let timeline = timeline_of(&log.meta, files, segment_bytes);
         if timeline == full.meta.timeline {
-            return Ok(Path::only(timeline));
+            return Ok(TimelinePath::only(timeline));
         }
         let name = history_name(timeline);
         if !files.contains(&name) {
@@ -361,21 +356,21 @@ impl Chooser<'_> {
     }
 
     /// The same, as far as the log itself knows.
-    fn path_of(&self, log: &Backup) -> Result<Path, RestoreError> {
+    fn path_of(&self, log: &Backup) -> Result<TimelinePath, RestoreError> {
         let files = self.names(log)?;
         let segment_bytes = log.meta.wal.as_ref().map_or(1, |w| w.segment_bytes);
-        let timeline = timeline_of(log, &files, segment_bytes);
+        let timeline = timeline_of(&log.meta, &files, segment_bytes);
         if files.contains(&history_name(timeline)) {
             self.history(log, timeline)
         } else {
-            Ok(Path::only(timeline))
+            Ok(TimelinePath::only(timeline))
         }
     }
 
-    fn history(&self, log: &Backup, timeline: u32) -> Result<Path, RestoreError> {
+    fn history(&self, log: &Backup, timeline: u32) -> Result<TimelinePath, RestoreError> {
         let name = history_name(timeline);
         let text = self.reader.read(log, FilePath::new(&name))?;
-        Path::parse(timeline, &String::from_utf8_lossy(&text))
+        TimelinePath::parse(timeline, &String::from_utf8_lossy(&text))
             .map_err(|e| RestoreError::NoWay(format!("{name} in backup {}: {e}", log.short_id())))
     }
 
@@ -453,17 +448,4 @@ impl Chooser<'_> {
             ))
         })
     }
-}
-
-/// What the server said of itself right after a promotion may be too old: the segments tell.
-fn timeline_of(log: &Backup, files: &[String], segment_bytes: u64) -> u32 {
-    files
-        .iter()
-        .filter_map(|f| Segment::parse(f, segment_bytes))
-        .max_by_key(|s| (s.start, s.timeline))
-        .map_or(log.meta.timeline, |s| s.timeline)
-}
-
-fn history_name(timeline: u32) -> String {
-    format!("{timeline:08X}.history")
 }

@@ -4,72 +4,7 @@ use std::collections::BTreeMap;
 
 use oa_backup::capture::wal::Segment;
 use oa_backup::repository::Lsn;
-
-/// The timelines that lead to one, oldest first, each with the place at which it begins.
-///
-/// A timeline ends where the next one begins; what its server wrote after that is on a branch that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path(Vec<(u32, Lsn)>);
-
-impl Path {
-    /// A timeline whose history is not needed.
-    #[must_use]
-    pub fn only(timeline: u32) -> Self {
-        Self(vec![(timeline, Lsn(0))])
-    }
-
-    /// Reads a timeline's history file: its ancestors, a line each, with the place at which they end.
-    ///
-    /// # Errors
-    /// When a line is not what PostgreSQL writes.
-    pub fn parse(timeline: u32, history: &str) -> Result<Self, String> {
-        let mut path = Vec::new();
-        let mut begins = Lsn(0);
-        for line in history.lines() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let mut words = line.split_whitespace();
-            let parsed: Option<(u32, Lsn)> = (|| {
-                let parent = words.next()?.parse().ok()?;
-                let ends = words.next()?.parse().ok()?;
-                Some((parent, ends))
-            })();
-            let (parent, ends) =
-                parsed.ok_or_else(|| format!("\"{line}\" is no line of a timeline's history"))?;
-            path.push((parent, begins));
-            begins = ends;
-        }
-        path.push((timeline, begins));
-        Ok(Self(path))
-    }
-
-    /// The timeline that it leads to.
-    #[must_use]
-    pub fn timeline(&self) -> u32 {
-        self.0.last().map_or(1, |(timeline, _)| *timeline)
-    }
-
-    /// Whether what `timeline` held up to `place` lies on it.
-    #[must_use]
-    pub fn holds(&self, timeline: u32, place: Lsn) -> bool {
-        self.0.iter().enumerate().any(|(i, (t, _))| {
-            *t == timeline && self.0.get(i + 1).is_none_or(|(_, ends)| place <= *ends)
-        })
-    }
-
-    /// The timeline whose file holds the segment that ends at `end`: the newest that had begun by then.
-    fn of_segment(&self, end: Lsn) -> u32 {
-        let found = self.0.iter().rev().find(|(_, begins)| *begins < end);
-        found.map_or(1, |(timeline, _)| *timeline)
-    }
-
-    /// All but the first have a history file.
-    pub fn timelines(&self) -> impl Iterator<Item = u32> + '_ {
-        self.0.iter().map(|(timeline, _)| *timeline)
-    }
-}
+use oa_backup::timeline::TimelinePath;
 
 /// Where a segment can be taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +82,7 @@ impl Segments {
     ///
     /// # Errors
     /// The name of the first that is missing, or not filled as far as it must be.
-    pub fn along(&self, path: &Path, from: Lsn, to: Lsn) -> Result<Vec<Found>, String> {
+    pub fn along(&self, path: &TimelinePath, from: Lsn, to: Lsn) -> Result<Vec<Found>, String> {
         let mut found = Vec::new();
         let mut at = Lsn(from.0 - from.0 % self.size);
         while at < to {
@@ -207,7 +142,7 @@ mod tests {
             lsn("0/2900000"),
             [format!("{two}.partial")].iter().map(String::as_str),
         );
-        let path = Path::only(1);
+        let path = TimelinePath::only(1);
         let found = segments
             .along(&path, lsn("0/1000028"), lsn("0/2900000"))
             .unwrap();
@@ -228,7 +163,7 @@ mod tests {
     fn a_missing_segment_is_named_and_what_a_full_backup_brings_itself_counts_as_far_as_it_goes() {
         let mut segments = Segments::new(SIZE);
         segments.add_full(1, lsn("FF/FE000028"), lsn("FF/FF000100"));
-        let path = Path::only(1);
+        let path = TimelinePath::only(1);
         let along = |segments: &Segments, to| segments.along(&path, lsn("FF/FE000028"), lsn(to));
         assert_eq!(along(&segments, "FF/FF000100").unwrap().len(), 2);
         // A standby's copy ends within a segment; the log that was received goes on there.
@@ -252,10 +187,7 @@ mod tests {
     #[test]
     fn after_a_promotion_the_new_timelines_segment_is_needed() {
         let history = "1\t0/2800000\tno recovery target specified\n\n2\t0/4800000\tbefore 2026\n";
-        let path = Path::parse(3, history).unwrap();
-        assert_eq!(path.timelines().collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(path.holds(1, lsn("0/2800000")) && !path.holds(1, lsn("0/2800001")));
-        assert!(path.holds(3, lsn("9/0")) && !path.holds(4, lsn("0/1")));
+        let path = TimelinePath::parse(3, history).unwrap();
         let mut segments = Segments::new(SIZE);
         let files = [
             "000000010000000000000001",
@@ -270,6 +202,5 @@ mod tests {
             .unwrap();
         let timelines: Vec<u32> = found.iter().map(|f| f.segment.timeline).collect();
         assert_eq!(timelines, [1, 2, 2, 3]);
-        assert!(Path::parse(2, "x").is_err());
     }
 }
