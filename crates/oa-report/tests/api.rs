@@ -351,8 +351,14 @@ fn the_backups_are_judged_by_their_objectives() {
         (&with_dump["latest_full"], &with_dump["chain_length"]),
         (&ok["latest_full"], &json!(6))
     );
+    site.sql("DELETE FROM oa.backups WHERE id = 'dump'; UPDATE oa.backups SET missing_since = now() WHERE id = md5('full0')");
+    let gone = status("error");
+    assert!(
+        says(&gone, "消失") && gone["latest_full"] != ok["latest_full"],
+        "{gone}"
+    );
     site.sql(
-        "DELETE FROM oa.backups WHERE id = 'dump'; UPDATE oa.backups SET checked = 'structure'",
+        "UPDATE oa.backups SET missing_since = NULL; UPDATE oa.backups SET checked = 'structure'",
     );
     let unread = status("warning");
     assert!(says(&unread, "verify --read-data"), "{unread}");

@@ -5,19 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::{LONGEST_EXCERPT, Policy, Severity, excerpt, human_duration};
 use oa_core::config::{Backup, Bytes, Config};
 use oa_core::secrets::redact;
 use oa_core::state_dir::{StateDir, write_durably};
+use oa_core::supervise::ProcessId;
 use postgres::Client;
 
 use super::{Finding, finding, local};
 
 pub(super) const LATE: &str = "backup_late";
 pub(super) const UNVERIFIED: &str = "backup_unverified";
+pub(super) const MISSING: &str = "backup_missing";
 pub(super) const OVERDUE: &str = "drill_overdue";
 pub(super) const FAILED: &str = "drill_failed";
 pub(super) const SLOW: &str = "drill_slow";
@@ -43,6 +45,7 @@ pub(super) fn find(
     let known = known(client, &backup.repository)?;
     let mut found: Vec<Finding> = Vec::new();
     found.extend(late(&known, since, backup, policy));
+    found.extend(missing(client, backup, policy)?);
     found.extend(unverified(&known, config, backup, policy));
     found.extend(drills(client, &known, backup, policy)?);
     found.extend(filling(client, &known, config, backup, policy)?);
@@ -223,6 +226,120 @@ fn note(state: &StateDir, since: &BTreeMap<String, DateTime<Utc>>) {
 
 fn path(state: &StateDir) -> PathBuf {
     state.path().join("backup-since.json")
+}
+
+/// Backups that were recorded and are not in the repository any more, and WAL whose full backup is gone.
+fn missing(
+    client: &mut Client,
+    backup: &Backup,
+    policy: &Policy,
+) -> Result<Option<Finding>, postgres::Error> {
+    let place = &backup.repository;
+    let rows = client.query(
+        "SELECT id, host, missing_since IS NOT NULL, unrestorable, kind, level, restorable_to FROM oa.backups
+         WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC",
+        &[place],
+    )?;
+    let mut unseen = Vec::new();
+    let mut gone = Vec::new();
+    let mut stranded = Vec::new();
+    for row in &rows {
+        let id: String = row.get(0);
+        let at: DateTime<Utc> = row.get(6);
+        let (kind, level): (String, String) = (row.get(4), row.get(5));
+        let short: String = id.chars().take(8).collect();
+        let shown = format!("{short} ({level} {kind}, {})", local(at, policy));
+        if row.get(2) {
+            gone.push(shown);
+        } else if row.get::<_, String>(1) == ProcessId::current().host && is_gone(place, &id) {
+            unseen.push((id, shown));
+        } else if row.get::<_, Option<String>>(3).is_some() {
+            stranded.push(shown);
+        }
+    }
+    if !unseen.is_empty() {
+        // What a prune removes was recorded as removed before.
+        let ids: Vec<&str> = unseen.iter().map(|(id, _)| id.as_str()).collect();
+        let rows = client.query(
+            "SELECT id FROM oa.backups WHERE id = ANY($1) AND removed_at IS NULL",
+            &[&ids],
+        )?;
+        let still: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+        unseen.retain(|(id, _)| still.contains(id));
+    }
+    gone.extend(unseen.into_iter().map(|(_, shown)| shown));
+    if gone.is_empty() && stranded.is_empty() {
+        return Ok(None);
+    }
+    let list = |of: &[String]| {
+        let first: Vec<&str> = of.iter().take(5).map(String::as_str).collect();
+        let more = of.len().saturating_sub(first.len());
+        (
+            first.join(", "),
+            if more > 0 {
+                format!(" +{more}")
+            } else {
+                String::new()
+            },
+        )
+    };
+    Ok(Some(finding(
+        (MISSING, place),
+        None,
+        Severity::Critical,
+        policy,
+        || {
+            let mut lines = Vec::new();
+            if !gone.is_empty() {
+                let (first, more) = list(&gone);
+                lines.push(format!(
+                    "仓库 {place} 中缺少 {} 份曾经记录的备份：{first}{more}",
+                    gone.len()
+                ));
+            }
+            if !stranded.is_empty() {
+                let (first, more) = list(&stranded);
+                lines.push(format!(
+                    "{} 份增量备份所依赖的全量备份已不在仓库中，无法恢复：{first}{more}",
+                    stranded.len()
+                ));
+            }
+            lines.push("影响：这些备份所覆盖的时间点无法恢复".to_owned());
+            lines.push("处理：检查仓库所在磁盘是否已挂载、是否被替换或回滚；从其他副本找回文件。确认无法找回时：oa-backup full，然后 oa-backup prune --missing".to_owned());
+            ("备份从仓库中消失".to_owned(), lines)
+        },
+        || {
+            let mut lines = Vec::new();
+            if !gone.is_empty() {
+                let (first, more) = list(&gone);
+                lines.push(format!(
+                    "The repository {place} lacks {} backups that were recorded: {first}{more}",
+                    gone.len()
+                ));
+            }
+            if !stranded.is_empty() {
+                let (first, more) = list(&stranded);
+                lines.push(format!("{} incremental backups cannot be restored, because their full backup is gone: {first}{more}", stranded.len()));
+            }
+            lines
+                .push("Effect: the points in time that they covered cannot be restored".to_owned());
+            lines.push("What to do: see whether the repository's disk is mounted, was swapped or put back to an older state; bring the files back from another copy. If they are lost for good: oa-backup full, then oa-backup prune --missing".to_owned());
+            (
+                "backups have disappeared from the repository".to_owned(),
+                lines,
+            )
+        },
+    )))
+}
+
+/// Whether a backup's snapshot is not in a repository on this machine's disks. What cannot be looked at is not known to be gone.
+fn is_gone(repository: &str, id: &str) -> bool {
+    let is_id = id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit());
+    if repository.contains("://") || !is_id {
+        return false;
+    }
+    let snapshot = Path::new(repository).join("snapshots").join(id);
+    matches!(snapshot.symlink_metadata(), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// A backup is damaged, or nobody has read the backups back for too long.

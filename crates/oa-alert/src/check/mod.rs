@@ -24,7 +24,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 /// The rules, under the names by which they are stored and silenced.
-pub const RULES: [&str; 19] = [
+pub const RULES: [&str; 20] = [
     rules::MISSED,
     rules::NEVER_RUN,
     rules::PARTIAL,
@@ -40,6 +40,7 @@ pub const RULES: [&str; 19] = [
     certificate::RULE,
     backups::LATE,
     backups::UNVERIFIED,
+    backups::MISSING,
     backups::OVERDUE,
     backups::FAILED,
     backups::SLOW,
@@ -147,6 +148,7 @@ impl Found {
             certificate::RULE => Some(subject) == self.certificate.as_deref(),
             backups::LATE
             | backups::UNVERIFIED
+            | backups::MISSING
             | backups::OVERDUE
             | backups::FAILED
             | backups::SLOW

@@ -47,6 +47,10 @@ pub struct Backup {
     pub check_error: Option<String>,
     /// When it was pruned (UTC).
     pub removed_at: Option<DateTime<Utc>>,
+    /// When the repository was first seen without it, although it was not pruned (UTC).
+    pub missing_since: Option<DateTime<Utc>>,
+    /// Why it cannot be restored although it is there.
+    pub unrestorable: Option<String>,
 }
 
 /// One rehearsed restore.
@@ -163,6 +167,7 @@ enum Finding {
     NotConfigured,
     None,
     CheckFailed(String),
+    Missing(i64),
     NotReadBack,
     FullLate,
     RestorePointOld,
@@ -173,7 +178,7 @@ enum Finding {
 }
 
 const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
-    added_bytes, checked, checked_at, check_error, removed_at";
+    added_bytes, checked, checked_at, check_error, removed_at, missing_since, unrestorable";
 
 fn backup(row: &postgres::Row) -> Backup {
     Backup {
@@ -194,6 +199,8 @@ fn backup(row: &postgres::Row) -> Backup {
         checked_at: row.get(14),
         check_error: some_text(row, 15),
         removed_at: row.get(16),
+        missing_since: row.get(17),
+        unrestorable: some_text(row, 18),
     }
 }
 
@@ -290,9 +297,10 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
     let place = settings.map(|s| redact(&s.repository));
     let of = place.as_deref();
     let counts = client.query_one(
-        "SELECT count(*), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
+        "SELECT count(*) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
                 max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL), min(finished_at), now(),
-                (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1]
+                (array_agg(check_error ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1],
+                count(*) FILTER (WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL)
          FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
         &[&of],
     )?;
@@ -304,7 +312,7 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
         of,
     )?;
     let chain = client.query_one(
-        "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1) AND level = 'incremental' AND kind <> 'files'
+        "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1) AND level = 'incremental' AND kind = 'physical'
            AND finished_at > $2",
         &[&of, &latest_full.as_ref().map(|b| b.time)],
     )?;
@@ -329,6 +337,7 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
         now: counts.get(4),
         first_at: counts.get(3),
         check_error: some_text(&counts, 5),
+        missing: counts.get(6),
     };
     let found = judge(&status, seen, config);
     status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
@@ -352,7 +361,7 @@ fn newest(
 ) -> Result<Option<Latest>> {
     let row = client.query_opt(
         &format!(
-            "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1) {which} LIMIT 1"
+            "SELECT {COLUMNS} FROM oa.backups WHERE removed_at IS NULL AND missing_since IS NULL AND kind <> 'files' AND ($1::text IS NULL OR repository = $1) {which} LIMIT 1"
         ),
         &[&repository],
     )?;
@@ -375,10 +384,15 @@ struct Seen {
     first_at: Option<DateTime<Utc>>,
     /// What the newest verification that failed has found.
     check_error: Option<String>,
+    /// Backups that have disappeared, or have lost the full backup that they need.
+    missing: i64,
 }
 
 fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
     let settings = config.backup.as_ref();
+    if status.restorable_to.is_none() && seen.missing > 0 {
+        return vec![Finding::Missing(seen.missing)];
+    }
     if status.restorable_to.is_none() {
         return vec![if settings.is_none() {
             Finding::NotConfigured
@@ -387,6 +401,9 @@ fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
         }];
     }
     let mut found = Vec::new();
+    if seen.missing > 0 {
+        found.push(Finding::Missing(seen.missing));
+    }
     found.extend(seen.check_error.map(Finding::CheckFailed));
     let older = |moment: Option<DateTime<Utc>>, limit: std::time::Duration| {
         moment.is_none_or(|m| (seen.now - m).to_std().unwrap_or_default() > limit)
@@ -436,6 +453,7 @@ impl Finding {
             Self::NotConfigured
             | Self::None
             | Self::CheckFailed(_)
+            | Self::Missing(_)
             | Self::RestorePointOld
             | Self::DrillFailed(_) => State::Error,
             _ => State::Warning,
@@ -459,6 +477,16 @@ impl Finding {
                     ),
                     Locale::En => format!(
                         "a backup failed its verification: {error}; run oa-backup full, and check the repository's disk"
+                    ),
+                };
+            }
+            Self::Missing(count) => {
+                return match locale {
+                    Locale::Zh => format!(
+                        "{count} 份备份从仓库中消失或失去了所依赖的全量备份：检查仓库所在磁盘，执行 oa-backup verify"
+                    ),
+                    Locale::En => format!(
+                        "{count} backups have disappeared from the repository, or have lost the full backup that they need: check its disk, and run oa-backup verify"
                     ),
                 };
             }
