@@ -6,6 +6,9 @@
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -32,6 +35,7 @@ use crate::repository::{
     Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Pending, Place, Repository, RepositoryError,
 };
 use crate::retain::CLOCKS_DIFFER;
+use crate::timeline;
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
 const MARK_FULL: Duration = Duration::from_secs(60);
@@ -50,23 +54,12 @@ pub struct Done {
     pub troubles: Vec<String>,
     /// Why a full backup was made where an incremental one was asked for.
     pub instead: Option<String>,
-    /// All backups that are in the repository now.
-    pub all: Vec<Backup>,
-    /// The ids of those there that cannot be read.
-    pub unreadable: Vec<String>,
+    /// The ids of all backups that are in the repository now, also of those that cannot be read.
+    pub there: BTreeSet<String>,
+    /// Those that cannot be restored, and why.
+    pub stranded: BTreeMap<String, String>,
     /// Rows to record.
     pub batches: Vec<Batch>,
-}
-
-impl Done {
-    /// The ids of all that is in the repository now.
-    #[must_use]
-    pub fn there(&self) -> Vec<&str> {
-        let readable = self.all.iter().map(|b| b.id.as_str());
-        readable
-            .chain(self.unreadable.iter().map(String::as_str))
-            .collect()
-    }
 }
 
 impl From<CaptureError> for Failure {
@@ -97,9 +90,10 @@ impl From<RepositoryError> for Failure {
     fn from(error: RepositoryError) -> Self {
         let code = match error {
             RepositoryError::Absent(_)
+            | RepositoryError::Vanished { .. }
             | RepositoryError::Password(_)
             | RepositoryError::Place(_) => exit::CONFIG,
-            RepositoryError::Exists(_) => exit::REFUSED,
+            RepositoryError::Exists(_) | RepositoryError::Occupied(_) => exit::REFUSED,
             _ => exit::FAILED,
         };
         Self::new(code, error)
@@ -115,7 +109,31 @@ pub fn staging(config: &Config, settings: &Settings) -> Result<StateDir, Failure
         .staging
         .clone()
         .unwrap_or_else(|| config.state_dir.join("backup"));
-    Ok(StateDir::open(&path)?)
+    let staging = StateDir::open(&path)?;
+    close_to_others(staging.path());
+    Ok(staging)
+}
+
+/// What an older version has staged for everybody to read. Folders of others, should they stand there, are left alone.
+fn close_to_others(staging: &Path) {
+    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "full" && !name.starts_with("wal-") {
+            continue;
+        }
+        let closed = entry.metadata().and_then(|meta| {
+            if !meta.is_dir() || meta.permissions().mode() & 0o077 == 0 {
+                return Ok(());
+            }
+            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700))
+        });
+        if let Err(e) = closed {
+            tracing::warn!(
+                "could not keep others from reading {}: {e}",
+                entry.path().display()
+            );
+        }
+    }
 }
 
 /// Everything that a backup needs, connected and opened.
@@ -158,7 +176,12 @@ impl<'a> Session<'a> {
     ) -> Result<Self, Failure> {
         let settings = config.backup_settings()?;
         let staging = staging(config, settings)?;
-        let repository = Place::first(config)?.open(bars)?;
+        let place = Place::first(config)?;
+        let repository = catalog::open(config, &place, bars)?;
+        place.close_to_others();
+        if let Err(e) = place.keep_spares() {
+            tracing::warn!("{e}");
+        }
         let connection = server::settings(config)?;
         let mut client = pg::connect(&connection)?;
         // A copy may take hours; each statement here has its own limit.
@@ -268,13 +291,15 @@ impl<'a> Session<'a> {
     fn conclude(self, mut done: Done) -> Result<Done, Failure> {
         let place = self.repository.place();
         let (all, damages) = self.repository.readable_backups()?;
-        done.unreadable = damages.into_iter().filter_map(|d| d.backup).collect();
+        done.there = all.iter().map(|b| b.id.clone()).collect();
+        done.there
+            .extend(damages.into_iter().filter_map(|d| d.backup));
+        done.stranded = timeline::stranded(&self.repository, &all)?;
         done.batches.push(catalog::rows(place, &all));
         if done.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
             done.batches.push(catalog::size(place, size, all.len()));
         }
-        done.all = all;
         Ok(done)
     }
 

@@ -1,13 +1,19 @@
-//! What `oa.backups` and `oa.repositories` say. The repository is the truth; rows follow it.
+//! What `oa.backups` and `oa.repositories` say. The repository is the truth about what can be restored; the rows know what should
+//! be there. Only what these programs remove themselves is recorded as removed, and before it is: whatever else is not there any
+//! more is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use oa_core::config::Config;
 use oa_core::pg::upsert::Batch;
+use oa_core::pg::{self, Settings};
 use postgres::GenericClient;
 use serde_json::{Value, json};
 
-use crate::repository::{Backup, Damage, Place};
+use crate::PROGRAM;
+use crate::repository::{Backup, Bars, Damage, Place, Repository, RepositoryError};
 
 /// How much of a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,18 +144,165 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
     }
 }
 
-/// Marks the rows of backups that are no longer in the repository; `there` are the ids of those that are, readable or not.
+/// Opens a repository. Where there is none, PostgreSQL may know that there should be one.
+///
+/// # Errors
+/// As [`Place::open`].
+pub fn open(config: &Config, place: &Place, bars: &Bars) -> Result<Repository, RepositoryError> {
+    place.open(bars).map_err(|e| match e {
+        RepositoryError::Absent(_) => vanished(config, place).unwrap_or(e),
+        other => other,
+    })
+}
+
+/// What PostgreSQL has recorded of a place at which there is no repository; `None` also when it does not answer.
+#[must_use]
+pub fn vanished(config: &Config, place: &Place) -> Option<RepositoryError> {
+    let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
+    let row = client
+        .query_opt(
+            "SELECT id, restorable_to, count(*) OVER () FROM oa.backups
+             WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1",
+            &[&place.shown()],
+        )
+        .ok()??;
+    let (id, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
+    Some(RepositoryError::Vanished {
+        place: place.shown(),
+        backups: row.get(2),
+        newest: id.chars().take(8).collect(),
+        at: at
+            .with_timezone(&config.timezone)
+            .format("%Y-%m-%d %H:%M")
+            .to_string(),
+    })
+}
+
+/// A backup that was recorded and is not in the repository any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Its id.
+    pub id: String,
+    /// physical, logical or files.
+    pub kind: String,
+    /// full or incremental.
+    pub level: String,
+    /// The last time that it could restore.
+    pub restorable_to: DateTime<Utc>,
+}
+
+impl Missing {
+    /// In a sentence.
+    #[must_use]
+    pub fn what(&self, zone: Tz) -> String {
+        format!(
+            "it was recorded when it was made ({} {}, up to {}), and the repository does not have it any more",
+            self.level,
+            self.kind,
+            self.restorable_to
+                .with_timezone(&zone)
+                .format("%Y-%m-%d %H:%M:%S")
+        )
+    }
+}
+
+/// The backups that should be in a repository. To be asked before the repository is listed: what is published meanwhile is not
+/// missing, and what is pruned meanwhile was recorded as removed before.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_removed(
+pub fn recorded(
     client: &mut impl GenericClient,
     place: &Place,
-    there: &[&str],
-) -> Result<u64, postgres::Error> {
+) -> Result<Vec<Missing>, postgres::Error> {
+    let rows = client.query(
+        "SELECT id, kind, level, restorable_to FROM oa.backups WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to",
+        &[&place.shown()],
+    )?;
+    let one = |row: &postgres::Row| Missing {
+        id: row.get(0),
+        kind: row.get(1),
+        level: row.get(2),
+        restorable_to: row.get(3),
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+/// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn missing(
+    client: &mut impl GenericClient,
+    recorded: Vec<Missing>,
+    there: &BTreeSet<String>,
+) -> Result<Vec<Missing>, postgres::Error> {
+    let mut gone = recorded;
+    gone.retain(|b| !there.contains(&b.id));
+    if gone.is_empty() {
+        return Ok(gone);
+    }
+    let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
+    let rows = client.query(
+        "SELECT id FROM oa.backups WHERE id = ANY($1) AND removed_at IS NULL",
+        &[&ids],
+    )?;
+    let still: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    gone.retain(|b| still.contains(&b.id));
+    Ok(gone)
+}
+
+/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn reconcile(
+    client: &mut impl GenericClient,
+    place: &Place,
+    recorded: Vec<Missing>,
+    there: &BTreeSet<String>,
+    stranded: &BTreeMap<String, String>,
+) -> Result<Vec<Missing>, postgres::Error> {
+    let gone = missing(client, recorded, there)?;
+    let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
     client.execute(
-        "UPDATE oa.backups SET removed_at = now() WHERE repository = $1 AND removed_at IS NULL AND id <> ALL($2)",
-        &[&place.shown(), &there],
+        "UPDATE oa.backups SET missing_since = now() WHERE id = ANY($1) AND removed_at IS NULL AND missing_since IS NULL",
+        &[&ids],
+    )?;
+    let there: Vec<&str> = there.iter().map(String::as_str).collect();
+    client.execute(
+        "UPDATE oa.backups SET missing_since = NULL WHERE id = ANY($1) AND missing_since IS NOT NULL",
+        &[&there],
+    )?;
+    let (ids, reasons): (Vec<&String>, Vec<&String>) = stranded.iter().unzip();
+    client.execute(
+        "UPDATE oa.backups b SET unrestorable = s.reason
+         FROM (SELECT b.id, s.reason FROM oa.backups b LEFT JOIN unnest($2::text[], $3::text[]) s (id, reason) ON s.id = b.id WHERE b.repository = $1) s
+         WHERE s.id = b.id AND b.unrestorable IS DISTINCT FROM s.reason",
+        &[&place.shown(), &ids, &reasons],
+    )?;
+    Ok(gone)
+}
+
+/// Marks the rows of backups that are being removed.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64, postgres::Error> {
+    client.execute(
+        "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE id = ANY($1) AND removed_at IS NULL",
+        &[&ids],
+    )
+}
+
+/// Marks everything that was recorded of a place: a new repository begins there.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn begin_anew(client: &mut impl GenericClient, place: &Place) -> Result<u64, postgres::Error> {
+    client.execute(
+        "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE repository = $1 AND removed_at IS NULL",
+        &[&place.shown()],
     )
 }
 

@@ -57,9 +57,13 @@ struct TakeArgs {
 enum Command {
     /// Create the repository and check that the server can be backed up
     #[command(
-        after_help = "Examples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
+        after_help = "A place that holds what is left of a repository is refused; so is one that is empty although backups were recorded there, for its disk may not be mounted.\n\nExamples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
     )]
-    Init,
+    Init {
+        /// Begin a new repository where an earlier one, with recorded backups, was lost
+        #[arg(long)]
+        anew: bool,
+    },
     /// Back everything up
     #[command(
         after_help = "Examples:\n  oa-backup full\n  oa-backup full --dry-run\n  oa-backup full --kind logical --format json | jq .added_bytes\nFor crontab:\n  0 2 * * * oa-backup full --cron"
@@ -116,6 +120,9 @@ enum Command {
         /// The second repository, of [backup.copy]
         #[arg(long)]
         copy: bool,
+        /// Also take off the record what is missing from the repository and lost for good
+        #[arg(long)]
+        missing: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -157,6 +164,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Repositories and what is staged for them are for this user only, whatever started this program.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = Cli::parse();
     cli.global.start_logging();
     let result = match execute(&cli) {
@@ -193,7 +202,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
     };
     let bars = |format: Format| progress::bars(global.quiet || format != Format::Table);
     match &cli.command {
-        Command::Init => init::run(&config()?),
+        Command::Init { anew } => init::run(&config()?, *anew),
         Command::Full(args) => take::run(
             &config()?,
             wanted(args, Level::Full),
@@ -226,6 +235,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Prune {
             dry_run,
             copy,
+            missing,
             yes,
             cron,
             format,
@@ -233,6 +243,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
             let wanted = prune::Wanted {
                 dry_run: *dry_run,
                 second: *copy,
+                missing: *missing,
                 yes: *yes,
                 trigger: trigger(*cron),
             };

@@ -415,3 +415,57 @@ fn a_key_that_was_taken_away_does_not_come_back() {
     run(&["repair", "--yes"]).expect(0);
     run(&["list"]).expect(0);
 }
+
+#[test]
+fn damage_is_named_by_file_once_and_without_the_insides_of_the_engine() {
+    let service = Service::ready("kind = \"logical\"");
+    for i in 0..4 {
+        service.db().batch_execute(&format!("CREATE TABLE more{i} AS SELECT i, md5(random()::text) AS t FROM generate_series(1, 3000) i")).unwrap();
+        service.take("full");
+    }
+    let size = |f: &&PathBuf| fs::metadata(f).unwrap().len();
+    let packs = service.files("repo/data");
+    let first: Vec<&PathBuf> = packs.iter().collect();
+    let (largest, smallest) = (
+        *first.iter().max_by_key(|f| size(f)).unwrap(),
+        *first.iter().min_by_key(|f| size(f)).unwrap(),
+    );
+    let snapshot = service.files("repo/snapshots").pop().unwrap();
+    let check = |file: &Path, arguments: &[&str]| {
+        let found = service.backup(arguments).expect(1);
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let lines = found
+            .stderr
+            .lines()
+            .filter(|l| l.contains(&name[..8]))
+            .count();
+        assert_eq!(lines, 1, "{}", found.stderr);
+        for inside in [
+            "nonce",
+            "aead",
+            "rustic",
+            "Caused by",
+            "Mac",
+            "sent this as a bug",
+        ] {
+            assert!(
+                !found.stderr.contains(inside) && !found.stdout.contains(inside),
+                "{inside}: {}{}",
+                found.stdout,
+                found.stderr
+            );
+        }
+    };
+    for file in [largest, smallest, &snapshot] {
+        flip(file);
+        check(file, &["verify", "--read-data"]);
+        flip(file);
+    }
+    for file in [largest, smallest] {
+        let away = file.with_extension("away");
+        fs::rename(file, &away).unwrap();
+        check(file, &["verify"]);
+        fs::rename(&away, file).unwrap();
+    }
+    service.backup(&["verify", "--read-data"]).expect(0);
+}

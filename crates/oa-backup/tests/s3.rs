@@ -218,3 +218,47 @@ fn a_storage_that_is_away_or_refuses_is_named_without_keys() {
         );
     }
 }
+
+#[test]
+fn a_bucket_that_lost_its_configuration_or_its_backups_is_not_begun_anew() {
+    let Some(storage) = Storage::start() else {
+        return;
+    };
+    let service = service(storage.port);
+    run(&service, &["init"]).expect(0);
+    run(&service, &["full"]).expect(0);
+    let mut stream = TcpStream::connect(("127.0.0.1", storage.port)).unwrap();
+    write!(
+        stream,
+        "DELETE /oa-backups/one/config HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    for (command, code) in [("init", 77), ("list", 78), ("full", 78)] {
+        let told = run(&service, &[command]).expect(code);
+        assert!(
+            told.stderr.contains("no configuration") && told.stderr.contains("snapshots"),
+            "{command}: {}",
+            told.stderr
+        );
+    }
+    // Another prefix, in which there should be some.
+    service
+        .db()
+        .batch_execute("UPDATE oa.backups SET repository = 's3://oa-backups/two'")
+        .unwrap();
+    let text = std::fs::read_to_string(service.path("oa.toml")).unwrap();
+    std::fs::write(service.path("oa.toml"), text.replace("/one\"", "/two\"")).unwrap();
+    for (command, code) in [("init", 77), ("list", 78), ("full", 78)] {
+        let told = run(&service, &[command]).expect(code);
+        assert!(
+            told.stderr.contains("1 backups were recorded there"),
+            "{command}: {}",
+            told.stderr
+        );
+    }
+    run(&service, &["init", "--anew"]).expect(0);
+    run(&service, &["full"]).expect(0);
+}

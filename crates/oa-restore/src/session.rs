@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use oa_backup::backup;
 use oa_backup::repository::{Backup, Bars, Kind, Place, Reader, RepositoryError};
+use oa_backup::{backup, catalog};
 use oa_core::cli::Failure;
 use oa_core::config::{Backup as Settings, BackupKind, Config, ConfigError};
 use oa_core::exit;
@@ -56,7 +56,7 @@ impl<'a> Session<'a> {
         } else {
             Place::first(config)?
         };
-        let repository = place.open(bars)?;
+        let repository = catalog::open(config, &place, bars)?;
         let (backups, damages) = repository.readable_backups()?;
         for damage in &damages {
             tracing::warn!("left out: {}", damage.what);

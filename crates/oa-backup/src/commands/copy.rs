@@ -24,7 +24,10 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
     let copied = work::recorded(&recorder, &job, |_| {
-        let (from, to) = (first.open(bars)?, second.open(bars)?);
+        let from = catalog::open(config, &first, bars)?;
+        let to = catalog::open(config, &second, bars)?;
+        second.close_to_others();
+        second.keep_spares()?;
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
         let mut ended = Ended::success(copied);

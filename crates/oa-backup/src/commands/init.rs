@@ -8,22 +8,25 @@ use oa_core::exit;
 use oa_core::pg;
 
 use super::list::place;
+use crate::PROGRAM;
 use crate::backup::staging;
 use crate::capture::programs::Programs;
 use crate::capture::server::{self, Server};
-use crate::repository::{Kind, Place, RepositoryError};
+use crate::catalog;
+use crate::repository::{Kind, Place};
 
-/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm.
+/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm. `anew`: also where
+/// backups were recorded that are not there.
 ///
 /// # Errors
 /// When a repository cannot be created or opened, or the server cannot be backed up as configured.
-pub fn run(config: &Config) -> Result<u8, Failure> {
+pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     staging(config, settings)?;
     let mut made = false;
-    made |= create(&place(config, false)?)?;
+    made |= create(config, &place(config, false)?, anew)?;
     if let Some(second) = Place::second(config)? {
-        made |= create(&second)?;
+        made |= create(config, &second, anew)?;
     }
     if made {
         warn_of_the_key(config);
@@ -52,23 +55,36 @@ fn say(text: &str) -> Result<(), Failure> {
     cli::print(text).map_err(|e| anyhow::Error::from(e).into())
 }
 
-fn create(place: &Place) -> Result<bool, Failure> {
-    match place.create() {
-        Ok(()) => {
-            say(&format!("created the repository at {}\n", place.shown()))?;
-            Ok(true)
-        }
-        Err(RepositoryError::Exists(_)) => {
-            place.open(&crate::repository::Bars::hidden())?;
-            place.keep_spares()?;
-            say(&format!(
-                "the repository at {} is there and opens\n",
-                place.shown()
-            ))?;
-            Ok(false)
-        }
-        Err(e) => Err(e.into()),
+fn create(config: &Config, place: &Place, anew: bool) -> Result<bool, Failure> {
+    if place.exists()? {
+        place.open(&crate::repository::Bars::hidden())?;
+        place.close_to_others();
+        place.keep_spares()?;
+        place.drop_former_spares()?;
+        say(&format!(
+            "the repository at {} is there and opens\n",
+            place.shown()
+        ))?;
+        return Ok(false);
     }
+    place.check_unoccupied()?;
+    // An empty folder on the system's disk looks like the one that is mounted over it.
+    if let Some(vanished) = catalog::vanished(config, place).filter(|_| !anew) {
+        return Err(Failure::new(exit::REFUSED, vanished));
+    }
+    place.create()?;
+    if anew {
+        let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
+        catalog::begin_anew(&mut client, place).map_err(|e| {
+            anyhow::anyhow!(
+                "could not record that {} begins anew: {}",
+                place.shown(),
+                pg::describe(&e)
+            )
+        })?;
+    }
+    say(&format!("created the repository at {}\n", place.shown()))?;
+    Ok(true)
 }
 
 fn warn_of_the_key(config: &Config) {

@@ -5,8 +5,10 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::Format;
 
-use super::take::listing;
+use super::take::listing_of;
+use crate::catalog;
 use crate::repository::{Bars, Place, RepositoryError};
+use crate::timeline;
 
 /// Lists the backups of the repository itself, oldest first; PostgreSQL is not needed.
 ///
@@ -14,15 +16,19 @@ use crate::repository::{Bars, Place, RepositoryError};
 /// When the repository cannot be opened.
 pub fn run(config: &Config, second: bool, format: Format) -> Result<u8, Failure> {
     let place = place(config, second)?;
-    let repository = place.open(&Bars::hidden())?;
+    let repository = catalog::open(config, &place, &Bars::hidden())?;
     let (backups, damages) = repository.readable_backups()?;
-    listing(&place, &backups)
+    let stranded = timeline::stranded(&repository, &backups).unwrap_or_default();
+    listing_of(&place, &backups, &stranded)
         .print(format)
         .map_err(anyhow::Error::from)?;
     for damage in &damages {
         tracing::error!("{}", damage.what);
     }
-    Ok(if damages.is_empty() {
+    for (id, why) in &stranded {
+        tracing::error!("backup {}: {why}", id.get(..8).unwrap_or(id));
+    }
+    Ok(if damages.is_empty() && stranded.is_empty() {
         exit::OK
     } else {
         exit::FAILED

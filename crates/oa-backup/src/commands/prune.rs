@@ -1,5 +1,7 @@
 //! `oa-backup prune`: what retention no longer keeps goes.
 
+use std::collections::BTreeSet;
+
 use chrono::Utc;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
@@ -13,7 +15,7 @@ use super::list::place;
 use super::take::listing;
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::{Backup, Bars};
+use crate::repository::{Backup, Bars, Place, Repository};
 use crate::retain::{Keep, removable};
 use crate::timeline;
 
@@ -24,6 +26,8 @@ pub struct Wanted {
     pub dry_run: bool,
     /// The second repository.
     pub second: bool,
+    /// Also take off the record what is missing.
+    pub missing: bool,
     /// Do not ask.
     pub yes: bool,
     /// Who started it.
@@ -42,7 +46,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         weekly: settings.keep_weekly,
     };
     let place = place(config, wanted.second)?;
-    let repository = place.open(bars)?;
+    let repository = catalog::open(config, &place, bars)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
@@ -63,19 +67,28 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         );
         return Ok(exit::OK);
     }
+    let recorder = Recorder::open(config, PROGRAM)?;
+    if wanted.missing {
+        take_off_the_record(&recorder, &place, &repository, &wanted)?;
+    }
     if !going.is_empty() && wanted.trigger != Trigger::Cron {
         cli::confirm(
             &format!("Remove these {} of {} backups?", going.len(), backups.len()),
             wanted.yes,
         )?;
     }
-    let recorder = Recorder::open(config, PROGRAM)?;
+    place.close_to_others();
     let job = Job {
         trigger: wanted.trigger,
         ..Job::by_hand(PROGRAM, "backup-prune", "备份清理")
     };
     let left = work::recorded(&recorder, &job, |_| {
         if !going.is_empty() {
+            // Recorded first: killed in between, what is gone is not taken for lost, and what is still there is recorded anew by the
+            // next backup. While PostgreSQL is unreachable no backup goes: it may be what must be restored.
+            let (mut client, _) = recorder.connect()?;
+            let ids: Vec<&str> = going.iter().map(|b| b.id.as_str()).collect();
+            catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
             repository.forget(&going)?;
         }
         oa_core::failpoint::hit("backup.forgotten");
@@ -97,15 +110,49 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         Ok(ended)
     });
     oa_core::alerts::flush_now(config);
-    let left = left?;
-    let left: Vec<&str> = left.iter().map(|b| b.id.as_str()).collect();
-    if let Ok((mut client, _)) = recorder.connect()
-        && let Err(e) = catalog::mark_removed(&mut client, &place, &left)
-    {
-        tracing::warn!(
-            "could not record what was removed: {}",
-            oa_core::pg::describe(&e)
-        );
+    left.map(|_| exit::OK)
+}
+
+fn could_not_record(error: &postgres::Error) -> Failure {
+    let code = match oa_core::pg::is_connection_error(error) {
+        true => exit::UNREACHABLE,
+        false => exit::FAILED,
+    };
+    Failure::new(
+        code,
+        anyhow::anyhow!(
+            "could not record what is removed, so nothing was: {}",
+            oa_core::pg::describe(error)
+        ),
+    )
+}
+
+/// What is lost for good is reported until somebody says that it is.
+fn take_off_the_record(
+    recorder: &Recorder,
+    place: &Place,
+    repository: &Repository,
+    wanted: &Wanted,
+) -> Result<(), Failure> {
+    let (mut client, _) = recorder.connect()?;
+    let recorded = catalog::recorded(&mut client, place).map_err(|e| could_not_record(&e))?;
+    let (backups, damages) = repository.readable_backups()?;
+    let mut there: BTreeSet<String> = backups.into_iter().map(|b| b.id).collect();
+    there.extend(damages.into_iter().filter_map(|d| d.backup));
+    let gone = catalog::missing(&mut client, recorded, &there).map_err(|e| could_not_record(&e))?;
+    if gone.is_empty() {
+        return Ok(());
     }
-    Ok(exit::OK)
+    let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
+    let short: Vec<&str> = ids.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
+    cli::confirm(
+        &format!(
+            "Give up {} missing backups ({})?",
+            gone.len(),
+            short.join(", ")
+        ),
+        wanted.yes,
+    )?;
+    catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
+    Ok(())
 }

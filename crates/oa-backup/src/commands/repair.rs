@@ -3,9 +3,12 @@
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::pg::{self, Settings};
 
 use super::list::place;
-use crate::repository::Bars;
+use crate::PROGRAM;
+use crate::catalog;
+use crate::repository::{Bars, Healed, Repaired};
 
 /// Repairs what can be repaired. Nothing is deleted: damaged files go to the folder `damaged` of the repository.
 ///
@@ -20,18 +23,30 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
         ),
         yes,
     )?;
-    let put_back = place.put_back_spares()?;
-    let repository = place.open(bars)?;
-    let mut repaired = repository.repair()?;
-    repaired.put_back = put_back;
+    let healed = place.heal()?;
     let mut text = String::new();
-    for file in &repaired.put_back {
+    for file in &healed.put_back {
         text.push_str(&format!("put back from its spare copy: {file}\n"));
     }
+    for file in &healed.spares {
+        text.push_str(&format!("spare copy made anew: {file}\n"));
+    }
+    for file in &healed.lost {
+        text.push_str(&format!(
+            "damaged, without a good spare copy, and left as it is: {file}\n"
+        ));
+    }
+    // Should the rest fail, what was done is known.
+    cli::print(&text).map_err(anyhow::Error::from)?;
+    let repository = catalog::open(config, &place, bars)?;
+    place.close_to_others();
+    let repaired = repository.repair()?;
+    record_removed(config, &repaired);
+    let mut text = String::new();
     for file in &repaired.taken_out {
         text.push_str(&format!("taken out: {file}\n"));
     }
-    if repaired.put_back.is_empty() && repaired.taken_out.is_empty() {
+    if healed == Healed::default() && repaired.taken_out.is_empty() {
         text.push_str("no file is damaged; the index was compared with what is there\n");
     }
     let backups = repository.backups()?;
@@ -53,9 +68,30 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
         ));
     }
     cli::print(&text).map_err(anyhow::Error::from)?;
-    Ok(if damages.is_empty() {
+    Ok(if damages.is_empty() && healed.lost.is_empty() {
         exit::OK
     } else {
         exit::FAILED
     })
+}
+
+/// What was taken out is not missing.
+fn record_removed(config: &Config, repaired: &Repaired) {
+    let snapshots = repaired
+        .taken_out
+        .iter()
+        .filter_map(|f| f.strip_prefix("snapshots/"));
+    let ids: Vec<&str> = snapshots.collect();
+    if ids.is_empty() {
+        return;
+    }
+    let connected = Settings::from_config(config, PROGRAM)
+        .ok()
+        .and_then(|settings| pg::connect(&settings).ok());
+    let recorded = connected.map(|mut client| catalog::mark_removed(&mut client, &ids));
+    if !matches!(recorded, Some(Ok(_))) {
+        tracing::warn!(
+            "could not record in PostgreSQL what was taken out; it will be reported as missing until oa-backup prune --missing"
+        );
+    }
 }

@@ -1,126 +1,320 @@
-//! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence.
+//! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::human_duration;
 use oa_core::cli::{self, Failure};
-use oa_core::config::{Bytes, Config, Locale};
+use oa_core::config::{Backup as Settings, Bytes, Config, Locale};
 use oa_core::exit;
 use oa_core::output::Format;
-use oa_core::pg::{self, Settings};
+use oa_core::pg;
+use postgres::Client;
 use serde_json::json;
 
 use super::list::place;
 use crate::PROGRAM;
-use crate::repository::{Backup, Bars, Kind, Level};
+use crate::catalog::{self, Missing};
+use crate::repository::{Backup, Bars, Damage, Kind, Place, Repository};
 use crate::retain::CLOCKS_DIFFER;
+use crate::timeline;
 
-/// Prints it. Exit code 1 when the objectives of `[backup]` are not met.
+/// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
+/// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
 ///
 /// # Errors
 /// When the repository cannot be opened.
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let place = place(config, false)?;
-    let repository = place.open(&Bars::hidden())?;
-    let backups = repository.backups()?;
+    let repository = catalog::open(config, &place, &Bars::hidden())?;
+    let seen = Seen::look(config, &place, &repository)?;
     let now = Utc::now();
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
-    // What a wrong clock has dated into the future counts only where there is nothing else.
-    let is_future = |b: &Backup| b.meta.restorable_to > now + CLOCKS_DIFFER;
-    let last = backups
-        .iter()
-        .filter(|b| b.meta.kind != Kind::Files)
-        .max_by_key(|b| (!is_future(b), b.meta.restorable_to));
-    // As oa.repository_state has it: the weekly dump beside physical backups is no full backup that the log goes on from.
-    let full = last.and_then(|last| {
-        let lately = last.meta.restorable_to - TimeDelta::days(1)..=last.meta.restorable_to;
-        let physical = backups
-            .iter()
-            .any(|b| b.meta.kind == Kind::Physical && lately.contains(&b.meta.restorable_to));
-        let kind = if physical {
-            Kind::Physical
-        } else {
-            last.meta.kind
-        };
-        backups
-            .iter()
-            .filter(|b| b.meta.kind == kind && b.meta.level == Level::Full)
-            .max_by_key(|b| (!is_future(b), b.meta.restorable_to))
-    });
-    let drill = last_drill(config);
-    let future = backups.iter().find(|b| is_future(b));
-    let late = last.is_none_or(|b| is_future(b) || age(b) > settings.rpo.0)
-        || full.is_none_or(|b| age(b) > settings.full_every.0);
+    let (last, full) = (seen.last(now), seen.full(now));
+    let problems = seen.problems(config, settings, now);
     let size = repository.size_bytes()?;
+    let drill = seen.records.as_ref().and_then(|r| r.drill.as_ref());
     if format == Format::Json {
         let value = json!({
-            "repository": place.shown(), "backups": backups.len(), "size_bytes": size, "ok": !late,
+            "repository": place.shown(), "backups": seen.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
             "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
-            "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.as_ref().and_then(|d| d.1),
-            "drill_at": drill.as_ref().map(|d| d.0), "drill_ok": drill.as_ref().map(|d| d.2),
+            "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.seconds),
+            "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
+            "missing": seen.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
         });
         cli::print(&format!("{value}\n")).map_err(anyhow::Error::from)?;
     } else {
-        let text = match last {
+        let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
+        let second = |at: DateTime<Utc>| {
+            at.with_timezone(&config.timezone)
+                .format("%Y-%m-%d %H:%M:%S")
+        };
+        let mut text = match last {
             None => format!(
-                "There is no backup in {}: everything would be lost. Make one with: oa-backup full",
+                "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
                 place.shown()
             ),
             Some(b) => format!(
-                "If this machine died now, {} of changes would be lost; {}.",
+                "If this machine died now, {} of changes would be lost; {}.\n",
                 human_duration(age(b), Locale::En),
-                match &drill {
-                    Some((at, Some(seconds), true)) => format!(
+                match drill {
+                    Some(Drill {
+                        at,
+                        seconds: Some(seconds),
+                        ok: true,
+                        ..
+                    }) => format!(
                         "the last drill ({}) restored in {}",
-                        at.with_timezone(&config.timezone).format("%Y-%m-%d"),
-                        human_duration(std::time::Duration::from_secs_f64(*seconds), Locale::En)
+                        day(*at),
+                        human_duration(Duration::from_secs_f64(*seconds), Locale::En)
                     ),
-                    Some((at, _, _)) => format!(
-                        "the last drill ({}) failed",
-                        at.with_timezone(&config.timezone).format("%Y-%m-%d")
-                    ),
+                    Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
                     None => "no restore was ever rehearsed: oa-restore drill".to_owned(),
                 }
             ),
         };
-        let full = full.map_or_else(String::new, |b| {
-            format!(
+        if let Some(b) = full {
+            text.push_str(&format!(
                 "The newest full backup is {} ({}, {}).\n",
                 b.short_id(),
                 b.meta.kind.as_str(),
-                b.meta
-                    .restorable_to
-                    .with_timezone(&config.timezone)
-                    .format("%Y-%m-%d %H:%M:%S")
-            )
-        });
-        let future = future.map_or_else(String::new, |b| {
-            format!(
+                second(b.meta.restorable_to)
+            ));
+        }
+        if let Some(b) = seen.backups.iter().find(|b| is_future(b, now)) {
+            text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
                 b.short_id(),
-                b.meta.restorable_to.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S")
-            )
-        });
+                second(b.meta.restorable_to)
+            ));
+        }
+        for problem in &problems {
+            text.push_str(&format!("Problem: {problem}\n"));
+        }
         let rest = format!(
             "{} backups, {} in {}\n",
-            backups.len(),
+            seen.backups.len(),
             Bytes(size),
             place.shown()
         );
-        cli::print(&format!("{text}\n{full}{future}{rest}")).map_err(anyhow::Error::from)?;
+        cli::print(&format!("{text}{rest}")).map_err(anyhow::Error::from)?;
     }
-    Ok(if late { exit::FAILED } else { exit::OK })
+    Ok(if problems.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
 }
 
-/// When, how long, and whether it went well; `None` also when PostgreSQL does not answer.
-fn last_drill(config: &Config) -> Option<(DateTime<Utc>, Option<f64>, bool)> {
-    let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
-    let row = client
-        .query_opt(
-            "SELECT started_at, rto_seconds, ok FROM oa.drills ORDER BY started_at DESC LIMIT 1",
-            &[],
-        )
-        .ok()??;
-    Some((row.get(0), row.get(1), row.get(2)))
+/// What a wrong clock has dated into the future counts only where there is nothing else.
+fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
+    backup.meta.restorable_to > now + CLOCKS_DIFFER
+}
+
+/// A drill.
+struct Drill {
+    at: DateTime<Utc>,
+    seconds: Option<f64>,
+    ok: bool,
+    error: String,
+}
+
+/// What PostgreSQL knows of the repository.
+struct Records {
+    drill: Option<Drill>,
+    drilled_at: Option<DateTime<Utc>>,
+    first_at: Option<DateTime<Utc>>,
+    read_back_at: Option<DateTime<Utc>>,
+    /// Id and finding of each backup whose verification failed.
+    damaged: Vec<(String, String)>,
+    now: DateTime<Utc>,
+}
+
+/// What there is, and what is recorded.
+struct Seen {
+    backups: Vec<Backup>,
+    unreadable: Vec<Damage>,
+    /// Why some restore nothing, by id.
+    stranded: std::collections::BTreeMap<String, String>,
+    missing: Vec<Missing>,
+    /// `None`: PostgreSQL does not answer.
+    records: Option<Records>,
+}
+
+impl Seen {
+    fn look(config: &Config, place: &Place, repository: &Repository) -> Result<Self, Failure> {
+        let mut client = pg::Settings::from_config(config, PROGRAM)
+            .ok()
+            .and_then(|settings| pg::connect(&settings).ok());
+        let recorded = client
+            .as_mut()
+            .and_then(|c| catalog::recorded(c, place).ok());
+        let (backups, unreadable) = repository.readable_backups()?;
+        let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
+        let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
+        there.extend(unreadable.iter().filter_map(|d| d.backup.clone()));
+        let missing = match (&mut client, recorded) {
+            (Some(client), Some(recorded)) => {
+                catalog::missing(client, recorded, &there).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        let records = client.as_mut().and_then(|c| records(c, place).ok());
+        Ok(Self {
+            backups,
+            unreadable,
+            stranded,
+            missing,
+            records,
+        })
+    }
+
+    /// Those that restore something.
+    fn good(&self) -> impl Iterator<Item = &Backup> {
+        self.backups
+            .iter()
+            .filter(|b| b.meta.kind != Kind::Files && !self.stranded.contains_key(&b.id))
+    }
+
+    fn last(&self, now: DateTime<Utc>) -> Option<&Backup> {
+        self.good()
+            .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
+    }
+
+    /// As `oa.repository_state` has it: the weekly dump beside physical backups is no full backup that the WAL goes on from.
+    fn full(&self, now: DateTime<Utc>) -> Option<&Backup> {
+        let last = &self.last(now)?.meta;
+        let lately = last.restorable_to - TimeDelta::days(1)..=last.restorable_to;
+        let physical = self
+            .good()
+            .any(|b| b.meta.kind == Kind::Physical && lately.contains(&b.meta.restorable_to));
+        let kind = if physical { Kind::Physical } else { last.kind };
+        self.good()
+            .filter(|b| b.meta.kind == kind && b.meta.stands_alone())
+            .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
+    }
+
+    /// Everything that is wrong, each in a sentence.
+    fn problems(&self, config: &Config, settings: &Settings, now: DateTime<Utc>) -> Vec<String> {
+        let say = |span: Duration| human_duration(span, Locale::En);
+        let age = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
+        let mut found = Vec::new();
+        match self.last(now) {
+            None => found.push("there is no backup that could be restored".to_owned()),
+            Some(b) if is_future(b, now) => {
+                found.push(format!("backup {} is of the future", b.short_id()))
+            }
+            Some(b) if age(b.meta.restorable_to) > settings.rpo.0 => found.push(format!(
+                "the newest recovery point is {} old; the objective is {} (rpo)",
+                say(age(b.meta.restorable_to)),
+                say(settings.rpo.0)
+            )),
+            Some(_) => {}
+        }
+        match self.full(now) {
+            None if self.last(now).is_some() => found.push("there is no full backup".to_owned()),
+            Some(b) if age(b.meta.restorable_to) > settings.full_every.0 => found.push(format!(
+                "the newest full backup is {} old; one is due every {} (full_every)",
+                say(age(b.meta.restorable_to)),
+                say(settings.full_every.0)
+            )),
+            _ => {}
+        }
+        let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
+        for missing in &self.missing {
+            found.push(format!(
+                "backup {} is missing: {}",
+                short(&missing.id),
+                missing.what(config.timezone)
+            ));
+        }
+        for (id, why) in &self.stranded {
+            found.push(format!("backup {}: {why}", short(id)));
+        }
+        found.extend(self.unreadable.iter().map(|d| d.what.clone()));
+        if let Some(records) = &self.records {
+            found.extend(records.problems(config, settings));
+        }
+        found
+    }
+}
+
+impl Records {
+    fn problems(&self, config: &Config, settings: &Settings) -> Vec<String> {
+        let say = |span: Duration| human_duration(span, Locale::En);
+        let older = |at: Option<DateTime<Utc>>, limit: Duration| {
+            at.is_some_and(|at| (self.now - at).to_std().unwrap_or_default() > limit)
+        };
+        let mut found = Vec::new();
+        for (id, error) in &self.damaged {
+            let id = id.get(..8).unwrap_or(id);
+            found.push(format!("the verification of backup {id} failed: {error}"));
+        }
+        let limit = config.alert.verify_limit.0;
+        if older(self.read_back_at.or(self.first_at), limit) {
+            found.push(format!(
+                "the backups were not read back for more than {} (verify_limit): oa-backup verify --read-data",
+                say(limit)
+            ));
+        }
+        match &self.drill {
+            Some(drill) if !drill.ok => {
+                found.push(format!("the last drill failed: {}", drill.error));
+            }
+            Some(Drill {
+                seconds: Some(seconds),
+                ..
+            }) if *seconds > settings.rto.0.as_secs_f64() => {
+                found.push(format!(
+                    "the last drill took {}; the objective is {} (rto)",
+                    say(Duration::from_secs_f64(*seconds)),
+                    say(settings.rto.0)
+                ));
+            }
+            _ => {}
+        }
+        if older(self.drilled_at.or(self.first_at), settings.drill_every.0) {
+            found.push(format!(
+                "no drill succeeded for more than {} (drill_every): oa-restore drill",
+                say(settings.drill_every.0)
+            ));
+        }
+        found
+    }
+}
+
+fn records(client: &mut Client, place: &Place) -> Result<Records, postgres::Error> {
+    let repository = place.shown();
+    let row = client.query_one(
+        "SELECT min(finished_at),
+                max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL),
+                (SELECT max(finished_at) FROM oa.drills WHERE repository = $1 AND ok), now()
+         FROM oa.backups WHERE repository = $1",
+        &[&repository],
+    )?;
+    let drill = client.query_opt(
+        "SELECT started_at, rto_seconds, ok, coalesce(error, '') FROM oa.drills WHERE repository = $1 ORDER BY started_at DESC LIMIT 1",
+        &[&repository],
+    )?;
+    let damaged = client.query(
+        "SELECT id, check_error FROM oa.backups
+         WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL ORDER BY finished_at DESC",
+        &[&repository],
+    )?;
+    Ok(Records {
+        drill: drill.map(|row| Drill {
+            at: row.get(0),
+            seconds: row.get(1),
+            ok: row.get(2),
+            error: row.get(3),
+        }),
+        drilled_at: row.get(2),
+        first_at: row.get(0),
+        read_back_at: row.get(1),
+        damaged: damaged.iter().map(|row| (row.get(0), row.get(1))).collect(),
+        now: row.get(3),
+    })
 }

@@ -1,5 +1,7 @@
 //! `oa-backup full` and `oa-backup incremental`.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use oa_core::alerts;
 use oa_core::cli::Failure;
@@ -64,8 +66,13 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         }),
         must_be_done: true,
     };
+    let place = Place::first(config)?;
+    let mut recorded = Vec::new();
     let result = work::recorded(&recorder, &job, |run| {
         let mut session = Session::open(config, run, wanted.kind, bars)?;
+        if let Ok((mut client, _)) = recorder.connect() {
+            recorded = catalog::recorded(&mut client, &place).unwrap_or_default();
+        }
         if let Some(rate) = wanted.limit_rate {
             session.limit_rate(rate);
         }
@@ -77,10 +84,11 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
     });
     alerts::flush_now(config);
     let done = result?;
-    let place = Place::first(config)?;
     if let Ok((mut client, _)) = recorder.connect() {
         let marked = catalog::mark_checked(&mut client, &done.backups, &[], Checked::Structure)
-            .and_then(|()| catalog::mark_removed(&mut client, &place, &done.there()));
+            .and_then(|()| {
+                catalog::reconcile(&mut client, &place, recorded, &done.there, &done.stranded)
+            });
         if let Err(e) = marked {
             tracing::warn!(
                 "could not bring oa.backups up to date: {}",
@@ -163,6 +171,16 @@ fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
 /// Backups as they are listed.
 #[must_use]
 pub fn listing(place: &Place, backups: &[Backup]) -> Listing {
+    listing_of(place, backups, &BTreeMap::new())
+}
+
+/// The same, with why some of them cannot be restored.
+#[must_use]
+pub fn listing_of(
+    place: &Place,
+    backups: &[Backup],
+    stranded: &BTreeMap<String, String>,
+) -> Listing {
     let mut listing = Listing::new(&[
         ("short_id", "id"),
         ("kind", "kind"),
@@ -173,7 +191,9 @@ pub fn listing(place: &Place, backups: &[Backup]) -> Listing {
         ("seconds", "seconds"),
     ]);
     for b in backups {
-        listing.push(row(place, b));
+        let mut row = row(place, b);
+        row["unrestorable"] = json!(stranded.get(&b.id));
+        listing.push(row);
     }
     listing
 }

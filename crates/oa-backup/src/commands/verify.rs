@@ -1,5 +1,8 @@
 //! `oa-backup verify`: is everything there, and with `--read-data` does every byte read back as it was written?
 
+use std::collections::BTreeSet;
+
+use chrono_tz::Tz;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
@@ -11,7 +14,8 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Damage, Place};
+use crate::repository::{Backup, Bars, Damage, Place, Repository};
+use crate::timeline;
 
 /// What is verified.
 #[derive(Debug, Clone)]
@@ -43,12 +47,15 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         Checked::Structure
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let repository = place.open(bars)?;
-        let (mut backups, mut damages) = repository.readable_backups()?;
+        let repository = catalog::open(config, &place, bars)?;
+        let (mut backups, mut damages, mut absent) = list(&recorder, &repository, config.timezone)?;
         if let Some(id) = &wanted.id {
             damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
+            absent
+                .damages
+                .retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
             backups.retain(|b| b.id.starts_with(id));
-            if backups.is_empty() && damages.is_empty() {
+            if backups.is_empty() && damages.is_empty() && absent.damages.is_empty() {
                 return Err(crate::repository::RepositoryError::NoBackup(id.clone()).into());
             }
         }
@@ -58,21 +65,31 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         if !lacks_index(&damages) {
             damages.extend(repository.check(&backups, wanted.read_data)?);
         }
-        let mut ended = Ended::success((backups, damages));
-        let (backups, damages) = &ended.value;
+        if let Some(path) = place.open_to_others() {
+            tracing::warn!(
+                "other users of this machine may read or write {}; close it: oa-backup repair, or chmod -R go= {}",
+                path.display(),
+                place.shown()
+            );
+        }
+        let mut ended = Ended::success((backups, damages, absent.damages));
+        let (backups, damages, gone) = &ended.value;
         ended.fetched = backups.len() as u64;
         ended.batches.push(catalog::rows(&place, backups));
-        if let Some(first) = damages.first() {
+        let texts = one_line_each(damages.iter().chain(gone));
+        if let Some(first) = texts.first() {
             ended.status = Status::Failed;
             ended.error = Some(format!(
-                "{} finding(s) in {}: {}",
-                damages.len(),
+                "{} finding(s) in {}: {first}",
+                texts.len(),
                 place.shown(),
-                told(first)
             ));
-            ended.told_by_check = !wanted.second
-                && !config.alert.is_off("backup_unverified")
-                && is_on_record(&recorder, &place, backups, damages, checked);
+            let damage_is = damages.is_empty()
+                || !config.alert.is_off("backup_unverified")
+                    && is_on_record(&recorder, &place, backups, damages, checked);
+            let absence_is =
+                gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
+            ended.told_by_check = !wanted.second && damage_is && absence_is;
         }
         ended
             .details
@@ -80,7 +97,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         Ok(ended)
     });
     oa_core::alerts::flush_now(config);
-    let (backups, damages) = result?;
+    let (backups, damages, gone) = result?;
     let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()
         && let Err(e) = catalog::mark_checked(&mut client, done, &damages, checked)
@@ -90,14 +107,23 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             oa_core::pg::describe(&e)
         );
     }
-    listing(&backups, &damages)
+    listing(&backups, &damages, &gone)
         .print(format)
         .map_err(anyhow::Error::from)?;
-    for damage in &damages {
-        tracing::error!("{}", told(damage));
+    for text in one_line_each(damages.iter().chain(&gone)) {
+        tracing::error!("{text}");
+    }
+    if !gone.is_empty() {
+        tracing::error!(
+            "look for what is missing in another copy of the repository, and put its files back; if it is lost for good: oa-backup full, then oa-backup prune --missing"
+        );
     }
     if damages.is_empty() {
-        return Ok(exit::OK);
+        return Ok(if gone.is_empty() {
+            exit::OK
+        } else {
+            exit::FAILED
+        });
     }
     let rest = if lacks_index(&damages) {
         "no backup was checked"
@@ -108,6 +134,73 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         "{rest}; take damaged files out with oa-backup repair, then make a new full one"
     );
     Ok(exit::FAILED)
+}
+
+/// What should be there and is not, or is there and restores nothing.
+struct Absent {
+    damages: Vec<Damage>,
+    /// `oa-alert check` sees it as well.
+    recorded: bool,
+}
+
+/// Lists the backups, and finds which are missing and which have lost the full backup that they need.
+fn list(
+    recorder: &Recorder,
+    repository: &Repository,
+    zone: Tz,
+) -> Result<(Vec<Backup>, Vec<Damage>, Absent), Failure> {
+    let place = repository.place();
+    let mut client = recorder.connect().ok().map(|(client, _)| client);
+    let recorded = client.as_mut().map(|c| catalog::recorded(c, place));
+    let (backups, damages) = repository.readable_backups()?;
+    // Without its index nobody can say what leads to what; the damage is named.
+    let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
+    let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
+    there.extend(damages.iter().filter_map(|d| d.backup.clone()));
+    let gone = match (&mut client, recorded) {
+        (Some(client), Some(Ok(recorded))) => {
+            catalog::reconcile(client, place, recorded, &there, &stranded).ok()
+        }
+        _ => None,
+    };
+    if gone.is_none() {
+        tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
+    }
+    let finding = |id: &String, what: String| Damage {
+        backup: Some(id.clone()),
+        what,
+    };
+    let mut absent = Absent {
+        damages: Vec::new(),
+        recorded: gone.is_some(),
+    };
+    for missing in gone.iter().flatten() {
+        absent
+            .damages
+            .push(finding(&missing.id, missing.what(zone)));
+    }
+    for (id, why) in stranded {
+        absent.damages.push(finding(&id, why));
+    }
+    Ok((backups, damages, absent))
+}
+
+/// Each finding once, with the backups that it concerns.
+fn one_line_each<'a>(damages: impl Iterator<Item = &'a Damage>) -> Vec<String> {
+    let mut whose: Vec<(&str, Vec<&str>)> = Vec::new();
+    for damage in damages {
+        let id = damage.backup.as_deref().map(|id| id.get(..8).unwrap_or(id));
+        match whose.iter_mut().find(|(what, _)| *what == damage.what) {
+            Some((_, ids)) => ids.extend(id),
+            None => whose.push((&damage.what, id.into_iter().collect())),
+        }
+    }
+    let text = |(what, ids): &(&str, Vec<&str>)| match ids.as_slice() {
+        [] => (*what).to_owned(),
+        [id] => format!("backup {id}: {what}"),
+        [first, rest @ ..] => format!("{what} (backup {first} and {} more)", rest.len()),
+    };
+    whose.iter().map(text).collect()
 }
 
 /// Marks the damaged backups, before the run is recorded: killed between the two, `oa-alert check` tells of them all the same.
@@ -142,14 +235,7 @@ fn lacks_index(damages: &[Damage]) -> bool {
     damages.iter().any(|d| d.what.starts_with("index/"))
 }
 
-fn told(damage: &Damage) -> String {
-    match &damage.backup {
-        Some(id) => format!("backup {}: {}", id.get(..8).unwrap_or(id), damage.what),
-        None => damage.what.clone(),
-    }
-}
-
-fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
+fn listing(backups: &[Backup], damages: &[Damage], gone: &[Damage]) -> Listing {
     let mut listing = Listing::new(&[
         ("short_id", "id"),
         ("kind", "kind"),
@@ -161,15 +247,18 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
     let of = |id: &str| {
         damages
             .iter()
+            .chain(gone)
             .filter(move |d| d.backup.as_deref() == Some(id))
             .map(|d| d.what.as_str())
             .collect::<Vec<_>>()
     };
     for b in backups {
         let found = of(&b.id);
+        let stranded = gone.iter().any(|d| d.backup.as_ref() == Some(&b.id));
+        let wrong = if stranded { "unrestorable" } else { "damaged" };
         listing.push(json!({
             "id": b.id, "short_id": b.short_id(), "kind": b.meta.kind, "level": b.meta.level,
-            "result": if !found.is_empty() { "damaged" } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
+            "result": if !found.is_empty() { wrong } else if unchecked { "not checked" } else { "ok" }, "finding": found.first(), "findings": found,
         }));
     }
     let known = |d: &&Damage| {
@@ -177,10 +266,15 @@ fn listing(backups: &[Backup], damages: &[Damage]) -> Listing {
             .as_ref()
             .is_none_or(|id| !backups.iter().any(|b| b.id == *id))
     };
-    for d in damages.iter().filter(known) {
+    for d in damages.iter().chain(gone).filter(known) {
         let id = d.backup.as_deref().unwrap_or("");
+        let result = if gone.contains(d) {
+            "missing"
+        } else {
+            "damaged"
+        };
         listing.push(json!({
-            "id": id, "short_id": id.get(..8), "kind": null, "level": null, "result": "damaged", "finding": d.what, "findings": [d.what],
+            "id": id, "short_id": id.get(..8), "kind": null, "level": null, "result": result, "finding": d.what, "findings": [d.what],
         }));
     }
     listing

@@ -1,26 +1,32 @@
-//! Whose damage it is: a pack that is missing concerns only the backups that need it.
+//! Whose damage it is: a pack that is missing concerns only the backups that need it. And what is wrong, in a line for each file of
+//! the repository: the engine finds the same damage at many places, and speaks of its own insides.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rustic_core::{IndexedFullStatus, Repository as Engine, TreeId};
+use rustic_core::{FileType, Id, IndexedFullStatus, ReadBackend, Repository as Engine, TreeId};
 
-/// The packs that a tree needs, in hexadecimal digits. What cannot be read any more is left out: the check names it by itself.
-pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTreeSet<String> {
-    let mut packs = BTreeSet::new();
+use super::{Repository, RepositoryError};
+
+/// The packs that a tree needs, in hexadecimal digits, and whether they hold trees. What cannot be read any more is left out: the
+/// check names it by itself.
+pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTreeMap<String, bool> {
+    let mut packs = BTreeMap::new();
     let mut seen = BTreeSet::from([root]);
     let mut trees = VecDeque::from([root]);
     while let Some(id) = trees.pop_front() {
         let Ok(entry) = engine.get_index_entry(&id) else {
             continue;
         };
-        packs.insert(entry.pack.to_hex().to_string());
+        packs.insert(entry.pack.to_hex().to_string(), true);
         let Ok(tree) = engine.get_tree(&id) else {
             continue;
         };
         for node in tree.nodes {
             for blob in node.content.iter().flatten() {
                 if let Ok(entry) = engine.get_index_entry(blob) {
-                    packs.insert(entry.pack.to_hex().to_string());
+                    packs
+                        .entry(entry.pack.to_hex().to_string())
+                        .or_insert(false);
                 }
             }
             trees.extend(node.subtree.filter(|t| seen.insert(*t)));
@@ -28,6 +34,103 @@ pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTre
     }
     packs
 }
+
+/// Findings in our words; each pack is looked at once.
+pub(super) struct Words<'a> {
+    repository: &'a Repository,
+    there: BTreeMap<String, Id>,
+    known: BTreeMap<String, String>,
+}
+
+impl<'a> Words<'a> {
+    pub(super) fn new(repository: &'a Repository) -> Result<Self, RepositoryError> {
+        let packs = repository
+            .place
+            .raw()?
+            .list(FileType::Pack)
+            .map_err(repository.failed("list the files"))?;
+        Ok(Self {
+            repository,
+            there: packs
+                .into_iter()
+                .map(|id| (id.to_hex().to_string(), id))
+                .collect(),
+            known: BTreeMap::new(),
+        })
+    }
+
+    /// `packs`: those of the backup that the findings are about.
+    pub(super) fn say(
+        &mut self,
+        findings: &BTreeSet<&String>,
+        packs: &BTreeMap<String, bool>,
+    ) -> Result<Vec<String>, RepositoryError> {
+        let mut said: Vec<String> = Vec::new();
+        let mut named = BTreeSet::new();
+        let (mut trees, mut others) = (false, Vec::new());
+        for finding in findings {
+            match pack_named_in(finding) {
+                Some(pack) => {
+                    named.insert(pack.to_owned());
+                }
+                None if ends_the_reading(finding) => trees = true,
+                None => others.push(finding.as_str()),
+            }
+        }
+        for pack in named {
+            let full = packs
+                .keys()
+                .chain(self.there.keys())
+                .find(|p| p.starts_with(&pack));
+            let full = full.cloned().unwrap_or(pack);
+            said.push(self.pack(&full)?);
+        }
+        if trees {
+            let before = said.len();
+            for pack in packs
+                .iter()
+                .filter(|(_, trees)| **trees)
+                .map(|(pack, _)| pack)
+            {
+                let what = self.pack(pack)?;
+                if !what.ends_with(FITS_NOT) && !said.contains(&what) {
+                    said.push(what);
+                }
+            }
+            if before == said.len() && said.is_empty() {
+                said.push("its list of files cannot be read".to_owned());
+            }
+        }
+        if let Some(first) = others.first() {
+            let more = match others.len() {
+                1 => String::new(),
+                n => format!(" (and {} more like it)", n - 1),
+            };
+            said.push(format!("{first}{more}"));
+        }
+        said.sort();
+        said.dedup();
+        Ok(said)
+    }
+
+    fn pack(&mut self, pack: &str) -> Result<String, RepositoryError> {
+        if let Some(known) = self.known.get(pack) {
+            return Ok(known.clone());
+        }
+        let what = match self.there.get(pack) {
+            Some(id) => self.repository.wrong_with(FileType::Pack, id)?,
+            None => format!(
+                "data/{}/{pack}: it is missing",
+                pack.get(..2).unwrap_or_default()
+            ),
+        };
+        self.known.insert(pack.to_owned(), what.clone());
+        Ok(what)
+    }
+}
+
+/// What is said of a file that is as it was written.
+pub(super) const FITS_NOT: &str = "it is whole, but the index does not fit it";
 
 /// What a prune has marked and another one is removing is in the index for a moment longer.
 pub(super) fn is_going_anyway(finding: &str) -> bool {

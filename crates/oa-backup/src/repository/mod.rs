@@ -9,10 +9,12 @@ mod damage;
 mod durable;
 mod engine;
 pub mod meta;
+mod modes;
 mod place;
 mod reader;
 mod repair;
 mod s3;
+mod spare;
 mod stop;
 
 use std::collections::{BTreeSet, HashSet};
@@ -26,16 +28,18 @@ use oa_core::config::Bytes;
 use oa_core::supervise::StopSignal;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    BackupOptions, CheckOptions, CheckResults, Credentials, OpenStatus, PathList, Progress,
-    ProgressBars, ProgressType, PruneOptions, Repository as Engine, RusticError, SnapshotOptions,
-    TreeId, jiff,
+    BackupOptions, CheckOptions, CheckResults, Credentials, FileType, Id, OpenStatus, PathList,
+    Progress, ProgressBars, ProgressType, PruneOptions, ReadBackend, Repository as Engine,
+    RusticError, SnapshotOptions, TreeId, jiff,
 };
+use sha2::{Digest, Sha256};
 
 use self::engine::{one_line, reason};
 pub use self::meta::{Counts, Kind, Level, Lsn, Mark, Meta, TableMark, WalRange};
 pub use self::place::{Place, RepositoryError};
 pub use self::reader::{Reader, StoredFile};
 pub use self::repair::Repaired;
+pub use self::spare::Healed;
 
 /// Tag of every snapshot of ours.
 const TAG: &str = "oa";
@@ -174,9 +178,9 @@ impl Repository {
             let name = id.to_hex().to_string();
             match self.engine.get_snapshots(&[name.as_str()]) {
                 Ok(found) => snapshots.extend(found),
-                Err(e) => damages.push(Damage {
-                    backup: Some(name.clone()),
-                    what: format!("snapshots/{name} cannot be read: {}", reason(&e)),
+                Err(_) => damages.push(Damage {
+                    backup: Some(name),
+                    what: self.wrong_with(FileType::Snapshot, &id)?,
                 }),
             }
         }
@@ -424,7 +428,9 @@ impl Repository {
             .to_indexed()
             .map_err(self.failed("read the index"))?;
         let again = read && all.iter().any(|what| damage::ends_the_reading(what));
+        let mut words = damage::Words::new(self)?;
         let mut damages = Vec::new();
+        let mut whose = BTreeSet::new();
         for (id, tree) in trees {
             let packs = damage::packs_of(&indexed, *tree);
             let found = check(vec![*tree], again)?;
@@ -433,20 +439,42 @@ impl Repository {
                 .filter(|what| damage::pack_named_in(what).is_none());
             let of_packs = all.iter().chain(&found).filter(|what| {
                 damage::pack_named_in(what)
-                    .is_some_and(|named| packs.iter().any(|p| p.starts_with(named)))
+                    .is_some_and(|named| packs.keys().any(|p| p.starts_with(named)))
             });
             let mine: BTreeSet<&String> = own.chain(of_packs).collect();
-            damages.extend(mine.into_iter().map(|what| Damage {
+            whose.extend(mine.iter().map(|what| (*what).clone()));
+            damages.extend(words.say(&mine, &packs)?.into_iter().map(|what| Damage {
                 backup: Some((*id).to_owned()),
-                what: what.clone(),
+                what,
             }));
         }
-        for what in all {
+        let others: BTreeSet<&String> = all.iter().filter(|what| !whose.contains(*what)).collect();
+        for what in words.say(&others, &std::collections::BTreeMap::new())? {
             if !damages.iter().any(|d| d.what == what) {
                 damages.push(Damage { backup: None, what });
             }
         }
         Ok(damages)
+    }
+
+    /// What is wrong with a file, found by reading it: its name is the hash of its content.
+    fn wrong_with(&self, kind: FileType, id: &Id) -> Result<String, RepositoryError> {
+        let name = repair::name(kind, id);
+        let backend = self.place.raw()?;
+        let content = backend.read_full(kind, id);
+        if StopSignal.requested() {
+            return Err(RepositoryError::Stopped);
+        }
+        Ok(match content {
+            Ok(content) if repair::hex(&Sha256::digest(&content)) == *id.to_hex() => {
+                format!("{name}: {}", damage::FITS_NOT)
+            }
+            Ok(_) => format!("{name}: its content is not what was written"),
+            Err(e) => match backend.list(kind) {
+                Ok(there) if !there.contains(id) => format!("{name}: it is missing"),
+                _ => format!("{name}: {}", reason(&e)),
+            },
+        })
     }
 
     /// The bytes of all its files.

@@ -7,11 +7,12 @@ use oa_core::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::secrets::{Secret, redact};
 use rustic_core::repofile::Chunker;
 use rustic_core::{
-    ConfigOptions, Credentials, KeyOptions, Repository as Engine, RepositoryBackends,
+    ConfigOptions, Credentials, FileType, KeyOptions, Repository as Engine, RepositoryBackends,
     RepositoryOptions, WriteBackend,
 };
 
 use super::durable::Durable;
+use super::spare::{SPARE, no_access};
 use super::{Bars, Repository, s3};
 
 /// Pieces of this size, at most, are stored again for one changed page.
@@ -23,9 +24,29 @@ pub enum RepositoryError {
     /// There is none.
     #[error("there is no repository at {0}; create it with: oa-backup init")]
     Absent(String),
+    /// There is none where PostgreSQL has recorded backups.
+    #[error(
+        "there is no repository at {place}, although {backups} backups were recorded there (the newest, {newest}, is of {at}); is its disk mounted? If they are lost, begin anew with: oa-backup init --anew"
+    )]
+    Vanished {
+        /// Where it should be.
+        place: String,
+        /// How many backups were recorded there.
+        backups: i64,
+        /// The newest one.
+        newest: String,
+        /// What it restores.
+        at: String,
+    },
     /// There is one already.
     #[error("there is a repository at {0} already; nothing was changed")]
     Exists(String),
+    /// Something is there without which a new repository would be one more thing to untangle.
+    #[error("{0}")]
+    Occupied(String),
+    /// What opens it is damaged in both copies.
+    #[error("{0}")]
+    Lost(String),
     /// The key does not open it.
     #[error("the password does not open the repository at {0}; check password in [backup]")]
     Password(String),
@@ -168,7 +189,7 @@ impl Place {
             .map_err(|e| self.failed("open the repository", &e))
     }
 
-    fn credentials(&self) -> Credentials {
+    pub(super) fn credentials(&self) -> Credentials {
         Credentials::Password(self.password.expose().to_owned())
     }
 
@@ -177,6 +198,18 @@ impl Place {
     /// # Errors
     /// When the place cannot be read.
     pub fn exists(&self) -> Result<bool, RepositoryError> {
+        if let Some(folder) = self.folder() {
+            // The engine takes what it may not see for what is not there.
+            let config = folder.join("config");
+            for path in [folder, config.as_path()] {
+                match path.metadata() {
+                    Ok(_) => {}
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                    Err(e) => return Err(RepositoryError::Place(no_access(folder, &e))),
+                }
+            }
+            return Ok(true);
+        }
         let engine = self.engine(Bars::hidden())?;
         let id = engine
             .config_id()
@@ -184,14 +217,74 @@ impl Place {
         Ok(id.is_some())
     }
 
+    /// What is left of a repository that has no configuration any more: "keys", "snapshots" and so on.
+    fn remains(&self) -> Result<Vec<&'static str>, RepositoryError> {
+        let backend = self.raw()?;
+        let kinds = [
+            (FileType::Key, "keys"),
+            (FileType::Snapshot, "snapshots"),
+            (FileType::Index, "an index"),
+            (FileType::Pack, "data"),
+        ];
+        let mut found = Vec::new();
+        for (kind, name) in kinds {
+            let some = match self.folder() {
+                Some(folder) if !folder.join(kind.dirname()).exists() => false,
+                _ => !backend
+                    .list(kind)
+                    .map_err(|e| self.failed("look for a repository", &e))?
+                    .is_empty(),
+            };
+            if some {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why a place without configuration is not simply an empty one.
+    fn without_config(&self) -> Result<Option<RepositoryError>, RepositoryError> {
+        let mut remains = self.remains()?;
+        if self
+            .folder()
+            .is_some_and(|f| f.join(SPARE).join("config").exists())
+        {
+            remains.push("a spare copy of its configuration");
+        }
+        if remains.is_empty() {
+            return Ok(None);
+        }
+        let remedy = match self.folder() {
+            Some(_) => self.why_it_does_not_open().map_or_else(
+                || "put it back from a copy of this folder".to_owned(),
+                |why| why.to_string(),
+            ),
+            None => "put the object \"config\" back, from an older version of it or from a copy of the bucket".to_owned(),
+        };
+        Ok(Some(RepositoryError::Occupied(format!(
+            "the repository at {} has {}, but no configuration: {remedy}",
+            self.shown(),
+            remains.join(", ")
+        ))))
+    }
+
+    /// Refuses a place that holds what is left of a repository.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Occupied`], with what helps; or when the place cannot be read.
+    pub fn check_unoccupied(&self) -> Result<(), RepositoryError> {
+        self.without_config()?.map_or(Ok(()), Err)
+    }
+
     /// Creates the repository.
     ///
     /// # Errors
-    /// When there is one, or the place cannot be written.
+    /// When there is one, or what is left of one, or the place cannot be written.
     pub fn create(&self) -> Result<(), RepositoryError> {
         if self.exists()? {
             return Err(RepositoryError::Exists(self.shown()));
         }
+        self.check_unoccupied()?;
         let mut options = ConfigOptions::default();
         options.set_version = Some(2);
         options.set_chunker = Some(Chunker::FixedSize);
@@ -208,20 +301,29 @@ impl Place {
     /// When there is none, or the password is wrong.
     pub fn open(&self, bars: &Bars) -> Result<Repository, RepositoryError> {
         if !self.exists()? {
-            return Err(RepositoryError::Absent(self.shown()));
+            let absent = || RepositoryError::Absent(self.shown());
+            // Whoever only opens it has a configuration to mend, no place to choose.
+            return Err(match self.without_config()? {
+                Some(RepositoryError::Occupied(why)) => RepositoryError::Place(why),
+                _ => absent(),
+            });
         }
-        let engine = self
-            .engine(bars.clone())?
-            .open(&self.credentials())
-            .map_err(|e| {
-                if let Some(why) = self.why_it_does_not_open() {
-                    RepositoryError::Place(why)
-                } else if e.is_incorrect_password() {
-                    RepositoryError::Password(self.shown())
-                } else {
-                    self.failed("open the repository", &e)
+        let engine = self.engine(bars.clone())?.open(&self.credentials());
+        let engine = engine.or_else(|e| {
+            if let Some(key) = self.key_beside_damaged_ones() {
+                let again = self.engine(bars.clone())?;
+                if let Ok(engine) = again.open(&Credentials::Masterkey(key)) {
+                    return Ok(engine);
                 }
-            })?;
+            }
+            Err(if let Some(why) = self.why_it_does_not_open() {
+                why
+            } else if e.is_incorrect_password() {
+                RepositoryError::Password(self.shown())
+            } else {
+                self.failed("open the repository", &e)
+            })
+        })?;
         Ok(Repository {
             place: self.clone(),
             bars: bars.clone(),

@@ -75,7 +75,7 @@ impl Service {
     /// `more` stands at the end of `[backup]`.
     pub fn configure(&self, more: &str) {
         let text = format!(
-            "state_dir = \"state\"\n[database]\nconnect_timeout = \"3s\"\n[backup]\nrepository = \"repo\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\nretry_delay = \"1s\"\n{more}\n"
+            "state_dir = \"state\"\n[database]\nconnect_timeout = \"20s\"\n[backup]\nrepository = \"repo\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\nretry_delay = \"1s\"\n{more}\n"
         );
         fs::write(self.path("oa.toml"), text).unwrap();
     }

@@ -279,9 +279,7 @@ impl Chooser<'_> {
             ))),
             (Kind::Logical, _) => self.of_dump(&target, backup),
             (Kind::Physical, Level::Full) => self.full_alone(&target, backup),
-            (Kind::Physical, Level::Incremental) => {
-                self.best_full(&target, backup, &End::Log, |_| true)
-            }
+            (Kind::Physical, Level::Incremental) => self.any_full(&target, backup),
         }
     }
 

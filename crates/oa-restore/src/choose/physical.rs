@@ -68,7 +68,7 @@ impl Chooser<'_> {
                 let full = mine(Level::Full).max_by_key(newest);
                 match (log, full) {
                     (Some(log), full) if full.is_none_or(|f| newest(&f) <= newest(&log)) => {
-                        self.best_full(target, log, &End::Log, |_| true)
+                        self.any_full(target, log)
                     }
                     (_, Some(full)) => self.full_alone(target, full),
                     (_, None) => Err(RestoreError::NoWay(earliest())),
@@ -189,6 +189,21 @@ impl Chooser<'_> {
                 reaches: full.meta.end_lsn.unwrap_or(Lsn(0)),
                 timeline: None,
             })),
+        })
+    }
+
+    /// To the end of `log` from whichever full backup leads there.
+    pub(super) fn any_full(&self, target: &Target, log: &Backup) -> Result<Choice, RestoreError> {
+        self.best_full(target, log, &End::Log, |_| true).map_err(|e| match e {
+            RestoreError::NoWay(text) if text.is_empty() => {
+                let full = log.meta.full.as_deref().unwrap_or_default();
+                RestoreError::NoWay(format!(
+                    "backup {} cannot be restored: its full backup {} is gone, and there is no other one of this cluster in the repository; see oa-backup verify",
+                    log.short_id(),
+                    full.get(..8).unwrap_or(full)
+                ))
+            }
+            other => other,
         })
     }
 

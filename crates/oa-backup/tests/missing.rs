@@ -1,0 +1,306 @@
+//! Backups that disappear without being pruned, and what says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{Done, PASSWORD, Service, done};
+use serde_json::Value;
+
+fn alert(service: &Service) -> (Done, Vec<String>) {
+    let mut command = Command::new(oa_testkit::program("oa-alert"));
+    command
+        .arg("--config")
+        .arg(service.path("oa.toml"))
+        .args(["check", "--format", "json"])
+        .env("DATABASE_URL", service.url())
+        .env("OA_BACKUP_PASSWORD", PASSWORD)
+        .stdin(Stdio::null());
+    let checked = done(command.output().unwrap());
+    let rules = checked
+        .json()
+        .iter()
+        .map(|f| f["rule"].as_str().unwrap().to_owned())
+        .collect();
+    (checked, rules)
+}
+
+fn status(service: &Service, code: i32) -> Value {
+    service
+        .backup(&["status", "--format", "json"])
+        .expect(code)
+        .json()
+        .pop()
+        .unwrap()
+}
+
+fn snapshot(service: &Service, backup: &Value) -> std::path::PathBuf {
+    service.path(&format!(
+        "repo/snapshots/{}",
+        backup["id"].as_str().unwrap()
+    ))
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn wal_whose_full_backup_is_gone_is_not_ok_anywhere() {
+    let service = Service::ready("kind = \"physical\"");
+    let full = service.take("full");
+    service.take("incremental");
+    assert_eq!(status(&service, 0)["ok"], true);
+    let short = full[0]["short_id"].as_str().unwrap();
+    let (file, away) = (snapshot(&service, &full[0]), service.path("away"));
+    fs::rename(&file, &away).unwrap();
+
+    // Before any of oa-backup's own runs has seen it.
+    let (checked, rules) = alert(&service);
+    assert!(
+        checked.code == Some(2) && rules.contains(&"backup_missing".to_owned()),
+        "{checked:?}"
+    );
+    let listed = service.backup(&["list", "--format", "json"]).expect(1);
+    let why = format!("its full backup {short} is gone");
+    assert!(listed.stderr.contains(&why), "{}", listed.stderr);
+    let unrestorable = |b: &Value| b["unrestorable"].as_str().is_some_and(|w| w.contains(&why));
+    assert!(listed.json().iter().all(unrestorable) && !listed.json().is_empty());
+    let state = status(&service, 1);
+    assert!(
+        state["ok"] == false && state["rpo_seconds"].is_null(),
+        "{state}"
+    );
+    assert_eq!(state["missing"], serde_json::json!([full[0]["id"]]));
+    for arguments in [
+        &["verify", "--format", "json"][..],
+        &["verify", "--read-data", "--format", "json"],
+    ] {
+        let verified = service.backup(arguments).expect(1);
+        assert!(
+            verified.stderr.contains(short) && verified.stderr.contains(&why),
+            "{}",
+            verified.stderr
+        );
+        let result = |id: &Value| {
+            let rows = verified.json();
+            rows.iter().find(|r| r["id"] == *id).unwrap()["result"].clone()
+        };
+        assert_eq!(result(&full[0]["id"]), "missing");
+        assert_eq!(result(&full[1]["id"]), "unrestorable");
+    }
+    assert_eq!(
+        service.texts("SELECT (missing_since IS NOT NULL)::text || ' ' || (removed_at IS NULL)::text FROM oa.backups WHERE level = 'full'"),
+        ["true true"]
+    );
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.repository_state"),
+        0
+    );
+    assert_eq!(alert(&service).0.code, Some(2));
+    for arguments in [
+        &["plan", "--to", "latest", "--kind", "physical"][..],
+        &["plan", "--to", "latest"],
+        &["plan", "--to", full[1]["id"].as_str().unwrap()],
+    ] {
+        let planned = done(service.restore(arguments).output().unwrap()).expect(1);
+        assert!(
+            planned.stderr.contains(short) && planned.stderr.contains("is gone"),
+            "{}",
+            planned.stderr
+        );
+    }
+
+    // It is back, and all is well.
+    fs::rename(&away, &file).unwrap();
+    service.backup(&["list"]).expect(0);
+    service.backup(&["verify"]).expect(0);
+    assert_eq!(status(&service, 0)["ok"], true);
+    assert!(!alert(&service).1.contains(&"backup_missing".to_owned()));
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.backups WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL"),
+        0
+    );
+}
+
+#[test]
+fn a_repository_that_was_put_back_to_an_older_state_lacks_what_was_recorded() {
+    let service = Service::ready("kind = \"logical\"");
+    service.take("full");
+    copy_folder(&service.path("repo"), &service.path("older"));
+    let lost = service.take("full");
+    fs::rename(service.path("repo"), service.path("newer")).unwrap();
+    fs::rename(service.path("older"), service.path("repo")).unwrap();
+    // The next backup goes on, and what is missing is recorded as that: nobody has pruned it.
+    service.take("full");
+    let row = format!(
+        "SELECT (missing_since IS NOT NULL)::text || ' ' || (removed_at IS NULL)::text FROM oa.backups WHERE id = '{}'",
+        lost[0]["id"].as_str().unwrap()
+    );
+    assert_eq!(service.texts(&row), ["true true"]);
+    assert_eq!(status(&service, 1)["ok"], false);
+    let verified = service.backup(&["verify"]).expect(1);
+    assert!(
+        verified
+            .stderr
+            .contains(lost[0]["short_id"].as_str().unwrap()),
+        "{}",
+        verified.stderr
+    );
+    assert!(alert(&service).1.contains(&"backup_missing".to_owned()));
+    assert_eq!(
+        service.number("SELECT count(*) FROM oa.alerts WHERE task = 'backup-verify'"),
+        0,
+        "oa-alert check reports it"
+    );
+    // Nobody but a person gives it up.
+    service.backup(&["prune", "--cron"]).expect(0);
+    service.backup(&["prune", "--missing"]).expect(77);
+    assert_eq!(service.texts(&row), ["true true"]);
+    service.backup(&["prune", "--missing", "--yes"]).expect(0);
+    assert_eq!(service.texts(&row), ["false false"]);
+    service.backup(&["verify"]).expect(0);
+    assert_eq!(status(&service, 0)["ok"], true);
+}
+
+#[test]
+fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
+    let service =
+        Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
+    for _ in 0..3 {
+        service.take("full");
+    }
+    service.killed_at("backup.forgotten", &["prune", "--yes"]);
+    assert_eq!(service.list().len(), 1);
+    service.backup(&["verify"]).expect(0);
+    assert!(!alert(&service).1.contains(&"backup_missing".to_owned()));
+    assert_eq!(
+        service.number(
+            "SELECT count(*) FROM oa.backups WHERE removed_at IS NOT NULL AND missing_since IS NULL"
+        ),
+        2
+    );
+    service.backup(&["prune", "--yes"]).expect(0);
+}
+
+#[test]
+fn while_postgresql_is_down_no_backup_is_removed() {
+    let mut service =
+        Service::ready("kind = \"logical\"\nkeep_hourly = 1\nkeep_daily = 1\nkeep_weekly = 1");
+    service.take("full");
+    service.take("full");
+    service.server.stop();
+    service.backup(&["prune", "--cron"]).expect(75);
+    assert_eq!(service.list().len(), 2);
+    service.server.start_again();
+    service.backup(&["prune", "--cron"]).expect(0);
+    assert_eq!(service.list().len(), 1);
+}
+
+#[test]
+fn status_says_what_the_alerts_say() {
+    let service = Service::ready("kind = \"logical\"");
+    let full = service.take("full");
+    assert_eq!(status(&service, 0)["ok"], true);
+    let drill = |ok: bool| {
+        service
+            .db()
+            .batch_execute(&format!(
+                "INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, error)
+                 SELECT gen_random_uuid(), id, repository, host, now(), clock_timestamp(), clock_timestamp(), {ok}, 1, CASE WHEN NOT {ok} THEN 'quotes has 3 rows less' END FROM oa.backups"
+            ))
+            .unwrap();
+    };
+    drill(false);
+    let failed = status(&service, 1);
+    assert!(
+        failed["ok"] == false
+            && failed["problems"]
+                .to_string()
+                .contains("quotes has 3 rows less"),
+        "{failed}"
+    );
+    assert!(alert(&service).1.contains(&"drill_failed".to_owned()));
+    let told = service.backup(&["status"]).expect(1);
+    assert!(
+        told.stdout.contains("quotes has 3 rows less"),
+        "{}",
+        told.stdout
+    );
+    drill(true);
+    assert_eq!(status(&service, 0)["ok"], true);
+    // Damage that a verification has found.
+    let largest = service
+        .files("repo/data")
+        .into_iter()
+        .max_by_key(|f| fs::metadata(f).unwrap().len())
+        .unwrap();
+    let away = largest.with_extension("away");
+    fs::rename(&largest, &away).unwrap();
+    service.backup(&["verify"]).expect(1);
+    let damaged = status(&service, 1);
+    assert!(
+        damaged["problems"]
+            .to_string()
+            .contains(full[0]["short_id"].as_str().unwrap()),
+        "{damaged}"
+    );
+    fs::rename(&away, &largest).unwrap();
+    service.backup(&["verify"]).expect(0);
+    assert_eq!(status(&service, 0)["ok"], true);
+    service.configure("kind = \"logical\"\nrpo = \"1ms\"");
+    assert_eq!(status(&service, 1)["ok"], false);
+}
+
+#[test]
+fn with_the_crontab_and_an_ordinary_role_every_dump_counts_as_a_full_one() {
+    let mut service = Service::ready("full_every = \"1h\"");
+    service
+        .db()
+        .batch_execute("GRANT pg_read_all_data TO oa; GRANT USAGE ON SCHEMA oa TO oa; GRANT ALL ON ALL TABLES IN SCHEMA oa TO oa; GRANT ALL ON ALL SEQUENCES IN SCHEMA oa TO oa; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA oa TO oa")
+        .unwrap();
+    service.superuser = false;
+    for command in [
+        "full",
+        "incremental",
+        "prune",
+        "full",
+        "incremental",
+        "prune",
+    ] {
+        service.backup(&[command, "--cron"]).expect(0);
+    }
+    let left = service.list();
+    for level in ["full", "incremental"] {
+        assert!(
+            left.iter().any(|b| b["level"] == level),
+            "no {level} one: {left:?}"
+        );
+    }
+    let state = status(&service, 0);
+    let newest = left.last().unwrap();
+    assert!(
+        state["ok"] == true && state["newest_full"] == newest["id"],
+        "{state}"
+    );
+    // The ones that were asked for as full are long ago, and the dumps of each hour stand in for them.
+    service.superuser = true;
+    service
+        .db()
+        .batch_execute("UPDATE oa.backups SET finished_at = finished_at - interval '3 hours' WHERE level = 'full'")
+        .unwrap();
+    assert_eq!(
+        service.texts("SELECT full_id FROM oa.repository_state"),
+        [newest["id"].as_str().unwrap()]
+    );
+    assert!(!alert(&service).1.contains(&"backup_late".to_owned()));
+}
