@@ -160,8 +160,10 @@ fn keep_reachable(
         _ => false,
     };
     // The next one mostly does.
-    let newer = |i: usize| wal.range(i + 1..);
-    kept.extend(wal.iter().filter(|i| !newer(**i).any(|j| covers(j, i))));
+    let last = wal
+        .iter()
+        .filter(|i| !wal.range(**i + 1..).any(|j| covers(j, i)));
+    kept.extend(last);
 }
 
 /// The full backup of a run from which all of it since then can be restored; `None` when the run ended before.
