@@ -155,15 +155,15 @@ fn keep_reachable(
     wal.extend(group.iter().rev().find(is_wal));
     let covers = |j: &usize, i: &usize| match (&backups[*j].meta.wal, &backups[*i].meta.wal) {
         (Some(b), Some(a)) => {
-            j > i
-                && paths[*j] == paths[*i]
-                && paths[*i].is_some()
-                && b.from <= a.from
-                && b.to >= a.to
+            b.from <= a.from && b.to >= a.to && paths[*i].is_some() && paths[*j] == paths[*i]
         }
         _ => false,
     };
-    kept.extend(wal.iter().filter(|i| !wal.iter().any(|j| covers(j, i))));
+    // The next one mostly does.
+    let last = wal
+        .iter()
+        .filter(|i| !wal.range(**i + 1..).any(|j| covers(j, i)));
+    kept.extend(last);
 }
 
 /// The full backup of a run from which all of it since then can be restored; `None` when the run ended before.

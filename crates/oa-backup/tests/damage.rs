@@ -461,7 +461,7 @@ fn damage_is_named_by_file_once_and_without_the_insides_of_the_engine() {
         check(file, &["verify", "--read-data"]);
         flip(file);
     }
-    for file in [largest, smallest] {
+    for file in [largest] {
         let away = file.with_extension("away");
         fs::rename(file, &away).unwrap();
         check(file, &["verify"]);

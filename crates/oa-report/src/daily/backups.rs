@@ -54,7 +54,7 @@ pub(super) fn repositories(
 ) -> Result<Vec<Repository>, postgres::Error> {
     let rows = tx.query(
         "SELECT p.repository,
-                (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL),
+                (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.missing_since IS NULL),
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.finished_at >= $2 AND b.finished_at < $3),
                 s.restorable_to, s.full_at, s.full_checked,
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.check_error IS NOT NULL),

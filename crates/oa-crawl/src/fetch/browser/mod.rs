@@ -10,9 +10,8 @@ mod launch;
 mod page;
 mod steps;
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -249,17 +248,6 @@ impl Browser {
             let _ = fs::remove_file(old);
         }
     }
-}
-
-/// For this user alone: a page may show what only a login does.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content)
 }
 
 /// A page that was not there, or not in time, may be behind a login.
