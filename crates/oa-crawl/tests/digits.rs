@@ -105,7 +105,7 @@ fn every_digit_of_a_decimal_is_stored_and_compared() {
     let replay = service.crawl(&["replay", "exact", "--date", &day, "--format", "json"]);
     let row = replay.row();
     assert_eq!(
-        row["changes"][0]["columns"]["price"]["from"], "1234567.8901234567881000",
+        row["changes"][0]["columns"]["price"]["from"], "1234567.8901234567880001",
         "{row}"
     );
     assert_eq!(
