@@ -11,11 +11,13 @@
 //! - [`retry`]: what kinds of error there are and which of them are worth another try;
 //! - [`supervise`]: child processes, stop signals, process identity;
 //! - [`service`]: the data service's own tables and their natural keys;
+//! - [`exact`]: JSON with all digits of its numbers;
 //! - [`cli`], [`exit`], [`output`], [`logging`]: what makes six programs feel like one.
 
 pub mod alerts;
 pub mod cli;
 pub mod config;
+pub mod exact;
 pub mod exit;
 pub mod failpoint;
 pub mod logging;

@@ -9,6 +9,8 @@ use postgres::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::exact;
+
 use super::{describe, is_connection_error, is_passing, quote_ident};
 
 /// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
@@ -41,6 +43,8 @@ pub struct Upserted {
     pub unchanged: u64,
     /// Rows that PostgreSQL refused: index into [`Batch::rows`], and its reason.
     pub refused: Vec<(usize, String)>,
+    /// Columns whose type does not hold all digits of what came, in sentences.
+    pub rounded: Vec<String>,
 }
 
 /// The upsert could not be done at all.
@@ -97,7 +101,10 @@ const CHUNK: usize = 1000;
 /// See [`UpsertError`]; the transaction is then of no more use.
 pub fn upsert(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Upserted, UpsertError> {
     let statement = Statement::prepare(tx, batch)?;
-    let mut done = Upserted::default();
+    let mut done = Upserted {
+        rounded: statement.rounded(batch),
+        ..Upserted::default()
+    };
     for (i, rows) in batch.rows.chunks(CHUNK).enumerate() {
         statement.run(tx, batch, i * CHUNK, rows, &mut done)?;
     }
@@ -107,6 +114,8 @@ pub fn upsert(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Upserted, Upser
 struct Statement {
     sql: String,
     table: String,
+    /// Of the batch's columns.
+    types: Vec<String>,
 }
 
 impl Statement {
@@ -130,6 +139,7 @@ impl Statement {
             return Err(UpsertError::NoTable(batch.table.clone()));
         }
         let mut definitions = Vec::new();
+        let mut of_columns = Vec::new();
         for column in &batch.columns {
             let Some((_, of_type)) = types.iter().find(|(name, _)| name == column) else {
                 return Err(UpsertError::NoColumn {
@@ -138,6 +148,7 @@ impl Statement {
                 });
             };
             definitions.push(format!("{} {of_type}", quote_ident(column)));
+            of_columns.push(of_type.clone());
         }
         let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
         let stamps: Vec<&str> = ["created_at", "updated_at"]
@@ -185,7 +196,24 @@ impl Statement {
         Ok(Self {
             sql,
             table: batch.table.clone(),
+            types: of_columns,
         })
+    }
+
+    /// PostgreSQL rounds to what a column can hold without a word.
+    fn rounded(&self, batch: &Batch) -> Vec<String> {
+        let columns = batch.columns.iter().zip(&self.types).enumerate();
+        let counted = columns.filter_map(|(i, (column, of_type))| {
+            let loses = loses_digits(of_type)?;
+            let values = batch.rows.iter().filter_map(|row| row.get(i));
+            let mut lost = values.filter(|v| loses(v)).filter_map(digits);
+            let first = lost.next()?;
+            let count = 1 + lost.count();
+            Some(format!(
+                "column {column} is {of_type}, which does not hold all digits of {count} value(s), for example {first}"
+            ))
+        });
+        counted.collect()
     }
 
     fn run(
@@ -239,6 +267,30 @@ impl Statement {
             Err(error) => Err(fail(error)),
         }
     }
+}
+
+/// The digits of a number, which is a text where JSON's own numbers would lose some.
+fn digits(value: &Value) -> Option<String> {
+    match value {
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// How a type loses digits, if it can.
+fn loses_digits(of_type: &str) -> Option<Box<dyn Fn(&Value) -> bool>> {
+    if of_type == "double precision" {
+        return Some(Box::new(|value| match value {
+            Value::Number(n) if n.is_f64() => false,
+            Value::Number(n) if n.as_i64().is_some_and(|n| n.unsigned_abs() < 1 << 53) => false,
+            other => digits(other).is_some_and(|d| !exact::fits_double(&d)),
+        }));
+    }
+    let scale = of_type.strip_prefix("numeric(")?.strip_suffix(')')?;
+    let scale: u64 = scale.split_once(',').map_or("0", |(_, s)| s).parse().ok()?;
+    let many = move |value: &Value| digits(value).is_some_and(|d| exact::decimals(&d) > scale);
+    Some(Box::new(many))
 }
 
 /// Classes 22 (data exception), 23 (constraint violation) and 21 (two rows of one key in a statement) are the rows' fault.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::due::not_taken_care_of;
 use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::alerts::{self, Policy};
+use crate::exact;
 use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{describe, is_connection_error, is_passing};
 use crate::retry::ErrorKind;
@@ -253,8 +254,10 @@ pub fn apply(
     }
     let mut applied = Applied::default();
     let mut rejects = outcome.rejects.clone();
+    let mut rounded: Vec<String> = Vec::new();
     for batch in &outcome.batches {
         let done = upsert(&mut tx, batch)?;
+        rounded.extend(done.rounded);
         applied.inserted += done.inserted;
         applied.updated += done.updated;
         applied.unchanged += done.unchanged;
@@ -268,7 +271,7 @@ pub fn apply(
     insert_attempts(&mut tx, start.id, &outcome.attempts)?;
     insert_rejects(&mut tx, start, &rejects)?;
     insert_raw(&mut tx, outcome)?;
-    insert_quality(&mut tx, outcome, applied.rejected)?;
+    insert_quality(&mut tx, outcome, &rounded, applied.rejected)?;
     tx.execute(
         "UPDATE oa.runs SET status = $2, finished_at = $3, attempts = $4, fetched = $5, inserted = $6, updated = $7,
                 unchanged = $8, rejected = $9, error_kind = $10, error_message = $11, details = $12, lease_until = NULL
@@ -342,15 +345,15 @@ fn insert_rejects(
     }
     let statement = tx.prepare(
         "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8::text::jsonb, $9) ON CONFLICT DO NOTHING",
     )?;
     for (seq, reject) in rejects.iter().enumerate() {
         // jsonb cannot hold U+0000; such a record is kept as bytes instead.
-        let text = reject.record.to_string();
+        let text = exact::to_text(&reject.record);
         let (record, raw) = if text.contains("\\u0000") {
             (None, Some(text.into_bytes()))
         } else {
-            (Some(&reject.record), None)
+            (Some(text), None)
         };
         let reason = reject.reason.replace('\0', "\\u0000");
         let source_key = reject
@@ -407,11 +410,13 @@ fn insert_raw(tx: &mut Transaction<'_>, outcome: &Outcome) -> Result<(), postgre
 fn insert_quality(
     tx: &mut Transaction<'_>,
     outcome: &Outcome,
+    rounded: &[String],
     rejected: u64,
 ) -> Result<(), postgres::Error> {
     let Some(quality) = &outcome.quality else {
         return Ok(());
     };
+    let findings: Vec<&String> = quality.findings.iter().chain(rounded).collect();
     tx.execute(
         "INSERT INTO oa.quality (run_id, task, day, expected, collected, completeness, duplicates, fresh, score, findings)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
@@ -425,7 +430,7 @@ fn insert_quality(
             &(quality.duplicates as i64),
             &quality.fresh,
             &quality.score(rejected),
-            &json!(quality.findings),
+            &json!(findings),
         ],
     )?;
     Ok(())

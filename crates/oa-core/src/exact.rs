@@ -1,0 +1,433 @@
+//! JSON as it came: every digit of a number, and values that are not JSON but stand where a value would.
+//!
+//! [`serde_json`] keeps a number as 64 bits, and refuses a whole document for one `NaN`, one raw control character or one lone
+//! surrogate. Records of a site are worth more: a number whose text a [`Number`] would not give back, and a value that is none, are
+//! kept as marked texts, which [`number`] and [`malformed`] recognise and [`to_text`] writes out again. Marks are for values on their
+//! way through a program; nothing but [`to_text`] may write them anywhere.
+
+use serde_json::{Map, Number, Value};
+
+/// Begins a marked text: a character that no text may hold (Unicode, noncharacters).
+const MARK: char = '\u{10FFFE}';
+const NUMBER: &str = "\u{10FFFE}n";
+const MALFORMED: &str = "\u{10FFFE}m";
+
+/// Deeper documents are an attack.
+const DEEPEST: u32 = 120;
+
+/// Reads a document. `None` when its structure is not JSON; [`serde_json`] then says where and why.
+#[must_use]
+pub fn parse(text: &str) -> Option<Value> {
+    let mut parser = Parser { text, at: 0 };
+    let value = parser.value(0)?;
+    parser.blank();
+    (parser.at == text.len()).then_some(value)
+}
+
+/// The digits of a number that is kept as text.
+#[must_use]
+pub fn number(value: &Value) -> Option<&str> {
+    value.as_str()?.strip_prefix(NUMBER)
+}
+
+/// The text of a value that is not JSON.
+#[must_use]
+pub fn malformed(value: &Value) -> Option<&str> {
+    value.as_str()?.strip_prefix(MALFORMED)
+}
+
+/// A text, and not a number or anything else that is kept as one.
+#[must_use]
+pub fn text(value: &Value) -> Option<&str> {
+    value.as_str().filter(|text| !text.starts_with(MARK))
+}
+
+/// The first value in it that is not JSON, with the name of its field.
+#[must_use]
+pub fn malformed_within(record: &Value) -> Option<(String, &str)> {
+    let fields: Vec<(String, &Value)> = match record {
+        Value::Object(fields) => fields.iter().map(|(k, v)| (k.clone(), v)).collect(),
+        Value::Array(all) => all.iter().map(|v| (String::new(), v)).collect(),
+        _ => return None,
+    };
+    fields
+        .into_iter()
+        .find_map(|(name, value)| match malformed(value) {
+            Some(raw) => Some((name, raw)),
+            None => malformed_within(value).map(|(_, raw)| (name, raw)),
+        })
+}
+
+/// As JSON, numbers with all their digits. What was not JSON is a text.
+#[must_use]
+pub fn to_text(value: &Value) -> String {
+    let mut out = String::new();
+    write(value, &mut out);
+    out
+}
+
+fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(all) => {
+            out.push('[');
+            for (i, one) in all.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write(one, out);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            out.push('{');
+            for (i, (name, one)) in fields.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                write(one, out);
+            }
+            out.push('}');
+        }
+        other => match (number(other), malformed(other)) {
+            (Some(digits), _) => out.push_str(digits),
+            (_, Some(raw)) => out.push_str(&Value::from(raw).to_string()),
+            (None, None) => out.push_str(&other.to_string()),
+        },
+    }
+}
+
+/// Whether 64 bits of floating point give a decimal number back as it was written.
+#[must_use]
+pub fn fits_double(digits: &str) -> bool {
+    let double = digits.parse::<f64>().ok().filter(|d| d.is_finite());
+    double.is_some_and(|d| {
+        Decimal::of(digits).is_some_and(|n| Some(n) == Decimal::of(&format!("{d:e}")))
+    })
+}
+
+/// A decimal number as a whole one of 64 bits, if it is one.
+#[must_use]
+pub fn whole(digits: &str) -> Option<i64> {
+    let number = Decimal::of(digits)?;
+    if number.digits.is_empty() {
+        return Some(0);
+    }
+    let zeros = usize::try_from(number.exponent).ok().filter(|z| *z < 20)?;
+    let sign = if number.negative { "-" } else { "" };
+    format!("{sign}{}{}", number.digits, "0".repeat(zeros))
+        .parse()
+        .ok()
+}
+
+/// How many decimals a number has.
+#[must_use]
+pub fn decimals(digits: &str) -> u64 {
+    Decimal::of(digits).map_or(0, |n| n.exponent.min(0).unsigned_abs())
+}
+
+/// A number's value: digits without zeros at either end, times a power of ten.
+#[derive(Debug, PartialEq, Eq)]
+struct Decimal {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    fn of(text: &str) -> Option<Self> {
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+            None => (text, 0),
+        };
+        let negative = mantissa.starts_with('-');
+        let mantissa = mantissa.trim_start_matches(['-', '+']);
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        if all.is_empty() || !all.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let digits = all.trim_start_matches('0');
+        let kept = digits.trim_end_matches('0');
+        if kept.is_empty() {
+            return Some(Self {
+                negative: false,
+                digits: String::new(),
+                exponent: 0,
+            });
+        }
+        let zeros = i64::try_from(digits.len() - kept.len()).ok()?;
+        let exponent = exponent
+            .checked_sub(i64::try_from(fraction.len()).ok()?)?
+            .checked_add(zeros)?;
+        Some(Self {
+            negative,
+            digits: kept.to_owned(),
+            exponent,
+        })
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn rest(&self) -> &[u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
+    fn blank(&mut self) {
+        let blank = |b: &&u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+        self.at += self.rest().iter().take_while(blank).count();
+    }
+
+    fn eat(&mut self, token: &str) -> Option<()> {
+        self.rest()
+            .starts_with(token.as_bytes())
+            .then(|| self.at += token.len())
+    }
+
+    fn value(&mut self, depth: u32) -> Option<Value> {
+        if depth > DEEPEST {
+            return None;
+        }
+        self.blank();
+        match *self.rest().first()? {
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            b'"' => self.string().map(Value::String),
+            b't' => self.eat("true").map(|()| Value::Bool(true)),
+            b'f' => self.eat("false").map(|()| Value::Bool(false)),
+            b'n' => self.eat("null").map(|()| Value::Null),
+            _ => ["NaN", "Infinity", "-Infinity"]
+                .into_iter()
+                .find(|word| self.eat(word).is_some())
+                .map(|word| Value::String(format!("{MALFORMED}{word}")))
+                .or_else(|| self.number()),
+        }
+    }
+
+    fn object(&mut self, depth: u32) -> Option<Value> {
+        self.at += 1;
+        let mut fields = Map::new();
+        self.blank();
+        if self.eat("}").is_some() {
+            return Some(Value::Object(fields));
+        }
+        loop {
+            self.blank();
+            if self.rest().first() != Some(&b'"') {
+                return None;
+            }
+            let name = self.string().filter(|name| !name.starts_with(MARK))?;
+            self.blank();
+            self.eat(":")?;
+            let value = self.value(depth + 1)?;
+            fields.insert(name, value);
+            self.blank();
+            if self.eat("}").is_some() {
+                return Some(Value::Object(fields));
+            }
+            self.eat(",")?;
+        }
+    }
+
+    fn array(&mut self, depth: u32) -> Option<Value> {
+        self.at += 1;
+        let mut all = Vec::new();
+        self.blank();
+        if self.eat("]").is_some() {
+            return Some(Value::Array(all));
+        }
+        loop {
+            all.push(self.value(depth + 1)?);
+            self.blank();
+            if self.eat("]").is_some() {
+                return Some(Value::Array(all));
+            }
+            self.eat(",")?;
+        }
+    }
+
+    /// A text. What JSON does not allow within one makes it a marked one.
+    fn string(&mut self) -> Option<String> {
+        let start = self.at + 1;
+        let bytes = self.text.as_bytes();
+        let mut end = start;
+        let mut plain = true;
+        loop {
+            match bytes.get(end)? {
+                b'"' => break,
+                b'\\' => {
+                    plain = false;
+                    end += 2;
+                }
+                byte => {
+                    plain &= *byte >= 0x20;
+                    end += 1;
+                }
+            }
+        }
+        self.at = end + 1;
+        let inner = self.text.get(start..end)?;
+        let read = if plain {
+            Some(inner.to_owned())
+        } else {
+            serde_json::from_str::<String>(self.text.get(start - 1..=end)?).ok()
+        };
+        let read = read.filter(|text| !text.starts_with(MARK));
+        Some(read.unwrap_or_else(|| format!("{MALFORMED}{inner}")))
+    }
+
+    fn number(&mut self) -> Option<Value> {
+        let part = |b: &&u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let length = self.rest().iter().take_while(part).count();
+        let token = self.text.get(self.at..self.at + length)?;
+        if !is_number(token) {
+            return None;
+        }
+        self.at += length;
+        let short = token.len() < 19 && token != "-0";
+        if let Some(whole) = token.parse::<i64>().ok().filter(|_| short) {
+            return Some(Value::from(whole));
+        }
+        let number: Option<Number> = match token.parse::<i64>() {
+            Ok(whole) => Some(whole.into()),
+            Err(_) => token.parse::<f64>().ok().and_then(Number::from_f64),
+        };
+        let same = number.filter(|n| n.to_string() == token);
+        Some(same.map_or_else(|| Value::String(format!("{NUMBER}{token}")), Value::Number))
+    }
+}
+
+/// JSON's own grammar of numbers.
+fn is_number(token: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let unsigned = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|e| digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_digit_comes_back() {
+        for number in [
+            "0",
+            "-1",
+            "1.5",
+            "1234567.890123456789",
+            "12345678901234567891",
+            "1.10",
+            "1e3",
+            "-0",
+            "0.1",
+            "100000000000000000000.5",
+            "1E-7",
+            "9007199254740993",
+            "1e400",
+            "-9223372036854775808",
+            "18446744073709551615",
+        ] {
+            let text = format!("{{\"a\":[{number}]}}");
+            let value = parse(&text).unwrap();
+            assert_eq!(to_text(&value), text);
+        }
+        assert_eq!(parse(" [1.5, 2 ] ").unwrap(), json!([1.5, 2]));
+        for wrong in [
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "1e",
+            "--1",
+            "[1,]",
+            "{\"a\":1,}",
+            "{a:1}",
+            "",
+            "[1",
+            "[1] 2",
+        ] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn it_reads_what_serde_json_reads() {
+        for text in [
+            r#"{"a": "x\n\u4e2d\ud83d\ude00\"\\", "b": [true, false, null, {}], "a": 2}"#,
+            "\"\u{7f}中\"",
+            "[]",
+            r#"{"": {"x": [[[1]]]}}"#,
+        ] {
+            assert_eq!(parse(text), serde_json::from_str(text).ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_kept_and_found() {
+        for (value, raw) in [
+            ("NaN", "NaN"),
+            ("-Infinity", "-Infinity"),
+            ("\"a\nb\"", "a\nb"),
+            (r#""x\ud800y""#, r"x\ud800y"),
+            (r#""\q""#, r"\q"),
+            ("\"\u{10FFFE}n7\"", "\u{10FFFE}n7"),
+        ] {
+            let record = parse(&format!("{{\"a\": 1, \"b\": {{\"c\": {value}}}}}")).unwrap();
+            assert_eq!(
+                malformed_within(&record),
+                Some(("b".to_owned(), raw)),
+                "{value}"
+            );
+            let back: Value = serde_json::from_str(&to_text(&record)).unwrap();
+            assert_eq!(back["b"]["c"], raw);
+        }
+        assert_eq!(malformed_within(&json!({"a": "b"})), None);
+    }
+
+    #[test]
+    fn decimals_are_compared_and_read_whole() {
+        for (digits, fits) in [
+            ("0.1", true),
+            ("1.50", true),
+            ("1234567.890123456789", false),
+            ("9007199254740993", false),
+            ("1e400", false),
+            ("-0.0", true),
+        ] {
+            assert_eq!(fits_double(digits), fits, "{digits}");
+        }
+        for (digits, due) in [
+            ("9007199254740993.0", Some(9_007_199_254_740_993)),
+            ("1e3", Some(1000)),
+            ("-12.00", Some(-12)),
+            ("0.00", Some(0)),
+            ("1.5", None),
+            ("9223372036854775808", None),
+            ("1e999999999", None),
+        ] {
+            assert_eq!(whole(digits), due, "{digits}");
+        }
+        assert_eq!(
+            (decimals("1.250"), decimals("1e3"), decimals("1e-4")),
+            (2, 0, 4)
+        );
+    }
+}
