@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod records;
 pub mod source;
 pub mod validate;
+pub mod verdict;
 pub mod wrapper;
 
 /// This program's name, in the run log and in the database's list of sessions.

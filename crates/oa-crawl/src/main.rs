@@ -66,7 +66,7 @@ enum Command {
         /// Every source that is due and was not run yet, here or on another machine: for one crontab line a minute
         #[arg(long, conflicts_with_all = ["all", "date", "dry_run", "cron"])]
         due: bool,
-        /// The day to collect [default: today in the configured time zone]
+        /// The day to collect; refused (77) when the site cannot show it [default: today in the configured time zone]
         #[arg(long, value_name = "YYYY-MM-DD", value_parser = run::parse_date)]
         date: Option<NaiveDate>,
         /// Fetch once and validate; store nothing, record nothing
@@ -126,7 +126,7 @@ enum Command {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
-    /// Collect days of the past, one after the other; started again it goes on where it was
+    /// Collect days of the past that the site can show, one after the other; started again it goes on where it was
     #[command(
         after_help = "Examples:\n  oa-crawl backfill zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-crawl backfill zhihui-reports --from 2025-11-01 --to 2025-11-30 --pause 30s --dry-run"
     )]

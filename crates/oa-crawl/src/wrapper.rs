@@ -29,9 +29,10 @@ use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
-use crate::source::{OnBad, Source};
+use crate::source::Source;
 use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
+use crate::verdict::{assess, is_fresh, other_days};
 use oa_core::runs::attempts::{Failed, until_done};
 
 /// What all tasks of one `oa-crawl run` share.
@@ -97,6 +98,8 @@ pub struct Report {
     pub seconds: f64,
     /// The configuration is at fault: a secret is missing.
     pub misconfigured: bool,
+    /// The site cannot show that day.
+    pub refused: bool,
 }
 
 impl Report {
@@ -119,6 +122,7 @@ impl Report {
             alerted: false,
             seconds: 0.0,
             misconfigured: false,
+            refused: false,
         }
     }
 
@@ -127,6 +131,7 @@ impl Report {
     pub fn exit_code(&self) -> u8 {
         match self.status {
             _ if self.misconfigured => exit::CONFIG,
+            _ if self.refused => exit::REFUSED,
             Status::Success if self.spooled.is_some() => exit::UNREACHABLE,
             Status::Success | Status::Skipped => exit::OK,
             _ => exit::FAILED,
@@ -181,6 +186,9 @@ impl Wrapper<'_> {
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(RunError::new(ErrorKind::Internal, reason));
             return Ok(report);
+        }
+        if let Some(reason) = self.cannot_show(source, date) {
+            return self.refuse(start, &reason);
         }
         let mut run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
@@ -265,7 +273,11 @@ impl Wrapper<'_> {
         clock: Stopwatch,
         run: &mut Run,
     ) -> Ended {
-        let client = Client::new(self.config.crawl.max_body.0, self.gate.clone());
+        let client = Client::new(
+            self.config.crawl.max_body.0,
+            self.gate.clone(),
+            &source.fetch.base,
+        );
         let mut ended = Ended::default();
         let archive = match self.archive.of_run(run.start().id) {
             Ok(archive) => Arc::new(archive),
@@ -277,6 +289,11 @@ impl Wrapper<'_> {
         let usual = self.usual_count(source, date, run);
         ended.shape = run.shape().as_ref().and_then(Shape::from_json);
         let (attempts, error) = until_done(&source.retry, self.stop, clock, run, |number| {
+            // Midnight, or the schedule's next moment, may have come since the last try.
+            if let Some(reason) = self.cannot_show(source, date) {
+                let error = RunError::new(ErrorKind::Internal, reason);
+                return Err(Failed::by_kind(error, None));
+            }
             let context = Context {
                 source: source.clone(),
                 date,
@@ -368,6 +385,7 @@ impl Wrapper<'_> {
                 .insert("requests".to_owned(), json!(collected.pages));
             let mut findings = collected.findings;
             findings.extend(validated.findings);
+            findings.extend(other_days(source, date, &validated.rows));
             let mut shape = Shape::of(&collected.records);
             if let Some(before) = &ended.shape {
                 findings.extend(shape.differences(before, &collected.records));
@@ -441,6 +459,29 @@ impl Wrapper<'_> {
             .then(|| format!("{date} is no day, or this no session, of {}", source.name))
     }
 
+    fn cannot_show(&self, source: &Source, date: NaiveDate) -> Option<String> {
+        let now = Utc::now().with_timezone(&self.config.timezone);
+        source.cannot_show(date, now, self.calendar)
+    }
+
+    /// A day that the site cannot show is in the run log, with the reason, and nothing is fetched. What was missed stays missed.
+    fn refuse(&self, start: RunStart, reason: &str) -> Result<Report, Failure> {
+        let reason = match start.due_at {
+            Some(due) => {
+                let due = due.with_timezone(&self.config.timezone);
+                let due = due.format("%Y-%m-%d %H:%M");
+                format!("the run of {due} was missed and cannot be made up for: {reason}")
+            }
+            None => reason.to_owned(),
+        };
+        tracing::error!("{}: {reason}", start.task);
+        self.recorder.record_skipped(start.clone(), &reason)?;
+        let mut report = Report::of(&start, Status::Skipped);
+        report.error = Some(RunError::new(ErrorKind::Internal, reason));
+        report.refused = true;
+        Ok(report)
+    }
+
     fn schedule(&self, source: &Source) -> Option<Schedule> {
         Some(
             Schedule::parse(&source.schedule, self.config.timezone)
@@ -503,115 +544,13 @@ fn judge(
     collected: Collected,
     ended: &mut Ended,
 ) -> Option<RunError> {
-    if collected.records.is_empty() {
-        if collected.expected.unwrap_or(0) > 0 {
-            return collected.shortfall();
-        }
-        if !source.allow_empty {
-            return Some(RunError::new(
-                ErrorKind::Empty,
-                format!("the site returned no records for {}", moment.date),
-            ));
-        }
-    }
     let validated = validate(source, moment, &collected.records);
-    if !validated.missing_everywhere.is_empty() {
-        let fields = validated.missing_everywhere.join(", ");
-        let example: String = collected
-            .records
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default()
-            .chars()
-            .take(200)
-            .collect();
-        return Some(RunError::new(
-            ErrorKind::Shape,
-            format!(
-                "none of {} records has the field(s) {fields}; the site has changed its data, for example: {example}",
-                collected.records.len()
-            ),
-        ));
-    }
-    if let Some((OnBad::Fail, first)) = &validated.worst {
-        let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
-        return Some(RunError::new(ErrorKind::Invalid, message));
-    }
-    let error = collected
-        .shortfall()
-        .or_else(|| falling(source, usual, &collected))
-        .or_else(|| finding(source, moment.date, &collected, &validated));
+    let (error, storable) = assess(source, moment.date, usual, &collected, &validated);
     let better = ended.collected.as_ref().is_none_or(|(before, _)| {
         error.is_none() || collected.records.len() >= before.records.len()
     });
-    if better {
+    if storable && better {
         ended.collected = Some((collected, validated));
     }
     error
-}
-
-/// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
-fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
-    let (usual, came) = (usual?, collected.records.len() as u64);
-    ((came as f64) < source.min_of_usual * usual as f64).then(|| {
-        let message = format!(
-            "only {came} records came, such days usually have {usual} by this time (min_of_usual)"
-        );
-        RunError::new(ErrorKind::Partial, message)
-    })
-}
-
-/// A complete answer can still not be what was due.
-fn finding(
-    source: &Source,
-    date: NaiveDate,
-    collected: &Collected,
-    validated: &Validated,
-) -> Option<RunError> {
-    let came = collected.records.len();
-    let rejected = validated.rejects.len();
-    if came > 0 && validated.rows.is_empty() {
-        let first = validated.rejects.first().map(reason).unwrap_or_default();
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("all {came} records were rejected; the first one: {first}"),
-        ));
-    }
-    if rejected as f64 > source.max_rejected * came as f64 {
-        let first = validated.rejects.first().map(reason).unwrap_or_default();
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("{rejected} of {came} records were rejected; the first one: {first}"),
-        ));
-    }
-    if let Some((_, first)) = &validated.worst {
-        let message =
-            format!("a record breaks a rule that makes the run partial (on_bad): {first}");
-        return Some(RunError::new(ErrorKind::Invalid, message));
-    }
-    if is_fresh(source, date, &validated.rows) == Some(false) {
-        return Some(RunError::new(
-            ErrorKind::Invalid,
-            format!("none of {came} records is of {date}; the site still shows another day"),
-        ));
-    }
-    None
-}
-
-fn reason(reject: &oa_core::runs::Reject) -> String {
-    match &reject.field {
-        Some(field) => format!("{field} {}", reject.reason),
-        None => reject.reason.clone(),
-    }
-}
-
-/// Whether any row is of the day that was asked for; `None` when the source has no date of its own, or there are no rows.
-fn is_fresh(source: &Source, date: NaiveDate, rows: &[Vec<serde_json::Value>]) -> Option<bool> {
-    let column = &source.freshness.as_ref()?.column;
-    let index = source.fields.iter().position(|f| f.column == *column)?;
-    let day = date.to_string();
-    (!rows.is_empty()).then(|| {
-        rows.iter()
-            .any(|row| row[index].as_str() == Some(day.as_str()))
-    })
 }

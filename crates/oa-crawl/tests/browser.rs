@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{DAY, Service};
+use common::Service;
 use oa_testkit::wait_until;
 use serde_json::{Value, json};
 
@@ -124,14 +124,7 @@ fn a_login_is_done_once_and_its_cookies_are_used_again() {
     fs::write(&file, text.replace("pause = \"2s\"", "pause = \"10ms\"")).unwrap();
     configure_timeout(&service, "60s");
     let run = || {
-        let task = [
-            "run",
-            "jiaoyikecha-positions",
-            "--date",
-            DAY,
-            "--sources",
-            folder,
-        ];
+        let task = ["run", "jiaoyikecha-positions", "--sources", folder];
         service
             .crawl(&[&task[..], &["--format", "json"]].concat())
             .row()
@@ -285,7 +278,7 @@ fn a_killed_run_leaves_no_browser_behind() {
     service.sim.fault("/openvlab/api/flow: hang").unwrap();
     for signal in [rustix::process::Signal::KILL, rustix::process::Signal::TERM] {
         let mut child = service
-            .command(&["run", "openvlab-flow", "--date", DAY])
+            .command(&["run", "openvlab-flow"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -312,16 +305,7 @@ fn all_sources_at_once_while_postgresql_restarts_store_each_day_once() {
     configure(&service, "parallel = 11\n");
     configure_timeout(&service, "120s");
     cookies(&service, "rongda", "sim");
-    let all = [
-        "run",
-        "--all",
-        "--date",
-        DAY,
-        "--sources",
-        folder,
-        "--format",
-        "json",
-    ];
+    let all = ["run", "--all", "--sources", folder, "--format", "json"];
     let running = service
         .command(&all)
         .stdout(Stdio::piped())

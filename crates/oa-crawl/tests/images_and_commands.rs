@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use common::{DAY, Done, Service};
+use common::{Done, Service};
 use serde_json::json;
 
 const PICTURES: &str = "/jiaoyikecha/uploadfile";
@@ -63,11 +63,12 @@ fn a_picture_is_replayed_from_the_archive() {
         let path = service.text("SELECT local_path FROM daily_blueprints ORDER BY id DESC LIMIT 1");
         fs::remove_file(&path).unwrap();
         let asked = service.sim.requests().len();
+        let day = service.text("SELECT record_date::text FROM daily_blueprints");
         let arguments = [
             "replay",
             "jiaoyikecha-blueprint",
             "--date",
-            DAY,
+            &day,
             "--format",
             "json",
         ];
@@ -126,16 +127,7 @@ fn script(service: &Service, name: &str, text: &str) -> String {
 fn run_own(service: &Service, task: &str) -> Done {
     let folder = service.dir.path().join("sources");
     let folder = folder.to_str().unwrap();
-    service.crawl(&[
-        "run",
-        task,
-        "--date",
-        DAY,
-        "--sources",
-        folder,
-        "--format",
-        "json",
-    ])
+    service.crawl(&["run", task, "--sources", folder, "--format", "json"])
 }
 
 fn contracts(command: &str) -> String {

@@ -18,8 +18,8 @@ fn a_table_in_gbk_is_stored_and_a_second_run_changes_nothing() {
         "{row}"
     );
     assert_eq!(
-        service.text("SELECT record_time::text FROM technical_indicators WHERE comm_code = 'RB' OR comm_code = 'A' LIMIT 1"),
-        "2025-12-01 15:00:00"
+        service.count("technical_indicators t, oa.runs r WHERE record_time::text = (details ->> 'day') || ' 15:00:00'"),
+        50
     );
     assert_eq!(
         service.count("technical_indicators WHERE rsi BETWEEN 0 AND 100 AND ma >= 500"),

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
+use oa_core::exact;
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::redact;
 use oa_core::supervise::{self, Ended, StopSignal};
@@ -16,7 +17,7 @@ use crate::exec::PERMANENT;
 use crate::extract::{Extracted, json, table};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
-use crate::source::{FetchKind, Paging, Source};
+use crate::source::{BrowserRules, FetchKind, Paging, Source};
 
 /// What stands for the placeholders of a source file.
 #[derive(Debug, Clone)]
@@ -62,6 +63,7 @@ pub(super) fn ask(
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     let (asked, response) = fetch(context, vars, page)?;
+    collected.note(&response.findings);
     archive(context, &asked, vars.part.as_deref(), &response)?;
     check_status(&asked, &response)?;
     let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
@@ -133,14 +135,34 @@ fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchErro
         }
     };
     let url = request.with_query();
+    let rules = filled(rules, vars);
     let visit = Visit {
         url: url.clone(),
         base: source.fetch.base.clone(),
-        rules,
+        rules: &rules,
         secrets: &context.secrets,
         deadline: context.deadline,
     };
     Ok((format!("GET {url}"), browser.visit(&visit)?))
+}
+
+/// The steps, with what stands for their placeholders.
+fn filled(rules: &BrowserRules, vars: &Vars) -> BrowserRules {
+    let mut rules = rules.clone();
+    for step in &mut rules.steps {
+        let texts = [
+            &mut step.goto,
+            &mut step.value,
+            &mut step.click,
+            &mut step.wait_for,
+            &mut step.wait_for_url,
+            &mut step.take_response,
+        ];
+        for text in texts.into_iter().flatten() {
+            *text = vars.fill(text);
+        }
+    }
+    rules
 }
 
 /// Keeps an answer before anything is made of it.
@@ -320,7 +342,7 @@ fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {
         .error
         .as_ref()
         .and_then(|p| answer.pointer(p))
-        .and_then(Value::as_str)
+        .and_then(exact::text)
         .unwrap_or("no reason given");
     let lower = said.to_lowercase();
     let login = source

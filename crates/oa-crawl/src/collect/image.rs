@@ -46,7 +46,7 @@ pub fn attach(
     for number in 0..collected.records.len() {
         let given = collected.records[number]
             .get(&rules.from)
-            .and_then(Value::as_str)
+            .and_then(oa_core::exact::text)
             .unwrap_or_default()
             .to_owned();
         let address = match (&rules.fallback, given.trim()) {
@@ -55,11 +55,11 @@ pub fn attach(
                     "{} is empty; the image is from the fallback page",
                     rules.from
                 ));
-                fallback(context, rules)?
+                fallback(context, rules, collected)?
             }
             (_, address) => absolute(&context.source.fetch.base, address),
         };
-        let (file, bytes) = download(context, rules, &address)?;
+        let (file, bytes) = download(context, rules, &address, collected)?;
         collected.pages += 1;
         let (path, printed) = match &context.folders.files {
             None => (PathBuf::from(file), None), // A dry run.
@@ -90,7 +90,11 @@ pub fn attach(
 }
 
 /// The address of the first image that the fallback page shows.
-fn fallback(context: &Context, rules: &Image) -> Result<String, FetchError> {
+fn fallback(
+    context: &Context,
+    rules: &Image,
+    collected: &mut Collected,
+) -> Result<String, FetchError> {
     let Some(fallback) = &rules.fallback else {
         return Ok(String::new());
     };
@@ -101,6 +105,7 @@ fn fallback(context: &Context, rules: &Image) -> Result<String, FetchError> {
     };
     let asked = format!("GET {}", request.url);
     let response = send(context, &request, &asked)?;
+    collected.note(&response.findings);
     let (page, _) = body::page(&asked, &response)?;
     let src = table::attribute(&page, &fallback.img, "src")
         .map_err(|(kind, what)| FetchError::new(kind, format!("the page has {what}: {asked}")))?;
@@ -126,6 +131,7 @@ fn download(
     context: &Context,
     rules: &Image,
     address: &str,
+    collected: &mut Collected,
 ) -> Result<(String, Vec<u8>), FetchError> {
     let request = Request {
         url: address.to_owned(),
@@ -134,6 +140,7 @@ fn download(
     };
     let asked = format!("GET {address}");
     let response = send(context, &request, &asked)?;
+    collected.note(&response.findings);
     let wrong = |what: String| FetchError::new(ErrorKind::Shape, format!("{what}: {asked}"));
     let bytes = response.body;
     let size = bytes.len() as u64;

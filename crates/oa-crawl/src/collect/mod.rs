@@ -3,9 +3,12 @@
 //! A source with pages announces a total. Records are counted by their id, because a record that moves to the next page while
 //! paging comes twice. When fewer came than announced, the pages are read again, because the total grows during the day and
 //! pushes records across page borders; what is still missing then makes the try partial.
+//!
+//! Without a total, only the end that the source declares proves that nothing is missing ([`pages`]).
 
 mod answer;
 pub mod image;
+mod pages;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::NaiveDate;
+use oa_core::exact;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::{RawRecord, RunError};
 use oa_core::secrets::{Secret, redact};
@@ -20,9 +24,10 @@ use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
 use crate::archive::{Archive, RunArchive};
+use crate::extract::Extracted;
 use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
-use crate::source::{Each, Paging, Source};
+use crate::source::{Each, Source};
 use answer::ask;
 pub use answer::{Vars, extract, fetch};
 
@@ -127,6 +132,35 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// What a single answer brought.
+    #[must_use]
+    pub fn of(source: &Source, answer: Extracted) -> Self {
+        let mut collected = Self {
+            pages: 1,
+            ..Self::default()
+        };
+        collected.take(answer);
+        collected.keep(source);
+        too_few(source, &mut collected);
+        collected
+    }
+
+    fn note(&mut self, findings: &[String]) {
+        for finding in findings {
+            if !self.findings.contains(finding) {
+                self.findings.push(finding.clone());
+            }
+        }
+    }
+
+    fn take(&mut self, answer: Extracted) {
+        self.expected = answer.total;
+        self.records = answer.records;
+        if !answer.miscounted.is_empty() {
+            self.incomplete = Some(answer.miscounted.join("; "));
+        }
+    }
+
     fn add(&mut self, part: Self) {
         self.expected = match (self.expected, part.expected) {
             (Some(a), Some(b)) => Some(a + b),
@@ -135,11 +169,7 @@ impl Collected {
         self.records.extend(part.records);
         self.duplicates += part.duplicates;
         self.pages += part.pages;
-        for finding in part.findings {
-            if !self.findings.contains(&finding) {
-                self.findings.push(finding);
-            }
-        }
+        self.note(&part.findings);
         self.incomplete = self.incomplete.take().or(part.incomplete);
     }
 
@@ -152,7 +182,7 @@ impl Collected {
         // A record without the field is none of those: validation names what is wrong with it.
         self.records.retain(|record| {
             source.keep.iter().all(|rule| {
-                let text = record.get(&rule.field).and_then(Value::as_str);
+                let text = record.get(&rule.field).and_then(exact::text);
                 text.is_none_or(|t| rule.contains.iter().any(|part| t.contains(part.as_str())))
             })
         });
@@ -199,9 +229,12 @@ pub fn collect(context: &Context) -> Result<Collected, FetchError> {
     Ok(collected)
 }
 
-/// The same request for each value. One that fails makes the try fail: what came is in the archive, and the next try is whole.
+/// The same request for each value. One that fails costs its own records, and the run is partial; when the login fails, or all of
+/// them, the try fails.
 fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError> {
     let mut all = Collected::default();
+    let mut missing: Vec<String> = Vec::new();
+    let mut failed: Option<FetchError> = None;
     for (number, value) in each.values.iter().enumerate() {
         if number > 0
             && let Some(pause) = each.pause
@@ -213,17 +246,36 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
             ));
         }
         let vars = Vars::new(context.date).with(&each.name, value);
-        let mut part = collect_one(context, &vars)?;
+        let mut part = match collect_one(context, &vars) {
+            Ok(part) => part,
+            // The next value would only be another attempt to log in.
+            Err(e) if matches!(e.error.kind, ErrorKind::Auth | ErrorKind::Internal) => {
+                return Err(e);
+            }
+            Err(e) => {
+                missing.push(format!("{} {value}: {}", each.name, e.error.message));
+                failed.get_or_insert(e);
+                continue;
+            }
+        };
         for record in &mut part.records {
             if let Value::Object(fields) = record {
                 fields.insert(each.name.clone(), Value::String(value.to_owned()));
             }
         }
         if part.records.is_empty() {
-            all.incomplete
-                .get_or_insert_with(|| format!("nothing came for {} {value}", each.name));
+            missing.push(format!("nothing came for {} {value}", each.name));
+        } else if let Some(short) = part.shortfall() {
+            missing.push(format!("{} {value}: {}", each.name, short.message));
         }
+        part.incomplete = None;
         all.add(part);
+    }
+    if let (Some(failed), true) = (failed, all.records.is_empty()) {
+        return Err(failed);
+    }
+    if !missing.is_empty() {
+        all.incomplete = Some(missing.join("; "));
     }
     Ok(all)
 }
@@ -232,19 +284,26 @@ fn collect_one(context: &Context, vars: &Vars) -> Result<Collected, FetchError> 
     let mut collected = Collected::default();
     let Some(paging) = &context.source.paging else {
         let page = ask(context, vars, None, &mut collected)?;
-        collected.expected = page.total;
-        collected.records = page.records;
-        if !page.miscounted.is_empty() {
-            collected.incomplete = Some(page.miscounted.join("; "));
-        }
+        collected.take(page);
         return Ok(collected);
     };
     let mut seen = HashSet::new();
+    let mut cut = None;
     for _ in 0..PASSES {
         let before = seen.len();
-        read_pages(context, vars, paging, &mut collected, &mut seen)?;
-        if collected.shortfall().is_none() || seen.len() == before {
-            break;
+        cut = pages::read(context, vars, paging, &mut collected, &mut seen)?;
+        let came = collected.records.len() as u64;
+        match collected.expected {
+            Some(total) if came < total && seen.len() > before => {}
+            _ => break,
+        }
+    }
+    // A total that was reached is proof, whatever ended the reading.
+    let came = collected.records.len() as u64;
+    if let Some(cut) = cut.filter(|_| collected.expected.is_none_or(|total| came < total)) {
+        collected.findings.push(cut.clone());
+        if collected.expected.is_none() {
+            collected.incomplete = Some(cut);
         }
     }
     Ok(collected)
@@ -259,55 +318,4 @@ fn too_few(source: &Source, collected: &mut Collected) {
             source.min_records
         ));
     }
-}
-
-fn read_pages(
-    context: &Context,
-    vars: &Vars,
-    paging: &Paging,
-    collected: &mut Collected,
-    seen: &mut HashSet<String>,
-) -> Result<(), FetchError> {
-    let mut in_this_pass: HashSet<String> = HashSet::new();
-    for number in 1..=paging.max_pages {
-        let page = ask(context, vars, Some((paging, number)), collected)?;
-        // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
-        // with a total of 0, and a day that was cut off there would look complete.
-        collected.expected = collected.expected.max(page.total);
-        if page.records.is_empty() {
-            return Ok(());
-        }
-        let known_before = in_this_pass.len();
-        let mut again = 0;
-        for record in page.records {
-            let id = record
-                .get(&paging.id)
-                .map_or_else(|| record.to_string(), Value::to_string);
-            if !in_this_pass.insert(id.clone()) {
-                again += 1;
-            }
-            if seen.insert(id) {
-                collected.records.push(record);
-            }
-        }
-        collected.duplicates += again;
-        if in_this_pass.len() == known_before {
-            // A server that repeats a page for ever.
-            collected.findings.push(format!(
-                "page {number} held nothing that was not on an earlier page; stopped there"
-            ));
-            return Ok(());
-        }
-        if collected
-            .expected
-            .is_some_and(|total| in_this_pass.len() as u64 >= total)
-        {
-            return Ok(());
-        }
-    }
-    collected.findings.push(format!(
-        "stopped after {} pages (max_pages in [paging])",
-        paging.max_pages
-    ));
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `oa-crawl backfill`: days that were not collected, one after the other.
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::{Config, Span};
 use oa_core::exit;
@@ -42,7 +42,7 @@ pub struct Options {
 /// it goes on where it was when it is started again.
 ///
 /// # Errors
-/// Wrong names or days (2), wrong configuration or schema (78), PostgreSQL away (75): without the run log nobody knows which days
+/// Wrong names or days (2), days that the site cannot show (77), wrong configuration or schema (78), PostgreSQL away (75): without the run log nobody knows which days
 /// are there.
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if options.from > options.to {
@@ -52,13 +52,29 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             anyhow::anyhow!("--from {from} is after --to {to}"),
         ));
     }
-    let sources = Sources::load(config, options.sources.as_deref())
-        .map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let source = sources
-        .get(&options.task)
-        .map_err(|e| Failure::new(exit::USAGE, e))?;
+    let sources = Sources::load(config, options.sources.as_deref())?;
+    let source = sources.get(&options.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let in_span = || {
+        let days = options.from.iter_days();
+        days.take_while(|day| *day <= options.to)
+            .filter(|day| source.days.include(*day, &calendar))
+    };
+    let now = Utc::now().with_timezone(&config.timezone);
+    let refused: Vec<String> = in_span()
+        .filter_map(|day| source.cannot_show(day, now, &calendar))
+        .collect();
+    if let Some(first) = refused.first() {
+        let more = match refused.len() - 1 {
+            0 => String::new(),
+            n => format!("; and so for {n} more of these days"),
+        };
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!("{first}{more}; nothing was collected"),
+        ));
+    }
     let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
     let there = if options.again {
@@ -68,12 +84,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             .map_err(anyhow::Error::from)?
     };
     drop(client);
-    let days: Vec<NaiveDate> = options
-        .from
-        .iter_days()
-        .take_while(|day| *day <= options.to)
-        .filter(|day| source.days.include(*day, &calendar) && !there.contains(day))
-        .collect();
+    let days: Vec<NaiveDate> = in_span().filter(|day| !there.contains(day)).collect();
     tracing::info!(
         "{}: {} day(s) to collect, {} there already",
         source.name,

@@ -10,14 +10,15 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, ConnectError, Settings, schema};
 use oa_core::runs::Recorder;
-use oa_core::schedule::Calendar;
+use oa_core::schedule::{Calendar, Schedule};
 use oa_core::secrets::redact;
 use oa_core::service;
+use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
 use crate::fetch::browser;
-use crate::source::{FetchKind, Sources};
+use crate::source::{FetchKind, Source, Sources};
 
 struct Findings {
     listing: Listing,
@@ -57,6 +58,13 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
                 "sources",
                 Ok(format!("{} are valid", sources.iter().count())),
             );
+            for one in sources.broken() {
+                found.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
+            }
+            for source in sources.iter() {
+                check_end(source, &mut found);
+                check_schedule(config, source, &mut found);
+            }
             Some(sources)
         }
         Err(e) => {
@@ -120,6 +128,35 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
     check_database(config, sources.as_ref(), &mut found);
     found.listing.print(format).map_err(anyhow::Error::from)?;
     Ok(found.worst)
+}
+
+/// Without a total, nobody knows whether a list that ends is whole but the author of the source.
+fn check_end(source: &Source, found: &mut Findings) {
+    if let Some(paging) = &source.paging
+        && source.answer.total.is_none()
+        && paging.end.is_none()
+    {
+        let what = "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\"";
+        found.add(&source.name, Err((exit::OK, what.to_owned())));
+    }
+}
+
+/// A day that no month has is a valid cron expression.
+fn check_schedule(config: &Config, source: &Source, found: &mut Findings) {
+    let (Ok(schedule), Ok(calendar)) = (
+        Schedule::parse(&source.schedule, config.timezone),
+        Calendar::load(config.calendar.as_deref()),
+    ) else {
+        return;
+    };
+    let schedule = schedule.on(source.days).within(&source.sessions);
+    if schedule.next_after(Utc::now(), &calendar).is_none() {
+        let what = format!(
+            "schedule \"{}\" is never due within the next year; correct it, or leave the source out",
+            source.schedule
+        );
+        found.add(&source.name, Err((exit::CONFIG, what)));
+    }
 }
 
 fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
@@ -189,6 +226,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
             schema::needed()
         )),
     );
+    check_rights(&mut client, sources, found);
     let mut tables: Vec<&str> = sources
         .iter()
         .flat_map(|s| s.iter())
@@ -213,5 +251,50 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
             Ok((false, _)) => Err((exit::CONFIG, "table is missing; run oa-migrate init".to_owned())),
             Err(e) => Err((exit::FAILED, pg::describe(&e))),
         });
+    }
+}
+
+/// What a run would be refused: writing at all, and each of its tables.
+fn check_rights(client: &mut Client, sources: Option<&Sources>, found: &mut Findings) {
+    let read_only = client
+        .query_one(
+            "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool",
+            &[],
+        )
+        .map(|r| r.get(0));
+    match read_only {
+        Ok(false) => {}
+        Ok(true) => found.add(
+            "database",
+            Err((
+                exit::CONFIG,
+                "it is read-only: a standby, or default_transaction_read_only is on; name the primary, or turn that off".to_owned(),
+            )),
+        ),
+        Err(e) => found.add("database", Err((exit::FAILED, pg::describe(&e)))),
+    }
+    let stores = sources.iter().flat_map(|s| s.iter()).map(|s| &s.store);
+    let mut tables: Vec<(&str, &str)> = stores
+        .map(|s| (s.schema.as_str(), s.table.as_str()))
+        .chain([("oa", "runs"), ("oa", "tasks")])
+        .collect();
+    tables.sort_unstable();
+    tables.dedup();
+    for (schema, table) in tables {
+        let lacking = client
+            .query_one(
+                "SELECT string_agg(right_, ', ') FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) right_
+                 WHERE NOT has_table_privilege(to_regclass(format('%I.%I', $1::text, $2::text)), right_)",
+                &[&schema, &table],
+            )
+            .map(|r| r.get::<_, Option<String>>(0));
+        let problem = match lacking {
+            Ok(None) => continue,
+            Ok(Some(rights)) => {
+                format!("the role has no right to {rights} in {schema}.{table}; grant it")
+            }
+            Err(e) => pg::describe(&e),
+        };
+        found.add(table, Err((exit::CONFIG, problem)));
     }
 }

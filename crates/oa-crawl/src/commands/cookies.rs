@@ -20,7 +20,7 @@ pub fn import(
     provider: &str,
     file: &Path,
 ) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let sources = Sources::load(config, folder)?;
     let known: Vec<&str> = sources
         .iter()
         .filter(|s| s.fetch.kind == FetchKind::Browser)

@@ -8,6 +8,7 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::schedule::Days;
 
+use super::list;
 use crate::source::{Source, Sources};
 
 /// Prints the lines.
@@ -15,9 +16,9 @@ use crate::source::{Source, Sources};
 /// # Errors
 /// When a source file is wrong, or stdout cannot be written.
 pub fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let sources = Sources::load(config, folder)?;
     cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    Ok(list::told_broken(&sources, exit::OK))
 }
 
 fn lines(config: &Config, sources: &Sources) -> String {

@@ -3,18 +3,23 @@
 //!
 //! A source is due when its schedule has had a moment within the catch-up time for which there is no run yet. The run log knows
 //! that for all machines; while PostgreSQL is away, a file below `state_dir/due` does for this one.
+//!
+//! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
+//! skipped run with the reason, and stays missed for `oa-alert check`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::config::Config;
 use oa_core::pg::describe;
 use oa_core::runs::Recorder;
 use oa_core::runs::due::{Scheduled, not_taken_care_of, register};
 use oa_core::schedule::{Calendar, Schedule};
+use postgres::Client;
 
 use crate::PROGRAM;
 use crate::source::{Source, Sources};
@@ -46,25 +51,47 @@ pub(super) fn jobs<'a>(
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
-            not_taken_care_of(&mut client, &names, &moments).map_err(|e| e.to_string())
+            let expected = expected_since(&mut client, &names).map_err(|e| describe(&e))?;
+            let open =
+                not_taken_care_of(&mut client, &names, &moments).map_err(|e| e.to_string())?;
+            Ok((open, expected))
         })
         .inspect_err(|e| tracing::warn!("what is due is decided by this machine alone: {e}"))
         .ok();
     let due: Vec<(&Source, DateTime<Utc>)> = candidates
         .into_iter()
-        .filter(|(source, due)| match &open {
-            Some(open) => open.contains(&source.name),
-            None => !is_noted(recorder, source, *due),
+        .filter(|(source, due)| {
+            let earlier = day_of(config, *due) < day_of(config, now);
+            match &open {
+                Some((open, expected)) => {
+                    let known = expected.get(&source.name).is_none_or(|next| due >= next);
+                    open.contains(&source.name) && (known || !earlier)
+                }
+                None => match noted(recorder, &source.name) {
+                    Some(noted) => noted < *due,
+                    None => !earlier,
+                },
+            }
+        })
+        .filter(|(source, due)| {
+            let local = now.with_timezone(&config.timezone);
+            let gone = source.cannot_show(day_of(config, *due), local, calendar);
+            let name = format!("{}.missed", source.name);
+            let told = gone.is_some() && noted(recorder, &name).is_some_and(|n| n >= *due);
+            if gone.is_some() && !told {
+                note(recorder, &name, *due);
+            }
+            !told
         })
         .collect();
     for (source, due) in &due {
-        note(recorder, source, *due);
+        note(recorder, &source.name, *due);
     }
     due.into_iter()
         .map(|(source, due)| Job {
             source,
             // What was missed yesterday is yesterday's.
-            date: due.with_timezone(&config.timezone).date_naive(),
+            date: day_of(config, due),
             due_at: Some(due),
         })
         .collect()
@@ -120,22 +147,36 @@ fn offset(name: &str, jitter: Duration) -> TimeDelta {
     TimeDelta::seconds(i64::try_from(hasher.finish() % seconds).unwrap_or_default())
 }
 
-fn is_noted(recorder: &Recorder, source: &Source, due: DateTime<Utc>) -> bool {
-    let noted = path(recorder, source).and_then(|path| fs::read_to_string(path).ok());
-    noted
-        .and_then(|text| text.trim().parse::<DateTime<Utc>>().ok())
-        .is_some_and(|noted| noted >= due)
+fn day_of(config: &Config, moment: DateTime<Utc>) -> NaiveDate {
+    moment.with_timezone(&config.timezone).date_naive()
+}
+
+/// From when on runs of the tasks are expected: what was due before that was done, or due before the task was known.
+fn expected_since(
+    client: &mut Client,
+    names: &[&str],
+) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
+    let rows = client.query(
+        "SELECT name, next_due_at FROM oa.tasks WHERE name = ANY($1) AND next_due_at IS NOT NULL",
+        &[&names],
+    )?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
+fn noted(recorder: &Recorder, name: &str) -> Option<DateTime<Utc>> {
+    let noted = path(recorder, name).and_then(|path| fs::read_to_string(path).ok());
+    noted.and_then(|text| text.trim().parse().ok())
 }
 
 /// A note that is lost leads to one run more.
-fn note(recorder: &Recorder, source: &Source, due: DateTime<Utc>) {
-    let written = path(recorder, source).map(|path| fs::write(path, due.to_rfc3339()));
+fn note(recorder: &Recorder, name: &str, due: DateTime<Utc>) {
+    let written = path(recorder, name).map(|path| fs::write(path, due.to_rfc3339()));
     if let Some(Err(e)) = written {
-        tracing::warn!("could not note that {} was begun: {e}", source.name);
+        tracing::warn!("could not note that {name} was begun: {e}");
     }
 }
 
-fn path(recorder: &Recorder, source: &Source) -> Option<PathBuf> {
+fn path(recorder: &Recorder, name: &str) -> Option<PathBuf> {
     let folder = recorder.state().folder("due").ok()?;
-    Some(folder.join(&source.name))
+    Some(folder.join(name))
 }

@@ -17,7 +17,7 @@ use crate::source::Sources;
 /// # Errors
 /// When a source file is wrong, or stdout cannot be written.
 pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8, Failure> {
-    let sources = Sources::load(config, sources).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let sources = Sources::load(config, sources)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let mut listing = Listing::new(&[
@@ -44,11 +44,31 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
             "timezone": config.timezone.name(),
             "next_due": due.map(|d| d.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string()),
             "table": source.store.table,
+            "shows": source.shows().as_str(),
             "retries": source.retry.retries,
             "retry_delay_seconds": source.retry.delay.as_secs_f64(),
             "timeout_seconds": source.retry.timeout.as_secs_f64(),
         }));
     }
+    for one in sources.broken() {
+        listing.push(json!({ "task": one.task, "title": "broken", "error": one.reason }));
+    }
     listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    Ok(told_broken(&sources, exit::OK))
+}
+
+/// Says what cannot be used. Gives the exit code: what a person must mend counts most.
+pub(super) fn told_broken(sources: &Sources, code: u8) -> u8 {
+    for one in sources.broken() {
+        tracing::error!("{}", one.reason);
+    }
+    with_broken(sources, code)
+}
+
+/// The exit code of what was done without the sources that cannot be used.
+pub(super) fn with_broken(sources: &Sources, code: u8) -> u8 {
+    match sources.broken().next() {
+        Some(_) => exit::CONFIG,
+        None => code,
+    }
 }

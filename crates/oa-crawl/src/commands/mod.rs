@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod backfill;
+mod broken;
 pub mod check;
 pub mod cookies;
 pub mod crontab;

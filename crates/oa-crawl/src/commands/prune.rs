@@ -53,8 +53,8 @@ struct Pruned {
 /// # Errors
 /// Wrong configuration or schema (78), PostgreSQL away or a spool that is not empty (75), an archive that cannot be read (1).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let sources = Sources::load(config, options.sources.as_deref())
-        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    // How long a source's answers are kept stands in its file.
+    let sources = Sources::load(config, options.sources.as_deref())?.whole()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     let archive = Archive::open(recorder.state())?;
     let (mut client, _) = recorder.connect()?;

@@ -8,12 +8,13 @@ use std::time::Instant;
 use chrono::{NaiveDate, Utc};
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
-use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::quote_ident;
 use oa_core::pg::upsert::{Batch, Upserted, upsert};
+use oa_core::retry::ErrorKind;
 use oa_core::runs::{RawRecord, Trigger, store};
 use oa_core::schedule::Calendar;
+use oa_core::{exact, exit};
 use postgres::{Client as Postgres, Transaction};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use crate::collect::image::{self, is_image};
 use crate::collect::{Collected, Context, Folders, Replayed, extract};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, check_status};
-use crate::source::{Source, Sources};
+use crate::source::{End, Source, Sources};
 use crate::validate::{Moment, columns, validate};
 
 /// What `replay` was asked for.
@@ -50,16 +51,14 @@ pub struct Options {
 /// # Errors
 /// Wrong names (2), wrong configuration or schema (78), PostgreSQL away (75), answers that are gone or cannot be read (1).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let sources = Sources::load(config, options.sources.as_deref())
-        .map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let source = sources
-        .get(&options.task)
-        .map_err(|e| Failure::new(exit::USAGE, e))?;
+    let sources = Sources::load(config, options.sources.as_deref())?;
+    let source = sources.get(&options.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, options)?;
+    keep_day(config, &mut client, source, &calendar, options, (id, &raw))?;
     let collected = read_again(config, source, options.date, &tools.archive, &raw)?;
     let moment = Moment {
         date: options.date,
@@ -99,6 +98,42 @@ fn answers(
     })
 }
 
+/// What was received for one day is never stored under another.
+fn keep_day(
+    config: &Config,
+    client: &mut Postgres,
+    source: &Source,
+    calendar: &Calendar,
+    options: &Options,
+    (run, raw): (Uuid, &[RawRecord]),
+) -> Result<(), Failure> {
+    let refused = |why: String| Err(Failure::new(exit::REFUSED, anyhow::anyhow!(why)));
+    let query = "SELECT details ->> 'day' FROM oa.runs WHERE id = $1";
+    let row = client
+        .query_one(query, &[&run])
+        .map_err(anyhow::Error::from)?;
+    match row.get::<_, Option<String>>(0) {
+        Some(day) if day == options.date.to_string() => Ok(()),
+        Some(day) => refused(format!(
+            "run {run} is of {day}, not of {}; name its day with --date {day}",
+            options.date
+        )),
+        // It was killed before it could say its day.
+        None => {
+            let at = raw.first().map_or_else(Utc::now, |r| r.fetched_at);
+            let at = at.with_timezone(&config.timezone);
+            match source.cannot_show(options.date, at, calendar) {
+                Some(_) => refused(format!(
+                    "run {run} received what the site showed on {}, not on {}; name its day with --date",
+                    at.date_naive(),
+                    options.date
+                )),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
 fn read_again(
     config: &Config,
     source: &Source,
@@ -108,13 +143,37 @@ fn read_again(
 ) -> Result<Collected, Failure> {
     let mut collected = Collected::default();
     let mut seen = HashSet::new();
+    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
     for one in raw.iter().filter(|one| !is_image(one)) {
         let response = archive.answer(one).map_err(anyhow::Error::from)?;
-        let extracted = check_status(&one.url, &response)
-            .and_then(|()| extract(source, date, &one.url, &response))
-            .map_err(|e| anyhow::anyhow!(e.error.message))?
-            .0;
+        let part = parts.entry(one.part.clone()).or_default();
+        let read = check_status(&one.url, &response)
+            .and_then(|()| extract(source, date, &one.url, &response));
+        let extracted = match read {
+            Ok((extracted, _)) => extracted,
+            // Behind the last page, or one of several things that were asked for.
+            Err(e)
+                if source.paging.is_some()
+                    && part.pages > 0
+                    && e.error.kind == ErrorKind::Http4xx =>
+            {
+                part.ended = true;
+                continue;
+            }
+            Err(e) if source.each.is_some() => {
+                part.failed = Some(e.error.message);
+                continue;
+            }
+            Err(e) => return Err(anyhow::anyhow!(e.error.message).into()),
+        };
         collected.pages += 1;
+        part.pages += 1;
+        let came = extracted.records.len();
+        let before = collected.records.len();
+        part.announced |= extracted.total.is_some();
+        if !extracted.miscounted.is_empty() {
+            collected.incomplete = Some(extracted.miscounted.join("; "));
+        }
         collected.expected = collected.expected.max(extracted.total);
         for mut record in extracted.records {
             if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
@@ -133,6 +192,21 @@ fn read_again(
                 collected.duplicates += 1;
             }
         }
+        part.records += came;
+        part.ended = source.paging.as_ref().is_none_or(|paging| {
+            let new = collected.records.len() > before;
+            let short = paging.end == Some(End::ShortPage) && came < paging.page_size as usize;
+            came == 0 || (short && part.pages > 1) || (part.short_before && !new)
+        });
+        part.short_before = source.paging.as_ref().is_some_and(|paging| {
+            paging.end == Some(End::ShortPage)
+                && part.pages == 1
+                && came < paging.page_size as usize
+        });
+    }
+    let lacking = lacking(source, &parts);
+    if !lacking.is_empty() {
+        collected.incomplete = Some(lacking.join("; "));
     }
     if source.each.is_some() {
         // Each part announced its own total.
@@ -143,7 +217,7 @@ fn read_again(
         let context = Context {
             source: source.clone(),
             date,
-            client: Client::new(config.crawl.max_body.0, Gate::new(1)),
+            client: Client::new(config.crawl.max_body.0, Gate::new(1), &source.fetch.base),
             archive: None,
             replayed: Some(Replayed::new(archive, raw)),
             folders: Folders::below(&config.state_dir),
@@ -157,6 +231,39 @@ fn read_again(
             .map_err(|e| anyhow::anyhow!(e.error.message))?;
     }
     Ok(collected)
+}
+
+/// What is known of one of the things that a run asked for.
+#[derive(Default)]
+struct Part {
+    pages: u32,
+    records: usize,
+    announced: bool,
+    /// Its last page was the end.
+    ended: bool,
+    short_before: bool,
+    failed: Option<String>,
+}
+
+/// What the run did not receive, as far as its answers tell.
+fn lacking(source: &Source, parts: &BTreeMap<Option<String>, Part>) -> Vec<String> {
+    let mut lacking = Vec::new();
+    for value in source.each.iter().flat_map(|e| &e.values) {
+        match parts.get(&Some(value.clone())) {
+            Some(Part {
+                failed: Some(why), ..
+            }) => lacking.push(format!("{value}: {why}")),
+            Some(part) if part.records > 0 => {}
+            _ => lacking.push(format!("nothing came for {value}")),
+        }
+    }
+    if parts
+        .values()
+        .any(|p| !p.announced && !p.ended && p.failed.is_none())
+    {
+        lacking.push("the run did not reach the end of the pages".to_owned());
+    }
+    lacking
 }
 
 fn part_of(source: &Source, raw: &RawRecord) -> Result<Value, Failure> {
@@ -232,13 +339,13 @@ fn try_out(
         let columns: Map<String, Value> = match before.get(key) {
             Some(old) => {
                 let changed = batch.columns.iter().filter(differs);
-                let pair = |c: &String| json!({"from": old[c], "to": row[c]});
+                let pair = |c: &String| json!({"from": shown(&old[c]), "to": shown(&row[c])});
                 changed.map(|c| (c.clone(), pair(c))).collect()
             }
             None => batch
                 .columns
                 .iter()
-                .map(|c| (c.clone(), json!({"to": row[c]})))
+                .map(|c| (c.clone(), json!({"to": shown(&row[c])})))
                 .collect(),
         };
         if !columns.is_empty() {
@@ -280,15 +387,21 @@ fn rows_of(
     let same = unique
         .iter()
         .enumerate()
-        .map(|(i, column)| format!("t.{}::text = k ->> {i}", quote_ident(column)));
+        .map(|(i, column)| format!("oa_row.{}::text = oa_key.key ->> {i}", quote_ident(column)));
     let sql = format!(
-        "SELECT k::text, to_jsonb(t) FROM {}.{} t JOIN jsonb_array_elements($1) k ON {}",
+        "SELECT oa_key.key::text, to_jsonb(oa_row.*)::text FROM {}.{} oa_row JOIN jsonb_array_elements($1) oa_key (key) ON {}",
         quote_ident(&batch.schema),
         quote_ident(&batch.table),
         same.collect::<Vec<_>>().join(" AND ")
     );
     let rows = tx.query(&sql, &[&json!(keys)])?;
-    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+    let row = |text: String| exact::parse(&text).unwrap_or_default();
+    Ok(rows.iter().map(|r| (r.get(0), row(r.get(1)))).collect())
+}
+
+/// A number with more digits than JSON's own hold is shown as text.
+fn shown(value: &Value) -> Value {
+    exact::number(value).map_or_else(|| value.clone(), Value::from)
 }
 
 /// For people: `+` is a new row, `~` a changed one.

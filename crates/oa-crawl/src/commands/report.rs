@@ -40,7 +40,7 @@ pub fn conclude(
         match result {
             Ok(report) => {
                 // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
-                worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE]
+                worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE, exit::REFUSED]
                     .into_iter()
                     .find(|c| *c == worst || *c == report.exit_code())
                     .unwrap_or(worst);

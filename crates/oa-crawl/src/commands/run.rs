@@ -23,11 +23,12 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
-use crate::commands::{due, report};
+use crate::commands::{broken, due, list, report};
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
-use crate::source::{Source, SourceError, Sources};
+use crate::source::{Broken, Source, Sources};
 use crate::validate::{Moment, columns, convert, validate};
+use crate::verdict::assess;
 use crate::wrapper::{Job, Report, Wrapper, start_of};
 use oa_core::runs::attempts::longest;
 
@@ -57,19 +58,29 @@ pub struct Options {
 /// # Errors
 /// Wrong names (2), wrong configuration or schema (78), unusable state directory (77).
 pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let loaded = Sources::load(config, options.sources.as_deref())
-        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let loaded = Sources::load(config, options.sources.as_deref())?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let today = Utc::now().with_timezone(&config.timezone).date_naive();
-    let date = options.date.unwrap_or(today);
+    let day = |source: &Source| match (options.date, options.trigger) {
+        (Some(date), _) => date,
+        // A crontab line is for the day it is on.
+        (None, Trigger::Cron) => today,
+        (None, _) => source.present_day(today, &calendar),
+    };
     let chosen = choose(&loaded, options)?;
     if options.dry_run {
-        return dry_run(config, &chosen, date, options.format);
+        let code = dry_run(config, &chosen, &day, &calendar, options.format)?;
+        let named = |task: &String| loaded.broken_one(task).is_some();
+        let touched = options.all || options.tasks.iter().any(named);
+        return Ok(match touched {
+            true => list::told_broken(&loaded, code),
+            false => code,
+        });
     }
     let trigger = match options.trigger {
         // It says nothing about whether today's data are there.
-        _ if date != today => Trigger::Backfill,
+        _ if options.date.is_some_and(|date| date != today) => Trigger::Backfill,
         _ if options.due => Trigger::Due,
         trigger => trigger,
     };
@@ -77,21 +88,50 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e)
     })?;
+    let mut reports = if options.all || options.due {
+        broken::report(&tools.recorder, &loaded, trigger)
+    } else {
+        named_but_broken(&tools.recorder, &loaded, &options.tasks, trigger)
+    };
     let jobs = if options.due {
         due::jobs(config, &loaded, &calendar, &tools.recorder)
     } else {
         let job = |source| Job {
             source,
-            date,
+            date: day(source),
             due_at: None,
         };
         chosen.into_iter().map(job).collect()
     };
-    let reports = tools.run_all(&jobs);
-    if options.due && reports.is_empty() {
-        return Ok(exit::OK); // cron mails what a command prints.
+    reports.extend(tools.run_all(&jobs));
+    let code = if options.due && reports.is_empty() {
+        exit::OK // cron mails what a command prints.
+    } else {
+        report::conclude(config, reports, options.format)?
+    };
+    Ok(if options.all || options.due {
+        list::with_broken(&loaded, code)
+    } else {
+        code
+    })
+}
+
+/// Tasks that were asked for by name, and whose files cannot be used.
+fn named_but_broken(
+    recorder: &Recorder,
+    sources: &Sources,
+    tasks: &[String],
+    trigger: Trigger,
+) -> Vec<Result<Report, Failure>> {
+    let mut found: Vec<&Broken> = Vec::new();
+    for one in tasks.iter().filter_map(|task| sources.broken_one(task)) {
+        if !found.iter().any(|f| f.task == one.task) {
+            tracing::error!("{}", one.reason);
+            found.push(one);
+        }
     }
-    report::conclude(config, reports, options.format)
+    let record = |one: &&Broken| broken::record(recorder, one, trigger);
+    found.iter().map(record).collect()
 }
 
 /// What runs need, opened once.
@@ -205,9 +245,10 @@ fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>
     }
     let mut chosen: Vec<&Source> = Vec::new();
     for name in &options.tasks {
-        let source = sources
-            .get(name)
-            .map_err(|e: SourceError| Failure::new(exit::USAGE, e))?;
+        if sources.broken_one(name).is_some() {
+            continue; // It leaves a failed run, and the others are collected.
+        }
+        let source = sources.get(name)?;
         if !chosen.iter().any(|s| s.name == source.name) {
             chosen.push(source);
         }
@@ -219,7 +260,8 @@ fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>
 fn dry_run(
     config: &Config,
     chosen: &[&Source],
-    date: NaiveDate,
+    day: &dyn Fn(&Source) -> NaiveDate,
+    calendar: &Calendar,
     format: Format,
 ) -> Result<u8, Failure> {
     let mut listing = Listing::new(&[
@@ -230,10 +272,18 @@ fn dry_run(
         ("error", "ERROR"),
     ]);
     let mut worst = exit::OK;
+    let now = Utc::now().with_timezone(&config.timezone);
     for source in chosen {
+        let date = day(source);
+        if let Some(reason) = source.cannot_show(date, now, calendar) {
+            worst = exit::REFUSED;
+            tracing::error!("{reason}");
+            listing.push(json!({ "task": source.name, "error": reason }));
+            continue;
+        }
         let (row, ok) = dry_run_one(config, source, date)?;
         if !ok {
-            worst = exit::FAILED;
+            worst = worst.max(exit::FAILED);
         }
         listing.push(row);
     }
@@ -266,7 +316,7 @@ fn dry_run_one(
     date: NaiveDate,
 ) -> Result<(Value, bool), Failure> {
     let gate = Gate::new(config.crawl.per_host);
-    let client = Client::new(config.crawl.max_body.0, gate);
+    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base);
     let context = Context {
         source: source.clone(),
         date,
@@ -292,15 +342,15 @@ fn dry_run_one(
                 .rows
                 .first()
                 .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
-            let shortfall = collected.shortfall().map(|e| e.message);
+            let (error, _) = assess(source, date, None, &collected, &validated);
             let missing = (!validated.missing_everywhere.is_empty()).then(|| {
                 format!(
                     "no record has the field(s) {}",
                     validated.missing_everywhere.join(", ")
                 )
             });
-            let error = missing.or(shortfall);
-            let ok = error.is_none() && (!collected.records.is_empty() || source.allow_empty);
+            let error = missing.or(error.map(|e| e.message));
+            let ok = error.is_none();
             let row = json!({
                 "task": source.name, "fetched": collected.records.len(), "expected": collected.expected, "valid": validated.rows.len(),
                 "rejected": validated.rejects.len(), "first_reject": validated.rejects.first().map(|r| &r.reason), "example": example, "error": error,

@@ -10,18 +10,20 @@ use std::time::Instant;
 use chrono::{NaiveDate, Utc};
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
-use oa_core::exit;
 use oa_core::output::Format;
+use oa_core::schedule::Calendar;
 use oa_core::service;
+use oa_core::{exact, exit};
 use serde_json::{Map, Value, json};
 
 use super::run;
-use crate::collect::{Context, Folders, Vars, extract, fetch};
+use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
 use crate::source::{Source, parse};
 use crate::validate::{Moment, Validated, columns, validate};
+use crate::verdict::assess;
 
 /// How many records of each kind are shown.
 const SHOWN: usize = 3;
@@ -49,6 +51,8 @@ struct Shown {
     extracted: Option<Extracted>,
     validated: Option<Validated>,
     problem: Option<String>,
+    /// A run would store what came, and say that it is not all.
+    partial: bool,
 }
 
 /// Tries the file and shows how far it comes.
@@ -72,9 +76,17 @@ pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
         source.fetch.query.clear();
     }
     let zone = config.map_or(service::TIMEZONE, |c| c.timezone);
-    let date = options
-        .date
-        .unwrap_or_else(|| Utc::now().with_timezone(&zone).date_naive());
+    let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let now = Utc::now().with_timezone(&zone);
+    let present = source.present_day(now.date_naive(), &calendar);
+    let date = options.date.unwrap_or(present);
+    if options.body.is_none()
+        && options.url.is_none()
+        && let Some(reason) = source.cannot_show(date, now, &calendar)
+    {
+        return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
+    }
     let shown = try_it(config, &source, date, options)?;
     let ok = shown.problem.is_none();
     let text = match options.format {
@@ -118,13 +130,45 @@ fn try_it(
             ));
         }
         Ok(extracted) => {
-            let validated = validate(source, Moment::now(date), &extracted.records);
-            shown.problem = problem(source, &extracted, &validated);
-            shown.extracted = Some(extracted);
-            shown.validated = Some(validated);
+            shown.extracted = Some(extracted.clone());
+            match whole(config, source, date, options, extracted)? {
+                Err(problem) => shown.problem = Some(problem),
+                Ok(collected) => end_as_a_run(source, date, &collected, &mut shown),
+            }
         }
     }
     Ok(shown)
+}
+
+/// All that a run would collect: the other pages and values, and the images.
+fn whole(
+    config: Option<&Config>,
+    source: &Source,
+    date: NaiveDate,
+    options: &Options,
+    mut first: Extracted,
+) -> Result<Result<Collected, String>, Failure> {
+    if options.body.is_some() {
+        if source.paging.is_some() || source.each.is_some() {
+            // The file is one answer of several.
+            first.total = None;
+        }
+        return Ok(Ok(Collected::of(source, first)));
+    }
+    if source.paging.is_none() && source.each.is_none() && source.image.is_none() {
+        return Ok(Ok(Collected::of(source, first)));
+    }
+    let context = context(config, source, date)?;
+    Ok(collect(&context).map_err(|e| e.error.message))
+}
+
+fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, shown: &mut Shown) {
+    let validated = validate(source, Moment::now(date), &collected.records);
+    let (error, storable) = assess(source, date, None, collected, &validated);
+    shown.partial = storable && !validated.rows.is_empty();
+    let plain = problem(source, collected, &validated);
+    shown.problem = plain.or(error.map(|e| e.message));
+    shown.validated = Some(validated);
 }
 
 type Answer = Result<(String, Response), String>;
@@ -139,6 +183,17 @@ fn answer(
     if let Some(path) = &options.body {
         return Ok(read(path));
     }
+    let context = context(config, source, date)?;
+    let first_value = source.each.as_ref().and_then(|each| {
+        let value = each.values.first()?;
+        Some(Vars::new(date).with(&each.name, value))
+    });
+    let vars = first_value.unwrap_or_else(|| Vars::new(date));
+    let page = source.paging.as_ref().map(|paging| (paging, 1));
+    Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+}
+
+fn context(config: Option<&Config>, source: &Source, date: NaiveDate) -> Result<Context, Failure> {
     let secrets = match config {
         Some(config) => run::secrets(config, source)?,
         None if source.fetch.secret_headers.is_empty() => Vec::new(),
@@ -156,10 +211,10 @@ fn answer(
     });
     let own = || std::env::temp_dir().join("oa-crawl-try");
     let state_dir = config.map_or_else(own, |c| c.state_dir.clone());
-    let context = Context {
+    Ok(Context {
         source: source.clone(),
         date,
-        client: Client::new(max_body, Gate::new(1)),
+        client: Client::new(max_body, Gate::new(1), &source.fetch.base),
         archive: None,
         replayed: None,
         folders: Folders::below(&state_dir).without_files(),
@@ -168,14 +223,7 @@ fn answer(
         secrets,
         attempt: 1,
         deadline: Instant::now() + source.retry.timeout,
-    };
-    let first_value = source.each.as_ref().and_then(|each| {
-        let value = each.values.first()?;
-        Some(Vars::new(date).with(&each.name, value))
-    });
-    let vars = first_value.unwrap_or_else(|| Vars::new(date));
-    let page = source.paging.as_ref().map(|paging| (paging, 1));
-    Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+    })
 }
 
 fn read(path: &Path) -> Answer {
@@ -191,8 +239,8 @@ fn read(path: &Path) -> Answer {
     Ok((asked, response))
 }
 
-fn problem(source: &Source, extracted: &Extracted, validated: &Validated) -> Option<String> {
-    if extracted.records.is_empty() && !source.allow_empty {
+fn problem(source: &Source, collected: &Collected, validated: &Validated) -> Option<String> {
+    if collected.records.is_empty() && !source.allow_empty {
         return Some("the answer has no records".to_owned());
     }
     if !validated.missing_everywhere.is_empty() {
@@ -201,10 +249,8 @@ fn problem(source: &Source, extracted: &Extracted, validated: &Validated) -> Opt
             validated.missing_everywhere.join(", ")
         ));
     }
-    if validated.rows.is_empty() && !extracted.records.is_empty() {
-        return Some("every record was rejected".to_owned());
-    }
-    (!extracted.miscounted.is_empty()).then(|| extracted.miscounted.join("; "))
+    (validated.rows.is_empty() && !collected.records.is_empty())
+        .then(|| "every record was rejected".to_owned())
 }
 
 fn typed(source: &Source, row: &[Value]) -> Map<String, Value> {
@@ -219,11 +265,17 @@ fn as_json(source: &Source, shown: &Shown) -> Value {
     json!({
         "task": source.name,
         "fetched": shown.fetched.as_ref().map(|(asked, status, kind, bytes)| json!({ "request": asked, "status": status, "content_type": kind, "bytes": bytes })),
-        "extracted": shown.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first() })),
+        "extracted": shown.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
         "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": v.rows.first().map(|r| typed(source, r)) })),
-        "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": r.record })).collect::<Vec<_>>()),
+        "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": readable(&r.record) })).collect::<Vec<_>>()),
         "problem": shown.problem,
+        "status": match (&shown.problem, shown.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
     })
+}
+
+/// As JSON's own values can say it; all digits are in the table's form.
+fn readable(record: &Value) -> Value {
+    serde_json::from_str(&exact::to_text(record)).unwrap_or_else(|_| record.clone())
 }
 
 fn as_text(source: &Source, shown: &Shown) -> String {
@@ -235,16 +287,16 @@ fn as_text(source: &Source, shown: &Shown) -> String {
         );
     }
     if let Some(extracted) = &shown.extracted {
-        let announced = extracted.total.map_or_else(String::new, |n| {
-            format!(", {n} announced (paging reads the rest)")
-        });
+        let announced = extracted
+            .total
+            .map_or_else(String::new, |n| format!(", {n} announced"));
         let _ = writeln!(
             text,
             "extracted  {} record(s){announced}",
             extracted.records.len()
         );
         for record in extracted.records.iter().take(SHOWN) {
-            let _ = writeln!(text, "           {}", cut(&record.to_string()));
+            let _ = writeln!(text, "           {}", cut(&exact::to_text(record)));
         }
     }
     if let Some(validated) = &shown.validated {
@@ -262,12 +314,18 @@ fn as_text(source: &Source, shown: &Shown) -> String {
         let _ = writeln!(text, "rejected   {} record(s)", validated.rejects.len());
         for reject in validated.rejects.iter().take(SHOWN) {
             let field = reject.field.as_deref().unwrap_or_default();
-            let record = cut(&reject.record.to_string());
+            let record = cut(&exact::to_text(&reject.record));
             let _ = writeln!(text, "           {field} {}: {record}", reject.reason);
         }
     }
     match &shown.problem {
         None => text.push_str("ok         this is how a run would store it\n"),
+        Some(problem) if shown.partial => {
+            let _ = writeln!(
+                text,
+                "PARTIAL    a run would store this and be partial: {problem}"
+            );
+        }
         Some(problem) => {
             let _ = writeln!(text, "PROBLEM    {problem}");
         }

@@ -4,6 +4,7 @@
 //! lists below `result`, one after the other.
 
 use chrono::NaiveDate;
+use oa_core::exact;
 use serde_json::Value;
 
 use super::Extracted;
@@ -22,18 +23,20 @@ pub fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
     };
     // A code is a number at some servers of a site and a text at others.
     let as_text = wanted.to_string();
-    Some(said == wanted || said.as_str() == Some(&as_text))
+    let texts = [said.as_str(), exact::number(said)];
+    Some(said == wanted || texts.contains(&Some(&as_text)))
 }
 
 /// The day that the answer says it is of, when that is another one than `date`.
 #[must_use]
 pub fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
     let pointer = rules.day.as_ref()?;
-    let Some(said) = answer.pointer(pointer).and_then(Value::as_str) else {
-        return Some(format!("no day at {pointer}"));
+    let said = match answer.pointer(pointer) {
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(text)) => text.trim().to_owned(),
+        _ => return Some(format!("no day at {pointer}")),
     };
-    let day = said.split([' ', 'T']).next().unwrap_or_default();
-    (convert::day(day) != Some(date)).then(|| said.to_owned())
+    (convert::day_of(&said) != Some(date)).then_some(said)
 }
 
 /// Takes the records out of an answer.
@@ -84,7 +87,9 @@ pub fn lines(output: &[u8]) -> Result<Extracted, String> {
     for (number, line) in output.split(|b| *b == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.starts_with(b"{") {
-            let record = serde_json::from_slice(line)
+            let exact = std::str::from_utf8(line).ok().and_then(exact::parse);
+            let record = exact
+                .map_or_else(|| serde_json::from_slice(line), Ok)
                 .map_err(|e| format!("a line {} that is no JSON object ({e})", number + 1))?;
             extracted.records.push(record);
         }
@@ -111,7 +116,10 @@ fn with_constants(rule: &List, mut record: Value) -> Result<Value, String> {
 fn whole(answer: &Value, pointer: &str) -> Result<u64, String> {
     let found = match answer.pointer(pointer) {
         Some(Value::Number(n)) => n.as_u64(),
-        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(value @ Value::String(text)) => match exact::number(value) {
+            Some(digits) => exact::whole(digits).and_then(|n| n.try_into().ok()),
+            None => text.trim().parse().ok(),
+        },
         _ => None,
     };
     found.ok_or_else(|| format!("no whole number at {pointer}"))

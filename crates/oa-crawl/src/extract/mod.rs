@@ -4,7 +4,7 @@ pub mod json;
 pub mod table;
 
 /// Records taken out of an answer.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extracted {
     /// The records, as they came, with the constants of their list.
     pub records: Vec<serde_json::Value>,

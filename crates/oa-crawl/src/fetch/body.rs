@@ -1,6 +1,7 @@
 //! From bytes to JSON: character sets, and answers that are no data.
 
 use encoding_rs::{Encoding, GB18030, UTF_8};
+use oa_core::exact;
 use oa_core::retry::ErrorKind;
 use serde_json::Value;
 
@@ -25,6 +26,9 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
             ErrorKind::Blocked,
             format!("a web page{title} where data were due: {url}"),
         ));
+    }
+    if let Some(value) = exact::parse(trimmed) {
+        return Ok((value, finding));
     }
     match serde_json::from_str(trimmed) {
         Ok(value) => Ok((value, finding)),
@@ -157,7 +161,7 @@ mod tests {
             kind(b"{\"success\": true, \"result\": ["),
             ErrorKind::Network
         );
-        assert_eq!(kind(b"{\"a\": NaN}"), ErrorKind::Shape);
+        assert_eq!(kind(b"{\"a\": nan}"), ErrorKind::Shape);
         assert_eq!(kind(b" \n"), ErrorKind::Empty);
         assert_eq!(kind(b"\xff\xff\xff\xff"), ErrorKind::Shape);
     }

@@ -7,8 +7,10 @@ use chrono::{DateTime, Utc};
 use oa_core::retry::ErrorKind;
 use oa_core::secrets::Secret;
 use ureq::{RequestBuilder, ResponseExt};
+use url::Url;
 
 use super::gate::Gate;
+use super::origin::{Home, shown};
 use super::{FetchError, Response, Validators};
 
 /// The sites expect a browser.
@@ -22,6 +24,8 @@ pub struct Client {
     agent: ureq::Agent,
     max_body: u64,
     gate: Gate,
+    /// Whose the secrets and cookies are.
+    home: Home,
 }
 
 /// A request: GET, or POST when it has a form.
@@ -80,20 +84,33 @@ impl Request {
     }
 }
 
+/// So many redirects may follow one another.
+const MOST_REDIRECTS: u32 = 5;
+
+/// One request of a chain of redirects.
+struct Hop {
+    url: Url,
+    /// What was asked for; a redirect's address has its own query, and mostly no form.
+    is_first: bool,
+    posts: bool,
+}
+
 impl Client {
-    /// A client that accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
+    /// A client for the source at `base`, which accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
     #[must_use]
-    pub fn new(max_body: u64, gate: Gate) -> Self {
+    pub fn new(max_body: u64, gate: Gate, base: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
             .http_status_as_error(false)
-            .max_redirects(5)
+            // Followed here, where it is known what must not go along.
+            .max_redirects(0)
             .timeout_connect(Some(Duration::from_secs(15)))
             .build();
         Self {
             agent: config.into(),
             max_body,
             gate,
+            home: Home::of(base),
         }
     }
 
@@ -102,25 +119,89 @@ impl Client {
     /// # Errors
     /// When there is no whole answer. A status that is not 2xx is an answer.
     pub fn send(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
-        let url = format!("{} {}", request.method(), request.display());
+        let asked = format!("{} {}", request.method(), request.display());
         let turn = self.gate.enter(&request.url, request.pause, deadline);
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .min(REQUEST_TIMEOUT);
-        if left.is_zero() || turn.is_none() {
-            return Err(FetchError::new(
-                ErrorKind::Timeout,
-                format!("no time was left for this request: {url}"),
-            ));
-        }
-        let fail = |e: ureq::Error| explain(&url, left, &e);
-        let answer = if request.form.is_empty() {
-            prepare(self.agent.get(&request.url), request, left).call()
-        } else {
-            let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-            prepare(self.agent.post(&request.url), request, left).send_form(form)
+        let late = || {
+            let what = format!("no time was left for this request: {asked}");
+            FetchError::new(ErrorKind::Timeout, what)
         };
-        let mut answer = answer.map_err(fail)?;
+        let _turn = turn.ok_or_else(late)?;
+        let url = Url::parse(&request.url).map_err(|e| {
+            let what = format!("not a valid request ({e}): {asked}");
+            FetchError::new(ErrorKind::Shape, what)
+        })?;
+        let mut hop = Hop {
+            url,
+            is_first: true,
+            posts: !request.form.is_empty(),
+        };
+        let mut findings = Vec::new();
+        for _ in 0..=MOST_REDIRECTS {
+            if let Some(why) = self.home.forbids(&hop.url) {
+                let what = format!("refused to ask {} ({why}): {asked}", shown(&hop.url));
+                return Err(FetchError::new(ErrorKind::Blocked, what));
+            }
+            let left = deadline
+                .saturating_duration_since(Instant::now())
+                .min(REQUEST_TIMEOUT);
+            if left.is_zero() {
+                return Err(late());
+            }
+            let fail = |e: ureq::Error| explain(&asked, left, &e);
+            let answer = self.ask(request, &hop, left).map_err(fail)?;
+            match redirect(&answer, &hop) {
+                None => {
+                    let response = self.read(answer, findings);
+                    return response.map_err(fail);
+                }
+                Some(next) => {
+                    hop = follow(&hop, next?).map_err(|why| {
+                        let what = format!("refused to follow a redirect ({why}): {asked}");
+                        FetchError::new(ErrorKind::Blocked, what)
+                    })?;
+                    if !self.home.is(&hop.url) {
+                        findings.push(format!(
+                            "redirected to another origin, {}; secrets, cookies and headers stayed behind",
+                            shown(&hop.url)
+                        ));
+                    }
+                }
+            }
+        }
+        let what = format!("redirected in a circle: {asked}");
+        Err(FetchError::new(ErrorKind::Blocked, what))
+    }
+
+    fn ask(
+        &self,
+        request: &Request,
+        hop: &Hop,
+        limit: Duration,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let at_home = self.home.is(&hop.url);
+        // An agent of its own for others: it has none of the site's cookies.
+        let agent = match at_home {
+            true => self.agent.clone(),
+            false => ureq::Agent::new_with_config(self.agent.config().clone()),
+        };
+        // As it was given: parsing may write the same address in another way.
+        let url = if hop.is_first {
+            request.url.as_str()
+        } else {
+            hop.url.as_str()
+        };
+        if !hop.posts {
+            return prepare(agent.get(url), request, hop, at_home, limit).call();
+        }
+        let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        prepare(agent.post(url), request, hop, at_home, limit).send_form(form)
+    }
+
+    fn read(
+        &self,
+        mut answer: ureq::http::Response<ureq::Body>,
+        findings: Vec<String>,
+    ) -> Result<Response, ureq::Error> {
         let header = |name: &str| {
             answer
                 .headers()
@@ -142,8 +223,7 @@ impl Client {
             .body_mut()
             .with_config()
             .limit(self.max_body)
-            .read_to_vec()
-            .map_err(fail)?;
+            .read_to_vec()?;
         Ok(Response {
             status,
             content_type,
@@ -151,18 +231,67 @@ impl Client {
             retry_after,
             state,
             body,
+            findings,
         })
     }
 }
 
-fn prepare<B>(builder: RequestBuilder<B>, request: &Request, limit: Duration) -> RequestBuilder<B> {
-    let mut builder = builder
-        .config()
-        .timeout_global(Some(limit))
-        .build()
-        .query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
-    for (name, value) in &request.headers {
-        builder = builder.header(name, value);
+/// Where an answer redirects to, and whether a form goes there again.
+fn redirect(
+    answer: &ureq::http::Response<ureq::Body>,
+    hop: &Hop,
+) -> Option<Result<(Url, bool), FetchError>> {
+    let status = answer.status().as_u16();
+    if !matches!(status, 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let place = answer.headers().get("location")?;
+    let place = String::from_utf8_lossy(place.as_bytes()).into_owned();
+    let again = hop.posts && matches!(status, 307 | 308);
+    let next = hop.url.join(&place).map(|url| (url, again));
+    Some(next.map_err(|e| {
+        let what = format!(
+            "redirected to an address that is none ({e}): {}",
+            shown(&hop.url)
+        );
+        FetchError::new(ErrorKind::Blocked, what)
+    }))
+}
+
+/// The next request, unless it would betray what this one was trusted with.
+fn follow(from: &Hop, (url, posts): (Url, bool)) -> Result<Hop, String> {
+    if from.url.scheme() == "https" && url.scheme() == "http" {
+        return Err(format!("from https to {}", shown(&url)));
+    }
+    if posts && from.url.origin() != url.origin() {
+        return Err(format!("a form would go to {}", shown(&url)));
+    }
+    Ok(Hop {
+        url,
+        is_first: false,
+        posts,
+    })
+}
+
+/// Only the source's own origin gets its secrets and, after a redirect, its headers.
+fn prepare<B>(
+    builder: RequestBuilder<B>,
+    request: &Request,
+    hop: &Hop,
+    at_home: bool,
+    limit: Duration,
+) -> RequestBuilder<B> {
+    let mut builder = builder.config().timeout_global(Some(limit)).build();
+    if hop.is_first {
+        builder = builder.query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+    }
+    if at_home || hop.is_first {
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+    }
+    if !at_home {
+        return builder;
     }
     for (name, value) in [
         ("if-none-match", &request.unless.etag),

@@ -4,6 +4,7 @@ pub mod body;
 pub mod browser;
 pub mod gate;
 mod http;
+mod origin;
 
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub struct Response {
     pub state: Validators,
     /// The body, decompressed.
     pub body: Vec<u8>,
+    /// What was noticed on the way to it, in sentences.
+    pub findings: Vec<String>,
 }
 
 /// What an answer is asked for again with, so that the site can say that it has not changed.

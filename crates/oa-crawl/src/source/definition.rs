@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::day::Shows;
+
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +29,9 @@ pub struct Source {
     /// Only within these sessions?
     #[serde(default)]
     pub sessions: Vec<Session>,
+    /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
+    /// the schedule's next moment. Without it, the request decides: "any day" when `{date}` is in it, else "today".
+    pub shows: Option<Shows>,
     /// Where the data come from.
     pub fetch: Fetch,
     /// How many requests make one day.
@@ -310,9 +315,23 @@ pub struct Paging {
     pub page_size: u32,
     /// Field that tells two records apart, so that one that moved to the next page while paging counts once.
     pub id: String,
-    /// No more pages than this per pass.
+    /// How the last page is known where `total` in `[answer]` does not say how many records there are: "empty page", or "short page"
+    /// for one with fewer records than `page_size`. Without either, an empty page is the end.
+    pub end: Option<End>,
+    /// No more pages than this per pass; a run that needs more is partial.
     #[serde(default = "default_max_pages")]
     pub max_pages: u32,
+}
+
+/// How the end of the pages is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum End {
+    /// By a page without records.
+    #[serde(rename = "empty page")]
+    EmptyPage,
+    /// By a page with fewer records than were asked for.
+    #[serde(rename = "short page")]
+    ShortPage,
 }
 
 fn default_max_pages() -> u32 {

@@ -3,22 +3,28 @@
 //! The files in `sources/` are part of the program; files of a folder named by `--sources` or `[crawl] sources` replace those
 //! of the same name or add to them, so that an operator corrects an address or a field without a new build.
 
+mod day;
 mod definition;
+mod folder;
+mod placeholders;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use oa_core::cli::Failure;
 use oa_core::config::{Config, SecretRef, explain, nearest};
+use oa_core::exit;
 use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
 
 use crate::extract::table::selector;
+pub use day::Shows;
 pub use definition::{
-    Answer, BrowserRules, Each, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Login,
+    Answer, BrowserRules, Each, End, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Login,
     OnBad, Paging, Source, Step, Store, Sum, Table,
 };
+pub use folder::{Broken, FOLDER};
 
 /// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,9 @@ pub enum SourceError {
         /// What is wrong, where, and what to do.
         message: String,
     },
+    /// The source's file could not be used.
+    #[error("{0}")]
+    Broken(String),
     /// No source has that name.
     #[error("there is no source \"{name}\"{hint}")]
     Unknown {
@@ -70,10 +79,21 @@ pub const BUILT_IN: &[(&str, &str)] = &built_in![
     "zhihui-varieties",
 ];
 
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let code = match error {
+            SourceError::Unknown { .. } => exit::USAGE,
+            _ => exit::CONFIG,
+        };
+        Self::new(code, error)
+    }
+}
+
 /// All sources, by name.
 #[derive(Debug, Clone)]
 pub struct Sources {
     all: BTreeMap<String, Source>,
+    broken: Vec<Broken>,
     skip: Vec<String>,
 }
 
@@ -81,30 +101,24 @@ impl Sources {
     /// The built-in sources, then those of the folder, with the configuration's addresses and limits applied.
     ///
     /// # Errors
-    /// When a file cannot be read or is wrong.
+    /// When `skip` names no source. A file that cannot be read or is wrong is one of [`Sources::broken`].
     pub fn load(config: &Config, folder: Option<&Path>) -> Result<Self, SourceError> {
         let mut found = BTreeMap::new();
         for (file, text) in BUILT_IN {
             let source = parse(file, text)?;
             found.insert(source.name.clone(), source);
         }
+        let mut broken = Vec::new();
         if let Some(folder) = folder.or(config.crawl.sources.as_deref()) {
-            let unreadable = |source| SourceError::Unreadable {
-                path: folder.to_owned(),
-                source,
-            };
-            for entry in fs::read_dir(folder).map_err(unreadable)? {
-                let path = entry.map_err(unreadable)?.path();
-                if path.extension().is_some_and(|e| e == "toml") {
-                    let text =
-                        fs::read_to_string(&path).map_err(|source| SourceError::Unreadable {
-                            path: path.clone(),
-                            source,
-                        })?;
-                    let source = parse(&path.display().to_string(), &text)?;
-                    found.insert(source.name.clone(), source);
-                }
+            let (own, wrong) = folder::read(folder);
+            found.extend(own);
+            for one in &wrong {
+                found.remove(&one.task);
             }
+            if wrong.iter().any(|one| one.task == FOLDER) {
+                found.clear();
+            }
+            broken = wrong;
         }
         for source in found.values_mut() {
             if let Some(base) = config
@@ -124,9 +138,13 @@ impl Sources {
         }
         let sources = Self {
             all: found,
+            broken,
             skip: config.crawl.skip.clone(),
         };
         for name in &sources.skip {
+            if sources.broken_one(name).is_some() {
+                continue;
+            }
             sources.get(name).map_err(|e| SourceError::Invalid {
                 file: format!("list: skip in [crawl] of {}", config.path.display()),
                 message: e.to_string(),
@@ -143,12 +161,41 @@ impl Sources {
     /// The source of that name, also one that is left out.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or its file is broken.
     pub fn get(&self, name: &str) -> Result<&Source, SourceError> {
-        self.all.get(name).ok_or_else(|| SourceError::Unknown {
+        if let Some(source) = self.all.get(name) {
+            return Ok(source);
+        }
+        if let Some(one) = self.broken_one(name) {
+            return Err(SourceError::Broken(one.reason.clone()));
+        }
+        Err(SourceError::Unknown {
             name: name.to_owned(),
             hint: nearest(name, self.all.keys().map(String::as_str)),
         })
+    }
+
+    /// What cannot be used, of those that are not left out.
+    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+        self.broken.iter().filter(|b| !self.skip.contains(&b.task))
+    }
+
+    /// Why the source of that name cannot be used: its file, or the whole folder.
+    #[must_use]
+    pub fn broken_one(&self, name: &str) -> Option<&Broken> {
+        let mut broken = self.broken.iter();
+        broken.find(|b| b.task == name || b.task == FOLDER)
+    }
+
+    /// All of them, for what must not be done while one is unknown.
+    ///
+    /// # Errors
+    /// When one cannot be used.
+    pub fn whole(self) -> Result<Self, SourceError> {
+        match self.broken.first() {
+            Some(one) => Err(SourceError::Broken(one.reason.clone())),
+            None => Ok(self),
+        }
     }
 }
 
@@ -175,14 +222,9 @@ pub fn schema_text() -> String {
 
 /// What the types cannot say.
 fn check(source: &Source) -> Result<(), String> {
-    if source.name.is_empty()
-        || !source
-            .name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-    {
+    if !folder::is_name(&source.name) || source.name == FOLDER {
         return Err(format!(
-            "name \"{}\" must consist of a-z, 0-9 and -",
+            "name \"{}\" must consist of a-z, 0-9 and -, and be none of the program's own",
             source.name
         ));
     }
@@ -192,6 +234,8 @@ fn check(source: &Source) -> Result<(), String> {
     }
     Schedule::parse(&source.schedule, chrono_tz_shanghai()).map_err(|e| e.to_string())?;
     check_fetch(source)?;
+    placeholders::check(source)?;
+    source.check_shows()?;
     for (name, share) in [
         ("max_rejected", source.max_rejected),
         ("min_of_usual", source.min_of_usual),
@@ -253,6 +297,13 @@ fn check(source: &Source) -> Result<(), String> {
     }
     if let Some(freshness) = &source.freshness {
         known(&freshness.column, "[freshness]")?;
+        let field = source.fields.iter().find(|f| f.column == freshness.column);
+        if field.is_some_and(|f| f.from.is_none()) {
+            return Err(format!(
+                "column \"{}\" in [freshness] is filled by the source file itself, which proves nothing; name one that comes from the records",
+                freshness.column
+            ));
+        }
     }
     if source.store.unique.is_empty() {
         return Err(
@@ -428,6 +479,11 @@ fn check_answer(source: &Source) -> Result<(), String> {
     }
     if source.paging.is_some() && rules.records.is_none() {
         return Err("[paging] needs records in [answer]".to_owned());
+    }
+    if let Some(paging) = &source.paging
+        && (paging.page_size == 0 || paging.max_pages == 0)
+    {
+        return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
     }
     if rules.equals.is_some() && rules.ok.is_none() {
         return Err("equals in [answer] belongs to ok, which is not there".to_owned());

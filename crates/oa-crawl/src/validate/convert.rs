@@ -1,6 +1,7 @@
 //! One value of a record into one column's value, without loss.
 
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate};
+use oa_core::{exact, service};
 use regex::Regex;
 use serde_json::{Number, Value};
 
@@ -71,10 +72,11 @@ fn plain(value: Value) -> Converted {
 }
 
 fn text(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = match given {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        other => return Err(format!("is {} where text was due", name_of(other))),
+    let text = match (exact::number(given), given) {
+        (Some(digits), _) => digits.to_owned(),
+        (None, Value::String(text)) => text.clone(),
+        (None, Value::Number(number)) => number.to_string(),
+        (None, other) => return Err(format!("is {} where text was due", name_of(other))),
     };
     if text.contains('\0') {
         return Err("contains the character U+0000, which PostgreSQL cannot store".to_owned());
@@ -120,50 +122,58 @@ fn variety(field: &Field, given: &Value) -> Result<Value, String> {
 }
 
 fn number(field: &Field, given: &Value) -> Result<Converted, String> {
-    let (number, from_text) = match given {
-        Value::Number(number) => (number.clone(), false),
-        Value::String(text) if text.trim().is_empty() => {
+    let (digits, from_text) = match (exact::number(given), given) {
+        (Some(digits), _) => (digits.to_owned(), false),
+        (None, Value::Number(number)) => (number.to_string(), false),
+        (None, Value::String(text)) if text.trim().is_empty() => {
             return if field.required {
                 Err("is empty".to_owned())
             } else {
                 Ok(plain(Value::Null))
             };
         }
-        Value::String(text) => (
+        (None, Value::String(text)) => (
             read_number(text).ok_or_else(|| format!("is \"{text}\", which is not a number"))?,
             true,
         ),
-        other => return Err(format!("is {} where a number was due", name_of(other))),
+        (None, other) => return Err(format!("is {} where a number was due", name_of(other))),
     };
-    let float = number
-        .as_f64()
-        .filter(|f| f.is_finite())
-        .ok_or("is not a finite number")?;
+    let float = digits.parse::<f64>().ok().filter(|f| f.is_finite());
+    let float = float.ok_or_else(|| format!("is {digits}, which is no finite number"))?;
     if let Some(min) = field.min.filter(|m| float < *m) {
-        return Err(format!("is {number}, below {min}"));
+        return Err(format!("is {digits}, below {min}"));
     }
     if let Some(max) = field.max.filter(|m| float > *m) {
-        return Err(format!("is {number}, above {max}"));
+        return Err(format!("is {digits}, above {max}"));
     }
     let value = match field.of_type {
-        FieldType::Integer => Value::from(
-            whole(&number, float)
-                .ok_or_else(|| format!("is {number}, which is not a whole number"))?,
-        ),
-        _ => Value::Number(number),
+        FieldType::Integer => exact::whole(&digits).map(Value::from).ok_or_else(|| {
+            match exact::decimals(&digits) {
+                0 => format!("is {digits}, which is more than 64 bits hold"),
+                _ => format!("is {digits}, which is not a whole number"),
+            }
+        })?,
+        _ => as_it_is(given, digits, float),
     };
     Ok(Converted { value, from_text })
 }
 
-fn whole(number: &Number, float: f64) -> Option<i64> {
-    // 75.0 is whole; beyond 2^53 a float no longer says which whole number it is.
-    number
-        .as_i64()
-        .or_else(|| (float.fract() == 0.0 && float.abs() < 9.0e15).then_some(float as i64))
+/// A number where 64 bits hold all its digits, else a text, which PostgreSQL reads as its column's type.
+fn as_it_is(given: &Value, digits: String, float: f64) -> Value {
+    if given.is_number() {
+        return given.clone();
+    }
+    if let Ok(whole) = digits.parse::<i64>() {
+        return Value::from(whole);
+    }
+    match Number::from_f64(float).filter(|_| exact::fits_double(&digits)) {
+        Some(number) => Value::Number(number),
+        None => Value::String(digits),
+    }
 }
 
-/// `1,234.5`, `１２３` (full width) and `12.5%` are numbers as sites write them.
-fn read_number(text: &str) -> Option<Number> {
+/// `1,234.5`, `１２３` (full width) and `12.5%` are numbers as sites write them. Gives the digits.
+fn read_number(text: &str) -> Option<String> {
     let ascii: String = text
         .trim()
         .chars()
@@ -179,21 +189,13 @@ fn read_number(text: &str) -> Option<Number> {
         })
         .collect();
     let ascii = ascii.strip_suffix('%').unwrap_or(&ascii).trim();
-    let digits: String = if groups_are_thousands(ascii) {
-        ascii.replace(',', "")
-    } else {
-        return None;
-    };
-    if let Ok(whole) = digits.parse::<i64>() {
-        return Some(Number::from(whole));
-    }
-    if !digits
-        .chars()
-        .all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E'))
-    {
+    if !groups_are_thousands(ascii) {
         return None;
     }
-    digits.parse::<f64>().ok().and_then(Number::from_f64)
+    let digits = ascii.replace(',', "");
+    let known = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E');
+    let is_number = digits.chars().all(known) && digits.parse::<f64>().is_ok();
+    is_number.then(|| digits.strip_prefix('+').unwrap_or(&digits).to_owned())
 }
 
 /// Whether the commas, if there are any, stand where thousands end: `1.5,3` and `1.234,5` are not what they seem.
@@ -213,36 +215,55 @@ fn groups_are_thousands(text: &str) -> bool {
 }
 
 fn date(field: &Field, given: &Value) -> Result<Value, String> {
-    let Value::String(text) = given else {
-        return Err(format!("is {} where a date was due", name_of(given)));
+    let text = match (exact::text(given), given) {
+        (Some(text), _) => text.trim().to_owned(),
+        (None, Value::Number(number)) => number.to_string(),
+        (None, other) => return Err(format!("is {} where a date was due", name_of(other))),
     };
-    let text = text.trim();
-    if text.is_empty() && !field.required {
-        return Ok(Value::Null);
+    if text.is_empty() {
+        return if field.required {
+            Err("is empty".to_owned())
+        } else {
+            Ok(Value::Null)
+        };
     }
-    let day = text.split([' ', 'T']).next().unwrap_or_default();
-    match self::day(day) {
-        Some(day) => Ok(Value::String(day.to_string())),
-        None if text.is_empty() => Err("is empty".to_owned()),
-        None => Err(format!("is \"{text}\", which is not a date")),
-    }
+    day_of(&text)
+        .map(|day| Value::String(day.to_string()))
+        .ok_or_else(|| format!("is \"{text}\", which is not a date"))
 }
 
-/// A day as `2025-12-01` or `2025/12/1`. A year of two digits would become one of antiquity.
+/// The day of a date, or of a time in the service's zone.
+#[must_use]
+pub fn day_of(text: &str) -> Option<NaiveDate> {
+    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
+        return Some(moment.with_timezone(&service::TIMEZONE).date_naive());
+    }
+    day(text.split([' ', 'T']).next().unwrap_or_default())
+}
+
+/// A day as `2025-12-01`, `2025/12/1`, `2025.12.01`, `2025年12月1日` or `20251201`. A year of two digits would become one of antiquity.
 #[must_use]
 pub fn day(text: &str) -> Option<NaiveDate> {
-    let year = text.split(['-', '/']).next()?;
+    let parts: Vec<&str> = text.split(['-', '/', '.', '年', '月', '日']).collect();
+    let year = match parts[..] {
+        // Without separators only eight digits are a day.
+        [alone] if alone.len() != 8 || !alone.bytes().all(|b| b.is_ascii_digit()) => return None,
+        [alone] => &alone[..4],
+        _ => parts[0],
+    };
     if year.len() != 4 || !year.starts_with(['1', '2']) {
         return None;
     }
-    NaiveDate::parse_from_str(text, "%Y-%m-%d")
-        .or_else(|_| NaiveDate::parse_from_str(text, "%Y/%m/%d"))
-        .ok()
+    ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d"]
+        .iter()
+        .find_map(|form| NaiveDate::parse_from_str(text, form).ok())
 }
 
 pub(super) fn name_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
+        _ if exact::number(value).is_some() => "a number",
+        _ if exact::malformed(value).is_some() => "no JSON",
         Value::Bool(_) => "a truth value",
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
@@ -266,7 +287,7 @@ mod tests {
             ("12,345,678.9", 12_345_678.9),
         ] {
             assert_eq!(
-                read_number(text).and_then(|n| n.as_f64()),
+                read_number(text).and_then(|n| n.parse().ok()),
                 Some(number),
                 "{text}"
             );
@@ -280,6 +301,28 @@ mod tests {
     }
 
     #[test]
+    fn a_day_is_read_as_sites_write_it() {
+        let first = NaiveDate::from_ymd_opt(2025, 12, 1);
+        for text in [
+            "20251201",
+            "2025.12.01",
+            "2025年12月01日",
+            "2025年12月1日",
+            "2025-12-01",
+        ] {
+            assert_eq!(day(text), first, "{text}");
+        }
+        // In the service's zone it is the next day already.
+        for text in [
+            "2025-11-30T16:00:00Z",
+            "2025-12-01T08:50:00+08:00",
+            "2025-12-01 08:50",
+        ] {
+            assert_eq!(day_of(text), first, "{text}");
+        }
+    }
+
+    #[test]
     fn a_day_has_a_whole_year() {
         assert_eq!(day("2025/12/1"), NaiveDate::from_ymd_opt(2025, 12, 1));
         for text in [
@@ -288,6 +331,9 @@ mod tests {
             "0025-12-01",
             "2025-13-01",
             "12-01-2025",
+            "2025121",
+            "202512011",
+            "2025年12月",
             "",
         ] {
             assert_eq!(day(text), None, "{text}");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::runs::Reject;
-use oa_core::service;
+use oa_core::{exact, service};
 use regex::Regex;
 use serde_json::Value;
 
@@ -166,6 +166,10 @@ fn row<'a>(
         let reason = "the record is not an object".to_owned();
         return Err((String::new(), OnBad::Reject, reason));
     }
+    if let Some((field, raw)) = exact::malformed_within(record) {
+        let reason = format!("is {raw}, which is not JSON");
+        return Err((field, OnBad::Reject, reason));
+    }
     let mut row = Vec::with_capacity(source.fields.len());
     for (field, pattern) in source.fields.iter().zip(patterns) {
         let fixed = field.value.as_ref().map(|v| Value::String(moment.fill(v)));
@@ -191,7 +195,10 @@ fn check_sums(source: &Source, row: &[Value]) -> Result<(), (OnBad, String)> {
             .fields
             .iter()
             .position(|f: &Field| f.column == *column)
-            .and_then(|i| row[i].as_f64())
+            .and_then(|i| match &row[i] {
+                Value::String(digits) => digits.parse().ok(),
+                other => other.as_f64(),
+            })
     };
     for sum in &source.sums {
         let parts: Option<Vec<f64>> = sum.parts.iter().map(number).collect();
@@ -215,7 +222,7 @@ fn reject(source: &Source, record: &Value, field: Option<String>, reason: String
         .filter_map(|c| source.fields.iter().find(|f| f.column == *c)?.from.as_ref())
         .filter_map(|from| record.get(from));
     let key: Vec<String> = key
-        .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+        .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))
         .collect();
     Reject {
         target: Some(source.store.table.clone()),

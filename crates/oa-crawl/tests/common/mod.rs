@@ -1,6 +1,8 @@
 //! A service in a temporary folder: private PostgreSQL, simulated sites, configuration.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod site;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -62,6 +64,19 @@ impl From<Output> for Done {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
+}
+
+/// Whether a built-in source asks its site for a day.
+pub fn names_its_day(task: &str) -> bool {
+    ![
+        "jiaoyikecha",
+        "openvlab",
+        "rdqh",
+        "rongda",
+        "zhihui-varieties",
+    ]
+    .iter()
+    .any(|t| task.starts_with(t))
 }
 
 impl Service {
@@ -150,9 +165,27 @@ impl Service {
         folder
     }
 
-    /// `oa-crawl run TASK --date DAY --format json`
+    /// Adds a source of the operator's own to the folder `own`, which the configuration names.
+    pub fn add(&self, name: &str, text: &str) {
+        let folder = self.dir.path().join("own");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+        let folder = folder.display();
+        self.configure(&format!("retries = 0\nsources = \"{folder}\"\n"));
+    }
+
+    /// Findings of the last run.
+    pub fn findings(&self) -> String {
+        self.text("SELECT coalesce((SELECT findings::text FROM oa.quality ORDER BY run_id DESC LIMIT 1), '')")
+    }
+
+    /// `oa-crawl run TASK --date DAY --format json`; for a source whose site shows only the present day, that one.
     pub fn run(&self, task: &str) -> Done {
-        self.crawl(&["run", task, "--date", DAY, "--format", "json"])
+        let mut arguments = vec!["run", task, "--format", "json"];
+        if names_its_day(task) {
+            arguments.extend(["--date", DAY]);
+        }
+        self.crawl(&arguments)
     }
 
     /// The same, killed at a fail point.

@@ -1,0 +1,119 @@
+//! Numbered pages, read until their end. Whatever else stops the reading - the limit of pages, a page that repeats, a gap, a site that
+//! gives fewer records a page than it is asked for - is no end, and is said.
+
+use std::collections::HashSet;
+
+use oa_core::retry::ErrorKind;
+use serde_json::Value;
+
+use super::answer::{Vars, ask};
+use super::{Collected, Context};
+use crate::fetch::FetchError;
+use crate::source::{End, Paging};
+
+/// Reads all pages once. The value is what cut the reading off before its end, if anything did; a total that was reached proves more.
+pub(super) fn read(
+    context: &Context,
+    vars: &Vars,
+    paging: &Paging,
+    collected: &mut Collected,
+    seen: &mut HashSet<String>,
+) -> Result<Option<String>, FetchError> {
+    let mut pass = Pass {
+        paging,
+        seen,
+        here: HashSet::new(),
+    };
+    let mut cut = None;
+    // The page before looked like the end; the next one proves it, or that it was none.
+    let mut end_at: Option<End> = None;
+    let mut first = 0;
+    for number in 1..=paging.max_pages {
+        let page = match ask(context, vars, Some((paging, number)), collected) {
+            // There is nothing behind the end.
+            Err(e) if end_at.is_some() && e.error.kind == ErrorKind::Http4xx => return Ok(cut),
+            page => page?,
+        };
+        // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
+        // with a total of 0, and a day that was cut off there would look complete.
+        collected.expected = collected.expected.max(page.total);
+        let came = page.records.len();
+        let new = pass.take(page.records, collected);
+        if let Some(total) = collected.expected {
+            if came == 0 || pass.here.len() as u64 >= total {
+                return Ok(cut);
+            }
+        } else {
+            match (end_at.take(), new) {
+                (Some(_), 0) => return Ok(cut),
+                (Some(End::EmptyPage), _) => {
+                    cut = Some(format!(
+                        "page {} was empty, but page {number} was not",
+                        number - 1
+                    ));
+                }
+                (Some(End::ShortPage), _) => {
+                    cut = Some(format!(
+                        "the site gives {first} records a page where {} were asked for; correct page_size in [paging]",
+                        paging.page_size
+                    ));
+                }
+                (None, _) if came == 0 => {
+                    end_at = Some(End::EmptyPage);
+                    continue;
+                }
+                (None, _)
+                    if paging.end == Some(End::ShortPage) && came < paging.page_size as usize =>
+                {
+                    if number > 1 {
+                        return Ok(cut);
+                    }
+                    // A first page can be short because the site gives no longer ones.
+                    first = came;
+                    end_at = Some(End::ShortPage);
+                    continue;
+                }
+                (None, _) => {}
+            }
+        }
+        if new == 0 {
+            // A server that repeats a page for ever.
+            return Ok(Some(format!(
+                "page {number} held nothing that was not on an earlier page; stopped there"
+            )));
+        }
+    }
+    Ok(Some(format!(
+        "stopped after {} pages (max_pages in [paging])",
+        paging.max_pages
+    )))
+}
+
+struct Pass<'a> {
+    paging: &'a Paging,
+    /// Ids of all passes.
+    seen: &'a mut HashSet<String>,
+    /// Ids of this one.
+    here: HashSet<String>,
+}
+
+impl Pass<'_> {
+    /// Keeps the records that no page had before, and gives how many were on no earlier page of this pass.
+    fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> usize {
+        let mut new = 0;
+        for record in records {
+            let id = record
+                .get(&self.paging.id)
+                .map_or_else(|| record.to_string(), Value::to_string);
+            if self.here.insert(id.clone()) {
+                new += 1;
+            } else {
+                collected.duplicates += 1;
+            }
+            if self.seen.insert(id) {
+                collected.records.push(record);
+            }
+        }
+        new
+    }
+}

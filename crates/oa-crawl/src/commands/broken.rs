@@ -1,0 +1,116 @@
+//! Source files that cannot be used: each leaves a failed run of its task with file, line and key, by which somebody is notified.
+//! The sources beside them run as always.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use oa_core::cli::Failure;
+use oa_core::retry::{ErrorKind, Policy};
+use oa_core::runs::due::forget;
+use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+
+use crate::PROGRAM;
+use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
+use crate::wrapper::{Report, conclude};
+
+/// How the note is named that such a file was reported.
+const NOTE: &str = "broken";
+
+/// Records what cannot be used now, once for each thing that is wrong with it, so that a crontab line each minute does not fill the
+/// run log, and ends the incidents of what is gone.
+pub(super) fn report(
+    recorder: &Recorder,
+    sources: &Sources,
+    trigger: Trigger,
+) -> Vec<Result<Report, Failure>> {
+    let mut reports = Vec::new();
+    for one in sources.broken() {
+        tracing::error!("{}", one.reason);
+        let note = note(recorder, &one.task);
+        let noted = note.as_deref().and_then(|n| fs::read_to_string(n).ok());
+        if trigger == Trigger::Due && noted.as_deref() == Some(&one.reason) {
+            continue;
+        }
+        let recorded = record(recorder, one, trigger);
+        if let (Some(path), Ok(_)) = (note, &recorded)
+            && let Err(e) = fs::write(path, &one.reason)
+        {
+            tracing::warn!("could not note that {} was reported: {e}", one.task);
+        }
+        reports.push(recorded);
+    }
+    mended(recorder, sources);
+    reports
+}
+
+/// A failed run, without any try.
+pub(super) fn record(
+    recorder: &Recorder,
+    broken: &Broken,
+    trigger: Trigger,
+) -> Result<Report, Failure> {
+    let mut built_in = BUILT_IN
+        .iter()
+        .filter_map(|(file, text)| parse(file, text).ok());
+    let title = match built_in.find(|s| s.name == broken.task) {
+        Some(source) => source.title,
+        None if broken.task == FOLDER => "源文件目录".to_owned(),
+        None => broken.task.clone(),
+    };
+    let start = RunStart::now(
+        PROGRAM,
+        env!("CARGO_PKG_VERSION"),
+        &broken.task,
+        &title,
+        trigger,
+        Policy::DEFAULT.lease(),
+    );
+    let clock = Stopwatch::start(start.started_at);
+    let error = RunError::new(ErrorKind::Internal, &broken.reason);
+    let mut report = match recorder.begin(start.clone())? {
+        Begun::Skipped { .. } => {
+            let mut report = Report::of(&start, Status::Skipped);
+            report.error = Some(error);
+            report
+        }
+        Begun::Run(run) => {
+            let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
+            outcome.error = Some(error);
+            conclude(recorder, *run, outcome, clock)?
+        }
+    };
+    report.misconfigured = true;
+    Ok(report)
+}
+
+/// A source's next success ends its incident; nothing else would end that of a name which there is no more.
+fn mended(recorder: &Recorder, sources: &Sources) {
+    let Some(folder) = recorder.state().folder("due").ok() else {
+        return;
+    };
+    let notes = fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in notes.map(|e| e.path()) {
+        let Some(task) = task_of(&path).filter(|task| sources.broken_one(task).is_none()) else {
+            continue;
+        };
+        let ended = sources.get(&task).is_ok()
+            || recorder
+                .connect()
+                .is_ok_and(|(mut client, _)| forget(&mut client, &task, recorder.policy()).is_ok());
+        if ended {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+fn task_of(path: &Path) -> Option<String> {
+    let is_note = path.extension().is_some_and(|e| e == NOTE);
+    let stem = path.file_stem().filter(|_| is_note)?;
+    Some(stem.to_string_lossy().into_owned())
+}
+
+fn note(recorder: &Recorder, task: &str) -> Option<PathBuf> {
+    let folder = recorder.state().folder("due").ok()?;
+    Some(folder.join(format!("{task}.{NOTE}")))
+}

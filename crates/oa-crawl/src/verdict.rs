@@ -1,0 +1,168 @@
+//! Whether what came is what was due: the one verdict of a run, a replay, a dry run and a try.
+
+use chrono::NaiveDate;
+use oa_core::exact;
+use oa_core::retry::ErrorKind;
+use oa_core::runs::RunError;
+
+use crate::collect::Collected;
+use crate::source::{Field, FieldType, OnBad, Source};
+use crate::validate::Validated;
+
+/// Why what came is not a success, if it is not, and whether any of it may be stored.
+#[must_use]
+pub fn assess(
+    source: &Source,
+    date: NaiveDate,
+    usual: Option<u64>,
+    collected: &Collected,
+    validated: &Validated,
+) -> (Option<RunError>, bool) {
+    if let Some(error) = unusable(source, date, collected, validated) {
+        return (Some(error), false);
+    }
+    let error = collected
+        .shortfall()
+        .or_else(|| falling(source, usual, collected))
+        .or_else(|| finding(source, date, collected, validated));
+    (error, true)
+}
+
+/// Why nothing of it can be stored.
+fn unusable(
+    source: &Source,
+    date: NaiveDate,
+    collected: &Collected,
+    validated: &Validated,
+) -> Option<RunError> {
+    if collected.records.is_empty() {
+        if collected.expected.unwrap_or(0) > 0 {
+            return collected.shortfall();
+        }
+        if !source.allow_empty {
+            return Some(RunError::new(
+                ErrorKind::Empty,
+                format!("the site returned no records for {date}"),
+            ));
+        }
+    }
+    if !validated.missing_everywhere.is_empty() {
+        let fields = validated.missing_everywhere.join(", ");
+        let example: String = collected
+            .records
+            .first()
+            .map(exact::to_text)
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
+        return Some(RunError::new(
+            ErrorKind::Shape,
+            format!(
+                "none of {} records has the field(s) {fields}; the site has changed its data, for example: {example}",
+                collected.records.len()
+            ),
+        ));
+    }
+    if let Some((OnBad::Fail, first)) = &validated.worst {
+        let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
+        return Some(RunError::new(ErrorKind::Invalid, message));
+    }
+    None
+}
+
+/// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
+fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
+    let (usual, came) = (usual?, collected.records.len() as u64);
+    ((came as f64) < source.min_of_usual * usual as f64).then(|| {
+        let message = format!(
+            "only {came} records came, such days usually have {usual} by this time (min_of_usual)"
+        );
+        RunError::new(ErrorKind::Partial, message)
+    })
+}
+
+/// A complete answer can still not be what was due.
+fn finding(
+    source: &Source,
+    date: NaiveDate,
+    collected: &Collected,
+    validated: &Validated,
+) -> Option<RunError> {
+    let came = collected.records.len();
+    let rejected = validated.rejects.len();
+    if came > 0 && validated.rows.is_empty() {
+        let first = validated.rejects.first().map(reason).unwrap_or_default();
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("all {came} records were rejected; the first one: {first}"),
+        ));
+    }
+    if rejected as f64 > source.max_rejected * came as f64 {
+        let first = validated.rejects.first().map(reason).unwrap_or_default();
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("{rejected} of {came} records were rejected; the first one: {first}"),
+        ));
+    }
+    if let Some((_, first)) = &validated.worst {
+        let message =
+            format!("a record breaks a rule that makes the run partial (on_bad): {first}");
+        return Some(RunError::new(ErrorKind::Invalid, message));
+    }
+    if is_fresh(source, date, &validated.rows) == Some(false) {
+        return Some(RunError::new(
+            ErrorKind::Invalid,
+            format!("none of {came} records is of {date}; the site still shows another day"),
+        ));
+    }
+    None
+}
+
+fn reason(reject: &oa_core::runs::Reject) -> String {
+    match &reject.field {
+        Some(field) => format!("{field} {}", reject.reason),
+        None => reject.reason.clone(),
+    }
+}
+
+/// Dates of the records' own by which they are stored, none of which is the day that was asked for.
+pub(crate) fn other_days(
+    source: &Source,
+    date: NaiveDate,
+    rows: &[Vec<serde_json::Value>],
+) -> Vec<String> {
+    let day = date.to_string();
+    let is_date = |f: &&Field| matches!(f.of_type, FieldType::Date | FieldType::DateTime);
+    let fields = source.fields.iter().enumerate();
+    let own = fields.filter(|(_, f)| is_date(f) && f.from.is_some());
+    own.filter(|(_, f)| source.store.unique.contains(&f.column))
+        .filter(|(i, _)| {
+            let is_of_day = |row: &Vec<serde_json::Value>| {
+                row[*i].as_str().is_some_and(|t| t.starts_with(&day))
+            };
+            !rows.is_empty() && !rows.iter().any(is_of_day)
+        })
+        .map(|(_, f)| {
+            format!(
+                "no record is of {date} by its {}; they are stored under their own dates",
+                f.column
+            )
+        })
+        .collect()
+}
+
+/// Whether any row is of the day that was asked for; `None` when the source has no date of its own, or there are no rows.
+pub(crate) fn is_fresh(
+    source: &Source,
+    date: NaiveDate,
+    rows: &[Vec<serde_json::Value>],
+) -> Option<bool> {
+    let column = &source.freshness.as_ref()?.column;
+    let index = source.fields.iter().position(|f| f.column == *column)?;
+    let day = date.to_string();
+    (!rows.is_empty()).then(|| {
+        rows.iter()
+            .any(|row| row[index].as_str() == Some(day.as_str()))
+    })
+}

@@ -1,0 +1,199 @@
+//! A source file that cannot be used stops only its own source, and somebody is notified of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{DAY, Done, Service};
+
+/// With two sources of the operator's own that are due, and no built-in one but `fangqi-morning`, which one of the files replaces.
+fn start() -> (Service, PathBuf) {
+    let service = Service::start();
+    let folder = service.dir.path().join("own");
+    fs::create_dir(&folder).unwrap();
+    for name in ["good", "other"] {
+        fs::write(folder.join(format!("{name}.toml")), source(name)).unwrap();
+    }
+    let skip: Vec<String> = oa_crawl::source::BUILT_IN
+        .iter()
+        .map(|(file, _)| file.trim_end_matches(".toml"))
+        .filter(|name| *name != "fangqi-morning")
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    service.configure(&format!(
+        "retries = 0\nsources = \"{}\"\nskip = [{}]\n",
+        folder.display(),
+        skip.join(", ")
+    ));
+    (service, folder)
+}
+
+fn source(name: &str) -> String {
+    format!(
+        r#"name = "{name}"
+title = "报价"
+provider = "own"
+schedule = "* * * * *"
+fetch = {{ kind = "command", command = ["echo", '{{"code": "{name}"}}'] }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "name", from = "code", type = "text", required = true }},
+]
+"#
+    )
+}
+
+fn statuses(service: &Service, task: &str) -> String {
+    service.text(&format!(
+        "SELECT coalesce(string_agg(DISTINCT status, ' '), 'none') FROM oa.runs WHERE task = '{task}'"
+    ))
+}
+
+#[test]
+fn the_others_run_and_the_broken_one_is_recorded_once_and_alerted() {
+    let (service, folder) = start();
+    let file = folder.join("fangqi-morning.toml");
+    let text = include_str!("../sources/fangqi-morning.toml");
+    fs::write(
+        &file,
+        text.replace("retry", "x")
+            .replace("min_of_usual", "min_of_usuall"),
+    )
+    .unwrap();
+    let due = || service.crawl(&["run", "--due"]);
+    for _ in 0..3 {
+        let done = due();
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(done.stderr.contains("fangqi-morning.toml"), "{done:?}");
+        assert!(done.stderr.contains("min_of_usuall"), "{done:?}");
+    }
+    assert_eq!(statuses(&service, "good"), "success");
+    assert_eq!(
+        statuses(&service, "fangqi-morning"),
+        "failed",
+        "the built-in one did not come back"
+    );
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'fangqi-morning'"),
+        1,
+        "not each minute"
+    );
+    let said = service.text("SELECT error_message FROM oa.runs WHERE task = 'fangqi-morning'");
+    assert!(
+        said.contains("fangqi-morning.toml") && said.contains("line "),
+        "{said}"
+    );
+    let alert = service.text(
+        "SELECT coalesce(string_agg(body, ' '), '') FROM oa.alerts WHERE task = 'fangqi-morning'",
+    );
+    assert!(alert.contains("fangqi-morning.toml"), "{alert}");
+    // By hand, and as a list.
+    for arguments in [
+        &["run", "fangqi-morning", "--date", DAY][..],
+        &["backfill", "fangqi-morning", "--from", DAY, "--to", DAY],
+    ] {
+        let done = service.crawl(arguments);
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(done.stderr.contains("min_of_usuall"), "{done:?}");
+    }
+    assert_eq!(
+        service.crawl(&["run", "good"]).code,
+        0,
+        "nothing of it is broken"
+    );
+    for command in ["list", "check", "crontab"] {
+        let done = service.crawl(&[command]);
+        assert_eq!(done.code, 78, "{command}: {done:?}");
+        let all = format!("{}{}", done.stdout, done.stderr);
+        assert!(all.contains("min_of_usuall"), "{command}: {all}");
+        assert!(
+            command == "check" || done.stdout.contains("good"),
+            "{command}: {done:?}"
+        );
+    }
+    assert_eq!(
+        service.crawl(&["prune"]).code,
+        78,
+        "nobody knows how long its answers are kept"
+    );
+    // Mended, it runs and its incident ends.
+    fs::write(&file, text).unwrap();
+    let done = service.crawl(&["run", "fangqi-morning", "--date", DAY]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(due().code, 0);
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:fangqi-morning'"),
+        0
+    );
+}
+
+#[test]
+fn whatever_is_wrong_with_a_file_the_others_run() {
+    let (service, folder) = start();
+    let all = || -> Done { service.crawl(&["run", "--all", "--format", "json"]) };
+    let wrong: [(&str, &dyn Fn(&std::path::Path)); 6] = [
+        ("x", &|p| fs::write(p, "name = \"x\"\nno toml").unwrap()),
+        ("x", &|p| {
+            fs::write(p, b"name = \"x\"\ntitle = \"\xb1\xa8\"\n").unwrap()
+        }),
+        ("bad", &|p| fs::write(p, "").unwrap()),
+        ("bad", &|p| fs::create_dir(p).unwrap()),
+        ("bad", &|p| {
+            std::os::unix::fs::symlink("/nowhere/at/all", p).unwrap()
+        }),
+        ("other", &|p| fs::write(p, source("other")).unwrap()),
+    ];
+    for (n, (task, write)) in wrong.iter().enumerate() {
+        let path = folder.join("Bad.toml");
+        write(&path);
+        let done = all();
+        assert_eq!(done.code, 78, "{n}: {done:?}");
+        let rows = done.rows();
+        let status = |name: &str| {
+            let row = rows.iter().find(|r| r["task"] == name);
+            row.map(|r| r["status"].as_str().unwrap().to_owned())
+        };
+        assert_eq!(status(task).as_deref(), Some("failed"), "{n}: {done:?}");
+        assert_eq!(status("good").as_deref(), Some("success"), "{n}: {done:?}");
+        assert!(done.stderr.contains("Bad.toml"), "{n}: {done:?}");
+        let _ = fs::remove_dir(&path);
+        let _ = fs::remove_file(&path);
+    }
+    // What is there no more needs nobody.
+    assert_eq!(all().code, 0);
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint IN ('run:x', 'run:bad')"),
+        0
+    );
+}
+
+#[test]
+fn without_the_folder_nothing_runs_in_the_place_of_its_files() {
+    let (service, folder) = start();
+    let aside = folder.with_extension("aside");
+    fs::rename(&folder, &aside).unwrap();
+    for _ in 0..2 {
+        let done = service.crawl(&["run", "--due"]);
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(
+            done.stderr.contains(&folder.display().to_string()),
+            "{done:?}"
+        );
+    }
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'source-files' AND status = 'failed'"),
+        1
+    );
+    assert_eq!(service.count("oa.runs"), 1);
+    assert_eq!(service.count("oa.alerts WHERE task = 'source-files'"), 1);
+    fs::rename(&aside, &folder).unwrap();
+    assert_eq!(service.crawl(&["run", "--due"]).code, 0);
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:source-files'"),
+        0
+    );
+    assert_eq!(statuses(&service, "good"), "success");
+}

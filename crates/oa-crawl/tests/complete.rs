@@ -1,0 +1,265 @@
+//! A list that was cut off is no success, however it was cut off.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+
+use common::Service;
+use common::site::{Answer, Site};
+use serde_json::{Value, json};
+
+/// A source of numbered pages with three records each, without a total.
+fn paged(site: &Site, paging: &str, answer: &str) -> String {
+    format!(
+        r#"
+name = "paged"
+title = "分页"
+provider = "own"
+schedule = "0 9 * * *"
+fetch = {{ kind = "http", base = "{}", path = "/list" }}
+paging = {{ page = "page", size = "size", page_size = 3, id = "code", {paging} }}
+answer = {{ records = "/list", {answer} }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "name", from = "code", type = "text", required = true }},
+]
+"#,
+        site.url
+    )
+}
+
+fn page_of(path: &str) -> usize {
+    let number = path.split("page=").nth(1).unwrap();
+    number.split('&').next().unwrap().parse().unwrap()
+}
+
+/// Pages of so many records each; the pages behind the last one are empty.
+fn pages(sizes: &'static [usize]) -> Site {
+    Site::start(move |asked| {
+        let page = page_of(&asked.path);
+        let size = sizes.get(page - 1).copied().unwrap_or(0);
+        Answer::json(list((0..size).map(|n| format!("P{page}N{n}"))))
+    })
+}
+
+fn list(codes: impl Iterator<Item = String>) -> String {
+    let records: Vec<Value> = codes.map(|code| json!({"code": code})).collect();
+    json!({"list": records, "total": 12}).to_string()
+}
+
+/// Status, kind of error and the findings of a run, and the status that `try` says.
+fn outcome(service: &Service, text: &str) -> (String, Value, String, Value) {
+    service.add("paged", text);
+    let row = service.crawl(&["run", "paged", "--format", "json"]).row();
+    let file = service.dir.path().join("own/paged.toml");
+    let tried = service.crawl(&["try", file.to_str().unwrap(), "--format", "json"]);
+    let said = tried.row();
+    assert_eq!(tried.code == 0, said["status"] == "success", "{tried:?}");
+    let status = row["status"].as_str().unwrap().to_owned();
+    (
+        status,
+        row["error_kind"].clone(),
+        service.findings(),
+        said["status"].clone(),
+    )
+}
+
+#[test]
+fn pages_that_were_cut_off_are_partial_and_say_where() {
+    let endless = || pages(&[3; 100]);
+    let repeats = || {
+        Site::start(|asked| {
+            let page = page_of(&asked.path).min(2);
+            Answer::json(list((0..3).map(|n| format!("P{page}N{n}"))))
+        })
+    };
+    let service = Service::start();
+    for (site, paging, answer, says) in [
+        (endless(), "max_pages = 3", "", "stopped after 3 pages"),
+        (
+            endless(),
+            "max_pages = 3, end = \"short page\"",
+            "",
+            "stopped after 3 pages",
+        ),
+        (
+            repeats(),
+            "",
+            "",
+            "page 3 held nothing that was not on an earlier page",
+        ),
+        (
+            pages(&[3, 0, 3]),
+            "",
+            "",
+            "page 2 was empty, but page 3 was not",
+        ),
+        (
+            pages(&[2, 2, 1]),
+            "end = \"short page\"",
+            "",
+            "the site gives 2 records a page where 3 were asked for",
+        ),
+        (pages(&[3, 3]), "", "total = \"/total\"", ""),
+    ] {
+        let (status, kind, findings, tried) = outcome(&service, &paged(&site, paging, answer));
+        assert_eq!(
+            (status.as_str(), &kind),
+            ("partial", &json!("partial")),
+            "{says}: {findings}"
+        );
+        assert!(findings.contains(says), "{says}: {findings}");
+        assert_eq!(tried, "partial", "{says}");
+        let error = service.text("SELECT error_message FROM oa.runs ORDER BY id DESC LIMIT 1");
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    assert_eq!(
+        service.count("oa.alerts WHERE kind = 'problem'"),
+        1,
+        "one incident"
+    );
+}
+
+#[test]
+fn pages_that_end_as_the_source_says_are_whole() {
+    let service = Service::start();
+    for (site, paging, answer) in [
+        (pages(&[3, 3, 1]), "", ""),
+        (pages(&[3, 3, 1]), "end = \"short page\"", ""),
+        (pages(&[1]), "end = \"short page\"", ""),
+        (pages(&[3, 3]), "end = \"short page\"", ""),
+        (pages(&[3, 3, 3, 3]), "max_pages = 4", "total = \"/total\""),
+        // The site gives no pages of three, but all records that it announces.
+        (pages(&[2; 6]), "", "total = \"/total\""),
+    ] {
+        let text = paged(&site, paging, answer);
+        let (status, _, findings, tried) = outcome(&service, &text);
+        assert_eq!(
+            (status.as_str(), tried),
+            ("success", json!("success")),
+            "{text} {findings}"
+        );
+    }
+}
+
+#[test]
+fn what_was_cut_off_is_no_success_of_a_replay_either() {
+    let service = Service::start();
+    for (sizes, status) in [(&[3; 9][..], "partial"), (&[3, 1], "success")] {
+        let site = pages(sizes);
+        outcome(&service, &paged(&site, "max_pages = 3", ""));
+        let day = service.text("SELECT details ->> 'day' FROM oa.runs ORDER BY id DESC LIMIT 1");
+        let replay = [
+            "replay", "paged", "--date", &day, "--yes", "--format", "json",
+        ];
+        assert_eq!(service.crawl(&replay).row()["status"], status);
+    }
+}
+
+#[test]
+fn one_of_several_values_that_fails_costs_only_its_own_records() {
+    let service = Service::start();
+    let site = Site::start(|asked| match asked.path.as_str() {
+        "/hc" => Answer::status(404),
+        path => Answer::json(list(std::iter::once(path[1..].to_uppercase()))),
+    });
+    let text = paged(&site, "", "")
+        .replace("path = \"/list\"", "path = \"/{one}\"")
+        .lines()
+        .filter(|l| !l.starts_with("paging"))
+        .map(|l| format!("{l}\n"))
+        .collect::<String>()
+        .replace(
+            "answer =",
+            "each = { name = \"one\", values = [\"rb\", \"hc\", \"i\"] }\nanswer =",
+        );
+    service.add("paged", &text);
+    let done = service.crawl(&["run", "paged", "--format", "json"]);
+    let row = done.row();
+    assert_eq!(
+        (&row["status"], &row["inserted"]),
+        (&json!("partial"), &json!(2)),
+        "{row}"
+    );
+    let error = row["error"].as_str().unwrap();
+    assert!(error.contains("one hc: HTTP 404"), "{error}");
+    let day = service.text("SELECT details ->> 'day' FROM oa.runs LIMIT 1");
+    let again = [
+        "replay", "paged", "--date", &day, "--yes", "--format", "json",
+    ];
+    let row = service.crawl(&again).row();
+    assert_eq!(
+        (&row["status"], &row["unchanged"]),
+        (&json!("partial"), &json!(2)),
+        "{row}"
+    );
+}
+
+#[test]
+fn try_ends_as_the_run_would() {
+    let service = Service::start();
+    let body = service.dir.path().join("answer.json");
+    let text = |more: &str| {
+        format!(
+            r#"
+name = "paged"
+title = "一次"
+provider = "own"
+schedule = "0 9 * * *"
+fetch = {{ kind = "http", base = "http://127.0.0.1:1" }}
+answer = {{ records = "/list", {more} }}
+store = {{ table = "commodities", unique = ["code"] }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "name", from = "price", type = "number", required = true }},
+]
+"#
+        )
+    };
+    for (more, records, status) in [
+        (
+            "",
+            json!([{"code": "A", "price": 1}, {"code": "B", "price": 2}]),
+            "success",
+        ),
+        (
+            "total = \"/total\"",
+            json!([{"code": "A", "price": 1}]),
+            "partial",
+        ),
+        (
+            "",
+            json!([{"code": "A", "price": 1}, {"code": "B", "price": "-"}]),
+            "partial",
+        ),
+        (
+            "",
+            json!([{"code": "A", "price": 1}, {"code": "A", "price": 2}]),
+            "partial",
+        ),
+        ("", json!([{"code": "A", "price": "-"}]), "failed"),
+        ("", json!([]), "failed"),
+    ] {
+        service.add("paged", &text(more));
+        fs::write(&body, json!({"list": records, "total": 12}).to_string()).unwrap();
+        let file = service.dir.path().join("own/paged.toml");
+        let arguments = [
+            "try",
+            file.to_str().unwrap(),
+            "--body",
+            body.to_str().unwrap(),
+        ];
+        let done = service.crawl(&[&arguments[..], &["--format", "json"]].concat());
+        assert_eq!(done.row()["status"], status, "{done:?}");
+        assert_eq!(done.code, i32::from(status != "success"));
+        let last = match status {
+            "success" => "ok ",
+            "partial" => "PARTIAL ",
+            _ => "PROBLEM ",
+        };
+        let shown = service.crawl(&arguments).stdout;
+        assert!(shown.lines().last().unwrap().starts_with(last), "{shown}");
+    }
+}
