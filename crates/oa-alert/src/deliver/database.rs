@@ -46,9 +46,9 @@ pub struct Database<'a> {
     host: Option<String>,
 }
 
-/// Whether a channel `c` gets an alert `a`. The end of a channel's own trouble is news for that channel too: it says what it has not got.
+/// Whether a channel `c` gets an alert `a`. The end of the only channel's own trouble is news for it: it says what it has not got, and nobody else does.
 const DUE: &str =
-    "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name THEN 'now'
+    "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
                          ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
 /// For so long alerts wait for the channel of a machine that is not heard of.
 const WAIT_FOR_OTHERS: Duration = Duration::from_secs(3 * 24 * 3600);
