@@ -11,8 +11,7 @@ mod page;
 mod steps;
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use oa_core::retry::ErrorKind;
