@@ -298,7 +298,7 @@ fn while_a_page_is_open_no_other_user_of_the_machine_gets_at_the_browser() {
     fs::create_dir_all(&profiles).unwrap();
     fs::set_permissions(&profiles, fs::Permissions::from_mode(0o777)).unwrap();
     let mut child = service
-        .command(&["run", "openvlab-flow", "--date", DAY])
+        .command(&["run", "openvlab-flow"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

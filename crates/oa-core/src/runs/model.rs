@@ -386,7 +386,6 @@ mod tests {
     fn the_score_falls_with_what_is_missing_rejected_or_stale() {
         let quality = |expected, collected, fresh| Quality {
             day: None,
-            other_day: false,
             expected,
             collected,
             duplicates: 0,
