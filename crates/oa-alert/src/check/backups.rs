@@ -442,7 +442,7 @@ fn drills(
     let say = |span| human_duration(span, policy.locale);
     let last = client.query_opt(
         "SELECT ok, finished_at, backup_id, coalesce(error, ''), rto_seconds FROM oa.drills
-         WHERE repository = $1 ORDER BY started_at DESC LIMIT 1",
+         WHERE repository = $1 ORDER BY seq DESC LIMIT 1",
         &[place],
     )?;
     let good: Option<DateTime<Utc>> = client

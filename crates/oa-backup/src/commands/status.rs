@@ -296,7 +296,7 @@ fn records(client: &mut Client, place: &Place) -> Result<Records, postgres::Erro
         &[&repository],
     )?;
     let drill = client.query_opt(
-        "SELECT started_at, rto_seconds, ok, coalesce(error, '') FROM oa.drills WHERE repository = $1 ORDER BY started_at DESC LIMIT 1",
+        "SELECT started_at, rto_seconds, ok, coalesce(error, '') FROM oa.drills WHERE repository = $1 ORDER BY seq DESC LIMIT 1",
         &[&repository],
     )?;
     let damaged = client.query(

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::config::{Config, Locale};
+use crate::pg::alone;
 use crate::retry::ErrorKind;
 use crate::runs::store::TaskState;
 use crate::runs::{Outcome, Status};
@@ -216,10 +217,7 @@ impl Last {
 
 /// Whoever asks for the last alert decides by it whether there is to be another: one at a time, until the end of the transaction.
 fn last(tx: &mut Transaction<'_>, fingerprint: &str) -> Result<Option<Last>, postgres::Error> {
-    tx.execute(
-        "SELECT pg_advisory_xact_lock(hashtextextended('oa.alerts ' || $1, 0))",
-        &[&fingerprint],
-    )?;
+    alone(tx, &format!("alerts:{fingerprint}"))?;
     let row = tx.query_opt(
         "SELECT a.kind, a.severity, extract(epoch FROM now() - a.created_at)::float8, a.created_at, now(), a.rule,
                 EXISTS (SELECT FROM oa.acks k WHERE k.fingerprint = a.fingerprint),

@@ -63,7 +63,7 @@ pub(super) fn repositories(
                UNION SELECT repository FROM oa.backups WHERE $1 IS NULL AND removed_at IS NULL) p
          LEFT JOIN oa.repository_state s ON s.repository = p.repository
          LEFT JOIN LATERAL (SELECT finished_at, ok, rto_seconds FROM oa.drills d
-           WHERE d.repository = p.repository ORDER BY started_at DESC LIMIT 1) d ON true
+           WHERE d.repository = p.repository ORDER BY d.seq DESC LIMIT 1) d ON true
          LEFT JOIN LATERAL (
            SELECT size_bytes, free_bytes, measured_at, size_bytes - first_value(size_bytes) OVER w AS grown,
                   (extract(epoch FROM measured_at - first_value(measured_at) OVER w) / 86400)::float8 AS days

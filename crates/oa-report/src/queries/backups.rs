@@ -243,7 +243,7 @@ fn drills_in(
 ) -> Result<Vec<Drill>> {
     let rows = client.query(
         "SELECT backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, rpo_seconds, tables, checks, error
-         FROM oa.drills WHERE $2::text IS NULL OR repository = $2 ORDER BY started_at DESC LIMIT $1",
+         FROM oa.drills WHERE $2::text IS NULL OR repository = $2 ORDER BY seq DESC LIMIT $1",
         &[&i64::from(limit), &repository],
     )?;
     let drill = |row: &postgres::Row| Drill {

@@ -190,7 +190,7 @@ fn last_drill(config: &Config) -> Option<Drill> {
     let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
     let row = client
         .query_opt(
-            "SELECT started_at, rto_seconds, ok FROM oa.drills ORDER BY started_at DESC LIMIT 1",
+            "SELECT started_at, rto_seconds, ok FROM oa.drills ORDER BY seq DESC LIMIT 1",
             &[],
         )
         .ok()??;

@@ -44,11 +44,12 @@ DECLARE
     held record;
 BEGIN
     FOR held IN
-        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS role, a.privilege_type
+        SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS role, a.privilege_type,
+               CASE WHEN c.oid = 'oa.deliveries'::regclass THEN 'oa.channel_routes, oa.watches, oa.locks' ELSE 'oa.watches, oa.locks' END AS on_these
         FROM pg_class c, aclexplode(c.relacl) a
-        WHERE c.oid = 'oa.deliveries'::regclass AND a.grantee <> c.relowner
+        WHERE c.oid IN ('oa.deliveries'::regclass, 'oa.tasks'::regclass) AND a.grantee <> c.relowner
     LOOP
-        EXECUTE format('GRANT %s ON oa.channel_routes, oa.watches, oa.locks TO %s', held.privilege_type, held.role);
+        EXECUTE format('GRANT %s ON %s TO %s', held.privilege_type, held.on_these, held.role);
     END LOOP;
 END
 $$;
