@@ -116,7 +116,12 @@ pub(super) fn works_again(
         Locale::Zh => (
             format!("【恢复】告警通道 {channel} 恢复正常"),
             format!(
-                "- 距首次报告 {lasted}{}",
+                "- 距首次{} {lasted}{}",
+                if lost.is_empty() {
+                    "报告"
+                } else {
+                    "放弃告警"
+                },
                 not_got(lost, "期间该通道没有收到")
             ),
         ),
