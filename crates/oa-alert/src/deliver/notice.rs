@@ -128,7 +128,12 @@ pub(super) fn works_again(
         Locale::En => (
             format!("[RECOVERED] alert channel {channel} works again"),
             format!(
-                "- {lasted} after it was first reported{}",
+                "- {lasted} after it was {}{}",
+                if lost.is_empty() {
+                    "first reported"
+                } else {
+                    "told that alerts were given up"
+                },
                 not_got(lost, "This channel has not got")
             ),
         ),
