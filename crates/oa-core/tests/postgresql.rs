@@ -274,7 +274,8 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
         .unwrap();
     owner
         .batch_execute(
-            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state; DROP INDEX oa.alerts_of_troubles",
+            "DELETE FROM oa.schema_history WHERE version >= 11; DROP VIEW oa.repository_state; DROP INDEX oa.alerts_of_troubles;
+             ALTER TABLE oa.deliveries DROP COLUMN group_limit; DROP TABLE oa.channel_routes, oa.watches, oa.locks",
         )
         .unwrap();
     assert_eq!(
@@ -282,12 +283,13 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
         [
             "V11__ack_rights",
             "V12__repository_state",
-            "V13__troubles_index"
+            "V13__troubles_index",
+            "V15__watching"
         ]
     );
     connect(&server.url().replace("oa:oa-test-password", "reader:p"))
         .unwrap()
-        .batch_execute("SELECT FROM oa.repository_state")
+        .batch_execute("SELECT FROM oa.repository_state; SELECT FROM oa.watches")
         .unwrap();
     // Whoever could tell alerts can tell that they are over.
     let may_end = |role: &str| {
