@@ -284,7 +284,7 @@ impl Outbox for Database<'_> {
                 "SELECT a.title FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
                  WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= (
                    SELECT min(p.created_at) - interval '1 minute' FROM oa.alerts p WHERE p.fingerprint = $2 AND p.kind = 'problem'
-                     AND p.created_at > coalesce((SELECT max(r.created_at) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), '-infinity'))
+                     AND p.seq > coalesce((SELECT max(r.seq) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), 0))
                  ORDER BY d.alert_id",
                 &[&channel, &notice::fingerprint(channel)],
             )?;
