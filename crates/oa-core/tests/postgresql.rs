@@ -278,8 +278,7 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
         [
             "V11__ack_rights",
             "V12__repository_state",
-            "V13__troubles_index",
-            "V15__watching"
+            "V13__troubles_index"
         ]
     );
     connect(&server.url().replace("oa:oa-test-password", "reader:p"))

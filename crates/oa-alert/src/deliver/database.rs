@@ -285,7 +285,7 @@ impl Outbox for Database<'_> {
                  WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= (
                    SELECT min(p.created_at) - interval '1 minute' FROM oa.alerts p WHERE p.fingerprint = $2 AND p.kind = 'problem'
                      AND p.seq > coalesce((SELECT max(r.seq) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), 0))
-                 ORDER BY d.alert_id",
+                 ORDER BY a.seq",
                 &[&channel, &notice::fingerprint(channel)],
             )?;
             let lost: Vec<String> = lost.iter().map(|r| r.get(0)).collect();
