@@ -5,6 +5,7 @@
 //! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are put aside
 //! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
 //! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
+//! orphans ─ only when a foreign key is broken then, all is done anew and the rows that lead nowhere are put aside
 //! proof ─ the new snapshot against what the transaction sees, row by row; then COMMIT
 //! ```
 //! All in one transaction that locks the tables against other writers. The number of the transaction is written down before COMMIT,
@@ -12,6 +13,7 @@
 
 pub mod apply;
 pub mod delta;
+pub mod orphans;
 
 use crate::inspect::Table;
 use crate::load::encode::Codec;
