@@ -397,3 +397,33 @@ fn generated_columns_that_postgresql_computes_differently_become_plain_ones() {
         sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
     }
 }
+
+#[test]
+fn a_default_from_a_sequence_that_is_nobodys_gives_no_number_twice() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .client()
+        .batch_execute("CREATE SEQUENCE \"it's\"; CREATE TABLE t (id BIGINT PRIMARY KEY DEFAULT nextval('\"it''s\"'), a TEXT)")
+        .unwrap();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t VALUES (1, 'a'), (7, 'b')",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    assert_eq!(
+        sandbox.number("WITH n AS (INSERT INTO t (a) VALUES ('c') RETURNING id) SELECT id FROM n"),
+        8
+    );
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("INSERT INTO t VALUES (8, 'c'), (20, 'd')")
+        .unwrap();
+    sandbox
+        .client()
+        .batch_execute("DELETE FROM t WHERE id = 8")
+        .unwrap();
+    sandbox.run(&["sync", file.to_str().unwrap()]).expect(0);
+    assert_eq!(
+        sandbox.number("WITH n AS (INSERT INTO t (a) VALUES ('e') RETURNING id) SELECT id FROM n"),
+        21
+    );
+}

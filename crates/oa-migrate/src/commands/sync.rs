@@ -26,6 +26,8 @@ use crate::inspect::{self, Database};
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
+use crate::load::swap;
+use crate::proof::missing::Missing;
 use crate::proof::tables;
 use crate::sync::{apply, delta, orphans};
 use oa_core::runs::work::{self, Ended, Job};
@@ -280,6 +282,7 @@ impl Work<'_> {
         failpoint::hit("sync.sent");
 
         self.progress.set_message("bringing the changes");
+        let mut incomplete = Vec::new();
         let (mut changes, loosened) = apply::all(&mut tx, &work)?;
         for (changes, aside) in changes.iter_mut().zip(quarantined) {
             changes.quarantined = aside;
@@ -290,6 +293,10 @@ impl Work<'_> {
         drop(both);
         for (sync, _) in work.iter().filter(|(_, any)| *any) {
             apply::advance_identities(&mut tx, sync)?;
+            if !self.options.dry_run {
+                let behind = swap::advance_sequences(&mut tx, &sync.qualified())?;
+                incomplete.extend(behind.iter().map(Missing::sentence));
+            }
         }
         apply::finish(&mut tx, &held, &loosened)?;
 
@@ -320,6 +327,7 @@ impl Work<'_> {
             }));
         }
         synced.tables.extend(done);
+        synced.incomplete.extend(incomplete);
         Ok(())
     }
 

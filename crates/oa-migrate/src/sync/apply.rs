@@ -469,11 +469,7 @@ impl<'a> Sql<'a> {
             .collect();
         Self {
             sync,
-            table: format!(
-                "{}.{}",
-                quote_ident(&sync.comparison.schema),
-                quote_ident(&sync.comparison.target)
-            ),
+            table: sync.qualified(),
             list: list.join(", "),
         }
     }

@@ -15,6 +15,8 @@ pub mod apply;
 pub mod delta;
 pub mod orphans;
 
+use oa_core::pg::quote_ident;
+
 use crate::inspect::Table;
 use crate::load::encode::Codec;
 use crate::proof::Comparison;
@@ -35,6 +37,16 @@ pub struct SyncTable {
 }
 
 impl SyncTable {
+    /// Its name in PostgreSQL with its schema, quoted.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        format!(
+            "{}.{}",
+            quote_ident(&self.comparison.schema),
+            quote_ident(&self.comparison.target)
+        )
+    }
+
     /// The temporary table of rows that went.
     #[must_use]
     pub fn gone(&self) -> String {
