@@ -17,6 +17,14 @@ pub struct StateDirError {
     pub(crate) source: io::Error,
 }
 
+impl StateDirError {
+    /// Whether it is somebody else's, or others may change it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.source.get_ref().is_some_and(|e| e.is::<Foreign>())
+    }
+}
+
 fn remedy(path: &Path, source: &io::Error) -> String {
     let owner = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.uid());
     let me = geteuid().as_raw();
