@@ -139,7 +139,8 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
 }
 
 fn has_access_list(path: &Path) -> bool {
-    rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0u8; 0]).is_ok_and(|size| size > 0)
+    let found = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0u8; 512]);
+    matches!(found, Ok(1..) | Err(rustix::io::Errno::RANGE))
 }
 
 fn is_mine(found: &Metadata) -> bool {
