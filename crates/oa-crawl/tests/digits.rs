@@ -178,3 +178,27 @@ fn one_bad_value_rejects_its_record_and_no_other() {
     let digits = "SELECT record ->> 'price' || jsonb_typeof(record -> 'price') FROM oa.rejects WHERE source_key = 'H'";
     assert_eq!(service.text(digits), "12345678901234567890.123number");
 }
+
+#[test]
+fn a_column_of_single_precision_says_what_it_loses() {
+    let service = start();
+    service
+        .db()
+        .batch_execute("ALTER TABLE public.exact ALTER COLUMN approx TYPE real")
+        .unwrap();
+    let of = |value: &str| {
+        record("A", "1").replace("\"approx\": 1", &format!("\"approx\": {value}"))
+    };
+    for exact in ["1", "0.5", "16777216", "0.1", "-0", "1e-7", "4123.5"] {
+        assert_eq!(run(&service, &of(exact)).code, 0, "{exact}");
+        assert!(!service.findings().contains("approx"), "{exact}: {}", service.findings());
+    }
+    for lost in ["16777217", "4123.54321", "0.10000000149011612"] {
+        assert_eq!(run(&service, &of(lost)).code, 0, "{lost}");
+        assert!(
+            service.findings().contains("column approx is real"),
+            "{lost}: {}",
+            service.findings()
+        );
+    }
+}
