@@ -16,16 +16,9 @@ fn start() -> (Service, PathBuf) {
     for name in ["good", "other"] {
         fs::write(folder.join(format!("{name}.toml")), source(name)).unwrap();
     }
-    let skip: Vec<String> = oa_crawl::source::BUILT_IN
-        .iter()
-        .map(|(file, _)| file.trim_end_matches(".toml"))
-        .filter(|name| *name != "fangqi-morning")
-        .map(|name| format!("\"{name}\""))
-        .collect();
     service.configure(&format!(
-        "retries = 0\nsources = \"{}\"\nskip = [{}]\n",
+        "retries = 0\nsources = \"{}\"\nenable = [\"good\", \"other\", \"fangqi-morning\"]\n",
         folder.display(),
-        skip.join(", ")
     ));
     (service, folder)
 }
@@ -196,4 +189,44 @@ fn without_the_folder_nothing_runs_in_the_place_of_its_files() {
         0
     );
     assert_eq!(statuses(&service, "good"), "success");
+}
+
+#[test]
+fn a_provider_whose_only_file_is_broken_stops_no_other_and_is_not_forgotten() {
+    let (service, folder) = start();
+    let text = fs::read_to_string(service.config()).unwrap();
+    let text = text.replace("\"good\", \"other\"", "\"mine\", \"other\"");
+    fs::write(service.config(), text).unwrap();
+    let file = folder.join("good.toml");
+    let whole = source("good").replace("provider = \"own\"", "provider = \"mine\"");
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(service.crawl(&["run", "--due"]).code, 0);
+    assert_eq!(statuses(&service, "good"), "success");
+    let expected = "SELECT expected_since::text FROM oa.tasks WHERE name = 'good'";
+    let since = service.text(expected);
+    fs::write(&file, whole.replace("schedule = ", "shedule = ")).unwrap();
+    let before = service.count("oa.runs WHERE task = 'other'");
+    let done = service.crawl(&["run", "other"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'other'"),
+        before + 1,
+        "the others run"
+    );
+    for _ in 0..2 {
+        assert_eq!(service.crawl(&["run", "--due"]).code, 78);
+    }
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        1
+    );
+    assert_eq!(service.text(expected), since, "its runs are still expected");
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(service.crawl(&["run", "good"]).code, 0);
+    assert_eq!(service.crawl(&["run", "--due"]).code, 0);
+    assert_eq!(service.text(expected), since);
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        0
+    );
 }
