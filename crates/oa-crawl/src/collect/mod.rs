@@ -30,6 +30,7 @@ use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
 use crate::source::{Each, Source};
 use answer::ask;
+pub use pages::gave_more;
 pub use answer::{Vars, extract, fetch};
 
 /// What a try needs.
