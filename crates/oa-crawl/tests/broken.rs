@@ -230,3 +230,41 @@ fn a_provider_whose_only_file_is_broken_stops_no_other_and_is_not_forgotten() {
         0
     );
 }
+
+#[test]
+fn a_broken_copy_of_a_file_that_works_stops_nothing() {
+    let (service, folder) = start();
+    let broken = source("good").replace("schedule = ", "shedule = ");
+    for (name, text) in [
+        ("a-copy", broken.as_str()),
+        ("zcopy", broken.as_str()),
+        ("other-old", ""),
+    ] {
+        fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+    }
+    // Named like a source that another file holds.
+    fs::rename(folder.join("other.toml"), folder.join("mine.toml")).unwrap();
+    fs::write(folder.join("other.toml"), "").unwrap();
+    assert_eq!(service.crawl(&["run", "--due"]).code, 78);
+    assert_eq!(statuses(&service, "good"), "success");
+    assert_eq!(statuses(&service, "other"), "success");
+    for task in ["a-copy", "zcopy", "other-old", "other-file"] {
+        assert_eq!(statuses(&service, task), "failed", "{task}");
+    }
+}
+
+#[test]
+fn where_nothing_is_enabled_a_broken_file_is_said_and_alerts_nobody() {
+    let (service, folder) = start();
+    let text = fs::read_to_string(service.config()).unwrap();
+    let enabled = "enable = [\"good\", \"other\", \"fangqi-morning\"]";
+    fs::write(service.config(), text.replace(enabled, "enable = []")).unwrap();
+    fs::write(folder.join("good.toml"), "").unwrap();
+    for _ in 0..2 {
+        let done = service.crawl(&["run", "--due"]);
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(done.stderr.contains("good.toml"), "{done:?}");
+    }
+    assert_eq!(service.count("oa.runs"), 0);
+    assert_eq!(service.count("oa.alerts"), 0);
+}
