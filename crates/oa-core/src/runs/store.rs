@@ -116,8 +116,7 @@ fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, pos
         "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL FROM oa.runs WHERE id = $1",
         &[&run],
     )?;
-    let gone =
-        process.is_some_and(|r| r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(true));
+    let gone = process.is_some_and(|r| r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(true));
     Ok(if gone { None } else { host })
 }
 
@@ -390,10 +389,8 @@ fn insert_rejects(
             (Some(text), None)
         };
         let reason = error_text(&reject.reason);
-        let source_key = reject
-            .source_key
-            .as_ref()
-            .map(|k| k.replace('\0', "\\u0000"));
+        let source_key = reject.source_key.as_deref().map(error_text);
+        let field = reject.field.as_deref().map(error_text);
         tx.execute(
             &statement,
             &[
@@ -402,7 +399,7 @@ fn insert_rejects(
                 &start.task,
                 &reject.target,
                 &source_key,
-                &reject.field,
+                &field,
                 &reason,
                 &record,
                 &raw,
