@@ -343,7 +343,10 @@ impl Spool {
                 // What was noted while the clock was ahead says nothing.
                 "SELECT max(at) FROM (SELECT created_at AS at FROM entries WHERE fingerprint = ?1
                  UNION ALL SELECT at FROM told WHERE fingerprint = ?1) WHERE at <= ?2",
-                params![fingerprint, (Utc::now() + TimeDelta::minutes(1)).timestamp_millis()],
+                params![
+                    fingerprint,
+                    (Utc::now() + TimeDelta::minutes(1)).timestamp_millis()
+                ],
                 |r| r.get::<_, Option<i64>>(0),
             )
             .map(|at| at.and_then(DateTime::from_timestamp_millis))

@@ -138,13 +138,18 @@ fn an_upgrade_lets_nothing_of_the_future_hold_or_hide_anything() {
     assert_eq!(count(&mut client), before, "no row is lost");
     let mut by = |least: &str, columns: &str, from: &str| {
         for column in columns.split(' ') {
-            let query =
-                format!("SELECT coalesce(bool_and({column} <= now() + interval '{least}'), true) FROM oa.{from}");
+            let query = format!(
+                "SELECT coalesce(bool_and({column} <= now() + interval '{least}'), true) FROM oa.{from}"
+            );
             assert!(one::<bool>(&mut client, &query), "{column} of {from}");
         }
     };
     by("0", "started_at finished_at", "runs");
-    by("0", "last_started_at last_success_at failing_since expected_since", "tasks");
+    by(
+        "0",
+        "last_started_at last_success_at failing_since expected_since",
+        "tasks",
+    );
     by("10 minutes", "lease_until", "tasks");
     by("10 minutes", "lease_until", "runs");
     by("0", "next_try_at first_try_at leased_until", "deliveries");

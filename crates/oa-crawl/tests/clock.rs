@@ -358,8 +358,14 @@ fn what_was_put_off_while_the_servers_clock_was_ahead_is_not_put_off_for_days() 
         )
         .unwrap();
     for (what, least) in [
-        ("next_try_at FROM oa.deliveries WHERE alert_id IN (SELECT id FROM oa.alerts WHERE fingerprint = 'x')", 10),
-        ("leased_until FROM oa.deliveries WHERE state = 'sending'", 10),
+        (
+            "next_try_at FROM oa.deliveries WHERE alert_id IN (SELECT id FROM oa.alerts WHERE fingerprint = 'x')",
+            10,
+        ),
+        (
+            "leased_until FROM oa.deliveries WHERE state = 'sending'",
+            10,
+        ),
         ("first_try_at FROM oa.deliveries WHERE tries = 1", 1),
         ("paused_until FROM oa.channels WHERE name = 'a'", 10),
         ("until FROM oa.silences", 60),

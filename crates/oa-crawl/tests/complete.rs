@@ -116,9 +116,24 @@ fn pages_that_were_cut_off_are_partial_and_say_where() {
         ),
         (pages(&[3, 3]), "", "total = \"/total\"", ""),
         // A total that counts a page is none, whatever it is.
-        (totals(3), "", "total = \"/total\"", "announced 3 records, but gave more"),
-        (totals(0), "", "total = \"/total\"", "announced 0 records, but gave more"),
-        (totals(5), "", "total = \"/total\"", "announced 5 records, but gave more"),
+        (
+            totals(3),
+            "",
+            "total = \"/total\"",
+            "announced 3 records, but gave more",
+        ),
+        (
+            totals(0),
+            "",
+            "total = \"/total\"",
+            "announced 0 records, but gave more",
+        ),
+        (
+            totals(5),
+            "",
+            "total = \"/total\"",
+            "announced 5 records, but gave more",
+        ),
     ] {
         let (status, kind, findings, tried) = outcome(&service, &paged(&site, paging, answer));
         assert_eq!(

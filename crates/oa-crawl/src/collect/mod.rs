@@ -30,8 +30,8 @@ use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
 use crate::source::{Each, Source};
 use answer::ask;
-pub use pages::gave_more;
 pub use answer::{Vars, extract, fetch};
+pub use pages::gave_more;
 
 /// What a try needs.
 #[derive(Debug)]

@@ -272,7 +272,11 @@ fn lacking(source: &Source, parts: &BTreeMap<Option<String>, Part>) -> Vec<Strin
         lacking.push("the run did not reach the end of the pages".to_owned());
     }
     let more = |p: &Part| p.total.filter(|total| p.distinct > *total);
-    if let Some(total) = parts.values().find_map(more).filter(|_| source.paging.is_some()) {
+    if let Some(total) = parts
+        .values()
+        .find_map(more)
+        .filter(|_| source.paging.is_some())
+    {
         lacking.push(gave_more(total));
     }
     lacking

@@ -75,7 +75,13 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     };
     let chosen = choose(&loaded, options)?;
     if options.dry_run {
-        let code = dry_run(config, &chosen, &day_at(Utc::now()), &calendar, options.format)?;
+        let code = dry_run(
+            config,
+            &chosen,
+            &day_at(Utc::now()),
+            &calendar,
+            options.format,
+        )?;
         let named = |task: &String| loaded.broken_one(task).is_some();
         let touched = options.all || options.tasks.iter().any(named);
         return Ok(match touched {
