@@ -126,7 +126,8 @@ FROM generate_series(0, 5) n;
 INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, rpo_seconds, tables, checks, error)
 SELECT gen_random_uuid(), md5('full1'), '/var/backups/oa', 'futures-01', t, t, t + interval '5 minutes', ok, 268.4 + n, 1310, 13, '[]', error
 FROM (VALUES (0, now() - interval '6 days', true, NULL), (1, now() - interval '37 days', true, NULL),
-             (2, now() - interval '66 days', false, 'market_full_view has 10500 rows, 10575 were recorded')) x (n, t, ok, error);
+             (2, now() - interval '66 days', false, 'market_full_view has 10500 rows, 10575 were recorded')) x (n, t, ok, error)
+ORDER BY t;
 INSERT INTO oa.repositories (repository, measured_at, size_bytes, backups, free_bytes)
 SELECT '/var/backups/oa', now() - d * interval '1 day', 9000000000 - d * 61000000::bigint + (hashtext('s' || d) & 31) * 9000000::bigint, 30, 118000000000
 FROM generate_series(0, 60) d;
