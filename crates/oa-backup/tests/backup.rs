@@ -213,8 +213,7 @@ fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_databa
     let full = service.take("full");
     // A busy server may not have answered in time: the next run brings what was spooled.
     assert_eq!(
-        service
-            .texts("SELECT status FROM oa.runs WHERE task = 'backup-full' ORDER BY id LIMIT 1"),
+        service.texts("SELECT status FROM oa.runs WHERE task = 'backup-full' ORDER BY id LIMIT 1"),
         ["partial"]
     );
     assert_eq!(
