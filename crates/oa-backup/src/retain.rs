@@ -67,6 +67,13 @@ pub fn removable(
             kept.extend(group.iter().filter(|i| backups[**i].meta.wal.is_some()));
         }
     }
+    // WAL of the future stays, and restores nothing without its full backup.
+    let bases: HashSet<&str> = backups
+        .iter()
+        .filter(|b| future(b))
+        .filter_map(|b| b.meta.full.as_deref())
+        .collect();
+    kept.extend((0..backups.len()).filter(|i| bases.contains(backups[*i].id.as_str())));
     (0..backups.len())
         .filter(|i| !kept.contains(i) && !future(&backups[*i]))
         .collect()

@@ -283,7 +283,7 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     );
     connect(&server.url().replace("oa:oa-test-password", "reader:p"))
         .unwrap()
-        .batch_execute("SELECT FROM oa.repository_state; SELECT oa.takes_care(r, now()) FROM oa.runs r; SELECT FROM oa.clock")
+        .batch_execute("SELECT FROM oa.repository_state; SELECT oa.takes_care(r, now()) FROM oa.runs r; SELECT FROM oa.clock; SELECT FROM oa.watches")
         .unwrap();
     // A crawler writes the log without a right to the sequence that orders it.
     let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();

@@ -65,10 +65,10 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
             return Err("url has no key=…; copy the whole address".to_owned());
         }
         ChannelKind::Feishu
-            if !uri
+            if uri
                 .path()
                 .split_once("/bot/v2/hook/")
-                .is_some_and(|(_, token)| !token.is_empty()) =>
+                .is_none_or(|(_, token)| token.is_empty()) =>
         {
             return Err("url has no /open-apis/bot/v2/hook/…; copy the whole address".to_owned());
         }

@@ -284,8 +284,8 @@ impl Outbox for Database<'_> {
                 "SELECT a.title FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
                  WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= (
                    SELECT min(p.created_at) - interval '1 minute' FROM oa.alerts p WHERE p.fingerprint = $2 AND p.kind = 'problem'
-                     AND p.created_at > coalesce((SELECT max(r.created_at) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), '-infinity'))
-                 ORDER BY d.alert_id",
+                     AND p.seq > coalesce((SELECT max(r.seq) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), 0))
+                 ORDER BY a.seq",
                 &[&channel, &notice::fingerprint(channel)],
             )?;
             let lost: Vec<String> = lost.iter().map(|r| r.get(0)).collect();

@@ -116,14 +116,24 @@ pub(super) fn works_again(
         Locale::Zh => (
             format!("【恢复】告警通道 {channel} 恢复正常"),
             format!(
-                "- 距首次报告 {lasted}{}",
+                "- 距首次{} {lasted}{}",
+                if lost.is_empty() {
+                    "报告"
+                } else {
+                    "放弃告警"
+                },
                 not_got(lost, "期间该通道没有收到")
             ),
         ),
         Locale::En => (
             format!("[RECOVERED] alert channel {channel} works again"),
             format!(
-                "- {lasted} after it was first reported{}",
+                "- {lasted} after it was {}{}",
+                if lost.is_empty() {
+                    "first reported"
+                } else {
+                    "told that alerts were given up"
+                },
                 not_got(lost, "This channel has not got")
             ),
         ),

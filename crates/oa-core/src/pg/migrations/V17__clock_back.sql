@@ -17,6 +17,7 @@ BEGIN
             UPDATE oa.deliveries SET next_try_at = next_try_at - step WHERE next_try_at > now() AND state IN ('pending', 'sending');
             UPDATE oa.deliveries SET leased_until = leased_until - step WHERE leased_until > now() AND state = 'sending';
             UPDATE oa.deliveries SET first_try_at = now() WHERE first_try_at > now() AND state IN ('pending', 'sending');
+            UPDATE oa.alerts SET created_at = now() WHERE created_at > now() AND settled_at IS NULL;
             UPDATE oa.channels SET paused_until = paused_until - step WHERE paused_until > now();
             UPDATE oa.silences SET until = until - step, created_at = created_at - step WHERE created_at > now();
             UPDATE oa.tasks SET lease_until = lease_until - step WHERE lease_until > now();
