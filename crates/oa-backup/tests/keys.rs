@@ -60,7 +60,7 @@ fn advised(done: &Done) -> Vec<String> {
     let (_, rest) = done.stderr.split_once("or cp ").expect("it says cp");
     let words = rest.split_whitespace().take(2);
     words
-        .map(|w| w.trim_end_matches(|c| c == '"' || c == ';').to_owned())
+        .map(|w| w.trim_end_matches(['"', ';']).to_owned())
         .collect()
 }
 
@@ -234,7 +234,7 @@ fn a_second_key_that_is_damaged_or_unreadable_keeps_nobody_out() {
     service.backup(&["repair", "--yes"]).expect(0);
     assert!(fs::read(&second).unwrap() == whole);
 
-    fs::set_permissions(&second, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&second, fs::Permissions::from_mode(0o000)).unwrap();
     without_rights(&service, &["list"]).expect(0);
     let says = |told: &Done, file: &Path| {
         assert!(
@@ -253,14 +253,14 @@ fn a_second_key_that_is_damaged_or_unreadable_keeps_nobody_out() {
         told.stderr
     );
     fs::set_permissions(&second, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(&own, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o000)).unwrap();
     says(&without_rights(&service, &["list"]).expect(78), &own);
     says(
         &without_rights(&service, &["repair", "--yes"]).expect(78),
         &own,
     );
     fs::set_permissions(&own, fs::Permissions::from_mode(0o600)).unwrap();
-    fs::set_permissions(service.path("repo"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(service.path("repo"), fs::Permissions::from_mode(0o000)).unwrap();
     says(
         &without_rights(&service, &["list"]).expect(78),
         &service.path("repo"),

@@ -383,7 +383,9 @@ impl Spool {
             let applied = self
                 .read(seq)
                 .map_err(|e| Refusal::Refused(e.to_string()))
-                .and_then(|(record, key)| self.apply(client, record, key, offset, policy));
+                .and_then(|(record, key)| {
+                    self.apply(client, record, key.as_deref(), offset, policy)
+                });
             match applied {
                 Ok(()) => {
                     failpoint::hit("spool.drain.before_delete");
@@ -452,7 +454,7 @@ impl Spool {
         &mut self,
         client: &mut Client,
         record: Record,
-        key: Option<String>,
+        key: Option<&str>,
         offset: TimeDelta,
         policy: &Policy,
     ) -> Result<(), Refusal> {
@@ -478,11 +480,8 @@ impl Spool {
                 store_alert(client, &alert, &tried).map_err(StoreError::from)?;
                 // What is over now is a new trouble the next time.
                 if !Trouble::is_over_once_stored(&alert.rule) {
-                    self.remember_told(
-                        key.as_deref().unwrap_or(&alert.fingerprint),
-                        alert.created_at,
-                    )
-                    .map_err(|e| Refusal::Refused(e.to_string()))?;
+                    self.remember_told(key.unwrap_or(&alert.fingerprint), alert.created_at)
+                        .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
             }
         }

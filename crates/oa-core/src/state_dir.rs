@@ -21,7 +21,9 @@ impl StateDirError {
     /// Whether it is somebody else's, or others may change it.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        self.source.get_ref().is_some_and(|e| e.is::<Foreign>())
+        self.source
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Foreign>)
     }
 }
 
@@ -41,7 +43,10 @@ fn remedy(path: &Path, source: &io::Error) -> String {
                 quoted(path)
             )
         }
-        _ if source.get_ref().is_some_and(|e| e.is::<Foreign>()) => {
+        _ if source
+            .get_ref()
+            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Foreign>) =>
+        {
             "nothing was changed there".to_owned()
         }
         _ => "create it, make it writable for this user, or free space there".to_owned(),

@@ -200,7 +200,7 @@ impl Wrapper<'_> {
             return Ok(report);
         }
         if let Some(reason) = self.cannot_show(source, date) {
-            return self.refuse(start, &reason);
+            return self.refuse(&start, &reason);
         }
         let mut run = match self.recorder.begin(start.clone())? {
             Begun::Run(run) => run,
@@ -503,7 +503,7 @@ impl Wrapper<'_> {
     }
 
     /// A day that the site cannot show is in the run log, with the reason, and nothing is fetched. What was missed stays missed.
-    fn refuse(&self, start: RunStart, reason: &str) -> Result<Report, Failure> {
+    fn refuse(&self, start: &RunStart, reason: &str) -> Result<Report, Failure> {
         let reason = match start.due_at {
             Some(due) => {
                 let due = due.with_timezone(&self.config.timezone);
@@ -514,7 +514,7 @@ impl Wrapper<'_> {
         };
         tracing::error!("{}: {reason}", start.task);
         self.recorder.record_skipped(start.clone(), &reason)?;
-        let mut report = Report::of(&start, Status::Skipped);
+        let mut report = Report::of(start, Status::Skipped);
         report.error = Some(RunError::new(ErrorKind::Internal, reason));
         report.refused = true;
         Ok(report)

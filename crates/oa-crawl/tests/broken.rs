@@ -127,15 +127,16 @@ fn the_others_run_and_the_broken_one_is_recorded_once_and_alerted() {
 fn whatever_is_wrong_with_a_file_the_others_run() {
     let (service, folder) = start();
     let all = || -> Done { service.crawl(&["run", "--all", "--format", "json"]) };
-    let wrong: [(&str, &dyn Fn(&std::path::Path)); 6] = [
+    type Write = dyn Fn(&std::path::Path);
+    let wrong: [(&str, &Write); 6] = [
         ("x", &|p| fs::write(p, "name = \"x\"\nno toml").unwrap()),
         ("x", &|p| {
-            fs::write(p, b"name = \"x\"\ntitle = \"\xb1\xa8\"\n").unwrap()
+            fs::write(p, b"name = \"x\"\ntitle = \"\xb1\xa8\"\n").unwrap();
         }),
         ("bad", &|p| fs::write(p, "").unwrap()),
         ("bad", &|p| fs::create_dir(p).unwrap()),
         ("bad", &|p| {
-            std::os::unix::fs::symlink("/nowhere/at/all", p).unwrap()
+            std::os::unix::fs::symlink("/nowhere/at/all", p).unwrap();
         }),
         ("other", &|p| fs::write(p, source("other")).unwrap()),
     ];

@@ -205,7 +205,7 @@ impl Seen {
         match self.last(now) {
             None => found.push("there is no backup that could be restored".to_owned()),
             Some(b) if is_future(b, now) => {
-                found.push(format!("backup {} is of the future", b.short_id()))
+                found.push(format!("backup {} is of the future", b.short_id()));
             }
             Some(b) if age(b.meta.restorable_to) > settings.rpo.0 => found.push(format!(
                 "the newest recovery point is {} old; the objective is {} (rpo)",

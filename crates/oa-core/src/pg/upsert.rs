@@ -274,8 +274,11 @@ fn digits(value: &Value) -> Option<String> {
     }
 }
 
+/// Whether a value loses digits.
+type Loses = dyn Fn(&Value) -> bool;
+
 /// How a type loses digits, if it can.
-fn loses_digits(of_type: &str) -> Option<Box<dyn Fn(&Value) -> bool>> {
+fn loses_digits(of_type: &str) -> Option<Box<Loses>> {
     if of_type == "double precision" {
         return Some(Box::new(|value| match value {
             Value::Number(n) if n.is_f64() => false,

@@ -133,7 +133,8 @@ impl Devtools {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(DevtoolsError::Closed),
         };
-        let mut message = json!({ "id": id, "method": method, "params": params });
+        let mut message = json!({ "id": id, "method": method });
+        message["params"] = params;
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
         }
