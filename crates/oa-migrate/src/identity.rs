@@ -272,16 +272,17 @@ impl Identity {
                 |row| row.get(0),
             )?;
             newer |= now > then;
-            // With AUTOINCREMENT the numbers say that they were given, so the rows were deleted.
-            if now < then && !numbers.contains_key(name) {
-                lacking.get_or_insert_with(|| {
-                    format!(
-                        "the highest number in table {name} is {}, in the source it was {} already, and nothing in it is newer: an older copy, unless just these rows were deleted",
-                        now.unwrap_or(0),
-                        then.unwrap_or(0)
-                    )
-                });
-            }
+            // With AUTOINCREMENT the numbers say that they were given, so the rows were deleted. Of a table that is empty sync asks.
+            let Some(now) = now.filter(|now| Some(*now) < then && !numbers.contains_key(name))
+            else {
+                continue;
+            };
+            lacking.get_or_insert_with(|| {
+                format!(
+                    "the highest number in table {name} is {now}, in the source it was {} already, and nothing in it is newer: an older copy, unless just these rows were deleted",
+                    then.unwrap_or(now)
+                )
+            });
         }
         Ok(lacking.filter(|_| !newer))
     }
