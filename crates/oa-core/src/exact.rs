@@ -107,6 +107,15 @@ pub fn fits_double(digits: &str) -> bool {
     })
 }
 
+/// Whether a decimal number is the one that 32 bits of binary give back.
+#[must_use]
+pub fn fits_single(digits: &str) -> bool {
+    let single = digits.parse::<f32>().ok().filter(|d| d.is_finite());
+    single.is_some_and(|d| {
+        Decimal::of(digits).is_some_and(|n| Some(n) == Decimal::of(&format!("{d:e}")))
+    })
+}
+
 /// A decimal number as a whole one of 64 bits, if it is one.
 #[must_use]
 pub fn whole(digits: &str) -> Option<i64> {

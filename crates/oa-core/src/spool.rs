@@ -340,9 +340,13 @@ impl Spool {
     pub fn last_alert(&self, fingerprint: &str) -> Result<Option<DateTime<Utc>>, SpoolError> {
         self.db
             .query_row(
+                // What was noted while the clock was ahead says nothing.
                 "SELECT max(at) FROM (SELECT created_at AS at FROM entries WHERE fingerprint = ?1
-                 UNION ALL SELECT at FROM told WHERE fingerprint = ?1)",
-                [fingerprint],
+                 UNION ALL SELECT at FROM told WHERE fingerprint = ?1) WHERE at <= ?2",
+                params![
+                    fingerprint,
+                    (Utc::now() + TimeDelta::minutes(1)).timestamp_millis()
+                ],
                 |r| r.get::<_, Option<i64>>(0),
             )
             .map(|at| at.and_then(DateTime::from_timestamp_millis))
@@ -512,8 +516,8 @@ impl Spool {
     fn remember_told(&self, key: &str, at: DateTime<Utc>) -> rusqlite::Result<()> {
         self.db
             .execute(
-                "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
-                params![key, at.timestamp_millis()],
+                "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = excluded.at",
+                params![key, at.min(Utc::now()).timestamp_millis()],
             )
             .map(|_| ())
     }
@@ -567,7 +571,8 @@ fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<()
     for one in tried {
         tx.execute(
             "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, CASE WHEN $3 = 'sent' THEN now() END)
+             VALUES ($1, $2, $3, $4, least($5, now()), least($6, now() + interval '10 minutes'), least($7, now() + interval '10 minutes'), $8,
+                     CASE WHEN $3 = 'sent' THEN now() END)
              ON CONFLICT (alert_id, channel) DO UPDATE SET state = excluded.state, tries = excluded.tries,
                  first_try_at = excluded.first_try_at, next_try_at = excluded.next_try_at, leased_until = excluded.leased_until,
                  last_error = excluded.last_error, sent_at = coalesce(d.sent_at, excluded.sent_at)

@@ -97,6 +97,77 @@ fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
     );
 }
 
+#[test]
+fn an_upgrade_lets_nothing_of_the_future_hold_or_hide_anything() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 13).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, lease_until)
+             VALUES (oa.uuid_floor('2099-01-01'), 'oa-crawl', 't', 'cron', 'h', 'm', 'b', 1, 1, '0', 'running', '2099-01-01', '2099-01-02');
+             INSERT INTO oa.tasks (name, tool, last_run_id, last_started_at, failing_since, next_due_at, lease_run_id, lease_host, lease_until)
+             SELECT 't', 'oa-crawl', id, '2099-01-01', '2099-01-01', '2099-01-02', id, 'h', '2099-01-02' FROM oa.runs;
+             INSERT INTO oa.attempts (run_id, attempt, started_at, finished_at, outcome) SELECT id, 1, '2099-01-01', '2099-01-01', 'failed' FROM oa.runs;
+             INSERT INTO oa.rejects (run_id, seq, task, reason) SELECT id, 1, 't', 'x' FROM oa.runs;
+             INSERT INTO oa.quality (run_id, task, day, collected, duplicates, score, findings) SELECT id, 't', '2099-01-01', 1, 0, 100, '[]' FROM oa.runs;
+             INSERT INTO oa.alerts (id, fingerprint, rule, task, severity, kind, title, body, created_at)
+             VALUES (oa.uuid_floor('2099-01-01'), 'run:t', 'run_failed', 't', 'critical', 'problem', 'x', 'x', '2099-01-01');
+             INSERT INTO oa.deliveries (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until)
+             SELECT id, c, s, 1, '2099-01-01', '2099-01-01', '2099-01-01' FROM oa.alerts, (VALUES ('a', 'pending'), ('b', 'sending')) x (c, s);
+             INSERT INTO oa.channels VALUES ('a', '2099-01-01');
+             INSERT INTO oa.acks (fingerprint, by, acked_at) VALUES ('run:t', 'me', '2099-01-01');
+             INSERT INTO oa.silences (task, by, created_at, until) VALUES ('t', 'me', '2099-01-01', '2099-01-01 01:00');
+             INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from, restorable_to,
+                                     started_at, finished_at, files, size_bytes, added_bytes)
+             SELECT 'b', id, 'r', 'logical', 'full', 'h', 'd', 150000, 's', 1, '2099-01-01', '2099-01-01', '2099-01-01', '2099-01-01', 1, 1, 1 FROM oa.runs;
+             INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok)
+             VALUES (gen_random_uuid(), 'b', 'r', 'h', '2025-01-02', '2025-01-02', '2025-01-02', false),
+                    (gen_random_uuid(), 'b', 'r', 'h', '2099-01-01', '2099-01-01', '2099-01-01', true);
+             INSERT INTO oa.repositories (repository, measured_at, size_bytes, backups) VALUES ('r', '2099-01-01', 1, 1)",
+        )
+        .unwrap();
+    let tables = "runs tasks attempts rejects quality alerts deliveries channels acks silences backups drills repositories";
+    let count = |client: &mut Client| -> Vec<i64> {
+        let each = tables.split(' ');
+        each.map(|t| one(client, &format!("SELECT count(*) FROM oa.{t}")))
+            .collect()
+    };
+    let before = count(&mut client);
+    schema::upgrade(&mut client).unwrap();
+    assert_eq!(count(&mut client), before, "no row is lost");
+    let mut by = |least: &str, columns: &str, from: &str| {
+        for column in columns.split(' ') {
+            let query = format!(
+                "SELECT coalesce(bool_and({column} <= now() + interval '{least}'), true) FROM oa.{from}"
+            );
+            assert!(one::<bool>(&mut client, &query), "{column} of {from}");
+        }
+    };
+    by("0", "started_at finished_at", "runs");
+    by(
+        "0",
+        "last_started_at last_success_at failing_since expected_since",
+        "tasks",
+    );
+    by("10 minutes", "lease_until", "tasks");
+    by("10 minutes", "lease_until", "runs");
+    by("0", "next_try_at first_try_at leased_until", "deliveries");
+    by("0", "paused_until", "channels");
+    by("0", "created_at", "silences");
+    by("1 hour", "until", "silences");
+    by("0", "started_at finished_at", "backups");
+    by("0", "started_at finished_at", "drills");
+    client
+        .batch_execute("INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok)
+                        VALUES (gen_random_uuid(), 'b', 'r', 'h', now(), now(), now(), false)")
+        .unwrap();
+    assert!(!one::<bool>(
+        &mut client,
+        "SELECT ok FROM oa.drills ORDER BY seq DESC LIMIT 1"
+    ));
+}
+
 /// Applies the outcome of one run of task `t` and gives the kinds of all its alerts so far.
 fn outcome_of(client: &mut Client, kind: Option<ErrorKind>) -> String {
     let start = start("t");

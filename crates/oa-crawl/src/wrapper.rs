@@ -193,7 +193,7 @@ impl Wrapper<'_> {
         start.due_at = job.due_at;
         start.day = Some(date);
         let clock = Stopwatch::start(start.started_at);
-        if let Some(reason) = self.left_out(source, date, &start) {
+        if let Some(reason) = self.left_out(source, date) {
             self.recorder.record_skipped(start.clone(), &reason)?;
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(RunError::new(ErrorKind::Internal, reason));
@@ -336,13 +336,19 @@ impl Wrapper<'_> {
             let collected = self
                 .collect(context)
                 .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
-            judge(source, Moment::now(date), usual, collected, &mut ended)
+            judge(source, self.moment(date), usual, collected, &mut ended)
                 .map_or(Ok(()), |error| Err(Failed::by_kind(error, None)))
         });
         ended.raw = archive.entries();
         ended.attempts = attempts;
         ended.error = error;
         ended
+    }
+
+    /// A day whose data are received now, by the server's clock.
+    fn moment(&self, date: NaiveDate) -> Moment {
+        let at = self.recorder.now();
+        Moment { date, at }
     }
 
     /// Collects on a thread of its own, so that a signal, or a limit that is not kept, ends the try however long a site is silent.
@@ -454,7 +460,7 @@ impl Wrapper<'_> {
             columns: columns(source),
             key,
             rows,
-            collected_at: Utc::now(),
+            collected_at: self.recorder.now(),
             timezone: service::TIMEZONE.name().to_owned(),
         }
     }
@@ -462,7 +468,7 @@ impl Wrapper<'_> {
     /// How many records are usual on such a day: the same weekday, or else other recent days, that are trading days or none as
     /// this one is. Only what is collected on its own day is compared with what was collected on its own day.
     fn usual_count(&self, source: &Source, date: NaiveDate, run: &mut Run) -> Option<u64> {
-        let now = run.start().started_at.with_timezone(&self.config.timezone);
+        let now = self.recorder.now().with_timezone(&self.config.timezone);
         if source.min_of_usual <= 0.0 || now.date_naive() != date {
             return None;
         }
@@ -479,8 +485,8 @@ impl Wrapper<'_> {
     }
 
     /// A crontab line knows neither holidays nor sessions: why its start, for the day it is on, comes to nothing.
-    fn left_out(&self, source: &Source, date: NaiveDate, start: &RunStart) -> Option<String> {
-        let now = start.started_at;
+    fn left_out(&self, source: &Source, date: NaiveDate) -> Option<String> {
+        let now = self.recorder.now();
         let today = now.with_timezone(&self.config.timezone).date_naive();
         if self.trigger != Trigger::Cron || date != today {
             return None;
@@ -492,7 +498,7 @@ impl Wrapper<'_> {
     }
 
     fn cannot_show(&self, source: &Source, date: NaiveDate) -> Option<String> {
-        let now = Utc::now().with_timezone(&self.config.timezone);
+        let now = self.recorder.now().with_timezone(&self.config.timezone);
         source.cannot_show(date, now, self.calendar)
     }
 

@@ -16,16 +16,9 @@ fn start() -> (Service, PathBuf) {
     for name in ["good", "other"] {
         fs::write(folder.join(format!("{name}.toml")), source(name)).unwrap();
     }
-    let skip: Vec<String> = oa_crawl::source::BUILT_IN
-        .iter()
-        .map(|(file, _)| file.trim_end_matches(".toml"))
-        .filter(|name| *name != "fangqi-morning")
-        .map(|name| format!("\"{name}\""))
-        .collect();
     service.configure(&format!(
-        "retries = 0\nsources = \"{}\"\nskip = [{}]\n",
+        "retries = 0\nsources = \"{}\"\nenable = [\"good\", \"other\", \"fangqi-morning\"]\n",
         folder.display(),
-        skip.join(", ")
     ));
     (service, folder)
 }
@@ -196,4 +189,82 @@ fn without_the_folder_nothing_runs_in_the_place_of_its_files() {
         0
     );
     assert_eq!(statuses(&service, "good"), "success");
+}
+
+#[test]
+fn a_provider_whose_only_file_is_broken_stops_no_other_and_is_not_forgotten() {
+    let (service, folder) = start();
+    let text = fs::read_to_string(service.config()).unwrap();
+    let text = text.replace("\"good\", \"other\"", "\"mine\", \"other\"");
+    fs::write(service.config(), text).unwrap();
+    let file = folder.join("good.toml");
+    let whole = source("good").replace("provider = \"own\"", "provider = \"mine\"");
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(service.crawl(&["run", "--due"]).code, 0);
+    assert_eq!(statuses(&service, "good"), "success");
+    let expected = "SELECT expected_since::text FROM oa.tasks WHERE name = 'good'";
+    let since = service.text(expected);
+    fs::write(&file, whole.replace("schedule = ", "shedule = ")).unwrap();
+    let before = service.count("oa.runs WHERE task = 'other'");
+    let done = service.crawl(&["run", "other"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'other'"),
+        before + 1,
+        "the others run"
+    );
+    for _ in 0..2 {
+        assert_eq!(service.crawl(&["run", "--due"]).code, 78);
+    }
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        1
+    );
+    assert_eq!(service.text(expected), since, "its runs are still expected");
+    fs::write(&file, &whole).unwrap();
+    assert_eq!(service.crawl(&["run", "good"]).code, 0);
+    assert_eq!(service.crawl(&["run", "--due"]).code, 0);
+    assert_eq!(service.text(expected), since);
+    assert_eq!(
+        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        0
+    );
+}
+
+#[test]
+fn a_broken_copy_of_a_file_that_works_stops_nothing() {
+    let (service, folder) = start();
+    let broken = source("good").replace("schedule = ", "shedule = ");
+    for (name, text) in [
+        ("a-copy", broken.as_str()),
+        ("zcopy", broken.as_str()),
+        ("other-old", ""),
+    ] {
+        fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+    }
+    // Named like a source that another file holds.
+    fs::rename(folder.join("other.toml"), folder.join("mine.toml")).unwrap();
+    fs::write(folder.join("other.toml"), "").unwrap();
+    assert_eq!(service.crawl(&["run", "--due"]).code, 78);
+    assert_eq!(statuses(&service, "good"), "success");
+    assert_eq!(statuses(&service, "other"), "success");
+    for task in ["a-copy", "zcopy", "other-old", "other-file"] {
+        assert_eq!(statuses(&service, task), "failed", "{task}");
+    }
+}
+
+#[test]
+fn where_nothing_is_enabled_a_broken_file_is_said_and_alerts_nobody() {
+    let (service, folder) = start();
+    let text = fs::read_to_string(service.config()).unwrap();
+    let enabled = "enable = [\"good\", \"other\", \"fangqi-morning\"]";
+    fs::write(service.config(), text.replace(enabled, "enable = []")).unwrap();
+    fs::write(folder.join("good.toml"), "").unwrap();
+    for _ in 0..2 {
+        let done = service.crawl(&["run", "--due"]);
+        assert_eq!(done.code, 78, "{done:?}");
+        assert!(done.stderr.contains("good.toml"), "{done:?}");
+    }
+    assert_eq!(service.count("oa.runs"), 0);
+    assert_eq!(service.count("oa.alerts"), 0);
 }

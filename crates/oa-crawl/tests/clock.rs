@@ -59,14 +59,9 @@ fields = [
         fail.display()
     );
     fs::write(folder.join("tick.toml"), text).unwrap();
-    let built_in: Vec<String> = oa_crawl::source::BUILT_IN
-        .iter()
-        .map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".toml")))
-        .collect();
-    service.configure(&format!(
-        "sources = \"sources\"\nretries = 0\nskip = [{}]\n[alert]\noff = [\"clock_off\"]\n",
-        built_in.join(", ")
-    ));
+    service.configure(
+        "enable = [\"tick\"]\nsources = \"sources\"\nretries = 0\n[alert]\noff = [\"clock_off\"]\n",
+    );
 }
 
 fn at(service: &Service, offset: &str, arguments: &[&str]) -> Done {
@@ -268,4 +263,151 @@ fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
             "true"
         );
     }
+}
+
+/// The day of the source's moment, half an hour ago.
+fn its_day() -> String {
+    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30);
+    due.date_naive().to_string()
+}
+
+#[test]
+fn a_moment_that_passed_while_a_clock_was_ahead_is_made_up_for_the_next_morning() {
+    for spooled in [false, true] {
+        let mut service = Service::start();
+        tick(&service);
+        service.server.restart_with(&clock("-2d"));
+        due(&service, "-2d");
+        assert_eq!(runs(&service), 1);
+        // A clock says what will be right in two days, and leaves that as the next moment.
+        if spooled {
+            service.server.stop();
+            let done = at(&service, "+2d", &["run", "--due"]);
+            assert_eq!(done.code, 75, "{done:?}");
+        } else {
+            service.server.restart_with(&clock("+2d"));
+            due(&service, "+2d");
+        }
+        // It is put right before the next moment, one is over, and the site can still show its day.
+        service.server.restart_with(&clock("+23h"));
+        let before = runs(&service);
+        due(&service, "+23h");
+        due(&service, "+23h");
+        let of_spool = i64::from(spooled);
+        assert_eq!(runs(&service), before + 1 + of_spool, "spooled: {spooled}");
+        assert_eq!(
+            service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
+            its_day(),
+            "spooled: {spooled}"
+        );
+        assert_eq!(
+            service.text("SELECT (next_due_at < now() + interval '1 day')::text FROM oa.tasks WHERE name = 'tick'"),
+            "true"
+        );
+    }
+}
+
+#[test]
+fn a_run_by_hand_is_for_the_servers_day() {
+    for machine in ["+3d", "-3d"] {
+        let service = Service::start();
+        tick(&service);
+        let before = (Utc::now() + TimeDelta::hours(8)).date_naive().to_string();
+        let done = at(&service, machine, &["run", "tick"]);
+        assert_eq!(done.code, 0, "{done:?}");
+        let after = (Utc::now() + TimeDelta::hours(8)).date_naive().to_string();
+        let day = service.text("SELECT name FROM commodities WHERE code = 'ZZ'");
+        assert!(day == before || day == after, "{machine}: {day}");
+        assert_eq!(
+            service.count("oa.runs WHERE other_day"),
+            0,
+            "{machine}: it counts as today's"
+        );
+    }
+}
+
+#[test]
+fn what_was_put_off_while_the_servers_clock_was_ahead_is_not_put_off_for_days() {
+    let mut service = Service::start();
+    tick(&service);
+    service.server.restart_with(&clock("+3d"));
+    due(&service, "+3d");
+    check(&service);
+    // As the programs write it.
+    service
+        .db()
+        .batch_execute(
+            "INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body) VALUES (gen_random_uuid(), 'x', 'x', 'critical', 'problem', 'x', 'x');
+             INSERT INTO oa.deliveries (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until)
+             SELECT id, c, s, 1, now(), now() + interval '10 minutes', now() + interval '2 minutes' FROM oa.alerts, (VALUES ('a', 'pending'), ('b', 'sending')) x (c, s)
+             WHERE fingerprint = 'x';
+             INSERT INTO oa.channels VALUES ('a', now() + interval '10 minutes') ON CONFLICT (name) DO UPDATE SET paused_until = excluded.paused_until;
+             INSERT INTO oa.silences (task, by, until) VALUES ('tick', 'me', now() + interval '1 hour');
+             UPDATE oa.tasks SET lease_until = now() + interval '5 minutes', lease_host = 'other', lease_run_id = gen_random_uuid() WHERE name = 'tick';
+             INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok)
+             VALUES (gen_random_uuid(), 'b', 'r', 'h', now(), now() + interval '3 days', now() + interval '3 days', true)",
+        )
+        .unwrap();
+    service.server.restart_with(&[]);
+    due(&service, "0");
+    service
+        .db()
+        .batch_execute(
+            "INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok)
+             VALUES (gen_random_uuid(), 'b', 'r', 'h', now(), now(), now(), false)",
+        )
+        .unwrap();
+    for (what, least) in [
+        (
+            "next_try_at FROM oa.deliveries WHERE alert_id IN (SELECT id FROM oa.alerts WHERE fingerprint = 'x')",
+            10,
+        ),
+        (
+            "leased_until FROM oa.deliveries WHERE state = 'sending'",
+            10,
+        ),
+        ("first_try_at FROM oa.deliveries WHERE tries = 1", 1),
+        ("paused_until FROM oa.channels WHERE name = 'a'", 10),
+        ("until FROM oa.silences", 60),
+        ("created_at FROM oa.silences", 1),
+        ("lease_until FROM oa.tasks WHERE name = 'tick'", 10),
+        ("last_success_at FROM oa.tasks WHERE name = 'tick'", 1),
+        ("at FROM oa.watches", 1),
+        ("expected_since FROM oa.tasks WHERE name = 'tick'", 1),
+    ] {
+        let (column, from) = what.split_once(' ').unwrap();
+        assert_eq!(
+            service.text(&format!(
+                "SELECT coalesce(bool_and({column} < now() + interval '{least} minutes 30 seconds'), true)::text {from}"
+            )),
+            "true",
+            "{what}"
+        );
+    }
+    assert_eq!(
+        service.text("SELECT ok::text FROM oa.drills ORDER BY seq DESC LIMIT 1"),
+        "false",
+        "the newest rehearsal is the failed one"
+    );
+    assert_eq!(
+        service.text("SELECT (until > now() + interval '50 minutes')::text FROM oa.silences"),
+        "true"
+    );
+}
+
+#[test]
+fn a_run_that_goes_on_keeps_its_task_when_the_servers_clock_goes_back() {
+    let mut service = Service::start();
+    tick(&service);
+    due(&service, "0");
+    // Another machine has begun before the clock was ahead.
+    service
+        .db()
+        .batch_execute("UPDATE oa.tasks SET lease_until = now() + interval '8 minutes', lease_host = 'other', lease_run_id = gen_random_uuid() WHERE name = 'tick'")
+        .unwrap();
+    service.server.restart_with(&clock("+3m"));
+    due(&service, "+3m");
+    service.server.restart_with(&[]);
+    let done = at(&service, "0", &["run", "tick", "--format", "json"]);
+    assert_eq!(done.row()["status"], "skipped", "{done:?}");
 }

@@ -216,7 +216,7 @@ const FAULTS: [(&str, &str, u64); 20] = [
     ("drip", "timeout", 2),
     ("empty", "empty", 2),
     ("rename sum=total", "shape", 1),
-    ("nan sum", "shape", 1),
+    ("nan sum", "invalid", 1),
     ("rename result=data", "shape", 1),
 ];
 

@@ -178,3 +178,64 @@ fn one_bad_value_rejects_its_record_and_no_other() {
     let digits = "SELECT record ->> 'price' || jsonb_typeof(record -> 'price') FROM oa.rejects WHERE source_key = 'H'";
     assert_eq!(service.text(digits), "12345678901234567890.123number");
 }
+
+#[test]
+fn a_column_of_single_precision_says_what_it_loses() {
+    let service = start();
+    service
+        .db()
+        .batch_execute("ALTER TABLE public.exact ALTER COLUMN approx TYPE real")
+        .unwrap();
+    let of =
+        |value: &str| record("A", "1").replace("\"approx\": 1", &format!("\"approx\": {value}"));
+    for exact in ["1", "0.5", "16777216", "0.1", "-0", "1e-7", "4123.5"] {
+        assert_eq!(run(&service, &of(exact)).code, 0, "{exact}");
+        assert!(
+            !service.findings().contains("approx"),
+            "{exact}: {}",
+            service.findings()
+        );
+    }
+    for lost in ["16777217", "4123.54321", "0.10000000149011612"] {
+        assert_eq!(run(&service, &of(lost)).code, 0, "{lost}");
+        assert!(
+            service.findings().contains("column approx is real"),
+            "{lost}: {}",
+            service.findings()
+        );
+    }
+}
+
+#[test]
+fn names_that_nobody_can_store_cost_their_records_and_no_run() {
+    let service = start();
+    let long = "x".repeat(100_000);
+    let records = [
+        record("A", "1"),
+        record("B", "1").replace("\"note\"", "\"no\\u0000te\""),
+        record("C", "1").replace("\"note\"", &format!("\"\\u001b[31m{long}\"")),
+        record("D", "1").replace("\"note\": \"\"", "\"n\\u0000\": NaN"),
+        record("E\\u0000", "1"),
+        record(&long, "1").replace("\"whole\": 1", "\"whole\": \"x\""),
+    ]
+    .concat();
+    for _ in 0..2 {
+        let done = run(&service, &records);
+        assert_eq!(done.row()["error"], serde_json::Value::Null, "{done:?}");
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    assert_eq!(
+        service.text("SELECT string_agg(code, ' ' ORDER BY code) FROM exact"),
+        "A B C"
+    );
+    assert_eq!(service.count("oa.rejects"), 6);
+    assert_eq!(
+        service.count("oa.rejects WHERE length(source_key) > 4096 OR length(field) > 4096 OR length(reason) > 4096"),
+        0
+    );
+    assert_eq!(
+        service
+            .text("SELECT (length(shape::text) < 1000)::text FROM oa.tasks WHERE name = 'exact'"),
+        "true"
+    );
+}

@@ -114,7 +114,8 @@ fn only_what_is_enabled_is_expected_and_what_is_disabled_is_forgotten() {
     );
     assert_eq!(service.crawl(&["disable", "--all"]).code, 0);
     assert_eq!(scheduled(&service), "none");
-    assert_eq!(alerts_check(&service).code, 0);
+    let check = alerts_check(&service);
+    assert_eq!(check.code, 0, "{check:?}");
     assert_eq!(service.count("oa.troubles"), 0, "resolved");
     // And back again.
     assert_eq!(service.crawl(&["enable", "zhihui-reports"]).code, 0);

@@ -45,14 +45,9 @@ fields = [
         at.hour()
     );
     fs::write(folder.join("quotes.toml"), text).unwrap();
-    let skip: Vec<String> = oa_crawl::source::BUILT_IN
-        .iter()
-        .map(|(file, _)| format!("\"{}\"", file.trim_end_matches(".toml")))
-        .collect();
     service.configure(&format!(
-        "sources = \"{}\"\nretries = 0\ncatch_up = \"24h\"\nskip = [{}]\n",
+        "sources = \"{}\"\nretries = 0\ncatch_up = \"24h\"\nenable = [\"quotes\"]\n",
         folder.display(),
-        skip.join(", ")
     ));
 }
 

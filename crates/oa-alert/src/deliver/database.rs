@@ -7,6 +7,7 @@ use oa_core::alerts::{self, Alert, Kind, Policy, Severity};
 use oa_core::config::Config;
 use oa_core::pg;
 use oa_core::spool::Spool;
+use oa_core::text::error_text;
 use postgres::{Client, Row};
 use uuid::Uuid;
 
@@ -255,7 +256,7 @@ impl Outbox for Database<'_> {
                 "UPDATE oa.deliveries SET state = $3, last_error = $4, leased_until = now(), next_try_at = now() + make_interval(secs => $5),
                         group_limit = $6, sent_at = CASE WHEN $3 = 'sent' THEN now() END
                  WHERE channel = $1 AND alert_id = $2",
-                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error, &one.wait.as_secs_f64(), &one.limit],
+                &[&channel, &one.claimed.alert.id, &one.state.as_str(), &one.error.map(error_text), &one.wait.as_secs_f64(), &one.limit],
             )?;
         }
         if let Some(pause) = pause {

@@ -8,6 +8,7 @@ use oa_core::alerts::{Alert, Policy, Severity};
 use oa_core::runs::Recorder;
 use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::state_dir::{Lock, StateDir};
+use oa_core::text::error_text;
 use uuid::Uuid;
 
 use super::{Claimed, Outbox, Route, Tried, at_once, notice};
@@ -112,7 +113,7 @@ impl Outbox for Spooled<'_> {
                 first_at: now, // Only the first one counts, which is there already.
                 next_at: now + one.wait,
                 leased_until: now,
-                error: one.error.map(str::to_owned),
+                error: one.error.map(error_text),
             })
             .collect();
         let recorded = self.spool.end_tries(&ended);
@@ -152,7 +153,11 @@ fn due(waiting: Vec<Waiting>, now: DateTime<Utc>) -> Vec<Waiting> {
     waiting
         .into_iter()
         .filter(|w| {
-            let ready = w.tried.as_ref().is_none_or(|t| t.next_at <= now);
+            // A first try in the future was noted while the clock was ahead.
+            let ready = w
+                .tried
+                .as_ref()
+                .is_none_or(|t| t.next_at <= now || t.first_at > now);
             if !ready {
                 held.insert(w.alert.fingerprint.clone());
             }

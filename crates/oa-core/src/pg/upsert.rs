@@ -283,6 +283,10 @@ fn loses_digits(of_type: &str) -> Option<Box<dyn Fn(&Value) -> bool>> {
             other => digits(other).is_some_and(|d| !exact::fits_double(&d)),
         }));
     }
+    if of_type == "real" {
+        let single = |value: &Value| digits(value).is_some_and(|d| !exact::fits_single(&d));
+        return Some(Box::new(single));
+    }
     let scale = of_type.strip_prefix("numeric(")?.strip_suffix(')')?;
     let scale: u64 = scale.split_once(',').map_or("0", |(_, s)| s).parse().ok()?;
     let many = move |value: &Value| digits(value).is_some_and(|d| exact::decimals(&d) > scale);

@@ -1,6 +1,6 @@
 //! Which tasks there are, and which of them nobody has taken care of since they were due.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use postgres::{Client, GenericClient};
@@ -49,13 +49,17 @@ pub fn register(
         })
         .collect();
     client.execute(
-        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions)
-         SELECT n, $1, i, s, d, a, string_to_array(e, ' ')
+        // A run by hand of what is off, or of a broken file, leaves no schedule: what was expected before still is.
+        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions, expected_since)
+         SELECT n, $1, i, s, d, a, string_to_array(e, ' '), now()
          FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]) x (n, i, s, d, a, e)
          ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, days = excluded.days, sessions = excluded.sessions,
-           next_due_at = excluded.next_due_at, forgotten_at = NULL
+           next_due_at = CASE WHEN t.schedule IS NULL THEN least(t.next_due_at, excluded.next_due_at) ELSE excluded.next_due_at END,
+           expected_since = CASE WHEN t.schedule IS NOT DISTINCT FROM excluded.schedule AND (t.days, t.sessions) IS NOT DISTINCT FROM (excluded.days, excluded.sessions)
+                                   OR t.schedule IS NULL THEN coalesce(t.expected_since, now()) ELSE now() END,
+           forgotten_at = NULL
          WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)
-            -- Only a clock that was ahead can have seen no earlier moment.
+            -- Only a clock that was ahead can have seen no earlier moment, see `ahead`.
             OR t.next_due_at > excluded.next_due_at",
         &[
             &tool,
@@ -70,6 +74,52 @@ pub fn register(
     Ok(())
 }
 
+/// The tasks whose next moment was written by a clock that was ahead, and since when (UTC) moments of their schedule may be open: the
+/// last one that a run has taken care of, or the time since when they are expected.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn ahead(
+    client: &mut impl GenericClient,
+    tasks: &[Scheduled],
+) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
+    let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(of).collect::<Vec<_>>();
+    let due: Vec<Option<DateTime<Utc>>> = tasks.iter().map(|t| t.next_due_at).collect();
+    let rows = client.query(
+        "SELECT t.name, greatest(t.expected_since, (
+           SELECT coalesce(r.due_at, r.started_at) FROM oa.runs r
+           WHERE r.task = t.name AND r.started_at <= now() AND r.status <> 'abandoned' AND oa.takes_care(r, coalesce(r.due_at, r.started_at))
+           ORDER BY r.started_at DESC LIMIT 1)) AS since
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) x (name, schedule, days, due) JOIN oa.tasks t USING (name)
+         WHERE t.next_due_at > x.due AND t.schedule = x.schedule AND t.days = x.days",
+        &[
+            &column(|t| &t.name),
+            &column(|t| &t.schedule),
+            &column(|t| t.days.as_str()),
+            &due,
+        ],
+    )?;
+    let since = rows
+        .iter()
+        .filter_map(|r| Some((r.get(0), r.get::<_, Option<DateTime<Utc>>>(1)?)));
+    Ok(since.collect())
+}
+
+/// Since when runs of the tasks are expected: what was due before is not missed.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn expected_since(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
+    let rows = client.query(
+        "SELECT name, least(expected_since, next_due_at) FROM oa.tasks WHERE name = ANY($1) AND coalesce(expected_since, next_due_at) IS NOT NULL",
+        &[&tasks],
+    )?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
 /// A task that is run no more is not missed either, and no success of its will end the trouble of its runs: that is over now. Returns
 /// whether there is such a task.
 ///
@@ -78,7 +128,7 @@ pub fn register(
 pub fn forget(client: &mut Client, task: &str, policy: &Policy) -> Result<bool, postgres::Error> {
     let mut tx = client.transaction()?;
     let forgotten = tx.query_opt(
-        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, forgotten_at = now() WHERE name = $1
+        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, expected_since = NULL, forgotten_at = now() WHERE name = $1
          RETURNING coalesce(nullif(title, ''), name)",
         &[&task],
     )?;

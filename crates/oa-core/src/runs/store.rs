@@ -113,15 +113,10 @@ fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, pos
         return Ok(None);
     };
     let process = tx.query_opt(
-        "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL, recorded_at > now() + interval '1 minute'
-         FROM oa.runs WHERE id = $1",
+        "SELECT host, machine_id, boot_id, pid, pid_started, finished_at IS NOT NULL FROM oa.runs WHERE id = $1",
         &[&run],
     )?;
-    // Of a run that was recorded while the server's clock was ahead, the lease would hold until that time comes.
-    let gone = process.is_some_and(|r| {
-        let ahead: bool = r.get(6);
-        r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(!ahead)
-    });
+    let gone = process.is_some_and(|r| r.get(5) || !process_of(&r, 0).is_alive().unwrap_or(true));
     Ok(if gone { None } else { host })
 }
 
@@ -394,10 +389,8 @@ fn insert_rejects(
             (Some(text), None)
         };
         let reason = error_text(&reject.reason);
-        let source_key = reject
-            .source_key
-            .as_ref()
-            .map(|k| k.replace('\0', "\\u0000"));
+        let source_key = reject.source_key.as_deref().map(error_text);
+        let field = reject.field.as_deref().map(error_text);
         tx.execute(
             &statement,
             &[
@@ -406,7 +399,7 @@ fn insert_rejects(
                 &start.task,
                 &reject.target,
                 &source_key,
-                &reject.field,
+                &field,
                 &reason,
                 &record,
                 &raw,
@@ -638,7 +631,7 @@ pub fn mark_abandoned(
 ) -> Result<Vec<Uuid>, StoreError> {
     let rows = client.query(
         "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
-                r.version, r.started_at, r.lease_until < now() OR r.recorded_at > now() + interval '1 minute', t.next_due_at, now(), r.seq
+                r.version, r.started_at, r.lease_until < now(), t.next_due_at, now(), r.seq
          FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
         &[],
     )?;

@@ -31,6 +31,7 @@ use crate::fetch::{Client, FetchError, Response};
 use crate::source::{Each, Source};
 use answer::ask;
 pub use answer::{Vars, extract, fetch};
+pub use pages::gave_more;
 
 /// What a try needs.
 #[derive(Debug)]

@@ -28,8 +28,13 @@ pub(super) fn read(
     // The page before looked like the end; the next one proves it, or that it was none.
     let mut end_at: Option<End> = None;
     let mut first = 0;
+    // The total is reached on a full page: it may count that page only, so the next one is looked at.
+    let mut reached = false;
+    let mut usual = paging.page_size as usize;
     for number in 1..=paging.max_pages {
         let page = match ask(context, vars, Some((paging, number)), collected) {
+            // Some sites have no answer for what is behind the end.
+            Err(_) if reached => return Ok(cut),
             // There is nothing behind the end.
             Err(e) if end_at.is_some() && e.error.kind == ErrorKind::Http4xx => return Ok(cut),
             page => page?,
@@ -40,8 +45,16 @@ pub(super) fn read(
         let came = page.records.len();
         let new = pass.take(page.records, collected);
         if let Some(total) = collected.expected {
-            if came == 0 || pass.here.len() as u64 >= total {
+            let here = pass.here.len() as u64;
+            let looked = std::mem::replace(&mut reached, here >= total);
+            if here > total {
+                collected.incomplete = Some(gave_more(total));
+            }
+            if came == 0 || reached && (came < usual || looked && new == 0) {
                 return Ok(cut);
+            }
+            if number == 1 {
+                usual = came.min(usual);
             }
         } else {
             match (end_at.take(), new) {
@@ -89,6 +102,13 @@ pub(super) fn read(
     )))
 }
 
+/// Why records are not known to be all, although no fewer came than were announced.
+pub fn gave_more(total: u64) -> String {
+    format!(
+        "the site announced {total} records, but gave more: that number says nothing about whether these are all"
+    )
+}
+
 struct Pass<'a> {
     paging: &'a Paging,
     /// Ids of all passes.
@@ -102,9 +122,9 @@ impl Pass<'_> {
     fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> usize {
         let mut new = 0;
         for record in records {
-            let id = record
-                .get(&self.paging.id)
-                .map_or_else(|| record.to_string(), Value::to_string);
+            // Records without an id are not one and the same.
+            let id = record.get(&self.paging.id).filter(|id| !id.is_null());
+            let id = id.map_or_else(|| record.to_string(), Value::to_string);
             if self.here.insert(id.clone()) {
                 new += 1;
             } else {

@@ -7,7 +7,6 @@
 //! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
 //! skipped run with the reason, and stays missed for `oa-alert check`.
 
-use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -17,10 +16,9 @@ use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::config::Config;
 use oa_core::pg::describe;
 use oa_core::runs::Recorder;
-use oa_core::runs::due::{Scheduled, not_taken_care_of, register};
+use oa_core::runs::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
 use oa_core::runs::watch;
 use oa_core::schedule::{Calendar, Schedule};
-use postgres::Client;
 
 use crate::PROGRAM;
 use crate::source::{Source, Sources};
@@ -44,10 +42,20 @@ pub(super) fn jobs<'a>(
     let moments: Vec<DateTime<Utc>> = candidates.iter().map(|(_, due)| *due).collect();
     let open = connected
         .and_then(|(mut client, _)| {
-            let all: Vec<Scheduled> = sources
+            let mut all: Vec<Scheduled> = sources
                 .enabled()
                 .map(|s| scheduled(config, s, calendar, now))
                 .collect();
+            let since = ahead(&mut client, &all).map_err(|e| describe(&e))?;
+            for task in &mut all {
+                // A moment since then that nobody took care of is the one that is missed.
+                let source = sources.get(&task.name).ok();
+                if let (Some(source), Some(since)) = (source, since.get(&task.name)) {
+                    task.next_due_at = schedule(config, source)
+                        .and_then(|schedule| schedule.next_after(*since, calendar))
+                        .or(task.next_due_at);
+                }
+            }
             register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
             watch::note(&mut client, watch::DUE, recorder.host(), true, "")
                 .map_err(|e| describe(&e))?;
@@ -68,7 +76,7 @@ pub(super) fn jobs<'a>(
             let earlier = day_of(config, *due) < day_of(config, now);
             match &open {
                 Some((open, expected)) => {
-                    let known = expected.get(&source.name).is_none_or(|next| due >= next);
+                    let known = expected.get(&source.name).is_none_or(|since| due >= since);
                     open.contains(&source.name) && (known || !earlier)
                 }
                 None => match noted(recorder, &source.name, now) {
@@ -107,12 +115,7 @@ fn scheduled(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Scheduled {
-    let next = Schedule::parse(&source.schedule, config.timezone)
-        .ok()
-        .and_then(|schedule| {
-            let schedule = schedule.on(source.days).within(&source.sessions);
-            schedule.next_after(now, calendar)
-        });
+    let next = schedule(config, source).and_then(|schedule| schedule.next_after(now, calendar));
     Scheduled {
         name: source.name.clone(),
         title: source.title.clone(),
@@ -123,6 +126,11 @@ fn scheduled(
     }
 }
 
+fn schedule(config: &Config, source: &Source) -> Option<Schedule> {
+    let schedule = Schedule::parse(&source.schedule, config.timezone).ok()?;
+    Some(schedule.on(source.days).within(&source.sessions))
+}
+
 /// The last moment for which a source was due, if it may still be made up for.
 fn last_due(
     config: &Config,
@@ -130,10 +138,7 @@ fn last_due(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let schedule = Schedule::parse(&source.schedule, config.timezone)
-        .ok()?
-        .on(source.days)
-        .within(&source.sessions);
+    let schedule = schedule(config, source)?;
     // What a site shows outside a session is not what it showed in it.
     if !source.sessions.is_empty() && schedule.leaves_out(now, calendar) {
         return None;
@@ -153,18 +158,6 @@ fn offset(name: &str, jitter: Duration) -> TimeDelta {
 
 fn day_of(config: &Config, moment: DateTime<Utc>) -> NaiveDate {
     moment.with_timezone(&config.timezone).date_naive()
-}
-
-/// From when on runs of the tasks are expected: what was due before that was done, or due before the task was known.
-fn expected_since(
-    client: &mut Client,
-    names: &[&str],
-) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
-    let rows = client.query(
-        "SELECT name, next_due_at FROM oa.tasks WHERE name = ANY($1) AND next_due_at IS NOT NULL",
-        &[&names],
-    )?;
-    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
 /// What was noted while the clock was ahead says nothing about today.

@@ -211,8 +211,12 @@ pub(super) fn look(
     recorder: &Recorder,
     by_hand: bool,
 ) -> Result<(), Failure> {
-    let enabled: BTreeSet<String> = sources.enabled().map(|s| s.name.clone()).collect();
     let noted = noted(recorder);
+    let enabled: BTreeSet<String> = sources.enabled().map(|s| s.name.clone()).collect();
+    // A file that is broken now was not switched off: its runs are missed until it is mended.
+    let before = noted.iter().flatten();
+    let still = before.filter(|name| sources.broken_one(name).is_some());
+    let enabled: BTreeSet<String> = still.cloned().chain(enabled).collect();
     if config.crawl.enable.is_none() {
         let (mut client, _) = recorder.connect()?;
         let before = scheduled(&mut client, sources)?;

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::report;
 use super::run::Tools;
 use crate::archive::Archive;
+use crate::collect::gave_more;
 use crate::collect::image::{self, is_image};
 use crate::collect::{Collected, Context, Folders, Replayed, extract};
 use crate::environment::Programs;
@@ -156,7 +157,8 @@ fn read_again(
             Err(e)
                 if source.paging.is_some()
                     && part.pages > 0
-                    && e.error.kind == ErrorKind::Http4xx =>
+                    && (e.error.kind == ErrorKind::Http4xx
+                        || part.total.is_some_and(|total| part.distinct >= total)) =>
             {
                 part.ended = true;
                 continue;
@@ -171,7 +173,7 @@ fn read_again(
         part.pages += 1;
         let came = extracted.records.len();
         let before = collected.records.len();
-        part.announced |= extracted.total.is_some();
+        part.total = part.total.max(extracted.total);
         if !extracted.miscounted.is_empty() {
             collected.incomplete = Some(extracted.miscounted.join("; "));
         }
@@ -182,12 +184,14 @@ fn read_again(
             }
             let id = match &source.paging {
                 Some(paging) => {
-                    let id = record.get(&paging.id).unwrap_or(&record);
+                    let id = record.get(&paging.id).filter(|id| !id.is_null());
+                    let id = id.unwrap_or(&record);
                     format!("{:?} {id}", one.part)
                 }
                 None => format!("{}", collected.records.len()),
             };
             if seen.insert(id) {
+                part.distinct += 1;
                 collected.records.push(record);
             } else {
                 collected.duplicates += 1;
@@ -240,7 +244,9 @@ fn read_again(
 struct Part {
     pages: u32,
     records: usize,
-    announced: bool,
+    distinct: u64,
+    /// What the site announced.
+    total: Option<u64>,
     /// Its last page was the end.
     ended: bool,
     short_before: bool,
@@ -261,9 +267,17 @@ fn lacking(source: &Source, parts: &BTreeMap<Option<String>, Part>) -> Vec<Strin
     }
     if parts
         .values()
-        .any(|p| !p.announced && !p.ended && p.failed.is_none())
+        .any(|p| p.total.is_none() && !p.ended && p.failed.is_none())
     {
         lacking.push("the run did not reach the end of the pages".to_owned());
+    }
+    let more = |p: &Part| p.total.filter(|total| p.distinct > *total);
+    if let Some(total) = parts
+        .values()
+        .find_map(more)
+        .filter(|_| source.paging.is_some())
+    {
+        lacking.push(gave_more(total));
     }
     lacking
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use chrono::{NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Config, ConfigError, Span};
 use oa_core::exit;
@@ -63,16 +63,25 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let loaded = Sources::load(config, options.sources.as_deref())?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let today = Utc::now().with_timezone(&config.timezone).date_naive();
-    let day = |source: &Source| match (options.date, options.trigger) {
-        (Some(date), _) => date,
-        // A crontab line is for the day it is on.
-        (None, Trigger::Cron) => today,
-        (None, _) => source.present_day(today, &calendar),
+    let day_at = |now: DateTime<Utc>| {
+        let today = now.with_timezone(&config.timezone).date_naive();
+        let calendar = &calendar;
+        move |source: &Source| match (options.date, options.trigger) {
+            (Some(date), _) => date,
+            // A crontab line is for the day it is on.
+            (None, Trigger::Cron) => today,
+            (None, _) => source.present_day(today, calendar),
+        }
     };
     let chosen = choose(&loaded, options)?;
     if options.dry_run {
-        let code = dry_run(config, &chosen, &day, &calendar, options.format)?;
+        let code = dry_run(
+            config,
+            &chosen,
+            &day_at(Utc::now()),
+            &calendar,
+            options.format,
+        )?;
         let named = |task: &String| loaded.broken_one(task).is_some();
         let touched = options.all || options.tasks.iter().any(named);
         return Ok(match touched {
@@ -93,7 +102,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         let by_hand = options.all || cli::interactive();
         enable::look(config, &loaded, &tools.recorder, by_hand)?;
     }
-    let mut reports = if options.all || options.due {
+    let enable = config.crawl.enable.as_deref().unwrap_or_default();
+    let mut reports = if (options.all || options.due) && enable.is_empty() {
+        // Where nothing is expected nobody is notified; it is said all the same.
+        list::told_broken(&loaded, exit::OK);
+        Vec::new()
+    } else if options.all || options.due {
         broken::report(&tools.recorder, &loaded, trigger)
     } else {
         named_but_broken(&tools.recorder, &loaded, &options.tasks, trigger)
@@ -101,6 +115,11 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let jobs = if options.due {
         due::jobs(config, &loaded, &calendar, &tools.recorder)
     } else {
+        if options.date.is_none() {
+            // Which day it is, the server knows. What keeps us from it is reported by each run.
+            drop(tools.recorder.connect());
+        }
+        let day = day_at(tools.recorder.now());
         let job = |source| Job {
             source,
             date: day(source),

@@ -1,9 +1,10 @@
 //! Which day an answer is of. A site that was not asked for a day answers with its present one, whatever day the run is for: such a
 //! source is never run for a day that the site cannot show, because today's page under another date is an invented day.
 
-use chrono::{DateTime, NaiveDate, TimeDelta};
+use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta};
 use chrono_tz::Tz;
 use oa_core::schedule::{Calendar, Schedule};
+use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -88,8 +89,29 @@ impl Source {
             return today;
         }
         let days = (0..LONGEST_PAUSE).filter_map(|n| today.checked_sub_signed(TimeDelta::days(n)));
-        let mut included = days.filter(|day| self.days.include(*day, calendar));
+        let mut included = days.filter(|day| self.has_data_of(*day, calendar));
         included.next().unwrap_or(today)
+    }
+
+    /// Whether the day is one of `days` and, for a source of sessions, has a part of one.
+    fn has_data_of(&self, day: NaiveDate, calendar: &Calendar) -> bool {
+        if !self.days.include(day, calendar) {
+            return false;
+        }
+        if self.sessions.is_empty() {
+            return true;
+        }
+        let zone = service::TIMEZONE;
+        let begins = day.and_time(NaiveTime::MIN).and_local_timezone(zone);
+        let (Some(begins), Ok(schedule)) =
+            (begins.earliest(), Schedule::parse(&self.schedule, zone))
+        else {
+            return true;
+        };
+        let schedule = schedule.on(self.days).within(&self.sessions);
+        let before = begins.to_utc() - TimeDelta::seconds(1);
+        let next = schedule.next_after(before, calendar);
+        next.is_some_and(|at| at.with_timezone(&zone).date_naive() == day)
     }
 
     /// Why the site cannot show a day at `now`, if it cannot.
@@ -103,10 +125,13 @@ impl Source {
         let shows = self.shows();
         let today = now.date_naive();
         let present = self.present_day(today, calendar);
-        if shows == Shows::AnyDay || day == today || day == present {
+        if shows == Shows::AnyDay || day == present {
             return None;
         }
-        if shows == Shows::Latest && self.day_of_last_moment(now, calendar) == Some(day) {
+        // A day that `days` leaves out has no page of its own, but a night session may reach into it.
+        if (shows == Shows::Latest || day == today)
+            && self.day_of_last_moment(now, calendar) == Some(day)
+        {
             return None;
         }
         let why = match (self.shows, self.fetch.kind) {
@@ -185,6 +210,8 @@ mod tests {
             ("2026-11-27", "2026-11-28 10:00", false),
             ("2026-11-26", "2026-11-28 10:00", true),
             ("2026-11-27", "2026-11-30 00:10", true),
+            // And is not Saturday's for that.
+            ("2026-11-28", "2026-11-28 10:00", true),
         ] {
             assert_eq!(refused(&page, day, now), due, "{day} at {now}");
         }
@@ -195,6 +222,24 @@ mod tests {
         };
         assert_eq!(present("2026-11-27"), "2026-11-27");
         assert_eq!(present("2026-11-29"), "2026-11-27");
+    }
+
+    #[test]
+    fn a_night_session_reaches_into_the_next_day() {
+        let text = include_str!("../../sources/openvlab-flow.toml");
+        let flow = parse("x", text).unwrap();
+        for (day, now, due) in [
+            // Friday's goes on until Saturday 02:30.
+            ("2026-11-28", "2026-11-28 00:30", false),
+            ("2026-11-28", "2026-11-28 02:31", false),
+            ("2026-11-29", "2026-11-29 00:30", true),
+            ("2026-11-28", "2026-11-29 00:30", false),
+            ("2026-11-30", "2026-11-30 08:00", false),
+            // A holiday of all exchanges.
+            ("2026-10-01", "2026-10-01 10:00", true),
+        ] {
+            assert_eq!(refused(&flow, day, now), due, "{day} at {now}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) fn read(folder: &Path) -> (BTreeMap<String, Source>, Vec<Broken>) {
     let mut found: BTreeMap<String, (Source, PathBuf)> = BTreeMap::new();
     let mut broken: Vec<Broken> = Vec::new();
     let mut failed: Vec<(PathBuf, String, String)> = Vec::new();
+    let mut unusable: Vec<(PathBuf, Option<String>, String)> = Vec::new();
     let files = match files(folder) {
         Ok(files) => files,
         Err(e) => {
@@ -56,20 +57,19 @@ pub(super) fn read(folder: &Path) -> (BTreeMap<String, Source>, Vec<Broken>) {
                     )),
                 }
             }
-            Err((text, e)) => {
-                let name = name_in(&text).unwrap_or_else(|| stem(&path));
-                // A broken copy beside a file that works is not that source.
-                let name = if found.contains_key(&name) {
-                    stem(&path)
-                } else {
-                    name
-                };
-                broken.push(Broken {
-                    task: name,
-                    reason: e.to_string(),
-                });
-            }
+            Err((text, e)) => unusable.push((path, name_in(&text), e.to_string())),
         }
+    }
+    for (path, name, reason) in unusable {
+        let stem = stem(&path);
+        let beside = format!("{stem}-file");
+        // A broken copy beside a file that works is not that source.
+        let names = name.into_iter().chain([stem]);
+        let task = names.into_iter().find(|name| !found.contains_key(name));
+        broken.push(Broken {
+            task: task.unwrap_or(beside),
+            reason,
+        });
     }
     for (_, task, reason) in failed {
         found.remove(&task);

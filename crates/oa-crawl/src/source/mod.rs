@@ -158,10 +158,20 @@ impl Sources {
                 if self.broken_one(name).is_some() {
                     continue; // It says so by itself.
                 }
-                self.named(name).map_err(|e| SourceError::Invalid {
-                    file: format!("list: {key} in [crawl] of {}", config.path.display()),
-                    message: e.to_string(),
-                })?;
+                match self.named(name) {
+                    // It may be the provider of one that cannot be read, and is no reason to stop the others.
+                    Err(e) if !self.broken.is_empty() => {
+                        let place = config.path.display();
+                        tracing::warn!("{key} in [crawl] of {place}: {e}");
+                    }
+                    Err(e) => {
+                        return Err(SourceError::Invalid {
+                            file: format!("list: {key} in [crawl] of {}", config.path.display()),
+                            message: e.to_string(),
+                        });
+                    }
+                    Ok(_) => {}
+                }
             }
         }
         let among = |names: &[String], source: &Source| {

@@ -9,6 +9,9 @@ use super::convert::name_of;
 /// More fields than this are not compared: they are data, not a shape.
 const MOST_FIELDS: usize = 300;
 
+/// In bytes.
+const LONGEST_NAME: usize = 200;
+
 /// What the records of a run look like: kinds of values by field. `null` is no kind, because any field may be empty on a day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shape(BTreeMap<String, BTreeSet<String>>);
@@ -18,7 +21,8 @@ impl Shape {
     #[must_use]
     pub fn of(records: &[Value]) -> Self {
         let mut shape = Self::default();
-        for (field, value) in records.iter().filter_map(Value::as_object).flatten() {
+        let fields = records.iter().filter_map(Value::as_object).flatten();
+        for (field, value) in fields.filter(|(field, _)| is_name(field)) {
             if !shape.0.contains_key(field) {
                 shape.0.insert(field.clone(), BTreeSet::new());
             }
@@ -100,6 +104,11 @@ impl Shape {
         found.extend(gone.map(|f| format!("field {f} is in none of the records any more")));
         found
     }
+}
+
+/// Whether a record's key names a field: PostgreSQL stores no U+0000, and nobody names a field with a page of text.
+fn is_name(key: &str) -> bool {
+    key.len() <= LONGEST_NAME && !key.contains(char::is_control)
 }
 
 #[cfg(test)]
