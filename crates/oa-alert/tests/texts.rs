@@ -301,7 +301,7 @@ fn the_texts_of_the_check() {
         service.check();
         service.sql("TRUNCATE oa.backups, oa.drills, oa.repositories; TRUNCATE oa.tasks; DELETE FROM oa.runs; DELETE FROM oa.quality");
         fs::remove_file(service.state().join("browser/rongda.imported")).unwrap();
-        service.configure(&top, &format!("[report]\nurl = \"https://oa.example.com\"\n[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:X\"\n[alert]\nexpiry_notice = \"1h\"\n{DINGTALK}{WECOM}"));
+        service.configure(&top, &format!("[report]\nurl = \"https://oa.example.com\"\n[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:X\"\n[alert]\nexpiry_notice = \"1h\"\ndisk_warning = 0.0\ndisk_critical = 0.0\n{DINGTALK}{WECOM}"));
         service.put("run:y", "t");
         service.hurry();
         service.check();
