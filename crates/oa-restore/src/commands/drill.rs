@@ -19,6 +19,7 @@ use oa_core::pg::upsert::Batch;
 use oa_core::runs::work::{Ended, Job};
 use oa_core::runs::{RunStart, Status, Trigger};
 use oa_core::supervise::ProcessId;
+use oa_core::text::{error_text, printable_json};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -443,8 +444,8 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         json!(drill.rto_seconds),
         json!(drill.rpo_seconds),
         json!(drill.tables),
-        json!(drill.checks),
-        json!(drill.error),
+        printable_json(&json!(drill.checks)),
+        json!(drill.error.as_deref().map(error_text)),
     ];
     Batch {
         schema: "oa".to_owned(),
