@@ -246,6 +246,10 @@ fn break_everything(service: &Service) {
            restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked)
          SELECT '3f2a9c1e', gen_random_uuid(), '/var/backups/oa', 'physical', 'full', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 8000000, 5000000, 'none'
          FROM (SELECT now() - interval '40 days' AS t) x;
+         INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline,
+           restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, missing_since)
+         SELECT '77aa0b1c', gen_random_uuid(), '/var/backups/oa', 'physical', 'full', 'h', 'oa', 150000, 's', 1, t, t, t, t, 1, 8000000, 5000000, 'none', now()
+         FROM (SELECT now() - interval '41 days' AS t) x;
          INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok, rto_seconds, error)
          SELECT gen_random_uuid(), '3f2a9c1e', '/var/backups/oa', 'h', t, t, t, false, NULL, 'table market_full_view has 3 rows less than when it was backed up'
          FROM (SELECT now() - interval '1 day' AS t) x;

@@ -358,6 +358,28 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// Up to where what is stored since a full backup is in the server's past: after the server was put back to an earlier time it
+    /// is not all of it, and WAL of the new timeline does not go on from the rest, whatever its LSNs are.
+    fn still_reached(
+        &mut self,
+        backups: &[Backup],
+        full: &Backup,
+        end: Lsn,
+    ) -> Result<Lsn, CaptureError> {
+        let of_it = |b: &&Backup| b.meta.full.as_ref() == Some(&full.id);
+        let newest = backups.iter().filter(of_it);
+        let newest = newest.max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to));
+        let timeline = newest.unwrap_or(full).meta.timeline;
+        let needed = full.meta.end_lsn.unwrap_or(end);
+        match self.source().shares(timeline, end.max(needed))? {
+            Some(shared) if shared >= needed => Ok(shared.min(end)),
+            _ => Err(CaptureError::Gap(format!(
+                "the server was put back to before the end of full backup {}, {needed}",
+                full.short_id()
+            ))),
+        }
+    }
+
     /// What is stored of a full backup's log.
     fn since(&self, backups: &[Backup], full: &Backup) -> Since {
         let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
@@ -456,7 +478,10 @@ impl<'a> Session<'a> {
             ));
         };
         // It must connect to what is stored since that full backup, or to its beginning.
-        let since = self.since(&backups, &full);
+        let mut since = self.since(&backups, &full);
+        if mark.is_none() {
+            since.end = self.still_reached(&backups, &full, since.end)?;
+        }
         let wal = WalFolder::open(self.staging.path(), &self.server)?;
         let mark = match mark {
             Some(mark) => mark,

@@ -295,6 +295,25 @@ pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64
     )
 }
 
+/// Marks those that are not there under the ids under which they were recorded, but have been copied there anew: `there` are the ids
+/// of all that is listed now.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn mark_replaced(
+    client: &mut impl GenericClient,
+    place: &Place,
+    there: &[&str],
+) -> Result<u64, postgres::Error> {
+    client.execute(
+        "UPDATE oa.backups gone SET removed_at = now(), missing_since = NULL
+         WHERE repository = $1 AND removed_at IS NULL AND NOT id = ANY($2) AND EXISTS (
+           SELECT FROM oa.backups anew WHERE anew.repository = $1 AND anew.id = ANY($2) AND anew.run_id = gone.run_id
+             AND anew.kind = gone.kind AND anew.level = gone.level AND anew.restorable_to = gone.restorable_to)",
+        &[&place.shown(), &there],
+    )
+}
+
 /// Marks everything that was recorded of a place: a new repository begins there.
 ///
 /// # Errors

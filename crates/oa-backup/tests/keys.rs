@@ -442,7 +442,11 @@ fn no_other_user_can_read_a_repository_whatever_the_umask() {
         service.configure(&format!(
             "kind = \"{kind}\"\n[backup.copy]\nrepository = \"second\""
         ));
-        for command in ["init", "full", "copy"] {
+        // Somebody has made its folder, and some of what belongs into it.
+        fs::create_dir_all(service.path("repo/data")).unwrap();
+        with_umask(&service, umask, &["init"]);
+        assert_eq!(open_to_others(&service, &["repo"]), nobody, "{umask}");
+        for command in ["full", "copy"] {
             with_umask(&service, umask, &[command]);
         }
         let all = ["repo", "second", "state/backup"];

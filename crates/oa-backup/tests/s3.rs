@@ -227,7 +227,7 @@ fn a_bucket_that_lost_its_configuration_or_its_backups_is_not_begun_anew() {
     let mut stream = TcpStream::connect(("127.0.0.1", storage.port)).unwrap();
     write!(
         stream,
-        "DELETE /oa-backups/one/config HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        "DELETE /oa-backups/one/config HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: AWS4-HMAC-SHA256 Credential=an-access-key/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();

@@ -113,6 +113,13 @@ impl Failure {
         self.error.is::<Busy>()
     }
 
+    /// Whether the state directory is not for this user, who most likely is root by mistake.
+    #[must_use]
+    pub fn is_wrong_user(&self) -> bool {
+        let found = self.error.downcast_ref::<crate::state_dir::StateDirError>();
+        found.is_some_and(crate::state_dir::StateDirError::is_foreign)
+    }
+
     /// Attaches an exit code to an error.
     pub fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
         Self {

@@ -140,6 +140,10 @@ fn secret_parts(address: &str) -> Vec<String> {
         }
     }
     parts.extend(ASSIGNMENT.captures_iter(address).map(|c| c[3].to_owned()));
+    // libpq's other form, where a value may hold anything.
+    let pairs = crate::pg::pairs(address).unwrap_or_default().into_iter();
+    let secret = pairs.filter(|pair| is_secret_parameter(pair.name));
+    parts.extend(secret.map(|pair| pair.value));
     parts
 }
 
@@ -163,6 +167,11 @@ pattern!(
     ASSIGNMENT,
     "A secret by its name: `password=…` of libpq, `token: \"…\"` of JSON, Python and logs.",
     r#"(?i)(?-u:\b)([a-z0-9_.-]*(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|private[_-]?key))(\s*=\s*\\?["']?|\\?["']?\s*[:=]\s*\\?["'])([^\s"'<>`\\&,;，。；{\[(][^\s"'<>`\\&,;，。；]*)"#
+);
+pattern!(
+    QUOTED,
+    "The same in quotation marks, where a value may hold spaces and commas.",
+    r#"(?i)(?-u:\b)([a-z0-9_.-]*(?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|access[_-]?key|private[_-]?key))(\\?["']?\s*[:=]\s*\\?)("[^"\\\r\n{\[(][^"\\\r\n]*|'[^'"\\\r\n{\[(][^'"\\\r\n]*)"#
 );
 pattern!(
     HEADER,
@@ -227,9 +236,19 @@ pub fn redact(text: &str) -> String {
             false => c[0].to_owned(),
         },
     );
+    // A reference names a secret and is none.
+    let is_name = |value: &str| {
+        value.starts_with("env:") || value.starts_with("file:") || NOT_SECRET.contains(&value)
+    };
+    replace(&mut out, &QUOTED, &["\"", "'"], |c| {
+        let (mark, value) = c[3].split_at(1);
+        match is_name(value) {
+            true => c[0].to_owned(),
+            false => format!("{}{}{mark}{MARK}", &c[1], &c[2]),
+        }
+    });
     replace(&mut out, &ASSIGNMENT, &["=", ":"], |c| {
-        // A reference names a secret and is none.
-        match c[3].starts_with("env:") || c[3].starts_with("file:") || NOT_SECRET.contains(&&c[3]) {
+        match is_name(&c[3]) {
             true => c[0].to_owned(),
             false => format!("{}{}{MARK}", &c[1], &c[2]),
         }
@@ -391,6 +410,9 @@ mod tests {
             "host=h password=HIDDEN1 dbname=d",
             "host=h password = 'HIDDEN1' dbname=d",
             "PGPASSWORD=HIDDEN1 psql",
+            "host=h password='HIDDEN1 and HIDDEN2, HIDDEN3' dbname=d",
+            r#"{"password": "HIDDEN1, it's HIDDEN2", "a": 1}"#,
+            r#"{\"passphrase\": \"HIDDEN1 HIDDEN2\"}"#,
             r#"{"token": "HIDDEN1", "a": 1}"#,
             r#"{\"password\":\"HIDDEN1\"}"#,
             "{'access_token': 'HIDDEN1'}",
@@ -456,6 +478,7 @@ mod tests {
         let _ = Secret::new("a\"b c/d+e@f".to_owned());
         let _ = Secret::new("postgresql://oa:p%40rt-one%2Fx@db/oa".to_owned());
         let _ = Secret::new("https://robot/send?access_token=robot-value-7".to_owned());
+        let _ = Secret::new("host=h password='part one/d+e  tail' dbname=d".to_owned());
         let json = serde_json::to_string("a\"b c/d+e@f").unwrap();
         for text in [
             "a\"b c/d+e@f",
@@ -466,6 +489,8 @@ mod tests {
             "p@rt-one/x",
             "p%40rt-one%2Fx",
             "robot-value-7",
+            "part one/d+e  tail",
+            "part%20one%2Fd%2Be%20%20tail",
         ] {
             let shown = redact(&format!("x {text} y"));
             assert!(
@@ -473,7 +498,7 @@ mod tests {
                 "{shown}"
             );
             assert!(
-                !shown.contains("d+e") && !shown.contains("value-7"),
+                !shown.contains("d+e") && !shown.contains("value-7") && !shown.contains("tail"),
                 "{shown}"
             );
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use crate::trust::{account, quoted};
+use crate::trust::{account, check_link, quoted};
 
 /// The state directory could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,14 @@ use crate::trust::{account, quoted};
 pub struct StateDirError {
     pub(crate) path: PathBuf,
     pub(crate) source: io::Error,
+}
+
+impl StateDirError {
+    /// Whether it is somebody else's, or others may change it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.source.get_ref().is_some_and(|e| e.is::<Foreign>())
+    }
 }
 
 fn remedy(path: &Path, source: &io::Error) -> String {
@@ -48,6 +56,9 @@ struct Foreign(String);
 /// Refuses a folder of somebody else, above all to root, whose files would lock its owner out, and one that others may change.
 fn check(path: &Path) -> io::Result<()> {
     let refuse = |text: String| Err(io::Error::other(Foreign(text)));
+    if let Err(e) = check_link(path) {
+        return refuse(e.to_string());
+    }
     let found = fs::metadata(path)?;
     let (me, owner) = (geteuid().as_raw(), found.uid());
     if owner != me {

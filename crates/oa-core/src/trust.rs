@@ -3,11 +3,12 @@
 //!
 //! A file is checked after it was opened, so that it cannot be exchanged between the look and the reading.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::process::{getegid, geteuid};
 
 /// Why a file is not used.
@@ -72,8 +73,15 @@ pub fn read(path: &Path, content: Content) -> Result<String, TrustError> {
 /// When it is somebody else's, others may change or read it, or it cannot be read.
 pub fn read_bytes(path: &Path, content: Content) -> Result<Vec<u8>, TrustError> {
     check_link(path)?;
-    let mut file = File::open(path)?;
+    // Somebody else's pipe would keep us waiting for ever.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
     check(path, &file.metadata()?, content)?;
+    // One's own is read to its end: `--config <(…)`.
+    rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(io::Error::from)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -89,7 +97,10 @@ pub fn check_folder(path: &Path) -> Result<(), TrustError> {
 }
 
 /// Whoever owns a link says where it leads.
-fn check_link(path: &Path) -> Result<(), TrustError> {
+///
+/// # Errors
+/// When it is a link of somebody else's.
+pub(crate) fn check_link(path: &Path) -> Result<(), TrustError> {
     let link = fs::symlink_metadata(path)?;
     match link.is_symlink() && !is_mine(&link) {
         true => Err(foreign(path, &link)),
@@ -115,7 +126,9 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
         });
     }
     // A group of this user's own, as many systems give one to each, is this user.
-    let own_group = found.gid() == 0 || found.gid() == getegid().as_raw();
+    // With an access list the group's bits are those of everybody in the list.
+    let own_group =
+        (found.gid() == 0 || found.gid() == getegid().as_raw()) && !has_access_list(path);
     if mode & 0o002 != 0 || (mode & 0o020 != 0 && !own_group) {
         return Err(TrustError::Writable {
             path: path.to_owned(),
@@ -123,6 +136,11 @@ fn check(path: &Path, found: &Metadata, content: Content) -> Result<(), TrustErr
         });
     }
     Ok(())
+}
+
+fn has_access_list(path: &Path) -> bool {
+    let found = rustix::fs::getxattr(path, "system.posix_acl_access", &mut [0u8; 512]);
+    matches!(found, Ok(1..) | Err(rustix::io::Errno::RANGE))
 }
 
 fn is_mine(found: &Metadata) -> bool {

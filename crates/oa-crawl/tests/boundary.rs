@@ -81,6 +81,34 @@ fn a_configuration_of_another_user_is_refused_wherever_it_is() {
         );
     }
     chown(&config, Some(0), None).unwrap();
+    // Whom an access list lets write stands behind the group's bits.
+    let list: [u16; 5] = [0x01, 0x02, 0x04, 0x10, 0x20];
+    let mut access = 2u32.to_le_bytes().to_vec();
+    for (tag, rights) in list.into_iter().zip([6u16, 6, 4, 6, 4]) {
+        let whose = if tag == 0x02 { SOMEBODY } else { u32::MAX };
+        access.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
+        access.extend(whose.to_le_bytes());
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(&config, "system.posix_acl_access", &access, flags).is_ok() {
+        let done = service.crawl(&["list"]);
+        assert!(done.stderr.contains("may be changed by others"), "{done:?}");
+        rustix::fs::removexattr(&config, "system.posix_acl_access").unwrap();
+        set_mode(&config, 0o644);
+    }
+    // Nor does a pipe of somebody else's keep us waiting.
+    fs::rename(&config, &real).unwrap();
+    assert!(
+        Command::new("mkfifo")
+            .arg(&config)
+            .status()
+            .unwrap()
+            .success()
+    );
+    chown(&config, Some(SOMEBODY), None).unwrap();
+    assert_eq!(service.crawl(&["list"]).code, 78);
+    fs::rename(&real, &config).unwrap();
+    assert_eq!(service.crawl(&["list"]).code, 0);
     let env = service.dir.path().join(".env");
     chown(&env, Some(SOMEBODY), None).unwrap();
     assert_eq!(service.crawl(&["list"]).code, 78, "nor its .env");
@@ -180,6 +208,16 @@ fn the_state_of_another_user_is_left_alone() {
         "{done:?}"
     );
     assert_eq!(listing(), before);
+    // A link of theirs says where files of ours would go.
+    chown(&state, Some(0), None).unwrap();
+    let real = service.dir.path().join("real");
+    fs::rename(&state, &real).unwrap();
+    symlink(&real, &state).unwrap();
+    assert_eq!(service.run("zhihui-full-view").code, 0, "one's own link");
+    std::os::unix::fs::lchown(&state, Some(SOMEBODY), None).unwrap();
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 77, "{done:?}");
+    assert!(done.stderr.contains("belongs to 65432"), "{done:?}");
 }
 
 #[test]

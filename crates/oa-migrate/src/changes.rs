@@ -128,7 +128,7 @@ impl AllChanges {
     }
 }
 
-/// Fewer changed rows than this are never many.
+/// So few changed rows are never many; of deleted ones, a single one.
 const FEW: u64 = 5;
 
 impl TableChanges {
@@ -142,7 +142,8 @@ impl TableChanges {
             ..
         } = self.changes;
         let before = (self.compared.target.rows + deleted).saturating_sub(inserted);
-        (deleted + updated > FEW && (deleted + updated) * 10 > before).then(|| {
+        let few = deleted <= 1 && deleted + updated <= FEW;
+        (!few && (deleted + updated) * 10 > before).then(|| {
             format!(
                 "{}: {deleted} of {before} rows deleted, {updated} changed",
                 self.target

@@ -37,6 +37,18 @@ pub struct FileState {
     inode: u64,
     /// SQLite's count of transactions; none in WAL mode, where it stands still.
     change_counter: Option<u32>,
+    #[serde(default)]
+    header: Header,
+}
+
+/// What the header counts, in WAL mode too, if only now and then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    counter: u32,
+    /// Counts changes of the schema, and `VACUUM`.
+    schema_cookie: u32,
+    /// None where it need not be right, or may shrink by itself.
+    pages: Option<u32>,
 }
 
 impl FileState {
@@ -50,12 +62,20 @@ impl FileState {
         let metadata = file.metadata().with_context(context)?;
         let mut header = [0u8; 100];
         file.read_exact(&mut header).with_context(context)?;
-        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter.
-        let counter = u32::from_be_bytes([header[24], header[25], header[26], header[27]]);
+        let word =
+            |i: usize| u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
+        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter, 28 the size, which counts
+        // when 92 is as 24; 40 the schema cookie; 52 is not zero when pages are given back without VACUUM.
+        let counter = word(24);
         Ok(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             change_counter: (header[18] != 2).then_some(counter),
+            header: Header {
+                counter,
+                schema_cookie: word(40),
+                pages: (word(92) == counter && word(52) == 0).then(|| word(28)),
+            },
         })
     }
 
@@ -152,6 +172,9 @@ impl Identity {
 
         let (mut noted, mut found, mut same) = (0, 0, 0);
         let database = Database::read(connection, path)?;
+        if doubts.is_empty() && file.change_counter.is_none() {
+            doubts.extend(self.older_by_rows(connection, &database, &file)?);
+        }
         for (name, sample) in &self.tables {
             let table = database.tables.iter().find(|t| t.name == *name);
             let (f, s) = match table {
@@ -189,11 +212,23 @@ impl Identity {
                 self.user_version
             ));
         }
-        if let (Some(now), Some(then)) = (file.change_counter, self.file.change_counter)
+        let (now, then) = (&file.header, &self.file.header);
+        if now.counter < then.counter {
+            doubts.push(format!(
+                "it has seen {} transactions, the source {}: an older copy, or another file",
+                now.counter, then.counter
+            ));
+        } else if now.schema_cookie < then.schema_cookie {
+            doubts.push(format!(
+                "its schema has been changed {} times, the source's {}: an older copy, or another file",
+                now.schema_cookie, then.schema_cookie
+            ));
+        } else if now.schema_cookie == then.schema_cookie
+            && let (Some(now), Some(then)) = (now.pages, then.pages)
             && now < then
         {
             doubts.push(format!(
-                "it has seen {now} transactions, the source {then}: an older copy, or another file"
+                "it has {now} pages and has not been vacuumed, the source had {then} already: an older copy, or another file"
             ));
         }
         let now = sequences(connection)?;
@@ -206,6 +241,49 @@ impl Identity {
             }
         }
         Ok(doubts)
+    }
+
+    /// In WAL mode nothing counts every transaction. An older copy lacks newest rows of the source and has nothing that is newer.
+    fn older_by_rows(
+        &self,
+        connection: &Connection,
+        database: &Database,
+        file: &FileState,
+    ) -> Result<Option<String>> {
+        let numbers = sequences(connection)?;
+        let (now, then) = (&file.header, &self.file.header);
+        let mut newer = (now.counter, now.schema_cookie) != (then.counter, then.schema_cookie)
+            || numbers != self.sequences;
+        let mut lacking = None;
+        for (name, sample) in &self.tables {
+            let Some(table) = database.tables.iter().find(|t| t.name == *name) else {
+                continue;
+            };
+            let Some(rowid) = table.rowid_name.filter(|_| table.virtual_sql.is_none()) else {
+                continue;
+            };
+            let highest = |keys: &mut dyn Iterator<Item = &String>| {
+                keys.filter_map(|k| k.parse::<i64>().ok()).max()
+            };
+            let then = highest(&mut sample.rows.iter().map(|(k, _)| k));
+            let now: Option<i64> = connection.query_row(
+                &format!("SELECT max({rowid}) FROM {}", quote(name)),
+                [],
+                |row| row.get(0),
+            )?;
+            newer |= now > then;
+            // With AUTOINCREMENT the numbers say that they were given, so the rows were deleted.
+            if now < then && !numbers.contains_key(name) {
+                lacking.get_or_insert_with(|| {
+                    format!(
+                        "the highest number in table {name} is {}, in the source it was {} already, and nothing in it is newer: an older copy, unless just these rows were deleted",
+                        now.unwrap_or(0),
+                        then.unwrap_or(0)
+                    )
+                });
+            }
+        }
+        Ok(lacking.filter(|_| !newer))
     }
 
     /// For a file at another place: the source must be gone from its own, or both stand still as they were.

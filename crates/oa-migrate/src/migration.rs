@@ -18,7 +18,7 @@ use crate::load::copy::{self, Loaded, open_snapshot};
 use crate::load::finish;
 use crate::load::rejects::{self, Rejects};
 use crate::load::staging::Target;
-use crate::plan::{Existing, Layout, OnBadValue, Options, Plan, existing};
+use crate::plan::{Existing, Layout, OnBadValue, Options, Plan, PlannedTable, existing};
 use crate::proof::constraints;
 use crate::proof::report::{ColumnReport, TableReport};
 use crate::proof::tables::{self, Compared};
@@ -300,6 +300,80 @@ pub fn prove(
         table.warnings.extend(findings);
     }
     tables::compare_all(target, snapshot, rejects, &comparisons, workers)
+}
+
+/// A generated column that PostgreSQL computes differently: place of its table and its own, and why.
+#[derive(Debug)]
+pub struct Differs {
+    table: usize,
+    column: usize,
+    why: String,
+}
+
+fn generated(table: &PlannedTable) -> impl Iterator<Item = usize> {
+    // Those of the target's own table are its definition.
+    let own = table.existing.is_some();
+    let columns = table.columns.iter().enumerate();
+    columns
+        .filter(move |(_, c)| !own && c.generated.is_some())
+        .map(|(i, _)| i)
+}
+
+/// The generated columns that could not be computed, where that is why loading failed.
+#[must_use]
+pub fn not_computed(plan: &Plan, error: &anyhow::Error) -> Vec<Differs> {
+    let Some(failed) = error.downcast_ref::<copy::NotComputed>() else {
+        return Vec::new();
+    };
+    let tables = plan.tables.iter().enumerate();
+    tables
+        .filter(|(_, t)| t.target == failed.table)
+        .flat_map(|(table, t)| {
+            generated(t).map(move |column| Differs {
+                table,
+                column,
+                why: format!("PostgreSQL cannot compute it: {}", failed.reason),
+            })
+        })
+        .collect()
+}
+
+/// The generated columns that are all in which the sides differ.
+#[must_use]
+pub fn computed_differently(plan: &Plan, compared: &[Compared]) -> Vec<Differs> {
+    let mut found = Vec::new();
+    for (table, (planned, compared)) in plan.tables.iter().zip(compared).enumerate() {
+        let Some(difference) = &compared.difference else {
+            continue;
+        };
+        let columns: Vec<usize> = generated(planned)
+            .filter(|i| difference.columns.contains(&planned.columns[*i].source))
+            .collect();
+        if columns.len() == difference.columns.len() {
+            found.extend(columns.into_iter().map(|column| Differs {
+                table,
+                column,
+                why: format!(
+                    "PostgreSQL computes other values ({})",
+                    difference.examples.join("; ")
+                ),
+            }));
+        }
+    }
+    found
+}
+
+/// Makes plain columns of them, which hold the source's values, and notes that their expressions are missing.
+pub fn make_plain(plan: &mut Plan, columns: Vec<Differs>) {
+    for Differs { table, column, why } in columns {
+        let table = &mut plan.tables[table];
+        table.columns[column].generated = None;
+        table.warnings.push(format!(
+            "generated column {}: moved as a plain one: {why}",
+            table.columns[column].source
+        ));
+        table.lose_expression(column, true, &why);
+    }
 }
 
 /// One entry of the report a table.

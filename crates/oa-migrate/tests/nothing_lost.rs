@@ -4,6 +4,7 @@
 
 mod support;
 
+use rusqlite::Connection;
 use support::{Sandbox, warnings};
 
 const SOURCE: &str = "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO parent VALUES (1, 'a'), (2, 'b');
@@ -353,4 +354,76 @@ fn a_role_that_may_not_create_is_refused_before_anything_is_loaded() {
             done.stderr
         );
     }
+}
+
+#[test]
+fn generated_columns_that_postgresql_computes_differently_become_plain_ones() {
+    for (sql, column, values) in [
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, u TEXT AS (upper(a)), l INT AS (id + 1)); INSERT INTO t (a) VALUES ('a'), ('é')",
+            "u",
+            vec!["A 2", "é 3"],
+        ),
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, u INT AS (10 / a), l INT AS (id + 1)); INSERT INTO t (a) VALUES (5), (0)",
+            "u",
+            vec!["2 2", " 3"],
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite("a.db", sql);
+        let done = sandbox.migrate(&file, &[]).expect(1);
+        let report = done.report();
+        assert_eq!(report["matched"], true, "{report}");
+        let missing = report["missing"].as_array().unwrap();
+        assert!(
+            missing
+                .iter()
+                .any(|m| m["item"] == format!("generated column {column}")),
+            "{report}"
+        );
+        assert_eq!(
+            sandbox.texts("SELECT coalesce(u::text, '') || ' ' || l FROM t ORDER BY id"),
+            values
+        );
+        sandbox
+            .migrate(&file, &["--replace", "--allow-missing"])
+            .expect(0);
+        Connection::open(&file)
+            .unwrap()
+            .execute_batch("UPDATE t SET a = a || '1' WHERE id = 1")
+            .unwrap();
+        sandbox.run(&["sync", file.to_str().unwrap()]).expect(0);
+        sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
+    }
+}
+
+#[test]
+fn a_default_from_a_sequence_that_is_nobodys_gives_no_number_twice() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .client()
+        .batch_execute("CREATE SEQUENCE \"it's\"; CREATE TABLE t (id BIGINT PRIMARY KEY DEFAULT nextval('\"it''s\"'), a TEXT)")
+        .unwrap();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO t VALUES (1, 'a'), (7, 'b')",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    assert_eq!(
+        sandbox.number("WITH n AS (INSERT INTO t (a) VALUES ('c') RETURNING id) SELECT id FROM n"),
+        8
+    );
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("INSERT INTO t VALUES (8, 'c'), (20, 'd')")
+        .unwrap();
+    sandbox
+        .client()
+        .batch_execute("DELETE FROM t WHERE id = 8")
+        .unwrap();
+    sandbox.run(&["sync", file.to_str().unwrap()]).expect(0);
+    assert_eq!(
+        sandbox.number("WITH n AS (INSERT INTO t (a) VALUES ('e') RETURNING id) SELECT id FROM n"),
+        21
+    );
 }

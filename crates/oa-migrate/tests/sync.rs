@@ -159,6 +159,105 @@ fn rows_that_fit_no_more_are_quarantined_and_come_when_they_fit() {
 }
 
 #[test]
+fn unique_values_that_change_places_are_brought() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, pos INT NOT NULL UNIQUE, v TEXT); CREATE UNIQUE INDEX of_v ON item (v) WHERE v <> 'z';
+         CREATE TABLE part (id INTEGER PRIMARY KEY, item INT REFERENCES item);
+         INSERT INTO item VALUES (1, 10, 'a'), (2, 20, 'b'), (3, 30, 'c'); INSERT INTO part VALUES (1, 1), (2, 2)",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    sandbox
+        .client()
+        .batch_execute("COMMENT ON INDEX of_v IS 'kept'; ALTER TABLE item REPLICA IDENTITY USING INDEX item_pos_key; ALTER TABLE item ADD COLUMN own TEXT DEFAULT 'of PostgreSQL'")
+        .unwrap();
+    let belongings = "SELECT pg_get_indexdef(indexrelid) || indisreplident || coalesce(obj_description(indexrelid, 'pg_class'), '') FROM pg_index WHERE indrelid = 'item'::regclass ORDER BY 1";
+    let before = sandbox.texts(belongings);
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch(
+        "UPDATE item SET pos = -1, v = 'x' WHERE id = 1; UPDATE item SET pos = 10, v = 'a' WHERE id = 2; UPDATE item SET pos = 20, v = 'b' WHERE id = 1;
+         INSERT INTO part VALUES (3, 3); UPDATE part SET item = 3 WHERE id = 1",
+    )
+    .unwrap();
+    let done = sync(&sandbox, &file, &[]).expect(0);
+    assert_eq!(counts(&done, "item"), [0, 2, 0, 0]);
+    // All move up by one place.
+    db.execute_batch("UPDATE item SET pos = pos + 100; UPDATE item SET pos = pos - 90")
+        .unwrap();
+    sync(&sandbox, &file, &["--yes"]).expect(0);
+    assert_eq!(
+        sandbox.texts("SELECT id || ' ' || pos || ' ' || v || ' ' || own FROM item ORDER BY id"),
+        [
+            "1 30 b of PostgreSQL",
+            "2 20 a of PostgreSQL",
+            "3 40 c of PostgreSQL"
+        ]
+    );
+    assert_eq!(sandbox.texts(belongings), before);
+    sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
+}
+
+#[test]
+fn rows_whose_foreign_keys_lead_nowhere_are_quarantined() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY, p INT REFERENCES p); CREATE TABLE g (k TEXT PRIMARY KEY, c INT REFERENCES c (id));
+         CREATE TABLE many (p INT REFERENCES p);
+         INSERT INTO p VALUES (1), (2), (3); INSERT INTO c VALUES (1, 1), (2, 2), (3, 3); INSERT INTO g VALUES ('x', 1), ('y', 2); INSERT INTO many VALUES (1), (1), (2)",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    let db = Connection::open(&file).unwrap();
+    // A parent that goes without its children, and children that come without theirs.
+    db.execute_batch(
+        "PRAGMA foreign_keys = OFF; DELETE FROM p WHERE id = 1; INSERT INTO c VALUES (4, 77), (5, 2); INSERT INTO g VALUES ('m', 5), ('n', 4); UPDATE c SET p = 3 WHERE id = 2;
+         INSERT INTO many VALUES (9)",
+    )
+    .unwrap();
+    // Two of three rows of a table would go to oa.rejects: that is asked.
+    sync(&sandbox, &file, &[]).expect(77);
+    let done = sync(&sandbox, &file, &["--yes"]).expect(1);
+    assert_eq!(done.report()["matched"], true, "{}", done.stdout);
+    assert_eq!(counts(&done, "c"), [1, 1, 1, 2]);
+    assert_eq!(counts(&done, "g"), [1, 0, 1, 2]);
+    // Without a key, what came and went again is counted as both.
+    assert_eq!(counts(&done, "many"), [1, 0, 3, 3]);
+    assert_eq!(
+        sandbox.texts("SELECT id || ' ' || p FROM c ORDER BY id"),
+        ["2 3", "3 3", "5 2"]
+    );
+    assert_eq!(sandbox.texts("SELECT k FROM g ORDER BY k"), ["m", "y"]);
+    assert_eq!(
+        sandbox.texts(
+            "SELECT target || ' ' || field || ' ' || (record ->> field) FROM oa.rejects ORDER BY 1"
+        ),
+        [
+            "c p 1", "c p 77", "g c 1", "g c 4", "many p 1", "many p 1", "many p 9"
+        ]
+    );
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND NOT condeferrable AND connamespace = 'public'::regnamespace"),
+        3
+    );
+    // Corrected, they come.
+    db.execute_batch("UPDATE c SET p = 2 WHERE id IN (1, 4)")
+        .unwrap();
+    sync(&sandbox, &file, &["--yes"]).expect(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM c"), 5);
+    sandbox.run(&["to-sqlite", "back.db"]).expect(0);
+    let rows = |path: &Path| {
+        Connection::open(path)
+            .unwrap()
+            .query_row("SELECT group_concat(id || ':' || p) FROM c", [], |r| {
+                r.get::<_, String>(0)
+            })
+            .unwrap()
+    };
+    assert_eq!(rows(&sandbox.path("back.db")), rows(&file));
+}
+
+#[test]
 fn killed_around_the_commit_the_next_sync_knows_what_is_there() {
     let sandbox = Sandbox::new();
     let file = sandbox.sqlite("a.db", SQL);

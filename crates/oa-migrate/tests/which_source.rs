@@ -220,7 +220,7 @@ fn many_deletions_need_a_yes() {
     sandbox.migrate(&file, &[]).expect(0);
     execute(
         &file,
-        "DELETE FROM t WHERE id <= 10; DELETE FROM small WHERE id < 3",
+        "DELETE FROM t WHERE id <= 10; DELETE FROM small WHERE id < 2",
     );
     on(&sandbox, "sync", &file, &[]).expect(0);
     execute(
@@ -244,6 +244,63 @@ fn many_deletions_need_a_yes() {
     on(&sandbox, "sync", &file, &["--yes"]).expect(0);
     assert_eq!(sandbox.number("SELECT count(*) FROM t"), 84);
     on(&sandbox, "verify", &file, &[]).expect(0);
+    // All of a small table is more than a tenth of it, too.
+    execute(&file, "DELETE FROM small");
+    on(&sandbox, "sync", &file, &[]).expect(77);
+    assert_eq!(sandbox.number("SELECT count(*) FROM small"), 2);
+    on(&sandbox, "sync", &file, &["--yes"]).expect(0);
+}
+
+#[test]
+fn an_older_copy_in_wal_mode_is_refused_and_a_vacuum_is_not() {
+    for replace in ["copy", "rename"] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite(
+            "a.db",
+            &format!("{TABLE} {} PRAGMA journal_mode = wal;", rows(1, 60, "a")),
+        );
+        let older = sandbox.path("older.db");
+        fs::copy(&file, &older).unwrap();
+        execute(
+            &file,
+            "UPDATE t SET x = 'new' WHERE id = 60; INSERT INTO t VALUES (61, 'a 61')",
+        );
+        sandbox.migrate(&file, &[]).expect(0);
+        if replace == "copy" {
+            fs::copy(&older, &file).unwrap();
+        } else {
+            fs::rename(&older, &file).unwrap();
+        }
+        for command in ["sync", "verify"] {
+            refused(&on(&sandbox, command, &file, &[]), &file, &file);
+        }
+        assert_eq!(sandbox.number("SELECT count(*) FROM t"), 61, "{replace}");
+    }
+    for mode in ["wal", "delete"] {
+        let sandbox = Sandbox::new();
+        let file = sandbox.sqlite(
+            "a.db",
+            &format!(
+                "{TABLE} {} PRAGMA journal_mode = {mode};",
+                rows(1, 2000, "a")
+            ),
+        );
+        sandbox.migrate(&file, &[]).expect(0);
+        execute(
+            &file,
+            "DELETE FROM t WHERE id BETWEEN 100 AND 200; UPDATE t SET x = 'new' WHERE id = 1; INSERT INTO t VALUES (2001, 'a')",
+        );
+        on(&sandbox, "sync", &file, &[]).expect(0);
+        execute(&file, "DELETE FROM t WHERE id BETWEEN 201 AND 300; VACUUM");
+        on(&sandbox, "sync", &file, &[]).expect(0);
+        execute(&file, "DELETE FROM t WHERE id BETWEEN 300 AND 310");
+        on(&sandbox, "sync", &file, &[]).expect(0);
+        assert_eq!(
+            sandbox.number("SELECT count(*) FROM t"),
+            2001 - 211,
+            "{mode}"
+        );
+    }
 }
 
 #[test]

@@ -341,6 +341,19 @@ fn the_backups_are_judged_by_their_objectives() {
         .unwrap()
         .get(0);
     assert_eq!(ok["last_verified"], json!(read_back));
+    // The first drill is due as long after the first backup, whether that is still there or not.
+    site.sql("UPDATE oa.drills SET repository = '/elsewhere'");
+    let young = answer(&|s| s["last_drill"].is_null());
+    assert!(
+        young["status"] == "ok" && says(&young, "尚未到期"),
+        "{young}"
+    );
+    site.sql("UPDATE oa.backups SET finished_at = finished_at - interval '40 days', removed_at = now() WHERE id = md5('full13')");
+    let never = status("warning");
+    assert!(says(&never, "至今没有成功演练"), "{never}");
+    site.sql("UPDATE oa.backups SET finished_at = finished_at + interval '40 days', removed_at = NULL WHERE id = md5('full13');
+              UPDATE oa.drills SET repository = '/var/backups/oa'");
+    status("ok");
     // A dump that was made after the copy, and is restored to its own moment only.
     site.sql("INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from,
                 restorable_to, started_at, finished_at, files, size_bytes, added_bytes)

@@ -5,7 +5,8 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use common::{SERVICE, Site};
 use serde_json::Value;
@@ -199,6 +200,23 @@ fn one_file_holds_the_whole_overview() {
                 .starts_with("overview"))
             .count(),
         1
+    );
+    // A web server may read it; nobody else may write it, whatever the umask is.
+    let open = site.dir.path().join("open.html");
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "umask 000; exec \"$0\" --config \"$1\" html --output \"$2\"",
+        ])
+        .arg(env!("CARGO_BIN_EXE_oa-report"))
+        .arg(site.dir.path().join("oa.toml"))
+        .arg(&open)
+        .env("DATABASE_URL", site.server.url())
+        .status();
+    assert!(status.unwrap().success());
+    assert_eq!(
+        fs::metadata(&open).unwrap().permissions().mode() & 0o777,
+        0o644
     );
     let (code, _, error) = site.run(&["html", "--output", "/nowhere/x.html"]);
     assert_eq!(code, Some(1));

@@ -311,4 +311,20 @@ fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
     let (_, text) = configured.report(&["daily", "--date", "2025-12-01", "--format", "json"]);
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["backups"][0]["made"], 3, "{report}");
+
+    let sql = |text: &str| configured.server.connect().batch_execute(text).unwrap();
+    sql(
+        "UPDATE oa.backups SET missing_since = now() WHERE id = 'weekly'; UPDATE oa.backups SET unrestorable = 'its full backup is gone' WHERE id = 'i'",
+    );
+    let (_, text) = configured.report(&["daily", "--date", "2025-12-01"]);
+    assert!(
+        text.contains("**1 份校验失败**；**2 份已消失或失去所依赖的全量备份**"),
+        "{text}"
+    );
+    sql("UPDATE oa.backups SET missing_since = now()");
+    let (_, text) = configured.report(&["daily", "--date", "2025-12-01"]);
+    assert!(
+        text.contains("- **没有任何可恢复的备份**；**4 份") && !text.contains("还没有任何备份"),
+        "{text}"
+    );
 }

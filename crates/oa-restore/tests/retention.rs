@@ -7,6 +7,11 @@ use chrono::TimeDelta;
 use oa_backup::repository::Kind;
 use support::{Restored, Service, count};
 
+fn on_sql(url: &str, sql: &str) {
+    let mut client = postgres::Client::connect(url, postgres::NoTls).unwrap();
+    client.batch_execute(sql).unwrap();
+}
+
 #[test]
 fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
     let service = Service::start_with("kind = \"physical\"\nkeep_weekly = 1\n", &[]);
@@ -18,7 +23,13 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
         service.sql("INSERT INTO t SELECT generate_series(1, 10); SELECT pg_switch_wal()");
     }
     service.backup(&["full"]).ok();
-    let yesterday = service.forge(Kind::Physical, |_, meta| {
+    let yesterday = service.forge(Kind::Physical, |folder, meta| {
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().collect();
+        let within = folder.join("data/pg_wal");
+        std::fs::create_dir_all(&within).unwrap();
+        for file in files {
+            std::fs::rename(file.path(), within.join(file.file_name())).unwrap();
+        }
         assert!(
             meta.wal.is_some(),
             "the WAL up to the full backup's end is the newest"
@@ -80,4 +91,58 @@ fn after_going_back_to_an_old_backup_prune_keeps_what_the_new_timeline_needs() {
     assert_eq!(count(&mut again.connect(&service), "t"), 2);
     let latest = restored("latest", "latest");
     assert_eq!(count(&mut latest.connect(&service), "t"), 3);
+}
+
+#[test]
+fn after_going_back_on_a_new_machine_the_wal_of_the_new_timeline_begins_with_a_full_backup() {
+    let service = Service::start_with("kind = \"physical\"\n", &[]);
+    service.backup(&["init"]).ok();
+    service.sql("CREATE TABLE t (id int); INSERT INTO t VALUES (1)");
+    let old = service.backup(&["full", "--format", "json"]).ok().json();
+    service.backup(&["full"]).ok();
+    let last = service
+        .backup(&["incremental", "--format", "json"])
+        .ok()
+        .json();
+    let end: String = last[0]["end_lsn"].as_str().unwrap().to_owned();
+    let target = service.path("new");
+    let row = service
+        .restore(&[
+            "cluster",
+            "--to",
+            old[0]["id"].as_str().unwrap(),
+            "--target-dir",
+            target.to_str().unwrap(),
+            "--start",
+            "--format",
+            "json",
+        ])
+        .ok()
+        .json();
+    let new = Restored::of(&row[0]);
+    let url = new.url(&service);
+    let mut client = new.connect(&service);
+    // Nothing that was received before is here, and the new WAL has come into the very segment in which the old one ended.
+    std::fs::remove_dir_all(service.path("state/backup")).unwrap();
+    let mut behind = |what: &str| -> bool {
+        client
+            .query_one(&format!("SELECT {what} < '{end}'::pg_lsn"), &[])
+            .unwrap()
+            .get(0)
+    };
+    while behind("pg_current_wal_insert_lsn() + 16777216") {
+        on_sql(
+            &url,
+            "SELECT pg_logical_emit_message(false, 'x', 'x'); SELECT pg_switch_wal()",
+        );
+    }
+    while behind("pg_current_wal_insert_lsn()") {
+        on_sql(&url, "INSERT INTO t SELECT generate_series(1, 100)");
+    }
+    let next = service.on(&url, "oa-backup", &["incremental", "--format", "json"]);
+    assert_eq!(next.json()[0]["level"], "full", "{next:?}");
+    service.on(&url, "oa-backup", &["verify"]).ok();
+    service.on(&url, "oa-backup", &["incremental"]).ok();
+    let list = service.backup(&["list", "--format", "json"]).ok().json();
+    assert!(list.iter().all(|b| b["unrestorable"].is_null()), "{list:?}");
 }

@@ -81,7 +81,7 @@ fn missed(
                         format!("上次启动：{started}；上次成功：{success}"),
                         "影响：此后没有新数据，也没有失败记录".to_owned(),
                         format!(
-                            "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；数据源已停用则执行 oa-crawl forget {task}"
+                            "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；不再需要则执行 oa-crawl disable {task}（数据源已删除或改名：oa-crawl forget {task}）"
                         ),
                     ],
                 )
@@ -101,7 +101,7 @@ fn missed(
                         format!("Last start: {started}; last success: {success}"),
                         "Effect: no new data since then, and no failure either".to_owned(),
                         format!(
-                            "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; for a source that is used no more: oa-crawl forget {task}"
+                            "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; if it is not needed any more: oa-crawl disable {task} (for a source that was removed or renamed: oa-crawl forget {task})"
                         ),
                     ],
                 )

@@ -24,6 +24,7 @@ use std::time::Duration;
 use oa_core::alerts::{Alert, Kind, Policy};
 use oa_core::failpoint;
 use oa_core::secrets::redact;
+use oa_core::text::error_text;
 use uuid::Uuid;
 
 use crate::channels::{Cause, Channel, SendError};
@@ -272,7 +273,7 @@ fn record<O: Outbox>(
     done: &mut Vec<Delivery>,
 ) -> Result<Vec<String>, O::Error> {
     let error = result.as_ref().err();
-    let said = error.map(ToString::to_string);
+    let said = error.map(|e| error_text(&e.to_string()));
     // Where nothing passes it is the channel: what waits goes as one again later.
     let lifts = error.is_some_and(|e| e.cause.is_of_the_message());
     let tried: Vec<Tried<'_>> = claimed

@@ -10,6 +10,16 @@ use super::programs::Programs;
 use super::server::Server;
 use crate::repository::Lsn;
 
+/// Where a history has left a timeline.
+enum Left {
+    /// The server lets nobody ask.
+    Unknown,
+    /// It is on it.
+    Not,
+    /// The server's timeline, and where it came from the other one, if it did.
+    At(u32, Option<Lsn>),
+}
+
 /// Whether something is in a server's past.
 #[derive(Debug)]
 pub enum Past {
@@ -157,23 +167,53 @@ impl Source<'_> {
     /// # Errors
     /// When the program cannot be run.
     pub fn past(&mut self, timeline: u32, place: Lsn) -> Result<Past, CaptureError> {
-        let Some(text) = self.replication("IDENTIFY_SYSTEM")? else {
-            return Ok(Past::Unknown);
+        let (now, ends) = match self.left(timeline)? {
+            Left::Unknown => return Ok(Past::Unknown),
+            Left::Not => return Ok(Past::Holds),
+            Left::At(now, ends) => (now, ends),
         };
-        // System, timeline, end of the WAL, database.
-        let Some(now) = text.split('|').nth(1).and_then(|t| t.parse::<u32>().ok()) else {
-            return Ok(Past::Unknown);
-        };
-        if now == timeline {
-            return Ok(Past::Holds);
-        }
         let elsewhere =
             format!("what was received is on timeline {timeline}, and the server is on {now}");
         if now < timeline {
             return Ok(Past::Lacks(elsewhere));
         }
+        Ok(match ends {
+            Some(end) if place <= end => Past::Holds,
+            Some(end) => Past::Lacks(format!(
+                "{elsewhere}, which has left it at {end}, before {place}"
+            )),
+            None => Past::Lacks(format!("{elsewhere}, which did not come from it")),
+        })
+    }
+
+    /// Up to where a place on a timeline, and all WAL before it, is in the server's past. `None`: not at all.
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn shares(&mut self, timeline: u32, place: Lsn) -> Result<Option<Lsn>, CaptureError> {
+        Ok(match self.left(timeline)? {
+            Left::Unknown | Left::Not => Some(place),
+            Left::At(_, ends) => ends.map(|end| end.min(place)),
+        })
+    }
+
+    /// Where the server's history has left a timeline.
+    fn left(&mut self, timeline: u32) -> Result<Left, CaptureError> {
+        let Some(text) = self.replication("IDENTIFY_SYSTEM")? else {
+            return Ok(Left::Unknown);
+        };
+        // System, timeline, end of the WAL, database.
+        let Some(now) = text.split('|').nth(1).and_then(|t| t.parse::<u32>().ok()) else {
+            return Ok(Left::Unknown);
+        };
+        if now == timeline {
+            return Ok(Left::Not);
+        }
+        if now < timeline {
+            return Ok(Left::At(now, None));
+        }
         let Some(history) = self.replication(&format!("TIMELINE_HISTORY {now}"))? else {
-            return Ok(Past::Unknown);
+            return Ok(Left::Unknown);
         };
         let ends = history.lines().find_map(|line| {
             // The first line begins with the file's name.
@@ -183,13 +223,7 @@ impl Source<'_> {
             let end: Lsn = words.next()?.parse().ok()?;
             (parent == timeline).then_some(end)
         });
-        Ok(match ends {
-            Some(end) if place <= end => Past::Holds,
-            Some(end) => Past::Lacks(format!(
-                "{elsewhere}, which has left it at {end}, before {place}"
-            )),
-            None => Past::Lacks(format!("{elsewhere}, which did not come from it")),
-        })
+        Ok(Left::At(now, ends))
     }
 
     /// What the server answers to a command of the replication protocol; `None` when it refuses, or lets nobody in.

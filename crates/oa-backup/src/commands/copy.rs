@@ -23,14 +23,15 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         trigger,
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
-    let copied = work::recorded(&recorder, &job, |_| {
+    let result = work::recorded(&recorder, &job, |_| {
         let from = catalog::open(config, &first, bars)?;
         let to = catalog::open(config, &second, bars)?;
         second.close_to_others();
         second.keep_spares()?;
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
-        let mut ended = Ended::success(copied);
+        let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
+        let mut ended = Ended::success((copied, ids));
         ended.fetched = copied as u64;
         ended.batches.push(catalog::rows(&second, &there));
         ended
@@ -40,7 +41,19 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         Ok(ended)
     });
     oa_core::alerts::flush_now(config);
-    let copied = copied?;
+    let (copied, there) = result?;
+    // What had disappeared there has another id now.
+    if copied > 0
+        && let Ok((mut client, _)) = recorder.connect()
+    {
+        let there: Vec<&str> = there.iter().map(String::as_str).collect();
+        if let Err(e) = catalog::mark_replaced(&mut client, &second, &there) {
+            tracing::warn!(
+                "could not record which missing backups were copied anew: {}",
+                oa_core::pg::describe(&e)
+            );
+        }
+    }
     oa_core::cli::print(&format!(
         "{copied} backup(s) copied to {}\n",
         second.shown()

@@ -79,6 +79,8 @@ fn create(config: &Config, place: &Place, anew: bool) -> Result<bool, Failure> {
         return Err(Failure::new(exit::REFUSED, vanished));
     }
     place.create()?;
+    // Its folder, and what was in there before, may be open.
+    place.close_to_others();
     if anew {
         let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
         catalog::begin_anew(&mut client, place).map_err(|e| {

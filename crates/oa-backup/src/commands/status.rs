@@ -216,9 +216,9 @@ impl Seen {
         }
         match self.full(now) {
             None if self.last(now).is_some() => found.push("there is no full backup".to_owned()),
-            Some(b) if age(b.meta.restorable_to) > settings.full_every.0 => found.push(format!(
+            Some(b) if age(b.finished_at()) > settings.full_every.0 => found.push(format!(
                 "the newest full backup is {} old; one is due every {} (full_every)",
-                say(age(b.meta.restorable_to)),
+                say(age(b.finished_at())),
                 say(settings.full_every.0)
             )),
             _ => {}

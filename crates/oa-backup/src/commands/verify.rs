@@ -113,7 +113,11 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     for text in one_line_each(damages.iter().chain(&gone)) {
         tracing::error!("{text}");
     }
-    if !gone.is_empty() {
+    if !gone.is_empty() && wanted.second {
+        tracing::error!(
+            "what the first repository still has is copied anew by oa-backup copy; if the rest is lost for good: oa-backup prune --missing --copy"
+        );
+    } else if !gone.is_empty() {
         tracing::error!(
             "look for what is missing in another copy of the repository, and put its files back; if it is lost for good: oa-backup full, then oa-backup prune --missing"
         );

@@ -1,7 +1,8 @@
 //! The engine's errors and panics, as our errors.
 
-use std::panic;
-use std::sync::{Mutex, PoisonError};
+use std::cell::Cell;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::{panic, thread};
 
 use oa_core::secrets::redact;
 use oa_core::supervise::StopSignal;
@@ -50,21 +51,43 @@ pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What the first panic within has said; the engine's threads may go on, and panic, after its work has ended.
+static SAID: Mutex<Option<String>> = Mutex::new(None);
+
+fn said() -> MutexGuard<'static, Option<String>> {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a panic within says, as an error. Other threads' panics are not to be expected meanwhile.
 fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    static SAID: Mutex<Option<String>> = Mutex::new(None);
-    let said = || SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(keep_the_engine_quiet);
     *said() = None;
-    let before = panic::take_hook();
-    panic::set_hook(Box::new(|info| {
-        let text = info.payload_as_str().unwrap_or("it does not say why");
-        let mut first = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| text.to_owned());
-    }));
+    let within = WITHIN.replace(true);
     let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
-    panic::set_hook(before);
+    WITHIN.set(within);
     result.map_err(|_| {
-        let text = said().take().unwrap_or_default();
+        let text = said().take().unwrap_or_else(|| NO_REASON.to_owned());
         redact(&one_line(&text))
     })
+}
+
+thread_local! {
+    /// Whether this thread waits for the engine.
+    static WITHIN: Cell<bool> = const { Cell::new(false) };
+}
+
+const NO_REASON: &str = "it does not say why";
+
+/// The engine's own threads have no names. Which of them are still running when its work ends nobody knows, so the hook stays.
+fn keep_the_engine_quiet() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().name().is_some() && !WITHIN.get() {
+            return before(info);
+        }
+        let text = info.payload_as_str().unwrap_or(NO_REASON);
+        tracing::debug!("a thread of the repository's engine has ended: {text}");
+        said().get_or_insert_with(|| text.to_owned());
+    }));
 }

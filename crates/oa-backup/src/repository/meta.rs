@@ -208,8 +208,8 @@ impl Meta {
         }
     }
 
-    pub(super) fn to_text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    pub(super) fn to_text(&self) -> serde_json::Result<String> {
+        serde_json::to_string(self)
     }
 
     pub(super) fn from_text(text: &str) -> Option<Self> {

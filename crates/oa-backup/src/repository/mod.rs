@@ -30,7 +30,7 @@ use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     BackupOptions, CheckOptions, CheckResults, Credentials, FileType, Id, OpenStatus, PathList,
     Progress, ProgressBars, ProgressType, PruneOptions, ReadBackend, Repository as Engine,
-    RusticError, SnapshotOptions, TreeId, jiff,
+    RusticError, SnapshotOptions, StringList, TreeId, jiff,
 };
 use sha2::{Digest, Sha256};
 
@@ -584,9 +584,26 @@ impl Pending<'_> {
         let repository = self.repository;
         meta.stored = self.stored;
         let mut snapshot = self.snapshot.clone();
+        // Without either it would be listed nowhere, and taken for what a killed backup has left.
         let tags = format!("{TAG},{},{}", meta.kind.as_str(), meta.level.as_str());
-        snapshot.add_tags(vec![tags.parse().unwrap_or_default()]);
-        snapshot.description = Some(meta.to_text());
+        let described = tags
+            .parse::<StringList>()
+            .map_err(|e| one_line(&format!("{e}")))
+            .and_then(|tags| Ok((tags, meta.to_text().map_err(|e| e.to_string())?)));
+        let (tags, text) = match described {
+            Ok(described) => described,
+            Err(reason) => {
+                let failed = RepositoryError::Engine {
+                    doing: "describe the backup",
+                    place: repository.place.shown(),
+                    reason,
+                };
+                self.withdraw()?;
+                return Err(failed);
+            }
+        };
+        snapshot.add_tags(vec![tags]);
+        snapshot.description = Some(text);
         repository
             .engine
             .save_snapshots(vec![snapshot])

@@ -260,7 +260,7 @@ impl Place {
     fn lost(&self, all: &[Guarded]) -> Option<String> {
         let nothing = |what| {
             format!(
-                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the second repository ([backup.copy])",
+                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
                 self.shown()
             )
         };
@@ -450,7 +450,7 @@ fn lost_text(one: &Guarded) -> String {
     };
     let (here, beside) = (state(&one.here), state(&one.beside));
     format!(
-        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the second repository ([backup.copy])",
+        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
         one.file.display(),
         one.spare.display()
     )

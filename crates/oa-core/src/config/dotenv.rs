@@ -36,11 +36,14 @@ pub(super) fn read(path: &Path) -> Result<HashMap<String, String>, ConfigError> 
         // The parser's message quotes the line, which holds a secret: say only where it is.
         message: match e {
             dotenvy::Error::LineParse(rest, _) => {
-                let line = text
-                    .lines()
-                    .position(|l| l.ends_with(&rest))
-                    .map_or(0, |i| i + 1);
-                format!("line {line} is not NAME=VALUE; put values that hold spaces or # in quotes")
+                let place = text.lines().position(|l| l.ends_with(&rest));
+                let place = place.map_or_else(
+                    || "a quoted value".to_owned(),
+                    |i| format!("line {}", i + 1),
+                );
+                format!(
+                    "{place} is not NAME=VALUE; put values that hold spaces or # in quotes, and close them"
+                )
             }
             other => redact(&other.to_string()),
         },

@@ -191,6 +191,14 @@ fn a_broken_dotenv_is_reported_without_its_secret() {
         error.contains("line 1 is not NAME=VALUE") && !error.contains("def-secret"),
         "{error}"
     );
+    oa_testkit::write_private(&dir.path().join(".env"), "A=b\nTOKEN=\"abc\ndef-secret\n");
+    let error = Config::parse(&dir.path().join("oa.toml"), "")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("a quoted value is not NAME=VALUE") && !error.contains("def-secret"),
+        "{error}"
+    );
 }
 
 #[test]

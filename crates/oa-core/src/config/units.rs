@@ -21,12 +21,11 @@ pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz,
             Some(zone) => format!("; did you mean \"{zone}\"?"),
             None => {
                 let near = super::nearest(&text, names());
-                let near = if near.starts_with("; did") {
+                if near.starts_with("; did") {
                     near
                 } else {
-                    String::new()
-                };
-                format!("{near} It is written like \"Asia/Shanghai\"")
+                    "; it is written like \"Asia/Shanghai\"".to_owned()
+                }
             }
         };
         de::Error::custom(format!("\"{text}\" is no time zone{hint}"))

@@ -341,9 +341,63 @@ fn speaks_tls(one: &postgres::Config, settings: &Settings) -> bool {
 
 /// The driver's message quotes the part that it does not understand, which may be one of the password: nothing of it is shown.
 pub(super) fn explain_address(_: &postgres::Error) -> String {
+    wrong_parts()
+}
+
+fn wrong_parts() -> String {
     format!(
         "it has a port that is no number, an unknown parameter, or a value with spaces that is not in single quotes; {EXAMPLE}"
     )
+}
+
+fn is_other_scheme(text: &str) -> bool {
+    let letters = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric());
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| letters(scheme))
+}
+
+/// `name = value` of libpq's other form of address.
+pub(crate) struct Pair<'a> {
+    pub(crate) name: &'a str,
+    /// Without its quotes.
+    pub(crate) value: String,
+    /// As it was written.
+    text: &'a str,
+}
+
+/// The parts of such an address, as libpq reads it: a value may stand in single quotes, and `\\` before any character. `None` when it
+/// is none.
+pub(crate) fn pairs(text: &str) -> Option<Vec<Pair<'_>>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let begin = rest;
+        let (name, after) = rest.split_once('=')?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return None;
+        }
+        rest = after.trim_start();
+        let quoted = rest.starts_with('\'');
+        rest = &rest[usize::from(quoted)..];
+        let mut value = String::new();
+        let mut characters = rest.char_indices();
+        let end = loop {
+            match characters.next() {
+                Some((i, '\'')) if quoted => break i + 1,
+                Some((i, c)) if !quoted && c.is_whitespace() => break i,
+                Some((_, '\\')) => value.extend(characters.next().map(|(_, c)| c)),
+                Some((_, c)) => value.push(c),
+                None if quoted => return None,
+                None => break rest.len(),
+            }
+        };
+        rest = &rest[end..];
+        let text = &begin[..begin.len() - rest.len()];
+        pairs.push(Pair { name, value, text });
+        rest = rest.trim_start();
+    }
+    Some(pairs)
 }
 
 const EXAMPLE: &str = "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE";
@@ -433,29 +487,24 @@ pub(super) struct TlsSettings {
 impl Address {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tls = TlsSettings::default();
-        let mut keep = |pair: &&str| -> Result<bool, String> {
-            match pair.split_once('=') {
-                Some(("sslmode", value)) => {
-                    tls.mode = Some(value.trim_matches('\'').parse()?);
-                    Ok(false)
-                }
-                Some(("sslrootcert", value)) => {
-                    let value = value
-                        .trim_matches('\'')
-                        .replace("%2F", "/")
-                        .replace("%2f", "/");
+        let mut keep = |name: &str, value: &str| -> Result<bool, String> {
+            match name {
+                "sslmode" => tls.mode = Some(value.parse()?),
+                "sslrootcert" => {
+                    let value = value.replace("%2F", "/").replace("%2f", "/");
                     tls.root_cert = (value != "system").then(|| PathBuf::from(value));
-                    Ok(false)
                 }
-                _ => Ok(true),
+                _ => return Ok(true),
             }
+            Ok(false)
         };
         let mut kept = Vec::new();
         let text = if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             check_userinfo(text)?;
             let (base, query) = text.split_once('?').unwrap_or((text, ""));
             for pair in query.split('&').filter(|p| !p.is_empty()) {
-                if keep(&pair)? {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                if keep(name, value)? {
                     kept.push(pair);
                 }
             }
@@ -464,12 +513,12 @@ impl Address {
             } else {
                 format!("{base}?{}", kept.join("&"))
             }
-        } else if text.contains("://") {
+        } else if is_other_scheme(text) {
             return Err(EXAMPLE.to_owned());
         } else {
-            for pair in text.split_whitespace() {
-                if keep(&pair)? {
-                    kept.push(pair);
+            for pair in pairs(text).ok_or_else(wrong_parts)? {
+                if keep(pair.name, &pair.value)? {
+                    kept.push(pair.text);
                 }
             }
             kept.join(" ")
@@ -494,6 +543,27 @@ mod tests {
         let a = Address::parse("host=localhost sslmode=disable dbname=oa").unwrap();
         assert_eq!(a.text, "host=localhost dbname=oa");
         assert_eq!(a.tls.mode, Some(tls::Mode::Disable));
+    }
+
+    #[test]
+    fn a_quoted_password_stays_as_it_is() {
+        for (written, password) in [
+            ("'two  spaces'", "two  spaces"),
+            ("'a sslmode=disable b'", "a sslmode=disable b"),
+            ("'it\\'s \\\\ x'", "it's \\ x"),
+            ("'a://b'", "a://b"),
+            ("a\\ b", "a b"),
+        ] {
+            let text = format!("host=h sslmode = verify-full password = {written} dbname=d");
+            let a = Address::parse(&text).unwrap();
+            assert_eq!(a.tls.mode, Some(tls::Mode::VerifyFull), "{text}");
+            let config = postgres::Config::from_str(&a.text).unwrap();
+            assert_eq!(config.get_password(), Some(password.as_bytes()), "{text}");
+            assert_eq!(config.get_dbname(), Some("d"));
+            let pairs = pairs(&text).unwrap();
+            assert_eq!(pairs[2].value, password);
+        }
+        assert!(pairs("host=h password='never ends").is_none());
     }
 
     #[test]

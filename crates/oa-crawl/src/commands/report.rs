@@ -1,7 +1,7 @@
 //! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
 
 use oa_core::alerts::flush_now;
-use oa_core::cli::Failure;
+use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
@@ -76,9 +76,11 @@ fn row(report: &Report) -> Value {
     })
 }
 
-/// Records that runs could not begin because this machine has no place for what they would bring, and tells it.
+/// Records that runs could not begin because this machine has no place for what they would bring, and tells it. A person at a terminal
+/// who is the wrong user, root as a rule, reads it there: nothing is wrong with the tasks.
 pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
-    if failure.code == exit::REFUSED {
+    let by_mistake = failure.is_wrong_user() && cli::interactive();
+    if failure.code == exit::REFUSED && !by_mistake {
         let reason = failure.to_string();
         for start in starts {
             runs::record_unstarted(config, PROGRAM, start, &reason);

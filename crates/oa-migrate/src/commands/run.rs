@@ -25,10 +25,12 @@ use crate::inspect::VirtualTable;
 use crate::load::rejects::Rejects;
 use crate::load::staging::{self, Target};
 use crate::load::swap::{self, Swapped};
+use crate::migration::{self, LoadedTable};
 use crate::plan::{self, Plan};
 use crate::proof::report::{Phases, Report, Status};
+use crate::proof::tables::Compared;
 use crate::state::{self, RunFolder, Stage};
-use crate::{PROGRAM, inspect, migration};
+use crate::{PROGRAM, inspect};
 use oa_core::runs::work::{self, Ended, Job};
 
 /// What `run` was asked for.
@@ -253,32 +255,7 @@ impl Work<'_> {
         migration::vet(&snapshot, &rejects, &mut plan, options.plan.on_bad_value)?;
         self.phases.scan = at.elapsed().as_secs_f64();
 
-        let at = Instant::now();
-        self.progress.set_message("loading");
-        let loaded = migration::load(
-            self.client,
-            self.target,
-            &snapshot,
-            &rejects,
-            &mut plan,
-            &self.staging,
-            options.jobs,
-        )?;
-        self.phases.load = at.elapsed().as_secs_f64();
-        failpoint::hit("migrate.loaded");
-
-        let at = Instant::now();
-        self.progress.set_message("reading both sides back");
-        let compared = migration::prove(
-            self.client,
-            self.target,
-            &snapshot,
-            &rejects,
-            &mut plan,
-            &self.staging,
-            options.jobs,
-        )?;
-        self.phases.proof = at.elapsed().as_secs_f64();
+        let (loaded, compared) = self.load_and_prove(&mut plan, &rejects)?;
         let tables = migration::table_reports(&plan, &rejects, &loaded, &compared)?;
         let matched = tables.iter().all(|t| t.matched);
         let quarantined = tables.iter().any(|t| t.rows_quarantined > 0);
@@ -323,6 +300,71 @@ impl Work<'_> {
             let _ = std::fs::remove_file(&snapshot);
         }
         Ok(report)
+    }
+
+    /// Loads and reads back; once more where PostgreSQL computes a generated column differently, which is a plain one then.
+    fn load_and_prove(
+        &mut self,
+        plan: &mut Plan,
+        rejects: &Rejects,
+    ) -> Result<(Vec<LoadedTable>, Vec<Compared>)> {
+        let (snapshot, jobs) = (self.folder.snapshot(), self.options.jobs);
+        loop {
+            let noted: Vec<(usize, usize)> = plan
+                .tables
+                .iter()
+                .map(|t| (t.warnings.len(), t.missing.len()))
+                .collect();
+            let at = Instant::now();
+            self.progress.set_message("loading");
+            let loaded = migration::load(
+                self.client,
+                self.target,
+                &snapshot,
+                rejects,
+                plan,
+                &self.staging,
+                jobs,
+            );
+            self.phases.load += at.elapsed().as_secs_f64();
+            let differ = match loaded {
+                Err(e) => {
+                    let differ = migration::not_computed(plan, &e);
+                    if differ.is_empty() {
+                        return Err(e);
+                    }
+                    differ
+                }
+                Ok(loaded) => {
+                    failpoint::hit("migrate.loaded");
+                    let at = Instant::now();
+                    self.progress.set_message("reading both sides back");
+                    let compared = migration::prove(
+                        self.client,
+                        self.target,
+                        &snapshot,
+                        rejects,
+                        plan,
+                        &self.staging,
+                        jobs,
+                    )?;
+                    self.phases.proof += at.elapsed().as_secs_f64();
+                    let differ = migration::computed_differently(plan, &compared);
+                    if differ.is_empty() {
+                        return Ok((loaded, compared));
+                    }
+                    differ
+                }
+            };
+            for (table, (warnings, missing)) in plan.tables.iter_mut().zip(noted) {
+                table.warnings.truncate(warnings);
+                table.missing.truncate(missing);
+            }
+            migration::make_plain(plan, differ);
+            migration::vet(&snapshot, rejects, plan, self.options.plan.on_bad_value)?;
+            staging::drop_schema(self.client, &self.staging)?;
+            staging::create_schema(self.client, &self.staging, self.run)?;
+        }
     }
 
     fn put_in_place(
@@ -418,12 +460,13 @@ pub fn print(report: &Report, written: &Path, format: Format) -> Result<()> {
     for table in &report.tables {
         let Some(d) = &table.difference else { continue };
         tracing::error!(
-            "{}: {} row(s) only in the source, {} only in the target, {} changed: {}",
+            "{}: {} row(s) only in the source, {} only in the target, {} changed: {} (columns: {})",
             table.table,
             d.only_source,
             d.only_target,
             d.changed,
-            d.examples.join("; ")
+            d.examples.join("; "),
+            d.columns.join(", ")
         );
     }
     for (table, warning) in report

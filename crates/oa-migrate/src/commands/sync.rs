@@ -19,15 +19,17 @@ use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::base::{self, Base, Which};
-use crate::changes::{AllChanges, Changes, TableChanges};
+use crate::changes::{AllChanges, TableChanges};
 use crate::commands::run;
 use crate::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
+use crate::load::swap;
+use crate::proof::missing::Missing;
 use crate::proof::tables;
-use crate::sync::{apply, delta};
+use crate::sync::{apply, delta, orphans};
 use oa_core::runs::work::{self, Ended, Job};
 
 /// What `sync` was asked for.
@@ -153,7 +155,10 @@ fn all(
                 run: id,
                 progress: &progress,
             };
-            work.all(client, &mut synced)?;
+            match work.all(client, &mut synced, false) {
+                Err(e) if e.error.is::<apply::Dangling>() => work.all(client, &mut synced, true)?,
+                other => other?,
+            }
         }
         Ok(synced)
     });
@@ -241,8 +246,13 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Brings the changes of one run's tables, and adds them to `synced`.
-    fn all(&self, client: &mut Client, synced: &mut AllChanges) -> Result<(), Failure> {
+    /// Brings the changes of one run's tables, and adds them to `synced`; with `dangling`, rows that lead nowhere are quarantined.
+    fn all(
+        &self,
+        client: &mut Client,
+        synced: &mut AllChanges,
+        dangling: bool,
+    ) -> Result<(), Failure> {
         let Base { folder, record } = self.base;
         let (old, new) = (folder.snapshot(), folder.next_snapshot());
         let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
@@ -262,31 +272,37 @@ impl Work<'_> {
                 r.get(0)
             })
             .map_err(anyhow::Error::from)?;
-        let mut work = Vec::new();
+        let (mut work, mut quarantined) = (Vec::new(), Vec::new());
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
-            let (went, came, quarantined) = delta::send(&mut tx, &both, &sync)?;
-            work.push((sync, went + came > 0, quarantined));
+            let (went, came, aside) = delta::send(&mut tx, &both, &sync)?;
+            work.push((sync, went + came > 0));
+            quarantined.push(aside);
         }
-        drop(both);
         failpoint::hit("sync.sent");
 
         self.progress.set_message("bringing the changes");
-        let mut changed = Vec::new();
-        for (sync, any, quarantined) in work {
-            let mut changes = Changes::default();
-            if any {
-                changes = apply::apply(&mut tx, &sync)?;
-                apply::advance_identities(&mut tx, &sync)?;
-            }
-            changes.quarantined = quarantined;
-            changed.push((sync, changes));
+        let mut incomplete = Vec::new();
+        let (mut changes, loosened) = apply::all(&mut tx, &work)?;
+        for (changes, aside) in changes.iter_mut().zip(quarantined) {
+            changes.quarantined = aside;
         }
-        apply::check_foreign_keys(&mut tx, &held)?;
+        if dangling {
+            orphans::quarantine(&mut tx, &both, &record.schema, &work, &mut changes)?;
+        }
+        drop(both);
+        for (sync, _) in work.iter().filter(|(_, any)| *any) {
+            apply::advance_identities(&mut tx, sync)?;
+            if !self.options.dry_run {
+                let behind = swap::advance_sequences(&mut tx, &sync.qualified())?;
+                incomplete.extend(behind.iter().map(Missing::sentence));
+            }
+        }
+        apply::finish(&mut tx, &held, &loosened)?;
 
         self.progress.set_message("reading both sides back");
         let mut done = Vec::new();
-        for (sync, changes) in changed {
+        for ((sync, _), changes) in work.into_iter().zip(changes) {
             let compared = tables::compare(&mut tx, &new, &rejects, &sync.comparison)?;
             done.push(TableChanges {
                 table: sync.table.name,
@@ -311,6 +327,7 @@ impl Work<'_> {
             }));
         }
         synced.tables.extend(done);
+        synced.incomplete.extend(incomplete);
         Ok(())
     }
 

@@ -45,6 +45,29 @@ pub fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
     Ok(connection)
 }
 
+/// PostgreSQL cannot compute a generated column of a row.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct NotComputed {
+    /// The table, in PostgreSQL's name.
+    pub table: String,
+    /// What it said.
+    pub reason: String,
+}
+
+/// A refusal of rows; the loaded values have been vetted, so an exception of data is one of a generated column.
+fn refusal(table: &PlannedTable, error: &postgres::Error) -> anyhow::Error {
+    let reason = describe(error).to_string();
+    let of_data = error.code().is_some_and(|c| c.code().starts_with("22"));
+    if of_data && table.columns.iter().any(|c| c.generated.is_some()) {
+        return anyhow::Error::new(NotComputed {
+            table: table.target.clone(),
+            reason,
+        });
+    }
+    anyhow!(reason)
+}
+
 /// Creates a table in the staging schema and fills it, in one transaction.
 ///
 /// # Errors
@@ -109,13 +132,13 @@ pub fn load(
         let pg = e
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<postgres::Error>());
-        let reason = pg.map_or_else(|| e.to_string(), describe);
-        return Err(anyhow!(reason)).with_context(context);
+        let refused = pg.map_or_else(|| anyhow!(e.to_string()), |e| refusal(table, e));
+        return Err(refused).with_context(context);
     }
     let rows = rows.with_context(context)?;
     let stored = writer
         .finish()
-        .map_err(|e| anyhow!(describe(&e)))
+        .map_err(|e| refusal(table, &e))
         .with_context(context)?;
     anyhow::ensure!(
         stored == rows,

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use oa_core::pg::{describe, quote_ident};
+use oa_core::pg::{describe, is_connection_error, quote_ident};
 use oa_core::{failpoint, service};
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
@@ -172,6 +172,10 @@ fn attempt(
                 .into_iter()
                 .filter(|m| Some(&m.item) != natural.as_ref()),
         );
+        if !how.rehearse {
+            let behind = advance_sequences(&mut tx, &table.qualified)?;
+            swapped.missing.extend(behind);
+        }
     }
     rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
@@ -184,6 +188,58 @@ fn attempt(
     failpoint::hit("migrate.swap.done");
     swapped.done = true;
     Ok(Some(swapped))
+}
+
+/// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; those would be given
+/// again else. Returns those that the role may not set.
+///
+/// # Errors
+/// When PostgreSQL cannot be asked.
+pub fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result<Vec<Missing>> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not look at the sequences of {table}: {}",
+            describe(&e)
+        )
+    };
+    let rows = tx
+        .query(
+            "SELECT a.attname::text, q.oid::regclass::text FROM pg_attrdef d
+             JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum AND a.atttypid IN (21, 23, 20)
+             JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+             JOIN pg_class q ON q.oid = p.refobjid AND q.relkind = 'S' JOIN pg_sequence s ON s.seqrelid = q.oid AND s.seqincrement > 0
+             WHERE d.adrelid = $1::text::regclass",
+            &[&table],
+        )
+        .map_err(explain)?;
+    let mut behind = Vec::new();
+    for row in rows {
+        let (column, sequence): (String, String) = (row.get(0), row.get(1));
+        let highest = format!("(SELECT max({}) FROM {table})", quote_ident(&column));
+        let statement = format!(
+            "SELECT setval('{}', {highest}) FROM {sequence} WHERE {highest} >= last_value",
+            sequence.replace('\'', "''")
+        );
+        let mut attempt = tx.transaction().map_err(explain)?;
+        match attempt.batch_execute(&statement) {
+            Ok(()) => attempt.commit().map_err(explain)?,
+            Err(e) if is_connection_error(&e) => return Err(explain(e)),
+            Err(e) => {
+                attempt.rollback().map_err(explain)?;
+                behind.push(Missing {
+                    table: table.to_owned(),
+                    item: format!("numbers of column {column}"),
+                    had: format!("numbers from {sequence}"),
+                    has: format!(
+                        "{sequence} may give numbers that rows have: {}",
+                        describe(&e)
+                    ),
+                    sql: statement,
+                });
+            }
+        }
+    }
+    Ok(behind)
 }
 
 /// Locks the tables that are to be replaced; false when others hold them.

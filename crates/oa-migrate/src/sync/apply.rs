@@ -3,9 +3,11 @@
 use anyhow::{Result, anyhow, bail};
 use oa_core::pg::{describe, quote_ident};
 use postgres::Transaction;
+use postgres::error::SqlState;
 
 use super::SyncTable;
 use crate::changes::Changes;
+use crate::load::belongings::{self, Item};
 use crate::plan::PgType;
 
 /// Rows that are named when somebody else wrote to the target.
@@ -73,13 +75,115 @@ pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<
     Ok(Held(held))
 }
 
-/// Checks the foreign keys that [`lock`] put off, and makes them and the triggers as they were.
+/// Rows of the source lead nowhere, which SQLite allows.
+#[derive(Debug, thiserror::Error)]
+#[error("the source's rows break a foreign key: {0}")]
+pub struct Dangling(String);
+
+/// Rows of a table would share a unique value while they change one after the other, as when two swap theirs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Clash(String);
+
+/// A table whose unique indexes are made again at the end, and what belonged to it.
+#[derive(Debug)]
+pub struct Loosened {
+    table: String,
+    had: Vec<Item>,
+}
+
+/// Brings the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes again.
 ///
 /// # Errors
-/// When one is broken.
-pub fn check_foreign_keys(tx: &mut Transaction<'_>, held: &Held) -> Result<()> {
+/// See [`apply`].
+pub fn all(
+    tx: &mut Transaction<'_>,
+    work: &[(SyncTable, bool)],
+) -> Result<(Vec<Changes>, Vec<Loosened>)> {
+    let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
+    let mut loosened: Vec<Loosened> = Vec::new();
+    loop {
+        // A table with changes that are still to be checked cannot be altered: everything is taken back first.
+        let mut attempt = tx.transaction().map_err(explain)?;
+        let mut changes = Vec::new();
+        let mut clash = None;
+        for (sync, any) in work {
+            let done = if *any {
+                apply(&mut attempt, sync)
+            } else {
+                Ok(Changes::default())
+            };
+            match done {
+                Ok(done) => changes.push(done),
+                Err(e) if e.is::<Clash>() => {
+                    clash = Some((sync, e));
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let Some((sync, error)) = clash else {
+            attempt.commit().map_err(explain)?;
+            return Ok((changes, loosened));
+        };
+        attempt.rollback().map_err(explain)?;
+        let table = Sql::of(sync).table;
+        if loosened.iter().any(|l| l.table == table) {
+            return Err(error);
+        }
+        loosened.push(loosen(tx, table)?);
+    }
+}
+
+/// Drops the unique indexes of a table that no foreign key needs.
+fn loosen(tx: &mut Transaction<'_>, table: String) -> Result<Loosened> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not put off the unique indexes of {table}: {}",
+            describe(&e)
+        )
+    };
+    let had = belongings::of(tx, &table, &table)?;
+    let rows = tx
+        .query(
+            "SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %s', x.indexrelid::regclass)
+                         ELSE format('ALTER TABLE %s DROP CONSTRAINT %I', x.indrelid::regclass, k.conname) END
+             FROM pg_index x LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('u', 'x')
+             WHERE x.indrelid = $1::text::regclass AND (x.indisunique OR x.indisexclusion) AND NOT x.indisprimary
+               AND NOT EXISTS (SELECT 1 FROM pg_constraint f WHERE f.contype = 'f' AND f.conindid = x.indexrelid)",
+            &[&table],
+        )
+        .map_err(explain)?;
+    for row in &rows {
+        tx.batch_execute(&row.get::<_, String>(0))
+            .map_err(explain)?;
+    }
+    Ok(Loosened { table, had })
+}
+
+/// Checks the foreign keys that [`lock`] put off, and makes them, the triggers and unique indexes as they were.
+///
+/// # Errors
+/// When one is broken; [`Dangling`] when a row leads nowhere.
+pub fn finish(tx: &mut Transaction<'_>, held: &Held, loosened: &[Loosened]) -> Result<()> {
     tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
-        .map_err(|e| anyhow!("the source's rows break a foreign key: {}", describe(&e)))?;
+        .map_err(|e| {
+            let text = describe(&e).to_string();
+            if e.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {
+                anyhow::Error::new(Dangling(text))
+            } else {
+                anyhow!("the source's rows break a constraint: {text}")
+            }
+        })?;
+    for Loosened { table, had } in loosened {
+        let missing = belongings::carry_over(tx, table, had)?;
+        if let Some(first) = missing.first() {
+            bail!(
+                "after the source's changes {}; nothing was changed",
+                first.sentence()
+            );
+        }
+    }
     for statement in &held.0 {
         tx.batch_execute(statement)
             .map_err(|e| anyhow!("could not run {statement}: {}", describe(&e)))?;
@@ -132,7 +236,15 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
             ),
             &[],
         )
-        .map_err(explain)?
+        .map_err(|e| {
+            let clash = [SqlState::UNIQUE_VIOLATION, SqlState::EXCLUSION_VIOLATION];
+            if e.code().is_some_and(|code| clash.contains(code)) {
+                let text = explain(e).to_string();
+                anyhow::Error::new(Clash(text))
+            } else {
+                explain(e)
+            }
+        })?
     };
     let inserted = tx
         .execute(
@@ -158,7 +270,31 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let explain =
         |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
     let sql = Sql::of(sync);
-    let (gone, come) = (sync.gone(), sync.come());
+    let come = sync.come();
+    let deleted = delete_whole(tx, sync, &sync.gone())?;
+    let inserted = tx
+        .execute(
+            &format!(
+                "INSERT INTO {} ({1}) SELECT {1} FROM {come}",
+                sql.table, sql.list
+            ),
+            &[],
+        )
+        .map_err(explain)?;
+    Ok(Changes {
+        inserted,
+        updated: 0,
+        deleted,
+        quarantined: 0,
+    })
+}
+
+/// Deletes as many of each row as a temporary table has.
+fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Result<u64> {
+    let target = &sync.comparison.target;
+    let explain =
+        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
+    let sql = Sql::of(sync);
     let due: i64 = tx
         .query_one(&format!("SELECT count(*) FROM {gone}"), &[])
         .map_err(explain)?
@@ -186,21 +322,55 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
             due - i64::try_from(deleted)?
         );
     }
-    let inserted = tx
-        .execute(
+    Ok(deleted)
+}
+
+/// Takes away the rows of a temporary table, which are quarantined and in the target as the source has them. Returns how many of
+/// them had just come.
+///
+/// # Errors
+/// When one of them is there with other values, or PostgreSQL refuses.
+pub fn take_away(tx: &mut Transaction<'_>, sync: &SyncTable, aside: &str) -> Result<(u64, u64)> {
+    let target = &sync.comparison.target;
+    let explain =
+        |e: postgres::Error| anyhow!("could not quarantine rows of {target}: {}", describe(&e));
+    if sync.key.is_empty() {
+        return Ok((delete_whole(tx, sync, aside)?, 0));
+    }
+    let sql = Sql::of(sync);
+    let (gone, come) = (sync.gone(), sync.come());
+    let row = tx
+        .query_one(
             &format!(
-                "INSERT INTO {} ({1}) SELECT {1} FROM {come}",
-                sql.table, sql.list
+                "SELECT count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {0} AS t WHERE {1} AND NOT ({2}))),
+                        count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {come} AS c WHERE {3}) AND NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {4}))
+                 FROM {aside} AS x",
+                sql.table,
+                sql.key("t", "x"),
+                sql.same("t", "x"),
+                sql.key("c", "x"),
+                sql.key("g", "x")
             ),
             &[],
         )
         .map_err(explain)?;
-    Ok(Changes {
-        inserted,
-        updated: 0,
-        deleted,
-        quarantined: 0,
-    })
+    let (other, new): (i64, i64) = (row.get(0), row.get(1));
+    if other > 0 {
+        bail!(
+            "{other} row(s) of {target} have been written in PostgreSQL since the last run or sync; nothing was changed; compare with oa-migrate verify"
+        );
+    }
+    let deleted = tx
+        .execute(
+            &format!(
+                "DELETE FROM {} AS t USING {aside} AS x WHERE {}",
+                sql.table,
+                sql.key("t", "x")
+            ),
+            &[],
+        )
+        .map_err(explain)?;
+    Ok((deleted, new.unsigned_abs()))
 }
 
 /// A row that went or changed must be in the target as the base has it; a row that came must not be there.
@@ -299,11 +469,7 @@ impl<'a> Sql<'a> {
             .collect();
         Self {
             sync,
-            table: format!(
-                "{}.{}",
-                quote_ident(&sync.comparison.schema),
-                quote_ident(&sync.comparison.target)
-            ),
+            table: sync.qualified(),
             list: list.join(", "),
         }
     }

@@ -85,7 +85,10 @@ pub fn describe_table(
 }
 
 /// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one has not got just so.
-fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
+///
+/// # Errors
+/// When its rows cannot be told apart.
+pub fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
     let keys: Vec<String> = if table.primary_key.is_empty() {
         let rowid = table.rowid_name.with_context(|| {
             format!(
@@ -141,24 +144,8 @@ pub fn send(
     sync: &SyncTable,
 ) -> Result<(u64, u64, u64)> {
     let (table, target) = (&sync.table, &sync.comparison.target);
-    let list: Vec<String> = sync
-        .columns
-        .iter()
-        .map(|(_, c, _)| quote_ident(c))
-        .collect();
     for name in [sync.gone(), sync.come()] {
-        tx.batch_execute(&format!(
-            "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {} FROM {}.{} WITH NO DATA",
-            list.join(", "),
-            quote_ident(&sync.comparison.schema),
-            quote_ident(target)
-        ))
-        .map_err(|e| {
-            anyhow!(
-                "could not make a temporary table for {target}: {}",
-                describe(&e)
-            )
-        })?;
+        make_temporary(tx, &name, sync)?;
     }
     let columns: Vec<String> = table
         .columns
@@ -227,6 +214,62 @@ pub fn send(
         ])?;
     }
     Ok((went, came, aside.len() as u64))
+}
+
+/// An empty temporary table for rows of a table.
+fn make_temporary(tx: &mut Transaction<'_>, name: &str, sync: &SyncTable) -> Result<()> {
+    let target = &sync.comparison.target;
+    let list: Vec<String> = sync
+        .columns
+        .iter()
+        .map(|(_, c, _)| quote_ident(c))
+        .collect();
+    tx.batch_execute(&format!(
+        "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {} FROM {}.{} WITH NO DATA",
+        list.join(", "),
+        quote_ident(&sync.comparison.schema),
+        quote_ident(target)
+    ))
+    .map_err(|e| {
+        anyhow!(
+            "could not make a temporary table for {target}: {}",
+            describe(&e)
+        )
+    })
+}
+
+/// Sends rows that fit their columns to a temporary table; `rows` is what stands from `FROM` on, the table being `a` there.
+///
+/// # Errors
+/// When SQLite cannot be read or PostgreSQL refuses.
+pub fn send_rows(
+    tx: &mut Transaction<'_>,
+    connection: &Connection,
+    sync: &SyncTable,
+    name: &str,
+    rows: &str,
+) -> Result<u64> {
+    make_temporary(tx, name, sync)?;
+    let columns: Vec<String> = sync
+        .table
+        .columns
+        .iter()
+        .map(|c| format!("a.{}", quote(&c.name)))
+        .collect();
+    let select = format!("SELECT {}, {}", key_of(&sync.table), columns.join(", "));
+    copy(
+        tx,
+        name,
+        connection,
+        &format!("{select} {rows}"),
+        sync,
+        |codec, column, _| {
+            Err(anyhow!(
+                "column {column}: a value does not fit {}",
+                codec.pg
+            ))
+        },
+    )
 }
 
 struct Aside {

@@ -5,6 +5,7 @@
 //! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are put aside
 //! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
 //! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
+//! orphans ─ only when a foreign key is broken then, all is done anew and the rows that lead nowhere are put aside
 //! proof ─ the new snapshot against what the transaction sees, row by row; then COMMIT
 //! ```
 //! All in one transaction that locks the tables against other writers. The number of the transaction is written down before COMMIT,
@@ -12,6 +13,9 @@
 
 pub mod apply;
 pub mod delta;
+pub mod orphans;
+
+use oa_core::pg::quote_ident;
 
 use crate::inspect::Table;
 use crate::load::encode::Codec;
@@ -33,6 +37,16 @@ pub struct SyncTable {
 }
 
 impl SyncTable {
+    /// Its name in PostgreSQL with its schema, quoted.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        format!(
+            "{}.{}",
+            quote_ident(&self.comparison.schema),
+            quote_ident(&self.comparison.target)
+        )
+    }
+
     /// The temporary table of rows that went.
     #[must_use]
     pub fn gone(&self) -> String {

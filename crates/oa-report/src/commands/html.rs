@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::schedule::Calendar;
+use oa_core::state_dir;
 
 use crate::pool::Pool;
 use crate::snapshot::{Known, Snapshot};
@@ -58,12 +60,14 @@ pub fn run(config: &Config, output: Option<&Path>) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// A web server may read the file at any moment.
+/// A web server, which is another user, may read the file at any moment, and nobody else may change it. Where others may make files, what
+/// stands in the way is not followed.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    name.push(format!(".{}", uuid::Uuid::now_v7()));
     let beside = path.with_file_name(name);
-    let written = fs::File::create(&beside).and_then(|mut file| {
+    let mut new = state_dir::new_file();
+    let written = new.mode(0o644).open(&beside).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&beside, path)

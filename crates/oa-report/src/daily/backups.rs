@@ -26,6 +26,8 @@ pub struct Repository {
     pub last_full_checked: Option<String>,
     /// Backups whose verification failed.
     pub broken: u64,
+    /// Backups that have disappeared from the repository, or have lost the full backup that they need.
+    pub missing: u64,
     /// End of the last rehearsed restore (UTC).
     pub drill_at: Option<DateTime<Utc>>,
     /// Whether it succeeded.
@@ -58,7 +60,9 @@ pub(super) fn repositories(
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.finished_at >= $2 AND b.finished_at < $3),
                 s.restorable_to, s.full_at, s.full_checked,
                 (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL AND b.check_error IS NOT NULL),
-                d.finished_at, d.ok, d.rto_seconds, m.size_bytes, m.grown, m.days, m.free_bytes, m.measured_at
+                d.finished_at, d.ok, d.rto_seconds, m.size_bytes, m.grown, m.days, m.free_bytes, m.measured_at,
+                (SELECT count(*) FROM oa.backups b WHERE b.repository = p.repository AND b.removed_at IS NULL
+                   AND (b.missing_since IS NOT NULL OR b.unrestorable IS NOT NULL))
          FROM (SELECT $1::text AS repository WHERE $1 IS NOT NULL
                UNION SELECT repository FROM oa.backups WHERE $1 IS NULL AND removed_at IS NULL) p
          LEFT JOIN oa.repository_state s ON s.repository = p.repository
@@ -96,6 +100,7 @@ fn repository(row: &Row, zone: Tz) -> Repository {
         last_full_at: row.get(4),
         last_full_checked: row.get(5),
         broken: count(6),
+        missing: count(15),
         drill_at: row.get(7),
         drill_ok: row.get(8),
         drill_seconds: row.get(9),
@@ -137,11 +142,19 @@ fn moment(at: DateTime<Utc>, zone: Tz) -> String {
 
 fn backups(repository: &Repository, locale: Locale, zone: Tz) -> String {
     let zh = locale == Locale::Zh;
+    let missing = match (repository.missing, zh) {
+        (0, _) => String::new(),
+        (n, true) => format!("；**{n} 份已消失或失去所依赖的全量备份**"),
+        (n, false) => {
+            format!("; **{n} have disappeared or have lost the full backup that they need**")
+        }
+    };
     let Some(newest) = repository.restorable_to else {
-        return if zh {
-            "- 还没有任何备份".to_owned()
-        } else {
-            "- There is no backup yet".to_owned()
+        return match (repository.missing, zh) {
+            (0, true) => "- 还没有任何备份".to_owned(),
+            (0, false) => "- There is no backup yet".to_owned(),
+            (_, true) => format!("- **没有任何可恢复的备份**{missing}"),
+            (_, false) => format!("- **No backup can be restored**{missing}"),
         };
     };
     let newest = moment(newest, zone);
@@ -164,11 +177,11 @@ fn backups(repository: &Repository, locale: Locale, zone: Tz) -> String {
     };
     if zh {
         format!(
-            "- 可恢复到 {newest}；共 {count} 份，其中本期 {made} 份；最近全量 {full}（{checked}）{broken}"
+            "- 可恢复到 {newest}；共 {count} 份，其中本期 {made} 份；最近全量 {full}（{checked}）{broken}{missing}"
         )
     } else {
         format!(
-            "- Restorable up to {newest}; {count} in all, {made} of them new; last full one {full} ({checked}){broken}"
+            "- Restorable up to {newest}; {count} in all, {made} of them new; last full one {full} ({checked}){broken}{missing}"
         )
     }
 }

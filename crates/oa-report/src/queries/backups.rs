@@ -297,11 +297,15 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
     let place = settings.map(|s| redact(&s.repository));
     let of = place.as_deref();
     let counts = client.query_one(
-        "SELECT count(*) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
-                max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL), min(finished_at), now(),
+        "SELECT count(id) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
+                ever.read_back, ever.first_at, now(),
                 (array_agg(left(check_error, 8000) ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1],
-                count(*) FILTER (WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL)
-         FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1)",
+                count(*) FILTER (WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL),
+                (SELECT max(finished_at) FROM oa.drills WHERE ok AND ($1::text IS NULL OR repository = $1))
+         FROM (SELECT min(finished_at) AS first_at, max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL) AS read_back
+               FROM oa.backups WHERE $1::text IS NULL OR repository = $1) ever
+         LEFT JOIN oa.backups ON removed_at IS NULL AND ($1::text IS NULL OR repository = $1)
+         GROUP BY ever.read_back, ever.first_at",
         &[&of],
     )?;
     let latest_backup = newest(client, "ORDER BY finished_at DESC", of)?;
@@ -338,11 +342,19 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
         first_at: counts.get(3),
         check_error: some_text(&counts, 5),
         missing: counts.get(6),
+        drilled_at: counts.get(7),
     };
     let found = judge(&status, seen, config);
     status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
     let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
     status.message = match (texts.is_empty(), locale) {
+        (true, Locale::Zh) if status.last_drill.is_none() => {
+            "备份正常，恢复演练尚未到期：oa-restore drill".to_owned()
+        }
+        (true, Locale::En) if status.last_drill.is_none() => {
+            "backups are made; the first rehearsed restore is not due yet: oa-restore drill"
+                .to_owned()
+        }
         (true, Locale::Zh) => "备份正常，最近一次恢复演练通过".to_owned(),
         (true, Locale::En) => {
             "backups are made, and the last rehearsed restore was right".to_owned()
@@ -380,8 +392,10 @@ fn newest(
 /// What is judged besides what is given out.
 struct Seen {
     now: DateTime<Utc>,
-    /// When the oldest backup ended.
+    /// When the oldest backup ended, also one that is gone.
     first_at: Option<DateTime<Utc>>,
+    /// When a drill last succeeded.
+    drilled_at: Option<DateTime<Utc>>,
     /// What the newest verification that failed has found.
     check_error: Option<String>,
     /// Backups that have disappeared, or have lost the full backup that they need.
@@ -425,24 +439,23 @@ fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
             found.push(Finding::RestorePointOld);
         }
     }
-    match &status.last_drill {
-        None => found.push(Finding::NeverDrilled),
-        Some(drill) if !drill.ok => found.push(Finding::DrillFailed(
-            drill.error.clone().unwrap_or_default(),
-        )),
-        Some(drill) => {
-            if let Some(settings) = settings {
-                if older(Some(drill.started_at), settings.drill_every.0) {
-                    found.push(Finding::DrillOverdue);
-                }
-                if drill
-                    .rto_seconds
-                    .is_some_and(|s| s > settings.rto.0.as_secs_f64())
-                {
-                    found.push(Finding::DrillSlow);
-                }
-            }
+    if let Some(drill) = &status.last_drill {
+        let slow = |s: f64| settings.is_some_and(|of| s > of.rto.0.as_secs_f64());
+        if !drill.ok {
+            let error = drill.error.clone().unwrap_or_default();
+            found.push(Finding::DrillFailed(error));
+        } else if drill.rto_seconds.is_some_and(slow) {
+            found.push(Finding::DrillSlow);
         }
+    }
+    // As `oa-alert check` and `oa-backup status` have it: the first one is due as long after the first backup.
+    if let Some(settings) = settings
+        && older(seen.drilled_at.or(seen.first_at), settings.drill_every.0)
+    {
+        found.push(match seen.drilled_at {
+            None => Finding::NeverDrilled,
+            Some(_) => Finding::DrillOverdue,
+        });
     }
     found
 }
@@ -503,8 +516,8 @@ impl Finding {
                 "the newest restorable moment is older than the objective (rpo): check the crontab for oa-backup incremental",
             ),
             Self::NeverDrilled => (
-                "备份从未演练恢复：执行 oa-restore drill",
-                "no backup was ever restored in rehearsal: run oa-restore drill",
+                "备份至今没有成功演练恢复过：执行 oa-restore drill",
+                "no backup was ever restored in rehearsal without a fault: run oa-restore drill",
             ),
             Self::DrillFailed(error) => {
                 return match locale {

@@ -142,12 +142,12 @@ impl Lang {
                 }
             }
             Reason::Late | Reason::NeverRun => self.say(
-                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再使用则执行 oa-crawl forget {name}"),
-                format!("check that cron runs and that the crontab has oa-crawl run --due; if it is used no more: oa-crawl forget {name}"),
+                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再需要则执行 oa-crawl disable {name}（数据源已删除或改名：oa-crawl forget {name}）"),
+                format!("check that cron runs and that the crontab has oa-crawl run --due; if it is not needed any more: oa-crawl disable {name} (for a source that was removed or renamed: oa-crawl forget {name})"),
             ),
             Reason::Stale => self.say(
-                format!("到来源网站看今天的数据是否已发布；不再使用则执行 oa-crawl forget {name}"),
-                format!("look at the site whether today's data are out; if it is used no more: oa-crawl forget {name}"),
+                format!("到来源网站看今天的数据是否已发布；不再需要则执行 oa-crawl disable {name}"),
+                format!("look at the site whether today's data are out; if it is not needed any more: oa-crawl disable {name}"),
             ),
         }
     }
