@@ -19,7 +19,7 @@ use oa_core::pg::upsert::Batch;
 use oa_core::runs::work::{Ended, Job};
 use oa_core::runs::{RunStart, Status, Trigger};
 use oa_core::supervise::ProcessId;
-use oa_core::text::error_text;
+use oa_core::text::{error_text, printable_json};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -444,7 +444,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         json!(drill.rto_seconds),
         json!(drill.rpo_seconds),
         json!(drill.tables),
-        json!(drill.checks),
+        printable_json(&json!(drill.checks)),
         json!(drill.error.as_deref().map(error_text)),
     ];
     Batch {
