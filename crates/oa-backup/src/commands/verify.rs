@@ -65,6 +65,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         if !lacks_index(&damages) {
             damages.extend(repository.check(&backups, wanted.read_data)?);
         }
+        let removed = removed_meanwhile(&recorder, &repository, &backups);
+        backups.retain(|b| !removed.contains(&b.id));
+        damages.retain(|d| d.backup.as_ref().is_none_or(|id| !removed.contains(id)));
         if let Some(path) = place.open_to_others() {
             tracing::warn!(
                 "other users of this machine may read or write {}; close it: oa-backup repair, or chmod -R go= {}",
@@ -232,6 +235,40 @@ fn is_on_record(
         )
     });
     marked.is_ok_and(|row| row.get(0))
+}
+
+/// What `oa-backup prune` has removed, and recorded as removed, while this looked at it: no finding, and no backup any more.
+fn removed_meanwhile(
+    recorder: &Recorder,
+    repository: &Repository,
+    backups: &[Backup],
+) -> BTreeSet<String> {
+    let Ok((there, unreadable)) = repository.readable_backups() else {
+        return BTreeSet::new();
+    };
+    let there: BTreeSet<&str> = there
+        .iter()
+        .map(|b| b.id.as_str())
+        .chain(unreadable.iter().filter_map(|d| d.backup.as_deref()))
+        .collect();
+    let gone: Vec<&str> = backups
+        .iter()
+        .map(|b| b.id.as_str())
+        .filter(|id| !there.contains(id))
+        .collect();
+    if gone.is_empty() {
+        return BTreeSet::new();
+    }
+    let removed = recorder.connect().map(|(mut client, _)| {
+        client.query(
+            "SELECT id FROM oa.backups WHERE id = ANY($1) AND removed_at IS NOT NULL",
+            &[&gone],
+        )
+    });
+    match removed {
+        Ok(Ok(rows)) => rows.iter().map(|row| row.get(0)).collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// Without its index the engine finds nothing, so no backup can be checked, nor restored before `oa-backup repair` has made it anew.
