@@ -78,8 +78,8 @@ impl Database<'_> {
         let limit = ON_ITS_WAY.as_secs_f64();
         if self.names.is_empty() {
             let row = self.client.query_one(
-                "SELECT count(*), coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM oa.alerts
-                 WHERE settled_at IS NULL AND created_at < now() - make_interval(secs => $1)",
+                "SELECT count(*), coalesce(extract(epoch FROM now() - least(min(created_at), now())), 0)::float8 FROM oa.alerts
+                 WHERE settled_at IS NULL AND (created_at < now() - make_interval(secs => $1) OR created_at > now() + interval '1 minute')",
                 &[&limit],
             )?;
             let waiting = row.get::<_, i64>(0).unsigned_abs();
@@ -100,12 +100,12 @@ impl Database<'_> {
                     w.said, coalesce(g.untold, false)
              FROM unnest($1::text[], $2::float8[], $3::text[]) c (name, after, fingerprint)
              LEFT JOIN LATERAL (
-               SELECT count(*) AS waiting, extract(epoch FROM now() - min(since))::float8 AS oldest, (array_agg(last_error ORDER BY since DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS said
+               SELECT count(*) AS waiting, extract(epoch FROM now() - least(min(since), now()))::float8 AS oldest, (array_agg(last_error ORDER BY since DESC) FILTER (WHERE last_error IS NOT NULL))[1] AS said
                FROM (SELECT d.last_error,
-                            least(coalesce(d.first_try_at, d.next_try_at), CASE WHEN c.after = 0 THEN a.created_at END) AS since
+                            least(coalesce(d.first_try_at, d.next_try_at), CASE WHEN c.after = 0 THEN a.created_at END) AS since, a.created_at > now() + interval '1 minute' AS misdated
                      FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
                      WHERE d.channel = c.name AND d.state IN ('pending', 'sending')) x
-               WHERE since < now() - make_interval(secs => $4)) w ON true
+               WHERE since < now() - make_interval(secs => $4) OR misdated) w ON true
              LEFT JOIN LATERAL (
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL

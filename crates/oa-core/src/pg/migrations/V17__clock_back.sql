@@ -17,7 +17,6 @@ BEGIN
             UPDATE oa.deliveries SET next_try_at = next_try_at - step WHERE next_try_at > now() AND state IN ('pending', 'sending');
             UPDATE oa.deliveries SET leased_until = leased_until - step WHERE leased_until > now() AND state = 'sending';
             UPDATE oa.deliveries SET first_try_at = now() WHERE first_try_at > now() AND state IN ('pending', 'sending');
-            UPDATE oa.alerts SET created_at = now() WHERE created_at > now() AND settled_at IS NULL;
             UPDATE oa.channels SET paused_until = paused_until - step WHERE paused_until > now();
             UPDATE oa.silences SET until = until - step, created_at = created_at - step WHERE created_at > now();
             -- A run that goes on keeps its task: it may have begun before the clock was ahead.
