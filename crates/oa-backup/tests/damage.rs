@@ -179,10 +179,10 @@ fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
         .into_iter()
         .filter(|f| !before.contains(f));
     let gone = remove_largest_of(new.collect());
-    // The minute that the second one has recorded is not to be shared with the third.
+    // What the second one was the first to hold of the programs' own tables is not to be shared with the third.
     service
         .db()
-        .batch_execute("DROP TABLE more; UPDATE oa.clock SET latest = latest - interval '1 second'")
+        .batch_execute("DROP TABLE more; UPDATE oa.clock SET latest = latest - interval '1 second'; INSERT INTO oa.locks VALUES ('test')")
         .unwrap();
 
     // The third one does not need it, and is made; that something is damaged is told.

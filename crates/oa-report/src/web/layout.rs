@@ -179,7 +179,7 @@ pub fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     }
                 }
                 (stale(frame))
-                main #content tabindex="-1" data-live[is_live(frame)] data-made=(frame.clock.now.timestamp_millis()) { (body) }
+                main #content tabindex="-1" data-live[is_live(frame)] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }

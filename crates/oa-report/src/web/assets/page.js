@@ -35,7 +35,8 @@
     return writing || main.querySelector("details[open]") !== null || String(window.getSelection()) !== "";
   };
 
-  const clock = (moment) => new Date(moment).toLocaleTimeString(zh ? "zh-CN" : "en-GB", { hour12: false });
+  // In the zone of the service, as all times of the page.
+  const clock = (moment) => new Date(moment).toLocaleTimeString(zh ? "zh-CN" : "en-GB", { hour12: false, timeZone: main.dataset.zone });
 
   const trouble = () => {
     const now = Date.now();
