@@ -52,7 +52,9 @@ impl std::fmt::Debug for Source<'_> {
 }
 
 impl Source<'_> {
-    /// Makes the slot, if there is none. It keeps the WAL from now on. Returns from where on the server promises to have it.
+    /// Makes the slot, if there is none. It keeps the WAL from now on. Returns from where on the server promises to have it; that is
+    /// the slot's LSN only while the server reserves WAL for it. `pg_receivewal` sets it by whatever it asks for, also back to WAL that
+    /// is gone: `wal_status` is `unreserved` then as long as its connection lives, and `lost` afterwards (`pg_get_replication_slots`).
     ///
     /// # Errors
     /// [`CaptureError::Gap`] when the server has given the slot up.
@@ -61,7 +63,7 @@ impl Source<'_> {
         let found = self
             .client
             .query_opt(
-                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', (restart_lsn - '0/0'::pg_lsn)::int8 FROM pg_replication_slots WHERE slot_name = $1",
+                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', CASE WHEN wal_status IN ('reserved', 'extended') THEN (restart_lsn - '0/0'::pg_lsn)::int8 END FROM pg_replication_slots WHERE slot_name = $1",
                 &[&slot],
             )
             .map_err(CaptureError::query("could not look for the replication slot"))?;

@@ -205,7 +205,7 @@ impl WalFolder {
         }))
     }
 
-    /// Whether the server has removed what is to be received next. `None`: its slot does not promise that, and this role may not look.
+    /// Whether the server has removed what is to be received next. `None`: this role may not look, and the slot promises nothing.
     fn is_gone(
         &self,
         source: &mut Source<'_>,
@@ -214,13 +214,18 @@ impl WalFolder {
         to: Lsn,
     ) -> Result<Option<bool>, CaptureError> {
         // What is being written now is there, and what comes next need not be yet.
-        if promised.is_some_and(|p| self.floor(p) <= place) || place >= self.floor(to) {
+        if place >= self.floor(to) {
             return Ok(Some(false));
         }
         let per_id = (1_u64 << 32) / self.segment_bytes;
         let number = place.0 / self.segment_bytes;
         let name = format!("{:08X}{:08X}", number / per_id, number % per_id);
-        Ok(source.has_segment(&name)?.map(|there| !there))
+        // What is seen counts more than what was promised: a server forgets with a restart what it had removed.
+        Ok(match source.has_segment(&name)? {
+            Some(there) => Some(!there),
+            None if promised.is_some_and(|p| self.floor(p) <= place) => Some(false),
+            None => None,
+        })
     }
 
     fn removed(&self, place: Lsn) -> CaptureError {
