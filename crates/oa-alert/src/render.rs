@@ -2,37 +2,37 @@
 
 use std::borrow::Cow;
 
-use oa_core::alerts::Severity;
 use oa_core::config::Locale;
+use oa_core::model::Severity;
 
 /// A message for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub(crate) struct Message {
     /// One line.
-    pub title: String,
+    pub(crate) title: String,
     /// Markdown: lines, `**bold**`, `- ` lists. Begins with the title.
-    pub body: String,
+    pub(crate) body: String,
     /// Decides about colours.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// It is the news that something is over.
-    pub recovery: bool,
+    pub(crate) recovery: bool,
     /// Where the page shows more of it.
-    pub link: Option<String>,
+    pub(crate) link: Option<String>,
     /// The messages that this one stands for; empty when it is one itself.
-    pub parts: Vec<Message>,
+    pub(crate) parts: Vec<Message>,
 }
 
 /// What a channel takes as the text of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Form {
+pub(crate) struct Form {
     /// Most bytes.
-    pub limit: usize,
+    pub(crate) limit: usize,
     /// The limit is of the request: quotes, line ends and control characters count as JSON writes them.
-    pub json: bool,
+    pub(crate) json: bool,
     /// It shows Markdown; otherwise `**` is left out.
-    pub markdown: bool,
+    pub(crate) markdown: bool,
     /// Language of what is added.
-    pub locale: Locale,
+    pub(crate) locale: Locale,
 }
 
 /// Longest title in bytes.
@@ -49,8 +49,7 @@ impl Form {
 
     /// The text of a message, never longer than the limit and never cut inside a character. What does not fit is left out at the
     /// end of a line, and the reader is told where the rest is. The link stays.
-    #[must_use]
-    pub fn fit(&self, message: &Message) -> String {
+    pub(crate) fn fit(&self, message: &Message) -> String {
         let link = message.link.as_ref().map_or_else(String::new, |url| {
             match (self.markdown, self.locale) {
                 (true, Locale::Zh) => format!("\n[查看详情]({url})"),
@@ -159,8 +158,7 @@ impl Form {
     }
 
     /// The title: one line of bounded length.
-    #[must_use]
-    pub fn title(&self, message: &Message) -> String {
+    pub(crate) fn title(&self, message: &Message) -> String {
         headline(&message.title)
     }
 }
@@ -194,8 +192,7 @@ fn headline(title: &str) -> String {
 }
 
 /// Several messages as one, when a channel would not take them one by one.
-#[must_use]
-pub fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Message {
+pub(crate) fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Message {
     let count = parts.len();
     let mut message = Message {
         title: match locale {
@@ -231,8 +228,7 @@ pub fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Mess
 }
 
 /// Only the title of a message, whose text or link a channel did not take.
-#[must_use]
-pub fn without_text(message: Message, locale: Locale) -> Message {
+pub(crate) fn without_text(message: Message, locale: Locale) -> Message {
     let note = match locale {
         Locale::Zh => "- 正文被该通道拒收，已略去；全文见网页或 oa-alert list --all --format json",
         Locale::En => {
@@ -247,8 +243,7 @@ pub fn without_text(message: Message, locale: Locale) -> Message {
 }
 
 /// Marks a message that may have been sent before, by a sender that died before it could say so.
-#[must_use]
-pub fn mark_repeat(mut message: Message, locale: Locale) -> Message {
+pub(crate) fn mark_repeat(mut message: Message, locale: Locale) -> Message {
     let mark = match locale {
         Locale::Zh => "（可能重复）",
         Locale::En => " (possibly a repeat)",

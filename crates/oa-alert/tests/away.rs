@@ -12,7 +12,7 @@ use oa_sim::Options;
 #[test]
 fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_them_again() {
     let mut service = Service::start(DINGTALK);
-    service.put_aside("database", "数据库连不上");
+    service.put_in_spool("database", "数据库连不上");
     service.server.stop();
     let done = service.alert(&["flush"]);
     assert_eq!(done.code, 75);
@@ -39,10 +39,10 @@ fn a_channel_for_what_is_bad_enough_hears_no_more_without_postgresql() {
     let critical = WECOM.replace("kind", "min_severity = \"critical\"\nkind");
     let mut service = Service::start(&format!("{DINGTALK}{critical}"));
     service.server.stop();
-    let mut warning = service.put_aside("a", "故障");
+    let mut warning = service.put_in_spool("a", "故障");
     warning.id = uuid::Uuid::now_v7();
-    warning.severity = oa_core::alerts::Severity::Warning;
-    warning.title = "警告".to_owned();
+    warning.severity = oa_core::model::Severity::Warning;
+    warning.event = common::text("警告", "**警告**\n");
     warning.fingerprint = "b".to_owned();
     service.spool().put(&[Record::Alert(warning)]).unwrap();
     assert_eq!(service.flush(), 75);
@@ -73,7 +73,7 @@ fn many_alerts_of_the_spool_are_one_message_too() {
     );
     service.server.stop();
     for n in 0..25 {
-        service.put_aside(&format!("f{n}"), &format!("告警 {n}"));
+        service.put_in_spool(&format!("f{n}"), &format!("告警 {n}"));
     }
     assert_eq!(service.flush(), 75);
     assert_eq!(service.titles(), ["【汇总】25 条告警"]);
@@ -90,12 +90,12 @@ fn a_refusal_is_followed_by_a_wait_also_from_the_spool_and_the_drain_knows_of_it
     );
     service.server.stop();
     for n in 0..3 {
-        service.put_aside(&format!("f{n}"), &format!("t{n}"));
+        service.put_in_spool(&format!("f{n}"), &format!("t{n}"));
     }
     assert_eq!(service.flush(), 75);
     assert_eq!(service.titles(), ["t0"]);
     let asked = service.sim.requests().len();
-    service.put_aside("new", "made during the pause");
+    service.put_in_spool("new", "made during the pause");
     assert_eq!(service.flush(), 75);
     assert_eq!(service.sim.requests().len(), asked, "too fast means: wait");
     service.server.start_again();
@@ -113,8 +113,8 @@ fn a_refusal_is_followed_by_a_wait_also_from_the_spool_and_the_drain_knows_of_it
 fn an_answer_lost_from_the_spool_may_be_a_repeat_and_order_is_kept() {
     let mut service = Service::start(DINGTALK);
     service.server.stop();
-    service.put_aside("same", "first");
-    service.put_aside("same", "second");
+    service.put_in_spool("same", "first");
+    service.put_in_spool("same", "second");
     service.sim.fault("/dingtalk: reset x1 then ok").unwrap();
     assert_eq!(service.flush(), 75);
     assert_eq!(service.flush(), 75, "nothing is due, not even the second");
@@ -128,7 +128,7 @@ fn an_answer_lost_from_the_spool_may_be_a_repeat_and_order_is_kept() {
 fn killed_between_send_and_record_from_the_spool_the_message_comes_once_more_and_says_so() {
     let mut service = Service::start(DINGTALK);
     service.server.stop();
-    service.put_aside("a", "t");
+    service.put_in_spool("a", "t");
     for point in ["alert.claimed", "alert.sent"] {
         service
             .command(&["flush"])
@@ -213,7 +213,7 @@ fn without_a_state_directory_what_is_in_postgresql_is_sent_all_the_same() {
 #[test]
 fn a_schema_that_does_not_fit_is_no_reason_to_keep_silent() {
     let service = Service::start(DINGTALK);
-    service.put_aside("schema", "数据库结构与程序不符");
+    service.put_in_spool("schema", "数据库结构与程序不符");
     service
         .db()
         .batch_execute("UPDATE oa.schema_history SET version = 99 WHERE version = 1")

@@ -5,7 +5,8 @@ mod common;
 
 use chrono::TimeDelta;
 use common::{DINGTALK, FEISHU, Service, WECOM, new_alert};
-use oa_core::alerts::{self, Severity};
+use oa_core::journal::incidents;
+use oa_core::model::Severity;
 use oa_sim::{Message, Options};
 
 fn secrets() -> Options {
@@ -158,8 +159,9 @@ fn a_message_that_is_too_long_is_cut_for_each_robot_and_points_to_the_rest() {
         .enumerate()
         {
             let mut alert = new_alert(&format!("f{n}"), "标题");
-            alert.body = format!("**标题**\n\n- 原因\n{}", part.repeat(100_000 / part.len()));
-            alerts::put(&mut service.db(), &alert).unwrap();
+            let body = format!("**标题**\n\n- 原因\n{}", part.repeat(100_000 / part.len()));
+            alert.event = common::text("标题", &body);
+            incidents::put(&mut service.db(), &alert).unwrap();
             let done = service.alert(&["flush"]);
             assert_eq!(done.code, 0, "{part:?}: {done:?}");
         }
@@ -194,9 +196,10 @@ fn a_thousand_alerts_in_a_minute_are_one_message_that_names_the_worst_and_counts
         alert.severity = Severity::Warning;
         if n == 777 {
             alert.severity = Severity::Critical;
-            alert.title = "【故障】数据库".to_owned();
+            let title = "【故障】数据库";
+            alert.event = common::text(title, &common::body(title));
         }
-        alerts::put(&mut tx, &alert).unwrap();
+        incidents::put(&mut tx, &alert).unwrap();
     }
     tx.commit().unwrap();
     let done = service.alert(&["flush"]);

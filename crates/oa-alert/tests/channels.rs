@@ -28,15 +28,16 @@ url = "BASE/webhook/plain"
 "#,
     );
     oa_testkit::write_private(&service.dir.path().join(".env"), "HOOK_TOKEN=token-value\n");
-    let alert = service.put("a", "{text} \"引号\"");
+    service.put("a", "{text} \"引号\"");
+    let body = common::body("{text} \"引号\"");
     assert_eq!(service.flush(), 0);
     let messages = service.sim.messages();
     let of = |name: &str| messages.iter().find(|m| m.token == name).unwrap();
     assert_eq!(of("own").raw["msg"], "critical: {text} \"引号\"");
-    assert_eq!(of("own").raw["nested"][0]["text"], alert.body);
+    assert_eq!(of("own").raw["nested"][0]["text"], body);
     assert_eq!(of("own").raw["n"], 1);
     assert_eq!(of("plain").raw["kind"], "problem");
-    assert_eq!(of("plain").raw["text"], alert.body);
+    assert_eq!(of("plain").raw["text"], body);
     for (fault, said) in [
         ("401", "correct its address"),
         ("502", "tried again"),
@@ -75,13 +76,13 @@ command = ["sh", "-c", "cat > got; [ ! -e refuse ] || { echo no luck >&2; exit 3
             String::from_utf8(output.stdout).unwrap(),
         )
     };
-    let alert = service.put("a", "采集失败");
+    service.put("a", "采集失败");
     assert_eq!(flush().0, Some(0));
     let got: Value =
         serde_json::from_slice(&fs::read(service.dir.path().join("got")).unwrap()).unwrap();
     assert_eq!(
         (&got["title"], &got["text"]),
-        (&"采集失败".into(), &alert.body.into())
+        (&"采集失败".into(), &common::body("采集失败").into())
     );
     fs::write(service.dir.path().join("refuse"), "").unwrap();
     service.put("b", "t");
@@ -232,12 +233,12 @@ fn a_second_channel_hears_of_what_goes_on_and_nobody_has_taken_on() {
     assert_eq!(heard(), 1, "31 minutes after the first one, once");
     assert_eq!(unsettled(), "0");
     let mut over = common::new_alert("run:a", "恢复");
-    over.kind = oa_core::alerts::Kind::Recovery;
-    over.severity = oa_core::alerts::Severity::Info;
-    oa_core::alerts::put(&mut service.db(), &over).unwrap();
+    over.kind = oa_core::model::Kind::Recovery;
+    over.severity = oa_core::model::Severity::Info;
+    oa_core::journal::incidents::put(&mut service.db(), &over).unwrap();
     let mut over = common::new_alert("run:taken-on", "恢复");
-    over.kind = oa_core::alerts::Kind::Recovery;
-    oa_core::alerts::put(&mut service.db(), &over).unwrap();
+    over.kind = oa_core::model::Kind::Recovery;
+    oa_core::journal::incidents::put(&mut service.db(), &over).unwrap();
     assert_eq!(heard(), 2, "only what it heard of");
     assert_eq!(unsettled(), "0");
     service.put("run:a", "又一次");

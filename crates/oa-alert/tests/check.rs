@@ -107,7 +107,7 @@ fn a_run_that_takes_too_long_is_a_warning() {
 }
 
 #[test]
-fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
+fn what_somebody_has_acknowledged_is_not_repeated_until_the_next_time() {
     let service = Service::start(&format!("[alert]\nrepeat = \"1ms\"\n{DINGTALK}"));
     task(&service, "late", 60, Some(120));
     for told in [1, 2] {
@@ -127,7 +127,7 @@ fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
         (&open["fingerprint"], &open["note"]),
         (&"run_missed:late".into(), &"在查".into())
     );
-    assert!(open["taken_on_by"].is_string(), "{open}");
+    assert!(open["acknowledged_by"].is_string(), "{open}");
     assert_eq!(check(&service).0, 2);
     assert_eq!(service.sim.messages().len(), 2);
     task(&service, "late", -5, Some(1));
@@ -140,7 +140,7 @@ fn what_somebody_has_taken_on_is_not_repeated_until_the_next_time() {
 
 /// The grants of docs/configuration.md.
 #[test]
-fn a_role_that_may_only_read_and_write_rows_tells_and_ends_troubles() {
+fn a_role_that_may_only_read_and_write_rows_raises_and_resolves_incidents() {
     let service = Service::start(DINGTALK);
     let mut admin =
         postgres::Client::connect(&service.server.superuser_url(), postgres::NoTls).unwrap();
@@ -148,7 +148,7 @@ fn a_role_that_may_only_read_and_write_rows_tells_and_ends_troubles() {
         .batch_execute(
             "CREATE ROLE oa_crawler LOGIN PASSWORD 'p'; GRANT USAGE ON SCHEMA oa, public TO oa_crawler;
              GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO oa_crawler;
-             GRANT DELETE ON oa.acks, oa.raw TO oa_crawler",
+             GRANT DELETE ON oa.raw TO oa_crawler",
         )
         .unwrap();
     let url = service.server.url();
@@ -167,7 +167,10 @@ fn a_role_that_may_only_read_and_write_rows_tells_and_ends_troubles() {
         "{:?}",
         service.titles()
     );
-    assert_eq!(service.one("SELECT count(*)::text FROM oa.acks"), "0");
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.incidents WHERE acknowledged_by IS NOT NULL"),
+        "0"
+    );
 }
 
 #[test]
@@ -228,7 +231,10 @@ fn who_has_heard_of_a_trouble_hears_of_its_end_and_nobody_else() {
     assert_eq!(service.alert(&["silence", "--end", "1"]).code, 0);
     check(&service);
     assert_eq!(titles(), Vec::<String>::new(), "nobody has heard of it");
-    assert_eq!(service.one("SELECT count(*)::text FROM oa.troubles"), "0");
+    assert_eq!(
+        service.one("SELECT count(*)::text FROM oa.incidents WHERE resolved_at IS NULL"),
+        "0"
+    );
     // Reported, then silenced, then over.
     task(&service, "heard", 60, Some(120));
     check(&service);
@@ -317,11 +323,7 @@ fn without_postgresql_the_check_is_critical_and_tells_it_once() {
     assert_eq!(check(&service), (0, vec![]));
     assert!(service.sim.messages()[1].text.contains("已连上数据库"));
     // It comes and goes: then it is over when it has stayed away, and not never.
-    service.sql(
-        "INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body, created_at, settled_at)
-         SELECT oa.uuid_floor(now() - make_interval(secs => n)), fingerprint, rule, severity, kind, title, body, created_at, now()
-         FROM oa.alerts, generate_series(1, 2) n WHERE kind = 'recovery'",
-    );
+    service.sql("UPDATE oa.incidents SET recoveries = recoveries || recoveries || recoveries");
     service.server.stop();
     assert_eq!(check(&service).0, 2);
     service.server.start_again();
@@ -329,7 +331,7 @@ fn without_postgresql_the_check_is_critical_and_tells_it_once() {
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.one(last), "problem");
     service.sql(
-        "UPDATE oa.alerts SET created_at = created_at - interval '2 hours' WHERE kind = 'recovery'",
+        "UPDATE oa.incidents SET recoveries = ARRAY(SELECT r - interval '2 hours' FROM unnest(recoveries) r)",
     );
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.one(last), "recovery");

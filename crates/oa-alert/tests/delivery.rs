@@ -7,7 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, rules};
-use oa_core::alerts::{self, Trouble, machine};
+use oa_core::journal::incidents;
+use oa_core::model::event::{Alert, Event, Fault};
 use oa_core::runs::Recorder;
 use oa_core::runs::work::{Ended, Job, recorded};
 use oa_sim::Options;
@@ -298,15 +299,14 @@ fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
         Err::<Ended<()>, _>(anyhow::anyhow!(hostile).into())
     });
     failed.unwrap_err();
-    let stuck = Trouble::SpoolStuck { task: "task" };
-    let stuck = machine::found(
-        stuck,
-        hostile,
-        "host",
-        chrono::Utc::now(),
-        recorder.policy(),
-    );
-    alerts::put(&mut service.db(), &stuck).unwrap();
+    let stuck = Alert::new(Event::Machine {
+        fault: Fault::SpoolStuck,
+        host: "host".to_owned(),
+        task: Some("task".to_owned()),
+        reason: hostile.to_owned(),
+        at: chrono::Utc::now(),
+    });
+    incidents::put(&mut service.db(), &stuck).unwrap();
     service.sql(&format!(
         "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at) VALUES ('half', 'oa-crawl', '研报', '* * * * *', now() + interval '1 hour');
          INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, error_message)

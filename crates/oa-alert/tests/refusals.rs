@@ -4,7 +4,7 @@
 mod common;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, new_alert};
-use oa_core::alerts;
+use oa_core::journal::incidents;
 use serde_json::Value;
 
 const HEARTBEAT: &str = "[alert]\nheartbeat_url = \"BASE/webhook/ping-uuid\"\n";
@@ -28,9 +28,10 @@ fn waiting_together(service: &Service, count: usize, bad: &[usize]) {
     for n in 0..count {
         let mut alert = new_alert(&format!("f{n}"), &format!("t{n:03}"));
         if bad.contains(&n) {
-            alert.body = format!("**{}**\n\n- http://evil.example/不当 \n", alert.title);
+            let body = format!("**t{n:03}**\n\n- http://evil.example/不当 \n");
+            alert.event = common::text(&format!("t{n:03}"), &body);
         }
-        alerts::put(&mut service.db(), &alert).unwrap();
+        incidents::put(&mut service.db(), &alert).unwrap();
     }
 }
 
@@ -185,9 +186,9 @@ fn without_postgresql_a_refused_digest_is_taken_apart_too() {
     service.sim.fault("/dingtalk: refuse evil.example").unwrap();
     for n in 0..7 {
         let text = if n == 3 { "evil.example" } else { "gut" };
-        service.put_aside(&format!("f{n}"), &format!("t{n:03}"));
+        service.put_in_spool(&format!("f{n}"), &format!("t{n:03}"));
         if n == 3 {
-            service.put_aside("bad", &format!("t999 {text}"));
+            service.put_in_spool("bad", &format!("t999 {text}"));
         }
     }
     service.flush();

@@ -197,7 +197,7 @@ fn results_that_wait_for_long_are_told_also_without_postgresql() {
     );
     // PostgreSQL is there, and somebody else has held the drain for an hour.
     let state = StateDir::open(&service.state()).unwrap();
-    service.put_aside("x", "t");
+    service.put_in_spool("x", "t");
     aged(&service);
     let lock = state.try_lock("spool-drain").unwrap().unwrap();
     let (_, found) = service.check();
@@ -409,7 +409,7 @@ fn record_drill(service: &Service, backup: &str) {
             status: Status::Failed,
             error: Some("table runs has 3 rows less".to_owned()),
             batches: vec![batch],
-            told_by_check: true,
+            reported_by_check: true,
             ..Ended::success(())
         })
     })

@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{DINGTALK, Service};
-use oa_core::alerts;
+use oa_core::journal::incidents;
 use oa_sim::Options;
 
 /// The same numbers in every run.
@@ -45,7 +45,7 @@ fn nothing_is_lost_and_nothing_comes_twice_without_saying_so() {
         let mut db = service.db();
         for _ in 0..=dice.below((events / 150).clamp(7, 60)) {
             let alert = common::new_alert(&format!("f{}", next % 5), &format!("<e{next}>"));
-            alerts::put(&mut db, &alert).unwrap();
+            incidents::put(&mut db, &alert).unwrap();
             next += 1;
         }
         service.sim.clear_faults();

@@ -9,19 +9,27 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use common::{DINGTALK, Service, WECOM};
-use oa_core::alerts::{self, Alert, Policy, Trouble, machine};
 use oa_core::config::Locale;
+use oa_core::journal::incidents::{self, Policy};
+use oa_core::model::event::{Event, Fault, Finding};
 use oa_core::retry::ErrorKind;
 use oa_core::runs::store::TaskState;
 use oa_core::runs::{Attempt, Outcome, Quality, RunError, RunStart, Status, Trigger};
 use oa_sim::Options;
 use oa_testkit::Postgres;
+use oa_wording::Wording;
 
 const LOCALES: [(&str, Locale); 2] = [("zh", Locale::Zh), ("en", Locale::En)];
 
-fn policy(locale: Locale) -> Policy {
-    Policy {
+fn wording(locale: Locale) -> Wording {
+    Wording {
         locale,
+        timezone: chrono_tz::Asia::Shanghai,
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
         timezone: chrono_tz::Asia::Shanghai,
         repeat: Duration::from_secs(3600),
     }
@@ -71,16 +79,16 @@ fn state() -> TaskState {
     }
 }
 
-fn page(alerts: &[Alert]) -> String {
+fn page(events: &[Event], wording: &Wording) -> String {
     let mut page = String::new();
-    for alert in alerts {
+    for event in events {
         let _ = writeln!(
             page,
             "## {} ({}, {})\n{}",
-            alert.rule,
-            alert.severity.as_str(),
-            alert.kind.as_str(),
-            alert.body
+            event.rule(),
+            event.severity().as_str(),
+            event.kind().as_str(),
+            wording.text(event).body
         );
     }
     page
@@ -116,54 +124,53 @@ fn the_texts_of_runs() {
     let server = Postgres::start();
     oa_core::pg::schema::upgrade(&mut server.connect()).unwrap();
     let mut client = server.connect();
-    for (name, locale) in LOCALES {
-        let policy = policy(locale);
-        let mut told: Vec<Alert> = kinds
-            .iter()
-            .map(|(kind, message)| {
-                let status = if *kind == ErrorKind::Timeout {
-                    Status::Timeout
-                } else {
-                    Status::Failed
-                };
-                alerts::problem(&outcome(status, *kind, message), &state(), &policy).unwrap()
-            })
-            .collect();
-        let abandoned = outcome(
-            Status::Abandoned,
-            ErrorKind::Internal,
-            "the process is gone without having recorded how it ended",
-        );
-        told.extend(alerts::problem(&abandoned, &TaskState::default(), &policy));
-        let mut partial = outcome(
-            Status::Partial,
-            ErrorKind::Partial,
-            "2300 of 2434 records came",
-        );
-        partial.quality = Some(Quality {
-            day: None,
-            expected: Some(2434),
-            collected: 2300,
-            duplicates: 0,
-            fresh: None,
-            findings: vec![],
-        });
-        told.extend(alerts::problem(&partial, &state(), &policy));
-        let mut tx = client.transaction().unwrap();
-        alerts::put(&mut tx, told.last().unwrap()).unwrap();
-        alerts::after_run(
-            &mut tx,
-            &outcome(Status::Success, ErrorKind::Internal, ""),
-            &state(),
-            &policy,
+    let mut events: Vec<Event> = kinds
+        .iter()
+        .map(|(kind, message)| {
+            let status = if *kind == ErrorKind::Timeout {
+                Status::Timeout
+            } else {
+                Status::Failed
+            };
+            incidents::problem(&outcome(status, *kind, message), &state()).unwrap()
+        })
+        .collect();
+    let abandoned = outcome(
+        Status::Abandoned,
+        ErrorKind::Internal,
+        "the process is gone without having recorded how it ended",
+    );
+    events.extend(incidents::problem(&abandoned, &TaskState::default()));
+    let mut partial = outcome(
+        Status::Partial,
+        ErrorKind::Partial,
+        "2300 of 2434 records came",
+    );
+    partial.quality = Some(Quality {
+        day: None,
+        expected: Some(2434),
+        collected: 2300,
+        duplicates: 0,
+        fresh: None,
+        findings: vec![],
+    });
+    events.extend(incidents::problem(&partial, &state()));
+    let mut tx = client.transaction().unwrap();
+    let success = outcome(Status::Success, ErrorKind::Internal, "");
+    for outcome in [&partial, &success] {
+        incidents::after_run(&mut tx, outcome, &state(), &policy()).unwrap();
+    }
+    let row = tx
+        .query_one(
+            "SELECT event, title, body FROM oa.alerts WHERE kind = 'recovery'",
+            &[],
         )
         .unwrap();
-        let recovery: String = tx
-            .query_one("SELECT body FROM oa.alerts WHERE kind = 'recovery'", &[])
-            .unwrap()
-            .get(0);
-        tx.rollback().unwrap();
-        let text = format!("{}## recovery\n{recovery}", page(&told));
+    let recovery = incidents::event_of(&row, 0, "run_failed", "run:zhihui-full-view");
+    for (name, locale) in LOCALES {
+        let wording = wording(locale);
+        let recovery = wording.text(&recovery).body;
+        let text = format!("{}## recovery\n{recovery}", page(&events, &wording));
         insta::assert_snapshot!(format!("runs_{name}"), text);
     }
 }
@@ -171,47 +178,51 @@ fn the_texts_of_runs() {
 #[test]
 fn the_texts_of_machines() {
     let now = Utc.with_ymd_and_hms(2025, 12, 1, 6, 0, 0).unwrap();
-    let troubles = [
+    let faults = [
         (
-            Trouble::DatabaseUnreachable,
+            Fault::DatabaseUnreachable,
             "could not reach PostgreSQL at db:5432: connection refused; check that it runs and that the address is right",
         ),
         (
-            Trouble::SchemaUnfit,
+            Fault::SchemaUnfit,
             "the schema oa is version 7 and this program needs 8; run oa-migrate init",
         ),
         (
-            Trouble::SpoolFull,
+            Fault::SpoolFull,
             "the spool is full: 1073741824 of 1073741824 bytes are used",
         ),
         (
-            Trouble::SpoolBroken,
+            Fault::SpoolBroken,
             "could not use the spool /var/lib/oa/spool.db: database disk image is malformed",
         ),
         (
-            Trouble::SpoolStuck {
-                task: "zhihui-reports",
-            },
+            Fault::SpoolStuck,
             "relation \"variety_report\" does not exist",
         ),
     ];
+    let events: Vec<Event> = faults
+        .iter()
+        .flat_map(|(fault, reason)| {
+            let task = (*fault == Fault::SpoolStuck).then(|| "zhihui-reports".to_owned());
+            let found = Event::Machine {
+                fault: *fault,
+                host: "crawler1".to_owned(),
+                task: task.clone(),
+                reason: (*reason).to_owned(),
+                at: now,
+            };
+            let recovered = Event::MachineRecovered {
+                fault: *fault,
+                host: "crawler1".to_owned(),
+                task,
+                opened_at: now,
+                at: now + TimeDelta::minutes(75),
+            };
+            [found, recovered]
+        })
+        .collect();
     for (name, locale) in LOCALES {
-        let policy = policy(locale);
-        let told: Vec<Alert> = troubles
-            .iter()
-            .flat_map(|(trouble, reason)| {
-                let found = machine::found(*trouble, reason, "crawler1", now, &policy);
-                let over = machine::over(
-                    &found.rule,
-                    &found.fingerprint,
-                    now,
-                    now + TimeDelta::minutes(75),
-                    &policy,
-                );
-                [found, over]
-            })
-            .collect();
-        insta::assert_snapshot!(format!("machines_{name}"), page(&told));
+        insta::assert_snapshot!(format!("machines_{name}"), page(&events, &wording(locale)));
     }
 }
 
@@ -260,7 +271,7 @@ fn break_everything(service: &Service) {
     let end = Utc::now().timestamp() + 3 * 86_400 + 3500;
     fs::write(folder.join("rongda.json"), format!(r#"[{{"name": "s", "value": "v", "domain": "x", "httpOnly": true, "expirationDate": {end}}}]"#)).unwrap();
     fs::write(folder.join("rongda.imported"), "").unwrap();
-    service.put_aside("x", "t");
+    service.put_in_spool("x", "t");
     let db = rusqlite::Connection::open(service.state().join("spool.db")).unwrap();
     db.execute_batch("UPDATE entries SET created_at = created_at - 7200000")
         .unwrap();
@@ -271,7 +282,7 @@ const ALL: &str = "[report]\nurl = \"https://oa.example.com\"\n[backup]\nreposit
 
 #[test]
 fn the_texts_of_the_check() {
-    for (name, _) in LOCALES {
+    for (name, locale) in LOCALES {
         let top = format!("locale = \"{name}\"\n");
         let (server, _) = Postgres::start_with_tls();
         let robots = Options {
@@ -309,13 +320,15 @@ fn the_texts_of_the_check() {
         fs::write(since, r#"{"/var/backups/oa": "2025-11-01T00:00:00Z"}"#).unwrap();
         service.check();
         let rows = service.db().query(
-            "SELECT rule, severity, kind, body FROM oa.alerts WHERE rule <> 'run_failed' ORDER BY rule, id",
+            "SELECT rule, severity, kind, fingerprint, event, title, body FROM oa.alerts WHERE rule <> 'run_failed' ORDER BY rule, id",
             &[],
         );
         let mut page = String::new();
         for row in rows.unwrap() {
-            let (rule, severity, kind, body): (String, String, String, String) =
-                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let (rule, severity, kind): (String, String, String) =
+                (row.get(0), row.get(1), row.get(2));
+            let event = incidents::event_of(&row, 4, &rule, row.get(3));
+            let body = wording(locale).text(&event).body;
             let _ = writeln!(page, "## {rule} ({severity}, {kind})\n{body}");
         }
         let host = oa_core::supervise::ProcessId::current().host;
@@ -338,7 +351,7 @@ fn the_texts_of_the_check() {
             ),
             (r"(还有|in) \d{3,} (天|d)( \d+ (小时|h))?", "$1 [long]"),
             (r"(距首次放弃告警) .+", "$1 [span]"),
-            (r"- .+ after it was told", "- [span] after it was told"),
+            (r"- .+ after (it was|alerts were)", "- [span] after $1"),
             (
                 r"(之后的|the) \d+ (个交易日|trading days since)",
                 "$1 [n] $2",
@@ -349,7 +362,7 @@ fn the_texts_of_the_check() {
         }
         settings.bind(|| insta::assert_snapshot!(format!("check_{name}"), page));
         // Every rule of the check is there.
-        for rule in oa_alert::check::RULES {
+        for rule in Finding::RULES {
             assert!(
                 page.contains(&format!("## {rule} (")),
                 "{rule} is missing in {page}"

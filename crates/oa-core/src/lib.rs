@@ -6,7 +6,8 @@
 //! - [`pg`]: connections (TLS, several hosts, timeouts), the versioned schema `oa`, quoting, upserts;
 //! - [`runs`]: the run log: a row before the work starts, a final state in the same transaction as the data;
 //! - [`spool`]: the local queue that takes outcomes, data and alerts while PostgreSQL is away;
-//! - [`alerts`]: the outbox that programs put alerts in (delivery is `oa-alert`'s work);
+//! - [`model`]: the facts, and the events that people hear of;
+//! - [`journal`]: incidents, and the outbox that programs put alerts in (delivery is `oa-alert`'s work);
 //! - [`schedule`]: cron in a time zone, trading days and sessions;
 //! - [`retry`]: what kinds of error there are and which of them are worth another try;
 //! - [`supervise`]: child processes, stop signals, process identity;
@@ -15,13 +16,15 @@
 //! - [`exact`]: JSON with all digits of its numbers;
 //! - [`cli`], [`exit`], [`output`], [`logging`]: what makes six programs feel like one.
 
-pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod exact;
 pub mod exit;
 pub mod failpoint;
+pub mod flush;
+pub mod journal;
 pub mod logging;
+pub mod model;
 pub mod output;
 pub mod pg;
 pub mod retry;

@@ -2,9 +2,11 @@
 //! reaches no terminal as a command ([`plain`]), and no spreadsheet as a formula.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::config::Locale;
 use crate::secrets::redact_json;
 use crate::text::printable;
 
@@ -20,6 +22,39 @@ pub enum Format {
     Csv,
     /// A Markdown table.
     Markdown,
+}
+
+/// A duration as people say it: two units at most.
+#[must_use]
+pub fn human_duration(duration: Duration, locale: Locale) -> String {
+    let units: [(u64, &str, &str); 4] = [
+        (86_400, " 天", "d"),
+        (3600, " 小时", "h"),
+        (60, " 分钟", "min"),
+        (1, " 秒", "s"),
+    ];
+    let mut rest = duration.as_secs();
+    let mut parts = Vec::new();
+    for (size, zh, en) in units {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 {
+            parts.push(match locale {
+                Locale::Zh => format!("{count}{zh}"),
+                Locale::En => format!("{count} {en}"),
+            });
+        }
+        if parts.len() == 2 || (parts.len() == 1 && count == 0) {
+            break;
+        }
+    }
+    if parts.is_empty() {
+        return match locale {
+            Locale::Zh => "不到 1 秒".to_owned(),
+            Locale::En => "less than 1 s".to_owned(),
+        };
+    }
+    parts.join(" ")
 }
 
 /// A cell that a spreadsheet takes for text: it reads what begins with one of these signs as a formula.

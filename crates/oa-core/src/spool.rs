@@ -3,7 +3,7 @@
 //!
 //! [`Spool::drain`] replays entries in order, whichever program calls it. Each entry is applied in one PostgreSQL transaction
 //! and removed from the spool after its commit. Killed between the two, the entry is replayed once more, and the functions of
-//! [`runs::store`](crate::runs::store) and [`alerts::put`](crate::alerts::put) do nothing the second time, because every fact
+//! [`runs::store`](crate::runs::store) and [`journal::incidents`](crate::journal::incidents) do nothing the second time, because every fact
 //! carries its id. So each takes effect exactly once.
 //!
 //! An entry that PostgreSQL refuses (a table is missing, say) stays, with the reason, and holds back the later entries of its
@@ -22,8 +22,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::alerts::{self, Alert, Policy, Trouble};
 use crate::failpoint;
+use crate::journal::incidents::{self, Policy};
+use crate::model::event::{Alert, Event, Fault};
 use crate::pg::Meaning;
 use crate::runs::{Outcome, RunStart, StoreError, store};
 use crate::state_dir::{StateDir, StateDirError, new_file};
@@ -86,7 +87,7 @@ pub enum Record {
     Started(RunStart),
     /// A run ended, with everything to store.
     Outcome(Box<Outcome>),
-    /// Somebody is to be told.
+    /// People are to be notified.
     Alert(Alert),
 }
 
@@ -249,7 +250,7 @@ impl Spool {
                 });
             }
             let fingerprint = match record {
-                Record::Alert(alert) => Some(key(alert, records)),
+                Record::Alert(alert) => Some(incidents::spooled_key(alert)),
                 _ => None,
             };
             tx.execute(
@@ -332,17 +333,36 @@ impl Spool {
         Ok(())
     }
 
-    /// When an alert of this fingerprint was last put in. Remembered after the drain as well, so that a trouble that lasts is
-    /// not told again with every run.
+    /// Puts a problem in, unless people were notified of it within `repeat`. What `oa.incidents` is while PostgreSQL is there.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn raise(&mut self, problem: Event, repeat: Duration) -> Result<(), SpoolError> {
+        let alert = Alert::new(problem);
+        if self.is_news(&alert, repeat)? {
+            self.put(&[Record::Alert(alert)])?;
+        }
+        Ok(())
+    }
+
+    /// Whether people were not notified of this within `repeat`.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn last_alert(&self, fingerprint: &str) -> Result<Option<DateTime<Utc>>, SpoolError> {
+    pub fn is_news(&self, alert: &Alert, repeat: Duration) -> Result<bool, SpoolError> {
+        let last = self.last_alert(&incidents::spooled_key(alert))?;
+        let age = last.and_then(|at| (Utc::now() - at).to_std().ok());
+        Ok(age.is_none_or(|age| age >= repeat))
+    }
+
+    /// When an alert of this fingerprint was last put in. Remembered after the drain as well, so that an incident that lasts is
+    /// not notified again with every run.
+    fn last_alert(&self, fingerprint: &str) -> Result<Option<DateTime<Utc>>, SpoolError> {
         self.db
             .query_row(
                 // What was noted while the clock was ahead says nothing.
                 "SELECT max(at) FROM (SELECT created_at AS at FROM entries WHERE fingerprint = ?1
-                 UNION ALL SELECT at FROM told WHERE fingerprint = ?1) WHERE at <= ?2",
+                 UNION ALL SELECT at FROM notified WHERE fingerprint = ?1) WHERE at <= ?2",
                 params![
                     fingerprint,
                     (Utc::now() + TimeDelta::minutes(1)).timestamp_millis()
@@ -395,7 +415,7 @@ impl Spool {
                     failpoint::hit("spool.drain.after_delete");
                     drained.applied += 1;
                     if refused_before {
-                        self.tell_unstuck(client, task.as_deref().unwrap_or(ALERTS), policy);
+                        resolve_stuck(client, task.as_deref().unwrap_or(ALERTS));
                     }
                 }
                 Err(Refusal::Unreachable(reason)) => {
@@ -478,9 +498,9 @@ impl Spool {
                     .map_err(|e| Refusal::Refused(e.to_string()))?;
                 alert.created_at += offset;
                 store_alert(client, &alert, &tried).map_err(StoreError::from)?;
-                // What is over now is a new trouble the next time.
-                if !Trouble::is_over_once_stored(&alert.rule) {
-                    self.remember_told(key.unwrap_or(&alert.fingerprint), alert.created_at)
+                // What is resolved now is a new incident the next time.
+                if !Fault::ends_when_stored(&alert.rule) {
+                    self.remember_notified(key.unwrap_or(&alert.fingerprint), alert.created_at)
                         .map_err(|e| Refusal::Refused(e.to_string()))?;
                 }
             }
@@ -489,43 +509,34 @@ impl Spool {
         Ok(())
     }
 
-    /// What was refused is stored now. Missing this message is no reason to stop.
-    fn tell_unstuck(&self, client: &mut Client, task: &str, policy: &Policy) {
-        let trouble = Trouble::SpoolStuck { task };
-        let fingerprint = trouble.fingerprint(&ProcessId::current().host);
-        if let Err(e) = alerts::tell_over(client, &fingerprint, policy) {
-            tracing::warn!("could not tell that {task} is stored: {e}");
-        }
-    }
-
-    /// A trouble is over: the next one is told at once.
+    /// An incident is resolved: people are notified of the next one at once.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn forget_told(&self, fingerprint: &str) -> Result<(), SpoolError> {
+    pub fn forget_notified(&self, fingerprint: &str) -> Result<(), SpoolError> {
         self.db
             .execute(
-                "DELETE FROM told WHERE fingerprint = ?1 OR substr(fingerprint, 1, length(?1) + 1) = ?1 || ' '",
+                "DELETE FROM notified WHERE fingerprint = ?1 OR substr(fingerprint, 1, length(?1) + 1) = ?1 || ' '",
                 [fingerprint],
             )
             .map(|_| ())
             .map_err(|e| self.fail(e))
     }
 
-    fn remember_told(&self, key: &str, at: DateTime<Utc>) -> rusqlite::Result<()> {
+    fn remember_notified(&self, key: &str, at: DateTime<Utc>) -> rusqlite::Result<()> {
         self.db
             .execute(
-                "INSERT INTO told (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = excluded.at",
+                "INSERT INTO notified (fingerprint, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = excluded.at",
                 params![key, at.min(Utc::now()).timestamp_millis()],
             )
             .map(|_| ())
     }
 
-    /// What was told or sent long ago holds nothing back any more.
+    /// What was notified or sent long ago holds nothing back any more.
     fn forget_old(&self) -> Result<(), SpoolError> {
         let month_ago = (Utc::now() - Duration::from_secs(30 * 86_400)).timestamp_millis();
         self.db
-            .execute("DELETE FROM told WHERE at < ?1", [month_ago])
+            .execute("DELETE FROM notified WHERE at < ?1", [month_ago])
             .map_err(|e| self.fail(e))?;
         self.db
             .execute("DELETE FROM tries WHERE first_at < ?1", [month_ago])
@@ -555,18 +566,17 @@ impl From<StoreError> for Refusal {
     }
 }
 
-/// Under what an alert is remembered: for that of a run, with the run's cause.
-fn key(alert: &Alert, records: &[Record]) -> String {
-    let outcome = records.iter().find_map(|r| match r {
-        Record::Outcome(outcome) if Some(outcome.start.id) == alert.run_id => Some(outcome),
-        _ => None,
-    });
-    outcome.map_or_else(|| alert.fingerprint.clone(), |o| alerts::spooled_key(o))
+/// What was refused is stored now. Missing this alert is no reason to stop.
+fn resolve_stuck(client: &mut Client, task: &str) {
+    let host = ProcessId::current().host;
+    if let Err(e) = incidents::resolve_machine(client, Fault::SpoolStuck, &host, Some(task)) {
+        tracing::warn!("could not notify that {task} is stored: {e}");
+    }
 }
 
 fn store_alert(client: &mut Client, alert: &Alert, tried: &[Tried]) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
-    alerts::put_spooled(&mut tx, alert)?;
+    incidents::put_spooled(&mut tx, alert)?;
     for one in tried {
         tx.execute(
             "INSERT INTO oa.deliveries AS d (alert_id, channel, state, tries, first_try_at, next_try_at, leased_until, last_error, sent_at)
@@ -588,13 +598,22 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    let former: bool = db.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'told')",
+        [],
+        |r| r.get(0),
+    )?;
+    if former {
+        // Its name until version 0.1. Another program may be renaming it at this moment.
+        let _ = db.execute_batch("ALTER TABLE told RENAME TO notified");
+    }
     db.execute_batch(&format!(
         "BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS entries (
            seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
            created_at INTEGER NOT NULL, error TEXT, payload BLOB NOT NULL) STRICT;
          CREATE INDEX IF NOT EXISTS entries_task ON entries (task);
-         CREATE TABLE IF NOT EXISTS told (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS notified (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
          {}
          COMMIT;",
         outbox::TABLES

@@ -5,8 +5,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::alerts::{self, Policy};
-use oa_core::config::Locale;
+use oa_core::journal::incidents::{self, Policy};
+use oa_core::model::event::{Event, Fault};
 use oa_core::pg::schema;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::store;
@@ -28,7 +28,6 @@ fn start(task: &str) -> RunStart {
 
 fn policy() -> Policy {
     Policy {
-        locale: Locale::Zh,
         timezone: chrono_tz::Asia::Shanghai,
         repeat: Duration::from_secs(3600),
     }
@@ -68,7 +67,7 @@ fn an_upgrade_puts_what_was_recorded_in_the_future_behind_the_rest() {
         "true false, true false, true true"
     );
     assert_eq!(
-        ask("SELECT count(*)::text FROM oa.troubles"),
+        ask("SELECT count(*)::text FROM oa.incidents WHERE resolved_at IS NULL"),
         "0",
         "the next failure is reported"
     );
@@ -121,18 +120,36 @@ fn an_upgrade_lets_nothing_of_the_future_hold_or_hide_anything() {
              INSERT INTO oa.drills (run_id, backup_id, repository, host, target, started_at, finished_at, ok)
              VALUES (gen_random_uuid(), 'b', 'r', 'h', '2025-01-02', '2025-01-02', '2025-01-02', false),
                     (gen_random_uuid(), 'b', 'r', 'h', '2099-01-01', '2099-01-01', '2099-01-01', true);
+             INSERT INTO oa.run_hours (task, hour, status, runs, seconds, fetched, inserted, updated, unchanged, rejected)
+             VALUES ('t', '2099-01-01', 'success', 1, 1, 1, 1, 0, 0, 0);
+             INSERT INTO oa.run_days (task, day, status, runs, fetched, rejected) VALUES ('t', '2099-01-01', 'success', 1, 1, 0);
+             INSERT INTO oa.run_totals VALUES ('t', 'success', 1, 1, 1, 1, 0, 0, 0);
+             INSERT INTO oa.raw (run_id, seq, attempt, url, status, sha256, size_bytes, stored_bytes, fetched_at)
+             SELECT id, 0, 1, 'http://x', 200, 'x', 1, 1, '2099-01-01' FROM oa.runs;
              INSERT INTO oa.repositories (repository, measured_at, size_bytes, backups) VALUES ('r', '2099-01-01', 1, 1)",
         )
         .unwrap();
-    let tables = "runs tasks attempts rejects quality alerts deliveries channels acks silences backups drills repositories";
-    let count = |client: &mut Client| -> Vec<i64> {
-        let each = tables.split(' ');
-        each.map(|t| one(client, &format!("SELECT count(*) FROM oa.{t}")))
-            .collect()
+    let tables: Vec<String> = one(
+        &mut client,
+        "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class
+         WHERE relnamespace = 'oa'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'schema_history'",
+    );
+    let count = |client: &mut Client, of: &str| -> i64 {
+        one(client, &format!("SELECT count(*) FROM oa.{of}"))
     };
-    let before = count(&mut client);
+    let before: Vec<i64> = tables.iter().map(|t| count(&mut client, t)).collect();
+    for (table, rows) in tables.iter().zip(&before) {
+        assert!(*rows > 0, "{table} has rows before the upgrade");
+    }
     schema::upgrade(&mut client).unwrap();
-    assert_eq!(count(&mut client), before, "no row is lost");
+    for (table, rows) in tables.iter().zip(before) {
+        // What somebody has acknowledged is a part of the incident now.
+        let now = match table.as_str() {
+            "acks" => "incidents WHERE acknowledged_by = 'me'",
+            other => other,
+        };
+        assert_eq!(count(&mut client, now), rows, "no row of {table} is lost");
+    }
     let mut by = |least: &str, columns: &str, from: &str| {
         for column in columns.split(' ') {
             let query = format!(
@@ -202,7 +219,7 @@ fn another_cause_is_reported_once_while_the_incident_goes_on() {
         assert_eq!(outcome_of(&mut client, kind), reported, "{kind:?}");
     }
     client
-        .batch_execute("INSERT INTO oa.acks (fingerprint, by) VALUES ('run:t', 'me')")
+        .batch_execute("UPDATE oa.incidents SET acknowledged_by = 'me', acknowledged_at = now()")
         .unwrap();
     for (kind, reported) in [
         (Some(ErrorKind::Tls), "ppp"),
@@ -225,21 +242,25 @@ fn another_cause_is_reported_once_while_the_incident_goes_on() {
 fn many_programs_that_report_at_once_report_once() {
     let server = Postgres::start();
     schema::upgrade(&mut server.connect()).unwrap();
-    let trouble = alerts::Trouble::SpoolFull;
-    let fingerprint = trouble.fingerprint("h");
     let at_once = |over: bool| {
         let mut clients: Vec<Client> = (0..16).map(|_| server.connect()).collect();
         let together = Barrier::new(clients.len());
         std::thread::scope(|scope| {
             for client in &mut clients {
-                let (together, fingerprint) = (&together, &fingerprint);
+                let together = &together;
                 scope.spawn(move || {
-                    let problem = alerts::machine::found(trouble, "x", "h", Utc::now(), &policy());
+                    let problem = Event::Machine {
+                        fault: Fault::SpoolFull,
+                        host: "h".to_owned(),
+                        task: None,
+                        reason: "x".to_owned(),
+                        at: Utc::now(),
+                    };
                     together.wait();
                     if over {
-                        alerts::tell_over(client, fingerprint, &policy()).unwrap();
+                        incidents::resolve_machine(client, Fault::SpoolFull, "h", None).unwrap();
                     } else {
-                        alerts::tell(client, &problem, &policy()).unwrap();
+                        incidents::raise(client, problem, &policy()).unwrap();
                     }
                 });
             }
@@ -288,7 +309,7 @@ fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
         "error_message FROM oa.attempts",
         "last_error FROM oa.tasks",
         "reason FROM oa.rejects",
-        "body FROM oa.alerts",
+        "event #>> '{error,message}' FROM oa.alerts",
         "details::text FROM oa.runs",
     ] {
         let stored: String = one(&mut client, &format!("SELECT {text}"));

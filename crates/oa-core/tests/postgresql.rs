@@ -6,8 +6,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::alerts::Policy;
-use oa_core::config::Locale;
+use oa_core::journal::incidents::Policy;
 use oa_core::pg::schema::{self, SchemaError};
 use oa_core::pg::upsert::{Batch, UpsertError, upsert};
 use oa_core::pg::{self, ConnectError, Settings};
@@ -30,7 +29,6 @@ fn connect(url: &str) -> Result<Client, ConnectError> {
 
 fn policy() -> Policy {
     Policy {
-        locale: Locale::Zh,
         timezone: chrono_tz::Asia::Shanghai,
         repeat: Duration::from_secs(3600),
     }
@@ -289,9 +287,9 @@ fn an_upgrade_carries_the_rights_of_roles_over_to_what_is_new() {
     let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();
     store::begin(&mut crawler, &start("t")).unwrap();
     crawler.batch_execute("SELECT oa.watch_clock()").unwrap();
-    // Whoever could tell alerts can tell that they are over.
+    // Whoever could raise an incident can resolve it.
     let may_end = |role: &str| {
-        let query = format!("SELECT has_table_privilege('{role}', 'oa.acks', 'DELETE')");
+        let query = format!("SELECT has_table_privilege('{role}', 'oa.incidents', 'UPDATE')");
         one::<bool>(&mut server.connect(), &query)
     };
     assert_eq!((may_end("crawler"), may_end("reader")), (true, false));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
-use oa_core::alerts::human_duration;
+use oa_core::output::human_duration;
 use oa_core::config::Locale;
 use oa_core::pg;
 use oa_core::retry::{ErrorKind, Policy};

@@ -291,7 +291,7 @@ pub fn recorded<T>(
             Some(once) => once(run),
             None => Err(anyhow::anyhow!("{} is not tried again", job.task).into()),
         });
-        oa_core::alerts::flush_now(config);
+        oa_core::flush::flush_now(config);
         return result;
     };
     tracing::warn!("this is not recorded in the run log: {why}");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::Severity;
+use oa_core::model::Severity;
 use serde_json::json;
 
 use super::{Cause, Channel, Request, hmac_base64};

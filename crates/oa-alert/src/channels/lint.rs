@@ -25,9 +25,6 @@ fn name(kind: ChannelKind) -> &'static str {
         ChannelKind::Command => "command",
     }
 }
-
-/// # Errors
-/// Why the robot would refuse.
 pub(super) fn check(channel: &Channel) -> Result<(), String> {
     let stray = |text: &str| text.contains(|c: char| c.is_whitespace() || "\"'“”".contains(c));
     let url = channel.url.expose();

@@ -12,7 +12,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::Severity;
 use oa_core::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::secrets::{Secret, redact};
 use serde_json::Value;
@@ -21,13 +20,11 @@ use crate::render::{Form, Message};
 
 /// A channel with its secrets resolved.
 #[derive(Debug, Clone)]
-pub struct Channel {
+pub(crate) struct Channel {
     /// Its unique name.
-    pub name: String,
-    /// Only alerts that are at least so bad.
-    pub min_severity: Severity,
-    /// Only troubles that go on for this long.
-    pub after: Duration,
+    pub(crate) name: String,
+    /// Only incidents that stay open for this long.
+    pub(crate) after: Duration,
     kind: ChannelKind,
     url: Secret,
     command: Vec<String>,
@@ -44,28 +41,28 @@ pub struct Channel {
 
 /// A request to a robot. The address holds a secret.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// Where.
-    pub url: Secret,
+    pub(crate) url: Secret,
     /// What, as JSON.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 /// The message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct SendError {
+pub(crate) struct SendError {
     /// What happened and what to do, without secrets.
-    pub message: String,
+    pub(crate) message: String,
     /// What it is about.
-    pub cause: Cause,
+    pub(crate) cause: Cause,
     /// The answer was lost: perhaps the robot did take it.
-    pub unknown: bool,
+    pub(crate) unknown: bool,
 }
 
 /// What a refusal is about, which decides what comes next. It is told by codes, never by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// The channel does not work now: unreachable, busy.
     Now,
     /// Too many messages: it takes nothing from anybody for this long.
@@ -80,8 +77,7 @@ pub enum Cause {
 
 impl Cause {
     /// Whether another message might pass.
-    #[must_use]
-    pub fn is_of_the_message(self) -> bool {
+    pub(crate) fn is_of_the_message(self) -> bool {
         matches!(self, Self::Content | Self::Unclear)
     }
 }
@@ -103,8 +99,7 @@ impl SendError {
     }
 
     /// The channel takes nothing for this long.
-    #[must_use]
-    pub fn pause(&self) -> Option<Duration> {
+    pub(crate) fn pause(&self) -> Option<Duration> {
         match self.cause {
             Cause::TooFast(pause) => Some(pause),
             _ => None,
@@ -123,10 +118,7 @@ const LARGEST_ANSWER: u64 = 64 << 10;
 
 impl Channel {
     /// Resolves the secrets of a configured channel.
-    ///
-    /// # Errors
-    /// When a reference leads nowhere, or the channel cannot do what is asked of it.
-    pub fn resolve(config: &Config, channel: &config::Channel) -> Result<Self, ConfigError> {
+    pub(crate) fn resolve(config: &Config, channel: &config::Channel) -> Result<Self, ConfigError> {
         let setting = |key: &str| format!("alert.channels.{}.{key}", channel.name);
         let impossible = |message: &str| ConfigError::Invalid {
             path: config.path.clone(),
@@ -171,7 +163,6 @@ impl Channel {
             .transpose()?;
         let resolved = Self {
             name: channel.name.clone(),
-            min_severity: channel.min_severity,
             after: channel.after.map_or(Duration::ZERO, |s| s.0),
             kind: channel.kind,
             url,
@@ -195,10 +186,7 @@ impl Channel {
     }
 
     /// What can be said without sending: whether the program of a `command` is on this machine, and an address can be one.
-    ///
-    /// # Errors
-    /// When it cannot work.
-    pub fn check_here(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check_here(&self) -> Result<(), ConfigError> {
         let wrong = |message: String| ConfigError::Invalid {
             path: self.config.clone(),
             message: format!("channel \"{}\" in [[alert.channels]]: {message}", self.name),
@@ -220,8 +208,7 @@ impl Channel {
     }
 
     /// The request that carries a message, for channels that are asked over HTTP.
-    #[must_use]
-    pub fn request(&self, message: &Message, now: DateTime<Utc>) -> Option<Request> {
+    pub(crate) fn request(&self, message: &Message, now: DateTime<Utc>) -> Option<Request> {
         match self.kind {
             ChannelKind::Dingtalk => Some(dingtalk::request(self, message, now)),
             ChannelKind::Wecom => Some(wecom::request(self, message)),
@@ -232,16 +219,12 @@ impl Channel {
     }
 
     /// The longest time that sending one message takes.
-    #[must_use]
-    pub fn longest(&self) -> Duration {
+    pub(crate) fn longest(&self) -> Duration {
         TIMEOUT
     }
 
     /// Sends a message.
-    ///
-    /// # Errors
-    /// When the robot did not take it.
-    pub fn send(&self, message: &Message) -> Result<(), SendError> {
+    pub(crate) fn send(&self, message: &Message) -> Result<(), SendError> {
         let Some(request) = self.request(message, Utc::now()) else {
             return match self.kind {
                 ChannelKind::Email => email::send(self, message),
@@ -275,10 +258,7 @@ impl Channel {
     }
 
     /// What an answer means.
-    ///
-    /// # Errors
-    /// When it is no acceptance.
-    pub fn judge(&self, status: u16, body: &str) -> Result<(), SendError> {
+    pub(crate) fn judge(&self, status: u16, body: &str) -> Result<(), SendError> {
         if self.kind == ChannelKind::Webhook {
             return webhook::judge(status);
         }

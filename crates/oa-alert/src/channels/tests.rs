@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 
-use oa_core::alerts::Severity;
+use oa_core::model::Severity;
 
 use super::*;
 

@@ -5,20 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{NaiveDate, Utc};
-use oa_core::alerts::{Policy, Severity};
+use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::config::{Alert, Config};
+use oa_core::model::event::Finding;
 use oa_core::schedule::Calendar;
 use postgres::Client;
 
-use super::{Finding, finding};
-
-pub(super) const STALE: &str = "data_stale";
-pub(super) const FALLING: &str = "data_falling";
-
 /// Days that are looked at.
 const DAYS: i32 = 35;
-/// A task is judged by its own past only when it has so many days of one.
+/// A task is assessed by its own past only when it has so many days of one.
 const LEAST_DAYS: usize = 5;
 /// A task brings something new as a rule when it did on this share of its days.
 const AS_A_RULE: f64 = 0.8;
@@ -35,24 +30,34 @@ pub(super) fn find(
     client: &mut Client,
     config: &Config,
     calendar: &Calendar,
-    policy: &Policy,
+    now: DateTime<Utc>,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    let today = Utc::now().with_timezone(&config.timezone).date_naive();
+    let today = now.with_timezone(&config.timezone).date_naive();
     let mut found = Vec::new();
     for task in days_of_news(client, config, today)? {
-        if let Some(last) = stale(&task.days, calendar, &config.alert) {
-            found.push(told_stale(&task, last, calendar, policy));
+        if let Some((last, days)) = stale(&task.days, calendar, &config.alert) {
+            found.push(Finding::DataStale {
+                task: task.name,
+                title: task.title,
+                last,
+                days,
+            });
         }
     }
     for task in days_of_counts(client, config, today)? {
         if let Some((came, usual)) = falling(&task.days, calendar, &config.alert) {
-            found.push(told_falling(&task, &came, usual, policy));
+            found.push(Finding::DataFalling {
+                task: task.name,
+                title: task.title,
+                came,
+                usual,
+            });
         }
     }
     Ok(found)
 }
 
-/// A task and something of each of its days, today left out.
+/// A task and something of each of its days before today.
 struct Task<T> {
     name: String,
     title: String,
@@ -133,12 +138,12 @@ fn days_of_counts(
     Ok(by_task(rows.iter().map(row)))
 }
 
-/// The last day that brought something new, when too many trading days came after it and such days bring something as a rule.
+/// The last day that brought something new and the trading days since, when these are too many and such days bring something as a rule.
 fn stale(
     days: &BTreeMap<NaiveDate, bool>,
     calendar: &Calendar,
     limits: &Alert,
-) -> Option<NaiveDate> {
+) -> Option<(NaiveDate, usize)> {
     let is_open = |day: &NaiveDate| calendar.is_trading_day(*day).is_open();
     let last = *days.iter().rev().find(|(_, news)| **news)?.0;
     let since = days
@@ -154,7 +159,7 @@ fn stale(
     let with_news = before.iter().filter(|n| **n).count();
     let as_a_rule =
         before.len() >= LEAST_DAYS && with_news as f64 >= AS_A_RULE * before.len() as f64;
-    (as_a_rule && since >= limits.stale_limit as usize).then_some(last)
+    (as_a_rule && since >= limits.stale_limit as usize).then_some((last, since))
 }
 
 /// The records of the last trading days, and what is usual, when they are far below that.
@@ -179,105 +184,6 @@ fn falling(
     (usual >= LEAST_RECORDS && last.iter().all(|(_, n)| few(*n))).then(|| (last.to_vec(), usual))
 }
 
-fn told_stale(task: &Task<bool>, last: NaiveDate, calendar: &Calendar, policy: &Policy) -> Finding {
-    let (name, title) = (&task.name, &task.title);
-    let days = task
-        .days
-        .range(last..)
-        .skip(1)
-        .filter(|(d, _)| calendar.is_trading_day(**d).is_open())
-        .count();
-    finding(
-        (STALE, name),
-        Some(name),
-        Severity::Warning,
-        policy,
-        || {
-            (
-                format!("{title} 数据没有更新"),
-                vec![
-                    format!(
-                        "采集都成功，但 {last} 之后的 {days} 个交易日没有任何新增或变化的记录；平时每个交易日都有"
-                    ),
-                    format!("影响：数据停留在 {last}，之后的内容是旧的"),
-                    format!(
-                        "处理：打开网站核对是否更新；网站已更新则用 oa-crawl run {name} --dry-run 查看采到什么，必要时修改数据源文件；确属停更可执行 oa-alert ack {name}"
-                    ),
-                ],
-            )
-        },
-        || {
-            (
-                format!("{title} brings nothing new"),
-                vec![
-                    format!(
-                        "Its runs succeed, but nothing was new or changed on the {days} trading days since {last}; as a rule there is something each trading day"
-                    ),
-                    format!("Effect: the data are those of {last}"),
-                    format!(
-                        "What to do: see whether the site has something newer; when it has, see with oa-crawl run {name} --dry-run what is collected and mend the source file; when it has not: oa-alert ack {name}"
-                    ),
-                ],
-            )
-        },
-    )
-}
-
-fn told_falling(
-    task: &Task<u64>,
-    came: &[(NaiveDate, u64)],
-    usual: u64,
-    policy: &Policy,
-) -> Finding {
-    let (name, title) = (&task.name, &task.title);
-    let list = |between: &str| {
-        let each: Vec<String> = came
-            .iter()
-            .map(|(day, n)| format!("{} {n}", day.format("%m-%d")))
-            .collect();
-        each.join(between)
-    };
-    finding(
-        (FALLING, name),
-        Some(name),
-        Severity::Warning,
-        policy,
-        || {
-            (
-                format!("{title} 记录数明显减少"),
-                vec![
-                    format!(
-                        "最近 {} 个交易日的条数：{}；此前通常每日 {usual} 条",
-                        came.len(),
-                        list("、")
-                    ),
-                    "影响：采集都成功，但可能有一部分数据不再采到".to_owned(),
-                    format!(
-                        "处理：到网站核对当天应有多少条；网站改了分页或筛选时修改数据源文件，再用 oa-crawl replay {name} --date 日期 补齐"
-                    ),
-                ],
-            )
-        },
-        || {
-            (
-                format!("{title} brings far fewer records"),
-                vec![
-                    format!(
-                        "Records of the last {} trading days: {}; usual before were {usual} a day",
-                        came.len(),
-                        list(", ")
-                    ),
-                    "Effect: the runs succeed, but a part of the data may be collected no more"
-                        .to_owned(),
-                    format!(
-                        "What to do: count on the site how many there are; when its pages or filters have changed, mend the source file and make up with oa-crawl replay {name} --date DAY"
-                    ),
-                ],
-            )
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,7 +204,7 @@ mod tests {
             let mut days = days(values);
             // A weekend without news says nothing.
             days.insert(NaiveDate::from_ymd_opt(2025, 11, 8).unwrap(), false);
-            stale(&days, &Calendar::shipped(), &Alert::default())
+            stale(&days, &Calendar::shipped(), &Alert::default()).map(|(last, _)| last)
         };
         let (yes, no) = (true, false);
         assert_eq!(stale(&[yes, yes, yes, yes, yes, no]), None, "one day");

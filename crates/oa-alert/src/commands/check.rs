@@ -3,30 +3,35 @@
 use std::thread;
 use std::time::Duration;
 
-use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::{Config, Locale};
 use oa_core::exit;
+use oa_core::model::event::{Finding, Severity};
 use oa_core::output::{Format, Listing};
 use oa_core::pg::describe;
 use oa_core::runs::{Away, Recorder, watch};
 use oa_core::secrets::redact;
 use serde_json::json;
 
-use super::flush;
 use super::heartbeat::{Event, Heartbeat};
+use super::{flush, wording};
 use crate::PROGRAM;
-use crate::check::{self, Finding};
+use crate::check;
 
 /// A server that is being restarted is back by then.
 const SECOND_LOOK: Duration = Duration::from_secs(5);
 
-/// Finds, tells, sends, and prints what was found. The exit code is that of monitoring plug-ins: 0 nothing, 1 a warning, or a
-/// channel refused something, 2 something critical.
-///
-/// # Errors
-/// 78 for a wrong configuration, 77 when the state directory cannot be used; what waits is sent all the same.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the findings are printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Finds, records, sends, and prints what was found. The exit code is that of monitoring plug-ins: 0 nothing, 1 a warning, or a
+/// channel refused something, 2 something critical. 78 for a wrong configuration, 77 when the state directory cannot be used; what
+/// waits is sent all the same.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     // A mistake in the configuration keeps nobody from hearing of what is wrong.
     let mut wrong = check::known_rules(config).err().map(Failure::from);
     let heartbeat = Heartbeat::from_config(config).unwrap_or_else(|e| {
@@ -56,21 +61,21 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
             return Err(e);
         }
     };
-    let (found, away) = match look(config, &recorder) {
+    let (found, unreachable) = match look(config, &recorder) {
         Ok(found) => (found, None),
-        Err(away) => {
-            recorder.tell_away(&away);
-            let found = check::find_away(&recorder, config);
-            (found.into_iter().collect(), Some(away))
+        Err(unreachable) => {
+            recorder.report_unreachable(&unreachable);
+            let found = check::find_unreachable(&recorder, config);
+            (found.into_iter().collect(), Some(unreachable))
         }
     };
     let sent = flush::send_all(config);
     for waits in &sent.undelivered {
         tracing::error!("{}", waits.text(Locale::En));
     }
-    let printed = print(&found, format);
-    let unheard = failing(config, away.as_ref(), &sent);
-    if away.is_none() {
+    let printed = print(&found, config, args.format);
+    let unheard = failing(config, unreachable.as_ref(), &sent);
+    if unreachable.is_none() {
         note(&recorder, &unheard);
     }
     end(&unheard);
@@ -78,14 +83,14 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
-    if let Some(away) = away {
-        tracing::error!("{away}");
+    if let Some(unreachable) = unreachable {
+        tracing::error!("{unreachable}");
         return Ok(2);
     }
     if sent.broken {
         return Ok(exit::CONFIG);
     }
-    let worst = found.iter().map(|f| f.severity).max();
+    let worst = found.iter().map(Finding::severity).max();
     Ok(match worst {
         Some(Severity::Critical) => 2,
         Some(_) => 1,
@@ -110,13 +115,13 @@ fn note(recorder: &Recorder, wrong: &[String]) {
 }
 
 /// Why people may not hear of what is wrong: the check did not work, or what it has to say does not leave.
-fn failing(config: &Config, away: Option<&Away>, sent: &flush::Sent) -> Vec<String> {
-    let mut why: Vec<String> = away.iter().map(ToString::to_string).collect();
+fn failing(config: &Config, unreachable: Option<&Away>, sent: &flush::Sent) -> Vec<String> {
+    let mut why: Vec<String> = unreachable.iter().map(ToString::to_string).collect();
     why.extend(sent.undelivered.iter().map(|u| u.text(config.locale)));
     if sent.broken {
         why.push("a channel of the configuration cannot be used: oa-alert check-config".to_owned());
     }
-    if let (Err(e), None) = (&sent.result, away) {
+    if let (Err(e), None) = (&sent.result, unreachable) {
         why.push(e.to_string());
     }
     let refused = sent
@@ -139,13 +144,13 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
     })?;
     check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
-            check::tell(&mut client, recorder, config, &found)?;
+            check::record(&mut client, recorder, config, &found)?;
             Ok(found.findings)
         })
         .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
 }
 
-fn print(found: &[Finding], format: Format) -> Result<(), Failure> {
+fn print(found: &[Finding], config: &Config, format: Format) -> Result<(), Failure> {
     // cron mails what a command prints: nothing to say, nothing printed.
     if found.is_empty() && format == Format::Table {
         return Ok(());
@@ -156,9 +161,11 @@ fn print(found: &[Finding], format: Format) -> Result<(), Failure> {
         ("subject", "ABOUT"),
         ("title", "FOUND"),
     ]);
+    let wording = wording(config);
     for f in found {
+        let (title, lines) = oa_wording::finding(f, &wording);
         listing.push(json!({
-            "severity": f.severity.as_str(), "rule": f.rule, "subject": f.subject, "task": f.task, "title": f.title, "lines": f.lines,
+            "severity": f.severity().as_str(), "rule": f.rule(), "subject": f.subject(), "task": f.task(), "title": title, "lines": lines,
         }));
     }
     listing

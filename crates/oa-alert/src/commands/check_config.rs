@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::model::Severity;
 use oa_core::output::{Format, Listing};
 use serde_json::json;
 
@@ -17,11 +17,15 @@ const WRONG: &str = "wrong";
 /// The check runs each minute.
 const SHORTEST_REPEAT: Duration = Duration::from_secs(60);
 
-/// Prints a line for each channel and each setting of `[alert]` that has something to check.
-///
-/// # Errors
-/// Only when it cannot print. The exit code is 78 when anything is wrong.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Prints a line for each channel and each setting of `[alert]` that has something to check. 78 when anything is wrong.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let mut listing = Listing::new(&[
         ("setting", "SETTING"),
         ("state", "STATE"),
@@ -73,6 +77,6 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     for warning in config.warnings() {
         line("secrets", "warning", &warning);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(code)
 }

@@ -1,30 +1,41 @@
 //! `oa-alert flush`: what waits goes out now.
 
-use oa_core::alerts::Policy;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::journal::incidents::Policy;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, describe, is_connection_error, schema};
 use oa_core::runs::Recorder;
 use postgres::Client;
 use serde_json::json;
 
-use super::channels;
+use super::{channels, wording};
 use crate::PROGRAM;
 use crate::channels::Channel;
-use crate::deliver::{Database, Delivery, Route, Spooled, Telling, Undelivered, deliver, in_spool};
+use crate::deliver::{
+    Database, Delivery, Rendering, Route, Spooled, Undelivered, deliver, in_spool,
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// 78 when there is no usable channel, one is misconfigured, or the schema does not fit, 75 when PostgreSQL is unreachable, 77 when the
+/// state directory cannot be used, 1 when a channel refused something.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
+    send(config, args.format)
+}
 
 /// Sends everything that is due and prints what was sent. Without PostgreSQL it sends what is in the spool, and without a usable
 /// state directory what is in PostgreSQL.
-///
-/// # Errors
-/// 78 when there is no usable channel, one is misconfigured, or the schema does not fit, 75 when PostgreSQL is away, 77 when the
-/// state directory cannot be used, 1 when a channel refused something.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+pub(super) fn send(config: &Config, format: Format) -> Result<u8, Failure> {
     let sent = send_all(config);
     print(&sent.done, format)?;
-    sent.result.map_err(|e| told_what_was_sent(e, &sent.done))?;
+    sent.result.map_err(|e| with_what_was_sent(e, &sent.done))?;
     Ok(if sent.broken {
         exit::CONFIG
     } else if sent.done.iter().any(|d| d.error.is_some()) {
@@ -37,13 +48,13 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
 /// What became of everything that was due.
 pub(super) struct Sent {
     /// Each try.
-    pub done: Vec<Delivery>,
+    pub(crate) done: Vec<Delivery>,
     /// A channel is misconfigured.
-    pub broken: bool,
+    pub(crate) broken: bool,
     /// Why not everything was tried.
-    pub result: Result<(), Failure>,
+    pub(crate) result: Result<(), Failure>,
     /// What should have left long ago, whether it was tried now or not.
-    pub undelivered: Vec<Undelivered>,
+    pub(crate) undelivered: Vec<Undelivered>,
 }
 
 impl Sent {
@@ -69,7 +80,8 @@ pub(super) fn send_all(config: &Config) -> Sent {
     let sender = Sender {
         usable: &usable,
         routes: &routes,
-        telling: Telling {
+        rendering: Rendering {
+            wording: wording(config),
             policy: Policy::from_config(config),
             page: config.report.url.as_deref(),
         },
@@ -87,7 +99,7 @@ pub(super) fn send_all(config: &Config) -> Sent {
 struct Sender<'a> {
     usable: &'a [Channel],
     routes: &'a [Route],
-    telling: Telling<'a>,
+    rendering: Rendering<'a>,
 }
 
 impl Sender<'_> {
@@ -107,7 +119,7 @@ impl Sender<'_> {
             }
             Err(e) => return Err(e),
         };
-        let away = match recorder.connect() {
+        let unreachable = match recorder.connect() {
             Ok((mut client, _)) => {
                 *undelivered = self.flush_database(&mut client, Some(&recorder), done)?;
                 match recorder.spool().and_then(|s| in_spool(&s)) {
@@ -116,12 +128,12 @@ impl Sender<'_> {
                 }
                 return Ok(());
             }
-            Err(away) => away,
+            Err(unreachable) => unreachable,
         };
         if let Err(e) = self.flush_spool(&recorder, done) {
             tracing::error!("{e}");
         }
-        Err(away.into())
+        Err(unreachable.into())
     }
 
     fn flush_database(
@@ -136,7 +148,7 @@ impl Sender<'_> {
             if let Some(recorder) = recorder {
                 outbox.announce(recorder.host())?;
             }
-            deliver(&mut outbox, self.usable, &self.telling, done)?;
+            deliver(&mut outbox, self.usable, &self.rendering, done)?;
             outbox.settle()?;
             outbox.undelivered()
         };
@@ -161,17 +173,17 @@ impl Sender<'_> {
     ) -> Result<(), oa_core::spool::SpoolError> {
         match Spooled::open(recorder, self.routes)? {
             Some(mut outbox) => {
-                // Who has taken on what, and since when it goes on, only PostgreSQL knows.
+                // Who has acknowledged what, and since when it is open, only PostgreSQL knows.
                 let at_once = |c: &&Channel| c.after.is_zero();
                 let channels: Vec<Channel> = self.usable.iter().filter(at_once).cloned().collect();
-                deliver(&mut outbox, &channels, &self.telling, done)
+                deliver(&mut outbox, &channels, &self.rendering, done)
             }
             None => Ok(()),
         }
     }
 }
 
-fn told_what_was_sent(failure: Failure, done: &[Delivery]) -> Failure {
+fn with_what_was_sent(failure: Failure, done: &[Delivery]) -> Failure {
     let sent = done.iter().filter(|d| d.error.is_none()).count();
     if sent == 0 {
         return failure;

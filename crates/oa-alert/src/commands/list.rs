@@ -1,31 +1,58 @@
-//! `oa-alert list`: alerts and who has them.
+//! `oa-alert list`: alerts and who has them; open incidents and who has acknowledged them.
 
+use chrono::{DateTime, Utc};
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::journal::incidents;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, Settings, schema};
+use postgres::Client;
 use serde_json::{Value, json};
 
+use super::wording;
 use crate::PROGRAM;
 
-/// Prints alerts that wait, or with `all` the newest `limit` of all of them.
-///
-/// # Errors
-/// When PostgreSQL cannot be reached or asked.
-pub fn run(config: &Config, all: bool, limit: i64, format: Format) -> Result<u8, Failure> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also those that everybody has
+    #[arg(long)]
+    all: bool,
+    /// Open incidents, one line each
+    #[arg(long, conflicts_with = "all")]
+    open: bool,
+    /// At most so many, the newest first
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=10_000))]
+    limit: i64,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
     schema::check(&mut client)?;
-    let rows = client
-        .query(
-            "SELECT a.id, a.created_at, a.severity, a.kind, a.task, a.title, a.body, a.settled_at IS NOT NULL,
-                    coalesce(jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error)
-                                       ORDER BY d.channel) FILTER (WHERE d.channel IS NOT NULL), '[]')
-             FROM oa.alerts a LEFT JOIN oa.deliveries d ON d.alert_id = a.id
-             WHERE $1 OR a.settled_at IS NULL GROUP BY a.id ORDER BY a.seq DESC LIMIT $2",
-            &[&all, &limit],
-        )
-        .map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;
+    let listing = match args.open {
+        true => open(&mut client, config, args.limit),
+        false => alerts(&mut client, config, args),
+    };
+    let listing =
+        listing.map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+/// Alerts that wait, or the newest of all of them.
+fn alerts(client: &mut Client, config: &Config, args: &Args) -> Result<Listing, postgres::Error> {
+    let wording = wording(config);
+    let rows = client.query(
+        "SELECT a.id, a.created_at, a.severity, a.kind, a.task, a.rule, a.fingerprint, a.settled_at IS NOT NULL,
+                coalesce(jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', d.last_error)
+                                   ORDER BY d.channel) FILTER (WHERE d.channel IS NOT NULL), '[]'), a.event, a.title, a.body
+         FROM oa.alerts a LEFT JOIN oa.deliveries d ON d.alert_id = a.id
+         WHERE $1 OR a.settled_at IS NULL GROUP BY a.id ORDER BY a.seq DESC LIMIT $2",
+        &[&args.all, &args.limit],
+    )?;
     let mut listing = Listing::new(&[
         ("time", "TIME"),
         ("severity", "SEVERITY"),
@@ -34,68 +61,62 @@ pub fn run(config: &Config, all: bool, limit: i64, format: Format) -> Result<u8,
         ("delivered", "DELIVERED"),
     ]);
     for row in rows {
-        let at: chrono::DateTime<chrono::Utc> = row.get(1);
         let deliveries: Value = row.get(8);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let shown: Vec<String> = deliveries
             .as_array()
             .into_iter()
             .flatten()
-            .map(|d| {
-                format!(
-                    "{}: {}",
-                    d["channel"].as_str().unwrap_or_default(),
-                    d["state"].as_str().unwrap_or_default()
-                )
-            })
+            .map(|d| format!("{}: {}", text(&d["channel"]), text(&d["state"])))
             .collect();
+        let alert = wording.text(&incidents::event_of(&row, 9, row.get(5), row.get(6)));
         listing.push(json!({
             "id": row.get::<_, uuid::Uuid>(0),
-            "time": at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S").to_string(),
+            "time": wording.at(row.get(1)),
             "severity": row.get::<_, String>(2),
             "kind": row.get::<_, String>(3),
             "task": row.get::<_, Option<String>>(4),
-            "title": row.get::<_, String>(5),
-            "body": row.get::<_, String>(6),
+            "rule": row.get::<_, String>(5),
+            "fingerprint": row.get::<_, String>(6),
+            "title": alert.title,
+            "body": alert.body,
             "settled": row.get::<_, bool>(7),
             "delivered": if shown.is_empty() { "nobody yet".to_owned() } else { shown.join(", ") },
             "deliveries": deliveries,
         }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    Ok(listing)
 }
 
-/// Prints the troubles that are not over: the last alert of each, since when, and who has taken it on.
-///
-/// # Errors
-/// When PostgreSQL cannot be reached or asked.
-pub fn open(config: &Config, limit: i64, format: Format) -> Result<u8, Failure> {
-    let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
-    schema::check(&mut client)?;
-    let rows = client
-        .query(
-            "SELECT fingerprint, severity, title, told_at, taken_on_by, note, silenced_by IS NOT NULL, since FROM oa.troubles ORDER BY since DESC LIMIT $1",
-            &[&limit],
-        )
-        .map_err(|e| anyhow::anyhow!("could not read the alerts: {}", pg::describe(&e)))?;
+/// Open incidents, the newest first.
+fn open(client: &mut Client, config: &Config, limit: i64) -> Result<Listing, postgres::Error> {
+    let wording = wording(config);
+    let rows = client.query(
+        "SELECT i.fingerprint, i.severity, i.notified_at, i.acknowledged_by, i.note, a.silenced_by IS NOT NULL, i.opened_at, i.rule, a.event, a.title, a.body
+         FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert
+         WHERE i.resolved_at IS NULL ORDER BY i.opened_at DESC, i.fingerprint LIMIT $1",
+        &[&limit],
+    )?;
     let mut listing = Listing::new(&[
         ("fingerprint", "FINGERPRINT"),
         ("severity", "SEVERITY"),
-        ("title", "TROUBLE"),
+        ("title", "INCIDENT"),
         ("since", "SINCE"),
-        ("taken_on_by", "TAKEN ON BY"),
+        ("acknowledged_by", "ACKNOWLEDGED BY"),
     ]);
     for row in rows {
-        let local = |moment: chrono::DateTime<chrono::Utc>| {
-            let local = moment.with_timezone(&config.timezone);
-            local.format("%Y-%m-%d %H:%M:%S").to_string()
-        };
+        let fingerprint: String = row.get(0);
+        let event = incidents::event_of(&row, 8, row.get(7), &fingerprint);
         listing.push(json!({
-            "fingerprint": row.get::<_, String>(0), "severity": row.get::<_, String>(1), "title": row.get::<_, String>(2),
-            "since": local(row.get(7)), "told": local(row.get(3)),
-            "taken_on_by": row.get::<_, Option<String>>(4), "note": row.get::<_, Option<String>>(5), "silenced": row.get::<_, bool>(6),
+            "title": wording.text(&event).title,
+            "fingerprint": fingerprint,
+            "severity": row.get::<_, String>(1),
+            "since": wording.at(row.get::<_, DateTime<Utc>>(6)),
+            "notified": wording.at(row.get(2)),
+            "acknowledged_by": row.get::<_, Option<String>>(3),
+            "note": row.get::<_, Option<String>>(4),
+            "silenced": row.get::<_, bool>(5),
         }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    Ok(listing)
 }

@@ -1,17 +1,27 @@
 //! One file a command.
 
-pub mod check;
-pub mod check_config;
-pub mod flush;
+pub(crate) mod ack;
+pub(crate) mod check;
+pub(crate) mod check_config;
+pub(crate) mod flush;
 mod heartbeat;
-pub mod list;
-pub mod send;
-pub mod silence;
-pub mod test;
+pub(crate) mod list;
+pub(crate) mod send;
+pub(crate) mod silence;
+pub(crate) mod test;
 
 use oa_core::config::Config;
+use oa_wording::Wording;
 
 use crate::channels::Channel;
+
+/// Language and zone of the configuration.
+fn wording(config: &Config) -> Wording {
+    Wording {
+        locale: config.locale,
+        timezone: config.timezone,
+    }
+}
 
 /// All channels that can be used; those that cannot are reported, and do not stop the others.
 fn channels(config: &Config) -> (Vec<Channel>, bool) {

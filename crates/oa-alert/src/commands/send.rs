@@ -2,17 +2,17 @@
 
 use std::io::Read;
 
-use chrono::Utc;
-use oa_core::alerts::{self, Alert, Kind, Severity};
+use clap::ValueEnum;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::journal::incidents;
+use oa_core::model::event::{Alert, Event, Severity};
 use oa_core::output::Format;
 use oa_core::pg::describe;
 use oa_core::runs::Recorder;
 use oa_core::secrets::redact;
 use oa_core::spool::Record;
-use uuid::Uuid;
 
 use super::flush;
 use crate::PROGRAM;
@@ -20,63 +20,63 @@ use crate::PROGRAM;
 /// Longer texts are refused: no channel would take a fraction of it.
 const LONGEST: u64 = 1 << 20;
 
-/// What is sent.
-#[derive(Debug)]
-pub struct Options {
-    /// One line.
-    pub title: String,
-    /// The text; `None` reads stdin.
-    pub text: Option<String>,
-    /// How bad it is.
-    pub severity: Severity,
-    /// The task it is about.
-    pub task: Option<String>,
-    /// How the result is printed.
-    pub format: Format,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// One line
+    #[arg(long)]
+    title: String,
+    /// The text
+    #[arg(required_unless_present = "stdin", conflicts_with = "stdin")]
+    text: Option<String>,
+    /// Read the text from stdin
+    #[arg(long)]
+    stdin: bool,
+    /// Decides about colours
+    #[arg(long, value_enum, default_value = "info")]
+    severity: SeverityArg,
+    /// The task it is about
+    #[arg(long)]
+    task: Option<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
-/// Puts the message into the outbox, or into the spool while PostgreSQL is away, and sends what is due.
-///
-/// # Errors
-/// Text that is empty, too long or no UTF-8 (2), and as `flush`.
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let usage = |what: &str| Failure::new(exit::USAGE, anyhow::anyhow!("{what}"));
-    let text = match &options.text {
-        Some(text) => text.clone(),
-        None => {
-            let mut bytes = Vec::new();
-            std::io::stdin()
-                .take(LONGEST + 1)
-                .read_to_end(&mut bytes)
-                .map_err(anyhow::Error::from)?;
-            if bytes.len() as u64 > LONGEST {
-                return Err(usage("stdin has more than 1 MiB, which no channel takes"));
-            }
-            String::from_utf8(bytes).map_err(|_| usage("stdin is not UTF-8 text"))?
-        }
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SeverityArg {
+    Info,
+    Warning,
+    Critical,
+}
+
+/// Puts the message into the outbox, or into the spool while PostgreSQL is down, and sends what is due. The exit codes are those of
+/// `oa-alert flush`.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
+    let text = match &args.text {
+        Some(text) if !args.stdin => text.clone(),
+        _ => read_stdin()?,
     };
     let text = redact(&text.replace('\0', "\u{fffd}"));
-    if text.trim().is_empty() || options.title.trim().is_empty() {
+    if text.trim().is_empty() || args.title.trim().is_empty() {
         return Err(usage("the message is empty; nothing was sent"));
     }
-    let title = redact(&options.title.replace(['\n', '\r', '\0'], " "));
-    let id = Uuid::now_v7();
+    let title = redact(&args.title.replace(['\n', '\r', '\0'], " "));
     let alert = Alert {
-        id,
-        fingerprint: format!("message:{id}"),
-        rule: "message".to_owned(),
-        task: options.task.clone(),
-        run_id: None,
-        severity: options.severity,
-        kind: Kind::Message,
-        body: format!("**{title}**\n\n{}\n", text.trim_end()),
-        title,
-        created_at: Utc::now(),
+        task: args.task.clone(),
+        severity: match args.severity {
+            SeverityArg::Info => Severity::Info,
+            SeverityArg::Warning => Severity::Warning,
+            SeverityArg::Critical => Severity::Critical,
+        },
+        ..Alert::new(Event::Message {
+            body: format!("**{title}**\n\n{}\n", text.trim_end()),
+            title,
+        })
     };
     let recorder = Recorder::open(config, PROGRAM)?;
     let put = match recorder.connect() {
-        Ok((mut client, _)) => alerts::put(&mut client, &alert).map_err(|e| describe(&e)),
-        Err(away) => Err(away.to_string()),
+        Ok((mut client, _)) => incidents::put(&mut client, &alert).map_err(|e| describe(&e)),
+        Err(unreachable) => Err(unreachable.to_string()),
     };
     if let Err(reason) = put {
         tracing::warn!("the message goes to the spool: {reason}");
@@ -85,5 +85,22 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             .and_then(|mut s| s.put(&[Record::Alert(alert)]))
             .map_err(anyhow::Error::from)?;
     }
-    flush::run(config, options.format)
+    flush::send(config, args.format)
+}
+
+/// Text that is too long or no UTF-8 is refused (2).
+fn read_stdin() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin()
+        .take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(anyhow::Error::from)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(usage("stdin has more than 1 MiB, which no channel takes"));
+    }
+    String::from_utf8(bytes).map_err(|_| usage("stdin is not UTF-8 text"))
+}
+
+fn usage(what: &'static str) -> Failure {
+    Failure::new(exit::USAGE, anyhow::anyhow!(what))
 }

@@ -1,10 +1,10 @@
-//! `oa-alert ack` and `oa-alert silence`: what people say about troubles.
+//! `oa-alert silence`: of what people do not want to be notified for a while.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, nearest};
+use oa_core::config::{Config, Span, nearest};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, Settings, describe, schema};
@@ -14,67 +14,77 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::check;
 
-/// Longer silences are forgotten ones.
-pub const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only alerts of this task
+    #[arg(long)]
+    task: Option<String>,
+    /// Only alerts of this rule
+    #[arg(long)]
+    rule: Option<String>,
+    /// How long; 31 days at most
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
+    for_: Option<Span>,
+    /// Why, for those who read it later
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Also when nothing is known by that name yet
+    #[arg(long)]
+    anyway: bool,
+    /// End the silence of this number
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "for_"])]
+    end: Option<i64>,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
 
-fn connect(config: &Config) -> Result<Client, Failure> {
+fn parse_span(text: &str) -> Result<Span, String> {
+    if text.trim().ends_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("say the unit: {0}h, {0}m or {0}d", text.trim()));
+    }
+    let span: Span = text.parse()?;
+    if span.0 > LONGEST || span.0.is_zero() {
+        return Err("must be more than nothing and at most 31 days".to_owned());
+    }
+    Ok(span)
+}
+
+/// Begins a silence, ends one, or lists them. 2 for a task or rule that is not known, 1 when there is none to end.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
+    let usage = |what: &'static str| Failure::new(exit::USAGE, anyhow::anyhow!(what));
+    let named = args.task.is_some() || args.rule.is_some();
+    match (args.end, args.for_) {
+        (Some(id), _) => end(config, id),
+        (None, None) if !named => list(config, args.format),
+        (None, Some(span)) if named => begin(config, args, span.0),
+        (None, Some(_)) => Err(usage("name what is to be silent: --task, --rule or both")),
+        (None, None) => Err(usage("say for how long: --for 8h")),
+    }
+}
+
+/// Longer silences are forgotten ones.
+const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
+
+pub(super) fn connect(config: &Config) -> Result<Client, Failure> {
     let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
     schema::check(&mut client)?;
     Ok(client)
 }
 
-fn failed(e: &postgres::Error) -> anyhow::Error {
+pub(super) fn failed(e: &postgres::Error) -> anyhow::Error {
     anyhow::anyhow!("PostgreSQL refused: {}", describe(e))
 }
 
 /// Who says it, for those who read it later.
-fn who() -> String {
+pub(super) fn who() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()))
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
 }
 
-/// Takes on the open troubles of a task, or one trouble by its fingerprint: they are not repeated until they are over.
-///
-/// # Errors
-/// 1 when there is no open trouble of that name, 75 when PostgreSQL is away.
-pub fn ack(config: &Config, of: &str, note: &str) -> Result<u8, Failure> {
-    let mut client = connect(config)?;
-    let rows = client
-        .query(
-            "INSERT INTO oa.acks (fingerprint, by, note)
-             SELECT fingerprint, $2, $3 FROM (
-               SELECT DISTINCT ON (fingerprint) fingerprint, kind FROM oa.alerts WHERE fingerprint = $1 OR task = $1 ORDER BY fingerprint, id DESC) last
-             WHERE kind = 'problem'
-             ON CONFLICT (fingerprint) DO UPDATE SET by = excluded.by, note = excluded.note, acked_at = now() RETURNING fingerprint",
-            &[&of, &who(), &note],
-        )
-        .map_err(|e| failed(&e))?;
-    if rows.is_empty() {
-        return Err(anyhow::anyhow!(
-            "there is no open trouble of {of}; oa-alert list --open shows those there are"
-        )
-        .into());
-    }
-    let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    let text = format!("{}: not repeated until it is over\n", names.join(", "));
-    cli::print(&text).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
-}
-
-/// What is to be silent.
-#[derive(Debug, Clone, Copy)]
-pub struct Which<'a> {
-    /// Alerts of this task only.
-    pub task: Option<&'a str>,
-    /// Alerts of this rule only.
-    pub rule: Option<&'a str>,
-    /// Also when nothing of that name is known.
-    pub anyway: bool,
-}
-
-impl Which<'_> {
+impl Args {
     /// A silence of what does not exist silences nothing, and who asked for it finds out at night.
     fn is_known(&self, client: &mut Client) -> Result<(), Failure> {
         let refuse = |what: &str, name: &str, hint: &str| {
@@ -85,13 +95,13 @@ impl Which<'_> {
                 ),
             )
         };
-        if let Some(rule) = self.rule
+        if let Some(rule) = self.rule.as_deref()
             && !check::all_rules().any(|r| r == rule)
         {
             let hint = nearest(rule, check::all_rules());
             return Err(refuse("rule", rule, &hint));
         }
-        let Some(task) = self.task else {
+        let Some(task) = self.task.as_deref() else {
             return Ok(());
         };
         let rows = client
@@ -109,25 +119,15 @@ impl Which<'_> {
     }
 }
 
-/// Records alerts of a task, a rule, or both without sending them, for a while.
-///
-/// # Errors
-/// 2 for a task or rule that is not known, 75 when PostgreSQL is away.
-pub fn silence(
-    config: &Config,
-    which: &Which<'_>,
-    for_: Duration,
-    reason: &str,
-) -> Result<u8, Failure> {
+fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
     let mut client = connect(config)?;
-    if !which.anyway {
-        which.is_known(&mut client)?;
+    if !args.anyway {
+        args.is_known(&mut client)?;
     }
-    let (task, rule) = (which.task, which.rule);
     let row = client
         .query_one(
             "INSERT INTO oa.silences (task, rule, by, reason, until) VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) RETURNING id, until",
-            &[&task, &rule, &who(), &reason, &for_.as_secs_f64()],
+            &[&args.task, &args.rule, &who(), &args.reason, &span.as_secs_f64()],
         )
         .map_err(|e| failed(&e))?;
     let (id, until): (i64, DateTime<Utc>) = (row.get(0), row.get(1));
@@ -139,11 +139,8 @@ pub fn silence(
     Ok(exit::OK)
 }
 
-/// Ends a silence now. What goes on is told with its next occurrence.
-///
-/// # Errors
-/// 1 when there is none of that number, 75 when PostgreSQL is away.
-pub fn end(config: &Config, id: i64) -> Result<u8, Failure> {
+/// Ends a silence now. What goes on is notified with its next occurrence.
+fn end(config: &Config, id: i64) -> Result<u8, Failure> {
     let ended = connect(config)?
         .execute(
             "UPDATE oa.silences SET until = now() WHERE id = $1 AND until > now()",
@@ -157,10 +154,7 @@ pub fn end(config: &Config, id: i64) -> Result<u8, Failure> {
 }
 
 /// Prints the silences that hold.
-///
-/// # Errors
-/// 75 when PostgreSQL is away.
-pub fn list(config: &Config, format: Format) -> Result<u8, Failure> {
+fn list(config: &Config, format: Format) -> Result<u8, Failure> {
     let rows = connect(config)?
         .query(
             "SELECT id, task, rule, until, by, reason FROM oa.silences WHERE until > now() ORDER BY id",

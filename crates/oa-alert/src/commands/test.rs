@@ -1,10 +1,10 @@
 //! `oa-alert test`: a real message to a robot, and what came of it. Needs no database.
 
 use chrono::Utc;
-use oa_core::alerts::Severity;
 use oa_core::cli::Failure;
 use oa_core::config::{Config, Locale, nearest};
 use oa_core::exit;
+use oa_core::model::Severity;
 use oa_core::output::{Format, Listing};
 use serde_json::json;
 
@@ -12,11 +12,19 @@ use crate::channels::Channel;
 use crate::deliver::page;
 use crate::render::Message;
 
-/// Sends a test message to the named channel, or to all of them.
-///
-/// # Errors
-/// 2 when there is no such channel; 78 when one is misconfigured, 1 when one refused.
-pub fn run(config: &Config, name: Option<&str>, format: Format) -> Result<u8, Failure> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of a channel [default: all of them]
+    channel: Option<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Sends a test message to the named channel, or to all of them: 2 when there is no such channel; 78 when one is misconfigured, 1 when
+/// one refused.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
+    let name = args.channel.as_deref();
     let names = config.alert.channels.iter().map(|c| c.name.as_str());
     if let Some(name) = name.filter(|n| !names.clone().any(|c| c == *n)) {
         let hint = nearest(name, names);
@@ -61,7 +69,7 @@ pub fn run(config: &Config, name: Option<&str>, format: Format) -> Result<u8, Fa
         worst = worst.max(code);
         listing.push(json!({ "channel": channel.name, "state": state, "detail": detail }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(worst)
 }
 

@@ -2,32 +2,32 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use oa_core::alerts::{self, Alert, Kind, Policy, Severity};
+use chrono::Utc;
 use oa_core::config::Config;
+use oa_core::journal::incidents::{self, Policy};
+use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
 use oa_core::spool::Spool;
 use oa_core::text::error_text;
-use postgres::{Client, Row};
+use postgres::Client;
 use uuid::Uuid;
 
-use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, notice};
+use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, first_of};
 
 /// A configured channel, usable or not, and which alerts are for it.
 #[derive(Debug, Clone)]
-pub struct Route {
+pub(crate) struct Route {
     /// The channel's name.
-    pub name: String,
-    /// Only troubles that go on for this long without anybody having taken them on.
-    pub after: Duration,
+    pub(crate) name: String,
+    /// Only incidents that stay open for this long and that nobody has acknowledged.
+    pub(crate) after: Duration,
     /// Only alerts that are at least so bad.
-    pub least: Severity,
+    pub(crate) least: Severity,
 }
 
 impl Route {
     /// All routes of a configuration.
-    #[must_use]
-    pub fn all(config: &Config) -> Vec<Self> {
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
         let route = |c: &oa_core::config::Channel| Self {
             name: c.name.clone(),
             after: c.after.map_or(Duration::ZERO, |s| s.0),
@@ -38,7 +38,7 @@ impl Route {
 }
 
 /// The outbox in PostgreSQL.
-pub struct Database<'a> {
+pub(crate) struct Database<'a> {
     pub(super) client: &'a mut Client,
     pub(super) names: Vec<&'a str>,
     pub(super) after: Vec<f64>,
@@ -65,10 +65,7 @@ impl std::fmt::Debug for Database<'_> {
 impl<'a> Database<'a> {
     /// Opens the outbox: every alert that is not settled waits for every configured channel that it is for now. The spool is told of pauses, so
     /// that they hold should PostgreSQL go away meanwhile.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub fn open(
+    pub(crate) fn open(
         client: &'a mut Client,
         routes: &'a [Route],
         spool: Option<Spool>,
@@ -91,10 +88,7 @@ impl<'a> Database<'a> {
     }
 
     /// Tells the other machines which channels this one serves, so that they wait for them.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub fn announce(&mut self, host: &str) -> Result<(), postgres::Error> {
+    pub(crate) fn announce(&mut self, host: &str) -> Result<(), postgres::Error> {
         self.host = Some(host.to_owned());
         self.client.execute(
             "INSERT INTO oa.channel_routes AS r (name, host, after_seconds, min_rank)
@@ -142,10 +136,7 @@ impl<'a> Database<'a> {
     }
 
     /// An alert is settled when every channel of any machine that it is for has it or was given up.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub fn settle(&mut self) -> Result<(), postgres::Error> {
+    pub(crate) fn settle(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             &format!(
                 "WITH routes AS (
@@ -176,18 +167,6 @@ impl<'a> Database<'a> {
             .and_then(|s| s.channel_paused(channel, Utc::now()).ok().flatten())
             .is_some()
     }
-
-    /// The problem that was told of a channel last and is not over, and how long ago.
-    fn told(&mut self, channel: &str) -> Result<Option<Duration>, postgres::Error> {
-        let row = self.client.query_opt(
-            "SELECT kind, greatest(extract(epoch FROM now() - created_at), 0)::float8 FROM oa.alerts
-             WHERE fingerprint = $1 ORDER BY seq DESC LIMIT 1",
-            &[&notice::fingerprint(channel)],
-        )?;
-        Ok(row
-            .filter(|r| r.get::<_, &str>(0) == Kind::Problem.as_str())
-            .map(|r| Duration::from_secs_f64(r.get(1))))
-    }
 }
 
 impl Outbox for Database<'_> {
@@ -202,7 +181,7 @@ impl Outbox for Database<'_> {
         pg::alone(&mut tx, &format!("channel:{channel}"))?;
         let most = i64::try_from(DIGEST_MOST).unwrap_or(i64::MAX);
         let rows = tx.query(
-            "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.title, a.body, a.created_at,
+            "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
                     coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit
              FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
@@ -216,16 +195,16 @@ impl Outbox for Database<'_> {
              ORDER BY a.seq LIMIT $2 FOR UPDATE OF d",
             &[&channel, &most],
         )?;
-        let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(13)).collect();
+        let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
         let claimed: Vec<Claimed> = rows
             .iter()
             .take(at_once(&limits))
             .map(|row| Claimed {
-                alert: alert_of(row),
-                tries: row.get(10),
-                repeat: row.get(11),
-                trying_for: Duration::from_secs_f64(row.get(12)),
-                limit: row.get(13),
+                alert: incidents::alert_of(row, 0),
+                tries: row.get(11),
+                repeat: row.get(12),
+                trying_for: Duration::from_secs_f64(row.get(13)),
+                limit: row.get(14),
             })
             .collect();
         let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();
@@ -270,58 +249,39 @@ impl Outbox for Database<'_> {
         tx.commit()
     }
 
-    fn tell(&mut self, notice: &Alert, policy: &Policy) -> Result<(), postgres::Error> {
-        let channel = notice.fingerprint.trim_start_matches("channel:");
-        if self.told(channel)?.is_none_or(|age| age >= policy.repeat) {
-            alerts::put(self.client, notice)?;
+    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), postgres::Error> {
+        if incidents::raise(self.client, incident, policy)? {
             self.enqueue()?;
         }
         Ok(())
     }
 
-    fn tell_over(&mut self, channel: &str, policy: &Policy) -> Result<(), postgres::Error> {
-        if let Some(age) = self.told(channel)? {
-            let lost = self.client.query(
-                "SELECT a.title FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
-                 WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= (
-                   SELECT min(p.created_at) - interval '1 minute' FROM oa.alerts p WHERE p.fingerprint = $2 AND p.kind = 'problem'
-                     AND p.seq > coalesce((SELECT max(r.seq) FROM oa.alerts r WHERE r.fingerprint = $2 AND r.kind = 'recovery'), 0))
-                 ORDER BY a.seq",
-                &[&channel, &notice::fingerprint(channel)],
-            )?;
-            let lost: Vec<String> = lost.iter().map(|r| r.get(0)).collect();
-            let over = notice::works_again(channel, age, &lost, policy);
-            alerts::put(self.client, &over)?;
+    fn resolve(&mut self, channel: &str) -> Result<(), postgres::Error> {
+        let fingerprint = channel_fingerprint(channel);
+        let Some((opened_at, lasted)) = incidents::open_for(self.client, &fingerprint)? else {
+            return Ok(());
+        };
+        let rows = self.client.query(
+            "SELECT a.event, a.title, a.body, a.rule, a.fingerprint FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+             WHERE d.channel = $1 AND d.state = 'failed' AND d.leased_until >= $2::timestamptz - interval '1 minute' ORDER BY a.seq",
+            &[&channel, &opened_at],
+        )?;
+        let events = rows
+            .iter()
+            .map(|r| incidents::event_of(r, 0, r.get(3), r.get(4)));
+        let recovered = Event::ChannelRecovered {
+            channel: channel.to_owned(),
+            lasted: lasted.as_secs(),
+            lost: first_of(rows.len(), events),
+        };
+        if incidents::resolve(self.client, &fingerprint, |_, _| recovered)? {
             self.enqueue()?;
         }
         Ok(())
     }
 
-    fn report(&mut self, message: &Alert) -> Result<(), postgres::Error> {
-        alerts::put(self.client, message)?;
+    fn report(&mut self, message: Event) -> Result<(), postgres::Error> {
+        incidents::put(self.client, &Alert::new(message))?;
         self.enqueue()
-    }
-}
-
-fn alert_of(row: &Row) -> Alert {
-    Alert {
-        id: row.get(0),
-        fingerprint: row.get(1),
-        rule: row.get(2),
-        task: row.get(3),
-        run_id: row.get(4),
-        severity: match row.get(5) {
-            "critical" => Severity::Critical,
-            "warning" => Severity::Warning,
-            _ => Severity::Info,
-        },
-        kind: match row.get(6) {
-            "problem" => Kind::Problem,
-            "recovery" => Kind::Recovery,
-            _ => Kind::Message,
-        },
-        title: row.get(7),
-        body: row.get(8),
-        created_at: row.get::<_, DateTime<Utc>>(9),
     }
 }

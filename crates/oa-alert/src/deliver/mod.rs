@@ -14,24 +14,24 @@
 //! up, which is a message of its own.
 
 mod database;
-mod notice;
 pub(crate) mod page;
 mod spooled;
 mod undelivered;
 
 use std::time::Duration;
 
-use oa_core::alerts::{Alert, Kind, Policy};
 use oa_core::failpoint;
+use oa_core::journal::incidents::Policy;
+use oa_core::model::event::{Alert, Event, Kind, Lost};
 use oa_core::secrets::redact;
 use oa_core::text::error_text;
-use uuid::Uuid;
+use oa_wording::Wording;
 
 use crate::channels::{Cause, Channel, SendError};
 use crate::render::{Message, digest, mark_repeat, without_text};
-pub use database::{Database, Route};
-pub use spooled::Spooled;
-pub use undelivered::{Undelivered, in_spool};
+pub(crate) use database::{Database, Route};
+pub(crate) use spooled::Spooled;
+pub(crate) use undelivered::{Undelivered, in_spool};
 
 /// A channel that has more than this waiting gets them as one message, to stay below the robots' limits.
 const DIGEST_ABOVE: usize = 5;
@@ -43,39 +43,39 @@ const GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 const REFUSED_MOST: u32 = 16;
 /// A channel that a person must set up anew is reported when it has refused for this long.
 const SETUP_AFTER: Duration = Duration::from_secs(300);
+/// Alerts that are named in the incident of a channel.
+const MOST_NAMED: usize = 10;
 /// What a sender may take between claim and record, beyond the time of the channel itself.
 const LEASE_MARGIN: Duration = Duration::from_secs(50);
 
 /// What became of one alert on one channel.
 #[derive(Debug, Clone)]
-pub struct Delivery {
-    /// The alert.
-    pub id: Uuid,
+pub(crate) struct Delivery {
     /// The alert's title.
-    pub title: String,
+    pub(crate) title: String,
     /// The channel.
-    pub channel: String,
+    pub(crate) channel: String,
     /// How often it was tried.
-    pub tries: i32,
+    pub(crate) tries: i32,
     /// Why it was not taken; `None` when it was.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// It is not tried again.
-    pub given_up: bool,
+    pub(crate) given_up: bool,
 }
 
 /// An alert that this process may send to one channel now.
 #[derive(Debug, Clone)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     /// The alert.
-    pub alert: Alert,
+    pub(crate) alert: Alert,
     /// How often it was tried, with this time.
-    pub tries: i32,
+    pub(crate) tries: i32,
     /// Time since the first try.
-    pub trying_for: Duration,
+    pub(crate) trying_for: Duration,
     /// An earlier try may have reached the channel.
-    pub repeat: bool,
+    pub(crate) repeat: bool,
     /// With how many it may be sent at once, because it was refused with more: [`ALONE`], [`BARE`], or more.
-    pub limit: Option<i32>,
+    pub(crate) limit: Option<i32>,
 }
 
 /// A limit: it is sent alone.
@@ -85,7 +85,7 @@ const BARE: i32 = 0;
 
 /// Where a delivery stands after a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// The channel has it.
     Sent,
     /// It is tried again.
@@ -120,43 +120,39 @@ impl State {
 
 /// One try, to be recorded.
 #[derive(Debug)]
-pub struct Tried<'a> {
+pub(crate) struct Tried<'a> {
     /// What was tried.
-    pub claimed: &'a Claimed,
+    pub(crate) claimed: &'a Claimed,
     /// Where it stands now.
-    pub state: State,
+    pub(crate) state: State,
     /// The wait before the next try.
-    pub wait: Duration,
+    pub(crate) wait: Duration,
     /// What the channel said against it.
-    pub error: Option<&'a str>,
+    pub(crate) error: Option<&'a str>,
     /// With how many it may be sent from now on.
-    pub limit: Option<i32>,
+    pub(crate) limit: Option<i32>,
 }
 
-/// How alerts are told.
+/// How alerts are worded, and how often a channel's own incident is reported.
 #[derive(Debug, Clone, Copy)]
-pub struct Telling<'a> {
-    /// Language, zone, repetition.
-    pub policy: Policy,
+pub(crate) struct Rendering<'a> {
+    /// Language and zone.
+    pub(crate) wording: Wording,
+    /// Repetition.
+    pub(crate) policy: Policy,
     /// The address of the page (`url` in `[report]`).
-    pub page: Option<&'a str>,
+    pub(crate) page: Option<&'a str>,
 }
 
 /// Where alerts wait.
-pub trait Outbox {
+pub(crate) trait Outbox {
     /// Why it cannot be used.
     type Error;
 
     /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due. None while the channel is paused.
-    ///
-    /// # Errors
-    /// When the outbox fails.
     fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, Self::Error>;
 
     /// Records tries, and for how long the channel takes nothing from anybody.
-    ///
-    /// # Errors
-    /// When the outbox fails.
     fn record(
         &mut self,
         channel: &str,
@@ -164,33 +160,21 @@ pub trait Outbox {
         pause: Option<Duration>,
     ) -> Result<(), Self::Error>;
 
-    /// Tells the other channels that one gave up messages, unless that was told lately.
-    ///
-    /// # Errors
-    /// When the outbox fails.
-    fn tell(&mut self, notice: &Alert, policy: &Policy) -> Result<(), Self::Error>;
+    /// Opens the incident of a channel; the other channels are notified, unless they were lately.
+    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), Self::Error>;
 
-    /// Tells them that it takes messages again, if the trouble was told.
-    ///
-    /// # Errors
-    /// When the outbox fails.
-    fn tell_over(&mut self, channel: &str, policy: &Policy) -> Result<(), Self::Error>;
+    /// Resolves it: the channel takes messages again.
+    fn resolve(&mut self, channel: &str) -> Result<(), Self::Error>;
 
     /// Puts a message about a delivery into the outbox.
-    ///
-    /// # Errors
-    /// When the outbox fails.
-    fn report(&mut self, message: &Alert) -> Result<(), Self::Error>;
+    fn report(&mut self, message: Event) -> Result<(), Self::Error>;
 }
 
 /// Sends what is due to all channels, and adds what became of it to `done`, also when the outbox fails half-way.
-///
-/// # Errors
-/// When the outbox fails. A channel that refuses is no error here.
-pub fn deliver<O: Outbox>(
+pub(crate) fn deliver<O: Outbox>(
     outbox: &mut O,
     channels: &[Channel],
-    telling: &Telling<'_>,
+    rendering: &Rendering<'_>,
     done: &mut Vec<Delivery>,
 ) -> Result<(), O::Error> {
     for channel in channels {
@@ -202,7 +186,7 @@ pub fn deliver<O: Outbox>(
                 break;
             }
             failpoint::hit("alert.claimed");
-            let result = channel.send(&combine(&claimed, telling));
+            let result = channel.send(&combine(&claimed, rendering));
             failpoint::hit("alert.sent");
             let of_the_message = |e: &SendError| e.cause.is_of_the_message();
             refused = match &result {
@@ -211,18 +195,19 @@ pub fn deliver<O: Outbox>(
                 Err(_) => refused,
             };
             let next = Next::after(&claimed, &result, refused);
-            let lost = record(outbox, &channel.name, &claimed, &result, next, done)?;
+            let lost = record(
+                outbox,
+                &channel.name,
+                &claimed,
+                &result,
+                next,
+                rendering,
+                done,
+            )?;
             failpoint::hit("alert.recorded");
             match &result {
-                Ok(()) => outbox.tell_over(&channel.name, &telling.policy)?,
-                Err(e) => report(
-                    outbox,
-                    (&channel.name, e),
-                    &claimed,
-                    &lost,
-                    next,
-                    &telling.policy,
-                )?,
+                Ok(()) => outbox.resolve(&channel.name)?,
+                Err(e) => report(outbox, (&channel.name, e), &claimed, lost, next, rendering)?,
             }
             if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
                 break;
@@ -263,15 +248,16 @@ impl Next {
     }
 }
 
-/// Gives the titles of what is tried no more.
+/// Gives what is tried no more.
 fn record<O: Outbox>(
     outbox: &mut O,
     channel: &str,
     claimed: &[Claimed],
     result: &Result<(), SendError>,
     next: Next,
+    rendering: &Rendering<'_>,
     done: &mut Vec<Delivery>,
-) -> Result<Vec<String>, O::Error> {
+) -> Result<Vec<Event>, O::Error> {
     let error = result.as_ref().err();
     let said = error.map(|e| error_text(&e.to_string()));
     // Where nothing passes it is the channel: what waits goes as one again later.
@@ -307,8 +293,7 @@ fn record<O: Outbox>(
     // That a group was refused says nothing of each.
     if !matches!(next, Next::Halved(_)) {
         done.extend(tried.iter().map(|t| Delivery {
-            id: t.claimed.alert.id,
-            title: t.claimed.alert.title.clone(),
+            title: rendering.wording.text(&t.claimed.alert.event).title,
             channel: channel.to_owned(),
             tries: t.claimed.tries,
             error: said.clone(),
@@ -317,7 +302,7 @@ fn record<O: Outbox>(
     }
     outbox.record(channel, &tried, error.and_then(SendError::pause))?;
     let lost = tried.iter().filter(|t| t.state == State::Failed);
-    Ok(lost.map(|t| t.claimed.alert.title.clone()).collect())
+    Ok(lost.map(|t| t.claimed.alert.event.clone()).collect())
 }
 
 /// Says what was given up, and that a channel must be set up anew.
@@ -325,49 +310,107 @@ fn report<O: Outbox>(
     outbox: &mut O,
     (channel, error): (&str, &SendError),
     claimed: &[Claimed],
-    lost: &[String],
+    lost: Vec<Event>,
     next: Next,
-    policy: &Policy,
+    rendering: &Rendering<'_>,
 ) -> Result<(), O::Error> {
+    let (wording, policy) = (&rendering.wording, &rendering.policy);
+    let said = error_text(&error.message);
     if next == Next::GiveUp {
         for one in claimed {
             let alert = &one.alert;
+            let title = wording.text(&alert.event).title;
             let text = format!(
-                "gave up sending \"{}\" to channel {channel}, also without its text: {error}",
-                alert.title
+                "gave up sending \"{title}\" to channel {channel}, also without its text: {error}"
             );
             tracing::error!("{}", redact(&text));
-            // The report of a refusal that is itself refused is the channel's trouble.
-            if alert.rule == notice::REFUSED {
-                let notice = notice::gave_up(channel, lost, &error.message, policy);
-                outbox.tell(&notice, policy)?;
+            // The report of a refusal that is itself refused is the channel's incident.
+            if matches!(alert.event, Event::MessageRefused { .. }) {
+                outbox.raise(gave_up(channel, &lost, &said), policy)?;
             } else {
-                outbox.report(&notice::refused(channel, alert, &error.message, policy))?;
+                outbox.report(Event::MessageRefused {
+                    channel: channel.to_owned(),
+                    alert: alert.id,
+                    of: Box::new(alert.event.clone()),
+                    task: alert.task.clone(),
+                    severity: alert.severity,
+                    error: said.clone(),
+                })?;
             }
         }
         return Ok(());
     }
-    for title in lost {
+    for event in &lost {
+        let title = wording.text(event).title;
         let text =
             format!("gave up sending \"{title}\" to channel {channel} after 24 hours: {error}");
         tracing::error!("{}", redact(&text));
     }
-    let notice = if !lost.is_empty() {
-        notice::gave_up(channel, lost, &error.message, policy)
-    } else if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
-        notice::refuses(channel, &error.message, policy)
-    } else {
-        return Ok(());
-    };
-    outbox.tell(&notice, policy)
+    if !lost.is_empty() {
+        return outbox.raise(gave_up(channel, &lost, &said), policy);
+    }
+    if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
+        let channel = channel.to_owned();
+        let refuses = Event::ChannelRefuses {
+            channel,
+            error: said,
+        };
+        return outbox.raise(refuses, policy);
+    }
+    Ok(())
 }
 
-fn combine(claimed: &[Claimed], telling: &Telling<'_>) -> Message {
-    let locale = telling.policy.locale;
+fn gave_up(channel: &str, lost: &[Event], said: &str) -> Event {
+    Event::ChannelGaveUp {
+        channel: channel.to_owned(),
+        lost: first_of(lost.len(), lost.iter().cloned()),
+        // The incident says itself what happens next.
+        error: said.replace("; it will be tried again", ""),
+    }
+}
+
+/// The first of some alerts, and how many there are. What they stand for themselves is dropped: an alert about alerts about alerts
+/// would grow without bound.
+fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
+    let flat = |event| match event {
+        Event::ChannelGaveUp {
+            channel,
+            lost,
+            error,
+        } => Event::ChannelGaveUp {
+            channel,
+            lost: Lost {
+                first: Vec::new(),
+                ..lost
+            },
+            error,
+        },
+        Event::ChannelRecovered {
+            channel,
+            lasted,
+            lost,
+        } => Event::ChannelRecovered {
+            channel,
+            lasted,
+            lost: Lost {
+                first: Vec::new(),
+                ..lost
+            },
+        },
+        event => event,
+    };
+    Lost {
+        first: events.take(MOST_NAMED).map(flat).collect(),
+        count,
+    }
+}
+
+fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
+    let locale = rendering.wording.locale;
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let mut message = message_of(&one.alert, telling.page);
+            let mut message = message_of(&one.alert, rendering);
             if one.limit == Some(BARE) {
                 message = without_text(message, locale);
             }
@@ -382,18 +425,20 @@ fn combine(claimed: &[Claimed], telling: &Telling<'_>) -> Message {
         Ok([one]) => one,
         Err(many) => digest(
             many,
-            telling.page.map(|p| page::link(p, None, None)),
+            rendering.page.map(|p| page::link(p, None, None)),
             locale,
         ),
     }
 }
 
-fn message_of(alert: &Alert, page: Option<&str>) -> Message {
+fn message_of(alert: &Alert, rendering: &Rendering<'_>) -> Message {
+    let link = |page| page::link(page, alert.run_id, alert.task.as_deref());
+    let text = rendering.wording.text(&alert.event);
     Message {
-        link: page.map(|p| page::link(p, alert.run_id, alert.task.as_deref())),
+        link: rendering.page.map(link),
         parts: Vec::new(),
-        title: alert.title.clone(),
-        body: alert.body.clone(),
+        title: text.title,
+        body: text.body,
         severity: alert.severity,
         recovery: alert.kind == Kind::Recovery,
     }
@@ -445,3 +490,6 @@ mod tests {
         assert_eq!(at_once(&[None; DIGEST_MOST + 1]), DIGEST_MOST);
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -4,18 +4,19 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts::{Alert, Policy, Severity};
+use oa_core::journal::incidents::Policy;
+use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
 use oa_core::runs::Recorder;
 use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::state_dir::{Lock, StateDir};
 use oa_core::text::error_text;
 use uuid::Uuid;
 
-use super::{Claimed, Outbox, Route, Tried, at_once, notice};
+use super::{Claimed, Outbox, Route, Tried, at_once};
 
 /// The outbox in the spool. One process at a time has it.
 #[derive(Debug)]
-pub struct Spooled<'a> {
+pub(crate) struct Spooled<'a> {
     spool: Spool,
     routes: &'a [Route],
     state: StateDir,
@@ -28,10 +29,10 @@ pub struct Spooled<'a> {
 
 impl<'a> Spooled<'a> {
     /// Opens it; `None` when another process sends from it. What is not bad enough for a channel stays for the drain.
-    ///
-    /// # Errors
-    /// When the spool cannot be used.
-    pub fn open(recorder: &Recorder, routes: &'a [Route]) -> Result<Option<Self>, SpoolError> {
+    pub(crate) fn open(
+        recorder: &Recorder,
+        routes: &'a [Route],
+    ) -> Result<Option<Self>, SpoolError> {
         let state = recorder.state().clone();
         let spool = recorder.spool()?;
         Ok(state.try_lock("spool-alerts")?.map(|lock| Self {
@@ -57,7 +58,7 @@ impl Outbox for Spooled<'_> {
         if self.draining.is_none() {
             return Ok(Vec::new());
         }
-        let own = notice::fingerprint(channel);
+        let own = channel_fingerprint(channel);
         let route = self.routes.iter().find(|r| r.name == channel);
         let least = route.map_or(Severity::Info, |r| r.least);
         let waiting = self.spool.waiting(channel)?;
@@ -121,28 +122,17 @@ impl Outbox for Spooled<'_> {
         recorded
     }
 
-    fn tell(&mut self, notice: &Alert, policy: &Policy) -> Result<(), SpoolError> {
-        let told = self
-            .spool
-            .last_alert(&notice.fingerprint)?
-            .is_some_and(|at| {
-                (Utc::now() - at)
-                    .to_std()
-                    .is_ok_and(|age| age < policy.repeat)
-            });
-        if told {
-            return Ok(());
-        }
-        self.spool.put(&[Record::Alert(notice.clone())])
+    fn raise(&mut self, incident: Event, policy: &Policy) -> Result<(), SpoolError> {
+        self.spool.raise(incident, policy.repeat)
     }
 
-    /// Said once PostgreSQL is back, which knows what was told.
-    fn tell_over(&mut self, _: &str, _: &Policy) -> Result<(), SpoolError> {
+    /// Done once PostgreSQL is back, which knows what is open.
+    fn resolve(&mut self, _: &str) -> Result<(), SpoolError> {
         Ok(())
     }
 
-    fn report(&mut self, message: &Alert) -> Result<(), SpoolError> {
-        self.spool.put(&[Record::Alert(message.clone())])
+    fn report(&mut self, message: Event) -> Result<(), SpoolError> {
+        self.spool.put(&[Record::Alert(Alert::new(message))])
     }
 }
 

@@ -4,35 +4,35 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use oa_core::config::Locale;
+use oa_core::model::event::channel_fingerprint;
 use oa_core::secrets::redact;
 use oa_core::spool::{Spool, SpoolError};
 
-use super::{Database, notice};
+use super::Database;
 
 /// What waits for less is on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(300);
 
 /// What one channel has not got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undelivered {
+pub(crate) struct Undelivered {
     /// The channel; `None` when there is none.
-    pub channel: Option<String>,
+    pub(crate) channel: Option<String>,
     /// How many wait for longer than five minutes.
-    pub waiting: u64,
+    pub(crate) waiting: u64,
     /// For how long the oldest.
-    pub oldest: Duration,
+    pub(crate) oldest: Duration,
     /// For how long the channel takes nothing, because it said "too fast".
-    pub paused: Option<Duration>,
+    pub(crate) paused: Option<Duration>,
     /// What the channel said last.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// It gave messages up, or must be set up anew, and nobody has heard of it.
-    pub untold: bool,
+    pub(crate) untold: bool,
 }
 
 impl Undelivered {
     /// In one line, without secrets.
-    #[must_use]
-    pub fn text(&self, locale: Locale) -> String {
+    pub(crate) fn text(&self, locale: Locale) -> String {
         let minutes = |d: Duration| d.as_secs() / 60;
         let mut parts = Vec::new();
         let zh = locale == Locale::Zh;
@@ -71,10 +71,7 @@ impl Undelivered {
 
 impl Database<'_> {
     /// What should have left and has not, by channel.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub fn undelivered(&mut self) -> Result<Vec<Undelivered>, postgres::Error> {
+    pub(crate) fn undelivered(&mut self) -> Result<Vec<Undelivered>, postgres::Error> {
         let limit = ON_ITS_WAY.as_secs_f64();
         if self.names.is_empty() {
             let row = self.client.query_one(
@@ -93,7 +90,7 @@ impl Database<'_> {
             };
             return Ok(if waiting > 0 { vec![none] } else { Vec::new() });
         }
-        let fingerprints: Vec<String> = self.names.iter().map(|n| notice::fingerprint(n)).collect();
+        let fingerprints: Vec<String> = self.names.iter().map(|n| channel_fingerprint(n)).collect();
         let rows = self.client.query(
             "SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
                     (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until > now()),
@@ -127,10 +124,7 @@ impl Database<'_> {
 }
 
 /// What waits in this machine's spool for longer than it should although PostgreSQL is there.
-///
-/// # Errors
-/// When the spool cannot be read.
-pub fn in_spool(spool: &Spool) -> Result<Option<Undelivered>, SpoolError> {
+pub(crate) fn in_spool(spool: &Spool) -> Result<Option<Undelivered>, SpoolError> {
     let now = Utc::now();
     let limit = TimeDelta::from_std(ON_ITS_WAY).unwrap_or_default();
     let mut waits = Vec::new();

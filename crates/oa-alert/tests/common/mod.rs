@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use chrono::Utc;
-use oa_core::alerts::{self, Alert, Kind, Severity};
 use oa_core::config::Config;
+use oa_core::journal::incidents;
+use oa_core::model::event::{Alert, Event, Kind, Severity};
 use oa_core::pg::schema;
 use oa_core::spool::{Record, Spool};
 use oa_core::state_dir::StateDir;
@@ -134,7 +135,7 @@ impl Service {
 
     pub fn put(&self, fingerprint: &str, title: &str) -> Alert {
         let alert = new_alert(fingerprint, title);
-        alerts::put(&mut self.db(), &alert).unwrap();
+        incidents::put(&mut self.db(), &alert).unwrap();
         alert
     }
 
@@ -151,7 +152,7 @@ impl Service {
     }
 
     /// Into the spool, as while PostgreSQL is away.
-    pub fn put_aside(&self, fingerprint: &str, title: &str) -> Alert {
+    pub fn put_in_spool(&self, fingerprint: &str, title: &str) -> Alert {
         let alert = new_alert(fingerprint, title);
         self.spool().put(&[Record::Alert(alert.clone())]).unwrap();
         alert
@@ -191,8 +192,20 @@ pub fn new_alert(fingerprint: &str, title: &str) -> Alert {
         run_id: None,
         severity: Severity::Critical,
         kind: Kind::Problem,
-        title: title.into(),
-        body: format!("**{title}**\n\n- 😀 \"quotes\" </script> \\ 原因\n"),
+        event: text(title, &body(title)),
         created_at: Utc::now(),
+    }
+}
+
+/// What the alert of [`new_alert`] says.
+pub fn body(title: &str) -> String {
+    format!("**{title}**\n\n- 😀 \"quotes\" </script> \\ 原因\n")
+}
+
+/// An event that says just this.
+pub fn text(title: &str, body: &str) -> Event {
+    Event::Message {
+        title: title.to_owned(),
+        body: body.to_owned(),
     }
 }

@@ -40,7 +40,7 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::flush::flush_now(config);
     let (copied, there) = result?;
     // What had disappeared there has another id now.
     if copied > 0

@@ -109,7 +109,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
             .insert("marked_bytes".to_owned(), json!(marked));
         Ok(ended)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::flush::flush_now(config);
     left.map(|_| exit::OK)
 }
 

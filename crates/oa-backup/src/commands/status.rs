@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::alerts::human_duration;
+use oa_core::output::human_duration;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Backup as Settings, Bytes, Config, Locale};
 use oa_core::exit;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts;
+use oa_core::flush::flush_now;
 use oa_core::cli::Failure;
 use oa_core::config::{BackupKind, Bytes, Config};
 use oa_core::exit;
@@ -87,7 +87,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         })?;
         Ok(ended(done))
     });
-    alerts::flush_now(config);
+    flush_now(config);
     let done = result?;
     if let Ok((mut client, _)) = recorder.connect() {
         let marked = catalog::mark_checked(&mut client, &done.backups, &[], Checked::Structure)

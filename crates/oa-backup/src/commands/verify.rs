@@ -92,14 +92,14 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
                     && is_on_record(&recorder, &place, backups, damages, checked);
             let absence_is =
                 gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
-            ended.told_by_check = !wanted.second && damage_is && absence_is;
+            ended.reported_by_check = !wanted.second && damage_is && absence_is;
         }
         ended
             .details
             .insert("read_data".to_owned(), json!(wanted.read_data));
         Ok(ended)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::flush::flush_now(config);
     let (backups, damages, gone) = result?;
     let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()

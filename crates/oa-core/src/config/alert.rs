@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Bytes, SecretRef, Span};
-use crate::alerts::Severity;
+use crate::model::Severity;
 
 /// `[alert]`
 #[derive(Debug, Clone, Deserialize)]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Attempt, Run, RunError, Status, Stopwatch};
-use crate::alerts::human_duration;
 use crate::config::Locale;
 use crate::failpoint;
+use crate::output::human_duration;
 use crate::retry::{ErrorKind, Policy};
 use crate::supervise::StopSignal;
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use postgres::{Client, GenericClient};
 
-use crate::alerts::{self, Policy};
+use crate::journal::incidents;
 use crate::schedule::{Days, Session};
 
 /// A task that has a schedule: name, title, schedule, and when it is due next (UTC).
@@ -120,12 +120,12 @@ pub fn expected_since(
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// A task that is run no more is not missed either, and no success of its will end the trouble of its runs: that is over now. Returns
+/// A task that is run no more is not missed either, and no success of its will resolve the incident of its runs: that is resolved now. Returns
 /// whether there is such a task.
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn forget(client: &mut Client, task: &str, policy: &Policy) -> Result<bool, postgres::Error> {
+pub fn forget(client: &mut Client, task: &str) -> Result<bool, postgres::Error> {
     let mut tx = client.transaction()?;
     let forgotten = tx.query_opt(
         "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, expected_since = NULL, forgotten_at = now() WHERE name = $1
@@ -133,7 +133,7 @@ pub fn forget(client: &mut Client, task: &str, policy: &Policy) -> Result<bool, 
         &[&task],
     )?;
     if let Some(row) = &forgotten {
-        alerts::given_up(&mut tx, task, row.get(0), policy)?;
+        incidents::resolve_retired(&mut tx, task, row.get(0))?;
     }
     tx.commit()?;
     Ok(forgotten.is_some())

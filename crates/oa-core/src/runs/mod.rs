@@ -1,7 +1,7 @@
 //! The run log: every start of any program's task leaves a row, before the work begins, and a final state in the same
 //! transaction as the data.
 //!
-//! [`RunStart`], [`Outcome`] and [`alerts::Alert`](crate::alerts::Alert) are plain serialisable facts. [`store`] writes them to
+//! [`RunStart`], [`Outcome`] and [`Alert`](crate::model::Alert) are plain serialisable facts. [`store`] writes them to
 //! PostgreSQL, each of them idempotent by its id; the [`spool`](crate::spool) keeps the same facts while PostgreSQL is away.
 //! [`Recorder`] is what a program uses: it decides between the two.
 

@@ -307,16 +307,16 @@ pub struct Outcome {
     /// The fields of the records and their kinds, kept for comparison with the next run's; `None` keeps what is there.
     #[serde(default)]
     pub shape: Option<Value>,
-    /// So many failed runs in a row before somebody is told.
+    /// So many failed runs in a row before somebody is notified.
     #[serde(default = "one")]
     pub alert_after: u32,
     /// An alert of this outcome was already put into the spool; none is made when it is replayed.
     #[serde(default)]
     pub alerted: bool,
-    /// What is wrong stands in rows that a rule of `oa-alert check` reads, and that rule tells of it: the run itself does not, or one
-    /// trouble would be told twice. When those rows cannot be stored, or not now, the run tells of it all the same.
-    #[serde(default)]
-    pub told_by_check: bool,
+    /// What is wrong stands in rows that a rule of `oa-alert check` reads, and that rule reports it: the run itself does not, or one
+    /// incident would be reported twice. When those rows cannot be stored, or not now, the run reports it all the same.
+    #[serde(default, alias = "told_by_check")]
+    pub reported_by_check: bool,
 }
 
 fn one() -> u32 {
@@ -343,7 +343,7 @@ impl Outcome {
             shape: None,
             alert_after: 1,
             alerted: false,
-            told_by_check: false,
+            reported_by_check: false,
         }
     }
 

@@ -22,16 +22,18 @@ use super::history;
 use super::model::{Attempt, Outcome, RunError, RunStart, Status};
 use super::raw_index;
 use super::store::{self, Applied, Lease, StoreError, TaskState};
-use crate::alerts::{self, Alert, Policy, Trouble, machine};
 use crate::cli::Failure;
 use crate::config::Config;
 use crate::exit;
 use crate::failpoint;
+use crate::journal::incidents::{self, Policy};
+use crate::model::event::{Alert, Event, Fault, run_fingerprint};
 use crate::pg::{self, ConnectError, Meaning, describe, schema};
 use crate::retry::ErrorKind;
 use crate::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
 use crate::state_dir::{Lock, StateDir};
 use crate::supervise::{self, Owner, ProcessId};
+use crate::text::error_text;
 
 /// Keeps the run log for one program.
 #[derive(Debug)]
@@ -135,13 +137,13 @@ impl Recorder {
         Spool::open(&self.state, self.spool_limit)
     }
 
-    /// How alerts are written.
+    /// How often people are notified.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Connects, checks the schema, drains the spool and marks abandoned runs. A spool that cannot be used is told and no reason
+    /// Connects, checks the schema, drains the spool and marks abandoned runs. A spool that cannot be used is reported and no reason
     /// to do without PostgreSQL.
     ///
     /// # Errors
@@ -157,7 +159,7 @@ impl Recorder {
             Ok(drained) => drained,
             Err(DrainError::Spool(e)) => {
                 tracing::error!("{e}");
-                self.tell(&mut client, Trouble::SpoolBroken, &e.to_string());
+                self.raise(&mut client, Fault::SpoolBroken, None, &e.to_string());
                 let failed = Some(e.to_string());
                 let drained = Drained {
                     failed,
@@ -170,18 +172,18 @@ impl Recorder {
         for (task, reason) in &drained.stuck {
             let task = task.as_deref().unwrap_or(spool::ALERTS);
             tracing::error!("an entry of {task} stays in the spool: {reason}");
-            self.tell(&mut client, Trouble::SpoolStuck { task }, reason);
+            self.raise(&mut client, Fault::SpoolStuck, Some(task), reason);
         }
         // With each connection, and not only when such an alert is stored: what comes and goes counts as open until it stays away.
         for over in [
-            Trouble::DatabaseUnreachable,
-            Trouble::SchemaUnfit,
-            Trouble::SpoolBroken,
+            Fault::DatabaseUnreachable,
+            Fault::SchemaUnfit,
+            Fault::SpoolBroken,
         ] {
-            self.tell_over(&mut client, over);
+            self.resolve(&mut client, over);
         }
         if drained.applied > 0 && drained.stuck.is_empty() {
-            self.tell_over(&mut client, Trouble::SpoolFull);
+            self.resolve(&mut client, Fault::SpoolFull);
         }
         // While another process drains, the outcome of a run that looks abandoned may be on its way.
         if !drained.busy {
@@ -227,16 +229,26 @@ impl Recorder {
         Ok((drained, spool.waiting_runs()?))
     }
 
-    /// Missing such a message is no reason to stop what is under way.
-    fn tell(&self, client: &mut Client, trouble: Trouble<'_>, reason: &str) {
-        let alert = machine::found(trouble, reason, &self.host, Utc::now(), &self.policy);
-        if let Err(e) = alerts::tell(client, &alert, &self.policy) {
+    fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
+        Event::Machine {
+            fault,
+            host: self.host.clone(),
+            task: task.map(str::to_owned),
+            reason: error_text(reason),
+            at: self.now(),
+        }
+    }
+
+    /// Missing such an alert is no reason to stop what is under way.
+    fn raise(&self, client: &mut Client, fault: Fault, task: Option<&str>, reason: &str) {
+        let event = self.machine_event(fault, task, reason);
+        if let Err(e) = incidents::raise(client, event, &self.policy) {
             tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
         }
     }
 
-    fn tell_over(&self, client: &mut Client, trouble: Trouble<'_>) {
-        if let Err(e) = alerts::tell_over(client, &trouble.fingerprint(&self.host), &self.policy) {
+    fn resolve(&self, client: &mut Client, fault: Fault) {
+        if let Err(e) = incidents::resolve_machine(client, fault, &self.host, None) {
             tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
         }
     }
@@ -261,7 +273,7 @@ impl Recorder {
         let (mut connection, mut away) = match self.connect() {
             Ok((client, _)) => (Some(client), None),
             Err(Away::Schema(e)) if e.is_for_a_person() => {
-                self.put_alert_aside(Trouble::SchemaUnfit, &e.to_string());
+                self.spool_alert(Fault::SchemaUnfit, &e.to_string());
                 return Err(e.into());
             }
             Err(e) => (None, Some(e.to_string())),
@@ -383,12 +395,12 @@ impl Recorder {
             outcome.on_server_clock(offset);
         }
         outcome.start.other_day = run.start.other_day;
-        let recorded = self.store_or_put_aside(run, outcome)?;
+        let recorded = self.store_or_spool(run, outcome)?;
         raw_index::remove(&self.state, id);
         Ok(recorded)
     }
 
-    fn store_or_put_aside(&self, mut run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
+    fn store_or_spool(&self, mut run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
         failpoint::hit("run.finish.begin");
         let task = &outcome.start.task.clone();
         // Behind what waits already, or an older day would overwrite this one later.
@@ -412,7 +424,7 @@ impl Recorder {
             match store::apply(client, &outcome, &self.policy) {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
-                    self.forget_told(&outcome);
+                    self.forget_notified(&outcome);
                     return Ok(Recorded::Stored(applied));
                 }
                 Err(e) if e.meaning().is_passing() => {
@@ -432,7 +444,7 @@ impl Recorder {
             }
         }
         let reason = run.away.unwrap_or_else(|| "PostgreSQL is away".to_owned());
-        self.put_aside(outcome, reason, run.connection.is_some())
+        self.spool_outcome(outcome, reason, run.connection.is_some())
     }
 
     fn reconnect(&self, run: &mut Run) {
@@ -453,11 +465,11 @@ impl Recorder {
     }
 
     /// After a success the next failure is a new one, also when it comes while PostgreSQL is away.
-    fn forget_told(&self, outcome: &Outcome) {
+    fn forget_notified(&self, outcome: &Outcome) {
         if outcome.status == Status::Success
             && let Ok(spool) = self.spool()
         {
-            let _ = spool.forget_told(&alerts::run_fingerprint(&outcome.start.task));
+            let _ = spool.forget_notified(&run_fingerprint(&outcome.start.task));
         }
     }
 
@@ -473,20 +485,20 @@ impl Recorder {
         outcome.status = Status::Failed;
         outcome.error = Some(error.clone());
         outcome.batches.clear();
-        outcome.told_by_check = false;
+        outcome.reported_by_check = false;
         if let Some(last) = outcome.attempts.last_mut() {
             last.outcome = Status::Failed;
             last.error = Some(error.clone());
         }
-        self.store_or_put_aside(run, outcome)?;
+        self.store_or_spool(run, outcome)?;
         Ok(Recorded::Refused {
             error,
             misconfigured,
         })
     }
 
-    /// Into the spool, with everything that somebody must be told meanwhile.
-    fn put_aside(
+    /// Into the spool, with everything of which people must be notified meanwhile.
+    fn spool_outcome(
         &self,
         mut outcome: Outcome,
         reason: String,
@@ -495,26 +507,16 @@ impl Recorder {
         let mut spool = self.spool().map_err(|e| {
             anyhow::anyhow!("{reason}; and the outcome cannot wait on this machine: {e}")
         })?;
-        let own = alerts::problem(&outcome, &TaskState::default(), &self.policy)
-            .filter(|_| !self.told_lately(&spool, &alerts::spooled_key(&outcome)));
-        outcome.alerted = own.is_some();
-        let away = machine::found(
-            Trouble::DatabaseUnreachable,
-            &reason,
-            &self.host,
-            Utc::now(),
-            &self.policy,
-        );
-        let mut told: Vec<Alert> = own.into_iter().collect();
-        for alert in &mut told {
-            // By this machine's clock, as everything that waits.
-            alert.created_at = Utc::now();
+        let is_news = |alert: &Alert| spool.is_news(alert, self.policy.repeat).unwrap_or(true);
+        let own = incidents::problem(&outcome, &TaskState::default()).map(Alert::new);
+        let mut alerts: Vec<Alert> = own.into_iter().filter(is_news).collect();
+        outcome.alerted = !alerts.is_empty();
+        if !reachable {
+            let down = self.machine_event(Fault::DatabaseUnreachable, None, &reason);
+            alerts.extend(Some(Alert::new(down)).filter(is_news));
         }
-        if !reachable && !self.told_lately(&spool, &away.fingerprint) {
-            told.push(away);
-        }
-        self.forget_told(&outcome);
-        let full = match spool.put(&records(&outcome, &told)) {
+        self.forget_notified(&outcome);
+        let full = match spool.put(&records(&outcome, &alerts)) {
             Ok(()) => return Ok(Recorded::Spooled { reason }),
             Err(full @ SpoolError::Full { .. }) => full,
             Err(e) => return Err(anyhow::Error::from(e).into()),
@@ -524,29 +526,23 @@ impl Recorder {
         outcome.error = Some(error);
         outcome.batches.clear();
         outcome.rejects.clear();
-        let alert = machine::found(
-            Trouble::SpoolFull,
-            &full.to_string(),
-            &self.host,
-            Utc::now(),
-            &self.policy,
-        );
-        if !self.told_lately(&spool, &alert.fingerprint) {
-            told.push(alert);
+        let alert = Alert::new(self.machine_event(Fault::SpoolFull, None, &full.to_string()));
+        if spool.is_news(&alert, self.policy.repeat).unwrap_or(true) {
+            alerts.push(alert);
         }
-        if let Err(e) = spool.put(&records(&outcome, &told)) {
+        if let Err(e) = spool.put(&records(&outcome, &alerts)) {
             tracing::error!("not even the failure fits: {e}");
         }
         Err(anyhow::Error::from(full).into())
     }
 
-    /// Tells, by way of the spool, that PostgreSQL cannot be used.
-    pub fn tell_away(&self, away: &Away) {
-        let trouble = match away {
-            Away::Schema(e) if e.is_for_a_person() => Trouble::SchemaUnfit,
-            _ => Trouble::DatabaseUnreachable,
+    /// Notifies, by way of the spool, that PostgreSQL cannot be used.
+    pub fn report_unreachable(&self, away: &Away) {
+        let fault = match away {
+            Away::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
+            _ => Fault::DatabaseUnreachable,
         };
-        self.put_alert_aside(trouble, &away.to_string());
+        self.spool_alert(fault, &away.to_string());
     }
 
     /// This machine's name in the run log.
@@ -555,32 +551,20 @@ impl Recorder {
         &self.host
     }
 
-    fn put_alert_aside(&self, trouble: Trouble<'_>, reason: &str) {
-        let alert = machine::found(trouble, reason, &self.host, Utc::now(), &self.policy);
-        let put = self.spool().and_then(|mut spool| {
-            if self.told_lately(&spool, &alert.fingerprint) {
-                return Ok(());
-            }
-            spool.put(&[Record::Alert(alert)])
-        });
-        if let Err(e) = put {
-            tracing::error!("could not put an alert aside: {e}");
+    fn spool_alert(&self, fault: Fault, reason: &str) {
+        let event = self.machine_event(fault, None, reason);
+        let raised = self
+            .spool()
+            .and_then(|mut s| s.raise(event, self.policy.repeat));
+        if let Err(e) = raised {
+            tracing::error!("could not spool an alert: {e}");
         }
-    }
-
-    fn told_lately(&self, spool: &Spool, fingerprint: &str) -> bool {
-        let last = spool.last_alert(fingerprint).ok().flatten();
-        last.is_some_and(|at| {
-            (Utc::now() - at)
-                .to_std()
-                .is_ok_and(|age| age < self.policy.repeat)
-        })
     }
 }
 
 /// The facts that an outcome puts into the spool.
-fn records(outcome: &Outcome, told: &[Alert]) -> Vec<Record> {
-    let alerts = told.iter().cloned().map(Record::Alert);
+fn records(outcome: &Outcome, alerts: &[Alert]) -> Vec<Record> {
+    let alerts = alerts.iter().cloned().map(Record::Alert);
     std::iter::once(Record::Outcome(Box::new(outcome.clone())))
         .chain(alerts)
         .collect()

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::due::not_taken_care_of;
 use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
-use crate::alerts::{self, Policy};
 use crate::exact;
+use crate::journal::incidents::{self, Policy};
 use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{Meaning, describe};
 use crate::retry::ErrorKind;
@@ -308,9 +308,9 @@ pub fn apply(
     )?;
     let state = update_task(&mut tx, outcome, times, run.get(7), run.get(5))?;
     // A row that PostgreSQL refused is not where the check looks.
-    let by_check = outcome.told_by_check && applied.rejected == 0;
+    let by_check = outcome.reported_by_check && applied.rejected == 0;
     if !outcome.alerted && !by_check {
-        applied.alerted = alerts::after_run(&mut tx, outcome, &state, policy)?;
+        applied.alerted = incidents::after_run(&mut tx, outcome, &state, policy)?;
     }
     tx.commit()?;
     Ok(applied)
@@ -699,7 +699,7 @@ fn abandon(
     insert_raw(&mut tx, outcome)?;
     let times = Times::of(outcome, outcome.finished_at);
     let state = update_task(&mut tx, outcome, times, seq, false)?;
-    alerts::after_run(&mut tx, outcome, &state, policy)?;
+    incidents::after_run(&mut tx, outcome, &state, policy)?;
     tx.commit()?;
     Ok(true)
 }

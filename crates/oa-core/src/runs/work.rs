@@ -61,8 +61,8 @@ pub struct Ended<T> {
     pub batches: Vec<Batch>,
     /// For the run row.
     pub details: Map<String, Value>,
-    /// See [`Outcome::told_by_check`].
-    pub told_by_check: bool,
+    /// See [`Outcome::reported_by_check`].
+    pub reported_by_check: bool,
 }
 
 impl<T> Ended<T> {
@@ -76,7 +76,7 @@ impl<T> Ended<T> {
             error: None,
             batches: Vec::new(),
             details: Map::new(),
-            told_by_check: false,
+            reported_by_check: false,
         }
     }
 }
@@ -122,7 +122,7 @@ pub fn recorded<T>(
         outcome.fetched = ended.fetched;
         outcome.details.clone_from(&ended.details);
         outcome.batches = std::mem::take(&mut ended.batches);
-        outcome.told_by_check = ended.told_by_check;
+        outcome.reported_by_check = ended.reported_by_check;
         let error = ended.error.as_deref();
         outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
         ended.value

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{Record, Spool, SpoolError, decode};
-use crate::alerts::Alert;
+use crate::model::Alert;
 
 /// Where an alert stands with one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]

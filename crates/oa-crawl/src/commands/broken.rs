@@ -97,7 +97,7 @@ fn mended(recorder: &Recorder, sources: &Sources) {
         let ended = sources.get(&task).is_ok()
             || recorder
                 .connect()
-                .is_ok_and(|(mut client, _)| forget(&mut client, &task, recorder.policy()).is_ok());
+                .is_ok_and(|(mut client, _)| forget(&mut client, &task).is_ok());
         if ended {
             let _ = fs::remove_file(&path);
         }

@@ -16,7 +16,7 @@ use crate::PROGRAM;
 pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, _) = recorder.connect()?;
-    let known = due::forget(&mut client, task, recorder.policy()).map_err(anyhow::Error::from)?;
+    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
     if !known {
         return Err(Failure::new(
             exit::USAGE,

@@ -11,7 +11,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use oa_core::alerts::Policy;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
@@ -274,9 +273,8 @@ fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>,
 }
 
 fn forget(config: &Config, client: &mut Client, tasks: &[&str]) -> Result<(), Failure> {
-    let policy = Policy::from_config(config);
     for task in tasks {
-        due::forget(client, task, &policy)
+        due::forget(client, task)
             .map_err(|e| anyhow::anyhow!("could not forget {task}: {}", describe(&e)))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use oa_core::alerts;
+use oa_core::flush::flush_now;
 use oa_core::cli::Failure;
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
@@ -112,7 +112,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         None => return Ok(exit::OK),
     }
     if report.alerted {
-        alerts::flush_now(config);
+        flush_now(config);
     }
     Ok(report.exit_code())
 }

@@ -1,6 +1,6 @@
 //! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
 
-use oa_core::alerts::flush_now;
+use oa_core::flush::flush_now;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;

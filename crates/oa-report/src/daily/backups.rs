@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use oa_core::alerts::human_duration;
+use oa_core::output::human_duration;
 use oa_core::config::{Bytes, Locale};
 use postgres::{Row, Transaction};
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use maud::{Markup, html};
-use oa_core::alerts::human_duration;
+use oa_core::output::human_duration;
 use oa_core::config::{Bytes, Locale};
 
 use crate::queries::health::{Health, Reason, TaskHealth};

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::{Backup, Bars, Kind, Level};
-use oa_core::alerts::human_duration;
+use oa_core::output::human_duration;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{BackupKind, Bytes, Config, Locale};
 use oa_core::exit;
@@ -116,7 +116,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         if ended.error.is_some() {
             ended.status = Status::Failed;
             // By its row in oa.drills, where the check looks at the first repository's.
-            ended.told_by_check = !wanted.from_copy && !config.alert.is_off("drill_failed");
+            ended.reported_by_check = !wanted.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
         ended.batches.push(row(&session, run, drill));

@@ -1,13 +1,12 @@
-//! What is told of one trouble, whatever comes in whatever order: a small model of it, and the database's functions beside it.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! What people are notified of one incident, whatever comes in whatever order: a small model of it, and the database beside it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::cell::RefCell;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_alert::deliver::{Database, Route};
-use oa_core::alerts::{self, Policy, Severity};
-use oa_core::config::Locale;
+use oa_core::journal::incidents::{self, Policy};
+use oa_core::model::Severity;
 use oa_core::pg::schema;
 use oa_core::retry::ErrorKind;
 use oa_core::runs::store::TaskState;
@@ -17,10 +16,12 @@ use postgres::Client;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
+use super::{Database, Route};
+
 const TASK: &str = "rongda-positions";
-/// Minutes after which a trouble that goes on is told again.
+/// Minutes after which a incident that goes on is notified again.
 const REPEAT: u64 = 60;
-/// Recoveries that are told within an hour.
+/// Recoveries that are notified within an hour.
 const MOST_RECOVERIES: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -56,7 +57,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// One alert, as the model and as the database have it.
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
+struct Notified {
     recovery: bool,
     critical: bool,
     /// Recorded, sent to nobody.
@@ -66,8 +67,8 @@ struct Told {
 #[derive(Debug, Clone, Default)]
 struct Model {
     now: u64,
-    /// What was told when.
-    told: Vec<(u64, Told)>,
+    /// What was notified when.
+    notified: Vec<(u64, Notified)>,
     acked: bool,
     silence: bool,
     /// The last alert was not sent because of a silence that is over.
@@ -76,23 +77,23 @@ struct Model {
 
 impl Model {
     fn is_open(&self) -> bool {
-        self.told.last().is_some_and(|(_, t)| !t.recovery)
+        self.notified.last().is_some_and(|(_, t)| !t.recovery)
     }
 
-    fn tell(&mut self, recovery: bool, critical: bool) {
-        // Who has heard of a trouble hears that it is over, and nobody else.
-        let mut problems = self.told.iter().rev().take_while(|(_, t)| !t.recovery);
+    fn notify(&mut self, recovery: bool, critical: bool) {
+        // Who has heard of a incident hears that it is over, and nobody else.
+        let mut problems = self.notified.iter().rev().take_while(|(_, t)| !t.recovery);
         let silenced = if recovery {
             problems.all(|(_, t)| t.silenced)
         } else {
             self.silence
         };
-        let told = Told {
+        let notified = Notified {
             recovery,
             critical,
             silenced,
         };
-        self.told.push((self.now, told));
+        self.notified.push((self.now, notified));
         self.unheard = false;
     }
 
@@ -101,21 +102,21 @@ impl Model {
             Event::Failure | Event::Abandoned | Event::Partial => {
                 let critical = event != Event::Partial;
                 let known = self.is_open()
-                    && self.told.last().is_some_and(|(at, last)| {
+                    && self.notified.last().is_some_and(|(at, last)| {
                         let worse = critical && !last.critical;
                         !worse && !self.unheard && (self.acked || self.now - at < REPEAT)
                     });
                 if !known {
-                    self.tell(false, critical);
+                    self.notify(false, critical);
                 }
             }
             Event::Success => {
                 let recoveries = self
-                    .told
+                    .notified
                     .iter()
                     .filter(|(at, t)| t.recovery && self.now - at < 60);
                 if self.is_open() && recoveries.count() < MOST_RECOVERIES {
-                    self.tell(true, false);
+                    self.notify(true, false);
                     self.acked = false;
                 }
             }
@@ -123,7 +124,8 @@ impl Model {
             Event::Ack => self.acked |= self.is_open(),
             Event::SilenceBegins => self.silence = true,
             Event::SilenceEnds => {
-                self.unheard |= self.silence && self.told.last().is_some_and(|(_, t)| t.silenced);
+                self.unheard |=
+                    self.silence && self.notified.last().is_some_and(|(_, t)| t.silenced);
                 self.silence = false;
             }
             Event::Minutes25 => self.now += 25,
@@ -149,8 +151,8 @@ impl Real {
             Event::Skipped => Status::Skipped,
             Event::Ack => {
                 // As oa-alert ack does it.
-                let sql = "INSERT INTO oa.acks (fingerprint, by) SELECT fingerprint, 'me' FROM oa.troubles ON CONFLICT DO NOTHING";
-                return self.client.batch_execute(sql).unwrap();
+                incidents::acknowledge(&mut self.client, TASK, "me", "").unwrap();
+                return;
             }
             Event::SilenceBegins if model.silence => return,
             Event::SilenceBegins => {
@@ -179,7 +181,7 @@ impl Real {
             outcome.error = Some(RunError::new(ErrorKind::Network, "reset"));
         }
         let mut tx = self.client.transaction().unwrap();
-        alerts::after_run(&mut tx, &outcome, &TaskState::default(), &self.policy).unwrap();
+        incidents::after_run(&mut tx, &outcome, &TaskState::default(), &self.policy).unwrap();
         tx.commit().unwrap();
         Database::open(&mut self.client, &self.routes, None).unwrap();
     }
@@ -188,44 +190,47 @@ impl Real {
         let back = format!("- interval '{minutes} minutes'");
         let sql = format!(
             "UPDATE oa.alerts SET created_at = created_at {back};
+             UPDATE oa.incidents SET opened_at = opened_at {back}, notified_at = notified_at {back},
+               recoveries = ARRAY(SELECT r {back} FROM unnest(recoveries) r);
              UPDATE oa.silences SET created_at = created_at {back}, until = CASE WHEN until > now() THEN until ELSE until {back} END"
         );
         self.client.batch_execute(&sql).unwrap();
     }
 
-    fn told(&mut self) -> Vec<Told> {
+    fn notified(&mut self) -> Vec<Notified> {
         let rows = self.client.query(
             "SELECT kind = 'recovery', severity = 'critical', silenced_by IS NOT NULL, EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)
              FROM oa.alerts a ORDER BY id",
             &[],
         );
-        let told = |row: &postgres::Row| {
+        let notified = |row: &postgres::Row| {
             let (silenced, queued): (bool, bool) = (row.get(2), row.get(3));
             assert_ne!(silenced, queued, "either silenced or for the channel");
-            Told {
+            Notified {
                 recovery: row.get(0),
                 critical: row.get(1),
                 silenced,
             }
         };
-        rows.unwrap().iter().map(told).collect()
+        rows.unwrap().iter().map(notified).collect()
     }
 
     fn is_open(&mut self) -> bool {
-        let row = self
-            .client
-            .query_one("SELECT count(*) FROM oa.troubles", &[]);
+        let row = self.client.query_one(
+            "SELECT count(*) FROM oa.incidents WHERE resolved_at IS NULL",
+            &[],
+        );
         row.unwrap().get::<_, i64>(0) == 1
     }
 }
 
-/// What a person may rely on, without the model: from what happened and what was told after each event.
-fn promises(log: &[(Event, u64, Vec<Told>)]) -> Result<(), TestCaseError> {
-    let mut before: &[Told] = &[];
-    let mut told_at: Vec<u64> = Vec::new();
+/// What a person may rely on, without the model: from what happened and what was notified after each event.
+fn promises(log: &[(Event, u64, Vec<Notified>)]) -> Result<(), TestCaseError> {
+    let mut before: &[Notified] = &[];
+    let mut notified_at: Vec<u64> = Vec::new();
     let (mut bad, mut acked, mut silence_ended) = (false, false, false);
-    for (event, now, told) in log {
-        let new = &told[before.len()..];
+    for (event, now, notified) in log {
+        let new = &notified[before.len()..];
         prop_assert!(new.len() <= 1, "one event, one message");
         match event {
             Event::Failure | Event::Abandoned | Event::Partial => bad = true,
@@ -238,28 +243,30 @@ fn promises(log: &[(Event, u64, Vec<Told>)]) -> Result<(), TestCaseError> {
             let last = before.last();
             prop_assert!(
                 !new.recovery || last.is_some_and(|l| !l.recovery),
-                "over without having been told, or twice"
+                "over without having been notified, or twice"
             );
             prop_assert!(
                 new.recovery != bad,
                 "a problem when it failed, a recovery when it succeeded"
             );
-            if let (false, Some(last), Some(at)) =
-                (new.recovery, last.filter(|l| !l.recovery), told_at.last())
-            {
+            if let (false, Some(last), Some(at)) = (
+                new.recovery,
+                last.filter(|l| !l.recovery),
+                notified_at.last(),
+            ) {
                 let worse = new.critical && !last.critical;
                 let due = now - at >= REPEAT && !acked;
-                prop_assert!(worse || due || silence_ended, "told twice");
+                prop_assert!(worse || due || silence_ended, "notified twice");
             }
             acked &= !new.recovery;
             silence_ended = false;
-            told_at.push(*now);
+            notified_at.push(*now);
         }
-        // Whoever is told that it is over can rely on it; only what comes and goes counts as open for a while longer.
-        let open = told.last().is_some_and(|t| !t.recovery);
-        let flapping = told
+        // Whoever is notified that it is over can rely on it; only what comes and goes counts as open for a while longer.
+        let open = notified.last().is_some_and(|t| !t.recovery);
+        let flapping = notified
             .iter()
-            .zip(&told_at)
+            .zip(&notified_at)
             .filter(|(t, at)| t.recovery && now - **at < 60)
             .count()
             >= MOST_RECOVERIES;
@@ -267,7 +274,7 @@ fn promises(log: &[(Event, u64, Vec<Told>)]) -> Result<(), TestCaseError> {
             open == bad || (open && !bad && (flapping || !matches!(event, Event::Success))),
             "open {open}, bad {bad}"
         );
-        before = told;
+        before = notified;
     }
     Ok(())
 }
@@ -285,7 +292,6 @@ fn whatever_happens_in_whatever_order_is_told_as_promised() {
     let real = RefCell::new(Real {
         client: server.connect(),
         policy: Policy {
-            locale: Locale::Zh,
             timezone: chrono_tz::Asia::Shanghai,
             repeat: Duration::from_secs(REPEAT * 60),
         },
@@ -303,18 +309,18 @@ fn whatever_happens_in_whatever_order_is_told_as_promised() {
     let result = TestRunner::new(config).run(&prop::collection::vec(event(), 1..40), |events| {
         let mut real = real.borrow_mut();
         real.client
-            .batch_execute("TRUNCATE oa.alerts, oa.deliveries, oa.acks, oa.silences")
+            .batch_execute("TRUNCATE oa.alerts, oa.deliveries, oa.incidents, oa.silences")
             .unwrap();
         let mut model = Model::default();
         let mut log = Vec::new();
         for event in events {
             real.happens(event, &model);
             model.happens(event);
-            let told = real.told();
-            let expected: Vec<Told> = model.told.iter().map(|(_, t)| t.clone()).collect();
-            prop_assert_eq!(&told, &expected, "after {:?}", log);
+            let notified = real.notified();
+            let expected: Vec<Notified> = model.notified.iter().map(|(_, t)| t.clone()).collect();
+            prop_assert_eq!(&notified, &expected, "after {:?}", log);
             prop_assert_eq!(real.is_open(), model.is_open());
-            log.push((event, model.now, told));
+            log.push((event, model.now, notified));
         }
         promises(&log)
     });

@@ -1,0 +1,515 @@
+//! Incidents and the outbox. One fingerprint is one incident, and one row in `oa.incidents`, whose lock makes whoever raises or
+//! resolves it the only one who notifies:
+//!
+//! ```text
+//! raise(event)    closed ──────────▶ open, notified
+//!                 open ────────────▶ notified again after [`Policy::repeat`], when it gets worse, or by another cause
+//! resolve(event)  open ────────────▶ closed, notified; not yet while it comes and goes
+//! ```
+//! What is notified is an alert: a row of `oa.alerts`, committed with the fact that caused it. `oa-alert` delivers it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use postgres::{GenericClient, Transaction};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::model::event::{
+    self, Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint,
+};
+use crate::retry::ErrorKind;
+use crate::runs::store::TaskState;
+use crate::runs::{Outcome, RunError, Status};
+use crate::secrets::redact_json;
+use crate::text::printable_json;
+
+/// So many recoveries of one incident within an hour are notified; then it must stay away first.
+const MOST_RECOVERIES: i64 = 3;
+
+/// How often people are notified of an incident that goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// An incident that goes on is notified again after this long.
+    pub repeat: Duration,
+    /// The service's zone, in which days begin.
+    pub timezone: Tz,
+}
+
+impl Policy {
+    /// Takes it from the configuration.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Self {
+        Self {
+            repeat: config.alert_repeat(),
+            timezone: config.timezone,
+        }
+    }
+}
+
+/// An incident as it is when somebody has its lock.
+struct Incident {
+    open: bool,
+    opened_at: DateTime<Utc>,
+    notified_at: DateTime<Utc>,
+    /// Since the last notification; `None` when that is of the future: the server's clock was wrong then, so nobody knows.
+    age: Option<Duration>,
+    severity: Severity,
+    rule: String,
+    task: Option<String>,
+    acknowledged: bool,
+    /// Nobody was sent the last alert, because of a silence that is over.
+    unheard: bool,
+    /// The causes that were notified since it is open.
+    causes: Vec<String>,
+    /// It has come and gone too often of late.
+    flaps: bool,
+    /// The present moment, by the server's clock.
+    now: DateTime<Utc>,
+    /// The last alert's event; `None` of a version that stored texts, whose title is the other one.
+    event: Option<Value>,
+    title: Option<String>,
+}
+
+impl Incident {
+    /// Waits for the incident's lock, until the end of the transaction.
+    fn lock(tx: &mut Transaction<'_>, fingerprint: &str) -> Result<Option<Self>, postgres::Error> {
+        let row = tx.query_opt(
+            "SELECT i.resolved_at IS NULL, i.opened_at, i.notified_at, extract(epoch FROM now() - i.notified_at)::float8, i.severity, i.rule, i.task,
+                    i.acknowledged_at IS NOT NULL,
+                    EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now()),
+                    i.causes, (SELECT count(*) FROM unnest(i.recoveries) r WHERE r > now() - interval '1 hour' AND r <= now()) >= $2, now(), a.event, a.title
+             FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.fingerprint = $1 FOR UPDATE OF i",
+            &[&fingerprint, &MOST_RECOVERIES],
+        )?;
+        Ok(row.map(|row| {
+            let seconds: f64 = row.get(3);
+            Self {
+                open: row.get(0),
+                opened_at: row.get(1),
+                notified_at: row.get(2),
+                // More than a minute before now is no age.
+                age: (seconds > -60.0).then(|| Duration::from_secs_f64(seconds.max(0.0))),
+                severity: Severity::parse(row.get(4)),
+                rule: row.get(5),
+                task: row.get(6),
+                acknowledged: row.get(7),
+                unheard: row.get(8),
+                causes: row.get(9),
+                flaps: row.get(10),
+                now: row.get(11),
+                event: row.get(12),
+                title: row.get(13),
+            }
+        }))
+    }
+
+    /// Whether a problem need not be notified now: that was done lately, or somebody has acknowledged it, and it has not become worse,
+    /// nor has it a cause that nobody has heard of. Who has acknowledged it need hear of another cause only when that one does not heal
+    /// by itself.
+    fn covers(&self, problem: &Alert, policy: &Policy) -> bool {
+        let worse = problem.severity == Severity::Critical && self.severity != Severity::Critical;
+        let another = problem.event.cause().is_some_and(|cause| {
+            let known = |known: &String| known == cause.as_str();
+            !self.causes.is_empty()
+                && !self.causes.iter().any(known)
+                && (!self.acknowledged || !cause.is_transient())
+        });
+        let known = self.acknowledged || self.age.is_some_and(|age| age < policy.repeat);
+        self.open && known && !worse && !another && !self.unheard
+    }
+
+    fn last_event(&self, fingerprint: &str) -> Event {
+        match (&self.event, &self.title) {
+            (Some(event), _) => event::from_json(event.clone(), &self.rule, fingerprint),
+            (None, title) => Event::Message {
+                title: title.clone().unwrap_or_else(|| fingerprint.to_owned()),
+                body: String::new(),
+            },
+        }
+    }
+}
+
+/// Opens the incident of a problem, or goes on with it, and notifies where [`Policy`] says so. Returns whether it did.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn raise(
+    client: &mut impl GenericClient,
+    problem: Event,
+    policy: &Policy,
+) -> Result<bool, postgres::Error> {
+    let alert = Alert::new(problem);
+    let mut tx = client.transaction()?;
+    let notifies = loop {
+        if let Some(incident) = Incident::lock(&mut tx, &alert.fingerprint)? {
+            break !incident.covers(&alert, policy);
+        }
+        // Nobody knows of it: the row is made, and whoever comes at the same moment waits for it and finds it notified.
+        if tx.execute(
+            "INSERT INTO oa.incidents (fingerprint, rule, task, severity) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            &[&alert.fingerprint, &alert.rule, &alert.task, &alert.severity.as_str()],
+        )? == 1 {
+            break true;
+        }
+    };
+    if notifies {
+        put_at(&mut tx, &alert, None)?;
+    }
+    tx.commit()?;
+    Ok(notifies)
+}
+
+/// Resolves an incident that is open and stays away, and notifies of that. `recovery` says so, given since when it was open, and until
+/// when (UTC, by the server's clock). Returns whether it was resolved.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn resolve(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+    recovery: impl FnOnce(DateTime<Utc>, DateTime<Utc>) -> Event,
+) -> Result<bool, postgres::Error> {
+    resolve_if(client, fingerprint, |incident| {
+        (!incident.flaps).then(|| recovery(incident.opened_at, incident.now))
+    })
+}
+
+fn resolve_if(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+    recovery: impl FnOnce(&Incident) -> Option<Event>,
+) -> Result<bool, postgres::Error> {
+    let mut tx = client.transaction()?;
+    let incident = Incident::lock(&mut tx, fingerprint)?.filter(|i| i.open);
+    let Some(event) = incident.as_ref().and_then(recovery) else {
+        return Ok(false);
+    };
+    put_at(&mut tx, &Alert::new(event), None)?;
+    tx.commit()?;
+    Ok(true)
+}
+
+/// Resolves a machine's incident.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn resolve_machine(
+    client: &mut impl GenericClient,
+    fault: Fault,
+    host: &str,
+    task: Option<&str>,
+) -> Result<bool, postgres::Error> {
+    resolve(client, &fault.fingerprint(host, task), |opened_at, at| {
+        Event::MachineRecovered {
+            fault,
+            host: host.to_owned(),
+            task: task.map(str::to_owned),
+            opened_at,
+            at,
+        }
+    })
+}
+
+/// Resolves an incident that a rule finds no more.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn resolve_finding(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+) -> Result<bool, postgres::Error> {
+    resolve_if(client, fingerprint, |incident| {
+        (!incident.flaps).then(|| Event::FoundNoMore {
+            fingerprint: fingerprint.to_owned(),
+            rule: incident.rule.clone(),
+            task: incident.task.clone(),
+            of: Box::new(incident.last_event(fingerprint)),
+            opened_at: incident.opened_at,
+            at: incident.now,
+        })
+    })
+}
+
+/// Resolves the incident of a task that is run no more.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn resolve_retired(
+    client: &mut impl GenericClient,
+    task: &str,
+    title: &str,
+) -> Result<bool, postgres::Error> {
+    resolve_if(client, &run_fingerprint(task), |incident| {
+        Some(Event::TaskRetired {
+            task: task.to_owned(),
+            title: title.to_owned(),
+            notified_at: incident.notified_at,
+        })
+    })
+}
+
+/// Since when an incident is open and how long ago (by the server's clock) people were last notified of it; `None`: it is not open.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn open_for(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+) -> Result<Option<(DateTime<Utc>, Duration)>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT opened_at, greatest(extract(epoch FROM now() - notified_at), 0)::float8 FROM oa.incidents
+         WHERE fingerprint = $1 AND resolved_at IS NULL",
+        &[&fingerprint],
+    )?;
+    Ok(row.map(|r| (r.get(0), Duration::from_secs_f64(r.get(1)))))
+}
+
+/// Acknowledges an open incident: it is not repeated until it is resolved. `of` is a fingerprint or a task. Returns the fingerprints.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn acknowledge(
+    client: &mut impl GenericClient,
+    of: &str,
+    by: &str,
+    note: &str,
+) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(
+        "UPDATE oa.incidents SET acknowledged_by = $2, acknowledged_at = now(), note = $3
+         WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL RETURNING fingerprint",
+        &[&of, &by, &note],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// Puts a message into the outbox, in the caller's transaction. Does nothing when it is there already; returns whether it was new.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn put(client: &mut impl GenericClient, alert: &Alert) -> Result<bool, postgres::Error> {
+    put_at(client, alert, None)
+}
+
+/// Puts an alert into the outbox that has waited in the spool, where it was made at its own moment, but not after now: people have
+/// been notified of it then.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub(crate) fn put_spooled(
+    client: &mut impl GenericClient,
+    alert: &Alert,
+) -> Result<bool, postgres::Error> {
+    put_at(client, alert, Some(alert.created_at))
+}
+
+/// The alert's row, and what it makes of its incident.
+fn put_at(
+    client: &mut impl GenericClient,
+    alert: &Alert,
+    made_at: Option<DateTime<Utc>>,
+) -> Result<bool, postgres::Error> {
+    // What cannot be written as JSON is a mistake of this program, and worth an alert all the same.
+    let event = event::to_json(&alert.event)
+        .unwrap_or_else(|e| Value::String(format!("{}: {e}", alert.rule)));
+    let inserted = client.execute(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, event, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, least($9, now())) ON CONFLICT (id) DO NOTHING",
+        &[
+            &alert.id,
+            &alert.fingerprint,
+            &alert.rule,
+            &alert.task,
+            &alert.run_id,
+            &alert.severity.as_str(),
+            &alert.kind.as_str(),
+            &printable_json(&redact_json(event)),
+            &made_at,
+        ],
+    )?;
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let cause = alert.event.cause().map(ErrorKind::as_str);
+    match alert.kind {
+        Kind::Message => {}
+        Kind::Problem => {
+            client.execute(
+                "INSERT INTO oa.incidents AS i (fingerprint, rule, task, severity, causes, first_alert, last_alert, opened_at, notified_at)
+                 VALUES ($1, $2, $3, $4, array_remove(ARRAY[$5::text], NULL), $6, $6, least(coalesce($7, now()), now()), least(coalesce($7, now()), now()))
+                 ON CONFLICT (fingerprint) DO UPDATE SET
+                   rule = excluded.rule, task = excluded.task, last_alert = excluded.last_alert, notified_at = excluded.notified_at, resolved_at = NULL,
+                   severity = excluded.severity,
+                   first_alert = CASE WHEN i.resolved_at IS NULL AND i.first_alert IS NOT NULL THEN i.first_alert ELSE excluded.first_alert END,
+                   opened_at = CASE WHEN i.resolved_at IS NULL THEN i.opened_at ELSE excluded.opened_at END,
+                   causes = CASE WHEN i.resolved_at IS NULL THEN array_remove(i.causes, $5) ELSE '{}' END || excluded.causes",
+                &[
+                    &alert.fingerprint,
+                    &alert.rule,
+                    &alert.task,
+                    &alert.severity.as_str(),
+                    &cause,
+                    &alert.id,
+                    &made_at,
+                ],
+            )?;
+        }
+        Kind::Recovery => {
+            client.execute(
+                "UPDATE oa.incidents SET resolved_at = least(coalesce($2, now()), now()), last_alert = $3, acknowledged_by = NULL, acknowledged_at = NULL, note = NULL,
+                   recoveries = ARRAY(SELECT r FROM unnest(recoveries) r WHERE r > now() - interval '1 hour' AND r <= now())
+                                || least(coalesce($2, now()), now())
+                 WHERE fingerprint = $1 AND resolved_at IS NULL",
+                &[&alert.fingerprint, &made_at, &alert.id],
+            )?;
+        }
+    }
+    Ok(true)
+}
+
+/// An alert as a row has it: `id, fingerprint, rule, task, run_id, severity, kind, event, title, body, created_at`, from column `first` on.
+#[must_use]
+pub fn alert_of(row: &postgres::Row, first: usize) -> Alert {
+    let (fingerprint, rule): (String, String) = (row.get(first + 1), row.get(first + 2));
+    Alert {
+        id: row.get(first),
+        task: row.get(first + 3),
+        run_id: row.get(first + 4),
+        severity: Severity::parse(row.get(first + 5)),
+        kind: Kind::parse(row.get(first + 6)),
+        event: event_of(row, first + 7, &rule, &fingerprint),
+        created_at: row.get(first + 10),
+        fingerprint,
+        rule,
+    }
+}
+
+/// The event in the columns `event, title, body`: alerts of versions before events have texts instead.
+#[must_use]
+pub fn event_of(row: &postgres::Row, first: usize, rule: &str, fingerprint: &str) -> Event {
+    match row.get::<_, Option<Value>>(first) {
+        Some(event) => event::from_json(event, rule, fingerprint),
+        None => Event::Message {
+            title: row.get::<_, Option<String>>(first + 1).unwrap_or_default(),
+            body: row.get::<_, Option<String>>(first + 2).unwrap_or_default(),
+        },
+    }
+}
+
+/// Raises or resolves the incident of a task by the outcome of its run. Returns whether people are notified.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn after_run(
+    tx: &mut Transaction<'_>,
+    outcome: &Outcome,
+    state: &TaskState,
+    policy: &Policy,
+) -> Result<bool, postgres::Error> {
+    if state.outdated {
+        return Ok(false);
+    }
+    if outcome.status == Status::Success {
+        let start = &outcome.start;
+        return resolve(tx, &run_fingerprint(&start.task), |_, _| {
+            Event::RunRecovered {
+                run: start.id,
+                task: start.task.clone(),
+                title: start.title.clone(),
+                failing_since: state.failing_since,
+                failures: state.consecutive_failures.unsigned_abs(),
+                finished_at: outcome.finished_at,
+                fetched: outcome.fetched,
+            }
+        });
+    }
+    match problem(outcome, state) {
+        Some(event) => raise(tx, event, policy),
+        None => Ok(false),
+    }
+}
+
+/// The event of an outcome that is no success; `None` for one that alarms nobody, or not yet.
+#[must_use]
+pub fn problem(outcome: &Outcome, state: &TaskState) -> Option<Event> {
+    let failures = state.consecutive_failures.unsigned_abs().max(1);
+    let alarms = match outcome.status {
+        Status::Failed | Status::Timeout | Status::Abandoned => failures >= outcome.alert_after,
+        Status::Partial => true,
+        Status::Running | Status::Retrying | Status::Success | Status::Skipped => false,
+    };
+    if !alarms {
+        return None;
+    }
+    let (start, quality) = (&outcome.start, outcome.quality.as_ref());
+    let work = work_of(outcome);
+    let day = outcome.details.get("day").and_then(|d| d.as_str());
+    Some(Event::RunFailed(Box::new(RunFailed {
+        run: start.id,
+        task: start.task.clone(),
+        title: start.title.clone(),
+        work,
+        status: outcome.status,
+        error: outcome
+            .error
+            .clone()
+            .unwrap_or_else(|| RunError::new(ErrorKind::Internal, "")),
+        attempts: outcome.attempts.len(),
+        started_at: start.started_at,
+        finished_at: outcome.finished_at,
+        failing_since: state.failing_since,
+        failures,
+        last_success_at: state.last_success_at,
+        // The tables of backups and drills are about them, not collected data.
+        tables: match work {
+            Work::Backup => String::new(),
+            _ => tables_of(outcome),
+        },
+        day: day.map(str::to_owned),
+        collected: quality.map_or(outcome.fetched, |q| q.collected),
+        expected: quality.and_then(|q| q.expected),
+    })))
+}
+
+fn work_of(outcome: &Outcome) -> Work {
+    if outcome.details.contains_key("program") {
+        return Work::Program;
+    }
+    match outcome.start.tool.as_str() {
+        "oa-crawl" => Work::Source,
+        "oa-backup" | "oa-restore" => Work::Backup,
+        _ => Work::Tool,
+    }
+}
+
+fn tables_of(outcome: &Outcome) -> String {
+    let tables = || {
+        let tables = outcome.batches.iter().map(|b| b.table.as_str());
+        tables.collect::<Vec<_>>().join(", ")
+    };
+    let named = outcome.details.get("table").and_then(|t| t.as_str());
+    named.map_or_else(tables, str::to_owned)
+}
+
+/// Under what a problem is remembered in the spool: another cause is another one.
+#[must_use]
+pub(crate) fn spooled_key(alert: &Alert) -> String {
+    match alert.event.cause() {
+        Some(cause) => format!("{} {}", alert.fingerprint, cause.as_str()),
+        None => alert.fingerprint.clone(),
+    }
+}
+
+/// The alert with this id, for those who show it.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn alert(client: &mut impl GenericClient, id: Uuid) -> Result<Option<Alert>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT id, fingerprint, rule, task, run_id, severity, kind, event, title, body, created_at FROM oa.alerts WHERE id = $1",
+        &[&id],
+    )?;
+    Ok(row.map(|r| alert_of(&r, 0)))
+}
