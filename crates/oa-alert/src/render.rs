@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use oa_core::config::Locale;
+use oa_core::app::config::Locale;
 use oa_core::model::Severity;
 
 /// A message for a person.

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use common::{DINGTALK, Service, WECOM};
-use oa_core::spool::Record;
+use oa_core::journal::spool::Record;
 use oa_sim::Options;
 
 #[test]

@@ -7,10 +7,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, rules};
+use oa_core::app::work::{Job, JobOutcome, recorded};
+use oa_core::journal::Recorder;
 use oa_core::journal::incidents;
 use oa_core::model::event::{Alert, Event, Fault};
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{Ended, Job, recorded};
 use oa_sim::Options;
 use oa_testkit::wait_until;
 use serde_json::Value;
@@ -296,7 +296,7 @@ fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
     let recorder = Recorder::open(&service.config(), "oa-crawl").unwrap();
     let job = Job::by_hand("oa-crawl", "task", "标题");
     let failed = recorded(&recorder, &job, |_| {
-        Err::<Ended<()>, _>(anyhow::anyhow!(hostile).into())
+        Err::<JobOutcome<()>, _>(anyhow::anyhow!(hostile).into())
     });
     failed.unwrap_err();
     let stuck = Alert::new(Event::Machine {

@@ -7,11 +7,12 @@ use std::fs;
 
 use chrono::{Days, NaiveDate, Utc};
 use common::{DINGTALK, Service, rules};
-use oa_core::pg::upsert::Batch;
-use oa_core::runs::work::{Ended, Job, recorded};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::work::{Job, JobOutcome, recorded};
+use oa_core::base::state_dir::StateDir;
+use oa_core::journal::Recorder;
+use oa_core::model::run::Batch;
+use oa_core::model::run::Status;
 use oa_core::schedule::Calendar;
-use oa_core::state_dir::StateDir;
 use oa_sim::Options;
 use oa_testkit::Postgres;
 use serde_json::{Value, json};
@@ -405,12 +406,12 @@ fn record_drill(service: &Service, backup: &str) {
             collected_at: Utc::now(),
             timezone: "UTC".to_owned(),
         };
-        Ok(Ended {
+        Ok(JobOutcome {
             status: Status::Failed,
             error: Some("table runs has 3 rows less".to_owned()),
             batches: vec![batch],
             reported_by_check: true,
-            ..Ended::success(())
+            ..JobOutcome::success(())
         })
     })
     .unwrap();

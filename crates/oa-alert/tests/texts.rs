@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, TimeZone, Utc};
 use common::{DINGTALK, Service, WECOM};
-use oa_core::config::Locale;
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::app::config::Locale;
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::Policy;
+use oa_core::journal::store::TaskState;
 use oa_core::model::event::{Event, Fault, Finding};
-use oa_core::retry::ErrorKind;
-use oa_core::runs::store::TaskState;
-use oa_core::runs::{Attempt, Outcome, Quality, RunError, RunStart, Status, Trigger};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{Attempt, Outcome, Quality, RunError, RunStart, Status, Trigger};
 use oa_sim::Options;
 use oa_testkit::Postgres;
 use oa_wording::Wording;
@@ -293,7 +294,7 @@ fn the_texts_of_the_check() {
         service.configure(&top, &format!("{ALL}{DINGTALK}{WECOM}"));
         break_everything(&service);
         // Someone else drains, and so what is in the spool waits.
-        let state = oa_core::state_dir::StateDir::open(&service.state()).unwrap();
+        let state = oa_core::base::state_dir::StateDir::open(&service.state()).unwrap();
         let lock = state.try_lock("spool-drain").unwrap().unwrap();
         assert_eq!(service.check().0, 2);
         drop(lock);
@@ -331,7 +332,7 @@ fn the_texts_of_the_check() {
             let body = wording(locale).text(&event).body;
             let _ = writeln!(page, "## {rule} ({severity}, {kind})\n{body}");
         }
-        let host = oa_core::supervise::ProcessId::current().host;
+        let host = oa_core::base::supervise::ProcessId::current().host;
         let page = page.replace(&host, "[host]");
         let mut settings = insta::Settings::clone_current();
         for (pattern, shown) in [

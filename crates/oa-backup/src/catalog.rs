@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use oa_core::config::Config;
-use oa_core::pg::upsert::Batch;
-use oa_core::pg::{self, Settings};
+use oa_core::app::config::Config;
+use oa_core::model::run::Batch;
+use oa_core::pg;
+use oa_core::pg::Settings;
 use postgres::GenericClient;
 use serde_json::{Value, json};
 

@@ -7,12 +7,14 @@ use oa_backup::PROGRAM;
 use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify};
 use oa_backup::progress;
 use oa_backup::repository::Level;
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::{BackupKind, Bytes};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::runs::Trigger;
-use oa_core::supervise;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::config::BackupKind;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::supervise;
+use oa_core::base::units::Bytes;
+use oa_core::model::run::Trigger;
 
 /// Backs PostgreSQL and files up into an encrypted, deduplicated repository
 #[derive(Debug, Parser)]

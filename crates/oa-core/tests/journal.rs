@@ -5,12 +5,13 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::Policy;
+use oa_core::journal::store;
 use oa_core::model::event::{Event, Fault};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
 use oa_core::pg::schema;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::store;
-use oa_core::runs::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
 use oa_testkit::Postgres;
 use postgres::Client;
 use serde_json::json;

@@ -6,14 +6,19 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use chrono::Utc;
+use oa_core::app::exit;
+use oa_core::base::secrets::Secret;
 use oa_core::journal::incidents::Policy;
-use oa_core::pg::schema::{self, SchemaError};
-use oa_core::pg::upsert::{Batch, UpsertError, upsert};
-use oa_core::pg::{self, ConnectError, Settings};
-use oa_core::runs::store::{self, Lease};
-use oa_core::runs::{Attempt, Outcome, RunStart, Status, Trigger};
-use oa_core::secrets::Secret;
-use oa_core::{exit, service};
+use oa_core::journal::store;
+use oa_core::journal::store::Lease;
+use oa_core::model::run::Batch;
+use oa_core::model::run::{Attempt, Outcome, RunStart, Status, Trigger};
+use oa_core::pg;
+use oa_core::pg::schema;
+use oa_core::pg::schema::SchemaError;
+use oa_core::pg::upsert::{UpsertError, upsert};
+use oa_core::pg::{ConnectError, Settings};
+use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
 use serde_json::{Value, json};
@@ -247,7 +252,7 @@ fn a_role_without_the_right_to_create_tables_can_keep_the_run_log() {
     let mut crawler = connect(&server.url().replace("oa:oa-test-password", "crawler:p")).unwrap();
     assert_eq!(
         store::begin(&mut crawler, &start("t")).unwrap(),
-        Lease::Taken,
+        Lease::Acquired,
         "partitions are made for it"
     );
     assert!(

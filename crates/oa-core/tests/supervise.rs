@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oa_core::supervise::{Ended, Finished, Launch};
+use oa_core::base::supervise::{Ended, Finished, Launch};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn sh(script: &str, timeout: Duration) -> Finished {

@@ -10,9 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use chrono::Utc;
-use oa_core::runs::RawRecord;
-use oa_core::runs::raw_index::RawIndex;
-use oa_core::state_dir::{StateDir, StateDirError, make_folder, write_durably};
+use oa_core::base::state_dir::{StateDir, StateDirError, make_folder, write_durably};
+use oa_core::journal::raw_index::RawIndex;
+use oa_core::model::run::RawRecord;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -48,7 +48,7 @@ impl RunArchive {
         let stored = self.archive.put(&response.body)?;
         let record = RawRecord {
             attempt,
-            url: oa_core::secrets::redact(url),
+            url: oa_core::base::secrets::redact(url),
             part: part.map(str::to_owned),
             status: response.status,
             content_type: response.content_type.clone(),
@@ -167,7 +167,7 @@ impl Archive {
         make_folder(&folder)?;
         let packed = zstd::encode_all(body, 3)?;
         write_durably(&path, &packed)?;
-        oa_core::failpoint::hit("archive.stored");
+        oa_core::base::failpoint::hit("archive.stored");
         Ok(Stored {
             sha256,
             stored_bytes: packed.len() as u64,

@@ -9,20 +9,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
-use oa_core::output::human_duration;
-use oa_core::config::Locale;
+use oa_core::app::config::Locale;
+use oa_core::app::output::human_duration;
+use oa_core::base::secrets::redact;
+use oa_core::base::supervise::{Ended, Finished, Launch, StopSignal, readable};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{RunError, RunStart};
 use oa_core::pg;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{RunError, RunStart};
-use oa_core::secrets::redact;
 use oa_core::service;
-use oa_core::supervise::{Ended, Finished, Launch, StopSignal, readable};
 use postgres::types::{ToSql, Type};
 use rustix::io::Errno;
 
 use crate::environment::Programs;
 use crate::records;
-use oa_core::runs::attempts::Failed;
+use oa_core::journal::attempts::Failed;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).

@@ -3,7 +3,7 @@
 //! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
 //! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
 //! ([`validate`]). The wrapper
-//! ([`wrapper`]) repeats tries as the policy says ([`oa_core::runs::attempts`]) and hands the outcome to the run log, in one transaction with the
+//! ([`wrapper`]) repeats tries as the policy says ([`oa_core::journal::attempts`]) and hands the outcome to the run log, in one transaction with the
 //! rows. A program that stores its own data is wrapped the same way ([`exec`]).
 
 pub mod archive;

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::{Config, Span};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::retry::Policy;
-use oa_core::runs::Trigger;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::units::Span;
+use oa_core::model::retry::Policy;
+use oa_core::model::run::Trigger;
 use oa_crawl::PROGRAM;
 use oa_crawl::commands::{
     backfill, check, cookies, crontab, drain, enable, exec, export, list, prune, replay, run,

@@ -1,9 +1,9 @@
 //! Whether what came is what was due: the one verdict of a run, a replay, a dry run and a try.
 
 use chrono::NaiveDate;
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RunError;
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RunError;
 
 use crate::collect::Collected;
 use crate::source::{Field, FieldType, OnBad, Source};
@@ -119,7 +119,7 @@ fn finding(
     None
 }
 
-fn reason(reject: &oa_core::runs::Reject) -> String {
+fn reason(reject: &oa_core::model::run::Reject) -> String {
     match &reject.field {
         Some(field) => format!("{field} {}", reject.reason),
         None => reject.reason.clone(),

@@ -7,19 +7,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::pg::upsert::Batch;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{
-    Attempt, Begun, Outcome, Quality, RawRecord, Recorded, Recorder, Run, RunError, RunStart,
-    Status, Stopwatch, Trigger,
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::base::secrets::Secret;
+use oa_core::base::supervise::{Owner, StopSignal};
+use oa_core::journal::{Persisted, Recorder, Run, StartOutcome, Stopwatch};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::Batch;
+use oa_core::model::run::{
+    Attempt, Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger,
 };
 use oa_core::schedule::{Calendar, Schedule};
-use oa_core::secrets::Secret;
 use oa_core::service;
-use oa_core::supervise::{Owner, StopSignal};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ use crate::source::Source;
 use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
 use crate::verdict::{assess, is_fresh, other_days};
-use oa_core::runs::attempts::{Failed, until_done};
+use oa_core::journal::attempts::{Failed, until_done};
 
 /// What all tasks of one `oa-crawl run` share.
 #[derive(Debug)]
@@ -203,8 +203,8 @@ impl Wrapper<'_> {
             return self.refuse(&start, &reason);
         }
         let mut run = match self.recorder.begin(start.clone())? {
-            Begun::Run(run) => run,
-            Begun::Skipped { reason } => {
+            StartOutcome::Run(run) => run,
+            StartOutcome::Skipped { reason } => {
                 let mut report = Report::of(&start, Status::Skipped);
                 report.error = Some(RunError::new(ErrorKind::Internal, reason));
                 return Ok(report);
@@ -260,8 +260,8 @@ impl Wrapper<'_> {
         start.day = Some(moment.date);
         let clock = Stopwatch::start(start.started_at);
         let run = match self.recorder.begin(start.clone())? {
-            Begun::Run(run) => run,
-            Begun::Skipped { reason } => {
+            StartOutcome::Run(run) => run,
+            StartOutcome::Skipped { reason } => {
                 let mut report = Report::of(&start, Status::Skipped);
                 report.error = Some(RunError::new(ErrorKind::Internal, reason));
                 return Ok(report);
@@ -553,19 +553,19 @@ pub fn conclude(
     report.rejected = outcome.rejects.len() as u64;
     report.error.clone_from(&outcome.error);
     match recorder.finish(run, outcome)? {
-        Recorded::Stored(applied) => {
+        Persisted::Stored(applied) => {
             report.inserted = applied.inserted;
             report.updated = applied.updated;
             report.unchanged = applied.unchanged;
             report.rejected = applied.rejected;
             report.alerted = applied.alerted;
         }
-        Recorded::Spooled { reason } => {
+        Persisted::Spooled { reason } => {
             tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
-            report.spooled = Some(oa_core::secrets::redact(&reason));
+            report.spooled = Some(oa_core::base::secrets::redact(&reason));
             report.alerted = true;
         }
-        Recorded::Refused {
+        Persisted::Refused {
             error,
             misconfigured,
         } => {

@@ -1,7 +1,7 @@
 //! What `sync` and `to-sqlite` report: the changes of each table, and whether both sides are the same then.
 
 use anyhow::Result;
-use oa_core::output::{Format, Listing};
+use oa_core::app::output::{Format, Listing};
 use serde_json::{Map, Value, json};
 
 use crate::proof::tables::Compared;

@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use oa_core::base::state_dir::StateDir;
 use oa_core::pg::describe;
-use oa_core::state_dir::StateDir;
 use postgres::Client;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;

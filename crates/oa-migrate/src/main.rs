@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use chrono_tz::Tz;
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::exit;
-use oa_core::output::Format;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::exit;
+use oa_core::app::output::Format;
 use oa_migrate::PROGRAM;
 use oa_migrate::base::Which;
 use oa_migrate::commands::{

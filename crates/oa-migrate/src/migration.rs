@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use oa_core::cli::Failure;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
 use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 use rusqlite::Connection;

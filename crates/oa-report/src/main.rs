@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use chrono::{NaiveDate, Utc};
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::runs::Trigger;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::model::run::Trigger;
 use oa_report::PROGRAM;
 use oa_report::commands::{backups, daily, health, html, logs, quality, serve, token};
 use oa_report::queries::logs::{Filter, MOST, STATUSES};

@@ -4,10 +4,12 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oa_core::cli::Failure;
-use oa_core::config::{Config, ConfigError};
-use oa_core::pg::schema::{self, SchemaError};
-use oa_core::pg::{self, ConnectError, Settings, describe, is_connection_error};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, ConfigError};
+use oa_core::pg;
+use oa_core::pg::schema;
+use oa_core::pg::schema::SchemaError;
+use oa_core::pg::{ConnectError, Settings, describe, is_connection_error};
 use postgres::{Client, IsolationLevel, Transaction};
 
 use crate::PROGRAM;
@@ -39,7 +41,7 @@ impl From<AskError> for Failure {
             AskError::Connect(e) => e.into(),
             AskError::Schema(e) => e.into(),
             AskError::Database(e) if is_connection_error(&e) => {
-                Failure::new(oa_core::exit::UNREACHABLE, AskError::Database(e))
+                Failure::new(oa_core::app::exit::UNREACHABLE, AskError::Database(e))
             }
             AskError::Database(_) => anyhow::Error::from(error).into(),
         }

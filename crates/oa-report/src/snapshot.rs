@@ -11,8 +11,8 @@ use std::{io, thread};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use oa_core::config::Config;
-use oa_core::secrets::redact;
+use oa_core::app::config::Config;
+use oa_core::base::secrets::redact;
 use postgres::Transaction;
 use schemars::JsonSchema;
 use serde::Serialize;

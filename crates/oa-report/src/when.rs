@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use oa_core::config::Span;
+use oa_core::base::units::Span;
 
 use crate::daily::moment;
 

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use oa_core::config::Locale;
+use oa_core::app::config::Locale;
 use oa_report::queries::health::{Health, Reason, TaskHealth};
 use oa_report::web::words::{Lang, again};
 use uuid::Uuid;

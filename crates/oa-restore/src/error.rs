@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use oa_backup::capture::CaptureError;
 use oa_backup::repository::RepositoryError;
-use oa_core::cli::Failure;
-use oa_core::config::Bytes;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
+use oa_core::base::units::Bytes;
 use postgres::error::SqlState;
 
 /// Something was not restored.

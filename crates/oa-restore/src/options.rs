@@ -1,8 +1,8 @@
 //! Options that several commands take.
 
 use clap::{Args, ValueEnum};
-use oa_core::config::BackupKind;
-use oa_core::output::Format;
+use oa_core::app::config::BackupKind;
+use oa_core::app::output::Format;
 
 /// Which moment, and out of which backups.
 #[derive(Debug, Clone, Args)]

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use oa_backup::repository::{Backup, Bars, Kind, Place, Reader, RepositoryError};
 use oa_backup::{backup, catalog};
-use oa_core::cli::Failure;
-use oa_core::config::{Backup as Settings, BackupKind, Config, ConfigError};
-use oa_core::exit;
-use oa_core::pg::{self, schema};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, RunStart};
-use oa_core::state_dir::StateDir;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Backup as Settings, BackupKind, Config, ConfigError};
+use oa_core::app::exit;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::state_dir::StateDir;
+use oa_core::journal::Recorder;
+use oa_core::model::run::RunStart;
+use oa_core::pg;
+use oa_core::pg::schema;
 
 use crate::choose::{Choice, Chooser, Way};
 use crate::live::Live;
@@ -281,7 +284,7 @@ fn names(config: &Config) -> (Option<String>, Vec<String>) {
 pub fn recorded<T>(
     config: &Config,
     job: &Job,
-    once: impl FnOnce(&RunStart) -> Result<Ended<T>, Failure>,
+    once: impl FnOnce(&RunStart) -> Result<JobOutcome<T>, Failure>,
 ) -> Result<T, Failure> {
     let Some(why) = no_run_log(config)? else {
         let recorder = Recorder::open(config, PROGRAM)?;
@@ -291,7 +294,7 @@ pub fn recorded<T>(
             Some(once) => once(run),
             None => Err(anyhow::anyhow!("{} is not tried again", job.task).into()),
         });
-        oa_core::flush::flush_now(config);
+        oa_core::app::flush_now(config);
         return result;
     };
     tracing::warn!("this is not recorded in the run log: {why}");

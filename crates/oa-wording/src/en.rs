@@ -3,8 +3,8 @@
 use oa_core::model::event::{
     Age, Event, Fault, Finding, Kind, NamedBackup, RunFailed, Severity, Work,
 };
-use oa_core::retry::ErrorKind;
-use oa_core::runs::Status;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::Status;
 
 use super::{Draft, Wording, bytes, found_title, name, quoted};
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use oa_core::config::{Bytes, Locale};
+use oa_core::app::config::Locale;
+use oa_core::base::secrets::redact;
+use oa_core::base::text::printable;
+use oa_core::base::units::Bytes;
 use oa_core::model::event::{Event, Finding, Lost};
-use oa_core::secrets::redact;
-use oa_core::text::printable;
 
 /// Characters of an error in an alert.
 pub const LONGEST_EXCERPT: usize = 300;
@@ -173,7 +174,7 @@ fn quoted(error: &str) -> String {
 /// A duration as people say it: two units at most.
 #[must_use]
 pub fn human_duration(duration: Duration, locale: Locale) -> String {
-    oa_core::output::human_duration(duration, locale)
+    oa_core::app::output::human_duration(duration, locale)
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use chrono::{TimeZone, Utc};
 use oa_core::model::event::{RunFailed, Work};
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{RunError, Status};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{RunError, Status};
 use uuid::Uuid;
 
 use super::*;

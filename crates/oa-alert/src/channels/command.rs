@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use oa_core::secrets::redact;
-use oa_core::supervise::{Ended, Launch};
+use oa_core::base::secrets::redact;
+use oa_core::base::supervise::{Ended, Launch};
 use rustix::fs::Access;
 use serde_json::json;
 

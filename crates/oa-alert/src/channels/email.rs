@@ -4,7 +4,7 @@ use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::Error;
 use lettre::{Message as Mail, SmtpTransport, Transport};
-use oa_core::secrets::redact;
+use oa_core::base::secrets::redact;
 
 use super::{Cause, Channel, SendError, TIMEOUT};
 use crate::render::Message;

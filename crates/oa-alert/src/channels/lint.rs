@@ -1,6 +1,6 @@
 //! What a robot would refuse later, seen in its settings: nothing is asked.
 
-use oa_core::config::ChannelKind;
+use oa_core::app::config::ChannelKind;
 use ureq::http::Uri;
 
 use super::Channel;

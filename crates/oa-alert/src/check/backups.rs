@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Config;
-use oa_core::journal::catalog::{self, Facts, Limits};
+use oa_core::app::config::{Backup, Config};
+use oa_core::base::state_dir::{StateDir, write_durably};
+use oa_core::base::supervise::ProcessId;
+use oa_core::journal::catalog;
+use oa_core::journal::catalog::{Facts, Limits};
 use oa_core::model::event::Finding;
-use oa_core::state_dir::{StateDir, write_durably};
-use oa_core::supervise::ProcessId;
 use postgres::Client;
 
 pub(super) fn find(
@@ -20,9 +21,10 @@ pub(super) fn find(
     state: &StateDir,
     config: &Config,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    let (Some(repository), Some(limits)) =
-        (catalog::configured(config), Limits::from_config(config))
-    else {
+    let (Some(repository), Some(limits)) = (
+        config.backup.as_ref().map(Backup::repository_name),
+        Limits::from_config(config),
+    ) else {
         return Ok(Vec::new());
     };
     let since = note_configured(state, &repository);
@@ -62,7 +64,7 @@ fn note_configured(state: &StateDir, repository: &str) -> DateTime<Utc> {
 
 /// What is configured no more is looked at no more. Another machine may still have it.
 pub(super) fn forget_former(state: &StateDir, config: &Config) {
-    let now = catalog::configured(config);
+    let now = config.backup.as_ref().map(Backup::repository_name);
     let mut since = configured(state);
     let known = since.len();
     since.retain(|repository, _| Some(repository) == now.as_ref());

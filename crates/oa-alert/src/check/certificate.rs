@@ -3,10 +3,10 @@
 use std::fs;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::model::event::Finding;
 use oa_core::pg;
-use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 
 use super::ends_soon;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::base::state_dir::StateDir;
 use oa_core::model::event::Finding;
-use oa_core::state_dir::StateDir;
 use serde::Deserialize;
 
 use super::ends_soon;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use oa_core::config::{Alert, Config};
+use oa_core::app::config::{Alert, Config};
 use oa_core::model::event::Finding;
 use oa_core::schedule::Calendar;
 use postgres::Client;

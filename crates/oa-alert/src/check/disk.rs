@@ -3,9 +3,9 @@
 use std::fs;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::config::Alert;
+use oa_core::app::config::Alert;
+use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::model::event::{Finding, Severity};
-use oa_core::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 
 /// The use is noted this often, and kept for so many days.

@@ -14,13 +14,15 @@ mod spool;
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use oa_core::config::{Config, ConfigError, nearest};
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::app::config::{Config, ConfigError};
+use oa_core::base::mistakes::nearest;
+use oa_core::journal::Recorder;
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::Policy;
+use oa_core::journal::spool::Drained;
 use oa_core::model::event::{Event, Finding};
 use oa_core::pg;
-use oa_core::runs::Recorder;
 use oa_core::schedule::Calendar;
-use oa_core::spool::Drained;
 use postgres::Client;
 
 /// The rules of the programs themselves, under the names by which their alerts are stored and silenced.

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::base::text::error_text;
 use oa_core::model::event::Finding;
-use oa_core::text::error_text;
 use postgres::Client;
 
 use super::seconds_since;

@@ -1,10 +1,10 @@
 //! Outcomes that wait in this machine's spool for longer than it takes to store them.
 
 use chrono::Utc;
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::journal::Recorder;
+use oa_core::journal::spool::Drained;
 use oa_core::model::event::{Event, Finding};
-use oa_core::runs::Recorder;
-use oa_core::spool::Drained;
 
 use super::seconds_since;
 

@@ -1,8 +1,9 @@
 //! `oa-alert ack`: somebody sees to an incident.
 
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
 use oa_core::journal::incidents;
 
 use super::silence::{connect, failed, who};

@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::Duration;
 
-use oa_core::cli::Failure;
-use oa_core::config::{Config, Locale};
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, Locale};
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::secrets::redact;
+use oa_core::journal::{DbUnavailable, Recorder, watch};
 use oa_core::model::event::{Finding, Severity};
-use oa_core::output::{Format, Listing};
 use oa_core::pg::describe;
-use oa_core::runs::{Away, Recorder, watch};
-use oa_core::secrets::redact;
 use serde_json::json;
 
 use super::heartbeat::{Event, Heartbeat};
@@ -115,7 +115,11 @@ fn note(recorder: &Recorder, wrong: &[String]) {
 }
 
 /// Why people may not hear of what is wrong: the check did not work, or what it has to say does not leave.
-fn failing(config: &Config, unreachable: Option<&Away>, sent: &flush::Sent) -> Vec<String> {
+fn failing(
+    config: &Config,
+    unreachable: Option<&DbUnavailable>,
+    sent: &flush::Sent,
+) -> Vec<String> {
     let mut why: Vec<String> = unreachable.iter().map(ToString::to_string).collect();
     why.extend(sent.undelivered.iter().map(|u| u.text(config.locale)));
     if sent.broken {
@@ -136,7 +140,7 @@ fn failing(config: &Config, unreachable: Option<&Away>, sent: &flush::Sent) -> V
     why.iter().map(|w| redact(w)).collect()
 }
 
-fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
+fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, DbUnavailable> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
@@ -147,7 +151,7 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Away> {
             check::record(&mut client, recorder, config, &found)?;
             Ok(found.findings)
         })
-        .map_err(|e| Away::Drain(format!("the check failed: {}", describe(&e))))
+        .map_err(|e| DbUnavailable::Drain(format!("the check failed: {}", describe(&e))))
 }
 
 fn print(found: &[Finding], config: &Config, format: Format) -> Result<(), Failure> {

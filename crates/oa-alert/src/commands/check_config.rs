@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::model::Severity;
-use oa_core::output::{Format, Listing};
 use serde_json::json;
 
 use super::heartbeat::Heartbeat;
@@ -54,7 +54,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             Err(e) => line(&setting, WRONG, &e.to_string()),
         }
     }
-    let hears_all = |c: &oa_core::config::Channel| {
+    let hears_all = |c: &oa_core::app::config::Channel| {
         c.after.is_none_or(|after| after.0.is_zero()) && c.min_severity == Severity::Info
     };
     if !channels.is_empty() && !channels.iter().any(hears_all) {

@@ -1,12 +1,13 @@
 //! `oa-alert flush`: what waits goes out now.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, describe, is_connection_error, schema};
-use oa_core::runs::Recorder;
+use oa_core::pg;
+use oa_core::pg::{describe, is_connection_error, schema};
 use postgres::Client;
 use serde_json::json;
 
@@ -170,7 +171,7 @@ impl Sender<'_> {
         &self,
         recorder: &Recorder,
         done: &mut Vec<Delivery>,
-    ) -> Result<(), oa_core::spool::SpoolError> {
+    ) -> Result<(), oa_core::journal::spool::SpoolError> {
         match Spooled::open(recorder, self.routes)? {
             Some(mut outbox) => {
                 // Who has acknowledged what, and since when it is open, only PostgreSQL knows.

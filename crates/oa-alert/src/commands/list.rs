@@ -1,12 +1,13 @@
 //! `oa-alert list`: alerts and who has them; open incidents and who has acknowledged them.
 
 use chrono::{DateTime, Utc};
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::journal::incidents;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, Settings, schema};
+use oa_core::pg;
+use oa_core::pg::{Settings, schema};
 use postgres::Client;
 use serde_json::{Value, json};
 

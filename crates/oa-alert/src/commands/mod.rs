@@ -10,7 +10,7 @@ pub(crate) mod send;
 pub(crate) mod silence;
 pub(crate) mod test;
 
-use oa_core::config::Config;
+use oa_core::app::config::Config;
 use oa_wording::Wording;
 
 use crate::channels::Channel;

@@ -3,16 +3,16 @@
 use std::io::Read;
 
 use clap::ValueEnum;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::secrets::redact;
+use oa_core::journal::Recorder;
 use oa_core::journal::incidents;
+use oa_core::journal::spool::Record;
 use oa_core::model::event::{Alert, Event, Severity};
-use oa_core::output::Format;
 use oa_core::pg::describe;
-use oa_core::runs::Recorder;
-use oa_core::secrets::redact;
-use oa_core::spool::Record;
 
 use super::flush;
 use crate::PROGRAM;

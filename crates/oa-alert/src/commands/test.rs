@@ -1,11 +1,12 @@
 //! `oa-alert test`: a real message to a robot, and what came of it. Needs no database.
 
 use chrono::Utc;
-use oa_core::cli::Failure;
-use oa_core::config::{Config, Locale, nearest};
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, Locale};
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::mistakes::nearest;
 use oa_core::model::Severity;
-use oa_core::output::{Format, Listing};
 use serde_json::json;
 
 use crate::channels::Channel;

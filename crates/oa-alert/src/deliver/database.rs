@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::config::Config;
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::app::config::Config;
+use oa_core::base::text::error_text;
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::Policy;
+use oa_core::journal::spool::Spool;
 use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
-use oa_core::spool::Spool;
-use oa_core::text::error_text;
 use postgres::Client;
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub(crate) struct Route {
 impl Route {
     /// All routes of a configuration.
     pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let route = |c: &oa_core::config::Channel| Self {
+        let route = |c: &oa_core::app::config::Channel| Self {
             name: c.name.clone(),
             after: c.after.map_or(Duration::ZERO, |s| s.0),
             least: c.min_severity,

@@ -20,11 +20,11 @@ mod undelivered;
 
 use std::time::Duration;
 
-use oa_core::failpoint;
+use oa_core::base::failpoint;
+use oa_core::base::secrets::redact;
+use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
 use oa_core::model::event::{Alert, Event, Kind, Lost};
-use oa_core::secrets::redact;
-use oa_core::text::error_text;
 use oa_wording::Wording;
 
 use crate::channels::{Cause, Channel, SendError};

@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::journal::incidents::{self, Policy};
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::Policy;
+use oa_core::journal::store::TaskState;
 use oa_core::model::Severity;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
 use oa_core::pg::schema;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::store::TaskState;
-use oa_core::runs::{Outcome, RunError, RunStart, Status, Trigger};
 use oa_testkit::Postgres;
 use postgres::Client;
 use proptest::prelude::*;
@@ -60,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Notified {
     recovery: bool,
     critical: bool,
-    /// Recorded, sent to nobody.
+    /// Persisted, sent to nobody.
     silenced: bool,
 }
 

@@ -4,12 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use oa_core::base::state_dir::{Lock, StateDir};
+use oa_core::base::text::error_text;
+use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
+use oa_core::journal::spool;
+use oa_core::journal::spool::{Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
-use oa_core::runs::Recorder;
-use oa_core::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
-use oa_core::state_dir::{Lock, StateDir};
-use oa_core::text::error_text;
 use uuid::Uuid;
 
 use super::{Claimed, Outbox, Route, Tried, at_once};

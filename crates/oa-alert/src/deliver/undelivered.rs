@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use oa_core::config::Locale;
+use oa_core::app::config::Locale;
+use oa_core::base::secrets::redact;
+use oa_core::journal::spool::{Spool, SpoolError};
 use oa_core::model::event::channel_fingerprint;
-use oa_core::secrets::redact;
-use oa_core::spool::{Spool, SpoolError};
 
 use super::Database;
 

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use chrono::Utc;
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::base::state_dir::StateDir;
 use oa_core::journal::incidents;
+use oa_core::journal::spool::{Record, Spool};
 use oa_core::model::event::{Alert, Event, Kind, Severity};
 use oa_core::pg::schema;
-use oa_core::spool::{Record, Spool};
-use oa_core::state_dir::StateDir;
 use oa_sim::{Options, Sim};
 use oa_testkit::Postgres;
 use postgres::Client;

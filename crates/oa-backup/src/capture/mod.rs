@@ -62,7 +62,7 @@ pub enum CaptureError {
     NotAllowed(String),
     /// The staging folder cannot be used.
     #[error(transparent)]
-    Staging(#[from] oa_core::state_dir::StateDirError),
+    Staging(#[from] oa_core::base::state_dir::StateDirError),
     /// This machine's disk.
     #[error("{doing} {}: {source}", path.display())]
     Disk {
@@ -79,9 +79,9 @@ pub enum CaptureError {
         /// The staging folder.
         path: PathBuf,
         /// What is free.
-        free: oa_core::config::Bytes,
+        free: oa_core::base::units::Bytes,
         /// What is needed.
-        needed: oa_core::config::Bytes,
+        needed: oa_core::base::units::Bytes,
     },
     /// The repository.
     #[error(transparent)]

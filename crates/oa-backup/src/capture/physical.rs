@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Bytes;
+use oa_core::base::units::Bytes;
 use postgres::Client;
 
 use super::programs::Programs;
@@ -97,7 +97,7 @@ pub fn copy(
             CaptureError::Damaged { databases, said }
         });
     }
-    oa_core::failpoint::hit("backup.copied");
+    oa_core::base::failpoint::hit("backup.copied");
     let at = client
         .query_one(&format!("SELECT {MOMENT}"), &[])
         .map_err(CaptureError::query("could not ask for the time"))?

@@ -1,10 +1,12 @@
 //! `oa-backup copy`: the second place.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Trigger};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Trigger;
 use serde_json::json;
 
 use super::list::place;
@@ -31,7 +33,7 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
-        let mut ended = Ended::success((copied, ids));
+        let mut ended = JobOutcome::success((copied, ids));
         ended.fetched = copied as u64;
         ended.batches.push(catalog::rows(&second, &there));
         ended
@@ -40,7 +42,7 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });
-    oa_core::flush::flush_now(config);
+    oa_core::app::flush_now(config);
     let (copied, there) = result?;
     // What had disappeared there has another id now.
     if copied > 0
@@ -54,7 +56,7 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
             );
         }
     }
-    oa_core::cli::print(&format!(
+    oa_core::app::cli::print(&format!(
         "{copied} backup(s) copied to {}\n",
         second.shown()
     ))

@@ -2,9 +2,10 @@
 
 use std::io::IsTerminal;
 
-use oa_core::cli::{self, Failure};
-use oa_core::config::{BackupKind, Config};
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::exit;
 use oa_core::pg;
 
 use super::list::place;

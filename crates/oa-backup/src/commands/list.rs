@@ -1,9 +1,9 @@
 //! `oa-backup list`: what is in the repository.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::Format;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
 
 use super::take::listing_of;
 use crate::catalog;

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use oa_core::flush::flush_now;
-use oa_core::cli::Failure;
-use oa_core::config::{BackupKind, Bytes, Config};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::retry::{Backoff, Policy};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, RunStart, Status, Trigger};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::exit;
+use oa_core::app::flush_now;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::units::Bytes;
+use oa_core::journal::Recorder;
+use oa_core::model::retry::{Backoff, Policy};
+use oa_core::model::run::{RunStart, Status, Trigger};
 use serde_json::{Map, Value, json};
 
 use crate::PROGRAM;
@@ -133,7 +136,7 @@ fn once(
     }
 }
 
-fn ended(mut done: Done) -> Ended<Done> {
+fn ended(mut done: Done) -> JobOutcome<Done> {
     let mut details = Map::new();
     let ids: Vec<&str> = done.backups.iter().map(|b| b.id.as_str()).collect();
     details.insert("backups".to_owned(), json!(ids));
@@ -147,18 +150,18 @@ fn ended(mut done: Done) -> Ended<Done> {
     } else {
         Status::Partial
     };
-    Ended {
+    JobOutcome {
         status,
         fetched: done.backups.iter().map(|b| b.meta.stored.files).sum(),
         error: (!done.troubles.is_empty()).then(|| done.troubles.join("; ")),
         batches: std::mem::take(&mut done.batches),
         details,
-        ..Ended::success(done)
+        ..JobOutcome::success(done)
     }
 }
 
 fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
-    let run = oa_core::runs::RunStart::now(
+    let run = oa_core::model::run::RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
         "",
@@ -184,7 +187,7 @@ fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
         _ => format!("dump database {database} ({}) with pg_dump and store it", Bytes(*database_bytes)),
     };
     let place = Place::first(config)?.shown();
-    oa_core::cli::print(&format!(
+    oa_core::app::cli::print(&format!(
         "would {what}\nfrom PostgreSQL {} into {place}; nothing was done\n",
         version / 10_000
     ))

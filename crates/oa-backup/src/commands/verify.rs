@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use chrono_tz::Tz;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status, Trigger};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::{Status, Trigger};
 use serde_json::json;
 
 use super::list::place;
@@ -75,7 +77,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
                 place.shown()
             );
         }
-        let mut ended = Ended::success((backups, damages, absent.damages));
+        let mut ended = JobOutcome::success((backups, damages, absent.damages));
         let (backups, damages, gone) = &ended.value;
         ended.fetched = backups.len() as u64;
         ended.batches.push(catalog::rows(&place, backups));
@@ -99,7 +101,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
             .insert("read_data".to_owned(), json!(wanted.read_data));
         Ok(ended)
     });
-    oa_core::flush::flush_now(config);
+    oa_core::app::flush_now(config);
     let (backups, damages, gone) = result?;
     let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
     if let Ok((mut client, _)) = recorder.connect()

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Bytes;
-use oa_core::supervise::StopSignal;
+use oa_core::base::supervise::StopSignal;
+use oa_core::base::units::Bytes;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
     BackupOptions, CheckOptions, CheckResults, Credentials, FileType, Id, OpenStatus, PathList,
@@ -267,7 +267,7 @@ impl Repository {
         let stored = self.place.guarded("store the backup", || {
             indexed.backup(&options, list, snapshot)
         })?;
-        oa_core::failpoint::hit("backup.stored");
+        oa_core::base::failpoint::hit("backup.stored");
         let summary = stored.summary.clone().unwrap_or_default();
         let after = Counts {
             files: summary.total_files_processed,
@@ -608,7 +608,7 @@ impl Pending<'_> {
             .engine
             .save_snapshots(vec![snapshot])
             .map_err(repository.failed("list the backup"))?;
-        oa_core::failpoint::hit("backup.published");
+        oa_core::base::failpoint::hit("backup.published");
         // It is a backup now; what is left over harms nothing, and is removed later.
         if let Err(e) = self.withdraw() {
             tracing::warn!("{e}");

@@ -7,9 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use postgres::GenericClient;
 
-use crate::config::Config;
 use crate::model::event::{Age, Finding, NamedBackup};
-use crate::secrets::redact;
 
 /// A forecast needs measurements over at least this long, in days, and looks at no older ones than that.
 const FORECAST_DAYS: (f64, i32) = (2.0, 30);
@@ -31,28 +29,6 @@ pub struct Limits {
     pub verify_every: Duration,
     /// A disk that will be full within this long is a finding.
     pub forecast: Duration,
-}
-
-impl Limits {
-    /// Those of the configuration; `None` without `[backup]`.
-    #[must_use]
-    pub fn from_config(config: &Config) -> Option<Self> {
-        let backup = config.backup.as_ref()?;
-        Some(Self {
-            rpo: backup.rpo.0,
-            rto: backup.rto.0,
-            full_every: backup.full_every.0,
-            drill_every: backup.drill_every.0,
-            verify_every: config.alert.verify_limit.0,
-            forecast: config.alert.disk_forecast.0,
-        })
-    }
-}
-
-/// The configured repository as it is named in the records, without secrets.
-#[must_use]
-pub fn configured(config: &Config) -> Option<String> {
-    config.backup.as_ref().map(|b| redact(&b.repository))
 }
 
 /// A restore drill.

@@ -16,15 +16,13 @@ use postgres::{GenericClient, Transaction};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::config::Config;
-use crate::model::event::{
-    self, Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint,
-};
-use crate::retry::ErrorKind;
-use crate::runs::store::TaskState;
-use crate::runs::{Outcome, RunError, Status};
-use crate::secrets::redact_json;
-use crate::text::printable_json;
+use crate::base::secrets::redact_json;
+use crate::base::text::printable_json;
+use crate::journal::store::TaskState;
+use crate::model::event;
+use crate::model::event::{Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint};
+use crate::model::retry::ErrorKind;
+use crate::model::run::{Outcome, RunError, Status};
 
 /// So many recoveries of one incident within an hour are notified; then it must stay away first.
 const MOST_RECOVERIES: i64 = 3;
@@ -36,17 +34,6 @@ pub struct Policy {
     pub repeat: Duration,
     /// The service's zone, in which days begin.
     pub timezone: Tz,
-}
-
-impl Policy {
-    /// Takes it from the configuration.
-    #[must_use]
-    pub fn from_config(config: &Config) -> Self {
-        Self {
-            repeat: config.alert_repeat(),
-            timezone: config.timezone,
-        }
-    }
 }
 
 /// An incident as it is when somebody has its lock.

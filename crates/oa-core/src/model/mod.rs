@@ -1,5 +1,10 @@
-//! Facts, without input and output.
+//! Facts, without input and output: runs and their outcomes, events, kinds of error.
 
 pub mod event;
+pub mod retry;
+pub mod run;
 
 pub use event::{Alert, Event, Fault, Finding, Kind, Severity};
+pub use run::{
+    Attempt, Batch, Outcome, Quality, RawRecord, Reject, RunError, RunStart, Status, Trigger,
+};

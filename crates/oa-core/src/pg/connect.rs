@@ -13,9 +13,8 @@ use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
 use super::{describe, tls};
-use crate::config::{Config, ConfigError};
-use crate::exit;
-use crate::secrets::Secret;
+use crate::base::conninfo::pairs;
+use crate::base::secrets::Secret;
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -28,26 +27,6 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// `application_name` of the session: the program's name.
     pub program: &'static str,
-}
-
-impl Settings {
-    /// Takes them from the configuration.
-    ///
-    /// # Errors
-    /// When there is no address.
-    pub fn from_config(config: &Config, program: &'static str) -> Result<Self, ConfigError> {
-        let url = config.database_url()?;
-        check_address(&url).map_err(|problem| ConfigError::Address {
-            setting: "the database address (DATABASE_URL, else database.url)",
-            problem,
-        })?;
-        Ok(Self {
-            url,
-            connect_timeout: config.database.connect_timeout.0,
-            statement_timeout: config.database.statement_timeout.0,
-            program,
-        })
-    }
 }
 
 /// Whether an address is one, before anybody uses it: what comes of one that is not would be shown.
@@ -112,15 +91,10 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// 78 where only a person can mend it, 75 where time may.
+    /// Whether time may heal it. The others only a person can.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Unreachable { .. } => exit::UNREACHABLE,
-            Self::Address(_) | Self::Login { .. } | Self::Database { .. } | Self::Tls { .. } => {
-                exit::CONFIG
-            }
-        }
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 }
 
@@ -356,50 +330,6 @@ fn is_other_scheme(text: &str) -> bool {
         .is_some_and(|(scheme, _)| letters(scheme))
 }
 
-/// `name = value` of libpq's other form of address.
-pub(crate) struct Pair<'a> {
-    pub(crate) name: &'a str,
-    /// Without its quotes.
-    pub(crate) value: String,
-    /// As it was written.
-    text: &'a str,
-}
-
-/// The parts of such an address, as libpq reads it: a value may stand in single quotes, and `\\` before any character. `None` when it
-/// is none.
-pub(crate) fn pairs(text: &str) -> Option<Vec<Pair<'_>>> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim_start();
-    while !rest.is_empty() {
-        let begin = rest;
-        let (name, after) = rest.split_once('=')?;
-        let name = name.trim_end();
-        if name.is_empty() || name.contains(char::is_whitespace) {
-            return None;
-        }
-        rest = after.trim_start();
-        let quoted = rest.starts_with('\'');
-        rest = &rest[usize::from(quoted)..];
-        let mut value = String::new();
-        let mut characters = rest.char_indices();
-        let end = loop {
-            match characters.next() {
-                Some((i, '\'')) if quoted => break i + 1,
-                Some((i, c)) if !quoted && c.is_whitespace() => break i,
-                Some((_, '\\')) => value.extend(characters.next().map(|(_, c)| c)),
-                Some((_, c)) => value.push(c),
-                None if quoted => return None,
-                None => break rest.len(),
-            }
-        };
-        rest = &rest[end..];
-        let text = &begin[..begin.len() - rest.len()];
-        pairs.push(Pair { name, value, text });
-        rest = rest.trim_start();
-    }
-    Some(pairs)
-}
-
 const EXAMPLE: &str = "it should look like postgresql://USER:PASSWORD@HOST:5432/DATABASE";
 const ENCODE: &str = "percent-encode user and password: %40 for @, %3A for :, %2F for /, %3F for ?, %23 for #, %25 for %";
 
@@ -597,7 +527,7 @@ mod tests {
             let error = connect(&settings).err().unwrap();
             assert!(matches!(error, ConnectError::Address(_)), "{error:?}");
             assert!(!error.to_string().contains("hunter2"), "{error}");
-            assert_eq!(error.exit_code(), exit::CONFIG);
+            assert!(!error.is_passing());
         }
     }
 

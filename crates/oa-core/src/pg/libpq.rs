@@ -80,7 +80,7 @@ pub fn environment(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::Secret;
+    use crate::base::secrets::Secret;
     use std::time::Duration;
 
     #[test]

@@ -8,8 +8,7 @@ pub mod schema;
 mod tls;
 pub mod upsert;
 
-pub(crate) use connect::pairs;
-pub use connect::{ConnectError, Settings, certificate, connect, tls_servers};
+pub use connect::{ConnectError, Settings, certificate, check_address, connect, tls_servers};
 pub use lock::alone;
 pub use meaning::{Meaning, is_connection_error, is_passing};
 

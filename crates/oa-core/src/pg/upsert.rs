@@ -4,32 +4,12 @@
 //! row that PostgreSQL refuses (too long, out of range, a violated check) does not take the others with it: the chunk is
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 
-use chrono::{DateTime, Utc};
 use postgres::Transaction;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Meaning, describe, quote_ident};
-use crate::exact;
-
-/// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Batch {
-    /// Schema of the table.
-    pub schema: String,
-    /// The table.
-    pub table: String,
-    /// Columns that every row gives a value for, in this order.
-    pub columns: Vec<String>,
-    /// The natural key: SQL expressions over the columns, as in the table's unique index.
-    pub key: Vec<String>,
-    /// The rows' values, in the columns' order.
-    pub rows: Vec<Vec<Value>>,
-    /// When the rows were collected; becomes `created_at` and `updated_at` where the table has them.
-    pub collected_at: DateTime<Utc>,
-    /// The zone in which the service's naive times are written.
-    pub timezone: String,
-}
+use crate::base::exact;
+use crate::model::run::Batch;
 
 /// What an upsert did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use serde::Deserialize;
 
-use crate::trust::{self, Content};
+use crate::base::trust;
+use crate::base::trust::Content;
 
 use super::Session;
 
@@ -98,7 +99,8 @@ impl Calendar {
     }
 
     fn add(&mut self, text: &str) -> Result<(), String> {
-        let file: File = toml::from_str(text).map_err(|e| crate::config::explain(text, &e))?;
+        let file: File =
+            toml::from_str(text).map_err(|e| crate::base::mistakes::explain(text, &e))?;
         for year in file.year {
             let stray = year.closed.iter().find(|d| d.year() != year.year);
             if let Some(day) = stray {

@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::NaiveDate;
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{RawRecord, RunError};
-use oa_core::secrets::{Secret, redact};
-use oa_core::supervise::StopSignal;
+use oa_core::base::exact;
+use oa_core::base::secrets::{Secret, redact};
+use oa_core::base::supervise::StopSignal;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{RawRecord, RunError};
 use serde_json::Value;
 
 use crate::archive::{Archive, RunArchive};

@@ -1,12 +1,14 @@
 //! `oa-crawl backfill`: days that were not collected, one after the other.
 
 use chrono::{NaiveDate, Utc};
-use oa_core::cli::Failure;
-use oa_core::config::{Config, Span};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{Trigger, store};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::units::Span;
+use oa_core::journal::store;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::Trigger;
 use oa_core::schedule::Calendar;
 
 use super::report;
@@ -93,7 +95,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     );
     if options.dry_run {
         let text: String = days.iter().map(|day| format!("{day}\n")).collect();
-        oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
+        oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
     let mut reports: Vec<Result<Report, Failure>> = Vec::new();

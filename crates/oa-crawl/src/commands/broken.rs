@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use oa_core::cli::Failure;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::due::forget;
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+use oa_core::app::cli::Failure;
+use oa_core::journal::due::forget;
+use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
 
 use crate::PROGRAM;
 use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
@@ -69,12 +70,12 @@ pub(super) fn record(
     let clock = Stopwatch::start(start.started_at);
     let error = RunError::new(ErrorKind::Internal, &broken.reason);
     let mut report = match recorder.begin(start.clone())? {
-        Begun::Skipped { .. } => {
+        StartOutcome::Skipped { .. } => {
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(error);
             report
         }
-        Begun::Run(run) => {
+        StartOutcome::Run(run) => {
             let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
             outcome.error = Some(error);
             conclude(recorder, *run, outcome, clock)?

@@ -4,14 +4,15 @@
 use std::path::Path;
 
 use chrono::{Datelike, Utc};
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, ConnectError, Settings, schema};
-use oa_core::runs::Recorder;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::secrets::redact;
+use oa_core::journal::Recorder;
+use oa_core::pg;
+use oa_core::pg::{ConnectError, Settings, schema};
 use oa_core::schedule::{Calendar, Schedule};
-use oa_core::secrets::redact;
 use oa_core::service;
 use postgres::Client;
 use serde_json::json;

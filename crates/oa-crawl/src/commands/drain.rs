@@ -1,10 +1,10 @@
 //! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now. `oa-crawl forget`: a task is run no more.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::{Recorder, due};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal::{Recorder, due};
 use serde_json::json;
 
 use crate::PROGRAM;

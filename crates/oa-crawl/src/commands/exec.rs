@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::Format;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
+use oa_core::base::supervise;
+use oa_core::base::supervise::Owner;
+use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
 use oa_core::pg;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
-use oa_core::supervise::{self, Owner};
 use serde_json::json;
 
 use super::report;
@@ -17,7 +20,7 @@ use crate::environment::{Environment, Programs};
 use crate::exec::{Brought, Program, Query};
 use crate::source::Sources;
 use crate::wrapper::{self, LEFTOVERS, Report};
-use oa_core::runs::attempts::{longest, until_done};
+use oa_core::journal::attempts::{longest, until_done};
 
 /// The output of so many tries before the last one is kept.
 const EARLIER: usize = 3;
@@ -59,12 +62,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)
         .map_err(|e| report::unstarted(config, vec![start.clone()], e))?;
     let report = match recorder.begin(start.clone())? {
-        Begun::Skipped { reason } => {
+        StartOutcome::Skipped { reason } => {
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(RunError::new(ErrorKind::Internal, reason));
             report
         }
-        Begun::Run(mut run) => {
+        StartOutcome::Run(mut run) => {
             let mut brought = Brought::default();
             let mut earlier = VecDeque::new();
             let environment = Environment::of(config, &start.task);

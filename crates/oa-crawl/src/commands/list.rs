@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use chrono::Utc;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::schedule::{Calendar, Schedule};
 use serde_json::json;
 

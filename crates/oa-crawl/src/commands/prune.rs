@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
-use oa_core::flush::flush_now;
-use oa_core::cli::Failure;
-use oa_core::config::{Bytes, Config};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::flush_now;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::units::Bytes;
+use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 
@@ -83,12 +85,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     );
     let clock = Stopwatch::start(start.started_at);
     let report = match recorder.begin(start.clone())? {
-        Begun::Skipped { reason } => {
+        StartOutcome::Skipped { reason } => {
             let mut report = Report::of(&start, Status::Skipped);
             report.error = Some(RunError::new(ErrorKind::Internal, reason));
             report
         }
-        Begun::Run(run) => {
+        StartOutcome::Run(run) => {
             let pruned = prune(&mut client, &archive, &rules, true);
             let error = match &pruned {
                 Ok(pruned) => too_large(config, pruned),

@@ -7,17 +7,21 @@ use std::thread;
 use std::time::Instant;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, ConfigError, Span};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::upsert::Batch;
-use oa_core::retry::Policy;
-use oa_core::runs::{RawRecord, Recorder, Trigger};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, ConfigError};
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::secrets::Secret;
+use oa_core::base::state_dir::StateDir;
+use oa_core::base::supervise;
+use oa_core::base::supervise::StopSignal;
+use oa_core::base::units::Span;
+use oa_core::journal::Recorder;
+use oa_core::model::retry::Policy;
+use oa_core::model::run::Batch;
+use oa_core::model::run::{RawRecord, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::secrets::Secret;
-use oa_core::state_dir::StateDir;
-use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -32,7 +36,7 @@ use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{Moment, columns, convert, validate};
 use crate::verdict::assess;
 use crate::wrapper::{Job, Report, Wrapper, start_of};
-use oa_core::runs::attempts::longest;
+use oa_core::journal::attempts::longest;
 
 /// What `run` was asked for.
 #[derive(Debug)]

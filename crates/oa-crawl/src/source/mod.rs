@@ -11,13 +11,14 @@ mod placeholders;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use oa_core::cli::Failure;
-use oa_core::config::{Config, SecretRef, explain, nearest};
-use oa_core::exit;
-use oa_core::retry::Policy;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, SecretRef, explain};
+use oa_core::app::exit;
+use oa_core::base::mistakes::nearest;
+use oa_core::base::trust::TrustError;
+use oa_core::model::retry::Policy;
 use oa_core::schedule::Schedule;
 use oa_core::service;
-use oa_core::trust::TrustError;
 
 use crate::extract::table::selector;
 pub use day::Shows;

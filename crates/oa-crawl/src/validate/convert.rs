@@ -1,7 +1,8 @@
 //! One value of a record into one column's value, without loss.
 
 use chrono::{DateTime, NaiveDate};
-use oa_core::{exact, service};
+use oa_core::base::exact;
+use oa_core::service;
 use regex::Regex;
 use serde_json::{Number, Value};
 

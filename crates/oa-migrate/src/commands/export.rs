@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
 use serde_json::json;
 
 use crate::PROGRAM;
@@ -18,7 +19,8 @@ use crate::inspect;
 use crate::transfer::export::export;
 use crate::transfer::part::Part;
 use crate::transfer::{Manifest, TableFile};
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 
 /// What `export` was asked for.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 .filter(|v| v.lost && !options.allow_missing)
                 .map(|v| format!("virtual table {} was not exported: it {}", v.name, v.why))
                 .collect();
-            Ok(Ended {
+            Ok(JobOutcome {
                 fetched: rows,
                 status: if lost.is_empty() {
                     Status::Success
@@ -69,7 +71,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 },
                 error: (!lost.is_empty()).then(|| lost.join("; ")),
                 details,
-                ..Ended::success(manifest)
+                ..JobOutcome::success(manifest)
             })
         },
     )?;

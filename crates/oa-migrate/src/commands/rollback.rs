@@ -1,11 +1,14 @@
 //! `oa-migrate rollback`: puts the tables back that a run replaced.
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::pg::{self, describe, quote_ident};
-use oa_core::runs::Recorder;
-use oa_core::{exit, failpoint};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::base::failpoint;
+use oa_core::journal::Recorder;
+use oa_core::pg;
+use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 use serde_json::json;
 
@@ -15,7 +18,8 @@ use crate::identity;
 use crate::load::staging::Target;
 use crate::load::swap::{after_schema, before_schema, move_statistics};
 use crate::state::{self, RunRecord, Stage};
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 
 /// Takes the last run (into a schema) back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
 ///
@@ -56,9 +60,9 @@ pub fn run(config: &Config, schema: Option<&str>, yes: bool) -> Result<u8, Failu
             folder.write(&record)?;
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(record.run_id));
-            Ok(Ended {
+            Ok(JobOutcome {
                 details,
-                ..Ended::success(exit::OK)
+                ..JobOutcome::success(exit::OK)
             })
         },
     )

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use chrono::Utc;
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::schema::{self, SchemaError};
-use oa_core::pg::{self, describe};
-use oa_core::runs::Recorder;
-use oa_core::state_dir::StateDir;
-use oa_core::{failpoint, service};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::failpoint;
+use oa_core::base::state_dir::StateDir;
+use oa_core::journal::Recorder;
+use oa_core::pg;
+use oa_core::pg::describe;
+use oa_core::pg::schema;
+use oa_core::pg::schema::SchemaError;
+use oa_core::service;
 use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -31,7 +34,8 @@ use crate::proof::report::{Phases, Report, Status};
 use crate::proof::tables::Compared;
 use crate::state::{self, RunFolder, Stage};
 use crate::{PROGRAM, inspect};
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 
 /// What `run` was asked for.
 #[derive(Debug)]
@@ -131,12 +135,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 work.clean_up();
             }
             let report = result?;
-            Ok(Ended {
+            Ok(JobOutcome {
                 status: report.status.of_run(),
                 fetched: report.tables.iter().map(|t| t.rows_read).sum(),
                 error: (report.status != Status::Success).then(|| sentence(&report)),
                 details: details(&report),
-                ..Ended::success((report, folder))
+                ..JobOutcome::success((report, folder))
             })
         },
     )?;

@@ -1,11 +1,12 @@
 //! `oa-migrate status`: runs on this machine, and what they left in the database.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, describe};
-use oa_core::state_dir::StateDir;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::state_dir::StateDir;
+use oa_core::pg;
+use oa_core::pg::describe;
 use serde_json::json;
 
 use crate::PROGRAM;

@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::Format;
-use oa_core::pg::{self, describe};
-use oa_core::runs::{Recorder, Status};
-use oa_core::{exit, failpoint};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::failpoint;
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
+use oa_core::pg;
+use oa_core::pg::describe;
 use postgres::Client;
 use rusqlite::Connection;
 use serde_json::json;
@@ -30,7 +34,8 @@ use crate::load::swap;
 use crate::proof::missing::Missing;
 use crate::proof::tables;
 use crate::sync::{apply, delta, orphans};
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 
 /// What `sync` was asked for.
 #[derive(Debug)]
@@ -126,7 +131,7 @@ fn all(
     client: &mut Client,
     bases: &[Base],
     id: Uuid,
-) -> Result<Ended<(AllChanges, Uuid)>, Failure> {
+) -> Result<JobOutcome<(AllChanges, Uuid)>, Failure> {
     let started = Instant::now();
     let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(Duration::from_millis(120));
@@ -191,12 +196,12 @@ fn all(
     let mut details = synced.details();
     details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
     details.insert("dry_run".to_owned(), json!(options.dry_run));
-    Ok(Ended {
+    Ok(JobOutcome {
         fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
         status,
         error,
         details,
-        ..Ended::success((synced, id))
+        ..JobOutcome::success((synced, id))
     })
 }
 

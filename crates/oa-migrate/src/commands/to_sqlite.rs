@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::pg::{self, describe};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
+use oa_core::pg;
+use oa_core::pg::describe;
 use postgres::{Client, IsolationLevel};
 use rusqlite::Connection;
 use serde_json::json;
@@ -26,7 +28,8 @@ use crate::load::staging::Target;
 use crate::proof::tables;
 use crate::state::RunFolder;
 use crate::write_back;
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 
 /// What `to-sqlite` was asked for.
 #[derive(Debug)]
@@ -106,7 +109,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             details.insert("of_run".to_owned(), json!(newest.record.run_id));
             details.insert("file".to_owned(), json!(options.out));
             let matched = written.matched();
-            Ok(Ended {
+            Ok(JobOutcome {
                 fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
                 status: if matched {
                     Status::Success
@@ -116,7 +119,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
                 error: (!matched)
                     .then(|| "the two sides are not the same; no file was written".to_owned()),
                 details,
-                ..Ended::success((written, start.id))
+                ..JobOutcome::success((written, start.id))
             })
         },
     )?;

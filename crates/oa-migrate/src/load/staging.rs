@@ -4,9 +4,10 @@
 //! holds it may drop every staging schema that is there: it is left over from a run that died.
 
 use anyhow::{Context, Result};
-use oa_core::cli::Failure;
-use oa_core::exit;
-use oa_core::pg::{self, describe, quote_ident};
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
+use oa_core::pg;
+use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, GenericClient};
 use uuid::Uuid;
 

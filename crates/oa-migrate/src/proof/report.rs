@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use oa_core::state_dir::write_durably;
+use oa_core::base::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 
 use super::diff::Difference;
@@ -53,11 +53,11 @@ pub enum Status {
 impl Status {
     /// The state of the run's row.
     #[must_use]
-    pub fn of_run(self) -> oa_core::runs::Status {
+    pub fn of_run(self) -> oa_core::model::run::Status {
         match self {
-            Self::Success => oa_core::runs::Status::Success,
-            Self::Partial => oa_core::runs::Status::Partial,
-            Self::Failed => oa_core::runs::Status::Failed,
+            Self::Success => oa_core::model::run::Status::Success,
+            Self::Partial => oa_core::model::run::Status::Partial,
+            Self::Failed => oa_core::model::run::Status::Failed,
         }
     }
 
@@ -65,8 +65,8 @@ impl Status {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::Success => oa_core::exit::OK,
-            Self::Partial | Self::Failed => oa_core::exit::FAILED,
+            Self::Success => oa_core::app::exit::OK,
+            Self::Partial | Self::Failed => oa_core::app::exit::FAILED,
         }
     }
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use oa_core::cli::Failure;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
@@ -65,7 +65,7 @@ impl Part {
             )
         };
         self.lock.sync_all().with_context(context)?;
-        oa_core::failpoint::hit("export.written");
+        oa_core::base::failpoint::hit("export.written");
         fs::rename(&self.path, &self.place).map_err(|e| {
             let code = match e.kind() {
                 io::ErrorKind::DirectoryNotEmpty

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use chrono::Utc;
 use hyper::body::Incoming;
 use hyper::{Method, StatusCode, header};
-use oa_core::pg::{self, Settings, describe};
-use oa_core::secrets::redact;
+use oa_core::base::secrets::redact;
+use oa_core::pg;
+use oa_core::pg::{Settings, describe};
 use serde_json::json;
 
 use self::answers::{

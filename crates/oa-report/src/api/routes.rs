@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use oa_core::config::nearest;
+use oa_core::base::mistakes::nearest;
 use serde_json::{Value, json};
 use uuid::Uuid;
 

@@ -1,9 +1,9 @@
 //! `oa-report backups`: which backups there are, and whether they can be relied on.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::pg::describe;
 use serde_json::json;
 
@@ -32,7 +32,7 @@ pub fn run(config: &Config, removed: bool, limit: u16, format: Format) -> Result
         ("id", "ID"),
     ]);
     for backup in &list {
-        let size = |bytes: i64| oa_core::config::Bytes(bytes.unsigned_abs()).to_string();
+        let size = |bytes: i64| oa_core::base::units::Bytes(bytes.unsigned_abs()).to_string();
         let mut row = json!(backup);
         row["ended"] = json!(local(backup.finished_at, config.timezone));
         row["restorable_until"] = json!(local(backup.restorable_to, config.timezone));

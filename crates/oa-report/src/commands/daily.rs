@@ -1,16 +1,20 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
 use chrono::{NaiveDate, TimeDelta, Utc};
-use oa_core::alerts::{self, Alert, Kind, Severity};
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::pg::{self, Settings, describe, schema};
-use oa_core::retry::Policy;
-use oa_core::runs::work::run_error;
-use oa_core::runs::{Begun, Outcome, Recorded, Recorder, RunStart, Status, Stopwatch, Trigger};
+use oa_core::alerts;
+use oa_core::alerts::{Alert, Kind, Severity};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::work::run_error;
+use oa_core::base::secrets::redact;
+use oa_core::journal::{Persisted, Recorder, StartOutcome, Stopwatch};
+use oa_core::model::retry::Policy;
+use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
+use oa_core::pg;
+use oa_core::pg::{Settings, describe, schema};
 use oa_core::schedule::Calendar;
-use oa_core::secrets::redact;
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
@@ -97,7 +101,7 @@ pub fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         Policy::DEFAULT.lease(),
     );
     let clock = Stopwatch::start(start.started_at);
-    let Begun::Run(run) = recorder.begin(start.clone())? else {
+    let StartOutcome::Run(run) = recorder.begin(start.clone())? else {
         return Ok(exit::OK); // Another one is sending it.
     };
     let sent = of(&mut client, config, day).and_then(|daily| {
@@ -120,7 +124,7 @@ pub fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     alerts::flush_now(config);
     sent?;
     Ok(match recorded {
-        Recorded::Stored(_) => exit::OK,
+        Persisted::Stored(_) => exit::OK,
         _ => exit::UNREACHABLE,
     })
 }

@@ -1,9 +1,9 @@
 //! `oa-report health`: how each task is, for people and for pipelines.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::pg::describe;
 use serde_json::{Value, json};
 

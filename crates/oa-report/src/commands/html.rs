@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use chrono::Utc;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::base::state_dir;
 use oa_core::schedule::Calendar;
-use oa_core::state_dir;
 
 use crate::pool::Pool;
 use crate::snapshot::{Known, Snapshot};

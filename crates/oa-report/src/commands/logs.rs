@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::supervise::install_stop_signal;
+use oa_core::base::text::printable;
 use oa_core::pg::{describe, is_connection_error};
-use oa_core::supervise::install_stop_signal;
-use oa_core::text::printable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -66,7 +66,7 @@ pub fn one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
         Format::Json => format!("{}\n", json!(run)),
         _ => in_words(&run, config),
     };
-    oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
+    oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
 
@@ -163,7 +163,7 @@ fn follow_log(config: &Config, mut filter: Filter, format: Format) -> Result<u8,
                     let text = ended.render(format);
                     let lines = if first { 0 } else { heading(format) };
                     let shown: String = text.split_inclusive('\n').skip(lines).collect();
-                    oa_core::cli::print(&shown).map_err(anyhow::Error::from)?;
+                    oa_core::app::cli::print(&shown).map_err(anyhow::Error::from)?;
                     first = false;
                 }
                 filter.limit = MOST;

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
 
 use crate::server;
 

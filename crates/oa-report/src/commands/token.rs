@@ -4,9 +4,9 @@ use std::io::Write;
 
 use anyhow::Context;
 use base64::Engine;
-use oa_core::cli::Failure;
-use oa_core::config::TokenHash;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::TokenHash;
+use oa_core::app::exit;
 use sha2::{Digest, Sha256};
 
 use crate::server::random;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use oa_core::output::human_duration;
-use oa_core::config::{Bytes, Locale};
+use oa_core::app::config::Locale;
+use oa_core::app::output::human_duration;
+use oa_core::base::units::Bytes;
 use postgres::{Row, Transaction};
 use serde::Serialize;
 

@@ -6,9 +6,9 @@ mod text;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
-use oa_core::config::Config;
+use oa_core::app::config::Config;
+use oa_core::base::secrets::redact;
 use oa_core::schedule::{Calendar, TradingDay};
-use oa_core::secrets::redact;
 use postgres::Client;
 use serde::Serialize;
 

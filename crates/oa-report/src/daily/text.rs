@@ -6,8 +6,9 @@ use std::time::Duration;
 use chrono::Datelike;
 use chrono_tz::Tz;
 use oa_core::alerts::{excerpt, human_duration};
-use oa_core::config::{Bytes, Locale};
-use oa_core::text::printable;
+use oa_core::app::config::Locale;
+use oa_core::base::text::printable;
+use oa_core::base::units::Bytes;
 
 use super::{Daily, Task, backups};
 

@@ -1,8 +1,8 @@
 //! Backups: which there are, whether they can be relied on, what drills said, and how the repository grows.
 
 use chrono::{DateTime, Utc};
-use oa_core::config::{Config, Locale};
-use oa_core::secrets::redact;
+use oa_core::app::config::{Config, Locale};
+use oa_core::base::secrets::redact;
 use postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -1,7 +1,7 @@
 //! How each task is: counts of the last 24 hours, and whether it is late, was never run, fails, or brings old data.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
 use postgres::{GenericClient, Row};
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -13,7 +13,7 @@ pub mod run;
 pub mod totals;
 pub mod watch;
 
-use oa_core::secrets::redact;
+use oa_core::base::secrets::redact;
 use serde_json::Value;
 
 /// What these questions give.

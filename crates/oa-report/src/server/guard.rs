@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
-use oa_core::config::TokenHash;
+use oa_core::app::config::TokenHash;
 use sha2::{Digest, Sha256};
 
 /// So many wrong tokens from one address within [`WINDOW`] close the door for it.

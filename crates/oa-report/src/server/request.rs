@@ -55,8 +55,8 @@ impl Asked {
         // A proxy adds the address that it saw at the end; what stands before may be anything.
         let forwarded =
             header("x-forwarded-for").and_then(|list| list.rsplit(',').next()?.trim().parse().ok());
-        let prefix =
-            header("x-forwarded-prefix").and_then(|p| p.parse::<oa_core::config::BasePath>().ok());
+        let prefix = header("x-forwarded-prefix")
+            .and_then(|p| p.parse::<oa_core::app::config::BasePath>().ok());
         let base = match prefix {
             Some(prefix) if behind_proxy => prefix.0,
             _ => report.base_path.0.clone(),

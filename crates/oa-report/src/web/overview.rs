@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use chrono::{DateTime, Days, NaiveTime, Utc};
 use maud::{Markup, html};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
 use oa_core::schedule::Calendar;
 use postgres::Transaction;
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use maud::{Markup, html};
-use oa_core::output::human_duration;
-use oa_core::config::{Bytes, Locale};
+use oa_core::app::config::Locale;
+use oa_core::app::output::human_duration;
+use oa_core::base::units::Bytes;
 
 use crate::queries::health::{Health, Reason, TaskHealth};
 

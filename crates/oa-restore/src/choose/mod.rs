@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::{Backup, Kind, Level, Lsn, Reader};
-use oa_core::config::{Backup as Settings, BackupKind};
+use oa_core::app::config::{Backup as Settings, BackupKind};
 
 use crate::RestoreError;
 use crate::live::Live;

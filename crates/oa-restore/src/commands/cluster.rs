@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use oa_backup::repository::Bars;
-use oa_core::cli::Failure;
-use oa_core::config::{BackupKind, Config};
-use oa_core::exit;
-use oa_core::failpoint;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::Trigger;
-use oa_core::runs::work::{Ended, Job};
-use oa_core::supervise::Launch;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::failpoint;
+use oa_core::base::supervise::Launch;
+use oa_core::model::run::Trigger;
 use serde_json::json;
 
 use super::plan;
@@ -123,7 +123,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
             e.in_private()
                 .on_disk_of(dir.path().display(), ROOM_ON_THE_WAY)
         })?;
-        let mut ended = Ended::success(done);
+        let mut ended = JobOutcome::success(done);
         ended
             .details
             .insert("backup".to_owned(), json!(physical.full.id));
@@ -323,7 +323,7 @@ fn tell(
             format!("\nStart it with:\n  {}\n", done.command)
         };
         let more = "It takes connections from this machine only and archives nothing: see the end of postgresql.auto.conf there.\n";
-        oa_core::cli::print(&format!("{text}{more}")).map_err(anyhow::Error::from)?;
+        oa_core::app::cli::print(&format!("{text}{more}")).map_err(anyhow::Error::from)?;
     }
     Ok(())
 }

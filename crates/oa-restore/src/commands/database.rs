@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use clap::Args;
 use oa_backup::repository::{Bars, Lsn, Mark};
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::failpoint;
-use oa_core::output::Listing;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Listing;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
-use oa_core::runs::work::{Ended, Job};
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
@@ -103,7 +104,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
             rename(&mut live.client, &new.name, &wanted.into)
                 .inspect_err(|_| drop_database(&mut live.client, &new.name))?;
         }
-        let mut ended = Ended::success((new.tables, notes));
+        let mut ended = JobOutcome::success((new.tables, notes));
         ended.fetched = new.tables as u64;
         for (key, value) in [
             ("to", json!(choice.target.to_string())),

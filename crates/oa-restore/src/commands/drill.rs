@@ -9,17 +9,19 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use oa_backup::capture::programs::Programs;
 use oa_backup::repository::{Backup, Bars, Kind, Level};
-use oa_core::output::human_duration;
-use oa_core::cli::{self, Failure};
-use oa_core::config::{BackupKind, Bytes, Config, Locale};
-use oa_core::exit;
-use oa_core::failpoint;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::upsert::Batch;
-use oa_core::runs::work::{Ended, Job};
-use oa_core::runs::{RunStart, Status, Trigger};
-use oa_core::supervise::ProcessId;
-use oa_core::text::{error_text, printable_json};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config, Locale};
+use oa_core::app::exit;
+use oa_core::app::output::human_duration;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::failpoint;
+use oa_core::base::supervise::ProcessId;
+use oa_core::base::text::{error_text, printable_json};
+use oa_core::base::units::Bytes;
+use oa_core::model::run::Batch;
+use oa_core::model::run::{RunStart, Status, Trigger};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -110,7 +112,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
     };
     let drill = recorded(config, &job, |run| {
         let drill = rehearse(&session, &backup, work, run.started_at);
-        let mut ended = Ended::success(drill);
+        let mut ended = JobOutcome::success(drill);
         let drill = &ended.value;
         ended.error.clone_from(&drill.error);
         if ended.error.is_some() {
@@ -329,7 +331,7 @@ fn reached(choice: &Choice) -> String {
 /// Every file against the checksums that the server gave when it was copied.
 fn verify(physical: &Physical, data: &std::path::Path) -> Result<Check, RestoreError> {
     let settings = oa_core::pg::Settings {
-        url: oa_core::secrets::Secret::new("host=/nowhere".to_owned()),
+        url: oa_core::base::secrets::Secret::new("host=/nowhere".to_owned()),
         connect_timeout: Duration::from_secs(10),
         statement_timeout: Duration::ZERO,
         program: PROGRAM,

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oa_backup::repository::{Backup, Bars};
-use oa_core::cli::{self, Failure};
-use oa_core::config::{Bytes, Config};
-use oa_core::exit;
-use oa_core::failpoint;
-use oa_core::output::Listing;
-use oa_core::runs::work::{Ended, Job};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Listing;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::failpoint;
+use oa_core::base::units::Bytes;
 use serde_json::json;
 
 use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};
@@ -64,7 +66,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
     recorded(config, &job, |_| {
         fill(&session, &backup, &parts, &dir)
             .map_err(|e| e.on_disk_of(dir.path().display(), ROOM_ON_THE_WAY))?;
-        let mut ended = Ended::success(());
+        let mut ended = JobOutcome::success(());
         ended.fetched = files;
         ended.details.insert("backup".to_owned(), json!(backup.id));
         Ok(ended)

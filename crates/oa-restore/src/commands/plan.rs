@@ -3,11 +3,14 @@
 use chrono::{DateTime, Utc};
 use clap::Args;
 use oa_backup::repository::Bars;
-use oa_core::cli::{self, Failure};
-use oa_core::config::{Bytes, Config};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, Settings};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::units::Bytes;
+use oa_core::pg;
+use oa_core::pg::Settings;
 use serde_json::{Value, json};
 
 use crate::PROGRAM;

@@ -13,14 +13,15 @@ use std::path::Path;
 
 use clap::Args;
 use oa_backup::repository::Bars;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::failpoint;
-use oa_core::output::Listing;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Listing;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::failpoint;
+use oa_core::model::run::Status;
 use oa_core::pg::quote_ident;
-use oa_core::runs::Status;
-use oa_core::runs::work::{Ended, Job};
 use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -158,7 +159,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         }
         let rows = done.iter().filter_map(|d| d["rows"].as_u64()).sum();
         let error = failed.as_ref().map(|(name, e)| format!("{name}: {e}"));
-        let mut ended = Ended::success((done, failed));
+        let mut ended = JobOutcome::success((done, failed));
         ended.fetched = rows;
         if error.is_some() {
             ended.status = Status::Partial;

@@ -10,9 +10,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use oa_core::cli::{self, Failure};
-use oa_core::failpoint;
-use oa_core::state_dir::write_durably;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::base::failpoint;
+use oa_core::base::state_dir::write_durably;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 

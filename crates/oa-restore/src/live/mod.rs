@@ -10,9 +10,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oa_backup::capture::programs::Programs;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::pg::{self, Settings};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::pg;
+use oa_core::pg::Settings;
 use postgres::Client;
 
 use crate::recover::Need;
@@ -179,7 +180,7 @@ impl Live {
             }
         }
         let settings = Settings {
-            url: oa_core::secrets::Secret::new(text),
+            url: oa_core::base::secrets::Secret::new(text),
             ..self.settings.clone()
         };
         let mut client = pg::connect(&settings)?;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use oa_backup::capture::logical::{DUMP, GLOBALS};
 use oa_backup::repository::Reader;
-use oa_core::supervise::{self, StopSignal};
+use oa_core::base::supervise;
+use oa_core::base::supervise::StopSignal;
 
 use super::account::Account;
 use super::requirements::Requirements;

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use oa_backup::capture::physical::{DATA, TABLESPACES};
 use oa_backup::repository::Reader;
-use oa_core::config::Bytes;
-use oa_core::failpoint;
-use oa_core::supervise::StopSignal;
+use oa_core::base::failpoint;
+use oa_core::base::supervise::StopSignal;
+use oa_core::base::units::Bytes;
 
 use self::account::Account;
 pub use self::dump::SUPERUSER as PRIVATE_SUPERUSER;

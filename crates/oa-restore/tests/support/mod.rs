@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oa_backup::repository::{Bars, Kind, Meta, Place, Repository};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
 use oa_core::pg::schema;
 use oa_testkit::Postgres;
 use postgres::{Client, NoTls};

@@ -105,7 +105,7 @@ pub(super) fn in_the_past(
 ) -> Result<Table, RestoreError> {
     let Some(table) = tables::find(then, name).map_err(RestoreError::in_private)? else {
         let all = tables::all(then).map_err(RestoreError::in_private)?;
-        let hint = oa_core::config::nearest(name, all.iter().map(String::as_str));
+        let hint = oa_core::base::mistakes::nearest(name, all.iter().map(String::as_str));
         return Err(RestoreError::NoWay(format!(
             "there was no table {name} as of {}{hint}",
             choice.target

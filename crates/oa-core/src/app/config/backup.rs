@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Bytes, SecretRef, Span};
+use super::SecretRef;
+use crate::base::secrets::redact;
+use crate::base::units::{Bytes, Span};
 
 /// `[backup]`
 #[derive(Debug, Clone, Deserialize)]
@@ -89,6 +91,12 @@ impl Backup {
             copy.repository = place(std::mem::take(&mut copy.repository));
         }
         self
+    }
+
+    /// The repository as it is named in the records, without secrets.
+    #[must_use]
+    pub fn repository_name(&self) -> String {
+        redact(&self.repository)
     }
 
     /// Every place on this machine.

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::due::not_taken_care_of;
-use super::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
-use crate::exact;
-use crate::journal::incidents::{self, Policy};
+use crate::base::exact;
+use crate::base::supervise::ProcessId;
+use crate::base::text::{error_text, printable_json};
+use crate::journal::incidents;
+use crate::journal::incidents::Policy;
+use crate::model::retry::ErrorKind;
+use crate::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{Meaning, describe};
-use crate::retry::ErrorKind;
-use crate::supervise::ProcessId;
-use crate::text::{error_text, printable_json};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ impl StoreError {
 
 /// What storing an outcome did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct WriteCounts {
     /// Rows that were not there.
     pub inserted: u64,
     /// Rows that were there with other values.
@@ -59,11 +60,11 @@ pub struct Applied {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lease {
     /// Another run has taken care of the moment that this one is for.
-    Done,
+    AlreadyDone,
     /// The task is ours.
-    Taken,
+    Acquired,
     /// It runs elsewhere; the skipped run is recorded.
-    Busy {
+    HeldBy {
         /// The machine on which it runs.
         host: String,
     },
@@ -85,12 +86,12 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
             &[&start.id, &format!("the task runs on {host}")],
         )?;
         tx.commit()?;
-        return Ok(Lease::Busy { host });
+        return Ok(Lease::HeldBy { host });
     }
     if let Some(due) = start.due_at
         && !not_taken_care_of(&mut tx, &[&start.task], &[due])?.contains(&start.task)
     {
-        return Ok(Lease::Done);
+        return Ok(Lease::AlreadyDone);
     }
     insert_run(&mut tx, start, Status::Running, true)?;
     tx.execute(
@@ -100,7 +101,7 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
         &[&start.task, &start.id, &start.process.host, &start.lease.as_secs_f64(), &start.process.machine_id],
     )?;
     tx.commit()?;
-    Ok(Lease::Taken)
+    Ok(Lease::Acquired)
 }
 
 /// The machine that holds the task, unless its process there is gone.
@@ -244,7 +245,7 @@ pub fn apply(
     client: &mut Client,
     outcome: &Outcome,
     policy: &Policy,
-) -> Result<Applied, StoreError> {
+) -> Result<WriteCounts, StoreError> {
     let start = &outcome.start;
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
@@ -257,7 +258,7 @@ pub fn apply(
     )?;
     if run.get(0) {
         let count = |i| run.get::<_, i64>(i).unsigned_abs();
-        return Ok(Applied {
+        return Ok(WriteCounts {
             inserted: count(1),
             updated: count(2),
             unchanged: count(3),
@@ -266,7 +267,7 @@ pub fn apply(
         });
     }
     let times = Times::of(outcome, run.get(6));
-    let mut applied = Applied::default();
+    let mut applied = WriteCounts::default();
     let mut rejects = outcome.rejects.clone();
     let mut rounded: Vec<String> = Vec::new();
     for batch in &outcome.batches {
@@ -334,7 +335,7 @@ impl Times {
     }
 }
 
-fn refused_row(batch: &crate::pg::upsert::Batch, index: usize, reason: &str) -> Reject {
+fn refused_row(batch: &crate::model::run::Batch, index: usize, reason: &str) -> Reject {
     let row = batch.rows.get(index).cloned().unwrap_or_default();
     Reject {
         target: Some(batch.table.clone()),

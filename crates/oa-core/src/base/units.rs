@@ -9,7 +9,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 /// A time zone by its whole name; the nearest one is named when there is none.
-pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
+pub(crate) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(|_| {
         let city = |zone: &&str| {
@@ -20,7 +20,7 @@ pub(super) fn timezone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tz,
         let hint = match names().find(city) {
             Some(zone) => format!("; did you mean \"{zone}\"?"),
             None => {
-                let near = super::nearest(&text, names());
+                let near = super::mistakes::nearest(&text, names());
                 if near.starts_with("; did") {
                     near
                 } else {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::ConfigError;
-use crate::secrets::redact;
-use crate::trust::{self, Content, TrustError};
+use crate::base::secrets::redact;
+use crate::base::trust;
+use crate::base::trust::{Content, TrustError};
 
 impl ConfigError {
     /// Reads a file as [`trust::read`] does.

@@ -14,11 +14,11 @@ pub fn hit(name: &str) {
         if wanted == name.as_bytes() {
             let _ = kill_process(getpid(), Signal::KILL);
         } else if wanted.strip_prefix(b"stop:") == Some(name.as_bytes())
-            && !crate::supervise::StopSignal.requested()
+            && !crate::base::supervise::StopSignal.requested()
         {
             let _ = kill_process(getpid(), Signal::TERM);
             // Another thread may be the one that takes it.
-            let _ = crate::supervise::StopSignal.wait(std::time::Duration::from_secs(10));
+            let _ = crate::base::supervise::StopSignal.wait(std::time::Duration::from_secs(10));
         }
     }
     #[cfg(not(debug_assertions))]

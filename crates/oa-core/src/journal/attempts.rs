@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Run, RunError, Status, Stopwatch};
-use crate::config::Locale;
-use crate::failpoint;
-use crate::output::human_duration;
-use crate::retry::{ErrorKind, Policy};
-use crate::supervise::StopSignal;
+use super::{Run, Stopwatch};
+use crate::base::failpoint;
+use crate::base::supervise::StopSignal;
+use crate::model::retry::{ErrorKind, Policy};
+use crate::model::{Attempt, RunError, Status};
 
 /// Why a try failed.
 #[derive(Debug)]
@@ -68,10 +67,10 @@ pub fn until_done(
             return (attempts, Some(failed.error));
         };
         tracing::warn!(
-            "{}: try {number} failed: {}; next try in {}",
+            "{}: try {number} failed: {}; next try in {} s",
             run.start().task,
             failed.error.message,
-            human_duration(delay, Locale::En)
+            delay.as_secs()
         );
         run.attempt_failed(&attempt);
         failpoint::hit("run.attempt_failed");

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::config::Locale;
-use crate::secrets::redact_json;
-use crate::text::printable;
+use crate::app::config::Locale;
+use crate::base::secrets::redact_json;
+use crate::base::text::printable;
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

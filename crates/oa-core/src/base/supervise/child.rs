@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::mark::Owner;
 use super::tree::{Tree, reap_orphans};
 use super::{StopSignal, tree};
-use crate::secrets::redact;
+use crate::base::secrets::redact;
 
 /// How a child ended, and the end of what it printed, without known secrets.
 #[derive(Debug)]
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn secrets_are_gone_before_anything_is_cut() {
-        let secret = crate::secrets::Secret::new("a-secret-of-the-child".to_owned());
+        let secret = crate::base::secrets::Secret::new("a-secret-of-the-child".to_owned());
         let script = format!(
             "printf '%016400d' 0; echo {0} end; printf 'a-secret-of-'; printf 'the-child\\n' >&1; printf '\\377\\n' >&2",
             secret.expose()

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{Config, SecretRef};
-use crate::secrets::Secret;
+use crate::base::secrets::Secret;
 
 /// A variable whose name has one of these words holds a secret.
 const SECRET_WORDS: [&str; 7] = [
@@ -18,7 +18,7 @@ const SECRET_WORDS: [&str; 7] = [
 ];
 
 impl Config {
-    /// Makes [`redact`](crate::secrets::redact) remove every secret that the configuration refers to, and the value of every
+    /// Makes [`redact`](crate::base::secrets::redact) remove every secret that the configuration refers to, and the value of every
     /// variable of the environment and of `.env` whose name says that it is one. A reference that leads nowhere is passed over:
     /// whoever needs it says so.
     pub fn remember_secrets(&self) {
@@ -67,7 +67,7 @@ impl Config {
             .chain(self.backup.iter().flat_map(super::Backup::secrets))
     }
 
-    /// Makes [`redact`](crate::secrets::redact) remove what one reference leads to.
+    /// Makes [`redact`](crate::base::secrets::redact) remove what one reference leads to.
     pub fn remember(&self, reference: &SecretRef) {
         let known = self.secret(reference, "");
         // A file that is refused, because others may read it, still holds a secret.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::secrets::redact;
+use crate::base::secrets::redact;
 
 /// Bytes of an error text that are kept, what is said about the rest included.
 pub const LONGEST_ERROR: usize = 4096;

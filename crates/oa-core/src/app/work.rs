@@ -6,13 +6,14 @@ use anyhow::anyhow;
 use chrono::Utc;
 use serde_json::{Map, Value};
 
-use super::attempts::{Failed, longest, until_done};
-use super::{Begun, Outcome, Recorder, Run, RunError, RunStart, Status, Stopwatch, Trigger};
-use crate::cli::{Busy, Failure};
-use crate::exit;
-use crate::pg::upsert::Batch;
-use crate::retry::{ErrorKind, Policy};
-use crate::supervise::StopSignal;
+use crate::app::cli::{Busy, Failure};
+use crate::app::exit;
+use crate::base::supervise::StopSignal;
+use crate::journal::attempts::{Failed, longest, until_done};
+use crate::journal::{Recorder, Run, StartOutcome, Stopwatch};
+use crate::model::retry::{ErrorKind, Policy};
+use crate::model::run::Batch;
+use crate::model::{Attempt, Outcome, RunError, RunStart, Status, Trigger};
 
 /// What is done, for the run log.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ impl Job {
 
 /// How work ended that came to an end.
 #[derive(Debug)]
-pub struct Ended<T> {
+pub struct JobOutcome<T> {
     /// What it gives back.
     pub value: T,
     /// A final state.
@@ -65,7 +66,7 @@ pub struct Ended<T> {
     pub reported_by_check: bool,
 }
 
-impl<T> Ended<T> {
+impl<T> JobOutcome<T> {
     /// A success that has nothing more to say.
     #[must_use]
     pub fn success(value: T) -> Self {
@@ -88,7 +89,7 @@ impl<T> Ended<T> {
 pub fn recorded<T>(
     recorder: &Recorder,
     job: &Job,
-    mut once: impl FnMut(&RunStart) -> Result<Ended<T>, Failure>,
+    mut once: impl FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>,
 ) -> Result<T, Failure> {
     let start = RunStart::now(
         job.program,
@@ -103,8 +104,8 @@ pub fn recorded<T>(
     );
     let clock = Stopwatch::start(start.started_at);
     let mut run = match recorder.begin(start)? {
-        Begun::Run(run) => run,
-        Begun::Skipped { reason } => return Err(Busy(reason).into()),
+        StartOutcome::Run(run) => run,
+        StartOutcome::Skipped { reason } => return Err(Busy(reason).into()),
     };
     let start = run.start().clone();
     let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
@@ -153,8 +154,8 @@ fn with_retries<T>(
     policy: &Policy,
     clock: Stopwatch,
     run: &mut Run,
-    mut once: impl FnMut() -> Result<Ended<T>, Failure>,
-) -> (Vec<super::Attempt>, Result<Ended<T>, Failure>) {
+    mut once: impl FnMut() -> Result<JobOutcome<T>, Failure>,
+) -> (Vec<Attempt>, Result<JobOutcome<T>, Failure>) {
     let mut last = None;
     let (attempts, error) = until_done(policy, StopSignal, clock, run, |_| match once() {
         Ok(ended) => {

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::model::RawRecord;
-use crate::state_dir::{StateDir, StateDirError, new_file};
+use crate::base::state_dir::{StateDir, StateDirError, new_file};
+use crate::model::RawRecord;
 
 /// The index of one run, as JSON lines.
 #[derive(Debug)]

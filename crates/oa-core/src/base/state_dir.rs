@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use crate::trust::{account, check_link, quoted};
+use crate::base::trust::{account, check_link, quoted};
 
 /// The state directory could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Bytes, SecretRef, Span};
+use super::SecretRef;
+use crate::base::units::{Bytes, Span};
 use crate::model::Severity;
 
 /// `[alert]`

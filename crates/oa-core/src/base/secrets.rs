@@ -141,7 +141,9 @@ fn secret_parts(address: &str) -> Vec<String> {
     }
     parts.extend(ASSIGNMENT.captures_iter(address).map(|c| c[3].to_owned()));
     // libpq's other form, where a value may hold anything.
-    let pairs = crate::pg::pairs(address).unwrap_or_default().into_iter();
+    let pairs = super::conninfo::pairs(address)
+        .unwrap_or_default()
+        .into_iter();
     let secret = pairs.filter(|pair| is_secret_parameter(pair.name));
     parts.extend(secret.map(|pair| pair.value));
     parts

@@ -3,7 +3,7 @@
 //!
 //! [`Spool::drain`] replays entries in order, whichever program calls it. Each entry is applied in one PostgreSQL transaction
 //! and removed from the spool after its commit. Killed between the two, the entry is replayed once more, and the functions of
-//! [`runs::store`](crate::runs::store) and [`journal::incidents`](crate::journal::incidents) do nothing the second time, because every fact
+//! [`runs::store`](crate::journal::store) and [`journal::incidents`](crate::journal::incidents) do nothing the second time, because every fact
 //! carries its id. So each takes effect exactly once.
 //!
 //! An entry that PostgreSQL refuses (a table is missing, say) stays, with the reason, and holds back the later entries of its
@@ -22,14 +22,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::failpoint;
-use crate::journal::incidents::{self, Policy};
+use crate::base::failpoint;
+use crate::base::state_dir::{StateDir, StateDirError, new_file};
+use crate::base::supervise::ProcessId;
+use crate::base::text::error_text;
+use crate::journal::incidents;
+use crate::journal::incidents::Policy;
+use crate::journal::{StoreError, store};
 use crate::model::event::{Alert, Event, Fault};
+use crate::model::run::{Outcome, RunStart};
 use crate::pg::Meaning;
-use crate::runs::{Outcome, RunStart, StoreError, store};
-use crate::state_dir::{StateDir, StateDirError, new_file};
-use crate::supervise::ProcessId;
-use crate::text::error_text;
 pub use outbox::{Tried, Waiting};
 
 /// The spool could not take or give an entry.

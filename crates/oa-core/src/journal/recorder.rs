@@ -1,8 +1,8 @@
 //! What a program uses to keep the run log: PostgreSQL when it is there, the spool when it is not.
 //!
 //! ```text
-//! Recorder::open ─ begin ─┬─ Begun::Skipped            the task runs already
-//!                         └─ Begun::Run(run)           row written, lease taken
+//! Recorder::open ─ begin ─┬─ StartOutcome::Skipped            the task runs already
+//!                         └─ StartOutcome::Run(run)           row written, lease taken
 //!                              run.attempt_failed(…)   a try is followed by another
 //!                              run.finish(outcome)     rows and final state, one transaction
 //! ```
@@ -18,22 +18,24 @@ use chrono_tz::Tz;
 use postgres::Client;
 use uuid::Uuid;
 
+use super::error::{DbUnavailable, JournalError};
 use super::history;
-use super::model::{Attempt, Outcome, RunError, RunStart, Status};
 use super::raw_index;
-use super::store::{self, Applied, Lease, StoreError, TaskState};
-use crate::cli::Failure;
-use crate::config::Config;
-use crate::exit;
-use crate::failpoint;
-use crate::journal::incidents::{self, Policy};
+use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
+use crate::base::failpoint;
+use crate::base::state_dir::{Lock, StateDir};
+use crate::base::supervise;
+use crate::base::supervise::{Owner, ProcessId};
+use crate::base::text::error_text;
+use crate::journal::incidents;
+use crate::journal::incidents::Policy;
+use crate::journal::spool;
+use crate::journal::spool::{DrainError, Drained, Record, Spool, SpoolError};
 use crate::model::event::{Alert, Event, Fault, run_fingerprint};
-use crate::pg::{self, ConnectError, Meaning, describe, schema};
-use crate::retry::ErrorKind;
-use crate::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
-use crate::state_dir::{Lock, StateDir};
-use crate::supervise::{self, Owner, ProcessId};
-use crate::text::error_text;
+use crate::model::retry::ErrorKind;
+use crate::model::{Attempt, Outcome, RunError, RunStart, Status};
+use crate::pg;
+use crate::pg::{Meaning, describe, schema};
 
 /// Keeps the run log for one program.
 #[derive(Debug)]
@@ -50,33 +52,9 @@ pub struct Recorder {
 /// How long the outcome of a run waits for another process that drains the spool.
 const OTHER_DRAIN: Duration = Duration::from_secs(10);
 
-/// There is no usable PostgreSQL.
-#[derive(Debug, thiserror::Error)]
-pub enum Away {
-    /// Not reachable, or it does not let us in.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// Its schema is not ours; nothing may be written.
-    #[error(transparent)]
-    Schema(#[from] schema::SchemaError),
-    /// It went away while the spool was drained.
-    #[error("{0}")]
-    Drain(String),
-}
-
-impl From<Away> for Failure {
-    fn from(away: Away) -> Self {
-        match away {
-            Away::Connect(e) => e.into(),
-            Away::Schema(e) => e.into(),
-            Away::Drain(reason) => Self::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
-        }
-    }
-}
-
 /// What came of [`Recorder::begin`].
 #[derive(Debug)]
-pub enum Begun {
+pub enum StartOutcome {
     /// The work may start.
     Run(Box<Run>),
     /// The task runs already, here or elsewhere.
@@ -88,9 +66,9 @@ pub enum Begun {
 
 /// Where an outcome is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recorded {
+pub enum Persisted {
     /// In PostgreSQL.
-    Stored(Applied),
+    Stored(WriteCounts),
     /// In the spool, because of this.
     Spooled {
         /// Why PostgreSQL did not get it.
@@ -106,21 +84,17 @@ pub enum Recorded {
 }
 
 impl Recorder {
-    /// Opens the state directory. Does not connect yet.
-    ///
-    /// # Errors
-    /// When there is no database address, or the state directory cannot be used.
-    pub fn open(config: &Config, program: &'static str) -> Result<Self, Failure> {
-        let settings = pg::Settings::from_config(config, program)?;
-        let state = StateDir::open(&config.state_dir)?;
-        Ok(Self {
+    /// Does not connect yet. `spool_limit` is in bytes.
+    #[must_use]
+    pub fn new(settings: pg::Settings, state: StateDir, spool_limit: u64, policy: Policy) -> Self {
+        Self {
             settings,
             state,
-            spool_limit: config.spool.max_size.0,
-            policy: Policy::from_config(config),
+            spool_limit,
+            policy,
             host: ProcessId::current().host,
             clock_offset: Mutex::default(),
-        })
+        }
     }
 
     /// The state directory.
@@ -147,8 +121,8 @@ impl Recorder {
     /// to do without PostgreSQL.
     ///
     /// # Errors
-    /// See [`Away`].
-    pub fn connect(&self) -> Result<(Client, Drained), Away> {
+    /// See [`DbUnavailable`].
+    pub fn connect(&self) -> Result<(Client, Drained), DbUnavailable> {
         let mut client = pg::connect(&self.settings)?;
         schema::check(&mut client)?;
         let offset = watch_clocks(&mut client)?;
@@ -167,7 +141,9 @@ impl Recorder {
                 };
                 return Ok((client, drained));
             }
-            Err(e @ DrainError::Unreachable { .. }) => return Err(Away::Drain(e.to_string())),
+            Err(e @ DrainError::Unreachable { .. }) => {
+                return Err(DbUnavailable::Drain(e.to_string()));
+            }
         };
         for (task, reason) in &drained.stuck {
             let task = task.as_deref().unwrap_or(spool::ALERTS);
@@ -191,7 +167,7 @@ impl Recorder {
             match store::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
                 Ok(marked) => self.marked_abandoned(&marked),
                 Err(e) if e.meaning() == Meaning::Unreachable => {
-                    return Err(Away::Drain(e.to_string()));
+                    return Err(DbUnavailable::Drain(e.to_string()));
                 }
                 Err(e) => tracing::warn!("could not look for abandoned runs: {e}"),
             }
@@ -257,13 +233,13 @@ impl Recorder {
     ///
     /// # Errors
     /// When the schema does not fit, or the state directory cannot be used.
-    pub fn begin(&self, mut start: RunStart) -> Result<Begun, Failure> {
+    pub fn begin(&self, mut start: RunStart) -> Result<StartOutcome, JournalError> {
         let lock = match self.state.try_lock(&format!("task-{}", start.task)) {
             Ok(Some(lock)) => lock,
             Ok(None) => {
                 let reason = format!("{} runs already on this machine", start.task);
                 self.record_skipped(start, &reason)?;
-                return Ok(Begun::Skipped { reason });
+                return Ok(StartOutcome::Skipped { reason });
             }
             Err(e) => {
                 store_unstarted(&self.settings, &self.policy, start, &e.to_string());
@@ -272,9 +248,9 @@ impl Recorder {
         };
         let (mut connection, mut away) = match self.connect() {
             Ok((client, _)) => (Some(client), None),
-            Err(Away::Schema(e)) if e.is_for_a_person() => {
+            Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
                 self.spool_alert(Fault::SchemaUnfit, &e.to_string());
-                return Err(e.into());
+                return Err(DbUnavailable::Schema(e).into());
             }
             Err(e) => (None, Some(e.to_string())),
         };
@@ -285,14 +261,14 @@ impl Recorder {
             corrected.compare_days(self.policy.timezone);
             start.other_day = corrected.other_day;
             match store::begin(client, &corrected) {
-                Ok(Lease::Taken) => {}
-                Ok(Lease::Done) => {
-                    return Ok(Begun::Skipped {
+                Ok(Lease::Acquired) => {}
+                Ok(Lease::AlreadyDone) => {
+                    return Ok(StartOutcome::Skipped {
                         reason: format!("{} was done by another machine", start.task),
                     });
                 }
-                Ok(Lease::Busy { host }) => {
-                    return Ok(Begun::Skipped {
+                Ok(Lease::HeldBy { host }) => {
+                    return Ok(StartOutcome::Skipped {
                         reason: format!("{} runs already on {host}", start.task),
                     });
                 }
@@ -331,10 +307,10 @@ impl Recorder {
                 let mut outcome = Outcome::bare(run.start.clone(), Status::Failed, Utc::now());
                 outcome.error = Some(RunError::new(ErrorKind::Internal, e.to_string()));
                 self.finish(run, outcome)?;
-                return Err(Failure::new(exit::REFUSED, e));
+                return Err(JournalError::Leftover(e));
             }
         }
-        Ok(Begun::Run(Box::new(run)))
+        Ok(StartOutcome::Run(Box::new(run)))
     }
 
     /// A killed run may have left its program: it ends before this one starts another copy.
@@ -363,7 +339,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When neither PostgreSQL nor the spool can take it.
-    pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), Failure> {
+    pub fn record_skipped(&self, start: RunStart, reason: &str) -> Result<(), JournalError> {
         let mut outcome = Outcome::bare(start, Status::Skipped, Utc::now());
         outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
         let connected = self.connect();
@@ -375,20 +351,22 @@ impl Recorder {
                 Ok(_) => return Ok(()),
                 Err(e) => e.to_string(),
             },
-            Err(Away::Schema(e)) if e.is_for_a_person() => return Err(e.into()),
+            Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
+                return Err(DbUnavailable::Schema(e).into());
+            }
             Err(e) => e.to_string(),
         };
         tracing::info!("the skipped run is spooled: {stored}");
         self.spool()
             .and_then(|mut s| s.put(&[Record::Outcome(Box::new(outcome))]))
-            .map_err(|e| anyhow::Error::from(e).into())
+            .map_err(JournalError::from)
     }
 
     /// Stores an outcome: in PostgreSQL if at all possible, else in the spool.
     ///
     /// # Errors
     /// When neither can take it.
-    pub fn finish(&self, run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
+    pub fn finish(&self, run: Run, mut outcome: Outcome) -> Result<Persisted, JournalError> {
         let id = outcome.start.id;
         // As it was measured when the run began: the outcome's times go on from there, whatever the clocks have done since.
         if let Some(offset) = run.clock_offset {
@@ -400,7 +378,11 @@ impl Recorder {
         Ok(recorded)
     }
 
-    fn store_or_spool(&self, mut run: Run, mut outcome: Outcome) -> Result<Recorded, Failure> {
+    fn store_or_spool(
+        &self,
+        mut run: Run,
+        mut outcome: Outcome,
+    ) -> Result<Persisted, JournalError> {
         failpoint::hit("run.finish.begin");
         let task = &outcome.start.task.clone();
         // Behind what waits already, or an older day would overwrite this one later.
@@ -425,7 +407,7 @@ impl Recorder {
                 Ok(applied) => {
                     failpoint::hit("run.finish.stored");
                     self.forget_notified(&outcome);
-                    return Ok(Recorded::Stored(applied));
+                    return Ok(Persisted::Stored(applied));
                 }
                 Err(e) if e.meaning().is_passing() => {
                     if !last_try {
@@ -479,7 +461,7 @@ impl Recorder {
         run: Run,
         mut outcome: Outcome,
         error: &StoreError,
-    ) -> Result<Recorded, Failure> {
+    ) -> Result<Persisted, JournalError> {
         let misconfigured = error.meaning() == Meaning::Misconfigured;
         let error = RunError::new(ErrorKind::Db, error.to_string());
         outcome.status = Status::Failed;
@@ -491,7 +473,7 @@ impl Recorder {
             last.error = Some(error.clone());
         }
         self.store_or_spool(run, outcome)?;
-        Ok(Recorded::Refused {
+        Ok(Persisted::Refused {
             error,
             misconfigured,
         })
@@ -503,10 +485,11 @@ impl Recorder {
         mut outcome: Outcome,
         reason: String,
         reachable: bool,
-    ) -> Result<Recorded, Failure> {
-        let mut spool = self.spool().map_err(|e| {
-            anyhow::anyhow!("{reason}; and the outcome cannot wait on this machine: {e}")
-        })?;
+    ) -> Result<Persisted, JournalError> {
+        let mut spool = match self.spool() {
+            Ok(spool) => spool,
+            Err(spool) => return Err(JournalError::Lost { reason, spool }),
+        };
         let is_news = |alert: &Alert| spool.is_news(alert, self.policy.repeat).unwrap_or(true);
         let own = incidents::problem(&outcome, &TaskState::default()).map(Alert::new);
         let mut alerts: Vec<Alert> = own.into_iter().filter(is_news).collect();
@@ -517,9 +500,9 @@ impl Recorder {
         }
         self.forget_notified(&outcome);
         let full = match spool.put(&records(&outcome, &alerts)) {
-            Ok(()) => return Ok(Recorded::Spooled { reason }),
+            Ok(()) => return Ok(Persisted::Spooled { reason }),
             Err(full @ SpoolError::Full { .. }) => full,
-            Err(e) => return Err(anyhow::Error::from(e).into()),
+            Err(e) => return Err(e.into()),
         };
         let error = RunError::new(ErrorKind::Internal, full.to_string());
         outcome.status = Status::Failed;
@@ -533,13 +516,13 @@ impl Recorder {
         if let Err(e) = spool.put(&records(&outcome, &alerts)) {
             tracing::error!("not even the failure fits: {e}");
         }
-        Err(anyhow::Error::from(full).into())
+        Err(full.into())
     }
 
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
-    pub fn report_unreachable(&self, away: &Away) {
+    pub fn report_unreachable(&self, away: &DbUnavailable) {
         let fault = match away {
-            Away::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
+            DbUnavailable::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
             _ => Fault::DatabaseUnreachable,
         };
         self.spool_alert(fault, &away.to_string());
@@ -572,13 +555,12 @@ fn records(outcome: &Outcome, alerts: &[Alert]) -> Vec<Record> {
 
 /// Records the failure of a run that could not even begin, because this machine has no place to note it; as far as PostgreSQL
 /// can be reached.
-pub fn record_unstarted(config: &Config, program: &'static str, start: RunStart, reason: &str) {
-    if let Ok(settings) = pg::Settings::from_config(config, program) {
-        store_unstarted(&settings, &Policy::from_config(config), start, reason);
-    }
-}
-
-fn store_unstarted(settings: &pg::Settings, policy: &Policy, start: RunStart, reason: &str) {
+pub(crate) fn store_unstarted(
+    settings: &pg::Settings,
+    policy: &Policy,
+    start: RunStart,
+    reason: &str,
+) {
     let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
     outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
     let connected = pg::connect(settings).map_err(|e| e.to_string());
@@ -596,11 +578,11 @@ fn store_unstarted(settings: &pg::Settings, policy: &Policy, start: RunStart, re
 }
 
 /// What the server's clock is ahead of this machine's. The server looks at its own on the way, see `oa.watch_clock`.
-fn watch_clocks(client: &mut Client) -> Result<TimeDelta, Away> {
+fn watch_clocks(client: &mut Client) -> Result<TimeDelta, DbUnavailable> {
     let (ours, asked) = (Utc::now(), Instant::now());
     let row = client
         .query_one("SELECT clock_timestamp(), oa.watch_clock()::text", &[])
-        .map_err(|e| Away::Schema(schema::SchemaError::Query(e)))?;
+        .map_err(|e| DbUnavailable::Schema(schema::SchemaError::Query(e)))?;
     let theirs: DateTime<Utc> = row.get(0);
     Ok(theirs - (ours + asked.elapsed() / 2))
 }

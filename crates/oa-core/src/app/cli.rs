@@ -9,9 +9,12 @@ use std::time::Duration;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::config::{Config, ConfigError};
-use crate::logging::{self, LogFormat};
-use crate::{exit, secrets};
+use crate::app::config::{Config, ConfigError};
+use crate::app::exit;
+use crate::app::logging;
+use crate::app::logging::LogFormat;
+use crate::base::secrets;
+use crate::journal::{DbUnavailable, JournalError};
 
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
@@ -116,8 +119,10 @@ impl Failure {
     /// Whether the state directory is not for this user, who most likely is root by mistake.
     #[must_use]
     pub fn is_wrong_user(&self) -> bool {
-        let found = self.error.downcast_ref::<crate::state_dir::StateDirError>();
-        found.is_some_and(crate::state_dir::StateDirError::is_foreign)
+        let found = self
+            .error
+            .downcast_ref::<crate::base::state_dir::StateDirError>();
+        found.is_some_and(crate::base::state_dir::StateDirError::is_foreign)
     }
 
     /// Attaches an exit code to an error.
@@ -151,10 +156,15 @@ impl From<anyhow::Error> for Failure {
         let code = if error.is::<ConfigError>() {
             exit::CONFIG
         } else if let Some(e) = error.downcast_ref::<crate::pg::ConnectError>() {
-            e.exit_code()
+            // Time may heal it, or only a person.
+            if e.is_passing() {
+                exit::UNREACHABLE
+            } else {
+                exit::CONFIG
+            }
         } else if error.is::<crate::pg::schema::SchemaError>() {
             exit::CONFIG
-        } else if error.is::<crate::state_dir::StateDirError>() {
+        } else if error.is::<crate::base::state_dir::StateDirError>() {
             exit::REFUSED
         } else {
             exit::FAILED
@@ -181,8 +191,29 @@ impl From<crate::pg::schema::SchemaError> for Failure {
     }
 }
 
-impl From<crate::state_dir::StateDirError> for Failure {
-    fn from(error: crate::state_dir::StateDirError) -> Self {
+impl From<DbUnavailable> for Failure {
+    fn from(error: DbUnavailable) -> Self {
+        match error {
+            DbUnavailable::Connect(e) => e.into(),
+            DbUnavailable::Schema(e) => e.into(),
+            DbUnavailable::Drain(reason) => Self::new(exit::UNREACHABLE, anyhow::anyhow!(reason)),
+        }
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::State(e) => e.into(),
+            JournalError::Unavailable(e) => e.into(),
+            JournalError::Leftover(e) => Self::new(exit::REFUSED, e),
+            e @ (JournalError::Spool(_) | JournalError::Lost { .. }) => Self::new(exit::FAILED, e),
+        }
+    }
+}
+
+impl From<crate::base::state_dir::StateDirError> for Failure {
+    fn from(error: crate::base::state_dir::StateDirError) -> Self {
         anyhow::Error::from(error).into()
     }
 }

@@ -8,10 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::pg::upsert::Batch;
-use crate::retry::ErrorKind;
-use crate::supervise::ProcessId;
-use crate::text::error_text;
+use crate::base::supervise::ProcessId;
+use crate::base::text::error_text;
+use crate::model::retry::ErrorKind;
 
 /// State of a run. The first two are not final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +233,25 @@ pub struct Reject {
     pub reason: String,
     /// The record as it came.
     pub record: Value,
+}
+
+/// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Schema of the table.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// Columns that every row gives a value for, in this order.
+    pub columns: Vec<String>,
+    /// The natural key: SQL expressions over the columns, as in the table's unique index.
+    pub key: Vec<String>,
+    /// The rows' values, in the columns' order.
+    pub rows: Vec<Vec<Value>>,
+    /// When the rows were collected; becomes `created_at` and `updated_at` where the table has them.
+    pub collected_at: DateTime<Utc>,
+    /// The zone in which the service's naive times are written.
+    pub timezone: String,
 }
 
 /// How good what was collected is.

@@ -1,0 +1,13 @@
+//! What makes six programs feel like one: configuration, command line, exit codes, output.
+
+pub mod cli;
+pub mod config;
+pub mod exit;
+mod flush;
+pub mod logging;
+pub mod output;
+mod settings;
+pub mod work;
+
+pub use flush::flush_now;
+pub use settings::record_unstarted;

@@ -1,0 +1,12 @@
+//! What knows nothing of the service: texts, units, secrets, files, processes.
+
+pub(crate) mod conninfo;
+pub mod exact;
+pub mod failpoint;
+pub mod mistakes;
+pub mod secrets;
+pub mod state_dir;
+pub mod supervise;
+pub mod text;
+pub mod trust;
+pub mod units;
