@@ -21,24 +21,21 @@ use crate::fetch::{Response, Validators};
 
 /// The archive of one machine.
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub(crate) struct Archive {
     state: StateDir,
     folder: PathBuf,
 }
 
 /// What one run puts into the archive.
 #[derive(Debug)]
-pub struct RunArchive {
+pub(crate) struct RunArchive {
     archive: Archive,
     index: Mutex<RawIndex>,
 }
 
 impl RunArchive {
     /// Keeps an answer to `url`, which is of `part`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn keep(
+    pub(crate) fn keep(
         &self,
         attempt: u32,
         url: &str,
@@ -63,10 +60,7 @@ impl RunArchive {
     }
 
     /// Remembers how the site names the state of its answer to `asked`, whose body was kept.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
+    pub(crate) fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
         let path = self.archive.state_file(asked);
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
@@ -79,8 +73,7 @@ impl RunArchive {
     }
 
     /// The last state of the answer to `asked`, if the archive still has its body, undamaged.
-    #[must_use]
-    pub fn known(&self, asked: &str) -> Option<(Validators, Vec<u8>)> {
+    pub(crate) fn known(&self, asked: &str) -> Option<(Validators, Vec<u8>)> {
         let text = fs::read(self.archive.state_file(asked)).ok()?;
         let known: Known = serde_json::from_slice(&text).ok()?;
         let body = self.archive.get(&known.sha256).ok()?;
@@ -88,8 +81,7 @@ impl RunArchive {
     }
 
     /// The answers so far.
-    #[must_use]
-    pub fn entries(&self) -> Vec<RawRecord> {
+    pub(crate) fn entries(&self) -> Vec<RawRecord> {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.entries().to_vec()
     }
@@ -104,30 +96,27 @@ struct Known {
 
 /// A body's file.
 #[derive(Debug, Clone)]
-pub struct KeptFile {
+pub(crate) struct KeptFile {
     /// Its name: the body's SHA-256 in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
     /// Its size on the disk in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// When it was last written, or used again.
-    pub modified: SystemTime,
+    pub(crate) modified: SystemTime,
 }
 
 /// Where a body is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// SHA-256 of the body in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
     /// Size of the file in bytes.
-    pub stored_bytes: u64,
+    pub(crate) stored_bytes: u64,
 }
 
 impl Archive {
     /// The archive under a state directory.
-    ///
-    /// # Errors
-    /// When its folder cannot be made.
-    pub fn open(state: &StateDir) -> Result<Self, StateDirError> {
+    pub(crate) fn open(state: &StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
             state: state.clone(),
             folder: state.folder("raw")?,
@@ -135,10 +124,7 @@ impl Archive {
     }
 
     /// The part of one run.
-    ///
-    /// # Errors
-    /// When its index cannot be made.
-    pub fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
+    pub(crate) fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
         Ok(RunArchive {
             archive: self.clone(),
             index: Mutex::new(RawIndex::create(&self.state, run)?),
@@ -146,10 +132,7 @@ impl Archive {
     }
 
     /// Keeps a body. When it returns, the body is on the disk.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn put(&self, body: &[u8]) -> io::Result<Stored> {
+    pub(crate) fn put(&self, body: &[u8]) -> io::Result<Stored> {
         let sha256 = hex(&Sha256::digest(body));
         let folder = self.folder.join(&sha256[..2]);
         let path = folder.join(format!("{sha256}.zst"));
@@ -175,10 +158,7 @@ impl Archive {
     }
 
     /// An answer as it was received.
-    ///
-    /// # Errors
-    /// When its body is not there or damaged.
-    pub fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
+    pub(crate) fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
         let body = self.get(&raw.sha256).map_err(|e| {
             let what = format!("the answer of {} is not in this machine's archive ({e}); run replay where the run was", raw.url);
             io::Error::other(what)
@@ -193,10 +173,7 @@ impl Archive {
     }
 
     /// All bodies, in no order.
-    ///
-    /// # Errors
-    /// When the archive's folder cannot be read.
-    pub fn files(&self) -> io::Result<impl Iterator<Item = io::Result<KeptFile>>> {
+    pub(crate) fn files(&self) -> io::Result<impl Iterator<Item = io::Result<KeptFile>>> {
         // Folders are named by the first two digits; `index` and `states` beside them hold no bodies.
         let folders = fs::read_dir(&self.folder)?.flatten();
         let folders = folders.filter(|f| f.file_name().len() == 2);
@@ -233,10 +210,7 @@ impl Archive {
     ///
     /// It is moved aside first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
     /// writes it anew.
-    ///
-    /// # Errors
-    /// When it cannot be moved or removed.
-    pub fn remove_unless(
+    pub(crate) fn remove_unless(
         &self,
         file: &KeptFile,
         wanted: impl Fn(&KeptFile) -> bool,
@@ -269,10 +243,7 @@ impl Archive {
     }
 
     /// Reads a body back and checks it against its name.
-    ///
-    /// # Errors
-    /// When it is not there or damaged.
-    pub fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
         let path = self.path_of(sha256);
         let body = zstd::decode_all(fs::File::open(&path)?)?;
         let found = hex(&Sha256::digest(&body));

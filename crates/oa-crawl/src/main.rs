@@ -1,10 +1,31 @@
-//! `oa-crawl`: command line.
+//! `oa-crawl`: runs sources. Fetch, archive what came, extract, validate, store, with retries and a complete run log.
+//!
+//! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
+//! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
+//! ([`validate`]). The wrapper ([`wrapper`]) repeats tries as the policy says ([`oa_core::runs::attempts`]) and hands the outcome
+//! to the run log, in one transaction with the rows. A program that stores its own data is wrapped the same way ([`program`]).
+
+mod archive;
+mod collect;
+mod commands;
+mod extract;
+mod fetch;
+mod program;
+mod source;
+mod validate;
+mod verdict;
+mod wrapper;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::commands::{
+    backfill, check, cookies, crontab, drain, enable, exec, export, list, prune, replay, run,
+    try_source,
+};
+use crate::program::Program;
 use chrono::NaiveDate;
 use clap::{Parser, Subcommand};
 use oa_core::cli::{self, Failure, GlobalArgs};
@@ -13,13 +34,10 @@ use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
-use oa_crawl::PROGRAM;
-use oa_crawl::commands::{
-    backfill, check, cookies, crontab, drain, enable, exec, export, list, prune, replay, run,
-    try_source,
-};
-use oa_crawl::exec::Program;
 use uuid::Uuid;
+
+/// This program's name, in the run log and in the database's list of sessions.
+pub(crate) const PROGRAM: &str = "oa-crawl";
 
 /// Collects data from sources: every failure is seen, nothing is lost
 #[derive(Debug, Parser)]

@@ -10,8 +10,7 @@ use crate::source::{Field, FieldType, OnBad, Source};
 use crate::validate::Validated;
 
 /// Why what came is not a success, if it is not, and whether any of it may be stored.
-#[must_use]
-pub fn assess(
+pub(crate) fn assess(
     source: &Source,
     date: NaiveDate,
     usual: Option<u64>,

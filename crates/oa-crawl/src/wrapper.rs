@@ -27,9 +27,9 @@ use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::run;
-use crate::environment::{Environment, Programs};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
+use crate::program::environment::{Environment, Programs};
 use crate::source::Source;
 use crate::validate::shape::Shape;
 use crate::validate::{Moment, Validated, columns, validate};
@@ -38,75 +38,74 @@ use oa_core::runs::attempts::{Failed, until_done};
 
 /// What all tasks of one `oa-crawl run` share.
 #[derive(Debug)]
-pub struct Wrapper<'a> {
+pub(crate) struct Wrapper<'a> {
     /// The configuration.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// The run log.
-    pub recorder: &'a Recorder,
+    pub(crate) recorder: &'a Recorder,
     /// The raw archive.
-    pub archive: &'a Archive,
+    pub(crate) archive: &'a Archive,
     /// Trading days.
-    pub calendar: &'a Calendar,
+    pub(crate) calendar: &'a Calendar,
     /// Requests under way.
-    pub gate: &'a Gate,
+    pub(crate) gate: &'a Gate,
     /// Somebody may ask this process to stop.
-    pub stop: StopSignal,
+    pub(crate) stop: StopSignal,
     /// Who started it.
-    pub trigger: Trigger,
+    pub(crate) trigger: Trigger,
 }
 
 /// One task for one day.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The task.
-    pub source: &'a Source,
+    pub(crate) source: &'a Source,
     /// The day.
-    pub date: NaiveDate,
+    pub(crate) date: NaiveDate,
     /// The moment of the schedule that it is for (UTC), when it is for one.
-    pub due_at: Option<DateTime<Utc>>,
+    pub(crate) due_at: Option<DateTime<Utc>>,
 }
 
 /// What became of a task, for `oa-crawl run` to print.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub(crate) struct Report {
     /// The task.
-    pub task: String,
+    pub(crate) task: String,
     /// Its title.
-    pub title: String,
+    pub(crate) title: String,
     /// Final state.
-    pub status: Status,
+    pub(crate) status: Status,
     /// Tries.
-    pub attempts: usize,
+    pub(crate) attempts: usize,
     /// Records that came.
-    pub fetched: u64,
+    pub(crate) fetched: u64,
     /// Rows that were not there.
-    pub inserted: u64,
+    pub(crate) inserted: u64,
     /// Rows that were there with other values.
-    pub updated: u64,
+    pub(crate) updated: u64,
     /// Rows that were there just so.
-    pub unchanged: u64,
+    pub(crate) unchanged: u64,
     /// Records that are not stored.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// The run's id.
-    pub run_id: Uuid,
+    pub(crate) run_id: Uuid,
     /// Why, unless it succeeded.
-    pub error: Option<RunError>,
+    pub(crate) error: Option<RunError>,
     /// Why PostgreSQL has not got it yet, when the outcome waits in the spool.
-    pub spooled: Option<String>,
+    pub(crate) spooled: Option<String>,
     /// Somebody is to be told.
-    pub alerted: bool,
+    pub(crate) alerted: bool,
     /// What it took, in seconds.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// The configuration is at fault: a secret is missing.
-    pub misconfigured: bool,
+    pub(crate) misconfigured: bool,
     /// The site cannot show that day.
-    pub refused: bool,
+    pub(crate) refused: bool,
 }
 
 impl Report {
     /// A report of a run that has brought nothing yet.
-    #[must_use]
-    pub fn of(start: &RunStart, status: Status) -> Self {
+    pub(crate) fn of(start: &RunStart, status: Status) -> Self {
         Self {
             task: start.task.clone(),
             title: start.title.clone(),
@@ -128,8 +127,7 @@ impl Report {
     }
 
     /// The exit code that this task alone would give.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self.status {
             _ if self.misconfigured => exit::CONFIG,
             _ if self.refused => exit::REFUSED,
@@ -141,8 +139,7 @@ impl Report {
 }
 
 /// The start of a source's run.
-#[must_use]
-pub fn start_of(source: &Source, trigger: Trigger) -> RunStart {
+pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
     let mut start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
@@ -184,10 +181,8 @@ struct Ended {
 
 impl Wrapper<'_> {
     /// Does one job.
-    ///
-    /// # Errors
-    /// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
-    pub fn run(&self, job: &Job<'_>) -> Result<Report, Failure> {
+    /// Fails when neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
+    pub(crate) fn run(&self, job: &Job<'_>) -> Result<Report, Failure> {
         let (source, date) = (job.source, job.date);
         let mut start = start_of(source, self.trigger);
         start.due_at = job.due_at;
@@ -245,10 +240,7 @@ impl Wrapper<'_> {
     }
 
     /// Stores what was made anew of the answers of an earlier run, `of`, as a run of its own.
-    ///
-    /// # Errors
-    /// As [`Wrapper::run`].
-    pub fn replay(
+    pub(crate) fn replay(
         &self,
         source: &Source,
         moment: Moment,
@@ -445,8 +437,7 @@ impl Wrapper<'_> {
     }
 
     /// Rows as they are stored.
-    #[must_use]
-    pub fn batch(&self, source: &Source, rows: Vec<Vec<serde_json::Value>>) -> Batch {
+    pub(crate) fn batch(&self, source: &Source, rows: Vec<Vec<serde_json::Value>>) -> Batch {
         let key = if source.store.key.is_empty() {
             service::natural_key(&source.store.table).map_or_else(Vec::new, |k| {
                 k.key.iter().map(|s| (*s).to_owned()).collect()
@@ -538,10 +529,8 @@ impl Wrapper<'_> {
 }
 
 /// Stores the outcome of a run and tells what became of it.
-///
-/// # Errors
-/// When neither PostgreSQL nor the spool can take it.
-pub fn conclude(
+/// Fails when neither PostgreSQL nor the spool can take it.
+pub(crate) fn conclude(
     recorder: &Recorder,
     run: Run,
     outcome: Outcome,

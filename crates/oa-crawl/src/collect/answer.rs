@@ -13,15 +13,15 @@ use oa_core::supervise::{Ended, Launch, readable};
 use serde_json::Value;
 
 use super::{Collected, Context};
-use crate::exec::PERMANENT;
 use crate::extract::{Extracted, json, table};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
+use crate::program::PERMANENT;
 use crate::source::{BrowserRules, FetchKind, Paging, Source};
 
 /// What stands for the placeholders of a source file.
 #[derive(Debug, Clone)]
-pub struct Vars {
+pub(crate) struct Vars {
     known: Vec<(String, String)>,
     /// The present value of `[each]`.
     part: Option<String>,
@@ -29,8 +29,7 @@ pub struct Vars {
 
 impl Vars {
     /// `{date}`.
-    #[must_use]
-    pub fn new(date: NaiveDate) -> Self {
+    pub(crate) fn new(date: NaiveDate) -> Self {
         Self {
             known: vec![("date".to_owned(), date.to_string())],
             part: None,
@@ -38,16 +37,14 @@ impl Vars {
     }
 
     /// Also `{name}`, of `[each]`.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.known.push((name.to_owned(), value.to_owned()));
         self.part = Some(value.to_owned());
         self
     }
 
     /// Puts the values in.
-    #[must_use]
-    pub fn fill(&self, text: &str) -> String {
+    pub(crate) fn fill(&self, text: &str) -> String {
         let filled = self.known.iter();
         filled.fold(text.to_owned(), |text, (name, value)| {
             text.replace(&format!("{{{name}}}"), value)
@@ -82,10 +79,7 @@ pub(super) fn ask(
 }
 
 /// Asks once. The first value is what was asked: method and address, or the command.
-///
-/// # Errors
-/// When there is no answer.
-pub fn fetch(
+pub(crate) fn fetch(
     context: &Context,
     vars: &Vars,
     page: Option<(&Paging, u32)>,
@@ -196,10 +190,7 @@ pub(super) fn archive(
 }
 
 /// Takes the records out of an answer to `asked` (method and address). The second value is a finding about its character set.
-///
-/// # Errors
-/// When the answer is none, or not in the shape that the source file describes.
-pub fn extract(
+pub(crate) fn extract(
     source: &Source,
     date: NaiveDate,
     asked: &str,

@@ -29,16 +29,12 @@ const LARGEST_SIDE: u32 = 20_000;
 const PART: &str = "[image]";
 
 /// Whether an answer of the archive is an image, or the page that shows it, and not records.
-#[must_use]
-pub fn is_image(raw: &RawRecord) -> bool {
+pub(crate) fn is_image(raw: &RawRecord) -> bool {
     raw.part.as_deref() == Some(PART)
 }
 
 /// Downloads the image of each record.
-///
-/// # Errors
-/// When one is not there, or none.
-pub fn attach(
+pub(crate) fn attach(
     context: &Context,
     rules: &Image,
     collected: &mut Collected,

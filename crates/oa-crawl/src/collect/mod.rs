@@ -7,7 +7,7 @@
 //! Without a total, only the end that the source declares proves that nothing is missing ([`pages`]).
 
 mod answer;
-pub mod image;
+pub(crate) mod image;
 mod pages;
 
 use std::collections::{HashMap, HashSet};
@@ -24,55 +24,54 @@ use oa_core::supervise::StopSignal;
 use serde_json::Value;
 
 use crate::archive::{Archive, RunArchive};
-use crate::environment::Programs;
 use crate::extract::Extracted;
 use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
+use crate::program::environment::Programs;
 use crate::source::{Each, Source};
 use answer::ask;
-pub use answer::{Vars, extract, fetch};
-pub use pages::gave_more;
+pub(crate) use answer::{Vars, extract, fetch};
+pub(crate) use pages::gave_more;
 
 /// What a try needs.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The source.
-    pub source: Source,
+    pub(crate) source: Source,
     /// The day to collect.
-    pub date: NaiveDate,
+    pub(crate) date: NaiveDate,
     /// HTTP.
-    pub client: Client,
+    pub(crate) client: Client,
     /// Where answers are kept; `None` for a dry run.
-    pub archive: Option<Arc<RunArchive>>,
+    pub(crate) archive: Option<Arc<RunArchive>>,
     /// Images come from the archive, not from the site.
-    pub replayed: Option<Replayed>,
+    pub(crate) replayed: Option<Replayed>,
     /// Folders for what is not an answer.
-    pub folders: Folders,
+    pub(crate) folders: Folders,
     /// Chromium, once a source has needed it.
-    pub browser: Mutex<Option<Browser>>,
+    pub(crate) browser: Mutex<Option<Browser>>,
     /// Largest body in bytes.
-    pub max_body: u64,
+    pub(crate) max_body: u64,
     /// The source's secrets, resolved (see [`Source::secrets`]).
-    pub secrets: Vec<(String, Secret)>,
+    pub(crate) secrets: Vec<(String, Secret)>,
     /// How its programs are started.
-    pub programs: Programs,
+    pub(crate) programs: Programs,
     /// The number of this try.
-    pub attempt: u32,
+    pub(crate) attempt: u32,
     /// When it must be over.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 /// The answers of an earlier run, by their address.
 #[derive(Debug)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     archive: Archive,
     answers: HashMap<String, RawRecord>,
 }
 
 impl Replayed {
     /// Those in the archive.
-    #[must_use]
-    pub fn new(archive: &Archive, raw: &[RawRecord]) -> Self {
+    pub(crate) fn new(archive: &Archive, raw: &[RawRecord]) -> Self {
         let answers = raw.iter().map(|one| (redact(&one.url), one.clone()));
         Self {
             archive: archive.clone(),
@@ -90,19 +89,18 @@ impl Replayed {
 
 /// Folders for what is not an answer.
 #[derive(Debug, Clone)]
-pub struct Folders {
+pub(crate) struct Folders {
     /// Images; `None` for a dry run, which keeps none.
-    pub files: Option<PathBuf>,
+    pub(crate) files: Option<PathBuf>,
     /// Profiles and cookies of the browser.
-    pub browser: PathBuf,
+    pub(crate) browser: PathBuf,
     /// Screenshots and pages of the browser's failures.
-    pub failures: PathBuf,
+    pub(crate) failures: PathBuf,
 }
 
 impl Folders {
     /// Those below a state directory.
-    #[must_use]
-    pub fn below(state_dir: &Path) -> Self {
+    pub(crate) fn below(state_dir: &Path) -> Self {
         Self {
             files: Some(state_dir.join("files")),
             browser: state_dir.join("browser"),
@@ -111,8 +109,7 @@ impl Folders {
     }
 
     /// The same, but keeping no images.
-    #[must_use]
-    pub fn without_files(mut self) -> Self {
+    pub(crate) fn without_files(mut self) -> Self {
         self.files = None;
         self
     }
@@ -120,25 +117,24 @@ impl Folders {
 
 /// What a try brought.
 #[derive(Debug, Clone, Default)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// Different records, as they came.
-    pub records: Vec<Value>,
+    pub(crate) records: Vec<Value>,
     /// Records that came again.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Records that the source announced.
-    pub expected: Option<u64>,
+    pub(crate) expected: Option<u64>,
     /// Requests that were answered.
-    pub pages: u32,
+    pub(crate) pages: u32,
     /// What was noticed, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
     /// Why this is not all, where the totals of pages do not say it.
-    pub incomplete: Option<String>,
+    pub(crate) incomplete: Option<String>,
 }
 
 impl Collected {
     /// What a single answer brought.
-    #[must_use]
-    pub fn of(source: &Source, answer: Extracted) -> Self {
+    pub(crate) fn of(source: &Source, answer: Extracted) -> Self {
         let mut collected = Self {
             pages: 1,
             ..Self::default()
@@ -179,7 +175,7 @@ impl Collected {
     }
 
     /// Passes over records that the source does not want.
-    pub fn keep(&mut self, source: &Source) {
+    pub(crate) fn keep(&mut self, source: &Source) {
         if source.keep.is_empty() {
             return;
         }
@@ -202,8 +198,7 @@ impl Collected {
     }
 
     /// Why this is not all, if it is not.
-    #[must_use]
-    pub fn shortfall(&self) -> Option<RunError> {
+    pub(crate) fn shortfall(&self) -> Option<RunError> {
         if let Some(reason) = &self.incomplete {
             return Some(RunError::new(ErrorKind::Partial, reason));
         }
@@ -218,10 +213,8 @@ impl Collected {
 const PASSES: u32 = 3;
 
 /// Collects. Answers are archived as they come, also those of a try that fails.
-///
-/// # Errors
-/// When a request fails. Fewer records than announced are no error here, see [`Collected::shortfall`].
-pub fn collect(context: &Context) -> Result<Collected, FetchError> {
+/// Fewer records than announced are no error here, see [`Collected::shortfall`].
+pub(crate) fn collect(context: &Context) -> Result<Collected, FetchError> {
     let mut collected = match &context.source.each {
         None => collect_one(context, &Vars::new(context.date))?,
         Some(each) => collect_each(context, each)?,

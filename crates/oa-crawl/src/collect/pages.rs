@@ -103,7 +103,7 @@ pub(super) fn read(
 }
 
 /// Why records are not known to be all, although no fewer came than were announced.
-pub fn gave_more(total: u64) -> String {
+pub(crate) fn gave_more(total: u64) -> String {
     format!(
         "the site announced {total} records, but gave more: that number says nothing about whether these are all"
     )

@@ -19,32 +19,30 @@ const ENOUGH: usize = 3;
 
 /// What `backfill` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The task.
-    pub task: String,
+    pub(crate) task: String,
     /// The first day.
-    pub from: NaiveDate,
+    pub(crate) from: NaiveDate,
     /// The last day.
-    pub to: NaiveDate,
+    pub(crate) to: NaiveDate,
     /// Also the days that were collected before.
-    pub again: bool,
+    pub(crate) again: bool,
     /// Wait between two days.
-    pub pause: Span,
+    pub(crate) pause: Span,
     /// Only tell which days.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
+    pub(crate) sources: Option<std::path::PathBuf>,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Ended halfway,
 /// it goes on where it was when it is started again.
-///
-/// # Errors
-/// Wrong names or days (2), days that the site cannot show (77), wrong configuration or schema (78), PostgreSQL away (75): without the run log nobody knows which days
-/// are there.
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Exits 2 for wrong names or days, 77 for days that the site cannot show, 78 for a wrong configuration or schema, 75 when PostgreSQL is
+/// unreachable: without the run log nobody knows which days are there.
+pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if options.from > options.to {
         let (from, to) = (options.from, options.to);
         return Err(Failure::new(

@@ -17,9 +17,9 @@ use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
-use crate::environment::Environment;
-use crate::exec::Query;
 use crate::fetch::browser;
+use crate::program::Query;
+use crate::program::environment::Environment;
 use crate::source::{FetchKind, Source, Sources};
 
 struct Findings {
@@ -42,10 +42,7 @@ impl Findings {
 }
 
 /// Prints what was found. Exit code 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
-///
-/// # Errors
-/// When stdout cannot be written.
-pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8, Failure> {
     let mut found = Findings {
         listing: Listing::new(&[("check", "CHECK"), ("state", "STATE"), ("detail", "DETAIL")]),
         worst: exit::OK,

@@ -12,10 +12,8 @@ use crate::fetch::browser::cookies;
 use crate::source::{FetchKind, Sources};
 
 /// Checks a file of cookies and keeps a copy that only this user can read.
-///
-/// # Errors
-/// 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
-pub fn import(
+/// Exits 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
+pub(crate) fn import(
     config: &Config,
     folder: Option<&Path>,
     provider: &str,

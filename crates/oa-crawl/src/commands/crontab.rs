@@ -12,10 +12,7 @@ use super::list;
 use crate::source::{Source, Sources};
 
 /// Prints the lines.
-///
-/// # Errors
-/// When a source file is wrong, or stdout cannot be written.
-pub fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
     let sources = Sources::load(config, folder)?;
     cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
     Ok(list::told_broken(&sources, exit::OK))

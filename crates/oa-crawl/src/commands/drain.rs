@@ -10,10 +10,8 @@ use serde_json::json;
 use crate::PROGRAM;
 
 /// A task that is run no more, because its source was removed or renamed, is not missed either, and its trouble is over.
-///
-/// # Errors
-/// When there is no such task (2), or PostgreSQL cannot be reached (75).
-pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
+/// Exits 2 when there is no such task, 75 when PostgreSQL cannot be reached.
+pub(crate) fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, _) = recorder.connect()?;
     let known = due::forget(&mut client, task, recorder.policy()).map_err(anyhow::Error::from)?;
@@ -27,10 +25,8 @@ pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
 }
 
 /// Drains the spool and prints what was done. Every other command does so too when it connects.
-///
-/// # Errors
-/// When PostgreSQL cannot be reached (75), or refuses an entry (1).
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+/// Exits 75 when PostgreSQL cannot be reached, 1 when it refuses an entry.
+pub(crate) fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let before = recorder
         .spool()

@@ -26,11 +26,8 @@ use crate::PROGRAM;
 use crate::source::Sources;
 
 /// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
-///
-/// # Errors
-/// 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong; when a task
-/// that is off now could not be forgotten, the database's own.
-pub fn run(
+/// Exits 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong.
+pub(crate) fn run(
     config: &Config,
     folder: Option<&Path>,
     names: &[String],
@@ -202,9 +199,8 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Called by each run of everything that is on: forgets what is off since the last one, and says what to do when nothing is on.
-///
-/// # Errors
-/// 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in silence.
+/// Exits 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in
+/// silence.
 pub(super) fn look(
     config: &Config,
     sources: &Sources,

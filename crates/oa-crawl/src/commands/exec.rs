@@ -13,8 +13,8 @@ use serde_json::json;
 
 use super::report;
 use crate::PROGRAM;
-use crate::environment::{Environment, Programs};
-use crate::exec::{Brought, Program, Query};
+use crate::program::environment::{Environment, Programs};
+use crate::program::{Brought, Program, Query};
 use crate::source::Sources;
 use crate::wrapper::{self, LEFTOVERS, Report};
 use oa_core::runs::attempts::{longest, until_done};
@@ -24,25 +24,23 @@ const EARLIER: usize = 3;
 
 /// What `exec` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The task's name in the run log.
-    pub task: String,
+    pub(crate) task: String,
     /// Its title for people.
-    pub title: String,
+    pub(crate) title: String,
     /// What to run.
-    pub program: Program,
+    pub(crate) program: Program,
     /// Who started it.
-    pub trigger: Trigger,
+    pub(crate) trigger: Trigger,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// Runs the program until it succeeds or its tries are used up, and prints what became of it. The program's own output goes to
 /// stderr.
-///
-/// # Errors
-/// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Fails when neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
+pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     remember_secrets(config);
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     let program = &options.program;
@@ -126,10 +124,7 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 }
 
 /// How the configuration says that a task's records are counted.
-///
-/// # Errors
-/// When it says so, but no database is configured.
-pub fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
+pub(crate) fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
     let Some(sql) = config.exec.get(task).and_then(|e| e.records.clone()) else {
         return Ok(None);
     };
@@ -149,10 +144,7 @@ fn remember_secrets(config: &Config) {
 }
 
 /// The name of a task: what can stand in a shell line, a file name and a URL without quotes.
-///
-/// # Errors
-/// When it is something else.
-pub fn parse_task(text: &str) -> Result<String, String> {
+pub(crate) fn parse_task(text: &str) -> Result<String, String> {
     let good = !text.is_empty()
         && text.len() <= 64
         && !text.starts_with('-')

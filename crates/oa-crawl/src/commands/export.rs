@@ -13,19 +13,14 @@ use crate::source::{BUILT_IN, schema_text};
 const SCHEMA: &str = "source.schema.json";
 
 /// Prints the JSON Schema of source files.
-///
-/// # Errors
-/// When it cannot be printed.
-pub fn schema() -> Result<u8, Failure> {
+pub(crate) fn schema() -> Result<u8, Failure> {
     cli::print(&schema_text()).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
 
 /// Writes the files, and their JSON Schema, into a folder, made if absent. A file that is there already stays as it is unless `force` is set.
-///
-/// # Errors
-/// 77 when a file of the folder differs, 1 when one cannot be written.
-pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
+/// Exits 77 when a file of the folder differs, 1 when one cannot be written.
+pub(crate) fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
     let cannot = |path: &Path, e: std::io::Error| {
         anyhow::anyhow!(
             "could not write {}: {e}; choose a folder that is writable",

@@ -13,10 +13,7 @@ use serde_json::json;
 use crate::source::Sources;
 
 /// Prints the sources.
-///
-/// # Errors
-/// When a source file is wrong, or stdout cannot be written.
-pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8, Failure> {
     let sources = Sources::load(config, sources)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;

@@ -1,18 +1,18 @@
 //! One file a command.
 
-pub mod backfill;
+pub(crate) mod backfill;
 mod broken;
-pub mod check;
-pub mod cookies;
-pub mod crontab;
-pub mod drain;
+pub(crate) mod check;
+pub(crate) mod cookies;
+pub(crate) mod crontab;
+pub(crate) mod drain;
 mod due;
-pub mod enable;
-pub mod exec;
-pub mod export;
-pub mod list;
-pub mod prune;
-pub mod replay;
-pub mod report;
-pub mod run;
-pub mod try_source;
+pub(crate) mod enable;
+pub(crate) mod exec;
+pub(crate) mod export;
+pub(crate) mod list;
+pub(crate) mod prune;
+pub(crate) mod replay;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod try_source;

@@ -27,15 +27,15 @@ const BATCH: usize = 10_000;
 
 /// What `prune` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Only show what would be removed.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Started by cron.
-    pub trigger: Trigger,
+    pub(crate) trigger: Trigger,
     /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
+    pub(crate) sources: Option<std::path::PathBuf>,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// What was removed, or would be.
@@ -49,10 +49,9 @@ struct Pruned {
 }
 
 /// Removes the index of what is too old, and then the files that nothing refers to any more.
-///
-/// # Errors
-/// Wrong configuration or schema (78), PostgreSQL away or a spool that is not empty (75), an archive that cannot be read (1).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Exits 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable or the spool is not empty, 1 for an archive that
+/// cannot be read.
+pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     // How long a source's answers are kept stands in its file.
     let sources = Sources::load(config, options.sources.as_deref())?.whole()?;
     let recorder = Recorder::open(config, PROGRAM)?;

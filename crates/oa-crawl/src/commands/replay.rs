@@ -25,34 +25,33 @@ use crate::archive::Archive;
 use crate::collect::gave_more;
 use crate::collect::image::{self, is_image};
 use crate::collect::{Collected, Context, Folders, Replayed, extract};
-use crate::environment::Programs;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, check_status};
+use crate::program::environment::Programs;
 use crate::source::{End, Source, Sources};
 use crate::validate::{Moment, columns, validate};
 
 /// What `replay` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The task.
-    pub task: String,
+    pub(crate) task: String,
     /// The day of the data.
-    pub date: NaiveDate,
+    pub(crate) date: NaiveDate,
     /// The run whose answers are read; the last one of that day that received any by default.
-    pub run: Option<Uuid>,
+    pub(crate) run: Option<Uuid>,
     /// Store the result.
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
+    pub(crate) sources: Option<std::path::PathBuf>,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// Shows what the present source file makes of a run's answers, and stores it as a new run with `--yes`.
-///
-/// # Errors
-/// Wrong names (2), wrong configuration or schema (78), PostgreSQL away (75), answers that are gone or cannot be read (1).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Exits 2 for wrong names, 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable, 1 for answers that are gone or
+/// cannot be read.
+pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let sources = Sources::load(config, options.sources.as_deref())?;
     let source = sources.get(&options.task)?;
     let calendar =

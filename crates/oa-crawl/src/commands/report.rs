@@ -12,10 +12,8 @@ use crate::PROGRAM;
 use crate::wrapper::Report;
 
 /// Prints the reports and gives the exit code.
-///
-/// # Errors
-/// The first failure among the results, after everything is printed.
-pub fn conclude(
+/// Fails with the first failure among the results, after everything is printed.
+pub(crate) fn conclude(
     config: &Config,
     results: Vec<Result<Report, Failure>>,
     format: Format,
@@ -78,7 +76,7 @@ fn row(report: &Report) -> Value {
 
 /// Records that runs could not begin because this machine has no place for what they would bring, and tells it. A person at a terminal
 /// who is the wrong user, root as a rule, reads it there: nothing is wrong with the tasks.
-pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
+pub(crate) fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
     let by_mistake = failure.is_wrong_user() && cli::interactive();
     if failure.code == exit::REFUSED && !by_mistake {
         let reason = failure.to_string();

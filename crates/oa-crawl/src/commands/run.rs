@@ -25,9 +25,9 @@ use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
 use crate::commands::{broken, due, enable, list, report};
-use crate::environment::Programs;
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
+use crate::program::environment::Programs;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{Moment, columns, convert, validate};
 use crate::verdict::assess;
@@ -36,30 +36,28 @@ use oa_core::runs::attempts::longest;
 
 /// What `run` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Task names; empty with `all`.
-    pub tasks: Vec<String>,
+    pub(crate) tasks: Vec<String>,
     /// Every source that is enabled.
-    pub all: bool,
+    pub(crate) all: bool,
     /// Every source that is enabled and due.
-    pub due: bool,
+    pub(crate) due: bool,
     /// The day to collect; today in the configuration's zone by default.
-    pub date: Option<NaiveDate>,
+    pub(crate) date: Option<NaiveDate>,
     /// Fetch and validate, store nothing.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Who started it.
-    pub trigger: Trigger,
+    pub(crate) trigger: Trigger,
     /// Folder with source files.
-    pub sources: Option<PathBuf>,
+    pub(crate) sources: Option<PathBuf>,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 /// Runs the tasks, several at a time, and prints what became of each.
-///
-/// # Errors
-/// Wrong names (2), wrong configuration or schema (78), unusable state directory (77).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Exits 2 for wrong names, 78 for a wrong configuration or schema, 77 for an unusable state directory.
+pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let loaded = Sources::load(config, options.sources.as_deref())?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
@@ -317,10 +315,10 @@ fn dry_run(
 
 /// The source's secrets, resolved: headers by their names, inputs of the browser by their selectors. What only a login needs may
 /// be absent.
-///
-/// # Errors
-/// When the reference of a header leads nowhere.
-pub fn secrets(config: &Config, source: &Source) -> Result<Vec<(String, Secret)>, ConfigError> {
+pub(crate) fn secrets(
+    config: &Config,
+    source: &Source,
+) -> Result<Vec<(String, Secret)>, ConfigError> {
     let mut resolved = Vec::new();
     for (name, reference) in &source.fetch.secret_headers {
         let place = format!("header {name} of source {}", source.name);
@@ -389,18 +387,12 @@ fn dry_run_one(
 }
 
 /// The day that `--date` names.
-///
-/// # Errors
-/// When it is not a date.
-pub fn parse_date(text: &str) -> Result<NaiveDate, String> {
+pub(crate) fn parse_date(text: &str) -> Result<NaiveDate, String> {
     convert::day(text).ok_or_else(|| format!("\"{text}\" is not a day such as 2025-12-01"))
 }
 
 /// The time limit of a try.
-///
-/// # Errors
-/// When it is no duration, leaves no time at all, or more than a day.
-pub fn parse_limit(text: &str) -> Result<Span, String> {
+pub(crate) fn parse_limit(text: &str) -> Result<Span, String> {
     let limit: Span = text.parse()?;
     Policy {
         timeout: limit.0,
@@ -411,10 +403,7 @@ pub fn parse_limit(text: &str) -> Result<Span, String> {
 }
 
 /// The wait between tries.
-///
-/// # Errors
-/// When it is no duration, or more than a day.
-pub fn parse_delay(text: &str) -> Result<Span, String> {
+pub(crate) fn parse_delay(text: &str) -> Result<Span, String> {
     let delay: Span = text.parse()?;
     Policy {
         delay: delay.0,
@@ -425,10 +414,7 @@ pub fn parse_delay(text: &str) -> Result<Span, String> {
 }
 
 /// The number of tries after the first one.
-///
-/// # Errors
-/// When it is no number, or one that nobody can mean.
-pub fn parse_retries(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_retries(text: &str) -> Result<u32, String> {
     let retries = text
         .parse()
         .map_err(|_| format!("\"{text}\" is not a number of tries"))?;
@@ -441,10 +427,7 @@ pub fn parse_retries(text: &str) -> Result<u32, String> {
 }
 
 /// The path of a folder that exists.
-///
-/// # Errors
-/// When it does not.
-pub fn parse_folder(text: &str) -> Result<PathBuf, String> {
+pub(crate) fn parse_folder(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     if path.is_dir() {
         Ok(path.to_owned())

@@ -21,10 +21,10 @@ use tempfile::TempDir;
 
 use super::run;
 use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
-use crate::environment::Programs;
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
+use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
 use crate::validate::{Moment, Validated, columns, validate};
 use crate::verdict::assess;
@@ -36,17 +36,17 @@ const LONGEST: usize = 300;
 
 /// What `try` was asked for.
 #[derive(Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The source file.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Ask this address instead of the file's.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// Read this file as the answer instead of asking anybody.
-    pub body: Option<PathBuf>,
+    pub(crate) body: Option<PathBuf>,
     /// The day to collect.
-    pub date: Option<NaiveDate>,
+    pub(crate) date: Option<NaiveDate>,
     /// How the result is printed.
-    pub format: Format,
+    pub(crate) format: Format,
 }
 
 #[derive(Default)]
@@ -60,10 +60,8 @@ struct Shown {
 }
 
 /// Tries the file and shows how far it comes.
-///
-/// # Errors
-/// 78 when the file is wrong, 1 when the answer is not what it describes.
-pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
+/// Exits 78 when the file is wrong, 1 when the answer is not what it describes.
+pub(crate) fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
     let text = fs::read_to_string(&options.file).map_err(|e| {
         Failure::new(
             exit::USAGE,

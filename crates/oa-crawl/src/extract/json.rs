@@ -12,8 +12,7 @@ use crate::source::{Answer, List};
 use crate::validate::convert;
 
 /// Whether the answer says yes. `None` when it does not say anything.
-#[must_use]
-pub fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
+pub(crate) fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
     let Some(pointer) = &rules.ok else {
         return Some(true);
     };
@@ -28,8 +27,7 @@ pub fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
 }
 
 /// The day that the answer says it is of, when that is another one than `date`.
-#[must_use]
-pub fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
+pub(crate) fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
     let pointer = rules.day.as_ref()?;
     let said = match answer.pointer(pointer) {
         Some(Value::Number(number)) => number.to_string(),
@@ -40,10 +38,8 @@ pub fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<Stri
 }
 
 /// Takes the records out of an answer.
-///
-/// # Errors
-/// What the answer lacks, as the end of "the answer has …".
-pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
+/// The error is what the answer lacks, as the end of "the answer has …".
+pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
     if rules.lists.is_empty() {
         let total = rules.total.as_ref().map(|p| whole(answer, p)).transpose()?;
         let records = list(answer, rules.records.as_deref().unwrap_or_default())?;
@@ -79,10 +75,8 @@ pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
 }
 
 /// Records of a program's output: one JSON object a line; other lines are talk.
-///
-/// # Errors
-/// A line that begins as an object and is none.
-pub fn lines(output: &[u8]) -> Result<Extracted, String> {
+/// A line that begins as an object and is none is an error.
+pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
     let mut extracted = Extracted::default();
     for (number, line) in output.split(|b| *b == b'\n').enumerate() {
         let line = line.trim_ascii();

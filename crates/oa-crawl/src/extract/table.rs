@@ -8,13 +8,11 @@ use super::Extracted;
 use crate::source::Table;
 
 /// What is wrong with a page.
-pub type Problem = (ErrorKind, String);
+pub(crate) type Problem = (ErrorKind, String);
 
 /// Takes the rows of a table out of a page: one record a row, its fields named by `columns`.
-///
-/// # Errors
-/// `blocked` when the page has no table at all (a login or verification page), `shape` when it has another one.
-pub fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
+/// Fails with `blocked` when the page has no table at all (a login or verification page), with `shape` when it has another one.
+pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
     let page = Html::parse_document(page);
     let title = first_text(&page, "title");
     let (rows, cells) = (selector(&rules.rows)?, selector(&rules.cells)?);
@@ -82,10 +80,7 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), Problem
 }
 
 /// The value of an attribute of the first element that matches, for example `src` of an image.
-///
-/// # Errors
-/// When the selector is wrong or nothing matches.
-pub fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
+pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
     let page = Html::parse_document(page);
     page.select(&selector(css)?)
         .find_map(|e| e.value().attr(name))
@@ -99,10 +94,7 @@ pub fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
 }
 
 /// Checks a selector, for source files.
-///
-/// # Errors
-/// When it is none.
-pub fn selector(css: &str) -> Result<Selector, Problem> {
+pub(crate) fn selector(css: &str) -> Result<Selector, Problem> {
     Selector::parse(css).map_err(|_| (ErrorKind::Shape, format!("\"{css}\", which is no selector")))
 }
 

@@ -11,7 +11,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// The requests of one process to all hosts.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Inner>);
+pub(crate) struct Gate(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -28,15 +28,14 @@ struct Host {
 
 /// The right to make one request, given back when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Turn {
     gate: Gate,
     host: String,
 }
 
 impl Gate {
     /// A gate that lets `at_once` requests (at least one) to one host go on at the same time.
-    #[must_use]
-    pub fn new(at_once: usize) -> Self {
+    pub(crate) fn new(at_once: usize) -> Self {
         Self(Arc::new(Inner {
             at_once: at_once.max(1),
             hosts: Mutex::default(),
@@ -46,8 +45,7 @@ impl Gate {
 
     /// Waits for its turn with the host of `url`, at least `pause` after the request before. `None` at the deadline, or when this
     /// process is to stop.
-    #[must_use]
-    pub fn enter(&self, url: &str, pause: Duration, deadline: Instant) -> Option<Turn> {
+    pub(crate) fn enter(&self, url: &str, pause: Duration, deadline: Instant) -> Option<Turn> {
         let host = host_of(url);
         let mut hosts = self.hosts();
         loop {

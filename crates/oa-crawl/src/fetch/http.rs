@@ -14,13 +14,13 @@ use super::origin::{Home, shown};
 use super::{FetchError, Response, Validators};
 
 /// The sites expect a browser.
-pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+pub(crate) const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
 /// One request's own limit; the try's deadline may be nearer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes requests. Keeps connections and cookies between them.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     agent: ureq::Agent,
     max_body: u64,
     gate: Gate,
@@ -30,27 +30,26 @@ pub struct Client {
 
 /// A request: GET, or POST when it has a form.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub(crate) struct Request {
     /// The address without its query.
-    pub url: String,
+    pub(crate) url: String,
     /// Query parameters, unescaped.
-    pub query: Vec<(String, String)>,
+    pub(crate) query: Vec<(String, String)>,
     /// A form to post, unescaped.
-    pub form: Vec<(String, String)>,
+    pub(crate) form: Vec<(String, String)>,
     /// Headers.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
-    pub secret_headers: Vec<(String, Secret)>,
+    pub(crate) secret_headers: Vec<(String, Secret)>,
     /// Least time between the starts of two requests to this host.
-    pub pause: Duration,
+    pub(crate) pause: Duration,
     /// Asks only for what has changed since this state (HTTP 304 otherwise).
-    pub unless: Validators,
+    pub(crate) unless: Validators,
 }
 
 impl Request {
     /// The address with its query, escaped.
-    #[must_use]
-    pub fn with_query(&self) -> String {
+    pub(crate) fn with_query(&self) -> String {
         if self.query.is_empty() {
             return self.url.clone();
         }
@@ -67,14 +66,12 @@ impl Request {
     }
 
     /// `GET` or `POST`.
-    #[must_use]
-    pub fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> &'static str {
         if self.form.is_empty() { "GET" } else { "POST" }
     }
 
     /// The address with its query, as it is shown in errors and in the archive's index.
-    #[must_use]
-    pub fn display(&self) -> String {
+    pub(crate) fn display(&self) -> String {
         let pairs: Vec<String> = self.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
         if pairs.is_empty() {
             self.url.clone()
@@ -97,8 +94,7 @@ struct Hop {
 
 impl Client {
     /// A client for the source at `base`, which accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
-    #[must_use]
-    pub fn new(max_body: u64, gate: Gate, base: &str) -> Self {
+    pub(crate) fn new(max_body: u64, gate: Gate, base: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
             .http_status_as_error(false)
@@ -115,10 +111,12 @@ impl Client {
     }
 
     /// Makes a request and reads the whole answer, before `deadline` at the latest.
-    ///
-    /// # Errors
-    /// When there is no whole answer. A status that is not 2xx is an answer.
-    pub fn send(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+    /// A status that is not 2xx is an answer too.
+    pub(crate) fn send(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Response, FetchError> {
         let asked = format!("{} {}", request.method(), request.display());
         let turn = self.gate.enter(&request.url, request.pause, deadline);
         let late = || {

@@ -7,26 +7,23 @@ use url::{Host, Origin, Url};
 
 /// The origin that a source's secrets belong to.
 #[derive(Debug, Clone)]
-pub struct Home(Option<Url>);
+pub(crate) struct Home(Option<Url>);
 
 impl Home {
     /// That of a source's `base`.
-    #[must_use]
-    pub fn of(base: &str) -> Self {
+    pub(crate) fn of(base: &str) -> Self {
         Self(Url::parse(base).ok())
     }
 
     /// Whether an address is of it.
-    #[must_use]
-    pub fn is(&self, url: &Url) -> bool {
+    pub(crate) fn is(&self, url: &Url) -> bool {
         self.0
             .as_ref()
             .is_some_and(|home| home.origin() == url.origin())
     }
 
     /// Why nothing may be asked for at this address, if so.
-    #[must_use]
-    pub fn forbids(&self, url: &Url) -> Option<&'static str> {
+    pub(crate) fn forbids(&self, url: &Url) -> Option<&'static str> {
         if !matches!(url.scheme(), "http" | "https") {
             return Some("an address that is not http or https");
         }
@@ -36,8 +33,7 @@ impl Home {
 }
 
 /// An origin and a path, without what may be a secret.
-#[must_use]
-pub fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     match url.origin() {
         Origin::Tuple(..) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
         Origin::Opaque(_) => format!("{}:…", url.scheme()),

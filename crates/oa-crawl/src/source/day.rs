@@ -12,7 +12,7 @@ use super::{FetchKind, Source};
 
 /// Which days a site can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Shows {
+pub(crate) enum Shows {
     /// The request names the day.
     #[serde(rename = "any day")]
     AnyDay,
@@ -27,8 +27,7 @@ pub enum Shows {
 
 impl Shows {
     /// As it is written in a source file.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AnyDay => "any day",
             Self::Today => "today",
@@ -42,8 +41,7 @@ const LONGEST_PAUSE: i64 = 40;
 
 impl Source {
     /// Which days the site can show: what the file says, or what the request proves.
-    #[must_use]
-    pub fn shows(&self) -> Shows {
+    pub(crate) fn shows(&self) -> Shows {
         self.shows.unwrap_or(if self.names_the_day() {
             Shows::AnyDay
         } else {
@@ -52,8 +50,7 @@ impl Source {
     }
 
     /// Whether the request, or what the browser does, says which day is asked for.
-    #[must_use]
-    pub fn names_the_day(&self) -> bool {
+    pub(crate) fn names_the_day(&self) -> bool {
         let names = |text: &str| text.contains("{date}");
         if self.fetch.kind == FetchKind::Command {
             // The program's name is not filled in; any argument may be a script that reads the variable.
@@ -83,8 +80,7 @@ impl Source {
     }
 
     /// The day that a run without a day is for: today, or for a site that is not asked for a day the last day on which it has data.
-    #[must_use]
-    pub fn present_day(&self, today: NaiveDate, calendar: &Calendar) -> NaiveDate {
+    pub(crate) fn present_day(&self, today: NaiveDate, calendar: &Calendar) -> NaiveDate {
         if self.shows() == Shows::AnyDay {
             return today;
         }
@@ -115,8 +111,7 @@ impl Source {
     }
 
     /// Why the site cannot show a day at `now`, if it cannot.
-    #[must_use]
-    pub fn cannot_show(
+    pub(crate) fn cannot_show(
         &self,
         day: NaiveDate,
         now: DateTime<Tz>,

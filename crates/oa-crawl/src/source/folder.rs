@@ -11,15 +11,15 @@ use super::{Source, SourceError, parse};
 
 /// A source that cannot be used.
 #[derive(Debug, Clone)]
-pub struct Broken {
+pub(crate) struct Broken {
     /// The task, as far as its file tells; else named after the file.
-    pub task: String,
+    pub(crate) task: String,
     /// What is wrong, with file, line and key.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// The task that stands for the folder itself.
-pub const FOLDER: &str = "source-files";
+pub(crate) const FOLDER: &str = "source-files";
 
 /// Larger files are none of ours.
 const LARGEST: u64 = 4 << 20;

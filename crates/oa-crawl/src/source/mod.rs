@@ -20,16 +20,15 @@ use oa_core::service;
 use oa_core::trust::TrustError;
 
 use crate::extract::table::selector;
-pub use day::Shows;
-pub use definition::{
-    Answer, BrowserRules, Each, End, Fetch, FetchKind, Field, FieldType, Image, Keep, List, Login,
-    OnBad, Paging, Source, Step, Store, Sum, Table,
+pub(crate) use definition::{
+    Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,
+    Paging, Source, Step, Table,
 };
-pub use folder::{Broken, FOLDER};
+pub(crate) use folder::{Broken, FOLDER};
 
 /// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// It, or its folder, cannot be read.
     #[error("could not read {}: {source}", path.display())]
     Unreadable {
@@ -69,7 +68,7 @@ macro_rules! built_in {
 }
 
 /// The sources that ship inside the program, by the name of their file.
-pub const BUILT_IN: &[(&str, &str)] = &built_in![
+pub(crate) const BUILT_IN: &[(&str, &str)] = &built_in![
     "fangqi-morning",
     "fangqi-night",
     "jiaoyikecha-blueprint",
@@ -95,7 +94,7 @@ impl From<SourceError> for Failure {
 
 /// All sources, by name.
 #[derive(Debug, Clone)]
-pub struct Sources {
+pub(crate) struct Sources {
     all: BTreeMap<String, Source>,
     broken: Vec<Broken>,
     skip: Vec<String>,
@@ -103,10 +102,8 @@ pub struct Sources {
 
 impl Sources {
     /// The built-in sources, then those of the folder, with the configuration's addresses and limits applied.
-    ///
-    /// # Errors
-    /// When `skip` names no source. A file that cannot be read or is wrong is one of [`Sources::broken`].
-    pub fn load(config: &Config, folder: Option<&Path>) -> Result<Self, SourceError> {
+    /// Fails when `enable` or `skip` names no source. A file that cannot be read or is wrong is one of [`Sources::broken`].
+    pub(crate) fn load(config: &Config, folder: Option<&Path>) -> Result<Self, SourceError> {
         let mut found = BTreeMap::new();
         for (file, text) in BUILT_IN {
             let source = parse(file, text)?;
@@ -186,20 +183,17 @@ impl Sources {
     }
 
     /// Those that `enable` in `[crawl]` names, in the order of their names. Everything else is off.
-    pub fn enabled(&self) -> impl Iterator<Item = &Source> {
+    pub(crate) fn enabled(&self) -> impl Iterator<Item = &Source> {
         self.all.values().filter(|s| s.enabled)
     }
 
     /// Every source, also those that are off, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &Source> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Source> {
         self.all.values()
     }
 
     /// The tasks of that name, or of that provider.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn named(&self, name: &str) -> Result<Vec<&Source>, SourceError> {
+    pub(crate) fn named(&self, name: &str) -> Result<Vec<&Source>, SourceError> {
         let found: Vec<&Source> = self
             .iter()
             .filter(|s| s.name == name || s.provider == name)
@@ -217,10 +211,7 @@ impl Sources {
     }
 
     /// The source of that name, also one that is off.
-    ///
-    /// # Errors
-    /// When there is none, or its file is broken.
-    pub fn get(&self, name: &str) -> Result<&Source, SourceError> {
+    pub(crate) fn get(&self, name: &str) -> Result<&Source, SourceError> {
         if let Some(source) = self.all.get(name) {
             return Ok(source);
         }
@@ -234,22 +225,18 @@ impl Sources {
     }
 
     /// What cannot be used, of those that are not left out.
-    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+    pub(crate) fn broken(&self) -> impl Iterator<Item = &Broken> {
         self.broken.iter().filter(|b| !self.skip.contains(&b.task))
     }
 
     /// Why the source of that name cannot be used: its file, or the whole folder.
-    #[must_use]
-    pub fn broken_one(&self, name: &str) -> Option<&Broken> {
+    pub(crate) fn broken_one(&self, name: &str) -> Option<&Broken> {
         let mut broken = self.broken.iter();
         broken.find(|b| b.task == name || b.task == FOLDER)
     }
 
     /// All of them, for what must not be done while one is unknown.
-    ///
-    /// # Errors
-    /// When one cannot be used.
-    pub fn whole(self) -> Result<Self, SourceError> {
+    pub(crate) fn whole(self) -> Result<Self, SourceError> {
         match self.broken.first() {
             Some(one) => Err(SourceError::Broken(one.reason.clone())),
             None => Ok(self),
@@ -258,10 +245,8 @@ impl Sources {
 }
 
 /// Reads and checks one file.
-///
-/// # Errors
-/// When it is wrong; the message names line and key.
-pub fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
+/// The error names line and key.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
     let invalid = |message: String| SourceError::Invalid {
         file: file.to_owned(),
         message,
@@ -272,8 +257,7 @@ pub fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
 }
 
 /// The JSON Schema of source files, for editors: what the types say. [`parse`] checks more than that.
-#[must_use]
-pub fn schema_text() -> String {
+pub(crate) fn schema_text() -> String {
     let schema = schemars::schema_for!(Source);
     format!("{:#}\n", schema.as_value())
 }
@@ -478,8 +462,7 @@ fn check_step(step: &Step) -> Result<(), String> {
 impl Source {
     /// Secrets that inputs of the browser are filled with, by the inputs' selectors. Only a login needs them, and cookies may do
     /// without one.
-    #[must_use]
-    pub fn input_secrets(&self) -> Vec<(String, &SecretRef)> {
+    pub(crate) fn input_secrets(&self) -> Vec<(String, &SecretRef)> {
         let rules = self.browser.iter();
         let steps = rules.flat_map(|r| r.login.iter().flat_map(|l| &l.steps).chain(&r.steps));
         steps

@@ -10,18 +10,20 @@ use crate::source::{Field, FieldType};
 
 /// A converted value.
 #[derive(Debug, PartialEq)]
-pub struct Converted {
+pub(crate) struct Converted {
     /// As the table takes it.
-    pub value: Value,
+    pub(crate) value: Value,
     /// A number that came as text.
-    pub from_text: bool,
+    pub(crate) from_text: bool,
 }
 
 /// Converts a value as its field demands; `pattern` is the field's own, compiled.
-///
-/// # Errors
-/// The reason for which the record is rejected.
-pub fn convert(field: &Field, pattern: Option<&Regex>, given: &Value) -> Result<Converted, String> {
+/// The error is the reason for which the record is rejected.
+pub(crate) fn convert(
+    field: &Field,
+    pattern: Option<&Regex>,
+    given: &Value,
+) -> Result<Converted, String> {
     if given.is_null() {
         return if field.required {
             Err("is absent".to_owned())
@@ -233,8 +235,7 @@ fn date(field: &Field, given: &Value) -> Result<Value, String> {
 }
 
 /// The day of a date, or of a time in the service's zone.
-#[must_use]
-pub fn day_of(text: &str) -> Option<NaiveDate> {
+pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
     if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
         return Some(moment.with_timezone(&service::TIMEZONE).date_naive());
     }
@@ -242,8 +243,7 @@ pub fn day_of(text: &str) -> Option<NaiveDate> {
 }
 
 /// A day as `2025-12-01`, `2025/12/1`, `2025.12.01`, `2025年12月1日` or `20251201`. A year of two digits would become one of antiquity.
-#[must_use]
-pub fn day(text: &str) -> Option<NaiveDate> {
+pub(crate) fn day(text: &str) -> Option<NaiveDate> {
     let parts: Vec<&str> = text.split(['-', '/', '.', '年', '月', '日']).collect();
     let year = match parts[..] {
         // Without separators only eight digits are a day.

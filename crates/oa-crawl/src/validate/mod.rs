@@ -1,7 +1,7 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
-pub mod convert;
-pub mod shape;
+pub(crate) mod convert;
+pub(crate) mod shape;
 mod time;
 mod variety;
 
@@ -18,19 +18,19 @@ use convert::convert;
 
 /// What came of a list of records.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Validated {
+pub(crate) struct Validated {
     /// Rows, their values in the order of the source's fields.
-    pub rows: Vec<Vec<Value>>,
+    pub(crate) rows: Vec<Vec<Value>>,
     /// Records that are not stored.
-    pub rejects: Vec<Reject>,
+    pub(crate) rejects: Vec<Reject>,
     /// Records that came again just so.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// What was noticed, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
     /// A field that the source promises is in none of the records: the answer has another shape.
-    pub missing_everywhere: Vec<String>,
+    pub(crate) missing_everywhere: Vec<String>,
     /// The first record that broke a rule which is not merely about that record ([`OnBad`]), in words: the worst rule counts.
-    pub worst: Option<(OnBad, String)>,
+    pub(crate) worst: Option<(OnBad, String)>,
 }
 
 impl Validated {
@@ -50,17 +50,16 @@ impl Validated {
 
 /// What the data are of: a day, and the moment (UTC) at which they were received.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// The day.
-    pub date: NaiveDate,
+    pub(crate) date: NaiveDate,
     /// The moment.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
 }
 
 impl Moment {
     /// A day whose data are received now.
-    #[must_use]
-    pub fn now(date: NaiveDate) -> Self {
+    pub(crate) fn now(date: NaiveDate) -> Self {
         Self {
             date,
             at: Utc::now(),
@@ -79,8 +78,7 @@ impl Moment {
 }
 
 /// Validates all records of a run.
-#[must_use]
-pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated {
+pub(crate) fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated {
     let mut done = Validated {
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
@@ -136,8 +134,7 @@ pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated
 }
 
 /// The columns, in the order of the rows' values.
-#[must_use]
-pub fn columns(source: &Source) -> Vec<String> {
+pub(crate) fn columns(source: &Source) -> Vec<String> {
     source.fields.iter().map(|f| f.column.clone()).collect()
 }
 

@@ -14,25 +14,25 @@ use serde_json::{Value, json};
 /// One cookie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cookie {
+pub(crate) struct Cookie {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its value, a secret.
-    pub value: String,
+    pub(crate) value: String,
     /// The host, or a domain that begins with a dot.
-    pub domain: String,
+    pub(crate) domain: String,
     /// The path.
     #[serde(default = "root")]
-    pub path: String,
+    pub(crate) path: String,
     /// When it expires (seconds since 1970, UTC); a session cookie without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expiration_date: Option<f64>,
+    pub(crate) expiration_date: Option<f64>,
     /// Not for scripts.
     #[serde(default)]
-    pub http_only: bool,
+    pub(crate) http_only: bool,
     /// Only over TLS.
     #[serde(default)]
-    pub secure: bool,
+    pub(crate) secure: bool,
 }
 
 fn root() -> String {
@@ -74,10 +74,7 @@ impl Cookie {
 }
 
 /// Reads a file, without the cookies that are over.
-///
-/// # Errors
-/// When it cannot be read or is no such list.
-pub fn read(path: &Path) -> Result<Vec<Cookie>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Cookie>, String> {
     let text = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
     // The message of the parser would quote values.
     let cookies: Vec<Cookie> = serde_json::from_slice(&text).map_err(|e| {
@@ -92,10 +89,7 @@ pub fn read(path: &Path) -> Result<Vec<Cookie>, String> {
 }
 
 /// Keeps them for the next run, readable for this user only.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, cookies: &[Cookie]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, cookies: &[Cookie]) -> io::Result<()> {
     write_durably(path, &serde_json::to_vec_pretty(cookies)?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 /// Something that happened on the page, as the protocol names it.
 #[derive(Debug)]
 pub(super) struct Event {
-    pub method: String,
-    pub params: Value,
+    pub(crate) method: String,
+    pub(crate) params: Value,
 }
 
 /// Why there is no answer to a question.

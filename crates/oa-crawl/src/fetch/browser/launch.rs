@@ -28,8 +28,7 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 /// Chromium reads what it is asked from descriptor 3 and answers on 4. The shell, which becomes Chromium, puts them there.
 const WITH_PIPES: &str = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
 /// Whether Chromium has to do without its sandbox, which it refuses to root.
-#[must_use]
-pub fn without_sandbox() -> bool {
+pub(crate) fn without_sandbox() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -202,8 +201,7 @@ fn remove_socket(profile: &Path) {
 }
 
 /// The system's Chromium, by `PATH`.
-#[must_use]
-pub fn find_program() -> Option<PathBuf> {
+pub(crate) fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     PROGRAMS.iter().find_map(|name| {
         std::env::split_paths(&path)

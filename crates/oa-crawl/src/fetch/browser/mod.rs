@@ -4,7 +4,7 @@
 //! Chromium ends with this process, however that ends. It listens on no port, and works on an empty profile that only this user may
 //! read and that is removed afterwards. Cookies are the only thing that is kept between runs.
 
-pub mod cookies;
+pub(crate) mod cookies;
 mod devtools;
 mod launch;
 mod page;
@@ -21,22 +21,22 @@ use oa_core::state_dir::{make_folder, write_durably};
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
 use devtools::DevtoolsError;
-pub use launch::{find_program, without_sandbox};
+pub(crate) use launch::{find_program, without_sandbox};
 use page::Page;
 
 /// What a browser needs to know.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// Its profile and the cookies are below it.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Screenshots and pages of failures.
-    pub failures: PathBuf,
+    pub(crate) failures: PathBuf,
     /// The provider, which names the file of cookies.
-    pub provider: String,
+    pub(crate) provider: String,
     /// The task, which names the files of failures.
-    pub task: String,
+    pub(crate) task: String,
     /// Largest answer in bytes.
-    pub max_body: u64,
+    pub(crate) max_body: u64,
 }
 
 /// A page that is not there after this time may be behind a login.
@@ -48,7 +48,7 @@ const FAILURES_KEPT: usize = 20;
 const START: Duration = Duration::from_secs(30);
 
 /// A running Chromium with one page.
-pub struct Browser {
+pub(crate) struct Browser {
     options: Options,
     page: Page,
     logged_in: bool,
@@ -65,25 +65,22 @@ impl std::fmt::Debug for Browser {
 
 /// One visit.
 #[derive(Debug)]
-pub struct Visit<'a> {
+pub(crate) struct Visit<'a> {
     /// The address to begin with.
-    pub url: String,
+    pub(crate) url: String,
     /// Scheme and host, for the addresses of steps.
-    pub base: String,
+    pub(crate) base: String,
     /// What to do there.
-    pub rules: &'a BrowserRules,
+    pub(crate) rules: &'a BrowserRules,
     /// What `secret` of a step stands for, by the selector that is filled.
-    pub secrets: &'a [(String, Secret)],
+    pub(crate) secrets: &'a [(String, Secret)],
     /// When it must be over.
-    pub deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 impl Browser {
     /// Starts Chromium, with the cookies of the last run.
-    ///
-    /// # Errors
-    /// When there is none, it does not start, or the file of cookies cannot be read.
-    pub fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
+    pub(crate) fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
         if without_sandbox() {
             tracing::warn!(
                 "{}: Chromium runs without its sandbox, because oa-crawl runs as root",
@@ -154,10 +151,8 @@ impl Browser {
 
     /// Opens a page, does the steps, and gives back what the last one takes. When that fails for want of a login, logs in and does
     /// it once more.
-    ///
-    /// # Errors
-    /// Which step failed, and why. A screenshot and the page are kept then.
-    pub fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
+    /// The error says which step failed, and why; a screenshot and the page are kept then.
+    pub(crate) fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
         let first = self.take(visit);
         let taken = match (&visit.rules.login, first) {
             (Some(login), Err(e)) if !self.logged_in && may_need_login(&e) => {

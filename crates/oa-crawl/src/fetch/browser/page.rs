@@ -20,10 +20,10 @@ const BODY: Duration = Duration::from_secs(60);
 /// An answer that the page got.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
-    pub url: String,
-    pub status: u16,
-    pub content_type: String,
-    pub body: Vec<u8>,
+    pub(crate) url: String,
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What a page has received since it was last opened.

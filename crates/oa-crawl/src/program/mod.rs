@@ -20,9 +20,12 @@ use oa_core::supervise::{Ended, Finished, Launch, StopSignal, readable};
 use postgres::types::{ToSql, Type};
 use rustix::io::Errno;
 
-use crate::environment::Programs;
-use crate::records;
 use oa_core::runs::attempts::Failed;
+
+pub(crate) mod environment;
+mod result_file;
+
+use environment::Programs;
 
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
@@ -35,26 +38,26 @@ const COUNT_AGAIN: Duration = Duration::from_secs(1);
 
 /// A program to run.
 #[derive(Debug)]
-pub struct Program {
+pub(crate) struct Program {
     /// The program and its arguments.
-    pub command: Vec<OsString>,
+    pub(crate) command: Vec<OsString>,
     /// How often, and how long each try may take.
-    pub policy: Policy,
+    pub(crate) policy: Policy,
     /// Fewer records are a failure.
-    pub min_records: Option<u64>,
+    pub(crate) min_records: Option<u64>,
     /// Where the program writes its records, or their number; its stdout otherwise.
-    pub result_file: Option<PathBuf>,
+    pub(crate) result_file: Option<PathBuf>,
     /// Asks PostgreSQL for their number instead.
-    pub query: Option<Query>,
+    pub(crate) query: Option<Query>,
 }
 
 /// How the records that a try stored are counted in PostgreSQL.
 #[derive(Debug)]
-pub struct Query {
+pub(crate) struct Query {
     /// Gives one number. `$1`, where it occurs, is the time at which the try began.
-    pub sql: String,
+    pub(crate) sql: String,
     /// The database.
-    pub settings: pg::Settings,
+    pub(crate) settings: pg::Settings,
 }
 
 impl Query {
@@ -76,10 +79,7 @@ impl Query {
     }
 
     /// Counts what there is now, for `oa-crawl check`.
-    ///
-    /// # Errors
-    /// Why the query cannot be used.
-    pub fn try_out(&self, client: &mut postgres::Client) -> Result<u64> {
+    pub(crate) fn try_out(&self, client: &mut postgres::Client) -> Result<u64> {
         self.count_with(client, Instant::now())
     }
 
@@ -132,21 +132,20 @@ fn described(error: &postgres::Error) -> anyhow::Error {
 
 /// What the last try left.
 #[derive(Debug, Default)]
-pub struct Brought {
+pub(crate) struct Brought {
     /// Records.
-    pub records: u64,
+    pub(crate) records: u64,
     /// The end of stdout and stderr, without secrets.
-    pub output: String,
+    pub(crate) output: String,
     /// `exit status: 1` or the like.
-    pub status: String,
+    pub(crate) status: String,
     /// What it had left in the background, which was ended.
-    pub left_behind: Vec<String>,
+    pub(crate) left_behind: Vec<String>,
 }
 
 impl Program {
     /// The program's name for people. Its arguments may hold secrets.
-    #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.command
             .first()
             .map(|c| {
@@ -161,10 +160,7 @@ impl Program {
 
     /// Runs it once, until its end or the end of its time. The program finds task, run and try in its environment
     /// (`OA_TASK`, `OA_RUN_ID`, `OA_ATTEMPT`).
-    ///
-    /// # Errors
-    /// Why the try failed, and whether another may help.
-    pub fn once(
+    pub(crate) fn once(
         &self,
         start: &RunStart,
         attempt: u32,
@@ -305,7 +301,7 @@ impl Program {
                 path.display()
             );
         }
-        records::count(path)
+        result_file::count(path)
     }
 }
 
