@@ -1,6 +1,7 @@
 //! `oa-crawl backfill`: days that were not collected, one after the other.
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::cli::Failure;
 use oa_core::config::{Config, Span};
 use oa_core::exit;
@@ -9,54 +10,64 @@ use oa_core::retry::ErrorKind;
 use oa_core::runs::{Trigger, store};
 use oa_core::schedule::Calendar;
 
+use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
 use super::run::Tools;
-use crate::source::Sources;
 use crate::wrapper::{Job, Report};
 
 /// So many failed days in a row mean that the next ones will fail too.
 const ENOUGH: usize = 3;
 
-/// What `backfill` was asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// The task.
-    pub(crate) task: String,
-    /// The first day.
-    pub(crate) from: NaiveDate,
-    /// The last day.
-    pub(crate) to: NaiveDate,
-    /// Also the days that were collected before.
-    pub(crate) again: bool,
-    /// Wait between two days.
-    pub(crate) pause: Span,
-    /// Only tell which days.
-    pub(crate) dry_run: bool,
-    /// Folder with source files.
-    pub(crate) sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub(crate) format: Format,
+/// Collect past days that the site can show, one after the other; run it again to resume
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl backfill zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-crawl backfill zhihui-reports --from 2025-11-01 --to 2025-11-30 --pause 30s --dry-run"
+)]
+pub(crate) struct Args {
+    /// Name of the task
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// The first day
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    from: NaiveDate,
+    /// The last day
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    to: NaiveDate,
+    /// Also the days that were collected before
+    #[arg(long)]
+    again: bool,
+    /// Wait between two days
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_delay)]
+    pause: Span,
+    /// Only print the days
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Ended halfway,
 /// it goes on where it was when it is started again.
 /// Exits 2 for wrong names or days, 77 for days that the site cannot show, 78 for a wrong configuration or schema, 75 when PostgreSQL is
 /// unreachable: without the run log nobody knows which days are there.
-pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    if options.from > options.to {
-        let (from, to) = (options.from, options.to);
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    if args.from > args.to {
+        let (from, to) = (args.from, args.to);
         return Err(Failure::new(
             exit::USAGE,
             anyhow::anyhow!("--from {from} is after --to {to}"),
         ));
     }
-    let sources = Sources::load(config, options.sources.as_deref())?;
-    let source = sources.get(&options.task)?;
+    let sources = args.sources.load(config)?;
+    let source = sources.get(&args.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let in_span = || {
-        let days = options.from.iter_days();
-        days.take_while(|day| *day <= options.to)
+        let days = args.from.iter_days();
+        days.take_while(|day| *day <= args.to)
             .filter(|day| source.days.include(*day, &calendar))
     };
     let now = Utc::now().with_timezone(&config.timezone);
@@ -75,10 +86,10 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     }
     let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
-    let there = if options.again {
+    let there = if args.again {
         Vec::new()
     } else {
-        store::collected_days(&mut client, &source.name, options.from, options.to)
+        store::collected_days(&mut client, &source.name, args.from, args.to)
             .map_err(anyhow::Error::from)?
     };
     drop(client);
@@ -89,14 +100,14 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         days.len(),
         there.len()
     );
-    if options.dry_run {
+    if args.dry_run {
         let text: String = days.iter().map(|day| format!("{day}\n")).collect();
         oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
     let mut reports: Vec<Result<Report, Failure>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
-        if number > 0 && !tools.stop.wait(options.pause.0) {
+        if number > 0 && !tools.stop.wait(args.pause.0) {
             tracing::warn!("stopped by a signal before {date}; start it again to go on there");
             break;
         }
@@ -115,7 +126,7 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             break;
         }
     }
-    report::conclude(config, reports, options.format)
+    report::conclude(config, reports, args.format)
 }
 
 fn is_hopeless(reports: &[Result<Report, Failure>]) -> bool {

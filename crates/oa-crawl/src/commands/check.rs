@@ -1,10 +1,11 @@
 //! `oa-crawl check`: would a run work? Configuration, sources, secrets, state directory, database, schema and tables, one line
 //! each, without asking any site.
 
-use std::path::Path;
+use std::time::Duration;
 
 use chrono::{Datelike, Utc};
-use oa_core::cli::Failure;
+use clap::Args as ClapArgs;
+use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
@@ -16,6 +17,7 @@ use oa_core::service;
 use postgres::Client;
 use serde_json::json;
 
+use super::args::SourcesArg;
 use crate::PROGRAM;
 use crate::fetch::browser;
 use crate::program::Query;
@@ -41,8 +43,19 @@ impl Findings {
     }
 }
 
-/// Prints what was found. Exit code 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
-pub(crate) fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8, Failure> {
+/// Check configuration, sources, secrets, state directory and database, without asking any site
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Exits 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
     let mut found = Findings {
         listing: Listing::new(&[("check", "CHECK"), ("state", "STATE"), ("detail", "DETAIL")]),
         worst: exit::OK,
@@ -51,7 +64,7 @@ pub(crate) fn run(config: &Config, folder: Option<&Path>, format: Format) -> Res
     for warning in config.warnings() {
         found.add("configuration", Err((exit::OK, warning)));
     }
-    let sources = match Sources::load(config, folder) {
+    let sources = match args.sources.load(config) {
         Ok(sources) => {
             let (all, enabled) = (sources.iter().count(), sources.enabled().count());
             let said = match enabled {
@@ -138,7 +151,10 @@ pub(crate) fn run(config: &Config, folder: Option<&Path>, format: Format) -> Res
         Err(failure) => found.add("state_dir", Err((failure.code, failure.to_string()))),
     }
     check_database(config, sources.as_ref(), &mut found);
-    found.listing.print(format).map_err(anyhow::Error::from)?;
+    found
+        .listing
+        .print(args.format)
+        .map_err(anyhow::Error::from)?;
     Ok(found.worst)
 }
 

@@ -1,25 +1,41 @@
 //! `oa-crawl cookies import`: a person's login in a browser of their own, for sources that cannot log in by themselves.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::PathBuf;
 
+use clap::{Args as ClapArgs, Subcommand};
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Config, nearest};
 use oa_core::exit;
 use oa_core::state_dir::{StateDir, write_durably};
 
+use super::args::SourcesArg;
 use crate::fetch::browser::cookies;
-use crate::source::{FetchKind, Sources};
+use crate::source::FetchKind;
 
-/// Checks a file of cookies and keeps a copy that only this user can read.
+/// Cookies of a login that a person did, for sources that use a browser
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  oa-crawl cookies import rongda ~/Downloads/cookies.json")]
+pub(crate) enum Command {
+    Import(Args),
+}
+
+/// Keep the cookies of a JSON file as a browser extension exports it
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Name of the provider, as `oa-crawl list` shows it
+    provider: String,
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
 /// Exits 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
-pub(crate) fn import(
-    config: &Config,
-    folder: Option<&Path>,
-    provider: &str,
-    file: &Path,
-) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder)?;
+pub(crate) fn import(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let (provider, file) = (args.provider.as_str(), &args.file);
+    let sources = args.sources.load(config)?;
     let known: BTreeSet<&str> = sources
         .iter()
         .filter(|s| s.fetch.kind == FetchKind::Browser)

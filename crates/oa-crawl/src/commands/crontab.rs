@@ -1,21 +1,28 @@
 //! `oa-crawl crontab`: the sources' schedules as crontab lines, for those who prefer them to `run --due`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
+use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::schedule::Days;
 
+use super::args::SourcesArg;
 use super::list;
 use crate::source::{Source, Sources};
 
-/// Prints the lines.
-pub(crate) fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder)?;
+/// Print the schedules of the enabled sources as crontab lines
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let sources = args.sources.load(config)?;
     cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
-    Ok(list::told_broken(&sources, exit::OK))
+    Ok(list::report_broken(&sources, exit::OK))
 }
 
 fn lines(config: &Config, sources: &Sources) -> String {

@@ -10,7 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args as ClapArgs;
 use oa_core::alerts::Policy;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
@@ -22,28 +24,44 @@ use postgres::Client;
 use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
 
+use super::args::SourcesArg;
 use crate::PROGRAM;
 use crate::source::Sources;
 
-/// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
-/// Exits 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong.
-pub(crate) fn run(
-    config: &Config,
-    folder: Option<&Path>,
-    names: &[String],
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Tasks, or providers with all their tasks, as `oa-crawl list` shows them
+    #[arg(
+        value_name = "TASK|PROVIDER",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    names: Vec<String>,
+    /// Everything that `oa-crawl list` shows
+    #[arg(long)]
     all: bool,
-    on: bool,
-) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    for name in names {
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
+/// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
+///
+/// Exits 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong.
+pub(crate) fn run(args: &Args, config: &Config, on: bool) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
+    let sources = args
+        .sources
+        .load(config)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    for name in &args.names {
         sources
             .named(name)
             .map_err(|e| Failure::new(exit::USAGE, e))?;
     }
     let providers = sources.iter().map(|s| s.provider.clone());
-    let names: BTreeSet<String> = match all {
+    let names: BTreeSet<String> = match args.all {
         true => providers.collect(),
-        false => names.iter().cloned().collect(),
+        false => args.names.iter().cloned().collect(),
     };
     let mut changed = config.clone();
     let crawl = &mut changed.crawl;
@@ -58,7 +76,10 @@ pub(crate) fn run(
     if changed.crawl.enable != config.crawl.enable || changed.crawl.skip != config.crawl.skip {
         edit(&changed)?;
     }
-    let after = Sources::load(&changed, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let after = args
+        .sources
+        .load(&changed)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let enabled: Vec<&str> = after.enabled().map(|s| s.name.as_str()).collect();
     let shown = match enabled.is_empty() {
         true => "none".to_owned(),

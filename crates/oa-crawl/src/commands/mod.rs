@@ -1,5 +1,6 @@
-//! One file a command.
+//! One file a command: its arguments, and what it does with them.
 
+mod args;
 pub(crate) mod backfill;
 mod broken;
 pub(crate) mod check;
@@ -10,9 +11,10 @@ mod due;
 pub(crate) mod enable;
 pub(crate) mod exec;
 pub(crate) mod export;
+pub(crate) mod forget;
 pub(crate) mod list;
 pub(crate) mod prune;
 pub(crate) mod replay;
-pub(crate) mod report;
+mod report;
 pub(crate) mod run;
 pub(crate) mod try_source;

@@ -3,16 +3,18 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use clap::Args as ClapArgs;
 use oa_core::alerts;
 use oa_core::cli::Failure;
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 
+use super::args::{CronArg, SourcesArg};
 use crate::PROGRAM;
 use crate::archive::{Archive, KeptFile};
 use crate::source::Sources;
@@ -25,17 +27,22 @@ const YOUNG: Duration = Duration::from_secs(7 * 24 * 3600);
 /// So many names are asked for at once.
 const BATCH: usize = 10_000;
 
-/// What `prune` was asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// Only show what would be removed.
-    pub(crate) dry_run: bool,
-    /// Started by cron.
-    pub(crate) trigger: Trigger,
-    /// Folder with source files.
-    pub(crate) sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub(crate) format: Format,
+/// Remove answers from the raw archive that are older than they must be kept, and report an archive that is too large
+///
+/// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  oa-crawl prune --dry-run")]
+pub(crate) struct Args {
+    /// Only show what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    cron: CronArg,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// What was removed, or would be.
@@ -51,9 +58,9 @@ struct Pruned {
 /// Removes the index of what is too old, and then the files that nothing refers to any more.
 /// Exits 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable or the spool is not empty, 1 for an archive that
 /// cannot be read.
-pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     // How long a source's answers are kept stands in its file.
-    let sources = Sources::load(config, options.sources.as_deref())?.whole()?;
+    let sources = args.sources.load(config)?.whole()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     let archive = Archive::open(recorder.state())?;
     let (mut client, _) = recorder.connect()?;
@@ -68,16 +75,16 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         ));
     }
     let rules = Rules::of(config, &sources);
-    if options.dry_run {
+    if args.dry_run {
         let pruned = prune(&mut client, &archive, &rules, false)?;
-        return print(&pruned, options.format);
+        return print(&pruned, args.format);
     }
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
         TASK,
         "清理原始存档",
-        options.trigger,
+        args.cron.trigger(),
         Policy::DEFAULT.lease(),
     );
     let clock = Stopwatch::start(start.started_at);
@@ -101,7 +108,7 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             outcome.error = error;
             let pruned = pruned.unwrap_or_default();
             outcome.details.insert("pruned".to_owned(), json(&pruned));
-            print(&pruned, options.format)?;
+            print(&pruned, args.format)?;
             wrapper::conclude(&recorder, *run, outcome, clock)?
         }
     };

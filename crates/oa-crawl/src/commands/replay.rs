@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::{Format, Listing};
@@ -19,6 +20,7 @@ use postgres::{Client as Postgres, Transaction};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::args::{SourcesArg, parse_date};
 use super::report;
 use super::run::Tools;
 use crate::archive::Archive;
@@ -28,47 +30,55 @@ use crate::collect::{Collected, Context, Folders, Replayed, extract};
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, check_status};
 use crate::program::environment::Programs;
-use crate::source::{End, Source, Sources};
+use crate::source::{End, Source};
 use crate::validate::{Moment, columns, validate};
 
-/// What `replay` was asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// The task.
-    pub(crate) task: String,
-    /// The day of the data.
-    pub(crate) date: NaiveDate,
-    /// The run whose answers are read; the last one of that day that received any by default.
-    pub(crate) run: Option<Uuid>,
-    /// Store the result.
-    pub(crate) yes: bool,
-    /// Folder with source files.
-    pub(crate) sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub(crate) format: Format,
+/// Read what a run received once more, by the present source file, and show what would change
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl replay zhihui-full-view --date 2025-12-01\n  oa-crawl replay zhihui-full-view --date 2025-12-01 --sources ./sources --yes"
+)]
+pub(crate) struct Args {
+    /// Name of the task
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// The day of the data
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    date: NaiveDate,
+    /// The run whose answers are read [default: the last one of that day that received any]
+    #[arg(long, value_name = "ID")]
+    run: Option<Uuid>,
+    /// Store the result, as a new run
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Shows what the present source file makes of a run's answers, and stores it as a new run with `--yes`.
 /// Exits 2 for wrong names, 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable, 1 for answers that are gone or
 /// cannot be read.
-pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let sources = Sources::load(config, options.sources.as_deref())?;
-    let source = sources.get(&options.task)?;
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let sources = args.sources.load(config)?;
+    let source = sources.get(&args.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
     let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
-    let (id, raw) = answers(&mut client, source, options)?;
-    keep_day(config, &mut client, source, &calendar, options, (id, &raw))?;
-    let collected = read_again(config, source, options.date, &tools.archive, &raw)?;
+    let (id, raw) = answers(&mut client, source, args)?;
+    keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
+    let collected = read_again(config, source, args.date, &tools.archive, &raw)?;
     let moment = Moment {
-        date: options.date,
+        date: args.date,
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
     };
-    if options.yes {
+    if args.yes {
         drop(client);
         let report = tools.replay(source, moment, id, raw, collected);
-        return report::conclude(config, vec![report], options.format);
+        return report::conclude(config, vec![report], args.format);
     }
     preview(
         &mut client,
@@ -77,7 +87,7 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         moment,
         id,
         &collected,
-        options.format,
+        args.format,
     )
 }
 
@@ -85,15 +95,15 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 fn answers(
     client: &mut Postgres,
     source: &Source,
-    options: &Options,
+    args: &Args,
 ) -> Result<(Uuid, Vec<RawRecord>), Failure> {
-    let found = store::answers(client, &source.name, options.date, options.run)
-        .map_err(anyhow::Error::from)?;
+    let found =
+        store::answers(client, &source.name, args.date, args.run).map_err(anyhow::Error::from)?;
     found.ok_or_else(|| {
         anyhow::anyhow!(
             "no run of {} for {} that received anything is in the run log; name one with --run, or collect the day with oa-crawl run --date",
             source.name,
-            options.date
+            args.date
         )
         .into()
     })
@@ -105,7 +115,7 @@ fn keep_day(
     client: &mut Postgres,
     source: &Source,
     calendar: &Calendar,
-    options: &Options,
+    args: &Args,
     (run, raw): (Uuid, &[RawRecord]),
 ) -> Result<(), Failure> {
     let refused = |why: String| Err(Failure::new(exit::REFUSED, anyhow::anyhow!(why)));
@@ -114,20 +124,20 @@ fn keep_day(
         .query_one(query, &[&run])
         .map_err(anyhow::Error::from)?;
     match row.get::<_, Option<String>>(0) {
-        Some(day) if day == options.date.to_string() => Ok(()),
+        Some(day) if day == args.date.to_string() => Ok(()),
         Some(day) => refused(format!(
             "run {run} is of {day}, not of {}; name its day with --date {day}",
-            options.date
+            args.date
         )),
         // It was killed before it could say its day.
         None => {
             let at = raw.first().map_or_else(Utc::now, |r| r.fetched_at);
             let at = at.with_timezone(&config.timezone);
-            match source.cannot_show(options.date, at, calendar) {
+            match source.cannot_show(args.date, at, calendar) {
                 Some(_) => refused(format!(
                     "run {run} received what the site showed on {}, not on {}; name its day with --date",
                     at.date_naive(),
-                    options.date
+                    args.date
                 )),
                 None => Ok(()),
             }

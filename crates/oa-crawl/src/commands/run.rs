@@ -1,18 +1,17 @@
 //! `oa-crawl run`: collects sources now.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, ConfigError, Span};
+use oa_core::config::{Config, ConfigError};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::upsert::Batch;
-use oa_core::retry::Policy;
 use oa_core::runs::{RawRecord, Recorder, Trigger};
 use oa_core::schedule::Calendar;
 use oa_core::secrets::Secret;
@@ -21,6 +20,7 @@ use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::collect::{Collected, Context, Folders, collect};
@@ -29,91 +29,107 @@ use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::program::environment::Programs;
 use crate::source::{Broken, FetchKind, Source, Sources};
-use crate::validate::{Moment, columns, convert, validate};
+use crate::validate::{Moment, columns, validate};
 use crate::verdict::assess;
 use crate::wrapper::{Job, Report, Wrapper, start_of};
 use oa_core::runs::attempts::longest;
 
-/// What `run` was asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// Task names; empty with `all`.
-    pub(crate) tasks: Vec<String>,
-    /// Every source that is enabled.
-    pub(crate) all: bool,
-    /// Every source that is enabled and due.
-    pub(crate) due: bool,
-    /// The day to collect; today in the configuration's zone by default.
-    pub(crate) date: Option<NaiveDate>,
-    /// Fetch and validate, store nothing.
-    pub(crate) dry_run: bool,
-    /// Who started it.
-    pub(crate) trigger: Trigger,
-    /// Folder with source files.
-    pub(crate) sources: Option<PathBuf>,
-    /// How the result is printed.
-    pub(crate) format: Format,
+/// Collect sources now; a task that is named runs whether it is enabled or not
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl run zhihui-full-view\n  * * * * * oa-crawl run --due\n  oa-crawl run --all --format json | jq -r 'select(.status != \"success\") | .task'\n  oa-crawl run zhihui-reports --date 2025-12-01 --dry-run --format json"
+)]
+pub(crate) struct Args {
+    /// Names of tasks, as `oa-crawl list` shows them
+    #[arg(
+        value_name = "TASK",
+        required_unless_present_any = ["all", "due"],
+        conflicts_with_all = ["all", "due"]
+    )]
+    tasks: Vec<String>,
+    /// Every source that is enabled
+    #[arg(long)]
+    all: bool,
+    /// Every source that is enabled, due and not run yet, here or on another machine: for one crontab line a minute
+    #[arg(long, conflicts_with_all = ["all", "date", "dry_run", "cron"])]
+    due: bool,
+    /// The day to collect; refused (77) when the site cannot show it [default: today in the configured time zone]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    date: Option<NaiveDate>,
+    /// Fetch once and validate; store nothing, record nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    retry: RetryArgs,
+    #[command(flatten)]
+    cron: CronArg,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+impl Args {
+    fn trigger(&self) -> Trigger {
+        match self.due {
+            true => Trigger::Due,
+            false => self.cron.trigger(),
+        }
+    }
 }
 
 /// Runs the tasks, several at a time, and prints what became of each.
 /// Exits 2 for wrong names, 78 for a wrong configuration or schema, 77 for an unusable state directory.
-pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let loaded = Sources::load(config, options.sources.as_deref())?;
+pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
+    args.retry.apply(&mut config.crawl);
+    let config = &config;
+    let loaded = args.sources.load(config)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let day_at = |now: DateTime<Utc>| {
         let today = now.with_timezone(&config.timezone).date_naive();
         let calendar = &calendar;
-        move |source: &Source| match (options.date, options.trigger) {
+        move |source: &Source| match (args.date, args.trigger()) {
             (Some(date), _) => date,
             // A crontab line is for the day it is on.
             (None, Trigger::Cron) => today,
             (None, _) => source.present_day(today, calendar),
         }
     };
-    let chosen = choose(&loaded, options)?;
-    if options.dry_run {
-        let code = dry_run(
-            config,
-            &chosen,
-            &day_at(Utc::now()),
-            &calendar,
-            options.format,
-        )?;
+    let chosen = choose(&loaded, args)?;
+    if args.dry_run {
+        let code = dry_run(config, &chosen, &day_at(Utc::now()), &calendar, args.format)?;
         let named = |task: &String| loaded.broken_one(task).is_some();
-        let touched = options.all || options.tasks.iter().any(named);
+        let touched = args.all || args.tasks.iter().any(named);
         return Ok(match touched {
-            true => list::told_broken(&loaded, code),
+            true => list::report_broken(&loaded, code),
             false => code,
         });
     }
-    let trigger = if options.due {
-        Trigger::Due
-    } else {
-        options.trigger
-    };
+    let trigger = args.trigger();
     let tools = Tools::open(config, &calendar, trigger).map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e)
     })?;
-    if options.all || options.due {
-        let by_hand = options.all || cli::interactive();
+    if args.all || args.due {
+        let by_hand = args.all || cli::interactive();
         enable::look(config, &loaded, &tools.recorder, by_hand)?;
     }
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
-    let mut reports = if (options.all || options.due) && enable.is_empty() {
+    let mut reports = if (args.all || args.due) && enable.is_empty() {
         // Where nothing is expected nobody is notified; it is said all the same.
-        list::told_broken(&loaded, exit::OK);
+        list::report_broken(&loaded, exit::OK);
         Vec::new()
-    } else if options.all || options.due {
+    } else if args.all || args.due {
         broken::report(&tools.recorder, &loaded, trigger)
     } else {
-        named_but_broken(&tools.recorder, &loaded, &options.tasks, trigger)
+        named_but_broken(&tools.recorder, &loaded, &args.tasks, trigger)
     };
-    let jobs = if options.due {
+    let jobs = if args.due {
         due::jobs(config, &loaded, &calendar, &tools.recorder)
     } else {
-        if options.date.is_none() {
+        if args.date.is_none() {
             // Which day it is, the server knows. What keeps us from it is reported by each run.
             drop(tools.recorder.connect());
         }
@@ -126,12 +142,12 @@ pub(crate) fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         chosen.into_iter().map(job).collect()
     };
     reports.extend(tools.run_all(&jobs));
-    let code = if options.due && reports.is_empty() {
+    let code = if args.due && reports.is_empty() {
         exit::OK // cron mails what a command prints.
     } else {
-        report::conclude(config, reports, options.format)?
+        report::conclude(config, reports, args.format)?
     };
-    Ok(if options.all || options.due {
+    Ok(if args.all || args.due {
         list::with_broken(&loaded, code)
     } else {
         code
@@ -261,12 +277,12 @@ fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
     all.get(i).map(|one| (i, one))
 }
 
-fn choose<'a>(sources: &'a Sources, options: &Options) -> Result<Vec<&'a Source>, Failure> {
-    if options.all || options.due {
+fn choose<'a>(sources: &'a Sources, args: &Args) -> Result<Vec<&'a Source>, Failure> {
+    if args.all || args.due {
         return Ok(sources.enabled().collect());
     }
     let mut chosen: Vec<&Source> = Vec::new();
-    for name in &options.tasks {
+    for name in &args.tasks {
         if sources.broken_one(name).is_some() {
             continue; // It leaves a failed run, and the others are collected.
         }
@@ -384,54 +400,4 @@ fn dry_run_one(
             (row, ok)
         }
     })
-}
-
-/// The day that `--date` names.
-pub(crate) fn parse_date(text: &str) -> Result<NaiveDate, String> {
-    convert::day(text).ok_or_else(|| format!("\"{text}\" is not a day such as 2025-12-01"))
-}
-
-/// The time limit of a try.
-pub(crate) fn parse_limit(text: &str) -> Result<Span, String> {
-    let limit: Span = text.parse()?;
-    Policy {
-        timeout: limit.0,
-        ..Policy::DEFAULT
-    }
-    .check()?;
-    Ok(limit)
-}
-
-/// The wait between tries.
-pub(crate) fn parse_delay(text: &str) -> Result<Span, String> {
-    let delay: Span = text.parse()?;
-    Policy {
-        delay: delay.0,
-        ..Policy::DEFAULT
-    }
-    .check()?;
-    Ok(delay)
-}
-
-/// The number of tries after the first one.
-pub(crate) fn parse_retries(text: &str) -> Result<u32, String> {
-    let retries = text
-        .parse()
-        .map_err(|_| format!("\"{text}\" is not a number of tries"))?;
-    Policy {
-        retries,
-        ..Policy::DEFAULT
-    }
-    .check()?;
-    Ok(retries)
-}
-
-/// The path of a folder that exists.
-pub(crate) fn parse_folder(text: &str) -> Result<PathBuf, String> {
-    let path = Path::new(text);
-    if path.is_dir() {
-        Ok(path.to_owned())
-    } else {
-        Err(format!("{text} is not a folder"))
-    }
 }

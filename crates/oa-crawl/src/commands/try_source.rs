@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::output::Format;
@@ -19,6 +20,7 @@ use oa_core::{exact, exit};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use super::args::parse_date;
 use super::run;
 use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
 use crate::extract::Extracted;
@@ -34,19 +36,27 @@ const SHOWN: usize = 3;
 /// Longer texts are cut, in characters.
 const LONGEST: usize = 300;
 
-/// What `try` was asked for.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// The source file.
-    pub(crate) file: PathBuf,
-    /// Ask this address instead of the file's.
-    pub(crate) url: Option<String>,
-    /// Read this file as the answer instead of asking anybody.
-    pub(crate) body: Option<PathBuf>,
-    /// The day to collect.
-    pub(crate) date: Option<NaiveDate>,
-    /// How the result is printed.
-    pub(crate) format: Format,
+/// Try a source file that is being written: what is fetched, extracted, typed and rejected. Stores nothing
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl try my-source.toml\n  oa-crawl try my-source.toml --url 'https://example.com/api?day=2025-12-01'\n  oa-crawl try my-source.toml --body answer.json --format json"
+)]
+pub(crate) struct Args {
+    /// The source file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Ask this address instead of the file's
+    #[arg(long)]
+    url: Option<String>,
+    /// Read this file as the answer instead of asking the site
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    body: Option<PathBuf>,
+    /// The day to collect [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    date: Option<NaiveDate>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 #[derive(Default)]
@@ -61,18 +71,18 @@ struct Shown {
 
 /// Tries the file and shows how far it comes.
 /// Exits 78 when the file is wrong, 1 when the answer is not what it describes.
-pub(crate) fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
-    let text = fs::read_to_string(&options.file).map_err(|e| {
+pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
+    let text = fs::read_to_string(&args.file).map_err(|e| {
         Failure::new(
             exit::USAGE,
-            anyhow::anyhow!("could not read {}: {e}", options.file.display()),
+            anyhow::anyhow!("could not read {}: {e}", args.file.display()),
         )
     })?;
-    let mut source = parse(&options.file.display().to_string(), &text)
+    let mut source = parse(&args.file.display().to_string(), &text)
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let base = config.and_then(|c| c.providers.get(&source.provider)?.base.clone());
     source.fetch.base = base.unwrap_or(source.fetch.base);
-    if let Some(url) = &options.url {
+    if let Some(url) = &args.url {
         source.fetch.base.clone_from(url);
         source.fetch.path.clear();
         source.fetch.query.clear();
@@ -82,16 +92,16 @@ pub(crate) fn run(config: Option<&Config>, options: &Options) -> Result<u8, Fail
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let now = Utc::now().with_timezone(&zone);
     let present = source.present_day(now.date_naive(), &calendar);
-    let date = options.date.unwrap_or(present);
-    if options.body.is_none()
-        && options.url.is_none()
+    let date = args.date.unwrap_or(present);
+    if args.body.is_none()
+        && args.url.is_none()
         && let Some(reason) = source.cannot_show(date, now, &calendar)
     {
         return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
     }
-    let shown = try_it(config, &source, date, options)?;
+    let shown = try_it(config, &source, date, args)?;
     let ok = shown.problem.is_none();
-    let text = match options.format {
+    let text = match args.format {
         Format::Json => format!("{}\n", as_json(&source, &shown)),
         _ => as_text(&source, &shown),
     };
@@ -103,10 +113,10 @@ fn try_it(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
+    args: &Args,
 ) -> Result<Shown, Failure> {
     let mut shown = Shown::default();
-    let (asked, response) = match answer(config, source, date, options)? {
+    let (asked, response) = match answer(config, source, date, args)? {
         Ok(answer) => answer,
         Err(problem) => {
             shown.problem = Some(problem);
@@ -133,7 +143,7 @@ fn try_it(
         }
         Ok(extracted) => {
             shown.extracted = Some(extracted.clone());
-            match whole(config, source, date, options, extracted)? {
+            match whole(config, source, date, args, extracted)? {
                 Err(problem) => shown.problem = Some(problem),
                 Ok(collected) => end_as_a_run(source, date, &collected, &mut shown),
             }
@@ -147,10 +157,10 @@ fn whole(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
+    args: &Args,
     mut first: Extracted,
 ) -> Result<Result<Collected, String>, Failure> {
-    if options.body.is_some() {
+    if args.body.is_some() {
         if source.paging.is_some() || source.each.is_some() {
             // The file is one answer of several.
             first.total = None;
@@ -180,9 +190,9 @@ fn answer(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
+    args: &Args,
 ) -> Result<Answer, Failure> {
-    if let Some(path) = &options.body {
+    if let Some(path) = &args.body {
         return Ok(read(path));
     }
     let (context, _fresh) = context(config, source, date)?;

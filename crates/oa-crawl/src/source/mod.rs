@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use oa_core::cli::Failure;
-use oa_core::config::{Config, SecretRef, explain, nearest};
+use oa_core::config::{Config, Crawl, SecretRef, explain, nearest};
 use oa_core::exit;
 use oa_core::retry::Policy;
 use oa_core::schedule::Schedule;
@@ -129,13 +129,7 @@ impl Sources {
             {
                 source.fetch.base.clone_from(base);
             }
-            let own = source.retry;
-            source.retry = Policy {
-                retries: config.crawl.retries.unwrap_or(own.retries),
-                delay: config.crawl.retry_delay.map_or(own.delay, |s| s.0),
-                timeout: config.crawl.timeout.map_or(own.timeout, |s| s.0),
-                backoff: config.crawl.retry_backoff.unwrap_or(own.backoff),
-            };
+            source.retry = policy(source.retry, &config.crawl);
         }
         let mut sources = Self {
             all: found,
@@ -241,6 +235,16 @@ impl Sources {
             Some(one) => Err(SourceError::Broken(one.reason.clone())),
             None => Ok(self),
         }
+    }
+}
+
+/// What `[crawl]` says of retries and time limits goes before a task's own.
+pub(crate) fn policy(own: Policy, crawl: &Crawl) -> Policy {
+    Policy {
+        retries: crawl.retries.unwrap_or(own.retries),
+        delay: crawl.retry_delay.map_or(own.delay, |s| s.0),
+        timeout: crawl.timeout.map_or(own.timeout, |s| s.0),
+        backoff: crawl.retry_backoff.unwrap_or(own.backoff),
     }
 }
 
