@@ -2,19 +2,22 @@
 //!
 //! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
 //! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
-//! ([`validate`]). The wrapper ([`wrapper`]) repeats tries as the policy says ([`oa_core::runs::attempts`]) and hands the outcome
-//! to the run log, in one transaction with the rows. A program that stores its own data is wrapped the same way ([`program`]).
+//! ([`validate`]). The collector ([`collector`]) makes runs of that, which the runner ([`runner`]) repeats as the policy says and
+//! hands to the run log, in one transaction with the rows. A program that stores its own data ([`program`]) is run by the same runner.
 
 mod archive;
 mod collect;
+mod collector;
 mod commands;
+mod dates;
 mod extract;
 mod fetch;
 mod program;
+mod runner;
 mod source;
+mod store;
 mod validate;
 mod verdict;
-mod wrapper;
 
 use std::process::ExitCode;
 

@@ -9,22 +9,35 @@ use crate::collect::Collected;
 use crate::source::{Field, FieldType, OnBad, Source};
 use crate::validate::Validated;
 
-/// Why what came is not a success, if it is not, and whether any of it may be stored.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// Why what came is not a success.
+    pub(crate) error: Option<RunError>,
+    /// Whether any of it may be stored.
+    pub(crate) storable: bool,
+}
+
 pub(crate) fn assess(
     source: &Source,
     date: NaiveDate,
     usual: Option<u64>,
     collected: &Collected,
     validated: &Validated,
-) -> (Option<RunError>, bool) {
+) -> Verdict {
     if let Some(error) = unusable(source, date, collected, validated) {
-        return (Some(error), false);
+        return Verdict {
+            error: Some(error),
+            storable: false,
+        };
     }
     let error = collected
         .shortfall()
         .or_else(|| falling(source, usual, collected))
         .or_else(|| finding(source, date, collected, validated));
-    (error, true)
+    Verdict {
+        error,
+        storable: true,
+    }
 }
 
 /// Why nothing of it can be stored.

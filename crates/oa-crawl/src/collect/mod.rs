@@ -62,6 +62,32 @@ pub(crate) struct Context {
     pub(crate) deadline: Instant,
 }
 
+impl Context {
+    /// A first attempt, without secrets, that archives nothing.
+    pub(crate) fn new(
+        source: &Source,
+        date: NaiveDate,
+        client: Client,
+        state_dir: &Path,
+        max_body: u64,
+    ) -> Self {
+        Self {
+            source: source.clone(),
+            date,
+            client,
+            archive: None,
+            replayed: None,
+            folders: Folders::below(state_dir),
+            browser: Mutex::default(),
+            max_body,
+            secrets: Vec::new(),
+            programs: Programs::default(),
+            attempt: 1,
+            deadline: Instant::now() + source.retry.timeout,
+        }
+    }
+}
+
 /// The answers of an earlier run, by their address.
 #[derive(Debug)]
 pub(crate) struct Replayed {

@@ -8,8 +8,8 @@ use oa_core::config::{Config, Crawl, Span};
 use oa_core::retry::Policy;
 use oa_core::runs::Trigger;
 
+use crate::dates;
 use crate::source::{SourceError, Sources};
-use crate::validate::convert;
 
 #[derive(Debug, Args)]
 pub(crate) struct SourcesArg {
@@ -63,7 +63,7 @@ impl CronArg {
 }
 
 pub(crate) fn parse_date(text: &str) -> Result<NaiveDate, String> {
-    convert::day(text).ok_or_else(|| format!("\"{text}\" is not a day such as 2025-12-01"))
+    dates::day(text).ok_or_else(|| format!("\"{text}\" is not a day such as 2025-12-01"))
 }
 
 fn parse_limit(text: &str) -> Result<Span, String> {

@@ -12,8 +12,8 @@ use oa_core::schedule::Calendar;
 
 use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
-use super::run::Tools;
-use crate::wrapper::{Job, Report};
+use crate::collector::{Collector, Job};
+use crate::runner::RunReport;
 
 /// So many failed days in a row mean that the next ones will fail too.
 const ENOUGH: usize = 3;
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             anyhow::anyhow!("{first}{more}; nothing was collected"),
         ));
     }
-    let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
-    let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
+    let collector = Collector::open(config, &calendar, Trigger::Backfill)?;
+    let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
     let there = if args.again {
         Vec::new()
     } else {
@@ -105,9 +105,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    let mut reports: Vec<Result<Report, Failure>> = Vec::new();
+    let mut reports: Vec<Result<RunReport, Failure>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
-        if number > 0 && !tools.stop.wait(args.pause.0) {
+        if number > 0 && !collector.stop.wait(args.pause.0) {
             tracing::warn!("stopped by a signal before {date}; start it again to go on there");
             break;
         }
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             date: *date,
             due_at: None,
         };
-        reports.extend(tools.run_all(&[job]));
+        reports.extend(collector.run_all(&[job]));
         let of = days.len();
         tracing::info!("{}: day {} of {of}, {date}", source.name, number + 1);
         if is_hopeless(&reports) {
@@ -129,9 +129,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     report::conclude(config, reports, args.format)
 }
 
-fn is_hopeless(reports: &[Result<Report, Failure>]) -> bool {
-    let failed = |result: &&Result<Report, Failure>| {
-        !result.as_ref().is_ok_and(|r| r.exit_code() == exit::OK)
+fn is_hopeless(reports: &[Result<RunReport, Failure>]) -> bool {
+    let failed = |result: &&Result<RunReport, Failure>| {
+        !result
+            .as_ref()
+            .is_ok_and(|r| report::exit_code(r) == exit::OK)
     };
     let for_good = reports.last().is_some_and(|last| match last {
         Err(_) => true,

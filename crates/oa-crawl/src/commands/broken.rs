@@ -4,15 +4,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chrono::Utc;
 use oa_core::cli::Failure;
 use oa_core::retry::{ErrorKind, Policy};
+use oa_core::runs::attempts::Failed;
 use oa_core::runs::due::forget;
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch, Trigger};
+use oa_core::runs::{Outcome, Recorder, RunError, RunStart, Trigger};
+use oa_core::supervise::StopSignal;
 
 use crate::PROGRAM;
+use crate::runner::{self, RunReport, Task};
 use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
-use crate::wrapper::{Report, conclude};
 
 /// How the note is named that such a file was reported.
 const NOTE: &str = "broken";
@@ -23,7 +24,7 @@ pub(super) fn report(
     recorder: &Recorder,
     sources: &Sources,
     trigger: Trigger,
-) -> Vec<Result<Report, Failure>> {
+) -> Vec<Result<RunReport, Failure>> {
     let mut reports = Vec::new();
     for one in sources.broken() {
         tracing::error!("{}", one.reason);
@@ -44,12 +45,24 @@ pub(super) fn report(
     reports
 }
 
-/// A failed run, without any try.
+/// A run that fails with what is wrong with the file.
+struct BrokenSource<'a>(&'a Broken);
+
+impl Task for BrokenSource<'_> {
+    fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
+        let error = RunError::new(ErrorKind::Internal, &self.0.reason);
+        Err(Failed::by_kind(error, None))
+    }
+
+    fn complete(&mut self, _outcome: &mut Outcome) {}
+}
+
+/// A failed run, without any attempt.
 pub(super) fn record(
     recorder: &Recorder,
     broken: &Broken,
     trigger: Trigger,
-) -> Result<Report, Failure> {
+) -> Result<RunReport, Failure> {
     let mut built_in = BUILT_IN
         .iter()
         .filter_map(|(file, text)| parse(file, text).ok());
@@ -66,20 +79,7 @@ pub(super) fn record(
         trigger,
         Policy::DEFAULT.lease(),
     );
-    let clock = Stopwatch::start(start.started_at);
-    let error = RunError::new(ErrorKind::Internal, &broken.reason);
-    let mut report = match recorder.begin(start.clone())? {
-        Begun::Skipped { .. } => {
-            let mut report = Report::of(&start, Status::Skipped);
-            report.error = Some(error);
-            report
-        }
-        Begun::Run(run) => {
-            let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
-            outcome.error = Some(error);
-            conclude(recorder, *run, outcome, clock)?
-        }
-    };
+    let mut report = runner::run(recorder, StopSignal, start, &mut BrokenSource(broken))?;
     report.misconfigured = true;
     Ok(report)
 }

@@ -11,7 +11,7 @@ use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, ConnectError, Settings, schema};
 use oa_core::runs::Recorder;
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::Calendar;
 use oa_core::secrets::redact;
 use oa_core::service;
 use postgres::Client;
@@ -172,12 +172,11 @@ fn check_end(source: &Source, found: &mut Findings) {
 /// A day that no month has is a valid cron expression.
 fn check_schedule(config: &Config, source: &Source, found: &mut Findings) {
     let (Ok(schedule), Ok(calendar)) = (
-        Schedule::parse(&source.schedule, config.timezone),
+        source.schedule_in(config.timezone),
         Calendar::load(config.calendar.as_deref()),
     ) else {
         return;
     };
-    let schedule = schedule.on(source.days).within(&source.sessions);
     if schedule.next_after(Utc::now(), &calendar).is_none() {
         let what = format!(
             "schedule \"{}\" is never due within the next year; correct it, or leave the source out",

@@ -18,11 +18,11 @@ use oa_core::pg::describe;
 use oa_core::runs::Recorder;
 use oa_core::runs::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
 use oa_core::runs::watch;
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::Calendar;
 
 use crate::PROGRAM;
+use crate::collector::Job;
 use crate::source::{Source, Sources};
-use crate::wrapper::Job;
 
 /// The jobs that are due now, and notes that they are begun.
 pub(super) fn jobs<'a>(
@@ -51,7 +51,9 @@ pub(super) fn jobs<'a>(
                 // A moment since then that nobody took care of is the one that is missed.
                 let source = sources.get(&task.name).ok();
                 if let (Some(source), Some(since)) = (source, since.get(&task.name)) {
-                    task.next_due_at = schedule(config, source)
+                    task.next_due_at = source
+                        .schedule_in(config.timezone)
+                        .ok()
                         .and_then(|schedule| schedule.next_after(*since, calendar))
                         .or(task.next_due_at);
                 }
@@ -115,7 +117,10 @@ fn scheduled(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Scheduled {
-    let next = schedule(config, source).and_then(|schedule| schedule.next_after(now, calendar));
+    let next = source
+        .schedule_in(config.timezone)
+        .ok()
+        .and_then(|schedule| schedule.next_after(now, calendar));
     Scheduled {
         name: source.name.clone(),
         title: source.title.clone(),
@@ -126,11 +131,6 @@ fn scheduled(
     }
 }
 
-fn schedule(config: &Config, source: &Source) -> Option<Schedule> {
-    let schedule = Schedule::parse(&source.schedule, config.timezone).ok()?;
-    Some(schedule.on(source.days).within(&source.sessions))
-}
-
 /// The last moment for which a source was due, if it may still be made up for.
 fn last_due(
     config: &Config,
@@ -138,7 +138,7 @@ fn last_due(
     calendar: &Calendar,
     now: DateTime<Utc>,
 ) -> Option<DateTime<Utc>> {
-    let schedule = schedule(config, source)?;
+    let schedule = source.schedule_in(config.timezone).ok()?;
     // What a site shows outside a session is not what it showed in it.
     if !source.sessions.is_empty() && schedule.leaves_out(now, calendar) {
         return None;

@@ -10,20 +10,20 @@ use oa_core::config::Config;
 use oa_core::output::Format;
 use oa_core::pg;
 use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{Begun, Outcome, Recorder, RunError, RunStart, Status, Stopwatch};
-use oa_core::supervise::{self, Owner};
-use serde_json::json;
+use oa_core::runs::attempts::{Failed, longest};
+use oa_core::runs::{Outcome, Recorder, Run, RunStart};
+use oa_core::supervise::{self, Owner, StopSignal};
+use serde_json::{Value, json};
 
 use super::args::{CronArg, RetryArgs};
 use super::report;
 use crate::PROGRAM;
 use crate::program::environment::{Environment, Programs};
-use crate::program::{Brought, Program, Query};
+use crate::program::{Brought, LEFTOVERS, Program, Query};
+use crate::runner::{self, NotReady, Task};
 use crate::source::{self, Sources};
-use crate::wrapper::{self, LEFTOVERS, Report};
-use oa_core::runs::attempts::{longest, until_done};
 
-/// The output of so many tries before the last one is kept.
+/// The output of so many attempts before the last one is kept.
 const EARLIER: usize = 3;
 
 /// Run any program with retries, a time limit and a complete run log
@@ -80,74 +80,87 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         args.cron.trigger(),
         program.policy.lease(),
     );
-    let clock = Stopwatch::start(start.started_at);
     let recorder = Recorder::open(config, PROGRAM)
         .map_err(|e| report::unstarted(config, vec![start.clone()], e))?;
-    let report = match recorder.begin(start.clone())? {
-        Begun::Skipped { reason } => {
-            let mut report = Report::of(&start, Status::Skipped);
-            report.error = Some(RunError::new(ErrorKind::Internal, reason));
-            report
-        }
-        Begun::Run(mut run) => {
-            let mut brought = Brought::default();
-            let mut earlier = VecDeque::new();
-            let environment = Environment::of(config, &start.task);
-            let misconfigured = environment.is_err();
-            let (attempts, error) = match environment {
-                Err(e) => {
-                    let error = RunError::new(ErrorKind::Auth, e.to_string());
-                    (Vec::new(), Some(error))
-                }
-                Ok(environment) => {
-                    let programs = Programs {
-                        owner: Some(Owner::new(&start.task, start.id, recorder.state().path())),
-                        environment,
-                    };
-                    until_done(&program.policy, stop, clock, &mut run, |number| {
-                        if number > 1 {
-                            earlier.push_back(json!({ "attempt": number - 1, "ended": brought.status, "output": brought.output }));
-                        }
-                        if earlier.len() > EARLIER {
-                            earlier.pop_front();
-                        }
-                        program.once(&start, number, &programs, stop, &mut brought)
-                    })
-                }
-            };
-            let status = match &error {
-                None => Status::Success,
-                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
-                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
-                Some(_) => Status::Failed,
-            };
-            let mut outcome = Outcome::bare(start, status, clock.now());
-            outcome.attempts = attempts;
-            outcome.error = error;
-            outcome.fetched = brought.records;
-            outcome.details = [
-                ("program", json!(program.name())),
-                ("ended", json!(brought.status)),
-                ("output", json!(brought.output)),
-            ]
-            .into_iter()
-            .map(|(k, v)| (k.to_owned(), v))
-            .collect();
-            for (name, what) in [
-                ("earlier_output", json!(earlier)),
-                ("left_behind", json!(brought.left_behind)),
-                (LEFTOVERS, json!(run.leftovers())),
-            ] {
-                if what.as_array().is_some_and(|all| !all.is_empty()) {
-                    outcome.details.insert(name.to_owned(), what);
-                }
-            }
-            let mut report = wrapper::conclude(&recorder, *run, outcome, clock)?;
-            report.misconfigured |= misconfigured;
-            report
-        }
+    let mut task = ProgramRun {
+        config,
+        recorder: &recorder,
+        stop,
+        start: &start,
+        program: &program,
+        programs: Programs::default(),
+        brought: Brought::default(),
+        earlier: VecDeque::new(),
+        leftovers: Vec::new(),
     };
+    let report = runner::run(&recorder, stop, start.clone(), &mut task)?;
     report::conclude(config, vec![Ok(report)], args.format)
+}
+
+struct ProgramRun<'a> {
+    config: &'a Config,
+    recorder: &'a Recorder,
+    stop: StopSignal,
+    start: &'a RunStart,
+    program: &'a Program,
+    programs: Programs,
+    /// By the last attempt.
+    brought: Brought,
+    /// The output of attempts before it.
+    earlier: VecDeque<Value>,
+    /// What an earlier run had left behind and was ended.
+    leftovers: Vec<String>,
+}
+
+impl Task for ProgramRun<'_> {
+    fn policy(&self) -> Option<Policy> {
+        Some(self.program.policy)
+    }
+
+    fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
+        self.leftovers = run.leftovers().to_vec();
+        let environment = Environment::of(self.config, &self.start.task)
+            .map_err(|e| NotReady::misconfigured(ErrorKind::Auth, e.to_string()))?;
+        let state_dir = self.recorder.state().path();
+        self.programs = Programs {
+            owner: Some(Owner::new(&self.start.task, self.start.id, state_dir)),
+            environment,
+        };
+        Ok(())
+    }
+
+    fn attempt(&mut self, number: u32) -> Result<(), Failed> {
+        if number > 1 {
+            self.earlier.push_back(json!({ "attempt": number - 1, "ended": self.brought.status, "output": self.brought.output }));
+        }
+        if self.earlier.len() > EARLIER {
+            self.earlier.pop_front();
+        }
+        let (start, stop) = (self.start, self.stop);
+        self.program
+            .once(start, number, &self.programs, stop, &mut self.brought)
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        let brought = &self.brought;
+        outcome.fetched = brought.records;
+        let details = [
+            ("program", json!(self.program.name())),
+            ("ended", json!(brought.status)),
+            ("output", json!(brought.output)),
+        ];
+        let lists = [
+            ("earlier_output", json!(self.earlier)),
+            ("left_behind", json!(brought.left_behind)),
+            (LEFTOVERS, json!(self.leftovers)),
+        ];
+        let lists = lists
+            .into_iter()
+            .filter(|(_, list)| list.as_array().is_some_and(|all| !all.is_empty()));
+        for (name, detail) in details.into_iter().chain(lists) {
+            outcome.details.insert(name.to_owned(), detail);
+        }
+    }
 }
 
 /// How the configuration says that a task's records are counted.

@@ -8,7 +8,7 @@ use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::Calendar;
 use serde_json::json;
 
 use super::args::SourcesArg;
@@ -39,11 +39,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("table", "TABLE"),
     ]);
     for source in sources.iter() {
-        let schedule = Schedule::parse(&source.schedule, config.timezone)
-            .map_err(|e| Failure::new(exit::CONFIG, e))?;
-        let due = schedule
-            .on(source.days)
-            .within(&source.sessions)
+        let due = source
+            .schedule_in(config.timezone)
+            .map_err(|e| Failure::new(exit::CONFIG, e))?
             .next_after(Utc::now(), &calendar)
             .filter(|_| source.enabled);
         listing.push(json!({

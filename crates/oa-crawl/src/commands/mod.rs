@@ -18,3 +18,18 @@ pub(crate) mod replay;
 mod report;
 pub(crate) mod run;
 pub(crate) mod try_source;
+
+use oa_core::cli::Failure;
+use oa_core::exit;
+
+use crate::source::SourceError;
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let code = match error {
+            SourceError::Unknown { .. } => exit::USAGE,
+            _ => exit::CONFIG,
+        };
+        Self::new(code, error)
+    }
+}

@@ -2,36 +2,33 @@
 //! needs to be asked for again.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
-use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
+use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::pg::quote_ident;
-use oa_core::pg::upsert::{Batch, Upserted, upsert};
 use oa_core::retry::ErrorKind;
-use oa_core::runs::{RawRecord, Trigger, store};
+use oa_core::runs::{self, RawRecord, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::{exact, exit};
-use postgres::{Client as Postgres, Transaction};
-use serde_json::{Map, Value, json};
+use postgres::Client as Postgres;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::args::{SourcesArg, parse_date};
 use super::report;
-use super::run::Tools;
 use crate::archive::Archive;
 use crate::collect::gave_more;
 use crate::collect::image::{self, is_image};
-use crate::collect::{Collected, Context, Folders, Replayed, extract};
+use crate::collect::{Collected, Context, Replayed, extract};
+use crate::collector::Collector;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, check_status};
 use crate::program::environment::Programs;
 use crate::source::{End, Source};
-use crate::validate::{Moment, columns, validate};
+use crate::store;
+use crate::validate::{CollectionTime, columns, validate};
 
 /// Read what a run received once more, by the present source file, and show what would change
 #[derive(Debug, ClapArgs)]
@@ -66,29 +63,21 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let source = sources.get(&args.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
-    let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
+    let collector = Collector::open(config, &calendar, Trigger::Backfill)?;
+    let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, args)?;
     keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
-    let collected = read_again(config, source, args.date, &tools.archive, &raw)?;
-    let moment = Moment {
+    let collected = read_again(config, source, args.date, &collector.archive, &raw)?;
+    let time = CollectionTime {
         date: args.date,
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
     };
     if args.yes {
         drop(client);
-        let report = tools.replay(source, moment, id, raw, collected);
+        let report = collector.replay(source, time, id, raw, collected);
         return report::conclude(config, vec![report], args.format);
     }
-    preview(
-        &mut client,
-        &tools,
-        source,
-        moment,
-        id,
-        &collected,
-        args.format,
-    )
+    preview(&mut client, source, time, id, &collected, args.format)
 }
 
 /// The run and the answers of its last try.
@@ -97,8 +86,8 @@ fn answers(
     source: &Source,
     args: &Args,
 ) -> Result<(Uuid, Vec<RawRecord>), Failure> {
-    let found =
-        store::answers(client, &source.name, args.date, args.run).map_err(anyhow::Error::from)?;
+    let found = runs::store::answers(client, &source.name, args.date, args.run)
+        .map_err(anyhow::Error::from)?;
     found.ok_or_else(|| {
         anyhow::anyhow!(
             "no run of {} for {} that received anything is in the run log; name one with --run, or collect the day with oa-crawl run --date",
@@ -228,19 +217,12 @@ fn read_again(
     }
     collected.keep(source);
     if let Some(rules) = &source.image {
+        let max_body = config.crawl.max_body.0;
+        let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
         let context = Context {
-            source: source.clone(),
-            date,
-            client: Client::new(config.crawl.max_body.0, Gate::new(1), &source.fetch.base),
-            archive: None,
             replayed: Some(Replayed::new(archive, raw)),
-            folders: Folders::below(&config.state_dir),
-            browser: Mutex::default(),
-            max_body: config.crawl.max_body.0,
-            secrets: Vec::new(),
             programs: Programs::unrecorded(config, source)?,
-            attempt: 1,
-            deadline: Instant::now() + source.retry.timeout,
+            ..Context::new(source, date, client, &config.state_dir, max_body)
         };
         image::attach(&context, rules, &mut collected)
             .map_err(|e| anyhow::anyhow!(e.error.message))?;
@@ -303,16 +285,15 @@ fn part_of(source: &Source, raw: &RawRecord) -> Result<Value, Failure> {
 
 fn preview(
     client: &mut Postgres,
-    tools: &Tools<'_>,
     source: &Source,
-    moment: Moment,
+    time: CollectionTime,
     id: Uuid,
     collected: &Collected,
     format: Format,
 ) -> Result<u8, Failure> {
-    let validated = validate(source, moment, &collected.records);
-    let batch = tools.batch(source, validated.rows.clone());
-    let (would, changes) = try_out(client, source, &batch)?;
+    let validated = validate(source, time, &collected.records);
+    let batch = store::batch(source, validated.rows.clone(), Utc::now());
+    let (would, changes) = store::preview(client, source, &batch)?;
     let mut listing = Listing::new(&[
         ("task", "TASK"),
         ("answers", "ANSWERS"),
@@ -328,7 +309,7 @@ fn preview(
         named.collect::<serde_json::Map<_, _>>()
     });
     listing.push(json!({
-        "task": source.name, "run": id, "day": moment.date, "answers": collected.pages, "records": collected.records.len(),
+        "task": source.name, "run": id, "day": time.date, "answers": collected.pages, "records": collected.records.len(),
         "insert": would.inserted, "update": would.updated, "unchanged": would.unchanged,
         "rejected": validated.rejects.len() + would.refused.len(),
         "first_reject": validated.rejects.first().map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason)),
@@ -341,92 +322,6 @@ fn preview(
     }
     tracing::info!("nothing was stored; --yes stores it as a new run");
     Ok(exit::OK)
-}
-
-/// So many changed rows are shown.
-const SHOWN: usize = 50;
-
-/// Stores and takes it back. The second value is what would be different, row by row.
-fn try_out(
-    client: &mut Postgres,
-    source: &Source,
-    batch: &Batch,
-) -> Result<(Upserted, Vec<Value>), Failure> {
-    let mut tx = client.transaction().map_err(anyhow::Error::from)?;
-    let before = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
-    let would = upsert(&mut tx, batch).map_err(anyhow::Error::from)?;
-    let after = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
-    tx.rollback().map_err(anyhow::Error::from)?;
-    let mut changes = Vec::new();
-    for (key, row) in &after {
-        let differs =
-            |column: &&String| before.get(key).map(|b| &b[*column]) != Some(&row[*column]);
-        let columns: Map<String, Value> = match before.get(key) {
-            Some(old) => {
-                let changed = batch.columns.iter().filter(differs);
-                let pair = |c: &String| json!({"from": shown(&old[c]), "to": shown(&row[c])});
-                changed.map(|c| (c.clone(), pair(c))).collect()
-            }
-            None => batch
-                .columns
-                .iter()
-                .map(|c| (c.clone(), json!({"to": shown(&row[c])})))
-                .collect(),
-        };
-        if !columns.is_empty() {
-            let what = if before.contains_key(key) {
-                "update"
-            } else {
-                "insert"
-            };
-            changes.push(json!({"change": what, "key": key, "columns": columns}));
-        }
-        if changes.len() == SHOWN {
-            break;
-        }
-    }
-    Ok((would, changes))
-}
-
-/// The rows of the table that the batch is about, by the texts of their natural key.
-fn rows_of(
-    tx: &mut Transaction<'_>,
-    source: &Source,
-    batch: &Batch,
-) -> Result<BTreeMap<String, Value>, postgres::Error> {
-    let unique = &source.store.unique;
-    let places = unique
-        .iter()
-        .map(|u| batch.columns.iter().position(|c| c == u));
-    let places: Vec<usize> = places.flatten().collect();
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    let keys: Vec<Vec<String>> = batch
-        .rows
-        .iter()
-        .map(|row| places.iter().map(|i| text(&row[*i])).collect())
-        .collect();
-    let same = unique
-        .iter()
-        .enumerate()
-        .map(|(i, column)| format!("oa_row.{}::text = oa_key.key ->> {i}", quote_ident(column)));
-    let sql = format!(
-        "SELECT oa_key.key::text, to_jsonb(oa_row.*)::text FROM {}.{} oa_row JOIN jsonb_array_elements($1) oa_key (key) ON {}",
-        quote_ident(&batch.schema),
-        quote_ident(&batch.table),
-        same.collect::<Vec<_>>().join(" AND ")
-    );
-    let rows = tx.query(&sql, &[&json!(keys)])?;
-    let row = |text: String| exact::parse(&text).unwrap_or_default();
-    Ok(rows.iter().map(|r| (r.get(0), row(r.get(1)))).collect())
-}
-
-/// A number with more digits than JSON's own hold is shown as text.
-fn shown(value: &Value) -> Value {
-    exact::number(value).map_or_else(|| value.clone(), Value::from)
 }
 
 /// For people: `+` is a new row, `~` a changed one.

@@ -1,21 +1,21 @@
-//! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
+//! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
 
 use oa_core::alerts::flush_now;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::runs::{self, RunStart};
+use oa_core::runs::{self, RunStart, Status};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
-use crate::wrapper::Report;
+use crate::runner::RunReport;
 
 /// Prints the reports and gives the exit code.
 /// Fails with the first failure among the results, after everything is printed.
 pub(crate) fn conclude(
     config: &Config,
-    results: Vec<Result<Report, Failure>>,
+    results: Vec<Result<RunReport, Failure>>,
     format: Format,
 ) -> Result<u8, Failure> {
     let mut listing = Listing::new(&[
@@ -40,7 +40,7 @@ pub(crate) fn conclude(
                 // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
                 worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE, exit::REFUSED]
                     .into_iter()
-                    .find(|c| *c == worst || *c == report.exit_code())
+                    .find(|c| *c == worst || *c == exit_code(&report))
                     .unwrap_or(worst);
                 alerted |= report.alerted;
                 listing.push(row(&report));
@@ -55,7 +55,18 @@ pub(crate) fn conclude(
     failure.map_or(Ok(worst), Err)
 }
 
-fn row(report: &Report) -> Value {
+/// The exit code that this run alone would give.
+pub(crate) fn exit_code(report: &RunReport) -> u8 {
+    match report.status {
+        _ if report.misconfigured => exit::CONFIG,
+        _ if report.refused => exit::REFUSED,
+        Status::Success if report.spooled.is_some() => exit::UNREACHABLE,
+        Status::Success | Status::Skipped => exit::OK,
+        _ => exit::FAILED,
+    }
+}
+
+fn row(report: &RunReport) -> Value {
     json!({
         "task": report.task,
         "title": report.title,

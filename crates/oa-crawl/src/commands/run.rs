@@ -1,38 +1,27 @@
 //! `oa-crawl run`: collects sources now.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::Instant;
-
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, ConfigError};
+use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::pg::upsert::Batch;
-use oa_core::runs::{RawRecord, Recorder, Trigger};
+use oa_core::runs::{Recorder, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::secrets::Secret;
 use oa_core::state_dir::StateDir;
-use oa_core::supervise::{self, StopSignal};
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
-use crate::PROGRAM;
-use crate::archive::Archive;
-use crate::collect::{Collected, Context, Folders, collect};
-use crate::commands::{broken, due, enable, list, report};
+use super::{broken, due, enable, list, report};
+use crate::collect::{Context, Folders, collect};
+use crate::collector::{Collector, Job, start_of};
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::program::environment::Programs;
+use crate::runner::RunReport;
 use crate::source::{Broken, FetchKind, Source, Sources};
-use crate::validate::{Moment, columns, validate};
+use crate::validate::{CollectionTime, columns, validate};
 use crate::verdict::assess;
-use crate::wrapper::{Job, Report, Wrapper, start_of};
-use oa_core::runs::attempts::longest;
 
 /// Collect sources now; a task that is named runs whether it is enabled or not
 #[derive(Debug, ClapArgs)]
@@ -108,13 +97,13 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         });
     }
     let trigger = args.trigger();
-    let tools = Tools::open(config, &calendar, trigger).map_err(|e| {
+    let collector = Collector::open(config, &calendar, trigger).map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e)
     })?;
     if args.all || args.due {
         let by_hand = args.all || cli::interactive();
-        enable::look(config, &loaded, &tools.recorder, by_hand)?;
+        enable::look(config, &loaded, &collector.recorder, by_hand)?;
     }
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
     let mut reports = if (args.all || args.due) && enable.is_empty() {
@@ -122,18 +111,18 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         list::report_broken(&loaded, exit::OK);
         Vec::new()
     } else if args.all || args.due {
-        broken::report(&tools.recorder, &loaded, trigger)
+        broken::report(&collector.recorder, &loaded, trigger)
     } else {
-        named_but_broken(&tools.recorder, &loaded, &args.tasks, trigger)
+        named_but_broken(&collector.recorder, &loaded, &args.tasks, trigger)
     };
     let jobs = if args.due {
-        due::jobs(config, &loaded, &calendar, &tools.recorder)
+        due::jobs(config, &loaded, &calendar, &collector.recorder)
     } else {
         if args.date.is_none() {
             // Which day it is, the server knows. What keeps us from it is reported by each run.
-            drop(tools.recorder.connect());
+            drop(collector.recorder.connect());
         }
-        let day = day_at(tools.recorder.now());
+        let day = day_at(collector.recorder.now());
         let job = |source| Job {
             source,
             date: day(source),
@@ -141,7 +130,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         };
         chosen.into_iter().map(job).collect()
     };
-    reports.extend(tools.run_all(&jobs));
+    reports.extend(collector.run_all(&jobs));
     let code = if args.due && reports.is_empty() {
         exit::OK // cron mails what a command prints.
     } else {
@@ -160,7 +149,7 @@ fn named_but_broken(
     sources: &Sources,
     tasks: &[String],
     trigger: Trigger,
-) -> Vec<Result<Report, Failure>> {
+) -> Vec<Result<RunReport, Failure>> {
     let mut found: Vec<&Broken> = Vec::new();
     for one in tasks.iter().filter_map(|task| sources.broken_one(task)) {
         if !found.iter().any(|f| f.task == one.task) {
@@ -170,111 +159,6 @@ fn named_but_broken(
     }
     let record = |one: &&Broken| broken::record(recorder, one, trigger);
     found.iter().map(record).collect()
-}
-
-/// What runs need, opened once.
-pub(super) struct Tools<'a> {
-    config: &'a Config,
-    calendar: &'a Calendar,
-    trigger: Trigger,
-    gate: Gate,
-    pub(super) recorder: Recorder,
-    pub(super) archive: Archive,
-    pub(super) stop: StopSignal,
-}
-
-impl<'a> Tools<'a> {
-    pub(super) fn open(
-        config: &'a Config,
-        calendar: &'a Calendar,
-        trigger: Trigger,
-    ) -> Result<Self, Failure> {
-        let recorder = Recorder::open(config, PROGRAM)?;
-        Ok(Self {
-            config,
-            calendar,
-            trigger,
-            gate: Gate::new(config.crawl.per_host),
-            archive: Archive::open(recorder.state())?,
-            recorder,
-            stop: supervise::install_stop_signal().map_err(anyhow::Error::from)?,
-        })
-    }
-
-    fn wrapper(&self) -> Wrapper<'_> {
-        Wrapper {
-            config: self.config,
-            recorder: &self.recorder,
-            archive: &self.archive,
-            gate: &self.gate,
-            calendar: self.calendar,
-            stop: self.stop,
-            trigger: self.trigger,
-        }
-    }
-
-    /// See [`Wrapper::replay`].
-    pub(super) fn replay(
-        &self,
-        source: &Source,
-        moment: Moment,
-        of: Uuid,
-        raw: Vec<RawRecord>,
-        collected: Collected,
-    ) -> Result<Report, Failure> {
-        self.wrapper().replay(source, moment, of, raw, collected)
-    }
-
-    /// Rows as they would be stored.
-    pub(super) fn batch(&self, source: &Source, rows: Vec<Vec<Value>>) -> Batch {
-        self.wrapper().batch(source, rows)
-    }
-
-    /// Does all jobs, several at a time, and gives back what became of each, in their order.
-    pub(super) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<Report, Failure>> {
-        let wrapper = self.wrapper();
-        let parallel = self.config.crawl.parallel.min(jobs.len());
-        let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
-        let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
-        cli::end_at_the_latest(longest.unwrap_or_default().saturating_mul(rounds));
-
-        let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<(usize, Result<Report, Failure>)>> = Mutex::new(Vec::new());
-        let work = || {
-            while let Some((i, job)) = take(&next, jobs) {
-                let result = wrapper.run(job);
-                if let Ok(report) = &result {
-                    log(report);
-                }
-                if let Ok(mut results) = results.lock() {
-                    results.push((i, result));
-                }
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 0..parallel {
-                scope.spawn(work);
-            }
-        });
-        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.sort_by_key(|(i, _)| *i);
-        results.into_iter().map(|(_, r)| r).collect()
-    }
-}
-
-fn log(report: &Report) {
-    tracing::info!(
-        "{}: {} after {} tries, {} records",
-        report.task,
-        report.status.as_str(),
-        report.attempts,
-        report.fetched
-    );
-}
-
-fn take<'a, T>(next: &AtomicUsize, all: &'a [T]) -> Option<(usize, &'a T)> {
-    let i = next.fetch_add(1, Ordering::Relaxed);
-    all.get(i).map(|one| (i, one))
 }
 
 fn choose<'a>(sources: &'a Sources, args: &Args) -> Result<Vec<&'a Source>, Failure> {
@@ -329,25 +213,6 @@ fn dry_run(
     Ok(worst)
 }
 
-/// The source's secrets, resolved: headers by their names, inputs of the browser by their selectors. What only a login needs may
-/// be absent.
-pub(crate) fn secrets(
-    config: &Config,
-    source: &Source,
-) -> Result<Vec<(String, Secret)>, ConfigError> {
-    let mut resolved = Vec::new();
-    for (name, reference) in &source.fetch.secret_headers {
-        let place = format!("header {name} of source {}", source.name);
-        resolved.push((name.clone(), config.secret(reference, &place)?));
-    }
-    for (input, reference) in source.input_secrets() {
-        let place = format!("{input} of source {}", source.name);
-        let secret = config.secret(reference, &place).ok();
-        resolved.extend(secret.map(|s| (input, s)));
-    }
-    Ok(resolved)
-}
-
 fn dry_run_one(
     config: &Config,
     source: &Source,
@@ -358,19 +223,12 @@ fn dry_run_one(
     }
     let gate = Gate::new(config.crawl.per_host);
     let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base);
+    let max_body = config.crawl.max_body.0;
     let context = Context {
-        source: source.clone(),
-        date,
-        client,
-        archive: None,
-        replayed: None,
         folders: Folders::below(&config.state_dir).without_files(),
-        browser: Mutex::default(),
-        max_body: config.crawl.max_body.0,
-        secrets: secrets(config, source)?,
+        secrets: source.secrets(config)?,
         programs: Programs::unrecorded(config, source)?,
-        attempt: 1,
-        deadline: Instant::now() + source.retry.timeout,
+        ..Context::new(source, date, client, &config.state_dir, max_body)
     };
     Ok(match collect(&context) {
         Err(e) => (
@@ -378,13 +236,13 @@ fn dry_run_one(
             false,
         ),
         Ok(collected) => {
-            let validated = validate(source, Moment::now(date), &collected.records);
+            let validated = validate(source, CollectionTime::now(date), &collected.records);
             let names = columns(source);
             let example: Option<Map<String, Value>> = validated
                 .rows
                 .first()
                 .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
-            let (error, _) = assess(source, date, None, &collected, &validated);
+            let error = assess(source, date, None, &collected, &validated).error;
             let missing = (!validated.missing_everywhere.is_empty()).then(|| {
                 format!(
                     "no record has the field(s) {}",

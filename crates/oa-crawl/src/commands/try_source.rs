@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
@@ -21,14 +19,13 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::args::parse_date;
-use super::run;
 use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
 use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
-use crate::validate::{Moment, Validated, columns, validate};
+use crate::validate::{CollectionTime, Validated, columns, validate};
 use crate::verdict::assess;
 
 /// How many records of each kind are shown.
@@ -175,11 +172,11 @@ fn whole(
 }
 
 fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, shown: &mut Shown) {
-    let validated = validate(source, Moment::now(date), &collected.records);
-    let (error, storable) = assess(source, date, None, collected, &validated);
-    shown.partial = storable && !validated.rows.is_empty();
+    let validated = validate(source, CollectionTime::now(date), &collected.records);
+    let verdict = assess(source, date, None, collected, &validated);
+    shown.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
-    shown.problem = plain.or(error.map(|e| e.message));
+    shown.problem = plain.or(verdict.error.map(|e| e.message));
     shown.validated = Some(validated);
 }
 
@@ -212,7 +209,7 @@ fn context(
     date: NaiveDate,
 ) -> Result<(Context, Option<TempDir>), Failure> {
     let secrets = match config {
-        Some(config) => run::secrets(config, source)?,
+        Some(config) => source.secrets(config)?,
         None if source.fetch.secret_headers.is_empty() => Vec::new(),
         None => {
             return Err(Failure::new(
@@ -227,22 +224,16 @@ fn context(
         c.crawl.max_body.0
     });
     let (state_dir, fresh) = folder(config, source)?;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    let programs = match config {
+        Some(config) => Programs::unrecorded(config, source)?,
+        None => Programs::default(),
+    };
     let context = Context {
-        source: source.clone(),
-        date,
-        client: Client::new(max_body, Gate::new(1), &source.fetch.base),
-        archive: None,
-        replayed: None,
         folders: Folders::below(&state_dir).without_files(),
-        browser: Mutex::default(),
-        max_body,
         secrets,
-        programs: config.map_or_else(
-            || Ok(Programs::default()),
-            |c| Programs::unrecorded(c, source),
-        )?,
-        attempt: 1,
-        deadline: Instant::now() + source.retry.timeout,
+        programs,
+        ..Context::new(source, date, client, &state_dir, max_body)
     };
     Ok((context, fresh))
 }

@@ -8,8 +8,8 @@ use oa_core::exact;
 use serde_json::Value;
 
 use super::Extracted;
+use crate::dates;
 use crate::source::{Answer, List};
-use crate::validate::convert;
 
 /// Whether the answer says yes. `None` when it does not say anything.
 pub(crate) fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
@@ -34,7 +34,7 @@ pub(crate) fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Opti
         Some(Value::String(text)) => text.trim().to_owned(),
         _ => return Some(format!("no day at {pointer}")),
     };
-    (convert::day_of(&said) != Some(date)).then_some(said)
+    (dates::day_of(&said) != Some(date)).then_some(said)
 }
 
 /// Takes the records out of an answer.

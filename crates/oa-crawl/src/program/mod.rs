@@ -30,6 +30,8 @@ use environment::Programs;
 /// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
 pub(crate) const PERMANENT: [i32; 5] = [2, 77, 78, 126, 127];
+/// The detail of a run that names what an earlier one had left behind.
+pub(crate) const LEFTOVERS: &str = "ended_of_earlier_run";
 /// What is kept of the output of each try, in bytes from its end.
 const KEPT: usize = 64 << 10;
 /// How often the records are counted while PostgreSQL cannot be reached, and the wait before the second time, which doubles.

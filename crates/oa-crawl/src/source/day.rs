@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta};
 use chrono_tz::Tz;
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::{Calendar, CronError, Schedule};
 use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -40,6 +40,12 @@ impl Shows {
 const LONGEST_PAUSE: i64 = 40;
 
 impl Source {
+    /// Its schedule in a zone, on its days and within its sessions. A source file that was read has a valid one.
+    pub(crate) fn schedule_in(&self, zone: Tz) -> Result<Schedule, CronError> {
+        let schedule = Schedule::parse(&self.schedule, zone)?;
+        Ok(schedule.on(self.days).within(&self.sessions))
+    }
+
     /// Which days the site can show: what the file says, or what the request proves.
     pub(crate) fn shows(&self) -> Shows {
         self.shows.unwrap_or(if self.names_the_day() {
@@ -99,12 +105,9 @@ impl Source {
         }
         let zone = service::TIMEZONE;
         let begins = day.and_time(NaiveTime::MIN).and_local_timezone(zone);
-        let (Some(begins), Ok(schedule)) =
-            (begins.earliest(), Schedule::parse(&self.schedule, zone))
-        else {
+        let (Some(begins), Ok(schedule)) = (begins.earliest(), self.schedule_in(zone)) else {
             return true;
         };
-        let schedule = schedule.on(self.days).within(&self.sessions);
         let before = begins.to_utc() - TimeDelta::seconds(1);
         let next = schedule.next_after(before, calendar);
         next.is_some_and(|at| at.with_timezone(&zone).date_naive() == day)
@@ -141,8 +144,7 @@ impl Source {
     }
 
     fn day_of_last_moment(&self, now: DateTime<Tz>, calendar: &Calendar) -> Option<NaiveDate> {
-        let schedule = Schedule::parse(&self.schedule, now.timezone()).ok()?;
-        let schedule = schedule.on(self.days).within(&self.sessions);
+        let schedule = self.schedule_in(now.timezone()).ok()?;
         let until = now.to_utc();
         let from = until - TimeDelta::days(LONGEST_PAUSE);
         let last = schedule.last_between(from, until, calendar)?;

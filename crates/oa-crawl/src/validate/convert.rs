@@ -1,11 +1,12 @@
 //! One value of a record into one column's value, without loss.
 
-use chrono::{DateTime, NaiveDate};
-use oa_core::{exact, service};
+use oa_core::exact;
 use regex::Regex;
 use serde_json::{Number, Value};
 
+use super::kind::name_of;
 use super::{time, variety};
+use crate::dates::day_of;
 use crate::source::{Field, FieldType};
 
 /// A converted value.
@@ -234,44 +235,6 @@ fn date(field: &Field, given: &Value) -> Result<Value, String> {
         .ok_or_else(|| format!("is \"{text}\", which is not a date"))
 }
 
-/// The day of a date, or of a time in the service's zone.
-pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
-    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
-        return Some(moment.with_timezone(&service::TIMEZONE).date_naive());
-    }
-    day(text.split([' ', 'T']).next().unwrap_or_default())
-}
-
-/// A day as `2025-12-01`, `2025/12/1`, `2025.12.01`, `2025年12月1日` or `20251201`. A year of two digits would become one of antiquity.
-pub(crate) fn day(text: &str) -> Option<NaiveDate> {
-    let parts: Vec<&str> = text.split(['-', '/', '.', '年', '月', '日']).collect();
-    let year = match parts[..] {
-        // Without separators only eight digits are a day.
-        [alone] if alone.len() != 8 || !alone.bytes().all(|b| b.is_ascii_digit()) => return None,
-        [alone] => &alone[..4],
-        _ => parts[0],
-    };
-    if year.len() != 4 || !year.starts_with(['1', '2']) {
-        return None;
-    }
-    ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d"]
-        .iter()
-        .find_map(|form| NaiveDate::parse_from_str(text, form).ok())
-}
-
-pub(super) fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        _ if exact::number(value).is_some() => "a number",
-        _ if exact::malformed(value).is_some() => "no JSON",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,46 +260,6 @@ mod tests {
             "1,234e3", "--1,234", ",123",
         ] {
             assert_eq!(read_number(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_day_is_read_as_sites_write_it() {
-        let first = NaiveDate::from_ymd_opt(2025, 12, 1);
-        for text in [
-            "20251201",
-            "2025.12.01",
-            "2025年12月01日",
-            "2025年12月1日",
-            "2025-12-01",
-        ] {
-            assert_eq!(day(text), first, "{text}");
-        }
-        // In the service's zone it is the next day already.
-        for text in [
-            "2025-11-30T16:00:00Z",
-            "2025-12-01T08:50:00+08:00",
-            "2025-12-01 08:50",
-        ] {
-            assert_eq!(day_of(text), first, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_day_has_a_whole_year() {
-        assert_eq!(day("2025/12/1"), NaiveDate::from_ymd_opt(2025, 12, 1));
-        for text in [
-            "25-12-01",
-            "25/12/01",
-            "0025-12-01",
-            "2025-13-01",
-            "12-01-2025",
-            "2025121",
-            "202512011",
-            "2025年12月",
-            "",
-        ] {
-            assert_eq!(day(text), None, "{text}");
         }
     }
 }

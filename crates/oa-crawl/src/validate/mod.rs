@@ -1,6 +1,7 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
-pub(crate) mod convert;
+mod convert;
+mod kind;
 pub(crate) mod shape;
 mod time;
 mod variety;
@@ -48,16 +49,16 @@ impl Validated {
     }
 }
 
-/// What the data are of: a day, and the moment (UTC) at which they were received.
+/// What the data are of: a day, and the time (UTC) at which they were received.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub(crate) struct CollectionTime {
     /// The day.
     pub(crate) date: NaiveDate,
-    /// The moment.
+    /// The time.
     pub(crate) at: DateTime<Utc>,
 }
 
-impl Moment {
+impl CollectionTime {
     /// A day whose data are received now.
     pub(crate) fn now(date: NaiveDate) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl Moment {
 }
 
 /// Validates all records of a run.
-pub(crate) fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated {
+pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value]) -> Validated {
     let mut done = Validated {
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
@@ -97,7 +98,7 @@ pub(crate) fn validate(source: &Source, moment: Moment, records: &[Value]) -> Va
         .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
         .collect();
     for record in records {
-        let row = match row(source, &patterns, moment, record, &mut converted) {
+        let row = match row(source, &patterns, time, record, &mut converted) {
             Ok(row) => row,
             Err((field, on_bad, reason)) => {
                 done.broken(on_bad, reject(source, record, Some(field), reason));
@@ -155,7 +156,7 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
 fn row<'a>(
     source: &'a Source,
     patterns: &[Option<Regex>],
-    moment: Moment,
+    time: CollectionTime,
     record: &Value,
     converted: &mut BTreeMap<&'a str, u64>,
 ) -> Result<Vec<Value>, (String, OnBad, String)> {
@@ -169,7 +170,7 @@ fn row<'a>(
     }
     let mut row = Vec::with_capacity(source.fields.len());
     for (field, pattern) in source.fields.iter().zip(patterns) {
-        let fixed = field.value.as_ref().map(|v| Value::String(moment.fill(v)));
+        let fixed = field.value.as_ref().map(|v| Value::String(time.fill(v)));
         let name = field.from.as_deref().unwrap_or(&field.column);
         let given = match (&fixed, &field.from) {
             (Some(value), _) => value,

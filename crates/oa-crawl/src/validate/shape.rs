@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::convert::name_of;
+use super::kind::name_of;
 
 /// More fields than this are not compared: they are data, not a shape.
 const MOST_FIELDS: usize = 300;

@@ -3,7 +3,8 @@
 use chrono::NaiveDateTime;
 use serde_json::Value;
 
-use super::convert::{day, name_of};
+use super::kind::name_of;
+use crate::dates::day;
 use crate::source::Field;
 
 /// A local time. One with an offset is refused: the service's columns have none, and a silent shift is a wrong value.
