@@ -502,7 +502,7 @@ fn collect_in_time(context: Context, stop: StopSignal) -> Result<Collected, Fetc
             }
             Err(RecvTimeoutError::Disconnected) => (
                 ErrorKind::Internal,
-                "the fetching thread ended by a mistake of this program; its message is on stderr",
+                "the fetching thread ended because of a bug in this program; its message is on stderr",
             ),
         };
         return Err(FetchError::new(kind, message));

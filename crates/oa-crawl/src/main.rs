@@ -1,6 +1,6 @@
 //! `oa-crawl`: runs sources. Fetch, archive what came, extract, validate, store, with retries and a complete run log.
 //!
-//! A source is one TOML file ([`source`]). A try ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
+//! A source is one TOML file ([`source`]). An attempt ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
 //! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
 //! ([`validate`]). The collector ([`collector`]) makes runs of that, which the runner ([`runner`]) repeats as the policy says and
 //! hands to the run log, in one transaction with the rows. A program that stores its own data ([`program`]) is run by the same runner.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use oa_core::pg::quote_ident;
 use oa_core::pg::upsert::{Batch, Upserted, upsert};
@@ -34,12 +35,12 @@ pub(crate) fn batch(source: &Source, rows: Vec<Vec<Value>>, collected_at: DateTi
 /// So many changed rows are shown.
 const SHOWN: usize = 50;
 
-/// Stores and takes it back. The second value is what would be different, row by row.
+/// Stores in a transaction that is rolled back. The second value is what would change, row by row.
 pub(crate) fn preview(
     client: &mut Client,
     source: &Source,
     batch: &Batch,
-) -> anyhow::Result<(Upserted, Vec<Value>)> {
+) -> Result<(Upserted, Vec<Value>)> {
     let mut tx = client.transaction()?;
     let before = rows_of(&mut tx, source, batch)?;
     let would = upsert(&mut tx, batch)?;
@@ -81,12 +82,12 @@ fn rows_of(
     tx: &mut Transaction<'_>,
     source: &Source,
     batch: &Batch,
-) -> Result<BTreeMap<String, Value>, postgres::Error> {
+) -> Result<BTreeMap<String, Value>> {
     let unique = &source.store.unique;
-    let places = unique
+    let positions = unique
         .iter()
         .map(|u| batch.columns.iter().position(|c| c == u));
-    let places: Vec<usize> = places.flatten().collect();
+    let positions: Vec<usize> = positions.flatten().collect();
     let text = |value: &Value| {
         value
             .as_str()
@@ -95,7 +96,7 @@ fn rows_of(
     let keys: Vec<Vec<String>> = batch
         .rows
         .iter()
-        .map(|row| places.iter().map(|i| text(&row[*i])).collect())
+        .map(|row| positions.iter().map(|i| text(&row[*i])).collect())
         .collect();
     let same = unique
         .iter()
@@ -108,8 +109,12 @@ fn rows_of(
         same.collect::<Vec<_>>().join(" AND ")
     );
     let rows = tx.query(&sql, &[&json!(keys)])?;
-    let row = |text: String| exact::parse(&text).unwrap_or_default();
-    Ok(rows.iter().map(|r| (r.get(0), row(r.get(1)))).collect())
+    let row = |text: String| {
+        exact::parse(&text).with_context(|| format!("a row that is not JSON: {text}"))
+    };
+    rows.iter()
+        .map(|r| Ok((r.get(0), row(r.get(1))?)))
+        .collect()
 }
 
 /// A number with more digits than JSON's own hold is shown as text.

@@ -1,4 +1,4 @@
-//! Whether what came is what was due: the one verdict of a run, a replay, a dry run and a try.
+//! Whether what came is what was due: one verdict for runs, replays, dry runs and `oa-crawl try`.
 
 use chrono::NaiveDate;
 use oa_core::exact;
@@ -32,8 +32,8 @@ pub(crate) fn assess(
     }
     let error = collected
         .shortfall()
-        .or_else(|| falling(source, usual, collected))
-        .or_else(|| finding(source, date, collected, validated));
+        .or_else(|| below_usual(source, usual, collected))
+        .or_else(|| shortcoming(source, date, collected, validated));
     Verdict {
         error,
         storable: true,
@@ -84,7 +84,7 @@ fn unusable(
 }
 
 /// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
-fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
+fn below_usual(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
     let (usual, came) = (usual?, collected.records.len() as u64);
     ((came as f64) < source.min_of_usual * usual as f64).then(|| {
         let message = format!(
@@ -95,7 +95,7 @@ fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option
 }
 
 /// A complete answer can still not be what was due.
-fn finding(
+fn shortcoming(
     source: &Source,
     date: NaiveDate,
     collected: &Collected,

@@ -20,14 +20,12 @@ pub(crate) use run::RunArchive;
 
 use crate::fetch::Response;
 
-/// The archive of one machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Archive {
     state: StateDir,
     folder: PathBuf,
 }
 
-/// A body's file.
 #[derive(Debug, Clone)]
 pub(crate) struct KeptFile {
     /// Its name: the body's SHA-256 in hexadecimal.
@@ -38,17 +36,13 @@ pub(crate) struct KeptFile {
     pub(crate) modified: SystemTime,
 }
 
-/// Where a body is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stored {
-    /// SHA-256 of the body in hexadecimal.
     pub(crate) sha256: String,
-    /// Size of the file in bytes.
     pub(crate) stored_bytes: u64,
 }
 
 impl Archive {
-    /// The archive under a state directory.
     pub(crate) fn open(state: &StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
             state: state.clone(),
@@ -56,12 +50,11 @@ impl Archive {
         })
     }
 
-    /// The part of one run.
     pub(crate) fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
         RunArchive::create(self, run)
     }
 
-    /// Keeps a body. When it returns, the body is on the disk.
+    /// Keeps a body; it is on the disk when this returns.
     pub(crate) fn put(&self, body: &[u8]) -> io::Result<Stored> {
         let sha256 = hex(&Sha256::digest(body));
         let folder = self.folder.join(&sha256[..2]);
@@ -87,7 +80,6 @@ impl Archive {
         })
     }
 
-    /// An answer as it was received.
     pub(crate) fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
         let body = self.get(&raw.sha256).map_err(|e| {
             let what = format!("the answer of {} is not in this machine's archive ({e}); run replay where the run was", raw.url);
@@ -116,7 +108,7 @@ impl Archive {
             let name = entry.file_name();
             let name = name.to_str()?;
             let sha256 = match name.strip_suffix(".removed") {
-                // Somebody was killed in `remove_unless`.
+                // A process was killed in `remove_unless`.
                 Some(sha256) => {
                     let back = entry.path().with_extension("zst");
                     fs::rename(entry.path(), back).ok()?;
@@ -136,28 +128,28 @@ impl Archive {
         }))
     }
 
-    /// Removes a body, unless `wanted` says of its present state that somebody has just used it. Returns whether it is gone.
+    /// Removes a body, unless `in_use` says of its present state that a run has just used it. Returns whether it is gone.
     ///
-    /// It is moved aside first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
+    /// It is renamed first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
     /// writes it anew.
     pub(crate) fn remove_unless(
         &self,
         file: &KeptFile,
-        wanted: impl Fn(&KeptFile) -> bool,
+        in_use: impl Fn(&KeptFile) -> bool,
     ) -> io::Result<bool> {
         let path = self.path_of(&file.sha256);
-        let aside = path.with_extension("removed");
-        fs::rename(&path, &aside)?;
-        let there = fs::metadata(&aside)?;
+        let renamed = path.with_extension("removed");
+        fs::rename(&path, &renamed)?;
+        let there = fs::metadata(&renamed)?;
         let now = KeptFile {
             modified: there.modified()?,
             ..file.clone()
         };
-        if wanted(&now) {
-            fs::rename(&aside, &path)?;
+        if in_use(&now) {
+            fs::rename(&renamed, &path)?;
             return Ok(false);
         }
-        fs::remove_file(&aside)?;
+        fs::remove_file(&renamed)?;
         Ok(true)
     }
 
@@ -166,9 +158,9 @@ impl Archive {
         folder.join(format!("{sha256}.zst"))
     }
 
-    /// Where the state of the answer to `asked` is remembered. The address itself may hold a secret.
-    fn state_file(&self, asked: &str) -> PathBuf {
-        let name = hex(&Sha256::digest(asked));
+    /// Where the state of the answer to `request_line` is remembered. The address itself may hold a secret.
+    fn state_file(&self, request_line: &str) -> PathBuf {
+        let name = hex(&Sha256::digest(request_line));
         self.folder.join("states").join(format!("{name}.json"))
     }
 

@@ -8,9 +8,8 @@ use postgres::{Client, Transaction};
 
 use super::{Archive, KeptFile};
 
-/// Younger files stay whatever the index says: the run that received them may not have told it yet.
+/// Younger files stay whatever the index says: the run that received them may not be in it yet.
 const YOUNG: Duration = Duration::from_secs(7 * 24 * 3600);
-/// So many names are asked for at once.
 const BATCH: usize = 10_000;
 
 /// What was removed, or would be.
@@ -23,7 +22,6 @@ pub(crate) struct Pruned {
     pub(crate) left_bytes: u64,
 }
 
-/// How long answers are kept.
 pub(crate) struct Rules {
     default: DateTime<Utc>,
     /// By task, where its source file says it.

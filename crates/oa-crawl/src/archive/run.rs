@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::Archive;
 use crate::fetch::{Response, Validators};
 
-/// What one run puts into the archive.
 #[derive(Debug)]
 pub(crate) struct RunArchive {
     archive: Archive,
@@ -29,7 +28,7 @@ impl RunArchive {
         })
     }
 
-    /// Keeps an answer to `url`, which is of `part`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
+    /// Keeps an answer to `url`, of `part`, and returns the body's SHA-256. Body and index are on the disk when this returns.
     pub(crate) fn keep(
         &self,
         attempt: u32,
@@ -54,28 +53,32 @@ impl RunArchive {
         Ok(stored.sha256)
     }
 
-    /// Remembers how the site names the state of its answer to `asked`, whose body was kept.
-    pub(crate) fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
-        let path = self.archive.state_file(asked);
+    /// Remembers the validators of the answer to `request_line`, whose body was kept.
+    pub(crate) fn remember(
+        &self,
+        request_line: &str,
+        state: &Validators,
+        sha256: &str,
+    ) -> io::Result<()> {
+        let path = self.archive.state_file(request_line);
         if let Some(folder) = path.parent() {
             make_folder(folder)?;
         }
-        let text = serde_json::to_vec(&Known {
+        let text = serde_json::to_vec(&AnswerState {
             state: state.clone(),
             sha256: sha256.to_owned(),
         })?;
         write_durably(&path, &text)
     }
 
-    /// The last state of the answer to `asked`, if the archive still has its body, undamaged.
-    pub(crate) fn known(&self, asked: &str) -> Option<(Validators, Vec<u8>)> {
-        let text = fs::read(self.archive.state_file(asked)).ok()?;
-        let known: Known = serde_json::from_slice(&text).ok()?;
-        let body = self.archive.get(&known.sha256).ok()?;
-        Some((known.state, body))
+    /// The last answer to `request_line` with its validators, if the archive still has its body, undamaged.
+    pub(crate) fn last_answer(&self, request_line: &str) -> Option<(Validators, Vec<u8>)> {
+        let text = fs::read(self.archive.state_file(request_line)).ok()?;
+        let last: AnswerState = serde_json::from_slice(&text).ok()?;
+        let body = self.archive.get(&last.sha256).ok()?;
+        Some((last.state, body))
     }
 
-    /// The answers so far.
     pub(crate) fn entries(&self) -> Vec<RawRecord> {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         index.entries().to_vec()
@@ -84,7 +87,7 @@ impl RunArchive {
 
 /// See [`RunArchive::remember`].
 #[derive(Serialize, Deserialize)]
-struct Known {
+struct AnswerState {
     state: Validators,
     sha256: String,
 }

@@ -15,7 +15,7 @@ use super::report;
 use crate::collector::{Collector, Job};
 use crate::runner::RunReport;
 
-/// So many failed days in a row mean that the next ones will fail too.
+/// After so many failed days in a row the next ones will fail too.
 const ENOUGH: usize = 3;
 
 /// Collect past days that the site can show, one after the other; run it again to resume
@@ -49,8 +49,8 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Ended halfway,
-/// it goes on where it was when it is started again.
+/// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Stopped halfway,
+/// it resumes there when it is started again.
 /// Exits 2 for wrong names or days, 77 for days that the site cannot show, 78 for a wrong configuration or schema, 75 when PostgreSQL is
 /// unreachable: without the run log nobody knows which days are there.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut reports: Vec<Result<RunReport, Failure>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
         if number > 0 && !collector.stop.wait(args.pause.0) {
-            tracing::warn!("stopped by a signal before {date}; start it again to go on there");
+            tracing::warn!("stopped by a signal before {date}; start it again to resume there");
             break;
         }
         let job = Job {
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         tracing::info!("{}: day {} of {of}, {date}", source.name, number + 1);
         if is_hopeless(&reports) {
             tracing::error!(
-                "stopped after {date}: {ENOUGH} days failed in a row, or for good; mend the cause and start it again, it goes on there"
+                "stopped after {date}: {ENOUGH} days failed in a row, or for good; fix the cause and start it again to resume there"
             );
             break;
         }

@@ -15,11 +15,11 @@ use crate::PROGRAM;
 use crate::runner::{self, RunReport, Task};
 use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
 
-/// How the note is named that such a file was reported.
+/// Extension of the note that a broken file was reported.
 const NOTE: &str = "broken";
 
-/// Records what cannot be used now, once for each thing that is wrong with it, so that a crontab line each minute does not fill the
-/// run log, and ends the incidents of what is gone.
+/// Records what cannot be used now, once for each reason, so that a crontab line every minute does not fill the run log, and resolves
+/// the incidents of what is gone.
 pub(super) fn report(
     recorder: &Recorder,
     sources: &Sources,
@@ -84,7 +84,7 @@ pub(super) fn record(
     Ok(report)
 }
 
-/// A source's next success ends its incident; nothing else would end that of a name which there is no more.
+/// A source's next success resolves its incident; nothing else would resolve that of a name that no longer exists.
 fn mended(recorder: &Recorder, sources: &Sources) {
     let Some(folder) = recorder.state().folder("due").ok() else {
         return;

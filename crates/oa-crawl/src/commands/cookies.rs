@@ -62,7 +62,7 @@ pub(crate) fn import(args: &Args, config: &Config) -> Result<u8, Failure> {
     cookies::write(&kept, &found).map_err(|e| {
         anyhow::anyhow!("could not write {}: {e}; free space there", kept.display())
     })?;
-    // Nobody but a person can renew them: oa-alert check tells when they are about to expire.
+    // Nobody but a person can renew them: oa-alert check reports it when they are about to expire.
     write_durably(&kept.with_extension("imported"), b"").map_err(anyhow::Error::from)?;
     let expires = found
         .iter()

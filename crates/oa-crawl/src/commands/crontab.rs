@@ -22,7 +22,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let sources = args.sources.load(config)?;
     cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
-    Ok(list::report_broken(&sources, exit::OK))
+    Ok(list::log_broken(&sources, exit::OK))
 }
 
 fn lines(config: &Config, sources: &Sources) -> String {
@@ -50,7 +50,7 @@ fn lines(config: &Config, sources: &Sources) -> String {
     text
 }
 
-/// What the line itself cannot say: `--cron` skips the starts that the source leaves out.
+/// What the line itself cannot say: `--cron` skips the starts that are outside its days and sessions.
 fn only(source: &Source) -> &'static str {
     match (source.sessions.is_empty(), source.days) {
         (false, _) => ", within trading sessions only",

@@ -1,8 +1,8 @@
 //! `oa-crawl run --due`: which sources are due. One crontab line a minute replaces one line a source, in the schedule's own zone,
 //! with trading days and sessions, and makes up for what was missed while the machine was off.
 //!
-//! A source is due when its schedule has had a moment within the catch-up time for which there is no run yet. The run log knows
-//! that for all machines; while PostgreSQL is away, a file below `state_dir/due` does for this one.
+//! A source is due when its schedule has had a due time within the catch-up time for which there is no run yet. The run log knows
+//! that for all machines; while PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
 //! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
 //! skipped run with the reason, and stays missed for `oa-alert check`.
@@ -24,7 +24,7 @@ use crate::PROGRAM;
 use crate::collector::Job;
 use crate::source::{Source, Sources};
 
-/// The jobs that are due now, and notes that they are begun.
+/// The jobs that are due now; notes that they are started.
 pub(super) fn jobs<'a>(
     config: &Config,
     sources: &'a Sources,
@@ -39,7 +39,7 @@ pub(super) fn jobs<'a>(
         .filter_map(|s| Some((s, last_due(config, s, calendar, now)?)))
         .collect();
     let names: Vec<&str> = candidates.iter().map(|(s, _)| s.name.as_str()).collect();
-    let moments: Vec<DateTime<Utc>> = candidates.iter().map(|(_, due)| *due).collect();
+    let due_times: Vec<DateTime<Utc>> = candidates.iter().map(|(_, due)| *due).collect();
     let open = connected
         .and_then(|(mut client, _)| {
             let mut all: Vec<Scheduled> = sources
@@ -48,7 +48,7 @@ pub(super) fn jobs<'a>(
                 .collect();
             let since = ahead(&mut client, &all).map_err(|e| describe(&e))?;
             for task in &mut all {
-                // A moment since then that nobody took care of is the one that is missed.
+                // A due time since then without a run is the one that is missed.
                 let source = sources.get(&task.name).ok();
                 if let (Some(source), Some(since)) = (source, since.get(&task.name)) {
                     task.next_due_at = source
@@ -63,7 +63,7 @@ pub(super) fn jobs<'a>(
                 .map_err(|e| describe(&e))?;
             let expected = expected_since(&mut client, &names).map_err(|e| describe(&e))?;
             let open =
-                not_taken_care_of(&mut client, &names, &moments).map_err(|e| describe(&e))?;
+                not_taken_care_of(&mut client, &names, &due_times).map_err(|e| describe(&e))?;
             Ok((open, expected))
         })
         .inspect_err(|e| {
@@ -131,7 +131,7 @@ fn scheduled(
     }
 }
 
-/// The last moment for which a source was due, if it may still be made up for.
+/// The last time at which a source was due, if its run may still be made up for.
 fn last_due(
     config: &Config,
     source: &Source,
@@ -143,24 +143,24 @@ fn last_due(
     if !source.sessions.is_empty() && schedule.leaves_out(now, calendar) {
         return None;
     }
-    let settled = now - offset(&source.name, config.crawl.jitter.0);
+    let settled = now - jitter_of(&source.name, config.crawl.jitter.0);
     let from = settled - TimeDelta::from_std(config.crawl.catch_up.0).ok()?;
     schedule.last_between(from, settled, calendar)
 }
 
-/// Each source's own moment within the jitter.
-fn offset(name: &str, jitter: Duration) -> TimeDelta {
+/// Each source's own delay within the jitter.
+fn jitter_of(name: &str, jitter: Duration) -> TimeDelta {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     let seconds = jitter.as_secs().max(1);
     TimeDelta::seconds(i64::try_from(hasher.finish() % seconds).unwrap_or_default())
 }
 
-fn day_of(config: &Config, moment: DateTime<Utc>) -> NaiveDate {
-    moment.with_timezone(&config.timezone).date_naive()
+fn day_of(config: &Config, time: DateTime<Utc>) -> NaiveDate {
+    time.with_timezone(&config.timezone).date_naive()
 }
 
-/// What was noted while the clock was ahead says nothing about today.
+/// A note made while the clock was ahead says nothing about today.
 fn noted(recorder: &Recorder, name: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let noted = path(recorder, name).and_then(|path| fs::read_to_string(path).ok());
     noted
@@ -168,7 +168,7 @@ fn noted(recorder: &Recorder, name: &str, now: DateTime<Utc>) -> Option<DateTime
         .filter(|noted| *noted <= now)
 }
 
-/// A note that is lost leads to one run more.
+/// A lost note costs one more run.
 fn note(recorder: &Recorder, name: &str, due: DateTime<Utc>) {
     let written = path(recorder, name).map(|path| fs::write(path, due.to_rfc3339()));
     if let Some(Err(e)) = written {

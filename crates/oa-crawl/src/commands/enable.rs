@@ -120,6 +120,7 @@ fn without(sources: &Sources, listed: Vec<String>, names: &BTreeSet<String>) -> 
     let gone = |name: &str, provider: &str| names.contains(name) || names.contains(provider);
     let mut list = Vec::new();
     for name in listed {
+        // A name that stands for no usable source stays as it is.
         let tasks = sources.named(&name).unwrap_or_default();
         let kept: Vec<_> = tasks
             .iter()
@@ -139,12 +140,12 @@ fn edit(config: &Config) -> Result<(), Failure> {
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
     let names: Vec<String> = enable.iter().map(|name| format!("\"{name}\"")).collect();
     let line = format!("enable = [{}]", names.join(", "));
-    let place = config.path.display().to_string();
+    let file = config.path.display().to_string();
     let cannot = |e: io::Error| {
         Failure::new(
             exit::REFUSED,
             anyhow::anyhow!(
-                "could not write {place}: {e}; run this as the file's owner, or write below [crawl] there: {line}"
+                "could not write {file}: {e}; run this as the file's owner, or write below [crawl] there: {line}"
             ),
         )
     };
@@ -158,7 +159,7 @@ fn edit(config: &Config) -> Result<(), Failure> {
     let text = fs::read_to_string(&path).map_err(cannot)?;
     let wrong = |what: String| {
         let error =
-            anyhow::anyhow!("could not edit {place}: {what}; write below [crawl] there: {line}");
+            anyhow::anyhow!("could not edit {file}: {what}; write below [crawl] there: {line}");
         Failure::new(exit::CONFIG, error)
     };
     let mut document: DocumentMut = text
@@ -196,7 +197,7 @@ fn array(names: &[String]) -> Array {
     names.iter().map(String::as_str).collect()
 }
 
-/// There is either the old file or the whole new one. It belongs to whom it belonged.
+/// There is either the old file or the whole new one, with the same owner.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let beside = folder.join(format!(".oa.toml.{}.tmp", Uuid::now_v7()));
@@ -219,10 +220,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Called by each run of everything that is on: forgets what is off since the last one, and says what to do when nothing is on.
+/// Called by each run of everything that is enabled: forgets what was switched off since the last one, and says what to do when nothing
+/// is enabled.
 /// Exits 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in
 /// silence.
-pub(super) fn look(
+pub(super) fn reconcile(
     config: &Config,
     sources: &Sources,
     recorder: &Recorder,
@@ -304,7 +306,7 @@ fn noted(recorder: &Recorder) -> Option<BTreeSet<String>> {
     Some(text.lines().map(str::to_owned).collect())
 }
 
-/// A note that is lost leaves a task expected that is off: it is reported as missed, and `oa-crawl disable` ends that.
+/// A lost note leaves a task expected that is off: it is reported as missed until `oa-crawl disable` forgets it.
 fn note(recorder: &Recorder, tasks: &BTreeSet<String>) {
     let text: String = tasks.iter().map(|t| format!("{t}\n")).collect();
     if let Err(e) = write_durably(&path(recorder), text.as_bytes()) {

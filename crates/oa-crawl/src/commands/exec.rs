@@ -19,7 +19,7 @@ use super::args::{CronArg, RetryArgs};
 use super::report;
 use crate::PROGRAM;
 use crate::program::environment::{Environment, Programs};
-use crate::program::{Brought, LEFTOVERS, Program, Query};
+use crate::program::{AttemptOutput, LEFTOVERS, Program, Query};
 use crate::runner::{self, NotReady, Task};
 use crate::source::{self, Sources};
 
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the program until it succeeds or its tries are used up, and prints what became of it. The program's own output goes to
+/// Runs the program until it succeeds or its attempts are used up, and prints what became of it. The program's own output goes to
 /// stderr.
 /// Fails when neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
 pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         start: &start,
         program: &program,
         programs: Programs::default(),
-        brought: Brought::default(),
+        last: AttemptOutput::default(),
         earlier: VecDeque::new(),
         leftovers: Vec::new(),
     };
@@ -104,8 +104,7 @@ struct ProgramRun<'a> {
     start: &'a RunStart,
     program: &'a Program,
     programs: Programs,
-    /// By the last attempt.
-    brought: Brought,
+    last: AttemptOutput,
     /// The output of attempts before it.
     earlier: VecDeque<Value>,
     /// What an earlier run had left behind and was ended.
@@ -131,27 +130,27 @@ impl Task for ProgramRun<'_> {
 
     fn attempt(&mut self, number: u32) -> Result<(), Failed> {
         if number > 1 {
-            self.earlier.push_back(json!({ "attempt": number - 1, "ended": self.brought.status, "output": self.brought.output }));
+            self.earlier.push_back(json!({ "attempt": number - 1, "ended": self.last.status, "output": self.last.output }));
         }
         if self.earlier.len() > EARLIER {
             self.earlier.pop_front();
         }
         let (start, stop) = (self.start, self.stop);
         self.program
-            .once(start, number, &self.programs, stop, &mut self.brought)
+            .attempt(start, number, &self.programs, stop, &mut self.last)
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
-        let brought = &self.brought;
-        outcome.fetched = brought.records;
+        let last = &self.last;
+        outcome.fetched = last.records;
         let details = [
             ("program", json!(self.program.name())),
-            ("ended", json!(brought.status)),
-            ("output", json!(brought.output)),
+            ("ended", json!(last.status)),
+            ("output", json!(last.output)),
         ];
         let lists = [
             ("earlier_output", json!(self.earlier)),
-            ("left_behind", json!(brought.left_behind)),
+            ("left_behind", json!(last.left_behind)),
             (LEFTOVERS, json!(self.leftovers)),
         ];
         let lists = lists
@@ -163,7 +162,6 @@ impl Task for ProgramRun<'_> {
     }
 }
 
-/// How the configuration says that a task's records are counted.
 fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
     let Some(sql) = config.exec.get(task).and_then(|e| e.records.clone()) else {
         return Ok(None);

@@ -64,11 +64,11 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         listing.push(json!({ "task": one.task, "title": "broken", "error": one.reason }));
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
-    Ok(report_broken(&sources, exit::OK))
+    Ok(log_broken(&sources, exit::OK))
 }
 
-/// Says what cannot be used. Gives the exit code: what a person must mend counts most.
-pub(super) fn report_broken(sources: &Sources, code: u8) -> u8 {
+/// Logs what cannot be used. Gives the exit code: what a person must fix counts most.
+pub(super) fn log_broken(sources: &Sources, code: u8) -> u8 {
     for one in sources.broken() {
         tracing::error!("{}", one.reason);
     }

@@ -1,4 +1,4 @@
-//! `oa-crawl prune`: removes from the raw archive what is older than it has to be kept, and tells when the archive is too large.
+//! `oa-crawl prune`: removes from the raw archive what is older than it must be kept, and reports an archive that is too large.
 
 use clap::Args as ClapArgs;
 use oa_core::alerts;
@@ -20,7 +20,6 @@ use crate::archive::Archive;
 use crate::archive::prune::{Pruned, Rules, prune};
 use crate::runner::{self, Task};
 
-/// The task's name in the run log.
 const TASK: &str = "raw-prune";
 
 /// Remove answers from the raw archive that are older than they must be kept, and report an archive that is too large
@@ -41,7 +40,6 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// Removes the index of what is too old, and then the files that nothing refers to any more.
 /// Exits 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable or the spool is not empty, 1 for an archive that
 /// cannot be read.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
@@ -106,7 +104,7 @@ struct Prune<'a> {
     client: &'a mut Client,
     archive: &'a Archive,
     rules: &'a Rules,
-    /// Set by the only attempt.
+    /// Set by the only attempt, unless it failed.
     pruned: Option<Pruned>,
 }
 
@@ -117,8 +115,8 @@ impl Task for Prune<'_> {
             Ok(pruned) => too_large(self.config, pruned),
             Err(e) => Some(RunError::new(ErrorKind::Internal, format!("{e:#}"))),
         };
-        // What a failure left undone is not known: nothing is claimed to be removed.
-        self.pruned = Some(pruned.unwrap_or_default());
+        // After a failure nobody knows what was removed.
+        self.pruned = pruned.ok();
         error.map_or(Ok(()), |e| Err(Failed::by_kind(e, None)))
     }
 

@@ -1,15 +1,12 @@
 //! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was mended, nothing
 //! needs to be asked for again.
 
-use std::collections::{BTreeMap, HashSet};
-
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
-use oa_core::retry::ErrorKind;
 use oa_core::runs::{self, RawRecord, Trigger};
 use oa_core::schedule::Calendar;
 use postgres::Client as Postgres;
@@ -19,14 +16,12 @@ use uuid::Uuid;
 use super::args::{SourcesArg, parse_date};
 use super::report;
 use crate::archive::Archive;
-use crate::collect::gave_more;
-use crate::collect::image::{self, is_image};
-use crate::collect::{Collected, Context, Replayed, extract};
+use crate::collect::{ArchivedAnswers, Collected, Context, image, read_archived};
 use crate::collector::Collector;
+use crate::fetch::Client;
 use crate::fetch::gate::Gate;
-use crate::fetch::{Client, check_status};
 use crate::program::environment::Programs;
-use crate::source::{End, Source};
+use crate::source::Source;
 use crate::store;
 use crate::validate::{CollectionTime, columns, validate};
 
@@ -67,7 +62,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, args)?;
     keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
-    let collected = read_again(config, source, args.date, &collector.archive, &raw)?;
+    let mut collected = read_archived(source, args.date, &collector.archive, &raw)?;
+    if let Some(rules) = &source.image {
+        let context = image_context(config, source, args.date, &collector.archive, &raw)?;
+        image::attach(&context, rules, &mut collected)
+            .map_err(|e| anyhow::anyhow!(e.error.message))?;
+    }
     let time = CollectionTime {
         date: args.date,
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
@@ -80,7 +80,6 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     preview(&mut client, source, time, id, &collected, args.format)
 }
 
-/// The run and the answers of its last try.
 fn answers(
     client: &mut Postgres,
     source: &Source,
@@ -134,152 +133,20 @@ fn keep_day(
     }
 }
 
-fn read_again(
+/// Images come from the archive too.
+fn image_context(
     config: &Config,
     source: &Source,
     date: NaiveDate,
     archive: &Archive,
     raw: &[RawRecord],
-) -> Result<Collected, Failure> {
-    let mut collected = Collected::default();
-    let mut seen = HashSet::new();
-    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
-    for one in raw.iter().filter(|one| !is_image(one)) {
-        let response = archive.answer(one).map_err(anyhow::Error::from)?;
-        let part = parts.entry(one.part.clone()).or_default();
-        let read = check_status(&one.url, &response)
-            .and_then(|()| extract(source, date, &one.url, &response));
-        let extracted = match read {
-            Ok((extracted, _)) => extracted,
-            // Behind the last page, or one of several things that were asked for.
-            Err(e)
-                if source.paging.is_some()
-                    && part.pages > 0
-                    && (e.error.kind == ErrorKind::Http4xx
-                        || part.total.is_some_and(|total| part.distinct >= total)) =>
-            {
-                part.ended = true;
-                continue;
-            }
-            Err(e) if source.each.is_some() => {
-                part.failed = Some(e.error.message);
-                continue;
-            }
-            Err(e) => return Err(anyhow::anyhow!(e.error.message).into()),
-        };
-        collected.pages += 1;
-        part.pages += 1;
-        let came = extracted.records.len();
-        let before = collected.records.len();
-        part.total = part.total.max(extracted.total);
-        if !extracted.miscounted.is_empty() {
-            collected.incomplete = Some(extracted.miscounted.join("; "));
-        }
-        collected.expected = collected.expected.max(extracted.total);
-        for mut record in extracted.records {
-            if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
-                fields.insert(each.name.clone(), part_of(source, one)?);
-            }
-            let id = match &source.paging {
-                Some(paging) => {
-                    let id = record.get(&paging.id).filter(|id| !id.is_null());
-                    let id = id.unwrap_or(&record);
-                    format!("{:?} {id}", one.part)
-                }
-                None => format!("{}", collected.records.len()),
-            };
-            if seen.insert(id) {
-                part.distinct += 1;
-                collected.records.push(record);
-            } else {
-                collected.duplicates += 1;
-            }
-        }
-        part.records += came;
-        part.ended = source.paging.as_ref().is_none_or(|paging| {
-            let new = collected.records.len() > before;
-            let short = paging.end == Some(End::ShortPage) && came < paging.page_size as usize;
-            came == 0 || (short && part.pages > 1) || (part.short_before && !new)
-        });
-        part.short_before = source.paging.as_ref().is_some_and(|paging| {
-            paging.end == Some(End::ShortPage)
-                && part.pages == 1
-                && came < paging.page_size as usize
-        });
-    }
-    let lacking = lacking(source, &parts);
-    if !lacking.is_empty() {
-        collected.incomplete = Some(lacking.join("; "));
-    }
-    if source.each.is_some() {
-        // Each part announced its own total.
-        collected.expected = None;
-    }
-    collected.keep(source);
-    if let Some(rules) = &source.image {
-        let max_body = config.crawl.max_body.0;
-        let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
-        let context = Context {
-            replayed: Some(Replayed::new(archive, raw)),
-            programs: Programs::unrecorded(config, source)?,
-            ..Context::new(source, date, client, &config.state_dir, max_body)
-        };
-        image::attach(&context, rules, &mut collected)
-            .map_err(|e| anyhow::anyhow!(e.error.message))?;
-    }
-    Ok(collected)
-}
-
-/// What is known of one of the things that a run asked for.
-#[derive(Default)]
-struct Part {
-    pages: u32,
-    records: usize,
-    distinct: u64,
-    /// What the site announced.
-    total: Option<u64>,
-    /// Its last page was the end.
-    ended: bool,
-    short_before: bool,
-    failed: Option<String>,
-}
-
-/// What the run did not receive, as far as its answers tell.
-fn lacking(source: &Source, parts: &BTreeMap<Option<String>, Part>) -> Vec<String> {
-    let mut lacking = Vec::new();
-    for value in source.each.iter().flat_map(|e| &e.values) {
-        match parts.get(&Some(value.clone())) {
-            Some(Part {
-                failed: Some(why), ..
-            }) => lacking.push(format!("{value}: {why}")),
-            Some(part) if part.records > 0 => {}
-            _ => lacking.push(format!("nothing came for {value}")),
-        }
-    }
-    if parts
-        .values()
-        .any(|p| p.total.is_none() && !p.ended && p.failed.is_none())
-    {
-        lacking.push("the run did not reach the end of the pages".to_owned());
-    }
-    let more = |p: &Part| p.total.filter(|total| p.distinct > *total);
-    if let Some(total) = parts
-        .values()
-        .find_map(more)
-        .filter(|_| source.paging.is_some())
-    {
-        lacking.push(gave_more(total));
-    }
-    lacking
-}
-
-fn part_of(source: &Source, raw: &RawRecord) -> Result<Value, Failure> {
-    raw.part.clone().map(Value::String).ok_or_else(|| {
-        anyhow::anyhow!(
-            "the run was recorded before answers said which value of [each] they are of; collect {} again for the day",
-            source.name
-        )
-        .into()
+) -> Result<Context, Failure> {
+    let max_body = config.crawl.max_body.0;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    Ok(Context {
+        archived: Some(ArchivedAnswers::new(archive, raw)),
+        programs: Programs::unrecorded(config, source)?,
+        ..Context::new(source, date, client, &config.state_dir, max_body)
     })
 }
 

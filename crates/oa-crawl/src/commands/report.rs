@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::PROGRAM;
 use crate::runner::RunReport;
 
-/// Prints the reports and gives the exit code.
 /// Fails with the first failure among the results, after everything is printed.
 pub(crate) fn conclude(
     config: &Config,
@@ -37,7 +36,7 @@ pub(crate) fn conclude(
     for result in results {
         match result {
             Ok(report) => {
-                // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
+                // What a person must fix first counts most, then a failed collection, then one that is only not stored yet.
                 worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE, exit::REFUSED]
                     .into_iter()
                     .find(|c| *c == worst || *c == exit_code(&report))
@@ -85,8 +84,8 @@ fn row(report: &RunReport) -> Value {
     })
 }
 
-/// Records that runs could not begin because this machine has no place for what they would bring, and tells it. A person at a terminal
-/// who is the wrong user, root as a rule, reads it there: nothing is wrong with the tasks.
+/// Records and reports runs that could not begin because the state directory is unusable. A person at a terminal who is the wrong user,
+/// usually root, reads it there: nothing is wrong with the tasks.
 pub(crate) fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
     let by_mistake = failure.is_wrong_user() && cli::interactive();
     if failure.code == exit::REFUSED && !by_mistake {

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         let named = |task: &String| loaded.broken_one(task).is_some();
         let touched = args.all || args.tasks.iter().any(named);
         return Ok(match touched {
-            true => list::report_broken(&loaded, code),
+            true => list::log_broken(&loaded, code),
             false => code,
         });
     }
@@ -103,12 +103,12 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     })?;
     if args.all || args.due {
         let by_hand = args.all || cli::interactive();
-        enable::look(config, &loaded, &collector.recorder, by_hand)?;
+        enable::reconcile(config, &loaded, &collector.recorder, by_hand)?;
     }
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
     let mut reports = if (args.all || args.due) && enable.is_empty() {
         // Where nothing is expected nobody is notified; it is said all the same.
-        list::report_broken(&loaded, exit::OK);
+        list::log_broken(&loaded, exit::OK);
         Vec::new()
     } else if args.all || args.due {
         broken::report(&collector.recorder, &loaded, trigger)
@@ -178,7 +178,7 @@ fn choose<'a>(sources: &'a Sources, args: &Args) -> Result<Vec<&'a Source>, Fail
     Ok(chosen)
 }
 
-/// One try of each source, shown instead of stored: nothing is written anywhere.
+/// One attempt of each source, shown instead of stored: nothing is written anywhere.
 fn dry_run(
     config: &Config,
     chosen: &[&Source],

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::args::parse_date;
-use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
+use crate::collect::{Collected, Context, Folders, Placeholders, collect, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
@@ -57,8 +57,8 @@ pub(crate) struct Args {
 }
 
 #[derive(Default)]
-struct Shown {
-    fetched: Option<(String, u16, String, usize)>,
+struct TryReport {
+    fetched: Option<(String, u16, Option<String>, usize)>,
     extracted: Option<Extracted>,
     validated: Option<Validated>,
     problem: Option<String>,
@@ -66,7 +66,7 @@ struct Shown {
     partial: bool,
 }
 
-/// Tries the file and shows how far it comes.
+/// Tries the file and shows how far it gets.
 /// Exits 78 when the file is wrong, 1 when the answer is not what it describes.
 pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     let text = fs::read_to_string(&args.file).map_err(|e| {
@@ -96,11 +96,11 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     {
         return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
     }
-    let shown = try_it(config, &source, date, args)?;
-    let ok = shown.problem.is_none();
+    let report = try_it(config, &source, date, args)?;
+    let ok = report.problem.is_none();
     let text = match args.format {
-        Format::Json => format!("{}\n", as_json(&source, &shown)),
-        _ => as_text(&source, &shown),
+        Format::Json => format!("{}\n", as_json(&source, &report)),
+        _ => as_text(&source, &report),
     };
     cli::print(&text).map_err(anyhow::Error::from)?;
     Ok(if ok { exit::OK } else { exit::FAILED })
@@ -111,42 +111,42 @@ fn try_it(
     source: &Source,
     date: NaiveDate,
     args: &Args,
-) -> Result<Shown, Failure> {
-    let mut shown = Shown::default();
-    let (asked, response) = match answer(config, source, date, args)? {
+) -> Result<TryReport, Failure> {
+    let mut report = TryReport::default();
+    let (request_line, response) = match answer(config, source, date, args)? {
         Ok(answer) => answer,
         Err(problem) => {
-            shown.problem = Some(problem);
-            return Ok(shown);
+            report.problem = Some(problem);
+            return Ok(report);
         }
     };
-    shown.fetched = Some((
-        asked.clone(),
+    report.fetched = Some((
+        request_line.clone(),
         response.status,
-        response.content_type.clone().unwrap_or_default(),
+        response.content_type.clone(),
         response.body.len(),
     ));
-    let extracted = check_status(&asked, &response)
-        .and_then(|()| extract(source, date, &asked, &response))
+    let extracted = check_status(&request_line, &response)
+        .and_then(|()| extract(source, date, &request_line, &response))
         .map(|(extracted, _)| extracted);
     match extracted {
         Err(e) => {
             let start = String::from_utf8_lossy(&response.body);
-            shown.problem = Some(format!(
+            report.problem = Some(format!(
                 "{}; it begins: {}",
                 e.error.message,
                 cut(start.trim())
             ));
         }
         Ok(extracted) => {
-            shown.extracted = Some(extracted.clone());
+            report.extracted = Some(extracted.clone());
             match whole(config, source, date, args, extracted)? {
-                Err(problem) => shown.problem = Some(problem),
-                Ok(collected) => end_as_a_run(source, date, &collected, &mut shown),
+                Err(problem) => report.problem = Some(problem),
+                Ok(collected) => end_as_a_run(source, date, &collected, &mut report),
             }
         }
     }
-    Ok(shown)
+    Ok(report)
 }
 
 /// All that a run would collect: the other pages and values, and the images.
@@ -171,16 +171,16 @@ fn whole(
     Ok(collect(&context).map_err(|e| e.error.message))
 }
 
-fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, shown: &mut Shown) {
+fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, report: &mut TryReport) {
     let validated = validate(source, CollectionTime::now(date), &collected.records);
     let verdict = assess(source, date, None, collected, &validated);
-    shown.partial = verdict.storable && !validated.rows.is_empty();
+    report.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
-    shown.problem = plain.or(verdict.error.map(|e| e.message));
-    shown.validated = Some(validated);
+    report.problem = plain.or(verdict.error.map(|e| e.message));
+    report.validated = Some(validated);
 }
 
-type Answer = Result<(String, Response), String>;
+type FetchResult = Result<(String, Response), String>;
 
 /// The outer error is one of the configuration.
 fn answer(
@@ -188,18 +188,18 @@ fn answer(
     source: &Source,
     date: NaiveDate,
     args: &Args,
-) -> Result<Answer, Failure> {
+) -> Result<FetchResult, Failure> {
     if let Some(path) = &args.body {
         return Ok(read(path));
     }
     let (context, _fresh) = context(config, source, date)?;
     let first_value = source.each.as_ref().and_then(|each| {
         let value = each.values.first()?;
-        Some(Vars::new(date).with(&each.name, value))
+        Some(Placeholders::new(date).with(&each.name, value))
     });
-    let vars = first_value.unwrap_or_else(|| Vars::new(date));
+    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(date));
     let page = source.paging.as_ref().map(|paging| (paging, 1));
-    Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+    Ok(fetch(&context, &placeholders, page).map_err(|e| e.error.message))
 }
 
 /// The second value is the folder that goes when it is dropped, see [`folder`].
@@ -257,17 +257,17 @@ fn folder(config: Option<&Config>, source: &Source) -> Result<(PathBuf, Option<T
     Ok((fresh.path().to_owned(), Some(fresh)))
 }
 
-fn read(path: &Path) -> Answer {
+fn read(path: &Path) -> FetchResult {
     let body = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
-    let asked = format!("file {}", path.display());
+    let request_line = format!("file {}", path.display());
     let response = Response {
         status: 200,
         content_type: None,
-        final_url: asked.clone(),
+        final_url: request_line.clone(),
         body,
         ..Response::default()
     };
-    Ok((asked, response))
+    Ok((request_line, response))
 }
 
 fn problem(source: &Source, collected: &Collected, validated: &Validated) -> Option<String> {
@@ -291,16 +291,16 @@ fn typed(source: &Source, row: &[Value]) -> Map<String, Value> {
         .collect()
 }
 
-fn as_json(source: &Source, shown: &Shown) -> Value {
-    let validated = shown.validated.as_ref();
+fn as_json(source: &Source, report: &TryReport) -> Value {
+    let validated = report.validated.as_ref();
     json!({
         "task": source.name,
-        "fetched": shown.fetched.as_ref().map(|(asked, status, kind, bytes)| json!({ "request": asked, "status": status, "content_type": kind, "bytes": bytes })),
-        "extracted": shown.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
+        "fetched": report.fetched.as_ref().map(|(request_line, status, kind, bytes)| json!({ "request": request_line, "status": status, "content_type": kind, "bytes": bytes })),
+        "extracted": report.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
         "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": v.rows.first().map(|r| typed(source, r)) })),
         "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": readable(&r.record) })).collect::<Vec<_>>()),
-        "problem": shown.problem,
-        "status": match (&shown.problem, shown.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
+        "problem": report.problem,
+        "status": match (&report.problem, report.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
     })
 }
 
@@ -309,15 +309,16 @@ fn readable(record: &Value) -> Value {
     serde_json::from_str(&exact::to_text(record)).unwrap_or_else(|_| record.clone())
 }
 
-fn as_text(source: &Source, shown: &Shown) -> String {
+fn as_text(source: &Source, report: &TryReport) -> String {
     let mut text = String::new();
-    if let Some((asked, status, kind, bytes)) = &shown.fetched {
+    if let Some((request_line, status, kind, bytes)) = &report.fetched {
+        let kind = kind.as_deref().unwrap_or("no content type");
         let _ = writeln!(
             text,
-            "fetched    {asked}\n           HTTP {status}, {kind}, {bytes} bytes"
+            "fetched    {request_line}\n           HTTP {status}, {kind}, {bytes} bytes"
         );
     }
-    if let Some(extracted) = &shown.extracted {
+    if let Some(extracted) = &report.extracted {
         let announced = extracted
             .total
             .map_or_else(String::new, |n| format!(", {n} announced"));
@@ -330,7 +331,7 @@ fn as_text(source: &Source, shown: &Shown) -> String {
             let _ = writeln!(text, "           {}", cut(&exact::to_text(record)));
         }
     }
-    if let Some(validated) = &shown.validated {
+    if let Some(validated) = &report.validated {
         let _ = writeln!(
             text,
             "typed      {} row(s) for {}, {} duplicate(s)",
@@ -349,9 +350,9 @@ fn as_text(source: &Source, shown: &Shown) -> String {
             let _ = writeln!(text, "           {field} {}: {record}", reject.reason);
         }
     }
-    match &shown.problem {
+    match &report.problem {
         None => text.push_str("ok         this is how a run would store it\n"),
-        Some(problem) if shown.partial => {
+        Some(problem) if report.partial => {
             let _ = writeln!(
                 text,
                 "PARTIAL    a run would store this and be partial: {problem}"

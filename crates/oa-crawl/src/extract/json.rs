@@ -1,6 +1,6 @@
 //! Records out of a JSON answer.
 //!
-//! A place is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
+//! A path is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
 //! lists below `result`, one after the other.
 
 use chrono::NaiveDate;
@@ -11,19 +11,19 @@ use super::Extracted;
 use crate::dates;
 use crate::source::{Answer, List};
 
-/// Whether the answer says yes. `None` when it does not say anything.
+/// Whether the answer says that it succeeded; `None` when it does not say.
 pub(crate) fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
     let Some(pointer) = &rules.ok else {
         return Some(true);
     };
     let said = answer.pointer(pointer)?;
-    let Some(wanted) = &rules.equals else {
+    let Some(expected) = &rules.equals else {
         return said.as_bool();
     };
     // A code is a number at some servers of a site and a text at others.
-    let as_text = wanted.to_string();
+    let as_text = expected.to_string();
     let texts = [said.as_str(), exact::number(said)];
-    Some(said == wanted || texts.contains(&Some(&as_text)))
+    Some(said == expected || texts.contains(&Some(&as_text)))
 }
 
 /// The day that the answer says it is of, when that is another one than `date`.
@@ -37,12 +37,13 @@ pub(crate) fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Opti
     (dates::day_of(&said) != Some(date)).then_some(said)
 }
 
-/// Takes the records out of an answer.
+/// Extracts the records of an answer.
 /// The error is what the answer lacks, as the end of "the answer has …".
 pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
     if rules.lists.is_empty() {
         let total = rules.total.as_ref().map(|p| whole(answer, p)).transpose()?;
-        let records = list(answer, rules.records.as_deref().unwrap_or_default())?;
+        let path = rules.records.as_deref();
+        let records = list(answer, path.ok_or("no place for records in [answer]")?)?;
         return Ok(Extracted {
             records,
             total,
@@ -119,16 +120,16 @@ fn whole(answer: &Value, pointer: &str) -> Result<u64, String> {
     found.ok_or_else(|| format!("no whole number at {pointer}"))
 }
 
-fn list(answer: &mut Value, place: &str) -> Result<Vec<Value>, String> {
+fn list(answer: &mut Value, path: &str) -> Result<Vec<Value>, String> {
     let mut found = Vec::new();
-    gather(answer, place, &mut found).ok_or_else(|| format!("no list at {place}"))?;
+    gather(answer, path, &mut found).ok_or_else(|| format!("no list at {path}"))?;
     Ok(found)
 }
 
-fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> {
-    let (pointer, rest) = match split(place) {
+fn gather(value: &mut Value, path: &str, found: &mut Vec<Value>) -> Option<()> {
+    let (pointer, rest) = match split(path) {
         Some((pointer, rest)) => (pointer, Some(rest)),
-        None => (place, None),
+        None => (path, None),
     };
     match (value.pointer_mut(pointer)?, rest) {
         (Value::Array(records), None) => found.append(records),
@@ -146,13 +147,13 @@ fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> 
 }
 
 /// `/a/*/b` into `/a` and `/b`.
-fn split(place: &str) -> Option<(&str, &str)> {
+fn split(path: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
-        let at = from + place[from..].find("/*")?;
-        let rest = &place[at + 2..];
+        let at = from + path[from..].find("/*")?;
+        let rest = &path[at + 2..];
         if rest.is_empty() || rest.starts_with('/') {
-            return Some((&place[..at], rest));
+            return Some((&path[..at], rest));
         }
         from = at + 2;
     }

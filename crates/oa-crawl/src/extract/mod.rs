@@ -3,7 +3,6 @@
 pub(crate) mod json;
 pub(crate) mod table;
 
-/// Records taken out of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Extracted {
     /// The records, as they came, with the constants of their list.

@@ -7,16 +7,15 @@ use serde_json::{Map, Value};
 use super::Extracted;
 use crate::source::{NotASelector, Table, selector};
 
-/// What is wrong with a page.
-pub(crate) type Problem = (ErrorKind, String);
+pub(crate) type TableError = (ErrorKind, String);
 
-fn wrong(error: NotASelector) -> Problem {
+fn wrong(error: NotASelector) -> TableError {
     (ErrorKind::Shape, error.to_string())
 }
 
 /// Takes the rows of a table out of a page: one record a row, its fields named by `columns`.
 /// Fails with `blocked` when the page has no table at all (a login or verification page), with `shape` when it has another one.
-pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
+pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
     let page = Html::parse_document(page);
     let title = first_text(&page, "title");
     let (rows, cells) = (
@@ -76,7 +75,7 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
 }
 
 /// The headings must be there, one after the other, or the columns would mean something else now.
-fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), Problem> {
+fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableError> {
     let found: Vec<String> = page
         .select(&selector("th").map_err(wrong)?)
         .map(text)
@@ -94,7 +93,7 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), Problem
 }
 
 /// The value of an attribute of the first element that matches, for example `src` of an image.
-pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
+pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, TableError> {
     let page = Html::parse_document(page);
     page.select(&selector(css).map_err(wrong)?)
         .find_map(|e| e.value().attr(name))

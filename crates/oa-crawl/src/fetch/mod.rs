@@ -14,18 +14,15 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use http::{Client, Request, USER_AGENT};
 
-/// An answer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Response {
-    /// HTTP status.
     pub(crate) status: u16,
-    /// The `content-type` header.
     pub(crate) content_type: Option<String>,
     /// The address that answered, after redirects.
     pub(crate) final_url: String,
-    /// What the site asks to wait (`Retry-After`).
+    /// `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
-    /// How the site names this state of the answer (`ETag`, `Last-Modified`).
+    /// The validators of this answer.
     pub(crate) state: Validators,
     /// The body, decompressed.
     pub(crate) body: Vec<u8>,
@@ -33,33 +30,26 @@ pub(crate) struct Response {
     pub(crate) findings: Vec<String>,
 }
 
-/// What an answer is asked for again with, so that the site can say that it has not changed.
+/// `ETag` and `Last-Modified`: with them the site can say that nothing has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Validators {
-    /// `ETag`
     pub(crate) etag: Option<String>,
-    /// `Last-Modified`
     pub(crate) last_modified: Option<String>,
 }
 
 impl Validators {
-    /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
 }
 
-/// Why there is no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FetchError {
-    /// Kind and message.
     pub(crate) error: RunError,
-    /// What the site asks to wait.
     pub(crate) retry_after: Option<Duration>,
 }
 
 impl FetchError {
-    /// An error without a wish of the site.
     pub(crate) fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
         Self {
             error: RunError::new(kind, message),
@@ -68,13 +58,13 @@ impl FetchError {
     }
 }
 
-/// Tells from status and final address whether the answer is one.
+/// Decides by status and final address whether the answer is usable.
 pub(crate) fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
     let status = response.status;
-    if let Some(place) = login_page(url, &response.final_url) {
+    if let Some(page) = login_page(url, &response.final_url) {
         return Err(FetchError::new(
             ErrorKind::Auth,
-            format!("redirected to the login page {place}: {url}"),
+            format!("redirected to the login page {page}: {url}"),
         ));
     }
     let kind = match status {
@@ -91,14 +81,14 @@ pub(crate) fn check_status(url: &str, response: &Response) -> Result<(), FetchEr
     })
 }
 
-fn login_page<'a>(asked: &str, answered: &'a str) -> Option<&'a str> {
+fn login_page<'a>(requested: &str, answered: &'a str) -> Option<&'a str> {
     let path = |url: &str| {
         url.split(['?', '#'])
             .next()
             .unwrap_or_default()
             .to_ascii_lowercase()
     };
-    (path(answered).contains("login") && !path(asked).contains("login")).then_some(answered)
+    (path(answered).contains("login") && !path(requested).contains("login")).then_some(answered)
 }
 
 #[cfg(test)]

@@ -7,22 +7,20 @@ use url::{Host, Origin, Url};
 
 /// The origin that a source's secrets belong to.
 #[derive(Debug, Clone)]
-pub(crate) struct Home(Option<Url>);
+pub(crate) struct HomeOrigin(Option<Url>);
 
-impl Home {
-    /// That of a source's `base`.
+impl HomeOrigin {
     pub(crate) fn of(base: &str) -> Self {
         Self(Url::parse(base).ok())
     }
 
-    /// Whether an address is of it.
     pub(crate) fn is(&self, url: &Url) -> bool {
         self.0
             .as_ref()
             .is_some_and(|home| home.origin() == url.origin())
     }
 
-    /// Why nothing may be asked for at this address, if so.
+    /// Why no request may go to this address, if so.
     pub(crate) fn forbids(&self, url: &Url) -> Option<&'static str> {
         if !matches!(url.scheme(), "http" | "https") {
             return Some("an address that is not http or https");
@@ -77,7 +75,7 @@ mod tests {
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {
-        let home = Home::of("https://a.example/app");
+        let home = HomeOrigin::of("https://a.example/app");
         let is = |url: &str| home.is(&Url::parse(url).unwrap());
         assert!(is("https://a.example/x") && is("https://A.example:443/"));
         for other in [
@@ -94,7 +92,7 @@ mod tests {
     fn a_site_elsewhere_cannot_send_this_machine_to_itself() {
         let forbids = |home: &str, url: &str| {
             let url = Url::parse(url).unwrap();
-            Home::of(home).forbids(&url).is_some()
+            HomeOrigin::of(home).forbids(&url).is_some()
         };
         for url in [
             "http://127.0.0.1/",

@@ -10,12 +10,10 @@ use oa_core::supervise::Owner;
 
 use crate::source::{FetchKind, Source, Sources};
 
-/// How the programs of one run are started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Programs {
     /// The run, unless nothing is recorded.
     pub(crate) owner: Option<Owner>,
-    /// Their environment.
     pub(crate) environment: Environment,
 }
 
@@ -39,8 +37,8 @@ pub(crate) struct Environment {
 impl Environment {
     /// For the programs of a task: `env` in `[exec.TASK]` names what it is given.
     pub(crate) fn of(config: &Config, task: &str) -> Result<Self, ConfigError> {
-        let given = config.exec.get(task).map_or(&[][..], |e| &e.env);
-        let with = given.iter().map(|name| {
+        let names = config.exec.get(task).map_or(&[][..], |e| &e.env);
+        let with = names.iter().map(|name| {
             let setting = format!("{name} (env in [exec.{task}])");
             let value = config.secret(&SecretRef::Env(name.clone()), &setting)?;
             Ok((name.clone(), value))
@@ -60,7 +58,6 @@ impl Environment {
         Ok(Self::default())
     }
 
-    /// Arranges it for a program that is about to be started.
     pub(crate) fn give_to(&self, command: &mut Command) {
         for name in &self.without {
             command.env_remove(name);

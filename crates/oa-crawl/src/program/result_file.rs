@@ -49,13 +49,10 @@ fn count_values(path: &Path) -> Result<u64> {
     }
 }
 
-/// A value of the file.
 enum Counted {
-    /// With so many elements.
     Array(u64),
     /// An object with a field `records`, which has this value.
     Summary(Value),
-    /// Any other object.
     Object,
 }
 

@@ -16,7 +16,7 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
     }
     source.retry.check()?;
     if source.alert_after == 0 {
-        return Err("alert_after is 0; 1 tells every first failure".to_owned());
+        return Err("alert_after is 0; 1 reports every first failure".to_owned());
     }
     source
         .schedule_in(service::TIMEZONE)
@@ -71,12 +71,12 @@ fn check_fields(source: &Source) -> Result<(), String> {
 /// What names a column names one that a field fills.
 fn check_columns(source: &Source) -> Result<(), String> {
     let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
-    let known = |column: &str, place: &str| {
+    let known = |column: &str, key: &str| {
         if columns.contains(&column) {
             Ok(())
         } else {
             Err(format!(
-                "{place} names column \"{column}\", which no [[fields]] fills{}",
+                "{key} names column \"{column}\", which no [[fields]] fills{}",
                 nearest(column, columns.iter().copied())
             ))
         }
@@ -220,16 +220,16 @@ fn check_step(step: &Step) -> Result<(), String> {
 /// Where the records are must be said once, and so that it can be followed.
 fn check_answer(source: &Source) -> Result<(), String> {
     let rules = &source.answer;
-    let ways = [
+    let kinds = [
         rules.records.is_some(),
         !rules.lists.is_empty(),
         rules.table.is_some(),
     ];
     let steps = source.browser.iter().flat_map(|b| &b.steps);
     let or_html = steps.filter(|s| s.or_html_after.is_some()).count() > 0;
-    let said = ways.iter().filter(|w| **w).count();
+    let said = kinds.iter().filter(|w| **w).count();
     if or_html {
-        return match ways {
+        return match kinds {
             [true, false, true] => Ok(()),
             _ => Err("or_html_after in [browser] needs records in [answer] for the answer, and [answer.table] for the page".to_owned()),
         };
@@ -275,7 +275,7 @@ fn check_answer(source: &Source) -> Result<(), String> {
     if rules.equals.is_some() && rules.ok.is_none() {
         return Err("equals in [answer] belongs to ok, which is not there".to_owned());
     }
-    let places = [
+    let pointers = [
         &rules.ok,
         &rules.error,
         &rules.day,
@@ -291,10 +291,10 @@ fn check_answer(source: &Source) -> Result<(), String> {
             .flat_map(|l| [Some(&l.records), l.total.as_ref()])
             .flatten(),
     );
-    for place in places {
-        if !place.is_empty() && !place.starts_with('/') {
+    for pointer in pointers {
+        if !pointer.is_empty() && !pointer.starts_with('/') {
             return Err(format!(
-                "\"{place}\" in [answer] must begin with /, as JSON pointers do"
+                "\"{pointer}\" in [answer] must begin with /, as JSON pointers do"
             ));
         }
     }

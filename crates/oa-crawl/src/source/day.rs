@@ -16,10 +16,10 @@ pub(crate) enum Shows {
     /// The request names the day.
     #[serde(rename = "any day")]
     AnyDay,
-    /// The present day; on a day that `days` leaves out, the last one before it.
+    /// The present day; on a day that `days` skips, the last one before it.
     #[serde(rename = "today")]
     Today,
-    /// What was published last: the day of the schedule's last moment, until its next one. Only right when the schedule is not later
+    /// What was published last: the day of the schedule's last due time, until the next one. Only right when the schedule is not later
     /// than the site.
     #[serde(rename = "latest")]
     Latest,
@@ -126,7 +126,7 @@ impl Source {
         if shows == Shows::AnyDay || day == present {
             return None;
         }
-        // A day that `days` leaves out has no page of its own, but a night session may reach into it.
+        // A day that `days` skips has no page of its own, but a night session may reach into it.
         if (shows == Shows::Latest || day == today)
             && self.day_of_last_moment(now, calendar) == Some(day)
         {

@@ -34,7 +34,7 @@ pub(crate) struct Source {
     #[serde(default)]
     pub(crate) sessions: Vec<Session>,
     /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
-    /// the schedule's next moment. Without it, the request decides: "any day" when `{date}` is in it, else "today".
+    /// the schedule's next due time. Without it, the request decides: "any day" when `{date}` is in it, else "today".
     pub(crate) shows: Option<Shows>,
     /// Where the data come from.
     pub(crate) fetch: Fetch,
@@ -47,7 +47,7 @@ pub(crate) struct Source {
     /// How an answer is read.
     #[serde(default)]
     pub(crate) answer: Answer,
-    /// Records that are wanted; the others are passed over and counted in a finding.
+    /// Records to keep; the others are skipped and counted in a finding.
     #[serde(default)]
     pub(crate) keep: Vec<Keep>,
     /// An image that belongs to each record.
@@ -68,7 +68,7 @@ pub(crate) struct Source {
     /// the comparison off.
     #[serde(default = "default_min_of_usual")]
     pub(crate) min_of_usual: f64,
-    /// So many failed runs in a row before somebody is told: more than 1 is for sources that run each minute.
+    /// So many failed runs in a row before somebody is notified; more than 1 is for sources that run every minute.
     #[serde(default = "default_alert_after")]
     pub(crate) alert_after: u32,
     /// An empty answer is a result, not a failure.
@@ -108,24 +108,24 @@ fn default_policy() -> Policy {
 struct Retry {
     /// Tries after the first one.
     retries: Option<u32>,
-    /// Wait between two tries, such as "60s".
+    /// Wait between two attempts, such as "60s".
     #[schemars(with = "Option<String>")]
     delay: Option<Span>,
-    /// Limit of one try as a whole, such as "5m".
+    /// Limit of one attempt as a whole, such as "5m".
     #[schemars(with = "Option<String>")]
     timeout: Option<Span>,
-    /// How the wait changes from try to try.
+    /// How the wait changes from attempt to attempt.
     backoff: Option<Backoff>,
 }
 
 fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error> {
-    let given = Retry::deserialize(deserializer)?;
+    let written = Retry::deserialize(deserializer)?;
     let default = Policy::DEFAULT;
     Ok(Policy {
-        retries: given.retries.unwrap_or(default.retries),
-        delay: given.delay.map_or(default.delay, |s| s.0),
-        timeout: given.timeout.map_or(default.timeout, |s| s.0),
-        backoff: given.backoff.unwrap_or(default.backoff),
+        retries: written.retries.unwrap_or(default.retries),
+        delay: written.delay.map_or(default.delay, |s| s.0),
+        timeout: written.timeout.map_or(default.timeout, |s| s.0),
+        backoff: written.backoff.unwrap_or(default.backoff),
     })
 }
 

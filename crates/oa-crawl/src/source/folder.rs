@@ -9,10 +9,9 @@ use oa_core::trust::{self, Content, TrustError};
 
 use super::{Source, SourceError, parse};
 
-/// A source that cannot be used.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
-    /// The task, as far as its file tells; else named after the file.
+    /// The task, as far as its file says; else named after the file.
     pub(crate) task: String,
     /// What is wrong, with file, line and key.
     pub(crate) reason: String,

@@ -25,35 +25,22 @@ pub(crate) use definition::{
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use selector::{NotASelector, selector};
 
-/// A source file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
-    /// It, or its folder, cannot be read.
     #[error("could not read {}: {source}", path.display())]
     Unreadable {
-        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
         source: std::io::Error,
     },
     /// A source file says what is run and asked: it must be this user's.
     #[error("refused source file: {0}")]
     Untrusted(TrustError),
-    /// Its text is not what it should be.
     #[error("could not use source file {file}: {message}")]
-    Invalid {
-        /// The file.
-        file: String,
-        /// What is wrong, where, and what to do.
-        message: String,
-    },
-    /// The source's file could not be used.
+    Invalid { file: String, message: String },
     #[error("{0}")]
     Broken(String),
-    /// No source has that name.
     #[error("there is no source \"{name}\"{hint}")]
     Unknown {
-        /// The name that was asked for.
         name: String,
         /// The nearest one, or all of them.
         hint: String,
@@ -81,7 +68,6 @@ pub(crate) const BUILT_IN: &[(&str, &str)] = &built_in![
     "zhihui-varieties",
 ];
 
-/// All sources, by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
     all: BTreeMap<String, Source>,
@@ -141,8 +127,8 @@ impl Sources {
                 match self.named(name) {
                     // It may be the provider of one that cannot be read, and is no reason to stop the others.
                     Err(e) if !self.broken.is_empty() => {
-                        let place = config.path.display();
-                        tracing::warn!("{key} in [crawl] of {place}: {e}");
+                        let file = config.path.display();
+                        tracing::warn!("{key} in [crawl] of {file}: {e}");
                     }
                     Err(e) => {
                         return Err(SourceError::Invalid {
@@ -207,7 +193,7 @@ impl Sources {
         })
     }
 
-    /// What cannot be used, of those that are not left out.
+    /// What cannot be used, except those that `skip` names.
     pub(crate) fn broken(&self) -> impl Iterator<Item = &Broken> {
         self.broken.iter().filter(|b| !self.skip.contains(&b.task))
     }
@@ -237,7 +223,6 @@ pub(crate) fn policy(own: Policy, crawl: &Crawl) -> Policy {
     }
 }
 
-/// Reads and checks one file.
 /// The error names line and key.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
     let invalid = |message: String| SourceError::Invalid {

@@ -9,7 +9,6 @@ use super::{time, variety};
 use crate::dates::day_of;
 use crate::source::{Field, FieldType};
 
-/// A converted value.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Converted {
     /// As the table takes it.
@@ -23,9 +22,9 @@ pub(crate) struct Converted {
 pub(crate) fn convert(
     field: &Field,
     pattern: Option<&Regex>,
-    given: &Value,
+    raw: &Value,
 ) -> Result<Converted, String> {
-    if given.is_null() {
+    if raw.is_null() {
         return if field.required {
             Err("is absent".to_owned())
         } else {
@@ -33,11 +32,11 @@ pub(crate) fn convert(
         };
     }
     let converted = match field.of_type {
-        FieldType::Text => plain(text(field, given)?),
-        FieldType::Integer | FieldType::Number => number(field, given)?,
-        FieldType::Date => plain(date(field, given)?),
-        FieldType::DateTime => plain(time::local(field, given)?),
-        FieldType::Variety => plain(variety(field, given)?),
+        FieldType::Text => plain(text(field, raw)?),
+        FieldType::Integer | FieldType::Number => number(field, raw)?,
+        FieldType::Date => plain(date(field, raw)?),
+        FieldType::DateTime => plain(time::local(field, raw)?),
+        FieldType::Variety => plain(variety(field, raw)?),
     };
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
@@ -74,8 +73,8 @@ fn plain(value: Value) -> Converted {
     }
 }
 
-fn text(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = match (exact::number(given), given) {
+fn text(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = match (exact::number(raw), raw) {
         (Some(digits), _) => digits.to_owned(),
         (None, Value::String(text)) => text.clone(),
         (None, Value::Number(number)) => number.to_string(),
@@ -113,8 +112,8 @@ fn text(field: &Field, given: &Value) -> Result<Value, String> {
     Ok(Value::String(text))
 }
 
-fn variety(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = text(field, given)?;
+fn variety(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = text(field, raw)?;
     let name = text.as_str().unwrap_or_default();
     if name.is_empty() && !field.required {
         return Ok(Value::Null);
@@ -124,8 +123,8 @@ fn variety(field: &Field, given: &Value) -> Result<Value, String> {
         .ok_or_else(|| format!("is \"{name}\", which names no variety"))
 }
 
-fn number(field: &Field, given: &Value) -> Result<Converted, String> {
-    let (digits, from_text) = match (exact::number(given), given) {
+fn number(field: &Field, raw: &Value) -> Result<Converted, String> {
+    let (digits, from_text) = match (exact::number(raw), raw) {
         (Some(digits), _) => (digits.to_owned(), false),
         (None, Value::Number(number)) => (number.to_string(), false),
         (None, Value::String(text)) if text.trim().is_empty() => {
@@ -156,15 +155,15 @@ fn number(field: &Field, given: &Value) -> Result<Converted, String> {
                 _ => format!("is {digits}, which is not a whole number"),
             }
         })?,
-        _ => as_it_is(given, digits, float),
+        _ => as_it_is(raw, digits, float),
     };
     Ok(Converted { value, from_text })
 }
 
 /// A number where 64 bits hold all its digits, else a text, which PostgreSQL reads as its column's type.
-fn as_it_is(given: &Value, digits: String, float: f64) -> Value {
-    if given.is_number() {
-        return given.clone();
+fn as_it_is(raw: &Value, digits: String, float: f64) -> Value {
+    if raw.is_number() {
+        return raw.clone();
     }
     if let Ok(whole) = digits.parse::<i64>() {
         return Value::from(whole);
@@ -181,9 +180,7 @@ fn read_number(text: &str) -> Option<String> {
         .trim()
         .chars()
         .map(|c| match c {
-            '０'..='９' => {
-                char::from(b'0' + u8::try_from(u32::from(c) - u32::from('０')).unwrap_or_default())
-            }
+            '０'..='９' => char::from_digit(u32::from(c) - u32::from('０'), 10).unwrap_or(c),
             '．' => '.',
             '－' | '−' => '-',
             '，' => ',',
@@ -217,8 +214,8 @@ fn groups_are_thousands(text: &str) -> bool {
         && digits(fraction)
 }
 
-fn date(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = match (exact::text(given), given) {
+fn date(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = match (exact::text(raw), raw) {
         (Some(text), _) => text.trim().to_owned(),
         (None, Value::Number(number)) => number.to_string(),
         (None, other) => return Err(format!("is {} where a date was due", name_of(other))),

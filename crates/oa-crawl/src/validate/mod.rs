@@ -17,14 +17,12 @@ use serde_json::Value;
 use crate::source::{Field, OnBad, Source};
 use convert::convert;
 
-/// What came of a list of records.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Validated {
     /// Rows, their values in the order of the source's fields.
     pub(crate) rows: Vec<Vec<Value>>,
-    /// Records that are not stored.
     pub(crate) rejects: Vec<Reject>,
-    /// Records that came again just so.
+    /// Records that came again unchanged.
     pub(crate) duplicates: u64,
     /// What was noticed, in sentences.
     pub(crate) findings: Vec<String>,
@@ -35,7 +33,7 @@ pub(crate) struct Validated {
 }
 
 impl Validated {
-    fn broken(&mut self, on_bad: OnBad, reject: Reject) {
+    fn reject_by_rule(&mut self, on_bad: OnBad, reject: Reject) {
         let known = self
             .worst
             .as_ref()
@@ -52,14 +50,11 @@ impl Validated {
 /// What the data are of: a day, and the time (UTC) at which they were received.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CollectionTime {
-    /// The day.
     pub(crate) date: NaiveDate,
-    /// The time.
     pub(crate) at: DateTime<Utc>,
 }
 
 impl CollectionTime {
-    /// A day whose data are received now.
     pub(crate) fn now(date: NaiveDate) -> Self {
         Self {
             date,
@@ -78,7 +73,6 @@ impl CollectionTime {
     }
 }
 
-/// Validates all records of a run.
 pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value]) -> Validated {
     let mut done = Validated {
         missing_everywhere: missing_everywhere(source, records),
@@ -101,16 +95,19 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
         let row = match row(source, &patterns, time, record, &mut converted) {
             Ok(row) => row,
             Err((field, on_bad, reason)) => {
-                done.broken(on_bad, reject(source, record, Some(field), reason));
+                done.reject_by_rule(on_bad, reject(source, record, Some(field), reason));
                 continue;
             }
         };
         if let Err((on_bad, reason)) = check_sums(source, &row) {
-            done.broken(on_bad, reject(source, record, None, reason));
+            done.reject_by_rule(on_bad, reject(source, record, None, reason));
             continue;
         }
-        let key = serde_json::to_string(&key_columns.iter().map(|i| &row[*i]).collect::<Vec<_>>())
-            .unwrap_or_default();
+        // In JSON no text has a line break.
+        let key: String = key_columns
+            .iter()
+            .map(|i| format!("{}\n", row[*i]))
+            .collect();
         match seen.get(&key) {
             Some(first) if done.rows[*first] == row => done.duplicates += 1,
             Some(_) => {
@@ -172,12 +169,12 @@ fn row<'a>(
     for (field, pattern) in source.fields.iter().zip(patterns) {
         let fixed = field.value.as_ref().map(|v| Value::String(time.fill(v)));
         let name = field.from.as_deref().unwrap_or(&field.column);
-        let given = match (&fixed, &field.from) {
+        let raw = match (&fixed, &field.from) {
             (Some(value), _) => value,
             (None, Some(from)) => record.get(from).unwrap_or(&Value::Null),
             (None, None) => &Value::Null,
         };
-        let done = convert(field, pattern.as_ref(), given)
+        let done = convert(field, pattern.as_ref(), raw)
             .map_err(|reason| (name.to_owned(), field.on_bad, reason))?;
         if done.from_text {
             *converted.entry(name).or_default() += 1;

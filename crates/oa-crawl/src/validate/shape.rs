@@ -17,7 +17,6 @@ const LONGEST_NAME: usize = 200;
 pub(crate) struct Shape(BTreeMap<String, BTreeSet<String>>);
 
 impl Shape {
-    /// The shape of records.
     pub(crate) fn of(records: &[Value]) -> Self {
         let mut shape = Self::default();
         let fields = records.iter().filter_map(Value::as_object).flatten();

@@ -8,9 +8,9 @@ use crate::dates::day;
 use crate::source::Field;
 
 /// A local time. One with an offset is refused: the service's columns have none, and a silent shift is a wrong value.
-pub(super) fn local(field: &Field, given: &Value) -> Result<Value, String> {
-    let Value::String(text) = given else {
-        return Err(format!("is {} where a time was due", name_of(given)));
+pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
+    let Value::String(text) = raw else {
+        return Err(format!("is {} where a time was due", name_of(raw)));
     };
     let text = text.trim();
     if text.is_empty() {

@@ -11,26 +11,20 @@ use oa_core::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// One cookie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Cookie {
-    /// Its name.
     pub(crate) name: String,
-    /// Its value, a secret.
     pub(crate) value: String,
     /// The host, or a domain that begins with a dot.
     pub(crate) domain: String,
-    /// The path.
     #[serde(default = "root")]
     pub(crate) path: String,
     /// When it expires (seconds since 1970, UTC); a session cookie without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expiration_date: Option<f64>,
-    /// Not for scripts.
     #[serde(default)]
     pub(crate) http_only: bool,
-    /// Only over TLS.
     #[serde(default)]
     pub(crate) secure: bool,
 }
@@ -59,21 +53,21 @@ impl Cookie {
     }
 
     /// As the DevTools protocol gives it.
-    pub(super) fn of_devtools(cookie: &Value) -> Self {
-        let text = |name: &str| cookie[name].as_str().unwrap_or_default().to_owned();
-        Self {
-            name: text("name"),
-            value: text("value"),
-            domain: text("domain"),
-            path: text("path"),
+    pub(super) fn of_devtools(cookie: &Value) -> Option<Self> {
+        let text = |name: &str| cookie[name].as_str().map(str::to_owned);
+        Some(Self {
+            name: text("name")?,
+            value: text("value")?,
+            domain: text("domain")?,
+            path: text("path").unwrap_or_else(root),
             expiration_date: cookie["expires"].as_f64().filter(|at| *at > 0.0),
             http_only: cookie["httpOnly"] == true,
             secure: cookie["secure"] == true,
-        }
+        })
     }
 }
 
-/// Reads a file, without the cookies that are over.
+/// Reads a file, without expired cookies.
 pub(crate) fn read(path: &Path) -> Result<Vec<Cookie>, String> {
     let text = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
     // The message of the parser would quote values.

@@ -87,7 +87,7 @@ impl Chromium {
         self.program.display().to_string()
     }
 
-    /// How it ended, if it has, and what a person can do.
+    /// How it ended, if it has, and what you can do.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.group.as_mut()?.ended().ok().flatten()?;
         let program = self.shown();
@@ -147,7 +147,7 @@ fn command(program: &Path, profile: &Path) -> Command {
             "--disable-breakpad",
             "--disable-crash-reporter",
             "--disable-dev-shm-usage",
-            // Nobody looks at them, and drawing them takes most of the time.
+            // Drawing images takes most of the time.
             "--blink-settings=imagesEnabled=false",
             "--password-store=basic",
             "--lang=zh-CN",

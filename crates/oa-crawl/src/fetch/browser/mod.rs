@@ -24,9 +24,8 @@ use devtools::DevtoolsError;
 pub(crate) use launch::{find_program, without_sandbox};
 use page::Page;
 
-/// What a browser needs to know.
 #[derive(Debug, Clone)]
-pub(crate) struct Options {
+pub(crate) struct LaunchOptions {
     /// Its profile and the cookies are below it.
     pub(crate) folder: PathBuf,
     /// Screenshots and pages of failures.
@@ -35,7 +34,6 @@ pub(crate) struct Options {
     pub(crate) provider: String,
     /// The task, which names the files of failures.
     pub(crate) task: String,
-    /// Largest answer in bytes.
     pub(crate) max_body: u64,
 }
 
@@ -44,12 +42,11 @@ const BEFORE_LOGIN: Duration = Duration::from_secs(15);
 /// The screenshots and pages of so many failures are kept.
 const FAILURES_KEPT: usize = 20;
 
-/// Longest time for Chromium's start.
 const START: Duration = Duration::from_secs(30);
 
 /// A running Chromium with one page.
 pub(crate) struct Browser {
-    options: Options,
+    options: LaunchOptions,
     page: Page,
     logged_in: bool,
     _chromium: launch::Chromium,
@@ -63,24 +60,20 @@ impl std::fmt::Debug for Browser {
     }
 }
 
-/// One visit.
 #[derive(Debug)]
 pub(crate) struct Visit<'a> {
-    /// The address to begin with.
     pub(crate) url: String,
     /// Scheme and host, for the addresses of steps.
     pub(crate) base: String,
-    /// What to do there.
     pub(crate) rules: &'a BrowserRules,
     /// What `secret` of a step stands for, by the selector that is filled.
     pub(crate) secrets: &'a [(String, Secret)],
-    /// When it must be over.
     pub(crate) deadline: Instant,
 }
 
 impl Browser {
     /// Starts Chromium, with the cookies of the last run.
-    pub(crate) fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
+    pub(crate) fn start(options: &LaunchOptions, deadline: Instant) -> Result<Self, FetchError> {
         if without_sandbox() {
             tracing::warn!(
                 "{}: Chromium runs without its sandbox, because oa-crawl runs as root",
@@ -97,7 +90,7 @@ impl Browser {
                 _ => format!("Chromium did not start: {e}"),
             };
             let kind = match e {
-                // On a busy machine another try may help.
+                // On a busy machine another attempt may help.
                 DevtoolsError::Late(..) => ErrorKind::Timeout,
                 _ => ErrorKind::Internal,
             };
@@ -134,7 +127,7 @@ impl Browser {
         })
     }
 
-    /// Losing them costs one login more.
+    /// Losing them costs one more login.
     fn keep_cookies(&self) {
         let kept = self
             .page
@@ -180,7 +173,7 @@ impl Browser {
             }
             _ => visit.deadline,
         };
-        let asked = format!("GET {}", visit.url);
+        let request_line = format!("GET {}", visit.url);
         let result = self
             .open(&visit.url, deadline)
             .and_then(|()| self.run(&visit.rules.steps, visit, deadline))
@@ -188,10 +181,10 @@ impl Browser {
         let response = result.inspect_err(|_| self.keep_failure())?;
         if response.body.len() as u64 > self.options.max_body {
             let most = self.options.max_body;
-            let what = format!("more than {most} bytes (max_body in [crawl]): {asked}");
+            let what = format!("more than {most} bytes (max_body in [crawl]): {request_line}");
             return Err(FetchError::new(ErrorKind::Shape, what));
         }
-        check_status(&asked, &response).inspect_err(|_| self.keep_failure())?;
+        check_status(&request_line, &response).inspect_err(|_| self.keep_failure())?;
         Ok(response)
     }
 
@@ -204,7 +197,7 @@ impl Browser {
             .and_then(|_| self.wait_for_url(&login.done, deadline))
             .map_err(|e| {
                 self.keep_failure();
-                // A login that does not succeed is for a person, not for another try.
+                // A failed login is for a person, not for another attempt.
                 let what = format!("could not log in: {}", e.error.message);
                 FetchError::new(ErrorKind::Auth, what)
             })
