@@ -338,7 +338,7 @@ impl Gathered {
     }
 }
 
-/// A day of a source, asked for.
+/// A day of a source, collected from its site.
 struct Collection<'a> {
     collector: &'a Collector<'a>,
     source: &'a Source,

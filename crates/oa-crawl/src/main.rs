@@ -84,7 +84,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     cli.global.start_logging();
-    // A program that is only run makes its own files, as whoever starts it wants them.
+    // A program that `exec` runs keeps the umask of whoever starts it.
     if !matches!(cli.command, Command::Exec(_)) {
         cli::keep_files_private();
     }

@@ -172,7 +172,7 @@ fn a_login_is_done_once_and_its_cookies_are_used_again() {
 }
 
 #[test]
-fn a_wrong_password_is_told_at_once_and_never_shown() {
+fn a_wrong_password_is_reported_at_once_and_never_shown() {
     let service = start();
     let env = "JYK_USER=13800000000\nJYK_PASS=wrong-password-x\n";
     oa_testkit::write_private(&service.dir.path().join(".env"), env);
@@ -254,7 +254,7 @@ fn imported_cookies_open_the_page_and_expired_ones_ask_for_a_person() {
 }
 
 #[test]
-fn faults_are_told_apart_and_leave_a_picture() {
+fn faults_are_distinguished_and_leave_a_picture() {
     let service = start();
     cookies(&service, "rongda", "sim");
     configure_timeout(&service, "6s");

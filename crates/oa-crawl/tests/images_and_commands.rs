@@ -187,7 +187,7 @@ echo '{"contract": "?", "multiplier": 10}'"#,
 }
 
 #[test]
-fn a_program_that_fails_is_told_apart_and_stores_nothing() {
+fn a_program_that_fails_is_distinguished_and_stores_nothing() {
     let service = Service::start();
     service.configure("retries = 1\n");
     for (text, kind, tries, says) in [
@@ -224,7 +224,7 @@ fn a_program_that_fails_is_told_apart_and_stores_nothing() {
 }
 
 #[test]
-fn each_value_is_asked_for_and_unwanted_records_are_passed_over() {
+fn each_value_is_asked_for_and_unwanted_records_are_skipped() {
     let service = Service::start();
     let program = script(
         &service,

@@ -48,7 +48,7 @@ pub(crate) fn prune(
 ) -> anyhow::Result<Pruned> {
     let mut pruned = Pruned::default();
     let mut tx = client.transaction()?;
-    // A first time after years may take long; nobody waits for these rows.
+    // The first time after years may take long; nothing waits for these rows.
     tx.batch_execute("SET LOCAL statement_timeout = 0")?;
     pruned.answers = forget(&mut tx, rules)?;
     let mut unused = Vec::new();

@@ -1,5 +1,5 @@
 //! Numbered pages, read until their end. Whatever else stops the reading - the limit of pages, a page that repeats, a gap, a site that
-//! gives fewer records a page than it is asked for - is no end, and is said.
+//! gives fewer records a page than it is asked for - is not an end, and is reported.
 
 use std::collections::HashSet;
 

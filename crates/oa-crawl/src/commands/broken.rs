@@ -1,4 +1,4 @@
-//! Source files that cannot be used: each leaves a failed run of its task with file, line and key, by which somebody is notified.
+//! Source files that cannot be used: each leaves a failed run of its task with file, line and key, which raises an incident.
 //! The sources beside them run as always.
 
 use std::fs;
@@ -41,7 +41,7 @@ pub(super) fn report(
         }
         reports.push(recorded);
     }
-    mended(recorder, sources);
+    resolve_fixed(recorder, sources);
     reports
 }
 
@@ -85,7 +85,7 @@ pub(super) fn record(
 }
 
 /// A source's next success resolves its incident; nothing else would resolve that of a name that no longer exists.
-fn mended(recorder: &Recorder, sources: &Sources) {
+fn resolve_fixed(recorder: &Recorder, sources: &Sources) {
     let Some(folder) = recorder.state().folder("due").ok() else {
         return;
     };

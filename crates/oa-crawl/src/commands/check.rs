@@ -170,7 +170,7 @@ fn check_state_dir(config: &Config, report: &mut CheckReport) {
     }
 }
 
-/// Without a total, nobody knows whether a list that ends is whole but the author of the source.
+/// Without a total, only the source's author knows whether a list that ends is complete.
 fn check_end(source: &Source, report: &mut CheckReport) {
     if let Some(paging) = &source.paging
         && source.answer.total.is_none()

@@ -172,7 +172,7 @@ fn noted(recorder: &Recorder, name: &str, now: DateTime<Utc>) -> Option<DateTime
 fn note(recorder: &Recorder, name: &str, due: DateTime<Utc>) {
     let written = path(recorder, name).map(|path| fs::write(path, due.to_rfc3339()));
     if let Some(Err(e)) = written {
-        tracing::warn!("could not note that {name} was begun: {e}");
+        tracing::warn!("could not note that {name} was started: {e}");
     }
 }
 

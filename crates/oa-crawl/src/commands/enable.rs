@@ -1,4 +1,4 @@
-//! `oa-crawl enable` and `disable`: which sources run by themselves. Everything is off until somebody who has an account, or may ask
+//! `oa-crawl enable` and `disable`: which sources run by themselves. Everything is off until somebody who has an account, or may use
 //! the site, says so; that is written into `enable` in `[crawl]`, where it can be read, reviewed and copied to the next machine.
 //!
 //! The other programs know what is expected from `oa.tasks` alone. A source that is switched off is forgotten there: by `disable`, and
@@ -232,7 +232,7 @@ pub(super) fn reconcile(
 ) -> Result<(), Failure> {
     let noted = noted(recorder);
     let enabled: BTreeSet<String> = sources.enabled().map(|s| s.name.clone()).collect();
-    // A file that is broken now was not switched off: its runs are missed until it is mended.
+    // A file that is broken now was not switched off: its runs are missed until it is fixed.
     let before = noted.iter().flatten();
     let still = before.filter(|name| sources.broken_one(name).is_some());
     let enabled: BTreeSet<String> = still.cloned().chain(enabled).collect();
@@ -281,7 +281,7 @@ pub(super) fn reconcile(
     Ok(())
 }
 
-/// Tasks that somebody expects to run.
+/// Tasks that are expected to run.
 fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>, Failure> {
     let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
     let query =

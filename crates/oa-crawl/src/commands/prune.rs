@@ -43,7 +43,7 @@ pub(crate) struct Args {
 /// Exits 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable or the spool is not empty, 1 for an archive that
 /// cannot be read.
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
-    // How long a source's answers are kept stands in its file.
+    // A source's file may say how long its answers are kept.
     let sources = args.sources.load(config)?.whole()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     let archive = Archive::open(recorder.state())?;
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         print(pruned, args.format)?;
     }
     let report = report?;
-    // What was done is printed already; a person wants to read why it is not enough.
+    // What was done is printed already; the log says why it is not enough.
     match &report.error {
         Some(error) => tracing::error!("{}", error.message),
         None => return Ok(exit::OK),

@@ -1,5 +1,5 @@
-//! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was mended, nothing
-//! needs to be asked for again.
+//! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was fixed, nothing
+//! needs to be fetched again.
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;

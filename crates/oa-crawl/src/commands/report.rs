@@ -21,7 +21,7 @@ pub(crate) fn conclude(
         ("task", "TASK"),
         ("title", "TITLE"),
         ("status", "STATUS"),
-        ("attempts", "TRIES"),
+        ("attempts", "ATTEMPTS"),
         ("fetched", "FETCHED"),
         ("inserted", "NEW"),
         ("updated", "CHANGED"),

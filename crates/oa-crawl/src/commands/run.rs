@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     }
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
     let mut reports = if (args.all || args.due) && enable.is_empty() {
-        // Where nothing is expected nobody is notified; it is said all the same.
+        // Where nothing is expected nobody is notified; the log names the files all the same.
         list::log_broken(&loaded, exit::OK);
         Vec::new()
     } else if args.all || args.due {
@@ -143,7 +143,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     })
 }
 
-/// Tasks that were asked for by name, and whose files cannot be used.
+/// Tasks named on the command line whose files cannot be used.
 fn named_but_broken(
     recorder: &Recorder,
     sources: &Sources,

@@ -75,7 +75,7 @@ pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, Stri
     Ok(all)
 }
 
-/// Records of a program's output: one JSON object a line; other lines are talk.
+/// Records of a program's output: one JSON object a line; other lines are ignored.
 /// A line that begins as an object and is none is an error.
 pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
     let mut extracted = Extracted::default();

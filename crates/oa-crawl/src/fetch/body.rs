@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_data_is_told_apart() {
+    fn what_is_no_data_is_distinguished() {
         assert_eq!(
             kind(b"  <!doctype html><title>\xe9\xaa\x8c\xe8\xaf\x81</title>"),
             ErrorKind::Blocked

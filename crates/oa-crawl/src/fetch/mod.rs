@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_told_apart() {
+    fn statuses_are_distinguished() {
         assert!(check_status("http://x/a", &response(200, "http://x/a")).is_ok());
         assert_eq!(kind(500), ErrorKind::Http5xx);
         assert_eq!(kind(429), ErrorKind::Http429);

@@ -128,7 +128,7 @@ impl Source {
         }
         // A day that `days` skips has no page of its own, but a night session may reach into it.
         if (shows == Shows::Latest || day == today)
-            && self.day_of_last_moment(now, calendar) == Some(day)
+            && self.day_of_last_due_time(now, calendar) == Some(day)
         {
             return None;
         }
@@ -143,7 +143,7 @@ impl Source {
         ))
     }
 
-    fn day_of_last_moment(&self, now: DateTime<Tz>, calendar: &Calendar) -> Option<NaiveDate> {
+    fn day_of_last_due_time(&self, now: DateTime<Tz>, calendar: &Calendar) -> Option<NaiveDate> {
         let schedule = self.schedule_in(now.timezone()).ok()?;
         let until = now.to_utc();
         let from = until - TimeDelta::days(LONGEST_PAUSE);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_page_is_there_until_the_schedules_next_moment() {
+    fn the_latest_page_is_there_until_the_next_due_time() {
         let page = source("shows = \"latest\"\n", "path = \"/x\"");
         for (day, now, due) in [
             ("2026-11-27", "2026-11-30 21:04", false),

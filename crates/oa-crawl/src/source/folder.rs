@@ -20,7 +20,7 @@ pub(crate) struct Broken {
 /// The task that stands for the folder itself.
 pub(crate) const FOLDER: &str = "source-files";
 
-/// Larger files are none of ours.
+/// Larger files are not source files.
 const LARGEST: u64 = 4 << 20;
 
 /// The sources of a folder, by name, and what could not be used.

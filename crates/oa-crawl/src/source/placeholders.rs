@@ -1,4 +1,4 @@
-//! Placeholders of a source file. One that nobody knows would go to the site as it is written, so the file is refused.
+//! Placeholders of a source file. An unknown one would go to the site as written, so the file is refused.
 
 use super::{FetchKind, Source};
 
@@ -83,7 +83,7 @@ fn unknown(placeholder: &str, key: &str, known: &[&str]) -> String {
     format!("{key} has the unknown placeholder {{{placeholder}}}; {known}")
 }
 
-/// What stands between braces as placeholders do: a name, and perhaps a form after a colon.
+/// What looks like a placeholder between braces: a name, and perhaps a format after a colon.
 fn found(text: &str) -> Vec<&str> {
     let parts = text
         .split('{')

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_site_changes_is_told_with_the_first_example() {
+    fn what_a_site_changes_is_reported_with_the_first_example() {
         let before = [
             json!({"code": "RB", "rate": 1.5, "note": null}),
             json!({"code": "HC", "rate": null, "note": null}),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_comes_and_goes_is_told_once() {
+    fn a_kind_that_comes_and_goes_is_reported_once() {
         let (numbers, texts) = ([json!({"a": 1})], [json!({"a": "1"})]);
         let first = Shape::of(&numbers);
         let second = Shape::of(&texts).with_kinds_of(&first);

@@ -34,7 +34,7 @@ fn root() -> String {
 }
 
 impl Cookie {
-    fn is_over(&self) -> bool {
+    fn is_expired(&self) -> bool {
         // Some exports say -1 or 0 for session cookies.
         self.expiration_date
             .is_some_and(|at| at > 0.0 && at < Utc::now().timestamp() as f64)
@@ -79,7 +79,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Cookie>, String> {
             e.column()
         )
     })?;
-    Ok(cookies.into_iter().filter(|c| !c.is_over()).collect())
+    Ok(cookies.into_iter().filter(|c| !c.is_expired()).collect())
 }
 
 /// Keeps them for the next run, readable for this user only.
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_export_is_read_and_what_is_over_is_left() {
+    fn an_export_is_read_and_what_is_expired_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cookies.json");
         fs::write(

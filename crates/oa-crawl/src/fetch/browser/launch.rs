@@ -97,7 +97,7 @@ impl Chromium {
     }
 }
 
-/// Makes a folder that only this user may enter, whatever it was before.
+/// Creates a folder that only this user may enter, or restricts it to that.
 fn own_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let found = fs::symlink_metadata(path)?;

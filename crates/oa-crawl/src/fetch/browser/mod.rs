@@ -142,8 +142,8 @@ impl Browser {
         }
     }
 
-    /// Opens a page, does the steps, and gives back what the last one takes. When that fails for want of a login, logs in and does
-    /// it once more.
+    /// Opens a page, performs the steps, and returns what the last one takes. When that fails for lack of a login, logs in and tries
+    /// once more.
     /// The error says which step failed, and why; a screenshot and the page are kept then.
     pub(crate) fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
         let first = self.take(visit);

@@ -44,7 +44,7 @@ impl Browser {
         })
     }
 
-    /// Does steps, and gives back what the last one took.
+    /// Performs the steps and returns what the last one took.
     pub(super) fn run(
         &self,
         steps: &[Step],
