@@ -196,7 +196,7 @@ fn a_final_failure_alerts_once_and_the_next_success_resolves_it() {
     );
 }
 
-/// Fault, kind of error, tries (with one retry allowed).
+/// Fault, kind of error, attempts (with one retry allowed).
 const FAULTS: [(&str, &str, u64); 20] = [
     ("500", "http_5xx", 2),
     ("404", "http_4xx", 1),
@@ -224,7 +224,7 @@ const FAULTS: [(&str, &str, u64); 20] = [
 fn every_fault_is_named_and_only_transient_ones_are_tried_again() {
     let service = Service::start();
     service.configure("retries = 1\n");
-    for (fault, kind, tries) in FAULTS {
+    for (fault, kind, attempts) in FAULTS {
         service.sim.clear_faults();
         service.sim.fault(&format!("{VIEW}: {fault}")).unwrap();
         let limit = if kind == "timeout" { "400ms" } else { "20s" };
@@ -241,7 +241,7 @@ fn every_fault_is_named_and_only_transient_ones_are_tried_again() {
         let row = done.row();
         assert_eq!(
             (row["error_kind"].as_str(), row["attempts"].as_u64()),
-            (Some(kind), Some(tries)),
+            (Some(kind), Some(attempts)),
             "{fault}: {row}"
         );
         assert_eq!(done.code, 1, "{fault}");

@@ -133,7 +133,7 @@ fn a_killed_run_is_made_up_for_but_not_for_ever() {
 }
 
 #[test]
-fn a_run_for_another_day_takes_care_of_nothing() {
+fn a_run_for_another_day_closes_no_due_time() {
     let service = Service::start();
     tick(&service, 10, "");
     assert_eq!(

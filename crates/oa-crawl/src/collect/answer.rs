@@ -80,7 +80,7 @@ pub(super) fn ask(
     Ok(extracted)
 }
 
-/// Asks once. The first value is what was asked: method and address, or the command.
+/// Makes one request. The first value is its request line: method and address, or the command.
 pub(crate) fn fetch(
     context: &Context,
     placeholders: &Placeholders,

@@ -27,10 +27,10 @@ pub(crate) struct Source {
     pub(crate) provider: String,
     /// Five-field cron expression in the configuration's time zone.
     pub(crate) schedule: String,
-    /// Only on trading days?
+    /// The days on which it runs: "all", "trading", or "night" for days with a night session.
     #[serde(default)]
     pub(crate) days: Days,
-    /// Only within these sessions?
+    /// Runs only within these sessions.
     #[serde(default)]
     pub(crate) sessions: Vec<Session>,
     /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
@@ -38,11 +38,11 @@ pub(crate) struct Source {
     pub(crate) shows: Option<Shows>,
     /// Where the data come from.
     pub(crate) fetch: Fetch,
-    /// How many requests make one day.
+    /// Numbered pages.
     pub(crate) paging: Option<Paging>,
     /// What the browser does, for `kind = "browser"`.
     pub(crate) browser: Option<BrowserRules>,
-    /// The same request for each of several things.
+    /// One request for each of several values.
     pub(crate) each: Option<Each>,
     /// How an answer is read.
     #[serde(default)]
@@ -59,7 +59,7 @@ pub(crate) struct Source {
     /// Numbers that must add up.
     #[serde(default)]
     pub(crate) sums: Vec<Sum>,
-    /// How to tell whether the data are of the day that was asked for.
+    /// How to see whether the data are of the day that is collected.
     pub(crate) freshness: Option<Freshness>,
     /// Fewer records than this make the run partial.
     #[serde(default)]
@@ -106,7 +106,7 @@ fn default_policy() -> Policy {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Retry {
-    /// Tries after the first one.
+    /// Retries after the first attempt.
     retries: Option<u32>,
     /// Wait between two attempts, such as "60s".
     #[schemars(with = "Option<String>")]
@@ -157,7 +157,7 @@ pub(crate) struct Fetch {
     /// Least time between the starts of two requests to the same host.
     #[schemars(with = "Option<String>")]
     pub(crate) pause: Option<Span>,
-    /// Asks with the `ETag` or `Last-Modified` of the answer before, and reads that one again when the site says that nothing has
+    /// Sends the `ETag` or `Last-Modified` of the previous answer, and reads that one again when the site says that nothing has
     /// changed.
     #[serde(default)]
     pub(crate) conditional: bool,
@@ -185,7 +185,7 @@ pub(crate) enum FetchKind {
 pub(crate) struct BrowserRules {
     /// One after the other; the last one takes the answer.
     pub(crate) steps: Vec<Step>,
-    /// What to do when the page asks for a login, or does not come.
+    /// What to do when the page asks for a login, or does not load.
     pub(crate) login: Option<Login>,
 }
 
@@ -287,7 +287,7 @@ pub(crate) struct Image {
     pub(crate) from: String,
     /// A page and the CSS selector of an `img` on it, for when that field is empty.
     pub(crate) fallback: Option<ImageFallback>,
-    /// A smaller image, in bytes, is none.
+    /// Smallest image that is accepted, in bytes.
     #[serde(default)]
     pub(crate) min_bytes: u64,
     /// A program that gets the file's path as its last argument and prints JSON.
@@ -315,12 +315,12 @@ pub(crate) struct Paging {
     pub(crate) size: String,
     /// Records to ask for per page.
     pub(crate) page_size: u32,
-    /// Field that tells two records apart, so that one that moved to the next page while paging counts once.
+    /// Field that identifies a record, so that one that moved to the next page while paging counts once.
     pub(crate) id: String,
     /// How the last page is known where `total` in `[answer]` does not say how many records there are: "empty page", or "short page"
     /// for one with fewer records than `page_size`. Without either, an empty page is the end.
     pub(crate) end: Option<End>,
-    /// No more pages than this per pass; a run that needs more is partial.
+    /// At most this many pages; a run that needs more is partial.
     #[serde(default = "default_max_pages")]
     pub(crate) max_pages: u32,
 }
@@ -375,7 +375,7 @@ pub(crate) struct Table {
     pub(crate) cells: String,
     /// Names for the cells, in their order: the fields of a record.
     pub(crate) columns: Vec<String>,
-    /// Headings that the page must have in this order; without them nobody notices when columns change places.
+    /// Headings that the page must have in this order; without them a changed order of columns goes unnoticed.
     #[serde(default)]
     pub(crate) headings: Vec<String>,
 }
@@ -388,7 +388,7 @@ fn default_cells() -> String {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct List {
-    /// Where it is.
+    /// JSON pointer of the list.
     pub(crate) records: String,
     /// How many records it must have.
     pub(crate) total: Option<String>,
@@ -406,7 +406,7 @@ pub(crate) struct Store {
     /// Its schema.
     #[serde(default = "default_schema")]
     pub(crate) schema: String,
-    /// Columns that tell two records apart.
+    /// Columns that identify a record: its natural key.
     pub(crate) unique: Vec<String>,
     /// SQL expressions of the table's unique index, where the service's own do not say it.
     #[serde(default)]
@@ -506,6 +506,6 @@ pub(crate) enum OnBad {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Freshness {
-    /// A date column; when no row has the day that was asked for, the data are stale.
+    /// A date column; when no row has the day that is collected, the data are stale.
     pub(crate) column: String,
 }
