@@ -132,12 +132,14 @@ pub(crate) fn run(
     task: &mut impl Task,
 ) -> Result<RunReport, RunLogError> {
     let clock = Stopwatch::start(start.started_at);
+    // A signal that comes later ends the attempt under way.
+    let stopped = task.policy().is_some() && stop.requested();
     let mut run = match recorder.begin(start.clone())? {
         Begun::Run(run) => run,
         Begun::Skipped { reason } => return Ok(RunReport::skipped(&start, &reason)),
     };
     let mut misconfigured = false;
-    let (attempts, error) = match ready(task, stop, &mut run) {
+    let (attempts, error) = match ready(task, stopped, &mut run) {
         Ok(()) => attempt(task, stop, clock, &mut run),
         Err(e) => {
             misconfigured = e.misconfigured;
@@ -164,13 +166,12 @@ pub(crate) fn skip(
     Ok(RunReport::skipped(start, reason))
 }
 
-fn ready(task: &mut impl Task, stop: StopSignal, run: &mut Run) -> Result<(), NotReady> {
-    let ready = task.prepare(run);
-    if task.policy().is_some() && stop.requested() {
+fn ready(task: &mut impl Task, stopped: bool, run: &mut Run) -> Result<(), NotReady> {
+    if stopped {
         let message = "stopped by a signal before its first attempt";
         return Err(RunError::new(ErrorKind::Internal, message).into());
     }
-    ready
+    task.prepare(run)
 }
 
 fn attempt(
