@@ -7,16 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
-use oa_core::cli;
-use oa_core::config::Config;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::attempts::{Failed, longest};
-use oa_core::runs::{
-    Outcome, Quality, RawRecord, Recorder, Run, RunError, RunStart, Status, Trigger,
-};
+use oa_core::app::cli;
+use oa_core::app::config::Config;
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::journal::attempts::{Failed, longest};
+use oa_core::journal::{Recorder, Run};
+use oa_core::model::run::{Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger};
 use oa_core::schedule::Calendar;
-use oa_core::secrets::Secret;
-use oa_core::supervise::{self, Owner, StopSignal};
+use oa_core::base::secrets::Secret;
+use oa_core::base::supervise;
+use oa_core::base::supervise::{Owner, StopSignal};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -359,7 +359,7 @@ struct Equipment {
 impl Collection<'_> {
     fn equip(&self, run: &mut Run) -> Result<Equipment, NotReady> {
         let (config, source) = (self.collector.config, self.source);
-        let unset = |e: oa_core::config::ConfigError| {
+        let unset = |e: oa_core::app::config::ConfigError| {
             NotReady::misconfigured(ErrorKind::Auth, e.to_string())
         };
         let secrets = source.secrets(config).map_err(unset)?;

@@ -22,8 +22,9 @@ mod verdict;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::exit;
 
 use commands::{
     backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, prune, replay,

@@ -7,13 +7,12 @@
 //!
 //! It knows neither sources nor programs: a [`Task`] says what an attempt is, and what the attempts brought.
 
-use oa_core::cli::Failure;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::attempts::{Failed, until_done};
-use oa_core::runs::{
-    Attempt, Begun, Outcome, Recorded, Recorder, Run, RunError, RunStart, Status, Stopwatch,
-};
-use oa_core::supervise::StopSignal;
+use oa_core::app::cli::Failure;
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::journal::attempts::{Failed, until_done};
+use oa_core::journal::{Persisted, Recorder, Run, StartOutcome, Stopwatch};
+use oa_core::model::run::{Attempt, Outcome, RunError, RunStart, Status};
+use oa_core::base::supervise::StopSignal;
 use uuid::Uuid;
 
 /// Neither PostgreSQL nor the spool takes the record of a run, or the schema does not fit.
@@ -135,8 +134,8 @@ pub(crate) fn run(
     // A signal that comes later ends the attempt under way.
     let stopped = task.policy().is_some() && stop.requested();
     let mut run = match recorder.begin(start.clone())? {
-        Begun::Run(run) => run,
-        Begun::Skipped { reason } => return Ok(RunReport::skipped(&start, &reason)),
+        StartOutcome::Run(run) => run,
+        StartOutcome::Skipped { reason } => return Ok(RunReport::skipped(&start, &reason)),
     };
     let mut misconfigured = false;
     let (attempts, error) = match ready(task, stopped, &mut run) {
@@ -202,19 +201,19 @@ fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, 
     report.rejected = outcome.rejects.len() as u64;
     report.error.clone_from(&outcome.error);
     match recorder.finish(run, outcome)? {
-        Recorded::Stored(applied) => {
+        Persisted::Stored(applied) => {
             report.inserted = applied.inserted;
             report.updated = applied.updated;
             report.unchanged = applied.unchanged;
             report.rejected = applied.rejected;
             report.alerted = applied.alerted;
         }
-        Recorded::Spooled { reason } => {
+        Persisted::Spooled { reason } => {
             tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
-            report.spooled = Some(oa_core::secrets::redact(&reason));
+            report.spooled = Some(oa_core::base::secrets::redact(&reason));
             report.alerted = true;
         }
-        Recorded::Refused {
+        Persisted::Refused {
             error,
             misconfigured,
         } => {

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use oa_core::pg::quote_ident;
-use oa_core::pg::upsert::{Batch, Upserted, upsert};
-use oa_core::{exact, service};
+use oa_core::model::run::Batch;
+use oa_core::pg::upsert::{Upserted, upsert};
+use oa_core::service;
+use oa_core::base::exact;
 use postgres::{Client, Transaction};
 use serde_json::{Map, Value, json};
 

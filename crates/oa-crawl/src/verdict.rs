@@ -1,9 +1,9 @@
 //! Whether what came is what was due: one verdict for runs, replays, dry runs and `oa-crawl try`.
 
 use chrono::NaiveDate;
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RunError;
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RunError;
 
 use crate::collect::Collected;
 use crate::source::{Field, FieldType, OnBad, Source};
@@ -131,7 +131,7 @@ fn shortcoming(
     None
 }
 
-fn reason(reject: &oa_core::runs::Reject) -> String {
+fn reason(reject: &oa_core::model::run::Reject) -> String {
     match &reject.field {
         Some(field) => format!("{field} {}", reject.reason),
         None => reject.reason.clone(),

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{DAY, LIST, Service, VIEW};
-use oa_core::spool::Spool;
-use oa_core::state_dir::StateDir;
+use oa_core::journal::spool::Spool;
+use oa_core::base::state_dir::StateDir;
 use oa_sim::sites::zhihui;
 use oa_testkit::wait_until;
 use serde_json::json;

@@ -8,8 +8,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use oa_core::runs::RawRecord;
-use oa_core::state_dir::{StateDir, StateDirError, make_folder, write_durably};
+use oa_core::model::run::RawRecord;
+use oa_core::base::state_dir::{StateDir, StateDirError, make_folder, write_durably};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -73,7 +73,7 @@ impl Archive {
         make_folder(&folder)?;
         let packed = zstd::encode_all(body, 3)?;
         write_durably(&path, &packed)?;
-        oa_core::failpoint::hit("archive.stored");
+        oa_core::base::failpoint::hit("archive.stored");
         Ok(Stored {
             sha256,
             stored_bytes: packed.len() as u64,

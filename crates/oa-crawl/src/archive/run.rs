@@ -5,9 +5,9 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use chrono::Utc;
-use oa_core::runs::RawRecord;
-use oa_core::runs::raw_index::RawIndex;
-use oa_core::state_dir::{StateDirError, make_folder, write_durably};
+use oa_core::model::run::RawRecord;
+use oa_core::journal::raw_index::RawIndex;
+use oa_core::base::state_dir::{StateDirError, make_folder, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -39,7 +39,7 @@ impl RunArchive {
         let stored = self.archive.put(&response.body)?;
         let record = RawRecord {
             attempt,
-            url: oa_core::secrets::redact(url),
+            url: oa_core::base::secrets::redact(url),
             part: part.map(str::to_owned),
             status: response.status,
             content_type: response.content_type.clone(),

@@ -6,10 +6,10 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
-use oa_core::secrets::redact;
-use oa_core::supervise::{Ended, Launch, readable};
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::secrets::redact;
+use oa_core::base::supervise::{Ended, Launch, readable};
 use serde_json::Value;
 
 use super::collected::Collected;

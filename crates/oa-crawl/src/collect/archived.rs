@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Result, anyhow};
 use chrono::NaiveDate;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RawRecord;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RawRecord;
 use serde_json::Value;
 
 use super::answer::extract;

@@ -1,8 +1,8 @@
 //! What one attempt brought, and whether that is all.
 
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RunError;
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RunError;
 use serde_json::Value;
 
 use crate::extract::Extracted;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::NaiveDate;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RawRecord;
-use oa_core::secrets::{Secret, redact};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RawRecord;
+use oa_core::base::secrets::{Secret, redact};
 
 use crate::archive::{Archive, RunArchive};
 use crate::fetch::browser::Browser;

@@ -8,11 +8,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use image::{ImageFormat, ImageReader, Limits};
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RawRecord;
-use oa_core::secrets::redact;
-use oa_core::state_dir::{make_folder, write_durably};
-use oa_core::supervise::Launch;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RawRecord;
+use oa_core::base::secrets::redact;
+use oa_core::base::state_dir::{make_folder, write_durably};
+use oa_core::base::supervise::Launch;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -43,7 +43,7 @@ pub(crate) fn attach(
     for number in 0..collected.records.len() {
         let listed = collected.records[number]
             .get(&rules.from)
-            .and_then(oa_core::exact::text)
+            .and_then(oa_core::base::exact::text)
             .unwrap_or_default()
             .to_owned();
         let address = match (&rules.fallback, listed.trim()) {

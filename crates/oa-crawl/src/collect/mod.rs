@@ -15,8 +15,8 @@ mod pages;
 
 use std::collections::HashSet;
 
-use oa_core::retry::ErrorKind;
-use oa_core::supervise::StopSignal;
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::supervise::StopSignal;
 use serde_json::Value;
 
 use crate::fetch::FetchError;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use oa_core::retry::ErrorKind;
+use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::answer::{Placeholders, ask};

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
 use clap::Args;
-use oa_core::config::{Config, Crawl, Span};
-use oa_core::retry::Policy;
-use oa_core::runs::Trigger;
+use oa_core::app::config::{Config, Crawl};
+use oa_core::base::units::Span;
+use oa_core::model::retry::Policy;
+use oa_core::model::run::Trigger;
 
 use crate::dates;
 use crate::source::{SourceError, Sources};

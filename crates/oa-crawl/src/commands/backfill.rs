@@ -2,12 +2,14 @@
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
-use oa_core::cli::Failure;
-use oa_core::config::{Config, Span};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::retry::ErrorKind;
-use oa_core::runs::{Trigger, store};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::base::units::Span;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::model::retry::ErrorKind;
+use oa_core::journal::store;
+use oa_core::model::run::Trigger;
 use oa_core::schedule::Calendar;
 
 use super::args::{SourcesArg, parse_date, parse_delay};
@@ -102,7 +104,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     );
     if args.dry_run {
         let text: String = days.iter().map(|day| format!("{day}\n")).collect();
-        oa_core::cli::print(&text).map_err(anyhow::Error::from)?;
+        oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
     let mut reports: Vec<Result<RunReport, Failure>> = Vec::new();

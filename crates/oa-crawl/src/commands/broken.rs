@@ -4,12 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_core::cli::Failure;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::attempts::Failed;
-use oa_core::runs::due::forget;
-use oa_core::runs::{Outcome, Recorder, RunError, RunStart, Trigger};
-use oa_core::supervise::StopSignal;
+use oa_core::app::cli::Failure;
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::journal::attempts::Failed;
+use oa_core::journal::due::forget;
+use oa_core::journal::Recorder;
+use oa_core::model::run::{Outcome, RunError, RunStart, Trigger};
+use oa_core::base::supervise::StopSignal;
 
 use crate::PROGRAM;
 use crate::runner::{self, RunReport, Task};
@@ -97,7 +98,7 @@ fn resolve_fixed(recorder: &Recorder, sources: &Sources) {
         let ended = sources.get(&task).is_ok()
             || recorder
                 .connect()
-                .is_ok_and(|(mut client, _)| forget(&mut client, &task, recorder.policy()).is_ok());
+                .is_ok_and(|(mut client, _)| forget(&mut client, &task).is_ok());
         if ended {
             let _ = fs::remove_file(&path);
         }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use oa_core::cli::{self, Failure};
-use oa_core::config::{Config, nearest};
-use oa_core::exit;
-use oa_core::state_dir::{StateDir, write_durably};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::base::mistakes::nearest;
+use oa_core::app::exit;
+use oa_core::base::state_dir::{StateDir, write_durably};
 
 use super::args::SourcesArg;
 use crate::fetch::browser::cookies;

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
 use oa_core::schedule::Days;
 
 use super::args::SourcesArg;

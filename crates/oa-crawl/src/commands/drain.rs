@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::Recorder;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal::Recorder;
 use serde_json::json;
 
 use crate::PROGRAM;

@@ -14,11 +14,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use oa_core::config::Config;
+use oa_core::app::config::Config;
 use oa_core::pg::describe;
-use oa_core::runs::Recorder;
-use oa_core::runs::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
-use oa_core::runs::watch;
+use oa_core::journal::Recorder;
+use oa_core::journal::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
+use oa_core::journal::watch;
 use oa_core::schedule::Calendar;
 use postgres::Client;
 

@@ -13,13 +13,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use oa_core::alerts::Policy;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::pg::{self, describe, schema};
-use oa_core::runs::{Recorder, due};
-use oa_core::state_dir::write_durably;
+use oa_core::journal::incidents::Policy;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::pg;
+use oa_core::pg::{describe, schema};
+use oa_core::journal::{Recorder, due};
+use oa_core::base::state_dir::write_durably;
 use postgres::Client;
 use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
@@ -295,7 +297,7 @@ fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>,
 fn forget(config: &Config, client: &mut Client, tasks: &[&str]) -> Result<(), Failure> {
     let policy = Policy::from_config(config);
     for task in tasks {
-        due::forget(client, task, &policy)
+        due::forget(client, task)
             .map_err(|e| anyhow::anyhow!("could not forget {task}: {}", describe(&e)))?;
     }
     Ok(())

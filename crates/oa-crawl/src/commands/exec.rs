@@ -5,14 +5,17 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::Format;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
 use oa_core::pg;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::attempts::{Failed, longest};
-use oa_core::runs::{Outcome, Recorder, Run, RunStart};
-use oa_core::supervise::{self, Owner, StopSignal};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::journal::attempts::{Failed, longest};
+use oa_core::journal::{Recorder, Run};
+use oa_core::model::run::{Outcome, RunStart};
+use oa_core::base::supervise;
+use oa_core::base::supervise::{Owner, StopSignal};
 use serde_json::{Value, json};
 
 use super::args::{CronArg, RetryArgs};

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
-use oa_core::cli::{self, Failure};
-use oa_core::exit;
-use oa_core::state_dir::write_durably;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
+use oa_core::base::state_dir::write_durably;
 
 use crate::source::{BUILT_IN, schema_text};
 

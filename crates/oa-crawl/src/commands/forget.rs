@@ -1,10 +1,10 @@
 //! `oa-crawl forget`: a task is run no more.
 
 use clap::Args as ClapArgs;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::runs::{Recorder, due};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::journal::{Recorder, due};
 
 use crate::PROGRAM;
 
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let task = args.task.as_str();
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, _) = recorder.connect()?;
-    let known = due::forget(&mut client, task, recorder.policy()).map_err(anyhow::Error::from)?;
+    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
     if !known {
         return Err(Failure::new(
             exit::USAGE,

@@ -19,8 +19,8 @@ mod report;
 pub(crate) mod run;
 pub(crate) mod try_source;
 
-use oa_core::cli::Failure;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
 
 use crate::source::SourceError;
 

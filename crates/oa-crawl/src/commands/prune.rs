@@ -1,15 +1,17 @@
 //! `oa-crawl prune`: removes from the raw archive what is older than it must be kept, and reports an archive that is too large.
 
 use clap::Args as ClapArgs;
-use oa_core::alerts;
-use oa_core::cli::Failure;
-use oa_core::config::{Bytes, Config};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::attempts::Failed;
-use oa_core::runs::{Outcome, Recorder, RunError, RunStart};
-use oa_core::supervise::StopSignal;
+use oa_core::app::flush_now;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::base::units::Bytes;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::journal::attempts::Failed;
+use oa_core::journal::Recorder;
+use oa_core::model::run::{Outcome, RunError, RunStart};
+use oa_core::base::supervise::StopSignal;
 use postgres::Client;
 use serde_json::{Value, json};
 
@@ -94,7 +96,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         None => return Ok(exit::OK),
     }
     if report.alerted {
-        alerts::flush_now(config);
+        flush_now(config);
     }
     Ok(report::exit_code(&report))
 }

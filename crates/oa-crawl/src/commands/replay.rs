@@ -3,11 +3,13 @@
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::{self, RawRecord, Trigger};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal;
+use oa_core::model::run::{RawRecord, Trigger};
 use oa_core::schedule::Calendar;
 use postgres::Client as Postgres;
 use serde_json::{Value, json};

@@ -1,11 +1,13 @@
 //! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
 
-use oa_core::alerts::flush_now;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::{self, RunStart, Status};
+use oa_core::app::flush_now;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal;
+use oa_core::model::run::{RunStart, Status};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;

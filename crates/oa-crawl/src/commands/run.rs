@@ -2,13 +2,15 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::{Recorder, Trigger};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Trigger;
 use oa_core::schedule::Calendar;
-use oa_core::state_dir::StateDir;
+use oa_core::base::state_dir::StateDir;
 use serde_json::{Map, Value, json};
 
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};

@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::Format;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
 use oa_core::schedule::Calendar;
 use oa_core::service;
-use oa_core::state_dir::StateDir;
-use oa_core::{exact, exit};
+use oa_core::base::state_dir::StateDir;
+use oa_core::app::exit;
+use oa_core::base::exact;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -220,7 +222,7 @@ fn context(
             ));
         }
     };
-    let max_body = config.map_or(oa_core::config::Crawl::default().max_body.0, |c| {
+    let max_body = config.map_or(oa_core::app::config::Crawl::default().max_body.0, |c| {
         c.crawl.max_body.0
     });
     let (state_dir, fresh) = folder(config, source)?;

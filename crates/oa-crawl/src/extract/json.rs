@@ -4,7 +4,7 @@
 //! lists below `result`, one after the other.
 
 use chrono::NaiveDate;
-use oa_core::exact;
+use oa_core::base::exact;
 use serde_json::Value;
 
 use super::Extracted;

@@ -1,6 +1,6 @@
 //! Records out of an HTML table.
 
-use oa_core::retry::ErrorKind;
+use oa_core::model::retry::ErrorKind;
 use scraper::{ElementRef, Html};
 use serde_json::{Map, Value};
 

@@ -1,8 +1,8 @@
 //! From bytes to JSON: character sets, and answers that are no data.
 
 use encoding_rs::{Encoding, GB18030, UTF_8};
-use oa_core::exact;
-use oa_core::retry::ErrorKind;
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::{FetchError, Response};

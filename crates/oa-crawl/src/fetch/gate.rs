@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use oa_core::supervise::StopSignal;
+use oa_core::base::supervise::StopSignal;
 
 /// How often a waiting thread looks for a signal to stop.
 const POLL: Duration = Duration::from_millis(100);

@@ -4,8 +4,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::retry::ErrorKind;
-use oa_core::secrets::Secret;
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::secrets::Secret;
 use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
 

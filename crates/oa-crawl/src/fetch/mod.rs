@@ -8,8 +8,8 @@ mod origin;
 
 use std::time::Duration;
 
-use oa_core::retry::ErrorKind;
-use oa_core::runs::RunError;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RunError;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use http::{Client, Request, USER_AGENT};

@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-use oa_core::config::{Config, ConfigError, SecretRef};
-use oa_core::secrets::Secret;
-use oa_core::supervise::Owner;
+use oa_core::app::config::{Config, ConfigError, SecretRef};
+use oa_core::base::secrets::Secret;
+use oa_core::base::supervise::Owner;
 
 use crate::source::{FetchKind, Source, Sources};
 

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
-use oa_core::alerts::human_duration;
-use oa_core::config::Locale;
+use oa_core::app::output::human_duration;
+use oa_core::app::config::Locale;
 use oa_core::pg;
-use oa_core::retry::{ErrorKind, Policy};
-use oa_core::runs::{RunError, RunStart};
-use oa_core::secrets::redact;
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{RunError, RunStart};
+use oa_core::base::secrets::redact;
 use oa_core::service;
-use oa_core::supervise::{Ended, Finished, Launch, StopSignal, readable};
+use oa_core::base::supervise::{Ended, Finished, Launch, StopSignal, readable};
 use postgres::types::{ToSql, Type};
 use rustix::io::Errno;
 
-use oa_core::runs::attempts::Failed;
+use oa_core::journal::attempts::Failed;
 
 pub(crate) mod environment;
 mod result_file;

@@ -1,6 +1,6 @@
 //! What the types of a source file cannot say.
 
-use oa_core::config::nearest;
+use oa_core::base::mistakes::nearest;
 use oa_core::service;
 
 use super::folder::{self, FOLDER};

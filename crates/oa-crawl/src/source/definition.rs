@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use oa_core::config::{SecretRef, Span};
-use oa_core::retry::{Backoff, Policy};
+use oa_core::app::config::SecretRef;
+use oa_core::base::units::Span;
+use oa_core::model::retry::{Backoff, Policy};
 use oa_core::schedule::{Days, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};

@@ -14,9 +14,10 @@ mod selector;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use oa_core::config::{Config, Crawl, explain, nearest};
-use oa_core::retry::Policy;
-use oa_core::trust::TrustError;
+use oa_core::app::config::{Config, Crawl};
+use oa_core::base::mistakes::{explain, nearest};
+use oa_core::model::retry::Policy;
+use oa_core::base::trust::TrustError;
 
 pub(crate) use definition::{
     Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,

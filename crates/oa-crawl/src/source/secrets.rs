@@ -1,7 +1,7 @@
 //! The secrets of a source, which its file only names.
 
-use oa_core::config::{Config, ConfigError, SecretRef};
-use oa_core::secrets::Secret;
+use oa_core::app::config::{Config, ConfigError, SecretRef};
+use oa_core::base::secrets::Secret;
 
 use super::Source;
 

@@ -1,6 +1,6 @@
 //! One value of a record into one column's value, without loss.
 
-use oa_core::exact;
+use oa_core::base::exact;
 use regex::Regex;
 use serde_json::{Number, Value};
 

@@ -1,6 +1,6 @@
 //! What a JSON value is, in words for findings and rejects.
 
-use oa_core::exact;
+use oa_core::base::exact;
 use serde_json::Value;
 
 pub(super) fn name_of(value: &Value) -> &'static str {

@@ -9,8 +9,9 @@ mod variety;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use oa_core::runs::Reject;
-use oa_core::{exact, service};
+use oa_core::model::run::Reject;
+use oa_core::service;
+use oa_core::base::exact;
 use regex::Regex;
 use serde_json::Value;
 

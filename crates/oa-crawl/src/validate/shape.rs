@@ -73,7 +73,7 @@ impl Shape {
                 .iter()
                 .filter_map(|r| r.get(field))
                 .find(|v| kind.is_none_or(|k| k == name_of(v)));
-            let text = found.map(oa_core::exact::to_text).unwrap_or_default();
+            let text = found.map(oa_core::base::exact::to_text).unwrap_or_default();
             text.chars().take(100).collect()
         };
         let mut found = Vec::new();

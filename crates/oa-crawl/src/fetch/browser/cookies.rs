@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::Utc;
-use oa_core::state_dir::write_durably;
+use oa_core::base::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use oa_core::retry::ErrorKind;
+use oa_core::model::retry::ErrorKind;
 use serde_json::{Value, json};
 
 /// An event of the protocol.

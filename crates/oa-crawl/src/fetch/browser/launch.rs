@@ -9,8 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use oa_core::retry::ErrorKind;
-use oa_core::supervise::Group;
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::supervise::Group;
 use uuid::Uuid;
 
 use super::devtools::{Devtools, Event};

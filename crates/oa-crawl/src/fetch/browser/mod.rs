@@ -14,9 +14,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use oa_core::retry::ErrorKind;
-use oa_core::secrets::{Secret, redact};
-use oa_core::state_dir::{make_folder, write_durably};
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::secrets::{Secret, redact};
+use oa_core::base::state_dir::{make_folder, write_durably};
 
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;

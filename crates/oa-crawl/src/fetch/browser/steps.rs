@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use oa_core::retry::ErrorKind;
-use oa_core::secrets::redact;
-use oa_core::supervise::StopSignal;
+use oa_core::model::retry::ErrorKind;
+use oa_core::base::secrets::redact;
+use oa_core::base::supervise::StopSignal;
 use serde_json::Value;
 
 use super::devtools::DevtoolsError;
