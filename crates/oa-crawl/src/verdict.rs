@@ -1,4 +1,4 @@
-//! Whether what came is what was due: the one verdict of a run, a replay, a dry run and a try.
+//! Whether what came is what was due: one verdict for runs, replays, dry runs and `oa-crawl try`.
 
 use chrono::NaiveDate;
 use oa_core::base::exact;
@@ -9,23 +9,35 @@ use crate::collect::Collected;
 use crate::source::{Field, FieldType, OnBad, Source};
 use crate::validate::Validated;
 
-/// Why what came is not a success, if it is not, and whether any of it may be stored.
-#[must_use]
-pub fn assess(
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// Why what came is not a success.
+    pub(crate) error: Option<RunError>,
+    /// Whether any of it may be stored.
+    pub(crate) storable: bool,
+}
+
+pub(crate) fn assess(
     source: &Source,
     date: NaiveDate,
     usual: Option<u64>,
     collected: &Collected,
     validated: &Validated,
-) -> (Option<RunError>, bool) {
+) -> Verdict {
     if let Some(error) = unusable(source, date, collected, validated) {
-        return (Some(error), false);
+        return Verdict {
+            error: Some(error),
+            storable: false,
+        };
     }
     let error = collected
         .shortfall()
-        .or_else(|| falling(source, usual, collected))
-        .or_else(|| finding(source, date, collected, validated));
-    (error, true)
+        .or_else(|| below_usual(source, usual, collected))
+        .or_else(|| shortcoming(source, date, collected, validated));
+    Verdict {
+        error,
+        storable: true,
+    }
 }
 
 /// Why nothing of it can be stored.
@@ -72,7 +84,7 @@ fn unusable(
 }
 
 /// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
-fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
+fn below_usual(source: &Source, usual: Option<u64>, collected: &Collected) -> Option<RunError> {
     let (usual, came) = (usual?, collected.records.len() as u64);
     ((came as f64) < source.min_of_usual * usual as f64).then(|| {
         let message = format!(
@@ -83,7 +95,7 @@ fn falling(source: &Source, usual: Option<u64>, collected: &Collected) -> Option
 }
 
 /// A complete answer can still not be what was due.
-fn finding(
+fn shortcoming(
     source: &Source,
     date: NaiveDate,
     collected: &Collected,

@@ -78,7 +78,7 @@ fn an_unknown_source_is_a_usage_error_with_the_nearest_name() {
 }
 
 #[test]
-fn a_missing_token_fails_with_78_and_is_told_like_any_failure() {
+fn a_missing_token_fails_with_78_and_is_reported_like_any_failure() {
     let service = Service::start();
     fs::remove_file(service.dir.path().join(".env")).unwrap();
     let done = service.run("zhihui-full-view");
@@ -264,7 +264,7 @@ fn a_source_that_is_off_still_runs_by_its_name_and_a_wrong_name_is_refused_with_
 }
 
 #[test]
-fn check_tells_in_one_list_what_is_missing() {
+fn check_lists_what_is_missing() {
     let service = Service::start();
     let done = service.crawl(&["check", "--format", "json"]);
     assert_eq!(done.code, 0, "{done:?}");

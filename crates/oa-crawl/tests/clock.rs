@@ -1,4 +1,4 @@
-//! A clock that was wrong, of a machine or of the server, closes no moment that is due and hides no failure.
+//! A clock that was wrong, of a machine or of the server, closes no due time and hides no failure.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -100,7 +100,7 @@ fn alerts(service: &Service, rule: &str) -> String {
 }
 
 #[test]
-fn a_run_of_a_machine_whose_clock_was_wrong_closes_no_moment_of_the_next_day() {
+fn a_run_of_a_machine_whose_clock_was_wrong_closes_no_due_time_of_the_next_day() {
     // Three days ahead, eight hours ahead (a hardware clock in local time), a day behind; the server is right, a day before today.
     for machine in ["+2d", "-16h", "-2d"] {
         let mut service = Service::start();
@@ -145,7 +145,7 @@ fn due_runs_follow_the_servers_clock_whatever_the_machines_says() {
         assert_eq!(
             service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
             day.to_string(),
-            "{machine}: the day of the moment"
+            "{machine}: the day of the due time"
         );
         due(&service, machine);
         due(&service, "0");
@@ -154,7 +154,7 @@ fn due_runs_follow_the_servers_clock_whatever_the_machines_says() {
 }
 
 #[test]
-fn what_the_server_took_while_its_own_clock_was_ahead_closes_no_moment_later() {
+fn what_the_server_took_while_its_own_clock_was_ahead_closes_no_due_time_later() {
     for machine in ["0", "-3d"] {
         let mut service = Service::start();
         tick(&service);
@@ -165,7 +165,7 @@ fn what_the_server_took_while_its_own_clock_was_ahead_closes_no_moment_later() {
         service.server.restart_with(&clock("-3d"));
         due(&service, "-3d");
         due(&service, "-3d");
-        assert_eq!(runs(&service), 2, "{machine}: today's moment, once");
+        assert_eq!(runs(&service), 2, "{machine}: today's due time, once");
         // Three days later, when the wrong time has come.
         service.server.restart_with(&[]);
         due(&service, "0");
@@ -255,7 +255,7 @@ fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
                 "SELECT string_agg((started_at <= finished_at AND finished_at <= now())::text, ' ') FROM oa.runs WHERE task = 'tick'"
             ),
             "true true",
-            "{machine}: it was about another day, so the moment was still due"
+            "{machine}: it was about another day, so the run was still due"
         );
         assert_eq!(
             service
@@ -265,21 +265,21 @@ fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
     }
 }
 
-/// The day of the source's moment, half an hour ago.
+/// The day of the source's due time, half an hour ago.
 fn its_day() -> String {
     let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30);
     due.date_naive().to_string()
 }
 
 #[test]
-fn a_moment_that_passed_while_a_clock_was_ahead_is_made_up_for_the_next_morning() {
+fn a_due_time_that_passed_while_a_clock_was_ahead_is_made_up_for_the_next_morning() {
     for spooled in [false, true] {
         let mut service = Service::start();
         tick(&service);
         service.server.restart_with(&clock("-2d"));
         due(&service, "-2d");
         assert_eq!(runs(&service), 1);
-        // A clock says what will be right in two days, and leaves that as the next moment.
+        // A clock says what will be right in two days, and leaves that as the next due time.
         if spooled {
             service.server.stop();
             let done = at(&service, "+2d", &["run", "--due"]);
@@ -288,7 +288,7 @@ fn a_moment_that_passed_while_a_clock_was_ahead_is_made_up_for_the_next_morning(
             service.server.restart_with(&clock("+2d"));
             due(&service, "+2d");
         }
-        // It is put right before the next moment, one is over, and the site can still show its day.
+        // It is put right before the next due time, one has passed, and the site can still show its day.
         service.server.restart_with(&clock("+23h"));
         let before = runs(&service);
         due(&service, "+23h");

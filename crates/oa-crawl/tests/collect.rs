@@ -116,7 +116,7 @@ fn a_changed_value_is_updated_and_counted() {
 }
 
 #[test]
-fn a_fault_that_heals_costs_tries_but_no_data() {
+fn a_fault_that_heals_costs_attempts_but_no_data() {
     let service = Service::start();
     service
         .sim
@@ -155,7 +155,7 @@ fn a_page_that_fails_once_is_no_missing_page() {
 }
 
 #[test]
-fn a_final_failure_alerts_once_and_the_next_success_tells_that_it_is_over() {
+fn a_final_failure_alerts_once_and_the_next_success_resolves_it() {
     let service = Service::start();
     service.sim.fault(&format!("{VIEW}: 502")).unwrap();
     let done = service.run("zhihui-full-view");
@@ -196,7 +196,7 @@ fn a_final_failure_alerts_once_and_the_next_success_tells_that_it_is_over() {
     );
 }
 
-/// Fault, kind of error, tries (with one retry allowed).
+/// Fault, kind of error, attempts (with one retry allowed).
 const FAULTS: [(&str, &str, u64); 20] = [
     ("500", "http_5xx", 2),
     ("404", "http_4xx", 1),
@@ -224,7 +224,7 @@ const FAULTS: [(&str, &str, u64); 20] = [
 fn every_fault_is_named_and_only_transient_ones_are_tried_again() {
     let service = Service::start();
     service.configure("retries = 1\n");
-    for (fault, kind, tries) in FAULTS {
+    for (fault, kind, attempts) in FAULTS {
         service.sim.clear_faults();
         service.sim.fault(&format!("{VIEW}: {fault}")).unwrap();
         let limit = if kind == "timeout" { "400ms" } else { "20s" };
@@ -241,7 +241,7 @@ fn every_fault_is_named_and_only_transient_ones_are_tried_again() {
         let row = done.row();
         assert_eq!(
             (row["error_kind"].as_str(), row["attempts"].as_u64()),
-            (Some(kind), Some(tries)),
+            (Some(kind), Some(attempts)),
             "{fault}: {row}"
         );
         assert_eq!(done.code, 1, "{fault}");
@@ -470,7 +470,7 @@ fn a_role_that_may_only_read_and_write_rows_is_enough() {
     assert_eq!(
         service.text("SELECT string_agg(kind, ' ' ORDER BY id) FROM oa.alerts"),
         "problem recovery",
-        "its success ends the trouble and is stored"
+        "its success resolves the incident and is stored"
     );
     let done = service.crawl(&["prune"]);
     assert_eq!(done.code, 0, "{done:?}");

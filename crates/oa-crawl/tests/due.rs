@@ -1,4 +1,4 @@
-//! `oa-crawl run --due`: every moment of a schedule is taken care of once, whatever was off or killed.
+//! `oa-crawl run --due`: every due time of a schedule gets its run once, whatever was off or killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -42,7 +42,7 @@ fn runs(service: &Service) -> i64 {
 }
 
 #[test]
-fn a_missed_moment_is_made_up_for_once_and_for_its_own_day() {
+fn a_missed_due_time_is_made_up_for_once_and_for_its_own_day() {
     let service = Service::start();
     tick(&service, 10, "");
     due(&service);
@@ -107,7 +107,7 @@ fn several_machines_share_the_work() {
 }
 
 #[test]
-fn while_postgresql_is_away_this_machine_goes_on_alone() {
+fn while_postgresql_is_unreachable_this_machine_goes_on_alone() {
     let mut service = Service::start();
     tick(&service, 10, "");
     service.server.stop();
@@ -133,7 +133,7 @@ fn a_killed_run_is_made_up_for_but_not_for_ever() {
 }
 
 #[test]
-fn a_run_for_another_day_takes_care_of_nothing() {
+fn a_run_for_another_day_closes_no_due_time() {
     let service = Service::start();
     tick(&service, 10, "");
     assert_eq!(
@@ -176,7 +176,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     assert_eq!(
         service.count("oa.tasks WHERE name = 'openvlab-flow'"),
         0,
-        "left out"
+        "skipped"
     );
     let rest = "SELECT string_agg(format('%s %s %s', name, days, sessions), '; ' ORDER BY name) FROM oa.tasks WHERE name IN ('fangqi-night', 'zhihui-full-view')";
     assert_eq!(

@@ -154,7 +154,7 @@ fn an_upgrade_that_would_end_all_collecting_is_loud() {
     // One line a source in the crontab goes on.
     let own = service.crawl(&["run", "--cron", "zhihui-reports"]);
     assert_eq!(own.code, 0, "{own:?}");
-    // The advice is true, and what it does not name is over.
+    // The advice is true, and what it does not name is resolved.
     assert_eq!(service.crawl(&["enable", "zhihui-full-view"]).code, 0);
     assert_ne!(due(&service).code, 78);
     assert_eq!(scheduled(&service), "zhihui-full-view");

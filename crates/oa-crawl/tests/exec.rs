@@ -69,7 +69,7 @@ fn a_program_is_tried_until_it_succeeds_and_its_records_are_counted() {
 }
 
 #[test]
-fn a_final_failure_alerts_and_the_next_success_tells_that_it_is_over() {
+fn a_final_failure_alerts_and_the_next_success_resolves_it() {
     let service = Service::start();
     let done = exec(
         &service,
@@ -147,7 +147,7 @@ fn a_program_that_something_else_kills_is_tried_again() {
 }
 
 #[test]
-fn what_a_second_try_would_only_repeat_is_not_tried_again() {
+fn what_a_second_attempt_would_only_repeat_is_not_retried() {
     let service = Service::start();
     for (script, said) in [
         ("exit 2", "exit status: 2"),
@@ -278,7 +278,7 @@ fn too_few_records_are_a_failure_wherever_they_are_counted() {
 }
 
 #[test]
-fn while_postgresql_is_away_the_outcome_waits_in_the_spool() {
+fn while_postgresql_is_unreachable_the_outcome_waits_in_the_spool() {
     let mut service = Service::start();
     service.server.stop();
     assert_eq!(exec(&service, &[], "echo '{}'").code, 75);
@@ -593,7 +593,7 @@ fn a_program_gets_the_secrets_that_are_given_to_it_and_no_others() {
 }
 
 #[test]
-fn the_output_of_each_try_stays_readable_and_without_secrets() {
+fn the_output_of_each_attempt_stays_readable_and_without_secrets() {
     let service = Service::start();
     service.configure("retries = 1\n");
     fs::write(

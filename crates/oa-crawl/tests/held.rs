@@ -109,7 +109,7 @@ fn every_stop_signal_ends_the_whole_tree_and_leaves_a_final_row() {
 }
 
 #[test]
-fn a_stop_signal_between_two_tries_closes_the_run() {
+fn a_stop_signal_between_two_attempts_closes_the_run() {
     let service = Service::start();
     let arguments = [
         "exec",

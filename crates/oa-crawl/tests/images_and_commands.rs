@@ -187,10 +187,10 @@ echo '{"contract": "?", "multiplier": 10}'"#,
 }
 
 #[test]
-fn a_program_that_fails_is_told_apart_and_stores_nothing() {
+fn a_program_that_fails_is_distinguished_and_stores_nothing() {
     let service = Service::start();
     service.configure("retries = 1\n");
-    for (text, kind, tries, says) in [
+    for (text, kind, attempts, says) in [
         ("echo '{\"contract\": \"rb\"'", "shape", 1, "no JSON object"),
         (
             "echo oops >&2; exit 3",
@@ -206,7 +206,7 @@ fn a_program_that_fails_is_told_apart_and_stores_nothing() {
         let row = run_own(&service, "contracts").row();
         assert_eq!(
             (row["error_kind"].as_str(), row["attempts"].as_u64()),
-            (Some(kind), Some(tries)),
+            (Some(kind), Some(attempts)),
             "{text}: {row}"
         );
         assert!(row["error"].as_str().unwrap().contains(says), "{row}");
@@ -224,7 +224,7 @@ fn a_program_that_fails_is_told_apart_and_stores_nothing() {
 }
 
 #[test]
-fn each_value_is_asked_for_and_unwanted_records_are_passed_over() {
+fn each_value_is_asked_for_and_unwanted_records_are_skipped() {
     let service = Service::start();
     let program = script(
         &service,

@@ -78,7 +78,7 @@ fn a_list_shorter_than_its_count_is_stored_but_no_success() {
 fn every_fault_of_the_ratings_is_named() {
     let service = Service::start();
     service.configure("retries = 1\n");
-    for (fault, kind, tries) in [
+    for (fault, kind, attempts) in [
         ("expired-token", "auth", 1),
         ("empty", "empty", 2),
         ("stale", "empty", 2),
@@ -97,7 +97,7 @@ fn every_fault_of_the_ratings_is_named() {
         let row = service.run("fangqi-night").row();
         assert_eq!(
             (row["error_kind"].as_str(), row["attempts"].as_u64()),
-            (Some(kind), Some(tries)),
+            (Some(kind), Some(attempts)),
             "{fault}: {row}"
         );
         assert_eq!(row["status"], "failed", "{fault}: {row}");

@@ -82,7 +82,7 @@ fn export(service: &Service) -> (std::path::PathBuf, String) {
 }
 
 #[test]
-fn after_a_source_file_is_mended_a_replay_stores_what_was_received() {
+fn after_a_source_file_is_fixed_a_replay_stores_what_was_received() {
     let service = Service::start();
     service
         .sim
@@ -250,7 +250,7 @@ fn a_new_source_is_tried_before_anything_is_stored() {
 }
 
 #[test]
-fn the_raw_archive_is_pruned_by_age_and_tells_when_it_is_too_large() {
+fn the_raw_archive_is_pruned_by_age_and_reports_when_it_is_too_large() {
     let service = Service::start();
     let prune = |more: &[&str]| service.crawl(&[&["prune", "--format", "json"], more].concat());
     for task in ["zhihui-full-view", "zhihui-reports", "fangqi-morning"] {

@@ -22,7 +22,7 @@ fn rows_due() -> i64 {
 }
 
 #[test]
-fn while_postgresql_is_away_results_wait_in_the_spool_and_are_stored_once_later() {
+fn while_postgresql_is_unreachable_results_wait_in_the_spool_and_are_stored_once_later() {
     let mut service = Service::start();
     service.server.stop();
     let done = service.run("zhihui-full-view");
@@ -47,7 +47,7 @@ fn while_postgresql_is_away_results_wait_in_the_spool_and_are_stored_once_later(
     assert_eq!(
         service.count("oa.alerts WHERE rule = 'database_unreachable' AND kind = 'problem'"),
         1,
-        "told once, not per run"
+        "reported once, not per run"
     );
     assert_eq!(
         service.crawl(&["drain", "--format", "json"]).row()["applied"],
@@ -71,7 +71,7 @@ fn the_next_run_drains_before_it_stores_its_own() {
 }
 
 #[test]
-fn a_failure_while_postgresql_is_away_is_told_once_and_not_again_by_the_drain() {
+fn a_failure_while_postgresql_is_unreachable_is_reported_once_and_not_again_by_the_drain() {
     let mut service = Service::start();
     service.configure("retries = 0\n");
     service.sim.fault(&format!("{VIEW}: 500")).unwrap();
@@ -117,7 +117,7 @@ fn postgresql_that_restarts_during_a_run_costs_nothing() {
 }
 
 #[test]
-fn a_killed_run_is_found_marked_and_told() {
+fn a_killed_run_is_found_marked_and_reported() {
     let service = Service::start();
     service.run_killed_at("zhihui-full-view", "run.begun");
     assert_eq!(service.count("oa.runs WHERE status = 'running'"), 1);
@@ -251,7 +251,7 @@ fn killed_at_random_moments_nothing_is_lost_or_doubled() {
             });
             end = began + began.elapsed() * (10 + i * 7 % 20) / 10;
         }
-        wait_until("the moment", Duration::from_secs(180), || {
+        wait_until("the kill", Duration::from_secs(180), || {
             std::time::Instant::now() >= end
         });
         child.kill().unwrap();
@@ -297,7 +297,7 @@ fn a_task_never_runs_twice_at_once_and_the_second_start_leaves_its_row() {
 }
 
 #[test]
-fn another_machines_lease_is_respected_until_it_is_over() {
+fn another_machines_lease_is_respected_until_it_expires() {
     let service = Service::start();
     assert_eq!(service.run("zhihui-full-view").code, 0);
     let mut db = service.db();
@@ -311,7 +311,7 @@ fn another_machines_lease_is_respected_until_it_is_over() {
 }
 
 #[test]
-fn a_dead_machines_run_is_abandoned_when_its_lease_is_over() {
+fn a_dead_machines_run_is_abandoned_when_its_lease_has_expired() {
     let service = Service::start();
     service.run_killed_at("zhihui-full-view", "run.begun");
     let mut db = service.db();
@@ -332,7 +332,7 @@ fn a_dead_machines_run_is_abandoned_when_its_lease_is_over() {
 }
 
 #[test]
-fn a_stop_signal_between_tries_ends_the_run_with_its_row() {
+fn a_stop_signal_between_attempts_ends_the_run_with_its_row() {
     let service = Service::start();
     service.sim.fault(&format!("{VIEW}: 500")).unwrap();
     let mut child = service
@@ -508,11 +508,15 @@ fn what_a_killed_run_had_fetched_is_in_the_archives_index() {
         25
     );
     let index = service.state().join("raw/index");
-    assert_eq!(index.read_dir().unwrap().count(), 0, "told, and so removed");
+    assert_eq!(
+        index.read_dir().unwrap().count(),
+        0,
+        "reported, and so removed"
+    );
 }
 
 #[test]
-fn pages_that_were_fetched_by_failed_tries_are_in_the_archive_too() {
+fn pages_that_were_fetched_by_failed_attempts_are_in_the_archive_too() {
     let service = Service::start();
     service.configure("retries = 1\n");
     service.sim.fault(&format!("{LIST}?page=5: 500")).unwrap();

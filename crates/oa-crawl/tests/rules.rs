@@ -183,7 +183,7 @@ fn a_conditional_source_reads_what_it_has_when_the_site_says_that_nothing_change
 }
 
 #[test]
-fn a_source_that_runs_each_minute_tells_only_of_repeated_failures() {
+fn a_source_that_runs_each_minute_reports_only_repeated_failures() {
     let quotes = Quotes::start("");
     let problems = || quotes.0.count("oa.alerts WHERE kind = 'problem'");
     for expected in [0, 0, 1, 1] {
@@ -197,10 +197,10 @@ fn a_source_that_runs_each_minute_tells_only_of_repeated_failures() {
 }
 
 #[test]
-fn a_trouble_that_comes_and_goes_is_not_told_each_time() {
+fn an_incident_that_comes_and_goes_is_not_reported_each_time() {
     let quotes = Quotes::start("");
     let good = [json!({"code": "RB", "side": "多"})];
-    let told = |kind: &str| quotes.0.count(&format!("oa.alerts WHERE kind = '{kind}'"));
+    let alerts = |kind: &str| quotes.0.count(&format!("oa.alerts WHERE kind = '{kind}'"));
     let source = quotes.0.dir.path().join("own/quotes.toml");
     let text = fs::read_to_string(&source).unwrap();
     fs::write(&source, text.replace("alert_after = 3", "alert_after = 1")).unwrap();
@@ -208,7 +208,7 @@ fn a_trouble_that_comes_and_goes_is_not_told_each_time() {
         assert_eq!(quotes.run(&[]).code, 1);
         assert_eq!(quotes.run(&good).code, 0);
     }
-    assert_eq!((told("problem"), told("recovery")), (4, 3));
+    assert_eq!((alerts("problem"), alerts("recovery")), (4, 3));
     assert_eq!(quotes.0.count("oa.troubles"), 1, "it counts as open");
     quotes
         .0
@@ -217,9 +217,9 @@ fn a_trouble_that_comes_and_goes_is_not_told_each_time() {
         .unwrap();
     assert_eq!(quotes.run(&good).code, 0);
     assert_eq!(
-        (told("problem"), told("recovery")),
+        (alerts("problem"), alerts("recovery")),
         (4, 4),
-        "it has stayed away"
+        "it is still down"
     );
     assert_eq!(quotes.0.count("oa.troubles"), 0);
 }

@@ -38,7 +38,7 @@ fn a_table_in_gbk_is_stored_and_a_second_run_changes_nothing() {
 fn every_fault_of_a_table_is_named() {
     let service = Service::start();
     service.configure("retries = 1\n");
-    for (fault, kind, tries) in [
+    for (fault, kind, attempts) in [
         ("empty", "empty", 2),
         ("soft-block", "blocked", 2),
         ("redirect-login", "auth", 1),
@@ -53,7 +53,7 @@ fn every_fault_of_a_table_is_named() {
         let row = service.run("rdqh-indicators").row();
         assert_eq!(
             (row["error_kind"].as_str(), row["attempts"].as_u64()),
-            (Some(kind), Some(tries)),
+            (Some(kind), Some(attempts)),
             "{fault}: {row}"
         );
     }

@@ -18,7 +18,7 @@ const SHOW_ONE_DAY: [&str; 7] = [
     "zhihui-varieties",
 ];
 
-/// A program as a source, due daily at a time that comes only later today. Tells nothing about days but its arguments.
+/// A program as a source, due daily at a time that comes only later today. Says nothing about days but its arguments.
 fn quotes(service: &Service, arguments: &str, shows: &str) {
     let now = (Utc::now() + TimeDelta::hours(8)).time();
     let last = NaiveTime::from_hms_opt(23, 59, 0).unwrap();

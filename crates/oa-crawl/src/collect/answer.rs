@@ -12,25 +12,22 @@ use oa_core::base::supervise::{Ended, Launch, readable};
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
-use super::{Collected, Context};
-use crate::exec::PERMANENT;
+use super::collected::Collected;
+use super::context::Context;
 use crate::extract::{Extracted, json, table};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
+use crate::program::PERMANENT;
 use crate::source::{BrowserRules, FetchKind, Paging, Source};
 
-/// What stands for the placeholders of a source file.
 #[derive(Debug, Clone)]
-pub struct Vars {
+pub(crate) struct Placeholders {
     known: Vec<(String, String)>,
-    /// The present value of `[each]`.
     part: Option<String>,
 }
 
-impl Vars {
-    /// `{date}`.
-    #[must_use]
-    pub fn new(date: NaiveDate) -> Self {
+impl Placeholders {
+    pub(crate) fn new(date: NaiveDate) -> Self {
         Self {
             known: vec![("date".to_owned(), date.to_string())],
             part: None,
@@ -38,16 +35,13 @@ impl Vars {
     }
 
     /// Also `{name}`, of `[each]`.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.known.push((name.to_owned(), value.to_owned()));
         self.part = Some(value.to_owned());
         self
     }
 
-    /// Puts the values in.
-    #[must_use]
-    pub fn fill(&self, text: &str) -> String {
+    pub(crate) fn fill(&self, text: &str) -> String {
         let filled = self.known.iter();
         filled.fold(text.to_owned(), |text, (name, value)| {
             text.replace(&format!("{{{name}}}"), value)
@@ -55,22 +49,27 @@ impl Vars {
     }
 }
 
-/// A site's page could do more than it should to a browser without its sandbox.
+/// A page could do more than it should to a browser without its sandbox.
 const WITHOUT_SANDBOX: &str =
     "Chromium ran without its sandbox, because oa-crawl runs as root; run it as a user of its own";
 
-/// Asks once, keeps the answer in the archive, and takes the records out of it.
+/// Makes one request, keeps the answer in the archive, and extracts its records.
 pub(super) fn ask(
     context: &Context,
-    vars: &Vars,
+    placeholders: &Placeholders,
     page: Option<(&Paging, u32)>,
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
-    let (asked, response) = fetch(context, vars, page)?;
+    let (request_line, response) = fetch(context, placeholders, page)?;
     collected.note(&response.findings);
-    archive(context, &asked, vars.part.as_deref(), &response)?;
-    check_status(&asked, &response)?;
-    let (extracted, finding) = extract(&context.source, context.date, &asked, &response)?;
+    archive(
+        context,
+        &request_line,
+        placeholders.part.as_deref(),
+        &response,
+    )?;
+    check_status(&request_line, &response)?;
+    let (extracted, finding) = extract(&context.source, context.date, &request_line, &response)?;
     collected.pages += 1;
     if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
         collected.note(&[WITHOUT_SANDBOX.to_owned()]);
@@ -81,46 +80,43 @@ pub(super) fn ask(
     Ok(extracted)
 }
 
-/// Asks once. The first value is what was asked: method and address, or the command.
-///
-/// # Errors
-/// When there is no answer.
-pub fn fetch(
+/// Makes one request. The first value is its request line: method and address, or the command.
+pub(crate) fn fetch(
     context: &Context,
-    vars: &Vars,
+    placeholders: &Placeholders,
     page: Option<(&Paging, u32)>,
 ) -> Result<(String, Response), FetchError> {
     match context.source.fetch.kind {
         FetchKind::Http => {
-            let mut request = request(context, vars, page);
-            let asked = format!("{} {}", request.method(), request.display());
-            let known = known(context, &asked);
+            let mut request = request(context, placeholders, page);
+            let request_line = format!("{} {}", request.method(), request.display());
+            let known = known(context, &request_line);
             if let Some((state, _)) = &known {
-                request.unless = state.clone();
+                request.validators = state.clone();
             }
             let mut response = context.client.send(&request, context.deadline)?;
             if let (304, Some((state, body))) = (response.status, known) {
                 response.body = body;
                 response.state = state;
             }
-            Ok((asked, response))
+            Ok((request_line, response))
         }
-        FetchKind::Browser => visit(context, vars),
-        FetchKind::Command => run(context, vars),
+        FetchKind::Browser => visit(context, placeholders),
+        FetchKind::Command => run(context, placeholders),
     }
 }
 
-/// The answer before, with the site's name for its state, for sources that ask only for what has changed.
-fn known(context: &Context, asked: &str) -> Option<(Validators, Vec<u8>)> {
+/// The previous answer with its validators, for sources that ask only for what has changed.
+fn known(context: &Context, request_line: &str) -> Option<(Validators, Vec<u8>)> {
     let archive = context.archive.as_ref()?;
     let conditional = context.source.fetch.conditional && context.source.fetch.form.is_empty();
-    conditional.then(|| archive.known(asked))?
+    conditional.then(|| archive.last_answer(request_line))?
 }
 
-/// Visits with Chromium, which is started for the first visit of a try and ends with it.
-fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError> {
+/// Visits with Chromium, which is started for the first visit of an attempt and ends with it.
+fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Response), FetchError> {
     let source = &context.source;
-    let request = request(context, vars, None);
+    let request = request(context, placeholders, None);
     let Some(rules) = &source.browser else {
         return Err(FetchError::new(ErrorKind::Internal, "[browser] is absent"));
     };
@@ -131,7 +127,7 @@ fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchErro
     let browser = match &mut *slot {
         Some(running) => running,
         empty => {
-            let options = browser::Options {
+            let options = browser::LaunchOptions {
                 folder: context.folders.browser.clone(),
                 failures: context.folders.failures.clone(),
                 provider: source.provider.clone(),
@@ -142,7 +138,7 @@ fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchErro
         }
     };
     let url = request.with_query();
-    let rules = filled(rules, vars);
+    let rules = filled(rules, placeholders);
     let visit = Visit {
         url: url.clone(),
         base: source.fetch.base.clone(),
@@ -153,8 +149,8 @@ fn visit(context: &Context, vars: &Vars) -> Result<(String, Response), FetchErro
     Ok((format!("GET {url}"), browser.visit(&visit)?))
 }
 
-/// The steps, with what stands for their placeholders.
-fn filled(rules: &BrowserRules, vars: &Vars) -> BrowserRules {
+/// The steps, with their placeholders filled in.
+fn filled(rules: &BrowserRules, placeholders: &Placeholders) -> BrowserRules {
     let mut rules = rules.clone();
     for step in &mut rules.steps {
         let texts = [
@@ -166,50 +162,50 @@ fn filled(rules: &BrowserRules, vars: &Vars) -> BrowserRules {
             &mut step.take_response,
         ];
         for text in texts.into_iter().flatten() {
-            *text = vars.fill(text);
+            *text = placeholders.fill(text);
         }
     }
     rules
 }
 
-/// Keeps an answer before anything is made of it.
+/// Keeps an answer before it is read.
 pub(super) fn archive(
     context: &Context,
-    asked: &str,
+    request_line: &str,
     part: Option<&str>,
     response: &Response,
 ) -> Result<(), FetchError> {
     let Some(archive) = &context.archive else {
         return Ok(());
     };
-    let url = asked.strip_prefix("GET ").unwrap_or(asked);
+    let url = request_line.strip_prefix("GET ").unwrap_or(request_line);
     let conditional = context.source.fetch.conditional;
     archive
         .keep(context.attempt, url, part, response)
         .and_then(|sha256| match response.status {
             200 if conditional && !response.state.is_empty() => {
-                archive.remember(asked, &response.state, &sha256)
+                archive.remember(request_line, &response.state, &sha256)
             }
             _ => Ok(()),
         })
-        .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {asked}")))
+        .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {request_line}")))
 }
 
-/// Takes the records out of an answer to `asked` (method and address). The second value is a finding about its character set.
-///
-/// # Errors
-/// When the answer is none, or not in the shape that the source file describes.
-pub fn extract(
+/// Takes the records out of an answer to `request_line` (method and address). The second value is a finding about its character set.
+pub(crate) fn extract(
     source: &Source,
     date: NaiveDate,
-    asked: &str,
+    request_line: &str,
     response: &Response,
 ) -> Result<(Extracted, Option<String>), FetchError> {
     if source.fetch.kind == FetchKind::Command {
         return json::lines(&response.body)
             .map(|records| (records, None))
             .map_err(|what| {
-                FetchError::new(ErrorKind::Shape, format!("the output has {what}: {asked}"))
+                FetchError::new(
+                    ErrorKind::Shape,
+                    format!("the output has {what}: {request_line}"),
+                )
             });
     }
     // With both, the page is what was taken because no answer came (`or_html_after`).
@@ -218,23 +214,30 @@ pub fn extract(
     if let Some(rules) = &source.answer.table
         && (is_page || source.answer.records.is_none())
     {
-        let (page, finding) = body::page(asked, response)?;
+        let (page, finding) = body::page(request_line, response)?;
         let extracted = table::take(rules, &page).map_err(|(kind, what)| {
-            FetchError::new(kind, format!("the answer has {what}: {asked}"))
+            FetchError::new(kind, format!("the answer has {what}: {request_line}"))
         })?;
         return Ok((extracted, finding));
     }
-    let (answer, finding) = body::json(asked, response)?;
-    Ok((read(source, date, asked, answer)?, finding))
+    let (answer, finding) = body::json(request_line, response)?;
+    Ok((read(source, date, request_line, answer)?, finding))
 }
 
-/// Runs the source's program. It finds task, day and try in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
-fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError> {
+/// Runs the source's program. It finds task, day and attempt in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
+fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Response), FetchError> {
     let source = &context.source;
     let name = source.fetch.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
     command
-        .args(source.fetch.command.iter().skip(1).map(|a| vars.fill(a)))
+        .args(
+            source
+                .fetch
+                .command
+                .iter()
+                .skip(1)
+                .map(|a| placeholders.fill(a)),
+        )
         .env("OA_TASK", &source.name)
         .env("OA_DATE", context.date.to_string())
         .env("OA_ATTEMPT", context.attempt.to_string());
@@ -288,23 +291,27 @@ fn run(context: &Context, vars: &Vars) -> Result<(String, Response), FetchError>
             format!("printed more than {keep} bytes (max_body in [crawl])"),
         ));
     }
-    let asked = format!("command {name}");
+    let request_line = format!("command {name}");
     let response = Response {
         status: 200,
         content_type: Some("application/x-ndjson".to_owned()),
-        final_url: asked.clone(),
+        final_url: request_line.clone(),
         body: done.stdout,
         ..Response::default()
     };
-    Ok((asked, response))
+    Ok((request_line, response))
 }
 
-fn request(context: &Context, vars: &Vars, page: Option<(&Paging, u32)>) -> Request {
+fn request(
+    context: &Context,
+    placeholders: &Placeholders,
+    page: Option<(&Paging, u32)>,
+) -> Request {
     let fetch = &context.source.fetch;
     let filled = |pairs: &BTreeMap<String, String>| -> Vec<(String, String)> {
         pairs
             .iter()
-            .map(|(k, v)| (k.clone(), vars.fill(v)))
+            .map(|(k, v)| (k.clone(), placeholders.fill(v)))
             .collect()
     };
     let mut query = filled(&fetch.query);
@@ -316,18 +323,18 @@ fn request(context: &Context, vars: &Vars, page: Option<(&Paging, u32)>) -> Requ
         url: format!(
             "{}{}",
             fetch.base.trim_end_matches('/'),
-            vars.fill(&fetch.path)
+            placeholders.fill(&fetch.path)
         ),
         query,
         form: filled(&fetch.form),
         headers: filled(&fetch.headers),
         pause: fetch.pause.map_or(Duration::ZERO, |s| s.0),
-        unless: Validators::default(),
+        validators: Validators::default(),
         secret_headers: context.secrets.clone(),
     }
 }
 
-/// Takes records and total out of an answer.
+/// Extracts records and total from an answer.
 fn read(
     source: &Source,
     date: NaiveDate,

@@ -17,7 +17,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::answer::archive;
-use super::{Collected, Context};
+use super::collected::Collected;
+use super::context::Context;
 use crate::extract::table;
 use crate::fetch::{FetchError, Request, Response, body, check_status};
 use crate::source::Image;
@@ -29,27 +30,23 @@ const LARGEST_SIDE: u32 = 20_000;
 const PART: &str = "[image]";
 
 /// Whether an answer of the archive is an image, or the page that shows it, and not records.
-#[must_use]
-pub fn is_image(raw: &RawRecord) -> bool {
+pub(crate) fn is_image(raw: &RawRecord) -> bool {
     raw.part.as_deref() == Some(PART)
 }
 
 /// Downloads the image of each record.
-///
-/// # Errors
-/// When one is not there, or none.
-pub fn attach(
+pub(crate) fn attach(
     context: &Context,
     rules: &Image,
     collected: &mut Collected,
 ) -> Result<(), FetchError> {
     for number in 0..collected.records.len() {
-        let given = collected.records[number]
+        let listed = collected.records[number]
             .get(&rules.from)
             .and_then(oa_core::base::exact::text)
             .unwrap_or_default()
             .to_owned();
-        let address = match (&rules.fallback, given.trim()) {
+        let address = match (&rules.fallback, listed.trim()) {
             (Some(_), "") => {
                 collected.findings.push(format!(
                     "{} is empty; the image is from the fallback page",
@@ -65,9 +62,9 @@ pub fn attach(
             None => (PathBuf::from(file), None), // A dry run.
             Some(folder) => {
                 let path = store(folder, &file, &bytes).map_err(|e| {
-                    let place = folder.display();
+                    let folder = folder.display();
                     let what =
-                        format!("could not keep the image in {place}: {e}; free space there");
+                        format!("could not keep the image in {folder}: {e}; free space there");
                     FetchError::new(ErrorKind::Internal, what)
                 })?;
                 let printed = run_post(context, rules, &path, collected);
@@ -103,26 +100,27 @@ fn fallback(
         url: format!("{}{}", base.trim_end_matches('/'), fallback.path),
         ..Request::default()
     };
-    let asked = format!("GET {}", request.url);
-    let response = send(context, &request, &asked)?;
+    let request_line = format!("GET {}", request.url);
+    let response = send(context, &request, &request_line)?;
     collected.note(&response.findings);
-    let (page, _) = body::page(&asked, &response)?;
-    let src = table::attribute(&page, &fallback.img, "src")
-        .map_err(|(kind, what)| FetchError::new(kind, format!("the page has {what}: {asked}")))?;
+    let (page, _) = body::page(&request_line, &response)?;
+    let src = table::attribute(&page, &fallback.img, "src").map_err(|(kind, what)| {
+        FetchError::new(kind, format!("the page has {what}: {request_line}"))
+    })?;
     Ok(absolute(base, &src))
 }
 
 /// Asks the site, or the archive in a replay.
-fn send(context: &Context, request: &Request, asked: &str) -> Result<Response, FetchError> {
-    let response = match &context.replayed {
-        Some(replayed) => replayed.answer(&request.display())?,
+fn send(context: &Context, request: &Request, request_line: &str) -> Result<Response, FetchError> {
+    let response = match &context.archived {
+        Some(archived) => archived.answer(&request.display())?,
         None => {
             let response = context.client.send(request, context.deadline)?;
-            archive(context, asked, Some(PART), &response)?;
+            archive(context, request_line, Some(PART), &response)?;
             response
         }
     };
-    check_status(asked, &response)?;
+    check_status(request_line, &response)?;
     Ok(response)
 }
 
@@ -138,10 +136,10 @@ fn download(
         headers: vec![("referer".to_owned(), context.source.fetch.base.clone())],
         ..Request::default()
     };
-    let asked = format!("GET {address}");
-    let response = send(context, &request, &asked)?;
+    let request_line = format!("GET {address}");
+    let response = send(context, &request, &request_line)?;
     collected.note(&response.findings);
-    let wrong = |what: String| FetchError::new(ErrorKind::Shape, format!("{what}: {asked}"));
+    let wrong = |what: String| FetchError::new(ErrorKind::Shape, format!("{what}: {request_line}"));
     let bytes = response.body;
     let size = bytes.len() as u64;
     if size < rules.min_bytes {
@@ -149,7 +147,7 @@ fn download(
         return Err(FetchError::new(
             ErrorKind::Empty,
             format!(
-                "an image of {size} bytes where {least} were due (min_bytes in [image]): {asked}"
+                "an image of {size} bytes where {least} were due (min_bytes in [image]): {request_line}"
             ),
         ));
     }

@@ -1,20 +1,21 @@
 //! Numbered pages, read until their end. Whatever else stops the reading - the limit of pages, a page that repeats, a gap, a site that
-//! gives fewer records a page than it is asked for - is no end, and is said.
+//! gives fewer records a page than it is asked for - is not an end, and is reported.
 
 use std::collections::HashSet;
 
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
-use super::answer::{Vars, ask};
-use super::{Collected, Context};
+use super::answer::{Placeholders, ask};
+use super::collected::Collected;
+use super::context::Context;
 use crate::fetch::FetchError;
 use crate::source::{End, Paging};
 
-/// Reads all pages once. The value is what cut the reading off before its end, if anything did; a total that was reached proves more.
+/// Reads all pages once. Returns what cut the reading off before its end, if anything did; a total that was reached proves more.
 pub(super) fn read(
     context: &Context,
-    vars: &Vars,
+    placeholders: &Placeholders,
     paging: &Paging,
     collected: &mut Collected,
     seen: &mut HashSet<String>,
@@ -32,14 +33,14 @@ pub(super) fn read(
     let mut reached = false;
     let mut usual = paging.page_size as usize;
     for number in 1..=paging.max_pages {
-        let page = match ask(context, vars, Some((paging, number)), collected) {
+        let page = match ask(context, placeholders, Some((paging, number)), collected) {
             // Some sites have no answer for what is behind the end.
             Err(_) if reached => return Ok(cut),
             // There is nothing behind the end.
             Err(e) if end_at.is_some() && e.error.kind == ErrorKind::Http4xx => return Ok(cut),
             page => page?,
         };
-        // The total grows while paging. A smaller one counts with the next try only: an overloaded site answers an empty page
+        // The total grows while paging. A smaller one counts with the next attempt only: an overloaded site answers an empty page
         // with a total of 0, and a day that was cut off there would look complete.
         collected.expected = collected.expected.max(page.total);
         let came = page.records.len();
@@ -48,7 +49,7 @@ pub(super) fn read(
             let here = pass.here.len() as u64;
             let looked = std::mem::replace(&mut reached, here >= total);
             if here > total {
-                collected.incomplete = Some(gave_more(total));
+                collected.incomplete = Some(more_than_announced(total));
             }
             if came == 0 || reached && (came < usual || looked && new == 0) {
                 return Ok(cut);
@@ -102,8 +103,8 @@ pub(super) fn read(
     )))
 }
 
-/// Why records are not known to be all, although no fewer came than were announced.
-pub fn gave_more(total: u64) -> String {
+/// Why records may not be all, although no fewer came than were announced.
+pub(crate) fn more_than_announced(total: u64) -> String {
     format!(
         "the site announced {total} records, but gave more: that number says nothing about whether these are all"
     )

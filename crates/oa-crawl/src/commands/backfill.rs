@@ -1,6 +1,7 @@
 //! `oa-crawl backfill`: days that were not collected, one after the other.
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -11,56 +12,64 @@ use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Trigger;
 use oa_core::schedule::Calendar;
 
+use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
-use super::run::Tools;
-use crate::source::Sources;
-use crate::wrapper::{Job, Report};
+use crate::collector::{Collector, Job};
+use crate::runner::RunReport;
 
-/// So many failed days in a row mean that the next ones will fail too.
+/// After so many failed days in a row the next ones will fail too.
 const ENOUGH: usize = 3;
 
-/// What `backfill` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The task.
-    pub task: String,
-    /// The first day.
-    pub from: NaiveDate,
-    /// The last day.
-    pub to: NaiveDate,
-    /// Also the days that were collected before.
-    pub again: bool,
-    /// Wait between two days.
-    pub pause: Span,
-    /// Only tell which days.
-    pub dry_run: bool,
-    /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub format: Format,
+/// Collect past days that the site can show, one after the other; run it again to resume
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl backfill zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-crawl backfill zhihui-reports --from 2025-11-01 --to 2025-11-30 --pause 30s --dry-run"
+)]
+pub(crate) struct Args {
+    /// Name of the task
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// The first day
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    from: NaiveDate,
+    /// The last day
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    to: NaiveDate,
+    /// Also the days that were collected before
+    #[arg(long)]
+    again: bool,
+    /// Wait between two days
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_delay)]
+    pause: Span,
+    /// Only print the days
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
-/// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Ended halfway,
-/// it goes on where it was when it is started again.
-///
-/// # Errors
-/// Wrong names or days (2), days that the site cannot show (77), wrong configuration or schema (78), PostgreSQL away (75): without the run log nobody knows which days
-/// are there.
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    if options.from > options.to {
-        let (from, to) = (options.from, options.to);
+/// Collects the days of a span on which the source has data and for which there is no success yet, oldest first. Stopped halfway,
+/// it resumes there when it is started again.
+/// Exits 2 for wrong names or days, 77 for days that the site cannot show, 78 for a wrong configuration or schema, 75 when PostgreSQL is
+/// unreachable: without the run log nobody knows which days are there.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    if args.from > args.to {
+        let (from, to) = (args.from, args.to);
         return Err(Failure::new(
             exit::USAGE,
             anyhow::anyhow!("--from {from} is after --to {to}"),
         ));
     }
-    let sources = Sources::load(config, options.sources.as_deref())?;
-    let source = sources.get(&options.task)?;
+    let sources = args.sources.load(config)?;
+    let source = sources.get(&args.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let in_span = || {
-        let days = options.from.iter_days();
-        days.take_while(|day| *day <= options.to)
+        let days = args.from.iter_days();
+        days.take_while(|day| *day <= args.to)
             .filter(|day| source.days.include(*day, &calendar))
     };
     let now = Utc::now().with_timezone(&config.timezone);
@@ -77,12 +86,12 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             anyhow::anyhow!("{first}{more}; nothing was collected"),
         ));
     }
-    let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
-    let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
-    let there = if options.again {
+    let collector = Collector::open(config, &calendar, Trigger::Backfill)?;
+    let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
+    let there = if args.again {
         Vec::new()
     } else {
-        store::collected_days(&mut client, &source.name, options.from, options.to)
+        store::collected_days(&mut client, &source.name, args.from, args.to)
             .map_err(anyhow::Error::from)?
     };
     drop(client);
@@ -93,15 +102,15 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         days.len(),
         there.len()
     );
-    if options.dry_run {
+    if args.dry_run {
         let text: String = days.iter().map(|day| format!("{day}\n")).collect();
         oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    let mut reports: Vec<Result<Report, Failure>> = Vec::new();
+    let mut reports: Vec<Result<RunReport, Failure>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
-        if number > 0 && !tools.stop.wait(options.pause.0) {
-            tracing::warn!("stopped by a signal before {date}; start it again to go on there");
+        if number > 0 && !collector.stop.wait(args.pause.0) {
+            tracing::warn!("stopped by a signal before {date}; start it again to resume there");
             break;
         }
         let job = Job {
@@ -109,22 +118,24 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             date: *date,
             due_at: None,
         };
-        reports.extend(tools.run_all(&[job]));
+        reports.extend(collector.run_all(&[job]));
         let of = days.len();
         tracing::info!("{}: day {} of {of}, {date}", source.name, number + 1);
         if is_hopeless(&reports) {
             tracing::error!(
-                "stopped after {date}: {ENOUGH} days failed in a row, or for good; mend the cause and start it again, it goes on there"
+                "stopped after {date}: {ENOUGH} days failed in a row, or for good; fix the cause and start it again to resume there"
             );
             break;
         }
     }
-    report::conclude(config, reports, options.format)
+    report::conclude(config, reports, args.format)
 }
 
-fn is_hopeless(reports: &[Result<Report, Failure>]) -> bool {
-    let failed = |result: &&Result<Report, Failure>| {
-        !result.as_ref().is_ok_and(|r| r.exit_code() == exit::OK)
+fn is_hopeless(reports: &[Result<RunReport, Failure>]) -> bool {
+    let failed = |result: &&Result<RunReport, Failure>| {
+        !result
+            .as_ref()
+            .is_ok_and(|r| report::exit_code(r) == exit::OK)
     };
     let for_good = reports.last().is_some_and(|last| match last {
         Err(_) => true,

@@ -1,30 +1,31 @@
-//! Source files that cannot be used: each leaves a failed run of its task with file, line and key, by which somebody is notified.
+//! Source files that cannot be used: each leaves a failed run of its task with file, line and key, which raises an incident.
 //! The sources beside them run as always.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use chrono::Utc;
 use oa_core::app::cli::Failure;
+use oa_core::base::supervise::StopSignal;
+use oa_core::journal::Recorder;
+use oa_core::journal::attempts::Failed;
 use oa_core::journal::due::forget;
-use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
 use oa_core::model::retry::{ErrorKind, Policy};
-use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
+use oa_core::model::run::{Outcome, RunError, RunStart, Trigger};
 
 use crate::PROGRAM;
+use crate::runner::{self, RunReport, Task};
 use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
-use crate::wrapper::{Report, conclude};
 
-/// How the note is named that such a file was reported.
+/// Extension of the note that a broken file was reported.
 const NOTE: &str = "broken";
 
-/// Records what cannot be used now, once for each thing that is wrong with it, so that a crontab line each minute does not fill the
-/// run log, and ends the incidents of what is gone.
+/// Records what cannot be used now, once for each reason, so that a crontab line every minute does not fill the run log, and resolves
+/// the incidents of what is gone.
 pub(super) fn report(
     recorder: &Recorder,
     sources: &Sources,
     trigger: Trigger,
-) -> Vec<Result<Report, Failure>> {
+) -> Vec<Result<RunReport, Failure>> {
     let mut reports = Vec::new();
     for one in sources.broken() {
         tracing::error!("{}", one.reason);
@@ -41,16 +42,28 @@ pub(super) fn report(
         }
         reports.push(recorded);
     }
-    mended(recorder, sources);
+    resolve_fixed(recorder, sources);
     reports
 }
 
-/// A failed run, without any try.
+/// A run that fails with what is wrong with the file.
+struct BrokenSource<'a>(&'a Broken);
+
+impl Task for BrokenSource<'_> {
+    fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
+        let error = RunError::new(ErrorKind::Internal, &self.0.reason);
+        Err(Failed::by_kind(error, None))
+    }
+
+    fn complete(&mut self, _outcome: &mut Outcome) {}
+}
+
+/// A failed run, without any attempt.
 pub(super) fn record(
     recorder: &Recorder,
     broken: &Broken,
     trigger: Trigger,
-) -> Result<Report, Failure> {
+) -> Result<RunReport, Failure> {
     let mut built_in = BUILT_IN
         .iter()
         .filter_map(|(file, text)| parse(file, text).ok());
@@ -67,26 +80,13 @@ pub(super) fn record(
         trigger,
         Policy::DEFAULT.lease(),
     );
-    let clock = Stopwatch::start(start.started_at);
-    let error = RunError::new(ErrorKind::Internal, &broken.reason);
-    let mut report = match recorder.begin(start.clone())? {
-        StartOutcome::Skipped { .. } => {
-            let mut report = Report::of(&start, Status::Skipped);
-            report.error = Some(error);
-            report
-        }
-        StartOutcome::Run(run) => {
-            let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
-            outcome.error = Some(error);
-            conclude(recorder, *run, outcome, clock)?
-        }
-    };
+    let mut report = runner::run(recorder, StopSignal, start, &mut BrokenSource(broken))?;
     report.misconfigured = true;
     Ok(report)
 }
 
-/// A source's next success ends its incident; nothing else would end that of a name which there is no more.
-fn mended(recorder: &Recorder, sources: &Sources) {
+/// A source's next success resolves its incident; nothing else would resolve that of a name that no longer exists.
+fn resolve_fixed(recorder: &Recorder, sources: &Sources) {
     let Some(folder) = recorder.state().folder("due").ok() else {
         return;
     };

@@ -1,9 +1,11 @@
 //! `oa-crawl check`: would a run work? Configuration, sources, secrets, state directory, database, schema and tables, one line
 //! each, without asking any site.
 
-use std::path::Path;
+use std::time::Duration;
 
 use chrono::{Datelike, Utc};
+use clap::Args as ClapArgs;
+use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -11,24 +13,25 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
 use oa_core::journal::Recorder;
 use oa_core::pg;
-use oa_core::pg::{ConnectError, Settings, schema};
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::pg::{Settings, schema};
+use oa_core::schedule::Calendar;
 use oa_core::service;
 use postgres::Client;
 use serde_json::json;
 
+use super::args::SourcesArg;
 use crate::PROGRAM;
-use crate::environment::Environment;
-use crate::exec::Query;
 use crate::fetch::browser;
+use crate::program::Query;
+use crate::program::environment::Environment;
 use crate::source::{FetchKind, Source, Sources};
 
-struct Findings {
+struct CheckReport {
     listing: Listing,
     worst: u8,
 }
 
-impl Findings {
+impl CheckReport {
     fn add(&mut self, what: &str, result: Result<String, (u8, String)>) {
         let (state, text) = match result {
             Ok(text) => ("ok", text),
@@ -42,20 +45,42 @@ impl Findings {
     }
 }
 
-/// Prints what was found. Exit code 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
-///
-/// # Errors
-/// When stdout cannot be written.
-pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8, Failure> {
-    let mut found = Findings {
+/// Check configuration, sources, secrets, state directory and database, without asking any site
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Exits 0 when a run would work, 78 when a person must act, 75 when PostgreSQL cannot be reached.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
+    let mut report = CheckReport {
         listing: Listing::new(&[("check", "CHECK"), ("state", "STATE"), ("detail", "DETAIL")]),
         worst: exit::OK,
     };
-    found.add("configuration", Ok(config.path.display().to_string()));
+    report.add("configuration", Ok(config.path.display().to_string()));
     for warning in config.warnings() {
-        found.add("configuration", Err((exit::OK, warning)));
+        report.add("configuration", Err((exit::OK, warning)));
     }
-    let sources = match Sources::load(config, folder) {
+    let sources = check_sources(args, config, &mut report);
+    check_secrets(config, sources.as_ref(), &mut report);
+    check_browser(sources.as_ref(), &mut report);
+    check_calendar(config, &mut report);
+    check_state_dir(config, &mut report);
+    check_database(config, sources.as_ref(), &mut report);
+    report
+        .listing
+        .print(args.format)
+        .map_err(anyhow::Error::from)?;
+    Ok(report.worst)
+}
+
+fn check_sources(args: &Args, config: &Config, report: &mut CheckReport) -> Option<Sources> {
+    match args.sources.load(config) {
         Ok(sources) => {
             let (all, enabled) = (sources.iter().count(), sources.enabled().count());
             let said = match enabled {
@@ -67,38 +92,41 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
                 )),
                 _ => Ok(format!("{all} are valid, {enabled} of them enabled")),
             };
-            found.add("sources", said);
+            report.add("sources", said);
             for one in sources.broken() {
-                found.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
+                report.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
             }
             for source in sources.iter() {
-                check_end(source, &mut found);
-                check_schedule(config, source, &mut found);
+                check_end(source, report);
+                check_schedule(config, source, report);
             }
             Some(sources)
         }
         Err(e) => {
-            found.add("sources", Err((exit::CONFIG, e.to_string())));
+            report.add("sources", Err((exit::CONFIG, e.to_string())));
             None
         }
-    };
-    for source in sources.iter().flat_map(Sources::enabled) {
+    }
+}
+
+fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
+    for source in sources.iter().flat_map(|s| s.enabled()) {
         for (header, reference) in &source.fetch.secret_headers {
-            let place = format!("header {header} of source {}", source.name);
-            found.add(
+            let setting = format!("header {header} of source {}", source.name);
+            report.add(
                 &source.name,
                 config
-                    .secret(reference, &place)
+                    .secret(reference, &setting)
                     .map(|_| format!("header {header} is set"))
                     .map_err(|e| (exit::CONFIG, e.to_string())),
             );
         }
         for (input, reference) in source.input_secrets() {
-            let place = format!("{input} of source {}", source.name);
-            found.add(
+            let setting = format!("{input} of source {}", source.name);
+            report.add(
                 &source.name,
                 config
-                    .secret(reference, &place)
+                    .secret(reference, &setting)
                     .map(|_| format!("{input} is set"))
                     .map_err(|e| {
                         (
@@ -110,26 +138,27 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
         }
     }
     for (task, exec) in config.exec.iter().filter(|(_, e)| !e.env.is_empty()) {
-        let given = Environment::of(config, task)
+        let environment = Environment::of(config, task)
             .map(|_| format!("env: {}", exec.env.join(", ")))
             .map_err(|e| (exit::CONFIG, e.to_string()));
-        found.add(task, given);
+        report.add(task, environment);
     }
-    check_browser(sources.as_ref(), &mut found);
-    check_calendar(config, &mut found);
+}
+
+fn check_state_dir(config: &Config, report: &mut CheckReport) {
     match Recorder::open(config, PROGRAM).and_then(|r| {
         Ok(r.spool()
             .and_then(|s| s.pending())
             .map_err(anyhow::Error::from)?)
     }) {
-        Ok(pending) if pending.entries == 0 => found.add(
+        Ok(pending) if pending.entries == 0 => report.add(
             "state_dir",
             Ok(format!(
                 "{} is writable, the spool is empty",
                 config.state_dir.display()
             )),
         ),
-        Ok(pending) => found.add(
+        Ok(pending) => report.add(
             "state_dir",
             Err((
                 exit::OK,
@@ -139,43 +168,39 @@ pub fn run(config: &Config, folder: Option<&Path>, format: Format) -> Result<u8,
                 ),
             )),
         ),
-        Err(failure) => found.add("state_dir", Err((failure.code, failure.to_string()))),
+        Err(failure) => report.add("state_dir", Err((failure.code, failure.to_string()))),
     }
-    check_database(config, sources.as_ref(), &mut found);
-    found.listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(found.worst)
 }
 
-/// Without a total, nobody knows whether a list that ends is whole but the author of the source.
-fn check_end(source: &Source, found: &mut Findings) {
+/// Without a total, only the source's author knows whether a list that ends is complete.
+fn check_end(source: &Source, report: &mut CheckReport) {
     if let Some(paging) = &source.paging
         && source.answer.total.is_none()
         && paging.end.is_none()
     {
         let what = "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\"";
-        found.add(&source.name, Err((exit::OK, what.to_owned())));
+        report.add(&source.name, Err((exit::OK, what.to_owned())));
     }
 }
 
 /// A day that no month has is a valid cron expression.
-fn check_schedule(config: &Config, source: &Source, found: &mut Findings) {
+fn check_schedule(config: &Config, source: &Source, report: &mut CheckReport) {
     let (Ok(schedule), Ok(calendar)) = (
-        Schedule::parse(&source.schedule, config.timezone),
+        source.schedule_in(config.timezone),
         Calendar::load(config.calendar.as_deref()),
     ) else {
         return;
     };
-    let schedule = schedule.on(source.days).within(&source.sessions);
     if schedule.next_after(Utc::now(), &calendar).is_none() {
         let what = format!(
             "schedule \"{}\" is never due within the next year; correct it, or leave the source out",
             source.schedule
         );
-        found.add(&source.name, Err((exit::CONFIG, what)));
+        report.add(&source.name, Err((exit::CONFIG, what)));
     }
 }
 
-fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
+fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
     let needs = sources
         .iter()
         .flat_map(|s| s.enabled())
@@ -184,7 +209,7 @@ fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
     if tasks.is_empty() {
         return;
     }
-    found.add(
+    report.add(
         "browser",
         match browser::find_program() {
             Some(program) if browser::without_sandbox() => Err((
@@ -206,39 +231,40 @@ fn check_browser(sources: Option<&Sources>, found: &mut Findings) {
     );
 }
 
-fn check_calendar(config: &Config, found: &mut Findings) {
+fn check_calendar(config: &Config, report: &mut CheckReport) {
     match Calendar::load(config.calendar.as_deref()) {
-        Err(e) => found.add("calendar", Err((exit::CONFIG, e.to_string()))),
+        Err(e) => report.add("calendar", Err((exit::CONFIG, e.to_string()))),
         Ok(calendar) => {
             let this_year = Utc::now().with_timezone(&config.timezone).year();
-            found.add("calendar", match calendar.last_known_year() {
+            report.add("calendar", match calendar.last_known_year() {
                 Some(last) if last >= this_year => Ok(format!("trading days are known up to {last}")),
-                last => Err((
-                    exit::OK,
-                    format!(
-                        "trading days are known up to {} only; in {this_year} Monday to Friday count as such; add the year in a file named by calendar = \"…\"",
-                        last.unwrap_or_default()
-                    ),
-                )),
+                last => {
+                    let known = last.map_or_else(
+                        || "no trading days are known".to_owned(),
+                        |last| format!("trading days are known up to {last} only"),
+                    );
+                    let what = format!("{known}; in {this_year} Monday to Friday count as such; add the year in a file named by calendar = \"…\"");
+                    Err((exit::OK, what))
+                }
             });
         }
     }
 }
 
-/// Runs the queries of `[exec.TASK]`, as after a try.
+/// Runs the queries of `[exec.TASK]`, as after an attempt.
 fn check_queries(
     config: &Config,
     settings: &Settings,
     client: &mut postgres::Client,
-    found: &mut Findings,
+    report: &mut CheckReport,
 ) {
     for (task, exec) in &config.exec {
         let Some(sql) = exec.records.clone() else {
             continue;
         };
         let settings = settings.clone();
-        let counted = Query { sql, settings }.try_out(client);
-        found.add(
+        let counted = Query { sql, settings }.check(client);
+        report.add(
             task,
             counted
                 .map(|_| "its query for records works".to_owned())
@@ -250,32 +276,30 @@ fn check_queries(
     }
 }
 
-fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findings) {
+fn check_database(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
     let settings = match Settings::from_config(config, PROGRAM) {
         Ok(settings) => settings,
-        Err(e) => return found.add("database", Err((exit::CONFIG, e.to_string()))),
+        Err(e) => return report.add("database", Err((exit::CONFIG, e.to_string()))),
     };
     let mut client = match pg::connect(&settings) {
         Ok(client) => client,
         Err(e) => {
-            return found.add(
-                "database",
-                Err((ConnectError::exit_code(&e), e.to_string())),
-            );
+            let said = e.to_string();
+            return report.add("database", Err((Failure::from(e).code, said)));
         }
     };
     if let Err(e) = schema::check(&mut client) {
-        return found.add("database", Err((exit::CONFIG, e.to_string())));
+        return report.add("database", Err((exit::CONFIG, e.to_string())));
     }
-    found.add(
+    report.add(
         "database",
         Ok(format!(
             "reachable, schema oa is version {}",
             schema::needed()
         )),
     );
-    check_queries(config, &settings, &mut client, found);
-    check_rights(&mut client, sources, found);
+    check_queries(config, &settings, &mut client, report);
+    check_rights(&mut client, sources, report);
     let mut tables: Vec<&str> = sources
         .iter()
         .flat_map(|s| s.enabled())
@@ -294,7 +318,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
                 ],
             )
             .map(|r| (r.get(0), r.get(1)));
-        found.add(key.table, match state {
+        report.add(key.table, match state {
             Ok((true, true)) => Ok("table and natural key are there".to_owned()),
             Ok((true, false)) => Err((exit::CONFIG, format!("has no unique index on its natural key; run oa-migrate init, or oa-migrate dedupe {} when it holds duplicates", key.table))),
             Ok((false, _)) => Err((exit::CONFIG, "table is missing; run oa-migrate init".to_owned())),
@@ -304,7 +328,7 @@ fn check_database(config: &Config, sources: Option<&Sources>, found: &mut Findin
 }
 
 /// What a run would be refused: writing at all, and each of its tables.
-fn check_rights(client: &mut Client, sources: Option<&Sources>, found: &mut Findings) {
+fn check_rights(client: &mut Client, sources: Option<&Sources>, report: &mut CheckReport) {
     let read_only = client
         .query_one(
             "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool",
@@ -313,14 +337,14 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, found: &mut Find
         .map(|r| r.get(0));
     match read_only {
         Ok(false) => {}
-        Ok(true) => found.add(
+        Ok(true) => report.add(
             "database",
             Err((
                 exit::CONFIG,
                 "it is read-only: a standby, or default_transaction_read_only is on; name the primary, or turn that off".to_owned(),
             )),
         ),
-        Err(e) => found.add("database", Err((exit::FAILED, pg::describe(&e)))),
+        Err(e) => report.add("database", Err((exit::FAILED, pg::describe(&e)))),
     }
     let stores = sources.iter().flat_map(|s| s.enabled()).map(|s| &s.store);
     let mut tables: Vec<(&str, &str)> = stores
@@ -344,6 +368,6 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, found: &mut Find
             }
             Err(e) => pg::describe(&e),
         };
-        found.add(table, Err((exit::CONFIG, problem)));
+        report.add(table, Err((exit::CONFIG, problem)));
     }
 }

@@ -1,8 +1,9 @@
 //! `oa-crawl cookies import`: a person's login in a browser of their own, for sources that cannot log in by themselves.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::PathBuf;
 
+use clap::{Args as ClapArgs, Subcommand};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -10,20 +11,33 @@ use oa_core::app::exit;
 use oa_core::base::mistakes::nearest;
 use oa_core::base::state_dir::{StateDir, write_durably};
 
+use super::args::SourcesArg;
 use crate::fetch::browser::cookies;
-use crate::source::{FetchKind, Sources};
+use crate::source::FetchKind;
 
-/// Checks a file of cookies and keeps a copy that only this user can read.
-///
-/// # Errors
-/// 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
-pub fn import(
-    config: &Config,
-    folder: Option<&Path>,
-    provider: &str,
-    file: &Path,
-) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder)?;
+/// Cookies of a login that a person did, for sources that use a browser
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  oa-crawl cookies import rongda ~/Downloads/cookies.json")]
+pub(crate) enum Command {
+    Import(Args),
+}
+
+/// Keep the cookies of a JSON file as a browser extension exports it
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Name of the provider, as `oa-crawl list` shows it
+    provider: String,
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
+/// Exits 2 for a provider without sources that use a browser, 1 for a file that is no list of cookies, 77 for an unusable state directory.
+pub(crate) fn import(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let (provider, file) = (args.provider.as_str(), &args.file);
+    let sources = args.sources.load(config)?;
     let known: BTreeSet<&str> = sources
         .iter()
         .filter(|s| s.fetch.kind == FetchKind::Browser)
@@ -50,7 +64,7 @@ pub fn import(
     cookies::write(&kept, &found).map_err(|e| {
         anyhow::anyhow!("could not write {}: {e}; free space there", kept.display())
     })?;
-    // Nobody but a person can renew them: oa-alert check tells when they are about to expire.
+    // Nobody but a person can renew them: oa-alert check reports it when they are about to expire.
     write_durably(&kept.with_extension("imported"), b"").map_err(anyhow::Error::from)?;
     let expires = found
         .iter()

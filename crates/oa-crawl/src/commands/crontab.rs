@@ -1,25 +1,29 @@
 //! `oa-crawl crontab`: the sources' schedules as crontab lines, for those who prefer them to `run --due`.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
+use clap::Args as ClapArgs;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::schedule::Days;
 
+use super::args::SourcesArg;
 use super::list;
 use crate::source::{Source, Sources};
 
-/// Prints the lines.
-///
-/// # Errors
-/// When a source file is wrong, or stdout cannot be written.
-pub fn run(config: &Config, folder: Option<&Path>) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder)?;
+/// Print the schedules of the enabled sources as crontab lines
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let sources = args.sources.load(config)?;
     cli::print(&lines(config, &sources)).map_err(anyhow::Error::from)?;
-    Ok(list::told_broken(&sources, exit::OK))
+    Ok(list::log_broken(&sources, exit::OK))
 }
 
 fn lines(config: &Config, sources: &Sources) -> String {
@@ -47,7 +51,7 @@ fn lines(config: &Config, sources: &Sources) -> String {
     text
 }
 
-/// What the line itself cannot say: `--cron` skips the starts that the source leaves out.
+/// What the line itself cannot say: `--cron` skips the starts that are outside its days and sessions.
 fn only(source: &Source) -> &'static str {
     match (source.sessions.is_empty(), source.days) {
         (false, _) => ", within trading sessions only",

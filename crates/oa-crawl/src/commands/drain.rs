@@ -1,36 +1,30 @@
-//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now. `oa-crawl forget`: a task is run no more.
+//! `oa-crawl drain`: what waits in the spool goes to PostgreSQL now.
 
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::journal::{Recorder, due};
+use oa_core::journal::Recorder;
 use serde_json::json;
 
 use crate::PROGRAM;
 
-/// A task that is run no more, because its source was removed or renamed, is not missed either, and its trouble is over.
-///
-/// # Errors
-/// When there is no such task (2), or PostgreSQL cannot be reached (75).
-pub fn forget(config: &Config, task: &str) -> Result<u8, Failure> {
-    let recorder = Recorder::open(config, PROGRAM)?;
-    let (mut client, _) = recorder.connect()?;
-    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
-    if !known {
-        return Err(Failure::new(
-            exit::USAGE,
-            anyhow::anyhow!("no task {task} has ever run or been due"),
-        ));
-    }
-    Ok(exit::OK)
+/// Bring what waits in the local spool into PostgreSQL
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Drains the spool and prints what was done. Every other command does so too when it connects.
-///
-/// # Errors
-/// When PostgreSQL cannot be reached (75), or refuses an entry (1).
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+/// Exits 75 when PostgreSQL cannot be reached, 1 when it refuses an entry.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
     let recorder = Recorder::open(config, PROGRAM)?;
     let before = recorder
         .spool()
@@ -52,7 +46,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         "waiting": before.entries, "applied": drained.applied, "stuck": drained.stuck.len(), "held_back": drained.held_back,
         "left": after.entries, "left_bytes": after.bytes, "errors": drained.stuck.iter().map(|(_, e)| e).collect::<Vec<_>>(),
     }));
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(if after.entries == 0 {
         exit::OK
     } else {

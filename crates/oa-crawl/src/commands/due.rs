@@ -1,12 +1,13 @@
 //! `oa-crawl run --due`: which sources are due. One crontab line a minute replaces one line a source, in the schedule's own zone,
 //! with trading days and sessions, and makes up for what was missed while the machine was off.
 //!
-//! A source is due when its schedule has had a moment within the catch-up time for which there is no run yet. The run log knows
-//! that for all machines; while PostgreSQL is away, a file below `state_dir/due` does for this one.
+//! A source is due when its schedule has had a due time within the catch-up time for which there is no run yet. The run log knows
+//! that for all machines; while PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
 //! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
 //! skipped run with the reason, and stays missed for `oa-alert check`.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -18,13 +19,14 @@ use oa_core::journal::Recorder;
 use oa_core::journal::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::Calendar;
+use postgres::Client;
 
 use crate::PROGRAM;
+use crate::collector::Job;
 use crate::source::{Source, Sources};
-use crate::wrapper::Job;
 
-/// The jobs that are due now, and notes that they are begun.
+/// The jobs that are due now; notes that they are started.
 pub(super) fn jobs<'a>(
     config: &Config,
     sources: &'a Sources,
@@ -33,36 +35,20 @@ pub(super) fn jobs<'a>(
 ) -> Vec<Job<'a>> {
     // Connected, what is due is decided by the server's clock, which all machines share.
     let connected = recorder.connect().map_err(|e| e.to_string());
-    let now = recorder.now();
-    let candidates: Vec<(&Source, DateTime<Utc>)> = sources
+    let planner = Planner {
+        config,
+        calendar,
+        recorder,
+        now: recorder.now(),
+    };
+    let candidates: Vec<Candidate<'_>> = sources
         .enabled()
-        .filter_map(|s| Some((s, last_due(config, s, calendar, now)?)))
+        .filter_map(|source| planner.last_due(source))
         .collect();
-    let names: Vec<&str> = candidates.iter().map(|(s, _)| s.name.as_str()).collect();
-    let moments: Vec<DateTime<Utc>> = candidates.iter().map(|(_, due)| *due).collect();
-    let open = connected
+    let known = connected
         .and_then(|(mut client, _)| {
-            let mut all: Vec<Scheduled> = sources
-                .enabled()
-                .map(|s| scheduled(config, s, calendar, now))
-                .collect();
-            let since = ahead(&mut client, &all).map_err(|e| describe(&e))?;
-            for task in &mut all {
-                // A moment since then that nobody took care of is the one that is missed.
-                let source = sources.get(&task.name).ok();
-                if let (Some(source), Some(since)) = (source, since.get(&task.name)) {
-                    task.next_due_at = schedule(config, source)
-                        .and_then(|schedule| schedule.next_after(*since, calendar))
-                        .or(task.next_due_at);
-                }
-            }
-            register(&mut client, PROGRAM, &all).map_err(|e| describe(&e))?;
-            watch::note(&mut client, watch::DUE, recorder.host(), true, "")
-                .map_err(|e| describe(&e))?;
-            let expected = expected_since(&mut client, &names).map_err(|e| describe(&e))?;
-            let open =
-                not_taken_care_of(&mut client, &names, &moments).map_err(|e| describe(&e))?;
-            Ok((open, expected))
+            let known = planner.consult(&mut client, sources, &candidates);
+            known.map_err(|e| describe(&e))
         })
         .inspect_err(|e| {
             if !candidates.is_empty() {
@@ -70,37 +56,16 @@ pub(super) fn jobs<'a>(
             }
         })
         .ok();
-    let due: Vec<(&Source, DateTime<Utc>)> = candidates
+    let due: Vec<Candidate<'_>> = candidates
         .into_iter()
-        .filter(|(source, due)| {
-            let earlier = day_of(config, *due) < day_of(config, now);
-            match &open {
-                Some((open, expected)) => {
-                    let known = expected.get(&source.name).is_none_or(|since| due >= since);
-                    open.contains(&source.name) && (known || !earlier)
-                }
-                None => match noted(recorder, &source.name, now) {
-                    Some(noted) => noted < *due,
-                    None => !earlier,
-                },
-            }
-        })
-        .filter(|(source, due)| {
-            let local = now.with_timezone(&config.timezone);
-            let gone = source.cannot_show(day_of(config, *due), local, calendar);
-            let name = format!("{}.missed", source.name);
-            let reported = gone.is_some() && noted(recorder, &name, now).is_some_and(|n| n >= *due);
-            if gone.is_some() && !reported {
-                note(recorder, &name, *due);
-            }
-            !reported
-        })
+        .filter(|candidate| planner.is_open(candidate, known.as_ref()))
+        .filter(|candidate| !planner.is_reported_missed(candidate))
         .collect();
-    for (source, due) in &due {
-        note(recorder, &source.name, *due);
+    for candidate in &due {
+        note(recorder, &candidate.source.name, candidate.due);
     }
     due.into_iter()
-        .map(|(source, due)| Job {
+        .map(|Candidate { source, due }| Job {
             source,
             // What was missed yesterday is yesterday's.
             date: day_of(config, due),
@@ -109,58 +74,130 @@ pub(super) fn jobs<'a>(
         .collect()
 }
 
-fn scheduled(
-    config: &Config,
-    source: &Source,
-    calendar: &Calendar,
+/// A source and the last time at which it was due.
+struct Candidate<'a> {
+    source: &'a Source,
+    due: DateTime<Utc>,
+}
+
+/// What the run log knows of the candidates.
+struct Known {
+    /// Tasks whose last due time has no run.
+    open: HashSet<String>,
+    /// Since when a task is expected to run.
+    expected_since: HashMap<String, DateTime<Utc>>,
+}
+
+struct Planner<'a> {
+    config: &'a Config,
+    calendar: &'a Calendar,
+    recorder: &'a Recorder,
     now: DateTime<Utc>,
-) -> Scheduled {
-    let next = schedule(config, source).and_then(|schedule| schedule.next_after(now, calendar));
-    Scheduled {
-        name: source.name.clone(),
-        title: source.title.clone(),
-        schedule: source.schedule.clone(),
-        days: source.days,
-        sessions: source.sessions.clone(),
-        next_due_at: next,
+}
+
+impl Planner<'_> {
+    /// `None` when its run may not be made up for any more.
+    fn last_due<'s>(&self, source: &'s Source) -> Option<Candidate<'s>> {
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        // What a site shows outside a session is not what it showed in it.
+        if !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar) {
+            return None;
+        }
+        let crawl = &self.config.crawl;
+        let settled = self.now - jitter_of(&source.name, crawl.jitter.0);
+        let from = settled - TimeDelta::from_std(crawl.catch_up.0).ok()?;
+        let due = schedule.last_between(from, settled, self.calendar)?;
+        Some(Candidate { source, due })
+    }
+
+    /// Tells the run log what is enabled, and asks it what is open.
+    fn consult(
+        &self,
+        client: &mut Client,
+        sources: &Sources,
+        candidates: &[Candidate<'_>],
+    ) -> Result<Known, postgres::Error> {
+        let mut all: Vec<Scheduled> = sources.enabled().map(|s| self.scheduled(s)).collect();
+        let since = ahead(client, &all)?;
+        for (task, source) in all.iter_mut().zip(sources.enabled()) {
+            // A due time since then without a run is the one that is missed.
+            if let Some(since) = since.get(&task.name) {
+                task.next_due_at = self.next_due(source, *since).or(task.next_due_at);
+            }
+        }
+        register(client, PROGRAM, &all)?;
+        watch::note(client, watch::DUE, self.recorder.host(), true, "")?;
+        let names: Vec<&str> = candidates.iter().map(|c| c.source.name.as_str()).collect();
+        let due: Vec<DateTime<Utc>> = candidates.iter().map(|c| c.due).collect();
+        Ok(Known {
+            expected_since: expected_since(client, &names)?,
+            open: not_taken_care_of(client, &names, &due)?,
+        })
+    }
+
+    fn scheduled(&self, source: &Source) -> Scheduled {
+        Scheduled {
+            name: source.name.clone(),
+            title: source.title.clone(),
+            schedule: source.schedule.clone(),
+            days: source.days,
+            sessions: source.sessions.clone(),
+            next_due_at: self.next_due(source, self.now),
+        }
+    }
+
+    fn next_due(&self, source: &Source, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        schedule.next_after(after, self.calendar)
+    }
+
+    /// Whether the due time has no run yet; without the run log, as far as this machine knows.
+    fn is_open(&self, candidate: &Candidate<'_>, known: Option<&Known>) -> bool {
+        let Candidate { source, due } = candidate;
+        let earlier = day_of(self.config, *due) < day_of(self.config, self.now);
+        match known {
+            Some(known) => {
+                let since = known.expected_since.get(&source.name);
+                let expected = since.is_none_or(|since| due >= since);
+                known.open.contains(&source.name) && (expected || !earlier)
+            }
+            None => match noted(self.recorder, &source.name, self.now) {
+                Some(noted) => noted < *due,
+                None => !earlier,
+            },
+        }
+    }
+
+    /// A day that the site cannot show any more is reported once.
+    fn is_reported_missed(&self, candidate: &Candidate<'_>) -> bool {
+        let Candidate { source, due } = candidate;
+        let local = self.now.with_timezone(&self.config.timezone);
+        let day = day_of(self.config, *due);
+        if source.cannot_show(day, local, self.calendar).is_none() {
+            return false;
+        }
+        let name = format!("{}.missed", source.name);
+        if noted(self.recorder, &name, self.now).is_some_and(|noted| noted >= *due) {
+            return true;
+        }
+        note(self.recorder, &name, *due);
+        false
     }
 }
 
-fn schedule(config: &Config, source: &Source) -> Option<Schedule> {
-    let schedule = Schedule::parse(&source.schedule, config.timezone).ok()?;
-    Some(schedule.on(source.days).within(&source.sessions))
-}
-
-/// The last moment for which a source was due, if it may still be made up for.
-fn last_due(
-    config: &Config,
-    source: &Source,
-    calendar: &Calendar,
-    now: DateTime<Utc>,
-) -> Option<DateTime<Utc>> {
-    let schedule = schedule(config, source)?;
-    // What a site shows outside a session is not what it showed in it.
-    if !source.sessions.is_empty() && schedule.leaves_out(now, calendar) {
-        return None;
-    }
-    let settled = now - offset(&source.name, config.crawl.jitter.0);
-    let from = settled - TimeDelta::from_std(config.crawl.catch_up.0).ok()?;
-    schedule.last_between(from, settled, calendar)
-}
-
-/// Each source's own moment within the jitter.
-fn offset(name: &str, jitter: Duration) -> TimeDelta {
+/// Each source's own delay within the jitter.
+fn jitter_of(name: &str, jitter: Duration) -> TimeDelta {
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     let seconds = jitter.as_secs().max(1);
     TimeDelta::seconds(i64::try_from(hasher.finish() % seconds).unwrap_or_default())
 }
 
-fn day_of(config: &Config, moment: DateTime<Utc>) -> NaiveDate {
-    moment.with_timezone(&config.timezone).date_naive()
+fn day_of(config: &Config, time: DateTime<Utc>) -> NaiveDate {
+    time.with_timezone(&config.timezone).date_naive()
 }
 
-/// What was noted while the clock was ahead says nothing about today.
+/// A note made while the clock was ahead says nothing about today.
 fn noted(recorder: &Recorder, name: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let noted = path(recorder, name).and_then(|path| fs::read_to_string(path).ok());
     noted
@@ -168,11 +205,11 @@ fn noted(recorder: &Recorder, name: &str, now: DateTime<Utc>) -> Option<DateTime
         .filter(|noted| *noted <= now)
 }
 
-/// A note that is lost leads to one run more.
+/// A lost note costs one more run.
 fn note(recorder: &Recorder, name: &str, due: DateTime<Utc>) {
     let written = path(recorder, name).map(|path| fs::write(path, due.to_rfc3339()));
     if let Some(Err(e)) = written {
-        tracing::warn!("could not note that {name} was begun: {e}");
+        tracing::warn!("could not note that {name} was started: {e}");
     }
 }
 

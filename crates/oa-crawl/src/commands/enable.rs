@@ -1,4 +1,4 @@
-//! `oa-crawl enable` and `disable`: which sources run by themselves. Everything is off until somebody who has an account, or may ask
+//! `oa-crawl enable` and `disable`: which sources run by themselves. Everything is off until somebody who has an account, or may use
 //! the site, says so; that is written into `enable` in `[crawl]`, where it can be read, reviewed and copied to the next machine.
 //!
 //! The other programs know what is expected from `oa.tasks` alone. A source that is switched off is forgotten there: by `disable`, and
@@ -10,7 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args as ClapArgs;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -23,31 +25,44 @@ use postgres::Client;
 use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;
 
+use super::args::SourcesArg;
 use crate::PROGRAM;
 use crate::source::Sources;
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// Tasks, or providers with all their tasks, as `oa-crawl list` shows them
+    #[arg(
+        value_name = "TASK|PROVIDER",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    names: Vec<String>,
+    /// Everything that `oa-crawl list` shows
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+}
+
 /// Switches tasks, all tasks of providers, or everything on or off, and prints what is on afterwards.
 ///
-/// # Errors
-/// 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong; when a task
-/// that is off now could not be forgotten, the database's own.
-pub fn run(
-    config: &Config,
-    folder: Option<&Path>,
-    names: &[String],
-    all: bool,
-    on: bool,
-) -> Result<u8, Failure> {
-    let sources = Sources::load(config, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    for name in names {
+/// Exits 2 for a name that is neither a task nor a provider, 77 for a file that may not be written, 78 for one that is wrong.
+pub(crate) fn run(args: &Args, config: &Config, on: bool) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
+    let sources = args
+        .sources
+        .load(config)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    for name in &args.names {
         sources
             .named(name)
             .map_err(|e| Failure::new(exit::USAGE, e))?;
     }
     let providers = sources.iter().map(|s| s.provider.clone());
-    let names: BTreeSet<String> = match all {
+    let names: BTreeSet<String> = match args.all {
         true => providers.collect(),
-        false => names.iter().cloned().collect(),
+        false => args.names.iter().cloned().collect(),
     };
     let mut changed = config.clone();
     let crawl = &mut changed.crawl;
@@ -62,7 +77,10 @@ pub fn run(
     if changed.crawl.enable != config.crawl.enable || changed.crawl.skip != config.crawl.skip {
         edit(&changed)?;
     }
-    let after = Sources::load(&changed, folder).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let after = args
+        .sources
+        .load(&changed)
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let enabled: Vec<&str> = after.enabled().map(|s| s.name.as_str()).collect();
     let shown = match enabled.is_empty() {
         true => "none".to_owned(),
@@ -78,7 +96,7 @@ pub fn run(
         let settings = pg::Settings::from_config(config, PROGRAM)?;
         let mut client = pg::connect(&settings)?;
         schema::check(&mut client)?;
-        forget(config, &mut client, &off)?;
+        forget(&mut client, &off)?;
     }
     Ok(exit::OK)
 }
@@ -103,6 +121,7 @@ fn without(sources: &Sources, listed: Vec<String>, names: &BTreeSet<String>) -> 
     let gone = |name: &str, provider: &str| names.contains(name) || names.contains(provider);
     let mut list = Vec::new();
     for name in listed {
+        // A name that stands for no usable source stays as it is.
         let tasks = sources.named(&name).unwrap_or_default();
         let kept: Vec<_> = tasks
             .iter()
@@ -122,12 +141,12 @@ fn edit(config: &Config) -> Result<(), Failure> {
     let enable = config.crawl.enable.as_deref().unwrap_or_default();
     let names: Vec<String> = enable.iter().map(|name| format!("\"{name}\"")).collect();
     let line = format!("enable = [{}]", names.join(", "));
-    let place = config.path.display().to_string();
+    let file = config.path.display().to_string();
     let cannot = |e: io::Error| {
         Failure::new(
             exit::REFUSED,
             anyhow::anyhow!(
-                "could not write {place}: {e}; run this as the file's owner, or write below [crawl] there: {line}"
+                "could not write {file}: {e}; run this as the file's owner, or write below [crawl] there: {line}"
             ),
         )
     };
@@ -141,7 +160,7 @@ fn edit(config: &Config) -> Result<(), Failure> {
     let text = fs::read_to_string(&path).map_err(cannot)?;
     let wrong = |what: String| {
         let error =
-            anyhow::anyhow!("could not edit {place}: {what}; write below [crawl] there: {line}");
+            anyhow::anyhow!("could not edit {file}: {what}; write below [crawl] there: {line}");
         Failure::new(exit::CONFIG, error)
     };
     let mut document: DocumentMut = text
@@ -179,7 +198,7 @@ fn array(names: &[String]) -> Array {
     names.iter().map(String::as_str).collect()
 }
 
-/// There is either the old file or the whole new one. It belongs to whom it belonged.
+/// There is either the old file or the whole new one, with the same owner.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let beside = folder.join(format!(".oa.toml.{}.tmp", Uuid::now_v7()));
@@ -202,11 +221,11 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Called by each run of everything that is on: forgets what is off since the last one, and says what to do when nothing is on.
-///
-/// # Errors
-/// 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in silence.
-pub(super) fn look(
+/// Called by each run of everything that is enabled: forgets what was switched off since the last one, and says what to do when nothing
+/// is enabled.
+/// Exits 78 when the file says nothing, as that of a version in which everything was on, and tasks ran until now: they must not end in
+/// silence.
+pub(super) fn reconcile(
     config: &Config,
     sources: &Sources,
     recorder: &Recorder,
@@ -214,7 +233,7 @@ pub(super) fn look(
 ) -> Result<(), Failure> {
     let noted = noted(recorder);
     let enabled: BTreeSet<String> = sources.enabled().map(|s| s.name.clone()).collect();
-    // A file that is broken now was not switched off: its runs are missed until it is mended.
+    // A file that is broken now was not switched off: its runs are missed until it is fixed.
     let before = noted.iter().flatten();
     let still = before.filter(|name| sources.broken_one(name).is_some());
     let enabled: BTreeSet<String> = still.cloned().chain(enabled).collect();
@@ -245,7 +264,7 @@ pub(super) fn look(
         let off: Vec<&str> = before.difference(&enabled).map(String::as_str).collect();
         if !off.is_empty() {
             match recorder.connect() {
-                Ok((mut client, _)) => forget(config, &mut client, &off)?,
+                Ok((mut client, _)) => forget(&mut client, &off)?,
                 // The next one will.
                 Err(e) => {
                     tracing::warn!("could not forget {}: {e}", off.join(", "));
@@ -263,7 +282,7 @@ pub(super) fn look(
     Ok(())
 }
 
-/// Tasks that somebody expects to run.
+/// Tasks that are expected to run.
 fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>, Failure> {
     let names: Vec<&str> = sources.iter().map(|s| s.name.as_str()).collect();
     let query =
@@ -274,7 +293,7 @@ fn scheduled(client: &mut Client, sources: &Sources) -> Result<BTreeSet<String>,
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-fn forget(config: &Config, client: &mut Client, tasks: &[&str]) -> Result<(), Failure> {
+fn forget(client: &mut Client, tasks: &[&str]) -> Result<(), Failure> {
     for task in tasks {
         due::forget(client, task)
             .map_err(|e| anyhow::anyhow!("could not forget {task}: {}", describe(&e)))?;
@@ -287,7 +306,7 @@ fn noted(recorder: &Recorder) -> Option<BTreeSet<String>> {
     Some(text.lines().map(str::to_owned).collect())
 }
 
-/// A note that is lost leaves a task expected that is off: it is reported as missed, and `oa-crawl disable` ends that.
+/// A lost note leaves a task expected that is off: it is reported as missed until `oa-crawl disable` forgets it.
 fn note(recorder: &Recorder, tasks: &BTreeSet<String>) {
     let text: String = tasks.iter().map(|t| format!("{t}\n")).collect();
     if let Err(e) = write_durably(&path(recorder), text.as_bytes()) {

@@ -1,138 +1,171 @@
 //! `oa-crawl exec`: any program, with retries, a time limit and a complete run log.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::PathBuf;
 
+use clap::Args as ClapArgs;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::output::Format;
 use oa_core::base::supervise;
-use oa_core::base::supervise::Owner;
-use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
-use oa_core::model::retry::ErrorKind;
-use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
+use oa_core::base::supervise::{Owner, StopSignal};
+use oa_core::journal::attempts::{Failed, longest};
+use oa_core::journal::{Recorder, Run};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{Outcome, RunStart};
 use oa_core::pg;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::args::{CronArg, RetryArgs};
 use super::report;
 use crate::PROGRAM;
-use crate::environment::{Environment, Programs};
-use crate::exec::{Brought, Program, Query};
-use crate::source::Sources;
-use crate::wrapper::{self, LEFTOVERS, Report};
-use oa_core::journal::attempts::{longest, until_done};
+use crate::program::environment::{Environment, Programs};
+use crate::program::{AttemptOutput, LEFTOVERS, Program, Query};
+use crate::runner::{self, NotReady, Task};
+use crate::source::{self, Sources};
 
-/// The output of so many tries before the last one is kept.
+/// The output of so many attempts before the last one is kept.
 const EARLIER: usize = 3;
 
-/// What `exec` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The task's name in the run log.
-    pub task: String,
-    /// Its title for people.
-    pub title: String,
-    /// What to run.
-    pub program: Program,
-    /// Who started it.
-    pub trigger: Trigger,
-    /// How the result is printed.
-    pub format: Format,
+/// Run any program with retries, a time limit and a complete run log
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "The program's output goes to stderr; its end is kept in the run log. Records are counted from lines of its stdout that are JSON\nobjects, or from the result file (JSON lines, a JSON array, or {\"records\": N}). Exit codes 2, 77, 78, 126 and 127 of the program\nare not retried.\n\nExamples:\n  oa-crawl exec --task fangqi-daily --min-records 50 -- python3 crawlers/fangqi.py\n  oa-crawl exec --task receipts --timeout 10m --retries 1 --result-file out.json -- ./receipts.sh --out out.json"
+)]
+pub(crate) struct Args {
+    /// Name of the task in the run log
+    #[arg(long, value_name = "NAME", value_parser = parse_task)]
+    task: String,
+    /// Title for people, in alerts and reports [default: the name]
+    #[arg(long)]
+    title: Option<String>,
+    #[command(flatten)]
+    retry: RetryArgs,
+    /// Fewer records than this are a failure
+    #[arg(long, value_name = "N")]
+    min_records: Option<u64>,
+    /// File in which the program leaves its records or their number, written anew by each attempt
+    #[arg(long, value_name = "FILE")]
+    result_file: Option<PathBuf>,
+    #[command(flatten)]
+    cron: CronArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
 }
 
-/// Runs the program until it succeeds or its tries are used up, and prints what became of it. The program's own output goes to
+/// Runs the program until it succeeds or its attempts are used up, and prints what became of it. The program's own output goes to
 /// stderr.
-///
-/// # Errors
-/// When neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
+/// Fails when neither PostgreSQL nor the spool can take even the record of it, or the schema does not fit.
+pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
+    args.retry.apply(&mut config.crawl);
+    let config = &config;
+    let program = Program {
+        query: query(config, &args.task)?,
+        command: args.command,
+        policy: source::policy(Policy::DEFAULT, &config.crawl),
+        min_records: args.min_records,
+        result_file: args.result_file,
+    };
     remember_secrets(config);
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
-    let program = &options.program;
     cli::end_at_the_latest(longest(&program.policy));
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
-        &options.task,
-        &options.title,
-        options.trigger,
+        &args.task,
+        args.title.as_ref().unwrap_or(&args.task),
+        args.cron.trigger(),
         program.policy.lease(),
     );
-    let clock = Stopwatch::start(start.started_at);
     let recorder = Recorder::open(config, PROGRAM)
         .map_err(|e| report::unstarted(config, vec![start.clone()], e))?;
-    let report = match recorder.begin(start.clone())? {
-        StartOutcome::Skipped { reason } => {
-            let mut report = Report::of(&start, Status::Skipped);
-            report.error = Some(RunError::new(ErrorKind::Internal, reason));
-            report
-        }
-        StartOutcome::Run(mut run) => {
-            let mut brought = Brought::default();
-            let mut earlier = VecDeque::new();
-            let environment = Environment::of(config, &start.task);
-            let misconfigured = environment.is_err();
-            let (attempts, error) = match environment {
-                Err(e) => {
-                    let error = RunError::new(ErrorKind::Auth, e.to_string());
-                    (Vec::new(), Some(error))
-                }
-                Ok(environment) => {
-                    let programs = Programs {
-                        owner: Some(Owner::new(&start.task, start.id, recorder.state().path())),
-                        environment,
-                    };
-                    until_done(&program.policy, stop, clock, &mut run, |number| {
-                        if number > 1 {
-                            earlier.push_back(json!({ "attempt": number - 1, "ended": brought.status, "output": brought.output }));
-                        }
-                        if earlier.len() > EARLIER {
-                            earlier.pop_front();
-                        }
-                        program.once(&start, number, &programs, stop, &mut brought)
-                    })
-                }
-            };
-            let status = match &error {
-                None => Status::Success,
-                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
-                Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
-                Some(_) => Status::Failed,
-            };
-            let mut outcome = Outcome::bare(start, status, clock.now());
-            outcome.attempts = attempts;
-            outcome.error = error;
-            outcome.fetched = brought.records;
-            outcome.details = [
-                ("program", json!(program.name())),
-                ("ended", json!(brought.status)),
-                ("output", json!(brought.output)),
-            ]
-            .into_iter()
-            .map(|(k, v)| (k.to_owned(), v))
-            .collect();
-            for (name, what) in [
-                ("earlier_output", json!(earlier)),
-                ("left_behind", json!(brought.left_behind)),
-                (LEFTOVERS, json!(run.leftovers())),
-            ] {
-                if what.as_array().is_some_and(|all| !all.is_empty()) {
-                    outcome.details.insert(name.to_owned(), what);
-                }
-            }
-            let mut report = wrapper::conclude(&recorder, *run, outcome, clock)?;
-            report.misconfigured |= misconfigured;
-            report
-        }
+    let mut task = ProgramRun {
+        config,
+        recorder: &recorder,
+        stop,
+        start: &start,
+        program: &program,
+        programs: Programs::default(),
+        last: AttemptOutput::default(),
+        earlier: VecDeque::new(),
+        leftovers: Vec::new(),
     };
-    report::conclude(config, vec![Ok(report)], options.format)
+    let report = runner::run(&recorder, stop, start.clone(), &mut task)?;
+    report::conclude(config, vec![Ok(report)], args.format)
 }
 
-/// How the configuration says that a task's records are counted.
-///
-/// # Errors
-/// When it says so, but no database is configured.
-pub fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
+struct ProgramRun<'a> {
+    config: &'a Config,
+    recorder: &'a Recorder,
+    stop: StopSignal,
+    start: &'a RunStart,
+    program: &'a Program,
+    programs: Programs,
+    last: AttemptOutput,
+    /// The output of attempts before it.
+    earlier: VecDeque<Value>,
+    /// What an earlier run had left behind and was ended.
+    leftovers: Vec<String>,
+}
+
+impl Task for ProgramRun<'_> {
+    fn policy(&self) -> Option<Policy> {
+        Some(self.program.policy)
+    }
+
+    fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
+        self.leftovers = run.leftovers().to_vec();
+        let environment = Environment::of(self.config, &self.start.task)
+            .map_err(|e| NotReady::misconfigured(ErrorKind::Auth, e.to_string()))?;
+        let state_dir = self.recorder.state().path();
+        self.programs = Programs {
+            owner: Some(Owner::new(&self.start.task, self.start.id, state_dir)),
+            environment,
+        };
+        Ok(())
+    }
+
+    fn attempt(&mut self, number: u32) -> Result<(), Failed> {
+        if number > 1 {
+            self.earlier.push_back(json!({ "attempt": number - 1, "ended": self.last.status, "output": self.last.output }));
+        }
+        if self.earlier.len() > EARLIER {
+            self.earlier.pop_front();
+        }
+        let (start, stop) = (self.start, self.stop);
+        self.program
+            .attempt(start, number, &self.programs, stop, &mut self.last)
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        let last = &self.last;
+        outcome.fetched = last.records;
+        let details = [
+            ("program", json!(self.program.name())),
+            ("ended", json!(last.status)),
+            ("output", json!(last.output)),
+        ];
+        let lists = [
+            ("earlier_output", json!(self.earlier)),
+            ("left_behind", json!(last.left_behind)),
+            (LEFTOVERS, json!(self.leftovers)),
+        ];
+        let lists = lists
+            .into_iter()
+            .filter(|(_, list)| list.as_array().is_some_and(|all| !all.is_empty()));
+        for (name, detail) in details.into_iter().chain(lists) {
+            outcome.details.insert(name.to_owned(), detail);
+        }
+    }
+}
+
+fn query(config: &Config, task: &str) -> Result<Option<Query>, Failure> {
     let Some(sql) = config.exec.get(task).and_then(|e| e.records.clone()) else {
         return Ok(None);
     };
@@ -152,10 +185,7 @@ fn remember_secrets(config: &Config) {
 }
 
 /// The name of a task: what can stand in a shell line, a file name and a URL without quotes.
-///
-/// # Errors
-/// When it is something else.
-pub fn parse_task(text: &str) -> Result<String, String> {
+fn parse_task(text: &str) -> Result<String, String> {
     let good = !text.is_empty()
         && text.len() <= 64
         && !text.starts_with('-')

@@ -1,8 +1,9 @@
-//! `oa-crawl sources export`: the built-in source files, as a start for one's own.
+//! `oa-crawl sources`: the built-in source files, as a start for your own, and their JSON Schema.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{Args as ClapArgs, Subcommand};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::exit;
@@ -13,20 +14,42 @@ use crate::source::{BUILT_IN, schema_text};
 /// The file with the JSON Schema, which editors find by the first line of each source file.
 const SCHEMA: &str = "source.schema.json";
 
-/// Prints the JSON Schema of source files.
-///
-/// # Errors
-/// When it cannot be printed.
-pub fn schema() -> Result<u8, Failure> {
+/// Write the built-in source files into a folder, to correct them or to learn from them
+#[derive(Debug, Subcommand)]
+#[command(after_help = "Example:\n  oa-crawl sources export ./sources")]
+pub(crate) enum Command {
+    Export(ExportArgs),
+    /// Print the JSON Schema of source files, for editors
+    Schema,
+}
+
+/// Write the files; those that differ from the built-in ones are not overwritten
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    /// The folder, created if absent
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Overwrite files that differ
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(command: &Command) -> Result<u8, Failure> {
+    match command {
+        Command::Export(args) => export(args),
+        Command::Schema => schema(),
+    }
+}
+
+fn schema() -> Result<u8, Failure> {
     cli::print(&schema_text()).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
 
 /// Writes the files, and their JSON Schema, into a folder, made if absent. A file that is there already stays as it is unless `force` is set.
-///
-/// # Errors
-/// 77 when a file of the folder differs, 1 when one cannot be written.
-pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
+/// Exits 77 when a file of the folder differs, 1 when one cannot be written.
+fn export(args: &ExportArgs) -> Result<u8, Failure> {
+    let folder = args.folder.as_path();
     let cannot = |path: &Path, e: std::io::Error| {
         anyhow::anyhow!(
             "could not write {}: {e}; choose a folder that is writable",
@@ -45,7 +68,7 @@ pub fn run(folder: &Path, force: bool) -> Result<u8, Failure> {
         })
         .map(|(file, _)| *file)
         .collect();
-    if !differs.is_empty() && !force {
+    if !differs.is_empty() && !args.force {
         return Err(Failure::new(
             exit::REFUSED,
             anyhow::anyhow!(

@@ -1,23 +1,33 @@
 //! `oa-crawl list`: which sources there are and when they are due.
 
-use std::path::Path;
+use std::time::Duration;
 
 use chrono::Utc;
+use clap::Args as ClapArgs;
+use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::Calendar;
 use serde_json::json;
 
+use super::args::SourcesArg;
 use crate::source::Sources;
 
-/// Prints the sources.
-///
-/// # Errors
-/// When a source file is wrong, or stdout cannot be written.
-pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8, Failure> {
-    let sources = Sources::load(config, sources)?;
+/// List the sources, whether they are enabled, and when they are due
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    cli::end_at_the_latest(Duration::ZERO);
+    let sources = args.sources.load(config)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
     let mut listing = Listing::new(&[
@@ -30,11 +40,9 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
         ("table", "TABLE"),
     ]);
     for source in sources.iter() {
-        let schedule = Schedule::parse(&source.schedule, config.timezone)
-            .map_err(|e| Failure::new(exit::CONFIG, e))?;
-        let due = schedule
-            .on(source.days)
-            .within(&source.sessions)
+        let due = source
+            .schedule_in(config.timezone)
+            .map_err(|e| Failure::new(exit::CONFIG, e))?
             .next_after(Utc::now(), &calendar)
             .filter(|_| source.enabled);
         listing.push(json!({
@@ -56,12 +64,12 @@ pub fn run(config: &Config, sources: Option<&Path>, format: Format) -> Result<u8
     for one in sources.broken() {
         listing.push(json!({ "task": one.task, "title": "broken", "error": one.reason }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    Ok(told_broken(&sources, exit::OK))
+    listing.print(args.format).map_err(anyhow::Error::from)?;
+    Ok(log_broken(&sources, exit::OK))
 }
 
-/// Says what cannot be used. Gives the exit code: what a person must mend counts most.
-pub(super) fn told_broken(sources: &Sources, code: u8) -> u8 {
+/// Logs what cannot be used. Gives the exit code: what a person must fix counts most.
+pub(super) fn log_broken(sources: &Sources, code: u8) -> u8 {
     for one in sources.broken() {
         tracing::error!("{}", one.reason);
     }

@@ -1,18 +1,35 @@
-//! One file a command.
+//! One file a command: its arguments, and what it does with them.
 
-pub mod backfill;
+mod args;
+pub(crate) mod backfill;
 mod broken;
-pub mod check;
-pub mod cookies;
-pub mod crontab;
-pub mod drain;
+pub(crate) mod check;
+pub(crate) mod cookies;
+pub(crate) mod crontab;
+pub(crate) mod drain;
 mod due;
-pub mod enable;
-pub mod exec;
-pub mod export;
-pub mod list;
-pub mod prune;
-pub mod replay;
-pub mod report;
-pub mod run;
-pub mod try_source;
+pub(crate) mod enable;
+pub(crate) mod exec;
+pub(crate) mod export;
+pub(crate) mod forget;
+pub(crate) mod list;
+pub(crate) mod prune;
+pub(crate) mod replay;
+mod report;
+pub(crate) mod run;
+pub(crate) mod try_source;
+
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
+
+use crate::source::SourceError;
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        let code = match error {
+            SourceError::Unknown { .. } => exit::USAGE,
+            _ => exit::CONFIG,
+        };
+        Self::new(code, error)
+    }
+}

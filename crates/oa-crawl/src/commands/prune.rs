@@ -1,62 +1,52 @@
-//! `oa-crawl prune`: removes from the raw archive what is older than it has to be kept, and tells when the archive is too large.
+//! `oa-crawl prune`: removes from the raw archive what is older than it must be kept, and reports an archive that is too large.
 
-use std::time::{Duration, SystemTime};
-
-use chrono::{DateTime, Utc};
+use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;
 use oa_core::app::output::{Format, Listing};
+use oa_core::base::supervise::StopSignal;
 use oa_core::base::units::Bytes;
-use oa_core::journal::{Recorder, StartOutcome, Stopwatch};
+use oa_core::journal::Recorder;
+use oa_core::journal::attempts::Failed;
 use oa_core::model::retry::{ErrorKind, Policy};
-use oa_core::model::run::{Outcome, RunError, RunStart, Status, Trigger};
-use postgres::{Client, Transaction};
+use oa_core::model::run::{Outcome, RunError, RunStart};
+use postgres::Client;
 use serde_json::{Value, json};
 
+use super::args::{CronArg, SourcesArg};
+use super::report;
 use crate::PROGRAM;
-use crate::archive::{Archive, KeptFile};
-use crate::source::Sources;
-use crate::wrapper::{self, Report};
+use crate::archive::Archive;
+use crate::archive::prune::{Pruned, Rules, prune};
+use crate::runner::{self, Task};
 
-/// The task's name in the run log.
 const TASK: &str = "raw-prune";
-/// Younger files stay whatever the index says: the run that received them may not have told it yet.
-const YOUNG: Duration = Duration::from_secs(7 * 24 * 3600);
-/// So many names are asked for at once.
-const BATCH: usize = 10_000;
 
-/// What `prune` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// Only show what would be removed.
-    pub dry_run: bool,
-    /// Started by cron.
-    pub trigger: Trigger,
-    /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub format: Format,
-}
-
-/// What was removed, or would be.
-#[derive(Debug, Default)]
-struct Pruned {
-    answers: u64,
-    files: u64,
-    bytes: u64,
-    left_files: u64,
-    left_bytes: u64,
-}
-
-/// Removes the index of what is too old, and then the files that nothing refers to any more.
+/// Remove answers from the raw archive that are older than they must be kept, and report an archive that is too large
 ///
-/// # Errors
-/// Wrong configuration or schema (78), PostgreSQL away or a spool that is not empty (75), an archive that cannot be read (1).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    // How long a source's answers are kept stands in its file.
-    let sources = Sources::load(config, options.sources.as_deref())?.whole()?;
+/// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  oa-crawl prune --dry-run")]
+pub(crate) struct Args {
+    /// Only show what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    cron: CronArg,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Exits 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable or the spool is not empty, 1 for an archive that
+/// cannot be read.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    // A source's file may say how long its answers are kept.
+    let sources = args.sources.load(config)?.whole()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     let archive = Archive::open(recorder.state())?;
     let (mut client, _) = recorder.connect()?;
@@ -70,45 +60,37 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             ),
         ));
     }
-    let rules = Rules::of(config, &sources);
-    if options.dry_run {
+    let rules = Rules::new(
+        config.crawl.raw_keep.0,
+        sources
+            .iter()
+            .filter_map(|s| Some((s.name.clone(), s.raw_keep?.0))),
+    );
+    if args.dry_run {
         let pruned = prune(&mut client, &archive, &rules, false)?;
-        return print(&pruned, options.format);
+        return print(&pruned, args.format);
     }
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
         TASK,
         "清理原始存档",
-        options.trigger,
+        args.cron.trigger(),
         Policy::DEFAULT.lease(),
     );
-    let clock = Stopwatch::start(start.started_at);
-    let report = match recorder.begin(start.clone())? {
-        StartOutcome::Skipped { reason } => {
-            let mut report = Report::of(&start, Status::Skipped);
-            report.error = Some(RunError::new(ErrorKind::Internal, reason));
-            report
-        }
-        StartOutcome::Run(run) => {
-            let pruned = prune(&mut client, &archive, &rules, true);
-            let error = match &pruned {
-                Ok(pruned) => too_large(config, pruned),
-                Err(failure) => Some(RunError::new(ErrorKind::Internal, format!("{failure:#}"))),
-            };
-            let status = match error {
-                None => Status::Success,
-                Some(_) => Status::Failed,
-            };
-            let mut outcome = Outcome::bare(start, status, clock.now());
-            outcome.error = error;
-            let pruned = pruned.unwrap_or_default();
-            outcome.details.insert("pruned".to_owned(), json(&pruned));
-            print(&pruned, options.format)?;
-            wrapper::conclude(&recorder, *run, outcome, clock)?
-        }
+    let mut task = Prune {
+        config,
+        client: &mut client,
+        archive: &archive,
+        rules: &rules,
+        pruned: None,
     };
-    // What was done is printed already; a person wants to read why it is not enough.
+    let report = runner::run(&recorder, StopSignal, start, &mut task);
+    if let Some(pruned) = &task.pruned {
+        print(pruned, args.format)?;
+    }
+    let report = report?;
+    // What was done is printed already; the log says why it is not enough.
     match &report.error {
         Some(error) => tracing::error!("{}", error.message),
         None => return Ok(exit::OK),
@@ -116,106 +98,35 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     if report.alerted {
         flush_now(config);
     }
-    Ok(report.exit_code())
+    Ok(report::exit_code(&report))
 }
 
-/// How long answers are kept.
-struct Rules {
-    default: DateTime<Utc>,
-    /// By task, where its source file says it.
-    own: Vec<(String, DateTime<Utc>)>,
+struct Prune<'a> {
+    config: &'a Config,
+    client: &'a mut Client,
+    archive: &'a Archive,
+    rules: &'a Rules,
+    /// Set by the only attempt, unless it failed.
+    pruned: Option<Pruned>,
 }
 
-impl Rules {
-    fn of(config: &Config, sources: &Sources) -> Self {
-        let before = |keep: Duration| Utc::now() - keep;
-        let own = sources
-            .iter()
-            .filter_map(|s| Some((s.name.clone(), before(s.raw_keep?.0))));
-        Self {
-            default: before(config.crawl.raw_keep.0),
-            own: own.collect(),
+impl Task for Prune<'_> {
+    fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
+        let pruned = prune(self.client, self.archive, self.rules, true);
+        let error = match &pruned {
+            Ok(pruned) => too_large(self.config, pruned),
+            Err(e) => Some(RunError::new(ErrorKind::Internal, format!("{e:#}"))),
+        };
+        // After a failure nobody knows what was removed.
+        self.pruned = pruned.ok();
+        error.map_or(Ok(()), |e| Err(Failed::by_kind(e, None)))
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        if let Some(pruned) = &self.pruned {
+            outcome.details.insert("pruned".to_owned(), json(pruned));
         }
     }
-}
-
-fn prune(
-    client: &mut Client,
-    archive: &Archive,
-    rules: &Rules,
-    remove: bool,
-) -> anyhow::Result<Pruned> {
-    let mut pruned = Pruned::default();
-    let mut tx = client.transaction()?;
-    // A first time after years may take long; nobody waits for these rows.
-    tx.batch_execute("SET LOCAL statement_timeout = 0")?;
-    pruned.answers = forget(&mut tx, rules)?;
-    let mut unused = Vec::new();
-    let mut candidates = Vec::new();
-    for file in archive.files()? {
-        let file = file?;
-        pruned.left_files += 1;
-        pruned.left_bytes += file.bytes;
-        if is_old(&file) {
-            candidates.push(file);
-        }
-        if candidates.len() == BATCH {
-            unused.extend(without_use(&mut tx, &mut candidates)?);
-        }
-    }
-    unused.extend(without_use(&mut tx, &mut candidates)?);
-    if remove {
-        tx.commit()?;
-    } else {
-        tx.rollback()?;
-    }
-    for file in unused {
-        if !remove || archive.remove_unless(&file, |now| !is_old(now))? {
-            pruned.files += 1;
-            pruned.bytes += file.bytes;
-        }
-    }
-    pruned.left_files -= pruned.files;
-    pruned.left_bytes -= pruned.bytes;
-    Ok(pruned)
-}
-
-fn is_old(file: &KeptFile) -> bool {
-    SystemTime::now()
-        .duration_since(file.modified)
-        .is_ok_and(|age| age > YOUNG)
-}
-
-fn forget(tx: &mut Transaction<'_>, rules: &Rules) -> Result<u64, postgres::Error> {
-    let names: Vec<&str> = rules.own.iter().map(|(task, _)| task.as_str()).collect();
-    let mut forgotten = tx.execute(
-        "DELETE FROM oa.raw w WHERE w.run_id < oa.uuid_floor($1)
-           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.id = w.run_id AND r.task = ANY($2))",
-        &[&rules.default, &names],
-    )?;
-    for (task, before) in &rules.own {
-        forgotten += tx.execute(
-            "DELETE FROM oa.raw w USING oa.runs r WHERE r.id = w.run_id AND r.task = $2 AND w.run_id < oa.uuid_floor($1)",
-            &[before, task],
-        )?;
-    }
-    Ok(forgotten)
-}
-
-/// Those of the files that no answer in the index refers to.
-fn without_use(
-    tx: &mut Transaction<'_>,
-    files: &mut Vec<KeptFile>,
-) -> Result<Vec<KeptFile>, postgres::Error> {
-    let names: Vec<&str> = files.iter().map(|f| f.sha256.as_str()).collect();
-    let rows = tx.query(
-        "SELECT n FROM unnest($1::text[]) n WHERE EXISTS (SELECT FROM oa.raw w WHERE w.sha256 = n)",
-        &[&names],
-    )?;
-    let used: std::collections::HashSet<String> = rows.iter().map(|r| r.get(0)).collect();
-    let mut unused = std::mem::take(files);
-    unused.retain(|f| !used.contains(&f.sha256));
-    Ok(unused)
 }
 
 fn too_large(config: &Config, pruned: &Pruned) -> Option<RunError> {

@@ -1,104 +1,99 @@
-//! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was mended, nothing
-//! needs to be asked for again.
-
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
-use std::time::Instant;
+//! `oa-crawl replay`: what a run received, read once more by the present source file: after a mistake in it was fixed, nothing
+//! needs to be fetched again.
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::base::exact;
-use oa_core::journal::store;
-use oa_core::model::retry::ErrorKind;
-use oa_core::model::run::Batch;
+use oa_core::journal::store as journal_store;
 use oa_core::model::run::{RawRecord, Trigger};
-use oa_core::pg::quote_ident;
-use oa_core::pg::upsert::{Upserted, upsert};
 use oa_core::schedule::Calendar;
-use postgres::{Client as Postgres, Transaction};
-use serde_json::{Map, Value, json};
+use postgres::Client as Postgres;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::args::{SourcesArg, parse_date};
 use super::report;
-use super::run::Tools;
 use crate::archive::Archive;
-use crate::collect::gave_more;
-use crate::collect::image::{self, is_image};
-use crate::collect::{Collected, Context, Folders, Replayed, extract};
-use crate::environment::Programs;
+use crate::collect::{ArchivedAnswers, Collected, Context, image, read_archived};
+use crate::collector::Collector;
+use crate::fetch::Client;
 use crate::fetch::gate::Gate;
-use crate::fetch::{Client, check_status};
-use crate::source::{End, Source, Sources};
-use crate::validate::{Moment, columns, validate};
+use crate::program::environment::Programs;
+use crate::source::Source;
+use crate::store;
+use crate::validate::{CollectionTime, columns, validate};
 
-/// What `replay` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The task.
-    pub task: String,
-    /// The day of the data.
-    pub date: NaiveDate,
-    /// The run whose answers are read; the last one of that day that received any by default.
-    pub run: Option<Uuid>,
-    /// Store the result.
-    pub yes: bool,
-    /// Folder with source files.
-    pub sources: Option<std::path::PathBuf>,
-    /// How the result is printed.
-    pub format: Format,
+/// Read what a run received once more, by the present source file, and show what would change
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl replay zhihui-full-view --date 2025-12-01\n  oa-crawl replay zhihui-full-view --date 2025-12-01 --sources ./sources --yes"
+)]
+pub(crate) struct Args {
+    /// Name of the task
+    #[arg(value_name = "TASK")]
+    task: String,
+    /// The day of the data
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    date: NaiveDate,
+    /// The run whose answers are read [default: the last one of that day that received any]
+    #[arg(long, value_name = "ID")]
+    run: Option<Uuid>,
+    /// Store the result, as a new run
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    sources: SourcesArg,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Shows what the present source file makes of a run's answers, and stores it as a new run with `--yes`.
-///
-/// # Errors
-/// Wrong names (2), wrong configuration or schema (78), PostgreSQL away (75), answers that are gone or cannot be read (1).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let sources = Sources::load(config, options.sources.as_deref())?;
-    let source = sources.get(&options.task)?;
+/// Exits 2 for wrong names, 78 for a wrong configuration or schema, 75 when PostgreSQL is unreachable, 1 for answers that are gone or
+/// cannot be read.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let sources = args.sources.load(config)?;
+    let source = sources.get(&args.task)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let tools = Tools::open(config, &calendar, Trigger::Backfill)?;
-    let (mut client, _) = tools.recorder.connect().map_err(Failure::from)?;
-    let (id, raw) = answers(&mut client, source, options)?;
-    keep_day(config, &mut client, source, &calendar, options, (id, &raw))?;
-    let collected = read_again(config, source, options.date, &tools.archive, &raw)?;
-    let moment = Moment {
-        date: options.date,
+    let collector = Collector::open(config, &calendar, Trigger::Backfill)?;
+    let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
+    let (id, raw) = answers(&mut client, source, args)?;
+    keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
+    let mut collected = read_archived(source, args.date, &collector.archive, &raw)?;
+    if let Some(rules) = &source.image {
+        let context = image_context(config, source, args.date, &collector.archive, &raw)?;
+        image::attach(&context, rules, &mut collected)
+            .map_err(|e| anyhow::anyhow!(e.error.message))?;
+    }
+    let time = CollectionTime {
+        date: args.date,
         at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
     };
-    if options.yes {
+    if args.yes {
         drop(client);
-        let report = tools.replay(source, moment, id, raw, collected);
-        return report::conclude(config, vec![report], options.format);
+        let report = collector.replay(source, time, id, raw, collected);
+        return report::conclude(config, vec![report], args.format);
     }
-    preview(
-        &mut client,
-        &tools,
-        source,
-        moment,
-        id,
-        &collected,
-        options.format,
-    )
+    preview(&mut client, source, time, id, &collected, args.format)
 }
 
-/// The run and the answers of its last try.
 fn answers(
     client: &mut Postgres,
     source: &Source,
-    options: &Options,
+    args: &Args,
 ) -> Result<(Uuid, Vec<RawRecord>), Failure> {
-    let found = store::answers(client, &source.name, options.date, options.run)
+    let found = journal_store::answers(client, &source.name, args.date, args.run)
         .map_err(anyhow::Error::from)?;
     found.ok_or_else(|| {
         anyhow::anyhow!(
             "no run of {} for {} that received anything is in the run log; name one with --run, or collect the day with oa-crawl run --date",
             source.name,
-            options.date
+            args.date
         )
         .into()
     })
@@ -110,7 +105,7 @@ fn keep_day(
     client: &mut Postgres,
     source: &Source,
     calendar: &Calendar,
-    options: &Options,
+    args: &Args,
     (run, raw): (Uuid, &[RawRecord]),
 ) -> Result<(), Failure> {
     let refused = |why: String| Err(Failure::new(exit::REFUSED, anyhow::anyhow!(why)));
@@ -119,20 +114,20 @@ fn keep_day(
         .query_one(query, &[&run])
         .map_err(anyhow::Error::from)?;
     match row.get::<_, Option<String>>(0) {
-        Some(day) if day == options.date.to_string() => Ok(()),
+        Some(day) if day == args.date.to_string() => Ok(()),
         Some(day) => refused(format!(
             "run {run} is of {day}, not of {}; name its day with --date {day}",
-            options.date
+            args.date
         )),
         // It was killed before it could say its day.
         None => {
             let at = raw.first().map_or_else(Utc::now, |r| r.fetched_at);
             let at = at.with_timezone(&config.timezone);
-            match source.cannot_show(options.date, at, calendar) {
+            match source.cannot_show(args.date, at, calendar) {
                 Some(_) => refused(format!(
                     "run {run} received what the site showed on {}, not on {}; name its day with --date",
                     at.date_naive(),
-                    options.date
+                    args.date
                 )),
                 None => Ok(()),
             }
@@ -140,174 +135,34 @@ fn keep_day(
     }
 }
 
-fn read_again(
+/// Images come from the archive too.
+fn image_context(
     config: &Config,
     source: &Source,
     date: NaiveDate,
     archive: &Archive,
     raw: &[RawRecord],
-) -> Result<Collected, Failure> {
-    let mut collected = Collected::default();
-    let mut seen = HashSet::new();
-    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
-    for one in raw.iter().filter(|one| !is_image(one)) {
-        let response = archive.answer(one).map_err(anyhow::Error::from)?;
-        let part = parts.entry(one.part.clone()).or_default();
-        let read = check_status(&one.url, &response)
-            .and_then(|()| extract(source, date, &one.url, &response));
-        let extracted = match read {
-            Ok((extracted, _)) => extracted,
-            // Behind the last page, or one of several things that were asked for.
-            Err(e)
-                if source.paging.is_some()
-                    && part.pages > 0
-                    && (e.error.kind == ErrorKind::Http4xx
-                        || part.total.is_some_and(|total| part.distinct >= total)) =>
-            {
-                part.ended = true;
-                continue;
-            }
-            Err(e) if source.each.is_some() => {
-                part.failed = Some(e.error.message);
-                continue;
-            }
-            Err(e) => return Err(anyhow::anyhow!(e.error.message).into()),
-        };
-        collected.pages += 1;
-        part.pages += 1;
-        let came = extracted.records.len();
-        let before = collected.records.len();
-        part.total = part.total.max(extracted.total);
-        if !extracted.miscounted.is_empty() {
-            collected.incomplete = Some(extracted.miscounted.join("; "));
-        }
-        collected.expected = collected.expected.max(extracted.total);
-        for mut record in extracted.records {
-            if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
-                fields.insert(each.name.clone(), part_of(source, one)?);
-            }
-            let id = match &source.paging {
-                Some(paging) => {
-                    let id = record.get(&paging.id).filter(|id| !id.is_null());
-                    let id = id.unwrap_or(&record);
-                    format!("{:?} {id}", one.part)
-                }
-                None => format!("{}", collected.records.len()),
-            };
-            if seen.insert(id) {
-                part.distinct += 1;
-                collected.records.push(record);
-            } else {
-                collected.duplicates += 1;
-            }
-        }
-        part.records += came;
-        part.ended = source.paging.as_ref().is_none_or(|paging| {
-            let new = collected.records.len() > before;
-            let short = paging.end == Some(End::ShortPage) && came < paging.page_size as usize;
-            came == 0 || (short && part.pages > 1) || (part.short_before && !new)
-        });
-        part.short_before = source.paging.as_ref().is_some_and(|paging| {
-            paging.end == Some(End::ShortPage)
-                && part.pages == 1
-                && came < paging.page_size as usize
-        });
-    }
-    let lacking = lacking(source, &parts);
-    if !lacking.is_empty() {
-        collected.incomplete = Some(lacking.join("; "));
-    }
-    if source.each.is_some() {
-        // Each part announced its own total.
-        collected.expected = None;
-    }
-    collected.keep(source);
-    if let Some(rules) = &source.image {
-        let context = Context {
-            source: source.clone(),
-            date,
-            client: Client::new(config.crawl.max_body.0, Gate::new(1), &source.fetch.base),
-            archive: None,
-            replayed: Some(Replayed::new(archive, raw)),
-            folders: Folders::below(&config.state_dir),
-            browser: Mutex::default(),
-            max_body: config.crawl.max_body.0,
-            secrets: Vec::new(),
-            programs: Programs::unrecorded(config, source)?,
-            attempt: 1,
-            deadline: Instant::now() + source.retry.timeout,
-        };
-        image::attach(&context, rules, &mut collected)
-            .map_err(|e| anyhow::anyhow!(e.error.message))?;
-    }
-    Ok(collected)
-}
-
-/// What is known of one of the things that a run asked for.
-#[derive(Default)]
-struct Part {
-    pages: u32,
-    records: usize,
-    distinct: u64,
-    /// What the site announced.
-    total: Option<u64>,
-    /// Its last page was the end.
-    ended: bool,
-    short_before: bool,
-    failed: Option<String>,
-}
-
-/// What the run did not receive, as far as its answers tell.
-fn lacking(source: &Source, parts: &BTreeMap<Option<String>, Part>) -> Vec<String> {
-    let mut lacking = Vec::new();
-    for value in source.each.iter().flat_map(|e| &e.values) {
-        match parts.get(&Some(value.clone())) {
-            Some(Part {
-                failed: Some(why), ..
-            }) => lacking.push(format!("{value}: {why}")),
-            Some(part) if part.records > 0 => {}
-            _ => lacking.push(format!("nothing came for {value}")),
-        }
-    }
-    if parts
-        .values()
-        .any(|p| p.total.is_none() && !p.ended && p.failed.is_none())
-    {
-        lacking.push("the run did not reach the end of the pages".to_owned());
-    }
-    let more = |p: &Part| p.total.filter(|total| p.distinct > *total);
-    if let Some(total) = parts
-        .values()
-        .find_map(more)
-        .filter(|_| source.paging.is_some())
-    {
-        lacking.push(gave_more(total));
-    }
-    lacking
-}
-
-fn part_of(source: &Source, raw: &RawRecord) -> Result<Value, Failure> {
-    raw.part.clone().map(Value::String).ok_or_else(|| {
-        anyhow::anyhow!(
-            "the run was recorded before answers said which value of [each] they are of; collect {} again for the day",
-            source.name
-        )
-        .into()
+) -> Result<Context, Failure> {
+    let max_body = config.crawl.max_body.0;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    Ok(Context {
+        archived: Some(ArchivedAnswers::new(archive, raw)),
+        programs: Programs::unrecorded(config, source)?,
+        ..Context::new(source, date, client, &config.state_dir, max_body)
     })
 }
 
 fn preview(
     client: &mut Postgres,
-    tools: &Tools<'_>,
     source: &Source,
-    moment: Moment,
+    time: CollectionTime,
     id: Uuid,
     collected: &Collected,
     format: Format,
 ) -> Result<u8, Failure> {
-    let validated = validate(source, moment, &collected.records);
-    let batch = tools.batch(source, validated.rows.clone());
-    let (would, changes) = try_out(client, source, &batch)?;
+    let validated = validate(source, time, &collected.records);
+    let batch = store::batch(source, validated.rows.clone(), Utc::now());
+    let (would, changes) = store::preview(client, source, &batch)?;
     let mut listing = Listing::new(&[
         ("task", "TASK"),
         ("answers", "ANSWERS"),
@@ -323,7 +178,7 @@ fn preview(
         named.collect::<serde_json::Map<_, _>>()
     });
     listing.push(json!({
-        "task": source.name, "run": id, "day": moment.date, "answers": collected.pages, "records": collected.records.len(),
+        "task": source.name, "run": id, "day": time.date, "answers": collected.pages, "records": collected.records.len(),
         "insert": would.inserted, "update": would.updated, "unchanged": would.unchanged,
         "rejected": validated.rejects.len() + would.refused.len(),
         "first_reject": validated.rejects.first().map(|r| format!("{} {}", r.field.as_deref().unwrap_or_default(), r.reason)),
@@ -336,92 +191,6 @@ fn preview(
     }
     tracing::info!("nothing was stored; --yes stores it as a new run");
     Ok(exit::OK)
-}
-
-/// So many changed rows are shown.
-const SHOWN: usize = 50;
-
-/// Stores and takes it back. The second value is what would be different, row by row.
-fn try_out(
-    client: &mut Postgres,
-    source: &Source,
-    batch: &Batch,
-) -> Result<(Upserted, Vec<Value>), Failure> {
-    let mut tx = client.transaction().map_err(anyhow::Error::from)?;
-    let before = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
-    let would = upsert(&mut tx, batch).map_err(anyhow::Error::from)?;
-    let after = rows_of(&mut tx, source, batch).map_err(anyhow::Error::from)?;
-    tx.rollback().map_err(anyhow::Error::from)?;
-    let mut changes = Vec::new();
-    for (key, row) in &after {
-        let differs =
-            |column: &&String| before.get(key).map(|b| &b[*column]) != Some(&row[*column]);
-        let columns: Map<String, Value> = match before.get(key) {
-            Some(old) => {
-                let changed = batch.columns.iter().filter(differs);
-                let pair = |c: &String| json!({"from": shown(&old[c]), "to": shown(&row[c])});
-                changed.map(|c| (c.clone(), pair(c))).collect()
-            }
-            None => batch
-                .columns
-                .iter()
-                .map(|c| (c.clone(), json!({"to": shown(&row[c])})))
-                .collect(),
-        };
-        if !columns.is_empty() {
-            let what = if before.contains_key(key) {
-                "update"
-            } else {
-                "insert"
-            };
-            changes.push(json!({"change": what, "key": key, "columns": columns}));
-        }
-        if changes.len() == SHOWN {
-            break;
-        }
-    }
-    Ok((would, changes))
-}
-
-/// The rows of the table that the batch is about, by the texts of their natural key.
-fn rows_of(
-    tx: &mut Transaction<'_>,
-    source: &Source,
-    batch: &Batch,
-) -> Result<BTreeMap<String, Value>, postgres::Error> {
-    let unique = &source.store.unique;
-    let places = unique
-        .iter()
-        .map(|u| batch.columns.iter().position(|c| c == u));
-    let places: Vec<usize> = places.flatten().collect();
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
-    let keys: Vec<Vec<String>> = batch
-        .rows
-        .iter()
-        .map(|row| places.iter().map(|i| text(&row[*i])).collect())
-        .collect();
-    let same = unique
-        .iter()
-        .enumerate()
-        .map(|(i, column)| format!("oa_row.{}::text = oa_key.key ->> {i}", quote_ident(column)));
-    let sql = format!(
-        "SELECT oa_key.key::text, to_jsonb(oa_row.*)::text FROM {}.{} oa_row JOIN jsonb_array_elements($1) oa_key (key) ON {}",
-        quote_ident(&batch.schema),
-        quote_ident(&batch.table),
-        same.collect::<Vec<_>>().join(" AND ")
-    );
-    let rows = tx.query(&sql, &[&json!(keys)])?;
-    let row = |text: String| exact::parse(&text).unwrap_or_default();
-    Ok(rows.iter().map(|r| (r.get(0), row(r.get(1)))).collect())
-}
-
-/// A number with more digits than JSON's own hold is shown as text.
-fn shown(value: &Value) -> Value {
-    exact::number(value).map_or_else(|| value.clone(), Value::from)
 }
 
 /// For people: `+` is a new row, `~` a changed one.

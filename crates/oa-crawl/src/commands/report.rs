@@ -1,32 +1,29 @@
-//! What became of the tasks: a line each, the exit code of all, and alerts on their way at once.
+//! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
 
+use oa_core::app::record_unstarted;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;
 use oa_core::app::output::{Format, Listing};
-use oa_core::journal;
-use oa_core::model::run::RunStart;
+use oa_core::model::run::{RunStart, Status};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
-use crate::wrapper::Report;
+use crate::runner::RunReport;
 
-/// Prints the reports and gives the exit code.
-///
-/// # Errors
-/// The first failure among the results, after everything is printed.
-pub fn conclude(
+/// Fails with the first failure among the results, after everything is printed.
+pub(crate) fn conclude(
     config: &Config,
-    results: Vec<Result<Report, Failure>>,
+    results: Vec<Result<RunReport, Failure>>,
     format: Format,
 ) -> Result<u8, Failure> {
     let mut listing = Listing::new(&[
         ("task", "TASK"),
         ("title", "TITLE"),
         ("status", "STATUS"),
-        ("attempts", "TRIES"),
+        ("attempts", "ATTEMPTS"),
         ("fetched", "FETCHED"),
         ("inserted", "NEW"),
         ("updated", "CHANGED"),
@@ -41,10 +38,10 @@ pub fn conclude(
     for result in results {
         match result {
             Ok(report) => {
-                // What a person must mend first counts most, then a failed collection, then one that is only not stored yet.
+                // What a person must fix first counts most, then a failed collection, then one that is only not stored yet.
                 worst = [exit::CONFIG, exit::FAILED, exit::UNREACHABLE, exit::REFUSED]
                     .into_iter()
-                    .find(|c| *c == worst || *c == report.exit_code())
+                    .find(|c| *c == worst || *c == exit_code(&report))
                     .unwrap_or(worst);
                 alerted |= report.alerted;
                 listing.push(row(&report));
@@ -59,7 +56,18 @@ pub fn conclude(
     failure.map_or(Ok(worst), Err)
 }
 
-fn row(report: &Report) -> Value {
+/// The exit code that this run alone would give.
+pub(crate) fn exit_code(report: &RunReport) -> u8 {
+    match report.status {
+        _ if report.misconfigured => exit::CONFIG,
+        _ if report.refused => exit::REFUSED,
+        Status::Success if report.spooled.is_some() => exit::UNREACHABLE,
+        Status::Success | Status::Skipped => exit::OK,
+        _ => exit::FAILED,
+    }
+}
+
+fn row(report: &RunReport) -> Value {
     json!({
         "task": report.task,
         "title": report.title,
@@ -78,14 +86,14 @@ fn row(report: &Report) -> Value {
     })
 }
 
-/// Records that runs could not begin because this machine has no place for what they would bring, and tells it. A person at a terminal
-/// who is the wrong user, root as a rule, reads it there: nothing is wrong with the tasks.
-pub fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
+/// Records and reports runs that could not begin because the state directory is unusable. A person at a terminal who is the wrong user,
+/// usually root, reads it there: nothing is wrong with the tasks.
+pub(crate) fn unstarted(config: &Config, starts: Vec<RunStart>, failure: Failure) -> Failure {
     let by_mistake = failure.is_wrong_user() && cli::interactive();
     if failure.code == exit::REFUSED && !by_mistake {
         let reason = failure.to_string();
         for start in starts {
-            runs::record_unstarted(config, PROGRAM, start, &reason);
+            record_unstarted(config, PROGRAM, start, &reason);
         }
         flush_now(config);
     }

@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::Instant;
 
 use chrono::{NaiveDate, Utc};
+use clap::Args as ClapArgs;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -21,14 +20,14 @@ use oa_core::service;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::run;
-use crate::collect::{Collected, Context, Folders, Vars, collect, extract, fetch};
-use crate::environment::Programs;
+use super::args::parse_date;
+use crate::collect::{Collected, Context, Folders, Placeholders, collect, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
+use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
-use crate::validate::{Moment, Validated, columns, validate};
+use crate::validate::{CollectionTime, Validated, columns, validate};
 use crate::verdict::assess;
 
 /// How many records of each kind are shown.
@@ -36,24 +35,32 @@ const SHOWN: usize = 3;
 /// Longer texts are cut, in characters.
 const LONGEST: usize = 300;
 
-/// What `try` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The source file.
-    pub file: PathBuf,
-    /// Ask this address instead of the file's.
-    pub url: Option<String>,
-    /// Read this file as the answer instead of asking anybody.
-    pub body: Option<PathBuf>,
-    /// The day to collect.
-    pub date: Option<NaiveDate>,
-    /// How the result is printed.
-    pub format: Format,
+/// Try a source file that is being written: what is fetched, extracted, typed and rejected. Stores nothing
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  oa-crawl try my-source.toml\n  oa-crawl try my-source.toml --url 'https://example.com/api?day=2025-12-01'\n  oa-crawl try my-source.toml --body answer.json --format json"
+)]
+pub(crate) struct Args {
+    /// The source file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Ask this address instead of the file's
+    #[arg(long)]
+    url: Option<String>,
+    /// Read this file as the answer instead of asking the site
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    body: Option<PathBuf>,
+    /// The day to collect [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_date)]
+    date: Option<NaiveDate>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 #[derive(Default)]
-struct Shown {
-    fetched: Option<(String, u16, String, usize)>,
+struct TryReport {
+    fetched: Option<(String, u16, Option<String>, usize)>,
     extracted: Option<Extracted>,
     validated: Option<Validated>,
     problem: Option<String>,
@@ -61,22 +68,20 @@ struct Shown {
     partial: bool,
 }
 
-/// Tries the file and shows how far it comes.
-///
-/// # Errors
-/// 78 when the file is wrong, 1 when the answer is not what it describes.
-pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
-    let text = fs::read_to_string(&options.file).map_err(|e| {
+/// Tries the file and shows how far it gets.
+/// Exits 78 when the file is wrong, 1 when the answer is not what it describes.
+pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
+    let text = fs::read_to_string(&args.file).map_err(|e| {
         Failure::new(
             exit::USAGE,
-            anyhow::anyhow!("could not read {}: {e}", options.file.display()),
+            anyhow::anyhow!("could not read {}: {e}", args.file.display()),
         )
     })?;
-    let mut source = parse(&options.file.display().to_string(), &text)
+    let mut source = parse(&args.file.display().to_string(), &text)
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let base = config.and_then(|c| c.providers.get(&source.provider)?.base.clone());
     source.fetch.base = base.unwrap_or(source.fetch.base);
-    if let Some(url) = &options.url {
+    if let Some(url) = &args.url {
         source.fetch.base.clone_from(url);
         source.fetch.path.clear();
         source.fetch.query.clear();
@@ -86,18 +91,18 @@ pub fn run(config: Option<&Config>, options: &Options) -> Result<u8, Failure> {
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let now = Utc::now().with_timezone(&zone);
     let present = source.present_day(now.date_naive(), &calendar);
-    let date = options.date.unwrap_or(present);
-    if options.body.is_none()
-        && options.url.is_none()
+    let date = args.date.unwrap_or(present);
+    if args.body.is_none()
+        && args.url.is_none()
         && let Some(reason) = source.cannot_show(date, now, &calendar)
     {
         return Err(Failure::new(exit::REFUSED, anyhow::anyhow!(reason)));
     }
-    let shown = try_it(config, &source, date, options)?;
-    let ok = shown.problem.is_none();
-    let text = match options.format {
-        Format::Json => format!("{}\n", as_json(&source, &shown)),
-        _ => as_text(&source, &shown),
+    let report = try_it(config, &source, date, args)?;
+    let ok = report.problem.is_none();
+    let text = match args.format {
+        Format::Json => format!("{}\n", as_json(&source, &report)),
+        _ => as_text(&source, &report),
     };
     cli::print(&text).map_err(anyhow::Error::from)?;
     Ok(if ok { exit::OK } else { exit::FAILED })
@@ -107,43 +112,43 @@ fn try_it(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
-) -> Result<Shown, Failure> {
-    let mut shown = Shown::default();
-    let (asked, response) = match answer(config, source, date, options)? {
+    args: &Args,
+) -> Result<TryReport, Failure> {
+    let mut report = TryReport::default();
+    let (request_line, response) = match answer(config, source, date, args)? {
         Ok(answer) => answer,
         Err(problem) => {
-            shown.problem = Some(problem);
-            return Ok(shown);
+            report.problem = Some(problem);
+            return Ok(report);
         }
     };
-    shown.fetched = Some((
-        asked.clone(),
+    report.fetched = Some((
+        request_line.clone(),
         response.status,
-        response.content_type.clone().unwrap_or_default(),
+        response.content_type.clone(),
         response.body.len(),
     ));
-    let extracted = check_status(&asked, &response)
-        .and_then(|()| extract(source, date, &asked, &response))
+    let extracted = check_status(&request_line, &response)
+        .and_then(|()| extract(source, date, &request_line, &response))
         .map(|(extracted, _)| extracted);
     match extracted {
         Err(e) => {
             let start = String::from_utf8_lossy(&response.body);
-            shown.problem = Some(format!(
+            report.problem = Some(format!(
                 "{}; it begins: {}",
                 e.error.message,
                 cut(start.trim())
             ));
         }
         Ok(extracted) => {
-            shown.extracted = Some(extracted.clone());
-            match whole(config, source, date, options, extracted)? {
-                Err(problem) => shown.problem = Some(problem),
-                Ok(collected) => end_as_a_run(source, date, &collected, &mut shown),
+            report.extracted = Some(extracted.clone());
+            match whole(config, source, date, args, extracted)? {
+                Err(problem) => report.problem = Some(problem),
+                Ok(collected) => end_as_a_run(source, date, &collected, &mut report),
             }
         }
     }
-    Ok(shown)
+    Ok(report)
 }
 
 /// All that a run would collect: the other pages and values, and the images.
@@ -151,10 +156,10 @@ fn whole(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
+    args: &Args,
     mut first: Extracted,
 ) -> Result<Result<Collected, String>, Failure> {
-    if options.body.is_some() {
+    if args.body.is_some() {
         if source.paging.is_some() || source.each.is_some() {
             // The file is one answer of several.
             first.total = None;
@@ -168,35 +173,35 @@ fn whole(
     Ok(collect(&context).map_err(|e| e.error.message))
 }
 
-fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, shown: &mut Shown) {
-    let validated = validate(source, Moment::now(date), &collected.records);
-    let (error, storable) = assess(source, date, None, collected, &validated);
-    shown.partial = storable && !validated.rows.is_empty();
+fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, report: &mut TryReport) {
+    let validated = validate(source, CollectionTime::now(date), &collected.records);
+    let verdict = assess(source, date, None, collected, &validated);
+    report.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
-    shown.problem = plain.or(error.map(|e| e.message));
-    shown.validated = Some(validated);
+    report.problem = plain.or(verdict.error.map(|e| e.message));
+    report.validated = Some(validated);
 }
 
-type Answer = Result<(String, Response), String>;
+type FetchResult = Result<(String, Response), String>;
 
 /// The outer error is one of the configuration.
 fn answer(
     config: Option<&Config>,
     source: &Source,
     date: NaiveDate,
-    options: &Options,
-) -> Result<Answer, Failure> {
-    if let Some(path) = &options.body {
+    args: &Args,
+) -> Result<FetchResult, Failure> {
+    if let Some(path) = &args.body {
         return Ok(read(path));
     }
     let (context, _fresh) = context(config, source, date)?;
     let first_value = source.each.as_ref().and_then(|each| {
         let value = each.values.first()?;
-        Some(Vars::new(date).with(&each.name, value))
+        Some(Placeholders::new(date).with(&each.name, value))
     });
-    let vars = first_value.unwrap_or_else(|| Vars::new(date));
+    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(date));
     let page = source.paging.as_ref().map(|paging| (paging, 1));
-    Ok(fetch(&context, &vars, page).map_err(|e| e.error.message))
+    Ok(fetch(&context, &placeholders, page).map_err(|e| e.error.message))
 }
 
 /// The second value is the folder that goes when it is dropped, see [`folder`].
@@ -206,7 +211,7 @@ fn context(
     date: NaiveDate,
 ) -> Result<(Context, Option<TempDir>), Failure> {
     let secrets = match config {
-        Some(config) => run::secrets(config, source)?,
+        Some(config) => source.secrets(config)?,
         None if source.fetch.secret_headers.is_empty() => Vec::new(),
         None => {
             return Err(Failure::new(
@@ -221,22 +226,16 @@ fn context(
         c.crawl.max_body.0
     });
     let (state_dir, fresh) = folder(config, source)?;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    let programs = match config {
+        Some(config) => Programs::unrecorded(config, source)?,
+        None => Programs::default(),
+    };
     let context = Context {
-        source: source.clone(),
-        date,
-        client: Client::new(max_body, Gate::new(1), &source.fetch.base),
-        archive: None,
-        replayed: None,
         folders: Folders::below(&state_dir).without_files(),
-        browser: Mutex::default(),
-        max_body,
         secrets,
-        programs: config.map_or_else(
-            || Ok(Programs::default()),
-            |c| Programs::unrecorded(c, source),
-        )?,
-        attempt: 1,
-        deadline: Instant::now() + source.retry.timeout,
+        programs,
+        ..Context::new(source, date, client, &state_dir, max_body)
     };
     Ok((context, fresh))
 }
@@ -260,17 +259,17 @@ fn folder(config: Option<&Config>, source: &Source) -> Result<(PathBuf, Option<T
     Ok((fresh.path().to_owned(), Some(fresh)))
 }
 
-fn read(path: &Path) -> Answer {
+fn read(path: &Path) -> FetchResult {
     let body = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
-    let asked = format!("file {}", path.display());
+    let request_line = format!("file {}", path.display());
     let response = Response {
         status: 200,
         content_type: None,
-        final_url: asked.clone(),
+        final_url: request_line.clone(),
         body,
         ..Response::default()
     };
-    Ok((asked, response))
+    Ok((request_line, response))
 }
 
 fn problem(source: &Source, collected: &Collected, validated: &Validated) -> Option<String> {
@@ -294,16 +293,16 @@ fn typed(source: &Source, row: &[Value]) -> Map<String, Value> {
         .collect()
 }
 
-fn as_json(source: &Source, shown: &Shown) -> Value {
-    let validated = shown.validated.as_ref();
+fn as_json(source: &Source, report: &TryReport) -> Value {
+    let validated = report.validated.as_ref();
     json!({
         "task": source.name,
-        "fetched": shown.fetched.as_ref().map(|(asked, status, kind, bytes)| json!({ "request": asked, "status": status, "content_type": kind, "bytes": bytes })),
-        "extracted": shown.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
+        "fetched": report.fetched.as_ref().map(|(request_line, status, kind, bytes)| json!({ "request": request_line, "status": status, "content_type": kind, "bytes": bytes })),
+        "extracted": report.extracted.as_ref().map(|e| json!({ "records": e.records.len(), "announced": e.total, "first": e.records.first().map(readable) })),
         "typed": validated.map(|v| json!({ "rows": v.rows.len(), "duplicates": v.duplicates, "first": v.rows.first().map(|r| typed(source, r)) })),
         "rejected": validated.map(|v| v.rejects.iter().map(|r| json!({ "field": r.field, "reason": r.reason, "record": readable(&r.record) })).collect::<Vec<_>>()),
-        "problem": shown.problem,
-        "status": match (&shown.problem, shown.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
+        "problem": report.problem,
+        "status": match (&report.problem, report.partial) { (None, _) => "success", (_, true) => "partial", _ => "failed" },
     })
 }
 
@@ -312,15 +311,16 @@ fn readable(record: &Value) -> Value {
     serde_json::from_str(&exact::to_text(record)).unwrap_or_else(|_| record.clone())
 }
 
-fn as_text(source: &Source, shown: &Shown) -> String {
+fn as_text(source: &Source, report: &TryReport) -> String {
     let mut text = String::new();
-    if let Some((asked, status, kind, bytes)) = &shown.fetched {
+    if let Some((request_line, status, kind, bytes)) = &report.fetched {
+        let kind = kind.as_deref().unwrap_or("no content type");
         let _ = writeln!(
             text,
-            "fetched    {asked}\n           HTTP {status}, {kind}, {bytes} bytes"
+            "fetched    {request_line}\n           HTTP {status}, {kind}, {bytes} bytes"
         );
     }
-    if let Some(extracted) = &shown.extracted {
+    if let Some(extracted) = &report.extracted {
         let announced = extracted
             .total
             .map_or_else(String::new, |n| format!(", {n} announced"));
@@ -333,7 +333,7 @@ fn as_text(source: &Source, shown: &Shown) -> String {
             let _ = writeln!(text, "           {}", cut(&exact::to_text(record)));
         }
     }
-    if let Some(validated) = &shown.validated {
+    if let Some(validated) = &report.validated {
         let _ = writeln!(
             text,
             "typed      {} row(s) for {}, {} duplicate(s)",
@@ -352,9 +352,9 @@ fn as_text(source: &Source, shown: &Shown) -> String {
             let _ = writeln!(text, "           {field} {}: {record}", reject.reason);
         }
     }
-    match &shown.problem {
+    match &report.problem {
         None => text.push_str("ok         this is how a run would store it\n"),
-        Some(problem) if shown.partial => {
+        Some(problem) if report.partial => {
             let _ = writeln!(
                 text,
                 "PARTIAL    a run would store this and be partial: {problem}"

@@ -1,6 +1,6 @@
 //! Records out of a JSON answer.
 //!
-//! A place is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
+//! A path is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
 //! lists below `result`, one after the other.
 
 use chrono::NaiveDate;
@@ -8,45 +8,42 @@ use oa_core::base::exact;
 use serde_json::Value;
 
 use super::Extracted;
+use crate::dates;
 use crate::source::{Answer, List};
-use crate::validate::convert;
 
-/// Whether the answer says yes. `None` when it does not say anything.
-#[must_use]
-pub fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
+/// Whether the answer says that it succeeded; `None` when it does not say.
+pub(crate) fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
     let Some(pointer) = &rules.ok else {
         return Some(true);
     };
     let said = answer.pointer(pointer)?;
-    let Some(wanted) = &rules.equals else {
+    let Some(expected) = &rules.equals else {
         return said.as_bool();
     };
     // A code is a number at some servers of a site and a text at others.
-    let as_text = wanted.to_string();
+    let as_text = expected.to_string();
     let texts = [said.as_str(), exact::number(said)];
-    Some(said == wanted || texts.contains(&Some(&as_text)))
+    Some(said == expected || texts.contains(&Some(&as_text)))
 }
 
 /// The day that the answer says it is of, when that is another one than `date`.
-#[must_use]
-pub fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
+pub(crate) fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
     let pointer = rules.day.as_ref()?;
     let said = match answer.pointer(pointer) {
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::String(text)) => text.trim().to_owned(),
         _ => return Some(format!("no day at {pointer}")),
     };
-    (convert::day_of(&said) != Some(date)).then_some(said)
+    (dates::day_of(&said) != Some(date)).then_some(said)
 }
 
-/// Takes the records out of an answer.
-///
-/// # Errors
-/// What the answer lacks, as the end of "the answer has …".
-pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
+/// Extracts the records of an answer.
+/// The error is what the answer lacks, as the end of "the answer has …".
+pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
     if rules.lists.is_empty() {
         let total = rules.total.as_ref().map(|p| whole(answer, p)).transpose()?;
-        let records = list(answer, rules.records.as_deref().unwrap_or_default())?;
+        let path = rules.records.as_deref();
+        let records = list(answer, path.ok_or("no place for records in [answer]")?)?;
         return Ok(Extracted {
             records,
             total,
@@ -78,11 +75,9 @@ pub fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, String> {
     Ok(all)
 }
 
-/// Records of a program's output: one JSON object a line; other lines are talk.
-///
-/// # Errors
-/// A line that begins as an object and is none.
-pub fn lines(output: &[u8]) -> Result<Extracted, String> {
+/// Records of a program's output: one JSON object a line; other lines are ignored.
+/// A line that begins as an object and is none is an error.
+pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
     let mut extracted = Extracted::default();
     for (number, line) in output.split(|b| *b == b'\n').enumerate() {
         let line = line.trim_ascii();
@@ -125,16 +120,16 @@ fn whole(answer: &Value, pointer: &str) -> Result<u64, String> {
     found.ok_or_else(|| format!("no whole number at {pointer}"))
 }
 
-fn list(answer: &mut Value, place: &str) -> Result<Vec<Value>, String> {
+fn list(answer: &mut Value, path: &str) -> Result<Vec<Value>, String> {
     let mut found = Vec::new();
-    gather(answer, place, &mut found).ok_or_else(|| format!("no list at {place}"))?;
+    gather(answer, path, &mut found).ok_or_else(|| format!("no list at {path}"))?;
     Ok(found)
 }
 
-fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> {
-    let (pointer, rest) = match split(place) {
+fn gather(value: &mut Value, path: &str, found: &mut Vec<Value>) -> Option<()> {
+    let (pointer, rest) = match split(path) {
         Some((pointer, rest)) => (pointer, Some(rest)),
-        None => (place, None),
+        None => (path, None),
     };
     match (value.pointer_mut(pointer)?, rest) {
         (Value::Array(records), None) => found.append(records),
@@ -152,13 +147,13 @@ fn gather(value: &mut Value, place: &str, found: &mut Vec<Value>) -> Option<()> 
 }
 
 /// `/a/*/b` into `/a` and `/b`.
-fn split(place: &str) -> Option<(&str, &str)> {
+fn split(path: &str) -> Option<(&str, &str)> {
     let mut from = 0;
     loop {
-        let at = from + place[from..].find("/*")?;
-        let rest = &place[at + 2..];
+        let at = from + path[from..].find("/*")?;
+        let rest = &path[at + 2..];
         if rest.is_empty() || rest.starts_with('/') {
-            return Some((&place[..at], rest));
+            return Some((&path[..at], rest));
         }
         from = at + 2;
     }

@@ -1,15 +1,14 @@
 //! From an answer to records: the places that a source file names, and the proof that they hold what the answer announces.
 
-pub mod json;
-pub mod table;
+pub(crate) mod json;
+pub(crate) mod table;
 
-/// Records taken out of an answer.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Extracted {
+pub(crate) struct Extracted {
     /// The records, as they came, with the constants of their list.
-    pub records: Vec<serde_json::Value>,
+    pub(crate) records: Vec<serde_json::Value>,
     /// How many the answer announces, where it does.
-    pub total: Option<u64>,
+    pub(crate) total: Option<u64>,
     /// Lists that do not have the length that the answer announces for them, in sentences.
-    pub miscounted: Vec<String>,
+    pub(crate) miscounted: Vec<String>,
 }

@@ -1,24 +1,32 @@
 //! Records out of an HTML table.
 
 use oa_core::model::retry::ErrorKind;
-use scraper::{ElementRef, Html, Selector};
+use scraper::{ElementRef, Html};
 use serde_json::{Map, Value};
 
 use super::Extracted;
-use crate::source::Table;
+use crate::source::{NotASelector, Table, selector};
 
-/// What is wrong with a page.
-pub type Problem = (ErrorKind, String);
+pub(crate) type TableError = (ErrorKind, String);
+
+fn wrong(error: NotASelector) -> TableError {
+    (ErrorKind::Shape, error.to_string())
+}
 
 /// Takes the rows of a table out of a page: one record a row, its fields named by `columns`.
-///
-/// # Errors
-/// `blocked` when the page has no table at all (a login or verification page), `shape` when it has another one.
-pub fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
+/// Fails with `blocked` when the page has no table at all (a login or verification page), with `shape` when it has another one.
+pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
     let page = Html::parse_document(page);
     let title = first_text(&page, "title");
-    let (rows, cells) = (selector(&rules.rows)?, selector(&rules.cells)?);
-    if page.select(&selector("table")?).next().is_none() {
+    let (rows, cells) = (
+        selector(&rules.rows).map_err(wrong)?,
+        selector(&rules.cells).map_err(wrong)?,
+    );
+    if page
+        .select(&selector("table").map_err(wrong)?)
+        .next()
+        .is_none()
+    {
         return Err((
             ErrorKind::Blocked,
             format!("a page titled \"{title}\" without any table"),
@@ -67,8 +75,11 @@ pub fn take(rules: &Table, page: &str) -> Result<Extracted, Problem> {
 }
 
 /// The headings must be there, one after the other, or the columns would mean something else now.
-fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), Problem> {
-    let found: Vec<String> = page.select(&selector("th")?).map(text).collect();
+fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableError> {
+    let found: Vec<String> = page
+        .select(&selector("th").map_err(wrong)?)
+        .map(text)
+        .collect();
     let due = rules.headings.as_slice();
     if due.is_empty() || found.windows(due.len()).any(|some| some == due) {
         return Ok(());
@@ -82,12 +93,9 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), Problem
 }
 
 /// The value of an attribute of the first element that matches, for example `src` of an image.
-///
-/// # Errors
-/// When the selector is wrong or nothing matches.
-pub fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
+pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, TableError> {
     let page = Html::parse_document(page);
-    page.select(&selector(css)?)
+    page.select(&selector(css).map_err(wrong)?)
         .find_map(|e| e.value().attr(name))
         .map(str::to_owned)
         .ok_or_else(|| {
@@ -96,14 +104,6 @@ pub fn attribute(page: &str, css: &str, name: &str) -> Result<String, Problem> {
                 format!("no element that matches \"{css}\""),
             )
         })
-}
-
-/// Checks a selector, for source files.
-///
-/// # Errors
-/// When it is none.
-pub fn selector(css: &str) -> Result<Selector, Problem> {
-    Selector::parse(css).map_err(|_| (ErrorKind::Shape, format!("\"{css}\", which is no selector")))
 }
 
 fn first_text(page: &Html, css: &str) -> String {

@@ -8,10 +8,8 @@ use serde_json::Value;
 use super::{FetchError, Response};
 
 /// Reads a body as JSON. The second value is a finding about the character set, if there is one.
-///
-/// # Errors
-/// `blocked` for a page where data were due, `network` for JSON that was cut short, `shape` for anything else.
-pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), FetchError> {
+/// Fails with `blocked` for a page where data were due, `network` for JSON that was cut short, `shape` for anything else.
+pub(crate) fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), FetchError> {
     let (text, finding) = text(url, response)?;
     let trimmed = text.trim();
     if trimmed.is_empty() {
@@ -47,10 +45,8 @@ pub fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), F
 }
 
 /// Reads a body as a page. The second value is a finding about the character set, if there is one.
-///
-/// # Errors
-/// `empty` for nothing, `shape` for data where a page was due and for bytes of no known character set.
-pub fn page(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
+/// Fails with `empty` for nothing, `shape` for data where a page was due and for bytes of no known character set.
+pub(crate) fn page(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
     let (text, finding) = text(url, response)?;
     let error = match text.trim_start().chars().next() {
         Some('<') => {
@@ -152,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_data_is_told_apart() {
+    fn what_is_no_data_is_distinguished() {
         assert_eq!(
             kind(b"  <!doctype html><title>\xe9\xaa\x8c\xe8\xaf\x81</title>"),
             ErrorKind::Blocked

@@ -6,69 +6,67 @@ use std::time::{Duration, Instant};
 
 use oa_core::base::supervise::StopSignal;
 
-/// How often somebody who waits looks for a signal to stop.
+/// How often a waiting thread looks for a signal to stop.
 const POLL: Duration = Duration::from_millis(100);
 
 /// The requests of one process to all hosts.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Inner>);
+pub(crate) struct Gate(Arc<GateState>);
 
 #[derive(Debug)]
-struct Inner {
-    at_once: usize,
+struct GateState {
+    parallel: usize,
     hosts: Mutex<HashMap<String, Host>>,
-    left: Condvar,
+    permit_returned: Condvar,
 }
 
 #[derive(Debug)]
 struct Host {
-    under_way: usize,
+    running: usize,
     next: Instant,
 }
 
-/// The right to make one request, given back when it is dropped.
+/// The permission to make one request, returned when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub(crate) struct Permit {
     gate: Gate,
     host: String,
 }
 
 impl Gate {
-    /// A gate that lets `at_once` requests (at least one) to one host go on at the same time.
-    #[must_use]
-    pub fn new(at_once: usize) -> Self {
-        Self(Arc::new(Inner {
-            at_once: at_once.max(1),
+    /// Lets `parallel` requests (at least one) to one host run at the same time.
+    pub(crate) fn new(parallel: usize) -> Self {
+        Self(Arc::new(GateState {
+            parallel: parallel.max(1),
             hosts: Mutex::default(),
-            left: Condvar::new(),
+            permit_returned: Condvar::new(),
         }))
     }
 
     /// Waits for its turn with the host of `url`, at least `pause` after the request before. `None` at the deadline, or when this
     /// process is to stop.
-    #[must_use]
-    pub fn enter(&self, url: &str, pause: Duration, deadline: Instant) -> Option<Turn> {
+    pub(crate) fn enter(&self, url: &str, pause: Duration, deadline: Instant) -> Option<Permit> {
         let host = host_of(url);
         let mut hosts = self.hosts();
         loop {
             let now = Instant::now();
             let entry = hosts.entry(host.clone()).or_insert(Host {
-                under_way: 0,
+                running: 0,
                 next: now,
             });
             let next = entry.next;
-            if entry.under_way < self.0.at_once && now >= next {
-                entry.under_way += 1;
+            if entry.running < self.0.parallel && now >= next {
+                entry.running += 1;
                 entry.next = now + pause;
                 let gate = self.clone();
-                return Some(Turn { gate, host });
+                return Some(Permit { gate, host });
             }
             if now >= deadline || StopSignal.requested() {
                 return None;
             }
             let until = if next > now { next - now } else { POLL };
             let wait = until.min(POLL).min(deadline - now);
-            let waited = self.0.left.wait_timeout(hosts, wait);
+            let waited = self.0.permit_returned.wait_timeout(hosts, wait);
             hosts = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -78,12 +76,12 @@ impl Gate {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(host) = self.gate.hosts().get_mut(&self.host) {
-            host.under_way -= 1;
+            host.running -= 1;
         }
-        self.gate.0.left.notify_all();
+        self.gate.0.permit_returned.notify_all();
     }
 }
 
@@ -128,14 +126,14 @@ mod tests {
     #[test]
     fn who_waits_goes_on_as_soon_as_somebody_leaves() {
         let gate = Gate::new(1);
-        let turn = gate.enter("http://a", Duration::ZERO, Instant::now() + LONG);
+        let permit = gate.enter("http://a", Duration::ZERO, Instant::now() + LONG);
         let other = gate.clone();
         let waiting = std::thread::spawn(move || {
             other
                 .enter("http://a", Duration::ZERO, Instant::now() + LONG)
                 .is_some()
         });
-        drop(turn);
+        drop(permit);
         assert!(waiting.join().unwrap());
     }
 }

@@ -10,47 +10,44 @@ use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
 
 use super::gate::Gate;
-use super::origin::{Home, shown};
+use super::origin::{HomeOrigin, shown};
 use super::{FetchError, Response, Validators};
 
 /// The sites expect a browser.
-pub const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
-/// One request's own limit; the try's deadline may be nearer.
+pub(crate) const USER_AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36";
+/// One request's own limit; the attempt's deadline may be nearer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Makes requests. Keeps connections and cookies between them.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     agent: ureq::Agent,
     max_body: u64,
     gate: Gate,
     /// Whose the secrets and cookies are.
-    home: Home,
+    home: HomeOrigin,
 }
 
-/// A request: GET, or POST when it has a form.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub(crate) struct Request {
     /// The address without its query.
-    pub url: String,
+    pub(crate) url: String,
     /// Query parameters, unescaped.
-    pub query: Vec<(String, String)>,
+    pub(crate) query: Vec<(String, String)>,
     /// A form to post, unescaped.
-    pub form: Vec<(String, String)>,
-    /// Headers.
-    pub headers: Vec<(String, String)>,
+    pub(crate) form: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
-    pub secret_headers: Vec<(String, Secret)>,
+    pub(crate) secret_headers: Vec<(String, Secret)>,
     /// Least time between the starts of two requests to this host.
-    pub pause: Duration,
+    pub(crate) pause: Duration,
     /// Asks only for what has changed since this state (HTTP 304 otherwise).
-    pub unless: Validators,
+    pub(crate) validators: Validators,
 }
 
 impl Request {
     /// The address with its query, escaped.
-    #[must_use]
-    pub fn with_query(&self) -> String {
+    pub(crate) fn with_query(&self) -> String {
         if self.query.is_empty() {
             return self.url.clone();
         }
@@ -66,15 +63,12 @@ impl Request {
         format!("{}?{}", self.url, pairs.join("&"))
     }
 
-    /// `GET` or `POST`.
-    #[must_use]
-    pub fn method(&self) -> &'static str {
+    pub(crate) fn method(&self) -> &'static str {
         if self.form.is_empty() { "GET" } else { "POST" }
     }
 
     /// The address with its query, as it is shown in errors and in the archive's index.
-    #[must_use]
-    pub fn display(&self) -> String {
+    pub(crate) fn display(&self) -> String {
         let pairs: Vec<String> = self.query.iter().map(|(k, v)| format!("{k}={v}")).collect();
         if pairs.is_empty() {
             self.url.clone()
@@ -97,8 +91,7 @@ struct Hop {
 
 impl Client {
     /// A client for the source at `base`, which accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
-    #[must_use]
-    pub fn new(max_body: u64, gate: Gate, base: &str) -> Self {
+    pub(crate) fn new(max_body: u64, gate: Gate, base: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
             .http_status_as_error(false)
@@ -110,24 +103,26 @@ impl Client {
             agent: config.into(),
             max_body,
             gate,
-            home: Home::of(base),
+            home: HomeOrigin::of(base),
         }
     }
 
     /// Makes a request and reads the whole answer, before `deadline` at the latest.
-    ///
-    /// # Errors
-    /// When there is no whole answer. A status that is not 2xx is an answer.
-    pub fn send(&self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
-        let asked = format!("{} {}", request.method(), request.display());
-        let turn = self.gate.enter(&request.url, request.pause, deadline);
+    /// A status that is not 2xx is an answer too.
+    pub(crate) fn send(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Response, FetchError> {
+        let request_line = format!("{} {}", request.method(), request.display());
+        let permit = self.gate.enter(&request.url, request.pause, deadline);
         let late = || {
-            let what = format!("no time was left for this request: {asked}");
+            let what = format!("no time was left for this request: {request_line}");
             FetchError::new(ErrorKind::Timeout, what)
         };
-        let _turn = turn.ok_or_else(late)?;
+        let _permit = permit.ok_or_else(late)?;
         let url = Url::parse(&request.url).map_err(|e| {
-            let what = format!("not a valid request ({e}): {asked}");
+            let what = format!("not a valid request ({e}): {request_line}");
             FetchError::new(ErrorKind::Shape, what)
         })?;
         let mut hop = Hop {
@@ -138,7 +133,7 @@ impl Client {
         let mut findings = Vec::new();
         for _ in 0..=MOST_REDIRECTS {
             if let Some(why) = self.home.forbids(&hop.url) {
-                let what = format!("refused to ask {} ({why}): {asked}", shown(&hop.url));
+                let what = format!("refused to ask {} ({why}): {request_line}", shown(&hop.url));
                 return Err(FetchError::new(ErrorKind::Blocked, what));
             }
             let left = deadline
@@ -147,7 +142,7 @@ impl Client {
             if left.is_zero() {
                 return Err(late());
             }
-            let fail = |e: ureq::Error| explain(&asked, left, &e);
+            let fail = |e: ureq::Error| explain(&request_line, left, &e);
             let answer = self.ask(request, &hop, left).map_err(fail)?;
             match redirect(&answer, &hop) {
                 None => {
@@ -156,7 +151,7 @@ impl Client {
                 }
                 Some(next) => {
                     hop = follow(&hop, next?).map_err(|why| {
-                        let what = format!("refused to follow a redirect ({why}): {asked}");
+                        let what = format!("refused to follow a redirect ({why}): {request_line}");
                         FetchError::new(ErrorKind::Blocked, what)
                     })?;
                     if !self.home.is(&hop.url) {
@@ -168,7 +163,7 @@ impl Client {
                 }
             }
         }
-        let what = format!("redirected in a circle: {asked}");
+        let what = format!("redirected in a circle: {request_line}");
         Err(FetchError::new(ErrorKind::Blocked, what))
     }
 
@@ -245,10 +240,10 @@ fn redirect(
     if !matches!(status, 301 | 302 | 303 | 307 | 308) {
         return None;
     }
-    let place = answer.headers().get("location")?;
-    let place = String::from_utf8_lossy(place.as_bytes()).into_owned();
+    let location = answer.headers().get("location")?;
+    let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
     let again = hop.posts && matches!(status, 307 | 308);
-    let next = hop.url.join(&place).map(|url| (url, again));
+    let next = hop.url.join(&location).map(|url| (url, again));
     Some(next.map_err(|e| {
         let what = format!(
             "redirected to an address that is none ({e}): {}",
@@ -258,7 +253,7 @@ fn redirect(
     }))
 }
 
-/// The next request, unless it would betray what this one was trusted with.
+/// The next request, unless it would give away what this one was trusted with.
 fn follow(from: &Hop, (url, posts): (Url, bool)) -> Result<Hop, String> {
     if from.url.scheme() == "https" && url.scheme() == "http" {
         return Err(format!("from https to {}", shown(&url)));
@@ -294,8 +289,8 @@ fn prepare<B>(
         return builder;
     }
     for (name, value) in [
-        ("if-none-match", &request.unless.etag),
-        ("if-modified-since", &request.unless.last_modified),
+        ("if-none-match", &request.validators.etag),
+        ("if-modified-since", &request.validators.last_modified),
     ] {
         if let Some(value) = value {
             builder = builder.header(name, value);

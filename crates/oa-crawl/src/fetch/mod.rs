@@ -1,8 +1,8 @@
 //! Fetching: one request, its answer, and why it may have failed.
 
-pub mod body;
-pub mod browser;
-pub mod gate;
+pub(crate) mod body;
+pub(crate) mod browser;
+pub(crate) mod gate;
 mod http;
 mod origin;
 
@@ -12,57 +12,45 @@ use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RunError;
 use serde::{Deserialize, Serialize};
 
-pub use http::{Client, Request, USER_AGENT};
+pub(crate) use http::{Client, Request, USER_AGENT};
 
-/// An answer.
 #[derive(Debug, Clone, Default)]
-pub struct Response {
-    /// HTTP status.
-    pub status: u16,
-    /// The `content-type` header.
-    pub content_type: Option<String>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) content_type: Option<String>,
     /// The address that answered, after redirects.
-    pub final_url: String,
-    /// What the site asks to wait (`Retry-After`).
-    pub retry_after: Option<Duration>,
-    /// How the site names this state of the answer (`ETag`, `Last-Modified`).
-    pub state: Validators,
+    pub(crate) final_url: String,
+    /// `Retry-After`.
+    pub(crate) retry_after: Option<Duration>,
+    /// The validators of this answer.
+    pub(crate) state: Validators,
     /// The body, decompressed.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// What was noticed on the way to it, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
-/// What an answer is asked for again with, so that the site can say that it has not changed.
+/// `ETag` and `Last-Modified`: with them the site can say that nothing has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validators {
-    /// `ETag`
-    pub etag: Option<String>,
-    /// `Last-Modified`
-    pub last_modified: Option<String>,
+pub(crate) struct Validators {
+    pub(crate) etag: Option<String>,
+    pub(crate) last_modified: Option<String>,
 }
 
 impl Validators {
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
 }
 
-/// Why there is no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FetchError {
-    /// Kind and message.
-    pub error: RunError,
-    /// What the site asks to wait.
-    pub retry_after: Option<Duration>,
+pub(crate) struct FetchError {
+    pub(crate) error: RunError,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl FetchError {
-    /// An error without a wish of the site.
-    #[must_use]
-    pub fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl AsRef<str>) -> Self {
         Self {
             error: RunError::new(kind, message),
             retry_after: None,
@@ -70,16 +58,13 @@ impl FetchError {
     }
 }
 
-/// Tells from status and final address whether the answer is one.
-///
-/// # Errors
-/// When it is not.
-pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
+/// Decides by status and final address whether the answer is usable.
+pub(crate) fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
     let status = response.status;
-    if let Some(place) = login_page(url, &response.final_url) {
+    if let Some(page) = login_page(url, &response.final_url) {
         return Err(FetchError::new(
             ErrorKind::Auth,
-            format!("redirected to the login page {place}: {url}"),
+            format!("redirected to the login page {page}: {url}"),
         ));
     }
     let kind = match status {
@@ -96,14 +81,14 @@ pub fn check_status(url: &str, response: &Response) -> Result<(), FetchError> {
     })
 }
 
-fn login_page<'a>(asked: &str, answered: &'a str) -> Option<&'a str> {
+fn login_page<'a>(requested: &str, answered: &'a str) -> Option<&'a str> {
     let path = |url: &str| {
         url.split(['?', '#'])
             .next()
             .unwrap_or_default()
             .to_ascii_lowercase()
     };
-    (path(answered).contains("login") && !path(asked).contains("login")).then_some(answered)
+    (path(answered).contains("login") && !path(requested).contains("login")).then_some(answered)
 }
 
 #[cfg(test)]
@@ -126,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_told_apart() {
+    fn statuses_are_distinguished() {
         assert!(check_status("http://x/a", &response(200, "http://x/a")).is_ok());
         assert_eq!(kind(500), ErrorKind::Http5xx);
         assert_eq!(kind(429), ErrorKind::Http429);

@@ -7,26 +7,21 @@ use url::{Host, Origin, Url};
 
 /// The origin that a source's secrets belong to.
 #[derive(Debug, Clone)]
-pub struct Home(Option<Url>);
+pub(crate) struct HomeOrigin(Option<Url>);
 
-impl Home {
-    /// That of a source's `base`.
-    #[must_use]
-    pub fn of(base: &str) -> Self {
+impl HomeOrigin {
+    pub(crate) fn of(base: &str) -> Self {
         Self(Url::parse(base).ok())
     }
 
-    /// Whether an address is of it.
-    #[must_use]
-    pub fn is(&self, url: &Url) -> bool {
+    pub(crate) fn is(&self, url: &Url) -> bool {
         self.0
             .as_ref()
             .is_some_and(|home| home.origin() == url.origin())
     }
 
-    /// Why nothing may be asked for at this address, if so.
-    #[must_use]
-    pub fn forbids(&self, url: &Url) -> Option<&'static str> {
+    /// Why no request may go to this address, if so.
+    pub(crate) fn forbids(&self, url: &Url) -> Option<&'static str> {
         if !matches!(url.scheme(), "http" | "https") {
             return Some("an address that is not http or https");
         }
@@ -36,8 +31,7 @@ impl Home {
 }
 
 /// An origin and a path, without what may be a secret.
-#[must_use]
-pub fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     match url.origin() {
         Origin::Tuple(..) => format!("{}{}", url.origin().ascii_serialization(), url.path()),
         Origin::Opaque(_) => format!("{}:…", url.scheme()),
@@ -81,7 +75,7 @@ mod tests {
 
     #[test]
     fn an_origin_is_scheme_host_and_port() {
-        let home = Home::of("https://a.example/app");
+        let home = HomeOrigin::of("https://a.example/app");
         let is = |url: &str| home.is(&Url::parse(url).unwrap());
         assert!(is("https://a.example/x") && is("https://A.example:443/"));
         for other in [
@@ -98,7 +92,7 @@ mod tests {
     fn a_site_elsewhere_cannot_send_this_machine_to_itself() {
         let forbids = |home: &str, url: &str| {
             let url = Url::parse(url).unwrap();
-            Home::of(home).forbids(&url).is_some()
+            HomeOrigin::of(home).forbids(&url).is_some()
         };
         for url in [
             "http://127.0.0.1/",

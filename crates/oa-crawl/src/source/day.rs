@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta};
 use chrono_tz::Tz;
-use oa_core::schedule::{Calendar, Schedule};
+use oa_core::schedule::{Calendar, CronError, Schedule};
 use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,14 +12,14 @@ use super::{FetchKind, Source};
 
 /// Which days a site can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Shows {
+pub(crate) enum Shows {
     /// The request names the day.
     #[serde(rename = "any day")]
     AnyDay,
-    /// The present day; on a day that `days` leaves out, the last one before it.
+    /// The present day; on a day that `days` skips, the last one before it.
     #[serde(rename = "today")]
     Today,
-    /// What was published last: the day of the schedule's last moment, until its next one. Only right when the schedule is not later
+    /// What was published last: the day of the schedule's last due time, until the next one. Only right when the schedule is not later
     /// than the site.
     #[serde(rename = "latest")]
     Latest,
@@ -27,8 +27,7 @@ pub enum Shows {
 
 impl Shows {
     /// As it is written in a source file.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::AnyDay => "any day",
             Self::Today => "today",
@@ -41,9 +40,14 @@ impl Shows {
 const LONGEST_PAUSE: i64 = 40;
 
 impl Source {
+    /// Its schedule in a zone, on its days and within its sessions. A source file that was read has a valid one.
+    pub(crate) fn schedule_in(&self, zone: Tz) -> Result<Schedule, CronError> {
+        let schedule = Schedule::parse(&self.schedule, zone)?;
+        Ok(schedule.on(self.days).within(&self.sessions))
+    }
+
     /// Which days the site can show: what the file says, or what the request proves.
-    #[must_use]
-    pub fn shows(&self) -> Shows {
+    pub(crate) fn shows(&self) -> Shows {
         self.shows.unwrap_or(if self.names_the_day() {
             Shows::AnyDay
         } else {
@@ -52,8 +56,7 @@ impl Source {
     }
 
     /// Whether the request, or what the browser does, says which day is asked for.
-    #[must_use]
-    pub fn names_the_day(&self) -> bool {
+    pub(crate) fn names_the_day(&self) -> bool {
         let names = |text: &str| text.contains("{date}");
         if self.fetch.kind == FetchKind::Command {
             // The program's name is not filled in; any argument may be a script that reads the variable.
@@ -83,8 +86,7 @@ impl Source {
     }
 
     /// The day that a run without a day is for: today, or for a site that is not asked for a day the last day on which it has data.
-    #[must_use]
-    pub fn present_day(&self, today: NaiveDate, calendar: &Calendar) -> NaiveDate {
+    pub(crate) fn present_day(&self, today: NaiveDate, calendar: &Calendar) -> NaiveDate {
         if self.shows() == Shows::AnyDay {
             return today;
         }
@@ -103,20 +105,16 @@ impl Source {
         }
         let zone = service::TIMEZONE;
         let begins = day.and_time(NaiveTime::MIN).and_local_timezone(zone);
-        let (Some(begins), Ok(schedule)) =
-            (begins.earliest(), Schedule::parse(&self.schedule, zone))
-        else {
+        let (Some(begins), Ok(schedule)) = (begins.earliest(), self.schedule_in(zone)) else {
             return true;
         };
-        let schedule = schedule.on(self.days).within(&self.sessions);
         let before = begins.to_utc() - TimeDelta::seconds(1);
         let next = schedule.next_after(before, calendar);
         next.is_some_and(|at| at.with_timezone(&zone).date_naive() == day)
     }
 
     /// Why the site cannot show a day at `now`, if it cannot.
-    #[must_use]
-    pub fn cannot_show(
+    pub(crate) fn cannot_show(
         &self,
         day: NaiveDate,
         now: DateTime<Tz>,
@@ -128,9 +126,9 @@ impl Source {
         if shows == Shows::AnyDay || day == present {
             return None;
         }
-        // A day that `days` leaves out has no page of its own, but a night session may reach into it.
+        // A day that `days` skips has no page of its own, but a night session may reach into it.
         if (shows == Shows::Latest || day == today)
-            && self.day_of_last_moment(now, calendar) == Some(day)
+            && self.day_of_last_due_time(now, calendar) == Some(day)
         {
             return None;
         }
@@ -145,9 +143,8 @@ impl Source {
         ))
     }
 
-    fn day_of_last_moment(&self, now: DateTime<Tz>, calendar: &Calendar) -> Option<NaiveDate> {
-        let schedule = Schedule::parse(&self.schedule, now.timezone()).ok()?;
-        let schedule = schedule.on(self.days).within(&self.sessions);
+    fn day_of_last_due_time(&self, now: DateTime<Tz>, calendar: &Calendar) -> Option<NaiveDate> {
+        let schedule = self.schedule_in(now.timezone()).ok()?;
         let until = now.to_utc();
         let from = until - TimeDelta::days(LONGEST_PAUSE);
         let last = schedule.last_between(from, until, calendar)?;
@@ -243,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_page_is_there_until_the_schedules_next_moment() {
+    fn the_latest_page_is_there_until_the_next_due_time() {
         let page = source("shows = \"latest\"\n", "path = \"/x\"");
         for (day, now, due) in [
             ("2026-11-27", "2026-11-30 21:04", false),

@@ -15,76 +15,76 @@ use super::day::Shows;
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub(crate) struct Source {
     /// Runs by itself: `enable` in `[crawl]` names it. A source file cannot say so.
     #[serde(skip)]
     #[schemars(skip)]
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// The task's fixed name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its title for people.
-    pub title: String,
+    pub(crate) title: String,
     /// The site; `[providers.NAME] base` of the configuration replaces its address.
-    pub provider: String,
+    pub(crate) provider: String,
     /// Five-field cron expression in the configuration's time zone.
-    pub schedule: String,
-    /// Only on trading days?
+    pub(crate) schedule: String,
+    /// The days on which it runs: "all", "trading", or "night" for days with a night session.
     #[serde(default)]
-    pub days: Days,
-    /// Only within these sessions?
+    pub(crate) days: Days,
+    /// Runs only within these sessions.
     #[serde(default)]
-    pub sessions: Vec<Session>,
+    pub(crate) sessions: Vec<Session>,
     /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
-    /// the schedule's next moment. Without it, the request decides: "any day" when `{date}` is in it, else "today".
-    pub shows: Option<Shows>,
+    /// the schedule's next due time. Without it, the request decides: "any day" when `{date}` is in it, else "today".
+    pub(crate) shows: Option<Shows>,
     /// Where the data come from.
-    pub fetch: Fetch,
-    /// How many requests make one day.
-    pub paging: Option<Paging>,
+    pub(crate) fetch: Fetch,
+    /// Numbered pages.
+    pub(crate) paging: Option<Paging>,
     /// What the browser does, for `kind = "browser"`.
-    pub browser: Option<BrowserRules>,
-    /// The same request for each of several things.
-    pub each: Option<Each>,
+    pub(crate) browser: Option<BrowserRules>,
+    /// One request for each of several values.
+    pub(crate) each: Option<Each>,
     /// How an answer is read.
     #[serde(default)]
-    pub answer: Answer,
-    /// Records that are wanted; the others are passed over and counted in a finding.
+    pub(crate) answer: Answer,
+    /// Records to keep; the others are skipped and counted in a finding.
     #[serde(default)]
-    pub keep: Vec<Keep>,
+    pub(crate) keep: Vec<Keep>,
     /// An image that belongs to each record.
-    pub image: Option<Image>,
+    pub(crate) image: Option<Image>,
     /// Where rows go.
-    pub store: Store,
+    pub(crate) store: Store,
     /// What a row consists of.
-    pub fields: Vec<Field>,
+    pub(crate) fields: Vec<Field>,
     /// Numbers that must add up.
     #[serde(default)]
-    pub sums: Vec<Sum>,
-    /// How to tell whether the data are of the day that was asked for.
-    pub freshness: Option<Freshness>,
+    pub(crate) sums: Vec<Sum>,
+    /// How to see whether the data are of the day that is collected.
+    pub(crate) freshness: Option<Freshness>,
     /// Fewer records than this make the run partial.
     #[serde(default)]
-    pub min_records: u64,
+    pub(crate) min_records: u64,
     /// Fewer than this share (0 to 1) of the records that such days usually have by this time of day make the run partial; 0 turns
     /// the comparison off.
     #[serde(default = "default_min_of_usual")]
-    pub min_of_usual: f64,
-    /// So many failed runs in a row before somebody is told: more than 1 is for sources that run each minute.
+    pub(crate) min_of_usual: f64,
+    /// So many failed runs in a row before somebody is notified; more than 1 is for sources that run every minute.
     #[serde(default = "default_alert_after")]
-    pub alert_after: u32,
+    pub(crate) alert_after: u32,
     /// An empty answer is a result, not a failure.
     #[serde(default)]
-    pub allow_empty: bool,
+    pub(crate) allow_empty: bool,
     /// More rejected records than this share (0 to 1) make the run partial.
     #[serde(default = "default_max_rejected")]
-    pub max_rejected: f64,
+    pub(crate) max_rejected: f64,
     /// Answers are kept this long in the raw archive, instead of the configuration's `raw_keep`.
     #[schemars(with = "Option<String>")]
-    pub raw_keep: Option<Span>,
+    pub(crate) raw_keep: Option<Span>,
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
     #[schemars(with = "Option<Retry>")]
-    pub retry: Policy,
+    pub(crate) retry: Policy,
 }
 
 fn default_min_of_usual() -> f64 {
@@ -107,26 +107,26 @@ fn default_policy() -> Policy {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Retry {
-    /// Tries after the first one.
+    /// Retries after the first attempt.
     retries: Option<u32>,
-    /// Wait between two tries, such as "60s".
+    /// Wait between two attempts, such as "60s".
     #[schemars(with = "Option<String>")]
     delay: Option<Span>,
-    /// Limit of one try as a whole, such as "5m".
+    /// Limit of one attempt as a whole, such as "5m".
     #[schemars(with = "Option<String>")]
     timeout: Option<Span>,
-    /// How the wait changes from try to try.
+    /// How the wait changes from attempt to attempt.
     backoff: Option<Backoff>,
 }
 
 fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error> {
-    let given = Retry::deserialize(deserializer)?;
+    let written = Retry::deserialize(deserializer)?;
     let default = Policy::DEFAULT;
     Ok(Policy {
-        retries: given.retries.unwrap_or(default.retries),
-        delay: given.delay.map_or(default.delay, |s| s.0),
-        timeout: given.timeout.map_or(default.timeout, |s| s.0),
-        backoff: given.backoff.unwrap_or(default.backoff),
+        retries: written.retries.unwrap_or(default.retries),
+        delay: written.delay.map_or(default.delay, |s| s.0),
+        timeout: written.timeout.map_or(default.timeout, |s| s.0),
+        backoff: written.backoff.unwrap_or(default.backoff),
     })
 }
 
@@ -134,44 +134,44 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error
 /// value of `[each]`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Fetch {
+pub(crate) struct Fetch {
     /// How it is fetched.
-    pub kind: FetchKind,
+    pub(crate) kind: FetchKind,
     /// Scheme and host.
     #[serde(default)]
-    pub base: String,
+    pub(crate) base: String,
     /// Path of the address.
     #[serde(default)]
-    pub path: String,
+    pub(crate) path: String,
     /// Parameters of a form; with them the request is a POST.
     #[serde(default)]
-    pub form: BTreeMap<String, String>,
+    pub(crate) form: BTreeMap<String, String>,
     /// The program and its arguments, for `kind = "command"`: it prints one JSON object a line.
     #[serde(default)]
-    pub command: Vec<String>,
+    pub(crate) command: Vec<String>,
     /// Query parameters.
     #[serde(default)]
-    pub query: BTreeMap<String, String>,
+    pub(crate) query: BTreeMap<String, String>,
     /// Request headers.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
     /// Least time between the starts of two requests to the same host.
     #[schemars(with = "Option<String>")]
-    pub pause: Option<Span>,
-    /// Asks with the `ETag` or `Last-Modified` of the answer before, and reads that one again when the site says that nothing has
+    pub(crate) pause: Option<Span>,
+    /// Sends the `ETag` or `Last-Modified` of the previous answer, and reads that one again when the site says that nothing has
     /// changed.
     #[serde(default)]
-    pub conditional: bool,
+    pub(crate) conditional: bool,
     /// Request headers whose values are secrets, by reference.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
-    pub secret_headers: BTreeMap<String, SecretRef>,
+    pub(crate) secret_headers: BTreeMap<String, SecretRef>,
 }
 
 /// See [`Fetch::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum FetchKind {
+pub(crate) enum FetchKind {
     /// Plain HTTP requests.
     Http,
     /// The system's Chromium.
@@ -183,60 +183,59 @@ pub enum FetchKind {
 /// `[browser]`: what Chromium does at the address of `[fetch]`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct BrowserRules {
+pub(crate) struct BrowserRules {
     /// One after the other; the last one takes the answer.
-    pub steps: Vec<Step>,
-    /// What to do when the page asks for a login, or does not come.
-    pub login: Option<Login>,
+    pub(crate) steps: Vec<Step>,
+    /// What to do when the page asks for a login, or does not load.
+    pub(crate) login: Option<Login>,
 }
 
 /// `[browser.login]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Login {
+pub(crate) struct Login {
     /// Path of the login page.
-    pub path: String,
+    pub(crate) path: String,
     /// What to do there.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// Part of the address by which success is known.
-    pub done: String,
+    pub(crate) done: String,
 }
 
 /// One step of the browser: one of the actions.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Step {
+pub(crate) struct Step {
     /// Opens another path of the site.
-    pub goto: Option<String>,
+    pub(crate) goto: Option<String>,
     /// Waits until an element is there: a CSS selector.
-    pub wait_for: Option<String>,
+    pub(crate) wait_for: Option<String>,
     /// Waits until the address contains this.
-    pub wait_for_url: Option<String>,
+    pub(crate) wait_for_url: Option<String>,
     /// Types into an input, by its CSS selector: `value`, or what `secret` refers to.
-    pub fill: Option<String>,
+    pub(crate) fill: Option<String>,
     /// The text for `fill`.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// A secret for `fill`, by reference.
     #[schemars(with = "Option<String>")]
-    pub secret: Option<SecretRef>,
+    pub(crate) secret: Option<SecretRef>,
     /// Clicks an element, by its CSS selector.
-    pub click: Option<String>,
+    pub(crate) click: Option<String>,
     /// Waits this long.
     #[schemars(with = "Option<String>")]
-    pub pause: Option<Span>,
+    pub(crate) pause: Option<Span>,
     /// Takes the page as it is now.
-    pub take_html: bool,
+    pub(crate) take_html: bool,
     /// Takes the answer that a script of the page got from an address that contains this.
-    pub take_response: Option<String>,
+    pub(crate) take_response: Option<String>,
     /// When no such answer came within this time: takes the page as it is then, for `[answer.table]`.
     #[schemars(with = "Option<String>")]
-    pub or_html_after: Option<Span>,
+    pub(crate) or_html_after: Option<Span>,
 }
 
 impl Step {
     /// How many actions it names; one is right.
-    #[must_use]
-    pub fn actions(&self) -> usize {
+    pub(crate) fn actions(&self) -> usize {
         [
             self.goto.is_some(),
             self.wait_for.is_some(),
@@ -252,8 +251,7 @@ impl Step {
     }
 
     /// Whether it takes an answer.
-    #[must_use]
-    pub fn takes(&self) -> bool {
+    pub(crate) fn takes(&self) -> bool {
         self.take_html || self.take_response.is_some()
     }
 }
@@ -261,76 +259,76 @@ impl Step {
 /// `[each]`: one request for each value, whose records get the value as a field.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Each {
+pub(crate) struct Each {
     /// Name of the field, and of the placeholder in `[fetch]`.
-    pub name: String,
+    pub(crate) name: String,
     /// The values.
-    pub values: Vec<String>,
+    pub(crate) values: Vec<String>,
     /// Wait between two requests.
     #[schemars(with = "Option<String>")]
-    pub pause: Option<Span>,
+    pub(crate) pause: Option<Span>,
 }
 
 /// `[[keep]]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Keep {
+pub(crate) struct Keep {
     /// Field of the record.
-    pub field: String,
+    pub(crate) field: String,
     /// It must contain one of these texts.
-    pub contains: Vec<String>,
+    pub(crate) contains: Vec<String>,
 }
 
 /// `[image]`: downloaded, checked and kept as a file that is named by its content; the record gets its path as the field
 /// `local_path`, and what `post` printed as `post`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Image {
+pub(crate) struct Image {
     /// Field of the record with the image's address.
-    pub from: String,
+    pub(crate) from: String,
     /// A page and the CSS selector of an `img` on it, for when that field is empty.
-    pub fallback: Option<ImageFallback>,
-    /// A smaller image, in bytes, is none.
+    pub(crate) fallback: Option<ImageFallback>,
+    /// Smallest image that is accepted, in bytes.
     #[serde(default)]
-    pub min_bytes: u64,
+    pub(crate) min_bytes: u64,
     /// A program that gets the file's path as its last argument and prints JSON.
     #[serde(default)]
-    pub post: Vec<String>,
+    pub(crate) post: Vec<String>,
 }
 
 /// See [`Image::fallback`].
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ImageFallback {
+pub(crate) struct ImageFallback {
     /// Path of the page.
-    pub path: String,
+    pub(crate) path: String,
     /// CSS selector.
-    pub img: String,
+    pub(crate) img: String,
 }
 
 /// `[paging]`: numbered pages.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Paging {
+pub(crate) struct Paging {
     /// Query parameter with the page's number, from 1.
-    pub page: String,
+    pub(crate) page: String,
     /// Query parameter with the page's size.
-    pub size: String,
+    pub(crate) size: String,
     /// Records to ask for per page.
-    pub page_size: u32,
-    /// Field that tells two records apart, so that one that moved to the next page while paging counts once.
-    pub id: String,
+    pub(crate) page_size: u32,
+    /// Field that identifies a record, so that one that moved to the next page while paging counts once.
+    pub(crate) id: String,
     /// How the last page is known where `total` in `[answer]` does not say how many records there are: "empty page", or "short page"
     /// for one with fewer records than `page_size`. Without either, an empty page is the end.
-    pub end: Option<End>,
-    /// No more pages than this per pass; a run that needs more is partial.
+    pub(crate) end: Option<End>,
+    /// At most this many pages; a run that needs more is partial.
     #[serde(default = "default_max_pages")]
-    pub max_pages: u32,
+    pub(crate) max_pages: u32,
 }
 
 /// How the end of the pages is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum End {
+pub(crate) enum End {
     /// By a page without records.
     #[serde(rename = "empty page")]
     EmptyPage,
@@ -346,41 +344,41 @@ fn default_max_pages() -> u32 {
 /// `[answer]`: where things are in a JSON answer, as JSON pointers (see [`crate::extract::json`]).
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// Must be `true` there, or what `equals` says.
-    pub ok: Option<String>,
+    pub(crate) ok: Option<String>,
     /// What `ok` must be, if not `true`.
-    pub equals: Option<Value>,
+    pub(crate) equals: Option<Value>,
     /// The site's own error text.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Words in it that mean: log in again.
-    pub auth_words: Vec<String>,
+    pub(crate) auth_words: Vec<String>,
     /// The day that the answer is of, which must be the day that is collected.
-    pub day: Option<String>,
+    pub(crate) day: Option<String>,
     /// The list of records.
-    pub records: Option<String>,
+    pub(crate) records: Option<String>,
     /// How many records there are in all.
-    pub total: Option<String>,
+    pub(crate) total: Option<String>,
     /// Instead of `records` and `total`: several lists in one answer.
-    pub lists: Vec<List>,
+    pub(crate) lists: Vec<List>,
     /// Instead of `records`: a table of an HTML page.
-    pub table: Option<Table>,
+    pub(crate) table: Option<Table>,
 }
 
 /// `[answer.table]`: an HTML table (see [`crate::extract::table`]).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub(crate) struct Table {
     /// CSS selector of its rows.
-    pub rows: String,
+    pub(crate) rows: String,
     /// CSS selector of the cells of a row.
     #[serde(default = "default_cells")]
-    pub cells: String,
+    pub(crate) cells: String,
     /// Names for the cells, in their order: the fields of a record.
-    pub columns: Vec<String>,
-    /// Headings that the page must have in this order; without them nobody notices when columns change places.
+    pub(crate) columns: Vec<String>,
+    /// Headings that the page must have in this order; without them a changed order of columns goes unnoticed.
     #[serde(default)]
-    pub headings: Vec<String>,
+    pub(crate) headings: Vec<String>,
 }
 
 fn default_cells() -> String {
@@ -390,30 +388,30 @@ fn default_cells() -> String {
 /// `[[answer.lists]]`: one of several lists.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct List {
-    /// Where it is.
-    pub records: String,
+pub(crate) struct List {
+    /// JSON pointer of the list.
+    pub(crate) records: String,
     /// How many records it must have.
-    pub total: Option<String>,
+    pub(crate) total: Option<String>,
     /// Fields that each of its records gets: what only the list says.
     #[serde(default)]
-    pub set: BTreeMap<String, String>,
+    pub(crate) set: BTreeMap<String, String>,
 }
 
 /// `[store]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Store {
+pub(crate) struct Store {
     /// The table.
-    pub table: String,
+    pub(crate) table: String,
     /// Its schema.
     #[serde(default = "default_schema")]
-    pub schema: String,
-    /// Columns that tell two records apart.
-    pub unique: Vec<String>,
+    pub(crate) schema: String,
+    /// Columns that identify a record: its natural key.
+    pub(crate) unique: Vec<String>,
     /// SQL expressions of the table's unique index, where the service's own do not say it.
     #[serde(default)]
-    pub key: Vec<String>,
+    pub(crate) key: Vec<String>,
 }
 
 fn default_schema() -> String {
@@ -423,48 +421,48 @@ fn default_schema() -> String {
 /// `[[fields]]`: one column.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Field {
+pub(crate) struct Field {
     /// The column it fills.
-    pub column: String,
+    pub(crate) column: String,
     /// The record's field it comes from.
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Or a fixed text, in which `{date}` stands for the day that is collected and `{minute}` for the minute (`YYYY-MM-DD HH:MM:00`)
     /// in which the data came, in the service's zone.
-    pub value: Option<String>,
+    pub(crate) value: Option<String>,
     /// What it is.
     #[serde(rename = "type")]
-    pub of_type: FieldType,
+    pub(crate) of_type: FieldType,
     /// A record without it is rejected.
     #[serde(default)]
-    pub required: bool,
+    pub(crate) required: bool,
     /// Converted to upper case.
     #[serde(default)]
-    pub upper: bool,
+    pub(crate) upper: bool,
     /// Longest text, in characters.
-    pub max_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
     /// Smallest number.
-    pub min: Option<f64>,
+    pub(crate) min: Option<f64>,
     /// Largest number.
-    pub max: Option<f64>,
+    pub(crate) max: Option<f64>,
     /// The only values that are right, as texts.
     #[serde(default)]
-    pub one_of: Vec<String>,
+    pub(crate) one_of: Vec<String>,
     /// A regular expression (of Rust's `regex`) that the text must match somewhere; `^…$` for the whole of it.
-    pub pattern: Option<String>,
+    pub(crate) pattern: Option<String>,
     /// What becomes of a record that breaks a rule of this field.
     #[serde(default)]
-    pub on_bad: OnBad,
+    pub(crate) on_bad: OnBad,
     /// Values that are replaced.
     #[serde(default)]
-    pub map: BTreeMap<String, String>,
+    pub(crate) map: BTreeMap<String, String>,
     /// What becomes of a value that `map` does not name; without it the record is rejected.
-    pub otherwise: Option<String>,
+    pub(crate) otherwise: Option<String>,
 }
 
 /// Types of fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum FieldType {
+pub(crate) enum FieldType {
     /// Text.
     Text,
     /// A whole number of 64 bits.
@@ -482,20 +480,20 @@ pub enum FieldType {
 /// `[[sums]]`: parts that must add up to a total, in columns.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sum {
+pub(crate) struct Sum {
     /// The parts.
-    pub parts: Vec<String>,
+    pub(crate) parts: Vec<String>,
     /// Their sum.
-    pub total: String,
+    pub(crate) total: String,
     /// What becomes of a record for which they do not.
     #[serde(default)]
-    pub on_bad: OnBad,
+    pub(crate) on_bad: OnBad,
 }
 
 /// What becomes of a record that breaks a rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum OnBad {
+pub(crate) enum OnBad {
     /// It is not stored but kept with the reason; too many of them (`max_rejected`) make the run partial.
     #[default]
     Reject,
@@ -508,7 +506,7 @@ pub enum OnBad {
 /// `[freshness]`
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Freshness {
-    /// A date column; when no row has the day that was asked for, the data are stale.
-    pub column: String,
+pub(crate) struct Freshness {
+    /// A date column; when no row has the day that is collected, the data are stale.
+    pub(crate) column: String,
 }

@@ -10,19 +10,18 @@ use oa_core::base::trust::{Content, TrustError};
 
 use super::{Source, SourceError, parse};
 
-/// A source that cannot be used.
 #[derive(Debug, Clone)]
-pub struct Broken {
-    /// The task, as far as its file tells; else named after the file.
-    pub task: String,
+pub(crate) struct Broken {
+    /// The task, as far as its file says; else named after the file.
+    pub(crate) task: String,
     /// What is wrong, with file, line and key.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
 /// The task that stands for the folder itself.
-pub const FOLDER: &str = "source-files";
+pub(crate) const FOLDER: &str = "source-files";
 
-/// Larger files are none of ours.
+/// Larger files are not source files.
 const LARGEST: u64 = 4 << 20;
 
 /// The sources of a folder, by name, and what could not be used.

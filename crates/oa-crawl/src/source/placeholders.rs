@@ -1,4 +1,4 @@
-//! Placeholders of a source file. One that nobody knows would go to the site as it is written, so the file is refused.
+//! Placeholders of a source file. An unknown one would go to the site as written, so the file is refused.
 
 use super::{FetchKind, Source};
 
@@ -35,7 +35,7 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         });
         let texts = pairs
             .iter()
-            .flat_map(|(place, all)| all.values().map(|text| (*place, text.as_str())))
+            .flat_map(|(key, all)| all.values().map(|text| (*key, text.as_str())))
             .chain([("path in [fetch]", fetch.path.as_str())])
             .chain(
                 of_steps
@@ -64,14 +64,14 @@ fn known<'a>(
     mut texts: impl Iterator<Item = (&'a str, &'a str)>,
     known: &[&str],
 ) -> Result<(), String> {
-    let strange = texts.find_map(|(place, text)| {
+    let strange = texts.find_map(|(key, text)| {
         let strange = found(text).into_iter().find(|p| !known.contains(p))?;
-        Some(unknown(strange, place, known))
+        Some(unknown(strange, key, known))
     });
     strange.map_or(Ok(()), Err)
 }
 
-fn unknown(placeholder: &str, place: &str, known: &[&str]) -> String {
+fn unknown(placeholder: &str, key: &str, known: &[&str]) -> String {
     let known: Vec<String> = known.iter().map(|k| format!("{{{k}}}")).collect();
     let known = match known.len() {
         0 => "none is filled in there".to_owned(),
@@ -80,10 +80,10 @@ fn unknown(placeholder: &str, place: &str, known: &[&str]) -> String {
             known.join(", ")
         ),
     };
-    format!("{place} has the unknown placeholder {{{placeholder}}}; {known}")
+    format!("{key} has the unknown placeholder {{{placeholder}}}; {known}")
 }
 
-/// What stands between braces as placeholders do: a name, and perhaps a form after a colon.
+/// What looks like a placeholder between braces: a name, and perhaps a format after a colon.
 fn found(text: &str) -> Vec<&str> {
     let parts = text
         .split('{')

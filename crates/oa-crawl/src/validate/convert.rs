@@ -1,29 +1,30 @@
 //! One value of a record into one column's value, without loss.
 
-use chrono::{DateTime, NaiveDate};
 use oa_core::base::exact;
-use oa_core::service;
 use regex::Regex;
 use serde_json::{Number, Value};
 
+use super::kind::name_of;
 use super::{time, variety};
+use crate::dates::day_of;
 use crate::source::{Field, FieldType};
 
-/// A converted value.
 #[derive(Debug, PartialEq)]
-pub struct Converted {
+pub(crate) struct Converted {
     /// As the table takes it.
-    pub value: Value,
+    pub(crate) value: Value,
     /// A number that came as text.
-    pub from_text: bool,
+    pub(crate) from_text: bool,
 }
 
 /// Converts a value as its field demands; `pattern` is the field's own, compiled.
-///
-/// # Errors
-/// The reason for which the record is rejected.
-pub fn convert(field: &Field, pattern: Option<&Regex>, given: &Value) -> Result<Converted, String> {
-    if given.is_null() {
+/// The error is the reason for which the record is rejected.
+pub(crate) fn convert(
+    field: &Field,
+    pattern: Option<&Regex>,
+    raw: &Value,
+) -> Result<Converted, String> {
+    if raw.is_null() {
         return if field.required {
             Err("is absent".to_owned())
         } else {
@@ -31,11 +32,11 @@ pub fn convert(field: &Field, pattern: Option<&Regex>, given: &Value) -> Result<
         };
     }
     let converted = match field.of_type {
-        FieldType::Text => plain(text(field, given)?),
-        FieldType::Integer | FieldType::Number => number(field, given)?,
-        FieldType::Date => plain(date(field, given)?),
-        FieldType::DateTime => plain(time::local(field, given)?),
-        FieldType::Variety => plain(variety(field, given)?),
+        FieldType::Text => plain(text(field, raw)?),
+        FieldType::Integer | FieldType::Number => number(field, raw)?,
+        FieldType::Date => plain(date(field, raw)?),
+        FieldType::DateTime => plain(time::local(field, raw)?),
+        FieldType::Variety => plain(variety(field, raw)?),
     };
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
@@ -72,8 +73,8 @@ fn plain(value: Value) -> Converted {
     }
 }
 
-fn text(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = match (exact::number(given), given) {
+fn text(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = match (exact::number(raw), raw) {
         (Some(digits), _) => digits.to_owned(),
         (None, Value::String(text)) => text.clone(),
         (None, Value::Number(number)) => number.to_string(),
@@ -111,8 +112,8 @@ fn text(field: &Field, given: &Value) -> Result<Value, String> {
     Ok(Value::String(text))
 }
 
-fn variety(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = text(field, given)?;
+fn variety(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = text(field, raw)?;
     let name = text.as_str().unwrap_or_default();
     if name.is_empty() && !field.required {
         return Ok(Value::Null);
@@ -122,8 +123,8 @@ fn variety(field: &Field, given: &Value) -> Result<Value, String> {
         .ok_or_else(|| format!("is \"{name}\", which names no variety"))
 }
 
-fn number(field: &Field, given: &Value) -> Result<Converted, String> {
-    let (digits, from_text) = match (exact::number(given), given) {
+fn number(field: &Field, raw: &Value) -> Result<Converted, String> {
+    let (digits, from_text) = match (exact::number(raw), raw) {
         (Some(digits), _) => (digits.to_owned(), false),
         (None, Value::Number(number)) => (number.to_string(), false),
         (None, Value::String(text)) if text.trim().is_empty() => {
@@ -154,15 +155,15 @@ fn number(field: &Field, given: &Value) -> Result<Converted, String> {
                 _ => format!("is {digits}, which is not a whole number"),
             }
         })?,
-        _ => as_it_is(given, digits, float),
+        _ => as_it_is(raw, digits, float),
     };
     Ok(Converted { value, from_text })
 }
 
 /// A number where 64 bits hold all its digits, else a text, which PostgreSQL reads as its column's type.
-fn as_it_is(given: &Value, digits: String, float: f64) -> Value {
-    if given.is_number() {
-        return given.clone();
+fn as_it_is(raw: &Value, digits: String, float: f64) -> Value {
+    if raw.is_number() {
+        return raw.clone();
     }
     if let Ok(whole) = digits.parse::<i64>() {
         return Value::from(whole);
@@ -179,9 +180,7 @@ fn read_number(text: &str) -> Option<String> {
         .trim()
         .chars()
         .map(|c| match c {
-            '０'..='９' => {
-                char::from(b'0' + u8::try_from(u32::from(c) - u32::from('０')).unwrap_or_default())
-            }
+            '０'..='９' => char::from_digit(u32::from(c) - u32::from('０'), 10).unwrap_or(c),
             '．' => '.',
             '－' | '−' => '-',
             '，' => ',',
@@ -215,8 +214,8 @@ fn groups_are_thousands(text: &str) -> bool {
         && digits(fraction)
 }
 
-fn date(field: &Field, given: &Value) -> Result<Value, String> {
-    let text = match (exact::text(given), given) {
+fn date(field: &Field, raw: &Value) -> Result<Value, String> {
+    let text = match (exact::text(raw), raw) {
         (Some(text), _) => text.trim().to_owned(),
         (None, Value::Number(number)) => number.to_string(),
         (None, other) => return Err(format!("is {} where a date was due", name_of(other))),
@@ -231,46 +230,6 @@ fn date(field: &Field, given: &Value) -> Result<Value, String> {
     day_of(&text)
         .map(|day| Value::String(day.to_string()))
         .ok_or_else(|| format!("is \"{text}\", which is not a date"))
-}
-
-/// The day of a date, or of a time in the service's zone.
-#[must_use]
-pub fn day_of(text: &str) -> Option<NaiveDate> {
-    if let Ok(moment) = DateTime::parse_from_rfc3339(text) {
-        return Some(moment.with_timezone(&service::TIMEZONE).date_naive());
-    }
-    day(text.split([' ', 'T']).next().unwrap_or_default())
-}
-
-/// A day as `2025-12-01`, `2025/12/1`, `2025.12.01`, `2025年12月1日` or `20251201`. A year of two digits would become one of antiquity.
-#[must_use]
-pub fn day(text: &str) -> Option<NaiveDate> {
-    let parts: Vec<&str> = text.split(['-', '/', '.', '年', '月', '日']).collect();
-    let year = match parts[..] {
-        // Without separators only eight digits are a day.
-        [alone] if alone.len() != 8 || !alone.bytes().all(|b| b.is_ascii_digit()) => return None,
-        [alone] => &alone[..4],
-        _ => parts[0],
-    };
-    if year.len() != 4 || !year.starts_with(['1', '2']) {
-        return None;
-    }
-    ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d"]
-        .iter()
-        .find_map(|form| NaiveDate::parse_from_str(text, form).ok())
-}
-
-pub(super) fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        _ if exact::number(value).is_some() => "a number",
-        _ if exact::malformed(value).is_some() => "no JSON",
-        Value::Bool(_) => "a truth value",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]
@@ -298,46 +257,6 @@ mod tests {
             "1,234e3", "--1,234", ",123",
         ] {
             assert_eq!(read_number(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_day_is_read_as_sites_write_it() {
-        let first = NaiveDate::from_ymd_opt(2025, 12, 1);
-        for text in [
-            "20251201",
-            "2025.12.01",
-            "2025年12月01日",
-            "2025年12月1日",
-            "2025-12-01",
-        ] {
-            assert_eq!(day(text), first, "{text}");
-        }
-        // In the service's zone it is the next day already.
-        for text in [
-            "2025-11-30T16:00:00Z",
-            "2025-12-01T08:50:00+08:00",
-            "2025-12-01 08:50",
-        ] {
-            assert_eq!(day_of(text), first, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_day_has_a_whole_year() {
-        assert_eq!(day("2025/12/1"), NaiveDate::from_ymd_opt(2025, 12, 1));
-        for text in [
-            "25-12-01",
-            "25/12/01",
-            "0025-12-01",
-            "2025-13-01",
-            "12-01-2025",
-            "2025121",
-            "202512011",
-            "2025年12月",
-            "",
-        ] {
-            assert_eq!(day(text), None, "{text}");
         }
     }
 }

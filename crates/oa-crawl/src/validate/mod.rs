@@ -1,7 +1,8 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
-pub mod convert;
-pub mod shape;
+mod convert;
+mod kind;
+pub(crate) mod shape;
 mod time;
 mod variety;
 
@@ -17,25 +18,23 @@ use serde_json::Value;
 use crate::source::{Field, OnBad, Source};
 use convert::convert;
 
-/// What came of a list of records.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Validated {
+pub(crate) struct Validated {
     /// Rows, their values in the order of the source's fields.
-    pub rows: Vec<Vec<Value>>,
-    /// Records that are not stored.
-    pub rejects: Vec<Reject>,
-    /// Records that came again just so.
-    pub duplicates: u64,
+    pub(crate) rows: Vec<Vec<Value>>,
+    pub(crate) rejects: Vec<Reject>,
+    /// Records that came again unchanged.
+    pub(crate) duplicates: u64,
     /// What was noticed, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
     /// A field that the source promises is in none of the records: the answer has another shape.
-    pub missing_everywhere: Vec<String>,
+    pub(crate) missing_everywhere: Vec<String>,
     /// The first record that broke a rule which is not merely about that record ([`OnBad`]), in words: the worst rule counts.
-    pub worst: Option<(OnBad, String)>,
+    pub(crate) worst: Option<(OnBad, String)>,
 }
 
 impl Validated {
-    fn broken(&mut self, on_bad: OnBad, reject: Reject) {
+    fn reject_by_rule(&mut self, on_bad: OnBad, reject: Reject) {
         let known = self
             .worst
             .as_ref()
@@ -49,19 +48,15 @@ impl Validated {
     }
 }
 
-/// What the data are of: a day, and the moment (UTC) at which they were received.
+/// What the data are of: a day, and the time (UTC) at which they were received.
 #[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// The day.
-    pub date: NaiveDate,
-    /// The moment.
-    pub at: DateTime<Utc>,
+pub(crate) struct CollectionTime {
+    pub(crate) date: NaiveDate,
+    pub(crate) at: DateTime<Utc>,
 }
 
-impl Moment {
-    /// A day whose data are received now.
-    #[must_use]
-    pub fn now(date: NaiveDate) -> Self {
+impl CollectionTime {
+    pub(crate) fn now(date: NaiveDate) -> Self {
         Self {
             date,
             at: Utc::now(),
@@ -79,9 +74,7 @@ impl Moment {
     }
 }
 
-/// Validates all records of a run.
-#[must_use]
-pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated {
+pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value]) -> Validated {
     let mut done = Validated {
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
@@ -100,19 +93,22 @@ pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated
         .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
         .collect();
     for record in records {
-        let row = match row(source, &patterns, moment, record, &mut converted) {
+        let row = match row(source, &patterns, time, record, &mut converted) {
             Ok(row) => row,
             Err((field, on_bad, reason)) => {
-                done.broken(on_bad, reject(source, record, Some(field), reason));
+                done.reject_by_rule(on_bad, reject(source, record, Some(field), reason));
                 continue;
             }
         };
         if let Err((on_bad, reason)) = check_sums(source, &row) {
-            done.broken(on_bad, reject(source, record, None, reason));
+            done.reject_by_rule(on_bad, reject(source, record, None, reason));
             continue;
         }
-        let key = serde_json::to_string(&key_columns.iter().map(|i| &row[*i]).collect::<Vec<_>>())
-            .unwrap_or_default();
+        // In JSON no text has a line break.
+        let key: String = key_columns
+            .iter()
+            .map(|i| format!("{}\n", row[*i]))
+            .collect();
         match seen.get(&key) {
             Some(first) if done.rows[*first] == row => done.duplicates += 1,
             Some(_) => {
@@ -137,8 +133,7 @@ pub fn validate(source: &Source, moment: Moment, records: &[Value]) -> Validated
 }
 
 /// The columns, in the order of the rows' values.
-#[must_use]
-pub fn columns(source: &Source) -> Vec<String> {
+pub(crate) fn columns(source: &Source) -> Vec<String> {
     source.fields.iter().map(|f| f.column.clone()).collect()
 }
 
@@ -159,7 +154,7 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
 fn row<'a>(
     source: &'a Source,
     patterns: &[Option<Regex>],
-    moment: Moment,
+    time: CollectionTime,
     record: &Value,
     converted: &mut BTreeMap<&'a str, u64>,
 ) -> Result<Vec<Value>, (String, OnBad, String)> {
@@ -173,14 +168,14 @@ fn row<'a>(
     }
     let mut row = Vec::with_capacity(source.fields.len());
     for (field, pattern) in source.fields.iter().zip(patterns) {
-        let fixed = field.value.as_ref().map(|v| Value::String(moment.fill(v)));
+        let fixed = field.value.as_ref().map(|v| Value::String(time.fill(v)));
         let name = field.from.as_deref().unwrap_or(&field.column);
-        let given = match (&fixed, &field.from) {
+        let raw = match (&fixed, &field.from) {
             (Some(value), _) => value,
             (None, Some(from)) => record.get(from).unwrap_or(&Value::Null),
             (None, None) => &Value::Null,
         };
-        let done = convert(field, pattern.as_ref(), given)
+        let done = convert(field, pattern.as_ref(), raw)
             .map_err(|reason| (name.to_owned(), field.on_bad, reason))?;
         if done.from_text {
             *converted.entry(name).or_default() += 1;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::convert::name_of;
+use super::kind::name_of;
 
 /// More fields than this are not compared: they are data, not a shape.
 const MOST_FIELDS: usize = 300;
@@ -14,12 +14,10 @@ const LONGEST_NAME: usize = 200;
 
 /// What the records of a run look like: kinds of values by field. `null` is no kind, because any field may be empty on a day.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Shape(BTreeMap<String, BTreeSet<String>>);
+pub(crate) struct Shape(BTreeMap<String, BTreeSet<String>>);
 
 impl Shape {
-    /// The shape of records.
-    #[must_use]
-    pub fn of(records: &[Value]) -> Self {
+    pub(crate) fn of(records: &[Value]) -> Self {
         let mut shape = Self::default();
         let fields = records.iter().filter_map(Value::as_object).flatten();
         for (field, value) in fields.filter(|(field, _)| is_name(field)) {
@@ -39,14 +37,12 @@ impl Shape {
     }
 
     /// As it is stored: `{"field": ["a number"]}`.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!(self.0)
     }
 
     /// As it was stored. What is not understood is nothing to compare with.
-    #[must_use]
-    pub fn from_json(value: &Value) -> Option<Self> {
+    pub(crate) fn from_json(value: &Value) -> Option<Self> {
         let fields: &Map<String, Value> = value.as_object()?;
         let kinds = |value: &Value| -> Option<BTreeSet<String>> {
             let kinds = value.as_array()?.iter();
@@ -60,8 +56,7 @@ impl Shape {
     }
 
     /// With the kinds that the fields had before: what was once there is nothing new.
-    #[must_use]
-    pub fn with_kinds_of(mut self, before: &Self) -> Self {
+    pub(crate) fn with_kinds_of(mut self, before: &Self) -> Self {
         for (field, kinds) in &mut self.0 {
             kinds.extend(before.0.get(field).into_iter().flatten().cloned());
         }
@@ -69,8 +64,7 @@ impl Shape {
     }
 
     /// What is different from `before`, in sentences, each with the first example.
-    #[must_use]
-    pub fn differences(&self, before: &Self, records: &[Value]) -> Vec<String> {
+    pub(crate) fn differences(&self, before: &Self, records: &[Value]) -> Vec<String> {
         if self.0.is_empty() || before.0.is_empty() {
             return Vec::new();
         }
@@ -120,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_site_changes_is_told_with_the_first_example() {
+    fn what_a_site_changes_is_reported_with_the_first_example() {
         let before = [
             json!({"code": "RB", "rate": 1.5, "note": null}),
             json!({"code": "HC", "rate": null, "note": null}),
@@ -145,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_comes_and_goes_is_told_once() {
+    fn a_kind_that_comes_and_goes_is_reported_once() {
         let (numbers, texts) = ([json!({"a": 1})], [json!({"a": "1"})]);
         let first = Shape::of(&numbers);
         let second = Shape::of(&texts).with_kinds_of(&first);

@@ -20,8 +20,8 @@ fn with(field: &str, value: Value) -> Value {
 }
 
 fn run(records: &[Value]) -> Validated {
-    let moment = Moment::now("2025-12-01".parse().unwrap());
-    validate(&full_view(), moment, records)
+    let time = CollectionTime::now("2025-12-01".parse().unwrap());
+    validate(&full_view(), time, records)
 }
 
 fn reason(record: Value) -> (Option<String>, String) {
@@ -176,9 +176,9 @@ fn with_rule(column: &str, rule: &str) -> Source {
 
 #[test]
 fn rules_of_a_field_reject_what_breaks_them() {
-    let moment = Moment::now("2025-12-01".parse().unwrap());
+    let time = CollectionTime::now("2025-12-01".parse().unwrap());
     let reasons = |source: &Source, record: Value| -> Vec<String> {
-        let done = validate(source, moment, &[record]);
+        let done = validate(source, time, &[record]);
         done.rejects.into_iter().map(|r| r.reason).collect()
     };
     let ports = with_rule("more_port", "one_of = [\"偏多\", \"偏空\"]");
@@ -198,14 +198,14 @@ fn rules_of_a_field_reject_what_breaks_them() {
 
 #[test]
 fn the_worst_broken_rule_counts_whatever_its_record_is() {
-    let moment = Moment::now("2025-12-01".parse().unwrap());
+    let time = CollectionTime::now("2025-12-01".parse().unwrap());
     let worst = |rule: &str| {
         let source = with_rule("more_port", rule);
         let records = [
             with("varietyCode", Value::Null),
             with("morePort", json!("x")),
         ];
-        validate(&source, moment, &records).worst
+        validate(&source, time, &records).worst
     };
     assert_eq!(worst("one_of = [\"偏多\"]"), None);
     let (on_bad, text) = worst("one_of = [\"偏多\"]\non_bad = \"partial\"").unwrap();

@@ -3,13 +3,14 @@
 use chrono::NaiveDateTime;
 use serde_json::Value;
 
-use super::convert::{day, name_of};
+use super::kind::name_of;
+use crate::dates::day;
 use crate::source::Field;
 
 /// A local time. One with an offset is refused: the service's columns have none, and a silent shift is a wrong value.
-pub(super) fn local(field: &Field, given: &Value) -> Result<Value, String> {
-    let Value::String(text) = given else {
-        return Err(format!("is {} where a time was due", name_of(given)));
+pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
+    let Value::String(text) = raw else {
+        return Err(format!("is {} where a time was due", name_of(raw)));
     };
     let text = text.trim();
     if text.is_empty() {

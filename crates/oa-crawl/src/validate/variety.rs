@@ -22,8 +22,7 @@ const NAMES: [(&str, &str); 107] = [
 
 /// The code, in upper case: of a known name that ends there or is followed by a month, else of one to three letters in such a
 /// place. `None` when it is neither, for a guess would be stored under a wrong code.
-#[must_use]
-pub fn code(text: &str) -> Option<String> {
+pub(crate) fn code(text: &str) -> Option<String> {
     let text = text.trim();
     let upper = text.to_uppercase();
     let ends = |rest: &str| {

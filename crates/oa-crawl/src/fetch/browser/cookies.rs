@@ -11,28 +11,22 @@ use oa_core::base::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// One cookie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Cookie {
-    /// Its name.
-    pub name: String,
-    /// Its value, a secret.
-    pub value: String,
+pub(crate) struct Cookie {
+    pub(crate) name: String,
+    pub(crate) value: String,
     /// The host, or a domain that begins with a dot.
-    pub domain: String,
-    /// The path.
+    pub(crate) domain: String,
     #[serde(default = "root")]
-    pub path: String,
+    pub(crate) path: String,
     /// When it expires (seconds since 1970, UTC); a session cookie without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expiration_date: Option<f64>,
-    /// Not for scripts.
+    pub(crate) expiration_date: Option<f64>,
     #[serde(default)]
-    pub http_only: bool,
-    /// Only over TLS.
+    pub(crate) http_only: bool,
     #[serde(default)]
-    pub secure: bool,
+    pub(crate) secure: bool,
 }
 
 fn root() -> String {
@@ -40,7 +34,7 @@ fn root() -> String {
 }
 
 impl Cookie {
-    fn is_over(&self) -> bool {
+    fn is_expired(&self) -> bool {
         // Some exports say -1 or 0 for session cookies.
         self.expiration_date
             .is_some_and(|at| at > 0.0 && at < Utc::now().timestamp() as f64)
@@ -59,25 +53,22 @@ impl Cookie {
     }
 
     /// As the DevTools protocol gives it.
-    pub(super) fn of_devtools(cookie: &Value) -> Self {
-        let text = |name: &str| cookie[name].as_str().unwrap_or_default().to_owned();
-        Self {
-            name: text("name"),
-            value: text("value"),
-            domain: text("domain"),
-            path: text("path"),
+    pub(super) fn of_devtools(cookie: &Value) -> Option<Self> {
+        let text = |name: &str| cookie[name].as_str().map(str::to_owned);
+        Some(Self {
+            name: text("name")?,
+            value: text("value")?,
+            domain: text("domain")?,
+            path: text("path").unwrap_or_else(root),
             expiration_date: cookie["expires"].as_f64().filter(|at| *at > 0.0),
             http_only: cookie["httpOnly"] == true,
             secure: cookie["secure"] == true,
-        }
+        })
     }
 }
 
-/// Reads a file, without the cookies that are over.
-///
-/// # Errors
-/// When it cannot be read or is no such list.
-pub fn read(path: &Path) -> Result<Vec<Cookie>, String> {
+/// Reads a file, without expired cookies.
+pub(crate) fn read(path: &Path) -> Result<Vec<Cookie>, String> {
     let text = fs::read(path).map_err(|e| format!("could not read {}: {e}", path.display()))?;
     // The message of the parser would quote values.
     let cookies: Vec<Cookie> = serde_json::from_slice(&text).map_err(|e| {
@@ -88,14 +79,11 @@ pub fn read(path: &Path) -> Result<Vec<Cookie>, String> {
             e.column()
         )
     })?;
-    Ok(cookies.into_iter().filter(|c| !c.is_over()).collect())
+    Ok(cookies.into_iter().filter(|c| !c.is_expired()).collect())
 }
 
 /// Keeps them for the next run, readable for this user only.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(path: &Path, cookies: &[Cookie]) -> io::Result<()> {
+pub(crate) fn write(path: &Path, cookies: &[Cookie]) -> io::Result<()> {
     write_durably(path, &serde_json::to_vec_pretty(cookies)?)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }
@@ -105,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_export_is_read_and_what_is_over_is_left() {
+    fn an_export_is_read_and_what_is_expired_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cookies.json");
         fs::write(

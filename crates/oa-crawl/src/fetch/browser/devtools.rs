@@ -9,51 +9,66 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use oa_core::model::retry::ErrorKind;
 use serde_json::{Value, json};
 
-/// Something that happened on the page, as the protocol names it.
+/// An event of the protocol.
 #[derive(Debug)]
 pub(super) struct Event {
-    pub method: String,
-    pub params: Value,
+    pub(crate) method: String,
+    pub(crate) params: Value,
 }
 
-/// Why there is no answer to a question.
+/// Why a call has no reply.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DevtoolsError {
-    /// It took too long.
     #[error("no answer to {0} within {1} s")]
     Late(String, u64),
-    /// Chromium is gone, or says what it must not.
+    /// Chromium is gone, or broke the protocol.
     #[error("Chromium has closed the connection")]
     Closed,
-    /// It does not do it.
     #[error("{0}")]
     Refused(String),
+    /// A page did not load, for the reason of this code, such as `net::ERR_NAME_NOT_RESOLVED` (Chromium, net_error_list.h).
+    #[error("{0}")]
+    NotLoaded(String),
 }
 
-type Answer = Result<Value, DevtoolsError>;
-type Waiting = Mutex<Option<HashMap<u64, mpsc::Sender<Answer>>>>;
+impl DevtoolsError {
+    /// What it says about the site.
+    pub(super) fn kind(&self) -> ErrorKind {
+        let Self::NotLoaded(code) = self else {
+            return ErrorKind::Network;
+        };
+        match code.strip_prefix("net::").unwrap_or(code) {
+            "ERR_NAME_NOT_RESOLVED" => ErrorKind::Dns,
+            code if code.starts_with("ERR_CERT") || code.starts_with("ERR_SSL") => ErrorKind::Tls,
+            _ => ErrorKind::Network,
+        }
+    }
+}
 
-/// A question that is under way.
+type Reply = Result<Value, DevtoolsError>;
+type PendingReplies = Mutex<Option<HashMap<u64, mpsc::Sender<Reply>>>>;
+
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct PendingCall {
     method: String,
-    answer: mpsc::Receiver<Answer>,
+    reply: mpsc::Receiver<Reply>,
 }
 
-impl Question {
-    /// The answer, if it has come.
-    pub(super) fn poll(&self) -> Option<Answer> {
-        match self.answer.try_recv() {
+impl PendingCall {
+    /// The reply, if it has come.
+    pub(super) fn poll(&self) -> Option<Reply> {
+        match self.reply.try_recv() {
             Ok(answer) => Some(answer),
             Err(mpsc::TryRecvError::Empty) => None,
             Err(mpsc::TryRecvError::Disconnected) => Some(Err(DevtoolsError::Closed)),
         }
     }
 
-    fn wait(self, limit: Duration) -> Answer {
-        match self.answer.recv_timeout(limit) {
+    fn wait(self, limit: Duration) -> Reply {
+        match self.reply.recv_timeout(limit) {
             Ok(answer) => answer,
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 Err(DevtoolsError::Late(self.method, limit.as_secs()))
@@ -75,7 +90,7 @@ struct Shared {
     to: Mutex<ChildStdin>,
     next: AtomicU64,
     /// `None` once the connection is closed.
-    waiting: Waiting,
+    waiting: PendingReplies,
 }
 
 impl Devtools {
@@ -100,7 +115,7 @@ impl Devtools {
                 };
                 shared.take(message, &sender);
             }
-            // Whoever waits is not kept waiting.
+            // Callers that wait are released.
             if let Some(shared) = reading.upgrade() {
                 *lock(&shared.waiting) = None;
             }
@@ -120,15 +135,14 @@ impl Devtools {
         }
     }
 
-    /// Asks, and waits for the answer.
-    pub(super) fn call(&self, method: &str, params: Value, limit: Duration) -> Answer {
-        self.ask(method, params)?.wait(limit)
+    pub(super) fn call(&self, method: &str, params: Value, limit: Duration) -> Reply {
+        self.send(method, params)?.wait(limit)
     }
 
-    /// Asks. A question that meets a page on its way to another one may never be answered.
-    pub(super) fn ask(&self, method: &str, params: Value) -> Result<Question, DevtoolsError> {
+    /// Sends a call. One that meets a page on its way to another may never be answered.
+    pub(super) fn send(&self, method: &str, params: Value) -> Result<PendingCall, DevtoolsError> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = mpsc::channel();
+        let (sender, reply) = mpsc::channel();
         match &mut *lock(&self.shared.waiting) {
             Some(waiting) => waiting.insert(id, sender),
             None => return Err(DevtoolsError::Closed),
@@ -144,9 +158,9 @@ impl Devtools {
         to.write_all(&bytes)
             .and_then(|()| to.flush())
             .map_err(|_| DevtoolsError::Closed)?;
-        Ok(Question {
+        Ok(PendingCall {
             method: method.to_owned(),
-            answer,
+            reply,
         })
     }
 }
@@ -161,13 +175,13 @@ impl Shared {
             }
             return;
         };
-        let asked = lock(&self.waiting).as_mut().and_then(|w| w.remove(&id));
+        let waiter = lock(&self.waiting).as_mut().and_then(|w| w.remove(&id));
         let answer = match message["error"]["message"].as_str() {
             Some(error) => Err(DevtoolsError::Refused(error.to_owned())),
             None => Ok(message["result"].take()),
         };
-        if let Some(asked) = asked {
-            let _ = asked.send(answer);
+        if let Some(waiter) = waiter {
+            let _ = waiter.send(answer);
         }
     }
 }

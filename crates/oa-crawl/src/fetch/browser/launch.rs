@@ -28,8 +28,7 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 /// Chromium reads what it is asked from descriptor 3 and answers on 4. The shell, which becomes Chromium, puts them there.
 const WITH_PIPES: &str = "exec \"$@\" 3<&0 4>&1 </dev/null >/dev/null";
 /// Whether Chromium has to do without its sandbox, which it refuses to root.
-#[must_use]
-pub fn without_sandbox() -> bool {
+pub(crate) fn without_sandbox() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -88,7 +87,7 @@ impl Chromium {
         self.program.display().to_string()
     }
 
-    /// How it ended, if it has, and what a person can do.
+    /// How it ended, if it has, and what you can do.
     pub(super) fn ended(&mut self) -> Option<String> {
         let status = self.group.as_mut()?.ended().ok().flatten()?;
         let program = self.shown();
@@ -98,7 +97,7 @@ impl Chromium {
     }
 }
 
-/// Makes a folder that only this user may enter, whatever it was before.
+/// Creates a folder that only this user may enter, or restricts it to that.
 fn own_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let found = fs::symlink_metadata(path)?;
@@ -148,7 +147,7 @@ fn command(program: &Path, profile: &Path) -> Command {
             "--disable-breakpad",
             "--disable-crash-reporter",
             "--disable-dev-shm-usage",
-            // Nobody looks at them, and drawing them takes most of the time.
+            // Drawing images takes most of the time.
             "--blink-settings=imagesEnabled=false",
             "--password-store=basic",
             "--lang=zh-CN",
@@ -202,8 +201,7 @@ fn remove_socket(profile: &Path) {
 }
 
 /// The system's Chromium, by `PATH`.
-#[must_use]
-pub fn find_program() -> Option<PathBuf> {
+pub(crate) fn find_program() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     PROGRAMS.iter().find_map(|name| {
         std::env::split_paths(&path)

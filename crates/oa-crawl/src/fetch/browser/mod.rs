@@ -4,7 +4,7 @@
 //! Chromium ends with this process, however that ends. It listens on no port, and works on an empty profile that only this user may
 //! read and that is removed afterwards. Cookies are the only thing that is kept between runs.
 
-pub mod cookies;
+pub(crate) mod cookies;
 mod devtools;
 mod launch;
 mod page;
@@ -21,22 +21,20 @@ use oa_core::model::retry::ErrorKind;
 use super::{FetchError, Response, check_status};
 use crate::source::BrowserRules;
 use devtools::DevtoolsError;
-pub use launch::{find_program, without_sandbox};
+pub(crate) use launch::{find_program, without_sandbox};
 use page::Page;
 
-/// What a browser needs to know.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct LaunchOptions {
     /// Its profile and the cookies are below it.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Screenshots and pages of failures.
-    pub failures: PathBuf,
+    pub(crate) failures: PathBuf,
     /// The provider, which names the file of cookies.
-    pub provider: String,
+    pub(crate) provider: String,
     /// The task, which names the files of failures.
-    pub task: String,
-    /// Largest answer in bytes.
-    pub max_body: u64,
+    pub(crate) task: String,
+    pub(crate) max_body: u64,
 }
 
 /// A page that is not there after this time may be behind a login.
@@ -44,12 +42,11 @@ const BEFORE_LOGIN: Duration = Duration::from_secs(15);
 /// The screenshots and pages of so many failures are kept.
 const FAILURES_KEPT: usize = 20;
 
-/// Longest time for Chromium's start.
 const START: Duration = Duration::from_secs(30);
 
 /// A running Chromium with one page.
-pub struct Browser {
-    options: Options,
+pub(crate) struct Browser {
+    options: LaunchOptions,
     page: Page,
     logged_in: bool,
     _chromium: launch::Chromium,
@@ -63,27 +60,20 @@ impl std::fmt::Debug for Browser {
     }
 }
 
-/// One visit.
 #[derive(Debug)]
-pub struct Visit<'a> {
-    /// The address to begin with.
-    pub url: String,
+pub(crate) struct Visit<'a> {
+    pub(crate) url: String,
     /// Scheme and host, for the addresses of steps.
-    pub base: String,
-    /// What to do there.
-    pub rules: &'a BrowserRules,
+    pub(crate) base: String,
+    pub(crate) rules: &'a BrowserRules,
     /// What `secret` of a step stands for, by the selector that is filled.
-    pub secrets: &'a [(String, Secret)],
-    /// When it must be over.
-    pub deadline: Instant,
+    pub(crate) secrets: &'a [(String, Secret)],
+    pub(crate) deadline: Instant,
 }
 
 impl Browser {
     /// Starts Chromium, with the cookies of the last run.
-    ///
-    /// # Errors
-    /// When there is none, it does not start, or the file of cookies cannot be read.
-    pub fn start(options: &Options, deadline: Instant) -> Result<Self, FetchError> {
+    pub(crate) fn start(options: &LaunchOptions, deadline: Instant) -> Result<Self, FetchError> {
         if without_sandbox() {
             tracing::warn!(
                 "{}: Chromium runs without its sandbox, because oa-crawl runs as root",
@@ -100,7 +90,7 @@ impl Browser {
                 _ => format!("Chromium did not start: {e}"),
             };
             let kind = match e {
-                // On a busy machine another try may help.
+                // On a busy machine another attempt may help.
                 DevtoolsError::Late(..) => ErrorKind::Timeout,
                 _ => ErrorKind::Internal,
             };
@@ -137,7 +127,7 @@ impl Browser {
         })
     }
 
-    /// Losing them costs one login more.
+    /// Losing them costs one more login.
     fn keep_cookies(&self) {
         let kept = self
             .page
@@ -152,12 +142,10 @@ impl Browser {
         }
     }
 
-    /// Opens a page, does the steps, and gives back what the last one takes. When that fails for want of a login, logs in and does
-    /// it once more.
-    ///
-    /// # Errors
-    /// Which step failed, and why. A screenshot and the page are kept then.
-    pub fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
+    /// Opens a page, performs the steps, and returns what the last one takes. When that fails for lack of a login, logs in and tries
+    /// once more.
+    /// The error says which step failed, and why; a screenshot and the page are kept then.
+    pub(crate) fn visit(&mut self, visit: &Visit<'_>) -> Result<Response, FetchError> {
         let first = self.take(visit);
         let taken = match (&visit.rules.login, first) {
             (Some(login), Err(e)) if !self.logged_in && may_need_login(&e) => {
@@ -185,7 +173,7 @@ impl Browser {
             }
             _ => visit.deadline,
         };
-        let asked = format!("GET {}", visit.url);
+        let request_line = format!("GET {}", visit.url);
         let result = self
             .open(&visit.url, deadline)
             .and_then(|()| self.run(&visit.rules.steps, visit, deadline))
@@ -193,10 +181,10 @@ impl Browser {
         let response = result.inspect_err(|_| self.keep_failure())?;
         if response.body.len() as u64 > self.options.max_body {
             let most = self.options.max_body;
-            let what = format!("more than {most} bytes (max_body in [crawl]): {asked}");
+            let what = format!("more than {most} bytes (max_body in [crawl]): {request_line}");
             return Err(FetchError::new(ErrorKind::Shape, what));
         }
-        check_status(&asked, &response).inspect_err(|_| self.keep_failure())?;
+        check_status(&request_line, &response).inspect_err(|_| self.keep_failure())?;
         Ok(response)
     }
 
@@ -209,7 +197,7 @@ impl Browser {
             .and_then(|_| self.wait_for_url(&login.done, deadline))
             .map_err(|e| {
                 self.keep_failure();
-                // A login that does not succeed is for a person, not for another try.
+                // A failed login is for a person, not for another attempt.
                 let what = format!("could not log in: {}", e.error.message);
                 FetchError::new(ErrorKind::Auth, what)
             })

@@ -10,34 +10,31 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::cookies::Cookie;
-use super::devtools::{Devtools, DevtoolsError, Event, Question};
+use super::devtools::{Devtools, DevtoolsError, Event, PendingCall};
 
 /// Longest time for one answer of Chromium.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The same for a body, which may be large.
 const BODY: Duration = Duration::from_secs(60);
 
-/// An answer that the page got.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub url: String,
-    pub status: u16,
-    pub content_type: String,
-    pub body: Vec<u8>,
+pub(super) struct PageResponse {
+    pub(crate) url: String,
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What a page has received since it was last opened.
 #[derive(Debug, Default)]
 struct Received {
     /// All answers to scripts' requests.
-    answers: Vec<Answer>,
+    responses: Vec<PageResponse>,
     /// Status of the document; 0 while there is none.
     status: u16,
-    /// The address of what is open.
     url: String,
 }
 
-/// A page.
 #[derive(Debug)]
 pub(super) struct Page {
     browser: Devtools,
@@ -45,7 +42,7 @@ pub(super) struct Page {
     received: Arc<Mutex<Received>>,
 }
 
-type Done<T> = Result<T, DevtoolsError>;
+type DevtoolsResult<T> = Result<T, DevtoolsError>;
 
 impl Page {
     /// Opens an empty page. Answers of more than `max_body` bytes are kept one byte too long, so that it is noticed.
@@ -54,7 +51,7 @@ impl Page {
         events: mpsc::Receiver<Event>,
         max_body: u64,
         limit: Duration,
-    ) -> Done<Self> {
+    ) -> DevtoolsResult<Self> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         // Reports the address of what is open whenever it changes.
         let discover = json!({ "discover": true });
@@ -85,7 +82,7 @@ impl Page {
                 under_way: HashMap::new(),
             };
             for event in events {
-                listener.hear(&event);
+                listener.handle(&event);
             }
         });
         Ok(page)
@@ -98,40 +95,37 @@ impl Page {
     /// Forgets what was received before.
     pub(super) fn forget(&self) {
         let mut received = self.received();
-        received.answers.clear();
+        received.responses.clear();
         received.status = 0;
     }
 
     /// The last answer from an address with such a part.
-    pub(super) fn answer_from(&self, part: &str) -> Option<Answer> {
+    pub(super) fn response_from(&self, part: &str) -> Option<PageResponse> {
         let received = self.received();
-        let mut newest_first = received.answers.iter().rev();
+        let mut newest_first = received.responses.iter().rev();
         newest_first.find(|a| a.url.contains(part)).cloned()
     }
 
-    /// Status of the document, 0 while there is none.
     pub(super) fn status(&self) -> u16 {
         self.received().status
     }
 
     /// Goes to an address. Chromium answers once the first bytes are there.
-    pub(super) fn go(&self, url: &str) -> Done<Question> {
-        self.session.ask("Page.navigate", json!({ "url": url }))
+    pub(super) fn go(&self, url: &str) -> DevtoolsResult<PendingCall> {
+        self.session.send("Page.navigate", json!({ "url": url }))
     }
 
-    /// Leaves whatever is open.
-    pub(super) fn clear(&self) -> Done<()> {
+    pub(super) fn clear(&self) -> DevtoolsResult<()> {
         let to = json!({ "url": "about:blank" });
         arrived(&self.session.call("Page.navigate", to, ANSWER)?)
     }
 
-    /// The address of what is open.
     pub(super) fn url(&self) -> String {
         self.received().url.clone()
     }
 
-    /// What an expression is on the page.
-    pub(super) fn evaluate(&self, expression: &str) -> Done<Value> {
+    /// The value of an expression on the page.
+    pub(super) fn evaluate(&self, expression: &str) -> DevtoolsResult<Value> {
         let expression = json!({ "expression": expression, "returnByValue": true });
         let mut answer = self.session.call("Runtime.evaluate", expression, ANSWER)?;
         if let Some(thrown) = answer.get("exceptionDetails") {
@@ -143,21 +137,21 @@ impl Page {
         Ok(answer["result"]["value"].take())
     }
 
-    /// The page as it is now.
-    pub(super) fn html(&self) -> Done<String> {
+    pub(super) fn html(&self) -> DevtoolsResult<String> {
         let whole = "(document.doctype ? new XMLSerializer().serializeToString(document.doctype) : '') + (document.documentElement?.outerHTML ?? '')";
         let html = self.evaluate(whole)?;
-        Ok(html.as_str().unwrap_or_default().to_owned())
+        let html = html.as_str().map(str::to_owned);
+        html.ok_or_else(|| DevtoolsError::Refused("the page has no document".to_owned()))
     }
 
     /// Clicks into the middle of the first element that a selector finds, as a person does.
-    pub(super) fn click(&self, css: &str) -> Done<()> {
+    pub(super) fn click(&self, css: &str) -> DevtoolsResult<()> {
         let quoted = Value::from(css).to_string();
-        let place = self.evaluate(&format!(
+        let center = self.evaluate(&format!(
             "(e => {{ e.scrollIntoView({{ block: 'center', inline: 'center', behavior: 'instant' }});
                const r = e.getClientRects()[0]; return r && {{ x: r.x + r.width / 2, y: r.y + r.height / 2 }}; }})(document.querySelector({quoted}))"
         ))?;
-        let (Some(x), Some(y)) = (place["x"].as_f64(), place["y"].as_f64()) else {
+        let (Some(x), Some(y)) = (center["x"].as_f64(), center["y"].as_f64()) else {
             return Err(DevtoolsError::Refused("it is not visible".to_owned()));
         };
         for (kind, button) in [
@@ -174,22 +168,22 @@ impl Page {
         Ok(())
     }
 
-    /// Types where the cursor is, in one piece.
-    pub(super) fn insert_text(&self, text: &str) -> Done<()> {
+    /// Types where the cursor is, all at once.
+    pub(super) fn insert_text(&self, text: &str) -> DevtoolsResult<()> {
         let text = json!({ "text": text });
         self.session
             .call("Input.insertText", text, ANSWER)
             .map(|_| ())
     }
 
-    /// A picture (PNG).
-    pub(super) fn screenshot(&self) -> Done<Vec<u8>> {
+    pub(super) fn screenshot(&self) -> DevtoolsResult<Vec<u8>> {
         let png = json!({ "format": "png", "fromSurface": true });
         let answer = self.session.call("Page.captureScreenshot", png, ANSWER)?;
-        Ok(decoded(&answer["data"]))
+        decoded(&answer["data"])
+            .ok_or_else(|| DevtoolsError::Refused("it gave no picture".to_owned()))
     }
 
-    pub(super) fn set_cookies(&self, cookies: &[Cookie]) -> Done<()> {
+    pub(super) fn set_cookies(&self, cookies: &[Cookie]) -> DevtoolsResult<()> {
         let cookies: Vec<Value> = cookies.iter().map(Cookie::param).collect();
         let cookies = json!({ "cookies": cookies });
         self.session
@@ -197,18 +191,18 @@ impl Page {
             .map(|_| ())
     }
 
-    /// All that there are, for whatever site.
-    pub(super) fn cookies(&self) -> Done<Vec<Cookie>> {
+    /// Of all sites.
+    pub(super) fn cookies(&self) -> DevtoolsResult<Vec<Cookie>> {
         let all = self.browser.call("Storage.getCookies", json!({}), ANSWER)?;
         let all = all["cookies"].as_array().into_iter().flatten();
-        Ok(all.map(Cookie::of_devtools).collect())
+        Ok(all.filter_map(Cookie::of_devtools).collect())
     }
 }
 
-/// Whether the page that was gone to is there. Otherwise the error is Chromium's name for what is wrong: `net::ERR_…`.
-pub(super) fn arrived(answer: &Value) -> Done<()> {
+/// Whether navigation succeeded; the error is Chromium's own name: `net::ERR_…`.
+pub(super) fn arrived(answer: &Value) -> DevtoolsResult<()> {
     match answer["errorText"].as_str() {
-        Some(error) => Err(DevtoolsError::Refused(error.to_owned())),
+        Some(code) => Err(DevtoolsError::NotLoaded(code.to_owned())),
         None => Ok(()),
     }
 }
@@ -220,11 +214,11 @@ struct Listener {
     max_body: u64,
     received: Arc<Mutex<Received>>,
     /// Answers to scripts whose bodies are still coming, with their size so far.
-    under_way: HashMap<String, (Answer, u64)>,
+    under_way: HashMap<String, (PageResponse, u64)>,
 }
 
 impl Listener {
-    fn hear(&mut self, event: &Event) {
+    fn handle(&mut self, event: &Event) {
         let params = &event.params;
         let request = params["requestId"].as_str().unwrap_or_default();
         match event.method.as_str() {
@@ -259,7 +253,7 @@ impl Listener {
                 lock(&self.received).status = status;
             }
             Some("XHR" | "Fetch") => {
-                let answer = Answer {
+                let answer = PageResponse {
                     url: text(&response["url"]),
                     status,
                     content_type: text(&response["mimeType"]),
@@ -279,24 +273,27 @@ impl Listener {
         if size > self.max_body {
             answer.body = vec![b' '; most];
         } else {
-            let asked = json!({ "requestId": request });
-            let Ok(body) = self.session.call("Network.getResponseBody", asked, BODY) else {
+            let params = json!({ "requestId": request });
+            let Ok(body) = self.session.call("Network.getResponseBody", params, BODY) else {
                 return;
             };
-            answer.body = match body["base64Encoded"].as_bool() {
+            let bytes = match body["base64Encoded"].as_bool() {
                 Some(true) => decoded(&body["body"]),
-                _ => body["body"].as_str().unwrap_or_default().into(),
+                _ => body["body"].as_str().map(|text| text.as_bytes().to_vec()),
             };
+            // Without its body it is no answer; whoever waits for it goes on waiting.
+            let Some(bytes) = bytes else {
+                return;
+            };
+            answer.body = bytes;
             answer.body.truncate(most);
         }
-        lock(&self.received).answers.push(answer);
+        lock(&self.received).responses.push(answer);
     }
 }
 
-fn decoded(base64: &Value) -> Vec<u8> {
-    STANDARD
-        .decode(base64.as_str().unwrap_or_default())
-        .unwrap_or_default()
+fn decoded(base64: &Value) -> Option<Vec<u8>> {
+    STANDARD.decode(base64.as_str()?).ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,7 +9,7 @@ use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::devtools::DevtoolsError;
-use super::page::{Answer, arrived};
+use super::page::{PageResponse, arrived};
 use super::{Browser, Visit};
 use crate::fetch::{FetchError, Response};
 use crate::source::Step;
@@ -21,13 +21,8 @@ impl Browser {
     /// Opens an address, whatever was open before, and waits until the document is complete.
     pub(super) fn open(&self, url: &str, deadline: Instant) -> Result<(), FetchError> {
         let cannot = |e: DevtoolsError| {
-            let text = e.to_string();
-            let kind = match () {
-                () if text.contains("NAME_NOT_RESOLVED") => ErrorKind::Dns,
-                () if text.contains("ERR_CERT") || text.contains("ERR_SSL") => ErrorKind::Tls,
-                () => ErrorKind::Network,
-            };
-            FetchError::new(kind, format!("could not open the page: {text}: GET {url}"))
+            let what = format!("could not open the page: {e}: GET {url}");
+            FetchError::new(e.kind(), what)
         };
         // From one place within a page to another nothing would be loaded.
         self.page.clear().map_err(cannot)?;
@@ -49,7 +44,7 @@ impl Browser {
         })
     }
 
-    /// Does steps, and gives back what the last one took.
+    /// Performs the steps and returns what the last one took.
     pub(super) fn run(
         &self,
         steps: &[Step],
@@ -135,7 +130,7 @@ impl Browser {
         Ok(None)
     }
 
-    /// In one piece: key by key, a page that is slow to draw takes seconds.
+    /// All at once: key by key, a page that is slow to draw takes seconds.
     fn type_text(&self, css: &str, text: &str, url: &str) -> Result<(), FetchError> {
         let quoted = Value::from(css).to_string();
         let focus = format!(
@@ -178,8 +173,8 @@ impl Browser {
         deadline: Instant,
     ) -> Result<Response, FetchError> {
         let what = format!("an answer from an address with \"{part}\"");
-        let answer = self.wait(&what, url, deadline, || Ok(self.page.answer_from(part)))?;
-        let Answer {
+        let answer = self.wait(&what, url, deadline, || Ok(self.page.response_from(part)))?;
+        let PageResponse {
             url,
             status,
             content_type,
@@ -207,12 +202,12 @@ impl Browser {
         })
     }
 
-    /// What an expression is on the present page; null while there is none.
+    /// The value of an expression on the present page; null while there is none.
     fn script(&self, expression: &str) -> Value {
         self.page.evaluate(expression).unwrap_or(Value::Null)
     }
 
-    /// Looks again and again, until something is there or its time is over.
+    /// Looks again and again until something is there or the deadline has passed.
     fn wait<T>(
         &self,
         what: &str,

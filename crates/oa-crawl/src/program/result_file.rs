@@ -10,10 +10,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Value;
 
 /// Counts the records of a file: the elements of a JSON array, the objects of JSON lines, or what `{"records": N}` says.
-///
-/// # Errors
-/// When it is anything else: a number that means something else than it seems is worse than none.
-pub fn count(path: &Path) -> Result<u64> {
+/// Anything else is an error: a number that means something else than it seems is worse than none.
+pub(crate) fn count(path: &Path) -> Result<u64> {
     count_values(path).with_context(|| {
         format!(
             "could not count the records in {}, which must hold JSON objects, one a line, or one JSON array, or {{\"records\": N}}",
@@ -51,13 +49,10 @@ fn count_values(path: &Path) -> Result<u64> {
     }
 }
 
-/// A value of the file.
 enum Counted {
-    /// With so many elements.
     Array(u64),
     /// An object with a field `records`, which has this value.
     Summary(Value),
-    /// Any other object.
     Object,
 }
 

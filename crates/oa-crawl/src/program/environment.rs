@@ -10,21 +10,16 @@ use oa_core::base::supervise::Owner;
 
 use crate::source::{FetchKind, Source, Sources};
 
-/// How the programs of one run are started.
 #[derive(Debug, Clone, Default)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// The run, unless nothing is recorded.
-    pub owner: Option<Owner>,
-    /// Their environment.
-    pub environment: Environment,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) environment: Environment,
 }
 
 impl Programs {
     /// For programs of a source whose run is not recorded.
-    ///
-    /// # Errors
-    /// See [`Environment::of`].
-    pub fn unrecorded(config: &Config, source: &Source) -> Result<Self, ConfigError> {
+    pub(crate) fn unrecorded(config: &Config, source: &Source) -> Result<Self, ConfigError> {
         Ok(Self {
             owner: None,
             environment: Environment::of_source(config, source)?,
@@ -34,19 +29,16 @@ impl Programs {
 
 /// The difference to this process's own environment.
 #[derive(Debug, Clone, Default)]
-pub struct Environment {
+pub(crate) struct Environment {
     without: Vec<String>,
     with: Vec<(String, Secret)>,
 }
 
 impl Environment {
     /// For the programs of a task: `env` in `[exec.TASK]` names what it is given.
-    ///
-    /// # Errors
-    /// When a variable that it is to be given is set neither here nor in `.env`.
-    pub fn of(config: &Config, task: &str) -> Result<Self, ConfigError> {
-        let given = config.exec.get(task).map_or(&[][..], |e| &e.env);
-        let with = given.iter().map(|name| {
+    pub(crate) fn of(config: &Config, task: &str) -> Result<Self, ConfigError> {
+        let names = config.exec.get(task).map_or(&[][..], |e| &e.env);
+        let with = names.iter().map(|name| {
             let setting = format!("{name} (env in [exec.{task}])");
             let value = config.secret(&SecretRef::Env(name.clone()), &setting)?;
             Ok((name.clone(), value))
@@ -58,10 +50,7 @@ impl Environment {
     }
 
     /// The same for a source, if it has programs.
-    ///
-    /// # Errors
-    /// As [`Environment::of`].
-    pub fn of_source(config: &Config, source: &Source) -> Result<Self, ConfigError> {
+    pub(crate) fn of_source(config: &Config, source: &Source) -> Result<Self, ConfigError> {
         let post = source.image.as_ref().is_some_and(|i| !i.post.is_empty());
         if source.fetch.kind == FetchKind::Command || post {
             return Self::of(config, &source.name);
@@ -69,8 +58,7 @@ impl Environment {
         Ok(Self::default())
     }
 
-    /// Arranges it for a program that is about to be started.
-    pub fn give_to(&self, command: &mut Command) {
+    pub(crate) fn give_to(&self, command: &mut Command) {
         for name in &self.without {
             command.env_remove(name);
         }

@@ -32,7 +32,7 @@ fn with_statement_timeout(service: &Service) {
 }
 
 /// Kinds of the alerts of a rule, in order.
-fn told(service: &Service, rule: &str) -> String {
+fn alert_kinds(service: &Service, rule: &str) -> String {
     service.text(&format!(
         "SELECT coalesce(string_agg(kind, ' ' ORDER BY created_at), '') FROM oa.alerts WHERE rule = '{rule}'"
     ))
@@ -58,17 +58,17 @@ fn rows_that_meet_a_locked_table_wait_in_the_spool() {
     assert!(!drained.stderr.contains("dedupe"), "{drained:?}");
     assert_eq!(spool(&service).pending().unwrap().entries, 1);
     assert_eq!(service.run("zhihui-reports").code, 0);
-    assert_eq!(told(&service, "spool_stuck"), "");
+    assert_eq!(alert_kinds(&service, "spool_stuck"), "");
     lock.rollback().unwrap();
     assert_eq!(service.crawl(&["drain"]).code, 0);
-    assert_eq!(told(&service, "spool_stuck"), "");
+    assert_eq!(alert_kinds(&service, "spool_stuck"), "");
     assert_eq!(service.count("market_full_view"), rows_due());
     assert_eq!(
         service.text("SELECT string_agg(DISTINCT status, ' ') FROM oa.runs"),
         "success",
         "collected, and never said to have failed"
     );
-    assert_eq!(told(&service, "database_unreachable"), "");
+    assert_eq!(alert_kinds(&service, "database_unreachable"), "");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_locked_run_log_does_not_keep_a_source_from_being_collected() {
 }
 
 #[test]
-fn a_damaged_spool_is_told_and_the_database_still_gets_the_rows() {
+fn a_damaged_spool_is_reported_and_the_database_still_gets_the_rows() {
     let service = Service::start();
     assert_eq!(service.run("zhihui-full-view").code, 0);
     let file = service.state().join("spool.db");
@@ -109,14 +109,14 @@ fn a_damaged_spool_is_told_and_the_database_still_gets_the_rows() {
         done.stderr.contains("spool.db") && done.stderr.contains("not a database"),
         "{done:?}"
     );
-    assert_eq!(told(&service, "spool_broken"), "problem");
+    assert_eq!(alert_kinds(&service, "spool_broken"), "problem");
     fs::remove_file(&file).unwrap();
     assert_eq!(service.run("zhihui-full-view").code, 0);
-    assert_eq!(told(&service, "spool_broken"), "problem recovery");
+    assert_eq!(alert_kinds(&service, "spool_broken"), "problem recovery");
 }
 
 #[test]
-fn without_a_state_directory_the_run_is_refused_recorded_and_told() {
+fn without_a_state_directory_the_run_is_refused_recorded_and_reported() {
     let service = Service::start();
     fs::write(service.state(), "a file, where a directory is due").unwrap();
     let done = service.run("zhihui-full-view");
@@ -127,14 +127,14 @@ fn without_a_state_directory_the_run_is_refused_recorded_and_told() {
         recorded.starts_with("failed: ") && recorded.contains("state"),
         "{recorded}"
     );
-    assert_eq!(told(&service, "run_failed"), "problem");
+    assert_eq!(alert_kinds(&service, "run_failed"), "problem");
     fs::remove_file(service.state()).unwrap();
     assert_eq!(service.run("zhihui-full-view").code, 0);
-    assert_eq!(told(&service, "run_failed"), "problem recovery");
+    assert_eq!(alert_kinds(&service, "run_failed"), "problem recovery");
 }
 
 #[test]
-fn a_refused_entry_is_told_as_such_until_it_is_stored() {
+fn a_refused_entry_is_reported_as_such_until_it_is_stored() {
     let mut service = Service::start();
     service.server.stop();
     assert_eq!(service.run("zhihui-full-view").code, 75);
@@ -145,7 +145,7 @@ fn a_refused_entry_is_told_as_such_until_it_is_stored() {
     for _ in 0..2 {
         assert_eq!(service.crawl(&["drain"]).code, 1);
     }
-    assert_eq!(told(&service, "spool_stuck"), "problem", "once");
+    assert_eq!(alert_kinds(&service, "spool_stuck"), "problem", "once");
     assert!(
         service
             .text("SELECT title || body FROM oa.alerts WHERE rule = 'spool_stuck'")
@@ -156,16 +156,19 @@ fn a_refused_entry_is_told_as_such_until_it_is_stored() {
         0,
         "its outcome is known, and waits"
     );
-    assert_eq!(told(&service, "database_unreachable"), "problem recovery");
+    assert_eq!(
+        alert_kinds(&service, "database_unreachable"),
+        "problem recovery"
+    );
     db.batch_execute("ALTER TABLE away RENAME TO market_full_view")
         .unwrap();
     assert_eq!(service.crawl(&["drain"]).code, 0);
-    assert_eq!(told(&service, "spool_stuck"), "problem recovery");
+    assert_eq!(alert_kinds(&service, "spool_stuck"), "problem recovery");
     assert_eq!(service.text("SELECT status FROM oa.runs"), "success");
 }
 
 #[test]
-fn a_schema_that_does_not_fit_is_told_without_the_database() {
+fn a_schema_that_does_not_fit_is_reported_without_the_database() {
     let service = Service::start();
     service
         .db()
@@ -181,7 +184,7 @@ fn a_schema_that_does_not_fit_is_told_without_the_database() {
 }
 
 #[test]
-fn a_connection_that_is_cut_between_tries_is_made_again() {
+fn a_connection_that_is_cut_between_attempts_is_made_again() {
     let service = Service::start();
     service.configure("retries = 3\n");
     let text = fs::read_to_string(service.config()).unwrap();
@@ -278,7 +281,7 @@ fn a_closed_output_changes_nothing_of_the_outcome() {
 }
 
 #[test]
-fn a_server_that_accepts_and_says_nothing_is_away() {
+fn a_server_that_accepts_and_says_nothing_is_unreachable() {
     let mut service = Service::start();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     service.url = format!(

@@ -6,150 +6,56 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-use chrono::Utc;
 use oa_core::base::state_dir::{StateDir, StateDirError, make_folder, write_durably};
-use oa_core::journal::raw_index::RawIndex;
 use oa_core::model::run::RawRecord;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::fetch::{Response, Validators};
+pub(crate) mod prune;
+mod run;
 
-/// The archive of one machine.
+pub(crate) use run::RunArchive;
+
+use crate::fetch::Response;
+
 #[derive(Debug, Clone)]
-pub struct Archive {
+pub(crate) struct Archive {
     state: StateDir,
     folder: PathBuf,
 }
 
-/// What one run puts into the archive.
-#[derive(Debug)]
-pub struct RunArchive {
-    archive: Archive,
-    index: Mutex<RawIndex>,
-}
-
-impl RunArchive {
-    /// Keeps an answer to `url`, which is of `part`, and gives back the body's SHA-256. When it returns, body and index are on the disk.
-    ///
-    /// # Errors
-    /// When they cannot be written.
-    pub fn keep(
-        &self,
-        attempt: u32,
-        url: &str,
-        part: Option<&str>,
-        response: &Response,
-    ) -> io::Result<String> {
-        let stored = self.archive.put(&response.body)?;
-        let record = RawRecord {
-            attempt,
-            url: oa_core::base::secrets::redact(url),
-            part: part.map(str::to_owned),
-            status: response.status,
-            content_type: response.content_type.clone(),
-            sha256: stored.sha256.clone(),
-            size_bytes: response.body.len() as u64,
-            stored_bytes: stored.stored_bytes,
-            fetched_at: Utc::now(),
-        };
-        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.push(record)?;
-        Ok(stored.sha256)
-    }
-
-    /// Remembers how the site names the state of its answer to `asked`, whose body was kept.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn remember(&self, asked: &str, state: &Validators, sha256: &str) -> io::Result<()> {
-        let path = self.archive.state_file(asked);
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
-        }
-        let text = serde_json::to_vec(&Known {
-            state: state.clone(),
-            sha256: sha256.to_owned(),
-        })?;
-        write_durably(&path, &text)
-    }
-
-    /// The last state of the answer to `asked`, if the archive still has its body, undamaged.
-    #[must_use]
-    pub fn known(&self, asked: &str) -> Option<(Validators, Vec<u8>)> {
-        let text = fs::read(self.archive.state_file(asked)).ok()?;
-        let known: Known = serde_json::from_slice(&text).ok()?;
-        let body = self.archive.get(&known.sha256).ok()?;
-        Some((known.state, body))
-    }
-
-    /// The answers so far.
-    #[must_use]
-    pub fn entries(&self) -> Vec<RawRecord> {
-        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.entries().to_vec()
-    }
-}
-
-/// See [`RunArchive::remember`].
-#[derive(Serialize, Deserialize)]
-struct Known {
-    state: Validators,
-    sha256: String,
-}
-
-/// A body's file.
 #[derive(Debug, Clone)]
-pub struct KeptFile {
+pub(crate) struct KeptFile {
     /// Its name: the body's SHA-256 in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
     /// Its size on the disk in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// When it was last written, or used again.
-    pub modified: SystemTime,
+    pub(crate) modified: SystemTime,
 }
 
-/// Where a body is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// SHA-256 of the body in hexadecimal.
-    pub sha256: String,
-    /// Size of the file in bytes.
-    pub stored_bytes: u64,
+pub(crate) struct Stored {
+    pub(crate) sha256: String,
+    pub(crate) stored_bytes: u64,
 }
 
 impl Archive {
-    /// The archive under a state directory.
-    ///
-    /// # Errors
-    /// When its folder cannot be made.
-    pub fn open(state: &StateDir) -> Result<Self, StateDirError> {
+    pub(crate) fn open(state: &StateDir) -> Result<Self, StateDirError> {
         Ok(Self {
             state: state.clone(),
             folder: state.folder("raw")?,
         })
     }
 
-    /// The part of one run.
-    ///
-    /// # Errors
-    /// When its index cannot be made.
-    pub fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
-        Ok(RunArchive {
-            archive: self.clone(),
-            index: Mutex::new(RawIndex::create(&self.state, run)?),
-        })
+    pub(crate) fn of_run(&self, run: Uuid) -> Result<RunArchive, StateDirError> {
+        RunArchive::create(self, run)
     }
 
-    /// Keeps a body. When it returns, the body is on the disk.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn put(&self, body: &[u8]) -> io::Result<Stored> {
+    /// Keeps a body; it is on the disk when this returns.
+    pub(crate) fn put(&self, body: &[u8]) -> io::Result<Stored> {
         let sha256 = hex(&Sha256::digest(body));
         let folder = self.folder.join(&sha256[..2]);
         let path = folder.join(format!("{sha256}.zst"));
@@ -174,11 +80,7 @@ impl Archive {
         })
     }
 
-    /// An answer as it was received.
-    ///
-    /// # Errors
-    /// When its body is not there or damaged.
-    pub fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
+    pub(crate) fn answer(&self, raw: &RawRecord) -> io::Result<Response> {
         let body = self.get(&raw.sha256).map_err(|e| {
             let what = format!("the answer of {} is not in this machine's archive ({e}); run replay where the run was", raw.url);
             io::Error::other(what)
@@ -193,10 +95,7 @@ impl Archive {
     }
 
     /// All bodies, in no order.
-    ///
-    /// # Errors
-    /// When the archive's folder cannot be read.
-    pub fn files(&self) -> io::Result<impl Iterator<Item = io::Result<KeptFile>>> {
+    pub(crate) fn files(&self) -> io::Result<impl Iterator<Item = io::Result<KeptFile>>> {
         // Folders are named by the first two digits; `index` and `states` beside them hold no bodies.
         let folders = fs::read_dir(&self.folder)?.flatten();
         let folders = folders.filter(|f| f.file_name().len() == 2);
@@ -209,7 +108,7 @@ impl Archive {
             let name = entry.file_name();
             let name = name.to_str()?;
             let sha256 = match name.strip_suffix(".removed") {
-                // Somebody was killed in `remove_unless`.
+                // A process was killed in `remove_unless`.
                 Some(sha256) => {
                     let back = entry.path().with_extension("zst");
                     fs::rename(entry.path(), back).ok()?;
@@ -229,31 +128,28 @@ impl Archive {
         }))
     }
 
-    /// Removes a body, unless `wanted` says of its present state that somebody has just used it. Returns whether it is gone.
+    /// Removes a body, unless `in_use` says of its present state that a run has just used it. Returns whether it is gone.
     ///
-    /// It is moved aside first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
+    /// It is renamed first: whoever keeps the same body meanwhile either made it young before that, or does not find it and
     /// writes it anew.
-    ///
-    /// # Errors
-    /// When it cannot be moved or removed.
-    pub fn remove_unless(
+    pub(crate) fn remove_unless(
         &self,
         file: &KeptFile,
-        wanted: impl Fn(&KeptFile) -> bool,
+        in_use: impl Fn(&KeptFile) -> bool,
     ) -> io::Result<bool> {
         let path = self.path_of(&file.sha256);
-        let aside = path.with_extension("removed");
-        fs::rename(&path, &aside)?;
-        let there = fs::metadata(&aside)?;
+        let renamed = path.with_extension("removed");
+        fs::rename(&path, &renamed)?;
+        let there = fs::metadata(&renamed)?;
         let now = KeptFile {
             modified: there.modified()?,
             ..file.clone()
         };
-        if wanted(&now) {
-            fs::rename(&aside, &path)?;
+        if in_use(&now) {
+            fs::rename(&renamed, &path)?;
             return Ok(false);
         }
-        fs::remove_file(&aside)?;
+        fs::remove_file(&renamed)?;
         Ok(true)
     }
 
@@ -262,17 +158,14 @@ impl Archive {
         folder.join(format!("{sha256}.zst"))
     }
 
-    /// Where the state of the answer to `asked` is remembered. The address itself may hold a secret.
-    fn state_file(&self, asked: &str) -> PathBuf {
-        let name = hex(&Sha256::digest(asked));
+    /// Where the state of the answer to `request_line` is remembered. The address itself may hold a secret.
+    fn state_file(&self, request_line: &str) -> PathBuf {
+        let name = hex(&Sha256::digest(request_line));
         self.folder.join("states").join(format!("{name}.json"))
     }
 
     /// Reads a body back and checks it against its name.
-    ///
-    /// # Errors
-    /// When it is not there or damaged.
-    pub fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn get(&self, sha256: &str) -> io::Result<Vec<u8>> {
         let path = self.path_of(sha256);
         let body = zstd::decode_all(fs::File::open(&path)?)?;
         let found = hex(&Sha256::digest(&body));

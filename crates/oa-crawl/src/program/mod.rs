@@ -1,4 +1,4 @@
-//! A program that stores its own data, under the same wrapper as a source: one try of it, and what it brought.
+//! A program that stores its own data: one attempt, and what it left.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,51 +20,52 @@ use oa_core::service;
 use postgres::types::{ToSql, Type};
 use rustix::io::Errno;
 
-use crate::environment::Programs;
-use crate::records;
 use oa_core::journal::attempts::Failed;
 
-/// Exit codes that a second try would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
+pub(crate) mod environment;
+mod result_file;
+
+use environment::Programs;
+
+/// Exit codes that a second attempt would only repeat: usage (2), not permitted (77), configuration (78), not executable (126), not
 /// found (127).
 pub(crate) const PERMANENT: [i32; 5] = [2, 77, 78, 126, 127];
-/// What is kept of the output of each try, in bytes from its end.
+/// The detail of a run that names what an earlier one had left behind.
+pub(crate) const LEFTOVERS: &str = "ended_of_earlier_run";
+/// What is kept of the output of each attempt, in bytes from its end.
 const KEPT: usize = 64 << 10;
 /// How often the records are counted while PostgreSQL cannot be reached, and the wait before the second time, which doubles.
 const COUNTS: u32 = 4;
 const COUNT_AGAIN: Duration = Duration::from_secs(1);
 
-/// A program to run.
 #[derive(Debug)]
-pub struct Program {
-    /// The program and its arguments.
-    pub command: Vec<OsString>,
-    /// How often, and how long each try may take.
-    pub policy: Policy,
-    /// Fewer records are a failure.
-    pub min_records: Option<u64>,
+pub(crate) struct Program {
+    pub(crate) command: Vec<OsString>,
+    /// How often it is attempted, and how long each attempt may take.
+    pub(crate) policy: Policy,
+    pub(crate) min_records: Option<u64>,
     /// Where the program writes its records, or their number; its stdout otherwise.
-    pub result_file: Option<PathBuf>,
+    pub(crate) result_file: Option<PathBuf>,
     /// Asks PostgreSQL for their number instead.
-    pub query: Option<Query>,
+    pub(crate) query: Option<Query>,
 }
 
-/// How the records that a try stored are counted in PostgreSQL.
+/// How the records that an attempt stored are counted in PostgreSQL.
 #[derive(Debug)]
-pub struct Query {
-    /// Gives one number. `$1`, where it occurs, is the time at which the try began.
-    pub sql: String,
-    /// The database.
-    pub settings: pg::Settings,
+pub(crate) struct Query {
+    /// Gives one number. `$1`, where it occurs, is the time at which the attempt began.
+    pub(crate) sql: String,
+    pub(crate) settings: pg::Settings,
 }
 
 impl Query {
-    /// The number of records since a time that lies so far back. A connection that fails is made again: the program has done its
-    /// work and is not run once more for that.
-    fn count(&self, began: Instant, stop: StopSignal) -> Result<u64> {
+    /// The number of records since the attempt started. A failed connection is made again: the program has done its work and is not run
+    /// again for that.
+    fn count(&self, started: Instant, stop: StopSignal) -> Result<u64> {
         let mut pause = COUNT_AGAIN;
         for _ in 1..COUNTS {
             match pg::connect(&self.settings) {
-                Ok(mut client) => return self.count_with(&mut client, began),
+                Ok(mut client) => return self.count_with(&mut client, started),
                 Err(e) => tracing::warn!("the records are not counted yet: {e}"),
             }
             if !stop.wait(pause) {
@@ -72,18 +73,15 @@ impl Query {
             }
             pause *= 2;
         }
-        self.count_with(&mut pg::connect(&self.settings)?, began)
+        self.count_with(&mut pg::connect(&self.settings)?, started)
     }
 
-    /// Counts what there is now, for `oa-crawl check`.
-    ///
-    /// # Errors
-    /// Why the query cannot be used.
-    pub fn try_out(&self, client: &mut postgres::Client) -> Result<u64> {
+    /// Tries the query, for `oa-crawl check`.
+    pub(crate) fn check(&self, client: &mut postgres::Client) -> Result<u64> {
         self.count_with(client, Instant::now())
     }
 
-    fn count_with(&self, client: &mut postgres::Client, began: Instant) -> Result<u64> {
+    fn count_with(&self, client: &mut postgres::Client, started: Instant) -> Result<u64> {
         let mut tx = client.build_transaction().read_only(true).start()?;
         // The server's clock, because its rows have the server's times. Measured last, so that the time lies rather before the
         // beginning than after it.
@@ -91,13 +89,13 @@ impl Query {
             .query_one("SELECT clock_timestamp()", &[])
             .map_err(|e| described(&e))?
             .get(0);
-        let since = now - began.elapsed();
+        let since = now - started.elapsed();
         let statement = tx.prepare(&self.sql).map_err(|e| described(&e))?;
         let row = match statement.params() {
             [] => tx.query_one(&statement, &[]),
             [type_] => tx.query_one(&statement, &[parameter(type_, since)?.as_ref()]),
             all => bail!(
-                "it has {} parameters; only $1, the time at which the try began, is given",
+                "it has {} parameters; only $1, the time at which the attempt began, is given",
                 all.len()
             ),
         };
@@ -130,23 +128,21 @@ fn described(error: &postgres::Error) -> anyhow::Error {
     anyhow::anyhow!(pg::describe(error))
 }
 
-/// What the last try left.
+/// What an attempt left.
 #[derive(Debug, Default)]
-pub struct Brought {
-    /// Records.
-    pub records: u64,
+pub(crate) struct AttemptOutput {
+    pub(crate) records: u64,
     /// The end of stdout and stderr, without secrets.
-    pub output: String,
-    /// `exit status: 1` or the like.
-    pub status: String,
-    /// What it had left in the background, which was ended.
-    pub left_behind: Vec<String>,
+    pub(crate) output: String,
+    /// For example `exit status: 1`.
+    pub(crate) status: String,
+    /// What it left in the background, which was ended.
+    pub(crate) left_behind: Vec<String>,
 }
 
 impl Program {
     /// The program's name for people. Its arguments may hold secrets.
-    #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.command
             .first()
             .map(|c| {
@@ -159,24 +155,21 @@ impl Program {
             .unwrap_or_default()
     }
 
-    /// Runs it once, until its end or the end of its time. The program finds task, run and try in its environment
+    /// Runs it once, until it ends or its time is up. The program finds task, run and attempt in its environment
     /// (`OA_TASK`, `OA_RUN_ID`, `OA_ATTEMPT`).
-    ///
-    /// # Errors
-    /// Why the try failed, and whether another may help.
-    pub fn once(
+    pub(crate) fn attempt(
         &self,
         start: &RunStart,
         attempt: u32,
         programs: &Programs,
         stop: StopSignal,
-        brought: &mut Brought,
+        left: &mut AttemptOutput,
     ) -> Result<(), Failed> {
         let (Some(program), arguments) = (self.command.first(), self.command.get(1..)) else {
             return Err(permanent("no program was given"));
         };
         let before = self.result_file.as_deref().and_then(modified);
-        let began = Instant::now();
+        let started = Instant::now();
         let mut command = Command::new(program);
         programs.environment.give_to(&mut command);
         command
@@ -184,7 +177,7 @@ impl Program {
             .env("OA_TASK", &start.task)
             .env("OA_RUN_ID", start.id.to_string())
             .env("OA_ATTEMPT", attempt.to_string());
-        *brought = Brought::default();
+        *left = AttemptOutput::default();
         let launch = Launch {
             echo: true,
             keep: KEPT,
@@ -194,12 +187,12 @@ impl Program {
         };
         let done = launch.run(&mut command).map_err(|e| self.not_started(&e))?;
         report_background(&self.name(), &done);
-        brought.left_behind.clone_from(&done.left_behind);
-        brought.output = tail(&done);
-        brought.status = done.status.to_string();
-        self.judge_end(&done)?;
-        brought.records = match (&self.query, &self.result_file) {
-            (Some(query), _) => query.count(began, stop).map_err(|e| Failed {
+        left.left_behind.clone_from(&done.left_behind);
+        left.output = tail(&done);
+        left.status = done.status.to_string();
+        self.assess_end(&done)?;
+        left.records = match (&self.query, &self.result_file) {
+            (Some(query), _) => query.count(started, stop).map_err(|e| Failed {
                 error: RunError::new(
                     ErrorKind::Db,
                     format!(
@@ -218,10 +211,10 @@ impl Program {
                 asked: None,
             })?,
         };
-        let Some(min) = self.min_records.filter(|min| brought.records < *min) else {
+        let Some(min) = self.min_records.filter(|min| left.records < *min) else {
             return Ok(());
         };
-        let kind = if brought.records == 0 {
+        let kind = if left.records == 0 {
             ErrorKind::Empty
         } else {
             ErrorKind::Partial
@@ -229,12 +222,12 @@ impl Program {
         let message = format!(
             "{} brought {} record(s), at least {min} were due",
             self.name(),
-            brought.records
+            left.records
         );
         Err(Failed::by_kind(RunError::new(kind, message), None))
     }
 
-    /// A machine that is short of processes or memory may have some later; a program that is not there will not be.
+    /// A machine that is short of processes or memory may have some later; a missing program stays missing.
     fn not_started(&self, error: &io::Error) -> Failed {
         let (retry, remedy) = match error.kind() {
             io::ErrorKind::NotFound => (
@@ -259,7 +252,7 @@ impl Program {
         }
     }
 
-    fn judge_end(&self, done: &Finished) -> Result<(), Failed> {
+    fn assess_end(&self, done: &Finished) -> Result<(), Failed> {
         let name = self.name();
         if !done.still_there.is_empty() {
             // Not beside what is still there.
@@ -293,7 +286,7 @@ impl Program {
         }
     }
 
-    /// The number of records in the result file, which this try must have written.
+    /// The number of records in the result file, which this attempt must have written.
     fn count(&self, path: &Path, before: Option<SystemTime>) -> Result<u64> {
         let Some(after) = modified(path) else {
             bail!("{} has not written {}", self.name(), path.display());
@@ -305,7 +298,7 @@ impl Program {
                 path.display()
             );
         }
-        records::count(path)
+        result_file::count(path)
     }
 }
 
@@ -321,7 +314,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
-/// Whatever a program leaves in the background ends with it, and that is no failure.
+/// Whatever a program leaves in the background ends with it; that is no failure.
 fn report_background(name: &str, done: &Finished) {
     if !done.left_behind.is_empty() {
         let left = done.left_behind.join(", ");

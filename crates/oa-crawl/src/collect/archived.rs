@@ -1,0 +1,193 @@
+//! What an earlier run received, read by the present source file: nothing is asked for again.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::{Result, anyhow};
+use chrono::NaiveDate;
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::RawRecord;
+use serde_json::Value;
+
+use super::answer::extract;
+use super::collected::Collected;
+use super::image::is_image;
+use super::pages::more_than_announced;
+use crate::archive::Archive;
+use crate::extract::Extracted;
+use crate::fetch::{Response, check_status};
+use crate::source::{End, Paging, Source};
+
+/// All records of the answers, without images.
+pub(crate) fn read_archived(
+    source: &Source,
+    date: NaiveDate,
+    archive: &Archive,
+    raw: &[RawRecord],
+) -> Result<Collected> {
+    let mut reader = Reader {
+        source,
+        date,
+        collected: Collected::default(),
+        seen: HashSet::new(),
+        parts: BTreeMap::new(),
+    };
+    for one in raw.iter().filter(|one| !is_image(one)) {
+        reader.read(one, &archive.answer(one)?)?;
+    }
+    Ok(reader.finish())
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    date: NaiveDate,
+    collected: Collected,
+    seen: HashSet<String>,
+    parts: BTreeMap<Option<String>, PartProgress>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, raw: &RawRecord, response: &Response) -> Result<()> {
+        let source = self.source;
+        let part = self.parts.entry(raw.part.clone()).or_default();
+        let read = check_status(&raw.url, response)
+            .and_then(|()| extract(source, self.date, &raw.url, response));
+        match read {
+            Ok((extracted, _)) => self.add(raw, extracted),
+            Err(e)
+                if source.paging.is_some()
+                    && part.pages > 0
+                    && (e.error.kind == ErrorKind::Http4xx || part.has_all()) =>
+            {
+                // Behind the last page.
+                part.ended = true;
+                Ok(())
+            }
+            Err(e) if source.each.is_some() => {
+                part.failed = Some(e.error.message);
+                Ok(())
+            }
+            Err(e) => Err(anyhow!(e.error.message)),
+        }
+    }
+
+    fn add(&mut self, raw: &RawRecord, extracted: Extracted) -> Result<()> {
+        let (source, collected) = (self.source, &mut self.collected);
+        let part = self.parts.entry(raw.part.clone()).or_default();
+        collected.pages += 1;
+        if !extracted.miscounted.is_empty() {
+            collected.incomplete = Some(extracted.miscounted.join("; "));
+        }
+        collected.expected = collected.expected.max(extracted.total);
+        let came = extracted.records.len();
+        let before = collected.records.len();
+        for mut record in extracted.records {
+            if let (Some(each), Value::Object(fields)) = (&source.each, &mut record) {
+                fields.insert(each.name.clone(), part_of(source, raw)?);
+            }
+            let id = match &source.paging {
+                Some(paging) => {
+                    let id = record.get(&paging.id).filter(|id| !id.is_null());
+                    let id = id.unwrap_or(&record);
+                    format!("{:?} {id}", raw.part)
+                }
+                None => format!("{}", collected.records.len()),
+            };
+            if self.seen.insert(id) {
+                part.distinct += 1;
+                collected.records.push(record);
+            } else {
+                collected.duplicates += 1;
+            }
+        }
+        let new = collected.records.len() > before;
+        part.note_page(source.paging.as_ref(), extracted.total, came, new);
+        Ok(())
+    }
+
+    fn finish(self) -> Collected {
+        let mut collected = self.collected;
+        let missing = missing(self.source, &self.parts);
+        if !missing.is_empty() {
+            collected.incomplete = Some(missing.join("; "));
+        }
+        if self.source.each.is_some() {
+            // Each part announced its own total.
+            collected.expected = None;
+        }
+        collected.keep(self.source);
+        collected
+    }
+}
+
+/// What is known of one value of `[each]`.
+#[derive(Default)]
+struct PartProgress {
+    pages: u32,
+    records: usize,
+    distinct: u64,
+    /// What the site announced.
+    total: Option<u64>,
+    /// Its last page was the end.
+    ended: bool,
+    short_before: bool,
+    failed: Option<String>,
+}
+
+/// What the run did not receive, as far as its answers show.
+fn missing(source: &Source, parts: &BTreeMap<Option<String>, PartProgress>) -> Vec<String> {
+    let mut missing = Vec::new();
+    for value in source.each.iter().flat_map(|e| &e.values) {
+        match parts.get(&Some(value.clone())) {
+            Some(PartProgress {
+                failed: Some(why), ..
+            }) => missing.push(format!("{value}: {why}")),
+            Some(part) if part.records > 0 => {}
+            _ => missing.push(format!("nothing came for {value}")),
+        }
+    }
+    if parts
+        .values()
+        .any(|p| p.total.is_none() && !p.ended && p.failed.is_none())
+    {
+        missing.push("the run did not reach the end of the pages".to_owned());
+    }
+    let more = |p: &PartProgress| p.total.filter(|total| p.distinct > *total);
+    if let Some(total) = parts
+        .values()
+        .find_map(more)
+        .filter(|_| source.paging.is_some())
+    {
+        missing.push(more_than_announced(total));
+    }
+    missing
+}
+
+impl PartProgress {
+    fn has_all(&self) -> bool {
+        self.total.is_some_and(|total| self.distinct >= total)
+    }
+
+    fn note_page(&mut self, paging: Option<&Paging>, total: Option<u64>, came: usize, new: bool) {
+        self.pages += 1;
+        self.total = self.total.max(total);
+        self.records += came;
+        let short = paging.is_some_and(|paging| {
+            paging.end == Some(End::ShortPage) && came < paging.page_size as usize
+        });
+        self.ended = paging.is_none()
+            || came == 0
+            || (short && self.pages > 1)
+            || (self.short_before && !new);
+        // A first page can be short because the site gives no longer ones; the next one proves it.
+        self.short_before = short && self.pages == 1;
+    }
+}
+
+fn part_of(source: &Source, raw: &RawRecord) -> Result<Value> {
+    raw.part.clone().map(Value::String).ok_or_else(|| {
+        anyhow!(
+            "the run was recorded before answers said which value of [each] they are of; collect {} again for the day",
+            source.name
+        )
+    })
+}

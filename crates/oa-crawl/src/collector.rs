@@ -1,0 +1,510 @@
+//! Runs of sources: a day of a source collected, or an earlier run's answers read again, as a task of the [`runner`].
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Days, NaiveDate, Utc};
+use oa_core::app::cli;
+use oa_core::app::config::Config;
+use oa_core::base::secrets::Secret;
+use oa_core::base::supervise;
+use oa_core::base::supervise::{Owner, StopSignal};
+use oa_core::journal::attempts::{Failed, longest};
+use oa_core::journal::{Recorder, Run};
+use oa_core::model::retry::{ErrorKind, Policy};
+use oa_core::model::run::{Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger};
+use oa_core::schedule::Calendar;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::PROGRAM;
+use crate::archive::{Archive, RunArchive};
+use crate::collect::{Collected, Context, collect};
+use crate::fetch::gate::Gate;
+use crate::fetch::{Client, FetchError};
+use crate::program::LEFTOVERS;
+use crate::program::environment::{Environment, Programs};
+use crate::runner::{self, NotReady, RunLogError, RunReport, Task};
+use crate::source::Source;
+use crate::store;
+use crate::validate::shape::Shape;
+use crate::validate::{CollectionTime, Validated, validate};
+use crate::verdict::{assess, is_fresh, other_days};
+
+/// How often an attempt under way looks for a signal to stop.
+const POLL: Duration = Duration::from_millis(100);
+/// What an attempt may take beyond its limit, which every request keeps by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What all runs of one command share.
+pub(crate) struct Collector<'a> {
+    config: &'a Config,
+    calendar: &'a Calendar,
+    trigger: Trigger,
+    gate: Gate,
+    pub(crate) recorder: Recorder,
+    pub(crate) archive: Archive,
+    pub(crate) stop: StopSignal,
+}
+
+/// One source for one day.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) date: NaiveDate,
+    /// The time of the schedule that it is for (UTC), when it is for one.
+    pub(crate) due_at: Option<DateTime<Utc>>,
+}
+
+pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
+    let mut start = RunStart::now(
+        PROGRAM,
+        env!("CARGO_PKG_VERSION"),
+        &source.name,
+        &source.title,
+        trigger,
+        source.retry.lease(),
+    );
+    start.schedule = is_expected(source, trigger).then(|| source.schedule.clone());
+    start
+}
+
+/// Whether the next start is missed when it does not come: a source that is off and was run by hand owes nothing, one that has a
+/// crontab line of its own does.
+fn is_expected(source: &Source, trigger: Trigger) -> bool {
+    source.enabled || trigger == Trigger::Cron
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn open(
+        config: &'a Config,
+        calendar: &'a Calendar,
+        trigger: Trigger,
+    ) -> Result<Self, RunLogError> {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        Ok(Self {
+            config,
+            calendar,
+            trigger,
+            gate: Gate::new(config.crawl.per_host),
+            archive: Archive::open(recorder.state())?,
+            recorder,
+            stop: supervise::install_stop_signal().map_err(anyhow::Error::from)?,
+        })
+    }
+
+    /// Runs all jobs, several at a time; the reports come in their order.
+    pub(crate) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<RunReport, RunLogError>> {
+        let parallel = self.config.crawl.parallel.min(jobs.len());
+        let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
+        let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
+        cli::end_at_the_latest(longest.unwrap_or(Duration::ZERO).saturating_mul(rounds));
+
+        let next = AtomicUsize::new(0);
+        let results = Mutex::new(Vec::new());
+        let work = || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(job) = jobs.get(i) else {
+                    return;
+                };
+                let result = self.run(job);
+                if let Ok(report) = &result {
+                    log(report);
+                }
+                let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                results.push((i, result));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..parallel {
+                scope.spawn(work);
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(i, _)| *i);
+        results.into_iter().map(|(_, r)| r).collect()
+    }
+
+    fn run(&self, job: &Job<'_>) -> Result<RunReport, RunLogError> {
+        let (source, date) = (job.source, job.date);
+        let mut start = start_of(source, self.trigger);
+        start.due_at = job.due_at;
+        start.day = Some(date);
+        if let Some(reason) = self.not_scheduled(source, date) {
+            return runner::skip(&self.recorder, &start, &reason);
+        }
+        if let Some(reason) = self.cannot_show(source, date) {
+            return self.refuse(&start, &reason);
+        }
+        let mut task = Collection {
+            collector: self,
+            source,
+            date,
+            equipment: None,
+            gathered: Gathered::default(),
+        };
+        runner::run(&self.recorder, self.stop, start, &mut task)
+    }
+
+    /// Stores what was made anew of the answers of an earlier run, `of`, as a run of its own.
+    pub(crate) fn replay(
+        &self,
+        source: &Source,
+        time: CollectionTime,
+        of: Uuid,
+        raw: Vec<RawRecord>,
+        collected: Collected,
+    ) -> Result<RunReport, RunLogError> {
+        let mut start = start_of(source, self.trigger);
+        start.day = Some(time.date);
+        let mut task = Replay {
+            collector: self,
+            source,
+            time,
+            of,
+            collected: Some(collected),
+            gathered: Gathered {
+                raw,
+                ..Gathered::default()
+            },
+        };
+        runner::run(&self.recorder, self.stop, start, &mut task)
+    }
+
+    /// A crontab line knows neither holidays nor sessions: why its start, for the day it is on, comes to nothing.
+    fn not_scheduled(&self, source: &Source, date: NaiveDate) -> Option<String> {
+        let now = self.recorder.now();
+        let today = now.with_timezone(&self.config.timezone).date_naive();
+        if self.trigger != Trigger::Cron || date != today {
+            return None;
+        }
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        schedule
+            .leaves_out(now, self.calendar)
+            .then(|| format!("{date} is no day, or this no session, of {}", source.name))
+    }
+
+    fn cannot_show(&self, source: &Source, date: NaiveDate) -> Option<String> {
+        let now = self.recorder.now().with_timezone(&self.config.timezone);
+        source.cannot_show(date, now, self.calendar)
+    }
+
+    /// A day that the site cannot show is in the run log, with the reason, and nothing is fetched. What was missed stays missed.
+    fn refuse(&self, start: &RunStart, reason: &str) -> Result<RunReport, RunLogError> {
+        let reason = match start.due_at {
+            Some(due) => {
+                let due = due.with_timezone(&self.config.timezone);
+                let due = due.format("%Y-%m-%d %H:%M");
+                format!("the run of {due} was missed and cannot be made up for: {reason}")
+            }
+            None => reason.to_owned(),
+        };
+        tracing::error!("{}: {reason}", start.task);
+        let mut report = runner::skip(&self.recorder, start, &reason)?;
+        report.refused = true;
+        Ok(report)
+    }
+
+    fn next_due(&self, source: &Source, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        if !is_expected(source, self.trigger) {
+            return None;
+        }
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        schedule.next_after(now, self.calendar)
+    }
+
+    /// How many records are usual on such a day: the same weekday, or else other recent days, that are trading days or none as
+    /// this one is. Only what is collected on its own day is compared with what was collected on its own day.
+    fn usual_count(&self, source: &Source, date: NaiveDate, run: &mut Run) -> Option<u64> {
+        let now = self.recorder.now().with_timezone(&self.config.timezone);
+        if source.min_of_usual <= 0.0 || now.date_naive() != date {
+            return None;
+        }
+        let is_open = |day: NaiveDate| self.calendar.is_trading_day(day).is_open();
+        let alike = |step: usize, count: usize| -> Vec<NaiveDate> {
+            (1..=count)
+                .filter_map(|n| date.checked_sub_days(Days::new((n * step) as u64)))
+                .filter(|day| is_open(*day) == is_open(date))
+                .collect()
+        };
+        let mut usual =
+            |days: &[NaiveDate]| run.usual_count(days, now.time(), self.config.timezone);
+        usual(&alike(7, 8)).or_else(|| usual(&alike(1, 14)))
+    }
+
+    /// Adds to an outcome what came for a day of a source.
+    fn describe(
+        &self,
+        source: &Source,
+        date: NaiveDate,
+        gathered: Gathered,
+        outcome: &mut Outcome,
+    ) {
+        let stored = gathered.best.as_ref();
+        let stored = stored.is_some_and(|(_, validated)| !validated.rows.is_empty());
+        outcome.status = match &outcome.error {
+            None => Status::Success,
+            Some(_) if stored => Status::Partial,
+            Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
+            Some(_) => Status::Failed,
+        };
+        outcome.raw = gathered.raw;
+        let now = self.recorder.now();
+        let today = now.with_timezone(&self.config.timezone).date_naive();
+        // A run for another day does not stand for today's.
+        if self.trigger != Trigger::Backfill && (outcome.start.due_at.is_some() || date == today) {
+            outcome.next_due_at = self.next_due(source, now);
+        }
+        outcome.alert_after = source.alert_after;
+        let mut detail = |name: &str, value| outcome.details.insert(name.to_owned(), value);
+        detail("provider", json!(source.provider));
+        detail("table", json!(source.store.table));
+        detail("day", json!(date));
+        if !gathered.leftovers.is_empty() {
+            detail(LEFTOVERS, json!(gathered.leftovers));
+        }
+        let Some((collected, validated)) = gathered.best else {
+            return;
+        };
+        detail("requests", json!(collected.pages));
+        outcome.fetched = collected.records.len() as u64;
+        let mut findings = collected.findings;
+        findings.extend(validated.findings);
+        findings.extend(other_days(source, date, &validated.rows));
+        let mut shape = Shape::of(&collected.records);
+        if let Some(before) = &gathered.earlier_shape {
+            findings.extend(shape.differences(before, &collected.records));
+            shape = shape.with_kinds_of(before);
+        }
+        outcome.shape = (outcome.status == Status::Success).then(|| shape.to_json());
+        outcome.quality = Some(Quality {
+            day: Some(date),
+            expected: collected.expected,
+            collected: outcome.fetched,
+            duplicates: collected.duplicates + validated.duplicates,
+            fresh: is_fresh(source, date, &validated.rows),
+            findings,
+        });
+        outcome.rejects = validated.rejects;
+        outcome
+            .batches
+            .push(store::batch(source, validated.rows, now));
+    }
+}
+
+fn log(report: &RunReport) {
+    tracing::info!(
+        "{}: {} after {} attempts, {} records",
+        report.task,
+        report.status.as_str(),
+        report.attempts,
+        report.fetched
+    );
+}
+
+/// What came of the attempts of a run.
+#[derive(Default)]
+struct Gathered {
+    raw: Vec<RawRecord>,
+    /// The last complete attempt's, or the fullest incomplete one's.
+    best: Option<(Collected, Validated)>,
+    /// What an earlier run had left behind and was ended.
+    leftovers: Vec<String>,
+    earlier_shape: Option<Shape>,
+}
+
+impl Gathered {
+    /// Assesses what came, and keeps it if it is the best so far. The error is why it is not a success.
+    fn add(
+        &mut self,
+        source: &Source,
+        time: CollectionTime,
+        usual: Option<u64>,
+        collected: Collected,
+    ) -> Result<(), RunError> {
+        let validated = validate(source, time, &collected.records);
+        let verdict = assess(source, time.date, usual, &collected, &validated);
+        let better = self.best.as_ref().is_none_or(|(before, _)| {
+            verdict.error.is_none() || collected.records.len() >= before.records.len()
+        });
+        if verdict.storable && better {
+            self.best = Some((collected, validated));
+        }
+        verdict.error.map_or(Ok(()), Err)
+    }
+}
+
+/// A day of a source, collected from its site.
+struct Collection<'a> {
+    collector: &'a Collector<'a>,
+    source: &'a Source,
+    date: NaiveDate,
+    equipment: Option<Equipment>,
+    gathered: Gathered,
+}
+
+/// What the attempts of a run share.
+struct Equipment {
+    client: Client,
+    archive: Arc<RunArchive>,
+    secrets: Vec<(String, Secret)>,
+    programs: Programs,
+    usual: Option<u64>,
+}
+
+impl Collection<'_> {
+    fn equip(&self, run: &mut Run) -> Result<Equipment, NotReady> {
+        let (config, source) = (self.collector.config, self.source);
+        let unset = |e: oa_core::app::config::ConfigError| {
+            NotReady::misconfigured(ErrorKind::Auth, e.to_string())
+        };
+        let secrets = source.secrets(config).map_err(unset)?;
+        let environment = Environment::of_source(config, source).map_err(unset)?;
+        let archive = self.collector.archive.of_run(run.start().id);
+        let archive = archive.map_err(|e| RunError::new(ErrorKind::Internal, e.to_string()))?;
+        let start = run.start();
+        let owner = Owner::new(
+            &start.task,
+            start.id,
+            self.collector.recorder.state().path(),
+        );
+        Ok(Equipment {
+            client: Client::new(
+                config.crawl.max_body.0,
+                self.collector.gate.clone(),
+                &source.fetch.base,
+            ),
+            archive: Arc::new(archive),
+            secrets,
+            programs: Programs {
+                owner: Some(owner),
+                environment,
+            },
+            usual: self.collector.usual_count(source, self.date, run),
+        })
+    }
+}
+
+impl Task for Collection<'_> {
+    fn policy(&self) -> Option<Policy> {
+        Some(self.source.retry)
+    }
+
+    fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
+        self.gathered.leftovers = run.leftovers().to_vec();
+        self.equipment = Some(self.equip(run)?);
+        self.gathered.earlier_shape = run.shape().as_ref().and_then(Shape::from_json);
+        Ok(())
+    }
+
+    fn attempt(&mut self, number: u32) -> Result<(), Failed> {
+        let (collector, source, date) = (self.collector, self.source, self.date);
+        // Midnight, or the schedule's next time, may have come since the last attempt.
+        if let Some(reason) = collector.cannot_show(source, date) {
+            let error = RunError::new(ErrorKind::Internal, reason);
+            return Err(Failed::by_kind(error, None));
+        }
+        let Some(equipment) = &self.equipment else {
+            let error = RunError::new(ErrorKind::Internal, "the run was not prepared");
+            return Err(Failed::by_kind(error, None));
+        };
+        let context = Context {
+            archive: Some(equipment.archive.clone()),
+            secrets: equipment.secrets.clone(),
+            programs: equipment.programs.clone(),
+            attempt: number,
+            ..Context::new(
+                source,
+                date,
+                equipment.client.clone(),
+                collector.recorder.state().path(),
+                collector.config.crawl.max_body.0,
+            )
+        };
+        let collected = collect_in_time(context, collector.stop)
+            .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
+        // A day whose data are received now, by the server's clock.
+        let at = collector.recorder.now();
+        self.gathered
+            .add(
+                source,
+                CollectionTime { date, at },
+                equipment.usual,
+                collected,
+            )
+            .map_err(|e| Failed::by_kind(e, None))
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        if let Some(equipment) = &self.equipment {
+            gathered.raw = equipment.archive.entries();
+        }
+        self.collector
+            .describe(self.source, self.date, gathered, outcome);
+    }
+}
+
+/// An earlier run's answers, read again.
+struct Replay<'a> {
+    collector: &'a Collector<'a>,
+    source: &'a Source,
+    time: CollectionTime,
+    of: Uuid,
+    /// What was made of them; taken by the only attempt.
+    collected: Option<Collected>,
+    gathered: Gathered,
+}
+
+impl Task for Replay<'_> {
+    fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
+        let Some(collected) = self.collected.take() else {
+            let error = RunError::new(ErrorKind::Internal, "a replay is stored once");
+            return Err(Failed::by_kind(error, None));
+        };
+        self.gathered
+            .add(self.source, self.time, None, collected)
+            .map_err(|e| Failed::by_kind(e, None))
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.collector
+            .describe(self.source, self.time.date, gathered, outcome);
+        let of = json!(self.of);
+        outcome.details.insert("replayed_from".to_owned(), of);
+    }
+}
+
+/// Collects on a thread of its own, so that a signal, or a limit that is not kept, ends the attempt however long a site is silent.
+fn collect_in_time(context: Context, stop: StopSignal) -> Result<Collected, FetchError> {
+    let limit = context.deadline + GRACE;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let collected = collect(&context);
+        // Its browser ends before this process may.
+        drop(context);
+        sender.send(collected)
+    });
+    loop {
+        let (kind, message) = match receiver.recv_timeout(POLL) {
+            Ok(collected) => return collected,
+            Err(RecvTimeoutError::Timeout) if stop.requested() => {
+                (ErrorKind::Internal, "stopped by a signal while fetching")
+            }
+            Err(RecvTimeoutError::Timeout) if Instant::now() < limit => continue,
+            Err(RecvTimeoutError::Timeout) => {
+                (ErrorKind::Timeout, "the attempt did not end by its limit")
+            }
+            Err(RecvTimeoutError::Disconnected) => (
+                ErrorKind::Internal,
+                "the fetching thread ended because of a bug in this program; its message is on stderr",
+            ),
+        };
+        return Err(FetchError::new(kind, message));
+    }
+}

@@ -1,0 +1,33 @@
+//! `oa-crawl forget`: a task is run no more.
+
+use clap::Args as ClapArgs;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::journal::{Recorder, due};
+
+use crate::PROGRAM;
+
+/// Mark a task as run no more, so that it is not reported as missed
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  oa-crawl forget old-quotes")]
+pub(crate) struct Args {
+    /// The task
+    task: String,
+}
+
+/// A task that is run no more, because its source was removed or renamed, is not missed either, and its incident is resolved.
+/// Exits 2 when there is no such task, 75 when PostgreSQL cannot be reached.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let task = args.task.as_str();
+    let recorder = Recorder::open(config, PROGRAM)?;
+    let (mut client, _) = recorder.connect()?;
+    let known = due::forget(&mut client, task).map_err(anyhow::Error::from)?;
+    if !known {
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("no task {task} has ever run or been due"),
+        ));
+    }
+    Ok(exit::OK)
+}

@@ -1,0 +1,74 @@
+//! Days as sites and people write them.
+
+use chrono::{DateTime, NaiveDate};
+use oa_core::service;
+
+/// The day of a date, or of a time in the service's zone.
+pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.with_timezone(&service::TIMEZONE).date_naive());
+    }
+    day(text.split([' ', 'T']).next().unwrap_or_default())
+}
+
+/// A day as `2025-12-01`, `2025/12/1`, `2025.12.01`, `2025年12月1日` or `20251201`. A year of two digits would become one of antiquity.
+pub(crate) fn day(text: &str) -> Option<NaiveDate> {
+    let parts: Vec<&str> = text.split(['-', '/', '.', '年', '月', '日']).collect();
+    let year = match parts[..] {
+        // Without separators only eight digits are a day.
+        [alone] if alone.len() != 8 || !alone.bytes().all(|b| b.is_ascii_digit()) => return None,
+        [alone] => &alone[..4],
+        _ => parts[0],
+    };
+    if year.len() != 4 || !year.starts_with(['1', '2']) {
+        return None;
+    }
+    ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d"]
+        .iter()
+        .find_map(|form| NaiveDate::parse_from_str(text, form).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_is_read_as_sites_write_it() {
+        let first = NaiveDate::from_ymd_opt(2025, 12, 1);
+        for text in [
+            "20251201",
+            "2025.12.01",
+            "2025年12月01日",
+            "2025年12月1日",
+            "2025-12-01",
+        ] {
+            assert_eq!(day(text), first, "{text}");
+        }
+        // In the service's zone it is the next day already.
+        for text in [
+            "2025-11-30T16:00:00Z",
+            "2025-12-01T08:50:00+08:00",
+            "2025-12-01 08:50",
+        ] {
+            assert_eq!(day_of(text), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_day_has_a_whole_year() {
+        assert_eq!(day("2025/12/1"), NaiveDate::from_ymd_opt(2025, 12, 1));
+        for text in [
+            "25-12-01",
+            "25/12/01",
+            "0025-12-01",
+            "2025-13-01",
+            "12-01-2025",
+            "2025121",
+            "202512011",
+            "2025年12月",
+            "",
+        ] {
+            assert_eq!(day(text), None, "{text}");
+        }
+    }
+}

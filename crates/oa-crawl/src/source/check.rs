@@ -1,0 +1,302 @@
+//! What the types of a source file cannot say.
+
+use oa_core::base::mistakes::nearest;
+use oa_core::service;
+
+use super::folder::{self, FOLDER};
+use super::selector::selector;
+use super::{FetchKind, Source, Step, placeholders};
+
+pub(super) fn check(source: &Source) -> Result<(), String> {
+    if !folder::is_name(&source.name) || source.name == FOLDER {
+        return Err(format!(
+            "name \"{}\" must consist of a-z, 0-9 and -, and be none of the program's own",
+            source.name
+        ));
+    }
+    source.retry.check()?;
+    if source.alert_after == 0 {
+        return Err("alert_after is 0; 1 reports every first failure".to_owned());
+    }
+    source
+        .schedule_in(service::TIMEZONE)
+        .map_err(|e| e.to_string())?;
+    check_fetch(source)?;
+    placeholders::check(source)?;
+    source.check_shows()?;
+    for (name, share) in [
+        ("max_rejected", source.max_rejected),
+        ("min_of_usual", source.min_of_usual),
+    ] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!(
+                "{name} is {share}, which is no share between 0 and 1"
+            ));
+        }
+    }
+    check_answer(source)?;
+    check_fields(source)?;
+    check_columns(source)
+}
+
+/// Each field by itself.
+fn check_fields(source: &Source) -> Result<(), String> {
+    let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
+    for (i, field) in source.fields.iter().enumerate() {
+        if columns[..i].contains(&field.column.as_str()) {
+            return Err(format!(
+                "column \"{}\" stands twice in [[fields]]",
+                field.column
+            ));
+        }
+        if field.from.is_some() == field.value.is_some() {
+            return Err(format!(
+                "field \"{}\" needs either from or value",
+                field.column
+            ));
+        }
+        if let Some(Err(e)) = field.pattern.as_deref().map(regex::Regex::new) {
+            return Err(format!("pattern of field \"{}\": {e}", field.column));
+        }
+        if field.otherwise.is_some() && field.map.is_empty() {
+            return Err(format!(
+                "field \"{}\" has otherwise but no map",
+                field.column
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What names a column names one that a field fills.
+fn check_columns(source: &Source) -> Result<(), String> {
+    let columns: Vec<&str> = source.fields.iter().map(|f| f.column.as_str()).collect();
+    let known = |column: &str, key: &str| {
+        if columns.contains(&column) {
+            Ok(())
+        } else {
+            Err(format!(
+                "{key} names column \"{column}\", which no [[fields]] fills{}",
+                nearest(column, columns.iter().copied())
+            ))
+        }
+    };
+    for column in &source.store.unique {
+        known(column, "unique in [store]")?;
+        let field = source.fields.iter().find(|f| f.column == *column);
+        if field.is_some_and(|f| !f.required && f.value.is_none()) {
+            return Err(format!(
+                "column \"{column}\" is part of unique in [store], so its field must be required"
+            ));
+        }
+    }
+    for sum in &source.sums {
+        for column in sum.parts.iter().chain([&sum.total]) {
+            known(column, "[[sums]]")?;
+        }
+    }
+    if let Some(freshness) = &source.freshness {
+        known(&freshness.column, "[freshness]")?;
+        let field = source.fields.iter().find(|f| f.column == freshness.column);
+        if field.is_some_and(|f| f.from.is_none()) {
+            return Err(format!(
+                "column \"{}\" in [freshness] is filled by the source file itself, which proves nothing; name one that comes from the records",
+                freshness.column
+            ));
+        }
+    }
+    if source.store.unique.is_empty() {
+        return Err(
+            "unique in [store] is empty; without a natural key records would be stored twice"
+                .to_owned(),
+        );
+    }
+    if source.store.key.is_empty() && service::natural_key(&source.store.table).is_none() {
+        return Err(format!(
+            "table \"{}\" is not one of the service's; give its unique index as key in [store]",
+            source.store.table
+        ));
+    }
+    Ok(())
+}
+
+fn check_fetch(source: &Source) -> Result<(), String> {
+    let fetch = &source.fetch;
+    if fetch.kind == FetchKind::Command {
+        if fetch.command.is_empty() {
+            return Err(
+                "[fetch] with kind = \"command\" needs command = [\"program\", …]".to_owned(),
+            );
+        }
+        let of_http = [fetch.base.as_str(), &fetch.path];
+        if of_http.iter().any(|t| !t.is_empty())
+            || !fetch.form.is_empty()
+            || source.paging.is_some()
+        {
+            return Err(
+                "base, path, form and [paging] are for sites, not for kind = \"command\""
+                    .to_owned(),
+            );
+        }
+        return Ok(());
+    }
+    if !fetch.command.is_empty() {
+        return Err("command in [fetch] needs kind = \"command\"".to_owned());
+    }
+    if !fetch.base.starts_with("http://") && !fetch.base.starts_with("https://") {
+        return Err(format!(
+            "base \"{}\" in [fetch] must begin with http:// or https://",
+            fetch.base
+        ));
+    }
+    check_browser(source)?;
+    if let Some(image) = &source.image
+        && let Some(fallback) = &image.fallback
+    {
+        selector(&fallback.img).map_err(|e| format!("fallback in [image] has {e}"))?;
+    }
+    if source
+        .each
+        .as_ref()
+        .is_some_and(|each| each.values.is_empty())
+    {
+        return Err("values in [each] is empty".to_owned());
+    }
+    Ok(())
+}
+
+fn check_browser(source: &Source) -> Result<(), String> {
+    let is_browser = source.fetch.kind == FetchKind::Browser;
+    let rules = match (&source.browser, is_browser) {
+        (None, false) => return Ok(()),
+        (Some(_), false) => return Err("[browser] needs kind = \"browser\" in [fetch]".to_owned()),
+        (None, true) => return Err("kind = \"browser\" needs [browser] with its steps".to_owned()),
+        (Some(rules), true) => rules,
+    };
+    if source.paging.is_some()
+        || !source.fetch.form.is_empty()
+        || !source.fetch.secret_headers.is_empty()
+        || !source.fetch.headers.is_empty()
+    {
+        return Err(
+            "[paging], form, headers and secret_headers are not for kind = \"browser\"".to_owned(),
+        );
+    }
+    let login = rules.login.iter().flat_map(|l| &l.steps);
+    for (number, step) in rules.steps.iter().chain(login).enumerate() {
+        check_step(step).map_err(|e| format!("step {} of [browser]{e}", number + 1))?;
+    }
+    let taking = rules.steps.iter().filter(|s| s.takes()).count();
+    if taking != 1 || !rules.steps.last().is_some_and(Step::takes) {
+        return Err("the last step of [browser], and no other, must take something: take_html or take_response".to_owned());
+    }
+    Ok(())
+}
+
+fn check_step(step: &Step) -> Result<(), String> {
+    if step.actions() != 1 {
+        return Err(format!(
+            " must name one action, it names {}",
+            step.actions()
+        ));
+    }
+    if step.or_html_after.is_some() && step.take_response.is_none() {
+        return Err(": or_html_after belongs to take_response".to_owned());
+    }
+    let texts = [step.value.is_some(), step.secret.is_some()];
+    let texts = texts.iter().filter(|t| **t).count();
+    if texts != usize::from(step.fill.is_some()) {
+        return Err(": fill needs value or secret, and nothing else does".to_owned());
+    }
+    for css in [&step.wait_for, &step.fill, &step.click]
+        .into_iter()
+        .flatten()
+    {
+        selector(css).map_err(|e| format!(" has {e}"))?;
+    }
+    Ok(())
+}
+
+/// Where the records are must be said once, and so that it can be followed.
+fn check_answer(source: &Source) -> Result<(), String> {
+    let rules = &source.answer;
+    let kinds = [
+        rules.records.is_some(),
+        !rules.lists.is_empty(),
+        rules.table.is_some(),
+    ];
+    let steps = source.browser.iter().flat_map(|b| &b.steps);
+    let or_html = steps.filter(|s| s.or_html_after.is_some()).count() > 0;
+    let said = kinds.iter().filter(|w| **w).count();
+    if or_html {
+        return match kinds {
+            [true, false, true] => Ok(()),
+            _ => Err("or_html_after in [browser] needs records in [answer] for the answer, and [answer.table] for the page".to_owned()),
+        };
+    }
+    if source.fetch.kind == FetchKind::Command {
+        return match said {
+            0 => Ok(()),
+            _ => Err(
+                "[answer] is for sites; a command prints its records, one JSON object a line"
+                    .to_owned(),
+            ),
+        };
+    }
+    if said != 1 {
+        return Err(
+            "[answer] needs one of records, [[answer.lists]] and [answer.table]".to_owned(),
+        );
+    }
+    if let Some(table) = &rules.table {
+        for css in [&table.rows, &table.cells] {
+            selector(css).map_err(|e| format!("[answer.table] has {e}"))?;
+        }
+        if rules.ok.is_some() || rules.error.is_some() || rules.day.is_some() {
+            return Err(
+                "ok, error and day in [answer] are for JSON, not for [answer.table]".to_owned(),
+            );
+        }
+    }
+    if rules.total.is_some() && rules.records.is_none() {
+        return Err(
+            "total in [answer] belongs to records; give each of [[answer.lists]] its own"
+                .to_owned(),
+        );
+    }
+    if source.paging.is_some() && rules.records.is_none() {
+        return Err("[paging] needs records in [answer]".to_owned());
+    }
+    if let Some(paging) = &source.paging
+        && (paging.page_size == 0 || paging.max_pages == 0)
+    {
+        return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
+    }
+    if rules.equals.is_some() && rules.ok.is_none() {
+        return Err("equals in [answer] belongs to ok, which is not there".to_owned());
+    }
+    let pointers = [
+        &rules.ok,
+        &rules.error,
+        &rules.day,
+        &rules.records,
+        &rules.total,
+    ]
+    .into_iter()
+    .flatten()
+    .chain(
+        rules
+            .lists
+            .iter()
+            .flat_map(|l| [Some(&l.records), l.total.as_ref()])
+            .flatten(),
+    );
+    for pointer in pointers {
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            return Err(format!(
+                "\"{pointer}\" in [answer] must begin with /, as JSON pointers do"
+            ));
+        }
+    }
+    Ok(())
+}
