@@ -195,7 +195,7 @@ fn a_view_on_a_replaced_table_is_refused_not_broken() {
         .unwrap();
     let done = sandbox.migrate(&file, &[]).expect(77);
     assert!(
-        done.stderr.contains("view public.on_t hangs on"),
+        done.stderr.contains("view public.on_t depends on"),
         "{}",
         done.stderr
     );

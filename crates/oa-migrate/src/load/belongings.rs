@@ -1,30 +1,30 @@
-//! What belongs to a table besides its rows: read from PostgreSQL's catalogue, made again on the table that takes its place, and
-//! read once more, so that nothing is lost in silence.
+//! What belongs to a table besides its rows: read from PostgreSQL's catalogue, created again on the table that takes its place, and
+//! read once more, so that nothing is lost silently.
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::{GenericClient, Transaction};
 
-use crate::proof::missing::Missing;
+use crate::plan::Missing;
 
 const QUERY: &str = include_str!("belongings.sql");
 
 /// Something that belongs to a table.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub(crate) struct Item {
     /// When it can be made.
-    pub phase: Phase,
+    pub(crate) phase: Phase,
     /// What it is, with its name.
-    pub item: String,
+    pub(crate) item: String,
     /// How it is defined.
-    pub definition: String,
+    pub(crate) definition: String,
     /// The statement that makes it.
-    pub statement: String,
+    pub(crate) statement: String,
 }
 
 /// When an item can be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// On the empty table.
     Empty,
     /// When the table is in its place.
@@ -34,10 +34,7 @@ pub enum Phase {
 }
 
 /// Reads what belongs to a table, in the order in which it can be made. `name` is what the statements call it.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Vec<Item>> {
+pub(crate) fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Vec<Item>> {
     let explain =
         |e: postgres::Error| anyhow!("could not read what belongs to {table}: {}", describe(&e));
     let oid: u32 = client
@@ -61,10 +58,7 @@ pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Ve
 }
 
 /// Makes the items of a phase. What PostgreSQL refuses is left for [`missing`] to find.
-///
-/// # Errors
-/// When the connection is lost.
-pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()> {
+pub(crate) fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()> {
     for item in items.iter().filter(|i| i.phase == phase) {
         let explain =
             |e: postgres::Error| anyhow!("could not make {}: {}", item.item, describe(&e));
@@ -78,12 +72,13 @@ pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()
     Ok(())
 }
 
-/// Makes on the table of that name what it lacks of `had`, takes away what others may do with it and could not with the old one,
-/// and returns what is missing then.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result<Vec<Missing>> {
+/// Creates on the table of that name what it lacks of `had`, revokes privileges that the old one did not give, and returns what is
+/// missing then.
+pub(crate) fn carry_over(
+    tx: &mut Transaction<'_>,
+    table: &str,
+    had: &[Item],
+) -> Result<Vec<Missing>> {
     let now = of(tx, table, table)?;
     let lacking: Vec<Item> = had
         .iter()
@@ -102,7 +97,7 @@ pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result
         };
         let revoke = format!("{} FROM {role}", what.replacen("GRANT ", "REVOKE ", 1));
         tx.batch_execute(&revoke)
-            .map_err(|e| anyhow!("could not take {} away: {}", extra.item, describe(&e)))?;
+            .map_err(|e| anyhow!("could not revoke {}: {}", extra.item, describe(&e)))?;
     }
     Ok(had
         .iter()

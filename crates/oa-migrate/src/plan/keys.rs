@@ -135,7 +135,7 @@ impl PlannedTable {
                 }
                 Ok((definition, plain)) => {
                     let constraint = index.origin == Origin::Unique && plain;
-                    let wanted = if index.origin == Origin::Unique {
+                    let preferred = if index.origin == Origin::Unique {
                         let columns: Vec<&str> = index
                             .parts
                             .iter()
@@ -145,7 +145,7 @@ impl PlannedTable {
                     } else {
                         index.name.clone()
                     };
-                    let name = names.give(&wanted, identifiers);
+                    let name = names.give(&preferred, identifiers);
                     if index.origin == Origin::Create && name != folded {
                         warnings.push(format!("index {} renamed to {name}", index.name));
                     }

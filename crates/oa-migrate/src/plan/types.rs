@@ -11,36 +11,23 @@ use crate::inspect::scan::{ColumnStats, Questions};
 
 /// A PostgreSQL type that values can be moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PgType {
-    /// `boolean`
+pub(crate) enum PgType {
     Bool,
-    /// `smallint`
     Int2,
-    /// `integer`
     Int4,
-    /// `bigint`
     Int8,
-    /// `double precision`
     Float8,
     /// `numeric` with precision and scale, or without limits
     Numeric(Option<(u16, u16)>),
-    /// `text`
     Text,
     /// `varchar(n)`: at most n characters
     Varchar(u32),
-    /// `bytea`
     Bytea,
-    /// `date`
     Date,
-    /// `time`
     Time,
-    /// `timestamp`
     Timestamp,
-    /// `timestamptz`
     Timestamptz,
-    /// `json`
     Json,
-    /// `jsonb`
     Jsonb,
 }
 
@@ -69,8 +56,7 @@ impl fmt::Display for PgType {
 
 impl PgType {
     /// Reads a type as a person or `format_type` writes it; `None` for types that values are not moved to.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let lower = text.trim().to_ascii_lowercase();
         let (name, arguments) = match lower.split_once('(') {
             Some((name, rest)) => {
@@ -111,8 +97,7 @@ impl PgType {
     }
 
     /// Whether it is one of the integer types, which can be identities.
-    #[must_use]
-    pub fn is_integer(self) -> bool {
+    pub(crate) fn is_integer(self) -> bool {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8)
     }
 }
@@ -134,7 +119,7 @@ enum Family {
     Json {
         binary_only: bool,
     },
-    /// No type, or a word that tells nothing: the values decide.
+    /// No type, or a word that means nothing: the values decide.
     Values,
 }
 
@@ -210,7 +195,7 @@ impl Family {
 
 /// Where the meaning of a column comes from.
 #[derive(Debug, Clone, Copy)]
-pub enum Meaning<'a> {
+pub(crate) enum Meaning<'a> {
     /// SQLite's declaration.
     Declared(&'a str),
     /// A column that exists in the target already.
@@ -226,8 +211,7 @@ impl Meaning<'_> {
     }
 
     /// What the value scan has to find out for a column of this meaning.
-    #[must_use]
-    pub fn questions(self) -> Questions {
+    pub(crate) fn questions(self) -> Questions {
         let all = Questions {
             characters: false,
             times: true,
@@ -262,7 +246,7 @@ impl Meaning<'_> {
 
 /// What is done with values that the declared meaning does not cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum OnBadValue {
+pub(crate) enum OnBadValue {
     /// Keep their rows in oa.rejects and load the rest
     #[default]
     Quarantine,
@@ -274,24 +258,22 @@ pub enum OnBadValue {
 
 /// The choice for one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The type.
-    pub pg: PgType,
+pub(crate) struct TypeChoice {
+    pub(crate) pg: PgType,
     /// Values that it does not hold.
-    pub bad: u64,
+    pub(crate) bad: u64,
     /// Where declaration and data disagree, in a sentence.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// Chooses the type of a column. `zoned` asks for `timestamptz` where a timestamp without an offset is meant.
-#[must_use]
-pub fn choose(
+pub(crate) fn choose(
     meaning: Meaning<'_>,
     stats: &ColumnStats,
     mode: OnBadValue,
     zoned: bool,
     is_key: bool,
-) -> Choice {
+) -> TypeChoice {
     let family = meaning.family();
     let (pg, bad) = within(family, stats, zoned, is_key);
     let name = match meaning {
@@ -309,12 +291,12 @@ pub fn choose(
             _ => false,
         };
         let note = widened.then(|| format!("{name}, but its values need {pg}"));
-        return Choice { pg, bad, note };
+        return TypeChoice { pg, bad, note };
     }
     let values = stats.values();
     if mode == OnBadValue::Widen || (bad * 2 > values && matches!(meaning, Meaning::Declared(_))) {
         let (pg, left) = by_values(stats, mode == OnBadValue::Widen);
-        return Choice {
+        return TypeChoice {
             pg,
             bad: left,
             note: Some(format!(
@@ -322,7 +304,7 @@ pub fn choose(
             )),
         };
     }
-    Choice {
+    TypeChoice {
         pg,
         bad,
         note: Some(format!("{name}, but {bad} of {values} values are not that")),
@@ -456,7 +438,7 @@ fn by_values(stats: &ColumnStats, anything: bool) -> (PgType, u64) {
 mod tests {
     use super::*;
 
-    fn declared(text: &str, stats: &ColumnStats) -> Choice {
+    fn declared(text: &str, stats: &ColumnStats) -> TypeChoice {
         choose(
             Meaning::Declared(text),
             stats,

@@ -5,10 +5,11 @@ use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 
 /// Looks at one table. Returns findings in sentences; none means all is well.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn check(client: &mut impl GenericClient, schema: &str, table: &str) -> Result<Vec<String>> {
+pub(crate) fn check(
+    client: &mut impl GenericClient,
+    schema: &str,
+    table: &str,
+) -> Result<Vec<String>> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not check the constraints of {table}: {}",

@@ -12,45 +12,40 @@
 //! Beside the sum, each table keeps partial sums in buckets by its rows' keys. Where two tables differ, a second pass looks only at
 //! the rows of the buckets that differ and names their keys ([`diff`]). Sums per column say in which columns.
 
-pub mod canon;
-pub mod constraints;
-pub mod diff;
-pub mod digest;
-pub mod missing;
-pub mod readback;
-pub mod report;
-pub mod source;
-pub mod tables;
+pub(crate) mod canon;
+pub(crate) mod constraints;
+pub(crate) mod diff;
+pub(crate) mod digest;
+pub(crate) mod plan;
+pub(crate) mod readback;
+pub(crate) mod report;
+pub(crate) mod source;
+pub(crate) mod tables;
 
 use crate::plan::PgType;
 use chrono_tz::Tz;
 
 /// A column to compare.
 #[derive(Debug, Clone)]
-pub struct Column {
-    /// Its name in SQLite.
-    pub source: String,
-    /// Its name in PostgreSQL.
-    pub target: String,
+pub(crate) struct Column {
+    pub(crate) source: String,
+    pub(crate) target: String,
     /// Its type as PostgreSQL's catalogue has it.
-    pub pg: PgType,
+    pub(crate) pg: PgType,
     /// The zone of timestamps without an offset, for `timestamptz`.
-    pub zone: Option<Tz>,
+    pub(crate) zone: Option<Tz>,
     /// Part of the key.
-    pub is_key: bool,
+    pub(crate) is_key: bool,
 }
 
 /// A table to compare: the same columns in the same order on both sides.
 #[derive(Debug, Clone)]
-pub struct Comparison {
-    /// Its name in SQLite.
-    pub source: String,
+pub(crate) struct Comparison {
+    pub(crate) source: String,
     /// SQL that reads its columns from SQLite, without rows that were quarantined.
-    pub source_sql: String,
+    pub(crate) source_sql: String,
     /// Its schema in PostgreSQL.
-    pub schema: String,
-    /// Its name in PostgreSQL.
-    pub target: String,
-    /// The columns.
-    pub columns: Vec<Column>,
+    pub(crate) schema: String,
+    pub(crate) target: String,
+    pub(crate) columns: Vec<Column>,
 }

@@ -1,4 +1,4 @@
-//! Making the SQLite database again from its export, and proving that it is the same: exported anew, every file has the same hash.
+//! Rebuilding the SQLite database from its export, and proving that it is the same: exported once more, every file has the same hash.
 //!
 //! Rows must come back as they are, not as the declarations would have them today: tables whose declaration was changed behind
 //! SQLite's back hold NULLs in `NOT NULL` columns and numbers in `TEXT` columns. So each table is made by its own statement, then
@@ -17,10 +17,7 @@ use crate::inspect::virtual_table::MODULES;
 use crate::inspect::{Database, Table, ddl, literal, quote};
 
 /// Makes the database at `to`, where nothing is yet.
-///
-/// # Errors
-/// When a file cannot be read, or what comes out is not what was exported.
-pub fn rebuild(
+pub(crate) fn rebuild(
     folder: &Path,
     manifest: &Manifest,
     to: &Path,

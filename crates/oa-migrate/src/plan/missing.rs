@@ -4,23 +4,21 @@ use serde::Serialize;
 
 /// Something that did not come along.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// The table in PostgreSQL, or the one in SQLite where there is none.
-    pub table: String,
-    /// What it is.
-    pub item: String,
+    pub(crate) table: String,
+    pub(crate) item: String,
     /// How it was.
-    pub had: String,
+    pub(crate) had: String,
     /// How it is now, or why it is not.
-    pub has: String,
+    pub(crate) has: String,
     /// The statement that makes it; may need a person's hand.
-    pub sql: String,
+    pub(crate) sql: String,
 }
 
 impl Missing {
     /// One line for a person.
-    #[must_use]
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let Self {
             table,
             item,

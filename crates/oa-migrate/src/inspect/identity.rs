@@ -1,6 +1,6 @@
-//! Which file is the source of a run, and which database its target.
+//! Which file is the source of a run.
 //!
-//! A path alone tells neither: files are moved, restored from a backup, replaced by another one of the same name. So a run notes a
+//! A path alone does not say: files are moved, restored from a backup, replaced by another one of the same name. So a run notes a
 //! sample of the source's rows, spread over each table with its newest ones, and what SQLite itself counts; a later command
 //! compares the file that it is given with that. Where the evidence does not suffice, the command refuses and says what it saw.
 
@@ -10,29 +10,24 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use oa_core::pg::describe;
-use oa_core::state_dir::StateDir;
-use postgres::Client;
+use anyhow::{Context, Result};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
-use crate::inspect::{Database, Table, quote};
-use crate::state;
+use super::{Database, Table, quote};
 
 /// Rows noted of a table: this many spread over it, and as many of its newest.
 const SPREAD: i64 = 32;
 /// Tables of which rows are noted.
 const TABLES: usize = 300;
-/// A table with fewer noted rows than this says nothing alone.
-const TELLING: usize = 8;
+/// A table with fewer noted rows than this proves nothing by itself.
+const CONCLUSIVE: usize = 8;
 
-/// What the file system and the file's header tell.
+/// What the file system and the file's header say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileState {
+pub(crate) struct FileState {
     device: u64,
     inode: u64,
     /// SQLite's count of transactions; none in WAL mode, where it stands still.
@@ -52,11 +47,7 @@ struct Header {
 }
 
 impl FileState {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let context = || format!("could not read {}", path.display());
         let mut file = fs::File::open(path).with_context(context)?;
         let metadata = file.metadata().with_context(context)?;
@@ -86,9 +77,9 @@ impl FileState {
 
 /// A source, as it was when it was last read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Where it was, without symbolic links.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     file: FileState,
     application_id: i64,
     user_version: i64,
@@ -105,25 +96,14 @@ struct Sample {
     rows: Vec<(String, String)>,
 }
 
-/// Whether a file is the source of a run.
-#[derive(Debug)]
-pub struct Verdict {
-    /// Why not; nothing: it is.
-    pub doubts: Vec<String>,
-}
-
 /// The path without symbolic links, where there is such a file.
-#[must_use]
-pub fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 impl Identity {
     /// Notes what is in a database; `path` is where the original lies, `file` what was seen there before it was copied.
-    ///
-    /// # Errors
-    /// When SQLite cannot read it.
-    pub fn read(connection: &Connection, path: &Path, file: FileState) -> Result<Self> {
+    pub(crate) fn read(connection: &Connection, path: &Path, file: FileState) -> Result<Self> {
         let database = Database::read(connection, path)?;
         let mut tables = BTreeMap::new();
         for table in database.tables.iter().take(TABLES) {
@@ -141,9 +121,8 @@ impl Identity {
         })
     }
 
-    /// The same rows at the place where the source was before; for a file that is only a copy of it.
-    #[must_use]
-    pub fn at_place_of(self, source: &Self) -> Self {
+    /// The same rows under the path that the source had before; for a file that is only a copy of it.
+    pub(crate) fn with_path_of(self, source: &Self) -> Self {
         Self {
             path: source.path.clone(),
             file: source.file.clone(),
@@ -151,11 +130,8 @@ impl Identity {
         }
     }
 
-    /// Compares a file with the source.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn assess(&self, connection: &Connection, path: &Path) -> Result<Verdict> {
+    /// What speaks against a file being the source; nothing: it is.
+    pub(crate) fn assess(&self, connection: &Connection, path: &Path) -> Result<Vec<String>> {
         let mut doubts = Vec::new();
         let given = canonical(path);
         let file = FileState::read(path)?;
@@ -184,7 +160,7 @@ impl Identity {
             noted += sample.rows.len();
             found += f;
             same += s;
-            if !same_file && sample.rows.len() >= TELLING && s * 2 < sample.rows.len() {
+            if !same_file && sample.rows.len() >= CONCLUSIVE && s * 2 < sample.rows.len() {
                 doubts.push(format!(
                     "of {} noted rows of table {name} it has {f}, {s} of them unchanged",
                     sample.rows.len()
@@ -199,7 +175,7 @@ impl Identity {
         if !same_path {
             doubts.extend(self.moved(&file, noted, same));
         }
-        Ok(Verdict { doubts })
+        Ok(doubts)
     }
 
     /// What counts only upwards and is lower than it was: an older copy, or another database.
@@ -287,11 +263,11 @@ impl Identity {
         Ok(lacking.filter(|_| !newer))
     }
 
-    /// For a file at another place: the source must be gone from its own, or both stand still as they were.
+    /// For a file at another path: the source must be gone from its own, or both are unchanged.
     fn moved(&self, file: &FileState, noted: usize, same: usize) -> Option<String> {
-        if noted < TELLING && !file.same_file(&self.file) {
+        if noted < CONCLUSIVE && !file.same_file(&self.file) {
             return Some(format!(
-                "it is at another place, and {noted} noted row(s) are too few to recognise it"
+                "its path is another, and {noted} noted row(s) are too few to recognise it"
             ));
         }
         if !self.path.is_file() {
@@ -454,51 +430,4 @@ fn rows(
         found.push((row.get(0)?, hash));
     }
     Ok(found)
-}
-
-/// A name for the database that a connection leads to, which no other one has.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn target(client: &mut Client) -> Result<String> {
-    let explain = |e: postgres::Error| anyhow!("could not identify the database: {}", describe(&e));
-    let system: Option<String> = client
-        .query_one(
-            "SELECT system_identifier::text FROM pg_control_system()",
-            &[],
-        )
-        .ok()
-        .map(|row| row.get(0));
-    let database: String = client
-        .query_one(
-            "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",
-            &[],
-        )
-        .map_err(explain)?
-        .get(0);
-    Ok(format!("{} {database}", system.unwrap_or_default()))
-}
-
-/// The runs of this machine whose target is the database that the connection leads to: it has their rows in its run log, or, should
-/// they be gone from there, is the one that they noted.
-///
-/// # Errors
-/// When a file or the run log cannot be read.
-pub fn runs_here(client: &mut Client, state: &StateDir) -> Result<HashSet<Uuid>> {
-    let all = state::runs(state)?;
-    let ids: Vec<Uuid> = all.iter().map(|(_, r)| r.run_id).collect();
-    if ids.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let rows = client
-        .query("SELECT id FROM oa.runs WHERE id = ANY ($1)", &[&ids])
-        .map_err(|e| anyhow!("could not read the run log: {}", describe(&e)))?;
-    let mut here: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-    let own = target(client)?;
-    here.extend(
-        all.iter()
-            .filter(|(_, r)| r.target.as_ref() == Some(&own))
-            .map(|(_, r)| r.run_id),
-    );
-    Ok(here)
 }
