@@ -9,9 +9,9 @@
 //! ```
 //! Killed at any point before the last transaction, the target is as it was; the next run removes what was left in between.
 //!
-//! Modules import only from those before them: `errors`, `values` and `workers`; `inspect`; `plan`; `load`; `proof`; then, side by
-//! side, `runs` (what finished runs keep on disk), `sync` (changes in either direction) and `transfer` (exports; it needs `inspect`
-//! only); last `commands`. Only `commands` knows exit codes and prints.
+//! Modules import only from those before them: `errors`, `values` and `workers`; `inspect`; `plan`; `load`; `proof`; then, side
+//! by side, `runs` (what finished runs keep on disk), `sync` (changes in either direction) and `transfer` (exports; it needs
+//! `inspect` only); last `commands`. Only `commands` knows exit codes and prints.
 
 mod commands;
 mod errors;

@@ -6,8 +6,8 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-/// Does `count` items of work with at most `workers` at a time; the results are in the order of the items. After the first error no
-/// further item is begun.
+/// Does `count` items of work with at most `workers` at a time; the results are in the order of the items. After the first
+/// error no further item is begun.
 pub(crate) fn each<C, T: Send>(
     workers: usize,
     count: usize,

@@ -28,9 +28,9 @@ fn keys_checks_generated_columns_and_indexes_survive() {
         .migrate(&file, &["--allow-missing"])
         .expect(0)
         .report();
-    let told = report["warnings"].to_string();
+    let found = report["warnings"].to_string();
     for expected in ["view v", "trigger tr of book", "virtual table search"] {
-        assert!(told.contains(expected), "{told}");
+        assert!(found.contains(expected), "{found}");
     }
     assert_eq!(report["tables"].as_array().unwrap().len(), 4);
     assert!(

@@ -1,4 +1,5 @@
-//! `oa-migrate export`: a SQLite database as a folder of JSON lines, written beside its place and renamed when all of it is durable.
+//! `oa-migrate export`: a SQLite database as a folder of JSON lines, written beside its place and renamed when all of it is
+//! durable.
 
 use std::fs;
 use std::io;
@@ -18,7 +19,7 @@ use super::{failure, refused, spinner};
 use crate::PROGRAM;
 use crate::inspect::{self, VirtualTable};
 use crate::transfer::export::export;
-use crate::transfer::part::Part;
+use crate::transfer::partial::PartialFolder;
 use crate::transfer::{Manifest, TableFile};
 
 /// Write a SQLite database as a folder of JSON lines with a manifest of counts and hashes
@@ -128,7 +129,7 @@ fn refuse_existing(folder: &Path) -> Result<(), Failure> {
 fn write(source: &Connection, args: &Args) -> Result<Manifest> {
     let progress = spinner();
     progress.set_message("looking for damage");
-    let part = Part::create(&args.folder)?;
+    let part = PartialFolder::create(&args.folder)?;
     let result = export(source, &args.database, part.path(), |table| {
         progress.set_message(format!("writing {table}"));
     })

@@ -1,5 +1,5 @@
-//! How results are shown: reports of `run` and `verify`, changes of `sync` and `to-sqlite`. Warnings go to stderr, unless the result is
-//! JSON, which has them.
+//! How results are shown: reports of `run` and `verify`, changes of `sync` and `to-sqlite`. Warnings go to stderr, unless the
+//! result is JSON, which has them.
 
 use std::path::Path;
 

@@ -267,8 +267,8 @@ impl BaseSync<'_> {
         let (mut work, mut quarantined) = (Vec::new(), Vec::new());
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
-            let (went, came, refused) = delta::send(&mut tx, &both, &sync)?;
-            work.push((sync, went + came > 0));
+            let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
+            work.push((sync, removed_count + added_count > 0));
             quarantined.push(refused);
         }
         failpoint::hit("sync.sent");

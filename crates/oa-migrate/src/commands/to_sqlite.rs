@@ -1,5 +1,5 @@
-//! `oa-migrate to-sqlite`: the reverse migration, with everything that was written to PostgreSQL since the run. The file is written,
-//! proven, and only then gets its name.
+//! `oa-migrate to-sqlite`: the reverse migration, with everything that was written to PostgreSQL since the run. The file is
+//! written, proven, and only then gets its name.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

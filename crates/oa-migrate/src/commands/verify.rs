@@ -1,5 +1,5 @@
-//! `oa-migrate verify`: compares a SQLite file with PostgreSQL again, at any time. Names, types and quarantined rows are those of the
-//! runs of this source.
+//! `oa-migrate verify`: compares a SQLite file with PostgreSQL again, at any time. Names, types and quarantined rows are those
+//! of the runs of this source.
 
 use std::fs;
 use std::path::PathBuf;

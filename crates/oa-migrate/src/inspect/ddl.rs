@@ -2,9 +2,9 @@
 //! collations, `AUTOINCREMENT`, conditions of partial indexes.
 //!
 //! The text is cut into tokens, so that a word in a string or a comment is never taken for SQL, and read by counting parentheses.
-//! SQLite has already accepted the text; nothing here has to validate it.
+//! SQLite has already accepted the text; nothing here has to validate it. What cannot be
+//! read has an empty name, which is nobody's.
 
-/// A token of SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token {
     /// A bare word: a keyword, a name, a function.
@@ -41,14 +41,14 @@ impl Token {
 }
 
 /// A token and where it stands in the text.
-type Placed = (Token, usize, usize);
+type PlacedToken = (Token, usize, usize);
 
 /// Cuts SQL into tokens; comments and blanks disappear.
 pub(crate) fn tokens(sql: &str) -> Vec<Token> {
     placed(sql).into_iter().map(|(token, _, _)| token).collect()
 }
 
-fn placed(sql: &str) -> Vec<Placed> {
+fn placed(sql: &str) -> Vec<PlacedToken> {
     let bytes = sql.as_bytes();
     let mut out = Vec::new();
     let mut at = 0;
@@ -219,7 +219,7 @@ pub(crate) fn parse_create_table(sql: &str) -> CreateTable {
     result
 }
 
-fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
+fn read_definition(sql: &str, part: &[PlacedToken], result: &mut CreateTable) {
     let Some((head, _, _)) = part.first() else {
         return;
     };
@@ -295,7 +295,7 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
 
 /// Whether the foreign key whose text begins here is checked at the end of the transaction. `NOT DEFERRABLE INITIALLY DEFERRED`
 /// is checked at once in SQLite.
-fn deferrable(key: &[Placed]) -> &'static str {
+fn deferrable(key: &[PlacedToken]) -> &'static str {
     for (i, (token, _, _)) in key.iter().enumerate().skip(1) {
         if token.is_word("REFERENCES") || token.is_word("CONSTRAINT") {
             break;
@@ -411,7 +411,7 @@ pub(crate) fn parse_create_index(sql: &str) -> CreateIndex {
 }
 
 /// The place of the parenthesis that closes the one at `open`.
-fn matching(all: &[Placed], open: usize) -> Option<usize> {
+fn matching(all: &[PlacedToken], open: usize) -> Option<usize> {
     let mut depth = 0usize;
     for (i, (token, _, _)) in all.iter().enumerate().skip(open) {
         if token.is_symbol("(") {
@@ -427,7 +427,7 @@ fn matching(all: &[Placed], open: usize) -> Option<usize> {
 }
 
 /// Cuts at the commas that stand in no inner parenthesis.
-fn split(all: &[Placed], from: usize, to: usize) -> Vec<(usize, usize)> {
+fn split(all: &[PlacedToken], from: usize, to: usize) -> Vec<(usize, usize)> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0usize, from);
     for (i, (token, _, _)) in all.iter().enumerate().take(to).skip(from) {

@@ -55,8 +55,8 @@ impl FileState {
         file.read_exact(&mut header).with_context(context)?;
         let word =
             |i: usize| u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter, 28 the size, which counts
-        // when 92 is as 24; 40 the schema cookie; 52 is not zero when pages are given back without VACUUM.
+        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter, 28 the size, which
+        // counts when 92 is as 24; 40 the schema cookie; 52 is not zero when pages are given back without VACUUM.
         let counter = word(24);
         Ok(Self {
             device: metadata.dev(),
@@ -88,7 +88,6 @@ pub(crate) struct Identity {
     tables: BTreeMap<String, Sample>,
 }
 
-/// Rows of a table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Sample {
     columns: Vec<String>,
@@ -133,9 +132,9 @@ impl Identity {
     /// What speaks against a file being the source; nothing: it is.
     pub(crate) fn assess(&self, connection: &Connection, path: &Path) -> Result<Vec<String>> {
         let mut doubts = Vec::new();
-        let given = canonical(path);
+        let here = canonical(path);
         let file = FileState::read(path)?;
-        let same_path = given == self.path || file.same_file(&self.file) && !self.path.exists();
+        let same_path = here == self.path || file.same_file(&self.file) && !self.path.exists();
         let same_file = same_path && file.same_file(&self.file);
         let application_id = pragma(connection, "application_id")?;
         if application_id != self.application_id {
@@ -184,7 +183,7 @@ impl Identity {
         let user_version = pragma(connection, "user_version")?;
         if user_version < self.user_version {
             doubts.push(format!(
-                "its user_version is {user_version}, the source's was {} already",
+                "its user_version is {user_version}, the source's already was {}",
                 self.user_version
             ));
         }
@@ -204,7 +203,7 @@ impl Identity {
             && now < then
         {
             doubts.push(format!(
-                "it has {now} pages and has not been vacuumed, the source had {then} already: an older copy, or another file"
+                "it has {now} pages and has not been vacuumed, the source already had {then}: an older copy, or another file"
             ));
         }
         let now = sequences(connection)?;
@@ -212,7 +211,7 @@ impl Identity {
             let now = now.get(table).copied().unwrap_or(0);
             if now < *then {
                 doubts.push(format!(
-                    "the last number given in table {table} is {now}, in the source it was {then} already"
+                    "the last number assigned in table {table} is {now}, in the source it already was {then}"
                 ));
             }
         }
@@ -248,14 +247,15 @@ impl Identity {
                 |row| row.get(0),
             )?;
             newer |= now > then;
-            // With AUTOINCREMENT the numbers say that they were given, so the rows were deleted. Of a table that is empty sync asks.
+            // With AUTOINCREMENT the counters say that the numbers were assigned, so the rows were deleted. For an empty table,
+            // sync asks.
             let Some(now) = now.filter(|now| Some(*now) < then && !numbers.contains_key(name))
             else {
                 continue;
             };
             lacking.get_or_insert_with(|| {
                 format!(
-                    "the highest number in table {name} is {now}, in the source it was {} already, and nothing in it is newer: an older copy, unless just these rows were deleted",
+                    "the highest number in table {name} is {now}, in the source it already was {}, and nothing in it is newer: an older copy, unless just these rows were deleted",
                     then.unwrap_or(now)
                 )
             });
@@ -378,7 +378,6 @@ impl Sample {
     }
 }
 
-/// Keys and hashes of rows.
 fn rows(
     connection: &Connection,
     table: &Table,

@@ -1,8 +1,8 @@
 //! Opening the source and taking the snapshot that everything else reads.
 //!
 //! The file is opened read-only, so a missing one is never created. The snapshot is one SQLite online backup, made in one step:
-//! all tables are as of one point in time, even while the application writes (in WAL mode it is not held up at all, in the other modes for
-//! as long as the copy takes).
+//! all tables are as of one point in time, even while the application writes (in WAL mode it is not held up at all, in the
+//! other modes for as long as the copy takes).
 
 use std::fs::{self, File};
 use std::io::{self, Read};

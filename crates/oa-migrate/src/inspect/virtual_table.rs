@@ -45,7 +45,7 @@ pub(crate) fn read(
                 ),
                 Some(other) => without(
                     true,
-                    format!("is an index over {other}, which is not there"),
+                    format!("is an index over {other}, which does not exist"),
                 ),
                 None if has_entries(connection, name)? => without(
                     true,

@@ -26,7 +26,6 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers in flight per table.
 const BUFFERS: usize = 4;
 
-/// What was loaded.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Loaded {
     pub(crate) rows: u64,
@@ -44,7 +43,6 @@ pub(crate) fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connec
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct NotComputed {
-    /// The table, in PostgreSQL's name.
     pub(crate) table: String,
     pub(crate) reason: String,
 }

@@ -23,9 +23,7 @@ pub(crate) struct Codec {
     pub(crate) zone: Option<Tz>,
 }
 
-/// The file header of binary COPY.
 pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// The file trailer of binary COPY.
 pub(crate) const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 
 impl Codec {

@@ -15,7 +15,6 @@ use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
 /// What could not be created as planned.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// In sentences.
     pub(crate) warnings: Vec<String>,
     /// What the source had.
     pub(crate) missing: Vec<Missing>,
@@ -220,10 +219,7 @@ fn duplicates(
     natural: Option<&NaturalKey>,
     error: &postgres::Error,
 ) -> Result<String> {
-    let example = error
-        .as_db_error()
-        .and_then(|e| e.detail())
-        .unwrap_or_default();
+    let example = detail(error);
     let Some(key) = natural else {
         return Ok(format!(
             "unique index {} not created: {example}",
@@ -275,10 +271,7 @@ pub(crate) fn add_foreign_keys(
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()
             {
-                let example = error
-                    .as_db_error()
-                    .and_then(|e| e.detail())
-                    .unwrap_or_default();
+                let example = detail(&error);
                 has = format!("holds for new rows only (NOT VALID): {example}");
                 found
                     .warnings
@@ -314,7 +307,15 @@ pub(crate) fn add_foreign_keys(
     Ok(all)
 }
 
-/// Runs a statement; gives back PostgreSQL's refusal.
+/// What PostgreSQL says about the rows; the error itself where it says no more.
+fn detail(error: &postgres::Error) -> String {
+    error
+        .as_db_error()
+        .and_then(|e| e.detail())
+        .map_or_else(|| describe(error), str::to_owned)
+}
+
+/// Runs a statement; returns PostgreSQL's refusal.
 fn attempt(client: &mut Client, sql: &str) -> Result<Option<postgres::Error>> {
     match client.batch_execute(sql) {
         Ok(()) => Ok(None),

@@ -1,5 +1,5 @@
-//! Loading: a staging schema beside the target, binary COPY into it by several workers, indexes and constraints after the data, and
-//! one transaction that puts the finished tables in place.
+//! Loading: a staging schema beside the target, binary COPY into it by several workers, indexes and constraints after the data,
+//! and one transaction that puts the finished tables in place.
 
 pub(crate) mod belongings;
 pub(crate) mod copy;

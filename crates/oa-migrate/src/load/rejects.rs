@@ -250,8 +250,8 @@ pub(crate) fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result
     Ok(Value::Object(object))
 }
 
-/// Quarantines the rows whose foreign keys refer to a missing row, or to one that was quarantined itself, until there are no more. With
-/// `keep`, only counts them. Returns `(table, foreign key, rows)` of each.
+/// Quarantines the rows whose foreign keys refer to a missing row, or to one that was quarantined itself, until there are no
+/// more. With `keep`, only counts them. Returns `(table, foreign key, rows)` of each.
 pub(crate) fn vet_foreign_keys(
     connection: &Connection,
     rejects: &Rejects,

@@ -17,7 +17,6 @@ use crate::plan::{Plan, PlannedTable};
 const LOCK: i64 = 0x6f61_6d69_6772;
 const PREFIX: &str = "oa_staging_";
 
-/// How to connect to the target.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     settings: pg::Settings,
@@ -63,7 +62,6 @@ pub(crate) fn lock(client: &mut Client) -> Result<()> {
     .into())
 }
 
-/// The staging schema of a run.
 pub(crate) fn schema_of(run: Uuid) -> String {
     format!("{PREFIX}{}", &run.simple().to_string()[..20])
 }
@@ -73,7 +71,6 @@ pub(crate) fn stale(client: &mut Client) -> Result<Vec<String>> {
     schemas(client, PREFIX)
 }
 
-/// The schemas whose names begin with a prefix.
 pub(crate) fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> {
     let rows = client.query(
         "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY 1",
@@ -82,7 +79,6 @@ pub(crate) fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> 
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Creates a staging schema.
 pub(crate) fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Result<()> {
     client
         .batch_execute(&format!(
@@ -97,7 +93,6 @@ pub(crate) fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Res
         })
 }
 
-/// Drops a staging schema with all in it.
 pub(crate) fn drop_schema(client: &mut impl GenericClient, schema: &str) -> Result<()> {
     client
         .batch_execute(&format!(

@@ -58,8 +58,8 @@ pub(crate) struct SwapOutcome {
     pub(crate) done: bool,
 }
 
-/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is made again on the new
-/// one; where that fails and nothing may be missing, nothing is changed.
+/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is created again on the
+/// new one; where that fails and nothing may be missing, nothing is changed.
 pub(crate) fn swap(
     client: &mut Client,
     plan: &Plan,
@@ -189,8 +189,8 @@ fn attempt(
     Ok(Some(swapped))
 }
 
-/// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; otherwise those would be given
-/// again. Returns those that the role may not set.
+/// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; otherwise those
+/// would be given again. Returns those that the role may not set.
 pub(crate) fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result<Vec<Missing>> {
     let explain = |e: postgres::Error| {
         anyhow!(
@@ -292,7 +292,8 @@ fn move_away(
     move_statistics(tx, schema, table, before, before).map_err(explain)
 }
 
-/// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to schema `to`.
+/// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to
+/// schema `to`.
 pub(crate) fn move_statistics(
     tx: &mut Transaction<'_>,
     from: &str,

@@ -181,7 +181,7 @@ impl Layout {
                 refuse_bad(&table)?;
             }
             table.plan_identity();
-            table.plan_checks(args.identifiers);
+            table.plan_checks(args.identifiers)?;
             table.plan_indexes(&mut names, args.identifiers);
             if args.schema == "public" {
                 table.plan_natural_key(&mut names);

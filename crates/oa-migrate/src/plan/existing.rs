@@ -6,13 +6,11 @@ use postgres::GenericClient;
 
 use super::{PlannedForeignKey, PlannedIndex};
 
-/// A table in the target.
 #[derive(Debug, Clone)]
 pub(crate) struct Existing {
     pub(crate) has_rows: bool,
     pub(crate) columns: Vec<ExistingColumn>,
     pub(crate) primary_key: Vec<String>,
-    /// Name of the primary key's constraint.
     pub(crate) primary_key_name: String,
     /// Its other indexes.
     pub(crate) indexes: Vec<PlannedIndex>,
@@ -36,7 +34,6 @@ pub(crate) struct Dependent {
     pub(crate) of: Option<(String, String)>,
 }
 
-/// A column of a table in the target.
 #[derive(Debug, Clone)]
 pub(crate) struct ExistingColumn {
     pub(crate) name: String,

@@ -59,14 +59,16 @@ pub(crate) fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, Stri
             }
             Token::Word(name) => {
                 let (target, pg) = column(name, columns).ok_or_else(|| format!("word {name}"))?;
-                i += boolean_comparison(&tokens[i..], pg, target, &mut out);
-                out.pop().unwrap_or_default()
+                let (text, further) = boolean_comparison(&tokens[i..], pg, target);
+                i += further;
+                text
             }
             // SQLite takes an unknown name in double quotes for a string.
             Token::Quoted(name) => match column(name, columns) {
                 Some((target, pg)) => {
-                    i += boolean_comparison(&tokens[i..], pg, target, &mut out);
-                    out.pop().unwrap_or_default()
+                    let (text, further) = boolean_comparison(&tokens[i..], pg, target);
+                    i += further;
+                    text
                 }
                 None => quote_literal(name),
             },
@@ -113,13 +115,12 @@ fn function(word: &str) -> Result<String, String> {
         .ok_or_else(|| format!("function {word}"))
 }
 
-/// `flag = 1`, `flag IN (0, 1)`: integers beside a column that became boolean. Pushes the translation and returns how many
+/// `flag = 1`, `flag IN (0, 1)`: integers beside a column that became boolean. Returns the translation, and how many
 /// further tokens it covers.
-fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str, out: &mut Vec<String>) -> usize {
+fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str) -> (String, usize) {
     let name = quote_ident(target);
     if pg != PgType::Bool {
-        out.push(name);
-        return 0;
+        return (name, 0);
     }
     let bit = |token: Option<&Token>| match token {
         Some(Token::Number(n)) if n == "0" => Some("FALSE"),
@@ -130,8 +131,7 @@ fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str, out: &mut Vec<
         && ["=", "==", "<>", "!="].contains(&symbol.as_str())
     {
         let operator = if symbol == "==" { "=" } else { symbol };
-        out.push(format!("{name} {operator} {value}"));
-        return 2;
+        return (format!("{name} {operator} {value}"), 2);
     }
     if tokens.get(1).is_some_and(|t| t.is_word("IN"))
         && tokens.get(2).is_some_and(|t| t.is_symbol("("))
@@ -139,11 +139,9 @@ fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str, out: &mut Vec<
         && tokens.get(6).is_some_and(|t| t.is_symbol(")"))
         && let (Some(a), Some(b)) = (bit(tokens.get(3)), bit(tokens.get(5)))
     {
-        out.push(format!("{name} IN ({a}, {b})"));
-        return 6;
+        return (format!("{name} IN ({a}, {b})"), 6);
     }
-    out.push(name);
-    0
+    (name, 0)
 }
 
 /// Translates a `DEFAULT`; times are UTC in SQLite.
@@ -190,11 +188,13 @@ pub(crate) fn translate_default(sql: &str, pg: PgType) -> Result<String, String>
         };
     }
     let is_text = matches!(pg, PgType::Text | PgType::Varchar(_));
+    if let [Token::Number(n)] = parsed.as_slice()
+        && let Some(n) = hexadecimal(n)
+    {
+        let n = n.to_string();
+        return Ok(if is_text { quote_literal(&n) } else { n });
+    }
     match parsed.as_slice() {
-        [Token::Number(n)] if hexadecimal(n).is_some() => {
-            let n = hexadecimal(n).unwrap_or_default().to_string();
-            Ok(if is_text { quote_literal(&n) } else { n })
-        }
         [Token::Number(n)] if is_text && n.bytes().all(|b| b.is_ascii_digit()) => {
             Ok(quote_literal(n.trim_start_matches('0')).replace("''", "'0'"))
         }

@@ -25,7 +25,6 @@ pub(crate) struct Mapping {
     tables: BTreeMap<String, TableMapping>,
 }
 
-/// Corrections to a table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TableMapping {
@@ -38,7 +37,6 @@ pub(crate) struct TableMapping {
     columns: BTreeMap<String, ColumnMapping>,
 }
 
-/// Corrections to a column.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ColumnMapping {
@@ -76,14 +74,12 @@ mod type_text {
 }
 
 impl Mapping {
-    /// Reads a mapping file.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read mapping {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("could not read mapping {}", path.display()))
     }
 
-    /// The corrections to a table.
     pub(crate) fn table(&self, name: &str) -> Option<&TableMapping> {
         self.tables.get(name)
     }
@@ -128,14 +124,12 @@ impl Mapping {
         }
     }
 
-    /// The file's text.
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
 }
 
 impl TableMapping {
-    /// The corrections to a column.
     pub(crate) fn column(&self, name: &str) -> Option<&ColumnMapping> {
         self.columns.get(name)
     }

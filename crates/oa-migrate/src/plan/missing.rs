@@ -8,7 +8,6 @@ pub(crate) struct Missing {
     /// The table in PostgreSQL, or the one in SQLite where there is none.
     pub(crate) table: String,
     pub(crate) item: String,
-    /// How it was.
     pub(crate) had: String,
     /// How it is now, or why it is not.
     pub(crate) has: String,
@@ -17,7 +16,6 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    /// One line for a person.
     pub(crate) fn sentence(&self) -> String {
         let Self {
             table,
@@ -29,7 +27,7 @@ impl Missing {
         let run = if sql.is_empty() {
             String::new()
         } else {
-            format!("; to make it: {sql}")
+            format!("; to create it: {sql}")
         };
         format!("{table}: {item} is missing (had: {had}; now: {has}){run}")
     }

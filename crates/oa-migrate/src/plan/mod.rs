@@ -27,7 +27,6 @@ pub(crate) use existing::Existing;
 pub(crate) use missing::Missing;
 pub(crate) use types::{OnBadValue, PgType};
 
-/// What is to be done.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) schema: String,
@@ -48,11 +47,9 @@ impl Plan {
     }
 }
 
-/// A table of the plan.
 #[derive(Debug)]
 pub(crate) struct PlannedTable {
     pub(crate) source: Table,
-    /// What it holds.
     pub(crate) stats: TableStats,
     pub(crate) target: String,
     /// Its columns, in SQLite's order.
@@ -61,13 +58,11 @@ pub(crate) struct PlannedTable {
     pub(crate) existing: Option<Existing>,
     /// The integer key that numbers itself: column in PostgreSQL, first number to give.
     pub(crate) identity: Option<(String, i64)>,
-    /// Primary key, in PostgreSQL's names.
     pub(crate) primary_key: Vec<String>,
     /// `CHECK` constraints: name, and the condition, translated.
     pub(crate) checks: Vec<(Option<String>, String)>,
     pub(crate) indexes: Vec<PlannedIndex>,
     pub(crate) foreign_keys: Vec<PlannedForeignKey>,
-    /// What a person should know about this table.
     pub(crate) warnings: Vec<String>,
     /// Its name in PostgreSQL with its schema, quoted.
     pub(crate) qualified: String,
@@ -77,12 +72,10 @@ pub(crate) struct PlannedTable {
     pub(crate) natural_key_refused: bool,
 }
 
-/// A column of the plan.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedColumn {
     pub(crate) source: String,
     pub(crate) target: String,
-    /// Its declaration in SQLite.
     pub(crate) declared: String,
     pub(crate) pg: PgType,
     pub(crate) not_null: bool,
@@ -98,7 +91,6 @@ pub(crate) struct PlannedColumn {
     pub(crate) note: Option<String>,
 }
 
-/// An index of the plan.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedIndex {
     pub(crate) name: String,
@@ -109,11 +101,9 @@ pub(crate) struct PlannedIndex {
     pub(crate) definition: String,
 }
 
-/// A foreign key of the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedForeignKey {
     pub(crate) columns: Vec<String>,
-    /// The other table, in PostgreSQL's name.
     pub(crate) parent: String,
     /// The other table is part of this plan; otherwise it is in the target schema already.
     pub(crate) parent_moves: bool,
@@ -170,21 +160,23 @@ impl PlannedTable {
         };
         let name = quote_ident(&column.target);
         let (item, had, sql) = if generated {
-            let text = source
+            let expression = source
                 .generated
                 .as_ref()
-                .and_then(|g| g.expression.clone())
-                .unwrap_or_default();
+                .and_then(|g| g.expression.as_ref());
             (
                 format!("generated column {}", column.target),
-                format!("AS ({text})"),
-                format!(
-                    "ALTER TABLE {0} DROP COLUMN {name}, ADD COLUMN {name} {1} GENERATED ALWAYS AS ({text}) STORED -- in PostgreSQL's words",
-                    self.qualified, column.pg
-                ),
+                expression.map_or_else(|| "an expression".to_owned(), |e| format!("AS ({e})")),
+                expression.map_or_else(String::new, |e| {
+                    format!(
+                        "ALTER TABLE {0} DROP COLUMN {name}, ADD COLUMN {name} {1} GENERATED ALWAYS AS ({e}) STORED -- in PostgreSQL's words",
+                        self.qualified, column.pg
+                    )
+                }),
             )
         } else {
-            let text = source.default.clone().unwrap_or_default();
+            // Without a DEFAULT, a column's default is NULL.
+            let text = source.default.as_deref().unwrap_or("NULL");
             (
                 format!("default of column {}", column.target),
                 format!("DEFAULT {text}"),

@@ -55,8 +55,8 @@ pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those that
-/// are there.
+/// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those
+/// that are there.
 pub(crate) fn refuse_without_rights(client: &mut Client, plan: &Plan) -> Result<()> {
     let explain =
         |e: postgres::Error| anyhow!("could not read the role's rights: {}", describe(&e));

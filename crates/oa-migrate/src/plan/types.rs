@@ -104,7 +104,7 @@ impl PgType {
 
 /// What a declaration means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum TypeFamily {
     /// Whole numbers of at least this many bits.
     Integer(u8),
     Float,
@@ -123,7 +123,7 @@ enum Family {
     Values,
 }
 
-impl Family {
+impl TypeFamily {
     /// The words that ORMs and people use, then SQLite's own rules of affinity.
     fn of_declaration(declared: &str) -> Self {
         let upper = declared.trim().to_ascii_uppercase();
@@ -196,17 +196,16 @@ impl Family {
 /// Where the meaning of a column comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Meaning<'a> {
-    /// SQLite's declaration.
     Declared(&'a str),
     /// A column that exists in the target already.
     Existing(PgType),
 }
 
 impl Meaning<'_> {
-    fn family(self) -> Family {
+    fn family(self) -> TypeFamily {
         match self {
-            Self::Declared(text) => Family::of_declaration(text),
-            Self::Existing(pg) => Family::of_type(pg),
+            Self::Declared(text) => TypeFamily::of_declaration(text),
+            Self::Existing(pg) => TypeFamily::of_type(pg),
         }
     }
 
@@ -221,25 +220,28 @@ impl Meaning<'_> {
         };
         let none = Questions::default();
         match self.family() {
-            Family::Text(limit) => Questions {
+            TypeFamily::Text(limit) => Questions {
                 characters: limit.is_some(),
                 ..none
             },
-            Family::Bool => Questions {
+            TypeFamily::Bool => Questions {
                 bools: true,
                 ..none
             },
-            Family::Date | Family::Time | Family::Timestamp | Family::Timestamptz => Questions {
+            TypeFamily::Date
+            | TypeFamily::Time
+            | TypeFamily::Timestamp
+            | TypeFamily::Timestamptz => Questions {
                 times: true,
                 ..none
             },
-            Family::Json { .. } => Questions { json: true, ..none },
-            Family::Decimal(_) | Family::Integer(_) => Questions {
+            TypeFamily::Json { .. } => Questions { json: true, ..none },
+            TypeFamily::Decimal(_) | TypeFamily::Integer(_) => Questions {
                 decimals: true,
                 ..none
             },
-            Family::Float | Family::Blob => none,
-            Family::Values => all,
+            TypeFamily::Float | TypeFamily::Blob => none,
+            TypeFamily::Values => all,
         }
     }
 }
@@ -284,10 +286,10 @@ pub(crate) fn choose(
     if bad == 0 {
         let widened = match (meaning, family) {
             (Meaning::Existing(existing), _) => existing != pg,
-            (_, Family::Integer(_)) => matches!(pg, PgType::Numeric(_)),
-            (_, Family::Text(Some(_))) => pg == PgType::Text,
-            (_, Family::Date) => pg == PgType::Timestamp,
-            (_, Family::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
+            (_, TypeFamily::Integer(_)) => matches!(pg, PgType::Numeric(_)),
+            (_, TypeFamily::Text(Some(_))) => pg == PgType::Text,
+            (_, TypeFamily::Date) => pg == PgType::Timestamp,
+            (_, TypeFamily::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
             _ => false,
         };
         let note = widened.then(|| format!("{name}, but its values need {pg}"));
@@ -312,21 +314,21 @@ pub(crate) fn choose(
 }
 
 /// The narrowest type of the family that holds all of its values, and how many values are none of the family's.
-fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
+fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
     let numbers = stats.integers + stats.reals;
     match family {
-        Family::Integer(bits) => {
+        TypeFamily::Integer(bits) => {
             let bad = stats.texts - stats.decimals + stats.blobs;
             if stats.reals > 0 || stats.decimals > 0 {
                 return (PgType::Numeric(None), bad);
             }
             (integer(stats, bits, is_key), bad)
         }
-        Family::Float => (
+        TypeFamily::Float => (
             PgType::Float8,
             stats.texts + stats.blobs + stats.beyond_double,
         ),
-        Family::Decimal(limits) => {
+        TypeFamily::Decimal(limits) => {
             let fits = limits.is_some_and(|(p, s)| {
                 stats.scale <= u64::from(s)
                     && stats.whole_digits <= u64::from(p - s)
@@ -337,43 +339,43 @@ fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (Pg
                 stats.texts - stats.decimals + stats.blobs,
             )
         }
-        Family::Bool => (
+        TypeFamily::Bool => (
             PgType::Bool,
             stats.not_bool_integers + stats.reals + stats.blobs + stats.texts - stats.bools,
         ),
-        Family::Text(limit) => {
+        TypeFamily::Text(limit) => {
             let held = limit.filter(|n| stats.longest <= u64::from(*n));
             (
                 held.map_or(PgType::Text, PgType::Varchar),
                 stats.unstorable_texts + stats.blobs,
             )
         }
-        Family::Blob => (PgType::Bytea, numbers),
-        Family::Date if stats.timestamps > stats.dates => (
+        TypeFamily::Blob => (PgType::Bytea, numbers),
+        TypeFamily::Date if stats.timestamps > stats.dates => (
             PgType::Timestamp,
             numbers + stats.blobs + stats.texts - stats.timestamps,
         ),
-        Family::Date => (
+        TypeFamily::Date => (
             PgType::Date,
             numbers + stats.blobs + stats.texts - stats.dates,
         ),
-        Family::Time => (
+        TypeFamily::Time => (
             PgType::Time,
             numbers + stats.blobs + stats.texts - stats.times,
         ),
-        Family::Timestamp | Family::Timestamptz => {
+        TypeFamily::Timestamp | TypeFamily::Timestamptz => {
             let others = numbers + stats.blobs + stats.texts;
             if stats.zoned > 0 && stats.zoned >= stats.timestamps {
                 (PgType::Timestamptz, others - stats.zoned)
             } else if zoned {
                 (PgType::Timestamptz, others - stats.timestamps)
-            } else if family == Family::Timestamptz {
+            } else if family == TypeFamily::Timestamptz {
                 (PgType::Timestamptz, others - stats.zoned)
             } else {
                 (PgType::Timestamp, others - stats.timestamps)
             }
         }
-        Family::Json { binary_only } => {
+        TypeFamily::Json { binary_only } => {
             let others = numbers + stats.blobs + stats.texts - stats.jsons;
             if binary_only || (stats.jsons_reordered == 0 && stats.jsons_unfit == 0) {
                 (PgType::Jsonb, others + stats.jsons_unfit)
@@ -381,7 +383,7 @@ fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (Pg
                 (PgType::Json, others)
             }
         }
-        Family::Values => by_values(stats, false),
+        TypeFamily::Values => by_values(stats, false),
     }
 }
 

@@ -247,24 +247,21 @@ pub(crate) fn end_of_value(row: &[u8], start: usize) -> usize {
     }
 }
 
-/// The value that a normal form of PostgreSQL's side stands for, as SQLite stores it: booleans as 0 and 1, numbers of any length and
-/// times as texts.
-pub(crate) fn value_of(value: &[u8]) -> Value {
-    let tag = value.first().copied().unwrap_or(NULL);
-    let bytes = value.get(5..).unwrap_or_default();
-    let text = || Value::Text(String::from_utf8_lossy(bytes).into_owned());
-    match tag {
-        NULL => Value::Null,
-        INTEGER => bytes
-            .try_into()
-            .map_or(Value::Null, |b| Value::Integer(i64::from_le_bytes(b))),
-        FLOAT => bytes.try_into().map_or(Value::Null, |b| {
-            Value::Real(f64::from_bits(u64::from_le_bytes(b)))
-        }),
+/// The value that a normal form of PostgreSQL's side stands for, as SQLite stores it: booleans as 0 and 1, numbers of any
+/// length and times as texts. None for bytes that are no normal form.
+pub(crate) fn value_of(value: &[u8]) -> Option<Value> {
+    let (tag, rest) = value.split_first()?;
+    if *tag == NULL {
+        return Some(Value::Null);
+    }
+    let bytes = rest.get(4..)?;
+    Some(match *tag {
+        INTEGER => Value::Integer(i64::from_le_bytes(bytes.try_into().ok()?)),
+        FLOAT => Value::Real(f64::from_bits(u64::from_le_bytes(bytes.try_into().ok()?))),
         BOOL => Value::Integer(i64::from(bytes == [1])),
         BYTES => Value::Blob(bytes.to_vec()),
-        _ => text(),
-    }
+        _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
+    })
 }
 
 /// A value's normal form for people: a key in a report.

@@ -60,10 +60,9 @@ pub(crate) fn check(
             )
             .map_err(explain)?;
         let (next, highest): (i64, Option<i64>) = (row.get(0), row.get(1));
-        if highest.is_some_and(|h| next <= h) {
+        if let Some(highest) = highest.filter(|h| next <= *h) {
             findings.push(format!(
-                "the next {column} would be {next}, but {} is there already",
-                highest.unwrap_or_default()
+                "the next {column} would be {next}, but {highest} exists already"
             ));
         }
     }

@@ -16,12 +16,9 @@ const MAX_ROWS: usize = 400_000;
 /// Keys named per kind of difference.
 const EXAMPLES: usize = 20;
 
-/// How two tables differ.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Difference {
-    /// Rows only in SQLite.
     pub(crate) only_source: u64,
-    /// Rows only in PostgreSQL.
     pub(crate) only_target: u64,
     /// Rows with the same key and other values.
     pub(crate) changed: u64,

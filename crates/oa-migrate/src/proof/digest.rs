@@ -60,7 +60,6 @@ impl Digest {
         }
     }
 
-    /// Adds a row in its normal form.
     #[inline]
     pub(crate) fn add(&mut self, row: &[u8]) -> RowFingerprint {
         let hash = number(&Sha256::digest(row));
@@ -126,7 +125,8 @@ fn add(sum: &mut Sum, value: Sum) {
     }
 }
 
-/// A fast hash for sums per column and for buckets, where nothing depends on its strength (folded multiplication, as wyhash does).
+/// A fast hash for sums per column and for buckets, where nothing depends on its strength (folded multiplication, as wyhash
+/// does).
 #[inline]
 fn quick_hash(bytes: &[u8]) -> u64 {
     let mix = |a: u64, b: u64| {

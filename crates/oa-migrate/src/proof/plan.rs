@@ -47,9 +47,9 @@ pub(crate) fn prove(
     tables::compare_all(target, snapshot, rejects, &comparisons, workers)
 }
 
-/// A generated column that PostgreSQL computes differently: place of its table and its own, and why.
+/// A generated column that PostgreSQL computes differently: the positions of its table and its own, and why.
 #[derive(Debug)]
-pub(crate) struct Differs {
+pub(crate) struct DifferingColumn {
     table: usize,
     column: usize,
     why: String,
@@ -65,7 +65,7 @@ fn generated(table: &PlannedTable) -> impl Iterator<Item = usize> {
 }
 
 /// The generated columns that could not be computed, where that is why loading failed.
-pub(crate) fn not_computed(plan: &Plan, error: &anyhow::Error) -> Vec<Differs> {
+pub(crate) fn not_computed(plan: &Plan, error: &anyhow::Error) -> Vec<DifferingColumn> {
     let Some(failed) = error.downcast_ref::<NotComputed>() else {
         return Vec::new();
     };
@@ -73,7 +73,7 @@ pub(crate) fn not_computed(plan: &Plan, error: &anyhow::Error) -> Vec<Differs> {
     tables
         .filter(|(_, t)| t.target == failed.table)
         .flat_map(|(table, t)| {
-            generated(t).map(move |column| Differs {
+            generated(t).map(move |column| DifferingColumn {
                 table,
                 column,
                 why: format!("PostgreSQL cannot compute it: {}", failed.reason),
@@ -83,7 +83,10 @@ pub(crate) fn not_computed(plan: &Plan, error: &anyhow::Error) -> Vec<Differs> {
 }
 
 /// The generated columns that are all in which the sides differ.
-pub(crate) fn computed_differently(plan: &Plan, compared: &[ComparisonResult]) -> Vec<Differs> {
+pub(crate) fn computed_differently(
+    plan: &Plan,
+    compared: &[ComparisonResult],
+) -> Vec<DifferingColumn> {
     let mut found = Vec::new();
     for (table, (planned, compared)) in plan.tables.iter().zip(compared).enumerate() {
         let Some(difference) = &compared.difference else {
@@ -93,7 +96,7 @@ pub(crate) fn computed_differently(plan: &Plan, compared: &[ComparisonResult]) -
             .filter(|i| difference.columns.contains(&planned.columns[*i].source))
             .collect();
         if columns.len() == difference.columns.len() {
-            found.extend(columns.into_iter().map(|column| Differs {
+            found.extend(columns.into_iter().map(|column| DifferingColumn {
                 table,
                 column,
                 why: format!(
@@ -107,8 +110,8 @@ pub(crate) fn computed_differently(plan: &Plan, compared: &[ComparisonResult]) -
 }
 
 /// Makes plain columns of them, which hold the source's values, and notes that their expressions are missing.
-pub(crate) fn make_plain(plan: &mut Plan, columns: Vec<Differs>) {
-    for Differs { table, column, why } in columns {
+pub(crate) fn make_plain(plan: &mut Plan, columns: Vec<DifferingColumn>) {
+    for DifferingColumn { table, column, why } in columns {
         let table = &mut plan.tables[table];
         table.columns[column].generated = None;
         table.warnings.push(format!(

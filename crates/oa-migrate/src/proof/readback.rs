@@ -52,10 +52,8 @@ pub(crate) fn read(
     Ok(digest)
 }
 
-/// The fields of one row.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
-    /// How many there are.
     pub(crate) count: usize,
     rest: &'a [u8],
 }

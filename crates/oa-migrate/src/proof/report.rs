@@ -14,7 +14,6 @@ use crate::plan::{Missing, PgType};
 /// What a run or a later verification found.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// Id of the run.
     pub(crate) run_id: String,
     pub(crate) database: String,
     pub(crate) schema: String,
@@ -64,9 +63,7 @@ pub(crate) struct Phases {
     pub(crate) scan: f64,
     /// Rows, keys, indexes and constraints.
     pub(crate) load: f64,
-    /// Reading both sides back.
     pub(crate) proof: f64,
-    /// Putting the tables in place.
     pub(crate) swap: f64,
 }
 
@@ -75,9 +72,7 @@ pub(crate) struct Phases {
 pub(crate) struct TableReport {
     pub(crate) table: String,
     pub(crate) target: String,
-    /// Rows in SQLite.
     pub(crate) rows_read: u64,
-    /// Rows in PostgreSQL.
     pub(crate) rows_loaded: u64,
     /// Rows in `oa.rejects`.
     pub(crate) rows_quarantined: u64,
@@ -89,13 +84,10 @@ pub(crate) struct TableReport {
     pub(crate) matched: bool,
     /// Seconds for rows and indexes.
     pub(crate) seconds: f64,
-    /// Bytes sent to PostgreSQL.
     pub(crate) bytes: u64,
     pub(crate) columns: Vec<ColumnReport>,
-    /// How the sides differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) difference: Option<Difference>,
-    /// What a person should know.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -19,12 +19,9 @@ use crate::load::staging::Target;
 use crate::plan::PgType;
 use crate::workers;
 
-/// What came of comparing a table.
 #[derive(Debug)]
 pub(crate) struct ComparisonResult {
-    /// SQLite's side.
     pub(crate) source: Digest,
-    /// PostgreSQL's side.
     pub(crate) target: Digest,
     pub(crate) difference: Option<Difference>,
     pub(crate) seconds: f64,

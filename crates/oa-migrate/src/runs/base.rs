@@ -1,5 +1,5 @@
-//! What the last finished run left to go on from: its snapshot of the source, the rows that are in SQLite only, and how names were
-//! mapped. A sync that is committed makes its own snapshot the new base.
+//! What the last finished run left to go on from: its snapshot of the source, the rows that are in SQLite only, and how names
+//! were mapped. A sync that is committed makes its own snapshot the new base.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,8 +12,9 @@ use oa_core::state_dir::{StateDir, write_durably};
 use postgres::{Client, GenericClient};
 use rusqlite::Connection;
 
+use super::connect::connect_exclusive;
 use super::folder::{self, RunFolder, RunRecord, Stage};
-use super::{connect_exclusive, target::runs_here};
+use super::target::runs_here;
 use crate::errors::Refused;
 use crate::inspect::identity::{self, FileState, Identity};
 use crate::inspect::{self, Database, Table};
@@ -43,7 +44,8 @@ pub(crate) struct RunSelection {
 
 const NONE_YET: &str = "there is no finished run to go on from; begin with oa-migrate run";
 
-/// Connects for commands that only read. What was killed around its COMMIT is settled first; refused when another run works just now.
+/// Connects for commands that only read. What was killed around its COMMIT is settled first; refused when another run works
+/// just now.
 pub(crate) fn connect(target: &Target, state: &StateDir) -> Result<(Client, Vec<Base>)> {
     let mut client = target.connect()?;
     schema::check(&mut client)?;
@@ -138,7 +140,7 @@ pub(crate) fn of_source(
     written_back: bool,
 ) -> Result<Vec<Base>> {
     let bases = of_schema(bases, selection.schema.as_deref())?;
-    let given = identity::canonical(path);
+    let here = identity::canonical(path);
     let (mut fit, mut others) = (Vec::new(), Vec::new());
     for base in bases {
         let doubts = doubts(&base, source, path, written_back)?;
@@ -149,7 +151,7 @@ pub(crate) fn of_source(
         }
     }
     // A run of a file at this path is meant too; skipped silently, its tables would stay behind.
-    let same_path = |b: &Base| b.record.database == given;
+    let same_path = |b: &Base| b.record.database == here;
     if selection.same_source {
         let all: Vec<Base> = fit
             .into_iter()
@@ -255,8 +257,8 @@ pub(crate) fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
     list.join(", ")
 }
 
-/// Settles a sync that was killed around its COMMIT: asks PostgreSQL whether it was committed, and makes its snapshot the new base or
-/// removes it.
+/// Settles a sync that was killed around its COMMIT: asks PostgreSQL whether it was committed, and makes its snapshot the new
+/// base or removes it.
 fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result<()> {
     if let Some(transaction) = &record.pending_sync {
         let status: Option<String> = client
@@ -338,7 +340,8 @@ pub(crate) fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<(
 
 const NEXT_SOURCE: &str = "next-source.json";
 
-/// The rows that the target is not meant to hold: quarantined by the run or its syncs, or moved by `dedupe` since. Written to `to`.
+/// The rows that the target is not meant to hold: quarantined by the run or its syncs, or moved by `dedupe` since. Written to
+/// `to`.
 pub(crate) fn quarantined_rows(
     client: &mut impl GenericClient,
     folder: &RunFolder,

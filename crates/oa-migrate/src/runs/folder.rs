@@ -172,9 +172,10 @@ pub(crate) fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     Ok(found)
 }
 
-/// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last transaction
-/// drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback creates a schema,
-/// which `rolled_back` finds. Runs that are not `here` have another database, which alone could say. Only for the holder of the database's lock.
+/// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last
+/// transaction drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback
+/// creates a schema, which `rolled_back` finds. Runs that are not `here` have another database, which alone could say. Only for
+/// the holder of the database's lock.
 pub(crate) fn settle(
     state: &StateDir,
     here: impl Fn(Uuid) -> bool,
@@ -202,7 +203,8 @@ pub(crate) fn settle(
     Ok(())
 }
 
-/// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is kept.
+/// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is
+/// kept.
 pub(crate) fn prune(state: &StateDir, own: &Path) -> Result<()> {
     for entry in fs::read_dir(state.folder("migrations")?)? {
         let path = entry?.path();

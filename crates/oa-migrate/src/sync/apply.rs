@@ -6,7 +6,7 @@ use postgres::Transaction;
 use postgres::error::SqlState;
 
 use super::{Changes, SyncTable};
-use crate::load::belongings::{self, Item};
+use crate::load::belongings::{self, Belonging};
 use crate::plan::PgType;
 
 /// Rows that are named when something else wrote to the target.
@@ -85,10 +85,11 @@ struct UniqueClash(String);
 #[derive(Debug)]
 pub(crate) struct SuspendedIndexes {
     table: String,
-    had: Vec<Item>,
+    had: Vec<Belonging>,
 }
 
-/// Applies the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes again.
+/// Applies the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes
+/// again.
 pub(crate) fn all(
     tx: &mut Transaction<'_>,
     work: &[(SyncTable, bool)],
@@ -190,7 +191,7 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let target = &sync.comparison.target;
     let explain =
         |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
-    for name in [sync.gone(), sync.come()] {
+    for name in [sync.removed(), sync.added()] {
         tx.batch_execute(&format!("ANALYZE {name}"))
             .map_err(explain)?;
     }
@@ -199,11 +200,11 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     }
     refuse_foreign_writes(tx, sync)?;
     let sql = Sql::of(sync);
-    let (table, gone, come) = (&sql.table, sync.gone(), sync.come());
+    let (table, removed, added) = (&sql.table, sync.removed(), sync.added());
     let deleted = tx
         .execute(
             &format!(
-                "DELETE FROM {table} AS t USING {gone} AS g WHERE {} AND NOT EXISTS (SELECT 1 FROM {come} AS c WHERE {})",
+                "DELETE FROM {table} AS t USING {removed} AS g WHERE {} AND NOT EXISTS (SELECT 1 FROM {added} AS c WHERE {})",
                 sql.key("t", "g"),
                 sql.key("c", "g")
             ),
@@ -221,7 +222,7 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     } else {
         tx.execute(
             &format!(
-                "UPDATE {table} AS t SET {} FROM {come} AS c WHERE {}",
+                "UPDATE {table} AS t SET {} FROM {added} AS c WHERE {}",
                 others.join(", "),
                 sql.key("t", "c")
             ),
@@ -240,7 +241,7 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {come} AS c WHERE NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {1})",
+                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
                 sql.list,
                 sql.key("g", "c")
             ),
@@ -261,12 +262,12 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let explain =
         |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
     let sql = Sql::of(sync);
-    let come = sync.come();
-    let deleted = delete_whole(tx, sync, &sync.gone())?;
+    let added = sync.added();
+    let deleted = delete_whole(tx, sync, &sync.removed())?;
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {} ({1}) SELECT {1} FROM {come}",
+                "INSERT INTO {} ({1}) SELECT {1} FROM {added}",
                 sql.table, sql.list
             ),
             &[],
@@ -281,13 +282,13 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
 }
 
 /// Deletes as many of each row as a temporary table has.
-fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Result<u64> {
+fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, removed: &str) -> Result<u64> {
     let target = &sync.comparison.target;
     let explain =
         |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
     let sql = Sql::of(sync);
     let due: i64 = tx
-        .query_one(&format!("SELECT count(*) FROM {gone}"), &[])
+        .query_one(&format!("SELECT count(*) FROM {removed}"), &[])
         .map_err(explain)?
         .get(0);
     let deleted = if due == 0 {
@@ -295,7 +296,7 @@ fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Resul
     } else {
         tx.execute(
             &format!(
-                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {gone} AS t GROUP BY {0}),
+                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {removed} AS t GROUP BY {0}),
                       t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS oa_number, {1} FROM {2} AS t)
                  DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.oa_number <= g.oa_n AND {3}",
                 sql.texts("t"),
@@ -330,12 +331,12 @@ pub(crate) fn delete_quarantined(
         return Ok((delete_whole(tx, sync, quarantined)?, 0));
     }
     let sql = Sql::of(sync);
-    let (gone, come) = (sync.gone(), sync.come());
+    let (removed, added) = (sync.removed(), sync.added());
     let row = tx
         .query_one(
             &format!(
                 "SELECT count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {0} AS t WHERE {1} AND NOT ({2}))),
-                        count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {come} AS c WHERE {3}) AND NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {4}))
+                        count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {added} AS c WHERE {3}) AND NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {4}))
                  FROM {quarantined} AS x",
                 sql.table,
                 sql.key("t", "x"),
@@ -377,17 +378,17 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
     let queries = [
         format!(
             "FROM {} AS x WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} AND {})",
-            sync.gone(),
+            sync.removed(),
             sql.table,
             sql.key("t", "x"),
             sql.same("t", "x")
         ),
         format!(
             "FROM {} AS x WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {}) AND NOT EXISTS (SELECT 1 FROM {} AS g WHERE {})",
-            sync.come(),
+            sync.added(),
             sql.table,
             sql.key("t", "x"),
-            sync.gone(),
+            sync.removed(),
             sql.key("g", "x")
         ),
     ];
@@ -414,13 +415,13 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
     )
 }
 
-/// Sets the numbers of identities beyond all that SQLite has given.
+/// Sets the numbers of identities beyond all that SQLite has assigned.
 pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
     let Some(column) = sync.key.first().filter(|_| sync.key.len() == 1) else {
         return Ok(());
     };
     let table = Sql::of(sync).table;
-    let given = sync.table.autoincrement.unwrap_or(0);
+    let assigned = sync.table.autoincrement.unwrap_or(0);
     tx.execute(
         &format!(
             "SELECT setval(s.name, s.next, true) FROM (
@@ -430,7 +431,7 @@ pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> 
              WHERE s.next > s.last",
             quote_ident(column)
         ),
-        &[&table, &column, &given],
+        &[&table, &column, &assigned],
     )
     .map(|_| ())
     .map_err(|e| {

@@ -17,7 +17,6 @@ pub(crate) struct Changes {
     pub(crate) quarantined: u64,
 }
 
-/// A table, what was done to it, and the proof.
 #[derive(Debug)]
 pub(crate) struct TableChanges {
     pub(crate) table: String,
@@ -26,14 +25,12 @@ pub(crate) struct TableChanges {
     pub(crate) compared: ComparisonResult,
 }
 
-/// All tables.
 #[derive(Debug, Default)]
 pub(crate) struct AllChanges {
     pub(crate) tables: Vec<TableChanges>,
     pub(crate) warnings: Vec<String>,
     /// What of the source is not in the target at all.
     pub(crate) incomplete: Vec<String>,
-    /// How long it took.
     pub(crate) seconds: f64,
 }
 
@@ -43,12 +40,10 @@ impl AllChanges {
         self.tables.iter().all(|t| t.compared.matched())
     }
 
-    /// A sum over the tables.
     pub(crate) fn sum(&self, of: fn(&Changes) -> u64) -> u64 {
         self.tables.iter().map(|t| of(&t.changes)).sum()
     }
 
-    /// For the run row.
     pub(crate) fn details(&self) -> Map<String, Value> {
         [
             ("inserted", self.sum(|c| c.inserted)),

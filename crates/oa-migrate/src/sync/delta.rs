@@ -78,12 +78,12 @@ pub(crate) fn describe_table(
     })
 }
 
-/// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one has not got just so.
+/// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one does not have unchanged.
 pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
     let keys: Vec<String> = if table.primary_key.is_empty() {
         let rowid = table.rowid_name.with_context(|| {
             format!(
-                "table {} has neither a primary key nor a rowid, by which its rows could be told apart; run again with --replace",
+                "table {} has neither a primary key nor a rowid, by which its rows could be distinguished; run again with --replace",
                 table.name
             )
         })?;
@@ -132,7 +132,7 @@ pub(crate) fn send(
     sync: &SyncTable,
 ) -> Result<(u64, u64, u64)> {
     let (table, target) = (&sync.table, &sync.comparison.target);
-    for name in [sync.gone(), sync.come()] {
+    for name in [sync.removed(), sync.added()] {
         make_temporary(tx, &name, sync)?;
     }
     let columns: Vec<String> = table
@@ -147,12 +147,12 @@ pub(crate) fn send(
         literal(&table.name),
         key_of(table)
     );
-    let gone = only_in(table, "old", "new")?;
-    let went = copy(
+    let removed = only_in(table, "old", "new")?;
+    let removed_count = copy(
         tx,
-        &sync.gone(),
+        &sync.removed(),
         connection,
-        &format!("{select} {gone} AND NOT {was_quarantined}"),
+        &format!("{select} {removed} AND NOT {was_quarantined}"),
         sync,
         |codec, column, _| {
             // It was written to the target once, so it can be written again; NULLs are refused there by what refused them then.
@@ -165,7 +165,7 @@ pub(crate) fn send(
     // Quarantined rows that are no longer there unchanged: they come again below, or are gone.
     connection.execute(
         &format!(
-            "DELETE FROM main.rejects WHERE tbl = {} AND key IN (SELECT {} {gone})",
+            "DELETE FROM main.rejects WHERE tbl = {} AND key IN (SELECT {} {removed})",
             literal(&table.name),
             key_of(table)
         ),
@@ -173,12 +173,12 @@ pub(crate) fn send(
     )?;
 
     let mut quarantined: Vec<QuarantinedRow> = Vec::new();
-    let come = only_in(table, "new", "old")?;
-    let came = copy(
+    let added = only_in(table, "new", "old")?;
+    let added_count = copy(
         tx,
-        &sync.come(),
+        &sync.added(),
         connection,
-        &format!("{select} {come}"),
+        &format!("{select} {added}"),
         sync,
         |codec, column, refused| {
             let (row, position, reason) = refused;
@@ -201,7 +201,7 @@ pub(crate) fn send(
             table.name, target, row.key, row.column, row.reason, row.record, row.raw
         ])?;
     }
-    Ok((went, came, quarantined.len() as u64))
+    Ok((removed_count, added_count, quarantined.len() as u64))
 }
 
 /// An empty temporary table for rows of a table.
@@ -220,7 +220,7 @@ fn make_temporary(tx: &mut Transaction<'_>, name: &str, sync: &SyncTable) -> Res
     ))
     .map_err(|e| {
         anyhow!(
-            "could not make a temporary table for {target}: {}",
+            "could not create a temporary table for {target}: {}",
             describe(&e)
         )
     })

@@ -27,17 +27,14 @@ use crate::inspect::Table;
 use crate::load::encode::Codec;
 use crate::proof::Comparison;
 
-/// A table to sync.
 #[derive(Debug)]
 pub(crate) struct SyncTable {
     pub(crate) table: Table,
-    /// What is compared.
     pub(crate) comparison: Comparison,
     /// Columns to write: position in SQLite, name in PostgreSQL, how values are written. Without those that PostgreSQL computes.
     pub(crate) columns: Vec<(usize, String, Codec)>,
     /// Key columns in PostgreSQL's names; empty: a row is its own key.
     pub(crate) key: Vec<String>,
-    /// Number of its temporary tables.
     pub(crate) number: usize,
 }
 
@@ -52,12 +49,12 @@ impl SyncTable {
     }
 
     /// The temporary table of rows that went.
-    pub(crate) fn gone(&self) -> String {
-        format!("pg_temp.oa_gone_{}", self.number)
+    pub(crate) fn removed(&self) -> String {
+        format!("pg_temp.oa_removed_{}", self.number)
     }
 
     /// The temporary table of rows that came.
-    pub(crate) fn come(&self) -> String {
-        format!("pg_temp.oa_come_{}", self.number)
+    pub(crate) fn added(&self) -> String {
+        format!("pg_temp.oa_added_{}", self.number)
     }
 }

@@ -1,7 +1,8 @@
 //! The reverse migration: PostgreSQL's rows written to a copy of the base snapshot.
 //!
-//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL. Both
-//! sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in memory.
+//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL.
+//! Both sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in
+//! memory.
 
 use anyhow::{Context, Result, anyhow};
 use oa_core::pg::{describe, quote_ident};
@@ -80,7 +81,7 @@ fn note_rows(
 ) -> Result<()> {
     let key = table.key_expression(&table.name).with_context(|| {
         format!(
-            "table {} has neither a primary key nor a rowid, by which its rows could be told apart",
+            "table {} has neither a primary key nor a rowid, by which its rows could be distinguished",
             table.name
         )
     })?;
@@ -182,7 +183,13 @@ fn insert_rows(copy: &Connection, table: &Table, comparison: &Comparison) -> Res
         for (i, column) in comparison.columns.iter().enumerate() {
             let end = end_of_value(bytes, start);
             if next.next_if(|(k, _)| *k == i).is_some() {
-                values.push(stored(column, value_of(&bytes[start..end])));
+                let value = value_of(&bytes[start..end]).with_context(|| {
+                    format!(
+                        "column {}: PostgreSQL sent a value that cannot be written; please report this",
+                        column.target
+                    )
+                })?;
+                values.push(stored(column, value));
             }
             start = end;
         }
@@ -231,8 +238,8 @@ pub(crate) fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
     Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
 }
 
-/// Rebuilds the full-text indexes over other tables, whose triggers are dropped while rows are written. Returns those that cannot be
-/// rebuilt, as warnings.
+/// Rebuilds the full-text indexes over other tables, whose triggers are dropped while rows are written. Returns those that
+/// cannot be rebuilt, as warnings.
 pub(crate) fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for index in &database.virtual_tables {

@@ -95,9 +95,8 @@ fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
             .collect()
     };
     let (found, expected) = (lines(&found), lines(&expected));
-    let at = (0..)
-        .find(|i| found.get(*i) != expected.get(*i))
-        .unwrap_or_default();
+    let same = found.iter().zip(&expected).take_while(|(a, b)| a == b);
+    let at = same.count();
     vec![if at == 0 {
         format!(
             "{MANIFEST} and line 1 of {SUMS} do not agree; one of them was changed after the export"

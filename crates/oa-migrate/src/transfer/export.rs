@@ -64,8 +64,9 @@ pub(crate) fn export(
         created_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
         database: path
             .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default(),
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned(),
         encoding: source.query_row("PRAGMA encoding", [], |row| row.get(0))?,
         user_version: pragma("user_version")?,
         application_id: pragma("application_id")?,

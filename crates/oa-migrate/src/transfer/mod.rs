@@ -11,7 +11,7 @@
 
 pub(crate) mod check;
 pub(crate) mod export;
-pub(crate) mod part;
+pub(crate) mod partial;
 pub(crate) mod rebuild;
 
 use std::path::Path;
@@ -25,9 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::inspect::VirtualTable;
 
-/// The name of the manifest.
 pub(crate) const MANIFEST: &str = "manifest.json";
-/// The name of the list of hashes.
 pub(crate) const SUMS: &str = "SHA256SUMS";
 const FORMAT: &str = "oa-export";
 const VERSION: u32 = 1;
@@ -35,11 +33,8 @@ const VERSION: u32 = 1;
 /// What is in an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// Always `oa-export`.
     pub(crate) format: String,
-    /// Version of the format.
     pub(crate) version: u32,
-    /// The program that wrote it.
     pub(crate) writer: String,
     pub(crate) created_at: String,
     /// Name of the SQLite file, without its folders.
@@ -71,7 +66,6 @@ pub(crate) struct NotExported {
     pub(crate) lost: bool,
 }
 
-/// A statement of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SchemaItem {
     /// `table`, `index`, `view` or `trigger`.
@@ -91,7 +85,6 @@ pub(crate) struct Sequence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TableFile {
     pub(crate) table: String,
-    /// Its file in the folder.
     pub(crate) file: String,
     /// The member of each line, before the columns, that holds the rowid; for tables in which no column is the rowid.
     pub(crate) rowid: Option<String>,
@@ -103,7 +96,6 @@ pub(crate) struct TableFile {
     pub(crate) sha256: String,
 }
 
-/// A column of a table's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Column {
     pub(crate) name: String,
@@ -155,7 +147,6 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Manifest {
-    /// Reads the manifest of a folder.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let text = std::fs::read(&path).with_context(|| {

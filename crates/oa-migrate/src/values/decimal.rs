@@ -87,7 +87,6 @@ impl Decimal {
         }
     }
 
-    /// The number of digits before the point.
     pub(crate) fn whole_digits(&self) -> usize {
         self.whole.len()
     }
@@ -97,7 +96,6 @@ impl Decimal {
         self.fraction.len()
     }
 
-    /// Appends the normal form.
     pub(crate) fn write_normal(&self, out: &mut Vec<u8>) {
         if self.negative {
             out.push(b'-');

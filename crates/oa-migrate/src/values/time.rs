@@ -3,9 +3,7 @@
 //! PostgreSQL counts days and microseconds from 2000-01-01. Only what survives exactly is accepted: years 0001 to 9999, no more
 //! than microseconds (further digits must be zero), no 24:00 and no leap second.
 
-/// Days from 1970-01-01 to 2000-01-01.
 const EPOCH_SHIFT_DAYS: i64 = 10_957;
-/// Microseconds of a day.
 pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
 
 /// A point in time as a text gives it.

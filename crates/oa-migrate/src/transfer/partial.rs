@@ -1,7 +1,7 @@
 //! The folder in which an export grows: beside its destination, `DIR.ID.part`, until it is whole and gets its name.
 //!
-//! Its writer holds a lock on it, which the kernel releases however the writer ends, so the next export to the same destination knows
-//! which ones were left over from killed exports and removes them.
+//! Its writer holds a lock on it, which the kernel releases however the writer ends, so the next export to the same destination
+//! knows which ones were left over from killed exports and removes them.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,13 +15,13 @@ use crate::errors::Refused;
 
 /// A folder that is removed unless it is put in place.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct PartialFolder {
     path: PathBuf,
     destination: PathBuf,
     lock: File,
 }
 
-impl Part {
+impl PartialFolder {
     /// Makes the folder, and removes those of exports to the same destination that died.
     pub(crate) fn create(destination: &Path) -> Result<Self> {
         // Without the slash that a shell's completion puts at the end.
@@ -32,7 +32,7 @@ impl Part {
         let path = PathBuf::from(path);
         let lock = fs::create_dir(&path)
             .and_then(|()| File::open(&path))
-            .with_context(|| format!("could not make {}", path.display()))?;
+            .with_context(|| format!("could not create {}", path.display()))?;
         // Some network file systems cannot lock a folder; there nothing is swept either.
         let _ = flock(&lock, FlockOperation::LockExclusive);
         ensure!(
@@ -47,12 +47,10 @@ impl Part {
         })
     }
 
-    /// Where to write.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the folder its name, durably.
     pub(crate) fn put_in_place(self) -> Result<()> {
         let context = || {
             format!(
@@ -71,12 +69,12 @@ impl Part {
         })?;
         File::open(parent(&self.destination))
             .and_then(|f| f.sync_all())
-            .with_context(|| format!("could not make {} durable", self.destination.display()))?;
+            .with_context(|| format!("could not sync {}", self.destination.display()))?;
         Ok(())
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFolder {
     fn drop(&mut self) {
         remove(&self.path);
     }
