@@ -29,7 +29,7 @@ use crate::load::staging::{self, Target};
 use crate::load::swap::{self, SwapOutcome, SwapParams};
 use crate::load::tables::{self, LoadedTable};
 use crate::plan::make::make_plan;
-use crate::plan::refuse::{refuse_overwriting, refuse_without_rights};
+use crate::plan::refuse::{refuse_overwriting, refuse_without_privileges};
 use crate::plan::{Plan, PlanArgs};
 use crate::proof::plan as proof;
 use crate::proof::report::{Phases, Report, Status, TableReport};
@@ -207,7 +207,7 @@ impl Migration<'_> {
             args.jobs.count(),
         )?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
-        refuse_without_rights(self.client, &plan)?;
+        refuse_without_privileges(self.client, &plan)?;
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
         let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;

@@ -267,7 +267,7 @@ impl Identity {
     fn moved(&self, file: &FileState, noted: usize, same: usize) -> Option<String> {
         if noted < CONCLUSIVE && !file.same_file(&self.file) {
             return Some(format!(
-                "its path is another, and {noted} noted row(s) are too few to recognise it"
+                "its path differs, and {noted} noted row(s) are too few to recognise it"
             ));
         }
         if !self.path.is_file() {

@@ -48,7 +48,7 @@ impl Rejects {
     pub(crate) fn of_run(path: &Path) -> Result<Self> {
         anyhow::ensure!(
             path.is_file(),
-            "{} is missing: which rows the run quarantined is not known; run again with --replace",
+            "{} is missing: which rows the run quarantined is unknown; run again with --replace",
             path.display()
         );
         Ok(Self {

@@ -104,29 +104,18 @@ fn attempt(
         return Ok(None);
     }
     let before = before_schema(run);
-    let there: bool = tx
-        .query_one(
-            "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL",
-            &[&plan.schema],
-        )
-        .map_err(explain)?
-        .get(0);
-    if !there {
-        tx.batch_execute(&format!("CREATE SCHEMA {}", quote_ident(&plan.schema)))
-            .map_err(explain)?;
-    }
     let existing: Vec<&PlannedTable> = plan
         .tables
         .iter()
         .filter(|t| t.existing.is_some())
         .collect();
-    if !existing.is_empty() {
-        tx.batch_execute(&format!(
-            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables as they were before oa-migrate run {run}; for oa-migrate rollback'",
-            quote_ident(&before)
-        ))
-        .map_err(explain)?;
-    }
+    create_schemas(
+        &mut tx,
+        &plan.schema,
+        (!existing.is_empty()).then_some(&before),
+        run,
+    )
+    .map_err(explain)?;
     let mut belongings = Vec::new();
     for table in &existing {
         belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
@@ -187,6 +176,31 @@ fn attempt(
     failpoint::hit("migrate.swap.done");
     swapped.done = true;
     Ok(Some(swapped))
+}
+
+/// Creates the target schema, where it does not exist, and the one that keeps the tables that are replaced.
+fn create_schemas(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    before: Option<&String>,
+    run: Uuid,
+) -> Result<(), postgres::Error> {
+    let exists: bool = tx
+        .query_one(
+            "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL",
+            &[&schema],
+        )?
+        .get(0);
+    if !exists {
+        tx.batch_execute(&format!("CREATE SCHEMA {}", quote_ident(schema)))?;
+    }
+    if let Some(before) = before {
+        tx.batch_execute(&format!(
+            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables as they were before oa-migrate run {run}; for oa-migrate rollback'",
+            quote_ident(before)
+        ))?;
+    }
+    Ok(())
 }
 
 /// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; otherwise those
@@ -281,7 +295,7 @@ fn move_away(
     let has_rows = existing::has_rows(tx, &name).map_err(explain)?;
     if has_rows && !replace {
         bail!(
-            "table {table} has got rows while the run was under way; stop its writers and run again, or use --replace"
+            "table {table} received rows while the run was under way; stop its writers and run again, or use --replace"
         );
     }
     tx.batch_execute(&format!(

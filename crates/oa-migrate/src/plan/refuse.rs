@@ -57,9 +57,9 @@ pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
 
 /// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those
 /// that are there.
-pub(crate) fn refuse_without_rights(client: &mut Client, plan: &Plan) -> Result<()> {
+pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Result<()> {
     let explain =
-        |e: postgres::Error| anyhow!("could not read the role's rights: {}", describe(&e));
+        |e: postgres::Error| anyhow!("could not read the role's privileges: {}", describe(&e));
     let row = client
         .query_one(
             "SELECT current_user::text,

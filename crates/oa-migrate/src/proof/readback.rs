@@ -64,7 +64,7 @@ impl<'a> Fields<'a> {
         let (length, rest) = self
             .rest
             .split_first_chunk::<4>()
-            .context("PostgreSQL sent half a row")?;
+            .context("PostgreSQL sent an incomplete row")?;
         let length = i32::from_be_bytes(*length);
         self.rest = rest;
         let Ok(length) = usize::try_from(length) else {
@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
         let (value, rest) = self
             .rest
             .split_at_checked(length)
-            .context("PostgreSQL sent half a row")?;
+            .context("PostgreSQL sent an incomplete row")?;
         self.rest = rest;
         Ok(Some(value))
     }

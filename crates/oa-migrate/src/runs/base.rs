@@ -219,7 +219,7 @@ fn doubts(
         None if identity::canonical(path) == record.database => return Ok(Vec::new()),
         None => {
             return Ok(vec![
-                "its path is another, and nothing else is known of the source".to_owned(),
+                "its path differs, and nothing else is known of the source".to_owned(),
             ]);
         }
     };
@@ -265,7 +265,7 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result
             .query_one("SELECT pg_xact_status($1::text::xid8)", &[transaction])
             .map_err(|e| {
                 anyhow!(
-                    "could not find out whether the last sync was committed: {}; run again with --replace",
+                    "could not determine whether the last sync was committed: {}; run again with --replace",
                     describe(&e)
                 )
             })?

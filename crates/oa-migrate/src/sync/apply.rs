@@ -73,7 +73,7 @@ pub(crate) fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> 
 
 /// Rows of the source refer to missing rows, which SQLite allows.
 #[derive(Debug, thiserror::Error)]
-#[error("the source's rows break a foreign key: {0}")]
+#[error("the source's rows violate a foreign key: {0}")]
 pub(crate) struct DanglingRows(String);
 
 /// Rows of a table would share a unique value while they change one after the other, as when two swap theirs.
@@ -167,7 +167,7 @@ pub(crate) fn finish(
             if e.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {
                 anyhow::Error::new(DanglingRows(text))
             } else {
-                anyhow!("the source's rows break a constraint: {text}")
+                anyhow!("the source's rows violate a constraint: {text}")
             }
         })?;
     for SuspendedIndexes { table, had } in suspended {
@@ -310,7 +310,7 @@ fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, removed: &str) -> Re
     };
     if i64::try_from(deleted)? != due {
         bail!(
-            "{} row(s) of {target} that went in SQLite are not in PostgreSQL as they were: something else has written there since the last run or sync; compare with oa-migrate verify",
+            "{} row(s) of {target} that were deleted or changed in SQLite are not in PostgreSQL as they were: something else has written there since the last run or sync; compare with oa-migrate verify",
             due - i64::try_from(deleted)?
         );
     }
@@ -410,7 +410,7 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
     }
     keys.sort();
     bail!(
-        "rows of {target} have been written in PostgreSQL since the last run or sync, and in SQLite too (keys: {}); sync is for the time before anything else writes there: oa-migrate to-sqlite brings PostgreSQL's rows back, oa-migrate run --replace takes SQLite's",
+        "rows of {target} have been written in PostgreSQL since the last run or sync, and in SQLite too (keys: {}); use sync only before anything else writes there: oa-migrate to-sqlite brings PostgreSQL's rows back, oa-migrate run --replace takes SQLite's",
         keys.join("; ")
     )
 }

@@ -225,7 +225,7 @@ fn read_value(value: serde_json::Value) -> Result<StoredValue> {
         Json::Null => Value::Null,
         Json::Number(n) => match n.as_i64() {
             Some(n) => Value::Integer(n),
-            None if n.is_f64() => Value::Real(n.as_f64().context("a number that is none")?),
+            None if n.is_f64() => Value::Real(n.as_f64().context("not a number")?),
             None => bail!("{n} is beyond 64 bits"),
         },
         Json::String(text) => Value::Text(text),
