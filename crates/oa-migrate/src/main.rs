@@ -28,8 +28,9 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::exit;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::exit;
 
 use commands::{
     check_export, dedupe, export, import, init, plan as plan_command, rollback, run, status,

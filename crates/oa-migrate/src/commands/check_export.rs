@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use oa_core::cli::Failure;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use serde_json::json;
 
 use super::export::row;

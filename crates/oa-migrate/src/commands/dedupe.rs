@@ -1,14 +1,18 @@
 //! `oa-migrate dedupe`: moves the older rows of a natural key to `oa.rejects`, so that its unique index can be created.
 
 use anyhow::{Result, anyhow, bail};
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::{Format, Listing};
 use oa_core::pg::{describe, quote_ident};
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::service::{self, NaturalKey};
-use oa_core::{exit, failpoint};
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::service;
+use oa_core::service::NaturalKey;
+use oa_core::app::exit;
+use oa_core::base::failpoint;
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
@@ -86,10 +90,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("table".to_owned(), json!(table));
             details.insert("moved".to_owned(), json!(moved));
-            Ok(Ended {
+            Ok(JobOutcome {
                 fetched: moved,
                 details,
-                ..Ended::success(exit::OK)
+                ..JobOutcome::success(exit::OK)
             })
         },
     )

@@ -6,12 +6,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -58,7 +60,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("database".to_owned(), json!(args.database));
             details.insert("folder".to_owned(), json!(args.folder));
-            Ok(Ended {
+            Ok(JobOutcome {
                 fetched: manifest.tables.iter().map(|t| t.rows).sum(),
                 status: if lost.is_empty() {
                     Status::Success
@@ -67,7 +69,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
                 },
                 error: (!lost.is_empty()).then(|| lost.join("; ")),
                 details,
-                ..Ended::success(manifest)
+                ..JobOutcome::success(manifest)
             })
         },
     )?;

@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::state_dir::StateDir;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::base::state_dir::StateDir;
 
 use super::run::{MoveArgs, Source, move_database};
 use super::{failure, refused, spinner};

@@ -1,11 +1,13 @@
 //! `oa-migrate init`: creates or upgrades schema `oa` and the service's own tables. Running it again changes nothing.
 
 use anyhow::anyhow;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::output::{Format, Listing};
-use oa_core::pg::{self, describe, schema};
-use oa_core::{exit, service};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::{Format, Listing};
+use oa_core::pg;
+use oa_core::pg::{describe, schema};
+use oa_core::service;
+use oa_core::app::exit;
 use serde_json::json;
 
 use super::failure;

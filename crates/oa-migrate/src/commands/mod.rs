@@ -17,8 +17,8 @@ pub(crate) mod verify;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::exit;
 
 use crate::errors::Refused;
 

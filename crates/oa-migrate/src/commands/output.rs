@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use serde_json::{Map, Value, json};
 
 use crate::proof::report::{Report, Status};

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::state_dir::{StateDir, write_durably};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::state_dir::{StateDir, write_durably};
 use serde_json::json;
 use uuid::Uuid;
 

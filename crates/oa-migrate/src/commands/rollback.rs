@@ -2,12 +2,15 @@
 //! `oa_after_…`; those that it replaced come back.
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
 use oa_core::pg::{describe, quote_ident};
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::{exit, failpoint};
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::exit;
+use oa_core::base::failpoint;
 use postgres::Client;
 use serde_json::json;
 
@@ -61,9 +64,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             folder.write(&record)?;
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(record.run_id));
-            Ok(Ended {
+            Ok(JobOutcome {
                 details,
-                ..Ended::success(exit::OK)
+                ..JobOutcome::success(exit::OK)
             })
         },
     )

@@ -7,13 +7,15 @@ use std::time::Instant;
 use anyhow::Result;
 use chrono::Utc;
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::output::Format;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
 use oa_core::pg::describe;
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::{failpoint, service};
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::service;
+use oa_core::base::failpoint;
 use postgres::Client;
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
@@ -131,12 +133,12 @@ pub(crate) fn move_database(
                 migration.clean_up();
             }
             let report = result.map_err(failure)?;
-            Ok(Ended {
+            Ok(JobOutcome {
                 status: report.status.of_run(),
                 fetched: report.tables.iter().map(|t| t.rows_read).sum(),
                 error: shortcomings(&report),
                 details: details(&report),
-                ..Ended::success((report, folder))
+                ..JobOutcome::success((report, folder))
             })
         },
     )?;

@@ -1,12 +1,12 @@
 //! `oa-migrate status`: the runs on this machine, newest first, and the schemas that they keep in the database.
 
 use anyhow::anyhow;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
 use oa_core::pg::describe;
-use oa_core::state_dir::StateDir;
+use oa_core::base::state_dir::StateDir;
 use serde_json::json;
 
 use super::failure;

@@ -7,13 +7,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::ProgressBar;
-use oa_core::cli::{self, Failure};
-use oa_core::config::Config;
-use oa_core::output::Format;
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
 use oa_core::pg::describe;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status};
-use oa_core::{exit, failpoint};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
+use oa_core::app::exit;
+use oa_core::base::failpoint;
 use postgres::{Client, Transaction};
 use rusqlite::Connection;
 use serde_json::json;
@@ -124,7 +128,7 @@ fn sync(
     client: &mut Client,
     bases: &[Base],
     id: Uuid,
-) -> Result<Ended<(AllChanges, Uuid)>, Failure> {
+) -> Result<JobOutcome<(AllChanges, Uuid)>, Failure> {
     let started = Instant::now();
     let progress = spinner();
     let result = copies(args, source, bases, &progress)
@@ -182,12 +186,12 @@ fn sync(
     let mut details = synced.details();
     details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
     details.insert("dry_run".to_owned(), json!(args.dry_run));
-    Ok(Ended {
+    Ok(JobOutcome {
         fetched: synced.tables.iter().map(|t| t.compared.source.rows).sum(),
         status,
         error,
         details,
-        ..Ended::success((synced, id))
+        ..JobOutcome::success((synced, id))
     })
 }
 

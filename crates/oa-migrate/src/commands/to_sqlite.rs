@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::Format;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
 use oa_core::pg::describe;
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
 use postgres::{Client, IsolationLevel};
 use rusqlite::Connection;
 use serde_json::json;
@@ -100,7 +102,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             let mut details = written.details();
             details.insert("of_run".to_owned(), json!(newest.record.run_id));
             details.insert("file".to_owned(), json!(args.out));
-            Ok(Ended {
+            Ok(JobOutcome {
                 fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
                 status: if matched {
                     Status::Success
@@ -110,7 +112,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
                 error: (!matched)
                     .then(|| "the two sides are not the same; no file was written".to_owned()),
                 details,
-                ..Ended::success((written, start.id))
+                ..JobOutcome::success((written, start.id))
             })
         },
     )?;

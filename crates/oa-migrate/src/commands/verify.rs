@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::output::Format;
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::output::Format;
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use postgres::Client;
 use rusqlite::Connection;
 use serde_json::json;
@@ -76,12 +77,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             let mut details = serde_json::Map::new();
             details.insert("of_run".to_owned(), json!(bases[0].record.run_id));
             details.insert("matched".to_owned(), json!(report.matched));
-            Ok(Ended {
+            Ok(JobOutcome {
                 status: report.status.of_run(),
                 fetched: report.tables.iter().map(|t| t.rows_read).sum(),
                 error: shortcomings(&report),
                 details,
-                ..Ended::success((report, folder.path.join("report.md")))
+                ..JobOutcome::success((report, folder.path.join("report.md")))
             })
         },
     )?;

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::failpoint;
+use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 use rusqlite::Connection;

@@ -4,8 +4,9 @@
 //! holds it may drop every staging schema that is there: it is left over from a run that died.
 
 use anyhow::{Context, Result};
-use oa_core::config::Config;
-use oa_core::pg::{self, describe, quote_ident};
+use oa_core::app::config::Config;
+use oa_core::pg;
+use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, GenericClient};
 use uuid::Uuid;
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use oa_core::pg::{describe, is_connection_error, quote_ident};
-use oa_core::{failpoint, service};
+use oa_core::service;
+use oa_core::base::failpoint;
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 use uuid::Uuid;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use oa_core::state_dir::write_durably;
+use oa_core::base::state_dir::write_durably;
 use serde::{Deserialize, Serialize};
 
 use super::diff::Difference;
@@ -46,11 +46,11 @@ pub(crate) enum Status {
 
 impl Status {
     /// The state of the run in the run log.
-    pub(crate) fn of_run(self) -> oa_core::runs::Status {
+    pub(crate) fn of_run(self) -> oa_core::model::run::Status {
         match self {
-            Self::Success => oa_core::runs::Status::Success,
-            Self::Partial => oa_core::runs::Status::Partial,
-            Self::Failed => oa_core::runs::Status::Failed,
+            Self::Success => oa_core::model::run::Status::Success,
+            Self::Partial => oa_core::model::run::Status::Partial,
+            Self::Failed => oa_core::model::run::Status::Failed,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono_tz::Tz;
 use oa_core::pg::{describe, schema};
-use oa_core::state_dir::{StateDir, write_durably};
+use oa_core::base::state_dir::{StateDir, write_durably};
 use postgres::{Client, GenericClient};
 use rusqlite::Connection;
 

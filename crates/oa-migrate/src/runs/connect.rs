@@ -1,8 +1,9 @@
 //! Connecting for commands that change tables.
 
 use anyhow::Result;
-use oa_core::pg::schema::{self, SchemaError};
-use oa_core::state_dir::StateDir;
+use oa_core::pg::schema;
+use oa_core::pg::schema::SchemaError;
+use oa_core::base::state_dir::StateDir;
 use postgres::Client;
 
 use super::{folder, target};

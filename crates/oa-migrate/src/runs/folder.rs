@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
-use oa_core::state_dir::{StateDir, write_durably};
+use oa_core::base::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

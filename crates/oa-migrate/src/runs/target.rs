@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
-use oa_core::state_dir::StateDir;
+use oa_core::base::state_dir::StateDir;
 use postgres::Client;
 use postgres::error::SqlState;
 use uuid::Uuid;

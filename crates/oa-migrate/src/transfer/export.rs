@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use chrono::{SecondsFormat, Utc};
-use oa_core::state_dir::write_durably;
+use oa_core::base::state_dir::write_durably;
 use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 

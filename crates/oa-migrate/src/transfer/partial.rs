@@ -60,7 +60,7 @@ impl PartialFolder {
             )
         };
         self.lock.sync_all().with_context(context)?;
-        oa_core::failpoint::hit("export.written");
+        oa_core::base::failpoint::hit("export.written");
         fs::rename(&self.path, &self.destination).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty
             | io::ErrorKind::AlreadyExists
