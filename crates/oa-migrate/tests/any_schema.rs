@@ -34,7 +34,7 @@ fn table() -> impl Strategy<Value = (Vec<(&'static str, bool)>, Vec<Vec<Value>>)
 }
 
 #[test]
-fn every_row_is_loaded_exactly_or_kept_aside() {
+fn every_row_is_loaded_exactly_or_quarantined() {
     let sandbox = Sandbox::new();
     sandbox.run(&["init"]).expect(0);
     let cases = std::env::var("OA_MIGRATE_CASES")

@@ -168,13 +168,13 @@ fn dedupe_keeps_the_newest_row_and_moves_the_others() {
                ('RB', NULL, 4, '2025-11-26'), ('RB', NULL, 5, '2025-11-26'), ('HC', '国泰君安', 6, '2025-11-26')",
         )
         .unwrap();
-    let asked = sandbox
+    let refused = sandbox
         .run(&["dedupe", "institutional_positions"])
         .expect(77);
     assert!(
-        asked.stderr.contains("Move 2 older row(s) of 1 key(s)"),
+        refused.stderr.contains("Move 2 older row(s) of 1 key(s)"),
         "{}",
-        asked.stderr
+        refused.stderr
     );
     assert_eq!(
         sandbox.number("SELECT count(*) FROM institutional_positions"),
@@ -215,7 +215,7 @@ fn dedupe_keeps_the_newest_row_and_moves_the_others() {
 }
 
 #[test]
-fn two_tables_of_one_transaction_come_from_the_same_moment() {
+fn two_tables_of_one_transaction_come_from_the_same_point_in_time() {
     let sandbox = Sandbox::new();
     let file = sandbox.sqlite(
         "live.db",

@@ -192,7 +192,7 @@ fn null_where_none_may_be_is_quarantined() {
 }
 
 #[test]
-fn bad_values_of_a_utf16_file_are_put_aside_too() {
+fn bad_values_of_a_utf16_file_are_quarantined_too() {
     let sandbox = Sandbox::new();
     sandbox.run(&["init"]).expect(0);
     let file = sandbox.sqlite(

@@ -41,7 +41,7 @@ fn at_every_named_point_nothing_is_half_done() {
             .collect();
         assert_eq!(visible, before, "{point}");
     }
-    // Killed after the last transaction: everything is there, and the run can be taken back.
+    // Killed after the last transaction: everything is there, and the run can be rolled back.
     sandbox.killed_at("migrate.swap.done", &arguments);
     assert_eq!(sandbox.number("SELECT count(*) FROM c"), 30_000);
     sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
@@ -51,7 +51,7 @@ fn at_every_named_point_nothing_is_half_done() {
     let again = sandbox.run(&["rollback", "--yes"]);
     assert!(
         again.stderr.contains("no finished run"),
-        "it was taken back already: {}",
+        "it was rolled back already: {}",
         again.stderr
     );
     assert_eq!(leftovers(&sandbox), 0);
@@ -65,7 +65,7 @@ fn at_every_named_point_nothing_is_half_done() {
 }
 
 #[test]
-fn at_random_moments_the_next_run_succeeds() {
+fn killed_at_random_times_the_next_run_succeeds() {
     let sandbox = Sandbox::new();
     let file = sandbox.sqlite("a.db", SQL);
     sandbox.run(&["init"]).expect(0);
@@ -73,7 +73,7 @@ fn at_random_moments_the_next_run_succeeds() {
     sandbox.migrate(&file, &["--rehearse"]).expect(0);
     let full = full.elapsed();
     let arguments = ["run", file.to_str().unwrap(), "--format", "json"];
-    // More of them by hand: OA_MIGRATE_KILLS=300 scripts/test random_moments
+    // More of them by hand: OA_MIGRATE_KILLS=300 scripts/test random_times
     let kills: u32 = std::env::var("OA_MIGRATE_KILLS")
         .ok()
         .and_then(|n| n.parse().ok())

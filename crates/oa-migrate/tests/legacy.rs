@@ -55,11 +55,11 @@ fn duplicate_natural_keys_are_loaded_and_reported() {
     let sandbox = Sandbox::new();
     // Without init: run makes what it needs.
     let report = sandbox.migrate(&file, &[]).expect(0).report();
-    let told = warnings(&report, "institutional_positions");
-    assert!(told.contains("13 natural key(s)"), "{told}");
+    let found = warnings(&report, "institutional_positions");
+    assert!(found.contains("13 natural key(s)"), "{found}");
     assert!(
-        told.contains("oa-migrate dedupe institutional_positions"),
-        "{told}"
+        found.contains("oa-migrate dedupe institutional_positions"),
+        "{found}"
     );
     assert_eq!(
         sandbox.number("SELECT count(*) FROM institutional_positions"),

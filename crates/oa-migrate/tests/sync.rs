@@ -215,7 +215,7 @@ fn rows_whose_foreign_keys_lead_nowhere_are_quarantined() {
          INSERT INTO many VALUES (9)",
     )
     .unwrap();
-    // Two of three rows of a table would go to oa.rejects: that is asked.
+    // Two of three rows of a table would go to oa.rejects: that needs consent.
     sync(&sandbox, &file, &[]).expect(77);
     let done = sync(&sandbox, &file, &["--yes"]).expect(1);
     assert_eq!(done.report()["matched"], true, "{}", done.stdout);

@@ -1,4 +1,4 @@
-//! A run belongs to its source: another file is refused, several runs live side by side, and many deletions are asked about.
+//! A run belongs to its source: another file is refused, several runs live side by side, and many deletions need consent.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
@@ -233,12 +233,14 @@ fn many_deletions_need_a_yes() {
         "{}",
         shown.stderr
     );
-    let asked = on(&sandbox, "sync", &file, &[]).expect(77);
+    let refused = on(&sandbox, "sync", &file, &[]).expect(77);
     assert!(
-        asked.stderr.contains("t: 6 of 90 rows deleted, 6 changed")
-            && asked.stderr.contains("--yes"),
+        refused
+            .stderr
+            .contains("t: 6 of 90 rows deleted, 6 changed")
+            && refused.stderr.contains("--yes"),
         "{}",
-        asked.stderr
+        refused.stderr
     );
     assert_eq!(sandbox.number("SELECT count(*) FROM t"), 90);
     on(&sandbox, "sync", &file, &["--yes"]).expect(0);

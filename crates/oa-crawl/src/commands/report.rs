@@ -1,12 +1,12 @@
 //! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
 
-use oa_core::app::record_unstarted;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;
 use oa_core::app::output::{Format, Listing};
+use oa_core::app::record_unstarted;
 use oa_core::model::run::{RunStart, Status};
 use serde_json::{Value, json};
 

@@ -1,29 +1,33 @@
-//! `oa-migrate check-export`: whether an export is whole. Needs no database.
+//! `oa-migrate check-export`: whether an export is complete and unchanged. Needs no database.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use indicatif::ProgressBar;
 use oa_core::app::cli::Failure;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use serde_json::json;
 
 use super::export::row;
+use super::{failure, spinner};
 use crate::transfer::check::check;
 
-/// Reads everything back and says what is wrong.
-///
-/// # Errors
-/// When there is no readable manifest (1).
-pub fn run(folder: &Path, format: Format) -> Result<u8, Failure> {
-    let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(Duration::from_millis(120));
-    let result = check(folder, |table| {
+/// Read an export back and compare it with its manifest: sizes, hashes, every line
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The folder
+    folder: PathBuf,
+    /// How the list of files is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let progress = spinner();
+    let result = check(&args.folder, |table| {
         progress.set_message(format!("reading {table}"));
     });
     progress.finish_and_clear();
-    let (_, checked, strays) = result?;
+    let check = result?;
     let mut listing = Listing::new(&[
         ("table", "TABLE"),
         ("file", "FILE"),
@@ -31,24 +35,21 @@ pub fn run(folder: &Path, format: Format) -> Result<u8, Failure> {
         ("bytes", "BYTES"),
         ("whole", "WHOLE"),
     ]);
-    let mut whole = strays.is_empty();
-    for file in &checked {
-        whole &= file.findings.is_empty();
-        let mut line = row(&file.of);
-        line["whole"] = if format == Format::Table {
-            json!(if file.findings.is_empty() {
-                "yes"
-            } else {
-                "NO"
-            })
-        } else {
-            json!(file.findings.is_empty())
+    for file in &check.files {
+        let whole = file.findings.is_empty();
+        let mut line = row(&file.table);
+        line["whole"] = match (args.format, whole) {
+            (Format::Table, true) => json!("yes"),
+            (Format::Table, false) => json!("NO"),
+            _ => json!(whole),
         };
         line["findings"] = json!(file.findings);
         listing.push(line);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
-    for finding in checked.iter().flat_map(|f| &f.findings).chain(&strays) {
+    listing.print(args.format).map_err(failure)?;
+    let mut whole = true;
+    for finding in check.findings() {
+        whole = false;
         tracing::error!("{finding}");
     }
     Ok(if whole { exit::OK } else { exit::FAILED })

@@ -1,14 +1,15 @@
-//! `oa-migrate dedupe`: moves the older rows of a natural key to `oa.rejects`, so that its unique index can be made.
+//! `oa-migrate dedupe`: moves the older rows of a natural key to `oa.rejects`, so that its unique index can be created.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
-use oa_core::pg;
 use oa_core::pg::{describe, quote_ident};
 use oa_core::service;
 use oa_core::service::NaturalKey;
@@ -16,17 +17,25 @@ use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::PROGRAM;
-use crate::commands::run;
+use super::failure;
 use crate::load::staging::Target;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use crate::{PROGRAM, runs};
 
-/// Shows what would be moved, asks, moves it, and makes the index.
-///
-/// # Errors
-/// Not a table with a natural key (2), not confirmed (77), PostgreSQL refuses (1) or is away (75).
-pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8, Failure> {
+/// Move the older rows of duplicate natural keys to oa.rejects and create the unique index
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A table that a crawler fills
+    table: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let table = args.table.as_str();
     let Some(key) = service::natural_key(table) else {
         let known: Vec<&str> = service::NATURAL_KEYS.iter().map(|k| k.table).collect();
         return Err(Failure::new(
@@ -37,11 +46,9 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
             ),
         ));
     };
-    let target = Target {
-        settings: pg::Settings::from_config(config, PROGRAM)?,
-    };
+    let target = Target::new(config)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let mut client = run::connect(&target, recorder.state())?;
+    let mut client = runs::connect_exclusive(&target, recorder.state()).map_err(failure)?;
     let found = duplicates(&mut client, key)?;
     let mut listing = Listing::new(&[
         ("key", "KEY"),
@@ -61,14 +68,14 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
             "moved": ids[1..].join(" "),
         }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(failure)?;
     if count > 0 {
         cli::confirm(
             &format!(
-                "Move {count} older row(s) of {} key(s) of {table} to oa.rejects and make its unique index?",
+                "Move {count} older row(s) of {} key(s) of {table} to oa.rejects and create its unique index?",
                 found.len()
             ),
-            yes,
+            args.yes,
         )?;
     }
     work::recorded(
@@ -77,7 +84,7 @@ pub fn run(config: &Config, table: &str, yes: bool, format: Format) -> Result<u8
         |start| {
             let moved = move_older(&mut client, key, start.id)?;
             tracing::info!(
-                "{table}: {moved} row(s) moved to oa.rejects, unique index {} is there",
+                "{table}: {moved} row(s) moved to oa.rejects, unique index {} is in place",
                 key.index
             );
             let mut details = serde_json::Map::new();
@@ -98,7 +105,7 @@ fn parts(key: &NaturalKey) -> (String, String) {
     (key.key.join(", "), not_null.join(" AND "))
 }
 
-/// Keys that are there more than once, with the ids of their rows, the newest first.
+/// Keys that occur more than once, with the ids of their rows, the newest first.
 fn duplicates(client: &mut Client, key: &NaturalKey) -> Result<Vec<(String, Vec<i64>)>> {
     let (expressions, not_null) = parts(key);
     let rows = client
@@ -146,10 +153,10 @@ fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
         .map_err(explain)?;
     failpoint::hit("dedupe.moved");
     if !service::create_key(&mut tx, key).map_err(explain)? {
-        return Err(anyhow!(
-            "table {} has still duplicates of its natural key; run it again",
+        bail!(
+            "table {} still has duplicates of its natural key; run it again",
             key.table
-        ));
+        );
     }
     tx.commit().map_err(explain)?;
     Ok(moved)

@@ -1,69 +1,67 @@
-//! `oa-migrate export`: a SQLite database as a folder of JSON lines.
+//! `oa-migrate export`: a SQLite database as a folder of JSON lines, written beside its place and renamed when all of it is
+//! durable.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Result, anyhow};
-use indicatif::ProgressBar;
+use anyhow::Result;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::journal::Recorder;
-use oa_core::model::run::Status;
-use serde_json::json;
-
-use crate::PROGRAM;
-use crate::inspect;
-use crate::transfer::export::export;
-use crate::transfer::part::Part;
-use crate::transfer::{Manifest, TableFile};
 use oa_core::app::work;
 use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
+use rusqlite::Connection;
+use serde_json::json;
 
-/// What `export` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The SQLite file.
-    pub database: PathBuf,
-    /// The folder to make.
-    pub folder: PathBuf,
-    /// End with 0 although a virtual table's contents are not in the export.
-    pub allow_missing: bool,
-    /// How the result is printed.
-    pub format: Format,
+use super::{failure, refused, spinner};
+use crate::PROGRAM;
+use crate::inspect::{self, VirtualTable};
+use crate::transfer::export::export;
+use crate::transfer::partial::PartialFolder;
+use crate::transfer::{Manifest, TableFile};
+
+/// Write a SQLite database as a folder of JSON lines with a manifest of counts and hashes
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Nothing is lost: every value keeps its storage class and its bits. The format is described in docs/export-format.md.\n\nExamples:\n  oa-migrate export option_tracker.db export-2026-11-23\n  oa-migrate check-export export-2026-11-23\n  jq -r .comm_code export-2026-11-23/*option_flows.jsonl | sort | uniq -c"
+)]
+pub(crate) struct Args {
+    /// The SQLite file; it is opened read-only
+    database: PathBuf,
+    /// The folder to create; it must be empty or absent
+    folder: PathBuf,
+    /// End with 0 although contents of a virtual table cannot be exported
+    #[arg(long)]
+    allow_missing: bool,
+    /// How the list of files is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
-/// Writes the folder beside its place and renames it when all of it is durable.
-///
-/// # Errors
-/// The source cannot be read, the folder cannot be written, or contents of a virtual table cannot be exported (1), the folder is there and not empty (77).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
-    refuse_existing(&options.folder)?;
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let source = inspect::open(&args.database).map_err(failure)?;
+    refuse_existing(&args.folder)?;
     let recorder = Recorder::open(config, PROGRAM)?;
     let manifest = work::recorded(
         &recorder,
         &Job::by_hand(PROGRAM, "export", "导出 JSON Lines"),
         |_| {
-            let progress = ProgressBar::new_spinner();
-            progress.enable_steady_tick(Duration::from_millis(120));
-            let result = write(&source, options, &progress);
-            progress.finish_and_clear();
-            let manifest = result?;
-            let rows: u64 = manifest.tables.iter().map(|t| t.rows).sum();
-            let mut details = serde_json::Map::new();
-            details.insert("database".to_owned(), json!(options.database));
-            details.insert("folder".to_owned(), json!(options.folder));
+            let manifest = write(&source, args).map_err(failure)?;
             let lost: Vec<String> = manifest
                 .not_exported()
-                .into_iter()
-                .filter(|v| v.lost && !options.allow_missing)
-                .map(|v| format!("virtual table {} was not exported: it {}", v.name, v.why))
+                .iter()
+                .filter(|v| v.lost && !args.allow_missing)
+                .map(not_exported)
                 .collect();
+            let mut details = serde_json::Map::new();
+            details.insert("database".to_owned(), json!(args.database));
+            details.insert("folder".to_owned(), json!(args.folder));
             Ok(JobOutcome {
-                fetched: rows,
+                fetched: manifest.tables.iter().map(|t| t.rows).sum(),
                 status: if lost.is_empty() {
                     Status::Success
                 } else {
@@ -75,46 +73,38 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
             })
         },
     )?;
-    let mut listing = listing();
-    for table in &manifest.tables {
-        listing.push(row(table));
-    }
-    listing.print(options.format).map_err(anyhow::Error::from)?;
-    let mut lost = false;
-    for table in manifest.not_exported() {
-        if table.lost && !options.allow_missing {
-            lost = true;
-            tracing::error!(
-                "virtual table {} was not exported: it {}",
-                table.name,
-                table.why
-            );
-        } else {
-            tracing::warn!(
-                "virtual table {} was not exported: it {}",
-                table.name,
-                table.why
-            );
-        }
-    }
-    Ok(if lost { exit::FAILED } else { exit::OK })
-}
-
-/// The columns of a listing of an export's files.
-#[must_use]
-pub fn listing() -> Listing {
-    Listing::new(&[
+    let mut listing = Listing::new(&[
         ("table", "TABLE"),
         ("file", "FILE"),
         ("rows", "ROWS"),
         ("bytes", "BYTES"),
         ("sha256", "SHA-256"),
-    ])
+    ]);
+    for table in &manifest.tables {
+        listing.push(row(table));
+    }
+    listing.print(args.format).map_err(failure)?;
+    let mut complete = true;
+    for table in manifest.not_exported() {
+        if table.lost && !args.allow_missing {
+            complete = false;
+            tracing::error!("{}", not_exported(&table));
+        } else {
+            tracing::warn!("{}", not_exported(&table));
+        }
+    }
+    Ok(if complete { exit::OK } else { exit::FAILED })
 }
 
-/// A line of [`listing`].
-#[must_use]
-pub fn row(table: &TableFile) -> serde_json::Value {
+fn not_exported(table: &VirtualTable) -> String {
+    format!(
+        "virtual table {} was not exported: it {}",
+        table.name, table.why
+    )
+}
+
+/// A file's line in the list.
+pub(crate) fn row(table: &TableFile) -> serde_json::Value {
     json!({
         "table": table.table,
         "file": table.file,
@@ -127,30 +117,25 @@ pub fn row(table: &TableFile) -> serde_json::Value {
 fn refuse_existing(folder: &Path) -> Result<(), Failure> {
     let free = match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none(),
-        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
     };
     if free {
         return Ok(());
     }
-    Err(Failure::new(
-        exit::REFUSED,
-        anyhow!(
-            "{} is there already and is not overwritten; name a folder that is empty or not there",
-            folder.display()
-        ),
-    ))
+    Err(refused(format!(
+        "{} exists already and is not overwritten; name a folder that is empty or absent",
+        folder.display()
+    )))
 }
 
-fn write(
-    source: &rusqlite::Connection,
-    options: &Options,
-    progress: &ProgressBar,
-) -> Result<Manifest, Failure> {
-    let part = Part::create(&options.folder)?;
+fn write(source: &Connection, args: &Args) -> Result<Manifest> {
+    let progress = spinner();
     progress.set_message("looking for damage");
-    let manifest = export(source, &options.database, part.path(), |table| {
+    let part = PartialFolder::create(&args.folder)?;
+    let result = export(source, &args.database, part.path(), |table| {
         progress.set_message(format!("writing {table}"));
-    })?;
-    part.put_in_place()?;
-    Ok(manifest)
+    })
+    .and_then(|manifest| part.put_in_place().map(|()| manifest));
+    progress.finish_and_clear();
+    result
 }

@@ -1,47 +1,54 @@
 //! `oa-migrate import`: an export into PostgreSQL, with the proof of `run`.
 //!
-//! The SQLite database is made again from the export, proven to be what was exported, and moved by `run`.
+//! The SQLite database is rebuilt from the export, proven to be what was exported, and moved as `run` does.
 
 use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::ProgressBar;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
-use oa_core::app::exit;
 use oa_core::base::state_dir::StateDir;
 
-use super::run;
+use super::run::{MoveArgs, Source, move_database};
+use super::{failure, refused, spinner};
 use crate::inspect::VirtualTable;
+use crate::transfer::Manifest;
 use crate::transfer::check::check;
 use crate::transfer::rebuild::rebuild;
 
-/// Checks the export, makes the database again and moves it. `options.database` is the folder.
-///
-/// # Errors
-/// The export is not whole (1); and all of [`run::run`].
-pub fn run(config: &Config, mut options: run::Options) -> Result<u8, Failure> {
-    let folder = options.database.clone();
+/// Move an export into PostgreSQL, with the same proof as run
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The export is checked, rebuilt as a SQLite database, proven to be what was exported, and moved as run does.\n\nExamples:\n  oa-migrate import export-2026-11-23 --rehearse\n  oa-migrate import export-2026-11-23 --schema archive"
+)]
+pub(crate) struct Args {
+    /// The folder of an export
+    folder: PathBuf,
+    #[command(flatten)]
+    options: MoveArgs,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let state = StateDir::open(&config.state_dir)?;
-    let Some(_lock) = state.try_lock("import").map_err(anyhow::Error::from)? else {
-        return Err(Failure::new(
-            exit::REFUSED,
-            anyhow!("another oa-migrate import runs on this machine; wait for it to end"),
+    let Some(_lock) = state.try_lock("import").map_err(failure)? else {
+        return Err(refused(
+            "another oa-migrate import runs on this machine; wait until it ends".to_owned(),
         ));
     };
-    // Nobody else works there now, so what is there is left over from one that was killed.
-    let work = state.folder("import").map_err(anyhow::Error::from)?;
+    // Nobody else works there now, so what is there is left over from an import that was killed.
+    let work = state.folder("import").map_err(failure)?;
     empty(&work)?;
-    let file = work.join("rebuilt.sqlite");
-    let result = make(&folder, &file)
-        .map_err(Failure::from)
+    let database = work.join("rebuilt.sqlite");
+    let result = rebuild_export(&args.folder, &database)
+        .map_err(failure)
         .and_then(|absent| {
-            options.absent = absent;
-            options.database.clone_from(&file);
-            options.shown = Some(folder.clone());
-            run::run(config, &options)
+            let source = Source {
+                database,
+                export: Some(args.folder.clone()),
+                absent,
+            };
+            move_database(&source, &args.options, config)
         });
     if let Err(e) = empty(&work) {
         tracing::warn!("{e:#}");
@@ -58,31 +65,19 @@ fn empty(folder: &Path) -> Result<()> {
 }
 
 /// Returns the virtual tables that are not in the export.
-fn make(folder: &Path, file: &Path) -> Result<Vec<VirtualTable>> {
-    let progress = ProgressBar::new_spinner();
-    progress.enable_steady_tick(Duration::from_millis(120));
-    let (manifest, checked, strays) = check(folder, |table| {
+fn rebuild_export(folder: &Path, database: &Path) -> Result<Vec<VirtualTable>> {
+    let progress = spinner();
+    let result = check_whole(folder, |table| {
         progress.set_message(format!("checking {table}"));
-    })?;
-    let findings: Vec<&String> = checked
-        .iter()
-        .flat_map(|f| &f.findings)
-        .chain(&strays)
-        .collect();
-    if let Some(first) = findings.first() {
-        progress.finish_and_clear();
-        return Err(anyhow!(
-            "{} is not whole ({} finding(s), the first: {first}); see oa-migrate check-export {0}",
-            folder.display(),
-            findings.len()
-        ));
-    }
-    let result = rebuild(folder, &manifest, file, |table| {
-        progress.set_message(format!("reading {table}"));
+    })
+    .and_then(|manifest| {
+        rebuild(folder, &manifest, database, |table| {
+            progress.set_message(format!("reading {table}"));
+        })?;
+        Ok(manifest.not_exported())
     });
     progress.finish_and_clear();
-    result?;
-    let absent = manifest.not_exported();
+    let absent = result?;
     for table in &absent {
         tracing::warn!(
             "virtual table {} is not in the export: it {}",
@@ -91,4 +86,18 @@ fn make(folder: &Path, file: &Path) -> Result<Vec<VirtualTable>> {
         );
     }
     Ok(absent)
+}
+
+fn check_whole(folder: &Path, progress: impl FnMut(&str)) -> Result<Manifest> {
+    let check = check(folder, progress)?;
+    let mut findings = check.findings();
+    if let Some(first) = findings.next() {
+        return Err(anyhow!(
+            "{} is not whole ({} finding(s), the first: {first}); see oa-migrate check-export {0}",
+            folder.display(),
+            1 + findings.count()
+        ));
+    }
+    drop(findings);
+    Ok(check.manifest)
 }

@@ -1,5 +1,6 @@
-//! `oa-migrate init`: creates or upgrades schema `oa` and the service's own tables.
+//! `oa-migrate init`: creates or upgrades schema `oa` and the service's own tables. Running it again changes nothing.
 
+use anyhow::anyhow;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -9,17 +10,22 @@ use oa_core::pg::{describe, schema};
 use oa_core::service;
 use serde_json::json;
 
+use super::failure;
 use crate::PROGRAM;
 
-/// Creates what is absent. Running it again changes nothing.
-///
-/// # Errors
-/// When PostgreSQL is away (75), its schema is newer than this program (78), or it refuses (1).
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+/// Create or upgrade schema oa and the service's own tables
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
     let applied = schema::upgrade(&mut client)?;
     let refused = service::create_missing(&mut client)
-        .map_err(|e| anyhow::anyhow!("could not create the service's tables: {}", describe(&e)))?;
+        .map_err(|e| anyhow!("could not create the service's tables: {}", describe(&e)))?;
     let mut listing = Listing::new(&[("what", "WHAT"), ("state", "STATE")]);
     listing.push(json!({
         "what": "schema oa",
@@ -29,7 +35,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     for key in service::NATURAL_KEYS {
         let state = if refused.contains(&key.table) {
             format!(
-                "duplicates forbid its unique index: run oa-migrate dedupe {}",
+                "duplicates prevent its unique index: run oa-migrate dedupe {}",
                 key.table
             )
         } else {
@@ -37,6 +43,6 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         };
         listing.push(json!({ "what": format!("table {}", key.table), "state": state }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(failure)?;
     Ok(exit::OK)
 }

@@ -3,76 +3,72 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, Result};
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::state_dir::{StateDir, write_durably};
-use oa_core::pg;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::{JobsArg, failure};
+use crate::inspect;
 use crate::load::staging::Target;
+use crate::plan::make::make_plan;
 use crate::plan::mapping::Mapping;
-use crate::plan::{self, Plan};
-use crate::state::RunFolder;
-use crate::{PROGRAM, inspect, migration};
+use crate::plan::{Plan, PlanArgs};
+use crate::runs::RunFolder;
 
-/// What `plan` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The SQLite file.
-    pub database: PathBuf,
-    /// What to plan.
-    pub plan: plan::Options,
-    /// Tables read side by side.
-    pub jobs: usize,
-    /// Write the mapping here.
-    pub write_mapping: Option<PathBuf>,
-    /// How the result is printed.
-    pub format: Format,
+/// Show what run would do: types, keys, and what cannot be moved as it is
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The SQLite file; it is opened read-only
+    database: PathBuf,
+    #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
+    jobs: JobsArg,
+    /// Write the plan as a mapping that can be edited and given to run
+    #[arg(long, value_name = "FILE")]
+    write_mapping: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
-/// Reads the file, looks at the target, prints the plan.
-///
-/// # Errors
-/// Unusable file (1), PostgreSQL away (75).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    let source = inspect::open(&options.database).map_err(anyhow::Error::from)?;
-    let target = Target {
-        settings: pg::Settings::from_config(config, PROGRAM)?,
-    };
-    let mut client = target.connect()?;
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let source = inspect::open(&args.database).map_err(failure)?;
+    let mut client = Target::new(config)?.connect()?;
     let state = StateDir::open(&config.state_dir)?;
     let folder = RunFolder::create(&state, Uuid::now_v7())?;
     let snapshot = folder.snapshot();
-    let made = inspect::snapshot(&source, &options.database, &snapshot)
+    let made = inspect::snapshot(&source, &args.database, &snapshot)
         .map_err(anyhow::Error::from)
         .and_then(|()| {
-            migration::make_plan(
+            make_plan(
                 &mut client,
                 &snapshot,
-                &options.database,
-                &options.plan,
+                &args.database,
+                &args.plan,
                 &[],
                 &HashSet::new(),
-                options.jobs,
+                args.jobs.count(),
             )
         });
     folder.remove();
     let plan = made?;
-    if let Some(path) = &options.write_mapping {
+    if let Some(path) = &args.write_mapping {
         let text = Mapping::of_plan(&plan).to_toml()?;
         std::path::absolute(path)
             .and_then(|path| write_durably(&path, text.as_bytes()))
             .with_context(|| format!("could not write {}", path.display()))?;
     }
-    print(&plan, options.format)?;
+    print(&plan, args.format)?;
     Ok(exit::OK)
 }
 
-fn print(plan: &Plan, format: Format) -> anyhow::Result<()> {
+fn print(plan: &Plan, format: Format) -> Result<()> {
     let mut listing = Listing::new(&[
         ("table", "TABLE"),
         ("column", "COLUMN"),

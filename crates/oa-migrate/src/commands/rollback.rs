@@ -1,46 +1,50 @@
-//! `oa-migrate rollback`: puts the tables back that a run replaced.
+//! `oa-migrate rollback`: undoes a run, in one transaction. Its tables, with all that was written to them since, stay in a schema
+//! `oa_after_…`; those that it replaced come back.
 
 use anyhow::{Context, Result, anyhow};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
-use oa_core::pg;
 use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 use serde_json::json;
 
+use super::failure;
 use crate::PROGRAM;
-use crate::commands::run;
-use crate::identity;
 use crate::load::staging::Target;
 use crate::load::swap::{after_schema, before_schema, move_statistics};
-use crate::state::{self, RunRecord, Stage};
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use crate::runs::{self, RunRecord, Stage, folder, target};
 
-/// Takes the last run (into a schema) back, in one transaction. Its tables, with all that was written to them since, stay in a schema `oa_after_…`.
-///
-/// # Errors
-/// No run to take back (1), not confirmed (77), PostgreSQL refuses (1) or is away (75).
-pub fn run(config: &Config, schema: Option<&str>, yes: bool) -> Result<u8, Failure> {
-    let target = Target {
-        settings: pg::Settings::from_config(config, PROGRAM)?,
-    };
+/// Roll back the last run: the tables it replaced come back, its own are kept in a schema oa_after_…
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The last run into this schema
+    #[arg(long, value_name = "SCHEMA")]
+    schema: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let target = Target::new(config)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let mut client = run::connect(&target, recorder.state())?;
-    let here = identity::runs_here(&mut client, recorder.state())?;
-    let (folder, mut record) = state::runs(recorder.state())?
+    let mut client = runs::connect_exclusive(&target, recorder.state()).map_err(failure)?;
+    let here = target::runs_here(&mut client, recorder.state())?;
+    let (folder, mut record) = folder::runs(recorder.state())?
         .into_iter()
         .filter(|(_, r)| r.stage == Stage::Done && here.contains(&r.run_id))
-        .find(|(_, r)| schema.is_none_or(|s| s == r.schema))
-        .context("there is no finished run that could be taken back")?;
+        .find(|(_, r)| args.schema.as_ref().is_none_or(|s| *s == r.schema))
+        .context("there is no finished run that could be rolled back")?;
     let replaced = record.tables.iter().filter(|t| t.replaced).count();
     cli::confirm(
         &format!(
-            "Take back run {} of {} ({}): {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
+            "Roll back run {} of {} ({}): {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
             record.run_id,
             record.started_at.format("%Y-%m-%d %H:%M UTC"),
             record.database.display(),
@@ -48,13 +52,13 @@ pub fn run(config: &Config, schema: Option<&str>, yes: bool) -> Result<u8, Failu
             record.schema,
             after_schema(record.run_id),
         ),
-        yes,
+        args.yes,
     )?;
     work::recorded(
         &recorder,
         &Job::by_hand(PROGRAM, "rollback", "迁移回退"),
         |_| {
-            take_back(&mut client, &record)?;
+            roll_back(&mut client, &record)?;
             failpoint::hit("rollback.done");
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
@@ -68,12 +72,12 @@ pub fn run(config: &Config, schema: Option<&str>, yes: bool) -> Result<u8, Failu
     )
 }
 
-fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
-    let explain = |e: postgres::Error| anyhow!("could not take the run back: {}", describe(&e));
+fn roll_back(client: &mut Client, record: &RunRecord) -> Result<()> {
+    let explain = |e: postgres::Error| anyhow!("could not roll the run back: {}", describe(&e));
     let (before, after) = (before_schema(record.run_id), after_schema(record.run_id));
     let mut tx = client.transaction().map_err(explain)?;
     tx.batch_execute(&format!(
-        "SET LOCAL synchronous_commit = on; CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables of oa-migrate run {1}, taken back; drop it when nothing in it is needed'",
+        "SET LOCAL synchronous_commit = on; CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables of oa-migrate run {1}, rolled back; drop it when nothing in it is needed'",
         quote_ident(&after),
         record.run_id
     ))
@@ -100,7 +104,7 @@ fn take_back(client: &mut Client, record: &RunRecord) -> Result<()> {
         move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
     }
     if record.tables.iter().any(|t| t.replaced) {
-        // RESTRICT: if anybody put something there, it stays and the rollback says so.
+        // RESTRICT: if anybody put something there, it stays and the rollback fails with its name.
         tx.batch_execute(&format!("DROP SCHEMA {}", quote_ident(&before)))
             .map_err(explain)?;
     }

@@ -1,28 +1,29 @@
-//! `oa-migrate status`: runs on this machine, and what they left in the database.
+//! `oa-migrate status`: the runs on this machine, newest first, and the schemas that they keep in the database.
 
+use anyhow::anyhow;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::state_dir::StateDir;
-use oa_core::pg;
 use oa_core::pg::describe;
 use serde_json::json;
 
-use crate::PROGRAM;
+use super::failure;
 use crate::load::staging::Target;
-use crate::state::{self, Stage};
+use crate::runs::{Stage, folder};
 
-/// Lists runs, newest first, and the schemas that they keep.
-///
-/// # Errors
-/// When PostgreSQL is away (75) or the state directory cannot be read.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
-    let target = Target {
-        settings: pg::Settings::from_config(config, PROGRAM)?,
-    };
+/// List the runs of this machine and what they keep in the database
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the list is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let state = StateDir::open(&config.state_dir)?;
-    let mut client = target.connect()?;
+    let mut client = Target::new(config)?.connect()?;
     let mut listing = Listing::new(&[
         ("run_id", "RUN"),
         ("started_at", "STARTED (UTC)"),
@@ -32,7 +33,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         ("snapshot", "SNAPSHOT"),
         ("database", "SOURCE"),
     ]);
-    for (folder, record) in state::runs(&state)? {
+    for (folder, record) in folder::runs(&state)? {
         listing.push(json!({
             "run_id": record.run_id,
             "started_at": record.started_at.format("%Y-%m-%d %H:%M:%S").to_string(),
@@ -48,7 +49,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
             "report": folder.path.join("report.md"),
         }));
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(failure)?;
     let rows = client
         .query(
             "SELECT n.nspname::text, coalesce(obj_description(n.oid), ''), pg_size_pretty(coalesce(sum(pg_total_relation_size(c.oid)), 0)::int8)
@@ -56,7 +57,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
              WHERE n.nspname ~ '^oa_(staging|before|after)_' GROUP BY n.oid, n.nspname ORDER BY 1",
             &[],
         )
-        .map_err(|e| anyhow::anyhow!("could not list schemas: {}", describe(&e)))?;
+        .map_err(|e| anyhow!("could not list schemas: {}", describe(&e)))?;
     for row in rows {
         let (name, comment, size): (String, String, String) = (row.get(0), row.get(1), row.get(2));
         tracing::warn!("schema {name} ({size}): {comment}");

@@ -1,8 +1,9 @@
-//! `oa-migrate to-sqlite`: the way back, with everything that was written to PostgreSQL since the run.
+//! `oa-migrate to-sqlite`: the reverse migration, with everything that was written to PostgreSQL since the run. The file is
+//! written, proven, and only then gets its name.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
@@ -10,69 +11,62 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use oa_core::journal::Recorder;
 use oa_core::model::run::Status;
-use oa_core::pg;
 use oa_core::pg::describe;
 use postgres::{Client, IsolationLevel};
 use rusqlite::Connection;
 use serde_json::json;
 
+use super::output::print_changes;
+use super::{failure, refused, spinner};
 use crate::PROGRAM;
-use crate::base::{self, Base, Which};
-use crate::changes::{AllChanges, Changes, TableChanges};
-use crate::identity::{FileState, Identity};
+use crate::errors::Refused;
+use crate::inspect::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::tables;
-use crate::state::RunFolder;
-use crate::write_back;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use crate::runs::{Base, RunFolder, RunSelection, base};
+use crate::sync::{AllChanges, Changes, TableChanges, reverse};
 
-/// What `to-sqlite` was asked for.
-#[derive(Debug)]
-pub struct Options {
-    /// The file to make.
-    pub out: PathBuf,
-    /// The old SQLite file, when the run's snapshot is gone.
-    pub base: Option<PathBuf>,
-    /// Which runs.
-    pub which: Which,
-    /// How the result is printed.
-    pub format: Format,
+/// Reverse migration: write PostgreSQL's rows, with all that was written since, to a new SQLite file
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The file is a copy of the snapshot of the last run or sync in which only what differs is written, so that rows which did not\nfit PostgreSQL are still in it. It gets its name when every table is proven to be the same.\n\nExamples:\n  oa-migrate to-sqlite option_tracker.back.db\n  oa-migrate to-sqlite back.db --base option_tracker.db"
+)]
+pub(crate) struct Args {
+    /// The file to create; it must not exist
+    out: PathBuf,
+    /// The old SQLite file, for when the run's snapshot is gone (it is kept for seven days)
+    #[arg(long, value_name = "DB")]
+    base: Option<PathBuf>,
+    #[command(flatten)]
+    selection: RunSelection,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
-/// Writes the file, proves it, and only then gives it its name.
-///
-/// # Errors
-/// The file is there already, or it is not clear what is to be written back (77), there is no run or no base (1), PostgreSQL is
-/// away (75).
-pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
-    if fs::symlink_metadata(&options.out).is_ok() {
-        return Err(Failure::new(
-            exit::REFUSED,
-            anyhow!(
-                "{} is there already and is not overwritten; name another file",
-                options.out.display()
-            ),
-        ));
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    if fs::symlink_metadata(&args.out).is_ok() {
+        return Err(refused(format!(
+            "{} exists already and is not overwritten; name another file",
+            args.out.display()
+        )));
     }
-    let target = Target {
-        settings: pg::Settings::from_config(config, PROGRAM)?,
-    };
+    let target = Target::new(config)?;
     let recorder = Recorder::open(config, PROGRAM)?;
-    let (mut client, bases) = base::connect(&target, recorder.state())?;
-    let bases = chosen(bases, options)?;
-    let Some(newest) = bases.last() else {
-        return Err(anyhow!("there is no finished run").into());
-    };
-    let base_file = match &options.base {
+    let (mut client, bases) = base::connect(&target, recorder.state()).map_err(failure)?;
+    let bases = select(bases, args).map_err(failure)?;
+    let newest = bases.last().context("there is no finished run")?;
+    let base_file = match &args.base {
         Some(path) => path.clone(),
         None => newest.folder.snapshot(),
     };
-    if options.base.is_none() && !base_file.exists() {
+    if args.base.is_none() && !base_file.exists() {
         return Err(anyhow!(
             "the snapshot of run {} is gone (it is kept for seven days); name the old SQLite file with --base",
             newest.record.run_id
@@ -84,31 +78,30 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
         &Job::by_hand(PROGRAM, "to-sqlite", "写回 SQLite"),
         |start| {
             let own = RunFolder::create(recorder.state(), start.id)?;
-            let part = part_of(&options.out, &start.id.simple().to_string());
-            let progress = ProgressBar::new_spinner();
-            progress.enable_steady_tick(Duration::from_millis(120));
-            let work = Work {
-                options,
+            let part = part_of(&args.out, &start.id.simple().to_string());
+            let progress = spinner();
+            let migration = ReverseMigration {
+                out: &args.out,
                 bases: &bases,
                 base_file: &base_file,
                 part: &part,
                 progress: &progress,
             };
-            let result = put_aside(&mut client, &bases, &own.rejects())
-                .and_then(|rejects| work.all(&mut client, &rejects));
+            let result = quarantined_rows(&mut client, &bases, &own.rejects())
+                .and_then(|rejects| migration.run(&mut client, &rejects));
             progress.finish_and_clear();
             own.remove();
             if !matches!(&result, Ok(w) if w.matched()) {
                 let _ = fs::remove_file(&part);
             }
             let written = result?;
-            if written.matched() {
-                note_written(&bases, &options.out)?;
+            let matched = written.matched();
+            if matched {
+                note_written(&bases, &args.out)?;
             }
             let mut details = written.details();
             details.insert("of_run".to_owned(), json!(newest.record.run_id));
-            details.insert("file".to_owned(), json!(options.out));
-            let matched = written.matched();
+            details.insert("file".to_owned(), json!(args.out));
             Ok(JobOutcome {
                 fetched: written.tables.iter().map(|t| t.compared.target.rows).sum(),
                 status: if matched {
@@ -126,16 +119,13 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
     let head = [
         ("run_id", json!(id)),
         ("base", json!(base_file)),
-        ("file", json!(written.matched().then_some(&options.out))),
+        ("file", json!(written.matched().then_some(&args.out))),
     ];
-    written.print(
-        head.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        options.format,
-    )?;
+    print_changes(&written, head, args.format)?;
     if written.matched() {
         tracing::info!(
             "{} holds what PostgreSQL holds ({:.1} s)",
-            options.out.display(),
+            args.out.display(),
             written.seconds
         );
         return Ok(exit::OK);
@@ -145,34 +135,32 @@ pub fn run(config: &Config, options: &Options) -> Result<u8, Failure> {
 }
 
 /// The runs that are written back, oldest first: all of one source into one schema.
-fn chosen(bases: Vec<Base>, options: &Options) -> Result<Vec<Base>, Failure> {
-    let mut bases = match &options.base {
+fn select(bases: Vec<Base>, args: &Args) -> Result<Vec<Base>> {
+    let mut bases = match &args.base {
         Some(path) => {
-            let file = inspect::open(path).map_err(anyhow::Error::from)?;
-            base::of_source(bases, &options.which, &file, path, false)?
+            let file = inspect::open(path)?;
+            base::of_source(bases, &args.selection, &file, path, false)?
         }
-        None => base::of_schema(bases, options.which.schema.as_deref())?,
+        None => base::of_schema(bases, args.selection.schema.as_deref())?,
     };
     let of = |b: &Base| (b.record.database.clone(), b.record.schema.clone());
     if bases.iter().any(|b| of(b) != of(&bases[0])) {
-        return Err(Failure::new(
-            exit::REFUSED,
-            anyhow!(
-                "there are several runs that could be written back; choose with --schema, and with --base DB where sources share a schema: {}",
-                base::sources(&bases)
-            ),
-        ));
+        return Err(Refused(format!(
+            "there are several runs that could be written back; choose with --schema, and with --base DB where sources share a schema: {}",
+            base::sources(&bases)
+        ))
+        .into());
     }
     bases.sort_by_key(|b| b.record.run_id);
     Ok(bases)
 }
 
-/// The rows that some run put aside; the base file has them all.
-fn put_aside(client: &mut Client, bases: &[Base], to: &Path) -> Result<Rejects> {
+/// The rows that some run quarantined; the base file has them all.
+fn quarantined_rows(client: &mut Client, bases: &[Base], to: &Path) -> Result<Rejects> {
     let mut rejects = None;
     for (number, base) in bases.iter().enumerate() {
         let own = to.with_extension(number.to_string());
-        let of_run = base::put_aside(client, &base.folder, &base.record, &own)?;
+        let of_run = base::quarantined_rows(client, &base.folder, &base.record, &own)?;
         let merged = match rejects {
             None => of_run.copy_to(to)?,
             Some(merged) => of_run.add_to(merged)?,
@@ -201,16 +189,16 @@ fn part_of(out: &Path, id: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-struct Work<'a> {
-    options: &'a Options,
+struct ReverseMigration<'a> {
+    out: &'a Path,
     bases: &'a [Base],
     base_file: &'a Path,
     part: &'a Path,
     progress: &'a ProgressBar,
 }
 
-impl Work<'_> {
-    fn all(&self, client: &mut Client, rejects: &Rejects) -> Result<AllChanges> {
+impl ReverseMigration<'_> {
+    fn run(&self, client: &mut Client, rejects: &Rejects) -> Result<AllChanges> {
         let started = Instant::now();
         self.progress.set_message("copying the base");
         let old = inspect::open(self.base_file)?;
@@ -239,22 +227,22 @@ impl Work<'_> {
         }
         self.progress.set_message("writing what differs");
         copy.execute_batch("BEGIN")?;
-        let triggers = write_back::drop_triggers(&copy)?;
+        let triggers = reverse::drop_triggers(&copy)?;
         let mut changes = Vec::new();
         for (table, comparison) in &pairs {
-            changes.push(write_back::write_back(&mut tx, &copy, table, comparison)?);
+            changes.push(reverse::write_table(&mut tx, &copy, table, comparison)?);
         }
         for sql in &triggers {
             copy.execute_batch(sql)
-                .with_context(|| format!("could not make the trigger again: {sql}"))?;
+                .with_context(|| format!("could not create the trigger again: {sql}"))?;
         }
         let stale = if changes.iter().any(|c| *c != Changes::default()) {
-            write_back::rebuild_indexes(&copy, &database)?
+            reverse::rebuild_indexes(&copy, &database)?
         } else {
             Vec::new()
         };
         copy.execute_batch("COMMIT")?;
-        let mut warnings = write_back::left_behind(&mut tx, &self.bases[0].record.schema, &pairs)?;
+        let mut warnings = reverse::left_behind(&mut tx, &self.bases[0].record.schema, &pairs)?;
         warnings.extend(stale);
         let orphans: i64 =
             copy.query_row("SELECT count(*) FROM pragma_foreign_key_check", [], |r| {
@@ -262,7 +250,7 @@ impl Work<'_> {
             })?;
         if orphans > 0 {
             warnings.push(format!(
-                "{orphans} row(s) have foreign keys that lead to no row, as PostgreSQL has them or as they were before"
+                "{orphans} row(s) have dangling foreign keys, as PostgreSQL has them or as they were before"
             ));
         }
         drop(copy);
@@ -282,8 +270,7 @@ impl Work<'_> {
         let mut written = AllChanges {
             tables: done,
             warnings,
-            incomplete: Vec::new(),
-            seconds: 0.0,
+            ..AllChanges::default()
         };
         if written.matched() {
             self.give_name()?;
@@ -293,12 +280,12 @@ impl Work<'_> {
     }
 
     fn give_name(&self) -> Result<()> {
-        let out = &self.options.out;
+        let out = self.out;
         let context = || format!("could not write {}", out.display());
         File::open(self.part)
             .and_then(|f| f.sync_all())
             .with_context(context)?;
-        // Fails when somebody has made such a file meanwhile, unlike a rename.
+        // Unlike a rename, this fails when somebody has created such a file meanwhile.
         fs::hard_link(self.part, out).with_context(context)?;
         fs::remove_file(self.part).with_context(context)?;
         let folder = out

@@ -1,12 +1,12 @@
-//! What only the text of a `CREATE` statement tells: conditions of `CHECK`, expressions of generated columns and of indexes,
+//! What only the text of a `CREATE` statement says: conditions of `CHECK`, expressions of generated columns and of indexes,
 //! collations, `AUTOINCREMENT`, conditions of partial indexes.
 //!
 //! The text is cut into tokens, so that a word in a string or a comment is never taken for SQL, and read by counting parentheses.
-//! SQLite has already accepted the text; nothing here has to judge it.
+//! SQLite has already accepted the text; nothing here has to validate it. What cannot be
+//! read has an empty name, which is nobody's.
 
-/// A token of SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Token {
+pub(crate) enum Token {
     /// A bare word: a keyword, a name, a function.
     Word(String),
     /// A name in double quotes, backticks or brackets, without them.
@@ -18,20 +18,18 @@ pub enum Token {
     /// A number, as written.
     Number(String),
     /// An operator or a punctuation mark.
-    Mark(String),
+    Symbol(String),
 }
 
 impl Token {
     /// Whether this is the given bare word, in any case.
-    #[must_use]
-    pub fn is_word(&self, word: &str) -> bool {
+    pub(crate) fn is_word(&self, word: &str) -> bool {
         matches!(self, Self::Word(w) if w.eq_ignore_ascii_case(word))
     }
 
-    /// Whether this is the given mark.
-    #[must_use]
-    pub fn is_mark(&self, mark: &str) -> bool {
-        matches!(self, Self::Mark(m) if m == mark)
+    /// Whether this is the given symbol.
+    pub(crate) fn is_symbol(&self, symbol: &str) -> bool {
+        matches!(self, Self::Symbol(s) if s == symbol)
     }
 
     fn name(&self) -> Option<&str> {
@@ -43,15 +41,14 @@ impl Token {
 }
 
 /// A token and where it stands in the text.
-type Placed = (Token, usize, usize);
+type PlacedToken = (Token, usize, usize);
 
 /// Cuts SQL into tokens; comments and blanks disappear.
-#[must_use]
-pub fn tokens(sql: &str) -> Vec<Token> {
+pub(crate) fn tokens(sql: &str) -> Vec<Token> {
     placed(sql).into_iter().map(|(token, _, _)| token).collect()
 }
 
-fn placed(sql: &str) -> Vec<Placed> {
+fn placed(sql: &str) -> Vec<PlacedToken> {
     let bytes = sql.as_bytes();
     let mut out = Vec::new();
     let mut at = 0;
@@ -121,7 +118,7 @@ fn placed(sql: &str) -> Vec<Placed> {
                     .filter(|m| rest.starts_with(m.as_bytes()))
                     .max_by_key(|m| m.len());
                 at += long.map_or(1, str::len);
-                out.push((Token::Mark(sql[start..at].to_owned()), start, at));
+                out.push((Token::Symbol(sql[start..at].to_owned()), start, at));
             }
         }
     }
@@ -147,7 +144,7 @@ fn number_length(rest: &[u8]) -> usize {
     length
 }
 
-/// Reads a quoted piece in which a doubled quote stands for one.
+/// Reads a quoted text in which a doubled quote stands for one.
 fn quoted(sql: &str, at: &mut usize, quote: char) -> String {
     let mut text = String::new();
     let mut chars = sql[*at + 1..].char_indices().peekable();
@@ -167,58 +164,50 @@ fn quoted(sql: &str, at: &mut usize, quote: char) -> String {
     text
 }
 
-/// What the text of `CREATE TABLE` tells.
+/// What the text of `CREATE TABLE` says.
 #[derive(Debug, Default)]
-pub struct CreateTable {
+pub(crate) struct CreateTable {
     /// The columns' own parts.
-    pub columns: Vec<ColumnText>,
+    pub(crate) columns: Vec<ColumnText>,
     /// All `CHECK` constraints, of columns and of the table.
-    pub checks: Vec<Check>,
+    pub(crate) checks: Vec<Check>,
     /// All foreign keys, of columns and of the table.
-    pub foreign_keys: Vec<ForeignKeyText>,
+    pub(crate) foreign_keys: Vec<ForeignKeyText>,
     /// `AUTOINCREMENT` is there.
-    pub autoincrement: bool,
+    pub(crate) autoincrement: bool,
 }
 
 /// A `CHECK` constraint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub(crate) struct Check {
     /// The name that `CONSTRAINT` gives.
-    pub name: Option<String>,
-    /// The condition.
-    pub condition: String,
+    pub(crate) name: Option<String>,
+    pub(crate) condition: String,
 }
 
-/// What only the text of a foreign key tells.
+/// What only the text of a foreign key says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ForeignKeyText {
+pub(crate) struct ForeignKeyText {
     /// The name that `CONSTRAINT` gives.
-    pub name: Option<String>,
-    /// Columns of this table.
-    pub columns: Vec<String>,
-    /// The other table.
-    pub parent: String,
+    pub(crate) name: Option<String>,
+    pub(crate) columns: Vec<String>,
+    pub(crate) parent: String,
     /// `DEFERRABLE …`, as PostgreSQL writes it; empty for a key that is checked at once.
-    pub deferrable: &'static str,
+    pub(crate) deferrable: &'static str,
 }
 
-/// What the text of a column tells.
+/// What the text of a column says.
 #[derive(Debug, Default)]
-pub struct ColumnText {
-    /// Its name.
-    pub name: String,
-    /// `COLLATE`.
-    pub collation: Option<String>,
-    /// `AS (…)`.
-    pub generated: Option<String>,
+pub(crate) struct ColumnText {
+    pub(crate) name: String,
+    pub(crate) collation: Option<String>,
+    pub(crate) generated: Option<String>,
 }
 
-/// Reads `CREATE TABLE`.
-#[must_use]
-pub fn parse_create_table(sql: &str) -> CreateTable {
+pub(crate) fn parse_create_table(sql: &str) -> CreateTable {
     let all = placed(sql);
     let mut result = CreateTable::default();
-    let Some(open) = all.iter().position(|(t, _, _)| t.is_mark("(")) else {
+    let Some(open) = all.iter().position(|(t, _, _)| t.is_symbol("(")) else {
         return result;
     };
     let Some(close) = matching(&all, open) else {
@@ -230,7 +219,7 @@ pub fn parse_create_table(sql: &str) -> CreateTable {
     result
 }
 
-fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
+fn read_definition(sql: &str, part: &[PlacedToken], result: &mut CreateTable) {
     let Some((head, _, _)) = part.first() else {
         return;
     };
@@ -250,7 +239,7 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
         let next_name = || part.get(i + 1).and_then(|(t, _, _)| t.name());
         let in_parentheses = part
             .get(i + 1)
-            .filter(|(t, _, _)| t.is_mark("("))
+            .filter(|(t, _, _)| t.is_symbol("("))
             .and_then(|_| matching(part, i + 1))
             .map(|end| (sql[part[i + 1].2..part[end].1].trim().to_owned(), end));
         if token.is_word("AUTOINCREMENT") {
@@ -296,7 +285,7 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
             .any(|w| token.is_word(w))
         {
             name = None;
-        } else if token.is_mark("(") {
+        } else if token.is_symbol("(") {
             i = matching(part, i).unwrap_or(i);
         }
         i += 1;
@@ -306,7 +295,7 @@ fn read_definition(sql: &str, part: &[Placed], result: &mut CreateTable) {
 
 /// Whether the foreign key whose text begins here is checked at the end of the transaction. `NOT DEFERRABLE INITIALLY DEFERRED`
 /// is checked at once in SQLite.
-fn deferrable(key: &[Placed]) -> &'static str {
+fn deferrable(key: &[PlacedToken]) -> &'static str {
     for (i, (token, _, _)) in key.iter().enumerate().skip(1) {
         if token.is_word("REFERENCES") || token.is_word("CONSTRAINT") {
             break;
@@ -325,19 +314,18 @@ fn deferrable(key: &[Placed]) -> &'static str {
     ""
 }
 
-/// What the text of `CREATE VIRTUAL TABLE` tells.
+/// What the text of `CREATE VIRTUAL TABLE` says.
 #[derive(Debug, Default)]
-pub struct CreateVirtual {
+pub(crate) struct CreateVirtual {
     /// The module, in lower case.
-    pub module: String,
+    pub(crate) module: String,
     /// Its arguments, as written.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 impl CreateVirtual {
     /// The value of an argument `name = value`, without quotes.
-    #[must_use]
-    pub fn option(&self, name: &str) -> Option<String> {
+    pub(crate) fn option(&self, name: &str) -> Option<String> {
         self.arguments.iter().find_map(|argument| {
             let (key, value) = argument.split_once('=')?;
             if !key.trim().eq_ignore_ascii_case(name) {
@@ -352,9 +340,7 @@ impl CreateVirtual {
     }
 }
 
-/// Reads `CREATE VIRTUAL TABLE`.
-#[must_use]
-pub fn parse_create_virtual(sql: &str) -> CreateVirtual {
+pub(crate) fn parse_create_virtual(sql: &str) -> CreateVirtual {
     let all = placed(sql);
     let mut result = CreateVirtual::default();
     let Some(using) = all.iter().position(|(t, _, _)| t.is_word("USING")) else {
@@ -364,7 +350,7 @@ pub fn parse_create_virtual(sql: &str) -> CreateVirtual {
         result.module = token.name().unwrap_or_default().to_ascii_lowercase();
     }
     let open = using + 2;
-    if all.get(open).is_some_and(|(t, _, _)| t.is_mark("("))
+    if all.get(open).is_some_and(|(t, _, _)| t.is_symbol("("))
         && let Some(close) = matching(&all, open)
     {
         for (first, last) in split(&all, open + 1, close) {
@@ -376,21 +362,19 @@ pub fn parse_create_virtual(sql: &str) -> CreateVirtual {
     result
 }
 
-/// What the text of `CREATE INDEX` tells.
+/// What the text of `CREATE INDEX` says.
 #[derive(Debug, Default)]
-pub struct CreateIndex {
+pub(crate) struct CreateIndex {
     /// The text of each part, without `ASC`, `DESC` and `COLLATE`.
-    pub parts: Vec<String>,
-    /// The condition of a partial index.
-    pub condition: Option<String>,
+    pub(crate) parts: Vec<String>,
+    pub(crate) condition: Option<String>,
 }
 
 /// Reads `CREATE INDEX`; empty for the empty text of an index that a constraint made.
-#[must_use]
-pub fn parse_create_index(sql: &str) -> CreateIndex {
+pub(crate) fn parse_create_index(sql: &str) -> CreateIndex {
     let all = placed(sql);
     let mut result = CreateIndex::default();
-    let Some(open) = all.iter().position(|(t, _, _)| t.is_mark("(")) else {
+    let Some(open) = all.iter().position(|(t, _, _)| t.is_symbol("(")) else {
         return result;
     };
     let Some(close) = matching(&all, open) else {
@@ -427,12 +411,12 @@ pub fn parse_create_index(sql: &str) -> CreateIndex {
 }
 
 /// The place of the parenthesis that closes the one at `open`.
-fn matching(all: &[Placed], open: usize) -> Option<usize> {
+fn matching(all: &[PlacedToken], open: usize) -> Option<usize> {
     let mut depth = 0usize;
     for (i, (token, _, _)) in all.iter().enumerate().skip(open) {
-        if token.is_mark("(") {
+        if token.is_symbol("(") {
             depth += 1;
-        } else if token.is_mark(")") {
+        } else if token.is_symbol(")") {
             depth -= 1;
             if depth == 0 {
                 return Some(i);
@@ -443,15 +427,15 @@ fn matching(all: &[Placed], open: usize) -> Option<usize> {
 }
 
 /// Cuts at the commas that stand in no inner parenthesis.
-fn split(all: &[Placed], from: usize, to: usize) -> Vec<(usize, usize)> {
+fn split(all: &[PlacedToken], from: usize, to: usize) -> Vec<(usize, usize)> {
     let mut parts = Vec::new();
     let (mut depth, mut start) = (0usize, from);
     for (i, (token, _, _)) in all.iter().enumerate().take(to).skip(from) {
-        if token.is_mark("(") {
+        if token.is_symbol("(") {
             depth += 1;
-        } else if token.is_mark(")") {
+        } else if token.is_symbol(")") {
             depth = depth.saturating_sub(1);
-        } else if depth == 0 && token.is_mark(",") {
+        } else if depth == 0 && token.is_symbol(",") {
             parts.push((start, i));
             start = i + 1;
         }

@@ -1,8 +1,8 @@
 //! Opening the source and taking the snapshot that everything else reads.
 //!
 //! The file is opened read-only, so a missing one is never created. The snapshot is one SQLite online backup, made in one step:
-//! all tables are of one moment, also while the application writes (in WAL mode it is not held up at all, in the other modes for
-//! as long as the copy takes).
+//! all tables are as of one point in time, even while the application writes (in WAL mode it is not held up at all, in the
+//! other modes for as long as the copy takes).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// The SQLite file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceError {
+pub(crate) enum SourceError {
     /// No such file; none was created.
     #[error("there is no file {}; check the path", .0.display())]
     Missing(PathBuf),
@@ -30,7 +30,6 @@ pub enum SourceError {
     /// Shorter than its header says.
     #[error("{} is truncated: its header says {expected} bytes, the file has {found}; copy it again, or restore it from a backup", path.display())]
     Truncated {
-        /// The file.
         path: PathBuf,
         /// Bytes that its header announces.
         expected: u64,
@@ -39,16 +38,10 @@ pub enum SourceError {
     },
     /// SQLite found damage.
     #[error("{} is damaged: {reason}; restore it from a backup, or try `sqlite3 FILE .recover` into a new file", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
+    Corrupt { path: PathBuf, reason: String },
     /// Somebody else writes to it for too long.
     #[error("{} is locked by another program for more than {} s; stop the writer, or try again later", path.display(), waited.as_secs())]
     Locked {
-        /// The file.
         path: PathBuf,
         /// How long it was waited for.
         waited: Duration,
@@ -58,26 +51,14 @@ pub enum SourceError {
     HotJournal(PathBuf),
     /// The file system refuses.
     #[error("could not read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The copy could not be written.
     #[error("could not write the snapshot {}: {reason}; free space there, or set another state_dir", path.display())]
-    Snapshot {
-        /// The copy.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
+    Snapshot { path: PathBuf, reason: String },
     /// Anything else that SQLite says.
     #[error("could not read {}: {source}", path.display())]
     Sqlite {
-        /// The file.
         path: PathBuf,
-        /// What SQLite said.
         source: rusqlite::Error,
     },
 }
@@ -86,8 +67,7 @@ pub enum SourceError {
 const LOCK_WAIT: Duration = Duration::from_secs(15);
 
 /// Names the kind of an error that SQLite gave while this file was read.
-#[must_use]
-pub fn classify(path: &Path, error: rusqlite::Error) -> SourceError {
+pub(crate) fn classify(path: &Path, error: rusqlite::Error) -> SourceError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => SourceError::Locked {
@@ -116,10 +96,7 @@ fn journal_beside(path: &Path) -> bool {
 }
 
 /// Opens a SQLite file read-only, after looking at its header.
-///
-/// # Errors
-/// See [`SourceError`]; the file is never created or changed.
-pub fn open(path: &Path) -> Result<Connection, SourceError> {
+pub(crate) fn open(path: &Path) -> Result<Connection, SourceError> {
     check_header(path)?;
     let connection = Connection::open_with_flags(
         path,
@@ -194,11 +171,8 @@ fn wal_beside(path: &Path) -> bool {
     fs::metadata(name).is_ok_and(|m| m.len() > 0)
 }
 
-/// Copies the database as of one moment to a new file. On failure there is no such file.
-///
-/// # Errors
-/// When the source is locked for long or damaged, or the copy cannot be written.
-pub fn snapshot(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
+/// Copies the database as of one point in time to a new file. On failure there is no such file.
+pub(crate) fn snapshot(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
     let result = copy(source, path, to);
     if result.is_err() {
         let _ = fs::remove_file(to);
@@ -247,10 +221,7 @@ fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> 
 }
 
 /// Looks for damage in the tables' pages (`PRAGMA quick_check`).
-///
-/// # Errors
-/// With what SQLite found first.
-pub fn integrity(snapshot: &Connection, path: &Path) -> Result<(), SourceError> {
+pub(crate) fn integrity(snapshot: &Connection, path: &Path) -> Result<(), SourceError> {
     let found = match quick_check(snapshot, "1") {
         // A virtual table that its module cannot open: the others are looked at one by one.
         Err(e) if e.sqlite_error_code() == Some(ErrorCode::Unknown) => {

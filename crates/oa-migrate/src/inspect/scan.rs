@@ -9,94 +9,77 @@ use crate::values::{decimal_text, json, time};
 
 /// What a column holds. All counts are of rows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ColumnStats {
-    /// NULL.
-    pub nulls: u64,
-    /// Storage class INTEGER.
-    pub integers: u64,
-    /// Smallest integer.
-    pub min: i64,
-    /// Largest integer.
-    pub max: i64,
+pub(crate) struct ColumnStats {
+    pub(crate) nulls: u64,
+    pub(crate) integers: u64,
+    pub(crate) min: i64,
+    pub(crate) max: i64,
     /// Integers beyond 2^53, which a double cannot hold exactly.
-    pub beyond_double: u64,
+    pub(crate) beyond_double: u64,
     /// Integers other than 0 and 1.
-    pub not_bool_integers: u64,
-    /// Storage class REAL.
-    pub reals: u64,
+    pub(crate) not_bool_integers: u64,
+    pub(crate) reals: u64,
     /// Infinite ones of them.
-    pub infinite: u64,
-    /// Storage class TEXT.
-    pub texts: u64,
+    pub(crate) infinite: u64,
+    pub(crate) texts: u64,
     /// Texts that are not valid UTF-8, or hold U+0000, which PostgreSQL's text cannot.
-    pub unstorable_texts: u64,
+    pub(crate) unstorable_texts: u64,
     /// Most characters of a text, where the declaration has a limit; else most bytes.
-    pub longest: u64,
+    pub(crate) longest: u64,
     /// Texts `YYYY-MM-DD`.
-    pub dates: u64,
+    pub(crate) dates: u64,
     /// Texts that are a date and a time without an offset; bare dates included.
-    pub timestamps: u64,
+    pub(crate) timestamps: u64,
     /// Texts that are a date and a time with an offset.
-    pub zoned: u64,
+    pub(crate) zoned: u64,
     /// Texts `HH:MM[:SS[.f]]`.
-    pub times: u64,
+    pub(crate) times: u64,
     /// Texts true/false/t/f/yes/no/on/off/0/1.
-    pub bools: u64,
+    pub(crate) bools: u64,
     /// Texts that are JSON.
-    pub jsons: u64,
+    pub(crate) jsons: u64,
     /// JSON of which `jsonb` would lose the order of keys or a doubled key.
-    pub jsons_reordered: u64,
+    pub(crate) jsons_reordered: u64,
     /// JSON that `jsonb` refuses.
-    pub jsons_unfit: u64,
+    pub(crate) jsons_unfit: u64,
     /// Texts that are decimal numbers.
-    pub decimals: u64,
+    pub(crate) decimals: u64,
     /// Most digits before the point, of texts, reals and integers.
-    pub whole_digits: u64,
+    pub(crate) whole_digits: u64,
     /// Most digits after the point.
-    pub scale: u64,
-    /// Storage class BLOB.
-    pub blobs: u64,
+    pub(crate) scale: u64,
+    pub(crate) blobs: u64,
     /// Bytes of all values, as SQLite counts them.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl ColumnStats {
     /// Values that are not NULL.
-    #[must_use]
-    pub fn values(&self) -> u64 {
+    pub(crate) fn values(&self) -> u64 {
         self.integers + self.reals + self.texts + self.blobs
     }
 }
 
 /// What a table holds.
 #[derive(Debug, Clone, Default)]
-pub struct TableStats {
-    /// Its rows.
-    pub rows: u64,
-    /// Its columns, in order.
-    pub columns: Vec<ColumnStats>,
+pub(crate) struct TableStats {
+    pub(crate) rows: u64,
+    pub(crate) columns: Vec<ColumnStats>,
 }
 
 /// Which questions about texts matter for a column; answering all of them for every text would take most of the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Questions {
+pub(crate) struct Questions {
     /// Count characters, not bytes.
-    pub characters: bool,
-    /// Dates, timestamps, times.
-    pub times: bool,
-    /// Booleans.
-    pub bools: bool,
-    /// JSON.
-    pub json: bool,
-    /// Decimal numbers.
-    pub decimals: bool,
+    pub(crate) characters: bool,
+    pub(crate) times: bool,
+    pub(crate) bools: bool,
+    pub(crate) json: bool,
+    pub(crate) decimals: bool,
 }
 
 /// Reads every value of a table once.
-///
-/// # Errors
-/// When SQLite finds damage.
-pub fn scan(
+pub(crate) fn scan(
     connection: &Connection,
     table: &Table,
     questions: &[Questions],
@@ -207,8 +190,7 @@ fn see_text(stats: &mut ColumnStats, text: &[u8], ask: Questions) {
 }
 
 /// The boolean that a text means.
-#[must_use]
-pub fn parse_bool(text: &[u8]) -> Option<bool> {
+pub(crate) fn parse_bool(text: &[u8]) -> Option<bool> {
     let lower = text.to_ascii_lowercase();
     match lower.as_slice() {
         b"true" | b"t" | b"yes" | b"on" | b"1" => Some(true),

@@ -1,4 +1,4 @@
-//! Tables, columns, keys and indexes as SQLite itself describes them, and what only the text of `CREATE` tells.
+//! Tables, columns, keys and indexes as SQLite itself describes them, and what only the text of `CREATE` says.
 
 use std::path::Path;
 
@@ -11,130 +11,106 @@ use super::virtual_table::{self, VirtualTable};
 
 /// A database's description.
 #[derive(Debug, Clone, Default)]
-pub struct Database {
+pub(crate) struct Database {
     /// Ordinary tables, by name.
-    pub tables: Vec<Table>,
-    /// Views: name and text.
-    pub views: Vec<(String, String)>,
-    /// Triggers: name, table and text.
-    pub triggers: Vec<(String, String, String)>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) views: Vec<String>,
+    /// Triggers: name and table.
+    pub(crate) triggers: Vec<(String, String)>,
     /// Virtual tables that are not among [`Database::tables`], because their rows are elsewhere or cannot be read.
-    pub virtual_tables: Vec<VirtualTable>,
+    pub(crate) virtual_tables: Vec<VirtualTable>,
 }
 
 /// A table with rows of its own: an ordinary one, or a virtual one whose module keeps them.
 #[derive(Debug, Clone)]
-pub struct Table {
-    /// Its name.
-    pub name: String,
+pub(crate) struct Table {
+    pub(crate) name: String,
     /// Its columns in order, generated ones included.
-    pub columns: Vec<Column>,
-    /// `WITHOUT ROWID`.
-    pub without_rowid: bool,
-    /// `STRICT`.
-    pub strict: bool,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) without_rowid: bool,
     /// The column that is another name for the rowid.
-    pub rowid_alias: Option<String>,
-    /// The name under which the rowid can be asked for; `None` when columns hide all three or there is no rowid.
-    pub rowid_name: Option<&'static str>,
+    pub(crate) rowid_alias: Option<String>,
+    /// The name under which the rowid can be read; `None` when columns hide all three or there is no rowid.
+    pub(crate) rowid_name: Option<&'static str>,
     /// `AUTOINCREMENT`, with the highest number ever given.
-    pub autoincrement: Option<i64>,
+    pub(crate) autoincrement: Option<i64>,
     /// Columns of the primary key, in its order.
-    pub primary_key: Vec<String>,
+    pub(crate) primary_key: Vec<String>,
     /// All indexes but the primary key's.
-    pub indexes: Vec<Index>,
-    /// Foreign keys.
-    pub foreign_keys: Vec<ForeignKey>,
-    /// `CHECK` constraints.
-    pub checks: Vec<ddl::Check>,
+    pub(crate) indexes: Vec<Index>,
+    pub(crate) foreign_keys: Vec<ForeignKey>,
+    pub(crate) checks: Vec<ddl::Check>,
     /// The `CREATE VIRTUAL TABLE` of a virtual table.
-    pub virtual_sql: Option<String>,
+    pub(crate) virtual_sql: Option<String>,
 }
 
-/// A column.
 #[derive(Debug, Clone, Default)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
+pub(crate) struct Column {
+    pub(crate) name: String,
     /// The declared type, as written.
-    pub declared: String,
-    /// `NOT NULL`.
-    pub not_null: bool,
-    /// The text of `DEFAULT`.
-    pub default: Option<String>,
-    /// The expression of a generated column.
-    pub generated: Option<Generated>,
+    pub(crate) declared: String,
+    pub(crate) not_null: bool,
+    pub(crate) default: Option<String>,
+    pub(crate) generated: Option<Generated>,
     /// A collation other than `BINARY`.
-    pub collation: Option<String>,
+    pub(crate) collation: Option<String>,
 }
 
 /// How a generated column is computed.
 #[derive(Debug, Clone)]
-pub struct Generated {
+pub(crate) struct Generated {
     /// SQL of the expression, when it could be found in the table's text.
-    pub expression: Option<String>,
+    pub(crate) expression: Option<String>,
 }
 
 /// Where an index comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// `CREATE INDEX`.
     Create,
     /// A `UNIQUE` constraint.
     Unique,
 }
 
-/// An index.
 #[derive(Debug, Clone)]
-pub struct Index {
-    /// Its name in SQLite.
-    pub name: String,
-    /// Where it comes from.
-    pub origin: Origin,
-    /// `UNIQUE`.
-    pub unique: bool,
+pub(crate) struct Index {
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    pub(crate) unique: bool,
     /// Its columns and expressions.
-    pub parts: Vec<IndexPart>,
-    /// Condition of a partial index.
-    pub condition: Option<String>,
+    pub(crate) parts: Vec<IndexPart>,
+    pub(crate) condition: Option<String>,
 }
 
 /// One column or expression of an index.
 #[derive(Debug, Clone)]
-pub struct IndexPart {
+pub(crate) struct IndexPart {
     /// The column, or `None` for an expression.
-    pub column: Option<String>,
+    pub(crate) column: Option<String>,
     /// The text of an expression.
-    pub expression: Option<String>,
-    /// `DESC`.
-    pub descending: bool,
+    pub(crate) expression: Option<String>,
+    pub(crate) descending: bool,
     /// A collation other than `BINARY`.
-    pub collation: Option<String>,
+    pub(crate) collation: Option<String>,
 }
 
-/// A foreign key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForeignKey {
-    /// Columns of this table.
-    pub columns: Vec<String>,
-    /// The other table.
-    pub parent: String,
+pub(crate) struct ForeignKey {
+    pub(crate) columns: Vec<String>,
+    pub(crate) parent: String,
     /// Its columns; empty means its primary key.
-    pub parent_columns: Vec<String>,
-    /// `ON UPDATE`.
-    pub on_update: String,
-    /// `ON DELETE`.
-    pub on_delete: String,
+    pub(crate) parent_columns: Vec<String>,
+    pub(crate) on_update: String,
+    pub(crate) on_delete: String,
     /// Its name, if it was given one.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// `DEFERRABLE …`, or empty.
-    pub deferrable: &'static str,
+    pub(crate) deferrable: &'static str,
 }
 
 impl Table {
     /// The column of that name, letters compared as SQLite does.
-    #[must_use]
-    pub fn column(&self, name: &str) -> Option<&Column> {
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns
             .iter()
             .find(|c| c.name.eq_ignore_ascii_case(name))
@@ -142,8 +118,7 @@ impl Table {
 
     /// SQL that gives a text by which one row can be found again: the rowid, or the primary key's values as literals. `of` is the
     /// name of the table in the statement: inside a subquery a bare `rowid` would be somebody else's.
-    #[must_use]
-    pub fn key_expression(&self, of: &str) -> Option<String> {
+    pub(crate) fn key_expression(&self, of: &str) -> Option<String> {
         let of = quote(of);
         if let Some(rowid) = self.rowid_name {
             return Some(format!("CAST({of}.{rowid} AS TEXT)"));
@@ -159,8 +134,7 @@ impl Table {
     }
 
     /// SQL that reads all columns, in the order of the table's own b-tree.
-    #[must_use]
-    pub fn select(&self) -> String {
+    pub(crate) fn select(&self) -> String {
         let columns: Vec<String> = self.columns.iter().map(|c| quote(&c.name)).collect();
         format!("SELECT {} FROM {}", columns.join(", "), quote(&self.name))
     }
@@ -168,10 +142,7 @@ impl Table {
 
 impl Database {
     /// Reads the description of an open database; `path` is named in errors.
-    ///
-    /// # Errors
-    /// When SQLite cannot read it.
-    pub fn read(connection: &Connection, path: &Path) -> Result<Self, SourceError> {
+    pub(crate) fn read(connection: &Connection, path: &Path) -> Result<Self, SourceError> {
         read(connection).map_err(|e| classify(path, e))
     }
 }
@@ -180,7 +151,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Database> {
     let mut database = Database::default();
     let mut virtuals = Vec::new();
     let mut statement = connection.prepare(
-        "SELECT l.name, l.type, l.wr, l.strict, coalesce(m.sql, '') FROM pragma_table_list AS l
+        "SELECT l.name, l.type, l.wr, coalesce(m.sql, '') FROM pragma_table_list AS l
          JOIN sqlite_master AS m ON m.name = l.name AND m.type = 'table'
          WHERE l.schema = 'main' AND l.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY l.name",
     )?;
@@ -192,10 +163,9 @@ fn read(connection: &Connection) -> rusqlite::Result<Database> {
                 connection,
                 &name,
                 row.get(2)?,
-                row.get(3)?,
-                &row.get::<_, String>(4)?,
+                &row.get::<_, String>(3)?,
             )?),
-            "virtual" => virtuals.push((name, row.get::<_, String>(4)?)),
+            "virtual" => virtuals.push((name, row.get::<_, String>(3)?)),
             // A virtual table's own storage.
             _ => {}
         }
@@ -208,17 +178,15 @@ fn read(connection: &Connection) -> rusqlite::Result<Database> {
     }
     database.tables.sort_by(|a, b| a.name.cmp(&b.name));
     let mut statement = connection.prepare(
-        "SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY name",
+        "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('view', 'trigger') ORDER BY name",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let kind: String = row.get(0)?;
         if kind == "view" {
-            database.views.push((row.get(1)?, row.get(3)?));
+            database.views.push(row.get(1)?);
         } else {
-            database
-                .triggers
-                .push((row.get(1)?, row.get(2)?, row.get(3)?));
+            database.triggers.push((row.get(1)?, row.get(2)?));
         }
     }
     Ok(database)
@@ -228,7 +196,6 @@ fn read_table(
     connection: &Connection,
     name: &str,
     without_rowid: bool,
-    strict: bool,
     sql: &str,
 ) -> rusqlite::Result<Table> {
     let parsed = ddl::parse_create_table(sql);
@@ -295,7 +262,6 @@ fn read_table(
         name: name.to_owned(),
         columns,
         without_rowid,
-        strict,
         rowid_alias,
         rowid_name,
         autoincrement,

@@ -10,24 +10,20 @@ use super::quote;
 use super::schema::{Column, Table};
 
 /// Modules whose tables own rows, all of them built into this program.
-pub const MODULES: [&str; 5] = ["fts3", "fts4", "fts5", "rtree", "rtree_i32"];
+pub(crate) const MODULES: [&str; 5] = ["fts3", "fts4", "fts5", "rtree", "rtree_i32"];
 
 /// A virtual table of which no rows are moved.
 #[derive(Debug, Clone)]
-pub struct VirtualTable {
-    /// Its name.
-    pub name: String,
+pub(crate) struct VirtualTable {
+    pub(crate) name: String,
     /// Why no rows are moved: the end of a sentence that begins with its name.
-    pub why: String,
+    pub(crate) why: String,
     /// Something that is only here stays behind.
-    pub lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// Describes a virtual table: as a table when it owns rows.
-///
-/// # Errors
-/// When SQLite cannot read the file; a module that is missing or refuses is no error.
-pub fn read(
+pub(crate) fn read(
     connection: &Connection,
     name: &str,
     sql: &str,
@@ -49,11 +45,11 @@ pub fn read(
                 ),
                 Some(other) => without(
                     true,
-                    format!("is an index over {other}, which is not there"),
+                    format!("is an index over {other}, which does not exist"),
                 ),
                 None if has_entries(connection, name)? => without(
                     true,
-                    "is a full-text index without its texts (content=''), so there are no rows that could be moved; make it anew from the texts, where the application has them".to_owned(),
+                    "is a full-text index without its texts (content=''), so there are no rows that could be moved; rebuild it from the texts, where the application has them".to_owned(),
                 ),
                 None => without(false, "is a full-text index without its texts (content='') and empty".to_owned()),
             }
@@ -90,7 +86,7 @@ fn has_relation(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     )
 }
 
-/// Whether a full-text index holds anything; its own tables tell.
+/// Whether a full-text index holds anything; its own tables show.
 fn has_entries(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     for part in ["idx", "docsize", "segdir"] {
         let own = format!("{name}_{part}");
@@ -160,7 +156,6 @@ fn table(
         name: name.to_owned(),
         columns,
         without_rowid: false,
-        strict: false,
         rowid_name,
         autoincrement: None,
         primary_key: key.iter().cloned().collect(),

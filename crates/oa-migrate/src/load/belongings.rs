@@ -1,30 +1,26 @@
-//! What belongs to a table besides its rows: read from PostgreSQL's catalogue, made again on the table that takes its place, and
-//! read once more, so that nothing is lost in silence.
+//! What belongs to a table besides its rows: read from PostgreSQL's catalogue, created again on the table that takes its place,
+//! and read once more, so that nothing is lost silently.
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::{GenericClient, Transaction};
 
-use crate::proof::missing::Missing;
+use crate::plan::Missing;
 
 const QUERY: &str = include_str!("belongings.sql");
 
-/// Something that belongs to a table.
 #[derive(Debug, Clone)]
-pub struct Item {
-    /// When it can be made.
-    pub phase: Phase,
-    /// What it is, with its name.
-    pub item: String,
-    /// How it is defined.
-    pub definition: String,
-    /// The statement that makes it.
-    pub statement: String,
+pub(crate) struct Belonging {
+    /// When it can be created.
+    pub(crate) phase: Phase,
+    pub(crate) item: String,
+    pub(crate) definition: String,
+    pub(crate) statement: String,
 }
 
-/// When an item can be made.
+/// When an item can be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// On the empty table.
     Empty,
     /// When the table is in its place.
@@ -33,11 +29,12 @@ pub enum Phase {
     Never,
 }
 
-/// Reads what belongs to a table, in the order in which it can be made. `name` is what the statements call it.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Vec<Item>> {
+/// Reads what belongs to a table, in the order in which it can be created. `name` is what the statements call it.
+pub(crate) fn of(
+    client: &mut impl GenericClient,
+    table: &str,
+    name: &str,
+) -> Result<Vec<Belonging>> {
     let explain =
         |e: postgres::Error| anyhow!("could not read what belongs to {table}: {}", describe(&e));
     let oid: u32 = client
@@ -45,29 +42,27 @@ pub fn of(client: &mut impl GenericClient, table: &str, name: &str) -> Result<Ve
         .map_err(explain)?
         .get(0);
     let rows = client.query(QUERY, &[&oid, &name]).map_err(explain)?;
-    Ok(rows
-        .iter()
-        .map(|row| Item {
-            phase: match row.get::<_, i32>(0) {
-                1 => Phase::Empty,
-                2 => Phase::InPlace,
-                _ => Phase::Never,
-            },
-            item: row.get(2),
-            definition: row.get::<_, Option<String>>(3).unwrap_or_default(),
-            statement: row.get(4),
+    rows.iter()
+        .map(|row| {
+            Ok(Belonging {
+                phase: match row.get::<_, i32>(0) {
+                    1 => Phase::Empty,
+                    2 => Phase::InPlace,
+                    _ => Phase::Never,
+                },
+                item: row.get(2),
+                definition: row.try_get(3).map_err(explain)?,
+                statement: row.get(4),
+            })
         })
-        .collect())
+        .collect()
 }
 
-/// Makes the items of a phase. What PostgreSQL refuses is left for [`missing`] to find.
-///
-/// # Errors
-/// When the connection is lost.
-pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()> {
+/// Creates the items of a phase. What PostgreSQL refuses, [`carry_over`] finds missing.
+pub(crate) fn make(tx: &mut Transaction<'_>, items: &[Belonging], phase: Phase) -> Result<()> {
     for item in items.iter().filter(|i| i.phase == phase) {
         let explain =
-            |e: postgres::Error| anyhow!("could not make {}: {}", item.item, describe(&e));
+            |e: postgres::Error| anyhow!("could not create {}: {}", item.item, describe(&e));
         let mut attempt = tx.transaction().map_err(explain)?;
         match attempt.batch_execute(&item.statement) {
             Ok(()) => attempt.commit().map_err(explain)?,
@@ -78,14 +73,15 @@ pub fn make(tx: &mut Transaction<'_>, items: &[Item], phase: Phase) -> Result<()
     Ok(())
 }
 
-/// Makes on the table of that name what it lacks of `had`, takes away what others may do with it and could not with the old one,
-/// and returns what is missing then.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result<Vec<Missing>> {
+/// Creates on the table of that name what it lacks of `had`, revokes privileges that the old one did not give, and returns what
+/// is missing then.
+pub(crate) fn carry_over(
+    tx: &mut Transaction<'_>,
+    table: &str,
+    had: &[Belonging],
+) -> Result<Vec<Missing>> {
     let now = of(tx, table, table)?;
-    let lacking: Vec<Item> = had
+    let lacking: Vec<Belonging> = had
         .iter()
         .filter(|old| !now.iter().any(|new| same(old, new)))
         .cloned()
@@ -102,7 +98,7 @@ pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result
         };
         let revoke = format!("{} FROM {role}", what.replacen("GRANT ", "REVOKE ", 1));
         tx.batch_execute(&revoke)
-            .map_err(|e| anyhow!("could not take {} away: {}", extra.item, describe(&e)))?;
+            .map_err(|e| anyhow!("could not revoke {}: {}", extra.item, describe(&e)))?;
     }
     Ok(had
         .iter()
@@ -121,7 +117,7 @@ pub fn carry_over(tx: &mut Transaction<'_>, table: &str, had: &[Item]) -> Result
 }
 
 /// A constraint that was not valid may be so now.
-fn same(old: &Item, new: &Item) -> bool {
+fn same(old: &Belonging, new: &Belonging) -> bool {
     old.item == new.item
         && (old.definition == new.definition
             || old.definition.strip_suffix(" NOT VALID") == Some(&new.definition))

@@ -15,7 +15,7 @@ use postgres::Client;
 use rusqlite::Connection;
 
 use super::belongings::{self, Phase};
-use super::encode::{HEADER, TRAILER};
+use super::encode::{Codec, HEADER, TRAILER};
 use super::rejects::{Rejects, skip_clause};
 use super::staging::create_table;
 use crate::inspect;
@@ -26,20 +26,14 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers in flight per table.
 const BUFFERS: usize = 4;
 
-/// What was loaded.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Loaded {
-    /// Rows.
-    pub rows: u64,
-    /// Bytes sent.
-    pub bytes: u64,
+pub(crate) struct Loaded {
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
 }
 
-/// Opens the snapshot for reading, with the rows that were put aside attached.
-///
-/// # Errors
-/// When SQLite refuses.
-pub fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
+/// Opens the snapshot for reading, with the quarantined rows attached.
+pub(crate) fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
     let connection = inspect::open(snapshot)?;
     rejects.attach(&connection)?;
     Ok(connection)
@@ -48,11 +42,9 @@ pub fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
 /// PostgreSQL cannot compute a generated column of a row.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
-pub struct NotComputed {
-    /// The table, in PostgreSQL's name.
-    pub table: String,
-    /// What it said.
-    pub reason: String,
+pub(crate) struct NotComputed {
+    pub(crate) table: String,
+    pub(crate) reason: String,
 }
 
 /// A refusal of rows; the loaded values have been vetted, so an exception of data is one of a generated column.
@@ -69,10 +61,7 @@ fn refusal(table: &PlannedTable, error: &postgres::Error) -> anyhow::Error {
 }
 
 /// Creates a table in the staging schema and fills it, in one transaction.
-///
-/// # Errors
-/// When SQLite cannot be read or PostgreSQL refuses.
-pub fn load(
+pub(crate) fn load(
     client: &mut Client,
     snapshot: &Path,
     rejects: &Rejects,
@@ -127,7 +116,7 @@ pub fn load(
             .unwrap_or_else(|_| Err(anyhow!("the thread that reads SQLite panicked")));
         (rows, bytes, written)
     });
-    // A refusal of PostgreSQL ends the reader too, so it is the one to tell.
+    // A refusal of PostgreSQL ends the reader too, so it is the one to report.
     if let Err(e) = written {
         let pg = e
             .get_ref()
@@ -166,7 +155,7 @@ fn read(
         String::new()
     };
     let mut statement = connection.prepare(&format!("{}{skip}", table.source.select()))?;
-    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, c.codec())).collect();
+    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, Codec::of(c))).collect();
     let fields = i16::try_from(codecs.len())
         .context("more columns than PostgreSQL allows")?
         .to_be_bytes();

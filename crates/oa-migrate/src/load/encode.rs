@@ -7,36 +7,38 @@ use chrono_tz::Tz;
 use rusqlite::types::ValueRef;
 
 use crate::inspect::scan::parse_bool;
-use crate::plan::types::PgType;
+use crate::plan::{PgType, PlannedColumn};
 use crate::values::decimal::{Decimal, infinity_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
 /// Why a value cannot be stored in its column's type.
-pub type Refusal = &'static str;
+pub(crate) type Refusal = &'static str;
 
 /// The type of a column, with what else the conversion needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Codec {
-    /// The type in PostgreSQL.
-    pub pg: PgType,
-    /// `NOT NULL`.
-    pub not_null: bool,
+pub(crate) struct Codec {
+    pub(crate) pg: PgType,
+    pub(crate) not_null: bool,
     /// The zone of timestamps without an offset, for `timestamptz`.
-    pub zone: Option<Tz>,
+    pub(crate) zone: Option<Tz>,
 }
 
-/// The file header of binary COPY.
-pub const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// The file trailer of binary COPY.
-pub const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
+pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+pub(crate) const TRAILER: [u8; 2] = (-1i16).to_be_bytes();
 
 impl Codec {
+    /// How a planned column's values are written.
+    pub(crate) fn of(column: &PlannedColumn) -> Self {
+        Self {
+            pg: column.pg,
+            not_null: column.not_null,
+            zone: column.zone,
+        }
+    }
+
     /// Appends length and bytes of a value. On refusal, what was appended is to be thrown away.
-    ///
-    /// # Errors
-    /// When the type does not hold the value exactly.
     #[inline]
-    pub fn encode(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub(crate) fn encode(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
         match (self.pg, value) {
             (_, ValueRef::Null) => {
                 if self.not_null {

@@ -1,6 +1,6 @@
 //! After the rows: keys, indexes, checks, numbers of identities, statistics, and at last foreign keys.
 //!
-//! What the data forbid (a duplicate under a unique index that the target asks for) is left out and reported; it does not undo the
+//! What the data forbid (a duplicate under a unique index that the target asks for) is skipped and reported; it does not undo the
 //! load. Each statement stands in a transaction of its own.
 
 use anyhow::{Result, anyhow};
@@ -11,25 +11,24 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use super::belongings;
-use crate::plan::{PgType, PlannedIndex, PlannedTable};
-use crate::proof::missing::Missing;
+use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
 
-/// What could not be made as meant.
+/// What could not be created as planned.
 #[derive(Debug, Default)]
-pub struct Findings {
-    /// In sentences.
-    pub warnings: Vec<String>,
+pub(crate) struct Findings {
+    pub(crate) warnings: Vec<String>,
     /// What the source had.
-    pub missing: Vec<Missing>,
-    /// Duplicates forbid the natural key of one of the service's tables; `oa-migrate dedupe` makes it.
-    pub natural_key_refused: bool,
+    pub(crate) missing: Vec<Missing>,
+    /// Duplicates prevent the natural key of one of the service's tables; `oa-migrate dedupe` creates it.
+    pub(crate) natural_key_refused: bool,
 }
 
-/// Builds what belongs to one table. Returns what could not be made.
-///
-/// # Errors
-/// When PostgreSQL is away.
-pub fn finish_table(client: &mut Client, staging: &str, table: &PlannedTable) -> Result<Findings> {
+/// Builds what belongs to one table. Returns what could not be created.
+pub(crate) fn finish_table(
+    client: &mut Client,
+    staging: &str,
+    table: &PlannedTable,
+) -> Result<Findings> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     let mut found = Findings::default();
     add_primary_key(client, &name, table, &mut found)?;
@@ -53,18 +52,18 @@ pub fn finish_table(client: &mut Client, staging: &str, table: &PlannedTable) ->
         };
         if let Some(e) = attempt(client, &add(&name))? {
             let why = if e.code() == Some(&SqlState::CHECK_VIOLATION) {
-                "rows break it".to_owned()
+                "rows violate it".to_owned()
             } else {
                 describe(&e)
             };
             found
                 .warnings
-                .push(format!("CHECK ({check}) left out: {why}"));
+                .push(format!("CHECK ({check}) not created: {why}"));
             found.missing.push(Missing {
                 table: table.qualified.clone(),
                 item: "CHECK constraint".to_owned(),
                 had: format!("CHECK ({check})"),
-                has: format!("not made: {why}"),
+                has: format!("not created: {why}"),
                 sql: add(&table.qualified),
             });
         }
@@ -136,10 +135,10 @@ fn add_primary_key(
     if let Some(e) = attempt(client, &add(name, kind))? {
         let why = describe(&e);
         found.warnings.push(format!(
-            "primary key ({}) left out: {why}",
+            "primary key ({}) not created: {why}",
             table.primary_key.join(", ")
         ));
-        has = Some(format!("not made: {why}"));
+        has = Some(format!("not created: {why}"));
     }
     if let Some(has) = has.filter(|_| table.existing.is_none()) {
         found.missing.push(Missing {
@@ -189,7 +188,7 @@ fn add_index(
         }
     } else {
         found.warnings.push(format!(
-            "index {} left out: {}",
+            "index {} not created: {}",
             index.name,
             describe(&error)
         ));
@@ -205,7 +204,7 @@ fn add_index(
             table: table.qualified.clone(),
             item: format!("index {}", index.name),
             had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
-            has: format!("not made: {}", describe(&error)),
+            has: format!("not created: {}", describe(&error)),
             sql: add(&table.qualified),
         });
     }
@@ -221,12 +220,12 @@ fn duplicates(
     natural: Option<&NaturalKey>,
     error: &postgres::Error,
 ) -> Result<String> {
-    let example = error
-        .as_db_error()
-        .and_then(|e| e.detail())
-        .unwrap_or_default();
+    let example = detail(error);
     let Some(key) = natural else {
-        return Ok(format!("unique index {} left out: {example}", index.name));
+        return Ok(format!(
+            "unique index {} not created: {example}",
+            index.name
+        ));
     };
     let expressions = key.key.join(", ");
     let row = client
@@ -239,16 +238,13 @@ fn duplicates(
         .map_err(|e| anyhow!(describe(&e)))?;
     let (keys, rows): (i64, i64) = (row.get(0), row.get(1));
     Ok(format!(
-        "{keys} natural key(s) ({expressions}) are there more than once ({rows} row(s) too many; {example}); all rows are loaded, the unique index {} is not made: run oa-migrate dedupe {}",
+        "{keys} natural key(s) ({expressions}) occur more than once ({rows} row(s) too many; {example}); all rows are loaded, the unique index {} is not created: run oa-migrate dedupe {}",
         index.name, table.target
     ))
 }
 
-/// Makes the foreign keys of all tables. Returns what could not be made as meant, for each table.
-///
-/// # Errors
-/// When PostgreSQL is away.
-pub fn add_foreign_keys(
+/// Creates the foreign keys of all tables. Returns what could not be created as planned, for each table.
+pub(crate) fn add_foreign_keys(
     client: &mut Client,
     staging: &str,
     schema: &str,
@@ -276,10 +272,7 @@ pub fn add_foreign_keys(
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()
             {
-                let example = error
-                    .as_db_error()
-                    .and_then(|e| e.detail())
-                    .unwrap_or_default();
+                let example = detail(&error);
                 has = format!("holds for new rows only (NOT VALID): {example}");
                 found
                     .warnings
@@ -292,9 +285,9 @@ pub fn add_foreign_keys(
                     )
                 });
             } else {
-                has = format!("not made: {}", describe(&error));
+                has = format!("not created: {}", describe(&error));
                 found.warnings.push(format!(
-                    "foreign key ({columns}) left out: {}",
+                    "foreign key ({columns}) not created: {}",
                     describe(&error)
                 ));
             }
@@ -315,7 +308,15 @@ pub fn add_foreign_keys(
     Ok(all)
 }
 
-/// Runs a statement; gives back PostgreSQL's refusal.
+/// What PostgreSQL says about the rows; the error itself where it says no more.
+fn detail(error: &postgres::Error) -> String {
+    error
+        .as_db_error()
+        .and_then(|e| e.detail())
+        .map_or_else(|| describe(error), str::to_owned)
+}
+
+/// Runs a statement; returns PostgreSQL's refusal.
 fn attempt(client: &mut Client, sql: &str) -> Result<Option<postgres::Error>> {
     match client.batch_execute(sql) {
         Ok(()) => Ok(None),

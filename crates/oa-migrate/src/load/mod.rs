@@ -1,10 +1,11 @@
-//! Loading: a staging schema beside the target, binary COPY into it by several jobs, indexes and constraints after the data, and
-//! one transaction that puts the finished tables in place.
+//! Loading: a staging schema beside the target, binary COPY into it by several workers, indexes and constraints after the data,
+//! and one transaction that puts the finished tables in place.
 
-pub mod belongings;
-pub mod copy;
-pub mod encode;
-pub mod finish;
-pub mod rejects;
-pub mod staging;
-pub mod swap;
+pub(crate) mod belongings;
+pub(crate) mod copy;
+pub(crate) mod encode;
+pub(crate) mod finish;
+pub(crate) mod rejects;
+pub(crate) mod staging;
+pub(crate) mod swap;
+pub(crate) mod tables;

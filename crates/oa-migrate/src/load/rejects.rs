@@ -1,4 +1,4 @@
-//! Bad rows, put aside before anything is loaded.
+//! Bad rows, quarantined before anything is loaded.
 //!
 //! They are kept in a small SQLite file of the run (so that their number costs no memory) and copied to `oa.rejects` in the
 //! transaction that makes the run's tables visible. The loader and the proof skip them by their keys.
@@ -12,21 +12,19 @@ use rusqlite::{Connection, params};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::encode::Codec;
 use crate::inspect::{self, Table, literal, quote};
 use crate::plan::{Plan, PlannedForeignKey, PlannedTable};
 
 /// The file of a run's bad rows.
 #[derive(Debug, Clone)]
-pub struct Rejects {
+pub(crate) struct Rejects {
     path: PathBuf,
 }
 
 impl Rejects {
-    /// Creates the file anew, to be attached to that snapshot.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn create(path: &Path, snapshot: &Path) -> Result<Self> {
+    /// Creates an empty file, to be attached to that snapshot.
+    pub(crate) fn create(path: &Path, snapshot: &Path) -> Result<Self> {
         let _ = std::fs::remove_file(path);
         let connection = Connection::open(path)?;
         // SQLite attaches only files of the same encoding.
@@ -47,13 +45,10 @@ impl Rejects {
     }
 
     /// The file as a finished run left it.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn of_run(path: &Path) -> Result<Self> {
+    pub(crate) fn of_run(path: &Path) -> Result<Self> {
         anyhow::ensure!(
             path.is_file(),
-            "{} is missing: which rows the run put aside is not known; run again with --replace",
+            "{} is missing: which rows the run quarantined is unknown; run again with --replace",
             path.display()
         );
         Ok(Self {
@@ -62,20 +57,14 @@ impl Rejects {
     }
 
     /// A copy to go on with.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn copy_to(&self, path: &Path) -> Result<Self> {
+    pub(crate) fn copy_to(&self, path: &Path) -> Result<Self> {
         std::fs::copy(&self.path, path)
             .with_context(|| format!("could not write {}", path.display()))?;
         Self::of_run(path)
     }
 
     /// Adds these rows to another file, which may have them already.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn add_to(&self, other: Self) -> Result<Self> {
+    pub(crate) fn add_to(&self, other: Self) -> Result<Self> {
         let connection = Connection::open(&other.path)?;
         connection.execute(
             "ATTACH DATABASE ?1 AS more",
@@ -88,30 +77,22 @@ impl Rejects {
         Ok(other)
     }
 
-    /// Its path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the file readable as schema `aside` of a connection to the snapshot.
-    ///
-    /// # Errors
-    /// When SQLite refuses.
-    pub fn attach(&self, connection: &Connection) -> rusqlite::Result<()> {
+    /// Makes the file readable as schema `quarantine` of a connection to the snapshot.
+    pub(crate) fn attach(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection
             .execute(
-                "ATTACH DATABASE ?1 AS aside",
+                "ATTACH DATABASE ?1 AS quarantine",
                 [self.path.to_string_lossy().as_ref()],
             )
             .map(|_| ())
     }
 
-    /// Rows put aside per table of the source.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn count(&self, table: &str) -> rusqlite::Result<u64> {
+    /// How many rows of a table of the source are quarantined.
+    pub(crate) fn count(&self, table: &str) -> rusqlite::Result<u64> {
         Connection::open(&self.path)?.query_row(
             "SELECT count(*) FROM rejects WHERE tbl = ?1",
             [table],
@@ -119,11 +100,8 @@ impl Rejects {
         )
     }
 
-    /// Notes a key that an earlier run put aside.
-    ///
-    /// # Errors
-    /// When SQLite fails.
-    pub fn note(&self, rows: &[(String, String)]) -> rusqlite::Result<()> {
+    /// Notes rows that are quarantined already: table and key.
+    pub(crate) fn note(&self, rows: &[(String, String)]) -> rusqlite::Result<()> {
         let mut connection = Connection::open(&self.path)?;
         let tx = connection.transaction()?;
         for (table, key) in rows {
@@ -135,11 +113,13 @@ impl Rejects {
         tx.commit()
     }
 
-    /// Copies the rows that came after number `after` to `oa.rejects`. Returns how many there are.
-    ///
-    /// # Errors
-    /// When PostgreSQL refuses.
-    pub fn store(&self, client: &mut impl GenericClient, run: Uuid, after: i64) -> Result<u64> {
+    /// Copies the rows that came after number `after` to `oa.rejects`.
+    pub(crate) fn store(
+        &self,
+        client: &mut impl GenericClient,
+        run: Uuid,
+        after: i64,
+    ) -> Result<()> {
         let connection = Connection::open(&self.path)?;
         let insert = client.prepare(
             "INSERT INTO oa.rejects (run_id, seq, task, target, source_key, field, reason, record, raw)
@@ -149,7 +129,6 @@ impl Rejects {
             "SELECT seq, target, key, field, reason, record, raw FROM rejects WHERE seq > ?1 ORDER BY seq",
         )?;
         let mut rows = statement.query([after])?;
-        let mut count = 0;
         while let Some(row) = rows.next()? {
             let record: Value = serde_json::from_str(&row.get::<_, String>(5)?)?;
             client.execute(
@@ -165,15 +144,13 @@ impl Rejects {
                     &row.get::<_, Option<Vec<u8>>>(6)?,
                 ],
             )?;
-            count += 1;
         }
-        Ok(count)
+        Ok(())
     }
 }
 
-/// `WHERE …` that leaves out the rows of a table that were put aside; needs [`Rejects::attach`].
-#[must_use]
-pub fn skip_clause(table: &Table) -> String {
+/// `WHERE …` that skips the quarantined rows of a table; needs [`Rejects::attach`].
+pub(crate) fn skip_clause(table: &Table) -> String {
     skip_condition(table, &table.name).map_or_else(String::new, |c| format!(" WHERE {c}"))
 }
 
@@ -181,17 +158,14 @@ pub fn skip_clause(table: &Table) -> String {
 fn skip_condition(table: &Table, of: &str) -> Option<String> {
     let key = table.key_expression(of)?;
     Some(format!(
-        "NOT EXISTS (SELECT 1 FROM aside.rejects AS put WHERE put.tbl = {} AND put.key = {key})",
+        "NOT EXISTS (SELECT 1 FROM quarantine.rejects AS q WHERE q.tbl = {} AND q.key = {key})",
         literal(&table.name)
     ))
 }
 
-/// Finds the rows of a table that its planned types cannot hold and puts them aside. Returns how many there are.
-///
-/// # Errors
-/// When a bad row has no key by which it could be found again, or a file cannot be read or written.
-pub fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> Result<u64> {
-    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, c, c.codec())).collect();
+/// Finds the rows of a table that its planned types cannot hold and quarantines them.
+pub(crate) fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> Result<()> {
+    let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, c, Codec::of(c))).collect();
     let mut store = Connection::open(&rejects.path)?;
     store.execute_batch("PRAGMA synchronous = OFF")?;
     let tx = store.transaction()?;
@@ -199,7 +173,6 @@ pub fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> 
     let mut statement = connection.prepare(&keyed_select(&table.source)?)?;
     let mut rows = statement.query([])?;
     let mut scratch = Vec::new();
-    let mut count = 0;
     while let Some(row) = rows.next()? {
         for (i, column, codec) in &codecs {
             scratch.clear();
@@ -216,14 +189,13 @@ pub fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTable) -> 
                 record(&table.source, row)?.to_string(),
                 raw(value),
             ])?;
-            count += 1;
             break;
         }
     }
     drop(rows);
     drop(insert);
     tx.commit()?;
-    Ok(count)
+    Ok(())
 }
 
 pub(crate) const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key, field, reason, record, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -232,7 +204,7 @@ pub(crate) const INSERT: &str = "INSERT OR IGNORE INTO rejects (tbl, target, key
 fn keyed_select(table: &Table) -> Result<String> {
     let Some(key) = table.key_expression(&table.name) else {
         bail!(
-            "table {} has rows with bad values, and neither a rowid nor a primary key by which they could be found again; correct them, or take --on-bad-value widen",
+            "table {} has rows with bad values, and neither a rowid nor a primary key by which they could be found again; correct them, or use --on-bad-value widen",
             table.name
         );
     };
@@ -278,12 +250,9 @@ pub(crate) fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result
     Ok(Value::Object(object))
 }
 
-/// Puts aside the rows whose foreign keys lead to no row, or to one that was put aside itself, until there are no more. With
-/// `keep`, only counts them. Returns `(table, foreign key, rows)` of each.
-///
-/// # Errors
-/// See [`vet`].
-pub fn vet_foreign_keys(
+/// Quarantines the rows whose foreign keys refer to a missing row, or to one that was quarantined itself, until there are no
+/// more. With `keep`, only counts them. Returns `(table, foreign key, rows)` of each.
+pub(crate) fn vet_foreign_keys(
     connection: &Connection,
     rejects: &Rejects,
     plan: &Plan,
@@ -303,7 +272,7 @@ pub fn vet_foreign_keys(
                         .query_row([], |row| row.get::<_, i64>(0))?
                         .unsigned_abs()
                 } else {
-                    put_aside(connection, rejects, table, key, &sql)?
+                    quarantine(connection, rejects, table, key, &sql)?
                 };
                 if count > 0 {
                     news += count;
@@ -324,7 +293,7 @@ pub fn vet_foreign_keys(
     }
 }
 
-fn put_aside(
+fn quarantine(
     connection: &Connection,
     rejects: &Rejects,
     table: &PlannedTable,
@@ -362,7 +331,7 @@ fn put_aside(
     Ok(count as u64)
 }
 
-/// SQL for the rows (key first) of which a foreign key leads nowhere; `None` where SQLite cannot answer quickly or at all.
+/// SQL for the rows (key first) of which a foreign key dangles; `None` where SQLite cannot answer quickly or at all.
 fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result<Option<String>> {
     let Some(parent) = plan
         .tables

@@ -4,33 +4,35 @@
 //! holds it may drop every staging schema that is there: it is left over from a run that died.
 
 use anyhow::{Context, Result};
-use oa_core::app::cli::Failure;
-use oa_core::app::exit;
+use oa_core::app::config::Config;
 use oa_core::pg;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, GenericClient};
 use uuid::Uuid;
 
+use crate::PROGRAM;
+use crate::errors::Refused;
 use crate::plan::{Plan, PlannedTable};
 
 /// Any number; the same for every program that moves tables.
 const LOCK: i64 = 0x6f61_6d69_6772;
 const PREFIX: &str = "oa_staging_";
 
-/// How to connect to the target.
 #[derive(Debug, Clone)]
-pub struct Target {
-    /// Address and timeouts.
-    pub settings: pg::Settings,
+pub(crate) struct Target {
+    settings: pg::Settings,
 }
 
 impl Target {
+    pub(crate) fn new(config: &Config) -> Result<Self> {
+        Ok(Self {
+            settings: pg::Settings::from_config(config, PROGRAM)?,
+        })
+    }
+
     /// A connection for long work: no statement timeout, and no waiting for the disk at each commit, because what is committed
     /// before the last transaction may be lost without harm.
-    ///
-    /// # Errors
-    /// See [`pg::connect`].
-    pub fn connect(&self) -> Result<Client, pg::ConnectError> {
+    pub(crate) fn connect(&self) -> Result<Client, pg::ConnectError> {
         let mut client = pg::connect(&self.settings)?;
         client
             .batch_execute(
@@ -46,11 +48,8 @@ impl Target {
     }
 }
 
-/// Takes the lock, for as long as the connection lives.
-///
-/// # Errors
-/// Exit code 77 when another run holds it.
-pub fn lock(client: &mut Client) -> Result<(), Failure> {
+/// Takes the lock, for as long as the connection lives; refused when another run holds it.
+pub(crate) fn lock(client: &mut Client) -> Result<()> {
     let taken: bool = client
         .query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])
         .map_err(|e| anyhow::anyhow!("could not take the lock of migrations: {}", describe(&e)))?
@@ -58,31 +57,22 @@ pub fn lock(client: &mut Client) -> Result<(), Failure> {
     if taken {
         return Ok(());
     }
-    Err(Failure::new(
-        exit::REFUSED,
-        anyhow::anyhow!("another oa-migrate works on this database; wait for it to end, or end it"),
-    ))
+    Err(Refused(
+        "another oa-migrate is at work on this database; wait until it ends, or stop it".to_owned(),
+    )
+    .into())
 }
 
-/// The staging schema of a run.
-#[must_use]
-pub fn schema_of(run: Uuid) -> String {
+pub(crate) fn schema_of(run: Uuid) -> String {
     format!("{PREFIX}{}", &run.simple().to_string()[..20])
 }
 
 /// The staging schemas that are there. For the holder of the lock, they are left over from runs that died.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn stale(client: &mut Client) -> Result<Vec<String>> {
+pub(crate) fn stale(client: &mut Client) -> Result<Vec<String>> {
     schemas(client, PREFIX)
 }
 
-/// The schemas whose names begin with a prefix.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> {
+pub(crate) fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> {
     let rows = client.query(
         "SELECT nspname::text FROM pg_namespace WHERE starts_with(nspname, $1) ORDER BY 1",
         &[&prefix],
@@ -90,11 +80,7 @@ pub fn schemas(client: &mut Client, prefix: &str) -> Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Creates a staging schema.
-///
-/// # Errors
-/// When the role may not create schemas.
-pub fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Result<()> {
+pub(crate) fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Result<()> {
     client
         .batch_execute(&format!(
             "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'oa-migrate run {run}: unfinished tables; safe to drop when no oa-migrate runs'",
@@ -108,11 +94,7 @@ pub fn create_schema(client: &mut Client, schema: &str, run: Uuid) -> Result<()>
         })
 }
 
-/// Drops a staging schema with all in it.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn drop_schema(client: &mut impl GenericClient, schema: &str) -> Result<()> {
+pub(crate) fn drop_schema(client: &mut impl GenericClient, schema: &str) -> Result<()> {
     client
         .batch_execute(&format!(
             "DROP SCHEMA IF EXISTS {} CASCADE",
@@ -122,8 +104,7 @@ pub fn drop_schema(client: &mut impl GenericClient, schema: &str) -> Result<()> 
 }
 
 /// The statements that create a table, empty and without keys, indexes and checks.
-#[must_use]
-pub fn create_table(staging: &str, schema: &str, table: &PlannedTable) -> Vec<String> {
+pub(crate) fn create_table(staging: &str, schema: &str, table: &PlannedTable) -> Vec<String> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     match &table.existing {
         None => {
@@ -187,12 +168,9 @@ fn column_definition(table: &PlannedTable, target: &str) -> String {
     text
 }
 
-/// Tries the translated defaults and generated columns on the server, in a transaction that is rolled back, and takes out of the
+/// Tries the translated defaults and generated columns on the server, in a transaction that is rolled back, and removes from the
 /// plan what it refuses.
-///
-/// # Errors
-/// When PostgreSQL fails for another reason.
-pub fn try_expressions(client: &mut Client, staging: &str, plan: &mut Plan) -> Result<()> {
+pub(crate) fn try_expressions(client: &mut Client, staging: &str, plan: &mut Plan) -> Result<()> {
     for table in plan.tables.iter_mut().filter(|t| t.existing.is_none()) {
         let places: Vec<usize> = (0..table.columns.len())
             .filter(|i| {
@@ -227,7 +205,7 @@ pub fn try_expressions(client: &mut Client, staging: &str, plan: &mut Plan) -> R
                 let (what, generated) = if column.generated.take().is_some() {
                     ("generated column, moved as a plain one", true)
                 } else {
-                    ("DEFAULT left out", false)
+                    ("DEFAULT skipped", false)
                 };
                 column.default = None;
                 let why = format!("PostgreSQL refused the expression: {}", describe(&e));

@@ -1,7 +1,7 @@
 //! The last step: one transaction moves the finished tables from the staging schema to the target schema.
 //!
 //! A table that was there under the same name moves, whole, with its indexes and sequences, to a schema `oa_before_…` of its own
-//! run. So the way back is exact, and no name is in the way. Killed before COMMIT: nothing has happened. Killed after it: all has.
+//! run. So a rollback is exact, and no name is in the way. Killed before COMMIT: nothing has happened. Killed after it: all has.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +17,7 @@ use uuid::Uuid;
 use super::belongings;
 use super::rejects::Rejects;
 use super::staging::drop_schema;
-use crate::plan::{Plan, PlannedTable, existing};
-use crate::proof::missing::Missing;
+use crate::plan::{Missing, Plan, PlannedTable, existing};
 
 /// Whoever waits for a lock makes all others wait behind it: each attempt is short, and in between others go on.
 const LOCK_SECONDS: u32 = 2;
@@ -26,63 +25,57 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 const LOCK_WAIT: Duration = Duration::from_secs(60);
 
 /// The schema that keeps what a run replaced.
-#[must_use]
-pub fn before_schema(run: Uuid) -> String {
+pub(crate) fn before_schema(run: Uuid) -> String {
     format!("oa_before_{}", &run.simple().to_string()[..20])
 }
 
-/// What the names of schemas begin with that keep the tables of runs that were taken back.
-pub const AFTER: &str = "oa_after_";
+/// What the names of schemas begin with that keep the tables of runs that were rolled back.
+pub(crate) const AFTER: &str = "oa_after_";
 
-/// The schema that keeps the tables of a run that was taken back.
-#[must_use]
-pub fn after_schema(run: Uuid) -> String {
+/// The schema that keeps the tables of a run that was rolled back.
+pub(crate) fn after_schema(run: Uuid) -> String {
     format!("{AFTER}{}", &run.simple().to_string()[..20])
 }
 
-/// How [`swap`] is to be done.
+/// What [`swap`] may do.
 #[derive(Debug, Clone, Copy)]
-pub struct How {
+pub(crate) struct SwapParams {
     /// Tables with rows may be replaced.
-    pub replace: bool,
-    /// What belongs to a table and cannot be made again may be lost.
-    pub allow_missing: bool,
-    /// Take everything back at the end.
-    pub rehearse: bool,
+    pub(crate) replace: bool,
+    /// What belongs to a table and cannot be created again may be lost.
+    pub(crate) allow_missing: bool,
+    /// Roll everything back at the end.
+    pub(crate) rehearse: bool,
 }
 
 /// What became of [`swap`].
 #[derive(Debug)]
-pub struct Swapped {
+pub(crate) struct SwapOutcome {
     /// The tables that were replaced.
-    pub replaced: Vec<String>,
-    /// What belonged to them and could not be made again.
-    pub missing: Vec<Missing>,
+    pub(crate) replaced: Vec<String>,
+    /// What belonged to them and could not be created again.
+    pub(crate) missing: Vec<Missing>,
     /// The new tables are in place.
-    pub done: bool,
+    pub(crate) done: bool,
 }
 
-/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is made again on the new
-/// one; where that fails and nothing may be missing, nothing is changed.
-///
-/// # Errors
-/// When a table has got rows meanwhile and may not be replaced, others hold the tables, or PostgreSQL refuses; nothing has changed
-/// then.
-pub fn swap(
+/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is created again on the
+/// new one; where that fails and nothing may be missing, nothing is changed.
+pub(crate) fn swap(
     client: &mut Client,
     plan: &Plan,
     staging: &str,
     run: Uuid,
     rejects: &Rejects,
-    how: How,
-) -> Result<Swapped> {
+    params: SwapParams,
+) -> Result<SwapOutcome> {
     failpoint::hit("migrate.swap.begin");
     client
         .batch_execute("SET synchronous_commit = on")
         .map_err(|e| anyhow!("could not put the tables in place: {}", describe(&e)))?;
     let started = Instant::now();
     loop {
-        if let Some(swapped) = attempt(client, plan, staging, run, rejects, how)? {
+        if let Some(swapped) = attempt(client, plan, staging, run, rejects, params)? {
             return Ok(swapped);
         }
         if started.elapsed() > LOCK_WAIT {
@@ -102,8 +95,8 @@ fn attempt(
     staging: &str,
     run: Uuid,
     rejects: &Rejects,
-    how: How,
-) -> Result<Option<Swapped>> {
+    params: SwapParams,
+) -> Result<Option<SwapOutcome>> {
     let explain =
         |e: postgres::Error| anyhow!("could not put the tables in place: {}", describe(&e));
     let mut tx = client.transaction().map_err(explain)?;
@@ -112,33 +105,28 @@ fn attempt(
         return Ok(None);
     }
     let before = before_schema(run);
-    let there: bool = tx
-        .query_one(
-            "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL",
-            &[&plan.schema],
-        )
-        .map_err(explain)?
-        .get(0);
-    if !there {
-        tx.batch_execute(&format!("CREATE SCHEMA {}", quote_ident(&plan.schema)))
-            .map_err(explain)?;
-    }
     let existing: Vec<&PlannedTable> = plan
         .tables
         .iter()
         .filter(|t| t.existing.is_some())
         .collect();
-    if !existing.is_empty() {
-        tx.batch_execute(&format!(
-            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables as they were before oa-migrate run {run}; for oa-migrate rollback'",
-            quote_ident(&before)
-        ))
-        .map_err(explain)?;
-    }
+    create_schemas(
+        &mut tx,
+        &plan.schema,
+        (!existing.is_empty()).then_some(&before),
+        run,
+    )
+    .map_err(explain)?;
     let mut belongings = Vec::new();
     for table in &existing {
         belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
-        set_aside(&mut tx, &plan.schema, &table.target, &before, how.replace)?;
+        move_away(
+            &mut tx,
+            &plan.schema,
+            &table.target,
+            &before,
+            params.replace,
+        )?;
     }
     for table in &plan.tables {
         if table.existing.is_none()
@@ -157,7 +145,7 @@ fn attempt(
         ))
         .map_err(explain)?;
     }
-    let mut swapped = Swapped {
+    let mut swapped = SwapOutcome {
         replaced: existing.iter().map(|t| t.target.clone()).collect(),
         missing: Vec::new(),
         done: false,
@@ -173,14 +161,14 @@ fn attempt(
                 .into_iter()
                 .filter(|m| Some(&m.item) != natural.as_ref()),
         );
-        if !how.rehearse {
+        if !params.rehearse {
             let behind = advance_sequences(&mut tx, &table.qualified)?;
             swapped.missing.extend(behind);
         }
     }
     rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
-    if how.rehearse || !(swapped.missing.is_empty() || how.allow_missing) {
+    if params.rehearse || !(swapped.missing.is_empty() || params.allow_missing) {
         tx.rollback().map_err(explain)?;
         return Ok(Some(swapped));
     }
@@ -191,12 +179,34 @@ fn attempt(
     Ok(Some(swapped))
 }
 
-/// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; those would be given
-/// again else. Returns those that the role may not set.
-///
-/// # Errors
-/// When PostgreSQL cannot be asked.
-pub fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result<Vec<Missing>> {
+/// Creates the target schema, where it does not exist, and the one that keeps the tables that are replaced.
+fn create_schemas(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    before: Option<&String>,
+    run: Uuid,
+) -> Result<(), postgres::Error> {
+    let exists: bool = tx
+        .query_one(
+            "SELECT to_regnamespace(quote_ident($1)) IS NOT NULL",
+            &[&schema],
+        )?
+        .get(0);
+    if !exists {
+        tx.batch_execute(&format!("CREATE SCHEMA {}", quote_ident(schema)))?;
+    }
+    if let Some(before) = before {
+        tx.batch_execute(&format!(
+            "CREATE SCHEMA {0}; COMMENT ON SCHEMA {0} IS 'tables as they were before oa-migrate run {run}; for oa-migrate rollback'",
+            quote_ident(before)
+        ))?;
+    }
+    Ok(())
+}
+
+/// Sets the sequences that a table's defaults take numbers from, and that are not its own, beyond its rows; otherwise those
+/// would be given again. Returns those that the role may not set.
+pub(crate) fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result<Vec<Missing>> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not look at the sequences of {table}: {}",
@@ -274,7 +284,7 @@ fn lock(tx: &mut Transaction<'_>, plan: &Plan) -> Result<bool> {
     }
 }
 
-fn set_aside(
+fn move_away(
     tx: &mut Transaction<'_>,
     schema: &str,
     table: &str,
@@ -282,11 +292,11 @@ fn set_aside(
     replace: bool,
 ) -> Result<()> {
     let name = format!("{}.{}", quote_ident(schema), quote_ident(table));
-    let explain = |e: postgres::Error| anyhow!("could not set {name} aside: {}", describe(&e));
+    let explain = |e: postgres::Error| anyhow!("could not move {name} away: {}", describe(&e));
     let has_rows = existing::has_rows(tx, &name).map_err(explain)?;
     if has_rows && !replace {
         bail!(
-            "table {table} has got rows while the run was under way; stop its writers and run again, or take --replace"
+            "table {table} received rows while the run was under way; stop its writers and run again, or use --replace"
         );
     }
     tx.batch_execute(&format!(
@@ -297,11 +307,9 @@ fn set_aside(
     move_statistics(tx, schema, table, before, before).map_err(explain)
 }
 
-/// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to schema `to`.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn move_statistics(
+/// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to
+/// schema `to`.
+pub(crate) fn move_statistics(
     tx: &mut Transaction<'_>,
     from: &str,
     table: &str,

@@ -3,41 +3,20 @@
 use std::collections::HashMap;
 
 use anyhow::{Result, bail, ensure};
-use chrono_tz::Tz;
 use oa_core::pg::quote_ident;
 
+use super::args::PlanArgs;
 use super::expr;
-use super::mapping::Mapping;
 use super::names::{Identifiers, Names};
 use super::types::{Meaning, OnBadValue, PgType, choose};
-use super::{Existing, Plan, PlannedColumn, PlannedTable};
+use super::{Existing, Missing, Plan, PlannedColumn, PlannedTable};
 use crate::inspect::scan::{Questions, TableStats};
 use crate::inspect::{Column, Database, Table};
-use crate::proof::missing::Missing;
-
-/// What was asked for.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The target schema.
-    pub schema: String,
-    /// Letters of names.
-    pub identifiers: Identifiers,
-    /// Only these tables; empty means all.
-    pub include: Vec<String>,
-    /// Not these tables.
-    pub exclude: Vec<String>,
-    /// Values that do not fit.
-    pub on_bad_value: OnBadValue,
-    /// Zone of timestamps without an offset: they become `timestamptz`.
-    pub timestamps_in: Option<Tz>,
-    /// A person's corrections.
-    pub mapping: Mapping,
-}
 
 /// Names and meanings of a plan whose values are not known yet.
 #[derive(Debug)]
-pub struct Layout {
-    options: Options,
+pub(crate) struct Layout {
+    args: PlanArgs,
     tables: Vec<LayoutTable>,
     warnings: Vec<String>,
     missing: Vec<Missing>,
@@ -57,24 +36,21 @@ struct LayoutTable {
 #[derive(Debug)]
 struct LayoutColumn {
     target: String,
-    /// The type that a mapping or the table in the target gives.
-    given: Option<PgType>,
+    /// The type that a mapping or the table in the target fixes.
+    fixed: Option<PgType>,
 }
 
 impl Layout {
     /// Chooses tables and names. `existing` looks a table up in the target, `taken` are the names in use there.
-    ///
-    /// # Errors
-    /// When a named table does not exist, or a table in the target cannot take the rows.
-    pub fn new(
+    pub(crate) fn new(
         database: Database,
-        options: Options,
+        args: PlanArgs,
         taken: &[String],
         mut existing: impl FnMut(&str) -> Result<Option<Existing>>,
     ) -> Result<Self> {
         let mut warnings = notices(&database);
         let (mut missing, mut skipped) = (Vec::new(), Vec::new());
-        for name in options.include.iter().chain(&options.exclude) {
+        for name in args.include.iter().chain(&args.exclude) {
             let virtual_tables = database.virtual_tables.iter().map(|v| &v.name);
             ensure!(
                 database
@@ -92,15 +68,11 @@ impl Layout {
                     .join(", ")
             );
         }
-        options.mapping.check(&database)?;
-        let within =
-            |list: &[String], name: &str| list.iter().any(|n| n.eq_ignore_ascii_case(name));
-        let unwanted = |name: &str| {
-            within(&options.exclude, name)
-                || !(options.include.is_empty() || within(&options.include, name))
-        };
+        if let Some(mapping) = &args.mapping {
+            mapping.check(&database)?;
+        }
         for table in &database.virtual_tables {
-            if unwanted(&table.name) {
+            if !args.selects(&table.name) {
                 skipped.push(table.name.clone());
             } else if table.lost {
                 missing.push(Missing {
@@ -115,8 +87,8 @@ impl Layout {
         let mut names = Names::default();
         let mut tables = Vec::new();
         for source in database.tables {
-            let mapped = options.mapping.table(&source.name);
-            if mapped.is_some_and(|m| m.skip) || unwanted(&source.name) {
+            let mapped = args.mapped(&source.name);
+            if mapped.is_some_and(|m| m.skip) || !args.selects(&source.name) {
                 warnings.push(format!("table {} is skipped, as requested", source.name));
                 skipped.push(source.name);
                 continue;
@@ -129,7 +101,7 @@ impl Layout {
             }
             let target = match mapped.and_then(|m| m.target.as_deref()) {
                 Some(name) => names.give(name, Identifiers::Keep),
-                None => names.give(&source.name, options.identifiers),
+                None => names.give(&source.name, args.identifiers),
             };
             let mut table = LayoutTable {
                 existing: existing(&target)?,
@@ -138,8 +110,8 @@ impl Layout {
                 source,
                 target,
             };
-            table.note_name(&options);
-            table.lay_out_columns(&options)?;
+            table.note_name(&args);
+            table.lay_out_columns(&args)?;
             tables.push(table);
         }
         ensure!(!tables.is_empty(), "there is no table to move");
@@ -147,7 +119,7 @@ impl Layout {
             names.reserve(name);
         }
         Ok(Self {
-            options,
+            args,
             tables,
             warnings,
             missing,
@@ -157,7 +129,7 @@ impl Layout {
     }
 
     /// The tables with the questions that the value scan has to answer.
-    pub fn questions(&self) -> impl Iterator<Item = (&Table, Vec<Questions>)> {
+    pub(crate) fn questions(&self) -> impl Iterator<Item = (&Table, Vec<Questions>)> {
         self.tables.iter().map(|t| {
             let questions = t
                 .source
@@ -171,12 +143,9 @@ impl Layout {
     }
 
     /// Chooses types and translates what depends on them. `stats` are in the order of [`Layout::questions`].
-    ///
-    /// # Errors
-    /// When bad values are there and may not be.
-    pub fn finish(self, stats: Vec<TableStats>) -> Result<Plan> {
+    pub(crate) fn finish(self, stats: Vec<TableStats>) -> Result<Plan> {
         let Self {
-            options,
+            args,
             tables,
             warnings,
             missing,
@@ -207,21 +176,21 @@ impl Layout {
             })
             .collect();
         for (table, stats) in tables.into_iter().zip(stats) {
-            let mut table = table.types(stats, &options);
-            if options.on_bad_value == OnBadValue::Fail {
+            let mut table = table.types(stats, &args);
+            if args.on_bad_value == OnBadValue::Fail {
                 refuse_bad(&table)?;
             }
             table.plan_identity();
-            table.plan_checks(options.identifiers);
-            table.plan_indexes(&mut names, options.identifiers);
-            if options.schema == "public" {
+            table.plan_checks(args.identifiers)?;
+            table.plan_indexes(&mut names, args.identifiers);
+            if args.schema == "public" {
                 table.plan_natural_key(&mut names);
             }
-            table.plan_foreign_keys(&targets, &renamed, &skipped, options.identifiers);
+            table.plan_foreign_keys(&targets, &renamed, &skipped, args.identifiers);
             planned.push(table);
         }
         Ok(Plan {
-            schema: options.schema,
+            schema: args.schema,
             tables: planned,
             warnings,
             missing,
@@ -233,14 +202,14 @@ impl Layout {
 /// What is not moved, with what to do about it.
 fn notices(database: &Database) -> Vec<String> {
     let mut out = Vec::new();
-    for (name, _) in &database.views {
+    for name in &database.views {
         out.push(format!(
             "view {name} is not moved: its SQL may mean something else in PostgreSQL; create it there by hand"
         ));
     }
-    for (name, table, _) in &database.triggers {
+    for (name, table) in &database.triggers {
         out.push(format!(
-            "trigger {name} of {table} is not moved: write it anew as a PL/pgSQL function and trigger"
+            "trigger {name} of {table} is not moved: rewrite it as a PL/pgSQL function and trigger"
         ));
     }
     for table in &database.virtual_tables {
@@ -257,7 +226,7 @@ fn refuse_bad(table: &PlannedTable) -> Result<()> {
         let nulls = if column.not_null { stats.nulls } else { 0 };
         if column.bad + nulls > 0 {
             bail!(
-                "table {}, column {}: {} value(s) do not fit {}{}; nothing was changed. Correct them, or take --on-bad-value quarantine or widen",
+                "table {}, column {}: {} value(s) do not fit {}{}; nothing was changed. Correct them, or use --on-bad-value quarantine or widen",
                 table.source.name,
                 column.source,
                 column.bad + nulls,
@@ -270,15 +239,15 @@ fn refuse_bad(table: &PlannedTable) -> Result<()> {
 }
 
 fn meaning<'a>(column: &'a Column, layout: &LayoutColumn) -> Meaning<'a> {
-    match layout.given {
+    match layout.fixed {
         Some(pg) => Meaning::Existing(pg),
         None => Meaning::Declared(&column.declared),
     }
 }
 
 impl LayoutTable {
-    fn note_name(&mut self, options: &Options) {
-        let plain = match options.identifiers {
+    fn note_name(&mut self, args: &PlanArgs) {
+        let plain = match args.identifiers {
             Identifiers::Lower => self.source.name.to_ascii_lowercase(),
             Identifiers::Keep => self.source.name.clone(),
         };
@@ -290,14 +259,14 @@ impl LayoutTable {
         }
     }
 
-    fn lay_out_columns(&mut self, options: &Options) -> Result<()> {
+    fn lay_out_columns(&mut self, args: &PlanArgs) -> Result<()> {
         let mut names = Names::default();
-        let mapped = options.mapping.table(&self.source.name);
+        let mapped = args.mapped(&self.source.name);
         for column in &self.source.columns {
             let corrected = mapped.and_then(|m| m.column(&column.name));
             let target = match corrected.and_then(|c| c.target.as_deref()) {
                 Some(name) => names.give(name, Identifiers::Keep),
-                None => names.give(&column.name, options.identifiers),
+                None => names.give(&column.name, args.identifiers),
             };
             if !target.eq_ignore_ascii_case(&column.name) {
                 self.warnings
@@ -307,7 +276,7 @@ impl LayoutTable {
                 .existing
                 .as_ref()
                 .and_then(|e| e.columns.iter().find(|c| c.name == target));
-            let given = match (corrected.and_then(|c| c.pg), there) {
+            let fixed = match (corrected.and_then(|c| c.pg), there) {
                 (Some(pg), _) => Some(pg),
                 (None, Some(column)) => Some(PgType::parse(&column.type_name).ok_or_else(|| {
                     anyhow::anyhow!(
@@ -317,7 +286,7 @@ impl LayoutTable {
                 })?),
                 (None, None) => None,
             };
-            self.columns.push(LayoutColumn { target, given });
+            self.columns.push(LayoutColumn { target, fixed });
         }
         if let Some(existing) = &self.existing {
             for column in &existing.columns {
@@ -333,7 +302,7 @@ impl LayoutTable {
         Ok(())
     }
 
-    fn types(self, stats: TableStats, options: &Options) -> PlannedTable {
+    fn types(self, stats: TableStats, args: &PlanArgs) -> PlannedTable {
         let mut warnings = self.warnings;
         let mut columns = Vec::new();
         for ((column, layout), seen) in self
@@ -347,8 +316,8 @@ impl LayoutTable {
             let choice = choose(
                 meaning(column, layout),
                 seen,
-                options.on_bad_value,
-                options.timestamps_in.is_some(),
+                args.on_bad_value,
+                args.timestamps_in.is_some(),
                 is_key,
             );
             if let Some(note) = &choice.note {
@@ -361,7 +330,7 @@ impl LayoutTable {
             let in_key = self.source.primary_key.contains(&column.name);
             let not_null = match there {
                 Some(there) => there.not_null,
-                None => (column.not_null || in_key) && !relaxed(options, seen.nulls),
+                None => (column.not_null || in_key) && !relaxed(args, seen.nulls),
             };
             if (column.not_null || in_key) && !not_null && there.is_none() {
                 warnings.push(format!(
@@ -383,7 +352,7 @@ impl LayoutTable {
                 not_null,
                 default: None,
                 generated: None,
-                zone: options
+                zone: args
                     .timestamps_in
                     .filter(|_| choice.pg == PgType::Timestamptz),
                 bad: choice.bad,
@@ -401,7 +370,7 @@ impl LayoutTable {
             warnings,
             qualified: format!(
                 "{}.{}",
-                quote_ident(&options.schema),
+                quote_ident(&args.schema),
                 quote_ident(&self.target)
             ),
             missing: Vec::new(),
@@ -416,8 +385,8 @@ impl LayoutTable {
 }
 
 /// `--on-bad-value widen` also gives way where NULL is not allowed.
-fn relaxed(options: &Options, nulls: u64) -> bool {
-    options.on_bad_value == OnBadValue::Widen && nulls > 0
+fn relaxed(args: &PlanArgs, nulls: u64) -> bool {
+    args.on_bad_value == OnBadValue::Widen && nulls > 0
 }
 
 impl PlannedTable {
@@ -429,8 +398,7 @@ impl PlannedTable {
     }
 
     /// The target's column of a source's column.
-    #[must_use]
-    pub fn target_of(&self, source: &str) -> Option<&PlannedColumn> {
+    pub(crate) fn target_of(&self, source: &str) -> Option<&PlannedColumn> {
         self.columns
             .iter()
             .find(|c| c.source.eq_ignore_ascii_case(source))
@@ -499,9 +467,9 @@ impl PlannedTable {
                     source.name,
                     lost.1,
                     if lost.1.ends_with("NOCASE") {
-                        "comparisons in PostgreSQL tell upper and lower case apart (indexes of it are made on lower(), and a unique one for a key)"
+                        "comparisons in PostgreSQL are case-sensitive (indexes of it are made on lower(), and a unique one for a key)"
                     } else if lost.1.ends_with("RTRIM") {
-                        "comparisons in PostgreSQL count blanks at the end"
+                        "comparisons in PostgreSQL count trailing blanks"
                     } else {
                         "comparisons in PostgreSQL follow the database's order"
                     }

@@ -6,66 +6,53 @@ use postgres::GenericClient;
 
 use super::{PlannedForeignKey, PlannedIndex};
 
-/// A table in the target.
 #[derive(Debug, Clone)]
-pub struct Existing {
-    /// It has rows.
-    pub has_rows: bool,
-    /// Its columns, in order.
-    pub columns: Vec<ExistingColumn>,
-    /// Primary key.
-    pub primary_key: Vec<String>,
-    /// Name of the primary key's constraint.
-    pub primary_key_name: String,
+pub(crate) struct Existing {
+    pub(crate) has_rows: bool,
+    pub(crate) columns: Vec<ExistingColumn>,
+    pub(crate) primary_key: Vec<String>,
+    pub(crate) primary_key_name: String,
     /// Its other indexes.
-    pub indexes: Vec<PlannedIndex>,
+    pub(crate) indexes: Vec<PlannedIndex>,
     /// Columns of each plain unique index, sorted.
-    pub unique_columns: Vec<Vec<String>>,
-    /// Its foreign keys.
-    pub foreign_keys: Vec<PlannedForeignKey>,
+    pub(crate) unique_columns: Vec<Vec<String>>,
+    pub(crate) foreign_keys: Vec<PlannedForeignKey>,
     /// Columns of each of its `CHECK` constraints.
-    pub check_columns: Vec<Vec<String>>,
+    pub(crate) check_columns: Vec<Vec<String>>,
     /// An earlier run has made it, so that what it lacks of the source was missing then already.
-    pub ours: bool,
-    /// What outside the table hangs on it.
-    pub dependents: Vec<Dependent>,
+    pub(crate) ours: bool,
+    /// What outside the table depends on it.
+    pub(crate) dependents: Vec<Dependent>,
 }
 
-/// Something that hangs on a table and would not follow the one that takes its place.
+/// Something that depends on a table and would not follow the one that takes its place.
 #[derive(Debug, Clone)]
-pub struct Dependent {
+pub(crate) struct Dependent {
     /// For people, as `view public.v`.
-    pub what: String,
+    pub(crate) what: String,
     /// Schema and name of the table to which it belongs, if it belongs to one.
-    pub of: Option<(String, String)>,
+    pub(crate) of: Option<(String, String)>,
 }
 
-/// A column of a table in the target.
 #[derive(Debug, Clone)]
-pub struct ExistingColumn {
-    /// Its name.
-    pub name: String,
+pub(crate) struct ExistingColumn {
+    pub(crate) name: String,
     /// Its type as `format_type` writes it.
-    pub type_name: String,
-    /// `NOT NULL`.
-    pub not_null: bool,
+    pub(crate) type_name: String,
+    pub(crate) not_null: bool,
     /// Default, identity or generated: a row may do without a value.
-    pub filled: bool,
+    pub(crate) filled: bool,
     /// `GENERATED … AS IDENTITY`
-    pub identity: bool,
+    pub(crate) identity: bool,
     /// `GENERATED ALWAYS AS (…) STORED`
-    pub generated: bool,
-    /// `COLLATE`
-    pub collated: bool,
+    pub(crate) generated: bool,
+    pub(crate) collated: bool,
     /// The default takes numbers from a sequence that belongs to the old table.
-    pub serial: bool,
+    pub(crate) serial: bool,
 }
 
 /// Reads the description of a table; `None` when there is none of that name.
-///
-/// # Errors
-/// When PostgreSQL fails, or the name belongs to something that is not an ordinary table.
-pub fn read(
+pub(crate) fn read(
     client: &mut impl GenericClient,
     schema: &str,
     table: &str,
@@ -236,11 +223,11 @@ fn foreign_keys(
 }
 
 /// Whether a table has rows, also those that row level security hides. `name` is quoted.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn has_rows(client: &mut impl GenericClient, name: &str) -> Result<bool, postgres::Error> {
-    // Asked before it is tried, because a refusal would end the transaction.
+pub(crate) fn has_rows(
+    client: &mut impl GenericClient,
+    name: &str,
+) -> Result<bool, postgres::Error> {
+    // Checked before it is tried, because a refusal would end the transaction.
     let hidden: bool = client
         .query_one("SELECT row_security_active($1::text::regclass)", &[&name])?
         .get(0);
@@ -305,10 +292,7 @@ fn dependents(
 }
 
 /// Names of everything in a schema that shares a namespace with tables and indexes.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn relation_names(
+pub(crate) fn relation_names(
     client: &mut impl GenericClient,
     schema: &str,
 ) -> Result<Vec<String>, postgres::Error> {

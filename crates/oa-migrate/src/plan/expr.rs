@@ -26,19 +26,15 @@ const FUNCTIONS: [(&str, &str); 9] = [
 ];
 
 /// The columns that an expression may name: name in SQLite, name in PostgreSQL, type.
-pub type Columns<'a> = [(&'a str, &'a str, PgType)];
+pub(crate) type Columns<'a> = [(&'a str, &'a str, PgType)];
 
-/// Translates an expression.
-///
-/// # Errors
-/// With the word that has no certain translation.
-pub fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
+pub(crate) fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
     let tokens = tokens(sql);
     let mut out: Vec<String> = Vec::new();
     let mut i = 0;
     while i < tokens.len() {
         let token = &tokens[i];
-        let calls = tokens.get(i + 1).is_some_and(|t| t.is_mark("("));
+        let calls = tokens.get(i + 1).is_some_and(|t| t.is_symbol("("));
         let text = match token {
             Token::Number(n) if n.starts_with("0x") || n.contains('_') => {
                 return Err(format!("number {n}"));
@@ -46,10 +42,10 @@ pub fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
             Token::Number(n) => n.clone(),
             Token::Text(text) => quote_literal(text),
             Token::Blob(_) => return Err("a blob literal".to_owned()),
-            Token::Mark(mark) => match mark.as_str() {
+            Token::Symbol(symbol) => match symbol.as_str() {
                 "==" => "=".to_owned(),
                 "(" | ")" | "," | "+" | "-" | "*" | "/" | "%" | "<" | "<=" | ">" | ">=" | "="
-                | "<>" | "!=" | "||" => mark.clone(),
+                | "<>" | "!=" | "||" => symbol.clone(),
                 other => return Err(format!("operator {other}")),
             },
             // A column of a JSON type holds nothing else.
@@ -63,14 +59,16 @@ pub fn translate(sql: &str, columns: &Columns<'_>) -> Result<String, String> {
             }
             Token::Word(name) => {
                 let (target, pg) = column(name, columns).ok_or_else(|| format!("word {name}"))?;
-                i += boolean_comparison(&tokens[i..], pg, target, &mut out);
-                out.pop().unwrap_or_default()
+                let (text, further) = boolean_comparison(&tokens[i..], pg, target);
+                i += further;
+                text
             }
             // SQLite takes an unknown name in double quotes for a string.
             Token::Quoted(name) => match column(name, columns) {
                 Some((target, pg)) => {
-                    i += boolean_comparison(&tokens[i..], pg, target, &mut out);
-                    out.pop().unwrap_or_default()
+                    let (text, further) = boolean_comparison(&tokens[i..], pg, target);
+                    i += further;
+                    text
                 }
                 None => quote_literal(name),
             },
@@ -96,8 +94,8 @@ fn json_is_valid(word: &str, rest: &[Token], columns: &Columns<'_>) -> bool {
         return false;
     };
     word.eq_ignore_ascii_case("json_valid")
-        && open.is_mark("(")
-        && close.is_mark(")")
+        && open.is_symbol("(")
+        && close.is_symbol(")")
         && column(name, columns).is_some_and(|(_, pg)| matches!(pg, PgType::Json | PgType::Jsonb))
 }
 
@@ -117,44 +115,37 @@ fn function(word: &str) -> Result<String, String> {
         .ok_or_else(|| format!("function {word}"))
 }
 
-/// `flag = 1`, `flag IN (0, 1)`: integers beside a column that became boolean. Pushes the translated piece and returns how many
+/// `flag = 1`, `flag IN (0, 1)`: integers beside a column that became boolean. Returns the translation, and how many
 /// further tokens it covers.
-fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str, out: &mut Vec<String>) -> usize {
+fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str) -> (String, usize) {
     let name = quote_ident(target);
     if pg != PgType::Bool {
-        out.push(name);
-        return 0;
+        return (name, 0);
     }
     let bit = |token: Option<&Token>| match token {
         Some(Token::Number(n)) if n == "0" => Some("FALSE"),
         Some(Token::Number(n)) if n == "1" => Some("TRUE"),
         _ => None,
     };
-    if let (Some(Token::Mark(mark)), Some(value)) = (tokens.get(1), bit(tokens.get(2)))
-        && ["=", "==", "<>", "!="].contains(&mark.as_str())
+    if let (Some(Token::Symbol(symbol)), Some(value)) = (tokens.get(1), bit(tokens.get(2)))
+        && ["=", "==", "<>", "!="].contains(&symbol.as_str())
     {
-        let operator = if mark == "==" { "=" } else { mark };
-        out.push(format!("{name} {operator} {value}"));
-        return 2;
+        let operator = if symbol == "==" { "=" } else { symbol };
+        return (format!("{name} {operator} {value}"), 2);
     }
     if tokens.get(1).is_some_and(|t| t.is_word("IN"))
-        && tokens.get(2).is_some_and(|t| t.is_mark("("))
-        && tokens.get(4).is_some_and(|t| t.is_mark(","))
-        && tokens.get(6).is_some_and(|t| t.is_mark(")"))
+        && tokens.get(2).is_some_and(|t| t.is_symbol("("))
+        && tokens.get(4).is_some_and(|t| t.is_symbol(","))
+        && tokens.get(6).is_some_and(|t| t.is_symbol(")"))
         && let (Some(a), Some(b)) = (bit(tokens.get(3)), bit(tokens.get(5)))
     {
-        out.push(format!("{name} IN ({a}, {b})"));
-        return 6;
+        return (format!("{name} IN ({a}, {b})"), 6);
     }
-    out.push(name);
-    0
+    (name, 0)
 }
 
 /// Translates a `DEFAULT`; times are UTC in SQLite.
-///
-/// # Errors
-/// With what has no certain translation.
-pub fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
+pub(crate) fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
     let parsed = tokens(sql);
     if let [Token::Word(word)] = parsed.as_slice() {
         let upper = word.to_ascii_uppercase();
@@ -197,11 +188,13 @@ pub fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
         };
     }
     let is_text = matches!(pg, PgType::Text | PgType::Varchar(_));
+    if let [Token::Number(n)] = parsed.as_slice()
+        && let Some(n) = hexadecimal(n)
+    {
+        let n = n.to_string();
+        return Ok(if is_text { quote_literal(&n) } else { n });
+    }
     match parsed.as_slice() {
-        [Token::Number(n)] if hexadecimal(n).is_some() => {
-            let n = hexadecimal(n).unwrap_or_default().to_string();
-            Ok(if is_text { quote_literal(&n) } else { n })
-        }
         [Token::Number(n)] if is_text && n.bytes().all(|b| b.is_ascii_digit()) => {
             Ok(quote_literal(n.trim_start_matches('0')).replace("''", "'0'"))
         }

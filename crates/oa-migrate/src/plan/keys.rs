@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::{Context, Result};
 use oa_core::pg::quote_ident;
 use oa_core::service;
 
@@ -11,7 +12,7 @@ use crate::inspect::ddl::{self, Token};
 use crate::inspect::{Index, Origin, Table};
 
 impl PlannedTable {
-    pub(super) fn plan_checks(&mut self, identifiers: Identifiers) {
+    pub(super) fn plan_checks(&mut self, identifiers: Identifiers) -> Result<()> {
         self.primary_key = match &self.existing {
             Some(existing) => existing.primary_key.clone(),
             None => {
@@ -21,7 +22,12 @@ impl PlannedTable {
                     .iter()
                     .map(|c| self.target_of(c).map(|c| c.target.clone()))
                     .collect();
-                names.unwrap_or_default()
+                names.with_context(|| {
+                    format!(
+                        "table {} has a primary key of columns that it does not have; please report this",
+                        self.source.name
+                    )
+                })?
             }
         };
         if !self.primary_key.is_empty()
@@ -39,7 +45,7 @@ impl PlannedTable {
             if existing.ours {
                 self.checks_of_earlier_run();
             }
-            return;
+            return Ok(());
         }
         let known = self.expression_columns();
         let (mut checks, mut lost) = (Vec::new(), Vec::new());
@@ -67,9 +73,10 @@ impl PlannedTable {
                 ),
             );
         }
+        Ok(())
     }
 
-    /// What an earlier run could not make of the source's key and conditions, and nobody has made since.
+    /// What an earlier run could not create of the source's key and conditions, and nobody has made since.
     fn checks_of_earlier_run(&mut self) {
         let Some(existing) = &self.existing else {
             return;
@@ -135,7 +142,7 @@ impl PlannedTable {
                 }
                 Ok((definition, plain)) => {
                     let constraint = index.origin == Origin::Unique && plain;
-                    let wanted = if index.origin == Origin::Unique {
+                    let preferred = if index.origin == Origin::Unique {
                         let columns: Vec<&str> = index
                             .parts
                             .iter()
@@ -145,7 +152,7 @@ impl PlannedTable {
                     } else {
                         index.name.clone()
                     };
-                    let name = names.give(&wanted, identifiers);
+                    let name = names.give(&preferred, identifiers);
                     if index.origin == Origin::Create && name != folded {
                         warnings.push(format!("index {} renamed to {name}", index.name));
                     }
@@ -344,8 +351,8 @@ impl PlannedTable {
                 ..key.clone()
             });
         }
-        for (name, _) in &self.checks {
-            names.reserve(name.as_deref().unwrap_or_default());
+        for name in self.checks.iter().filter_map(|(name, _)| name.as_ref()) {
+            names.reserve(name);
         }
         for key in self.source.foreign_keys.clone() {
             let parent = key.parent.to_ascii_lowercase();

@@ -20,40 +20,35 @@ use crate::inspect::Database;
 /// Corrections to a plan.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     #[serde(default)]
     tables: BTreeMap<String, TableMapping>,
 }
 
-/// Corrections to a table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TableMapping {
-    /// Name in PostgreSQL.
+pub(crate) struct TableMapping {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// Leave the table out.
+    pub(crate) target: Option<String>,
+    /// Skip the table.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub skip: bool,
+    pub(crate) skip: bool,
     #[serde(default)]
     columns: BTreeMap<String, ColumnMapping>,
 }
 
-/// Corrections to a column.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ColumnMapping {
-    /// Name in PostgreSQL.
+pub(crate) struct ColumnMapping {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// Type in PostgreSQL.
+    pub(crate) target: Option<String>,
     #[serde(
         rename = "type",
         default,
         skip_serializing_if = "Option::is_none",
         with = "type_text"
     )]
-    pub pg: Option<PgType>,
+    pub(crate) pg: Option<PgType>,
 }
 
 mod type_text {
@@ -79,19 +74,13 @@ mod type_text {
 }
 
 impl Mapping {
-    /// Reads a mapping file.
-    ///
-    /// # Errors
-    /// When it cannot be read or holds something unknown.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read mapping {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("could not read mapping {}", path.display()))
     }
 
-    /// The corrections to a table.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<&TableMapping> {
+    pub(crate) fn table(&self, name: &str) -> Option<&TableMapping> {
         self.tables.get(name)
     }
 
@@ -101,12 +90,12 @@ impl Mapping {
             let table = database.tables.iter().find(|t| t.name == *name);
             ensure!(
                 table.is_some(),
-                "the mapping names a table {name}, which the source has not"
+                "the mapping names a table {name}, which the source does not have"
             );
             for column in mapped.columns.keys() {
                 ensure!(
                     table.is_some_and(|t| t.columns.iter().any(|c| c.name == *column)),
-                    "the mapping names a column {column} of table {name}, which the source has not"
+                    "the mapping names a column {column} of table {name}, which the source does not have"
                 );
             }
         }
@@ -114,8 +103,7 @@ impl Mapping {
     }
 
     /// The mapping that says what a plan does anyway, to be edited.
-    #[must_use]
-    pub fn of_plan(plan: &Plan) -> Self {
+    pub(crate) fn of_plan(plan: &Plan) -> Self {
         let tables = plan.tables.iter().map(|table| {
             let columns = table.columns.iter().map(|column| {
                 let mapped = ColumnMapping {
@@ -136,19 +124,13 @@ impl Mapping {
         }
     }
 
-    /// The file's text.
-    ///
-    /// # Errors
-    /// When a name cannot be written as TOML, which does not happen.
-    pub fn to_toml(&self) -> Result<String> {
+    pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
 }
 
 impl TableMapping {
-    /// The corrections to a column.
-    #[must_use]
-    pub fn column(&self, name: &str) -> Option<&ColumnMapping> {
+    pub(crate) fn column(&self, name: &str) -> Option<&ColumnMapping> {
         self.columns.get(name)
     }
 }

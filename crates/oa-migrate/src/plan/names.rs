@@ -9,7 +9,7 @@ const MAX_BYTES: usize = 63;
 
 /// What happens to the letters of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Identifiers {
+pub(crate) enum Identifiers {
     /// Lower case, so that SQL needs no quotes
     #[default]
     Lower,
@@ -19,21 +19,21 @@ pub enum Identifiers {
 
 /// Names given within one space (the tables and indexes of a schema, the columns of a table).
 #[derive(Debug, Default)]
-pub struct Names {
+pub(crate) struct Names {
     used: HashSet<String>,
 }
 
 impl Names {
     /// Marks a name as used by something else.
-    pub fn reserve(&mut self, name: &str) {
+    pub(crate) fn reserve(&mut self, name: &str) {
         self.used.insert(name.to_owned());
     }
 
-    /// Gives a free name that is as near to the wanted one as possible.
-    pub fn give(&mut self, wanted: &str, identifiers: Identifiers) -> String {
+    /// Gives a free name that is as close to the preferred one as possible.
+    pub(crate) fn give(&mut self, preferred: &str, identifiers: Identifiers) -> String {
         let folded = match identifiers {
-            Identifiers::Lower => wanted.to_ascii_lowercase(),
-            Identifiers::Keep => wanted.to_owned(),
+            Identifiers::Lower => preferred.to_ascii_lowercase(),
+            Identifiers::Keep => preferred.to_owned(),
         };
         let folded = folded.replace('\0', "_");
         let folded = if folded.is_empty() {
@@ -41,10 +41,10 @@ impl Names {
         } else {
             folded
         };
-        let mut name = shorten(&folded, wanted);
+        let mut name = shorten(&folded, preferred);
         let mut n = 2;
         while !self.used.insert(name.clone()) {
-            name = shorten(&format!("{folded}_{n}"), &format!("{wanted}_{n}"));
+            name = shorten(&format!("{folded}_{n}"), &format!("{preferred}_{n}"));
             n += 1;
         }
         name
@@ -52,18 +52,17 @@ impl Names {
 }
 
 /// Cuts a name to 63 bytes; what was cut off becomes part of a checksum, so that long names with the same beginning stay apart.
-#[must_use]
-pub fn shorten(name: &str, original: &str) -> String {
+pub(crate) fn shorten(name: &str, original: &str) -> String {
     if name.len() <= MAX_BYTES {
         return name.to_owned();
     }
     let digest = Sha256::digest(original.as_bytes());
-    let mark: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+    let checksum: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
     let mut end = MAX_BYTES - 9;
     while !name.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}_{mark}", &name[..end])
+    format!("{}_{checksum}", &name[..end])
 }
 
 #[cfg(test)]

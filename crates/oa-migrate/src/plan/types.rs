@@ -11,36 +11,23 @@ use crate::inspect::scan::{ColumnStats, Questions};
 
 /// A PostgreSQL type that values can be moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PgType {
-    /// `boolean`
+pub(crate) enum PgType {
     Bool,
-    /// `smallint`
     Int2,
-    /// `integer`
     Int4,
-    /// `bigint`
     Int8,
-    /// `double precision`
     Float8,
     /// `numeric` with precision and scale, or without limits
     Numeric(Option<(u16, u16)>),
-    /// `text`
     Text,
     /// `varchar(n)`: at most n characters
     Varchar(u32),
-    /// `bytea`
     Bytea,
-    /// `date`
     Date,
-    /// `time`
     Time,
-    /// `timestamp`
     Timestamp,
-    /// `timestamptz`
     Timestamptz,
-    /// `json`
     Json,
-    /// `jsonb`
     Jsonb,
 }
 
@@ -69,8 +56,7 @@ impl fmt::Display for PgType {
 
 impl PgType {
     /// Reads a type as a person or `format_type` writes it; `None` for types that values are not moved to.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let lower = text.trim().to_ascii_lowercase();
         let (name, arguments) = match lower.split_once('(') {
             Some((name, rest)) => {
@@ -111,15 +97,14 @@ impl PgType {
     }
 
     /// Whether it is one of the integer types, which can be identities.
-    #[must_use]
-    pub fn is_integer(self) -> bool {
+    pub(crate) fn is_integer(self) -> bool {
         matches!(self, Self::Int2 | Self::Int4 | Self::Int8)
     }
 }
 
 /// What a declaration means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+enum TypeFamily {
     /// Whole numbers of at least this many bits.
     Integer(u8),
     Float,
@@ -134,11 +119,11 @@ enum Family {
     Json {
         binary_only: bool,
     },
-    /// No type, or a word that tells nothing: the values decide.
+    /// No type, or a word that means nothing: the values decide.
     Values,
 }
 
-impl Family {
+impl TypeFamily {
     /// The words that ORMs and people use, then SQLite's own rules of affinity.
     fn of_declaration(declared: &str) -> Self {
         let upper = declared.trim().to_ascii_uppercase();
@@ -210,24 +195,22 @@ impl Family {
 
 /// Where the meaning of a column comes from.
 #[derive(Debug, Clone, Copy)]
-pub enum Meaning<'a> {
-    /// SQLite's declaration.
+pub(crate) enum Meaning<'a> {
     Declared(&'a str),
     /// A column that exists in the target already.
     Existing(PgType),
 }
 
 impl Meaning<'_> {
-    fn family(self) -> Family {
+    fn family(self) -> TypeFamily {
         match self {
-            Self::Declared(text) => Family::of_declaration(text),
-            Self::Existing(pg) => Family::of_type(pg),
+            Self::Declared(text) => TypeFamily::of_declaration(text),
+            Self::Existing(pg) => TypeFamily::of_type(pg),
         }
     }
 
     /// What the value scan has to find out for a column of this meaning.
-    #[must_use]
-    pub fn questions(self) -> Questions {
+    pub(crate) fn questions(self) -> Questions {
         let all = Questions {
             characters: false,
             times: true,
@@ -237,32 +220,35 @@ impl Meaning<'_> {
         };
         let none = Questions::default();
         match self.family() {
-            Family::Text(limit) => Questions {
+            TypeFamily::Text(limit) => Questions {
                 characters: limit.is_some(),
                 ..none
             },
-            Family::Bool => Questions {
+            TypeFamily::Bool => Questions {
                 bools: true,
                 ..none
             },
-            Family::Date | Family::Time | Family::Timestamp | Family::Timestamptz => Questions {
+            TypeFamily::Date
+            | TypeFamily::Time
+            | TypeFamily::Timestamp
+            | TypeFamily::Timestamptz => Questions {
                 times: true,
                 ..none
             },
-            Family::Json { .. } => Questions { json: true, ..none },
-            Family::Decimal(_) | Family::Integer(_) => Questions {
+            TypeFamily::Json { .. } => Questions { json: true, ..none },
+            TypeFamily::Decimal(_) | TypeFamily::Integer(_) => Questions {
                 decimals: true,
                 ..none
             },
-            Family::Float | Family::Blob => none,
-            Family::Values => all,
+            TypeFamily::Float | TypeFamily::Blob => none,
+            TypeFamily::Values => all,
         }
     }
 }
 
 /// What is done with values that the declared meaning does not cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum OnBadValue {
+pub(crate) enum OnBadValue {
     /// Keep their rows in oa.rejects and load the rest
     #[default]
     Quarantine,
@@ -274,24 +260,22 @@ pub enum OnBadValue {
 
 /// The choice for one column.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
-    /// The type.
-    pub pg: PgType,
+pub(crate) struct TypeChoice {
+    pub(crate) pg: PgType,
     /// Values that it does not hold.
-    pub bad: u64,
+    pub(crate) bad: u64,
     /// Where declaration and data disagree, in a sentence.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// Chooses the type of a column. `zoned` asks for `timestamptz` where a timestamp without an offset is meant.
-#[must_use]
-pub fn choose(
+pub(crate) fn choose(
     meaning: Meaning<'_>,
     stats: &ColumnStats,
     mode: OnBadValue,
     zoned: bool,
     is_key: bool,
-) -> Choice {
+) -> TypeChoice {
     let family = meaning.family();
     let (pg, bad) = within(family, stats, zoned, is_key);
     let name = match meaning {
@@ -302,19 +286,19 @@ pub fn choose(
     if bad == 0 {
         let widened = match (meaning, family) {
             (Meaning::Existing(existing), _) => existing != pg,
-            (_, Family::Integer(_)) => matches!(pg, PgType::Numeric(_)),
-            (_, Family::Text(Some(_))) => pg == PgType::Text,
-            (_, Family::Date) => pg == PgType::Timestamp,
-            (_, Family::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
+            (_, TypeFamily::Integer(_)) => matches!(pg, PgType::Numeric(_)),
+            (_, TypeFamily::Text(Some(_))) => pg == PgType::Text,
+            (_, TypeFamily::Date) => pg == PgType::Timestamp,
+            (_, TypeFamily::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
             _ => false,
         };
         let note = widened.then(|| format!("{name}, but its values need {pg}"));
-        return Choice { pg, bad, note };
+        return TypeChoice { pg, bad, note };
     }
     let values = stats.values();
     if mode == OnBadValue::Widen || (bad * 2 > values && matches!(meaning, Meaning::Declared(_))) {
         let (pg, left) = by_values(stats, mode == OnBadValue::Widen);
-        return Choice {
+        return TypeChoice {
             pg,
             bad: left,
             note: Some(format!(
@@ -322,7 +306,7 @@ pub fn choose(
             )),
         };
     }
-    Choice {
+    TypeChoice {
         pg,
         bad,
         note: Some(format!("{name}, but {bad} of {values} values are not that")),
@@ -330,21 +314,21 @@ pub fn choose(
 }
 
 /// The narrowest type of the family that holds all of its values, and how many values are none of the family's.
-fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
+fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
     let numbers = stats.integers + stats.reals;
     match family {
-        Family::Integer(bits) => {
+        TypeFamily::Integer(bits) => {
             let bad = stats.texts - stats.decimals + stats.blobs;
             if stats.reals > 0 || stats.decimals > 0 {
                 return (PgType::Numeric(None), bad);
             }
             (integer(stats, bits, is_key), bad)
         }
-        Family::Float => (
+        TypeFamily::Float => (
             PgType::Float8,
             stats.texts + stats.blobs + stats.beyond_double,
         ),
-        Family::Decimal(limits) => {
+        TypeFamily::Decimal(limits) => {
             let fits = limits.is_some_and(|(p, s)| {
                 stats.scale <= u64::from(s)
                     && stats.whole_digits <= u64::from(p - s)
@@ -355,43 +339,43 @@ fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (Pg
                 stats.texts - stats.decimals + stats.blobs,
             )
         }
-        Family::Bool => (
+        TypeFamily::Bool => (
             PgType::Bool,
             stats.not_bool_integers + stats.reals + stats.blobs + stats.texts - stats.bools,
         ),
-        Family::Text(limit) => {
+        TypeFamily::Text(limit) => {
             let held = limit.filter(|n| stats.longest <= u64::from(*n));
             (
                 held.map_or(PgType::Text, PgType::Varchar),
                 stats.unstorable_texts + stats.blobs,
             )
         }
-        Family::Blob => (PgType::Bytea, numbers),
-        Family::Date if stats.timestamps > stats.dates => (
+        TypeFamily::Blob => (PgType::Bytea, numbers),
+        TypeFamily::Date if stats.timestamps > stats.dates => (
             PgType::Timestamp,
             numbers + stats.blobs + stats.texts - stats.timestamps,
         ),
-        Family::Date => (
+        TypeFamily::Date => (
             PgType::Date,
             numbers + stats.blobs + stats.texts - stats.dates,
         ),
-        Family::Time => (
+        TypeFamily::Time => (
             PgType::Time,
             numbers + stats.blobs + stats.texts - stats.times,
         ),
-        Family::Timestamp | Family::Timestamptz => {
+        TypeFamily::Timestamp | TypeFamily::Timestamptz => {
             let others = numbers + stats.blobs + stats.texts;
             if stats.zoned > 0 && stats.zoned >= stats.timestamps {
                 (PgType::Timestamptz, others - stats.zoned)
             } else if zoned {
                 (PgType::Timestamptz, others - stats.timestamps)
-            } else if family == Family::Timestamptz {
+            } else if family == TypeFamily::Timestamptz {
                 (PgType::Timestamptz, others - stats.zoned)
             } else {
                 (PgType::Timestamp, others - stats.timestamps)
             }
         }
-        Family::Json { binary_only } => {
+        TypeFamily::Json { binary_only } => {
             let others = numbers + stats.blobs + stats.texts - stats.jsons;
             if binary_only || (stats.jsons_reordered == 0 && stats.jsons_unfit == 0) {
                 (PgType::Jsonb, others + stats.jsons_unfit)
@@ -399,7 +383,7 @@ fn within(family: Family, stats: &ColumnStats, zoned: bool, is_key: bool) -> (Pg
                 (PgType::Json, others)
             }
         }
-        Family::Values => by_values(stats, false),
+        TypeFamily::Values => by_values(stats, false),
     }
 }
 
@@ -456,7 +440,7 @@ fn by_values(stats: &ColumnStats, anything: bool) -> (PgType, u64) {
 mod tests {
     use super::*;
 
-    fn declared(text: &str, stats: &ColumnStats) -> Choice {
+    fn declared(text: &str, stats: &ColumnStats) -> TypeChoice {
         choose(
             Meaning::Declared(text),
             stats,

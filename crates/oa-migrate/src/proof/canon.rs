@@ -1,6 +1,6 @@
 //! The normal form of a value, from both sides.
 //!
-//! `tag, length (32 bits), bytes`. The tag tells NULL, number, text … apart, so that 1, '1' and 1.0 differ unless the column's
+//! `tag, length (32 bits), bytes`. The tag distinguishes NULL, number, text …, so that 1, '1' and 1.0 differ unless the column's
 //! type makes them the same on purpose (a DATETIME's text and PostgreSQL's timestamp).
 
 use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, TimeDelta, TimeZone, Utc};
@@ -28,7 +28,7 @@ const FOREIGN: u8 = 255;
 /// PostgreSQL sent something that is not a value of the column's type.
 #[derive(Debug, thiserror::Error)]
 #[error("PostgreSQL sent {length} bytes that are not a {pg}")]
-pub struct NotAValue {
+pub(crate) struct NotAValue {
     length: usize,
     pg: PgType,
 }
@@ -53,7 +53,7 @@ fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends the normal form of what SQLite holds.
 #[inline]
-pub fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
+pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
     match (column.pg, value) {
         (_, ValueRef::Null) => out.push(NULL),
         (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Integer(n)) => {
@@ -151,11 +151,8 @@ fn put_local(at: NaiveDateTime, out: &mut Vec<u8>) {
 }
 
 /// Appends the normal form of what PostgreSQL sent in binary; `None` is NULL.
-///
-/// # Errors
-/// When the bytes are not a value of the column's type.
 #[inline]
-pub fn of_target(
+pub(crate) fn of_target(
     column: &Column,
     value: Option<&[u8]>,
     out: &mut Vec<u8>,
@@ -235,8 +232,7 @@ fn local(micros: i64, zone: Tz) -> Option<NaiveDateTime> {
 
 /// The end of a value's normal form that begins at `start`.
 #[inline]
-#[must_use]
-pub fn end_of_value(row: &[u8], start: usize) -> usize {
+pub(crate) fn end_of_value(row: &[u8], start: usize) -> usize {
     match row[start] {
         NULL => start + 1,
         _ => {
@@ -251,30 +247,25 @@ pub fn end_of_value(row: &[u8], start: usize) -> usize {
     }
 }
 
-/// The value that a normal form of PostgreSQL's side stands for, as SQLite stores it: booleans as 0 and 1, numbers of any length and
-/// times as texts.
-#[must_use]
-pub fn value_of(value: &[u8]) -> Value {
-    let tag = value.first().copied().unwrap_or(NULL);
-    let bytes = value.get(5..).unwrap_or_default();
-    let text = || Value::Text(String::from_utf8_lossy(bytes).into_owned());
-    match tag {
-        NULL => Value::Null,
-        INTEGER => bytes
-            .try_into()
-            .map_or(Value::Null, |b| Value::Integer(i64::from_le_bytes(b))),
-        FLOAT => bytes.try_into().map_or(Value::Null, |b| {
-            Value::Real(f64::from_bits(u64::from_le_bytes(b)))
-        }),
+/// The value that a normal form of PostgreSQL's side stands for, as SQLite stores it: booleans as 0 and 1, numbers of any
+/// length and times as texts. None for bytes that are no normal form.
+pub(crate) fn value_of(value: &[u8]) -> Option<Value> {
+    let (tag, rest) = value.split_first()?;
+    if *tag == NULL {
+        return Some(Value::Null);
+    }
+    let bytes = rest.get(4..)?;
+    Some(match *tag {
+        INTEGER => Value::Integer(i64::from_le_bytes(bytes.try_into().ok()?)),
+        FLOAT => Value::Real(f64::from_bits(u64::from_le_bytes(bytes.try_into().ok()?))),
         BOOL => Value::Integer(i64::from(bytes == [1])),
         BYTES => Value::Blob(bytes.to_vec()),
-        _ => text(),
-    }
+        _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
+    })
 }
 
 /// A value's normal form for people: a key in a report.
-#[must_use]
-pub fn show(value: &[u8]) -> String {
+pub(crate) fn show(value: &[u8]) -> String {
     let Some((tag, rest)) = value.split_first() else {
         return String::new();
     };

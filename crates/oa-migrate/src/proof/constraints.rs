@@ -5,10 +5,11 @@ use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 
 /// Looks at one table. Returns findings in sentences; none means all is well.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn check(client: &mut impl GenericClient, schema: &str, table: &str) -> Result<Vec<String>> {
+pub(crate) fn check(
+    client: &mut impl GenericClient,
+    schema: &str,
+    table: &str,
+) -> Result<Vec<String>> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not check the constraints of {table}: {}",
@@ -59,10 +60,9 @@ pub fn check(client: &mut impl GenericClient, schema: &str, table: &str) -> Resu
             )
             .map_err(explain)?;
         let (next, highest): (i64, Option<i64>) = (row.get(0), row.get(1));
-        if highest.is_some_and(|h| next <= h) {
+        if let Some(highest) = highest.filter(|h| next <= *h) {
             findings.push(format!(
-                "the next {column} would be {next}, but {} is there already",
-                highest.unwrap_or_default()
+                "the next {column} would be {next}, but {highest} exists already"
             ));
         }
     }

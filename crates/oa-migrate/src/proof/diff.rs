@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde::Serialize;
 
 use super::canon::{end_of_value, show};
-use super::digest::{Digest, RowMark, Sum};
+use super::digest::{Digest, RowFingerprint, Sum};
 use super::{Comparison, readback, source};
 
 /// Rows held in memory at most; with more differences than that, counting stops and the examples say enough.
@@ -16,26 +16,22 @@ const MAX_ROWS: usize = 400_000;
 /// Keys named per kind of difference.
 const EXAMPLES: usize = 20;
 
-/// How two tables differ.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Difference {
-    /// Rows only in SQLite.
-    pub only_source: u64,
-    /// Rows only in PostgreSQL.
-    pub only_target: u64,
+pub(crate) struct Difference {
+    pub(crate) only_source: u64,
+    pub(crate) only_target: u64,
     /// Rows with the same key and other values.
-    pub changed: u64,
+    pub(crate) changed: u64,
     /// Counting stopped early: there are at least as many.
-    pub at_least: bool,
+    pub(crate) at_least: bool,
     /// Columns whose values add up to something else.
-    pub columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// Some of the keys: `missing KEY`, `extra KEY`, `changed KEY`.
-    pub examples: Vec<String>,
+    pub(crate) examples: Vec<String>,
 }
 
 /// A row's key, or the whole row where there is none.
-#[must_use]
-pub fn key_of(comparison: &Comparison, row: &[u8]) -> Vec<u8> {
+pub(crate) fn key_of(comparison: &Comparison, row: &[u8]) -> Vec<u8> {
     if !comparison.columns.iter().any(|c| c.is_key) {
         return row.to_vec();
     }
@@ -52,8 +48,7 @@ pub fn key_of(comparison: &Comparison, row: &[u8]) -> Vec<u8> {
 }
 
 /// A key for people: its values, joined by `, `.
-#[must_use]
-pub fn show_key(key: &[u8]) -> String {
+pub(crate) fn show_key(key: &[u8]) -> String {
     let mut parts = Vec::new();
     let mut start = 0;
     while start < key.len() {
@@ -65,10 +60,7 @@ pub fn show_key(key: &[u8]) -> String {
 }
 
 /// Names the rows in which the sides differ, knowing what each adds up to.
-///
-/// # Errors
-/// When one of the sides cannot be read again.
-pub fn find(
+pub(crate) fn find(
     connection: &Connection,
     client: &mut impl GenericClient,
     comparison: &Comparison,
@@ -78,8 +70,8 @@ pub fn find(
     let buckets = of_source.differing_buckets(of_target);
     let mut full = false;
     let mut rows: HashMap<Vec<u8>, Vec<(Sum, i8)>> = HashMap::new();
-    let mut see = |row: &[u8], mark: RowMark, side: i8| {
-        if !buckets[mark.bucket] {
+    let mut see = |row: &[u8], fingerprint: RowFingerprint, side: i8| {
+        if !buckets[fingerprint.bucket] {
             return;
         }
         if rows.len() >= MAX_ROWS {
@@ -88,10 +80,14 @@ pub fn find(
         }
         rows.entry(key_of(comparison, row))
             .or_default()
-            .push((mark.hash, side));
+            .push((fingerprint.hash, side));
     };
-    source::read(connection, comparison, |row, mark| see(row, mark, 1))?;
-    readback::read(client, comparison, |row, mark| see(row, mark, -1))?;
+    source::read(connection, comparison, |row, fingerprint| {
+        see(row, fingerprint, 1)
+    })?;
+    readback::read(client, comparison, |row, fingerprint| {
+        see(row, fingerprint, -1)
+    })?;
 
     let mut difference = Difference {
         at_least: full,

@@ -6,47 +6,44 @@ use super::Comparison;
 use super::canon::end_of_value;
 
 /// Partial sums by key, see [`super`]. Enough that a differing row leads to 1/4096 of the table.
-pub const BUCKETS: usize = 4096;
+pub(crate) const BUCKETS: usize = 4096;
 
 /// A SHA-256 value as a number of 256 bits, lowest part first.
-pub type Sum = [u64; 4];
+pub(crate) type Sum = [u64; 4];
 
 /// What a column adds up to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ColumnSum {
+pub(crate) struct ColumnSum {
     /// Values that are not NULL.
-    pub values: u64,
+    pub(crate) values: u64,
     /// Sum of 64-bit hashes of the values' normal forms.
-    pub sum: u64,
+    pub(crate) sum: u64,
 }
 
 /// What a table adds up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digest {
-    /// Its rows.
-    pub rows: u64,
+pub(crate) struct Digest {
+    pub(crate) rows: u64,
     /// The sum of all rows' SHA-256.
-    pub sum: Sum,
+    pub(crate) sum: Sum,
     /// The same sum per column.
-    pub columns: Vec<ColumnSum>,
+    pub(crate) columns: Vec<ColumnSum>,
     /// Rows and sums (64 bits) per bucket of keys.
-    pub buckets: Vec<(u32, u64)>,
+    pub(crate) buckets: Vec<(u32, u64)>,
     keys: Vec<usize>,
 }
 
-/// A row that was added.
+/// The fingerprint of a row that was added.
 #[derive(Debug, Clone, Copy)]
-pub struct RowMark {
+pub(crate) struct RowFingerprint {
     /// Its SHA-256.
-    pub hash: Sum,
+    pub(crate) hash: Sum,
     /// Its bucket.
-    pub bucket: usize,
+    pub(crate) bucket: usize,
 }
 
 impl Digest {
-    /// The digest of an empty table.
-    #[must_use]
-    pub fn new(comparison: &Comparison) -> Self {
+    pub(crate) fn new(comparison: &Comparison) -> Self {
         let keys: Vec<usize> = comparison
             .columns
             .iter()
@@ -63,9 +60,8 @@ impl Digest {
         }
     }
 
-    /// Adds a row in its normal form.
     #[inline]
-    pub fn add(&mut self, row: &[u8]) -> RowMark {
+    pub(crate) fn add(&mut self, row: &[u8]) -> RowFingerprint {
         let hash = number(&Sha256::digest(row));
         self.rows += 1;
         add(&mut self.sum, hash);
@@ -89,24 +85,20 @@ impl Digest {
         let (rows, sum) = &mut self.buckets[bucket];
         *rows = rows.wrapping_add(1);
         *sum = sum.wrapping_add(hash[0]);
-        RowMark { hash, bucket }
+        RowFingerprint { hash, bucket }
     }
 
     /// Whether both tables hold the same rows.
-    #[must_use]
-    pub fn same_rows(&self, other: &Self) -> bool {
+    pub(crate) fn same_rows(&self, other: &Self) -> bool {
         self.rows == other.rows && self.sum == other.sum
     }
 
-    /// The sum in hexadecimal.
-    #[must_use]
-    pub fn hex(&self) -> String {
+    pub(crate) fn hex(&self) -> String {
         self.sum.iter().rev().map(|p| format!("{p:016x}")).collect()
     }
 
     /// Buckets in which two tables differ.
-    #[must_use]
-    pub fn differing_buckets(&self, other: &Self) -> Vec<bool> {
+    pub(crate) fn differing_buckets(&self, other: &Self) -> Vec<bool> {
         self.buckets
             .iter()
             .zip(&other.buckets)
@@ -133,7 +125,8 @@ fn add(sum: &mut Sum, value: Sum) {
     }
 }
 
-/// A fast hash for sums per column and for buckets, where nothing depends on its strength (folded multiplication, as wyhash does).
+/// A fast hash for sums per column and for buckets, where nothing depends on its strength (folded multiplication, as wyhash
+/// does).
 #[inline]
 fn quick_hash(bytes: &[u8]) -> u64 {
     let mix = |a: u64, b: u64| {

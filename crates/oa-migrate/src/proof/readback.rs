@@ -8,17 +8,14 @@ use postgres::GenericClient;
 
 use super::Comparison;
 use super::canon::of_target;
-use super::digest::{Digest, RowMark};
+use super::digest::{Digest, RowFingerprint};
 use crate::load::encode::HEADER;
 
 /// Adds up what PostgreSQL holds; `see` gets every row in its normal form.
-///
-/// # Errors
-/// When PostgreSQL fails or sends something unexpected.
-pub fn read(
+pub(crate) fn read(
     client: &mut impl GenericClient,
     comparison: &Comparison,
-    mut see: impl FnMut(&[u8], RowMark),
+    mut see: impl FnMut(&[u8], RowFingerprint),
 ) -> Result<Digest> {
     let columns: Vec<String> = comparison
         .columns
@@ -47,32 +44,27 @@ pub fn read(
             of_target(column, fields.next_field()?, &mut row_bytes)
                 .with_context(|| format!("column {}", column.target))?;
         }
-        let mark = digest.add(&row_bytes);
-        see(&row_bytes, mark);
+        let fingerprint = digest.add(&row_bytes);
+        see(&row_bytes, fingerprint);
         Ok(())
     })
     .with_context(context)?;
     Ok(digest)
 }
 
-/// The fields of one row.
 #[derive(Debug)]
-pub struct Fields<'a> {
-    /// How many there are.
-    pub count: usize,
+pub(crate) struct Fields<'a> {
+    pub(crate) count: usize,
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
     /// The next field; `None` is NULL.
-    ///
-    /// # Errors
-    /// When the row is shorter than it says.
-    pub fn next_field(&mut self) -> Result<Option<&'a [u8]>> {
+    pub(crate) fn next_field(&mut self) -> Result<Option<&'a [u8]>> {
         let (length, rest) = self
             .rest
             .split_first_chunk::<4>()
-            .context("PostgreSQL sent half a row")?;
+            .context("PostgreSQL sent an incomplete row")?;
         let length = i32::from_be_bytes(*length);
         self.rest = rest;
         let Ok(length) = usize::try_from(length) else {
@@ -81,17 +73,14 @@ impl<'a> Fields<'a> {
         let (value, rest) = self
             .rest
             .split_at_checked(length)
-            .context("PostgreSQL sent half a row")?;
+            .context("PostgreSQL sent an incomplete row")?;
         self.rest = rest;
         Ok(Some(value))
     }
 }
 
 /// Runs a `COPY … TO STDOUT (FORMAT binary)` and hands over each row.
-///
-/// # Errors
-/// When PostgreSQL fails, the answer is cut short, or `see` fails.
-pub fn each_row(
+pub(crate) fn each_row(
     client: &mut impl GenericClient,
     sql: &str,
     mut see: impl FnMut(Fields<'_>) -> Result<()>,

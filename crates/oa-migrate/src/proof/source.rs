@@ -4,16 +4,13 @@ use rusqlite::Connection;
 
 use super::Comparison;
 use super::canon::of_source;
-use super::digest::{Digest, RowMark};
+use super::digest::{Digest, RowFingerprint};
 
 /// Adds up what SQLite holds; `see` gets every row in its normal form.
-///
-/// # Errors
-/// When SQLite cannot read it.
-pub fn read(
+pub(crate) fn read(
     connection: &Connection,
     comparison: &Comparison,
-    mut see: impl FnMut(&[u8], RowMark),
+    mut see: impl FnMut(&[u8], RowFingerprint),
 ) -> rusqlite::Result<Digest> {
     let mut digest = Digest::new(comparison);
     let mut statement = connection.prepare(&comparison.source_sql)?;
@@ -24,8 +21,8 @@ pub fn read(
         for (i, column) in comparison.columns.iter().enumerate() {
             of_source(column, row.get_ref(i)?, &mut row_bytes);
         }
-        let mark = digest.add(&row_bytes);
-        see(&row_bytes, mark);
+        let fingerprint = digest.add(&row_bytes);
+        see(&row_bytes, fingerprint);
     }
     Ok(digest)
 }

@@ -1,4 +1,4 @@
-//! Which columns of which tables are compared, and the comparison of all of them by several jobs.
+//! Which columns of which tables are compared, and the comparison of all of them by several workers.
 
 use std::path::Path;
 use std::thread;
@@ -13,38 +13,29 @@ use super::diff::{self, Difference};
 use super::digest::Digest;
 use super::{Column, Comparison, readback, source};
 use crate::inspect::{Table, quote};
-use crate::jobs;
 use crate::load::copy::open_snapshot;
 use crate::load::rejects::{Rejects, skip_clause};
 use crate::load::staging::Target;
 use crate::plan::PgType;
+use crate::workers;
 
-/// What came of comparing a table.
 #[derive(Debug)]
-pub struct Compared {
-    /// SQLite's side.
-    pub source: Digest,
-    /// PostgreSQL's side.
-    pub target: Digest,
-    /// How they differ, if they do.
-    pub difference: Option<Difference>,
-    /// Seconds it took.
-    pub seconds: f64,
+pub(crate) struct ComparisonResult {
+    pub(crate) source: Digest,
+    pub(crate) target: Digest,
+    pub(crate) difference: Option<Difference>,
+    pub(crate) seconds: f64,
 }
 
-impl Compared {
+impl ComparisonResult {
     /// Both sides hold the same rows.
-    #[must_use]
-    pub fn matched(&self) -> bool {
+    pub(crate) fn matched(&self) -> bool {
         self.difference.is_none()
     }
 }
 
 /// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there.
-///
-/// # Errors
-/// When a column is not there, or has a type that cannot be compared.
-pub fn comparison(
+pub(crate) fn comparison(
     client: &mut impl GenericClient,
     table: &Table,
     schema: &str,
@@ -98,19 +89,16 @@ pub fn comparison(
     })
 }
 
-/// Compares tables, both sides of one at the same time, `jobs` tables side by side.
-///
-/// # Errors
-/// When one of the sides cannot be read.
-pub fn compare_all(
+/// Compares tables, both sides of one at the same time, `workers` tables at a time.
+pub(crate) fn compare_all(
     target: &Target,
     snapshot: &Path,
     rejects: &Rejects,
     comparisons: &[Comparison],
-    jobs: usize,
-) -> Result<Vec<Compared>> {
-    jobs::each(
-        jobs,
+    workers: usize,
+) -> Result<Vec<ComparisonResult>> {
+    workers::each(
+        workers,
         comparisons.len(),
         || target.connect().map_err(Into::into),
         |client, i| compare(client, snapshot, rejects, &comparisons[i]),
@@ -118,15 +106,12 @@ pub fn compare_all(
 }
 
 /// Compares one table, both sides at the same time. In a transaction, PostgreSQL's side is what that transaction sees.
-///
-/// # Errors
-/// When one of the sides cannot be read.
-pub fn compare(
+pub(crate) fn compare(
     client: &mut impl GenericClient,
     snapshot: &Path,
     rejects: &Rejects,
     comparison: &Comparison,
-) -> Result<Compared> {
+) -> Result<ComparisonResult> {
     let started = Instant::now();
     let context = || format!("could not compare table {}", comparison.source);
     let (of_source, of_target) = thread::scope(|scope| {
@@ -153,7 +138,7 @@ pub fn compare(
                 .with_context(context)?,
         )
     };
-    Ok(Compared {
+    Ok(ComparisonResult {
         source: of_source,
         target: of_target,
         difference,

@@ -5,24 +5,20 @@ use oa_core::pg::{describe, quote_ident};
 use postgres::Transaction;
 use postgres::error::SqlState;
 
-use super::SyncTable;
-use crate::changes::Changes;
-use crate::load::belongings::{self, Item};
+use super::{Changes, SyncTable};
+use crate::load::belongings::{self, Belonging};
 use crate::plan::PgType;
 
-/// Rows that are named when somebody else wrote to the target.
+/// Rows that are named when something else wrote to the target.
 const NAMED: i64 = 10;
 
 /// Statements that make the tables as they were before [`lock`].
 #[derive(Debug)]
-pub struct Held(Vec<String>);
+pub(crate) struct LockUndo(Vec<String>);
 
 /// Locks the tables against writers until the end of the transaction, lets foreign keys be checked at its end, because rows come
 /// table by table, and silences the target's own triggers: what SQLite's rows are to cause has happened there.
-///
-/// # Errors
-/// When another session holds a table for longer than half a minute, or PostgreSQL refuses.
-pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<Held> {
+pub(crate) fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<LockUndo> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not lock the tables of {schema}: {}; is a program writing to them?",
@@ -47,12 +43,12 @@ pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<
             &[&schema, &targets],
         )
         .map_err(explain)?;
-    let mut held = Vec::new();
+    let mut undo = Vec::new();
     for row in &keys {
         let key: String = row.get(0);
         tx.batch_execute(&format!("{key} DEFERRABLE INITIALLY DEFERRED"))
             .map_err(explain)?;
-        held.push(format!("{key} NOT DEFERRABLE"));
+        undo.push(format!("{key} NOT DEFERRABLE"));
     }
     tx.batch_execute("SET CONSTRAINTS ALL DEFERRED")
         .map_err(explain)?;
@@ -70,40 +66,38 @@ pub fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<
             (row.get(0), row.get(1), row.get(2));
         tx.batch_execute(&format!("{table} DISABLE TRIGGER {trigger}"))
             .map_err(explain)?;
-        held.push(format!("{table} {enable} TRIGGER {trigger}"));
+        undo.push(format!("{table} {enable} TRIGGER {trigger}"));
     }
-    Ok(Held(held))
+    Ok(LockUndo(undo))
 }
 
-/// Rows of the source lead nowhere, which SQLite allows.
+/// Rows of the source refer to missing rows, which SQLite allows.
 #[derive(Debug, thiserror::Error)]
-#[error("the source's rows break a foreign key: {0}")]
-pub struct Dangling(String);
+#[error("the source's rows violate a foreign key: {0}")]
+pub(crate) struct DanglingRows(String);
 
 /// Rows of a table would share a unique value while they change one after the other, as when two swap theirs.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Clash(String);
+struct UniqueClash(String);
 
 /// A table whose unique indexes are made again at the end, and what belonged to it.
 #[derive(Debug)]
-pub struct Loosened {
+pub(crate) struct SuspendedIndexes {
     table: String,
-    had: Vec<Item>,
+    had: Vec<Belonging>,
 }
 
-/// Brings the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes again.
-///
-/// # Errors
-/// See [`apply`].
-pub fn all(
+/// Applies the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes
+/// again.
+pub(crate) fn all(
     tx: &mut Transaction<'_>,
     work: &[(SyncTable, bool)],
-) -> Result<(Vec<Changes>, Vec<Loosened>)> {
+) -> Result<(Vec<Changes>, Vec<SuspendedIndexes>)> {
     let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
-    let mut loosened: Vec<Loosened> = Vec::new();
+    let mut suspended: Vec<SuspendedIndexes> = Vec::new();
     loop {
-        // A table with changes that are still to be checked cannot be altered: everything is taken back first.
+        // A table with changes that are still to be checked cannot be altered: everything is rolled back first.
         let mut attempt = tx.transaction().map_err(explain)?;
         let mut changes = Vec::new();
         let mut clash = None;
@@ -115,7 +109,7 @@ pub fn all(
             };
             match done {
                 Ok(done) => changes.push(done),
-                Err(e) if e.is::<Clash>() => {
+                Err(e) if e.is::<UniqueClash>() => {
                     clash = Some((sync, e));
                     break;
                 }
@@ -124,22 +118,22 @@ pub fn all(
         }
         let Some((sync, error)) = clash else {
             attempt.commit().map_err(explain)?;
-            return Ok((changes, loosened));
+            return Ok((changes, suspended));
         };
         attempt.rollback().map_err(explain)?;
         let table = Sql::of(sync).table;
-        if loosened.iter().any(|l| l.table == table) {
+        if suspended.iter().any(|l| l.table == table) {
             return Err(error);
         }
-        loosened.push(loosen(tx, table)?);
+        suspended.push(suspend_unique_indexes(tx, table)?);
     }
 }
 
 /// Drops the unique indexes of a table that no foreign key needs.
-fn loosen(tx: &mut Transaction<'_>, table: String) -> Result<Loosened> {
+fn suspend_unique_indexes(tx: &mut Transaction<'_>, table: String) -> Result<SuspendedIndexes> {
     let explain = |e: postgres::Error| {
         anyhow!(
-            "could not put off the unique indexes of {table}: {}",
+            "could not suspend the unique indexes of {table}: {}",
             describe(&e)
         )
     };
@@ -158,24 +152,25 @@ fn loosen(tx: &mut Transaction<'_>, table: String) -> Result<Loosened> {
         tx.batch_execute(&row.get::<_, String>(0))
             .map_err(explain)?;
     }
-    Ok(Loosened { table, had })
+    Ok(SuspendedIndexes { table, had })
 }
 
-/// Checks the foreign keys that [`lock`] put off, and makes them, the triggers and unique indexes as they were.
-///
-/// # Errors
-/// When one is broken; [`Dangling`] when a row leads nowhere.
-pub fn finish(tx: &mut Transaction<'_>, held: &Held, loosened: &[Loosened]) -> Result<()> {
+/// Checks the foreign keys that [`lock`] deferred, and makes them, the triggers and unique indexes as they were.
+pub(crate) fn finish(
+    tx: &mut Transaction<'_>,
+    undo: &LockUndo,
+    suspended: &[SuspendedIndexes],
+) -> Result<()> {
     tx.batch_execute("SET CONSTRAINTS ALL IMMEDIATE")
         .map_err(|e| {
             let text = describe(&e).to_string();
             if e.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) {
-                anyhow::Error::new(Dangling(text))
+                anyhow::Error::new(DanglingRows(text))
             } else {
-                anyhow!("the source's rows break a constraint: {text}")
+                anyhow!("the source's rows violate a constraint: {text}")
             }
         })?;
-    for Loosened { table, had } in loosened {
+    for SuspendedIndexes { table, had } in suspended {
         let missing = belongings::carry_over(tx, table, had)?;
         if let Some(first) = missing.first() {
             bail!(
@@ -184,22 +179,19 @@ pub fn finish(tx: &mut Transaction<'_>, held: &Held, loosened: &[Loosened]) -> R
             );
         }
     }
-    for statement in &held.0 {
+    for statement in &undo.0 {
         tx.batch_execute(statement)
             .map_err(|e| anyhow!("could not run {statement}: {}", describe(&e)))?;
     }
     Ok(())
 }
 
-/// Brings one table's changes.
-///
-/// # Errors
-/// When the target was written to by somebody else, or PostgreSQL refuses.
-pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
+/// Applies one table's changes.
+pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let target = &sync.comparison.target;
     let explain =
-        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
-    for name in [sync.gone(), sync.come()] {
+        |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
+    for name in [sync.removed(), sync.added()] {
         tx.batch_execute(&format!("ANALYZE {name}"))
             .map_err(explain)?;
     }
@@ -208,11 +200,11 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     }
     refuse_foreign_writes(tx, sync)?;
     let sql = Sql::of(sync);
-    let (table, gone, come) = (&sql.table, sync.gone(), sync.come());
+    let (table, removed, added) = (&sql.table, sync.removed(), sync.added());
     let deleted = tx
         .execute(
             &format!(
-                "DELETE FROM {table} AS t USING {gone} AS g WHERE {} AND NOT EXISTS (SELECT 1 FROM {come} AS c WHERE {})",
+                "DELETE FROM {table} AS t USING {removed} AS g WHERE {} AND NOT EXISTS (SELECT 1 FROM {added} AS c WHERE {})",
                 sql.key("t", "g"),
                 sql.key("c", "g")
             ),
@@ -230,7 +222,7 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     } else {
         tx.execute(
             &format!(
-                "UPDATE {table} AS t SET {} FROM {come} AS c WHERE {}",
+                "UPDATE {table} AS t SET {} FROM {added} AS c WHERE {}",
                 others.join(", "),
                 sql.key("t", "c")
             ),
@@ -240,7 +232,7 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
             let clash = [SqlState::UNIQUE_VIOLATION, SqlState::EXCLUSION_VIOLATION];
             if e.code().is_some_and(|code| clash.contains(code)) {
                 let text = explain(e).to_string();
-                anyhow::Error::new(Clash(text))
+                anyhow::Error::new(UniqueClash(text))
             } else {
                 explain(e)
             }
@@ -249,7 +241,7 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {come} AS c WHERE NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {1})",
+                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
                 sql.list,
                 sql.key("g", "c")
             ),
@@ -268,14 +260,14 @@ pub fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
 fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let target = &sync.comparison.target;
     let explain =
-        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
+        |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
     let sql = Sql::of(sync);
-    let come = sync.come();
-    let deleted = delete_whole(tx, sync, &sync.gone())?;
+    let added = sync.added();
+    let deleted = delete_whole(tx, sync, &sync.removed())?;
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {} ({1}) SELECT {1} FROM {come}",
+                "INSERT INTO {} ({1}) SELECT {1} FROM {added}",
                 sql.table, sql.list
             ),
             &[],
@@ -290,13 +282,13 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
 }
 
 /// Deletes as many of each row as a temporary table has.
-fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Result<u64> {
+fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, removed: &str) -> Result<u64> {
     let target = &sync.comparison.target;
     let explain =
-        |e: postgres::Error| anyhow!("could not bring the changes of {target}: {}", describe(&e));
+        |e: postgres::Error| anyhow!("could not apply the changes of {target}: {}", describe(&e));
     let sql = Sql::of(sync);
     let due: i64 = tx
-        .query_one(&format!("SELECT count(*) FROM {gone}"), &[])
+        .query_one(&format!("SELECT count(*) FROM {removed}"), &[])
         .map_err(explain)?
         .get(0);
     let deleted = if due == 0 {
@@ -304,9 +296,9 @@ fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Resul
     } else {
         tx.execute(
             &format!(
-                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {gone} AS t GROUP BY {0}),
-                      t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS oa_place, {1} FROM {2} AS t)
-                 DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.oa_place <= g.oa_n AND {3}",
+                "WITH g AS (SELECT {0}, count(*) AS oa_n FROM {removed} AS t GROUP BY {0}),
+                      t AS (SELECT ctid, row_number() OVER (PARTITION BY {0}) AS oa_number, {1} FROM {2} AS t)
+                 DELETE FROM {2} AS d USING t, g WHERE d.ctid = t.ctid AND t.oa_number <= g.oa_n AND {3}",
                 sql.texts("t"),
                 sql.texts_named("t"),
                 sql.table,
@@ -318,33 +310,34 @@ fn delete_whole(tx: &mut Transaction<'_>, sync: &SyncTable, gone: &str) -> Resul
     };
     if i64::try_from(deleted)? != due {
         bail!(
-            "{} row(s) of {target} that went in SQLite are not in PostgreSQL as they were: something else has written there since the last run or sync; compare with oa-migrate verify",
+            "{} row(s) of {target} that were deleted or changed in SQLite are not in PostgreSQL as they were: something else has written there since the last run or sync; compare with oa-migrate verify",
             due - i64::try_from(deleted)?
         );
     }
     Ok(deleted)
 }
 
-/// Takes away the rows of a temporary table, which are quarantined and in the target as the source has them. Returns how many of
-/// them had just come.
-///
-/// # Errors
-/// When one of them is there with other values, or PostgreSQL refuses.
-pub fn take_away(tx: &mut Transaction<'_>, sync: &SyncTable, aside: &str) -> Result<(u64, u64)> {
+/// Deletes the rows of a temporary table, which are quarantined and in the target as the source has them. Returns how many were
+/// deleted, and how many of them had just come.
+pub(crate) fn delete_quarantined(
+    tx: &mut Transaction<'_>,
+    sync: &SyncTable,
+    quarantined: &str,
+) -> Result<(u64, u64)> {
     let target = &sync.comparison.target;
     let explain =
         |e: postgres::Error| anyhow!("could not quarantine rows of {target}: {}", describe(&e));
     if sync.key.is_empty() {
-        return Ok((delete_whole(tx, sync, aside)?, 0));
+        return Ok((delete_whole(tx, sync, quarantined)?, 0));
     }
     let sql = Sql::of(sync);
-    let (gone, come) = (sync.gone(), sync.come());
+    let (removed, added) = (sync.removed(), sync.added());
     let row = tx
         .query_one(
             &format!(
                 "SELECT count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {0} AS t WHERE {1} AND NOT ({2}))),
-                        count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {come} AS c WHERE {3}) AND NOT EXISTS (SELECT 1 FROM {gone} AS g WHERE {4}))
-                 FROM {aside} AS x",
+                        count(*) FILTER (WHERE EXISTS (SELECT 1 FROM {added} AS c WHERE {3}) AND NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {4}))
+                 FROM {quarantined} AS x",
                 sql.table,
                 sql.key("t", "x"),
                 sql.same("t", "x"),
@@ -363,7 +356,7 @@ pub fn take_away(tx: &mut Transaction<'_>, sync: &SyncTable, aside: &str) -> Res
     let deleted = tx
         .execute(
             &format!(
-                "DELETE FROM {} AS t USING {aside} AS x WHERE {}",
+                "DELETE FROM {} AS t USING {quarantined} AS x WHERE {}",
                 sql.table,
                 sql.key("t", "x")
             ),
@@ -385,17 +378,17 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
     let queries = [
         format!(
             "FROM {} AS x WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} AND {})",
-            sync.gone(),
+            sync.removed(),
             sql.table,
             sql.key("t", "x"),
             sql.same("t", "x")
         ),
         format!(
             "FROM {} AS x WHERE EXISTS (SELECT 1 FROM {} AS t WHERE {}) AND NOT EXISTS (SELECT 1 FROM {} AS g WHERE {})",
-            sync.come(),
+            sync.added(),
             sql.table,
             sql.key("t", "x"),
-            sync.gone(),
+            sync.removed(),
             sql.key("g", "x")
         ),
     ];
@@ -417,21 +410,18 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
     }
     keys.sort();
     bail!(
-        "rows of {target} have been written in PostgreSQL since the last run or sync, and in SQLite too (keys: {}); sync is for the time before anything else writes there: oa-migrate to-sqlite brings PostgreSQL's rows back, oa-migrate run --replace takes SQLite's",
+        "rows of {target} have been written in PostgreSQL since the last run or sync, and in SQLite too (keys: {}); use sync only before anything else writes there: oa-migrate to-sqlite brings PostgreSQL's rows back, oa-migrate run --replace takes SQLite's",
         keys.join("; ")
     )
 }
 
-/// Sets the numbers of identities beyond all that SQLite has given.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
+/// Sets the numbers of identities beyond all that SQLite has assigned.
+pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
     let Some(column) = sync.key.first().filter(|_| sync.key.len() == 1) else {
         return Ok(());
     };
     let table = Sql::of(sync).table;
-    let given = sync.table.autoincrement.unwrap_or(0);
+    let assigned = sync.table.autoincrement.unwrap_or(0);
     tx.execute(
         &format!(
             "SELECT setval(s.name, s.next, true) FROM (
@@ -441,7 +431,7 @@ pub fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<
              WHERE s.next > s.last",
             quote_ident(column)
         ),
-        &[&table, &column, &given],
+        &[&table, &column, &assigned],
     )
     .map(|_| ())
     .map_err(|e| {
@@ -453,7 +443,7 @@ pub fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<
     })
 }
 
-/// Pieces of statements for a table.
+/// Parts of statements for a table.
 struct Sql<'a> {
     sync: &'a SyncTable,
     table: String,

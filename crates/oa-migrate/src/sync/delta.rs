@@ -14,14 +14,11 @@ use crate::load::encode::{Codec, HEADER, TRAILER};
 use crate::load::rejects::{self, Rejects};
 use crate::proof::Comparison;
 
-/// A piece of COPY data.
-const PIECE_BYTES: usize = 256 << 10;
+/// A chunk of COPY data is sent when it has this size.
+const CHUNK_BYTES: usize = 256 << 10;
 
-/// Both snapshots and the rows put aside, side by side in one connection: schemas `old`, `new` and `main`.
-///
-/// # Errors
-/// When one of the files cannot be opened.
-pub fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connection> {
+/// Both snapshots and the quarantined rows, side by side in one connection: schemas `old`, `new` and `main`.
+pub(crate) fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connection> {
     let connection = Connection::open(rejects.path())?;
     for (path, name) in [(old, "old"), (new, "new")] {
         connection
@@ -36,11 +33,8 @@ pub fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Adds what PostgreSQL's catalogue tells about the columns of a table.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn describe_table(
+/// Adds what PostgreSQL's catalogue says about the columns of a table.
+pub(crate) fn describe_table(
     tx: &mut Transaction<'_>,
     table: Table,
     comparison: Comparison,
@@ -84,15 +78,12 @@ pub fn describe_table(
     })
 }
 
-/// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one has not got just so.
-///
-/// # Errors
-/// When its rows cannot be told apart.
-pub fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
+/// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one does not have unchanged.
+pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
     let keys: Vec<String> = if table.primary_key.is_empty() {
         let rowid = table.rowid_name.with_context(|| {
             format!(
-                "table {} has neither a primary key nor a rowid, by which its rows could be told apart; run again with --replace",
+                "table {} has neither a primary key nor a rowid, by which its rows could be distinguished; run again with --replace",
                 table.name
             )
         })?;
@@ -126,25 +117,22 @@ pub fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
     ))
 }
 
-/// A row that cannot be found again has no key; nothing is put aside of such a table.
+/// A row that cannot be found again has no key; nothing of such a table is quarantined.
 fn key_of(table: &Table) -> String {
     table
         .key_expression("a")
         .unwrap_or_else(|| "NULL".to_owned())
 }
 
-/// Sends the rows that went and those that came to two temporary tables, and puts aside what came and does not fit.
-/// Returns rows that went, rows that came, rows put aside.
-///
-/// # Errors
-/// When SQLite cannot be read or PostgreSQL refuses.
-pub fn send(
+/// Sends the rows that went and those that came to two temporary tables, and quarantines what came and does not fit.
+/// Returns how many rows went, came, and were quarantined.
+pub(crate) fn send(
     tx: &mut Transaction<'_>,
     connection: &Connection,
     sync: &SyncTable,
 ) -> Result<(u64, u64, u64)> {
     let (table, target) = (&sync.table, &sync.comparison.target);
-    for name in [sync.gone(), sync.come()] {
+    for name in [sync.removed(), sync.added()] {
         make_temporary(tx, &name, sync)?;
     }
     let columns: Vec<String> = table
@@ -154,17 +142,17 @@ pub fn send(
         .collect();
     let select = format!("SELECT {}, {}", key_of(table), columns.join(", "));
 
-    let was_aside = format!(
-        "EXISTS (SELECT 1 FROM main.rejects AS put WHERE put.tbl = {} AND put.key = {})",
+    let was_quarantined = format!(
+        "EXISTS (SELECT 1 FROM main.rejects AS q WHERE q.tbl = {} AND q.key = {})",
         literal(&table.name),
         key_of(table)
     );
-    let gone = only_in(table, "old", "new")?;
-    let went = copy(
+    let removed = only_in(table, "old", "new")?;
+    let removed_count = copy(
         tx,
-        &sync.gone(),
+        &sync.removed(),
         connection,
-        &format!("{select} {gone} AND NOT {was_aside}"),
+        &format!("{select} {removed} AND NOT {was_quarantined}"),
         sync,
         |codec, column, _| {
             // It was written to the target once, so it can be written again; NULLs are refused there by what refused them then.
@@ -174,28 +162,28 @@ pub fn send(
             ))
         },
     )?;
-    // Rows put aside that are no longer there just so: they come again below, or are gone.
+    // Quarantined rows that are no longer there unchanged: they come again below, or are gone.
     connection.execute(
         &format!(
-            "DELETE FROM main.rejects WHERE tbl = {} AND key IN (SELECT {} {gone})",
+            "DELETE FROM main.rejects WHERE tbl = {} AND key IN (SELECT {} {removed})",
             literal(&table.name),
             key_of(table)
         ),
         [],
     )?;
 
-    let mut aside: Vec<Aside> = Vec::new();
-    let come = only_in(table, "new", "old")?;
-    let came = copy(
+    let mut quarantined: Vec<QuarantinedRow> = Vec::new();
+    let added = only_in(table, "new", "old")?;
+    let added_count = copy(
         tx,
-        &sync.come(),
+        &sync.added(),
         connection,
-        &format!("{select} {come}"),
+        &format!("{select} {added}"),
         sync,
         |codec, column, refused| {
             let (row, position, reason) = refused;
             let key: Option<String> = row.get(0)?;
-            aside.push(Aside {
+            quarantined.push(QuarantinedRow {
                 key: key.with_context(|| {
                     format!("table {} has a row with a bad value ({reason}) and no key by which it could be found again", table.name)
                 })?,
@@ -208,12 +196,12 @@ pub fn send(
         },
     )?;
     let mut insert = connection.prepare(rejects::INSERT)?;
-    for row in &aside {
+    for row in &quarantined {
         insert.execute(params![
             table.name, target, row.key, row.column, row.reason, row.record, row.raw
         ])?;
     }
-    Ok((went, came, aside.len() as u64))
+    Ok((removed_count, added_count, quarantined.len() as u64))
 }
 
 /// An empty temporary table for rows of a table.
@@ -232,17 +220,14 @@ fn make_temporary(tx: &mut Transaction<'_>, name: &str, sync: &SyncTable) -> Res
     ))
     .map_err(|e| {
         anyhow!(
-            "could not make a temporary table for {target}: {}",
+            "could not create a temporary table for {target}: {}",
             describe(&e)
         )
     })
 }
 
 /// Sends rows that fit their columns to a temporary table; `rows` is what stands from `FROM` on, the table being `a` there.
-///
-/// # Errors
-/// When SQLite cannot be read or PostgreSQL refuses.
-pub fn send_rows(
+pub(crate) fn send_rows(
     tx: &mut Transaction<'_>,
     connection: &Connection,
     sync: &SyncTable,
@@ -272,7 +257,7 @@ pub fn send_rows(
     )
 }
 
-struct Aside {
+struct QuarantinedRow {
     key: String,
     column: String,
     reason: String,
@@ -309,7 +294,7 @@ fn copy(
                 continue 'rows;
             }
         }
-        if buffer.len() >= PIECE_BYTES {
+        if buffer.len() >= CHUNK_BYTES {
             writer.write_all(&buffer).with_context(context)?;
             buffer.clear();
         }

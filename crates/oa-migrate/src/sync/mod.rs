@@ -2,18 +2,24 @@
 //!
 //! ```text
 //! delta ─ the base snapshot and a new one compared inside SQLite: rows that went, rows that came (a changed row is both)
-//! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are put aside
+//! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are quarantined
 //! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
 //! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
-//! orphans ─ only when a foreign key is broken then, all is done anew and the rows that lead nowhere are put aside
+//! orphans ─ only when a foreign key is broken then: everything is repeated, with the dangling rows quarantined
 //! proof ─ the new snapshot against what the transaction sees, row by row; then COMMIT
 //! ```
 //! All in one transaction that locks the tables against other writers. The number of the transaction is written down before COMMIT,
-//! so that after a `kill -9` the next command can ask PostgreSQL whether it was committed ([`crate::base`]).
+//! so that after a `kill -9` the next command can ask PostgreSQL whether it was committed (`runs::base`).
+//!
+//! [`reverse`] goes the other way: PostgreSQL's rows to a copy of the base snapshot.
 
-pub mod apply;
-pub mod delta;
-pub mod orphans;
+pub(crate) mod apply;
+pub(crate) mod changes;
+pub(crate) mod delta;
+pub(crate) mod orphans;
+pub(crate) mod reverse;
+
+pub(crate) use changes::{AllChanges, Changes, TableChanges};
 
 use oa_core::pg::quote_ident;
 
@@ -21,25 +27,20 @@ use crate::inspect::Table;
 use crate::load::encode::Codec;
 use crate::proof::Comparison;
 
-/// A table to sync.
 #[derive(Debug)]
-pub struct SyncTable {
-    /// Its description in SQLite.
-    pub table: Table,
-    /// What is compared.
-    pub comparison: Comparison,
+pub(crate) struct SyncTable {
+    pub(crate) table: Table,
+    pub(crate) comparison: Comparison,
     /// Columns to write: position in SQLite, name in PostgreSQL, how values are written. Without those that PostgreSQL computes.
-    pub columns: Vec<(usize, String, Codec)>,
+    pub(crate) columns: Vec<(usize, String, Codec)>,
     /// Key columns in PostgreSQL's names; empty: a row is its own key.
-    pub key: Vec<String>,
-    /// Number of its temporary tables.
-    pub number: usize,
+    pub(crate) key: Vec<String>,
+    pub(crate) number: usize,
 }
 
 impl SyncTable {
     /// Its name in PostgreSQL with its schema, quoted.
-    #[must_use]
-    pub fn qualified(&self) -> String {
+    pub(crate) fn qualified(&self) -> String {
         format!(
             "{}.{}",
             quote_ident(&self.comparison.schema),
@@ -48,14 +49,12 @@ impl SyncTable {
     }
 
     /// The temporary table of rows that went.
-    #[must_use]
-    pub fn gone(&self) -> String {
-        format!("pg_temp.oa_gone_{}", self.number)
+    pub(crate) fn removed(&self) -> String {
+        format!("pg_temp.oa_removed_{}", self.number)
     }
 
     /// The temporary table of rows that came.
-    #[must_use]
-    pub fn come(&self) -> String {
-        format!("pg_temp.oa_come_{}", self.number)
+    pub(crate) fn added(&self) -> String {
+        format!("pg_temp.oa_added_{}", self.number)
     }
 }

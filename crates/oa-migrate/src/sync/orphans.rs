@@ -1,12 +1,11 @@
-//! Rows whose foreign keys lead nowhere since the source changed: quarantined, as `run` does.
+//! Rows whose foreign keys dangle since the source changed: quarantined, as `run` does.
 
 use anyhow::{Context, Result, anyhow, bail};
 use oa_core::pg::describe;
 use postgres::Transaction;
 use rusqlite::{Connection, params};
 
-use super::{SyncTable, apply, delta};
-use crate::changes::Changes;
+use super::{Changes, SyncTable, apply, delta};
 use crate::inspect::{Table, literal, quote};
 use crate::load::rejects;
 
@@ -16,23 +15,20 @@ struct ForeignKey {
     parent: usize,
     /// Columns of the child, and of the parent.
     pairs: Vec<(String, String)>,
-    /// Without: older rows may lead nowhere.
+    /// Without it, older rows may dangle.
     validated: bool,
 }
 
 /// Quarantined by one foreign key: table, and numbers of the rows in the file.
-struct Batch {
+struct QuarantinedBatch {
     table: usize,
     after: i64,
     last: i64,
 }
 
-/// Puts aside the rows that lead nowhere, or to one that was put aside itself, until there are no more, takes them out of the
-/// target, and corrects the counts. The changes have been brought.
-///
-/// # Errors
-/// When such a row has no key, something else has written to it in the target, or one of the sides refuses.
-pub fn quarantine(
+/// Quarantines the rows that refer to a missing row, or to one that was quarantined itself, until there are no more, deletes them
+/// from the target, and corrects the counts. The changes have been applied.
+pub(crate) fn quarantine(
     tx: &mut Transaction<'_>,
     connection: &Connection,
     schema: &str,
@@ -40,15 +36,15 @@ pub fn quarantine(
     changes: &mut [Changes],
 ) -> Result<()> {
     let keys = foreign_keys(tx, schema, work)?;
-    let mut batches: Vec<Batch> = Vec::new();
+    let mut batches: Vec<QuarantinedBatch> = Vec::new();
     loop {
         let before = batches.len();
         for key in &keys {
             let after = last_number(connection)?;
-            let found = put_aside(connection, key, work)?;
+            let found = quarantine_by(connection, key, work)?;
             if found > 0 {
                 changes[key.child].quarantined += found;
-                batches.push(Batch {
+                batches.push(QuarantinedBatch {
                     table: key.child,
                     after,
                     last: last_number(connection)?,
@@ -62,7 +58,7 @@ pub fn quarantine(
     // The last ones found lead to those found before them.
     for (number, batch) in batches.iter().enumerate().rev() {
         let sync = &work[batch.table].0;
-        let aside = format!("pg_temp.oa_aside_{number}");
+        let quarantined = format!("pg_temp.oa_quarantined_{number}");
         let rows = format!(
             "FROM new.{} AS a WHERE {} IN (SELECT key FROM main.rejects WHERE tbl = {} AND seq > {} AND seq <= {})",
             quote(&sync.table.name),
@@ -71,8 +67,8 @@ pub fn quarantine(
             batch.after,
             batch.last
         );
-        delta::send_rows(tx, connection, sync, &aside, &rows)?;
-        let (deleted, new) = apply::take_away(tx, sync, &aside)?;
+        delta::send_rows(tx, connection, sync, &quarantined, &rows)?;
+        let (deleted, new) = apply::delete_quarantined(tx, sync, &quarantined)?;
         let counts = &mut changes[batch.table];
         counts.inserted = counts.inserted.saturating_sub(new);
         counts.deleted += deleted.saturating_sub(new);
@@ -118,8 +114,8 @@ fn foreign_keys(
         .map_err(|e| anyhow!("could not read the foreign keys of {schema}: {}", describe(&e)))?;
     let mut keys = Vec::new();
     for row in rows {
-        let place = |name: String| targets.iter().position(|t| *t == name);
-        let (Some(child), Some(parent)) = (place(row.get(0)), place(row.get(1))) else {
+        let position = |name: String| targets.iter().position(|t| *t == name);
+        let (Some(child), Some(parent)) = (position(row.get(0)), position(row.get(1))) else {
             continue;
         };
         let source_of = |table: usize, names: Vec<String>| -> Option<Vec<String>> {
@@ -149,18 +145,22 @@ fn foreign_keys(
 fn key_of(table: &Table, of: &str) -> Result<String> {
     table.key_expression(of).with_context(|| {
         format!(
-            "table {} has neither a rowid nor a primary key, by which rows that lead nowhere could be found again; correct them in SQLite",
+            "table {} has neither a rowid nor a primary key, by which rows with dangling foreign keys could be found again; correct them in SQLite",
             table.name
         )
     })
 }
 
-/// Puts aside what one foreign key finds. Returns how many rows there are.
-fn put_aside(connection: &Connection, key: &ForeignKey, work: &[(SyncTable, bool)]) -> Result<u64> {
+/// Quarantines what one foreign key finds. Returns how many rows there are.
+fn quarantine_by(
+    connection: &Connection,
+    key: &ForeignKey,
+    work: &[(SyncTable, bool)],
+) -> Result<u64> {
     let (child, parent) = (&work[key.child].0, &work[key.parent].0);
-    let not_aside = |table: &Table, of: &str| -> Result<String> {
+    let not_quarantined = |table: &Table, of: &str| -> Result<String> {
         Ok(format!(
-            "NOT EXISTS (SELECT 1 FROM main.rejects AS put WHERE put.tbl = {} AND put.key = {})",
+            "NOT EXISTS (SELECT 1 FROM main.rejects AS q WHERE q.tbl = {} AND q.key = {})",
             literal(&table.name),
             key_of(table, of)?
         ))
@@ -170,7 +170,7 @@ fn put_aside(connection: &Connection, key: &ForeignKey, work: &[(SyncTable, bool
         .iter()
         .map(|(own, _)| format!("a.{} IS NOT NULL", quote(own)))
         .collect();
-    conditions.push(not_aside(&child.table, "a")?);
+    conditions.push(not_quarantined(&child.table, "a")?);
     let same: Vec<String> = key
         .pairs
         .iter()
@@ -180,7 +180,7 @@ fn put_aside(connection: &Connection, key: &ForeignKey, work: &[(SyncTable, bool
         "NOT EXISTS (SELECT 1 FROM new.{} AS p WHERE {} AND {})",
         quote(&parent.table.name),
         same.join(" AND "),
-        not_aside(&parent.table, "p")?
+        not_quarantined(&parent.table, "p")?
     ));
     let from = if key.validated {
         format!("FROM new.{} AS a WHERE 1", quote(&child.table.name))
@@ -223,7 +223,7 @@ fn put_aside(connection: &Connection, key: &ForeignKey, work: &[(SyncTable, bool
         ])?;
         if added == 0 {
             bail!(
-                "row {row_key} of table {} was put aside twice",
+                "row {row_key} of table {} was quarantined twice",
                 child.table.name
             );
         }

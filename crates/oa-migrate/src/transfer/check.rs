@@ -12,36 +12,46 @@ use super::{MANIFEST, Manifest, SUMS, TableFile, hex, read_line, sums};
 
 /// A line longer than this is not held in memory: SQLite's own limit for a row is 1 GB, in base64 a third more.
 const MAX_LINE_BYTES: u64 = 3 << 30;
-/// Findings that are told of one file.
-const TOLD: usize = 5;
+/// Findings that are reported of one file.
+const MAX_FINDINGS: usize = 5;
 
-/// What was found in a table's file.
+/// What reading an export back found.
 #[derive(Debug)]
-pub struct Checked {
-    /// What the manifest says.
-    pub of: TableFile,
-    /// What is wrong, with the file and where it can be told the line; empty when nothing is.
-    pub findings: Vec<String>,
+pub(crate) struct ExportCheck {
+    pub(crate) manifest: Manifest,
+    pub(crate) files: Vec<FileCheck>,
+    /// What is wrong beside the tables' files: the list of hashes, files that are not in the manifest.
+    others: Vec<String>,
 }
 
-/// Checks all files of a folder. Findings that belong to no table come last.
-///
-/// # Errors
-/// When there is no readable manifest.
-pub fn check(
-    folder: &Path,
-    mut progress: impl FnMut(&str),
-) -> Result<(Manifest, Vec<Checked>, Vec<String>)> {
+/// What reading a table's file back found.
+#[derive(Debug)]
+pub(crate) struct FileCheck {
+    pub(crate) table: TableFile,
+    /// What is wrong, with the file and, where possible, the line; empty when nothing is.
+    pub(crate) findings: Vec<String>,
+}
+
+impl ExportCheck {
+    /// All that is wrong; nothing: the export is whole.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &String> {
+        let of_files = self.files.iter().flat_map(|f| &f.findings);
+        of_files.chain(&self.others)
+    }
+}
+
+/// Checks all files of a folder. Fails when there is no readable manifest.
+pub(crate) fn check(folder: &Path, mut progress: impl FnMut(&str)) -> Result<ExportCheck> {
     let manifest = Manifest::read(folder)?;
-    let mut checked = Vec::new();
+    let mut files = Vec::new();
     for table in &manifest.tables {
         progress(&table.table);
         let findings = match check_file(folder, table) {
             Ok(findings) => findings,
             Err(e) => vec![format!("{}: {e:#}", table.file)],
         };
-        checked.push(Checked {
-            of: table.clone(),
+        files.push(FileCheck {
+            table: table.clone(),
             findings,
         });
     }
@@ -59,10 +69,14 @@ pub fn check(
     }
     strays.sort();
     others.extend(strays);
-    Ok((manifest, checked, others))
+    Ok(ExportCheck {
+        manifest,
+        files,
+        others,
+    })
 }
 
-/// Compares the list of hashes with what it must be. Its line of the manifest is all that tells whether that was changed.
+/// Compares the list of hashes with what it must be. Only its line of the manifest shows whether that was changed.
 fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
     let read = fs::read(folder.join(MANIFEST))
         .with_context(|| MANIFEST)
@@ -81,9 +95,8 @@ fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
             .collect()
     };
     let (found, expected) = (lines(&found), lines(&expected));
-    let at = (0..)
-        .find(|i| found.get(*i) != expected.get(*i))
-        .unwrap_or_default();
+    let same = found.iter().zip(&expected).take_while(|(a, b)| a == b);
+    let at = same.count();
     vec![if at == 0 {
         format!(
             "{MANIFEST} and line 1 of {SUMS} do not agree; one of them was changed after the export"
@@ -119,7 +132,7 @@ fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
         } else {
             Some("it does not end; the file was cut".to_owned())
         };
-        if let Some(finding) = finding.filter(|_| findings.len() < TOLD) {
+        if let Some(finding) = finding.filter(|_| findings.len() < MAX_FINDINGS) {
             findings.push(format!("{} line {rows}: {finding}", table.file));
         }
     }

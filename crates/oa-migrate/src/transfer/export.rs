@@ -11,19 +11,16 @@ use rusqlite::Connection;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Column, FORMAT, LeftOut, MANIFEST, Manifest, SUMS, SchemaItem, Sequence, TableFile, VERSION,
-    hex, sums, write_value,
+    Column, FORMAT, MANIFEST, Manifest, NotExported, SUMS, SchemaItem, Sequence, TableFile,
+    VERSION, hex, sums, write_value,
 };
 use crate::PROGRAM;
 use crate::inspect::{self, Database, Table, quote};
 
 /// Writes a database to a folder that is there and empty, file by file, each of them durable. The manifest and the list of
 /// hashes come last.
-/// `source` is read in one transaction, so that all tables are of one moment.
-///
-/// # Errors
-/// When the database cannot be read or is damaged, or the folder cannot be written.
-pub fn export(
+/// `source` is read in one transaction, so that all tables are as of one point in time.
+pub(crate) fn export(
     source: &Connection,
     path: &Path,
     folder: &Path,
@@ -67,8 +64,9 @@ pub fn export(
         created_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
         database: path
             .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default(),
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned(),
         encoding: source.query_row("PRAGMA encoding", [], |row| row.get(0))?,
         user_version: pragma("user_version")?,
         application_id: pragma("application_id")?,
@@ -84,15 +82,15 @@ pub fn export(
             })
             .collect(),
         tables,
-        left_out: database
+        skipped: database
             .virtual_tables
             .iter()
             .map(|v| v.name.clone())
             .collect(),
-        left_out_why: database
+        skipped_why: database
             .virtual_tables
             .iter()
-            .map(|v| LeftOut {
+            .map(|v| NotExported {
                 table: v.name.clone(),
                 why: v.why.clone(),
                 lost: v.lost,
@@ -151,10 +149,7 @@ fn schema(source: &Connection, database: &Database) -> Result<Vec<SchemaItem>> {
 }
 
 /// Writes all rows of a table; gives back columns, rows, bytes and hash.
-///
-/// # Errors
-/// When the table cannot be read or the writer fails.
-pub fn write_table(
+pub(crate) fn write_table(
     source: &Connection,
     table: &Table,
     writer: &mut impl Write,

@@ -1,4 +1,4 @@
-//! A SQLite database as a folder of JSON lines that any program can read, and the way back, without losing a bit.
+//! A SQLite database as a folder of JSON lines that any program can read, and back again, without losing a bit.
 //!
 //! ```text
 //! manifest.json     what is in the folder: per table its file, columns, rows, bytes and SHA-256; the schema's own SQL
@@ -9,10 +9,10 @@
 //! reals have a point or an exponent, and what JSON has no form for is an object of one member: `{"$blob": base64}`,
 //! `{"$text": base64}` (a text that is not UTF-8), `{"$real": "Infinity"}`.
 
-pub mod check;
-pub mod export;
-pub mod part;
-pub mod rebuild;
+pub(crate) mod check;
+pub(crate) mod export;
+pub(crate) mod partial;
+pub(crate) mod rebuild;
 
 use std::path::Path;
 
@@ -25,109 +25,87 @@ use sha2::{Digest as _, Sha256};
 
 use crate::inspect::VirtualTable;
 
-/// The name of the manifest.
-pub const MANIFEST: &str = "manifest.json";
-/// The name of the list of hashes.
-pub const SUMS: &str = "SHA256SUMS";
+pub(crate) const MANIFEST: &str = "manifest.json";
+pub(crate) const SUMS: &str = "SHA256SUMS";
 const FORMAT: &str = "oa-export";
 const VERSION: u32 = 1;
 
 /// What is in an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Always `oa-export`.
-    pub format: String,
-    /// Version of the format.
-    pub version: u32,
-    /// The program that wrote it.
-    pub writer: String,
-    /// When (UTC, RFC 3339).
-    pub created_at: String,
+pub(crate) struct Manifest {
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    pub(crate) writer: String,
+    pub(crate) created_at: String,
     /// Name of the SQLite file, without its folders.
-    pub database: String,
+    pub(crate) database: String,
     /// `PRAGMA encoding`: the order of texts depends on it.
-    pub encoding: String,
-    /// `PRAGMA user_version`.
-    pub user_version: i64,
-    /// `PRAGMA application_id`.
-    pub application_id: i64,
+    pub(crate) encoding: String,
+    pub(crate) user_version: i64,
+    pub(crate) application_id: i64,
     /// `CREATE` statements in the order in which they can be run.
-    pub schema: Vec<SchemaItem>,
+    pub(crate) schema: Vec<SchemaItem>,
     /// Highest numbers that `AUTOINCREMENT` has given.
-    pub sequences: Vec<Sequence>,
-    /// The tables.
-    pub tables: Vec<TableFile>,
-    /// Virtual tables that are not exported.
-    pub left_out: Vec<String>,
+    pub(crate) sequences: Vec<Sequence>,
+    pub(crate) tables: Vec<TableFile>,
+    /// Virtual tables that are not exported. The keys are those of the format's version 1.
+    #[serde(rename = "left_out")]
+    pub(crate) skipped: Vec<String>,
     /// Why not, of each.
-    #[serde(default)]
-    pub left_out_why: Vec<LeftOut>,
+    #[serde(rename = "left_out_why", default)]
+    pub(crate) skipped_why: Vec<NotExported>,
 }
 
 /// A virtual table that is not in the export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeftOut {
-    /// Its name.
-    pub table: String,
+pub(crate) struct NotExported {
+    pub(crate) table: String,
     /// Why: the end of a sentence that begins with its name.
-    pub why: String,
+    pub(crate) why: String,
     /// Something that was only there is not in the export.
-    pub lost: bool,
+    pub(crate) lost: bool,
 }
 
-/// A statement of the schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SchemaItem {
+pub(crate) struct SchemaItem {
     /// `table`, `index`, `view` or `trigger`.
     #[serde(rename = "type")]
-    pub kind: String,
-    /// Its name.
-    pub name: String,
-    /// The statement.
-    pub sql: String,
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) sql: String,
 }
 
 /// A number of `AUTOINCREMENT`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sequence {
-    /// The table.
-    pub table: String,
-    /// The highest number given.
-    pub last: i64,
+pub(crate) struct Sequence {
+    pub(crate) table: String,
+    pub(crate) last: i64,
 }
 
-/// A table's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableFile {
-    /// The table.
-    pub table: String,
-    /// Its file in the folder.
-    pub file: String,
+pub(crate) struct TableFile {
+    pub(crate) table: String,
+    pub(crate) file: String,
     /// The member of each line, before the columns, that holds the rowid; for tables in which no column is the rowid.
-    pub rowid: Option<String>,
+    pub(crate) rowid: Option<String>,
     /// Columns of each line, in order. Generated columns are not among them.
-    pub columns: Vec<Column>,
-    /// Lines.
-    pub rows: u64,
-    /// Size of the file.
-    pub bytes: u64,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
     /// SHA-256 of the file, in hexadecimal.
-    pub sha256: String,
+    pub(crate) sha256: String,
 }
 
-/// A column of a table's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
+pub(crate) struct Column {
+    pub(crate) name: String,
     /// Its declared type, as written; often empty, and never more than a suggestion.
-    pub declared: String,
+    pub(crate) declared: String,
 }
 
 impl TableFile {
     /// The names of a line's members, in order.
-    #[must_use]
-    pub fn members(&self) -> Vec<String> {
+    pub(crate) fn members(&self) -> Vec<String> {
         let columns = self.columns.iter().map(|c| c.name.clone());
         self.rowid.iter().cloned().chain(columns).collect()
     }
@@ -135,10 +113,9 @@ impl TableFile {
 
 impl Manifest {
     /// The virtual tables that are not in the export. Older exports say only their names.
-    #[must_use]
-    pub fn not_exported(&self) -> Vec<VirtualTable> {
-        let known = |name: &String| self.left_out_why.iter().find(|l| l.table == *name);
-        self.left_out
+    pub(crate) fn not_exported(&self) -> Vec<VirtualTable> {
+        let known = |name: &String| self.skipped_why.iter().find(|l| l.table == *name);
+        self.skipped
             .iter()
             .map(|name| VirtualTable {
                 name: name.clone(),
@@ -170,11 +147,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Manifest {
-    /// Reads the manifest of a folder.
-    ///
-    /// # Errors
-    /// When there is none, or it is not one of this format and version.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
         let text = std::fs::read(&path).with_context(|| {
             format!(
@@ -230,14 +203,14 @@ fn write_value(value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-/// A value as [`write_value`] writes it. A text that is not UTF-8 is [`Read::RawText`], because no Rust string holds it.
+/// A value as [`write_value`] writes it. A text that is not UTF-8 is [`StoredValue::RawText`], because no Rust string holds it.
 #[derive(Debug, PartialEq)]
-enum Read {
+enum StoredValue {
     Plain(Value),
     RawText(Vec<u8>),
 }
 
-impl ToSql for Read {
+impl ToSql for StoredValue {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         match self {
             Self::Plain(value) => value.to_sql(),
@@ -246,13 +219,13 @@ impl ToSql for Read {
     }
 }
 
-fn read_value(value: serde_json::Value) -> Result<Read> {
+fn read_value(value: serde_json::Value) -> Result<StoredValue> {
     use serde_json::Value as Json;
-    Ok(Read::Plain(match value {
+    Ok(StoredValue::Plain(match value {
         Json::Null => Value::Null,
         Json::Number(n) => match n.as_i64() {
             Some(n) => Value::Integer(n),
-            None if n.is_f64() => Value::Real(n.as_f64().context("a number that is none")?),
+            None if n.is_f64() => Value::Real(n.as_f64().context("not a number")?),
             None => bail!("{n} is beyond 64 bits"),
         },
         Json::String(text) => Value::Text(text),
@@ -263,7 +236,7 @@ fn read_value(value: serde_json::Value) -> Result<Read> {
             };
             match (name.as_str(), text.as_str()) {
                 ("$blob", text) => Value::Blob(STANDARD.decode(text)?),
-                ("$text", text) => return Ok(Read::RawText(STANDARD.decode(text)?)),
+                ("$text", text) => return Ok(StoredValue::RawText(STANDARD.decode(text)?)),
                 ("$real", "Infinity") => Value::Real(f64::INFINITY),
                 ("$real", "-Infinity") => Value::Real(f64::NEG_INFINITY),
                 _ => bail!("the object {{\"{name}\": …}} stands for no value"),
@@ -276,7 +249,7 @@ fn read_value(value: serde_json::Value) -> Result<Read> {
 }
 
 /// Reads a line of a table's file.
-fn read_line(line: &[u8], members: &[String]) -> Result<Vec<Read>> {
+fn read_line(line: &[u8], members: &[String]) -> Result<Vec<StoredValue>> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line)?;
     ensure!(
         object.keys().eq(members),
@@ -295,32 +268,4 @@ fn read_line(line: &[u8], members: &[String]) -> Result<Vec<Read>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn round_trip(value: ValueRef<'_>) -> Read {
-        let mut out = Vec::new();
-        write_value(value, &mut out).unwrap();
-        read_value(serde_json::from_slice(&out).unwrap()).unwrap()
-    }
-
-    proptest! {
-        #[test]
-        fn every_real_comes_back_to_the_bit(bits: u64) {
-            let x = f64::from_bits(bits);
-            prop_assume!(!x.is_nan());
-            let Read::Plain(Value::Real(back)) = round_trip(ValueRef::Real(x)) else { panic!() };
-            prop_assert_eq!(back.to_bits(), bits);
-        }
-
-        #[test]
-        fn integers_texts_and_blobs_come_back(n: i64, text: String, bytes: Vec<u8>) {
-            prop_assert_eq!(round_trip(ValueRef::Integer(n)), Read::Plain(Value::Integer(n)));
-            prop_assert_eq!(round_trip(ValueRef::Text(text.as_bytes())), Read::Plain(Value::Text(text.clone())));
-            prop_assert_eq!(round_trip(ValueRef::Blob(&bytes)), Read::Plain(Value::Blob(bytes.clone())));
-            let raw = [b"\xff".as_slice(), &bytes].concat();
-            prop_assert_eq!(round_trip(ValueRef::Text(&raw)), Read::RawText(raw.clone()));
-        }
-    }
-}
+mod tests;

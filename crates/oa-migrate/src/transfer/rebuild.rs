@@ -1,4 +1,5 @@
-//! Making the SQLite database again from its export, and proving that it is the same: exported anew, every file has the same hash.
+//! Rebuilding the SQLite database from its export, and proving that it is the same: exported once more, every file has the same
+//! hash.
 //!
 //! Rows must come back as they are, not as the declarations would have them today: tables whose declaration was changed behind
 //! SQLite's back hold NULLs in `NOT NULL` columns and numbers in `TEXT` columns. So each table is made by its own statement, then
@@ -17,10 +18,7 @@ use crate::inspect::virtual_table::MODULES;
 use crate::inspect::{Database, Table, ddl, literal, quote};
 
 /// Makes the database at `to`, where nothing is yet.
-///
-/// # Errors
-/// When a file cannot be read, or what comes out is not what was exported.
-pub fn rebuild(
+pub(crate) fn rebuild(
     folder: &Path,
     manifest: &Manifest,
     to: &Path,
@@ -48,7 +46,7 @@ pub fn rebuild(
 
     let db = open(to)?;
     db.execute_batch("REINDEX")
-        .context("could not make the indexes of the export's tables")?;
+        .context("could not create the indexes of the export's tables")?;
     for sequence in &manifest.sequences {
         db.execute(
             "DELETE FROM sqlite_sequence WHERE name = ?1",
@@ -68,7 +66,7 @@ pub fn rebuild(
 /// A file that nobody else sees before it is proven, so it needs no journal.
 fn open(path: &Path) -> Result<Connection> {
     let db =
-        Connection::open(path).with_context(|| format!("could not make {}", path.display()))?;
+        Connection::open(path).with_context(|| format!("could not create {}", path.display()))?;
     db.execute_batch(
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON",
     )?;
@@ -79,7 +77,7 @@ fn open(path: &Path) -> Result<Connection> {
 fn make(db: &Connection, manifest: &Manifest, kinds: &[&str]) -> Result<()> {
     for item in &manifest.schema {
         if kinds.contains(&item.kind.as_str()) {
-            let context = || format!("could not make {} {} of the export", item.kind, item.name);
+            let context = || format!("could not create {} {} of the export", item.kind, item.name);
             ensure!(
                 only_creates(item),
                 "{}: its SQL is not a CREATE {}",
@@ -168,8 +166,8 @@ fn tighten(db: &Connection, declared: &Declared) -> Result<()> {
     Ok(())
 }
 
-/// A statement for a table of the same layout on disk. None for virtual tables and for those with stored generated columns: an export does not hold
-/// their values, so SQLite must compute them, and for that it must know the table as it is.
+/// A statement for a table of the same layout on disk. None for virtual tables and for those with stored generated columns: an
+/// export does not hold their values, so SQLite must compute them, and for that it must know the table as it is.
 fn loose_form(db: &Connection, table: &Table) -> Result<Option<String>> {
     let stored: bool = db.query_row(
         "SELECT count(*) > 0 FROM pragma_table_xinfo(?1) WHERE hidden = 3",

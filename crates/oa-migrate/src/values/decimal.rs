@@ -8,7 +8,7 @@ const MAX_DIGITS: i64 = 2_000;
 
 /// A decimal number in parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decimal {
+pub(crate) struct Decimal {
     negative: bool,
     /// Digits before the point, without leading zeros.
     whole: Vec<u8>,
@@ -20,8 +20,7 @@ pub struct Decimal {
 
 impl Decimal {
     /// Reads an optional sign, digits, an optional point and an optional exponent. Nothing else.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (negative, rest) = match text.first()? {
             b'-' => (true, &text[1..]),
             b'+' => (false, &text[1..]),
@@ -88,20 +87,16 @@ impl Decimal {
         }
     }
 
-    /// The number of digits before the point.
-    #[must_use]
-    pub fn whole_digits(&self) -> usize {
+    pub(crate) fn whole_digits(&self) -> usize {
         self.whole.len()
     }
 
     /// The number of digits after the point that are needed.
-    #[must_use]
-    pub fn scale(&self) -> usize {
+    pub(crate) fn scale(&self) -> usize {
         self.fraction.len()
     }
 
-    /// Appends the normal form.
-    pub fn write_normal(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_normal(&self, out: &mut Vec<u8>) {
         if self.negative {
             out.push(b'-');
         }
@@ -116,7 +111,7 @@ impl Decimal {
     }
 
     /// Appends PostgreSQL's binary form: groups of four decimal digits around the point (`numeric_send` in numeric.c).
-    pub fn write_binary(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_binary(&self, out: &mut Vec<u8>) {
         let lead = (4 - self.whole.len() % 4) % 4;
         let mut digits = vec![b'0'; lead];
         digits.extend_from_slice(&self.whole);
@@ -148,8 +143,7 @@ impl Decimal {
 }
 
 /// PostgreSQL's binary form of an infinity.
-#[must_use]
-pub fn infinity_binary(negative: bool) -> [u8; 8] {
+pub(crate) fn infinity_binary(negative: bool) -> [u8; 8] {
     let sign: u16 = if negative { 0xF000 } else { 0xD000 };
     let mut out = [0; 8];
     out[4..6].copy_from_slice(&sign.to_be_bytes());
@@ -158,7 +152,7 @@ pub fn infinity_binary(negative: bool) -> [u8; 8] {
 
 /// Appends the normal form of PostgreSQL's binary `numeric`, digit by digit and not by way of [`Decimal`]. `false` when the
 /// bytes are not one.
-pub fn write_normal_of_binary(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+pub(crate) fn write_normal_of_binary(bytes: &[u8], out: &mut Vec<u8>) -> bool {
     if bytes.len() < 8 || !bytes.len().is_multiple_of(2) {
         return false;
     }

@@ -13,18 +13,16 @@ const MAX_DEPTH: usize = 256;
 
 /// What reading a JSON text found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Json {
-    /// See the module's documentation.
-    pub normal: Vec<u8>,
+pub(crate) struct Json {
+    pub(crate) normal: Vec<u8>,
     /// `jsonb` holds all of it: no key twice, keys in `jsonb`'s own order already.
-    pub order_kept: bool,
+    pub(crate) order_kept: bool,
     /// `jsonb` takes it at all: no U+0000, no lone surrogate, no absurd exponent.
-    pub fits_jsonb: bool,
+    pub(crate) fits_jsonb: bool,
 }
 
 /// Reads a whole text as JSON (RFC 8259).
-#[must_use]
-pub fn parse(text: &[u8]) -> Option<Json> {
+pub(crate) fn parse(text: &[u8]) -> Option<Json> {
     std::str::from_utf8(text).ok()?;
     let mut reader = Reader {
         text,

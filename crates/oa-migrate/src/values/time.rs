@@ -1,22 +1,20 @@
-//! Dates and times: strict readers of the forms that applications leave in SQLite, and the way back for the proof.
+//! Dates and times: strict readers of the forms that applications leave in SQLite, and writers for the proof.
 //!
 //! PostgreSQL counts days and microseconds from 2000-01-01. Only what survives exactly is accepted: years 0001 to 9999, no more
 //! than microseconds (further digits must be zero), no 24:00 and no leap second.
 
-/// Days from 1970-01-01 to 2000-01-01.
 const EPOCH_SHIFT_DAYS: i64 = 10_957;
-/// Microseconds of a day.
-pub const DAY_MICROS: i64 = 86_400_000_000;
+pub(crate) const DAY_MICROS: i64 = 86_400_000_000;
 
 /// A point in time as a text gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// Microseconds since 2000-01-01 00:00:00, as the text's own clock shows it.
-    pub micros: i64,
+    pub(crate) micros: i64,
     /// Seconds east of UTC, where the text says so (`Z`, `+08:00`).
-    pub offset_seconds: Option<i32>,
+    pub(crate) offset_seconds: Option<i32>,
     /// The text was a bare date.
-    pub date_only: bool,
+    pub(crate) date_only: bool,
 }
 
 fn number(bytes: &[u8]) -> Option<i64> {
@@ -54,8 +52,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Reads `YYYY-MM-DD`: days since 2000-01-01.
-#[must_use]
-pub fn parse_date(text: &[u8]) -> Option<i32> {
+pub(crate) fn parse_date(text: &[u8]) -> Option<i32> {
     if text.len() != 10 || text[4] != b'-' || text[7] != b'-' {
         return None;
     }
@@ -71,8 +68,7 @@ pub fn parse_date(text: &[u8]) -> Option<i32> {
 }
 
 /// Reads `HH:MM[:SS[.ffffff]]`: microseconds since midnight.
-#[must_use]
-pub fn parse_time(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_time(text: &[u8]) -> Option<i64> {
     if text.len() < 5 || text[2] != b':' {
         return None;
     }
@@ -128,8 +124,7 @@ fn parse_offset(text: &[u8]) -> Option<i32> {
 }
 
 /// Reads `YYYY-MM-DD`, or that followed by a blank or `T`, a time and perhaps an offset.
-#[must_use]
-pub fn parse_timestamp(text: &[u8]) -> Option<Stamp> {
+pub(crate) fn parse_timestamp(text: &[u8]) -> Option<Stamp> {
     let date = parse_date(text.get(..10)?)?;
     if text.len() == 10 {
         return Some(Stamp {
@@ -158,9 +153,9 @@ pub fn parse_timestamp(text: &[u8]) -> Option<Stamp> {
     })
 }
 
-/// Appends `YYYY-MM-DD` of a day count since 2000-01-01. The way back from [`parse_date`], by another road: it counts years and
+/// Appends `YYYY-MM-DD` of a day count since 2000-01-01. The inverse of [`parse_date`], computed differently: it counts years and
 /// months down instead of using a closed formula.
-pub fn write_date(days: i32, out: &mut Vec<u8>) {
+pub(crate) fn write_date(days: i32, out: &mut Vec<u8>) {
     // From 0001-01-01, in whole cycles of 400, 100, 4 and 1 years.
     let mut rest = i64::from(days) + 730_119;
     let n400 = rest.div_euclid(146_097);
@@ -185,7 +180,7 @@ pub fn write_date(days: i32, out: &mut Vec<u8>) {
 }
 
 /// Appends `HH:MM:SS[.f]` of microseconds since midnight, without trailing zeros of the fraction.
-pub fn write_time(micros: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_time(micros: i64, out: &mut Vec<u8>) {
     let seconds = micros / 1_000_000;
     write_number(seconds / 3600, 2, out);
     out.push(b':');
@@ -203,7 +198,7 @@ pub fn write_time(micros: i64, out: &mut Vec<u8>) {
 }
 
 /// Appends `YYYY-MM-DD HH:MM:SS[.f]` of microseconds since 2000-01-01.
-pub fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_timestamp(micros: i64, out: &mut Vec<u8>) {
     let day = micros.div_euclid(DAY_MICROS);
     write_date(i32::try_from(day).unwrap_or(i32::MAX), out);
     out.push(b' ');
@@ -227,7 +222,7 @@ fn write_number(value: i64, width: usize, out: &mut Vec<u8>) {
 
 /// Appends the normal form of a timestamp's text, by handling the text alone: a blank between date and time, seconds always, no
 /// trailing zeros of the fraction. A bare date becomes midnight. The proof's view of what SQLite holds.
-pub fn normal_timestamp(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn normal_timestamp(text: &[u8], out: &mut Vec<u8>) {
     let (date, time) = text.split_at(text.len().min(10));
     out.extend_from_slice(date);
     out.push(b' ');
@@ -239,7 +234,7 @@ pub fn normal_timestamp(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends the normal form of a time's text, see [`normal_timestamp`].
-pub fn normal_time(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn normal_time(text: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(text);
     if text.len() == 5 {

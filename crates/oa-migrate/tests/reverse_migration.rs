@@ -1,4 +1,4 @@
-//! The way back to SQLite keeps what was written to PostgreSQL since, and what never fitted there.
+//! The reverse migration keeps what was written to PostgreSQL since, and what never fitted there.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;

@@ -1,41 +1,38 @@
-//! The folder in which an export grows: beside its place, `DIR.ID.part`, until it is whole and gets its name.
+//! The folder in which an export grows: beside its destination, `DIR.ID.part`, until it is whole and gets its name.
 //!
-//! Its writer holds a lock on it, which the kernel releases however the writer ends, so the next export to the same place knows
-//! which ones were left over from killed exports and removes them.
+//! Its writer holds a lock on it, which the kernel releases however the writer ends, so the next export to the same destination
+//! knows which ones were left over from killed exports and removes them.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use oa_core::app::cli::Failure;
-use oa_core::app::exit;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
+use crate::errors::Refused;
+
 /// A folder that is removed unless it is put in place.
 #[derive(Debug)]
-pub struct Part {
+pub(crate) struct PartialFolder {
     path: PathBuf,
-    place: PathBuf,
+    destination: PathBuf,
     lock: File,
 }
 
-impl Part {
-    /// Makes the folder, and removes those of exports to the same place that died.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn create(place: &Path) -> Result<Self> {
+impl PartialFolder {
+    /// Makes the folder, and removes those of exports to the same destination that died.
+    pub(crate) fn create(destination: &Path) -> Result<Self> {
         // Without the slash that a shell's completion puts at the end.
-        let place = PathBuf::from(place.components().as_path());
-        sweep(&place);
-        let mut path = place.clone().into_os_string();
+        let destination = PathBuf::from(destination.components().as_path());
+        sweep(&destination);
+        let mut path = destination.clone().into_os_string();
         path.push(format!(".{}.part", Uuid::now_v7().simple()));
         let path = PathBuf::from(path);
         let lock = fs::create_dir(&path)
             .and_then(|()| File::open(&path))
-            .with_context(|| format!("could not make {}", path.display()))?;
+            .with_context(|| format!("could not create {}", path.display()))?;
         // Some network file systems cannot lock a folder; there nothing is swept either.
         let _ = flock(&lock, FlockOperation::LockExclusive);
         ensure!(
@@ -43,64 +40,66 @@ impl Part {
             "another export removed {}; try again",
             path.display()
         );
-        Ok(Self { path, place, lock })
+        Ok(Self {
+            path,
+            destination,
+            lock,
+        })
     }
 
-    /// Where to write.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the folder its name, durably.
-    ///
-    /// # Errors
-    /// When something is there by now (77), or the file system refuses.
-    pub fn put_in_place(self) -> Result<(), Failure> {
+    pub(crate) fn put_in_place(self) -> Result<()> {
         let context = || {
             format!(
                 "could not rename {} to {}",
                 self.path.display(),
-                self.place.display()
+                self.destination.display()
             )
         };
         self.lock.sync_all().with_context(context)?;
         oa_core::base::failpoint::hit("export.written");
-        fs::rename(&self.path, &self.place).map_err(|e| {
-            let code = match e.kind() {
-                io::ErrorKind::DirectoryNotEmpty
-                | io::ErrorKind::AlreadyExists
-                | io::ErrorKind::NotADirectory => exit::REFUSED,
-                _ => exit::FAILED,
-            };
-            Failure::new(code, anyhow::Error::from(e).context(context()))
+        fs::rename(&self.path, &self.destination).map_err(|e| match e.kind() {
+            io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory => Refused(format!("{}: {e}", context())).into(),
+            _ => anyhow::Error::from(e).context(context()),
         })?;
-        File::open(parent(&self.place))
+        File::open(parent(&self.destination))
             .and_then(|f| f.sync_all())
-            .with_context(|| format!("could not make {} durable", self.place.display()))?;
+            .with_context(|| format!("could not sync {}", self.destination.display()))?;
         Ok(())
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFolder {
     fn drop(&mut self) {
         remove(&self.path);
     }
 }
 
-fn parent(place: &Path) -> &Path {
-    place
+fn parent(destination: &Path) -> &Path {
+    destination
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
 }
 
 /// Removes folders whose writer is gone. What cannot be read or locked stays.
-fn sweep(place: &Path) {
-    let Some(name) = place.file_name().map(|n| n.to_string_lossy().into_owned()) else {
+fn sweep(destination: &Path) {
+    let Some(name) = destination
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+    else {
         return;
     };
-    for entry in fs::read_dir(parent(place)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(parent(destination))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let of_export = entry.file_name().to_str().is_some_and(|n| {
             n.strip_prefix(&name)
                 .and_then(|n| n.strip_prefix('.'))

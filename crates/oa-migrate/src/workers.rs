@@ -1,4 +1,4 @@
-//! A few workers that take pieces of work in order, each with a connection of its own.
+//! A few workers that take items of work in order, each with a connection of its own.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,12 +6,9 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-/// Does `count` pieces of work with at most `workers` at a time; the results are in the order of the pieces. The first error stops
-/// the taking of further pieces.
-///
-/// # Errors
-/// The first error of `connect` or `work`.
-pub fn each<C, T: Send>(
+/// Does `count` items of work with at most `workers` at a time; the results are in the order of the items. After the first
+/// error no further item is begun.
+pub(crate) fn each<C, T: Send>(
     workers: usize,
     count: usize,
     connect: impl Fn() -> Result<C> + Sync,
@@ -55,7 +52,9 @@ pub fn each<C, T: Send>(
     }
     let mut results = results.into_inner().unwrap_or_default();
     if results.len() != count {
-        return Err(anyhow!("a worker ended without a word; please report this"));
+        return Err(anyhow!(
+            "a worker ended without a result; please report this"
+        ));
     }
     results.sort_by_key(|(i, _)| *i);
     Ok(results.into_iter().map(|(_, result)| result).collect())

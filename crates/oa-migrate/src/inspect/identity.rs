@@ -1,6 +1,6 @@
-//! Which file is the source of a run, and which database its target.
+//! Which file is the source of a run.
 //!
-//! A path alone tells neither: files are moved, restored from a backup, replaced by another one of the same name. So a run notes a
+//! A path alone does not say: files are moved, restored from a backup, replaced by another one of the same name. So a run notes a
 //! sample of the source's rows, spread over each table with its newest ones, and what SQLite itself counts; a later command
 //! compares the file that it is given with that. Where the evidence does not suffice, the command refuses and says what it saw.
 
@@ -10,29 +10,24 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
-use oa_core::base::state_dir::StateDir;
-use oa_core::pg::describe;
-use postgres::Client;
+use anyhow::{Context, Result};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
-use crate::inspect::{Database, Table, quote};
-use crate::state;
+use super::{Database, Table, quote};
 
 /// Rows noted of a table: this many spread over it, and as many of its newest.
 const SPREAD: i64 = 32;
 /// Tables of which rows are noted.
 const TABLES: usize = 300;
-/// A table with fewer noted rows than this says nothing alone.
-const TELLING: usize = 8;
+/// A table with fewer noted rows than this proves nothing by itself.
+const CONCLUSIVE: usize = 8;
 
-/// What the file system and the file's header tell.
+/// What the file system and the file's header say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileState {
+pub(crate) struct FileState {
     device: u64,
     inode: u64,
     /// SQLite's count of transactions; none in WAL mode, where it stands still.
@@ -52,11 +47,7 @@ struct Header {
 }
 
 impl FileState {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// When the file cannot be read.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let context = || format!("could not read {}", path.display());
         let mut file = fs::File::open(path).with_context(context)?;
         let metadata = file.metadata().with_context(context)?;
@@ -64,8 +55,8 @@ impl FileState {
         file.read_exact(&mut header).with_context(context)?;
         let word =
             |i: usize| u32::from_be_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
-        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter, 28 the size, which counts
-        // when 92 is as 24; 40 the schema cookie; 52 is not zero when pages are given back without VACUUM.
+        // https://www.sqlite.org/fileformat2.html: 18 and 19 are 2 in WAL mode, 24 is the change counter, 28 the size, which
+        // counts when 92 is as 24; 40 the schema cookie; 52 is not zero when pages are given back without VACUUM.
         let counter = word(24);
         Ok(Self {
             device: metadata.dev(),
@@ -86,9 +77,9 @@ impl FileState {
 
 /// A source, as it was when it was last read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Where it was, without symbolic links.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     file: FileState,
     application_id: i64,
     user_version: i64,
@@ -97,7 +88,6 @@ pub struct Identity {
     tables: BTreeMap<String, Sample>,
 }
 
-/// Rows of a table.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Sample {
     columns: Vec<String>,
@@ -105,25 +95,14 @@ struct Sample {
     rows: Vec<(String, String)>,
 }
 
-/// Whether a file is the source of a run.
-#[derive(Debug)]
-pub struct Verdict {
-    /// Why not; nothing: it is.
-    pub doubts: Vec<String>,
-}
-
 /// The path without symbolic links, where there is such a file.
-#[must_use]
-pub fn canonical(path: &Path) -> PathBuf {
+pub(crate) fn canonical(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 impl Identity {
     /// Notes what is in a database; `path` is where the original lies, `file` what was seen there before it was copied.
-    ///
-    /// # Errors
-    /// When SQLite cannot read it.
-    pub fn read(connection: &Connection, path: &Path, file: FileState) -> Result<Self> {
+    pub(crate) fn read(connection: &Connection, path: &Path, file: FileState) -> Result<Self> {
         let database = Database::read(connection, path)?;
         let mut tables = BTreeMap::new();
         for table in database.tables.iter().take(TABLES) {
@@ -141,9 +120,8 @@ impl Identity {
         })
     }
 
-    /// The same rows at the place where the source was before; for a file that is only a copy of it.
-    #[must_use]
-    pub fn at_place_of(self, source: &Self) -> Self {
+    /// The same rows under the path that the source had before; for a file that is only a copy of it.
+    pub(crate) fn with_path_of(self, source: &Self) -> Self {
         Self {
             path: source.path.clone(),
             file: source.file.clone(),
@@ -151,15 +129,12 @@ impl Identity {
         }
     }
 
-    /// Compares a file with the source.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn assess(&self, connection: &Connection, path: &Path) -> Result<Verdict> {
+    /// What speaks against a file being the source; nothing: it is.
+    pub(crate) fn assess(&self, connection: &Connection, path: &Path) -> Result<Vec<String>> {
         let mut doubts = Vec::new();
-        let given = canonical(path);
+        let here = canonical(path);
         let file = FileState::read(path)?;
-        let same_path = given == self.path || file.same_file(&self.file) && !self.path.exists();
+        let same_path = here == self.path || file.same_file(&self.file) && !self.path.exists();
         let same_file = same_path && file.same_file(&self.file);
         let application_id = pragma(connection, "application_id")?;
         if application_id != self.application_id {
@@ -184,7 +159,7 @@ impl Identity {
             noted += sample.rows.len();
             found += f;
             same += s;
-            if !same_file && sample.rows.len() >= TELLING && s * 2 < sample.rows.len() {
+            if !same_file && sample.rows.len() >= CONCLUSIVE && s * 2 < sample.rows.len() {
                 doubts.push(format!(
                     "of {} noted rows of table {name} it has {f}, {s} of them unchanged",
                     sample.rows.len()
@@ -199,7 +174,7 @@ impl Identity {
         if !same_path {
             doubts.extend(self.moved(&file, noted, same));
         }
-        Ok(Verdict { doubts })
+        Ok(doubts)
     }
 
     /// What counts only upwards and is lower than it was: an older copy, or another database.
@@ -208,7 +183,7 @@ impl Identity {
         let user_version = pragma(connection, "user_version")?;
         if user_version < self.user_version {
             doubts.push(format!(
-                "its user_version is {user_version}, the source's was {} already",
+                "its user_version is {user_version}, the source's already was {}",
                 self.user_version
             ));
         }
@@ -228,7 +203,7 @@ impl Identity {
             && now < then
         {
             doubts.push(format!(
-                "it has {now} pages and has not been vacuumed, the source had {then} already: an older copy, or another file"
+                "it has {now} pages and has not been vacuumed, the source already had {then}: an older copy, or another file"
             ));
         }
         let now = sequences(connection)?;
@@ -236,7 +211,7 @@ impl Identity {
             let now = now.get(table).copied().unwrap_or(0);
             if now < *then {
                 doubts.push(format!(
-                    "the last number given in table {table} is {now}, in the source it was {then} already"
+                    "the last number assigned in table {table} is {now}, in the source it already was {then}"
                 ));
             }
         }
@@ -272,14 +247,15 @@ impl Identity {
                 |row| row.get(0),
             )?;
             newer |= now > then;
-            // With AUTOINCREMENT the numbers say that they were given, so the rows were deleted. Of a table that is empty sync asks.
+            // With AUTOINCREMENT the counters say that the numbers were assigned, so the rows were deleted. For an empty table,
+            // sync asks.
             let Some(now) = now.filter(|now| Some(*now) < then && !numbers.contains_key(name))
             else {
                 continue;
             };
             lacking.get_or_insert_with(|| {
                 format!(
-                    "the highest number in table {name} is {now}, in the source it was {} already, and nothing in it is newer: an older copy, unless just these rows were deleted",
+                    "the highest number in table {name} is {now}, in the source it already was {}, and nothing in it is newer: an older copy, unless just these rows were deleted",
                     then.unwrap_or(now)
                 )
             });
@@ -287,11 +263,11 @@ impl Identity {
         Ok(lacking.filter(|_| !newer))
     }
 
-    /// For a file at another place: the source must be gone from its own, or both stand still as they were.
+    /// For a file at another path: the source must be gone from its own, or both are unchanged.
     fn moved(&self, file: &FileState, noted: usize, same: usize) -> Option<String> {
-        if noted < TELLING && !file.same_file(&self.file) {
+        if noted < CONCLUSIVE && !file.same_file(&self.file) {
             return Some(format!(
-                "it is at another place, and {noted} noted row(s) are too few to recognise it"
+                "its path differs, and {noted} noted row(s) are too few to recognise it"
             ));
         }
         if !self.path.is_file() {
@@ -402,7 +378,6 @@ impl Sample {
     }
 }
 
-/// Keys and hashes of rows.
 fn rows(
     connection: &Connection,
     table: &Table,
@@ -454,51 +429,4 @@ fn rows(
         found.push((row.get(0)?, hash));
     }
     Ok(found)
-}
-
-/// A name for the database that a connection leads to, which no other one has.
-///
-/// # Errors
-/// When PostgreSQL refuses.
-pub fn target(client: &mut Client) -> Result<String> {
-    let explain = |e: postgres::Error| anyhow!("could not identify the database: {}", describe(&e));
-    let system: Option<String> = client
-        .query_one(
-            "SELECT system_identifier::text FROM pg_control_system()",
-            &[],
-        )
-        .ok()
-        .map(|row| row.get(0));
-    let database: String = client
-        .query_one(
-            "SELECT oid::text || ' ' || datname FROM pg_database WHERE datname = current_database()",
-            &[],
-        )
-        .map_err(explain)?
-        .get(0);
-    Ok(format!("{} {database}", system.unwrap_or_default()))
-}
-
-/// The runs of this machine whose target is the database that the connection leads to: it has their rows in its run log, or, should
-/// they be gone from there, is the one that they noted.
-///
-/// # Errors
-/// When a file or the run log cannot be read.
-pub fn runs_here(client: &mut Client, state: &StateDir) -> Result<HashSet<Uuid>> {
-    let all = state::runs(state)?;
-    let ids: Vec<Uuid> = all.iter().map(|(_, r)| r.run_id).collect();
-    if ids.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let rows = client
-        .query("SELECT id FROM oa.runs WHERE id = ANY ($1)", &[&ids])
-        .map_err(|e| anyhow!("could not read the run log: {}", describe(&e)))?;
-    let mut here: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-    let own = target(client)?;
-    here.extend(
-        all.iter()
-            .filter(|(_, r)| r.target.as_ref() == Some(&own))
-            .map(|(_, r)| r.run_id),
-    );
-    Ok(here)
 }

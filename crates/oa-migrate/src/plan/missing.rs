@@ -4,23 +4,19 @@ use serde::Serialize;
 
 /// Something that did not come along.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// The table in PostgreSQL, or the one in SQLite where there is none.
-    pub table: String,
-    /// What it is.
-    pub item: String,
-    /// How it was.
-    pub had: String,
+    pub(crate) table: String,
+    pub(crate) item: String,
+    pub(crate) had: String,
     /// How it is now, or why it is not.
-    pub has: String,
+    pub(crate) has: String,
     /// The statement that makes it; may need a person's hand.
-    pub sql: String,
+    pub(crate) sql: String,
 }
 
 impl Missing {
-    /// One line for a person.
-    #[must_use]
-    pub fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let Self {
             table,
             item,
@@ -31,7 +27,7 @@ impl Missing {
         let run = if sql.is_empty() {
             String::new()
         } else {
-            format!("; to make it: {sql}")
+            format!("; to create it: {sql}")
         };
         format!("{table}: {item} is missing (had: {had}; now: {has}){run}")
     }

@@ -1,5 +1,5 @@
-//! What the last finished run left to go on from: its snapshot of the source, the rows that are in SQLite only, and how names were
-//! mapped. A sync that is committed makes its own snapshot the new base.
+//! What the last finished run left to go on from: its snapshot of the source, the rows that are in SQLite only, and how names
+//! were mapped. A sync that is committed makes its own snapshot the new base.
 
 use std::collections::HashSet;
 use std::fs;
@@ -7,57 +7,55 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use chrono_tz::Tz;
-use oa_core::app::cli::Failure;
-use oa_core::app::exit;
 use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::pg::{describe, schema};
 use postgres::{Client, GenericClient};
 use rusqlite::Connection;
 
-use crate::commands::run;
-use crate::identity::{self, FileState, Identity};
+use super::connect::connect_exclusive;
+use super::folder::{self, RunFolder, RunRecord, Stage};
+use super::target::runs_here;
+use crate::errors::Refused;
+use crate::inspect::identity::{self, FileState, Identity};
 use crate::inspect::{self, Database, Table};
 use crate::load::rejects::Rejects;
 use crate::load::staging::Target;
 use crate::proof::{Comparison, tables};
-use crate::state::{self, RunFolder, RunRecord, Stage};
 
 /// A finished run, with those of its tables that no later run has replaced.
 #[derive(Debug, Clone)]
-pub struct Base {
+pub(crate) struct Base {
     /// Its folder.
-    pub folder: RunFolder,
+    pub(crate) folder: RunFolder,
     /// Its record; `run.json` may have more tables.
-    pub record: RunRecord,
+    pub(crate) record: RunRecord,
 }
 
-/// What a command was told about its source.
+// Which runs a command works on. No documentation comment: clap would print it as the command's own.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Which {
+pub(crate) struct RunSelection {
     /// Only runs into this schema [default: all of this source]
     #[arg(long, value_name = "SCHEMA")]
-    pub schema: Option<String>,
-    /// The file is the run's source, although it is at another place or its rows are not what they were
+    pub(crate) schema: Option<String>,
+    /// Treat the file as the run's source, although its path or its rows differ
     #[arg(long)]
-    pub same_source: bool,
+    pub(crate) same_source: bool,
 }
 
 const NONE_YET: &str = "there is no finished run to go on from; begin with oa-migrate run";
 
-/// Connects for commands that only read, with what was killed around its COMMIT settled if there is such a thing.
-///
-/// # Errors
-/// See [`in_place`]; and 77 when another run works just now.
-pub fn connect(target: &Target, state: &StateDir) -> Result<(Client, Vec<Base>), Failure> {
+/// Connects for commands that only read. What was killed around its COMMIT is settled first; refused when another run works
+/// just now.
+pub(crate) fn connect(target: &Target, state: &StateDir) -> Result<(Client, Vec<Base>)> {
     let mut client = target.connect()?;
     schema::check(&mut client)?;
-    let here = identity::runs_here(&mut client, state)?;
-    let unsettled = state::runs(state)?.iter().any(|(_, r)| {
+    let here = runs_here(&mut client, state)?;
+    let unsettled = folder::runs(state)?.iter().any(|(_, r)| {
         here.contains(&r.run_id) && (r.stage == Stage::Swapping || r.pending_sync.is_some())
     });
     if unsettled {
-        // Under the lock it can be found out what became of it.
-        client = run::connect(target, state)?;
+        // Under the lock it can be settled.
+        client = connect_exclusive(target, state)?;
         for base in in_place(&mut client, state)? {
             settle(&mut client, &base.folder, &base.record)?;
         }
@@ -67,14 +65,11 @@ pub fn connect(target: &Target, state: &StateDir) -> Result<(Client, Vec<Base>),
 }
 
 /// The finished runs of this database whose tables are in place, newest first, none of them a table of another.
-///
-/// # Errors
-/// When there is none yet, or files or PostgreSQL cannot be read.
-pub fn in_place(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
-    let here = identity::runs_here(client, state)?;
+pub(crate) fn in_place(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
+    let here = runs_here(client, state)?;
     let mut taken = HashSet::new();
     let mut bases = Vec::new();
-    for (folder, mut record) in state::runs(state)? {
+    for (folder, mut record) in folder::runs(state)? {
         if record.stage != Stage::Done || !here.contains(&record.run_id) {
             continue;
         }
@@ -91,17 +86,14 @@ pub fn in_place(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
 }
 
 /// The tables of a schema that were not there before a run made them.
-///
-/// # Errors
-/// When files or the run log cannot be read.
-pub fn made_by_runs(
+pub(crate) fn made_by_runs(
     client: &mut Client,
     state: &StateDir,
     schema: &str,
 ) -> Result<HashSet<String>> {
-    let here = identity::runs_here(client, state)?;
+    let here = runs_here(client, state)?;
     let (mut made, mut seen) = (HashSet::new(), HashSet::new());
-    for (_, record) in state::runs(state)?.into_iter().rev() {
+    for (_, record) in folder::runs(state)?.into_iter().rev() {
         if record.stage == Stage::Done && record.schema == schema && here.contains(&record.run_id) {
             for table in record.tables {
                 if seen.insert(table.target.clone()) && !table.replaced {
@@ -113,11 +105,8 @@ pub fn made_by_runs(
     Ok(made)
 }
 
-/// [`in_place`] with interrupted syncs settled. Only for the holder of the database's lock.
-///
-/// # Errors
-/// See [`in_place`].
-pub fn settled(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
+/// [`in_place`], after interrupted syncs are settled. Only for the holder of the database's lock.
+pub(crate) fn settled(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
     for base in in_place(client, state)? {
         settle(client, &base.folder, &base.record)?;
     }
@@ -125,37 +114,33 @@ pub fn settled(client: &mut Client, state: &StateDir) -> Result<Vec<Base>> {
 }
 
 /// The runs into a schema, or all.
-///
-/// # Errors
-/// When there is none (77).
-pub fn of_schema(bases: Vec<Base>, schema: Option<&str>) -> Result<Vec<Base>, Failure> {
+pub(crate) fn of_schema(bases: Vec<Base>, schema: Option<&str>) -> Result<Vec<Base>> {
+    let Some(schema) = schema else {
+        return Ok(bases);
+    };
     let list = sources(&bases);
     let kept: Vec<Base> = bases
         .into_iter()
-        .filter(|b| schema.is_none_or(|s| s == b.record.schema))
+        .filter(|b| b.record.schema == schema)
         .collect();
     if kept.is_empty() {
         return Err(refused(format!(
-            "there is no finished run into schema {}; there are: {list}",
-            schema.unwrap_or_default()
+            "there is no finished run into schema {schema}; there are: {list}"
         )));
     }
     Ok(kept)
 }
 
 /// The runs whose source is a file, oldest first. With `written_back`, also files that `to-sqlite` has made of it.
-///
-/// # Errors
-/// When it is the source of none (77).
-pub fn of_source(
+pub(crate) fn of_source(
     bases: Vec<Base>,
-    which: &Which,
+    selection: &RunSelection,
     source: &Connection,
     path: &Path,
     written_back: bool,
-) -> Result<Vec<Base>, Failure> {
-    let bases = of_schema(bases, which.schema.as_deref())?;
-    let given = identity::canonical(path);
+) -> Result<Vec<Base>> {
+    let bases = of_schema(bases, selection.schema.as_deref())?;
+    let here = identity::canonical(path);
     let (mut fit, mut others) = (Vec::new(), Vec::new());
     for base in bases {
         let doubts = doubts(&base, source, path, written_back)?;
@@ -165,9 +150,9 @@ pub fn of_source(
             others.push((base, doubts));
         }
     }
-    // A run of a file at this path is meant, too; left out in silence, its tables would stay behind.
-    let same_path = |b: &Base| b.record.database == given;
-    if which.same_source {
+    // A run of a file at this path is meant too; skipped silently, its tables would stay behind.
+    let same_path = |b: &Base| b.record.database == here;
+    if selection.same_source {
         let all: Vec<Base> = fit
             .into_iter()
             .chain(others.into_iter().map(|(b, _)| b))
@@ -196,7 +181,7 @@ pub fn of_source(
     };
     if let Some((base, doubts)) = doubtful {
         return Err(refused(format!(
-            "{} is not the source of run {} (schema {}), which came from {}: {}; nothing was changed. Give the run's source{}; if it is the same database all the same, add --same-source",
+            "{} is not the source of run {} (schema {}), which came from {}: {}; nothing was changed. Name the run's source{}; if it is the same database all the same, add --same-source",
             path.display(),
             base.record.run_id,
             base.record.schema,
@@ -225,7 +210,7 @@ fn doubts(
     let record = &base.record;
     let identity = match &record.source {
         Some(identity) => identity.clone(),
-        // A run of an older version: its snapshot tells as much.
+        // A run of an older version: its snapshot says as much.
         None if base.folder.snapshot().exists() => Identity::read(
             &inspect::open(&base.folder.snapshot())?,
             &record.database,
@@ -234,29 +219,29 @@ fn doubts(
         None if identity::canonical(path) == record.database => return Ok(Vec::new()),
         None => {
             return Ok(vec![
-                "it is at another place, and nothing else is known of the source".to_owned(),
+                "its path differs, and nothing else is known of the source".to_owned(),
             ]);
         }
     };
     let context = || format!("could not read {}", path.display());
-    let of_source = identity.assess(source, path).with_context(context)?.doubts;
+    let of_source = identity.assess(source, path).with_context(context)?;
     if of_source.is_empty() || !written_back {
         return Ok(of_source);
     }
     for back in &record.written_back {
-        if back.assess(source, path)?.doubts.is_empty() {
+        if back.assess(source, path)?.is_empty() {
             return Ok(Vec::new());
         }
     }
     Ok(of_source)
 }
 
-fn refused(text: String) -> Failure {
-    Failure::new(exit::REFUSED, anyhow!(text))
+fn refused(text: String) -> anyhow::Error {
+    Refused(text).into()
 }
 
 /// Sources and schemas for people.
-pub fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
+pub(crate) fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
     let mut list: Vec<String> = bases
         .into_iter()
         .map(|b| {
@@ -272,17 +257,15 @@ pub fn sources<'a>(bases: impl IntoIterator<Item = &'a Base>) -> String {
     list.join(", ")
 }
 
-/// Finds out what became of a sync that was killed around its COMMIT, and takes its snapshot as the new base or throws it away.
-///
-/// # Errors
-/// When PostgreSQL does not know the transaction any more, or a file cannot be changed.
+/// Settles a sync that was killed around its COMMIT: asks PostgreSQL whether it was committed, and makes its snapshot the new
+/// base or removes it.
 fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result<()> {
     if let Some(transaction) = &record.pending_sync {
         let status: Option<String> = client
             .query_one("SELECT pg_xact_status($1::text::xid8)", &[transaction])
             .map_err(|e| {
                 anyhow!(
-                    "could not find out whether the last sync was committed: {}; run again with --replace",
+                    "could not determine whether the last sync was committed: {}; run again with --replace",
                     describe(&e)
                 )
             })?
@@ -291,10 +274,10 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result
             Some("committed") => return adopt(folder, &record.database),
             Some("aborted") => {}
             Some("in progress") => {
-                bail!("the last sync is still being committed by PostgreSQL; try again in a moment")
+                bail!("PostgreSQL is still committing the last sync; try again shortly")
             }
             _ => bail!(
-                "PostgreSQL does not know any more whether the last sync was committed; run again with --replace"
+                "PostgreSQL no longer knows whether the last sync was committed; run again with --replace"
             ),
         }
         folder.update(|r| r.pending_sync = None)?;
@@ -309,10 +292,7 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result
 }
 
 /// Makes a committed sync's snapshot the base. May be repeated after being killed anywhere in it.
-///
-/// # Errors
-/// When a file cannot be renamed.
-pub fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
+pub(crate) fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
     for (from, to) in [
         (folder.next_rejects(), folder.rejects()),
         (folder.next_snapshot(), folder.snapshot()),
@@ -332,7 +312,7 @@ pub fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the sync saw of the file; killed before it could be noted, the new base tells the rows.
+/// What the sync saw of the file; where it was killed before it could note that, the rows of the new base say it.
 fn next_identity(folder: &RunFolder, database: &Path) -> Result<Identity> {
     let noted = folder.path.join(NEXT_SOURCE);
     let identity = if noted.exists() {
@@ -350,10 +330,7 @@ fn next_identity(folder: &RunFolder, database: &Path) -> Result<Identity> {
 }
 
 /// Notes what a sync saw of the file, for [`adopt`].
-///
-/// # Errors
-/// When it cannot be written.
-pub fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<()> {
+pub(crate) fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<()> {
     write_durably(
         &folder.path.join(NEXT_SOURCE),
         &serde_json::to_vec(identity)?,
@@ -363,15 +340,13 @@ pub fn note_identity(folder: &RunFolder, identity: &Identity) -> Result<()> {
 
 const NEXT_SOURCE: &str = "next-source.json";
 
-/// The rows that the target is not meant to hold: put aside by the run or its syncs, or moved by `dedupe` since. Written to `to`.
-///
-/// # Errors
-/// When a file or `oa.rejects` cannot be read.
-pub fn put_aside(
+/// The rows that the target is not meant to hold: quarantined by the run or its syncs, or moved by `dedupe` since. Written to
+/// `to`.
+pub(crate) fn quarantined_rows(
     client: &mut impl GenericClient,
     folder: &RunFolder,
     record: &RunRecord,
-    to: &std::path::Path,
+    to: &Path,
 ) -> Result<Rejects> {
     let rejects = Rejects::of_run(&folder.rejects())?.copy_to(to)?;
     let rows = client
@@ -393,10 +368,7 @@ pub fn put_aside(
 }
 
 /// The tables of a run as they are now in the source, with what is to be compared.
-///
-/// # Errors
-/// When a table or column of the run is gone on one of the sides.
-pub fn comparisons(
+pub(crate) fn comparisons(
     client: &mut impl GenericClient,
     database: &Database,
     record: &RunRecord,
@@ -430,8 +402,7 @@ pub fn comparisons(
 }
 
 /// What of the source no run has moved: sentences, and of each whether it was skipped on purpose.
-#[must_use]
-pub fn strangers(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
+pub(crate) fn not_moved(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
     let moved = |name: &str| {
         bases
             .iter()
@@ -465,10 +436,7 @@ pub fn strangers(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
 }
 
 /// Refuses a source whose tables are not the ones that the run moved.
-///
-/// # Errors
-/// When columns were added or taken away since.
-pub fn same_columns(database: &Database, record: &RunRecord) -> Result<()> {
+pub(crate) fn same_columns(database: &Database, record: &RunRecord) -> Result<()> {
     for of_run in &record.tables {
         let Some(table) = database.tables.iter().find(|t| t.name == of_run.source) else {
             bail!(

@@ -1,6 +1,6 @@
 //! What a run keeps on disk, under `state_dir/migrations/RUN`: the snapshot, the bad rows, `run.json` and the report.
 //!
-//! `run.json` is written before the tables are put in place and says how to take them back; that of the last run also tells later
+//! `run.json` is written before the tables are put in place and says how to roll them back; that of the last run also shows later
 //! commands how names were mapped. Snapshots are removed after seven days, those of runs that never came to an end at once.
 
 use std::fs;
@@ -13,7 +13,7 @@ use oa_core::base::state_dir::{StateDir, write_durably};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::identity::Identity;
+use crate::inspect::identity::{Identity, canonical};
 use crate::plan::Plan;
 
 /// How long a snapshot is kept.
@@ -21,74 +21,65 @@ const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The folder of a run.
 #[derive(Debug, Clone)]
-pub struct RunFolder {
-    /// The folder.
-    pub path: PathBuf,
+pub(crate) struct RunFolder {
+    pub(crate) path: PathBuf,
 }
 
 /// A run, as later commands need to know it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RunRecord {
-    /// Its id.
-    pub run_id: Uuid,
+pub(crate) struct RunRecord {
+    pub(crate) run_id: Uuid,
     /// When it began (UTC).
-    pub started_at: DateTime<Utc>,
-    /// The SQLite file.
-    pub database: PathBuf,
-    /// The target schema.
-    pub schema: String,
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) database: PathBuf,
+    pub(crate) schema: String,
     /// Zone of timestamps without an offset.
-    pub timestamps_in: Option<String>,
+    pub(crate) timestamps_in: Option<String>,
     /// How far it came.
-    pub stage: Stage,
-    /// Its tables.
-    pub tables: Vec<TableRecord>,
-    /// The number of the transaction of a sync that may or may not have been committed, see [`crate::sync::settle`].
+    pub(crate) stage: Stage,
+    pub(crate) tables: Vec<TableRecord>,
+    /// The number of the transaction of a sync that may or may not have been committed, see [`super::base`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending_sync: Option<String>,
-    /// The database, see [`crate::identity::target`].
+    pub(crate) pending_sync: Option<String>,
+    /// The database, see [`super::target::id`].
     #[serde(default)]
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// The source as the run or its last sync read it.
     #[serde(default)]
-    pub source: Option<Identity>,
+    pub(crate) source: Option<Identity>,
     /// Files that `to-sqlite` has made of it.
     #[serde(default)]
-    pub written_back: Vec<Identity>,
+    pub(crate) written_back: Vec<Identity>,
     /// Tables and virtual tables of the source that were skipped on purpose; older versions did not note them.
     #[serde(default)]
-    pub skipped: Option<Vec<String>>,
+    pub(crate) skipped: Option<Vec<String>>,
 }
 
 /// How far a run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stage {
-    /// Proven; the tables are being put in place. Whether they are, the database tells.
+pub(crate) enum Stage {
+    /// Proven; the tables are being put in place. Only the database knows whether they are.
     Swapping,
     /// The tables are in place.
     Done,
-    /// Taken back.
     RolledBack,
 }
 
 /// A table of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct TableRecord {
-    /// Its name in SQLite.
-    pub source: String,
-    /// Its name in PostgreSQL.
-    pub target: String,
+pub(crate) struct TableRecord {
+    pub(crate) source: String,
+    pub(crate) target: String,
     /// There was a table of this name before.
-    pub replaced: bool,
+    pub(crate) replaced: bool,
     /// Its columns: name in SQLite, name in PostgreSQL.
-    pub columns: Vec<(String, String)>,
+    pub(crate) columns: Vec<(String, String)>,
 }
 
 impl TableRecord {
     /// The name of a column in PostgreSQL.
-    #[must_use]
-    pub fn target_of(&self, source: &str) -> String {
+    pub(crate) fn target_of(&self, source: &str) -> String {
         self.columns
             .iter()
             .find(|(s, _)| s == source)
@@ -98,63 +89,46 @@ impl TableRecord {
 
 impl RunFolder {
     /// Creates the folder of a run.
-    ///
-    /// # Errors
-    /// When the state directory cannot be written.
-    pub fn create(state: &StateDir, run: Uuid) -> Result<Self> {
+    pub(crate) fn create(state: &StateDir, run: Uuid) -> Result<Self> {
         let path = state.folder(&format!("migrations/{run}"))?;
         Ok(Self { path })
     }
 
     /// The copy of the source.
-    #[must_use]
-    pub fn snapshot(&self) -> PathBuf {
+    pub(crate) fn snapshot(&self) -> PathBuf {
         self.path.join("snapshot.sqlite")
     }
 
-    /// The file of rows that were put aside.
-    #[must_use]
-    pub fn rejects(&self) -> PathBuf {
+    /// The file of quarantined rows.
+    pub(crate) fn rejects(&self) -> PathBuf {
         self.path.join("rejects.sqlite")
     }
 
     /// The copy of the source that a sync is about to make the new base.
-    #[must_use]
-    pub fn next_snapshot(&self) -> PathBuf {
+    pub(crate) fn next_snapshot(&self) -> PathBuf {
         self.path.join("next.sqlite")
     }
 
     /// The bad rows that belong to [`RunFolder::next_snapshot`].
-    #[must_use]
-    pub fn next_rejects(&self) -> PathBuf {
+    pub(crate) fn next_rejects(&self) -> PathBuf {
         self.path.join("next-rejects.sqlite")
     }
 
-    /// Writes `run.json`.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, record: &RunRecord) -> Result<()> {
+    pub(crate) fn write(&self, record: &RunRecord) -> Result<()> {
         let path = self.path.join("run.json");
         write_durably(&path, &serde_json::to_vec_pretty(record)?)
             .with_context(|| format!("could not write {}", path.display()))
     }
 
     /// Changes `run.json`. A record in memory may hold only a part of its tables.
-    ///
-    /// # Errors
-    /// When it cannot be read or written.
-    pub fn update(&self, change: impl FnOnce(&mut RunRecord)) -> Result<()> {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut RunRecord)) -> Result<()> {
         let mut record = self.read()?;
         change(&mut record);
         self.write(&record)
     }
 
     /// The number of a sync's transaction that may have been committed.
-    ///
-    /// # Errors
-    /// When `run.json` cannot be read.
-    pub fn pending(&self) -> Result<Option<String>> {
+    pub(crate) fn pending(&self) -> Result<Option<String>> {
         Ok(self.read()?.pending_sync)
     }
 
@@ -164,11 +138,8 @@ impl RunFolder {
         serde_json::from_slice(&fs::read(&path).with_context(context)?).with_context(context)
     }
 
-    /// Takes `run.json` away, for a run that changed nothing.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn forget(&self) -> Result<()> {
+    /// Removes `run.json`, for a run that changed nothing.
+    pub(crate) fn forget(&self) -> Result<()> {
         let path = self.path.join("run.json");
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -179,7 +150,7 @@ impl RunFolder {
     }
 
     /// Removes the folder, for a run that left nothing behind.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if let Err(e) = fs::remove_dir_all(&self.path) {
             tracing::warn!("could not remove {}: {e}", self.path.display());
         }
@@ -187,10 +158,7 @@ impl RunFolder {
 }
 
 /// All runs that came as far as `run.json`, newest first.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
+pub(crate) fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(state.folder("migrations")?)? {
         let path = entry?.path();
@@ -204,23 +172,21 @@ pub fn runs(state: &StateDir) -> Result<Vec<(RunFolder, RunRecord)>> {
     Ok(found)
 }
 
-/// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last transaction
-/// drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback creates a schema,
-/// which `taken_back` finds. Runs that are not `here` have another database, which alone could tell. Only for the holder of the database's lock.
-///
-/// # Errors
-/// When a file cannot be read or written.
-pub fn settle(
+/// Finds out what became of runs that ended between proof and confirmation, and of rollbacks that were killed. The last
+/// transaction drops the staging schema, so where `unfinished` finds one, the transaction was not committed; that of a rollback
+/// creates a schema, which `rolled_back` finds. Runs that are not `here` have another database, which alone could say. Only for
+/// the holder of the database's lock.
+pub(crate) fn settle(
     state: &StateDir,
     here: impl Fn(Uuid) -> bool,
     unfinished: impl Fn(Uuid) -> bool,
-    taken_back: impl Fn(Uuid) -> bool,
+    rolled_back: impl Fn(Uuid) -> bool,
 ) -> Result<()> {
     for (folder, mut record) in runs(state)? {
         if !here(record.run_id) {
             continue;
         }
-        if record.stage == Stage::Done && taken_back(record.run_id) {
+        if record.stage == Stage::Done && rolled_back(record.run_id) {
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
         }
@@ -237,11 +203,9 @@ pub fn settle(
     Ok(())
 }
 
-/// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is kept.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn prune(state: &StateDir, own: &Path) -> Result<()> {
+/// Removes snapshots that are too old, and whatever runs left that died. Only for the holder of the database's lock; `own` is
+/// kept.
+pub(crate) fn prune(state: &StateDir, own: &Path) -> Result<()> {
     for entry in fs::read_dir(state.folder("migrations")?)? {
         let path = entry?.path();
         if path == own {
@@ -271,8 +235,7 @@ pub fn prune(state: &StateDir, own: &Path) -> Result<()> {
 }
 
 /// The record of a plan that is about to be put in place.
-#[must_use]
-pub fn record_of(
+pub(crate) fn record_of(
     plan: &Plan,
     run: Uuid,
     started_at: DateTime<Utc>,
@@ -282,7 +245,7 @@ pub fn record_of(
     RunRecord {
         run_id: run,
         started_at,
-        database: fs::canonicalize(database).unwrap_or_else(|_| database.to_owned()),
+        database: canonical(database),
         schema: plan.schema.clone(),
         timestamps_in: timestamps_in.map(|z| z.name().to_owned()),
         stage: Stage::Swapping,

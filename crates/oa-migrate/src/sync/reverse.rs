@@ -1,7 +1,8 @@
-//! The way back: PostgreSQL's rows written to a copy of the base snapshot.
+//! The reverse migration: PostgreSQL's rows written to a copy of the base snapshot.
 //!
-//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL. Both
-//! sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in memory.
+//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL.
+//! Both sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in
+//! memory.
 
 use anyhow::{Context, Result, anyhow};
 use oa_core::pg::{describe, quote_ident};
@@ -9,20 +10,17 @@ use postgres::GenericClient;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
-use crate::changes::Changes;
+use super::Changes;
 use crate::inspect::{Database, Table, ddl, quote};
 use crate::load::rejects::skip_clause;
 use crate::plan::PgType;
 use crate::proof::canon::{end_of_value, of_source, value_of};
-use crate::proof::diff::key_of;
-use crate::proof::digest::{Digest, RowMark};
+use crate::proof::diff::{key_of, show_key};
+use crate::proof::digest::{Digest, RowFingerprint};
 use crate::proof::{Column, Comparison, readback, source};
 
-/// Makes a table of the copy hold what PostgreSQL holds. `copy` has the rows put aside attached; they stay as they are.
-///
-/// # Errors
-/// When one of the sides cannot be read or the copy cannot be written.
-pub fn write_back(
+/// Makes a table of the copy hold what PostgreSQL holds. `copy` has the quarantined rows attached; they stay as they are.
+pub(crate) fn write_table(
     client: &mut impl GenericClient,
     copy: &Connection,
     table: &Table,
@@ -37,7 +35,7 @@ pub fn write_back(
     let buckets = of_source.differing_buckets(&of_target);
     copy.execute_batch(
         "DROP TABLE IF EXISTS temp.oa_here; DROP TABLE IF EXISTS temp.oa_come;
-         CREATE TEMP TABLE oa_here (key BLOB NOT NULL, hash BLOB NOT NULL, place TEXT NOT NULL);
+         CREATE TEMP TABLE oa_here (key BLOB NOT NULL, hash BLOB NOT NULL, row_key TEXT NOT NULL);
          CREATE TEMP TABLE oa_come (key BLOB NOT NULL, row BLOB NOT NULL)",
     )?;
     note_rows(copy, table, comparison, &buckets).with_context(context)?;
@@ -59,7 +57,7 @@ pub fn write_back(
     let key = table.key_expression(&table.name).context("no key")?;
     copy.execute(
         &format!(
-            "DELETE FROM main.{} WHERE {key} IN (SELECT place FROM temp.oa_here)",
+            "DELETE FROM main.{} WHERE {key} IN (SELECT row_key FROM temp.oa_here)",
             quote(&table.name)
         ),
         [],
@@ -74,7 +72,7 @@ pub fn write_back(
     })
 }
 
-/// Notes the copy's rows in the buckets that differ, with the place where each can be found again.
+/// Notes the copy's rows in the buckets that differ, with the key by which each can be found again.
 fn note_rows(
     copy: &Connection,
     table: &Table,
@@ -83,7 +81,7 @@ fn note_rows(
 ) -> Result<()> {
     let key = table.key_expression(&table.name).with_context(|| {
         format!(
-            "table {} has neither a primary key nor a rowid, by which its rows could be told apart",
+            "table {} has neither a primary key nor a rowid, by which its rows could be distinguished",
             table.name
         )
     })?;
@@ -107,10 +105,14 @@ fn note_rows(
         for (i, column) in comparison.columns.iter().enumerate() {
             of_source(column, row.get_ref(i + 1)?, &mut bytes);
         }
-        let mark = digest.add(&bytes);
-        if buckets[mark.bucket] {
-            let place: String = row.get(0)?;
-            insert.execute(params![key_of(comparison, &bytes), hash(mark), place])?;
+        let fingerprint = digest.add(&bytes);
+        if buckets[fingerprint.bucket] {
+            let row_key: String = row.get(0)?;
+            insert.execute(params![
+                key_of(comparison, &bytes),
+                hash(fingerprint),
+                row_key
+            ])?;
         }
     }
     Ok(())
@@ -128,13 +130,13 @@ fn match_rows(
     )?;
     let mut come = copy.prepare("INSERT INTO temp.oa_come VALUES (?1, ?2)")?;
     let mut failed = None;
-    readback::read(client, comparison, |row, mark| {
-        if !buckets[mark.bucket] || failed.is_some() {
+    readback::read(client, comparison, |row, fingerprint| {
+        if !buckets[fingerprint.bucket] || failed.is_some() {
             return;
         }
         let key = key_of(comparison, row);
         let noted = same
-            .execute(params![key, hash(mark)])
+            .execute(params![key, hash(fingerprint)])
             .and_then(|found| match found {
                 0 => come.execute(params![key, row]),
                 n => Ok(n),
@@ -144,8 +146,9 @@ fn match_rows(
     failed.map_or(Ok(()), |e| Err(e.into()))
 }
 
-fn hash(mark: RowMark) -> Vec<u8> {
-    mark.hash
+fn hash(fingerprint: RowFingerprint) -> Vec<u8> {
+    fingerprint
+        .hash
         .iter()
         .flat_map(|part| part.to_le_bytes())
         .collect()
@@ -180,16 +183,19 @@ fn insert_rows(copy: &Connection, table: &Table, comparison: &Comparison) -> Res
         for (i, column) in comparison.columns.iter().enumerate() {
             let end = end_of_value(bytes, start);
             if next.next_if(|(k, _)| *k == i).is_some() {
-                values.push(stored(column, value_of(&bytes[start..end])));
+                let value = value_of(&bytes[start..end]).with_context(|| {
+                    format!(
+                        "column {}: PostgreSQL sent a value that cannot be written; please report this",
+                        column.target
+                    )
+                })?;
+                values.push(stored(column, value));
             }
             start = end;
         }
-        insert.execute(params_from_iter(values)).map_err(|e| {
-            anyhow!(
-                "row with key {}: {e}",
-                crate::proof::diff::show_key(&key_of(comparison, bytes))
-            )
-        })?;
+        insert
+            .execute(params_from_iter(values))
+            .map_err(|e| anyhow!("row with key {}: {e}", show_key(&key_of(comparison, bytes))))?;
     }
     Ok(())
 }
@@ -218,11 +224,8 @@ fn stored(column: &Column, value: Value) -> Value {
     Value::Text(text)
 }
 
-/// Takes the triggers out of the copy while rows are written; they have run when the rows were made. Gives back their texts.
-///
-/// # Errors
-/// When the copy cannot be changed.
-pub fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
+/// Drops the copy's triggers while rows are written; they have run when the rows were made. Returns their texts.
+pub(crate) fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
     let mut statement = copy.prepare(
         "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' ORDER BY rowid",
     )?;
@@ -235,12 +238,9 @@ pub fn drop_triggers(copy: &Connection) -> Result<Vec<String>> {
     Ok(triggers.into_iter().map(|(_, sql)| sql).collect())
 }
 
-/// Makes the full-text indexes over other tables anew. The triggers that kept them are silent while rows are written. Returns those
-/// that cannot be made anew, as warnings.
-///
-/// # Errors
-/// When the copy cannot be changed.
-pub fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<String>> {
+/// Rebuilds the full-text indexes over other tables, whose triggers are dropped while rows are written. Returns those that
+/// cannot be rebuilt, as warnings.
+pub(crate) fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for index in &database.virtual_tables {
         let sql: String = copy.query_row(
@@ -256,7 +256,7 @@ pub fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<Str
             copy.execute_batch(&format!(
                 "INSERT INTO main.{name} ({name}) VALUES ('rebuild')"
             ))
-            .with_context(|| format!("could not make the index {} anew", index.name))?;
+            .with_context(|| format!("could not rebuild the index {}", index.name))?;
         } else if full_text || index.lost {
             warnings.push(format!(
                 "virtual table {} is as it was in the base: it {}",
@@ -268,10 +268,7 @@ pub fn rebuild_indexes(copy: &Connection, database: &Database) -> Result<Vec<Str
 }
 
 /// What the target schema holds that SQLite has no place for, as warnings: tables with rows, columns with values.
-///
-/// # Errors
-/// When PostgreSQL cannot be read.
-pub fn left_behind(
+pub(crate) fn left_behind(
     client: &mut impl GenericClient,
     schema: &str,
     comparisons: &[(Table, Comparison)],

@@ -1,0 +1,111 @@
+//! What a plan must not do: overwrite rows, break what depends on a table, or fail at the end for want of a privilege.
+
+use anyhow::{Result, anyhow};
+use oa_core::pg::{describe, quote_ident};
+use postgres::Client;
+
+use super::{Plan, existing};
+use crate::errors::Refused;
+
+/// Refuses what would overwrite rows or break what depends on a table, with the remedy.
+pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
+    let refuse = |text: String| Err(Refused(text).into());
+    let full: Vec<&str> = plan
+        .tables
+        .iter()
+        .filter(|t| t.existing.as_ref().is_some_and(|e| e.has_rows))
+        .map(|t| t.target.as_str())
+        .collect();
+    if !full.is_empty() && !replace {
+        return refuse(format!(
+            "the target already has rows in {}; --replace loads them again and keeps the present tables in a schema of their own",
+            full.join(", ")
+        ));
+    }
+    for table in &plan.tables {
+        // What belongs to a table that is replaced as well is created again with it.
+        let follows = |d: &&existing::Dependent| {
+            d.of.as_ref().is_some_and(|(schema, name)| {
+                *schema == plan.schema
+                    && plan
+                        .tables
+                        .iter()
+                        .any(|t| t.existing.is_some() && t.target == *name)
+            })
+        };
+        let outside: Vec<&str> = table
+            .existing
+            .iter()
+            .flat_map(|e| &e.dependents)
+            .filter(|d| !follows(d))
+            .map(|d| d.what.as_str())
+            .collect();
+        if let Some((first, others)) = outside.split_first() {
+            let more = if others.is_empty() {
+                String::new()
+            } else {
+                format!(" (and so do: {})", others.join("; "))
+            };
+            return refuse(format!(
+                "{first} depends on the target's table {}, which is to be replaced{more}; drop it first and create it again afterwards",
+                table.target
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those
+/// that are there.
+pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Result<()> {
+    let explain =
+        |e: postgres::Error| anyhow!("could not read the role's privileges: {}", describe(&e));
+    let row = client
+        .query_one(
+            "SELECT current_user::text,
+                    CASE WHEN to_regnamespace(quote_ident($1)) IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+                         ELSE has_schema_privilege(to_regnamespace(quote_ident($1)), 'CREATE') END,
+                    to_regnamespace(quote_ident($1)) IS NULL, current_database()::text",
+            &[&plan.schema],
+        )
+        .map_err(explain)?;
+    let (role, may): (String, bool) = (row.get(0), row.get(1));
+    if !may {
+        let grant = if row.get(2) {
+            format!(
+                "GRANT CREATE ON DATABASE {} TO {}",
+                quote_ident(&row.get::<_, String>(3)),
+                quote_ident(&role)
+            )
+        } else {
+            format!(
+                "GRANT CREATE ON SCHEMA {} TO {}",
+                quote_ident(&plan.schema),
+                quote_ident(&role)
+            )
+        };
+        return Err(Refused(format!(
+            "role {role} may not create tables in schema {}; nothing was changed. As its owner: {grant}",
+            plan.schema
+        ))
+        .into());
+    }
+    for table in plan.tables.iter().filter(|t| t.existing.is_some()) {
+        let row = client
+            .query_one(
+                "SELECT pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner)::text FROM pg_class c WHERE c.oid = $1::text::regclass",
+                &[&table.qualified],
+            )
+            .map_err(explain)?;
+        if !row.get::<_, bool>(0) {
+            return Err(Refused(format!(
+                "table {} belongs to role {}, which role {role} is not a member of, so it cannot be replaced; nothing was changed. Run as its owner, or: GRANT {1} TO {2}",
+                table.qualified,
+                row.get::<_, String>(1),
+                role
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
