@@ -31,6 +31,32 @@ pub enum Past {
     Unknown,
 }
 
+/// The state of the slot.
+///
+/// `pg_receivewal` sets a slot to whatever it begins at, also back to WAL that is gone, and the server then shows it as `reserved`
+/// (`GetWALAvailability` in PostgreSQL's `xlog.c` compares it with the oldest slot, which is itself). A slot is therefore only used to
+/// receive what it has [reached](Self::reaches), so that it never moves back and its promise stays true.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// The LSN that it keeps WAL from.
+    restart: Option<Lsn>,
+    /// The server keeps that WAL, and has not begun to remove it.
+    reserved: bool,
+}
+
+impl Slot {
+    /// Whether the slot stands at or before an LSN, which is where a segment begins.
+    pub fn reaches(self, lsn: Lsn, segment_bytes: u64) -> bool {
+        self.restart
+            .is_some_and(|restart| restart.0 - restart.0 % segment_bytes <= lsn.0)
+    }
+
+    /// Whether the server promises to have the WAL from an LSN on, which is where a segment begins.
+    pub fn promises(self, lsn: Lsn, segment_bytes: u64) -> bool {
+        self.reserved && self.reaches(lsn, segment_bytes)
+    }
+}
+
 /// Where the WAL comes from.
 pub struct Source<'a> {
     /// A session.
@@ -52,41 +78,57 @@ impl std::fmt::Debug for Source<'_> {
 }
 
 impl Source<'_> {
-    /// Makes the slot, if there is none. It keeps the WAL from now on. Returns from where on the server promises to have it; that is
-    /// the slot's LSN only while the server reserves WAL for it. `pg_receivewal` sets it by whatever it asks for, also back to WAL that
-    /// is gone: `wal_status` is `unreserved` then as long as its connection lives, and `lost` afterwards (`pg_get_replication_slots`).
+    /// Makes the slot, if there is none, and makes one anew that reserves nothing. It keeps the WAL from now on.
     ///
     /// # Errors
     /// [`CaptureError::Gap`] when the server has given the slot up.
-    pub fn ensure_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+    pub fn ensure_slot(&mut self) -> Result<Slot, CaptureError> {
         let slot = self.slot;
         let found = self
             .client
             .query_opt(
-                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', CASE WHEN wal_status IN ('reserved', 'extended') THEN (restart_lsn - '0/0'::pg_lsn)::int8 END FROM pg_replication_slots WHERE slot_name = $1",
+                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', coalesce(wal_status IN ('reserved', 'extended'), false), (restart_lsn - '0/0'::pg_lsn)::int8, active FROM pg_replication_slots WHERE slot_name = $1",
                 &[&slot],
             )
             .map_err(CaptureError::query("could not look for the replication slot"))?;
-        match found {
-            Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
+        let Some(row) = found else {
+            return self.make_slot();
+        };
+        if !row.get::<_, bool>(0) {
+            return Err(CaptureError::NotAllowed(format!(
                 "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
-            ))),
-            Some(row) if row.get::<_, bool>(1) => Err(CaptureError::Gap(format!(
-                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
-            ))),
-            Some(row) => Ok(row.get::<_, Option<i64>>(2).map(|l| Lsn(l.cast_unsigned()))),
-            None => self.make_slot(),
+            )));
         }
+        if row.get::<_, bool>(1) {
+            return Err(CaptureError::Gap(format!(
+                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
+            )));
+        }
+        let restart = row.get::<_, Option<i64>>(3);
+        if restart.is_none() && !row.get::<_, bool>(4) {
+            self.drop_slot()?;
+            return self.make_slot();
+        }
+        Ok(Slot {
+            restart: restart.map(|lsn| Lsn(lsn.cast_unsigned())),
+            reserved: row.get(2),
+        })
     }
 
-    fn make_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+    fn make_slot(&mut self) -> Result<Slot, CaptureError> {
         let slot = self.slot;
         let made = self.client.query_one(
             "WITH made AS MATERIALIZED (SELECT lsn FROM pg_create_physical_replication_slot($1, true)) SELECT (lsn - '0/0'::pg_lsn)::int8 FROM made",
             &[&slot],
         );
         let error = match made {
-            Ok(row) => return Ok(row.get::<_, Option<i64>>(0).map(|l| Lsn(l.cast_unsigned()))),
+            Ok(row) => {
+                let restart = row.get::<_, Option<i64>>(0);
+                return Ok(Slot {
+                    restart: restart.map(|lsn| Lsn(lsn.cast_unsigned())),
+                    reserved: true,
+                });
+            }
             Err(e) => e,
         };
         let said = pg::describe(&error);

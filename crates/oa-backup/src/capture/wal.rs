@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use super::parameters::{self, Change};
 use super::programs::Programs;
 use super::server::Server;
-use super::slot::{Past, Source};
+use super::slot::{Past, Slot, Source};
 use super::{CaptureError, server};
 use crate::repository::{Lsn, Mark, WalRange};
 
@@ -145,7 +145,7 @@ impl WalFolder {
         since: Option<Since>,
         connects: bool,
     ) -> Result<Received, CaptureError> {
-        let promised = source.ensure_slot()?;
+        let slot = source.ensure_slot()?;
         let standby = source.server.standby;
         if !standby {
             // Ends the log, as far as it is received, with a commit and its time: recovery to any moment before it knows that it has
@@ -174,18 +174,21 @@ impl WalFolder {
             )));
         }
         if let Some((_, place)) = start
-            && self.is_gone(source, place, promised, to)? == Some(true)
+            && self.is_gone(source, place, slot, to)? == Some(true)
         {
             return Err(self.removed(place));
         }
-        let arguments = [
+        let mut arguments = vec![
             format!("--directory={}", self.path.display()),
-            format!("--slot={}", source.slot),
             // The program ends when it has received something beyond this.
             format!("--endpos={}", Lsn(to.0.saturating_sub(1))),
             "--no-loop".to_owned(),
             "--no-password".to_owned(),
         ];
+        // A slot that was made after what is still to be received would be moved back to it, even where it is gone.
+        if start.is_none_or(|(_, place)| slot.reaches(place, self.segment_bytes)) {
+            arguments.push(format!("--slot={}", source.slot));
+        }
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
             return Err(self.why_not(source, start, to, error)?);
         }
@@ -210,7 +213,7 @@ impl WalFolder {
         &self,
         source: &mut Source<'_>,
         place: Lsn,
-        promised: Option<Lsn>,
+        slot: Slot,
         to: Lsn,
     ) -> Result<Option<bool>, CaptureError> {
         // What is being written now is there, and what comes next need not be yet.
@@ -223,7 +226,7 @@ impl WalFolder {
         // What is seen counts more than what was promised: a server forgets with a restart what it had removed.
         Ok(match source.has_segment(&name)? {
             Some(there) => Some(!there),
-            None if promised.is_some_and(|p| self.floor(p) <= place) => Some(false),
+            None if slot.promises(place, self.segment_bytes) => Some(false),
             None => None,
         })
     }
@@ -247,9 +250,9 @@ impl WalFolder {
             return Ok(error);
         };
         // The slot may have been given up meanwhile.
-        let promised = match source.ensure_slot() {
+        let slot = match source.ensure_slot() {
             Err(gap @ CaptureError::Gap(_)) => return Ok(gap),
-            promised => promised?,
+            slot => slot?,
         };
         match source.past(timeline, place)? {
             Past::Unknown => return Ok(error),
@@ -260,7 +263,7 @@ impl WalFolder {
             }
             Past::Holds => {}
         }
-        Ok(match self.is_gone(source, place, promised, to)? {
+        Ok(match self.is_gone(source, place, slot, to)? {
             Some(false) => error,
             Some(true) | None => self.removed(place),
         })
