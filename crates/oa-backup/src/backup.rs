@@ -7,8 +7,6 @@
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -25,18 +23,19 @@ use oa_core::supervise::{ProcessId, StopSignal};
 use postgres::Client;
 use uuid::Uuid;
 
-use crate::capture::programs::Programs;
 use crate::capture::server::{self, Server};
 use crate::capture::slot::Source;
 use crate::capture::wal::{Since, WalFolder};
-use crate::capture::{CaptureError, logical, mark, physical, remove_folder};
+use crate::capture::{CaptureError, logical, physical};
 use crate::catalog;
-use crate::progress::Growing;
-use crate::repository::{
-    Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Pending, Place, Repository, RepositoryError,
+use oa_repository::MAX_CLOCK_SKEW;
+use oa_repository::Programs;
+use oa_repository::progress::Growing;
+use oa_repository::timeline;
+use oa_repository::{
+    Backup, ContentFingerprint, Counts, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
+    RepositoryError, RepositoryLocation, UnpublishedBackup, fingerprint, staging,
 };
-use crate::retain::CLOCKS_DIFFER;
-use crate::timeline;
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
 const MARK_FULL: Duration = Duration::from_secs(60);
@@ -66,12 +65,8 @@ pub struct Done {
 impl From<CaptureError> for Failure {
     fn from(error: CaptureError) -> Self {
         match error {
-            CaptureError::Connect(e) => e.into(),
-            CaptureError::Query { ref source, .. } if pg::is_connection_error(source) => {
-                Self::new(exit::UNREACHABLE, error)
-            }
+            CaptureError::Postgres(e) => e.into(),
             CaptureError::Repository(e) => e.into(),
-            CaptureError::Program(_) => Self::new(exit::CONFIG, error),
             CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
             CaptureError::Busy(reason) => Busy(reason).into(),
             CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
@@ -80,61 +75,11 @@ impl From<CaptureError> for Failure {
     }
 }
 
-impl From<RepositoryError> for Failure {
-    fn from(error: RepositoryError) -> Self {
-        let code = match error {
-            RepositoryError::Absent(_)
-            | RepositoryError::Vanished { .. }
-            | RepositoryError::Password(_)
-            | RepositoryError::Place(_) => exit::CONFIG,
-            RepositoryError::Exists(_) | RepositoryError::Occupied(_) => exit::REFUSED,
-            _ => exit::FAILED,
-        };
-        Self::new(code, error)
-    }
-}
-
-/// Where copies and the log are staged, by one process at a time; made if absent, for this user only.
-///
-/// # Errors
-/// When it cannot be made or written.
-pub fn staging(config: &Config, settings: &Settings) -> Result<StateDir, Failure> {
-    let path = settings
-        .staging
-        .clone()
-        .unwrap_or_else(|| config.state_dir.join("backup"));
-    let staging = StateDir::open(&path)?;
-    close_to_others(staging.path());
-    Ok(staging)
-}
-
-/// What an older version has staged for everybody to read. Folders of others, should they stand there, are left alone.
-fn close_to_others(staging: &Path) {
-    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "full" && !name.starts_with("wal-") {
-            continue;
-        }
-        let closed = entry.metadata().and_then(|meta| {
-            if !meta.is_dir() || meta.permissions().mode() & 0o077 == 0 {
-                return Ok(());
-            }
-            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700))
-        });
-        if let Err(e) = closed {
-            tracing::warn!(
-                "could not keep others from reading {}: {e}",
-                entry.path().display()
-            );
-        }
-    }
-}
-
 /// Everything that a backup needs, connected and opened.
 pub struct Session<'a> {
     settings: &'a Settings,
     limit_rate: Option<Bytes>,
-    bars: Bars,
+    bars: ProgressReporter,
     repository: Repository,
     client: Client,
     server: Server,
@@ -166,12 +111,12 @@ impl<'a> Session<'a> {
         config: &'a Config,
         run: &RunStart,
         kind: Option<BackupKind>,
-        bars: &Bars,
+        bars: &ProgressReporter,
     ) -> Result<Self, Failure> {
         let settings = config.backup_settings()?;
-        let staging = staging(config, settings)?;
-        let place = Place::first(config)?;
-        let repository = catalog::open(config, &place, bars)?;
+        let staging = staging::open(config, settings)?;
+        let place = RepositoryLocation::primary(config)?;
+        let repository = place.open_recorded(config, bars)?;
         place.close_to_others();
         if let Err(e) = place.keep_spares() {
             tracing::warn!("{e}");
@@ -406,7 +351,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, Mark), CaptureError> {
+    fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, ContentFingerprint), CaptureError> {
         let began = Utc::now();
         let copied = {
             let folder = physical::staging_folder(self.staging.path());
@@ -438,7 +383,7 @@ impl<'a> Session<'a> {
         let (pending, mark) = thread::scope(|scope| {
             let compared = scope.spawn(|| {
                 physical::verify(programs, &copied)?;
-                mark::take(client, server.standby, MARK_FULL)
+                Ok(fingerprint::take(client, server.standby, MARK_FULL)?)
             });
             let pending = store(&self.repository, &copied.folder, &meta);
             let mark = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
@@ -455,14 +400,14 @@ impl<'a> Session<'a> {
         };
         meta.mark = Some(mark.clone());
         let full = publish(pending?, meta, &mut done.troubles)?;
-        remove_folder(&copied.folder)?;
+        staging::remove_folder(&copied.folder)?;
         Ok((full, mark))
     }
 
     /// The log since the full backup that was just made, or since the newest one.
     fn take_wal(
         &mut self,
-        after: Option<(Backup, Mark)>,
+        after: Option<(Backup, ContentFingerprint)>,
         done: &mut Done,
     ) -> Result<Backup, CaptureError> {
         let _lock = self.lock_wal()?;
@@ -485,7 +430,7 @@ impl<'a> Session<'a> {
         let wal = WalFolder::open(self.staging.path(), &self.server)?;
         let mark = match mark {
             Some(mark) => mark,
-            None => mark::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
+            None => fingerprint::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
         };
         let received = wal.receive(&mut self.source(), Some(&mark), Some(since), true)?;
         let begins = received.range.from;
@@ -535,7 +480,7 @@ impl<'a> Session<'a> {
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
         let backup = publish(pending, meta, &mut done.troubles)?;
-        remove_folder(&dumped.folder)?;
+        staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
 
@@ -615,7 +560,7 @@ impl<'a> Session<'a> {
 
     /// The full backup that the log goes on from. One of the future was made while a clock was wrong.
     fn newest_full(&self, backups: &[Backup]) -> Option<Backup> {
-        let now = Utc::now() + CLOCKS_DIFFER;
+        let now = Utc::now() + MAX_CLOCK_SKEW;
         backups
             .iter()
             .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
@@ -661,7 +606,7 @@ fn store<'a>(
     repository: &'a Repository,
     folder: &Path,
     meta: &Meta,
-) -> Result<Pending<'a>, CaptureError> {
+) -> Result<UnpublishedBackup<'a>, CaptureError> {
     if StopSignal.requested() {
         return Err(CaptureError::Stopped);
     }
@@ -670,7 +615,7 @@ fn store<'a>(
 
 /// Lists what is stored, if everything it needs is there. Damage to other backups is told, and keeps no new one from being made.
 fn publish(
-    pending: Pending<'_>,
+    pending: UnpublishedBackup<'_>,
     meta: Meta,
     troubles: &mut Vec<String>,
 ) -> Result<Backup, CaptureError> {

@@ -6,14 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use oa_core::config::Config;
 use oa_core::pg::upsert::Batch;
-use oa_core::pg::{self, Settings};
 use postgres::GenericClient;
 use serde_json::{Value, json};
 
-use crate::PROGRAM;
-use crate::repository::{Backup, Bars, Damage, Place, Repository, RepositoryError};
+use oa_repository::{Backup, Damage, RepositoryLocation};
 
 /// How much of a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Checked {
 
 /// The rows of backups, for storing together with an outcome.
 #[must_use]
-pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
+pub fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
     let columns = [
         "id",
         "run_id",
@@ -104,7 +101,7 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
 
 /// The row of a repository's size.
 #[must_use]
-pub fn size(place: &Place, size_bytes: u64, backups: usize) -> Batch {
+pub fn size(place: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
     let free = place
         .folder()
         .and_then(|folder| rustix::fs::statvfs(folder).ok());
@@ -144,40 +141,6 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
     }
 }
 
-/// Opens a repository. Where there is none, PostgreSQL may know that there should be one.
-///
-/// # Errors
-/// As [`Place::open`].
-pub fn open(config: &Config, place: &Place, bars: &Bars) -> Result<Repository, RepositoryError> {
-    place.open(bars).map_err(|e| match e {
-        RepositoryError::Absent(_) => vanished(config, place).unwrap_or(e),
-        other => other,
-    })
-}
-
-/// What PostgreSQL has recorded of a place at which there is no repository; `None` also when it does not answer.
-#[must_use]
-pub fn vanished(config: &Config, place: &Place) -> Option<RepositoryError> {
-    let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
-    let row = client
-        .query_opt(
-            "SELECT id, restorable_to, count(*) OVER () FROM oa.backups
-             WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1",
-            &[&place.shown()],
-        )
-        .ok()??;
-    let (id, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
-    Some(RepositoryError::Vanished {
-        place: place.shown(),
-        backups: row.get(2),
-        newest: id.chars().take(8).collect(),
-        at: at
-            .with_timezone(&config.timezone)
-            .format("%Y-%m-%d %H:%M")
-            .to_string(),
-    })
-}
-
 /// A backup that was recorded and is not in the repository any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
@@ -213,7 +176,7 @@ impl Missing {
 /// When PostgreSQL fails.
 pub fn recorded(
     client: &mut impl GenericClient,
-    place: &Place,
+    place: &RepositoryLocation,
 ) -> Result<Vec<Missing>, postgres::Error> {
     let rows = client.query(
         "SELECT id, kind, level, restorable_to FROM oa.backups WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to",
@@ -258,7 +221,7 @@ pub fn missing(
 /// When PostgreSQL fails.
 pub fn reconcile(
     client: &mut impl GenericClient,
-    place: &Place,
+    place: &RepositoryLocation,
     recorded: Vec<Missing>,
     there: &BTreeSet<String>,
     stranded: &BTreeMap<String, String>,
@@ -302,7 +265,7 @@ pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64
 /// When PostgreSQL fails.
 pub fn mark_replaced(
     client: &mut impl GenericClient,
-    place: &Place,
+    place: &RepositoryLocation,
     there: &[&str],
 ) -> Result<u64, postgres::Error> {
     client.execute(
@@ -318,7 +281,10 @@ pub fn mark_replaced(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn begin_anew(client: &mut impl GenericClient, place: &Place) -> Result<u64, postgres::Error> {
+pub fn begin_anew(
+    client: &mut impl GenericClient,
+    place: &RepositoryLocation,
+) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE repository = $1 AND removed_at IS NULL",
         &[&place.shown()],

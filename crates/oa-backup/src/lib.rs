@@ -2,20 +2,16 @@
 //!
 //! ```text
 //! capture    ─ PostgreSQL's own programs take the data: pg_basebackup, pg_receivewal, pg_dump
-//! repository ─ restic's format through rustic_core: encrypted, deduplicated, listed only when complete
 //! retain     ─ what is kept, and what may go
 //! backup     ─ the order of it all: capture, check, store, record
 //! ```
-//! The library is also `oa-restore`'s, which reads what this one writes.
+//! The repository itself is [`oa_repository`], which `oa-restore` reads.
 
 pub mod backup;
 pub mod capture;
 pub mod catalog;
 pub mod commands;
-pub mod progress;
-pub mod repository;
 pub mod retain;
-pub mod timeline;
 
 /// This program's name, in the run log and in the database's list of sessions.
 pub const PROGRAM: &str = "oa-backup";

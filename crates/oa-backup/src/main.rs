@@ -5,14 +5,13 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use oa_backup::PROGRAM;
 use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify};
-use oa_backup::progress;
-use oa_backup::repository::Level;
 use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::config::{BackupKind, Bytes};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::runs::Trigger;
 use oa_core::supervise;
+use oa_repository::{Level, progress};
 
 /// Backs PostgreSQL and files up into an encrypted, deduplicated repository
 #[derive(Debug, Parser)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use oa_backup::capture::mark::{self, SAME_TEXT};
-use oa_backup::repository::{Mark, TableMark};
 use oa_core::pg::quote_ident;
+use oa_repository::fingerprint::{self as mark, SAME_TEXT};
+use oa_repository::{ContentFingerprint as Mark, TableFingerprint as TableMark};
 use postgres::{Client, GenericClient};
 
 use crate::RestoreError;
@@ -104,7 +104,7 @@ pub fn compare(mark: &Mark, now: &BTreeMap<String, TableMark>) -> Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oa_backup::repository::Lsn;
+    use oa_repository::Lsn;
 
     fn tables(rows: &[(&str, u64, &str)]) -> BTreeMap<String, TableMark> {
         rows.iter()

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use oa_backup::capture::CaptureError;
-use oa_backup::repository::RepositoryError;
 use oa_core::cli::Failure;
 use oa_core::config::Bytes;
 use oa_core::exit;
+use oa_repository::PostgresError as CaptureError;
+use oa_repository::RepositoryError;
 use postgres::error::SqlState;
 
 /// Something was not restored.

@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_backup::progress;
 use oa_core::cli::{self, Failure, GlobalArgs};
 use oa_core::exit;
 use oa_core::output::Format;
 use oa_core::supervise;
+use oa_repository::progress;
 use oa_restore::PROGRAM;
 use oa_restore::commands::{cluster, database, drill, files, plan, table};
 

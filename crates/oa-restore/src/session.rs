@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use oa_backup::repository::{Backup, Bars, Kind, Place, Reader, RepositoryError};
-use oa_backup::{backup, catalog};
 use oa_core::cli::Failure;
 use oa_core::config::{Backup as Settings, BackupKind, Config, ConfigError};
 use oa_core::exit;
@@ -12,6 +10,10 @@ use oa_core::pg::{self, schema};
 use oa_core::runs::work::{self, Ended, Job};
 use oa_core::runs::{Recorder, RunStart};
 use oa_core::state_dir::StateDir;
+use oa_repository::{
+    Backup, Kind, ProgressReporter as Bars, Reader, RepositoryError, RepositoryLocation as Place,
+    staging,
+};
 
 use crate::choose::{Choice, Chooser, Way};
 use crate::live::Live;
@@ -47,16 +49,16 @@ impl<'a> Session<'a> {
     pub fn open(config: &'a Config, from_copy: bool, bars: &Bars) -> Result<Self, Failure> {
         let settings = config.backup_settings()?;
         let place = if from_copy {
-            Place::second(config)?.ok_or_else(|| {
+            Place::secondary(config)?.ok_or_else(|| {
                 Failure::from(RepositoryError::Place(
                     "there is no [backup.copy] in the configuration; see docs/configuration.md"
                         .to_owned(),
                 ))
             })?
         } else {
-            Place::first(config)?
+            Place::primary(config)?
         };
-        let repository = catalog::open(config, &place, bars)?;
+        let repository = place.open_recorded(config, bars)?;
         let (backups, damages) = repository.readable_backups()?;
         for damage in &damages {
             tracing::warn!("left out: {}", damage.what);
@@ -69,7 +71,7 @@ impl<'a> Session<'a> {
             place,
             backups,
             reader,
-            staging: backup::staging(config, settings)?.path().to_owned(),
+            staging: staging::open(config, settings)?.path().to_owned(),
             database,
             users,
         })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use chrono_tz::Tz;
-use oa_backup::repository::Lsn;
+use oa_repository::Lsn;
 
 use crate::RestoreError;
 

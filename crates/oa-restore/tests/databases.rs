@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use oa_backup::repository::Kind;
+use oa_repository::Kind;
 use oa_testkit::wait_until;
 use postgres::{Client, NoTls};
 use support::Service;

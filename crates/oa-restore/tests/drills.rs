@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use oa_backup::repository::Kind;
+use oa_repository::Kind;
 use serde_json::Value;
 use support::Service;
 

@@ -9,15 +9,11 @@ use oa_core::config::Backup as Settings;
 use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
-use super::programs::Programs;
 use super::server::{MOMENT, Server};
-use super::{CaptureError, empty_folder, mark, rights};
-use crate::repository::{Lsn, Mark};
-
-/// The dump in the staging folder, and in the backup.
-pub const DUMP: &str = "dump";
-/// The roles and tablespaces.
-pub const GLOBALS: &str = "globals.sql";
+use super::{CaptureError, rights};
+use oa_repository::Programs;
+use oa_repository::layout::{DUMP, GLOBALS};
+use oa_repository::{ContentFingerprint, Lsn, PostgresError, fingerprint, staging as folders};
 
 /// A dump that stands in the staging folder.
 #[derive(Debug)]
@@ -27,7 +23,7 @@ pub struct Dumped {
     /// The server's clock when the dump's snapshot was taken.
     pub at: DateTime<Utc>,
     /// What the tables hold in that snapshot.
-    pub mark: Mark,
+    pub mark: ContentFingerprint,
 }
 
 /// Dumps the database of the connection, in the same snapshot in which its tables are counted, for at most `budget`.
@@ -43,7 +39,7 @@ pub fn dump(
     budget: Duration,
 ) -> Result<Dumped, CaptureError> {
     let folder = staging_folder(staging);
-    empty_folder(&folder)?;
+    folders::empty_folder(&folder)?;
     check_room(staging, server.database_bytes)?;
     let failed = CaptureError::query("could not take a snapshot to dump");
     let mut tx = client
@@ -56,10 +52,10 @@ pub fn dump(
         .query_one(&format!("SELECT pg_export_snapshot(), {MOMENT}"), &[])
         .map_err(&failed)?;
     let (snapshot, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
-    let mark = Mark {
+    let mark = ContentFingerprint {
         lsn: Lsn(0),
         exact: true,
-        tables: mark::tables(&mut tx, Instant::now() + budget)?,
+        tables: fingerprint::tables(&mut tx, Instant::now() + budget)?,
     };
     let dumped = programs.run(
         "pg_dump",
@@ -73,10 +69,10 @@ pub fn dump(
         ],
     );
     match dumped {
-        Err(error @ CaptureError::Failed { .. }) => {
+        Err(error @ PostgresError::Failed { .. }) => {
             return Err(match rights::missing(&mut tx)? {
                 Some(what) => CaptureError::NotAllowed(format!("{error}; {what}")),
-                None => error,
+                None => error.into(),
             });
         }
         dumped => dumped?,

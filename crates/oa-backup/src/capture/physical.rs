@@ -8,15 +8,11 @@ use chrono::{DateTime, Utc};
 use oa_core::config::Bytes;
 use postgres::Client;
 
-use super::programs::Programs;
+use super::CaptureError;
 use super::server::{MOMENT, Server};
-use super::{CaptureError, empty_folder};
-use crate::repository::Lsn;
-
-/// The cluster's files in the staging folder, and in the backup.
-pub const DATA: &str = "data";
-/// The tablespaces', one folder each, named by their number.
-pub const TABLESPACES: &str = "tablespaces";
+use oa_repository::Programs;
+use oa_repository::layout::{DATA, TABLESPACES};
+use oa_repository::{Lsn, PostgresError, staging as folders};
 
 /// A copy that stands in the staging folder.
 #[derive(Debug)]
@@ -52,7 +48,7 @@ pub fn copy(
     run: &str,
 ) -> Result<Copied, CaptureError> {
     let folder = staging_folder(staging);
-    empty_folder(&folder)?;
+    folders::empty_folder(&folder)?;
     // The log that is written meanwhile comes with it.
     check_room(staging, server.size_bytes + 8 * server.segment_bytes)?;
     let data = folder.join(DATA);
@@ -82,8 +78,8 @@ pub fn copy(
     }
     let before = broken_pages(client)?;
     if let Err(error) = programs.run("pg_basebackup", &arguments) {
-        let CaptureError::Failed { said, .. } = &error else {
-            return Err(error);
+        let PostgresError::Failed { said, .. } = &error else {
+            return Err(error.into());
         };
         let said = said.clone();
         let after = broken_pages(client)?;
@@ -91,7 +87,7 @@ pub fn copy(
             |(name, count): &(String, i64)| !before.iter().any(|(n, c)| n == name && c >= count);
         let databases: Vec<String> = after.into_iter().filter(worse).map(|(n, _)| n).collect();
         return Err(if databases.is_empty() {
-            error
+            error.into()
         } else {
             let databases = databases.join(", ");
             CaptureError::Damaged { databases, said }
@@ -129,10 +125,10 @@ fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, CaptureError>
 /// When it is not what the manifest says.
 pub fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
     let data = copied.folder.join(DATA);
-    programs.run(
+    Ok(programs.run(
         "pg_verifybackup",
         &["--quiet".to_owned(), data.display().to_string()],
-    )
+    )?)
 }
 
 /// The value of `--tablespace-mapping` is cut at the first `=`.
@@ -166,9 +162,9 @@ fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
         Some((lsn("Start-LSN")?, lsn("End-LSN")?, timeline))
     })();
     parsed.ok_or_else(|| {
-        CaptureError::Program(format!(
+        CaptureError::from(PostgresError::Program(format!(
             "{} is no manifest of a base backup",
             manifest.display()
-        ))
+        )))
     })
 }

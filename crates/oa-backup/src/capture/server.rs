@@ -8,9 +8,9 @@ use oa_core::pg::{self, Settings};
 use postgres::Client;
 
 use super::CaptureError;
-use super::programs::Programs;
 use crate::PROGRAM;
-use crate::repository::{Kind, Lsn};
+use oa_repository::Programs;
+use oa_repository::{Kind, Lsn, PostgresError};
 
 /// Settings that recovery needs at least as large as they were (PostgreSQL 15, chapter 27.4.8).
 const RECOVERY_SETTINGS: [&str; 5] = [
@@ -134,7 +134,7 @@ impl Server {
             "replication=true",
         ];
         match programs.run("psql", &probe.map(str::to_owned)) {
-            Err(CaptureError::Failed { said, .. }) => Some(format!(
+            Err(PostgresError::Failed { said, .. }) => Some(format!(
                 "the server lets {role} in, but not for replication ({said}); add a line \"host replication {role} ADDRESS scram-sha-256\" to its pg_hba.conf and reload it, see that max_wal_senders is not used up, or set kind = \"logical\"",
                 role = pg::quote_ident(&self.role)
             )),

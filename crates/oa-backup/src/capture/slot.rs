@@ -6,9 +6,9 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use super::CaptureError;
-use super::programs::Programs;
 use super::server::Server;
-use crate::repository::Lsn;
+use oa_repository::Lsn;
+use oa_repository::Programs;
 
 /// Where a history has left a timeline.
 enum Left {

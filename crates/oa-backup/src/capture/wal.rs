@@ -11,57 +11,13 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::parameters::{self, Change};
-use super::programs::Programs;
 use super::server::Server;
 use super::slot::{Past, Slot, Source};
 use super::{CaptureError, server};
-use crate::repository::{Lsn, Mark, WalRange};
-
-/// A segment that is still being filled has this behind its name.
-const PARTIAL: &str = ".partial";
-
-/// A segment of the log in a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Its name, without `.partial`.
-    pub name: String,
-    /// Its timeline.
-    pub timeline: u32,
-    /// Where it begins.
-    pub start: Lsn,
-    /// It is still being filled.
-    pub partial: bool,
-}
-
-impl Segment {
-    /// Reads a file's name; `None` for what is no segment (a timeline's history, for example).
-    #[must_use]
-    pub fn parse(file: &str, segment_bytes: u64) -> Option<Self> {
-        let (name, partial) = match file.strip_suffix(PARTIAL) {
-            Some(name) => (name, true),
-            None => (file, false),
-        };
-        if name.len() != 24 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let part = |range| u32::from_str_radix(name.get(range)?, 16).ok();
-        let (timeline, high, low) = (part(0..8)?, part(8..16)?, part(16..24)?);
-        let start = (u64::from(high) << 32) + u64::from(low) * segment_bytes;
-        Some(Self {
-            name: name.to_owned(),
-            timeline,
-            start: Lsn(start),
-            partial,
-        })
-    }
-
-    /// The name of its file.
-    #[must_use]
-    pub fn file(&self) -> String {
-        format!("{}{}", self.name, if self.partial { PARTIAL } else { "" })
-    }
-}
+use oa_repository::Programs;
+use oa_repository::parameters::{self, Change};
+use oa_repository::staging::empty_folder;
+use oa_repository::{ContentFingerprint, Lsn, PostgresError, Segment, WalRange};
 
 /// What is in the repository already, of the newest full backup and of its log.
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +56,7 @@ impl WalFolder {
         let path = staging.join(format!("wal-{}", server.system_id));
         fs::create_dir_all(&path).map_err(CaptureError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
-            CaptureError::Program(format!(
+            PostgresError::Program(format!(
                 "the server's system identifier is \"{}\", which is no number",
                 server.system_id
             ))
@@ -141,7 +97,7 @@ impl WalFolder {
     pub fn receive(
         &self,
         source: &mut Source<'_>,
-        mark: Option<&Mark>,
+        mark: Option<&ContentFingerprint>,
         since: Option<Since>,
         connects: bool,
     ) -> Result<Received, CaptureError> {
@@ -190,7 +146,7 @@ impl WalFolder {
             arguments.push(format!("--slot={}", source.slot));
         }
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
-            return Err(self.why_not(source, start, to, error)?);
+            return Err(self.why_not(source, start, to, error.into())?);
         }
         oa_core::failpoint::hit("backup.wal_received");
         let mut range = self.check(to, continues)?;
@@ -246,7 +202,9 @@ impl WalFolder {
         to: Lsn,
         error: CaptureError,
     ) -> Result<CaptureError, CaptureError> {
-        let (CaptureError::Failed { .. }, Some((timeline, place))) = (&error, start) else {
+        let (CaptureError::Postgres(PostgresError::Failed { .. }), Some((timeline, place))) =
+            (&error, start)
+        else {
             return Ok(error);
         };
         // The slot may have been given up meanwhile.
@@ -416,30 +374,8 @@ impl WalFolder {
             return kept;
         };
         tracing::warn!("the log begins anew: {why}");
-        super::empty_folder(&self.path)?;
+        empty_folder(&self.path)?;
         source.drop_slot()?;
         source.ensure_slot().map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_segments_are_places_in_the_log() {
-        let size = 16 << 20;
-        let s = Segment::parse("00000002000000160000000B.partial", size).unwrap();
-        assert_eq!((s.timeline, s.partial), (2, true));
-        assert_eq!(s.start, "16/B000000".parse().unwrap());
-        assert_eq!(s.file(), "00000002000000160000000B.partial");
-        for other in [
-            "00000002.history",
-            "backup_label",
-            "00000002000000160000000",
-            "x0000002000000160000000B",
-        ] {
-            assert_eq!(Segment::parse(other, size), None, "{other}");
-        }
     }
 }

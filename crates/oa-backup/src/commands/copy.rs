@@ -10,13 +10,13 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::Bars;
+use oa_repository::ProgressReporter;
 
 /// Copies what the second repository does not have.
 ///
 /// # Errors
 /// When one of them cannot be opened, or the copy fails; what was copied whole is listed there.
-pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure> {
+pub fn run(config: &Config, trigger: Trigger, bars: &ProgressReporter) -> Result<u8, Failure> {
     let (first, second) = (place(config, false)?, place(config, true)?);
     let recorder = Recorder::open(config, PROGRAM)?;
     let job = Job {
@@ -24,8 +24,8 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let from = catalog::open(config, &first, bars)?;
-        let to = catalog::open(config, &second, bars)?;
+        let from = first.open_recorded(config, bars)?;
+        let to = second.open_recorded(config, bars)?;
         second.close_to_others();
         second.keep_spares()?;
         let copied = from.copy_to(&to)?;

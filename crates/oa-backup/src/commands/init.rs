@@ -9,12 +9,11 @@ use oa_core::pg;
 
 use super::list::place;
 use crate::PROGRAM;
-use crate::backup::staging;
-use crate::capture::programs::Programs;
 use crate::capture::rights;
 use crate::capture::server::{self, Server};
 use crate::catalog;
-use crate::repository::{Kind, Place};
+use oa_repository::Programs;
+use oa_repository::{Kind, RepositoryLocation, staging};
 
 /// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm. `anew`: also where
 /// backups were recorded that are not there.
@@ -24,8 +23,11 @@ use crate::repository::{Kind, Place};
 pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     // What is missing in the configuration is said before anything is made.
-    let (first, second) = (place(config, false)?, Place::second(config)?);
-    staging(config, settings)?;
+    let (first, second) = (
+        place(config, false)?,
+        RepositoryLocation::secondary(config)?,
+    );
+    staging::open(config, settings)?;
     let mut made = create(config, &first, anew)?;
     if let Some(second) = second {
         made |= create(config, &second, anew)?;
@@ -61,9 +63,9 @@ fn say(text: &str) -> Result<(), Failure> {
     cli::print(text).map_err(|e| anyhow::Error::from(e).into())
 }
 
-fn create(config: &Config, place: &Place, anew: bool) -> Result<bool, Failure> {
+fn create(config: &Config, place: &RepositoryLocation, anew: bool) -> Result<bool, Failure> {
     if place.exists()? {
-        place.open(&crate::repository::Bars::hidden())?;
+        place.open(&oa_repository::ProgressReporter::hidden())?;
         place.close_to_others();
         place.keep_spares()?;
         place.drop_former_spares()?;
@@ -75,7 +77,7 @@ fn create(config: &Config, place: &Place, anew: bool) -> Result<bool, Failure> {
     }
     place.check_unoccupied()?;
     // An empty folder on the system's disk looks like the one that is mounted over it.
-    if let Some(vanished) = catalog::vanished(config, place).filter(|_| !anew) {
+    if let Some(vanished) = place.vanished(config).filter(|_| !anew) {
         return Err(Failure::new(exit::REFUSED, vanished));
     }
     place.create()?;

@@ -6,9 +6,8 @@ use oa_core::exit;
 use oa_core::output::Format;
 
 use super::take::listing_of;
-use crate::catalog;
-use crate::repository::{Bars, Place, RepositoryError};
-use crate::timeline;
+use oa_repository::timeline;
+use oa_repository::{ProgressReporter, RepositoryError, RepositoryLocation};
 
 /// Lists the backups of the repository itself, oldest first; PostgreSQL is not needed.
 ///
@@ -16,7 +15,7 @@ use crate::timeline;
 /// When the repository cannot be opened.
 pub fn run(config: &Config, second: bool, format: Format) -> Result<u8, Failure> {
     let place = place(config, second)?;
-    let repository = catalog::open(config, &place, &Bars::hidden())?;
+    let repository = place.open_recorded(config, &ProgressReporter::hidden())?;
     let (backups, damages) = repository.readable_backups()?;
     let stranded = timeline::stranded(&repository, &backups).unwrap_or_default();
     listing_of(&place, &backups, &stranded)
@@ -36,11 +35,11 @@ pub fn run(config: &Config, second: bool, format: Format) -> Result<u8, Failure>
 }
 
 /// The repository that is meant.
-pub(super) fn place(config: &Config, second: bool) -> Result<Place, Failure> {
+pub(super) fn place(config: &Config, second: bool) -> Result<RepositoryLocation, Failure> {
     if !second {
-        return Ok(Place::first(config)?);
+        return Ok(RepositoryLocation::primary(config)?);
     }
-    Place::second(config)?.ok_or_else(|| {
+    RepositoryLocation::secondary(config)?.ok_or_else(|| {
         RepositoryError::Place(
             "there is no [backup.copy] in the configuration; see docs/backup.md".to_owned(),
         )

@@ -15,9 +15,9 @@ use super::list::place;
 use super::take::listing;
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::{Backup, Bars, Place, Repository};
 use crate::retain::{Keep, removable};
-use crate::timeline;
+use oa_repository::timeline;
+use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
 
 /// How it is done.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,12 @@ pub struct Wanted {
 ///
 /// # Errors
 /// When the repository cannot be opened or written; 77 off a terminal without `--yes`.
-pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+pub fn run(
+    config: &Config,
+    wanted: Wanted,
+    bars: &ProgressReporter,
+    format: Format,
+) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let keep = Keep {
         hourly: settings.keep_hourly,
@@ -46,7 +51,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         weekly: settings.keep_weekly,
     };
     let place = place(config, wanted.second)?;
-    let repository = catalog::open(config, &place, bars)?;
+    let repository = place.open_recorded(config, bars)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
@@ -130,7 +135,7 @@ fn could_not_record(error: &postgres::Error) -> Failure {
 /// What is lost for good is reported until somebody says that it is.
 fn take_off_the_record(
     recorder: &Recorder,
-    place: &Place,
+    place: &RepositoryLocation,
     repository: &Repository,
     wanted: &Wanted,
 ) -> Result<(), Failure> {

@@ -8,13 +8,18 @@ use oa_core::pg::{self, Settings};
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::{Bars, Healed, Repaired};
+use oa_repository::{ProgressReporter, RepairReport, SpareReport};
 
 /// Repairs what can be repaired. Nothing is deleted: damaged files go to the folder `damaged` of the repository.
 ///
 /// # Errors
 /// When it is not confirmed (77), or files cannot be moved.
-pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, Failure> {
+pub fn run(
+    config: &Config,
+    second: bool,
+    yes: bool,
+    bars: &ProgressReporter,
+) -> Result<u8, Failure> {
     let place = place(config, second)?;
     cli::confirm(
         &format!(
@@ -38,7 +43,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
     }
     // Should the rest fail, what was done is known.
     cli::print(&text).map_err(anyhow::Error::from)?;
-    let repository = catalog::open(config, &place, bars)?;
+    let repository = place.open_recorded(config, bars)?;
     place.close_to_others();
     let repaired = repository.repair()?;
     record_removed(config, &repaired);
@@ -46,7 +51,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
     for file in &repaired.taken_out {
         text.push_str(&format!("taken out: {file}\n"));
     }
-    if healed == Healed::default() && repaired.taken_out.is_empty() {
+    if healed == SpareReport::default() && repaired.taken_out.is_empty() {
         text.push_str("no file is damaged; the index was compared with what is there\n");
     }
     let backups = repository.backups()?;
@@ -56,7 +61,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
             .iter()
             .any(|d| d.backup.as_deref() == Some(b.id.as_str()))
     });
-    let broken: Vec<&str> = broken.map(crate::repository::Backup::short_id).collect();
+    let broken: Vec<&str> = broken.map(oa_repository::Backup::short_id).collect();
     if broken.is_empty() {
         text.push_str(&format!("all {} backups are whole\n", backups.len()));
     } else {
@@ -76,7 +81,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
 }
 
 /// What was taken out is not missing.
-fn record_removed(config: &Config, repaired: &Repaired) {
+fn record_removed(config: &Config, repaired: &RepairReport) {
     let snapshots = repaired
         .taken_out
         .iter()

@@ -16,9 +16,9 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog::{self, Missing};
-use crate::repository::{Backup, Bars, Damage, Kind, Place, Repository};
-use crate::retain::CLOCKS_DIFFER;
-use crate::timeline;
+use oa_repository::MAX_CLOCK_SKEW;
+use oa_repository::timeline;
+use oa_repository::{Backup, Damage, Kind, ProgressReporter, Repository, RepositoryLocation};
 
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
 /// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
@@ -28,7 +28,7 @@ use crate::timeline;
 pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let place = place(config, false)?;
-    let repository = catalog::open(config, &place, &Bars::hidden())?;
+    let repository = place.open_recorded(config, &ProgressReporter::hidden())?;
     let seen = Seen::look(config, &place, &repository)?;
     let now = Utc::now();
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
@@ -111,7 +111,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
 
 /// What a wrong clock has dated into the future counts only where there is nothing else.
 fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
-    backup.meta.restorable_to > now + CLOCKS_DIFFER
+    backup.meta.restorable_to > now + MAX_CLOCK_SKEW
 }
 
 /// A drill.
@@ -145,7 +145,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(config: &Config, place: &Place, repository: &Repository) -> Result<Self, Failure> {
+    fn look(
+        config: &Config,
+        place: &RepositoryLocation,
+        repository: &Repository,
+    ) -> Result<Self, Failure> {
         let mut client = pg::Settings::from_config(config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok());
@@ -286,7 +290,7 @@ impl Records {
     }
 }
 
-fn records(client: &mut Client, place: &Place) -> Result<Records, postgres::Error> {
+fn records(client: &mut Client, place: &RepositoryLocation) -> Result<Records, postgres::Error> {
     let repository = place.shown();
     let row = client.query_one(
         "SELECT min(finished_at),

@@ -18,7 +18,7 @@ use crate::backup::{Done, Session};
 use crate::capture::CaptureError;
 use crate::capture::server::Server;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Level, Place};
+use oa_repository::{Backup, Level, ProgressReporter, RepositoryLocation};
 
 /// The most that a retry policy allows; a copy of a large cluster takes hours.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -42,7 +42,12 @@ pub struct Wanted {
 ///
 /// # Errors
 /// With the exit code that fits: 75 when PostgreSQL is away, 77 when another one runs or the role may not, 78 for configuration.
-pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+pub fn run(
+    config: &Config,
+    wanted: Wanted,
+    bars: &ProgressReporter,
+    format: Format,
+) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let recorder = Recorder::open(config, PROGRAM)?;
     if wanted.dry_run {
@@ -67,7 +72,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         }),
         must_be_done: true,
     };
-    let place = Place::first(config)?;
+    let place = RepositoryLocation::primary(config)?;
     let mut recorded = Vec::new();
     let result = work::recorded(&recorder, &job, |run| {
         let known = || {
@@ -119,7 +124,7 @@ fn once(
     config: &Config,
     wanted: Wanted,
     run: &RunStart,
-    bars: &Bars,
+    bars: &ProgressReporter,
     opened: impl FnOnce(),
 ) -> Result<Done, Failure> {
     let mut session = Session::open(config, run, wanted.kind, bars)?;
@@ -166,7 +171,7 @@ fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
         wanted.trigger,
         LONGEST,
     );
-    let session = Session::open(config, &run, wanted.kind, &Bars::hidden())?;
+    let session = Session::open(config, &run, wanted.kind, &ProgressReporter::hidden())?;
     let Server {
         version,
         size_bytes,
@@ -175,15 +180,15 @@ fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
         ..
     } = session.server();
     let what = match (session.kind(), wanted.level) {
-        (crate::repository::Kind::Physical, Level::Full) => {
+        (oa_repository::Kind::Physical, Level::Full) => {
             format!("copy the whole cluster ({}) with pg_basebackup, check it, store it, and the log up to its end", Bytes(*size_bytes))
         }
-        (crate::repository::Kind::Physical, Level::Incremental) => {
+        (oa_repository::Kind::Physical, Level::Incremental) => {
             "receive the log since the last backup with pg_receivewal, check it for gaps, and store it".to_owned()
         }
         _ => format!("dump database {database} ({}) with pg_dump and store it", Bytes(*database_bytes)),
     };
-    let place = Place::first(config)?.shown();
+    let place = RepositoryLocation::primary(config)?.shown();
     oa_core::cli::print(&format!(
         "would {what}\nfrom PostgreSQL {} into {place}; nothing was done\n",
         version / 10_000
@@ -194,14 +199,14 @@ fn preview(config: &Config, wanted: Wanted) -> Result<u8, Failure> {
 
 /// Backups as they are listed.
 #[must_use]
-pub fn listing(place: &Place, backups: &[Backup]) -> Listing {
+pub fn listing(place: &RepositoryLocation, backups: &[Backup]) -> Listing {
     listing_of(place, backups, &BTreeMap::new())
 }
 
 /// The same, with why some of them cannot be restored.
 #[must_use]
 pub fn listing_of(
-    place: &Place,
+    place: &RepositoryLocation,
     backups: &[Backup],
     stranded: &BTreeMap<String, String>,
 ) -> Listing {
@@ -222,7 +227,7 @@ pub fn listing_of(
     listing
 }
 
-fn row(place: &Place, b: &Backup) -> Value {
+fn row(place: &RepositoryLocation, b: &Backup) -> Value {
     let m = &b.meta;
     let seconds = (b.finished_at() - m.started_at).as_seconds_f64();
     json!({

@@ -14,8 +14,8 @@ use serde_json::json;
 use super::list::place;
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Damage, Place, Repository};
-use crate::timeline;
+use oa_repository::timeline;
+use oa_repository::{Backup, Damage, ProgressReporter, Repository, RepositoryLocation};
 
 /// What is verified.
 #[derive(Debug, Clone)]
@@ -34,7 +34,12 @@ pub struct Wanted {
 ///
 /// # Errors
 /// When the repository cannot be opened; exit code 1 when something is damaged.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+pub fn run(
+    config: &Config,
+    wanted: &Wanted,
+    bars: &ProgressReporter,
+    format: Format,
+) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let place = place(config, wanted.second)?;
     let job = Job {
@@ -47,7 +52,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
         Checked::Structure
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let repository = catalog::open(config, &place, bars)?;
+        let repository = place.open_recorded(config, bars)?;
         let (mut backups, mut damages, mut absent) = list(&recorder, &repository, config.timezone)?;
         if let Some(id) = &wanted.id {
             damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
@@ -56,7 +61,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
                 .retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
             backups.retain(|b| b.id.starts_with(id));
             if backups.is_empty() && damages.is_empty() && absent.damages.is_empty() {
-                return Err(crate::repository::RepositoryError::NoBackup(id.clone()).into());
+                return Err(oa_repository::RepositoryError::NoBackup(id.clone()).into());
             }
         }
         let files = repository.check_files()?;
@@ -214,7 +219,7 @@ fn one_line_each<'a>(damages: impl Iterator<Item = &'a Damage>) -> Vec<String> {
 /// Returns whether it will, so that the run need not.
 fn is_on_record(
     recorder: &Recorder,
-    place: &Place,
+    place: &RepositoryLocation,
     backups: &[Backup],
     damages: &[Damage],
     checked: Checked,

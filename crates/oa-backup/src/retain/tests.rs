@@ -1,10 +1,10 @@
-use chrono::TimeZone;
+use chrono::{TimeDelta, TimeZone};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::repository::{Counts, Lsn, Meta, WalRange};
-use crate::timeline::TimelinePath;
+use oa_repository::timeline::TimelinePath;
+use oa_repository::{Counts, Lsn, Meta, WalRange};
 
 pub(super) const ZONE: Tz = chrono_tz::Asia::Shanghai;
 const KEEP: Keep = Keep {
@@ -24,33 +24,36 @@ pub(super) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64
     let at = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::hours(hours);
     let lsn = Lsn(u64::try_from(hours).unwrap() * 100);
     let full = kind == Kind::Physical && level == Level::Full;
-    Backup::of(Meta {
-        oa: 1,
-        run_id: Uuid::nil(),
-        kind,
-        level,
-        full: None,
-        host: "h".to_owned(),
-        database: "d".to_owned(),
-        server_version: 150_000,
-        system_id: "1".to_owned(),
-        timeline: 1,
-        start_lsn: full.then_some(lsn),
-        end_lsn: full.then_some(lsn),
-        wal: wal.map(|(from, to)| WalRange {
-            from: Lsn(from),
-            to: Lsn(to),
-            segment_bytes: 10,
-        }),
-        restorable_from: at,
-        restorable_to: at,
-        started_at: at,
-        captured_at: at,
-        settings: std::collections::BTreeMap::new(),
-        tablespaces: std::collections::BTreeMap::new(),
-        mark: None,
-        stored: Counts::default(),
-    })
+    Backup::for_tests(
+        Uuid::now_v7().to_string(),
+        Meta {
+            oa: 1,
+            run_id: Uuid::nil(),
+            kind,
+            level,
+            full: None,
+            host: "h".to_owned(),
+            database: "d".to_owned(),
+            server_version: 150_000,
+            system_id: "1".to_owned(),
+            timeline: 1,
+            start_lsn: full.then_some(lsn),
+            end_lsn: full.then_some(lsn),
+            wal: wal.map(|(from, to)| WalRange {
+                from: Lsn(from),
+                to: Lsn(to),
+                segment_bytes: 10,
+            }),
+            restorable_from: at,
+            restorable_to: at,
+            started_at: at,
+            captured_at: at,
+            settings: std::collections::BTreeMap::new(),
+            tablespaces: std::collections::BTreeMap::new(),
+            mark: None,
+            stored: Counts::default(),
+        },
+    )
 }
 
 /// A full backup each day at two, the log each hour, all of it since the last full one.

@@ -8,9 +8,9 @@ use std::path::{Path as FilePath, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::{Backup, Kind, Level, Lsn, Reader};
 use oa_core::config::{Backup as Settings, BackupKind};
+use oa_repository::Programs;
+use oa_repository::{Backup, Kind, Level, Lsn, Reader};
 
 use crate::RestoreError;
 use crate::live::Live;

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use oa_backup::capture::wal::Segment;
-use oa_backup::repository::{Backup, Lsn};
+use oa_repository::Segment;
+use oa_repository::{Backup, Lsn};
 
 use super::Chooser;
 use crate::RestoreError;

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path as FilePath, PathBuf};
 
 use chrono::Utc;
-use oa_backup::capture::physical::DATA;
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::{Backup, Kind, Level, Lsn};
-use oa_backup::retain::CLOCKS_DIFFER;
-use oa_backup::timeline::{self, TimelinePath, history_name, timeline_of};
+use oa_repository::MAX_CLOCK_SKEW as CLOCKS_DIFFER;
+use oa_repository::Programs;
+use oa_repository::layout::DATA;
+use oa_repository::timeline::{self, TimelinePath, history_name, timeline_of};
+use oa_repository::{Backup, Kind, Level, Lsn};
 
 use super::wal::Segments;
 use super::{Choice, Chooser, End, Physical, WalFile, Way, named};

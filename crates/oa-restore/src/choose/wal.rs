@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use oa_backup::capture::wal::Segment;
-use oa_backup::repository::Lsn;
-use oa_backup::timeline::TimelinePath;
+use oa_repository::Lsn;
+use oa_repository::Segment;
+use oa_repository::timeline::TimelinePath;
 
 /// Where a segment can be taken from.
 #[derive(Debug, Clone, PartialEq, Eq)]

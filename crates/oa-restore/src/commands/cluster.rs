@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use oa_backup::repository::Bars;
 use oa_core::cli::Failure;
 use oa_core::config::{BackupKind, Config};
 use oa_core::exit;
@@ -15,6 +14,7 @@ use oa_core::output::{Format, Listing};
 use oa_core::runs::Trigger;
 use oa_core::runs::work::{Ended, Job};
 use oa_core::supervise::Launch;
+use oa_repository::ProgressReporter as Bars;
 use serde_json::json;
 
 use super::plan;

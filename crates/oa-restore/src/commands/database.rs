@@ -9,7 +9,6 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
-use oa_backup::repository::{Bars, Lsn, Mark};
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
@@ -17,6 +16,7 @@ use oa_core::failpoint;
 use oa_core::output::Listing;
 use oa_core::pg::{describe, quote_ident};
 use oa_core::runs::work::{Ended, Job};
+use oa_repository::{ContentFingerprint as Mark, Lsn, ProgressReporter as Bars};
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::{Backup, Bars, Kind, Level};
 use oa_core::alerts::human_duration;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{BackupKind, Bytes, Config, Locale};
@@ -20,6 +18,8 @@ use oa_core::runs::work::{Ended, Job};
 use oa_core::runs::{RunStart, Status, Trigger};
 use oa_core::supervise::ProcessId;
 use oa_core::text::{error_text, printable_json};
+use oa_repository::Programs;
+use oa_repository::{Backup, Kind, Level, ProgressReporter as Bars};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oa_backup::repository::{Backup, Bars};
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
 use oa_core::failpoint;
 use oa_core::output::Listing;
 use oa_core::runs::work::{Ended, Job};
+use oa_repository::{Backup, ProgressReporter as Bars};
 use serde_json::json;
 
 use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};

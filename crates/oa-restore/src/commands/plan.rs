@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use clap::Args;
-use oa_backup::repository::Bars;
 use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::pg::{self, Settings};
+use oa_repository::ProgressReporter as Bars;
 use serde_json::{Value, json};
 
 use crate::PROGRAM;

@@ -12,7 +12,6 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::Args;
-use oa_backup::repository::Bars;
 use oa_core::cli::{self, Failure};
 use oa_core::config::Config;
 use oa_core::exit;
@@ -21,6 +20,7 @@ use oa_core::output::Listing;
 use oa_core::pg::quote_ident;
 use oa_core::runs::Status;
 use oa_core::runs::work::{Ended, Job};
+use oa_repository::ProgressReporter as Bars;
 use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;

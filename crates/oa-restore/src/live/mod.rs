@@ -9,10 +9,10 @@ pub mod tables;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_backup::capture::programs::Programs;
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::pg::{self, Settings};
+use oa_repository::Programs;
 use postgres::Client;
 
 use crate::recover::Need;

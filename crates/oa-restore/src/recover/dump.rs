@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use oa_backup::capture::logical::{DUMP, GLOBALS};
-use oa_backup::repository::Reader;
 use oa_core::supervise::{self, StopSignal};
+use oa_repository::Reader;
+use oa_repository::layout::{DUMP, GLOBALS};
 
 use super::account::Account;
 use super::requirements::Requirements;

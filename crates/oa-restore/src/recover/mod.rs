@@ -16,11 +16,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oa_backup::capture::physical::{DATA, TABLESPACES};
-use oa_backup::repository::Reader;
 use oa_core::config::Bytes;
 use oa_core::failpoint;
 use oa_core::supervise::StopSignal;
+use oa_repository::Reader;
+use oa_repository::layout::{DATA, TABLESPACES};
 
 use self::account::Account;
 pub use self::dump::SUPERUSER as PRIVATE_SUPERUSER;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use oa_backup::capture::parameters;
-use oa_backup::repository::Lsn;
+use oa_repository::Lsn;
+use oa_repository::parameters;
 
 use super::account::Account;
 use crate::RestoreError;

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::Lsn;
 use oa_core::pg::{Settings, describe};
 use oa_core::secrets::Secret;
 use oa_core::supervise::{Group, StopSignal};
+use oa_repository::Lsn;
+use oa_repository::Programs;
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use rustix::process::{Signal, kill_process_group};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use oa_backup::repository::Meta;
+use oa_repository::Meta;
 
 use super::account::Account;
 use super::requirements::Requirements;

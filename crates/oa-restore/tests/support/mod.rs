@@ -6,9 +6,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use oa_backup::repository::{Bars, Kind, Meta, Place, Repository};
 use oa_core::config::Config;
 use oa_core::pg::schema;
+use oa_repository::{
+    Kind, Meta, ProgressReporter as Bars, Repository, RepositoryLocation as Place,
+};
 use oa_testkit::Postgres;
 use postgres::{Client, NoTls};
 use serde_json::Value;
@@ -130,7 +132,7 @@ impl Service {
         let secret = format!("OA_BACKUP_PASSWORD={PASSWORD}\n");
         oa_testkit::write_private(&self.path(".env"), secret);
         let config = Config::load(Some(&self.config())).unwrap();
-        let place = Place::first(&config).unwrap();
+        let place = Place::primary(&config).unwrap();
         place.open(&Bars::hidden()).unwrap()
     }
 

@@ -13,7 +13,7 @@ use rustic_core::{
     Repository as Engine, RestoreOptions, RusticError, TreeId,
 };
 
-use super::{Backup, Bars, Place, RepositoryError};
+use crate::{Backup, ProgressReporter, RepositoryError, RepositoryLocation};
 
 /// A file in a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +26,9 @@ pub struct StoredFile {
 
 /// A repository whose index is in memory.
 pub struct Reader {
-    pub(super) place: Place,
-    pub(super) bars: Bars,
-    pub(super) engine: Engine<IndexedFullStatus>,
+    pub(crate) place: RepositoryLocation,
+    pub(crate) bars: ProgressReporter,
+    pub(crate) engine: Engine<IndexedFullStatus>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -62,7 +62,7 @@ impl Reader {
     }
 
     /// The paths of everything in a tree that is no folder.
-    pub(super) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
+    pub(crate) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
         let mut paths = Vec::new();
         self.each(tree, Path::new(""), |path, node| {
             if !node.is_dir() {

@@ -7,12 +7,12 @@ use oa_core::supervise::StopSignal;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 
-use super::engine::reason;
-use super::{Damage, Repository, RepositoryError};
+use crate::engine::reason;
+use crate::{Damage, Repository, RepositoryError};
 
 /// What a repair did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repaired {
+pub struct RepairReport {
     /// Files that were taken out of the repository.
     pub taken_out: Vec<String>,
 }
@@ -87,14 +87,14 @@ impl Repository {
     ///
     /// # Errors
     /// When the repository is not in a folder, or files cannot be read or moved.
-    pub fn repair(&self) -> Result<Repaired, RepositoryError> {
+    pub fn repair(&self) -> Result<RepairReport, RepositoryError> {
         let Some(folder) = self.place.folder() else {
             return Err(RepositoryError::Place(format!(
                 "{} is not a folder; repair works on folders only: copy the repository to one, or begin a new one",
                 self.place.shown()
             )));
         };
-        let mut repaired = Repaired::default();
+        let mut repaired = RepairReport::default();
         let kinds = [FileType::Snapshot, FileType::Index, FileType::Pack];
         let differing = self.files_that_differ(&kinds)?;
         // What cannot be read now may be whole; without it the index would be made anew for fewer backups than there are.
@@ -117,7 +117,7 @@ impl Repository {
 }
 
 /// A file's path in a repository.
-pub(super) fn name(kind: FileType, id: &Id) -> String {
+pub(crate) fn name(kind: FileType, id: &Id) -> String {
     let hex = id.to_hex();
     match kind {
         FileType::Pack => format!("data/{}/{}", &hex[..2], hex.as_str()),
@@ -126,6 +126,6 @@ pub(super) fn name(kind: FileType, id: &Id) -> String {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use oa_core::config::{Config, ConfigError, S3 as S3Config};
+use oa_core::pg::{self, Settings};
 use oa_core::secrets::{Secret, redact};
 use rustic_core::repofile::Chunker;
 use rustic_core::{
@@ -11,96 +13,30 @@ use rustic_core::{
     RepositoryOptions, WriteBackend,
 };
 
-use super::durable::Durable;
-use super::spare::{SPARE, no_access};
-use super::{Bars, Repository, s3};
+use crate::durable::Durable;
+use crate::spare::{SPARE, no_access};
+use crate::{ProgressReporter, Repository, RepositoryError, s3};
 
-/// Pieces of this size, at most, are stored again for one changed page.
+/// This library's name in the database's list of sessions.
+const PROGRAM: &str = "oa-repository";
+/// Chunks of this size, at most, are stored again for one changed page.
 const CHUNK: u64 = 128 << 10;
-
-/// The repository could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
-    /// There is none.
-    #[error("there is no repository at {0}; create it with: oa-backup init")]
-    Absent(String),
-    /// There is none where PostgreSQL has recorded backups.
-    #[error(
-        "there is no repository at {place}, although {backups} backups were recorded there (the newest, {newest}, is of {at}); is its disk mounted? If they are lost, begin anew with: oa-backup init --anew"
-    )]
-    Vanished {
-        /// Where it should be.
-        place: String,
-        /// How many backups were recorded there.
-        backups: i64,
-        /// The newest one.
-        newest: String,
-        /// What it restores.
-        at: String,
-    },
-    /// There is one already.
-    #[error("there is a repository at {0} already; nothing was changed")]
-    Exists(String),
-    /// Something is there without which a new repository would be one more thing to untangle.
-    #[error("{0}")]
-    Occupied(String),
-    /// What opens it is damaged in both copies.
-    #[error("{0}")]
-    Lost(String),
-    /// The key does not open it.
-    #[error("the password does not open the repository at {0}; check password in [backup]")]
-    Password(String),
-    /// The place itself is not usable as it is configured.
-    #[error("{0}")]
-    Place(String),
-    /// What was to be stored was not stored as a whole.
-    #[error("{what} was not stored as a whole: {stored} of {expected}; nothing is listed")]
-    Incomplete {
-        /// What was stored.
-        what: String,
-        /// Files and bytes in the repository.
-        stored: String,
-        /// Files and bytes that were to be stored.
-        expected: String,
-    },
-    /// What was stored needs something that is damaged: pieces that older backups had stored already.
-    #[error(
-        "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
-    )]
-    Damaged(String),
-    /// This process was asked to stop.
-    #[error("stopped by a signal")]
-    Stopped,
-    /// There is no such backup.
-    #[error("there is no backup {0}; see oa-backup list")]
-    NoBackup(String),
-    /// The engine, or the disk or service below it.
-    #[error("could not {doing} at {place}: {reason}")]
-    Engine {
-        /// What was being done.
-        doing: &'static str,
-        /// The repository.
-        place: String,
-        /// What the engine said.
-        reason: String,
-    },
-}
 
 /// Where a repository is and what opens it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RepositoryLocation {
     location: String,
     password: Secret,
     s3: Option<s3::Access>,
     cache: Option<PathBuf>,
 }
 
-impl Place {
-    /// The first repository of the configuration.
+impl RepositoryLocation {
+    /// The primary repository of the configuration.
     ///
     /// # Errors
     /// When `[backup]` is absent, or a reference to a secret leads nowhere.
-    pub fn first(config: &Config) -> Result<Self, ConfigError> {
+    pub fn primary(config: &Config) -> Result<Self, ConfigError> {
         let backup = config.backup_settings()?;
         Self::new(
             config,
@@ -110,11 +46,11 @@ impl Place {
         )
     }
 
-    /// The second one, where there is one.
+    /// The secondary one, where there is one.
     ///
     /// # Errors
-    /// As [`Place::first`].
-    pub fn second(config: &Config) -> Result<Option<Self>, ConfigError> {
+    /// As [`RepositoryLocation::primary`].
+    pub fn secondary(config: &Config) -> Result<Option<Self>, ConfigError> {
         let backup = config.backup_settings()?;
         let Some(copy) = &backup.copy else {
             return Ok(None);
@@ -156,7 +92,7 @@ impl Place {
         (!self.location.contains("://")).then(|| Path::new(&self.location))
     }
 
-    pub(super) fn raw(&self) -> Result<Arc<dyn WriteBackend>, RepositoryError> {
+    pub(crate) fn raw(&self) -> Result<Arc<dyn WriteBackend>, RepositoryError> {
         let backend: Arc<dyn WriteBackend> = if let Some(rest) = self.location.strip_prefix("s3://")
         {
             let access = self.s3.as_ref().ok_or_else(|| {
@@ -179,7 +115,7 @@ impl Place {
         Ok(backend)
     }
 
-    pub(super) fn engine(&self, bars: Bars) -> Result<Engine<()>, RepositoryError> {
+    pub(crate) fn engine(&self, bars: ProgressReporter) -> Result<Engine<()>, RepositoryError> {
         let mut options = RepositoryOptions::default();
         match &self.cache {
             Some(folder) => options.cache_dir = Some(folder.clone()),
@@ -189,7 +125,7 @@ impl Place {
             .map_err(|e| self.failed("open the repository", &e))
     }
 
-    pub(super) fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         Credentials::Password(self.password.expose().to_owned())
     }
 
@@ -210,7 +146,7 @@ impl Place {
             }
             return Ok(true);
         }
-        let engine = self.engine(Bars::hidden())?;
+        let engine = self.engine(ProgressReporter::hidden())?;
         let id = engine
             .config_id()
             .map_err(|e| self.failed("look for a repository", &e))?;
@@ -289,7 +225,7 @@ impl Place {
         options.set_version = Some(2);
         options.set_chunker = Some(Chunker::FixedSize);
         options.set_chunk_size = Some(bytesize::ByteSize(CHUNK));
-        self.engine(Bars::hidden())?
+        self.engine(ProgressReporter::hidden())?
             .init(&self.credentials(), &KeyOptions::default(), &options)
             .map_err(|e| self.failed("create the repository", &e))?;
         self.keep_spares()
@@ -299,7 +235,7 @@ impl Place {
     ///
     /// # Errors
     /// When there is none, or the password is wrong.
-    pub fn open(&self, bars: &Bars) -> Result<Repository, RepositoryError> {
+    pub fn open(&self, bars: &ProgressReporter) -> Result<Repository, RepositoryError> {
         if !self.exists()? {
             let absent = || RepositoryError::Absent(self.shown());
             // Whoever only opens it has a configuration to mend, no place to choose.
@@ -328,6 +264,44 @@ impl Place {
             place: self.clone(),
             bars: bars.clone(),
             engine,
+        })
+    }
+
+    /// Opens the repository. Where there is none, PostgreSQL may know that there should be one.
+    ///
+    /// # Errors
+    /// As [`RepositoryLocation::open`].
+    pub fn open_recorded(
+        &self,
+        config: &Config,
+        reporter: &ProgressReporter,
+    ) -> Result<Repository, RepositoryError> {
+        self.open(reporter).map_err(|e| match e {
+            RepositoryError::Absent(_) => self.vanished(config).unwrap_or(e),
+            other => other,
+        })
+    }
+
+    /// What PostgreSQL has recorded of a location at which there is no repository; `None` also when it does not answer.
+    #[must_use]
+    pub fn vanished(&self, config: &Config) -> Option<RepositoryError> {
+        let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
+        let row = client
+            .query_opt(
+                "SELECT id, restorable_to, count(*) OVER () FROM oa.backups
+                 WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1",
+                &[&self.shown()],
+            )
+            .ok()??;
+        let (id, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
+        Some(RepositoryError::Vanished {
+            place: self.shown(),
+            backups: row.get(2),
+            newest: id.chars().take(8).collect(),
+            at: at
+                .with_timezone(&config.timezone)
+                .format("%Y-%m-%d %H:%M")
+                .to_string(),
         })
     }
 }

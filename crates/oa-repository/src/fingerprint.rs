@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::CaptureError;
-use crate::repository::{Lsn, Mark, TableMark};
+use crate::{ContentFingerprint, Lsn, PostgresError, TableFingerprint};
 
 /// So often a quiet moment is looked for.
 const TRIES: u32 = 40;
@@ -28,8 +27,12 @@ pub const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = '
 ///
 /// # Errors
 /// When the server fails.
-pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark, CaptureError> {
-    let failed = CaptureError::query("could not record what the tables hold");
+pub fn take(
+    client: &mut Client,
+    standby: bool,
+    budget: Duration,
+) -> Result<ContentFingerprint, PostgresError> {
+    let failed = PostgresError::query("could not record what the tables hold");
     let until = Instant::now() + budget;
     let lsn_of = if standby {
         "pg_last_wal_replay_lsn()"
@@ -57,7 +60,7 @@ pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark
             continue;
         }
         let tables = tables(&mut tx, until)?;
-        return Ok(Mark {
+        return Ok(ContentFingerprint {
             lsn: Lsn(after.cast_unsigned()),
             exact,
             tables,
@@ -73,8 +76,8 @@ pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark
 pub fn tables(
     tx: &mut Transaction<'_>,
     until: Instant,
-) -> Result<BTreeMap<String, TableMark>, CaptureError> {
-    let failed = CaptureError::query("could not record what the tables hold");
+) -> Result<BTreeMap<String, TableFingerprint>, PostgresError> {
+    let failed = PostgresError::query("could not record what the tables hold");
     tx.batch_execute(SAME_TEXT).map_err(&failed)?;
     let found = tx
         .query(
@@ -131,7 +134,7 @@ fn mark(
     schema: &str,
     table: &str,
     key: Option<&[String]>,
-) -> Result<TableMark, postgres::Error> {
+) -> Result<TableFingerprint, postgres::Error> {
     let name = format!("{}.{}", quote_ident(schema), quote_ident(table));
     let rows: i64 = tx
         .query_one(&format!("SELECT count(*) FROM ONLY {name}"), &[])?
@@ -157,7 +160,7 @@ fn mark(
         }
         _ => None,
     };
-    Ok(TableMark {
+    Ok(TableFingerprint {
         rows: rows.cast_unsigned(),
         hash,
     })

@@ -106,7 +106,7 @@ pub struct WalRange {
 
 /// What a table held, so that a restore can be compared with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableMark {
+pub struct TableFingerprint {
     /// All its rows.
     pub rows: u64,
     /// MD5 over a bounded number of rows in the order of the key; absent where there is no key, or no time was left.
@@ -116,13 +116,13 @@ pub struct TableMark {
 
 /// What the database held at one place in the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct ContentFingerprint {
     /// A restore up to here has exactly this, if `exact`.
     pub lsn: Lsn,
     /// No transaction was under way when it was taken. Else rows written at that moment may be on either side.
     pub exact: bool,
     /// By `schema.table`.
-    pub tables: BTreeMap<String, TableMark>,
+    pub tables: BTreeMap<String, TableFingerprint>,
 }
 
 /// What the engine counted.
@@ -185,7 +185,7 @@ pub struct Meta {
     pub tablespaces: BTreeMap<String, String>,
     /// What was in the tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
+    pub mark: Option<ContentFingerprint>,
     /// How much it is.
     #[serde(default)]
     pub stored: Counts,
@@ -208,11 +208,11 @@ impl Meta {
         }
     }
 
-    pub(super) fn to_text(&self) -> serde_json::Result<String> {
+    pub(crate) fn to_text(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
 
-    pub(super) fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 }
