@@ -14,7 +14,7 @@ use oa_repository::{Backup, Damage, RepositoryLocation};
 
 /// How much of a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checked {
+pub(crate) enum Checked {
     /// Everything it needs is there.
     Structure,
     /// Every byte was read back.
@@ -32,7 +32,7 @@ impl Checked {
 
 /// The rows of backups, for storing together with an outcome.
 #[must_use]
-pub fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
+pub(crate) fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
     let columns = [
         "id",
         "run_id",
@@ -101,7 +101,7 @@ pub fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
 
 /// The row of a repository's size.
 #[must_use]
-pub fn size(place: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
+pub(crate) fn size(place: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
     let free = place
         .folder()
         .and_then(|folder| rustix::fs::statvfs(folder).ok());
@@ -143,21 +143,21 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
 
 /// A backup that was recorded and is not in the repository any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// Its id.
-    pub id: String,
+    pub(crate) id: String,
     /// physical, logical or files.
-    pub kind: String,
+    pub(crate) kind: String,
     /// full or incremental.
-    pub level: String,
+    pub(crate) level: String,
     /// The last time that it could restore.
-    pub restorable_to: DateTime<Utc>,
+    pub(crate) restorable_to: DateTime<Utc>,
 }
 
 impl Missing {
     /// In a sentence.
     #[must_use]
-    pub fn what(&self, zone: Tz) -> String {
+    pub(crate) fn what(&self, zone: Tz) -> String {
         format!(
             "it was recorded when it was made ({} {}, up to {}), and the repository does not have it any more",
             self.level,
@@ -174,7 +174,7 @@ impl Missing {
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn recorded(
+pub(crate) fn recorded(
     client: &mut impl GenericClient,
     place: &RepositoryLocation,
 ) -> Result<Vec<Missing>, postgres::Error> {
@@ -195,7 +195,7 @@ pub fn recorded(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn missing(
+pub(crate) fn missing(
     client: &mut impl GenericClient,
     recorded: Vec<Missing>,
     there: &BTreeSet<String>,
@@ -219,7 +219,7 @@ pub fn missing(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn reconcile(
+pub(crate) fn reconcile(
     client: &mut impl GenericClient,
     place: &RepositoryLocation,
     recorded: Vec<Missing>,
@@ -251,7 +251,10 @@ pub fn reconcile(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64, postgres::Error> {
+pub(crate) fn mark_removed(
+    client: &mut impl GenericClient,
+    ids: &[&str],
+) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE id = ANY($1) AND removed_at IS NULL",
         &[&ids],
@@ -263,7 +266,7 @@ pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_replaced(
+pub(crate) fn mark_replaced(
     client: &mut impl GenericClient,
     place: &RepositoryLocation,
     there: &[&str],
@@ -281,7 +284,7 @@ pub fn mark_replaced(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn begin_anew(
+pub(crate) fn begin_anew(
     client: &mut impl GenericClient,
     place: &RepositoryLocation,
 ) -> Result<u64, postgres::Error> {
@@ -297,7 +300,7 @@ pub fn begin_anew(
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn mark_checked(
+pub(crate) fn mark_checked(
     client: &mut impl GenericClient,
     backups: &[Backup],
     damages: &[Damage],

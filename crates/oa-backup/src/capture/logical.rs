@@ -9,28 +9,29 @@ use oa_core::config::Backup as Settings;
 use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
+use super::rights;
 use super::server::{MOMENT, Server};
-use super::{CaptureError, rights};
+use crate::error::CaptureError;
 use oa_repository::Programs;
 use oa_repository::layout::{DUMP, GLOBALS};
 use oa_repository::{ContentFingerprint, Lsn, PostgresError, fingerprint, staging as folders};
 
 /// A dump that stands in the staging folder.
 #[derive(Debug)]
-pub struct Dumped {
+pub(crate) struct Dumped {
     /// The folder to store.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The server's clock when the dump's snapshot was taken.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// What the tables hold in that snapshot.
-    pub mark: ContentFingerprint,
+    pub(crate) mark: ContentFingerprint,
 }
 
 /// Dumps the database of the connection, in the same snapshot in which its tables are counted, for at most `budget`.
 ///
 /// # Errors
 /// When there is too little room, or a program fails.
-pub fn dump(
+pub(crate) fn dump(
     client: &mut Client,
     programs: &Programs,
     server: &Server,

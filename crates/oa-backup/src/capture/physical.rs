@@ -8,30 +8,30 @@ use chrono::{DateTime, Utc};
 use oa_core::config::Bytes;
 use postgres::Client;
 
-use super::CaptureError;
 use super::server::{MOMENT, Server};
+use crate::error::CaptureError;
 use oa_repository::Programs;
 use oa_repository::layout::{DATA, TABLESPACES};
 use oa_repository::{Lsn, PostgresError, staging as folders};
 
 /// A copy that stands in the staging folder.
 #[derive(Debug)]
-pub struct Copied {
+pub(crate) struct Copied {
     /// The folder to store.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// Recovery begins here.
-    pub start: Lsn,
+    pub(crate) start: Lsn,
     /// It must come at least this far.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
     /// The timeline of the copy.
-    pub timeline: u32,
+    pub(crate) timeline: u32,
     /// The server's clock when the copy was complete.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
 }
 
 /// The folder that a full backup of either kind is staged in.
 #[must_use]
-pub fn staging_folder(staging: &Path) -> PathBuf {
+pub(crate) fn staging_folder(staging: &Path) -> PathBuf {
     staging.join("full")
 }
 
@@ -39,7 +39,7 @@ pub fn staging_folder(staging: &Path) -> PathBuf {
 ///
 /// # Errors
 /// When there is too little room, or a program fails.
-pub fn copy(
+pub(crate) fn copy(
     client: &mut Client,
     programs: &Programs,
     server: &Server,
@@ -123,7 +123,7 @@ fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, CaptureError>
 ///
 /// # Errors
 /// When it is not what the manifest says.
-pub fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
+pub(crate) fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
     let data = copied.folder.join(DATA);
     Ok(programs.run(
         "pg_verifybackup",
@@ -137,7 +137,7 @@ fn escape(path: &str) -> String {
 }
 
 /// Refuses when the staging folder's disk has less than what is needed.
-pub(super) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError> {
+pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError> {
     let failed = CaptureError::disk("could not measure the disk of", staging);
     let disk = rustix::fs::statvfs(staging).map_err(|e| failed(e.into()))?;
     let free = disk.f_bavail * disk.f_frsize;

@@ -3,7 +3,7 @@
 use oa_core::pg;
 use postgres::GenericClient;
 
-use super::CaptureError;
+use crate::error::CaptureError;
 
 /// Names that are listed; of more only how many there are.
 const NAMED: usize = 5;
@@ -47,7 +47,7 @@ const OBSTACLES: [Obstacle; 3] = [
 ///
 /// # Errors
 /// When the server does not answer.
-pub fn missing(client: &mut impl GenericClient) -> Result<Option<String>, CaptureError> {
+pub(crate) fn missing(client: &mut impl GenericClient) -> Result<Option<String>, CaptureError> {
     let failed = CaptureError::query("could not ask what this role may read");
     let role: String = client
         .query_one("SELECT current_user::text", &[])
@@ -83,7 +83,7 @@ pub fn missing(client: &mut impl GenericClient) -> Result<Option<String>, Captur
 ///
 /// # Errors
 /// When the server does not answer.
-pub fn reads_passwords(client: &mut impl GenericClient) -> Result<bool, CaptureError> {
+pub(crate) fn reads_passwords(client: &mut impl GenericClient) -> Result<bool, CaptureError> {
     let row = client
         .query_one(
             "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')",

@@ -7,8 +7,8 @@ use oa_core::config::{BackupKind, Config, ConfigError};
 use oa_core::pg::{self, Settings};
 use postgres::Client;
 
-use super::CaptureError;
 use crate::PROGRAM;
+use crate::error::CaptureError;
 use oa_repository::Programs;
 use oa_repository::{Kind, Lsn, PostgresError};
 
@@ -25,7 +25,7 @@ const RECOVERY_SETTINGS: [&str; 5] = [
 ///
 /// # Errors
 /// When there is no address.
-pub fn settings(config: &Config) -> Result<Settings, ConfigError> {
+pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
     let mut settings = Settings::from_config(config, PROGRAM)?;
     if let Some(reference) = &config.backup_settings()?.database_url {
         settings.url = config.secret(reference, "database_url in [backup]")?;
@@ -35,33 +35,33 @@ pub fn settings(config: &Config) -> Result<Settings, ConfigError> {
 
 /// What is known of a server. Sizes are bytes.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub(crate) struct Server {
     /// `server_version_num`.
-    pub version: i32,
+    pub(crate) version: i32,
     /// The cluster's own number.
-    pub system_id: String,
+    pub(crate) system_id: String,
     /// Its timeline.
-    pub timeline: u32,
+    pub(crate) timeline: u32,
     /// It is a standby.
-    pub standby: bool,
+    pub(crate) standby: bool,
     /// This role may replicate.
-    pub may_replicate: bool,
+    pub(crate) may_replicate: bool,
     /// This role.
-    pub role: String,
+    pub(crate) role: String,
     /// The database of the connection.
-    pub database: String,
+    pub(crate) database: String,
     /// All databases together.
-    pub size_bytes: u64,
+    pub(crate) size_bytes: u64,
     /// The database of the connection.
-    pub database_bytes: u64,
+    pub(crate) database_bytes: u64,
     /// Size of a segment of the log.
-    pub segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     /// Tablespaces but the two of every cluster: number and place.
-    pub tablespaces: BTreeMap<String, String>,
+    pub(crate) tablespaces: BTreeMap<String, String>,
     /// Settings that recovery needs.
-    pub settings: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
     /// `wal_level`, `max_slot_wal_keep_size`, `wal_compression`, `max_replication_slots`, `data_checksums`.
-    pub advice: BTreeMap<String, String>,
+    pub(crate) advice: BTreeMap<String, String>,
 }
 
 impl Server {
@@ -69,7 +69,7 @@ impl Server {
     ///
     /// # Errors
     /// When it does not answer, or refuses.
-    pub fn ask(client: &mut Client) -> Result<Self, CaptureError> {
+    pub(crate) fn ask(client: &mut Client) -> Result<Self, CaptureError> {
         let failed = CaptureError::query("could not ask the server what it is");
         let row = client
             .query_one(
@@ -144,7 +144,7 @@ impl Server {
 
     /// The major version.
     #[must_use]
-    pub fn major(&self) -> i32 {
+    pub(crate) fn major(&self) -> i32 {
         self.version / 10_000
     }
 
@@ -152,7 +152,7 @@ impl Server {
     ///
     /// # Errors
     /// When a physical backup is asked for and not possible; says with which statements it becomes so.
-    pub fn kind(
+    pub(crate) fn kind(
         &self,
         wanted: BackupKind,
         programs: &Programs,
@@ -181,7 +181,7 @@ impl Server {
 
 /// The moment whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
 /// done.
-pub const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
+pub(crate) const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
         OR EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
       THEN clock_timestamp()
       ELSE least(clock_timestamp(), coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))) END";
@@ -190,7 +190,10 @@ pub const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
 ///
 /// # Errors
 /// When the server does not answer.
-pub fn flushed(client: &mut Client, standby: bool) -> Result<(Lsn, DateTime<Utc>), CaptureError> {
+pub(crate) fn flushed(
+    client: &mut Client,
+    standby: bool,
+) -> Result<(Lsn, DateTime<Utc>), CaptureError> {
     let function = if standby {
         "pg_last_wal_replay_lsn()"
     } else {

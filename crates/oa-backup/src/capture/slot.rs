@@ -5,8 +5,8 @@ use oa_core::pg;
 use postgres::Client;
 use postgres::error::SqlState;
 
-use super::CaptureError;
 use super::server::Server;
+use crate::error::CaptureError;
 use oa_repository::Lsn;
 use oa_repository::Programs;
 
@@ -22,7 +22,7 @@ enum Left {
 
 /// Whether something is in a server's past.
 #[derive(Debug)]
-pub enum Past {
+pub(crate) enum Past {
     /// It is.
     Holds,
     /// It is not, and why.
@@ -37,7 +37,7 @@ pub enum Past {
 /// (`GetWALAvailability` in PostgreSQL's `xlog.c` compares it with the oldest slot, which is itself). A slot is therefore only used to
 /// receive what it has [reached](Self::reaches), so that it never moves back and its promise stays true.
 #[derive(Debug, Clone, Copy)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// The LSN that it keeps WAL from.
     restart: Option<Lsn>,
     /// The server keeps that WAL, and has not begun to remove it.
@@ -46,27 +46,27 @@ pub struct Slot {
 
 impl Slot {
     /// Whether the slot stands at or before an LSN, which is where a segment begins.
-    pub fn reaches(self, lsn: Lsn, segment_bytes: u64) -> bool {
+    pub(crate) fn reaches(self, lsn: Lsn, segment_bytes: u64) -> bool {
         self.restart
             .is_some_and(|restart| restart.0 - restart.0 % segment_bytes <= lsn.0)
     }
 
     /// Whether the server promises to have the WAL from an LSN on, which is where a segment begins.
-    pub fn promises(self, lsn: Lsn, segment_bytes: u64) -> bool {
+    pub(crate) fn promises(self, lsn: Lsn, segment_bytes: u64) -> bool {
         self.reserved && self.reaches(lsn, segment_bytes)
     }
 }
 
 /// Where the WAL comes from.
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// A session.
-    pub client: &'a mut Client,
+    pub(crate) client: &'a mut Client,
     /// PostgreSQL's programs.
-    pub programs: &'a Programs,
+    pub(crate) programs: &'a Programs,
     /// The server.
-    pub server: &'a Server,
+    pub(crate) server: &'a Server,
     /// The slot's name.
-    pub slot: &'a str,
+    pub(crate) slot: &'a str,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -82,7 +82,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// [`CaptureError::Gap`] when the server has given the slot up.
-    pub fn ensure_slot(&mut self) -> Result<Slot, CaptureError> {
+    pub(crate) fn ensure_slot(&mut self) -> Result<Slot, CaptureError> {
         let slot = self.slot;
         let found = self
             .client
@@ -151,7 +151,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When the server refuses.
-    pub fn drop_slot(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn drop_slot(&mut self) -> Result<(), CaptureError> {
         self.client
             .execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active",
@@ -165,7 +165,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn end(&mut self) -> Result<Lsn, CaptureError> {
+    pub(crate) fn end(&mut self) -> Result<Lsn, CaptureError> {
         let end = if self.server.standby {
             "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
         } else {
@@ -183,7 +183,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn has_segment(&mut self, number: &str) -> Result<Option<bool>, CaptureError> {
+    pub(crate) fn has_segment(&mut self, number: &str) -> Result<Option<bool>, CaptureError> {
         let failed = CaptureError::query("could not look for a segment of the WAL");
         let may: bool = self
             .client
@@ -210,7 +210,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn past(&mut self, timeline: u32, place: Lsn) -> Result<Past, CaptureError> {
+    pub(crate) fn past(&mut self, timeline: u32, place: Lsn) -> Result<Past, CaptureError> {
         let (now, ends) = match self.left(timeline)? {
             Left::Unknown => return Ok(Past::Unknown),
             Left::Not => return Ok(Past::Holds),
@@ -234,7 +234,11 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn shares(&mut self, timeline: u32, place: Lsn) -> Result<Option<Lsn>, CaptureError> {
+    pub(crate) fn shares(
+        &mut self,
+        timeline: u32,
+        place: Lsn,
+    ) -> Result<Option<Lsn>, CaptureError> {
         Ok(match self.left(timeline)? {
             Left::Unknown | Left::Not => Some(place),
             Left::At(_, ends) => ends.map(|end| end.min(place)),

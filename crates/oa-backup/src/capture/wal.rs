@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
+use super::server;
 use super::server::Server;
 use super::slot::{Past, Slot, Source};
-use super::{CaptureError, server};
+use crate::error::CaptureError;
 use oa_repository::Programs;
 use oa_repository::parameters::{self, Change};
 use oa_repository::staging::empty_folder;
@@ -21,27 +22,27 @@ use oa_repository::{ContentFingerprint, Lsn, PostgresError, Segment, WalRange};
 
 /// What is in the repository already, of the newest full backup and of its log.
 #[derive(Debug, Clone, Copy)]
-pub struct Since {
+pub(crate) struct Since {
     /// Where that backup begins.
-    pub full_start: Lsn,
+    pub(crate) full_start: Lsn,
     /// Up to here its log is stored.
-    pub end: Lsn,
+    pub(crate) end: Lsn,
     /// Up to here any log from before that backup is stored.
-    pub before: Lsn,
+    pub(crate) before: Lsn,
 }
 
 /// What was received.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub(crate) struct Received {
     /// The segments, without a gap.
-    pub range: WalRange,
+    pub(crate) range: WalRange,
     /// The server's clock when all up to the end of the range was on its disk.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
 }
 
 /// The log of one server on this machine.
 #[derive(Debug)]
-pub struct WalFolder {
+pub(crate) struct WalFolder {
     path: PathBuf,
     segment_bytes: u64,
     system_id: u64,
@@ -52,7 +53,7 @@ impl WalFolder {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn open(staging: &Path, server: &Server) -> Result<Self, CaptureError> {
+    pub(crate) fn open(staging: &Path, server: &Server) -> Result<Self, CaptureError> {
         let path = staging.join(format!("wal-{}", server.system_id));
         fs::create_dir_all(&path).map_err(CaptureError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
@@ -70,7 +71,7 @@ impl WalFolder {
 
     /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -78,7 +79,7 @@ impl WalFolder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn segments(&self) -> Result<Vec<Segment>, CaptureError> {
+    pub(crate) fn segments(&self) -> Result<Vec<Segment>, CaptureError> {
         let failed = CaptureError::disk("could not read", &self.path);
         let mut segments = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(&failed)? {
@@ -94,7 +95,7 @@ impl WalFolder {
     ///
     /// # Errors
     /// [`CaptureError::Gap`] when something between what is in the repository and now is missing, or cannot be recovered from.
-    pub fn receive(
+    pub(crate) fn receive(
         &self,
         source: &mut Source<'_>,
         mark: Option<&ContentFingerprint>,
@@ -347,7 +348,7 @@ impl WalFolder {
     ///
     /// # Errors
     /// When a file cannot be removed.
-    pub fn drop_before(&self, lsn: Lsn) -> Result<(), CaptureError> {
+    pub(crate) fn drop_before(&self, lsn: Lsn) -> Result<(), CaptureError> {
         let keep = self.floor(lsn);
         for segment in self.segments()?.iter().filter(|s| s.start < keep) {
             let path = self.path.join(segment.file());
@@ -360,7 +361,7 @@ impl WalFolder {
     ///
     /// # Errors
     /// When files cannot be removed, or the slot cannot be made.
-    pub fn prepare(
+    pub(crate) fn prepare(
         &self,
         source: &mut Source<'_>,
         since: Option<Since>,

@@ -3,29 +3,40 @@
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
+use oa_core::runs::Recorder;
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Trigger};
 use serde_json::json;
 
-use super::list::place;
+use super::{location, print, trigger};
 use crate::PROGRAM;
 use crate::catalog;
 use oa_repository::ProgressReporter;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Started by cron: noted in the run log
+    #[arg(long)]
+    pub(crate) cron: bool,
+}
 
 /// Copies what the second repository does not have.
 ///
 /// # Errors
 /// When one of them cannot be opened, or the copy fails; what was copied whole is listed there.
-pub fn run(config: &Config, trigger: Trigger, bars: &ProgressReporter) -> Result<u8, Failure> {
-    let (first, second) = (place(config, false)?, place(config, true)?);
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
+    let (first, second) = (location(config, false)?, location(config, true)?);
     let recorder = Recorder::open(config, PROGRAM)?;
     let job = Job {
-        trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let from = first.open_recorded(config, bars)?;
-        let to = second.open_recorded(config, bars)?;
+        let from = first.open_recorded(config, reporter)?;
+        let to = second.open_recorded(config, reporter)?;
         second.close_to_others();
         second.keep_spares()?;
         let copied = from.copy_to(&to)?;
@@ -54,10 +65,9 @@ pub fn run(config: &Config, trigger: Trigger, bars: &ProgressReporter) -> Result
             );
         }
     }
-    oa_core::cli::print(&format!(
+    print(&format!(
         "{copied} backup(s) copied to {}\n",
         second.shown()
-    ))
-    .map_err(anyhow::Error::from)?;
+    ))?;
     Ok(exit::OK)
 }

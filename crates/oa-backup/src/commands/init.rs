@@ -2,12 +2,12 @@
 
 use std::io::IsTerminal;
 
-use oa_core::cli::{self, Failure};
+use oa_core::cli::Failure;
 use oa_core::config::{BackupKind, Config};
 use oa_core::exit;
 use oa_core::pg;
 
-use super::list::place;
+use super::{location, print};
 use crate::PROGRAM;
 use crate::capture::rights;
 use crate::capture::server::{self, Server};
@@ -15,22 +15,28 @@ use crate::catalog;
 use oa_repository::Programs;
 use oa_repository::{Kind, RepositoryLocation, staging};
 
-/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm. `anew`: also where
-/// backups were recorded that are not there.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Begin a new repository where an earlier one, with recorded backups, was lost
+    #[arg(long)]
+    anew: bool,
+}
+
+/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm.
 ///
 /// # Errors
 /// When a repository cannot be created or opened, or the server cannot be backed up as configured.
-pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     // What is missing in the configuration is said before anything is made.
     let (first, second) = (
-        place(config, false)?,
+        location(config, false)?,
         RepositoryLocation::secondary(config)?,
     );
     staging::open(config, settings)?;
-    let mut made = create(config, &first, anew)?;
+    let mut made = create(config, &first, args.anew)?;
     if let Some(second) = second {
-        made |= create(config, &second, anew)?;
+        made |= create(config, &second, args.anew)?;
     }
     if made {
         warn_of_the_key(config);
@@ -41,7 +47,7 @@ pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
     let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
     let programs = Programs::new(folder, &connection, None)?;
     let (kind, _) = server.kind(settings.kind, &programs)?;
-    say(&format!(
+    print(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),
         server.database,
@@ -53,14 +59,10 @@ pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
         .into_iter()
         .chain(unreadable)
     {
-        say(&format!("- {line}\n"))?;
+        print(&format!("- {line}\n"))?;
     }
-    say("next: oa-backup full, then the lines of crontab.example\n")?;
+    print("next: oa-backup full, then the lines of crontab.example\n")?;
     Ok(exit::OK)
-}
-
-fn say(text: &str) -> Result<(), Failure> {
-    cli::print(text).map_err(|e| anyhow::Error::from(e).into())
 }
 
 fn create(config: &Config, place: &RepositoryLocation, anew: bool) -> Result<bool, Failure> {
@@ -69,7 +71,7 @@ fn create(config: &Config, place: &RepositoryLocation, anew: bool) -> Result<boo
         place.close_to_others();
         place.keep_spares()?;
         place.drop_former_spares()?;
-        say(&format!(
+        print(&format!(
             "the repository at {} is there and opens\n",
             place.shown()
         ))?;
@@ -93,7 +95,7 @@ fn create(config: &Config, place: &RepositoryLocation, anew: bool) -> Result<boo
             )
         })?;
     }
-    say(&format!("created the repository at {}\n", place.shown()))?;
+    print(&format!("created the repository at {}\n", place.shown()))?;
     Ok(true)
 }
 

@@ -1,10 +1,58 @@
 //! One file a command.
 
-pub mod copy;
-pub mod init;
-pub mod list;
-pub mod prune;
-pub mod repair;
-pub mod status;
-pub mod take;
-pub mod verify;
+pub(crate) mod backup;
+pub(crate) mod copy;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod prune;
+pub(crate) mod repair;
+pub(crate) mod status;
+pub(crate) mod verify;
+
+use oa_core::cli::{self, Busy, Failure};
+use oa_core::config::Config;
+use oa_core::exit;
+use oa_core::runs::Trigger;
+use oa_repository::{RepositoryError, RepositoryLocation};
+
+use crate::error::CaptureError;
+
+impl From<CaptureError> for Failure {
+    fn from(error: CaptureError) -> Self {
+        match error {
+            CaptureError::Config(e) => e.into(),
+            CaptureError::Postgres(e) => e.into(),
+            CaptureError::Repository(e) => e.into(),
+            CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            CaptureError::Busy(reason) => Busy(reason).into(),
+            CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
+            other => Self::new(exit::FAILED, other),
+        }
+    }
+}
+
+/// The primary repository, or the secondary one.
+fn location(config: &Config, secondary: bool) -> Result<RepositoryLocation, Failure> {
+    if !secondary {
+        return Ok(RepositoryLocation::primary(config)?);
+    }
+    RepositoryLocation::secondary(config)?.ok_or_else(|| {
+        RepositoryError::Place(
+            "there is no [backup.copy] in the configuration; see docs/backup.md".to_owned(),
+        )
+        .into()
+    })
+}
+
+fn trigger(cron: bool) -> Trigger {
+    if cron { Trigger::Cron } else { Trigger::Manual }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    cli::print(text).map_err(|e| anyhow::Error::from(e).into())
+}
+
+/// The first digits of a backup's id, as they are shown.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}

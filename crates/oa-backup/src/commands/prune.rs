@@ -7,42 +7,48 @@ use oa_core::cli::{self, Failure};
 use oa_core::config::{Bytes, Config};
 use oa_core::exit;
 use oa_core::output::Format;
+use oa_core::runs::Recorder;
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Trigger};
 use serde_json::json;
 
-use super::list::place;
-use super::take::listing;
+use super::backup::listing;
+use super::{location, short, trigger};
 use crate::PROGRAM;
 use crate::catalog;
-use crate::retain::{Keep, removable};
+use crate::retention::{Keep, removable};
 use oa_repository::timeline;
 use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
 
-/// How it is done.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// Only say what would go.
-    pub dry_run: bool,
-    /// The second repository.
-    pub second: bool,
-    /// Also take off the record what is missing.
-    pub missing: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Who started it.
-    pub trigger: Trigger,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Also take off the record what is missing from the repository and lost for good
+    #[arg(long)]
+    missing: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Started by cron: noted in the run log, and nothing is asked
+    #[arg(long)]
+    pub(crate) cron: bool,
+    /// How the list of what goes is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Removes backups by the rules of `[backup]`, and bytes that nothing uses.
 ///
 /// # Errors
 /// When the repository cannot be opened or written; 77 off a terminal without `--yes`.
-pub fn run(
+pub(crate) fn run(
     config: &Config,
-    wanted: Wanted,
-    bars: &ProgressReporter,
-    format: Format,
+    args: &Args,
+    reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let keep = Keep {
@@ -50,8 +56,8 @@ pub fn run(
         daily: settings.keep_daily,
         weekly: settings.keep_weekly,
     };
-    let place = place(config, wanted.second)?;
-    let repository = place.open_recorded(config, bars)?;
+    let place = location(config, args.copy)?;
+    let repository = place.open_recorded(config, reporter)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
@@ -59,9 +65,9 @@ pub fn run(
         .map(|i| backups[i].clone())
         .collect();
     listing(&place, &going)
-        .print(format)
+        .print(args.format)
         .map_err(anyhow::Error::from)?;
-    if wanted.dry_run {
+    if args.dry_run {
         let (now, marked) = repository.prune(true)?;
         tracing::warn!(
             "{} of {} backups would go, and {} be freed now, {} a day later; nothing was done",
@@ -73,18 +79,18 @@ pub fn run(
         return Ok(exit::OK);
     }
     let recorder = Recorder::open(config, PROGRAM)?;
-    if wanted.missing {
-        take_off_the_record(&recorder, &place, &repository, &wanted)?;
+    if args.missing {
+        take_off_the_record(&recorder, &place, &repository, args.yes)?;
     }
-    if !going.is_empty() && wanted.trigger != Trigger::Cron {
+    if !going.is_empty() && !args.cron {
         cli::confirm(
             &format!("Remove these {} of {} backups?", going.len(), backups.len()),
-            wanted.yes,
+            args.yes,
         )?;
     }
     place.close_to_others();
     let job = Job {
-        trigger: wanted.trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-prune", "备份清理")
     };
     let left = work::recorded(&recorder, &job, |_| {
@@ -137,7 +143,7 @@ fn take_off_the_record(
     recorder: &Recorder,
     place: &RepositoryLocation,
     repository: &Repository,
-    wanted: &Wanted,
+    yes: bool,
 ) -> Result<(), Failure> {
     let (mut client, _) = recorder.connect()?;
     let recorded = catalog::recorded(&mut client, place).map_err(|e| could_not_record(&e))?;
@@ -149,14 +155,14 @@ fn take_off_the_record(
         return Ok(());
     }
     let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
-    let short: Vec<&str> = ids.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
+    let short: Vec<&str> = ids.iter().map(|id| short(id)).collect();
     cli::confirm(
         &format!(
             "Give up {} missing backups ({})?",
             gone.len(),
             short.join(", ")
         ),
-        wanted.yes,
+        yes,
     )?;
     catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
     Ok(())

@@ -5,28 +5,37 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::pg::{self, Settings};
 
-use super::list::place;
+use super::{location, print};
 use crate::PROGRAM;
 use crate::catalog;
 use oa_repository::{ProgressReporter, RepairReport, SpareReport};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
 
 /// Repairs what can be repaired. Nothing is deleted: damaged files go to the folder `damaged` of the repository.
 ///
 /// # Errors
 /// When it is not confirmed (77), or files cannot be moved.
-pub fn run(
+pub(crate) fn run(
     config: &Config,
-    second: bool,
-    yes: bool,
-    bars: &ProgressReporter,
+    args: &Args,
+    reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
-    let place = place(config, second)?;
+    let place = location(config, args.copy)?;
     cli::confirm(
         &format!(
             "Take damaged files out of {} (into its folder damaged) and make its index anew? No backup may run meanwhile.",
             place.shown()
         ),
-        yes,
+        args.yes,
     )?;
     let healed = place.heal()?;
     let mut text = String::new();
@@ -42,8 +51,8 @@ pub fn run(
         ));
     }
     // Should the rest fail, what was done is known.
-    cli::print(&text).map_err(anyhow::Error::from)?;
-    let repository = place.open_recorded(config, bars)?;
+    print(&text)?;
+    let repository = place.open_recorded(config, reporter)?;
     place.close_to_others();
     let repaired = repository.repair()?;
     record_removed(config, &repaired);
@@ -72,7 +81,7 @@ pub fn run(
             broken.join(", ")
         ));
     }
-    cli::print(&text).map_err(anyhow::Error::from)?;
+    print(&text)?;
     Ok(if damages.is_empty() && healed.lost.is_empty() {
         exit::OK
     } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::alerts::human_duration;
-use oa_core::cli::{self, Failure};
+use oa_core::cli::Failure;
 use oa_core::config::{Backup as Settings, Bytes, Config, Locale};
 use oa_core::exit;
 use oa_core::output::Format;
@@ -13,39 +13,46 @@ use oa_core::pg;
 use postgres::Client;
 use serde_json::json;
 
-use super::list::place;
+use super::{location, print, short};
 use crate::PROGRAM;
 use crate::catalog::{self, Missing};
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::timeline;
 use oa_repository::{Backup, Damage, Kind, ProgressReporter, Repository, RepositoryLocation};
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
 /// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
 ///
 /// # Errors
 /// When the repository cannot be opened.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
-    let place = place(config, false)?;
+    let place = location(config, false)?;
     let repository = place.open_recorded(config, &ProgressReporter::hidden())?;
-    let seen = Seen::look(config, &place, &repository)?;
+    let state = RepositoryState::look(config, &place, &repository)?;
     let now = Utc::now();
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
-    let (last, full) = (seen.last(now), seen.full(now));
-    let problems = seen.problems(config, settings, now);
+    let (last, full) = (state.last(now), state.full(now));
+    let problems = state.problems(config, settings, now);
     let size = repository.size_bytes()?;
-    let drill = seen.records.as_ref().and_then(|r| r.drill.as_ref());
-    if format == Format::Json {
+    let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
+    if args.format == Format::Json {
         let value = json!({
-            "repository": place.shown(), "backups": seen.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
+            "repository": place.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
             "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
             "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.seconds),
             "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
-            "missing": seen.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
+            "missing": state.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
         });
-        cli::print(&format!("{value}\n")).map_err(anyhow::Error::from)?;
+        print(&format!("{value}\n"))?;
     } else {
         let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
         let second = |at: DateTime<Utc>| {
@@ -84,7 +91,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
                 second(b.meta.restorable_to)
             ));
         }
-        if let Some(b) = seen.backups.iter().find(|b| is_future(b, now)) {
+        if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {
             text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
                 b.short_id(),
@@ -96,11 +103,11 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         }
         let rest = format!(
             "{} backups, {} in {}\n",
-            seen.backups.len(),
+            state.backups.len(),
             Bytes(size),
             place.shown()
         );
-        cli::print(&format!("{text}{rest}")).map_err(anyhow::Error::from)?;
+        print(&format!("{text}{rest}"))?;
     }
     Ok(if problems.is_empty() {
         exit::OK
@@ -123,7 +130,7 @@ struct Drill {
 }
 
 /// What PostgreSQL knows of the repository.
-struct Records {
+struct RecordedState {
     drill: Option<Drill>,
     drilled_at: Option<DateTime<Utc>>,
     first_at: Option<DateTime<Utc>>,
@@ -134,17 +141,17 @@ struct Records {
 }
 
 /// What there is, and what is recorded.
-struct Seen {
+struct RepositoryState {
     backups: Vec<Backup>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
     stranded: std::collections::BTreeMap<String, String>,
     missing: Vec<Missing>,
     /// `None`: PostgreSQL does not answer.
-    records: Option<Records>,
+    records: Option<RecordedState>,
 }
 
-impl Seen {
+impl RepositoryState {
     fn look(
         config: &Config,
         place: &RepositoryLocation,
@@ -227,7 +234,6 @@ impl Seen {
             )),
             _ => {}
         }
-        let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
         for missing in &self.missing {
             found.push(format!(
                 "backup {} is missing: {}",
@@ -246,7 +252,7 @@ impl Seen {
     }
 }
 
-impl Records {
+impl RecordedState {
     fn problems(&self, config: &Config, settings: &Settings) -> Vec<String> {
         let say = |span: Duration| human_duration(span, Locale::En);
         let older = |at: Option<DateTime<Utc>>, limit: Duration| {
@@ -254,7 +260,7 @@ impl Records {
         };
         let mut found = Vec::new();
         for (id, error) in &self.damaged {
-            let id = id.get(..8).unwrap_or(id);
+            let id = short(id);
             found.push(format!("the verification of backup {id} failed: {error}"));
         }
         let limit = config.alert.verify_limit.0;
@@ -290,7 +296,10 @@ impl Records {
     }
 }
 
-fn records(client: &mut Client, place: &RepositoryLocation) -> Result<Records, postgres::Error> {
+fn records(
+    client: &mut Client,
+    place: &RepositoryLocation,
+) -> Result<RecordedState, postgres::Error> {
     let repository = place.shown();
     let row = client.query_one(
         "SELECT min(finished_at),
@@ -308,7 +317,7 @@ fn records(client: &mut Client, place: &RepositoryLocation) -> Result<Records, p
          WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL ORDER BY finished_at DESC",
         &[&repository],
     )?;
-    Ok(Records {
+    Ok(RecordedState {
         drill: drill.map(|row| Drill {
             at: row.get(0),
             seconds: row.get(1),

@@ -8,53 +8,57 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::{Format, Listing};
 use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status, Trigger};
+use oa_core::runs::{Recorder, Status};
 use serde_json::json;
 
-use super::list::place;
+use super::{location, short, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
 use oa_repository::timeline;
 use oa_repository::{Backup, Damage, ProgressReporter, Repository, RepositoryLocation};
 
-/// What is verified.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Only the backup whose id begins so.
-    pub id: Option<String>,
-    /// Read every byte.
-    pub read_data: bool,
-    /// The second repository.
-    pub second: bool,
-    /// Who started it.
-    pub trigger: Trigger,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the backup whose id begins so
+    id: Option<String>,
+    /// Read every byte back
+    #[arg(long)]
+    read_data: bool,
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Started by cron: noted in the run log
+    #[arg(long)]
+    pub(crate) cron: bool,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Verifies. A damaged backup is a failure; `oa-alert check` tells of it, or else the run like any other.
 ///
 /// # Errors
 /// When the repository cannot be opened; exit code 1 when something is damaged.
-pub fn run(
+pub(crate) fn run(
     config: &Config,
-    wanted: &Wanted,
-    bars: &ProgressReporter,
-    format: Format,
+    args: &Args,
+    reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
-    let place = place(config, wanted.second)?;
+    let place = location(config, args.copy)?;
     let job = Job {
-        trigger: wanted.trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-verify", "备份校验")
     };
-    let checked = if wanted.read_data {
+    let checked = if args.read_data {
         Checked::Data
     } else {
         Checked::Structure
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let repository = place.open_recorded(config, bars)?;
+        let repository = place.open_recorded(config, reporter)?;
         let (mut backups, mut damages, mut absent) = list(&recorder, &repository, config.timezone)?;
-        if let Some(id) = &wanted.id {
+        if let Some(id) = &args.id {
             damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
             absent
                 .damages
@@ -68,7 +72,7 @@ pub fn run(
         damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
         damages.extend(files);
         if !lacks_index(&damages) {
-            damages.extend(repository.check(&backups, wanted.read_data)?);
+            damages.extend(repository.check(&backups, args.read_data)?);
         }
         let removed = removed_meanwhile(&recorder, &repository, &backups);
         backups.retain(|b| !removed.contains(&b.id));
@@ -97,11 +101,11 @@ pub fn run(
                     && is_on_record(&recorder, &place, backups, damages, checked);
             let absence_is =
                 gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
-            ended.told_by_check = !wanted.second && damage_is && absence_is;
+            ended.told_by_check = !args.copy && damage_is && absence_is;
         }
         ended
             .details
-            .insert("read_data".to_owned(), json!(wanted.read_data));
+            .insert("read_data".to_owned(), json!(args.read_data));
         Ok(ended)
     });
     oa_core::alerts::flush_now(config);
@@ -116,12 +120,12 @@ pub fn run(
         );
     }
     listing(&backups, &damages, &gone)
-        .print(format)
+        .print(args.format)
         .map_err(anyhow::Error::from)?;
     for text in one_line_each(damages.iter().chain(&gone)) {
         tracing::error!("{text}");
     }
-    if !gone.is_empty() && wanted.second {
+    if !gone.is_empty() && args.copy {
         tracing::error!(
             "what the first repository still has is copied anew by oa-backup copy; if the rest is lost for good: oa-backup prune --missing --copy"
         );
@@ -201,7 +205,7 @@ fn list(
 fn one_line_each<'a>(damages: impl Iterator<Item = &'a Damage>) -> Vec<String> {
     let mut whose: Vec<(&str, Vec<&str>)> = Vec::new();
     for damage in damages {
-        let id = damage.backup.as_deref().map(|id| id.get(..8).unwrap_or(id));
+        let id = damage.backup.as_deref().map(short);
         match whose.iter_mut().find(|(what, _)| *what == damage.what) {
             Some((_, ids)) => ids.extend(id),
             None => whose.push((&damage.what, id.into_iter().collect())),

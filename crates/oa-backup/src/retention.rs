@@ -18,20 +18,20 @@ use oa_repository::{Backup, Kind, Level, MAX_CLOCK_SKEW};
 
 /// How many are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub(crate) struct Keep {
     /// Hours with a backup that stands alone.
-    pub hourly: u32,
+    pub(crate) hourly: u32,
     /// Days with a full backup.
-    pub daily: u32,
+    pub(crate) daily: u32,
     /// Weeks with a full backup.
-    pub weekly: u32,
+    pub(crate) weekly: u32,
 }
 
 /// The indices of backups that may go, in the order given. `backups` are oldest first.
 ///
 /// Backups that are newer than `now` were made while a clock was wrong, or it is wrong now: they stay and take no place.
 #[must_use]
-pub fn removable(
+pub(crate) fn removable(
     backups: &[Backup],
     paths: &TimelinePaths,
     keep: Keep,

@@ -13,9 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::cli::{Busy, Failure};
 use oa_core::config::{Backup as Settings, BackupKind, Bytes, Config};
-use oa_core::exit;
 use oa_core::pg::{self, upsert::Batch};
 use oa_core::runs::RunStart;
 use oa_core::state_dir::{Lock, StateDir};
@@ -26,8 +24,9 @@ use uuid::Uuid;
 use crate::capture::server::{self, Server};
 use crate::capture::slot::Source;
 use crate::capture::wal::{Since, WalFolder};
-use crate::capture::{CaptureError, logical, physical};
+use crate::capture::{logical, physical};
 use crate::catalog;
+use crate::error::CaptureError;
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::Programs;
 use oa_repository::progress::Growing;
@@ -47,36 +46,23 @@ const WAL_LOCK_WAIT: Duration = Duration::from_secs(600);
 
 /// What a backup run did.
 #[derive(Debug, Default)]
-pub struct Done {
+pub(crate) struct BackupOutcome {
     /// The backups that it made.
-    pub backups: Vec<Backup>,
+    pub(crate) backups: Vec<Backup>,
     /// What went wrong although the backups were made.
-    pub troubles: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// Why a full backup was made where an incremental one was asked for.
-    pub instead: Option<String>,
+    pub(crate) full_instead: Option<String>,
     /// The ids of all backups that are in the repository now, also of those that cannot be read.
-    pub there: BTreeSet<String>,
+    pub(crate) there: BTreeSet<String>,
     /// Those that cannot be restored, and why.
-    pub stranded: BTreeMap<String, String>,
+    pub(crate) unrestorable: BTreeMap<String, String>,
     /// Rows to record.
-    pub batches: Vec<Batch>,
-}
-
-impl From<CaptureError> for Failure {
-    fn from(error: CaptureError) -> Self {
-        match error {
-            CaptureError::Postgres(e) => e.into(),
-            CaptureError::Repository(e) => e.into(),
-            CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
-            CaptureError::Busy(reason) => Busy(reason).into(),
-            CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
-            other => Self::new(exit::FAILED, other),
-        }
-    }
+    pub(crate) batches: Vec<Batch>,
 }
 
 /// Everything that a backup needs, connected and opened.
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     settings: &'a Settings,
     limit_rate: Option<Bytes>,
     bars: ProgressReporter,
@@ -107,14 +93,14 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// When one of them is not possible, with the exit code that fits.
-    pub fn open(
+    pub(crate) fn open(
         config: &'a Config,
         run: &RunStart,
         kind: Option<BackupKind>,
+        staging: StateDir,
         bars: &ProgressReporter,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CaptureError> {
         let settings = config.backup_settings()?;
-        let staging = staging::open(config, settings)?;
         let place = RepositoryLocation::primary(config)?;
         let repository = place.open_recorded(config, bars)?;
         place.close_to_others();
@@ -149,71 +135,66 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Reads no more than so many bytes a second from the server.
-    pub fn limit_rate(&mut self, rate: Bytes) {
-        self.limit_rate = Some(rate);
-    }
-
     /// The server.
     #[must_use]
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
     /// How it is backed up.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// A full backup, and the log up to its end.
-    ///
-    /// # Errors
-    /// When it cannot be made; nothing is listed then.
-    pub fn full(mut self) -> Result<Done, Failure> {
+    /// Makes a backup; an incremental one only where the WAL has no gap since the last one, else a full one. `limit_rate`: instead of
+    /// the configured one. Without any backup it is an error.
+    pub(crate) fn make(
+        mut self,
+        level: Level,
+        limit_rate: Option<Bytes>,
+    ) -> Result<BackupOutcome, CaptureError> {
+        self.limit_rate = limit_rate.or(self.limit_rate);
         let mut done = self.begin()?;
-        self.take_full(&mut done)?;
-        self.take_files(Level::Full, &mut done);
+        match level {
+            Level::Full => self.take_full(&mut done)?,
+            Level::Incremental => self.take_incremental(&mut done)?,
+        }
+        self.take_files(level, &mut done);
         self.conclude(done)
     }
 
-    /// What has changed since the last backup. Where the log has a gap a full one is made instead.
-    ///
-    /// # Errors
-    /// When it cannot be made; nothing is listed then.
-    pub fn incremental(mut self) -> Result<Done, Failure> {
-        let mut done = self.begin()?;
+    fn take_incremental(&mut self, done: &mut BackupOutcome) -> Result<(), CaptureError> {
         let taken = match self.kind {
-            Kind::Physical => self.take_wal(None, &mut done),
+            Kind::Physical => self.take_wal(None, done),
             Kind::Logical | Kind::Files => self
                 .lock_staging()
-                .and_then(|_lock| self.take_dump(Level::Incremental, &mut done)),
+                .and_then(|_lock| self.take_dump(Level::Incremental, done)),
         };
         match taken {
             Ok(backup) => done.backups.push(backup),
             Err(CaptureError::Gap(why)) => {
                 tracing::warn!("a full backup is made instead: {why}");
-                done.instead = Some(why);
-                self.take_full(&mut done)?;
+                done.full_instead = Some(why);
+                self.take_full(done)?;
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
-        self.take_files(Level::Incremental, &mut done);
-        self.conclude(done)
+        Ok(())
     }
 
     /// With what is wrong before anything is done.
-    fn begin(&self) -> Result<Done, Failure> {
-        let mut done = Done::default();
+    fn begin(&self) -> Result<BackupOutcome, CaptureError> {
+        let mut done = BackupOutcome::default();
         let (backups, damages) = self.repository.readable_backups()?;
-        done.troubles.extend(
+        done.problems.extend(
             damages
                 .into_iter()
                 .map(|d| format!("{}; take it out with oa-backup repair", d.what)),
         );
         let physical = |b: &Backup| b.meta.kind == Kind::Physical && self.is_mine(b);
         match &self.obstacle {
-            Some(obstacle) if backups.iter().any(physical) => done.troubles.push(format!(
+            Some(obstacle) if backups.iter().any(physical) => done.problems.push(format!(
                 "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} goes on holding log on the server",
                 self.settings.slot
             )),
@@ -227,13 +208,13 @@ impl<'a> Session<'a> {
         backup.meta.system_id == self.server.system_id
     }
 
-    fn conclude(self, mut done: Done) -> Result<Done, Failure> {
+    fn conclude(self, mut done: BackupOutcome) -> Result<BackupOutcome, CaptureError> {
         let place = self.repository.place();
         let (all, damages) = self.repository.readable_backups()?;
         done.there = all.iter().map(|b| b.id.clone()).collect();
         done.there
             .extend(damages.into_iter().filter_map(|d| d.backup));
-        done.stranded = timeline::stranded(&self.repository, &all)?;
+        done.unrestorable = timeline::stranded(&self.repository, &all)?;
         done.batches.push(catalog::rows(place, &all));
         if done.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
@@ -242,7 +223,7 @@ impl<'a> Session<'a> {
         Ok(done)
     }
 
-    fn take_full(&mut self, done: &mut Done) -> Result<(), CaptureError> {
+    fn take_full(&mut self, done: &mut BackupOutcome) -> Result<(), CaptureError> {
         let _lock = self.lock_staging()?;
         match self.kind {
             Kind::Physical => {
@@ -259,10 +240,10 @@ impl<'a> Session<'a> {
                     Ok(wal) => done.backups.push(wal),
                     // It stands alone; only what comes after it cannot be restored to the second.
                     Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => {
-                        done.troubles.push(format!(
+                        done.problems.push(format!(
                             "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
                         ));
-                        done.troubles.extend(
+                        done.problems.extend(
                             full.meta
                                 .start_lsn
                                 .and_then(|start| self.lost_before(&backups, start)),
@@ -274,7 +255,7 @@ impl<'a> Session<'a> {
                     match self.take_dump(Level::Full, done) {
                         Ok(dump) => done.backups.push(dump),
                         Err(e) => done
-                            .troubles
+                            .problems
                             .push(format!("the weekly dump beside it: {e}")),
                     }
                 }
@@ -351,7 +332,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, ContentFingerprint), CaptureError> {
+    fn take_copy(
+        &mut self,
+        done: &mut BackupOutcome,
+    ) -> Result<(Backup, ContentFingerprint), CaptureError> {
         let began = Utc::now();
         let copied = {
             let folder = physical::staging_folder(self.staging.path());
@@ -399,7 +383,7 @@ impl<'a> Session<'a> {
             }
         };
         meta.mark = Some(mark.clone());
-        let full = publish(pending?, meta, &mut done.troubles)?;
+        let full = publish(pending?, meta, &mut done.problems)?;
         staging::remove_folder(&copied.folder)?;
         Ok((full, mark))
     }
@@ -408,7 +392,7 @@ impl<'a> Session<'a> {
     fn take_wal(
         &mut self,
         after: Option<(Backup, ContentFingerprint)>,
-        done: &mut Done,
+        done: &mut BackupOutcome,
     ) -> Result<Backup, CaptureError> {
         let _lock = self.lock_wal()?;
         let began = Utc::now();
@@ -442,16 +426,20 @@ impl<'a> Session<'a> {
             ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
-        let backup = publish(pending, meta, &mut done.troubles)?;
+        let backup = publish(pending, meta, &mut done.problems)?;
         // The first one of a full backup shows whether its log meets that of the one before.
         if since.end == since.full_start {
-            done.troubles.extend(self.lost_before(&backups, begins));
+            done.problems.extend(self.lost_before(&backups, begins));
         }
         wal.drop_before(since.full_start)?;
         Ok(backup)
     }
 
-    fn take_dump(&mut self, level: Level, done: &mut Done) -> Result<Backup, CaptureError> {
+    fn take_dump(
+        &mut self,
+        level: Level,
+        done: &mut BackupOutcome,
+    ) -> Result<Backup, CaptureError> {
         let began = Utc::now();
         let dumped = {
             let folder = physical::staging_folder(self.staging.path());
@@ -479,13 +467,13 @@ impl<'a> Session<'a> {
             ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
-        let backup = publish(pending, meta, &mut done.troubles)?;
+        let backup = publish(pending, meta, &mut done.problems)?;
         staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
 
     /// Files of the operator go along; trouble with them takes nothing from the backup of the database.
-    fn take_files(&mut self, level: Level, done: &mut Done) {
+    fn take_files(&mut self, level: Level, done: &mut BackupOutcome) {
         let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = self
             .settings
             .paths
@@ -493,7 +481,7 @@ impl<'a> Session<'a> {
             .cloned()
             .partition(|path| path.exists());
         for path in absent {
-            done.troubles.push(format!(
+            done.problems.push(format!(
                 "files: {} is not there, or not to be seen by this user; correct paths in [backup]",
                 path.display()
             ));
@@ -506,11 +494,11 @@ impl<'a> Session<'a> {
         let stored = self.repository.store_files(&there, &meta);
         match stored.map_err(CaptureError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(pending, meta, &mut done.troubles) {
+            Ok(Some(pending)) => match publish(pending, meta, &mut done.problems) {
                 Ok(backup) => done.backups.push(backup),
-                Err(e) => done.troubles.push(format!("files: {e}")),
+                Err(e) => done.problems.push(format!("files: {e}")),
             },
-            Err(e) => done.troubles.push(format!("files: {e}")),
+            Err(e) => done.problems.push(format!("files: {e}")),
         }
     }
 
@@ -617,7 +605,7 @@ fn store<'a>(
 fn publish(
     pending: UnpublishedBackup<'_>,
     meta: Meta,
-    troubles: &mut Vec<String>,
+    problems: &mut Vec<String>,
 ) -> Result<Backup, CaptureError> {
     let damages = match pending.check() {
         Ok(damages) => damages,
@@ -636,8 +624,8 @@ fn publish(
             "the repository is damaged elsewhere: {}; see oa-backup verify",
             first.what
         );
-        if !troubles.contains(&what) {
-            troubles.push(what);
+        if !problems.contains(&what) {
+            problems.push(what);
         }
     }
     Ok(pending.publish(meta)?)

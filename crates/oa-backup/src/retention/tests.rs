@@ -6,7 +6,7 @@ use super::*;
 use oa_repository::timeline::TimelinePath;
 use oa_repository::{Counts, Lsn, Meta, WalRange};
 
-pub(super) const ZONE: Tz = chrono_tz::Asia::Shanghai;
+pub(crate) const ZONE: Tz = chrono_tz::Asia::Shanghai;
 const KEEP: Keep = Keep {
     hourly: 24,
     daily: 30,
@@ -20,7 +20,7 @@ fn removable(backups: &[Backup], keep: Keep, zone: Tz, now: DateTime<Utc>) -> Ve
     super::removable(backups, &paths, keep, zone, now)
 }
 
-pub(super) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64)>) -> Backup {
+pub(crate) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64)>) -> Backup {
     let at = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::hours(hours);
     let lsn = Lsn(u64::try_from(hours).unwrap() * 100);
     let full = kind == Kind::Physical && level == Level::Full;
