@@ -15,9 +15,7 @@ use oa_repository::{Backup, Damage, RepositoryLocation};
 /// How much of a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// Everything it needs is there.
     Structure,
-    /// Every byte was read back.
     Data,
 }
 
@@ -31,8 +29,7 @@ impl Checked {
 }
 
 /// The rows of backups, for storing together with an outcome.
-#[must_use]
-pub(crate) fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
+pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
     let columns = [
         "id",
         "run_id",
@@ -66,7 +63,7 @@ pub(crate) fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
         vec![
             json!(b.id),
             json!(m.run_id),
-            json!(place.shown()),
+            json!(location.shown()),
             json!(m.kind),
             json!(m.level),
             json!(m.full),
@@ -87,7 +84,7 @@ pub(crate) fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
-            // One that is listed is there, whatever a process said that had looked a moment earlier.
+            // One that is listed is there, whatever a process said that had looked just before.
             Value::Null,
         ]
     };
@@ -100,14 +97,13 @@ pub(crate) fn rows(place: &RepositoryLocation, backups: &[Backup]) -> Batch {
 }
 
 /// The row of a repository's size.
-#[must_use]
-pub(crate) fn size(place: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
-    let free = place
+pub(crate) fn size(location: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
+    let free = location
         .folder()
         .and_then(|folder| rustix::fs::statvfs(folder).ok());
     let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
     let row = vec![
-        json!(place.shown()),
+        json!(location.shown()),
         json!(Utc::now()),
         json!(size_bytes),
         json!(backups),
@@ -144,19 +140,14 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
 /// A backup that was recorded and is not in the repository any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Its id.
     pub(crate) id: String,
-    /// physical, logical or files.
     pub(crate) kind: String,
-    /// full or incremental.
     pub(crate) level: String,
     /// The last time that it could restore.
     pub(crate) restorable_to: DateTime<Utc>,
 }
 
 impl Missing {
-    /// In a sentence.
-    #[must_use]
     pub(crate) fn what(&self, zone: Tz) -> String {
         format!(
             "it was recorded when it was made ({} {}, up to {}), and the repository does not have it any more",
@@ -171,16 +162,13 @@ impl Missing {
 
 /// The backups that should be in a repository. To be asked before the repository is listed: what is published meanwhile is not
 /// missing, and what is pruned meanwhile was recorded as removed before.
-///
-/// # Errors
-/// When PostgreSQL fails.
 pub(crate) fn recorded(
     client: &mut impl GenericClient,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
 ) -> Result<Vec<Missing>, postgres::Error> {
     let rows = client.query(
         "SELECT id, kind, level, restorable_to FROM oa.backups WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to",
-        &[&place.shown()],
+        &[&location.shown()],
     )?;
     let one = |row: &postgres::Row| Missing {
         id: row.get(0),
@@ -192,9 +180,6 @@ pub(crate) fn recorded(
 }
 
 /// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.
-///
-/// # Errors
-/// When PostgreSQL fails.
 pub(crate) fn missing(
     client: &mut impl GenericClient,
     recorded: Vec<Missing>,
@@ -215,16 +200,14 @@ pub(crate) fn missing(
     Ok(gone)
 }
 
-/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more.
-///
-/// # Errors
-/// When PostgreSQL fails.
+/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more. `stranded`:
+/// which cannot be restored; `None`: nobody can say, so what was recorded of that stays.
 pub(crate) fn reconcile(
     client: &mut impl GenericClient,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
     recorded: Vec<Missing>,
     there: &BTreeSet<String>,
-    stranded: &BTreeMap<String, String>,
+    stranded: Option<&BTreeMap<String, String>>,
 ) -> Result<Vec<Missing>, postgres::Error> {
     let gone = missing(client, recorded, there)?;
     let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
@@ -237,20 +220,20 @@ pub(crate) fn reconcile(
         "UPDATE oa.backups SET missing_since = NULL WHERE id = ANY($1) AND missing_since IS NOT NULL",
         &[&there],
     )?;
+    let Some(stranded) = stranded else {
+        return Ok(gone);
+    };
     let (ids, reasons): (Vec<&String>, Vec<&String>) = stranded.iter().unzip();
     client.execute(
         "UPDATE oa.backups b SET unrestorable = s.reason
          FROM (SELECT b.id, s.reason FROM oa.backups b LEFT JOIN unnest($2::text[], $3::text[]) s (id, reason) ON s.id = b.id WHERE b.repository = $1) s
          WHERE s.id = b.id AND b.unrestorable IS DISTINCT FROM s.reason",
-        &[&place.shown(), &ids, &reasons],
+        &[&location.shown(), &ids, &reasons],
     )?;
     Ok(gone)
 }
 
 /// Marks the rows of backups that are being removed.
-///
-/// # Errors
-/// When PostgreSQL fails.
 pub(crate) fn mark_removed(
     client: &mut impl GenericClient,
     ids: &[&str],
@@ -263,12 +246,9 @@ pub(crate) fn mark_removed(
 
 /// Marks those that are not there under the ids under which they were recorded, but have been copied there anew: `there` are the ids
 /// of all that is listed now.
-///
-/// # Errors
-/// When PostgreSQL fails.
 pub(crate) fn mark_replaced(
     client: &mut impl GenericClient,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
     there: &[&str],
 ) -> Result<u64, postgres::Error> {
     client.execute(
@@ -276,30 +256,24 @@ pub(crate) fn mark_replaced(
          WHERE repository = $1 AND removed_at IS NULL AND NOT id = ANY($2) AND EXISTS (
            SELECT FROM oa.backups anew WHERE anew.repository = $1 AND anew.id = ANY($2) AND anew.run_id = gone.run_id
              AND anew.kind = gone.kind AND anew.level = gone.level AND anew.restorable_to = gone.restorable_to)",
-        &[&place.shown(), &there],
+        &[&location.shown(), &there],
     )
 }
 
-/// Marks everything that was recorded of a place: a new repository begins there.
-///
-/// # Errors
-/// When PostgreSQL fails.
+/// Marks everything that was recorded of a location: a new repository begins there.
 pub(crate) fn begin_anew(
     client: &mut impl GenericClient,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
 ) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE repository = $1 AND removed_at IS NULL",
-        &[&place.shown()],
+        &[&location.shown()],
     )
 }
 
 /// Records what a verification found: of `backups`, which were checked, and of others that it came across, such as those whose
 /// snapshots cannot be read. Only reading every byte shows that what it has found before is over, and a check of the structure
 /// without findings does not undo that every byte was read.
-///
-/// # Errors
-/// When PostgreSQL fails.
 pub(crate) fn mark_checked(
     client: &mut impl GenericClient,
     backups: &[Backup],

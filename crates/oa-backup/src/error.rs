@@ -6,8 +6,7 @@ use oa_repository::{PostgresError, RepositoryError};
 
 /// A backup could not be taken.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum CaptureError {
-    /// The configuration.
+pub(crate) enum BackupError {
     #[error(transparent)]
     Config(#[from] oa_core::config::ConfigError),
     /// PostgreSQL, one of its programs, or this machine's disk.
@@ -17,16 +16,10 @@ pub(crate) enum CaptureError {
     #[error(
         "pages of database {databases} do not have the checksums that they should, so no physical backup can be made: {said}; the server's log names the file. Until it is mended (REINDEX, or restore the table), make dumps: --kind logical"
     )]
-    Damaged {
-        /// The databases.
-        databases: String,
-        /// The end of what the program printed.
-        said: String,
-    },
-    /// The log has a gap since the last backup, or there is no full backup: only a new one helps, and one is made at once.
+    Damaged { databases: String, said: String },
+    /// The WAL has a gap since the last backup, or there is no full backup: only a new one helps, and one is made at once.
     #[error("{0}")]
     Gap(String),
-    /// Another process does the same.
     #[error("{0}")]
     Busy(String),
     /// The server, or this role, does not allow it.
@@ -38,22 +31,17 @@ pub(crate) enum CaptureError {
     /// Too little room for what has to be staged.
     #[error("{} has {free} left, and about {needed} are needed to stage the backup; free space there or set staging in [backup] to a larger disk", path.display())]
     NoRoom {
-        /// The staging folder.
         path: PathBuf,
-        /// What is free.
         free: oa_core::config::Bytes,
-        /// What is needed.
         needed: oa_core::config::Bytes,
     },
-    /// The repository.
     #[error(transparent)]
     Repository(RepositoryError),
-    /// This program was asked to stop.
     #[error("stopped by a signal; what it was making is not listed, and the next backup tidies up")]
     Stopped,
 }
 
-impl From<RepositoryError> for CaptureError {
+impl From<RepositoryError> for BackupError {
     fn from(error: RepositoryError) -> Self {
         match error {
             RepositoryError::Stopped => Self::Stopped,
@@ -62,7 +50,7 @@ impl From<RepositoryError> for CaptureError {
     }
 }
 
-impl From<PostgresError> for CaptureError {
+impl From<PostgresError> for BackupError {
     fn from(error: PostgresError) -> Self {
         match error {
             PostgresError::Stopped => Self::Stopped,
@@ -71,15 +59,14 @@ impl From<PostgresError> for CaptureError {
     }
 }
 
-impl From<oa_core::pg::ConnectError> for CaptureError {
+impl From<oa_core::pg::ConnectError> for BackupError {
     fn from(error: oa_core::pg::ConnectError) -> Self {
         Self::Postgres(error.into())
     }
 }
 
-impl CaptureError {
+impl BackupError {
     /// Whether the same may succeed a minute later, by what kind of error it is.
-    #[must_use]
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Postgres(PostgresError::Query { source, .. }) => oa_core::pg::is_passing(source),

@@ -44,41 +44,41 @@ struct Cli {
 enum Command {
     /// Create the repository and check that the server can be backed up
     #[command(
-        after_help = "A place that holds what is left of a repository is refused; so is one that is empty although backups were recorded there, for its disk may not be mounted.\n\nExamples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
+        after_help = "A location that holds the remains of a repository is refused. So is an empty one where backups were recorded: its disk may not be mounted.\n\nExamples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
     )]
     Init(init::Args),
-    /// Back everything up
+    /// Make a full backup
     #[command(
         after_help = "Examples:\n  oa-backup full\n  oa-backup full --dry-run\n  oa-backup full --kind logical --format json | jq .added_bytes\nFor crontab:\n  0 2 * * * oa-backup full --cron"
     )]
     Full(backup::Args),
     /// Back up what has changed since the last backup
     #[command(
-        after_help = "Where the log has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
+        after_help = "If the WAL has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
     )]
     Incremental(backup::Args),
     /// List the backups in the repository
     List(list::Args),
-    /// Say what could be lost now and how long a restore takes; exit code 1 when the objectives are not met
+    /// Show what you could lose now and how long a restore takes; exit code 1 when the objectives are not met
     Status(status::Args),
     /// Check that everything the backups need is there
     #[command(
         after_help = "Examples:\n  oa-backup verify\n  oa-backup verify --read-data\n  oa-backup verify 3f2a9c81 --format json\nFor crontab, weekly:\n  30 4 * * 0 oa-backup verify --read-data --cron"
     )]
     Verify(verify::Args),
-    /// Remove backups that are not kept any longer, and free their space
+    /// Remove backups that retention no longer keeps, and free their space
     #[command(
-        after_help = "What is unused is marked first and removed by a prune a day later, so that a backup may run meanwhile.\n\nExamples:\n  oa-backup prune --dry-run\n  oa-backup prune --yes\nFor crontab:\n  30 3 * * * oa-backup prune --cron"
+        after_help = "Unused data is only marked at first; a prune a day later removes it, so backups may run meanwhile.\n\nExamples:\n  oa-backup prune --dry-run\n  oa-backup prune --yes\nFor crontab:\n  30 3 * * * oa-backup prune --cron"
     )]
     Prune(prune::Args),
-    /// Copy what the second repository, of [backup.copy], does not have
+    /// Copy to the secondary repository, of [backup.copy], what it does not have
     #[command(
         after_help = "For crontab, after the full backup:\n  0 4 * * * oa-backup copy --cron"
     )]
     Copy(copy::Args),
-    /// Take damaged files out of the repository and make its index anew
+    /// Move damaged files out of the repository and rebuild its index
     #[command(
-        after_help = "Nothing is deleted: damaged files go to the folder damaged of the repository. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
+        after_help = "Nothing is deleted: damaged files are moved to the repository's folder damaged. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
     )]
     Repair(repair::Args),
     /// Print the completion script of a shell

@@ -16,7 +16,6 @@ use chrono_tz::Tz;
 use oa_repository::timeline::{self, RecoveryChain, TimelinePaths};
 use oa_repository::{Backup, Kind, Level, MAX_CLOCK_SKEW};
 
-/// How many are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keep {
     /// Hours with a backup that stands alone.
@@ -30,7 +29,6 @@ pub(crate) struct Keep {
 /// The indices of backups that may go, in the order given. `backups` are oldest first.
 ///
 /// Backups that are newer than `now` were made while a clock was wrong, or it is wrong now: they stay and take no place.
-#[must_use]
 pub(crate) fn removable(
     backups: &[Backup],
     paths: &TimelinePaths,

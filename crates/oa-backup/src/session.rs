@@ -1,8 +1,8 @@
 //! The order of a backup: capture, check, store, record.
 //!
 //! ```text
-//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → log up to now
-//! incremental  log up to now, without a gap → stored → structure checked → listed   |   dump → the same
+//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → WAL up to now
+//! incremental  WAL up to now, without a gap → stored → structure checked → listed   |   dump → the same
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
@@ -26,7 +26,7 @@ use crate::capture::slot::Source;
 use crate::capture::wal::{Since, WalFolder};
 use crate::capture::{logical, physical};
 use crate::catalog;
-use crate::error::CaptureError;
+use crate::error::BackupError;
 use oa_repository::MAX_CLOCK_SKEW;
 use oa_repository::Programs;
 use oa_repository::progress::Growing;
@@ -37,27 +37,25 @@ use oa_repository::{
 };
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
-const MARK_FULL: Duration = Duration::from_secs(60);
-const MARK_INCREMENTAL: Duration = Duration::from_millis(400);
+const FINGERPRINT_FULL: Duration = Duration::from_secs(60);
+const FINGERPRINT_INCREMENTAL: Duration = Duration::from_millis(400);
 /// With `kind = "auto"` a dump is made beside physical backups when the newest one is older than this.
 const DUMP_EVERY: chrono::TimeDelta = chrono::TimeDelta::days(7);
-/// Another process may be receiving the log.
+/// Another process may be receiving the WAL.
 const WAL_LOCK_WAIT: Duration = Duration::from_secs(600);
 
 /// What a backup run did.
 #[derive(Debug, Default)]
 pub(crate) struct BackupOutcome {
-    /// The backups that it made.
     pub(crate) backups: Vec<Backup>,
     /// What went wrong although the backups were made.
     pub(crate) problems: Vec<String>,
-    /// Why a full backup was made where an incremental one was asked for.
+    /// Why a full backup was made instead of an incremental one.
     pub(crate) full_instead: Option<String>,
     /// The ids of all backups that are in the repository now, also of those that cannot be read.
     pub(crate) there: BTreeSet<String>,
     /// Those that cannot be restored, and why.
     pub(crate) unrestorable: BTreeMap<String, String>,
-    /// Rows to record.
     pub(crate) batches: Vec<Batch>,
 }
 
@@ -65,7 +63,7 @@ pub(crate) struct BackupOutcome {
 pub(crate) struct Session<'a> {
     settings: &'a Settings,
     limit_rate: Option<Bytes>,
-    bars: ProgressReporter,
+    reporter: ProgressReporter,
     repository: Repository,
     client: Client,
     server: Server,
@@ -90,21 +88,18 @@ impl std::fmt::Debug for Session<'_> {
 
 impl<'a> Session<'a> {
     /// Opens the repository and connects.
-    ///
-    /// # Errors
-    /// When one of them is not possible, with the exit code that fits.
     pub(crate) fn open(
         config: &'a Config,
         run: &RunStart,
         kind: Option<BackupKind>,
         staging: StateDir,
-        bars: &ProgressReporter,
-    ) -> Result<Self, CaptureError> {
+        reporter: &ProgressReporter,
+    ) -> Result<Self, BackupError> {
         let settings = config.backup_settings()?;
-        let place = RepositoryLocation::primary(config)?;
-        let repository = place.open_recorded(config, bars)?;
-        place.close_to_others();
-        if let Err(e) = place.keep_spares() {
+        let location = RepositoryLocation::primary(config)?;
+        let repository = location.open_recorded(config, reporter)?;
+        location.close_to_others();
+        if let Err(e) = location.keep_spares() {
             tracing::warn!("{e}");
         }
         let connection = server::settings(config)?;
@@ -112,16 +107,16 @@ impl<'a> Session<'a> {
         // A copy may take hours; each statement here has its own limit.
         client
             .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-            .map_err(CaptureError::query("could not set up the session"))?;
+            .map_err(BackupError::query("could not set up the session"))?;
         let server = Server::ask(&mut client)?;
-        let wanted = kind.unwrap_or(settings.kind);
+        let requested = kind.unwrap_or(settings.kind);
         let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
         let programs = Programs::new(folder, &connection, None)?;
-        let (kind, obstacle) = server.kind(wanted, &programs)?;
+        let (kind, obstacle) = server.kind(requested, &programs)?;
         Ok(Self {
             settings,
             limit_rate: settings.limit_rate,
-            bars: bars.clone(),
+            reporter: reporter.clone(),
             repository,
             client,
             server,
@@ -129,20 +124,16 @@ impl<'a> Session<'a> {
             staging,
             kind,
             obstacle,
-            auto: wanted == BackupKind::Auto,
+            auto: requested == BackupKind::Auto,
             run_id: run.id,
             started_at: run.started_at,
         })
     }
 
-    /// The server.
-    #[must_use]
     pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// How it is backed up.
-    #[must_use]
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -153,77 +144,80 @@ impl<'a> Session<'a> {
         mut self,
         level: Level,
         limit_rate: Option<Bytes>,
-    ) -> Result<BackupOutcome, CaptureError> {
+    ) -> Result<BackupOutcome, BackupError> {
         self.limit_rate = limit_rate.or(self.limit_rate);
-        let mut done = self.begin()?;
+        let mut outcome = self.begin()?;
         match level {
-            Level::Full => self.take_full(&mut done)?,
-            Level::Incremental => self.take_incremental(&mut done)?,
+            Level::Full => self.take_full(&mut outcome)?,
+            Level::Incremental => self.take_incremental(&mut outcome)?,
         }
-        self.take_files(level, &mut done);
-        self.conclude(done)
+        self.take_files(level, &mut outcome);
+        self.conclude(outcome)
     }
 
-    fn take_incremental(&mut self, done: &mut BackupOutcome) -> Result<(), CaptureError> {
+    fn take_incremental(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
         let taken = match self.kind {
-            Kind::Physical => self.take_wal(None, done),
+            Kind::Physical => self.take_wal(None, outcome),
             Kind::Logical | Kind::Files => self
                 .lock_staging()
-                .and_then(|_lock| self.take_dump(Level::Incremental, done)),
+                .and_then(|_lock| self.take_dump(Level::Incremental, outcome)),
         };
         match taken {
-            Ok(backup) => done.backups.push(backup),
-            Err(CaptureError::Gap(why)) => {
+            Ok(backup) => outcome.backups.push(backup),
+            Err(BackupError::Gap(why)) => {
                 tracing::warn!("a full backup is made instead: {why}");
-                done.full_instead = Some(why);
-                self.take_full(done)?;
+                outcome.full_instead = Some(why);
+                self.take_full(outcome)?;
             }
             Err(e) => return Err(e),
         }
         Ok(())
     }
 
-    /// With what is wrong before anything is done.
-    fn begin(&self) -> Result<BackupOutcome, CaptureError> {
-        let mut done = BackupOutcome::default();
+    /// With what is wrong before anything is outcome.
+    fn begin(&self) -> Result<BackupOutcome, BackupError> {
+        let mut outcome = BackupOutcome::default();
         let (backups, damages) = self.repository.readable_backups()?;
-        done.problems.extend(
+        outcome.problems.extend(
             damages
                 .into_iter()
                 .map(|d| format!("{}; take it out with oa-backup repair", d.what)),
         );
         let physical = |b: &Backup| b.meta.kind == Kind::Physical && self.is_mine(b);
         match &self.obstacle {
-            Some(obstacle) if backups.iter().any(physical) => done.problems.push(format!(
-                "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} goes on holding log on the server",
+            Some(obstacle) if backups.iter().any(physical) => outcome.problems.push(format!(
+                "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} keeps holding WAL on the server",
                 self.settings.slot
             )),
             Some(obstacle) => tracing::info!("backing up logically: {obstacle}"),
             None => {}
         }
-        Ok(done)
+        Ok(outcome)
     }
 
     fn is_mine(&self, backup: &Backup) -> bool {
         backup.meta.system_id == self.server.system_id
     }
 
-    fn conclude(self, mut done: BackupOutcome) -> Result<BackupOutcome, CaptureError> {
-        let place = self.repository.place();
+    fn conclude(self, mut outcome: BackupOutcome) -> Result<BackupOutcome, BackupError> {
+        let location = self.repository.location();
         let (all, damages) = self.repository.readable_backups()?;
-        done.there = all.iter().map(|b| b.id.clone()).collect();
-        done.there
+        outcome.there = all.iter().map(|b| b.id.clone()).collect();
+        outcome
+            .there
             .extend(damages.into_iter().filter_map(|d| d.backup));
-        done.unrestorable = timeline::stranded(&self.repository, &all)?;
-        done.batches.push(catalog::rows(place, &all));
-        if done.backups.iter().any(|b| b.meta.level == Level::Full) {
+        outcome.unrestorable = timeline::stranded(&self.repository, &all)?;
+        outcome.batches.push(catalog::rows(location, &all));
+        if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
-            done.batches.push(catalog::size(place, size, all.len()));
+            outcome
+                .batches
+                .push(catalog::size(location, size, all.len()));
         }
-        Ok(done)
+        Ok(outcome)
     }
 
-    fn take_full(&mut self, done: &mut BackupOutcome) -> Result<(), CaptureError> {
+    fn take_full(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
         let _lock = self.lock_staging()?;
         match self.kind {
             Kind::Physical => {
@@ -234,16 +228,16 @@ impl<'a> Session<'a> {
                     let wal = WalFolder::open(self.staging.path(), &self.server)?;
                     wal.prepare(&mut self.source(), since)?;
                 }
-                let (full, mark) = self.take_copy(done)?;
-                done.backups.push(full.clone());
-                match self.take_wal(Some((full.clone(), mark)), done) {
-                    Ok(wal) => done.backups.push(wal),
+                let (full, fingerprint) = self.take_copy(outcome)?;
+                outcome.backups.push(full.clone());
+                match self.take_wal(Some((full.clone(), fingerprint)), outcome) {
+                    Ok(wal) => outcome.backups.push(wal),
                     // It stands alone; only what comes after it cannot be restored to the second.
-                    Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => {
-                        done.problems.push(format!(
-                            "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
+                    Err(BackupError::Gap(why) | BackupError::Busy(why)) => {
+                        outcome.problems.push(format!(
+                            "the WAL after the full backup: {why}; the next incremental backup continues from it or starts over"
                         ));
-                        done.problems.extend(
+                        outcome.problems.extend(
                             full.meta
                                 .start_lsn
                                 .and_then(|start| self.lost_before(&backups, start)),
@@ -252,23 +246,23 @@ impl<'a> Session<'a> {
                     Err(e) => return Err(e),
                 }
                 if self.auto && self.dump_is_due()? {
-                    match self.take_dump(Level::Full, done) {
-                        Ok(dump) => done.backups.push(dump),
-                        Err(e) => done
+                    match self.take_dump(Level::Full, outcome) {
+                        Ok(dump) => outcome.backups.push(dump),
+                        Err(e) => outcome
                             .problems
                             .push(format!("the weekly dump beside it: {e}")),
                     }
                 }
             }
             Kind::Logical | Kind::Files => {
-                let dump = self.take_dump(Level::Full, done)?;
-                done.backups.push(dump);
+                let dump = self.take_dump(Level::Full, outcome)?;
+                outcome.backups.push(dump);
             }
         }
         Ok(())
     }
 
-    /// What can no longer be restored, because the log that was stored before and the new one, which begins there, do not meet.
+    /// What can no longer be restored, because the WAL that was stored before and the new WAL, which begins there, do not meet.
     fn lost_before(&self, before: &[Backup], begins: Lsn) -> Option<String> {
         let end = before
             .iter()
@@ -278,7 +272,7 @@ impl<'a> Session<'a> {
         let ended = end.meta.wal.as_ref()?.to;
         (begins > ended).then(|| {
             format!(
-                "the log between {ended} ({}) and {begins} is lost: the moments from then to the new full backup cannot be restored",
+                "the WAL between {ended} ({}) and {begins} is lost: no time from then to the new full backup can be restored",
                 end.meta.restorable_to.format("%Y-%m-%d %H:%M:%S UTC")
             )
         })
@@ -291,7 +285,7 @@ impl<'a> Session<'a> {
         backups: &[Backup],
         full: &Backup,
         end: Lsn,
-    ) -> Result<Lsn, CaptureError> {
+    ) -> Result<Lsn, BackupError> {
         let of_it = |b: &&Backup| b.meta.full.as_ref() == Some(&full.id);
         let newest = backups.iter().filter(of_it);
         let newest = newest.max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to));
@@ -299,14 +293,14 @@ impl<'a> Session<'a> {
         let needed = full.meta.end_lsn.unwrap_or(end);
         match self.source().shares(timeline, end.max(needed))? {
             Some(shared) if shared >= needed => Ok(shared.min(end)),
-            _ => Err(CaptureError::Gap(format!(
+            _ => Err(BackupError::Gap(format!(
                 "the server was put back to before the end of full backup {}, {needed}",
                 full.short_id()
             ))),
         }
     }
 
-    /// What is stored of a full backup's log.
+    /// What is stored of a full backup's WAL.
     fn since(&self, backups: &[Backup], full: &Backup) -> Since {
         let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
         let mine = || backups.iter().filter(|b| self.is_mine(b));
@@ -334,13 +328,13 @@ impl<'a> Session<'a> {
 
     fn take_copy(
         &mut self,
-        done: &mut BackupOutcome,
-    ) -> Result<(Backup, ContentFingerprint), CaptureError> {
+        outcome: &mut BackupOutcome,
+    ) -> Result<(Backup, ContentFingerprint), BackupError> {
         let began = Utc::now();
         let copied = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
-                &self.bars,
+                &self.reporter,
                 "copying the cluster",
                 &folder,
                 self.server.size_bytes,
@@ -364,17 +358,17 @@ impl<'a> Session<'a> {
         };
         // A large copy is read from the disk once for both, not twice.
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
-        let (pending, mark) = thread::scope(|scope| {
+        let (pending, fingerprint) = thread::scope(|scope| {
             let compared = scope.spawn(|| {
                 physical::verify(programs, &copied)?;
-                Ok(fingerprint::take(client, server.standby, MARK_FULL)?)
+                Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
             });
             let pending = store(&self.repository, &copied.folder, &meta);
-            let mark = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
-            (pending, mark)
+            let fingerprint = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (pending, fingerprint)
         });
-        let mark = match mark {
-            Ok(mark) => mark,
+        let fingerprint = match fingerprint {
+            Ok(fingerprint) => fingerprint,
             Err(e) => {
                 if let Ok(pending) = pending {
                     pending.withdraw()?;
@@ -382,54 +376,58 @@ impl<'a> Session<'a> {
                 return Err(e);
             }
         };
-        meta.mark = Some(mark.clone());
-        let full = publish(pending?, meta, &mut done.problems)?;
+        meta.mark = Some(fingerprint.clone());
+        let full = publish(pending?, meta, &mut outcome.problems)?;
         staging::remove_folder(&copied.folder)?;
-        Ok((full, mark))
+        Ok((full, fingerprint))
     }
 
-    /// The log since the full backup that was just made, or since the newest one.
+    /// The WAL since the full backup that was just made, or since the newest one.
     fn take_wal(
         &mut self,
         after: Option<(Backup, ContentFingerprint)>,
-        done: &mut BackupOutcome,
-    ) -> Result<Backup, CaptureError> {
+        outcome: &mut BackupOutcome,
+    ) -> Result<Backup, BackupError> {
         let _lock = self.lock_wal()?;
         let began = Utc::now();
         let (backups, _) = self.repository.readable_backups()?;
-        let (full, mark) = match after {
-            Some((full, mark)) => (Some(full), Some(mark)),
+        let (full, fingerprint) = match after {
+            Some((full, fingerprint)) => (Some(full), Some(fingerprint)),
             None => (self.newest_full(&backups), None),
         };
         let Some(full) = full else {
-            return Err(CaptureError::Gap(
+            return Err(BackupError::Gap(
                 "there is no full backup of this server yet".to_owned(),
             ));
         };
         // It must connect to what is stored since that full backup, or to its beginning.
         let mut since = self.since(&backups, &full);
-        if mark.is_none() {
+        if fingerprint.is_none() {
             since.end = self.still_reached(&backups, &full, since.end)?;
         }
         let wal = WalFolder::open(self.staging.path(), &self.server)?;
-        let mark = match mark {
-            Some(mark) => mark,
-            None => fingerprint::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
+        let fingerprint = match fingerprint {
+            Some(fingerprint) => fingerprint,
+            None => fingerprint::take(
+                &mut self.client,
+                self.server.standby,
+                FINGERPRINT_INCREMENTAL,
+            )?,
         };
-        let received = wal.receive(&mut self.source(), Some(&mark), Some(since), true)?;
+        let received = wal.receive(&mut self.source(), Some(&fingerprint), Some(since), true)?;
         let begins = received.range.from;
         let from = full.meta.restorable_from;
         let meta = Meta {
             full: Some(full.id.clone()),
             wal: Some(received.range),
-            mark: Some(mark),
+            mark: Some(fingerprint),
             ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
-        let backup = publish(pending, meta, &mut done.problems)?;
-        // The first one of a full backup shows whether its log meets that of the one before.
+        let backup = publish(pending, meta, &mut outcome.problems)?;
+        // The first one of a full backup shows whether its WAL meets that of the one before.
         if since.end == since.full_start {
-            done.problems.extend(self.lost_before(&backups, begins));
+            outcome.problems.extend(self.lost_before(&backups, begins));
         }
         wal.drop_before(since.full_start)?;
         Ok(backup)
@@ -438,13 +436,13 @@ impl<'a> Session<'a> {
     fn take_dump(
         &mut self,
         level: Level,
-        done: &mut BackupOutcome,
-    ) -> Result<Backup, CaptureError> {
+        outcome: &mut BackupOutcome,
+    ) -> Result<Backup, BackupError> {
         let began = Utc::now();
         let dumped = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
-                &self.bars,
+                &self.reporter,
                 "dumping the database",
                 &folder,
                 self.server.database_bytes,
@@ -456,24 +454,24 @@ impl<'a> Session<'a> {
                 self.settings,
                 self.staging.path(),
                 if level == Level::Full {
-                    MARK_FULL
+                    FINGERPRINT_FULL
                 } else {
-                    MARK_INCREMENTAL
+                    FINGERPRINT_INCREMENTAL
                 },
             )?
         };
         let meta = Meta {
-            mark: Some(dumped.mark),
+            mark: Some(dumped.fingerprint),
             ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
-        let backup = publish(pending, meta, &mut done.problems)?;
+        let backup = publish(pending, meta, &mut outcome.problems)?;
         staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
 
-    /// Files of the operator go along; trouble with them takes nothing from the backup of the database.
-    fn take_files(&mut self, level: Level, done: &mut BackupOutcome) {
+    /// Files of the operator go along; a problem with them takes nothing from the backup of the database.
+    fn take_files(&mut self, level: Level, outcome: &mut BackupOutcome) {
         let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = self
             .settings
             .paths
@@ -481,7 +479,7 @@ impl<'a> Session<'a> {
             .cloned()
             .partition(|path| path.exists());
         for path in absent {
-            done.problems.push(format!(
+            outcome.problems.push(format!(
                 "files: {} is not there, or not to be seen by this user; correct paths in [backup]",
                 path.display()
             ));
@@ -492,17 +490,17 @@ impl<'a> Session<'a> {
         let now = Utc::now();
         let meta = self.meta(Kind::Files, level, now, now, now);
         let stored = self.repository.store_files(&there, &meta);
-        match stored.map_err(CaptureError::from) {
+        match stored.map_err(BackupError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(pending, meta, &mut done.problems) {
-                Ok(backup) => done.backups.push(backup),
-                Err(e) => done.problems.push(format!("files: {e}")),
+            Ok(Some(pending)) => match publish(pending, meta, &mut outcome.problems) {
+                Ok(backup) => outcome.backups.push(backup),
+                Err(e) => outcome.problems.push(format!("files: {e}")),
             },
-            Err(e) => done.problems.push(format!("files: {e}")),
+            Err(e) => outcome.problems.push(format!("files: {e}")),
         }
     }
 
-    fn dump_is_due(&self) -> Result<bool, CaptureError> {
+    fn dump_is_due(&self) -> Result<bool, BackupError> {
         let (backups, _) = self.repository.readable_backups()?;
         // One of the future was made by a clock that was wrong.
         let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
@@ -546,7 +544,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The full backup that the log goes on from. One of the future was made while a clock was wrong.
+    /// The full backup that the WAL continues from. One of the future was made while a clock was wrong.
     fn newest_full(&self, backups: &[Backup]) -> Option<Backup> {
         let now = Utc::now() + MAX_CLOCK_SKEW;
         backups
@@ -558,29 +556,29 @@ impl<'a> Session<'a> {
             .cloned()
     }
 
-    fn lock_wal(&self) -> Result<Lock, CaptureError> {
+    fn lock_wal(&self) -> Result<Lock, BackupError> {
         self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
-            CaptureError::Busy("another process receives the log and does not end".to_owned())
+            BackupError::Busy("another process is receiving the WAL and does not end".to_owned())
         })
     }
 
-    fn lock_staging(&self) -> Result<Lock, CaptureError> {
+    fn lock_staging(&self) -> Result<Lock, BackupError> {
         self.lock("full", Duration::ZERO)?.ok_or_else(|| {
-            CaptureError::Busy(format!(
+            BackupError::Busy(format!(
                 "another backup is staged in {} now",
                 self.staging.path().display()
             ))
         })
     }
 
-    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, CaptureError> {
+    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, BackupError> {
         let end = Instant::now() + wait;
         loop {
             if let Some(lock) = self.staging.try_lock(name)? {
                 return Ok(Some(lock));
             }
             if StopSignal.requested() {
-                return Err(CaptureError::Stopped);
+                return Err(BackupError::Stopped);
             }
             if Instant::now() >= end {
                 return Ok(None);
@@ -594,19 +592,19 @@ fn store<'a>(
     repository: &'a Repository,
     folder: &Path,
     meta: &Meta,
-) -> Result<UnpublishedBackup<'a>, CaptureError> {
+) -> Result<UnpublishedBackup<'a>, BackupError> {
     if StopSignal.requested() {
-        return Err(CaptureError::Stopped);
+        return Err(BackupError::Stopped);
     }
     Ok(repository.store(folder, meta)?)
 }
 
-/// Lists what is stored, if everything it needs is there. Damage to other backups is told, and keeps no new one from being made.
+/// Lists what is stored, if everything it needs is there. Damage to other backups is reported, and keeps no new one from being made.
 fn publish(
     pending: UnpublishedBackup<'_>,
     meta: Meta,
     problems: &mut Vec<String>,
-) -> Result<Backup, CaptureError> {
+) -> Result<Backup, BackupError> {
     let damages = match pending.check() {
         Ok(damages) => damages,
         Err(e) => {

@@ -1,6 +1,8 @@
 //! A backup as it is listed: a snapshot with our tag, which describes itself ([`Meta`]).
 
-use chrono::{DateTime, Utc};
+use std::time::SystemTime;
+
+use chrono::{DateTime, SubsecRound, Utc};
 use rustic_core::jiff;
 use rustic_core::repofile::SnapshotFile;
 
@@ -64,5 +66,5 @@ pub(crate) fn listed(mut snapshots: Vec<SnapshotFile>) -> Vec<Backup> {
 
 /// A time of the engine's.
 pub(crate) fn utc(at: &jiff::Zoned) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(at.timestamp().as_microsecond()).unwrap_or_default()
+    DateTime::<Utc>::from(SystemTime::from(at.timestamp())).trunc_subsecs(6)
 }

@@ -19,11 +19,8 @@ pub struct Damage {
 }
 
 impl Repository {
-    /// Checks that everything the backups need is there; with `read`, also reads every byte back. What is wrong is told by backup;
+    /// Checks that everything the backups need is there; with `read`, also reads every byte back. What is wrong is reported by backup;
     /// what none of these backups needs belongs to none.
-    ///
-    /// # Errors
-    /// When the check itself cannot be done, for example because the index cannot be read.
     pub fn check(&self, backups: &[Backup], read: bool) -> Result<Vec<Damage>, RepositoryError> {
         let trees: Vec<(&str, TreeId)> = backups
             .iter()
@@ -39,7 +36,7 @@ impl Repository {
     ) -> Result<Vec<Damage>, RepositoryError> {
         let check = |trees: Vec<TreeId>, read| {
             let options = CheckOptions::default().read_data(read);
-            let found = self.place.guarded("check the repository", || {
+            let found = self.location.guarded("check the repository", || {
                 self.engine.check_with_trees(options, trees)
             })?;
             let text = |(level, e)| {
@@ -99,7 +96,7 @@ impl Repository {
     /// What is wrong with a file, found by reading it: its name is the hash of its content.
     pub(crate) fn wrong_with(&self, kind: FileType, id: &Id) -> Result<String, RepositoryError> {
         let name = repair::name(kind, id);
-        let backend = self.place.raw()?;
+        let backend = self.location.raw()?;
         let content = backend.read_full(kind, id);
         if StopSignal.requested() {
             return Err(RepositoryError::Stopped);

@@ -1,5 +1,5 @@
 //! Whose damage it is: a pack that is missing concerns only the backups that need it. And what is wrong, in a line for each file of
-//! the repository: the engine finds the same damage at many places, and speaks of its own insides.
+//! the repository: the engine finds the same damage in many files, and speaks of its own insides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,7 +7,7 @@ use rustic_core::{FileType, Id, IndexedFullStatus, ReadBackend, Repository as En
 
 use crate::{Repository, RepositoryError};
 
-/// The packs that a tree needs, in hexadecimal digits, and whether they hold trees. What cannot be read any more is left out: the
+/// The packs that a tree needs, in hexadecimal digits, and whether they hold trees. What cannot be read any more is skipped: the
 /// check names it by itself.
 pub(crate) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTreeMap<String, bool> {
     let mut packs = BTreeMap::new();
@@ -45,7 +45,7 @@ pub(crate) struct Words<'a> {
 impl<'a> Words<'a> {
     pub(crate) fn new(repository: &'a Repository) -> Result<Self, RepositoryError> {
         let packs = repository
-            .place
+            .location
             .raw()?
             .list(FileType::Pack)
             .map_err(repository.failed("list the files"))?;

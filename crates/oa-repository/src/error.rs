@@ -13,7 +13,7 @@ pub enum RepositoryError {
     Absent(String),
     /// There is none where PostgreSQL has recorded backups.
     #[error(
-        "there is no repository at {place}, although {backups} backups were recorded there (the newest, {newest}, is of {at}); is its disk mounted? If they are lost, begin anew with: oa-backup init --anew"
+        "there is no repository at {place}, although {backups} backups were recorded there (the newest, {newest}, is of {at}); is its disk mounted? If they are lost, start over with: oa-backup init --anew"
     )]
     Vanished {
         /// Where it should be.
@@ -37,7 +37,7 @@ pub enum RepositoryError {
     /// The key does not open it.
     #[error("the password does not open the repository at {0}; check password in [backup]")]
     Password(String),
-    /// The place itself is not usable as it is configured.
+    /// The location is not usable as it is configured.
     #[error("{0}")]
     Place(String),
     /// What was to be stored was not stored as a whole.
@@ -50,7 +50,7 @@ pub enum RepositoryError {
         /// Files and bytes that were to be stored.
         expected: String,
     },
-    /// What was stored needs something that is damaged: pieces that older backups had stored already.
+    /// What was stored needs something that is damaged: chunks that older backups had stored already.
     #[error(
         "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
     )]

@@ -1,8 +1,8 @@
-//! What the tables hold at one place in the log, so that a restore up to there can be compared with it.
+//! What the tables hold at one LSN, so that a restore up to there can be compared with it.
 //!
-//! The snapshot of a transaction and a place in the log belong together when nothing was written between asking for the place and
-//! taking the snapshot, and no transaction with writes was under way then: its end would be before or after the place by chance.
-//! On a busy server that moment may not come; then the mark says so.
+//! The snapshot of a transaction and an LSN belong together when nothing was written between asking for the LSN and
+//! taking the snapshot, and no transaction with writes was under way then: its end would be before or after the LSN by chance.
+//! On a busy server that moment may not come; then the fingerprint says so.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -23,10 +23,7 @@ pub const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = '
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; SET LOCAL search_path = pg_catalog;
     SET LOCAL row_security = off";
 
-/// Marks the tables that this role can read, for at most `budget`; tables for which no time is left are not in it.
-///
-/// # Errors
-/// When the server fails.
+/// Takes the fingerprints of the tables that this role can read, for at most `budget`; tables for which no time is left are not in it.
 pub fn take(
     client: &mut Client,
     standby: bool,
@@ -70,9 +67,6 @@ pub fn take(
 }
 
 /// Counts and hashes in the caller's transaction, as [`take`] does; for comparing a restored database.
-///
-/// # Errors
-/// When the server fails.
 pub fn tables(
     tx: &mut Transaction<'_>,
     until: Instant,
@@ -91,7 +85,7 @@ pub fn tables(
             &[],
         )
         .map_err(&failed)?;
-    let mut marks = BTreeMap::new();
+    let mut fingerprints = BTreeMap::new();
     for row in &found {
         let (schema, table): (String, String) = (row.get(0), row.get(1));
         if row.get(2) {
@@ -114,9 +108,9 @@ pub fn tables(
                 left.as_millis()
             ))
             .map_err(&failed)?;
-        match mark(&mut point, &schema, &table, key.as_deref()) {
-            Ok(mark) => {
-                marks.insert(format!("{schema}.{table}"), mark);
+        match fingerprint_of(&mut point, &schema, &table, key.as_deref()) {
+            Ok(fingerprint) => {
+                fingerprints.insert(format!("{schema}.{table}"), fingerprint);
                 point.commit().map_err(&failed)?;
             }
             Err(e) if e.code().is_some() => {
@@ -126,10 +120,10 @@ pub fn tables(
             Err(e) => return Err(failed(e)),
         }
     }
-    Ok(marks)
+    Ok(fingerprints)
 }
 
-fn mark(
+fn fingerprint_of(
     tx: &mut Transaction<'_>,
     schema: &str,
     table: &str,

@@ -33,9 +33,6 @@ pub struct RepositoryLocation {
 
 impl RepositoryLocation {
     /// The primary repository of the configuration.
-    ///
-    /// # Errors
-    /// When `[backup]` is absent, or a reference to a secret leads nowhere.
     pub fn primary(config: &Config) -> Result<Self, ConfigError> {
         let backup = config.backup_settings()?;
         Self::new(
@@ -47,9 +44,6 @@ impl RepositoryLocation {
     }
 
     /// The secondary one, where there is one.
-    ///
-    /// # Errors
-    /// As [`RepositoryLocation::primary`].
     pub fn secondary(config: &Config) -> Result<Option<Self>, ConfigError> {
         let backup = config.backup_settings()?;
         let Some(copy) = &backup.copy else {
@@ -80,7 +74,7 @@ impl RepositoryLocation {
         })
     }
 
-    /// The place as it is shown and recorded: it has no secret in it.
+    /// The location as it is shown and recorded: it has no secret in it.
     #[must_use]
     pub fn shown(&self) -> String {
         redact(&self.location)
@@ -115,14 +109,18 @@ impl RepositoryLocation {
         Ok(backend)
     }
 
-    pub(crate) fn engine(&self, bars: ProgressReporter) -> Result<Engine<()>, RepositoryError> {
+    pub(crate) fn engine(&self, reporter: ProgressReporter) -> Result<Engine<()>, RepositoryError> {
         let mut options = RepositoryOptions::default();
         match &self.cache {
             Some(folder) => options.cache_dir = Some(folder.clone()),
             None => options.no_cache = true,
         }
-        Engine::new_with_progress(&options, &RepositoryBackends::new(self.raw()?, None), bars)
-            .map_err(|e| self.failed("open the repository", &e))
+        Engine::new_with_progress(
+            &options,
+            &RepositoryBackends::new(self.raw()?, None),
+            reporter,
+        )
+        .map_err(|e| self.failed("open the repository", &e))
     }
 
     pub(crate) fn credentials(&self) -> Credentials {
@@ -130,9 +128,6 @@ impl RepositoryLocation {
     }
 
     /// Whether there is a repository.
-    ///
-    /// # Errors
-    /// When the place cannot be read.
     pub fn exists(&self) -> Result<bool, RepositoryError> {
         if let Some(folder) = self.folder() {
             // The engine takes what it may not see for what is not there.
@@ -178,7 +173,7 @@ impl RepositoryLocation {
         Ok(found)
     }
 
-    /// Why a place without configuration is not simply an empty one.
+    /// Why a location without configuration is not simply an empty one.
     fn without_config(&self) -> Result<Option<RepositoryError>, RepositoryError> {
         let mut remains = self.remains()?;
         if self
@@ -204,18 +199,14 @@ impl RepositoryLocation {
         ))))
     }
 
-    /// Refuses a place that holds what is left of a repository.
+    /// Refuses a location that holds what is left of a repository.
     ///
-    /// # Errors
-    /// [`RepositoryError::Occupied`], with what helps; or when the place cannot be read.
+    /// [`RepositoryError::Occupied`], with what helps; or when the location cannot be read.
     pub fn check_unoccupied(&self) -> Result<(), RepositoryError> {
         self.without_config()?.map_or(Ok(()), Err)
     }
 
     /// Creates the repository.
-    ///
-    /// # Errors
-    /// When there is one, or what is left of one, or the place cannot be written.
     pub fn create(&self) -> Result<(), RepositoryError> {
         if self.exists()? {
             return Err(RepositoryError::Exists(self.shown()));
@@ -232,22 +223,19 @@ impl RepositoryLocation {
     }
 
     /// Opens the repository.
-    ///
-    /// # Errors
-    /// When there is none, or the password is wrong.
-    pub fn open(&self, bars: &ProgressReporter) -> Result<Repository, RepositoryError> {
+    pub fn open(&self, reporter: &ProgressReporter) -> Result<Repository, RepositoryError> {
         if !self.exists()? {
             let absent = || RepositoryError::Absent(self.shown());
-            // Whoever only opens it has a configuration to mend, no place to choose.
+            // Whoever only opens it has a configuration to mend, no location to choose.
             return Err(match self.without_config()? {
                 Some(RepositoryError::Occupied(why)) => RepositoryError::Place(why),
                 _ => absent(),
             });
         }
-        let engine = self.engine(bars.clone())?.open(&self.credentials());
+        let engine = self.engine(reporter.clone())?.open(&self.credentials());
         let engine = engine.or_else(|e| {
             if let Some(key) = self.key_beside_damaged_ones() {
-                let again = self.engine(bars.clone())?;
+                let again = self.engine(reporter.clone())?;
                 if let Ok(engine) = again.open(&Credentials::Masterkey(key)) {
                     return Ok(engine);
                 }
@@ -261,16 +249,13 @@ impl RepositoryLocation {
             })
         })?;
         Ok(Repository {
-            place: self.clone(),
-            bars: bars.clone(),
+            location: self.clone(),
+            reporter: reporter.clone(),
             engine,
         })
     }
 
     /// Opens the repository. Where there is none, PostgreSQL may know that there should be one.
-    ///
-    /// # Errors
-    /// As [`RepositoryLocation::open`].
     pub fn open_recorded(
         &self,
         config: &Config,

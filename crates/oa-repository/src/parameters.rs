@@ -44,10 +44,7 @@ pub struct Changes {
     pub unreadable: Option<String>,
 }
 
-/// Reads the changes between two places out of the segments of `folder`. `scratch` is a folder of its own, made and removed here.
-///
-/// # Errors
-/// When `pg_waldump` is not installed, the scratch folder cannot be made, or this program is asked to stop.
+/// Reads the changes between two LSNs out of the segments of `folder`. `scratch` is a folder of its own, made and removed here.
 pub fn changes(
     programs: &Path,
     folder: &Path,

@@ -22,10 +22,6 @@ pub struct Programs {
 
 impl Programs {
     /// Looks for the programs of `major`, at the configured folder or at the usual places.
-    ///
-    /// # Errors
-    /// When there are none of that version: an older `pg_dump` refuses, and only the same version can run what
-    /// `pg_basebackup` has copied.
     pub fn find(configured: Option<&Path>, major: i32) -> Result<PathBuf, PostgresError> {
         let candidates = match configured {
             Some(folder) => vec![folder.to_owned()],
@@ -62,9 +58,6 @@ impl Programs {
     }
 
     /// The programs in `folder`, connecting as `settings` say, to `database` if it is given.
-    ///
-    /// # Errors
-    /// When the address is not valid.
     pub fn new(
         folder: PathBuf,
         settings: &Settings,
@@ -83,9 +76,6 @@ impl Programs {
     }
 
     /// Runs one of them to its end.
-    ///
-    /// # Errors
-    /// When it cannot be started, fails, or this program is asked to stop.
     pub fn run(&self, program: &'static str, arguments: &[String]) -> Result<(), PostgresError> {
         let finished = self.finish(program, arguments)?;
         if finished.status.success() {
@@ -102,9 +92,6 @@ impl Programs {
     }
 
     /// The same, with whatever status and output it ends.
-    ///
-    /// # Errors
-    /// When it cannot be started, or this program is asked to stop.
     pub fn finish(
         &self,
         program: &'static str,

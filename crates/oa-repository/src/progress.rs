@@ -10,15 +10,15 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustic_core::{Progress, ProgressBars, ProgressType, RusticProgress};
 
-/// Whoever is told of progress.
+/// Where progress is reported.
 #[derive(Debug, Clone)]
 pub struct ProgressReporter(Arc<dyn ProgressBars>);
 
 impl ProgressReporter {
     /// Somebody.
     #[must_use]
-    pub fn new(bars: impl ProgressBars) -> Self {
-        Self(Arc::new(bars))
+    pub fn new(reporter: impl ProgressBars) -> Self {
+        Self(Arc::new(reporter))
     }
 
     /// Nobody.
@@ -103,8 +103,13 @@ pub struct Growing {
 impl Growing {
     /// Watches a folder that will hold about so many bytes.
     #[must_use]
-    pub fn watch(bars: &ProgressReporter, title: &str, folder: &Path, expected_bytes: u64) -> Self {
-        let progress = bars.progress(ProgressType::Bytes, title);
+    pub fn watch(
+        reporter: &ProgressReporter,
+        title: &str,
+        folder: &Path,
+        expected_bytes: u64,
+    ) -> Self {
+        let progress = reporter.progress(ProgressType::Bytes, title);
         let done = Arc::new(AtomicBool::new(false));
         if progress.is_hidden() {
             return Self { done, thread: None };

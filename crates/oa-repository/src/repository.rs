@@ -15,15 +15,15 @@ pub(crate) const KEEP_UNUSED: Duration = Duration::from_secs(23 * 3600);
 
 /// An open repository.
 pub struct Repository {
-    pub(crate) place: RepositoryLocation,
-    pub(crate) bars: ProgressReporter,
+    pub(crate) location: RepositoryLocation,
+    pub(crate) reporter: ProgressReporter,
     pub(crate) engine: Engine<OpenStatus>,
 }
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Repository")
-            .field("place", &self.place.shown())
+            .field("place", &self.location.shown())
             .finish_non_exhaustive()
     }
 }
@@ -31,21 +31,21 @@ impl std::fmt::Debug for Repository {
 impl Repository {
     /// Where it is.
     #[must_use]
-    pub fn place(&self) -> &RepositoryLocation {
-        &self.place
+    pub fn location(&self) -> &RepositoryLocation {
+        &self.location
     }
 
     pub(crate) fn failed(
         &self,
         doing: &'static str,
     ) -> impl Fn(Box<RusticError>) -> RepositoryError + '_ {
-        move |e| self.place.failed(doing, &e)
+        move |e| self.location.failed(doing, &e)
     }
 
     /// The engine gives itself up when it reads the index; it is opened once more, by the key that was found before.
     pub(crate) fn again(&self) -> Result<Engine<OpenStatus>, RepositoryError> {
         let key = Credentials::Masterkey(self.engine.key());
-        let engine = self.place.engine(self.bars.clone())?;
+        let engine = self.location.engine(self.reporter.clone())?;
         engine
             .open(&key)
             .map_err(self.failed("open the repository"))
@@ -53,7 +53,6 @@ impl Repository {
 
     /// All backups, oldest first.
     ///
-    /// # Errors
     /// When the list cannot be read. A snapshot that cannot be read is an error too: see [`Repository::readable_backups`].
     pub fn backups(&self) -> Result<Vec<Backup>, RepositoryError> {
         let snapshots = self
@@ -64,9 +63,6 @@ impl Repository {
     }
 
     /// The backups whose snapshots can be read, and what is wrong with the others.
-    ///
-    /// # Errors
-    /// When the repository cannot be listed.
     pub fn readable_backups(&self) -> Result<(Vec<Backup>, Vec<Damage>), RepositoryError> {
         if let Ok(snapshots) = self.engine.get_all_snapshots() {
             return Ok((listed(snapshots), Vec::new()));
@@ -90,9 +86,6 @@ impl Repository {
     }
 
     /// The backup whose id begins so.
-    ///
-    /// # Errors
-    /// When there is none, or more than one.
     pub fn find(&self, id: &str) -> Result<Backup, RepositoryError> {
         let mut found = self.backups()?.into_iter().filter(|b| b.id.starts_with(id));
         match (found.next(), found.next()) {
@@ -105,9 +98,6 @@ impl Repository {
     }
 
     /// Takes backups off the list. Their bytes stay until [`Repository::prune`].
-    ///
-    /// # Errors
-    /// When they cannot be removed.
     pub fn forget(&self, backups: &[Backup]) -> Result<(), RepositoryError> {
         let ids: Vec<_> = backups.iter().map(|b| b.snapshot.id).collect();
         self.engine
@@ -117,9 +107,6 @@ impl Repository {
 
     /// Removes what no backup uses: marks it first, and removes what was marked a day ago. Returns the bytes that are removed now
     /// and those that are marked.
-    ///
-    /// # Errors
-    /// When it fails; what it has done so far is no harm.
     pub fn prune(&self, dry_run: bool) -> Result<(u64, u64), RepositoryError> {
         let mut options = PruneOptions::default();
         options.keep_delete = jiff::Span::new().seconds(KEEP_UNUSED.as_secs().cast_signed());
@@ -139,9 +126,6 @@ impl Repository {
     }
 
     /// The bytes of all its files.
-    ///
-    /// # Errors
-    /// When they cannot be listed.
     pub fn size_bytes(&self) -> Result<u64, RepositoryError> {
         let infos = self
             .engine
@@ -151,9 +135,6 @@ impl Repository {
     }
 
     /// Copies backups that the other repository does not have, and checks that all of them is there. Returns how many.
-    ///
-    /// # Errors
-    /// When the copy fails; what was copied whole is listed there.
     pub fn copy_to(&self, other: &Self) -> Result<usize, RepositoryError> {
         let mine = self.backups()?;
         let theirs = other.backups()?;
@@ -179,7 +160,7 @@ impl Repository {
             .to_indexed_ids()
             .map_err(other.failed("read the index"))?;
         other
-            .place
+            .location
             .guarded("copy backups", || source.copy(&target, missing))?;
         let new: Vec<Backup> = other
             .backups()?
@@ -201,17 +182,14 @@ impl Repository {
     }
 
     /// Reads the index, for reading what is in backups.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
     pub fn reader(&self) -> Result<Reader, RepositoryError> {
         let engine = self
             .again()?
             .to_indexed()
             .map_err(self.failed("read the index"))?;
         Ok(Reader {
-            place: self.place.clone(),
-            bars: self.bars.clone(),
+            location: self.location.clone(),
+            reporter: self.reporter.clone(),
             engine,
         })
     }

@@ -227,8 +227,14 @@ impl ReadBackend for S3 {
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|e| self.error("list", &prefix, &format!("the answer is no list: {e}")))?;
             for object in page.contents {
-                let size = u32::try_from(object.size.unwrap_or_default()).unwrap_or(u32::MAX);
-                let name = object.key.rsplit('/').next().unwrap_or_default();
+                let size = object
+                    .size
+                    .ok_or_else(|| self.error("list", &prefix, "the answer names no size"))?;
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                let name = object
+                    .key
+                    .rsplit_once('/')
+                    .map_or(&*object.key, |(_, name)| name);
                 match kind {
                     FileType::Config if object.key == prefix => found.push((Id::default(), size)),
                     FileType::Config => {}

@@ -64,9 +64,6 @@ pub struct SpareReport {
 
 impl RepositoryLocation {
     /// Puts back what is damaged or absent from authentic spare copies, and makes spare copies anew from authentic files.
-    ///
-    /// # Errors
-    /// When files cannot be read or written; when what opens the repository is damaged in both copies nothing is touched.
     pub fn heal(&self) -> Result<SpareReport, RepositoryError> {
         let mut healed = SpareReport::default();
         let Some(folder) = self.folder() else {
@@ -86,7 +83,7 @@ impl RepositoryLocation {
         for one in &all {
             match (&one.here, &one.beside) {
                 (Copy::Authentic(_), _) => {}
-                // A key that is absent while another one opens the repository was taken away.
+                // A key that is absent while another one opens the repository was removed.
                 (Copy::Absent, _) if opens && !one.is_config => {}
                 (_, Copy::Authentic(_)) => put_back.push(one),
                 (Copy::Absent | Copy::Damaged, _) => {
@@ -127,9 +124,6 @@ impl RepositoryLocation {
     }
 
     /// Keeps copies of configuration and keys of a repository that opens: new ones are added, damaged ones are made anew.
-    ///
-    /// # Errors
-    /// When they cannot be written.
     pub fn keep_spares(&self) -> Result<(), RepositoryError> {
         let Some(folder) = self.folder() else {
             return Ok(());
@@ -148,10 +142,7 @@ impl RepositoryLocation {
         Ok(())
     }
 
-    /// Removes spare copies of keys that were taken away, for they still open the repository. Only for one that opens.
-    ///
-    /// # Errors
-    /// When they cannot be removed.
+    /// Removes spare copies of keys that were removed, for they still open the repository. Only for one that opens.
     pub fn drop_former_spares(&self) -> Result<(), RepositoryError> {
         let Some(folder) = self.folder() else {
             return Ok(());
@@ -260,7 +251,7 @@ impl RepositoryLocation {
     fn lost(&self, all: &[Guarded]) -> Option<String> {
         let nothing = |what| {
             format!(
-                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
+                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the secondary repository ([backup.copy]); to start over, move its contents elsewhere, then: oa-backup init --anew",
                 self.shown()
             )
         };
@@ -450,7 +441,7 @@ fn lost_text(one: &Guarded) -> String {
     };
     let (here, beside) = (state(&one.here), state(&one.beside));
     format!(
-        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
+        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the secondary repository ([backup.copy]); to start over, move its contents elsewhere, then: oa-backup init --anew",
         one.file.display(),
         one.spare.display()
     )

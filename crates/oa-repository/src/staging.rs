@@ -10,9 +10,6 @@ use oa_core::state_dir::{StateDir, StateDirError};
 use crate::PostgresError;
 
 /// Where copies and WAL are staged, by one process at a time; made if absent, for this user only.
-///
-/// # Errors
-/// When it cannot be made or written.
 pub fn open(config: &Config, settings: &Settings) -> Result<StateDir, StateDirError> {
     let path = settings
         .staging

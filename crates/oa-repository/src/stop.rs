@@ -4,8 +4,6 @@
 use oa_core::supervise::StopSignal;
 use rustic_core::{ErrorKind, FileType, RusticError, RusticResult};
 
-/// # Errors
-/// When this process was asked to stop, and it is a pack.
 pub(crate) fn go_on(kind: FileType) -> RusticResult<()> {
     if kind != FileType::Pack {
         return Ok(());

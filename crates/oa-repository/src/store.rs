@@ -20,9 +20,6 @@ use crate::{Backup, Counts, Damage, Kind, Level, Meta, Repository, RepositoryErr
 
 impl Repository {
     /// Stores everything in `folder`. It is a backup, and listed, only with [`UnpublishedBackup::publish`].
-    ///
-    /// # Errors
-    /// When not everything is stored, or this process is asked to stop.
     pub fn store(
         &self,
         folder: &Path,
@@ -35,9 +32,6 @@ impl Repository {
 
     /// The same for files where they are, under their own paths. `None` when nothing has changed since the last time, and
     /// `meta.level` is incremental.
-    ///
-    /// # Errors
-    /// As [`Repository::store`].
     pub fn store_files(
         &self,
         paths: &[PathBuf],
@@ -77,18 +71,24 @@ impl Repository {
         options.parent_opts.skip_if_unchanged =
             meta.kind == Kind::Files && meta.level == Level::Incremental;
         options.parent_opts.force = meta.level == Level::Full && meta.kind == Kind::Physical;
-        let mut wanted = SnapshotOptions::default()
+        let mut snapshot_options = SnapshotOptions::default()
             .host(meta.host.clone())
             .label(meta.label());
-        wanted.time = Some(zoned(meta.restorable_to));
-        wanted.command = Some(String::from("oa-backup"));
-        let snapshot = wanted
+        let time = zoned(meta.restorable_to).ok_or_else(|| RepositoryError::Engine {
+            doing: "begin a backup",
+            place: self.location.shown(),
+            reason: format!("{} is no time that it knows", meta.restorable_to),
+        })?;
+        snapshot_options.time = Some(time);
+        snapshot_options.command = Some(String::from("oa-backup"));
+        let snapshot = snapshot_options
             .to_snapshot()
             .map_err(self.failed("begin a backup"))?;
-        let stored = self.place.guarded("store the backup", || {
+        let stored = self.location.guarded("store the backup", || {
             indexed.backup(&options, list, snapshot)
         })?;
         oa_core::failpoint::hit("backup.stored");
+        // Without a summary nothing counts as stored, and the comparison below fails.
         let summary = stored.summary.clone().unwrap_or_default();
         let after = Counts {
             files: summary.total_files_processed,
@@ -147,7 +147,7 @@ impl Repository {
 
     /// Removes what a killed backup has left. Only what is older than any backup that may still run.
     fn remove_unfinished(&self) -> Result<(), RepositoryError> {
-        // One that is damaged is told of elsewhere.
+        // One that is damaged is reported elsewhere.
         let Ok(snapshots) = self.engine.get_all_snapshots() else {
             return Ok(());
         };
@@ -177,9 +177,6 @@ pub struct UnpublishedBackup<'a> {
 
 impl UnpublishedBackup<'_> {
     /// What is wrong with what it needs (`Damage::backup` is set), and with the rest of the repository.
-    ///
-    /// # Errors
-    /// As [`Repository::check`].
     pub fn check(&self) -> Result<Vec<Damage>, RepositoryError> {
         let id = self.snapshot.id.to_hex();
         self.repository
@@ -187,9 +184,6 @@ impl UnpublishedBackup<'_> {
     }
 
     /// Makes it a backup: it gets its description and our tag.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn publish(self, mut meta: Meta) -> Result<Backup, RepositoryError> {
         let repository = self.repository;
         meta.stored = self.stored;
@@ -205,7 +199,7 @@ impl UnpublishedBackup<'_> {
             Err(reason) => {
                 let failed = RepositoryError::Engine {
                     doing: "describe the backup",
-                    place: repository.place.shown(),
+                    place: repository.location.shown(),
                     reason,
                 };
                 self.withdraw()?;
@@ -232,9 +226,6 @@ impl UnpublishedBackup<'_> {
     }
 
     /// Removes it. Its bytes stay until [`Repository::prune`].
-    ///
-    /// # Errors
-    /// When it cannot be removed.
     pub fn withdraw(self) -> Result<(), RepositoryError> {
         self.repository
             .engine
@@ -251,7 +242,7 @@ struct FileIdentity {
     created: Option<SystemTime>,
 }
 
-/// How much there is, and with `named` also which files. What goes away meanwhile is passed over.
+/// How much there is, and with `named` also which files. What disappears meanwhile is skipped.
 fn census(
     paths: &[PathBuf],
     named: bool,
@@ -294,8 +285,8 @@ fn census(
     Ok((sum, names))
 }
 
-fn zoned(at: DateTime<Utc>) -> jiff::Zoned {
-    jiff::Timestamp::from_microsecond(at.timestamp_micros())
-        .unwrap_or_default()
-        .to_zoned(jiff::tz::TimeZone::UTC)
+/// A time for the engine; `None` where it knows no such year.
+fn zoned(at: DateTime<Utc>) -> Option<jiff::Zoned> {
+    let at = jiff::Timestamp::from_microsecond(at.timestamp_micros()).ok()?;
+    Some(at.to_zoned(jiff::tz::TimeZone::UTC))
 }

@@ -24,9 +24,6 @@ impl TimelinePath {
     }
 
     /// Reads a timeline's history file: its ancestors, a line each, with the LSN at which they end.
-    ///
-    /// # Errors
-    /// When a line is not what PostgreSQL writes.
     pub fn parse(timeline: u32, history: &str) -> Result<Self, String> {
         let mut path = Vec::new();
         let mut begins = Lsn(0);
@@ -112,9 +109,6 @@ pub fn timeline_of(meta: &Meta, files: &[String], segment_bytes: u64) -> u32 {
 }
 
 /// The names of the files of a backup of WAL.
-///
-/// # Errors
-/// When it cannot be read.
 pub fn names(reader: &Reader, backup: &Backup) -> Result<Vec<String>, RepositoryError> {
     let files = reader.files(backup, Path::new(""))?;
     Ok(files
@@ -128,9 +122,6 @@ pub fn names(reader: &Reader, backup: &Backup) -> Result<Vec<String>, Repository
 pub type TimelinePaths = Vec<Option<TimelinePath>>;
 
 /// Finds the path of each backup. The repository is read only where a cluster has had more than one timeline.
-///
-/// # Errors
-/// When the index cannot be read.
 pub fn paths(
     repository: &Repository,
     backups: &[Backup],
@@ -207,9 +198,6 @@ pub struct RecoveryChain {
 
 /// Backups of WAL that no full backup leads to, and why: they are there, and restore nothing. Where the history of a timeline cannot
 /// be read nobody knows.
-///
-/// # Errors
-/// When the index cannot be read.
 pub fn stranded(
     repository: &Repository,
     backups: &[Backup],
@@ -237,10 +225,12 @@ pub fn stranded(
             .filter(|i| backups[**i].meta.wal.is_some() && paths[**i].is_some())
         {
             if !reached.contains(i) {
-                let full = backups[*i].meta.full.as_deref().unwrap_or_default();
-                let reason = match backups.iter().any(|b| b.id == full) {
-                    false => format!("its full backup {} is gone", full.get(..8).unwrap_or(full)),
-                    true => "no full backup leads to its WAL without a gap".to_owned(),
+                let gone = |full: &&str| !backups.iter().any(|b| b.id == **full);
+                let reason = match backups[*i].meta.full.as_deref().filter(gone) {
+                    Some(full) => {
+                        format!("its full backup {} is gone", full.get(..8).unwrap_or(full))
+                    }
+                    None => "no full backup leads to its WAL without a gap".to_owned(),
                 };
                 found.insert(
                     backups[*i].id.clone(),

@@ -10,8 +10,8 @@ use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
 use super::rights;
-use super::server::{MOMENT, Server};
-use crate::error::CaptureError;
+use super::server::{STATE_TIME, Server};
+use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::layout::{DUMP, GLOBALS};
 use oa_repository::{ContentFingerprint, Lsn, PostgresError, fingerprint, staging as folders};
@@ -19,18 +19,14 @@ use oa_repository::{ContentFingerprint, Lsn, PostgresError, fingerprint, staging
 /// A dump that stands in the staging folder.
 #[derive(Debug)]
 pub(crate) struct Dumped {
-    /// The folder to store.
     pub(crate) folder: PathBuf,
     /// The server's clock when the dump's snapshot was taken.
     pub(crate) at: DateTime<Utc>,
     /// What the tables hold in that snapshot.
-    pub(crate) mark: ContentFingerprint,
+    pub(crate) fingerprint: ContentFingerprint,
 }
 
 /// Dumps the database of the connection, in the same snapshot in which its tables are counted, for at most `budget`.
-///
-/// # Errors
-/// When there is too little room, or a program fails.
 pub(crate) fn dump(
     client: &mut Client,
     programs: &Programs,
@@ -38,11 +34,11 @@ pub(crate) fn dump(
     settings: &Settings,
     staging: &Path,
     budget: Duration,
-) -> Result<Dumped, CaptureError> {
+) -> Result<Dumped, BackupError> {
     let folder = staging_folder(staging);
     folders::empty_folder(&folder)?;
     check_room(staging, server.database_bytes)?;
-    let failed = CaptureError::query("could not take a snapshot to dump");
+    let failed = BackupError::query("could not take a snapshot to dump");
     let mut tx = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -50,10 +46,10 @@ pub(crate) fn dump(
         .start()
         .map_err(&failed)?;
     let row = tx
-        .query_one(&format!("SELECT pg_export_snapshot(), {MOMENT}"), &[])
+        .query_one(&format!("SELECT pg_export_snapshot(), {STATE_TIME}"), &[])
         .map_err(&failed)?;
     let (snapshot, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
-    let mark = ContentFingerprint {
+    let fingerprint = ContentFingerprint {
         lsn: Lsn(0),
         exact: true,
         tables: fingerprint::tables(&mut tx, Instant::now() + budget)?,
@@ -72,7 +68,7 @@ pub(crate) fn dump(
     match dumped {
         Err(error @ PostgresError::Failed { .. }) => {
             return Err(match rights::missing(&mut tx)? {
-                Some(what) => CaptureError::NotAllowed(format!("{error}; {what}")),
+                Some(what) => BackupError::NotAllowed(format!("{error}; {what}")),
                 None => error.into(),
             });
         }
@@ -95,5 +91,9 @@ pub(crate) fn dump(
         &["--no-role-passwords"]
     })?;
     oa_core::failpoint::hit("backup.copied");
-    Ok(Dumped { folder, at, mark })
+    Ok(Dumped {
+        folder,
+        at,
+        fingerprint,
+    })
 }

@@ -1,4 +1,4 @@
-//! A full physical backup: `pg_basebackup` copies the cluster's files with the log they need into the staging folder, with a
+//! A full physical backup: `pg_basebackup` copies the cluster's files with the WAL they need into the staging folder, with a
 //! manifest of checksums, and `pg_verifybackup` compares them before anything is listed.
 
 use std::fs;
@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use oa_core::config::Bytes;
 use postgres::Client;
 
-use super::server::{MOMENT, Server};
-use crate::error::CaptureError;
+use super::server::{STATE_TIME, Server};
+use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::layout::{DATA, TABLESPACES};
 use oa_repository::{Lsn, PostgresError, staging as folders};
@@ -17,28 +17,22 @@ use oa_repository::{Lsn, PostgresError, staging as folders};
 /// A copy that stands in the staging folder.
 #[derive(Debug)]
 pub(crate) struct Copied {
-    /// The folder to store.
     pub(crate) folder: PathBuf,
     /// Recovery begins here.
     pub(crate) start: Lsn,
     /// It must come at least this far.
     pub(crate) end: Lsn,
-    /// The timeline of the copy.
     pub(crate) timeline: u32,
     /// The server's clock when the copy was complete.
     pub(crate) at: DateTime<Utc>,
 }
 
 /// The folder that a full backup of either kind is staged in.
-#[must_use]
 pub(crate) fn staging_folder(staging: &Path) -> PathBuf {
     staging.join("full")
 }
 
 /// Copies the cluster.
-///
-/// # Errors
-/// When there is too little room, or a program fails.
 pub(crate) fn copy(
     client: &mut Client,
     programs: &Programs,
@@ -46,10 +40,10 @@ pub(crate) fn copy(
     limit_rate: Option<Bytes>,
     staging: &Path,
     run: &str,
-) -> Result<Copied, CaptureError> {
+) -> Result<Copied, BackupError> {
     let folder = staging_folder(staging);
     folders::empty_folder(&folder)?;
-    // The log that is written meanwhile comes with it.
+    // The WAL that is written meanwhile comes with it.
     check_room(staging, server.size_bytes + 8 * server.segment_bytes)?;
     let data = folder.join(DATA);
     let mut arguments = vec![
@@ -90,13 +84,13 @@ pub(crate) fn copy(
             error.into()
         } else {
             let databases = databases.join(", ");
-            CaptureError::Damaged { databases, said }
+            BackupError::Damaged { databases, said }
         });
     }
     oa_core::failpoint::hit("backup.copied");
     let at = client
-        .query_one(&format!("SELECT {MOMENT}"), &[])
-        .map_err(CaptureError::query("could not ask for the time"))?
+        .query_one(&format!("SELECT {STATE_TIME}"), &[])
+        .map_err(BackupError::query("could not ask for the time"))?
         .get(0);
     let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;
     Ok(Copied {
@@ -109,21 +103,18 @@ pub(crate) fn copy(
 }
 
 /// How many pages with wrong checksums the server has met, by database. A copy counts those of a file from the second one on.
-fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, CaptureError> {
+fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, BackupError> {
     let rows = client
         .query(
             "SELECT coalesce(datname, 'of all')::text, checksum_failures FROM pg_stat_database WHERE checksum_failures > 0",
             &[],
         )
-        .map_err(CaptureError::query("could not ask for the server's checksums"))?;
+        .map_err(BackupError::query("could not ask for the server's checksums"))?;
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// Compares the copy with its manifest, and sees that the log it needs can be read.
-///
-/// # Errors
-/// When it is not what the manifest says.
-pub(crate) fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
+/// Compares the copy with its manifest, and sees that the WAL it needs can be read.
+pub(crate) fn verify(programs: &Programs, copied: &Copied) -> Result<(), BackupError> {
     let data = copied.folder.join(DATA);
     Ok(programs.run(
         "pg_verifybackup",
@@ -137,12 +128,12 @@ fn escape(path: &str) -> String {
 }
 
 /// Refuses when the staging folder's disk has less than what is needed.
-pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError> {
-    let failed = CaptureError::disk("could not measure the disk of", staging);
+pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), BackupError> {
+    let failed = BackupError::disk("could not measure the disk of", staging);
     let disk = rustix::fs::statvfs(staging).map_err(|e| failed(e.into()))?;
     let free = disk.f_bavail * disk.f_frsize;
     if free < needed {
-        return Err(CaptureError::NoRoom {
+        return Err(BackupError::NoRoom {
             path: staging.to_owned(),
             free: Bytes(free),
             needed: Bytes(needed),
@@ -151,9 +142,9 @@ pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError
     Ok(())
 }
 
-/// The log that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
-fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
-    let text = fs::read(manifest).map_err(CaptureError::disk("could not read", manifest))?;
+/// The WAL that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
+fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), BackupError> {
+    let text = fs::read(manifest).map_err(BackupError::disk("could not read", manifest))?;
     let parsed: Option<(Lsn, Lsn, u32)> = (|| {
         let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let range = json.get("WAL-Ranges")?.as_array()?.last()?;
@@ -162,7 +153,7 @@ fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
         Some((lsn("Start-LSN")?, lsn("End-LSN")?, timeline))
     })();
     parsed.ok_or_else(|| {
-        CaptureError::from(PostgresError::Program(format!(
+        BackupError::from(PostgresError::Program(format!(
             "{} is no manifest of a base backup",
             manifest.display()
         )))

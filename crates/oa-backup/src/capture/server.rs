@@ -8,7 +8,7 @@ use oa_core::pg::{self, Settings};
 use postgres::Client;
 
 use crate::PROGRAM;
-use crate::error::CaptureError;
+use crate::error::BackupError;
 use oa_repository::Programs;
 use oa_repository::{Kind, Lsn, PostgresError};
 
@@ -22,9 +22,6 @@ const RECOVERY_SETTINGS: [&str; 5] = [
 ];
 
 /// The connection for backups: a role of its own, where one is configured.
-///
-/// # Errors
-/// When there is no address.
 pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
     let mut settings = Settings::from_config(config, PROGRAM)?;
     if let Some(reference) = &config.backup_settings()?.database_url {
@@ -38,23 +35,16 @@ pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
 pub(crate) struct Server {
     /// `server_version_num`.
     pub(crate) version: i32,
-    /// The cluster's own number.
     pub(crate) system_id: String,
-    /// Its timeline.
     pub(crate) timeline: u32,
-    /// It is a standby.
     pub(crate) standby: bool,
-    /// This role may replicate.
     pub(crate) may_replicate: bool,
-    /// This role.
     pub(crate) role: String,
-    /// The database of the connection.
     pub(crate) database: String,
     /// All databases together.
     pub(crate) size_bytes: u64,
-    /// The database of the connection.
     pub(crate) database_bytes: u64,
-    /// Size of a segment of the log.
+    /// Size of a WAL segment.
     pub(crate) segment_bytes: u64,
     /// Tablespaces but the two of every cluster: number and place.
     pub(crate) tablespaces: BTreeMap<String, String>,
@@ -66,11 +56,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// Asks the server.
-    ///
-    /// # Errors
-    /// When it does not answer, or refuses.
-    pub(crate) fn ask(client: &mut Client) -> Result<Self, CaptureError> {
-        let failed = CaptureError::query("could not ask the server what it is");
+    pub(crate) fn ask(client: &mut Client) -> Result<Self, BackupError> {
+        let failed = BackupError::query("could not ask the server what it is");
         let row = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, (SELECT system_identifier::text FROM pg_control_system()),
@@ -91,7 +78,7 @@ impl Server {
                 &[],
             )
             .map_err(&failed)?;
-        let mut named = |names: &[&str]| -> Result<BTreeMap<String, String>, CaptureError> {
+        let mut named = |names: &[&str]| -> Result<BTreeMap<String, String>, BackupError> {
             let rows = client
                 .query(
                     "SELECT name, setting || coalesce(CASE unit WHEN 'MB' THEN 'MB' END, '') FROM pg_settings WHERE name = ANY($1)",
@@ -142,21 +129,16 @@ impl Server {
         }
     }
 
-    /// The major version.
-    #[must_use]
     pub(crate) fn major(&self) -> i32 {
         self.version / 10_000
     }
 
     /// How this server is backed up; with `auto` also what keeps it from being backed up physically.
-    ///
-    /// # Errors
-    /// When a physical backup is asked for and not possible; says with which statements it becomes so.
     pub(crate) fn kind(
         &self,
-        wanted: BackupKind,
+        requested: BackupKind,
         programs: &Programs,
-    ) -> Result<(Kind, Option<String>), CaptureError> {
+    ) -> Result<(Kind, Option<String>), BackupError> {
         let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
         let obstacle = if !self.may_replicate {
             Some(format!(
@@ -165,35 +147,32 @@ impl Server {
             ))
         } else if wal_level == "minimal" {
             Some("the server has wal_level = minimal; set it to replica and restart it, or set kind = \"logical\"".to_owned())
-        } else if wanted == BackupKind::Logical {
+        } else if requested == BackupKind::Logical {
             None
         } else {
             self.refusal(programs)
         };
-        match (wanted, obstacle) {
+        match (requested, obstacle) {
             (BackupKind::Logical, _) => Ok((Kind::Logical, None)),
             (BackupKind::Auto | BackupKind::Physical, None) => Ok((Kind::Physical, None)),
             (BackupKind::Auto, Some(obstacle)) => Ok((Kind::Logical, Some(obstacle))),
-            (BackupKind::Physical, Some(obstacle)) => Err(CaptureError::NotAllowed(obstacle)),
+            (BackupKind::Physical, Some(obstacle)) => Err(BackupError::NotAllowed(obstacle)),
         }
     }
 }
 
-/// The moment whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
+/// The time whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
 /// done.
-pub(crate) const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
+pub(crate) const STATE_TIME: &str = "CASE WHEN NOT pg_is_in_recovery()
         OR EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
       THEN clock_timestamp()
       ELSE least(clock_timestamp(), coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))) END";
 
-/// Where the log is now, as far as it is on the server's disk, and the moment that it has come to.
-///
-/// # Errors
-/// When the server does not answer.
+/// Where the WAL is now, as far as it is on the server's disk, and the time that it has come to.
 pub(crate) fn flushed(
     client: &mut Client,
     standby: bool,
-) -> Result<(Lsn, DateTime<Utc>), CaptureError> {
+) -> Result<(Lsn, DateTime<Utc>), BackupError> {
     let function = if standby {
         "pg_last_wal_replay_lsn()"
     } else {
@@ -201,10 +180,10 @@ pub(crate) fn flushed(
     };
     let row = client
         .query_one(
-            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, {MOMENT}"),
+            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, {STATE_TIME}"),
             &[],
         )
-        .map_err(CaptureError::query("could not ask for the end of the log"))?;
+        .map_err(BackupError::query("could not ask for the end of the WAL"))?;
     let lsn: i64 = row.get(0);
     Ok((Lsn(lsn.cast_unsigned()), row.get(1)))
 }

@@ -35,19 +35,19 @@ enum KindArg {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How, instead of kind in [backup]
+    /// Kind of backup, instead of kind in [backup]
     #[arg(long, value_enum)]
     kind: Option<KindArg>,
-    /// Most bytes a second of a full physical copy, instead of limit_rate in [backup]: 50MB
+    /// Limit a full physical copy to so many bytes a second, instead of limit_rate in [backup]: 50MB
     #[arg(long, value_name = "SIZE")]
     limit_rate: Option<Bytes>,
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Started by cron: noted in the run log, and no failure when one runs already
+    /// Started by cron: noted in the run log; no failure if one is already running
     #[arg(long)]
     pub(crate) cron: bool,
-    /// How the result is printed
+    /// Output format of the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }
@@ -151,7 +151,7 @@ fn record(
             location,
             recorded,
             &made.there,
-            &made.unrestorable,
+            Some(&made.unrestorable),
         )
     });
     if let Err(e) = updated {
@@ -217,15 +217,13 @@ fn preview(config: &Config, args: &Args, level: Level) -> Result<u8, Failure> {
 }
 
 /// Backups as they are listed.
-#[must_use]
-pub(crate) fn listing(place: &RepositoryLocation, backups: &[Backup]) -> Listing {
-    listing_of(place, backups, &BTreeMap::new())
+pub(crate) fn listing(location: &RepositoryLocation, backups: &[Backup]) -> Listing {
+    listing_of(location, backups, &BTreeMap::new())
 }
 
 /// The same, with why some of them cannot be restored.
-#[must_use]
 pub(crate) fn listing_of(
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
     backups: &[Backup],
     stranded: &BTreeMap<String, String>,
 ) -> Listing {
@@ -239,18 +237,18 @@ pub(crate) fn listing_of(
         ("seconds", "seconds"),
     ]);
     for b in backups {
-        let mut row = row(place, b);
+        let mut row = row(location, b);
         row["unrestorable"] = json!(stranded.get(&b.id));
         listing.push(row);
     }
     listing
 }
 
-fn row(place: &RepositoryLocation, b: &Backup) -> Value {
+fn row(location: &RepositoryLocation, b: &Backup) -> Value {
     let m = &b.meta;
     let seconds = (b.finished_at() - m.started_at).as_seconds_f64();
     json!({
-        "id": b.id, "short_id": b.short_id(), "run_id": m.run_id, "repository": place.shown(), "kind": m.kind, "level": m.level,
+        "id": b.id, "short_id": b.short_id(), "run_id": m.run_id, "repository": location.shown(), "kind": m.kind, "level": m.level,
         "full": m.full, "host": m.host, "database": m.database, "server_version": m.server_version, "system_id": m.system_id,
         "timeline": m.timeline, "start_lsn": m.wal.as_ref().map(|w| w.from).or(m.start_lsn),
         "end_lsn": m.wal.as_ref().map(|w| w.to).or(m.end_lsn),

@@ -1,4 +1,4 @@
-//! `oa-backup copy`: the second place.
+//! `oa-backup copy`: the secondary repository.
 
 use oa_core::cli::Failure;
 use oa_core::config::Config;
@@ -7,7 +7,7 @@ use oa_core::runs::Recorder;
 use oa_core::runs::work::{self, Ended, Job};
 use serde_json::json;
 
-use super::{location, print, trigger};
+use super::{print, trigger};
 use crate::PROGRAM;
 use crate::catalog;
 use oa_repository::ProgressReporter;
@@ -19,35 +19,35 @@ pub(crate) struct Args {
     pub(crate) cron: bool,
 }
 
-/// Copies what the second repository does not have.
-///
-/// # Errors
-/// When one of them cannot be opened, or the copy fails; what was copied whole is listed there.
+/// Copies what the secondary repository does not have.
 pub(crate) fn run(
     config: &Config,
     args: &Args,
     reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
-    let (first, second) = (location(config, false)?, location(config, true)?);
+    let (primary, secondary) = (
+        super::location(config, false)?,
+        super::location(config, true)?,
+    );
     let recorder = Recorder::open(config, PROGRAM)?;
     let job = Job {
         trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let from = first.open_recorded(config, reporter)?;
-        let to = second.open_recorded(config, reporter)?;
-        second.close_to_others();
-        second.keep_spares()?;
+        let from = primary.open_recorded(config, reporter)?;
+        let to = secondary.open_recorded(config, reporter)?;
+        secondary.close_to_others();
+        secondary.keep_spares()?;
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
         let mut ended = Ended::success((copied, ids));
         ended.fetched = copied as u64;
-        ended.batches.push(catalog::rows(&second, &there));
+        ended.batches.push(catalog::rows(&secondary, &there));
         ended
             .batches
-            .push(catalog::size(&second, to.size_bytes()?, there.len()));
+            .push(catalog::size(&secondary, to.size_bytes()?, there.len()));
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });
@@ -58,7 +58,7 @@ pub(crate) fn run(
         && let Ok((mut client, _)) = recorder.connect()
     {
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
-        if let Err(e) = catalog::mark_replaced(&mut client, &second, &there) {
+        if let Err(e) = catalog::mark_replaced(&mut client, &secondary, &there) {
             tracing::warn!(
                 "could not record which missing backups were copied anew: {}",
                 oa_core::pg::describe(&e)
@@ -67,7 +67,7 @@ pub(crate) fn run(
     }
     print(&format!(
         "{copied} backup(s) copied to {}\n",
-        second.shown()
+        secondary.shown()
     ))?;
     Ok(exit::OK)
 }

@@ -1,12 +1,14 @@
 //! `oa-backup list`: what is in the repository.
 
+use std::collections::BTreeMap;
+
 use oa_core::cli::Failure;
 use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::output::Format;
 
 use super::backup::listing_of;
-use super::{location, short};
+use super::short;
 use oa_repository::ProgressReporter;
 use oa_repository::timeline;
 
@@ -15,21 +17,21 @@ pub(crate) struct Args {
     /// The secondary repository, of [backup.copy]
     #[arg(long)]
     copy: bool,
-    /// How the list is printed
+    /// Output format of the list
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 /// Lists the backups of the repository itself, oldest first; PostgreSQL is not needed.
-///
-/// # Errors
-/// When the repository cannot be opened.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
-    let place = location(config, args.copy)?;
-    let repository = place.open_recorded(config, &ProgressReporter::hidden())?;
+    let location = super::location(config, args.copy)?;
+    let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
     let (backups, damages) = repository.readable_backups()?;
-    let stranded = timeline::stranded(&repository, &backups).unwrap_or_default();
-    listing_of(&place, &backups, &stranded)
+    let stranded = timeline::stranded(&repository, &backups).unwrap_or_else(|e| {
+        tracing::warn!("could not find out whether all of these can be restored: {e}");
+        BTreeMap::new()
+    });
+    listing_of(&location, &backups, &stranded)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     for damage in &damages {

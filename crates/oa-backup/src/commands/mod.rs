@@ -15,17 +15,17 @@ use oa_core::exit;
 use oa_core::runs::Trigger;
 use oa_repository::{RepositoryError, RepositoryLocation};
 
-use crate::error::CaptureError;
+use crate::error::BackupError;
 
-impl From<CaptureError> for Failure {
-    fn from(error: CaptureError) -> Self {
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
         match error {
-            CaptureError::Config(e) => e.into(),
-            CaptureError::Postgres(e) => e.into(),
-            CaptureError::Repository(e) => e.into(),
-            CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
-            CaptureError::Busy(reason) => Busy(reason).into(),
-            CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
+            BackupError::Config(e) => e.into(),
+            BackupError::Postgres(e) => e.into(),
+            BackupError::Repository(e) => e.into(),
+            BackupError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            BackupError::Busy(reason) => Busy(reason).into(),
+            BackupError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
             other => Self::new(exit::FAILED, other),
         }
     }

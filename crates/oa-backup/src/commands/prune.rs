@@ -12,7 +12,7 @@ use oa_core::runs::work::{self, Ended, Job};
 use serde_json::json;
 
 use super::backup::listing;
-use super::{location, short, trigger};
+use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog;
 use crate::retention::{Keep, removable};
@@ -21,30 +21,27 @@ use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only say what would go
+    /// Only show what would be removed
     #[arg(long)]
     dry_run: bool,
     /// The secondary repository, of [backup.copy]
     #[arg(long)]
     copy: bool,
-    /// Also take off the record what is missing from the repository and lost for good
+    /// Also remove from the record backups that are missing from the repository and lost for good
     #[arg(long)]
     missing: bool,
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    /// Started by cron: noted in the run log, and nothing is asked
+    /// Started by cron: noted in the run log; asks nothing
     #[arg(long)]
     pub(crate) cron: bool,
-    /// How the list of what goes is printed
+    /// Output format of the list of what is removed
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
 }
 
 /// Removes backups by the rules of `[backup]`, and bytes that nothing uses.
-///
-/// # Errors
-/// When the repository cannot be opened or written; 77 off a terminal without `--yes`.
 pub(crate) fn run(
     config: &Config,
     args: &Args,
@@ -56,15 +53,15 @@ pub(crate) fn run(
         daily: settings.keep_daily,
         weekly: settings.keep_weekly,
     };
-    let place = location(config, args.copy)?;
-    let repository = place.open_recorded(config, reporter)?;
+    let location = super::location(config, args.copy)?;
+    let repository = location.open_recorded(config, reporter)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
         .collect();
-    listing(&place, &going)
+    listing(&location, &going)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     if args.dry_run {
@@ -80,7 +77,7 @@ pub(crate) fn run(
     }
     let recorder = Recorder::open(config, PROGRAM)?;
     if args.missing {
-        take_off_the_record(&recorder, &place, &repository, args.yes)?;
+        take_off_the_record(&recorder, &location, &repository, args.yes)?;
     }
     if !going.is_empty() && !args.cron {
         cli::confirm(
@@ -88,7 +85,7 @@ pub(crate) fn run(
             args.yes,
         )?;
     }
-    place.close_to_others();
+    location.close_to_others();
     let job = Job {
         trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-prune", "备份清理")
@@ -107,7 +104,7 @@ pub(crate) fn run(
         let left = repository.backups()?;
         let mut ended = Ended::success(left);
         ended.batches.push(catalog::size(
-            &place,
+            &location,
             repository.size_bytes()?,
             ended.value.len(),
         ));
@@ -141,12 +138,12 @@ fn could_not_record(error: &postgres::Error) -> Failure {
 /// What is lost for good is reported until somebody says that it is.
 fn take_off_the_record(
     recorder: &Recorder,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
     repository: &Repository,
     yes: bool,
 ) -> Result<(), Failure> {
     let (mut client, _) = recorder.connect()?;
-    let recorded = catalog::recorded(&mut client, place).map_err(|e| could_not_record(&e))?;
+    let recorded = catalog::recorded(&mut client, location).map_err(|e| could_not_record(&e))?;
     let (backups, damages) = repository.readable_backups()?;
     let mut there: BTreeSet<String> = backups.into_iter().map(|b| b.id).collect();
     there.extend(damages.into_iter().filter_map(|d| d.backup));

@@ -5,7 +5,7 @@ use oa_core::config::Config;
 use oa_core::exit;
 use oa_core::pg::{self, Settings};
 
-use super::{location, print};
+use super::print;
 use crate::PROGRAM;
 use crate::catalog;
 use oa_repository::{ProgressReporter, RepairReport, SpareReport};
@@ -21,23 +21,20 @@ pub(crate) struct Args {
 }
 
 /// Repairs what can be repaired. Nothing is deleted: damaged files go to the folder `damaged` of the repository.
-///
-/// # Errors
-/// When it is not confirmed (77), or files cannot be moved.
 pub(crate) fn run(
     config: &Config,
     args: &Args,
     reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
-    let place = location(config, args.copy)?;
+    let location = super::location(config, args.copy)?;
     cli::confirm(
         &format!(
             "Take damaged files out of {} (into its folder damaged) and make its index anew? No backup may run meanwhile.",
-            place.shown()
+            location.shown()
         ),
         args.yes,
     )?;
-    let healed = place.heal()?;
+    let healed = location.heal()?;
     let mut text = String::new();
     for file in &healed.put_back {
         text.push_str(&format!("put back from its spare copy: {file}\n"));
@@ -52,8 +49,8 @@ pub(crate) fn run(
     }
     // Should the rest fail, what was done is known.
     print(&text)?;
-    let repository = place.open_recorded(config, reporter)?;
-    place.close_to_others();
+    let repository = location.open_recorded(config, reporter)?;
+    location.close_to_others();
     let repaired = repository.repair()?;
     record_removed(config, &repaired);
     let mut text = String::new();

@@ -1,6 +1,6 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -13,7 +13,7 @@ use oa_core::pg;
 use postgres::Client;
 use serde_json::json;
 
-use super::{location, print, short};
+use super::{print, short};
 use crate::PROGRAM;
 use crate::catalog::{self, Missing};
 use oa_repository::MAX_CLOCK_SKEW;
@@ -22,22 +22,20 @@ use oa_repository::{Backup, Damage, Kind, ProgressReporter, Repository, Reposito
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
 /// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
-///
-/// # Errors
-/// When the repository cannot be opened.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
-    let place = location(config, false)?;
-    let repository = place.open_recorded(config, &ProgressReporter::hidden())?;
-    let state = RepositoryState::look(config, &place, &repository)?;
+    let location = super::location(config, false)?;
+    let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
+    let state = RepositoryState::look(config, &location, &repository)?;
     let now = Utc::now();
+    // One of the future has no age yet.
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
     let (last, full) = (state.last(now), state.full(now));
     let problems = state.problems(config, settings, now);
@@ -45,7 +43,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
     if args.format == Format::Json {
         let value = json!({
-            "repository": place.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
+            "repository": location.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
             "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
             "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.seconds),
@@ -62,7 +60,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         let mut text = match last {
             None => format!(
                 "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
-                place.shown()
+                location.shown()
             ),
             Some(b) => format!(
                 "If this machine died now, {} of changes would be lost; {}.\n",
@@ -105,7 +103,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "{} backups, {} in {}\n",
             state.backups.len(),
             Bytes(size),
-            place.shown()
+            location.shown()
         );
         print(&format!("{text}{rest}"))?;
     }
@@ -145,7 +143,9 @@ struct RepositoryState {
     backups: Vec<Backup>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
-    stranded: std::collections::BTreeMap<String, String>,
+    stranded: BTreeMap<String, String>,
+    /// Why that cannot be found out, if it cannot.
+    unknown: Option<String>,
     missing: Vec<Missing>,
     /// `None`: PostgreSQL does not answer.
     records: Option<RecordedState>,
@@ -154,7 +154,7 @@ struct RepositoryState {
 impl RepositoryState {
     fn look(
         config: &Config,
-        place: &RepositoryLocation,
+        location: &RepositoryLocation,
         repository: &Repository,
     ) -> Result<Self, Failure> {
         let mut client = pg::Settings::from_config(config, PROGRAM)
@@ -162,22 +162,28 @@ impl RepositoryState {
             .and_then(|settings| pg::connect(&settings).ok());
         let recorded = client
             .as_mut()
-            .and_then(|c| catalog::recorded(c, place).ok());
+            .and_then(|c| catalog::recorded(c, location).ok());
         let (backups, unreadable) = repository.readable_backups()?;
-        let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
+        let (stranded, unknown) = match timeline::stranded(repository, &backups) {
+            Ok(stranded) => (stranded, None),
+            Err(e) => (BTreeMap::new(), Some(e.to_string())),
+        };
         let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
         there.extend(unreadable.iter().filter_map(|d| d.backup.clone()));
-        let missing = match (&mut client, recorded) {
-            (Some(client), Some(recorded)) => {
-                catalog::missing(client, recorded, &there).unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
-        let records = client.as_mut().and_then(|c| records(c, place).ok());
+        let missing = client
+            .as_mut()
+            .zip(recorded)
+            .and_then(|(c, recorded)| catalog::missing(c, recorded, &there).ok());
+        if missing.is_none() {
+            tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
+        }
+        let missing = missing.unwrap_or_default();
+        let records = client.as_mut().and_then(|c| records(c, location).ok());
         Ok(Self {
             backups,
             unreadable,
             stranded,
+            unknown,
             missing,
             records,
         })
@@ -211,6 +217,7 @@ impl RepositoryState {
     /// Everything that is wrong, each in a sentence.
     fn problems(&self, config: &Config, settings: &Settings, now: DateTime<Utc>) -> Vec<String> {
         let say = |span: Duration| human_duration(span, Locale::En);
+        // A time of the future has no age yet.
         let age = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
         let mut found = Vec::new();
         match self.last(now) {
@@ -244,6 +251,11 @@ impl RepositoryState {
         for (id, why) in &self.stranded {
             found.push(format!("backup {}: {why}", short(id)));
         }
+        found.extend(
+            self.unknown.iter().map(|why| {
+                format!("could not find out whether all backups can be restored: {why}")
+            }),
+        );
         found.extend(self.unreadable.iter().map(|d| d.what.clone()));
         if let Some(records) = &self.records {
             found.extend(records.problems(config, settings));
@@ -298,9 +310,9 @@ impl RecordedState {
 
 fn records(
     client: &mut Client,
-    place: &RepositoryLocation,
+    location: &RepositoryLocation,
 ) -> Result<RecordedState, postgres::Error> {
-    let repository = place.shown();
+    let repository = location.shown();
     let row = client.query_one(
         "SELECT min(finished_at),
                 max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL),

@@ -56,7 +56,7 @@ pub(crate) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64
     )
 }
 
-/// A full backup each day at two, the log each hour, all of it since the last full one.
+/// A full backup each day at two, the WAL each hour, all of it since the last full one.
 fn days(days: i64) -> Vec<Backup> {
     let mut all = Vec::new();
     let mut from = 0;
@@ -84,7 +84,7 @@ fn after(backups: &[Backup]) -> DateTime<Utc> {
 }
 
 #[test]
-fn what_a_wrong_clock_has_made_stays_and_takes_no_place() {
+fn what_a_wrong_clock_has_made_stays_and_replaces_no_other() {
     let mut all: Vec<Backup> = (0..24 * 40)
         .map(|h| backup(Kind::Logical, Level::Incremental, h, None))
         .collect();
@@ -99,7 +99,7 @@ fn what_a_wrong_clock_has_made_stays_and_takes_no_place() {
 }
 
 #[test]
-fn the_log_of_another_timeline_does_not_stand_in() {
+fn the_wal_of_another_timeline_does_not_stand_in() {
     let mut all = days(3);
     let first = all
         .iter()
@@ -133,7 +133,7 @@ fn files_of_two_machines_are_counted_apart() {
 }
 
 #[test]
-fn of_a_year_there_stay_thirty_days_with_every_moment_and_twelve_weeks() {
+fn of_a_year_there_stay_thirty_days_to_the_hour_and_twelve_weeks() {
     let all = days(365);
     let gone = removable(&all, KEEP, ZONE, after(&all));
     let kept: Vec<&Backup> = (0..all.len())
@@ -148,7 +148,7 @@ fn of_a_year_there_stay_thirty_days_with_every_moment_and_twelve_weeks() {
     let wal: Vec<_> = kept.iter().filter_map(|b| b.meta.wal.as_ref()).collect();
     assert!(
         (30..=31).contains(&wal.len()),
-        "one piece of the log a day: {}",
+        "one backup of WAL a day: {}",
         wal.len()
     );
     assert!(
@@ -171,7 +171,7 @@ fn of_dumps_hours_days_and_weeks_are_kept() {
 
 proptest! {
     #[test]
-    fn every_moment_of_the_kept_days_stays_restorable(
+    fn every_time_of_the_kept_days_stays_restorable(
         hours in proptest::collection::vec((0_i64..3000, 0_u8..4), 1..120),
         hourly in 0_u32..30, daily in 0_u32..40, weekly in 0_u32..15,
     ) {
@@ -203,7 +203,7 @@ proptest! {
                     && all.iter().any(|b| b.meta.start_lsn >= all[last.unwrap()].meta.wal.as_ref().map(|w| w.to))));
             }
         }
-        // What the log covered since the oldest kept daily full backup is still covered.
+        // What the WAL covered since the oldest kept daily full backup is still covered.
         let for_days = removable(&all, Keep { weekly: 0, ..keep }, ZONE, after(&all));
         let oldest = (0..all.len()).filter(|i| !for_days.contains(i)).filter_map(|i| all[i].meta.start_lsn).next();
         if let Some(oldest) = oldest {
