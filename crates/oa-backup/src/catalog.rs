@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use oa_core::pg::upsert::Batch;
+use oa_core::model::run::Batch;
 use postgres::GenericClient;
 use serde_json::{Value, json};
 

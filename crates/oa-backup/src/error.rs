@@ -8,7 +8,7 @@ use oa_repository::{PostgresError, RepositoryError};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
     #[error(transparent)]
-    Config(#[from] oa_core::config::ConfigError),
+    Config(#[from] oa_core::app::config::ConfigError),
     /// PostgreSQL, one of its programs, or this machine's disk.
     #[error(transparent)]
     Postgres(PostgresError),
@@ -27,13 +27,13 @@ pub(crate) enum BackupError {
     NotAllowed(String),
     /// The staging folder cannot be used.
     #[error(transparent)]
-    Staging(#[from] oa_core::state_dir::StateDirError),
+    Staging(#[from] oa_core::base::state_dir::StateDirError),
     /// Too little room for what has to be staged.
     #[error("{} has {free} left, and about {needed} are needed to stage the backup; free space there or set staging in [backup] to a larger disk", path.display())]
     NoRoom {
         path: PathBuf,
-        free: oa_core::config::Bytes,
-        needed: oa_core::config::Bytes,
+        free: oa_core::base::units::Bytes,
+        needed: oa_core::base::units::Bytes,
     },
     #[error(transparent)]
     Repository(RepositoryError),

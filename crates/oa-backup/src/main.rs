@@ -19,10 +19,11 @@ mod session;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::cli::{self, Failure, GlobalArgs};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::supervise;
+use oa_core::app::cli;
+use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::base::supervise;
 use oa_repository::{Level, progress};
 
 use crate::commands::{backup, copy, init, list, prune, repair, status, verify};

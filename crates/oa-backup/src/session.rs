@@ -13,11 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::{Backup as Settings, BackupKind, Bytes, Config};
-use oa_core::pg::{self, upsert::Batch};
-use oa_core::runs::RunStart;
-use oa_core::state_dir::{Lock, StateDir};
-use oa_core::supervise::{ProcessId, StopSignal};
+use oa_core::app::config::{Backup as Settings, BackupKind, Config};
+use oa_core::base::units::Bytes;
+use oa_core::pg;
+use oa_core::model::run::Batch;
+use oa_core::model::run::RunStart;
+use oa_core::base::state_dir::{Lock, StateDir};
+use oa_core::base::supervise::{ProcessId, StopSignal};
 use postgres::Client;
 use uuid::Uuid;
 

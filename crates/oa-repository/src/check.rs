@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use oa_core::supervise::StopSignal;
+use oa_core::base::supervise::StopSignal;
 use rustic_core::{CheckOptions, CheckResults, FileType, Id, ReadBackend, TreeId};
 use sha2::{Digest, Sha256};
 

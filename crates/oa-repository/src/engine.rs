@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::{panic, thread};
 
-use oa_core::secrets::redact;
-use oa_core::supervise::StopSignal;
+use oa_core::base::secrets::redact;
+use oa_core::base::supervise::StopSignal;
 use rustic_core::{RusticError, RusticResult};
 
 use crate::{RepositoryError, RepositoryLocation};

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use oa_core::cli::Failure;
-use oa_core::{exit, pg};
+use oa_core::app::cli::Failure;
+use oa_core::pg;
+use oa_core::app::exit;
 
 /// The repository could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use oa_core::supervise::StopSignal;
+use oa_core::base::supervise::StopSignal;
 
 use crate::staging::{empty_folder, remove_folder};
 use crate::{Lsn, PostgresError, Segment};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
-use oa_core::supervise::{self, Ended, Finished, StopSignal};
+use oa_core::base::supervise;
+use oa_core::base::supervise::{Ended, Finished, StopSignal};
 
 use crate::PostgresError;
 

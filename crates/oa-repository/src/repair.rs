@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use oa_core::supervise::StopSignal;
+use oa_core::base::supervise::StopSignal;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
-use oa_core::config::{Config, ConfigError, S3 as S3Config};
-use oa_core::secrets::Secret;
-use oa_core::supervise::StopSignal;
+use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
+use oa_core::base::secrets::Secret;
+use oa_core::base::supervise::StopSignal;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oa_core::state_dir::write_durably;
+use oa_core::base::state_dir::write_durably;
 use rustic_core::repofile::MasterKey;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, Repository as Engine, RepositoryBackends,

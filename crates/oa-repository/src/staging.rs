@@ -4,8 +4,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use oa_core::config::{Backup as Settings, Config};
-use oa_core::state_dir::{StateDir, StateDirError};
+use oa_core::app::config::{Backup as Settings, Config};
+use oa_core::base::state_dir::{StateDir, StateDirError};
 
 use crate::PostgresError;
 

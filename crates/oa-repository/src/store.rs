@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Bytes;
+use oa_core::base::units::Bytes;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{BackupOptions, PathList, SnapshotOptions, StringList, jiff};
 
@@ -87,7 +87,7 @@ impl Repository {
         let stored = self.location.guarded("store the backup", || {
             indexed.backup(&options, list, snapshot)
         })?;
-        oa_core::failpoint::hit("backup.stored");
+        oa_core::base::failpoint::hit("backup.stored");
         // Without a summary nothing counts as stored, and the comparison below fails.
         let summary = stored.summary.clone().unwrap_or_default();
         let after = Counts {
@@ -212,7 +212,7 @@ impl UnpublishedBackup<'_> {
             .engine
             .save_snapshots(vec![snapshot])
             .map_err(repository.failed("list the backup"))?;
-        oa_core::failpoint::hit("backup.published");
+        oa_core::base::failpoint::hit("backup.published");
         // It is a backup now; what is left over harms nothing, and is removed later.
         if let Err(e) = self.withdraw() {
             tracing::warn!("{e}");

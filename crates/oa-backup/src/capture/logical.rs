@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Backup as Settings;
+use oa_core::app::config::Backup as Settings;
 use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
@@ -90,7 +90,7 @@ pub(crate) fn dump(
     } else {
         &["--no-role-passwords"]
     })?;
-    oa_core::failpoint::hit("backup.copied");
+    oa_core::base::failpoint::hit("backup.copied");
     Ok(Dumped {
         folder,
         at,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use oa_core::config::Bytes;
+use oa_core::base::units::Bytes;
 use postgres::Client;
 
 use super::server::{STATE_TIME, Server};
@@ -87,7 +87,7 @@ pub(crate) fn copy(
             BackupError::Damaged { databases, said }
         });
     }
-    oa_core::failpoint::hit("backup.copied");
+    oa_core::base::failpoint::hit("backup.copied");
     let at = client
         .query_one(&format!("SELECT {STATE_TIME}"), &[])
         .map_err(BackupError::query("could not ask for the time"))?

@@ -139,7 +139,7 @@ impl WalFolder {
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
             return Err(self.why_not(source, start, to, error.into())?);
         }
-        oa_core::failpoint::hit("backup.wal_received");
+        oa_core::base::failpoint::hit("backup.wal_received");
         let mut range = self.check(to, continues)?;
         if let Some(since) = since {
             range.from = self.can_be_recovered(source.programs, range.from, to, since)?;

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
-use oa_core::alerts;
-use oa_core::cli::Failure;
-use oa_core::config::{BackupKind, Bytes, Config};
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::retry::{Backoff, Policy};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, RunStart, Status};
+use oa_core::app::flush_now;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::base::units::Bytes;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::model::retry::{Backoff, Policy};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::{RunStart, Status};
 use oa_repository::{Backup, Kind, Level, ProgressReporter, RepositoryLocation, staging};
 use serde_json::{Map, Value, json};
 
@@ -116,7 +119,7 @@ pub(crate) fn run(
             }
         })
     });
-    alerts::flush_now(config);
+    flush_now(config);
     let made = result?;
     record(&recorder, &location, &made, recorded);
     listing(&location, &made.backups)
@@ -162,7 +165,7 @@ fn record(
     }
 }
 
-fn outcome_of(mut made: BackupOutcome) -> Ended<BackupOutcome> {
+fn outcome_of(mut made: BackupOutcome) -> JobOutcome<BackupOutcome> {
     let mut details = Map::new();
     let ids: Vec<&str> = made.backups.iter().map(|b| b.id.as_str()).collect();
     details.insert("backups".to_owned(), json!(ids));
@@ -176,13 +179,13 @@ fn outcome_of(mut made: BackupOutcome) -> Ended<BackupOutcome> {
     } else {
         Status::Partial
     };
-    Ended {
+    JobOutcome {
         status,
         fetched: made.backups.iter().map(|b| b.meta.stored.files).sum(),
         error: (!made.problems.is_empty()).then(|| made.problems.join("; ")),
         batches: std::mem::take(&mut made.batches),
         details,
-        ..Ended::success(made)
+        ..JobOutcome::success(made)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `oa-backup copy`: the secondary repository.
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use serde_json::json;
 
 use super::{print, trigger};
@@ -42,7 +43,7 @@ pub(crate) fn run(
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
-        let mut ended = Ended::success((copied, ids));
+        let mut ended = JobOutcome::success((copied, ids));
         ended.fetched = copied as u64;
         ended.batches.push(catalog::rows(&secondary, &there));
         ended
@@ -51,7 +52,7 @@ pub(crate) fn run(
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::app::flush_now(config);
     let (copied, there) = result?;
     // What had disappeared there has another id now.
     if copied > 0

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use oa_core::cli::Failure;
-use oa_core::config::{BackupKind, Config};
-use oa_core::exit;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::exit;
 use oa_core::pg;
 
 use super::print;

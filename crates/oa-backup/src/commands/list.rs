@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::Format;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
 
 use super::backup::listing_of;
 use super::short;

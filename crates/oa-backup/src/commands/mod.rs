@@ -9,10 +9,11 @@ pub(crate) mod repair;
 pub(crate) mod status;
 pub(crate) mod verify;
 
-use oa_core::cli::{self, Busy, Failure};
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::runs::Trigger;
+use oa_core::app::cli;
+use oa_core::app::cli::{Busy, Failure};
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::model::run::Trigger;
 use oa_repository::{RepositoryError, RepositoryLocation};
 
 use crate::error::BackupError;

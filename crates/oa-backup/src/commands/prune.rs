@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use oa_core::cli::{self, Failure};
-use oa_core::config::{Bytes, Config};
-use oa_core::exit;
-use oa_core::output::Format;
-use oa_core::runs::Recorder;
-use oa_core::runs::work::{self, Ended, Job};
+use oa_core::app::cli;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::base::units::Bytes;
+use oa_core::app::exit;
+use oa_core::app::output::Format;
+use oa_core::journal::Recorder;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
 use serde_json::json;
 
 use super::backup::listing;
@@ -92,17 +95,17 @@ pub(crate) fn run(
     };
     let left = work::recorded(&recorder, &job, |_| {
         if !going.is_empty() {
-            // Recorded first: killed in between, what is gone is not taken for lost, and what is still there is recorded anew by the
+            // Persisted first: killed in between, what is gone is not taken for lost, and what is still there is recorded anew by the
             // next backup. While PostgreSQL is unreachable no backup goes: it may be what must be restored.
             let (mut client, _) = recorder.connect()?;
             let ids: Vec<&str> = going.iter().map(|b| b.id.as_str()).collect();
             catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
             repository.forget(&going)?;
         }
-        oa_core::failpoint::hit("backup.forgotten");
+        oa_core::base::failpoint::hit("backup.forgotten");
         let (freed, marked) = repository.prune(false)?;
         let left = repository.backups()?;
-        let mut ended = Ended::success(left);
+        let mut ended = JobOutcome::success(left);
         ended.batches.push(catalog::size(
             &location,
             repository.size_bytes()?,
@@ -117,7 +120,7 @@ pub(crate) fn run(
             .insert("marked_bytes".to_owned(), json!(marked));
         Ok(ended)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::app::flush_now(config);
     left.map(|_| exit::OK)
 }
 

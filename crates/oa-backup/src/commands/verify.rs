@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use chrono_tz::Tz;
-use oa_core::cli::Failure;
-use oa_core::config::Config;
-use oa_core::exit;
-use oa_core::output::{Format, Listing};
-use oa_core::runs::work::{self, Ended, Job};
-use oa_core::runs::{Recorder, Status};
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::Status;
 use serde_json::json;
 
 use super::{short, trigger};
@@ -65,7 +67,7 @@ pub(crate) fn run(
             );
         }
         let texts = found.texts();
-        let mut outcome = Ended::success(found);
+        let mut outcome = JobOutcome::success(found);
         let found = &outcome.value;
         outcome.fetched = found.backups.len() as u64;
         outcome
@@ -83,14 +85,14 @@ pub(crate) fn run(
                     && is_on_record(&recorder, &location, found, checked);
             let absence_is = found.absent.damages.is_empty()
                 || found.absent.recorded && !config.alert.is_off("backup_missing");
-            outcome.told_by_check = !args.copy && damage_is && absence_is;
+            outcome.reported_by_check = !args.copy && damage_is && absence_is;
         }
         outcome
             .details
             .insert("read_data".to_owned(), json!(args.read_data));
         Ok(outcome)
     });
-    oa_core::alerts::flush_now(config);
+    oa_core::app::flush_now(config);
     let found = result?;
     record(&recorder, &found, checked);
     listing(&found.backups, &found.damages, &found.absent.damages)
