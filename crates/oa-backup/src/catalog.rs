@@ -6,22 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use oa_core::app::config::Config;
 use oa_core::model::run::Batch;
-use oa_core::pg;
-use oa_core::pg::Settings;
 use postgres::GenericClient;
 use serde_json::{Value, json};
 
-use crate::PROGRAM;
-use crate::repository::{Backup, Bars, Damage, Place, Repository, RepositoryError};
+use oa_repository::{Backup, Damage, RepositoryLocation};
 
 /// How much of a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checked {
-    /// Everything it needs is there.
+pub(crate) enum Checked {
     Structure,
-    /// Every byte was read back.
     Data,
 }
 
@@ -35,8 +29,7 @@ impl Checked {
 }
 
 /// The rows of backups, for storing together with an outcome.
-#[must_use]
-pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
+pub(crate) fn rows(location: &RepositoryLocation, backups: &[Backup]) -> Batch {
     let columns = [
         "id",
         "run_id",
@@ -70,7 +63,7 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
         vec![
             json!(b.id),
             json!(m.run_id),
-            json!(place.shown()),
+            json!(location.shown()),
             json!(m.kind),
             json!(m.level),
             json!(m.full),
@@ -91,7 +84,7 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
             m.mark
                 .as_ref()
                 .map_or_else(|| json!({}), |mark| json!(mark.tables)),
-            // One that is listed is there, whatever a process said that had looked a moment earlier.
+            // One that is listed is there, whatever a process said that had looked just before.
             Value::Null,
         ]
     };
@@ -104,14 +97,13 @@ pub fn rows(place: &Place, backups: &[Backup]) -> Batch {
 }
 
 /// The row of a repository's size.
-#[must_use]
-pub fn size(place: &Place, size_bytes: u64, backups: usize) -> Batch {
-    let free = place
+pub(crate) fn size(location: &RepositoryLocation, size_bytes: u64, backups: usize) -> Batch {
+    let free = location
         .folder()
         .and_then(|folder| rustix::fs::statvfs(folder).ok());
     let free = free.map(|disk| disk.f_bavail * disk.f_frsize);
     let row = vec![
-        json!(place.shown()),
+        json!(location.shown()),
         json!(Utc::now()),
         json!(size_bytes),
         json!(backups),
@@ -145,57 +137,18 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
     }
 }
 
-/// Opens a repository. Where there is none, PostgreSQL may know that there should be one.
-///
-/// # Errors
-/// As [`Place::open`].
-pub fn open(config: &Config, place: &Place, bars: &Bars) -> Result<Repository, RepositoryError> {
-    place.open(bars).map_err(|e| match e {
-        RepositoryError::Absent(_) => vanished(config, place).unwrap_or(e),
-        other => other,
-    })
-}
-
-/// What PostgreSQL has recorded of a place at which there is no repository; `None` also when it does not answer.
-#[must_use]
-pub fn vanished(config: &Config, place: &Place) -> Option<RepositoryError> {
-    let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
-    let row = client
-        .query_opt(
-            "SELECT id, restorable_to, count(*) OVER () FROM oa.backups
-             WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1",
-            &[&place.shown()],
-        )
-        .ok()??;
-    let (id, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
-    Some(RepositoryError::Vanished {
-        place: place.shown(),
-        backups: row.get(2),
-        newest: id.chars().take(8).collect(),
-        at: at
-            .with_timezone(&config.timezone)
-            .format("%Y-%m-%d %H:%M")
-            .to_string(),
-    })
-}
-
 /// A backup that was recorded and is not in the repository any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
-    /// Its id.
-    pub id: String,
-    /// physical, logical or files.
-    pub kind: String,
-    /// full or incremental.
-    pub level: String,
+pub(crate) struct Missing {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) level: String,
     /// The last time that it could restore.
-    pub restorable_to: DateTime<Utc>,
+    pub(crate) restorable_to: DateTime<Utc>,
 }
 
 impl Missing {
-    /// In a sentence.
-    #[must_use]
-    pub fn what(&self, zone: Tz) -> String {
+    pub(crate) fn what(&self, zone: Tz) -> String {
         format!(
             "it was recorded when it was made ({} {}, up to {}), and the repository does not have it any more",
             self.level,
@@ -209,16 +162,13 @@ impl Missing {
 
 /// The backups that should be in a repository. To be asked before the repository is listed: what is published meanwhile is not
 /// missing, and what is pruned meanwhile was recorded as removed before.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn recorded(
+pub(crate) fn recorded(
     client: &mut impl GenericClient,
-    place: &Place,
+    location: &RepositoryLocation,
 ) -> Result<Vec<Missing>, postgres::Error> {
     let rows = client.query(
         "SELECT id, kind, level, restorable_to FROM oa.backups WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to",
-        &[&place.shown()],
+        &[&location.shown()],
     )?;
     let one = |row: &postgres::Row| Missing {
         id: row.get(0),
@@ -230,10 +180,7 @@ pub fn recorded(
 }
 
 /// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn missing(
+pub(crate) fn missing(
     client: &mut impl GenericClient,
     recorded: Vec<Missing>,
     there: &BTreeSet<String>,
@@ -253,16 +200,14 @@ pub fn missing(
     Ok(gone)
 }
 
-/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn reconcile(
+/// Records which backups are missing and which cannot be restored, and that those that are back are not missing any more. `stranded`:
+/// which cannot be restored; `None`: nobody can say, so what was recorded of that stays.
+pub(crate) fn reconcile(
     client: &mut impl GenericClient,
-    place: &Place,
+    location: &RepositoryLocation,
     recorded: Vec<Missing>,
     there: &BTreeSet<String>,
-    stranded: &BTreeMap<String, String>,
+    stranded: Option<&BTreeMap<String, String>>,
 ) -> Result<Vec<Missing>, postgres::Error> {
     let gone = missing(client, recorded, there)?;
     let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
@@ -275,21 +220,24 @@ pub fn reconcile(
         "UPDATE oa.backups SET missing_since = NULL WHERE id = ANY($1) AND missing_since IS NOT NULL",
         &[&there],
     )?;
+    let Some(stranded) = stranded else {
+        return Ok(gone);
+    };
     let (ids, reasons): (Vec<&String>, Vec<&String>) = stranded.iter().unzip();
     client.execute(
         "UPDATE oa.backups b SET unrestorable = s.reason
          FROM (SELECT b.id, s.reason FROM oa.backups b LEFT JOIN unnest($2::text[], $3::text[]) s (id, reason) ON s.id = b.id WHERE b.repository = $1) s
          WHERE s.id = b.id AND b.unrestorable IS DISTINCT FROM s.reason",
-        &[&place.shown(), &ids, &reasons],
+        &[&location.shown(), &ids, &reasons],
     )?;
     Ok(gone)
 }
 
 /// Marks the rows of backups that are being removed.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64, postgres::Error> {
+pub(crate) fn mark_removed(
+    client: &mut impl GenericClient,
+    ids: &[&str],
+) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE id = ANY($1) AND removed_at IS NULL",
         &[&ids],
@@ -298,12 +246,9 @@ pub fn mark_removed(client: &mut impl GenericClient, ids: &[&str]) -> Result<u64
 
 /// Marks those that are not there under the ids under which they were recorded, but have been copied there anew: `there` are the ids
 /// of all that is listed now.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn mark_replaced(
+pub(crate) fn mark_replaced(
     client: &mut impl GenericClient,
-    place: &Place,
+    location: &RepositoryLocation,
     there: &[&str],
 ) -> Result<u64, postgres::Error> {
     client.execute(
@@ -311,28 +256,25 @@ pub fn mark_replaced(
          WHERE repository = $1 AND removed_at IS NULL AND NOT id = ANY($2) AND EXISTS (
            SELECT FROM oa.backups anew WHERE anew.repository = $1 AND anew.id = ANY($2) AND anew.run_id = gone.run_id
              AND anew.kind = gone.kind AND anew.level = gone.level AND anew.restorable_to = gone.restorable_to)",
-        &[&place.shown(), &there],
+        &[&location.shown(), &there],
     )
 }
 
-/// Marks everything that was recorded of a place: a new repository begins there.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn begin_anew(client: &mut impl GenericClient, place: &Place) -> Result<u64, postgres::Error> {
+/// Marks everything that was recorded of a location: a new repository begins there.
+pub(crate) fn begin_anew(
+    client: &mut impl GenericClient,
+    location: &RepositoryLocation,
+) -> Result<u64, postgres::Error> {
     client.execute(
         "UPDATE oa.backups SET removed_at = now(), missing_since = NULL WHERE repository = $1 AND removed_at IS NULL",
-        &[&place.shown()],
+        &[&location.shown()],
     )
 }
 
 /// Records what a verification found: of `backups`, which were checked, and of others that it came across, such as those whose
 /// snapshots cannot be read. Only reading every byte shows that what it has found before is over, and a check of the structure
 /// without findings does not undo that every byte was read.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn mark_checked(
+pub(crate) fn mark_checked(
     client: &mut impl GenericClient,
     backups: &[Backup],
     damages: &[Damage],

@@ -1,20 +1,35 @@
-//! `oa-backup`: command line.
+//! `oa-backup`: backups of PostgreSQL and of files, verified when they are made.
+//!
+//! ```text
+//! commands  ─ one file a command
+//! session   ─ the order of a backup: capture, check, store, record
+//! capture   ─ PostgreSQL's own programs take the data: pg_basebackup, pg_receivewal, pg_dump
+//! retention ─ what is kept, and what may go
+//! catalog   ─ what `oa.backups` says of a repository
+//! ```
+//! The repository itself is the library `oa-repository`, which `oa-restore` reads.
+
+mod capture;
+mod catalog;
+mod commands;
+mod error;
+mod retention;
+mod session;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use oa_backup::PROGRAM;
-use oa_backup::commands::{copy, init, list, prune, repair, status, take, verify};
-use oa_backup::progress;
-use oa_backup::repository::Level;
+use clap::{Parser, Subcommand};
 use oa_core::app::cli;
 use oa_core::app::cli::{Failure, GlobalArgs};
-use oa_core::app::config::BackupKind;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::supervise;
-use oa_core::base::units::Bytes;
-use oa_core::model::run::Trigger;
+use oa_repository::{Level, progress};
+
+use crate::commands::{backup, copy, init, list, prune, repair, status, verify};
+
+/// This program's name, in the run log and in the database's list of sessions.
+const PROGRAM: &str = "oa-backup";
 
 /// Backs PostgreSQL and files up into an encrypted, deduplicated repository
 #[derive(Debug, Parser)]
@@ -26,136 +41,47 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum KindArg {
-    /// Physical where the role may replicate, else logical
-    Auto,
-    /// The cluster's files and its log: restores to any second
-    Physical,
-    /// A dump of the database
-    Logical,
-}
-
-#[derive(Debug, Args)]
-struct TakeArgs {
-    /// How, instead of kind in [backup]
-    #[arg(long, value_enum)]
-    kind: Option<KindArg>,
-    /// Most bytes a second of a full physical copy, instead of limit_rate in [backup]: 50MB
-    #[arg(long, value_name = "SIZE")]
-    limit_rate: Option<Bytes>,
-    /// Only say what would be done
-    #[arg(long)]
-    dry_run: bool,
-    /// Started by cron: noted in the run log, and no failure when one runs already
-    #[arg(long)]
-    cron: bool,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create the repository and check that the server can be backed up
     #[command(
-        after_help = "A place that holds what is left of a repository is refused; so is one that is empty although backups were recorded there, for its disk may not be mounted.\n\nExamples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
+        after_help = "A location that holds the remains of a repository is refused. So is an empty one where backups were recorded: its disk may not be mounted.\n\nExamples:\n  oa-backup init\nWhat it needs: repository and password in [backup]; see docs/backup.md"
     )]
-    Init {
-        /// Begin a new repository where an earlier one, with recorded backups, was lost
-        #[arg(long)]
-        anew: bool,
-    },
-    /// Back everything up
+    Init(init::Args),
+    /// Make a full backup
     #[command(
         after_help = "Examples:\n  oa-backup full\n  oa-backup full --dry-run\n  oa-backup full --kind logical --format json | jq .added_bytes\nFor crontab:\n  0 2 * * * oa-backup full --cron"
     )]
-    Full(TakeArgs),
+    Full(backup::Args),
     /// Back up what has changed since the last backup
     #[command(
-        after_help = "Where the log has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
+        after_help = "If the WAL has a gap since then, or there is no full backup yet, a full one is made instead.\n\nExamples:\n  oa-backup incremental\nFor crontab, each hour or each minute:\n  5 * * * * oa-backup incremental --cron"
     )]
-    Incremental(TakeArgs),
+    Incremental(backup::Args),
     /// List the backups in the repository
-    List {
-        /// The second repository, of [backup.copy]
-        #[arg(long)]
-        copy: bool,
-        /// How the list is printed
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
-    /// Say what could be lost now and how long a restore takes; exit code 1 when the objectives are not met
-    Status {
-        /// How it is printed
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
+    List(list::Args),
+    /// Show what you could lose now and how long a restore takes; exit code 1 when the objectives are not met
+    Status(status::Args),
     /// Check that everything the backups need is there
     #[command(
         after_help = "Examples:\n  oa-backup verify\n  oa-backup verify --read-data\n  oa-backup verify 3f2a9c81 --format json\nFor crontab, weekly:\n  30 4 * * 0 oa-backup verify --read-data --cron"
     )]
-    Verify {
-        /// Only the backup whose id begins so
-        id: Option<String>,
-        /// Read every byte back
-        #[arg(long)]
-        read_data: bool,
-        /// The second repository, of [backup.copy]
-        #[arg(long)]
-        copy: bool,
-        /// Started by cron: noted in the run log
-        #[arg(long)]
-        cron: bool,
-        /// How the result is printed
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
-    /// Remove backups that are not kept any longer, and free their space
+    Verify(verify::Args),
+    /// Remove backups that retention no longer keeps, and free their space
     #[command(
-        after_help = "What is unused is marked first and removed by a prune a day later, so that a backup may run meanwhile.\n\nExamples:\n  oa-backup prune --dry-run\n  oa-backup prune --yes\nFor crontab:\n  30 3 * * * oa-backup prune --cron"
+        after_help = "Unused data is only marked at first; a prune a day later removes it, so backups may run meanwhile.\n\nExamples:\n  oa-backup prune --dry-run\n  oa-backup prune --yes\nFor crontab:\n  30 3 * * * oa-backup prune --cron"
     )]
-    Prune {
-        /// Only say what would go
-        #[arg(long)]
-        dry_run: bool,
-        /// The second repository, of [backup.copy]
-        #[arg(long)]
-        copy: bool,
-        /// Also take off the record what is missing from the repository and lost for good
-        #[arg(long)]
-        missing: bool,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-        /// Started by cron: noted in the run log, and nothing is asked
-        #[arg(long)]
-        cron: bool,
-        /// How the list of what goes is printed
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
-    },
-    /// Copy what the second repository, of [backup.copy], does not have
+    Prune(prune::Args),
+    /// Copy to the secondary repository, of [backup.copy], what it does not have
     #[command(
         after_help = "For crontab, after the full backup:\n  0 4 * * * oa-backup copy --cron"
     )]
-    Copy {
-        /// Started by cron: noted in the run log
-        #[arg(long)]
-        cron: bool,
-    },
-    /// Take damaged files out of the repository and make its index anew
+    Copy(copy::Args),
+    /// Move damaged files out of the repository and rebuild its index
     #[command(
-        after_help = "Nothing is deleted: damaged files go to the folder damaged of the repository. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
+        after_help = "Nothing is deleted: damaged files are moved to the repository's folder damaged. No backup may run meanwhile.\n\nExamples:\n  oa-backup repair --yes && oa-backup full"
     )]
-    Repair {
-        /// The second repository, of [backup.copy]
-        #[arg(long)]
-        copy: bool,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
+    Repair(repair::Args),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -185,94 +111,39 @@ impl Command {
     fn by_cron(&self) -> bool {
         match self {
             Self::Full(args) | Self::Incremental(args) => args.cron,
-            Self::Verify { cron, .. } | Self::Prune { cron, .. } | Self::Copy { cron } => *cron,
+            Self::Verify(args) => args.cron,
+            Self::Prune(args) => args.cron,
+            Self::Copy(args) => args.cron,
             _ => false,
         }
     }
 }
 
-fn trigger(cron: bool) -> Trigger {
-    if cron { Trigger::Cron } else { Trigger::Manual }
-}
-
 fn execute(cli: &Cli) -> Result<u8, Failure> {
     supervise::install_stop_signal().map_err(anyhow::Error::from)?;
-    let global = &cli.global;
     let config = || -> Result<_, Failure> {
-        let config = global.load_config()?;
+        let config = cli.global.load_config()?;
         config.remember_secrets();
         Ok(config)
     };
-    let bars = |format: Format| progress::bars(global.quiet || format != Format::Table);
+    let bars = |format| progress::bars(cli.global.quiet || format != Format::Table);
     match &cli.command {
-        Command::Init { anew } => init::run(&config()?, *anew),
-        Command::Full(args) => take::run(
-            &config()?,
-            wanted(args, Level::Full),
-            &bars(args.format),
-            args.format,
-        ),
-        Command::Incremental(args) => take::run(
-            &config()?,
-            wanted(args, Level::Incremental),
-            &bars(args.format),
-            args.format,
-        ),
-        Command::List { copy, format } => list::run(&config()?, *copy, *format),
-        Command::Status { format } => status::run(&config()?, *format),
-        Command::Verify {
-            id,
-            read_data,
-            copy,
-            cron,
-            format,
-        } => {
-            let wanted = verify::Wanted {
-                id: id.clone(),
-                read_data: *read_data,
-                second: *copy,
-                trigger: trigger(*cron),
-            };
-            verify::run(&config()?, &wanted, &bars(*format), *format)
+        Command::Init(args) => init::run(&config()?, args),
+        Command::Full(args) => backup::run(&config()?, args, Level::Full, &bars(args.format)),
+        Command::Incremental(args) => {
+            backup::run(&config()?, args, Level::Incremental, &bars(args.format))
         }
-        Command::Prune {
-            dry_run,
-            copy,
-            missing,
-            yes,
-            cron,
-            format,
-        } => {
-            let wanted = prune::Wanted {
-                dry_run: *dry_run,
-                second: *copy,
-                missing: *missing,
-                yes: *yes,
-                trigger: trigger(*cron),
-            };
-            prune::run(&config()?, wanted, &bars(*format), *format)
-        }
-        Command::Copy { cron } => copy::run(&config()?, trigger(*cron), &bars(Format::Table)),
-        Command::Repair { copy, yes } => repair::run(&config()?, *copy, *yes, &bars(Format::Table)),
+        Command::List(args) => list::run(&config()?, args),
+        Command::Status(args) => status::run(&config()?, args),
+        Command::Verify(args) => verify::run(&config()?, args, &bars(args.format)),
+        Command::Prune(args) => prune::run(&config()?, args, &bars(args.format)),
+        Command::Copy(args) => copy::run(&config()?, args, &bars(Format::Table)),
+        Command::Repair(args) => repair::run(&config()?, args, &bars(Format::Table)),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
         Command::Man => cli::print_man_page::<Cli>()
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
-    }
-}
-
-fn wanted(args: &TakeArgs, level: Level) -> take::Wanted {
-    take::Wanted {
-        level,
-        kind: args.kind.map(|kind| match kind {
-            KindArg::Auto => BackupKind::Auto,
-            KindArg::Physical => BackupKind::Physical,
-            KindArg::Logical => BackupKind::Logical,
-        }),
-        limit_rate: args.limit_rate,
-        trigger: trigger(args.cron),
-        dry_run: args.dry_run,
     }
 }

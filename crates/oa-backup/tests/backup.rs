@@ -10,7 +10,7 @@ use common::{PASSWORD, Service};
 use serde_json::json;
 
 #[test]
-fn a_full_backup_and_the_log_after_it_are_listed_and_recorded() {
+fn a_full_backup_and_the_wal_after_it_are_listed_and_recorded() {
     let service = Service::ready("kind = \"physical\"");
     let full = service.take("full");
     let kinds: Vec<_> = full
@@ -127,7 +127,7 @@ fn the_stock_restic_reads_the_repository() {
 }
 
 #[test]
-fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
+fn a_role_that_may_not_replicate_dumps_and_names_what_it_lacks() {
     let mut service = Service::start("");
     service.superuser = false;
     service.server.connect().batch_execute("CREATE TABLE mine (id int PRIMARY KEY); INSERT INTO mine SELECT generate_series(1, 50)").unwrap();
@@ -151,7 +151,7 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
         service.number(
             "SELECT count(*) FROM oa.alerts WHERE task = 'backup-full' AND kind = 'problem'"
         ) == 1,
-        "a backup that was refused is told"
+        "a backup that was refused is reported"
     );
     admin
         .batch_execute("CREATE TABLE public.closed (id int)")
@@ -166,22 +166,22 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
     admin.batch_execute("DROP TABLE public.closed").unwrap();
     let full = service.take("full");
     assert_eq!(full[0]["kind"], "logical");
-    // Dumps only, where there were physical backups, is told: nobody would notice.
+    // Dumps only, where there were physical backups, is reported: nobody would notice.
     admin
         .batch_execute("ALTER ROLE oa REPLICATION; GRANT pg_read_all_data TO oa")
         .unwrap();
     assert_eq!(service.take("full")[0]["kind"], "physical");
     admin.batch_execute("ALTER ROLE oa NOREPLICATION").unwrap();
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(1);
     assert!(
-        told.stderr.contains("only a dump was made")
-            && told.stderr.contains("slot oa_backup goes on holding log"),
+        output.stderr.contains("only a dump was made")
+            && output.stderr.contains("slot oa_backup keeps holding WAL"),
         "{}",
-        told.stderr
+        output.stderr
     );
-    let next = told.json();
+    let next = output.json();
     assert_eq!(
         (next[0]["kind"].as_str(), next[0]["level"].as_str()),
         (Some("logical"), Some("incremental"))
@@ -194,7 +194,7 @@ fn a_role_that_may_not_replicate_dumps_and_is_told_how_it_could() {
 }
 
 #[test]
-fn files_of_the_operator_go_along_and_trouble_with_them_does_not_stop_the_database() {
+fn files_of_the_operator_go_along_and_a_problem_with_them_does_not_stop_the_database() {
     let service = Service::ready("kind = \"logical\"\npaths = [\"images\", \"oa.toml\"]");
     let missing = service.backup(&["full", "--format", "json"]).expect(1);
     assert!(
@@ -425,7 +425,7 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
 }
 
 #[test]
-fn the_second_place_gets_what_it_lacks() {
+fn the_secondary_repository_gets_what_it_lacks() {
     let service = Service::start(
         "kind = \"logical\"
 [backup.copy]\nrepository = \"elsewhere\"\npassword = \"env:OTHER_PASSWORD\"",
@@ -534,15 +534,15 @@ fn a_server_that_was_upgraded_begins_anew_beside_its_old_backups() {
         "kind = \"auto\"\nbin_dir = \"{}\"",
         programs.display()
     ));
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(0);
     assert!(
-        told.stderr.contains("no full backup of this server yet"),
+        output.stderr.contains("no full backup of this server yet"),
         "{}",
-        told.stderr
+        output.stderr
     );
-    let new = told.json();
+    let new = output.json();
     assert_eq!(new[0]["level"], "full");
     assert!(new[0]["server_version"].as_i64().unwrap() >= 160_000);
     assert_ne!(new[0]["system_id"], before[0]["system_id"]);

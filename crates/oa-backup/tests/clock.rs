@@ -69,7 +69,7 @@ fn latest_has(service: &Service, what: &str) {
 }
 
 #[test]
-fn a_clock_that_jumps_loses_nothing_and_is_told() {
+fn a_clock_that_jumps_loses_nothing_and_is_reported() {
     let mut service = Service::ready("kind = \"physical\"");
     service.take("full");
     // The machine's clock is forty days ahead for a while.
@@ -84,8 +84,12 @@ fn a_clock_that_jumps_loses_nothing_and_is_told() {
     service.server.restart_with(&[]);
     write(&service, "corrected");
     service.take("incremental");
-    let told = service.backup(&["status"]).expect(0);
-    assert!(told.stdout.contains("is of the future"), "{}", told.stdout);
+    let output = service.backup(&["status"]).expect(0);
+    assert!(
+        output.stdout.contains("is of the future"),
+        "{}",
+        output.stdout
+    );
     let state =
         "SELECT (restorable_to < now()) || ' ' || (full_at < now()) FROM oa.repository_state";
     assert_eq!(

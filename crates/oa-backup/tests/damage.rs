@@ -1,4 +1,4 @@
-//! Damage is found, told of the backups that it concerns and of no others, and mended as far as it can be.
+//! Damage is found, reported for the backups that it concerns and of no others, and mended as far as it can be.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -92,10 +92,10 @@ fn a_flipped_bit_is_found_and_named_and_the_other_backups_stay_whole() {
         service.files("repo/keys").pop().unwrap(),
     ] {
         flip(&file);
-        let told = service.backup(&["list"]);
+        let output = service.backup(&["list"]);
         assert!(
-            told.code == Some(78) && told.stderr.contains("spare copy"),
-            "{told:?}"
+            output.code == Some(78) && output.stderr.contains("spare copy"),
+            "{output:?}"
         );
         service.backup(&["repair", "--yes"]);
         service.take("incremental");
@@ -138,14 +138,14 @@ fn what_reading_back_has_found_stays_until_reading_back_finds_nothing() {
     flip(&pack);
     assert_eq!(recorded(0, data), "data");
     // What the structure lacks was not there to be read back, and is over when it is there again.
-    let away = pack.with_extension("away");
-    fs::rename(&pack, &away).unwrap();
+    let moved = pack.with_extension("moved");
+    fs::rename(&pack, &moved).unwrap();
     let found = recorded(1, structure);
     assert!(
         found.starts_with("structure ") && found.contains(name),
         "{found}"
     );
-    fs::rename(&away, &pack).unwrap();
+    fs::rename(&moved, &pack).unwrap();
     assert_eq!(recorded(0, structure), "structure");
     // Nobody can tell what this backup was, but it is listed in the database, and must not look whole there.
     let snapshot = largest("repo/snapshots");
@@ -185,7 +185,7 @@ fn a_pack_that_is_missing_keeps_no_new_backup_from_being_made() {
         .batch_execute("DROP TABLE more; UPDATE oa.clock SET latest = latest - interval '1 second'; INSERT INTO oa.locks VALUES ('test')")
         .unwrap();
 
-    // The third one does not need it, and is made; that something is damaged is told.
+    // The third one does not need it, and is made; that something is damaged is reported.
     let partial = service.backup(&["full", "--format", "json"]).expect(1);
     assert!(
         partial.stderr.contains("damaged elsewhere") && partial.stderr.contains(&gone),
@@ -296,11 +296,11 @@ fn a_backup_whose_snapshot_cannot_be_read_is_not_recorded_as_removed() {
     let id = first[0]["id"].as_str().unwrap();
     flip(&service.path(&format!("repo/snapshots/{id}")));
     service.backup(&["verify"]).expect(1);
-    let told = service.backup(&["full"]).expect(1);
+    let output = service.backup(&["full"]).expect(1);
     assert!(
-        told.stderr.contains("take it out with oa-backup repair"),
+        output.stderr.contains("take it out with oa-backup repair"),
         "{}",
-        told.stderr
+        output.stderr
     );
     let row = format!(
         "SELECT (removed_at IS NULL) || ' ' || (check_error IS NOT NULL) FROM oa.backups WHERE id = '{id}'"
@@ -358,7 +358,7 @@ fn a_copy_that_is_not_whole_is_not_listed() {
 }
 
 #[test]
-fn a_key_that_was_taken_away_does_not_come_back() {
+fn a_key_that_was_removed_does_not_come_back() {
     let service = Service::ready("kind = \"logical\"");
     service.take("full");
     let restic = |arguments: &[&str], password: &str| {
@@ -467,10 +467,10 @@ fn damage_is_named_by_file_once_and_without_the_insides_of_the_engine() {
         flip(file);
     }
     for file in [largest, smallest] {
-        let away = file.with_extension("away");
-        fs::rename(file, &away).unwrap();
+        let moved = file.with_extension("moved");
+        fs::rename(file, &moved).unwrap();
         check(file, &["verify"]);
-        fs::rename(&away, file).unwrap();
+        fs::rename(&moved, file).unwrap();
     }
     service.backup(&["verify", "--read-data"]).expect(0);
 }

@@ -9,7 +9,7 @@ use oa_testkit::Postgres;
 const PHYSICAL: &str = "kind = \"physical\"";
 
 /// Segments are filled, and the server has removed what it need not keep.
-fn write_log(service: &Service) {
+fn write_wal(service: &Service) {
     for _ in 0..3 {
         service
             .superuser_db()
@@ -24,19 +24,19 @@ fn sql(service: &Service, sql: &str) {
 
 /// An incremental backup that became a full one, and said what is lost.
 fn full_instead(service: &Service, why: &str) -> Done {
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(1);
-    assert_eq!(told.json()[0]["level"], "full", "{}", told.stderr);
-    for words in ["a full backup is made instead", why, "is lost: the moments"] {
-        assert!(told.stderr.contains(words), "{words}: {}", told.stderr);
+    assert_eq!(output.json()[0]["level"], "full", "{}", output.stderr);
+    for words in ["a full backup is made instead", why, "is lost: no time"] {
+        assert!(output.stderr.contains(words), "{words}: {}", output.stderr);
     }
     assert_eq!(
         service.take("incremental")[0]["level"],
         "incremental",
         "it goes on from there"
     );
-    told
+    output
 }
 
 /// Whoever makes backups is no superuser, as docs/backup.md has it.
@@ -60,8 +60,8 @@ fn speaks(language: &str) -> Option<Service> {
     service.take("full");
     // The slot is gone, and what it kept.
     sql(&service, "SELECT pg_drop_replication_slot('oa_backup')");
-    write_log(&service);
-    full_instead(&service, "the server has removed log");
+    write_wal(&service);
+    full_instead(&service, "the server has removed WAL");
     Some(service)
 }
 
@@ -73,21 +73,21 @@ fn a_gap_is_noticed_when_the_server_speaks_chinese() {
     // Somebody has made it anew; the nightly full backup finds it so.
     for immediately in [true, false] {
         sql(&service, "SELECT pg_drop_replication_slot('oa_backup')");
-        write_log(&service);
+        write_wal(&service);
         sql(
             &service,
             &format!("SELECT pg_create_physical_replication_slot('oa_backup', {immediately})"),
         );
         let full = service.backup(&["full", "--format", "json"]).expect(1);
-        assert!(full.stderr.contains("is lost: the moments"), "{full:?}");
+        assert!(full.stderr.contains("is lost: no time"), "{full:?}");
         assert_eq!(full.json().len(), 2, "{full:?}");
         assert_eq!(service.take("incremental")[0]["level"], "incremental");
     }
     // Another name: a slot of its own, which begins now.
     service.configure("kind = \"physical\"\nslot = \"another\"");
     sql(&service, "SELECT pg_drop_replication_slot('oa_backup')");
-    write_log(&service);
-    full_instead(&service, "the server has removed log");
+    write_wal(&service);
+    full_instead(&service, "the server has removed WAL");
     service.backup(&["verify", "--read-data"]).expect(0);
 }
 
@@ -110,7 +110,7 @@ fn a_server_that_was_put_back_is_noticed_in_chinese() {
     let mut service = ordinary(server);
     service.take("full");
     for _ in 0..3 {
-        write_log(&service);
+        write_wal(&service);
     }
     service.take("incremental");
     // The same cluster as it was before all that: a snapshot that somebody went back to.
@@ -124,11 +124,11 @@ fn a_server_that_was_put_back_is_noticed_in_chinese() {
         "ALTER ROLE oa REPLICATION; GRANT pg_read_all_data, pg_read_all_stats TO oa;
          CREATE TABLE quotes AS SELECT 1 AS id, 1.0::float8 AS price, ''::text AS note; ALTER TABLE quotes OWNER TO oa",
     );
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(0);
-    assert_eq!(told.json()[0]["level"], "full", "{}", told.stderr);
-    write_log(&service);
+    assert_eq!(output.json()[0]["level"], "full", "{}", output.stderr);
+    write_wal(&service);
     assert_eq!(service.take("incremental")[0]["level"], "incremental");
 }
 
@@ -177,11 +177,11 @@ fn wal_of_a_time_at_wal_level_minimal_is_a_gap() {
     let mut service = after_minimal(service);
     full_instead(&service, "wal_level = minimal");
     // Between two incremental ones, and found by the nightly full one.
-    write_log(&service);
+    write_wal(&service);
     service.take("incremental");
     service = after_minimal(service);
     let full = service.backup(&["full", "--format", "json"]).expect(1);
-    assert!(full.stderr.contains("is lost: the moments"), "{full:?}");
+    assert!(full.stderr.contains("is lost: no time"), "{full:?}");
     assert_eq!(full.json().len(), 2, "{full:?}");
     service.take("full");
     service.take("incremental");

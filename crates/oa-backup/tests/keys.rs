@@ -134,15 +134,16 @@ fn where_both_copies_are_bad_nothing_is_touched() {
             damage(&files[pair[0]], here, &files[(pair[0] + 2) % 4]);
             damage(&files[pair[1]], beside, &files[(pair[0] + 2) % 4]);
             let damaged = contents(&service);
-            let told = service.backup(&["repair", "--yes"]);
+            let output = service.backup(&["repair", "--yes"]);
             assert!(
-                matches!(told.code, Some(1 | 78)),
-                "{here}, {beside}: {told:?}"
+                matches!(output.code, Some(1 | 78)),
+                "{here}, {beside}: {output:?}"
             );
             if here != "removed" {
                 assert!(
-                    told.code == Some(1) && told.stderr.contains(files[pair[0]].to_str().unwrap()),
-                    "{told:?}"
+                    output.code == Some(1)
+                        && output.stderr.contains(files[pair[0]].to_str().unwrap()),
+                    "{output:?}"
                 );
             }
             assert!(contents(&service) == damaged && !service.path("repo/damaged").exists());
@@ -158,8 +159,8 @@ fn where_both_copies_are_bad_nothing_is_touched() {
     damage(&files[0], "flipped", &files[2]);
     let damaged = contents(&service);
     let mut wrong = service.command(&["repair", "--yes"]);
-    let told = done(wrong.env("OA_BACKUP_PASSWORD", "another").output().unwrap()).expect(78);
-    assert!(told.stderr.contains("password"), "{}", told.stderr);
+    let output = done(wrong.env("OA_BACKUP_PASSWORD", "another").output().unwrap()).expect(78);
+    assert!(output.stderr.contains("password"), "{}", output.stderr);
     assert!(contents(&service) == damaged);
     service.backup(&["repair", "--yes"]).expect(0);
     assert!(contents(&service) == before);
@@ -220,11 +221,11 @@ fn a_second_key_that_is_damaged_or_unreadable_keeps_nobody_out() {
         "{}",
         found.stderr
     );
-    let told = service.backup(&["repair", "--yes"]).expect(1);
+    let output = service.backup(&["repair", "--yes"]).expect(1);
     assert!(
-        told.stdout.contains(second.to_str().unwrap()),
+        output.stdout.contains(second.to_str().unwrap()),
         "{}",
-        told.stdout
+        output.stdout
     );
     assert!(fs::read(&second).unwrap() == damaged);
     // With one, whatever its password is: a key's name says what is in it.
@@ -236,21 +237,21 @@ fn a_second_key_that_is_damaged_or_unreadable_keeps_nobody_out() {
 
     fs::set_permissions(&second, fs::Permissions::from_mode(0o000)).unwrap();
     without_rights(&service, &["list"]).expect(0);
-    let says = |told: &Done, file: &Path| {
+    let says = |output: &Done, file: &Path| {
         assert!(
-            told.stderr.contains(file.to_str().unwrap())
-                && told.stderr.contains("chown")
-                && told.stderr.contains("chmod")
-                && !told.stderr.contains("damaged"),
+            output.stderr.contains(file.to_str().unwrap())
+                && output.stderr.contains("chown")
+                && output.stderr.contains("chmod")
+                && !output.stderr.contains("damaged"),
             "{}",
-            told.stderr
+            output.stderr
         );
     };
-    let told = without_rights(&service, &["verify"]).expect(1);
+    let output = without_rights(&service, &["verify"]).expect(1);
     assert!(
-        told.stderr.contains("chown") && !told.stderr.contains("is damaged"),
+        output.stderr.contains("chown") && !output.stderr.contains("is damaged"),
         "{}",
-        told.stderr
+        output.stderr
     );
     fs::set_permissions(&second, fs::Permissions::from_mode(0o600)).unwrap();
     fs::set_permissions(&own, fs::Permissions::from_mode(0o000)).unwrap();
@@ -284,11 +285,12 @@ fn init_makes_no_repository_over_what_is_left_of_one() {
         ("verify", 78),
         ("status", 78),
     ] {
-        let told = service.backup(&[command]).expect(code);
+        let output = service.backup(&[command]).expect(code);
         assert!(
-            told.stderr.contains("no configuration") && told.stderr.contains("oa-backup repair"),
+            output.stderr.contains("no configuration")
+                && output.stderr.contains("oa-backup repair"),
             "{command}: {}",
-            told.stderr
+            output.stderr
         );
     }
     service.backup(&["init", "--anew"]).expect(77);
@@ -321,7 +323,7 @@ fn init_makes_no_repository_over_what_is_left_of_one() {
 }
 
 #[test]
-fn an_empty_place_where_backups_were_recorded_may_not_be_mounted() {
+fn an_empty_location_where_backups_were_recorded_may_not_be_mounted() {
     let service = Service::start(LOGICAL);
     let nothing = service.backup(&["list"]).expect(78);
     assert!(
@@ -364,8 +366,8 @@ fn an_empty_place_where_backups_were_recorded_may_not_be_mounted() {
             if empty {
                 fs::create_dir(&here).unwrap();
             }
-            let says = |told: &Done| {
-                let text = &told.stderr;
+            let says = |output: &Done| {
+                let text = &output.stderr;
                 assert!(
                     text.contains("2 backups were recorded there") && text.contains("mounted"),
                     "{folder}: {text}"

@@ -69,7 +69,7 @@ fn at_every_named_point_what_is_listed_is_whole() {
 }
 
 #[test]
-fn at_random_moments_what_is_listed_is_whole() {
+fn killed_at_random_what_is_listed_is_whole() {
     let mut service = Service::ready("kind = \"physical\"");
     let began = Instant::now();
     service.take("full");

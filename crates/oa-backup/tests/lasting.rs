@@ -1,4 +1,4 @@
-//! What another try would only repeat is not tried again, and whoever waits at a terminal is told at once.
+//! What another try would only repeat is not tried again, and whoever waits at a terminal hears of it at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -74,7 +74,7 @@ fn a_damaged_page_is_named_with_its_database_and_not_tried_again() {
             .unwrap();
     }
     service.server.start_again();
-    // Whoever waits is told anyway; under cron it is known by the server's count.
+    // Whoever waits hears of it anyway; under cron it is known by the server's count.
     at_once(
         &service.backup(&["full"]).expect(1),
         "pages of database oa do not have the checksums",

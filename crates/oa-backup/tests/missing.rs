@@ -61,8 +61,8 @@ fn wal_whose_full_backup_is_gone_is_not_ok_anywhere() {
     service.take("incremental");
     assert_eq!(status(&service, 0)["ok"], true);
     let short = full[0]["short_id"].as_str().unwrap();
-    let (file, away) = (snapshot(&service, &full[0]), service.path("away"));
-    fs::rename(&file, &away).unwrap();
+    let (file, moved) = (snapshot(&service, &full[0]), service.path("moved"));
+    fs::rename(&file, &moved).unwrap();
 
     // Before any of oa-backup's own runs has seen it.
     let (checked, rules) = alert(&service);
@@ -121,7 +121,7 @@ fn wal_whose_full_backup_is_gone_is_not_ok_anywhere() {
     }
 
     // It is back, and all is well.
-    fs::rename(&away, &file).unwrap();
+    fs::rename(&moved, &file).unwrap();
     service.backup(&["list"]).expect(0);
     service.backup(&["verify"]).expect(0);
     assert_eq!(status(&service, 0)["ok"], true);
@@ -230,11 +230,11 @@ fn status_says_what_the_alerts_say() {
         "{failed}"
     );
     assert!(alert(&service).1.contains(&"drill_failed".to_owned()));
-    let told = service.backup(&["status"]).expect(1);
+    let output = service.backup(&["status"]).expect(1);
     assert!(
-        told.stdout.contains("quotes has 3 rows less"),
+        output.stdout.contains("quotes has 3 rows less"),
         "{}",
-        told.stdout
+        output.stdout
     );
     drill(true);
     assert_eq!(status(&service, 0)["ok"], true);
@@ -244,8 +244,8 @@ fn status_says_what_the_alerts_say() {
         .into_iter()
         .max_by_key(|f| fs::metadata(f).unwrap().len())
         .unwrap();
-    let away = largest.with_extension("away");
-    fs::rename(&largest, &away).unwrap();
+    let moved = largest.with_extension("moved");
+    fs::rename(&largest, &moved).unwrap();
     service.backup(&["verify"]).expect(1);
     let damaged = status(&service, 1);
     assert!(
@@ -254,7 +254,7 @@ fn status_says_what_the_alerts_say() {
             .contains(full[0]["short_id"].as_str().unwrap()),
         "{damaged}"
     );
-    fs::rename(&away, &largest).unwrap();
+    fs::rename(&moved, &largest).unwrap();
     service.backup(&["verify"]).expect(0);
     assert_eq!(status(&service, 0)["ok"], true);
     service.configure("kind = \"logical\"\nrpo = \"1ms\"");

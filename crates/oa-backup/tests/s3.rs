@@ -181,7 +181,7 @@ fn a_repository_can_be_in_a_bucket_and_survives_a_bad_line() {
 }
 
 #[test]
-fn a_storage_that_is_away_or_refuses_is_named_without_keys() {
+fn an_unreachable_storage_or_one_that_refuses_is_named_without_keys() {
     let Some(storage) = Storage::start() else {
         return;
     };
@@ -200,13 +200,13 @@ fn a_storage_that_is_away_or_refuses_is_named_without_keys() {
     );
     std::fs::write(service.path("oa.toml"), &text).unwrap();
     drop(storage);
-    let away = run(&service, &["full"]).expect(1);
+    let unreachable = run(&service, &["full"]).expect(1);
     assert!(
-        away.stderr.contains("s3://oa-backups/one"),
+        unreachable.stderr.contains("s3://oa-backups/one"),
         "{}",
-        away.stderr
+        unreachable.stderr
     );
-    for output in [refused.stderr, away.stderr] {
+    for output in [refused.stderr, unreachable.stderr] {
         assert!(
             !output.contains("an-access-key")
                 && !output.contains("a-secret-access-key")
@@ -234,11 +234,11 @@ fn a_bucket_that_lost_its_configuration_or_its_backups_is_not_begun_anew() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     for (command, code) in [("init", 77), ("list", 78), ("full", 78)] {
-        let told = run(&service, &[command]).expect(code);
+        let output = run(&service, &[command]).expect(code);
         assert!(
-            told.stderr.contains("no configuration") && told.stderr.contains("snapshots"),
+            output.stderr.contains("no configuration") && output.stderr.contains("snapshots"),
             "{command}: {}",
-            told.stderr
+            output.stderr
         );
     }
     // Another prefix, in which there should be some.
@@ -249,11 +249,11 @@ fn a_bucket_that_lost_its_configuration_or_its_backups_is_not_begun_anew() {
     let text = std::fs::read_to_string(service.path("oa.toml")).unwrap();
     std::fs::write(service.path("oa.toml"), text.replace("/one\"", "/two\"")).unwrap();
     for (command, code) in [("init", 77), ("list", 78), ("full", 78)] {
-        let told = run(&service, &[command]).expect(code);
+        let output = run(&service, &[command]).expect(code);
         assert!(
-            told.stderr.contains("1 backups were recorded there"),
+            output.stderr.contains("1 backups were recorded there"),
             "{command}: {}",
-            told.stderr
+            output.stderr
         );
     }
     run(&service, &["init", "--anew"]).expect(0);

@@ -9,43 +9,36 @@ use oa_core::app::config::Backup as Settings;
 use postgres::{Client, IsolationLevel};
 
 use super::physical::{check_room, staging_folder};
-use super::programs::Programs;
-use super::server::{MOMENT, Server};
-use super::{CaptureError, empty_folder, mark, rights};
-use crate::repository::{Lsn, Mark};
-
-/// The dump in the staging folder, and in the backup.
-pub const DUMP: &str = "dump";
-/// The roles and tablespaces.
-pub const GLOBALS: &str = "globals.sql";
+use super::rights;
+use super::server::{STATE_TIME, Server};
+use crate::error::BackupError;
+use oa_repository::Programs;
+use oa_repository::layout::{DUMP, GLOBALS};
+use oa_repository::{ContentFingerprint, Lsn, PostgresError, fingerprint, staging as folders};
 
 /// A dump that stands in the staging folder.
 #[derive(Debug)]
-pub struct Dumped {
-    /// The folder to store.
-    pub folder: PathBuf,
+pub(crate) struct Dumped {
+    pub(crate) folder: PathBuf,
     /// The server's clock when the dump's snapshot was taken.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
     /// What the tables hold in that snapshot.
-    pub mark: Mark,
+    pub(crate) fingerprint: ContentFingerprint,
 }
 
 /// Dumps the database of the connection, in the same snapshot in which its tables are counted, for at most `budget`.
-///
-/// # Errors
-/// When there is too little room, or a program fails.
-pub fn dump(
+pub(crate) fn dump(
     client: &mut Client,
     programs: &Programs,
     server: &Server,
     settings: &Settings,
     staging: &Path,
     budget: Duration,
-) -> Result<Dumped, CaptureError> {
+) -> Result<Dumped, BackupError> {
     let folder = staging_folder(staging);
-    empty_folder(&folder)?;
+    folders::empty_folder(&folder)?;
     check_room(staging, server.database_bytes)?;
-    let failed = CaptureError::query("could not take a snapshot to dump");
+    let failed = BackupError::query("could not take a snapshot to dump");
     let mut tx = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
@@ -53,13 +46,13 @@ pub fn dump(
         .start()
         .map_err(&failed)?;
     let row = tx
-        .query_one(&format!("SELECT pg_export_snapshot(), {MOMENT}"), &[])
+        .query_one(&format!("SELECT pg_export_snapshot(), {STATE_TIME}"), &[])
         .map_err(&failed)?;
     let (snapshot, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
-    let mark = Mark {
+    let fingerprint = ContentFingerprint {
         lsn: Lsn(0),
         exact: true,
-        tables: mark::tables(&mut tx, Instant::now() + budget)?,
+        tables: fingerprint::tables(&mut tx, Instant::now() + budget)?,
     };
     let dumped = programs.run(
         "pg_dump",
@@ -73,10 +66,10 @@ pub fn dump(
         ],
     );
     match dumped {
-        Err(error @ CaptureError::Failed { .. }) => {
+        Err(error @ PostgresError::Failed { .. }) => {
             return Err(match rights::missing(&mut tx)? {
-                Some(what) => CaptureError::NotAllowed(format!("{error}; {what}")),
-                None => error,
+                Some(what) => BackupError::NotAllowed(format!("{error}; {what}")),
+                None => error.into(),
             });
         }
         dumped => dumped?,
@@ -98,5 +91,9 @@ pub fn dump(
         &["--no-role-passwords"]
     })?;
     oa_core::base::failpoint::hit("backup.copied");
-    Ok(Dumped { folder, at, mark })
+    Ok(Dumped {
+        folder,
+        at,
+        fingerprint,
+    })
 }

@@ -1,4 +1,4 @@
-//! A full physical backup: `pg_basebackup` copies the cluster's files with the log they need into the staging folder, with a
+//! A full physical backup: `pg_basebackup` copies the cluster's files with the WAL they need into the staging folder, with a
 //! manifest of checksums, and `pg_verifybackup` compares them before anything is listed.
 
 use std::fs;
@@ -8,52 +8,42 @@ use chrono::{DateTime, Utc};
 use oa_core::base::units::Bytes;
 use postgres::Client;
 
-use super::programs::Programs;
-use super::server::{MOMENT, Server};
-use super::{CaptureError, empty_folder};
-use crate::repository::Lsn;
-
-/// The cluster's files in the staging folder, and in the backup.
-pub const DATA: &str = "data";
-/// The tablespaces', one folder each, named by their number.
-pub const TABLESPACES: &str = "tablespaces";
+use super::server::{STATE_TIME, Server};
+use crate::error::BackupError;
+use oa_repository::Programs;
+use oa_repository::layout::{DATA, TABLESPACES};
+use oa_repository::{Lsn, PostgresError, staging as folders};
 
 /// A copy that stands in the staging folder.
 #[derive(Debug)]
-pub struct Copied {
-    /// The folder to store.
-    pub folder: PathBuf,
+pub(crate) struct Copied {
+    pub(crate) folder: PathBuf,
     /// Recovery begins here.
-    pub start: Lsn,
+    pub(crate) start: Lsn,
     /// It must come at least this far.
-    pub end: Lsn,
-    /// The timeline of the copy.
-    pub timeline: u32,
+    pub(crate) end: Lsn,
+    pub(crate) timeline: u32,
     /// The server's clock when the copy was complete.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
 }
 
 /// The folder that a full backup of either kind is staged in.
-#[must_use]
-pub fn staging_folder(staging: &Path) -> PathBuf {
+pub(crate) fn staging_folder(staging: &Path) -> PathBuf {
     staging.join("full")
 }
 
 /// Copies the cluster.
-///
-/// # Errors
-/// When there is too little room, or a program fails.
-pub fn copy(
+pub(crate) fn copy(
     client: &mut Client,
     programs: &Programs,
     server: &Server,
     limit_rate: Option<Bytes>,
     staging: &Path,
     run: &str,
-) -> Result<Copied, CaptureError> {
+) -> Result<Copied, BackupError> {
     let folder = staging_folder(staging);
-    empty_folder(&folder)?;
-    // The log that is written meanwhile comes with it.
+    folders::empty_folder(&folder)?;
+    // The WAL that is written meanwhile comes with it.
     check_room(staging, server.size_bytes + 8 * server.segment_bytes)?;
     let data = folder.join(DATA);
     let mut arguments = vec![
@@ -82,8 +72,8 @@ pub fn copy(
     }
     let before = broken_pages(client)?;
     if let Err(error) = programs.run("pg_basebackup", &arguments) {
-        let CaptureError::Failed { said, .. } = &error else {
-            return Err(error);
+        let PostgresError::Failed { said, .. } = &error else {
+            return Err(error.into());
         };
         let said = said.clone();
         let after = broken_pages(client)?;
@@ -91,16 +81,16 @@ pub fn copy(
             |(name, count): &(String, i64)| !before.iter().any(|(n, c)| n == name && c >= count);
         let databases: Vec<String> = after.into_iter().filter(worse).map(|(n, _)| n).collect();
         return Err(if databases.is_empty() {
-            error
+            error.into()
         } else {
             let databases = databases.join(", ");
-            CaptureError::Damaged { databases, said }
+            BackupError::Damaged { databases, said }
         });
     }
     oa_core::base::failpoint::hit("backup.copied");
     let at = client
-        .query_one(&format!("SELECT {MOMENT}"), &[])
-        .map_err(CaptureError::query("could not ask for the time"))?
+        .query_one(&format!("SELECT {STATE_TIME}"), &[])
+        .map_err(BackupError::query("could not ask for the time"))?
         .get(0);
     let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;
     Ok(Copied {
@@ -113,26 +103,23 @@ pub fn copy(
 }
 
 /// How many pages with wrong checksums the server has met, by database. A copy counts those of a file from the second one on.
-fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, CaptureError> {
+fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, BackupError> {
     let rows = client
         .query(
             "SELECT coalesce(datname, 'of all')::text, checksum_failures FROM pg_stat_database WHERE checksum_failures > 0",
             &[],
         )
-        .map_err(CaptureError::query("could not ask for the server's checksums"))?;
+        .map_err(BackupError::query("could not ask for the server's checksums"))?;
     Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
 }
 
-/// Compares the copy with its manifest, and sees that the log it needs can be read.
-///
-/// # Errors
-/// When it is not what the manifest says.
-pub fn verify(programs: &Programs, copied: &Copied) -> Result<(), CaptureError> {
+/// Compares the copy with its manifest, and sees that the WAL it needs can be read.
+pub(crate) fn verify(programs: &Programs, copied: &Copied) -> Result<(), BackupError> {
     let data = copied.folder.join(DATA);
-    programs.run(
+    Ok(programs.run(
         "pg_verifybackup",
         &["--quiet".to_owned(), data.display().to_string()],
-    )
+    )?)
 }
 
 /// The value of `--tablespace-mapping` is cut at the first `=`.
@@ -141,12 +128,12 @@ fn escape(path: &str) -> String {
 }
 
 /// Refuses when the staging folder's disk has less than what is needed.
-pub(super) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError> {
-    let failed = CaptureError::disk("could not measure the disk of", staging);
+pub(crate) fn check_room(staging: &Path, needed: u64) -> Result<(), BackupError> {
+    let failed = BackupError::disk("could not measure the disk of", staging);
     let disk = rustix::fs::statvfs(staging).map_err(|e| failed(e.into()))?;
     let free = disk.f_bavail * disk.f_frsize;
     if free < needed {
-        return Err(CaptureError::NoRoom {
+        return Err(BackupError::NoRoom {
             path: staging.to_owned(),
             free: Bytes(free),
             needed: Bytes(needed),
@@ -155,9 +142,9 @@ pub(super) fn check_room(staging: &Path, needed: u64) -> Result<(), CaptureError
     Ok(())
 }
 
-/// The log that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
-fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
-    let text = fs::read(manifest).map_err(CaptureError::disk("could not read", manifest))?;
+/// The WAL that the copy needs, from its manifest (PostgreSQL 15, chapter 73.2).
+fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), BackupError> {
+    let text = fs::read(manifest).map_err(BackupError::disk("could not read", manifest))?;
     let parsed: Option<(Lsn, Lsn, u32)> = (|| {
         let json: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let range = json.get("WAL-Ranges")?.as_array()?.last()?;
@@ -166,9 +153,9 @@ fn range_of(manifest: &Path) -> Result<(Lsn, Lsn, u32), CaptureError> {
         Some((lsn("Start-LSN")?, lsn("End-LSN")?, timeline))
     })();
     parsed.ok_or_else(|| {
-        CaptureError::Program(format!(
+        BackupError::from(PostgresError::Program(format!(
             "{} is no manifest of a base backup",
             manifest.display()
-        ))
+        )))
     })
 }

@@ -3,7 +3,7 @@
 use oa_core::pg;
 use postgres::GenericClient;
 
-use super::CaptureError;
+use crate::error::BackupError;
 
 /// Names that are listed; of more only how many there are.
 const NAMED: usize = 5;
@@ -44,11 +44,8 @@ const OBSTACLES: [Obstacle; 3] = [
 ];
 
 /// What this role cannot read in this database as a whole, and the statement that mends it; `None` when there is nothing.
-///
-/// # Errors
-/// When the server does not answer.
-pub fn missing(client: &mut impl GenericClient) -> Result<Option<String>, CaptureError> {
-    let failed = CaptureError::query("could not ask what this role may read");
+pub(crate) fn missing(client: &mut impl GenericClient) -> Result<Option<String>, BackupError> {
+    let failed = BackupError::query("could not ask what this role may read");
     let role: String = client
         .query_one("SELECT current_user::text", &[])
         .map_err(&failed)?
@@ -80,15 +77,12 @@ pub fn missing(client: &mut impl GenericClient) -> Result<Option<String>, Captur
 }
 
 /// Whether this role may read the roles' passwords, as a rule only a superuser.
-///
-/// # Errors
-/// When the server does not answer.
-pub fn reads_passwords(client: &mut impl GenericClient) -> Result<bool, CaptureError> {
+pub(crate) fn reads_passwords(client: &mut impl GenericClient) -> Result<bool, BackupError> {
     let row = client
         .query_one(
             "SELECT has_table_privilege('pg_catalog.pg_authid', 'SELECT')",
             &[],
         )
-        .map_err(CaptureError::query("could not ask what this role may read"))?;
+        .map_err(BackupError::query("could not ask what this role may read"))?;
     Ok(row.get(0))
 }

@@ -8,10 +8,10 @@ use oa_core::pg;
 use oa_core::pg::Settings;
 use postgres::Client;
 
-use super::CaptureError;
-use super::programs::Programs;
 use crate::PROGRAM;
-use crate::repository::{Kind, Lsn};
+use crate::error::BackupError;
+use oa_repository::Programs;
+use oa_repository::{Kind, Lsn, PostgresError};
 
 /// Settings that recovery needs at least as large as they were (PostgreSQL 15, chapter 27.4.8).
 const RECOVERY_SETTINGS: [&str; 5] = [
@@ -23,10 +23,7 @@ const RECOVERY_SETTINGS: [&str; 5] = [
 ];
 
 /// The connection for backups: a role of its own, where one is configured.
-///
-/// # Errors
-/// When there is no address.
-pub fn settings(config: &Config) -> Result<Settings, ConfigError> {
+pub(crate) fn settings(config: &Config) -> Result<Settings, ConfigError> {
     let mut settings = Settings::from_config(config, PROGRAM)?;
     if let Some(reference) = &config.backup_settings()?.database_url {
         settings.url = config.secret(reference, "database_url in [backup]")?;
@@ -36,42 +33,32 @@ pub fn settings(config: &Config) -> Result<Settings, ConfigError> {
 
 /// What is known of a server. Sizes are bytes.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub(crate) struct Server {
     /// `server_version_num`.
-    pub version: i32,
-    /// The cluster's own number.
-    pub system_id: String,
-    /// Its timeline.
-    pub timeline: u32,
-    /// It is a standby.
-    pub standby: bool,
-    /// This role may replicate.
-    pub may_replicate: bool,
-    /// This role.
-    pub role: String,
-    /// The database of the connection.
-    pub database: String,
+    pub(crate) version: i32,
+    pub(crate) system_id: String,
+    pub(crate) timeline: u32,
+    pub(crate) standby: bool,
+    pub(crate) may_replicate: bool,
+    pub(crate) role: String,
+    pub(crate) database: String,
     /// All databases together.
-    pub size_bytes: u64,
-    /// The database of the connection.
-    pub database_bytes: u64,
-    /// Size of a segment of the log.
-    pub segment_bytes: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) database_bytes: u64,
+    /// Size of a WAL segment.
+    pub(crate) segment_bytes: u64,
     /// Tablespaces but the two of every cluster: number and place.
-    pub tablespaces: BTreeMap<String, String>,
+    pub(crate) tablespaces: BTreeMap<String, String>,
     /// Settings that recovery needs.
-    pub settings: BTreeMap<String, String>,
+    pub(crate) settings: BTreeMap<String, String>,
     /// `wal_level`, `max_slot_wal_keep_size`, `wal_compression`, `max_replication_slots`, `data_checksums`.
-    pub advice: BTreeMap<String, String>,
+    pub(crate) advice: BTreeMap<String, String>,
 }
 
 impl Server {
     /// Asks the server.
-    ///
-    /// # Errors
-    /// When it does not answer, or refuses.
-    pub fn ask(client: &mut Client) -> Result<Self, CaptureError> {
-        let failed = CaptureError::query("could not ask the server what it is");
+    pub(crate) fn ask(client: &mut Client) -> Result<Self, BackupError> {
+        let failed = BackupError::query("could not ask the server what it is");
         let row = client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4, (SELECT system_identifier::text FROM pg_control_system()),
@@ -92,7 +79,7 @@ impl Server {
                 &[],
             )
             .map_err(&failed)?;
-        let mut named = |names: &[&str]| -> Result<BTreeMap<String, String>, CaptureError> {
+        let mut named = |names: &[&str]| -> Result<BTreeMap<String, String>, BackupError> {
             let rows = client
                 .query(
                     "SELECT name, setting || coalesce(CASE unit WHEN 'MB' THEN 'MB' END, '') FROM pg_settings WHERE name = ANY($1)",
@@ -135,7 +122,7 @@ impl Server {
             "replication=true",
         ];
         match programs.run("psql", &probe.map(str::to_owned)) {
-            Err(CaptureError::Failed { said, .. }) => Some(format!(
+            Err(PostgresError::Failed { said, .. }) => Some(format!(
                 "the server lets {role} in, but not for replication ({said}); add a line \"host replication {role} ADDRESS scram-sha-256\" to its pg_hba.conf and reload it, see that max_wal_senders is not used up, or set kind = \"logical\"",
                 role = pg::quote_ident(&self.role)
             )),
@@ -143,21 +130,16 @@ impl Server {
         }
     }
 
-    /// The major version.
-    #[must_use]
-    pub fn major(&self) -> i32 {
+    pub(crate) fn major(&self) -> i32 {
         self.version / 10_000
     }
 
     /// How this server is backed up; with `auto` also what keeps it from being backed up physically.
-    ///
-    /// # Errors
-    /// When a physical backup is asked for and not possible; says with which statements it becomes so.
-    pub fn kind(
+    pub(crate) fn kind(
         &self,
-        wanted: BackupKind,
+        requested: BackupKind,
         programs: &Programs,
-    ) -> Result<(Kind, Option<String>), CaptureError> {
+    ) -> Result<(Kind, Option<String>), BackupError> {
         let wal_level = self.advice.get("wal_level").map_or("", String::as_str);
         let obstacle = if !self.may_replicate {
             Some(format!(
@@ -166,32 +148,32 @@ impl Server {
             ))
         } else if wal_level == "minimal" {
             Some("the server has wal_level = minimal; set it to replica and restart it, or set kind = \"logical\"".to_owned())
-        } else if wanted == BackupKind::Logical {
+        } else if requested == BackupKind::Logical {
             None
         } else {
             self.refusal(programs)
         };
-        match (wanted, obstacle) {
+        match (requested, obstacle) {
             (BackupKind::Logical, _) => Ok((Kind::Logical, None)),
             (BackupKind::Auto | BackupKind::Physical, None) => Ok((Kind::Physical, None)),
             (BackupKind::Auto, Some(obstacle)) => Ok((Kind::Logical, Some(obstacle))),
-            (BackupKind::Physical, Some(obstacle)) => Err(CaptureError::NotAllowed(obstacle)),
+            (BackupKind::Physical, Some(obstacle)) => Err(BackupError::NotAllowed(obstacle)),
         }
     }
 }
 
-/// The moment whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
+/// The time whose state a server has, as SQL: its clock; of a standby that lags or is cut off, when what it has replayed last was
 /// done.
-pub const MOMENT: &str = "CASE WHEN NOT pg_is_in_recovery()
+pub(crate) const STATE_TIME: &str = "CASE WHEN NOT pg_is_in_recovery()
         OR EXISTS (SELECT FROM pg_stat_wal_receiver) AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()
       THEN clock_timestamp()
       ELSE least(clock_timestamp(), coalesce(pg_last_xact_replay_timestamp(), (SELECT checkpoint_time FROM pg_control_checkpoint()))) END";
 
-/// Where the log is now, as far as it is on the server's disk, and the moment that it has come to.
-///
-/// # Errors
-/// When the server does not answer.
-pub fn flushed(client: &mut Client, standby: bool) -> Result<(Lsn, DateTime<Utc>), CaptureError> {
+/// Where the WAL is now, as far as it is on the server's disk, and the time that it has come to.
+pub(crate) fn flushed(
+    client: &mut Client,
+    standby: bool,
+) -> Result<(Lsn, DateTime<Utc>), BackupError> {
     let function = if standby {
         "pg_last_wal_replay_lsn()"
     } else {
@@ -199,10 +181,10 @@ pub fn flushed(client: &mut Client, standby: bool) -> Result<(Lsn, DateTime<Utc>
     };
     let row = client
         .query_one(
-            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, {MOMENT}"),
+            &format!("SELECT ({function} - '0/0'::pg_lsn)::int8, {STATE_TIME}"),
             &[],
         )
-        .map_err(CaptureError::query("could not ask for the end of the log"))?;
+        .map_err(BackupError::query("could not ask for the end of the WAL"))?;
     let lsn: i64 = row.get(0);
     Ok((Lsn(lsn.cast_unsigned()), row.get(1)))
 }

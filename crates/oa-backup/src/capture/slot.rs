@@ -1,14 +1,14 @@
-//! The replication slot, and whether the server can still send what is wanted of its WAL. All of it is asked of the catalogue and
+//! The replication slot, and whether the server can still send what is needed of its WAL. All of it is asked of the catalogue and
 //! the replication protocol: what a server says in words, it says in the language of its `lc_messages`.
 
 use oa_core::pg;
 use postgres::Client;
 use postgres::error::SqlState;
 
-use super::CaptureError;
-use super::programs::Programs;
 use super::server::Server;
-use crate::repository::Lsn;
+use crate::error::BackupError;
+use oa_repository::Lsn;
+use oa_repository::Programs;
 
 /// Where a history has left a timeline.
 enum Left {
@@ -22,7 +22,7 @@ enum Left {
 
 /// Whether something is in a server's past.
 #[derive(Debug)]
-pub enum Past {
+pub(crate) enum Past {
     /// It is.
     Holds,
     /// It is not, and why.
@@ -31,16 +31,38 @@ pub enum Past {
     Unknown,
 }
 
+/// The state of the slot.
+///
+/// `pg_receivewal` sets a slot to whatever it begins at, also back to WAL that is gone, and the server then shows it as `reserved`
+/// (`GetWALAvailability` in PostgreSQL's `xlog.c` compares it with the oldest slot, which is itself). A slot is therefore only used to
+/// receive what it has [reached](Self::reaches), so that it never moves back and its promise stays true.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    /// The LSN that it keeps WAL from.
+    restart: Option<Lsn>,
+    /// The server keeps that WAL, and has not begun to remove it.
+    reserved: bool,
+}
+
+impl Slot {
+    /// Whether the slot stands at or before an LSN, which is where a segment begins.
+    pub(crate) fn reaches(self, lsn: Lsn, segment_bytes: u64) -> bool {
+        self.restart
+            .is_some_and(|restart| restart.0 - restart.0 % segment_bytes <= lsn.0)
+    }
+
+    /// Whether the server promises to have the WAL from an LSN on, which is where a segment begins.
+    pub(crate) fn promises(self, lsn: Lsn, segment_bytes: u64) -> bool {
+        self.reserved && self.reaches(lsn, segment_bytes)
+    }
+}
+
 /// Where the WAL comes from.
-pub struct Source<'a> {
-    /// A session.
-    pub client: &'a mut Client,
-    /// PostgreSQL's programs.
-    pub programs: &'a Programs,
-    /// The server.
-    pub server: &'a Server,
-    /// The slot's name.
-    pub slot: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) client: &'a mut Client,
+    pub(crate) programs: &'a Programs,
+    pub(crate) server: &'a Server,
+    pub(crate) slot: &'a str,
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -52,41 +74,56 @@ impl std::fmt::Debug for Source<'_> {
 }
 
 impl Source<'_> {
-    /// Makes the slot, if there is none. It keeps the WAL from now on. Returns from where on the server promises to have it; that is
-    /// the slot's LSN only while the server reserves WAL for it. `pg_receivewal` sets it by whatever it asks for, also back to WAL that
-    /// is gone: `wal_status` is `unreserved` then as long as its connection lives, and `lost` afterwards (`pg_get_replication_slots`).
+    /// Makes the slot, if there is none, and makes one anew that reserves nothing. It keeps the WAL from now on.
     ///
-    /// # Errors
-    /// [`CaptureError::Gap`] when the server has given the slot up.
-    pub fn ensure_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+    /// [`BackupError::Gap`] when the server has given the slot up.
+    pub(crate) fn ensure_slot(&mut self) -> Result<Slot, BackupError> {
         let slot = self.slot;
         let found = self
             .client
             .query_opt(
-                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', CASE WHEN wal_status IN ('reserved', 'extended') THEN (restart_lsn - '0/0'::pg_lsn)::int8 END FROM pg_replication_slots WHERE slot_name = $1",
+                "SELECT slot_type = 'physical', coalesce(wal_status, 'reserved') = 'lost', coalesce(wal_status IN ('reserved', 'extended'), false), (restart_lsn - '0/0'::pg_lsn)::int8, active FROM pg_replication_slots WHERE slot_name = $1",
                 &[&slot],
             )
-            .map_err(CaptureError::query("could not look for the replication slot"))?;
-        match found {
-            Some(row) if !row.get::<_, bool>(0) => Err(CaptureError::NotAllowed(format!(
+            .map_err(BackupError::query("could not look for the replication slot"))?;
+        let Some(row) = found else {
+            return self.make_slot();
+        };
+        if !row.get::<_, bool>(0) {
+            return Err(BackupError::NotAllowed(format!(
                 "replication slot {slot} is a logical one of somebody else; set slot in [backup] to another name"
-            ))),
-            Some(row) if row.get::<_, bool>(1) => Err(CaptureError::Gap(format!(
-                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
-            ))),
-            Some(row) => Ok(row.get::<_, Option<i64>>(2).map(|l| Lsn(l.cast_unsigned()))),
-            None => self.make_slot(),
+            )));
         }
+        if row.get::<_, bool>(1) {
+            return Err(BackupError::Gap(format!(
+                "the server has given up slot {slot}, because it held more WAL than max_slot_wal_keep_size allows"
+            )));
+        }
+        let restart = row.get::<_, Option<i64>>(3);
+        if restart.is_none() && !row.get::<_, bool>(4) {
+            self.drop_slot()?;
+            return self.make_slot();
+        }
+        Ok(Slot {
+            restart: restart.map(|lsn| Lsn(lsn.cast_unsigned())),
+            reserved: row.get(2),
+        })
     }
 
-    fn make_slot(&mut self) -> Result<Option<Lsn>, CaptureError> {
+    fn make_slot(&mut self) -> Result<Slot, BackupError> {
         let slot = self.slot;
         let made = self.client.query_one(
             "WITH made AS MATERIALIZED (SELECT lsn FROM pg_create_physical_replication_slot($1, true)) SELECT (lsn - '0/0'::pg_lsn)::int8 FROM made",
             &[&slot],
         );
         let error = match made {
-            Ok(row) => return Ok(row.get::<_, Option<i64>>(0).map(|l| Lsn(l.cast_unsigned()))),
+            Ok(row) => {
+                let restart = row.get::<_, Option<i64>>(0);
+                return Ok(Slot {
+                    restart: restart.map(|lsn| Lsn(lsn.cast_unsigned())),
+                    reserved: true,
+                });
+            }
             Err(e) => e,
         };
         let said = pg::describe(&error);
@@ -98,32 +135,26 @@ impl Source<'_> {
             Some(code) if *code == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
                 "all slots are used: drop one that nobody needs (see pg_replication_slots), or raise max_replication_slots and restart the server".to_owned()
             }
-            _ => return Err(CaptureError::query("could not make the replication slot")(error)),
+            _ => return Err(BackupError::query("could not make the replication slot")(error)),
         };
-        Err(CaptureError::NotAllowed(format!(
+        Err(BackupError::NotAllowed(format!(
             "could not make replication slot {slot}: {said}; {remedy}"
         )))
     }
 
     /// Drops the slot, unless somebody uses it.
-    ///
-    /// # Errors
-    /// When the server refuses.
-    pub fn drop_slot(&mut self) -> Result<(), CaptureError> {
+    pub(crate) fn drop_slot(&mut self) -> Result<(), BackupError> {
         self.client
             .execute(
                 "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active",
                 &[&self.slot],
             )
-            .map_err(CaptureError::query("could not drop the replication slot"))?;
+            .map_err(BackupError::query("could not drop the replication slot"))?;
         Ok(())
     }
 
     /// The end of all WAL that the server has on its disk, of a standby also what it has not replayed yet.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn end(&mut self) -> Result<Lsn, CaptureError> {
+    pub(crate) fn end(&mut self) -> Result<Lsn, BackupError> {
         let end = if self.server.standby {
             "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
         } else {
@@ -132,17 +163,14 @@ impl Source<'_> {
         let row = self
             .client
             .query_one(&format!("SELECT ({end} - '0/0'::pg_lsn)::int8"), &[])
-            .map_err(CaptureError::query("could not ask for the end of the WAL"))?;
+            .map_err(BackupError::query("could not ask for the end of the WAL"))?;
         Ok(Lsn(row.get::<_, i64>(0).cast_unsigned()))
     }
 
     /// Whether the server has the segment with this number (the last 16 digits of its name), on whatever timeline. `None`: this role
     /// may not look.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn has_segment(&mut self, number: &str) -> Result<Option<bool>, CaptureError> {
-        let failed = CaptureError::query("could not look for a segment of the WAL");
+    pub(crate) fn has_segment(&mut self, number: &str) -> Result<Option<bool>, BackupError> {
+        let failed = BackupError::query("could not look for a segment of the WAL");
         let may: bool = self
             .client
             .query_one(
@@ -164,11 +192,8 @@ impl Source<'_> {
         Ok(Some(row.get(0)))
     }
 
-    /// Whether a place on a timeline is in the server's past.
-    ///
-    /// # Errors
-    /// When the program cannot be run.
-    pub fn past(&mut self, timeline: u32, place: Lsn) -> Result<Past, CaptureError> {
+    /// Whether an LSN on a timeline is in the server's past.
+    pub(crate) fn past(&mut self, timeline: u32, lsn: Lsn) -> Result<Past, BackupError> {
         let (now, ends) = match self.left(timeline)? {
             Left::Unknown => return Ok(Past::Unknown),
             Left::Not => return Ok(Past::Holds),
@@ -180,27 +205,24 @@ impl Source<'_> {
             return Ok(Past::Lacks(elsewhere));
         }
         Ok(match ends {
-            Some(end) if place <= end => Past::Holds,
+            Some(end) if lsn <= end => Past::Holds,
             Some(end) => Past::Lacks(format!(
-                "{elsewhere}, which has left it at {end}, before {place}"
+                "{elsewhere}, which has left it at {end}, before {lsn}"
             )),
             None => Past::Lacks(format!("{elsewhere}, which did not come from it")),
         })
     }
 
-    /// Up to where a place on a timeline, and all WAL before it, is in the server's past. `None`: not at all.
-    ///
-    /// # Errors
-    /// When the program cannot be run.
-    pub fn shares(&mut self, timeline: u32, place: Lsn) -> Result<Option<Lsn>, CaptureError> {
+    /// Up to where an LSN on a timeline, and all WAL before it, is in the server's past. `None`: not at all.
+    pub(crate) fn shares(&mut self, timeline: u32, lsn: Lsn) -> Result<Option<Lsn>, BackupError> {
         Ok(match self.left(timeline)? {
-            Left::Unknown | Left::Not => Some(place),
-            Left::At(_, ends) => ends.map(|end| end.min(place)),
+            Left::Unknown | Left::Not => Some(lsn),
+            Left::At(_, ends) => ends.map(|end| end.min(lsn)),
         })
     }
 
     /// Where the server's history has left a timeline.
-    fn left(&mut self, timeline: u32) -> Result<Left, CaptureError> {
+    fn left(&mut self, timeline: u32) -> Result<Left, BackupError> {
         let Some(text) = self.replication("IDENTIFY_SYSTEM")? else {
             return Ok(Left::Unknown);
         };
@@ -219,7 +241,7 @@ impl Source<'_> {
         };
         let ends = history.lines().find_map(|line| {
             // The first line begins with the file's name.
-            let line = line.rsplit('|').next().unwrap_or_default();
+            let line = line.rsplit_once('|').map_or(line, |(_, line)| line);
             let mut words = line.split_whitespace();
             let parent: u32 = words.next()?.parse().ok()?;
             let end: Lsn = words.next()?.parse().ok()?;
@@ -229,7 +251,7 @@ impl Source<'_> {
     }
 
     /// What the server answers to a command of the replication protocol; `None` when it refuses, or lets nobody in.
-    fn replication(&self, command: &str) -> Result<Option<String>, CaptureError> {
+    fn replication(&self, command: &str) -> Result<Option<String>, BackupError> {
         let arguments = [
             "--no-psqlrc",
             "--no-password",

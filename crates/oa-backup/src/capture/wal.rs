@@ -1,4 +1,4 @@
-//! The write-ahead log between full backups: received by `pg_receivewal` into a folder that stays, checked for gaps, and stored as
+//! The WAL between full backups: received by `pg_receivewal` into a folder that stays, checked for gaps, and stored as
 //! a whole each time. What was stored before costs nothing again, and every such backup alone has all segments since the full one.
 //!
 //! The replication slot keeps the server from removing a segment before it is received. Killed while receiving: the last segment
@@ -11,81 +11,37 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 
-use super::parameters::{self, Change};
-use super::programs::Programs;
+use super::server;
 use super::server::Server;
-use super::slot::{Past, Source};
-use super::{CaptureError, server};
-use crate::repository::{Lsn, Mark, WalRange};
+use super::slot::{Past, Slot, Source};
+use crate::error::BackupError;
+use oa_repository::Programs;
+use oa_repository::parameters::{self, Change};
+use oa_repository::staging::empty_folder;
+use oa_repository::{ContentFingerprint, Lsn, PostgresError, Segment, WalRange};
 
-/// A segment that is still being filled has this behind its name.
-const PARTIAL: &str = ".partial";
-
-/// A segment of the log in a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Its name, without `.partial`.
-    pub name: String,
-    /// Its timeline.
-    pub timeline: u32,
-    /// Where it begins.
-    pub start: Lsn,
-    /// It is still being filled.
-    pub partial: bool,
-}
-
-impl Segment {
-    /// Reads a file's name; `None` for what is no segment (a timeline's history, for example).
-    #[must_use]
-    pub fn parse(file: &str, segment_bytes: u64) -> Option<Self> {
-        let (name, partial) = match file.strip_suffix(PARTIAL) {
-            Some(name) => (name, true),
-            None => (file, false),
-        };
-        if name.len() != 24 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let part = |range| u32::from_str_radix(name.get(range)?, 16).ok();
-        let (timeline, high, low) = (part(0..8)?, part(8..16)?, part(16..24)?);
-        let start = (u64::from(high) << 32) + u64::from(low) * segment_bytes;
-        Some(Self {
-            name: name.to_owned(),
-            timeline,
-            start: Lsn(start),
-            partial,
-        })
-    }
-
-    /// The name of its file.
-    #[must_use]
-    pub fn file(&self) -> String {
-        format!("{}{}", self.name, if self.partial { PARTIAL } else { "" })
-    }
-}
-
-/// What is in the repository already, of the newest full backup and of its log.
+/// What is in the repository already, of the newest full backup and of its WAL.
 #[derive(Debug, Clone, Copy)]
-pub struct Since {
+pub(crate) struct Since {
     /// Where that backup begins.
-    pub full_start: Lsn,
-    /// Up to here its log is stored.
-    pub end: Lsn,
-    /// Up to here any log from before that backup is stored.
-    pub before: Lsn,
+    pub(crate) full_start: Lsn,
+    /// Up to here its WAL is stored.
+    pub(crate) end: Lsn,
+    /// Up to here any WAL from before that backup is stored.
+    pub(crate) before: Lsn,
 }
 
-/// What was received.
 #[derive(Debug, Clone)]
-pub struct Received {
+pub(crate) struct Received {
     /// The segments, without a gap.
-    pub range: WalRange,
+    pub(crate) range: WalRange,
     /// The server's clock when all up to the end of the range was on its disk.
-    pub at: DateTime<Utc>,
+    pub(crate) at: DateTime<Utc>,
 }
 
-/// The log of one server on this machine.
+/// The WAL of one server on this machine.
 #[derive(Debug)]
-pub struct WalFolder {
+pub(crate) struct WalFolder {
     path: PathBuf,
     segment_bytes: u64,
     system_id: u64,
@@ -93,14 +49,11 @@ pub struct WalFolder {
 
 impl WalFolder {
     /// The folder of a server within the staging folder; made if absent.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn open(staging: &Path, server: &Server) -> Result<Self, CaptureError> {
+    pub(crate) fn open(staging: &Path, server: &Server) -> Result<Self, BackupError> {
         let path = staging.join(format!("wal-{}", server.system_id));
-        fs::create_dir_all(&path).map_err(CaptureError::disk("could not create", &path))?;
+        fs::create_dir_all(&path).map_err(BackupError::disk("could not create", &path))?;
         let system_id = server.system_id.parse().map_err(|_| {
-            CaptureError::Program(format!(
+            PostgresError::Program(format!(
                 "the server's system identifier is \"{}\", which is no number",
                 server.system_id
             ))
@@ -112,18 +65,13 @@ impl WalFolder {
         })
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its segments in the order of the log.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn segments(&self) -> Result<Vec<Segment>, CaptureError> {
-        let failed = CaptureError::disk("could not read", &self.path);
+    /// Its segments in the order of the WAL.
+    pub(crate) fn segments(&self) -> Result<Vec<Segment>, BackupError> {
+        let failed = BackupError::disk("could not read", &self.path);
         let mut segments = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(&failed)? {
             let name = entry.map_err(&failed)?.file_name();
@@ -133,61 +81,63 @@ impl WalFolder {
         Ok(segments)
     }
 
-    /// Receives everything up to now, or to the place of `mark`, and checks what is there. `since`: what is in the repository; with
+    /// Receives everything up to now, or to the LSN of `fingerprint`, and checks what is there. `since`: what is in the repository; with
     /// `connects` what was received must go on from there.
     ///
-    /// # Errors
-    /// [`CaptureError::Gap`] when something between what is in the repository and now is missing, or cannot be recovered from.
-    pub fn receive(
+    /// [`BackupError::Gap`] when something between what is in the repository and now is missing, or cannot be recovered from.
+    pub(crate) fn receive(
         &self,
         source: &mut Source<'_>,
-        mark: Option<&Mark>,
+        fingerprint: Option<&ContentFingerprint>,
         since: Option<Since>,
         connects: bool,
-    ) -> Result<Received, CaptureError> {
-        let promised = source.ensure_slot()?;
+    ) -> Result<Received, BackupError> {
+        let slot = source.ensure_slot()?;
         let standby = source.server.standby;
         if !standby {
-            // Ends the log, as far as it is received, with a commit and its time: recovery to any moment before it knows that it has
+            // Ends the WAL, as far as it is received, with a commit and its time: recovery to any time before it knows that it has
             // come far enough. It also brings what was not yet on the server's disk there.
             source
                 .client
                 .execute("SELECT pg_logical_emit_message(true, 'oa', 'backup')", &[])
-                .map_err(CaptureError::query("could not mark the end of the log"))?;
+                .map_err(BackupError::query("could not mark the end of the WAL"))?;
         }
         let (mut to, at) = server::flushed(source.client, standby)?;
-        if let Some(mark) = mark {
-            to = to.max(mark.lsn);
+        if let Some(fingerprint) = fingerprint {
+            to = to.max(fingerprint.lsn);
         }
         let continues = since.filter(|_| connects).map(|s| s.end);
         let start = self.next()?;
         // A standby that was restarted may have less for a while.
         let received = match (standby, start) {
             (true, _) => self.segments()?.last().map(|s| s.start),
-            (false, start) => start.map(|(_, place)| place),
+            (false, start) => start.map(|(_, lsn)| lsn),
         };
         if let Some(before) = continues.max(received)
             && before > to.max(source.end()?)
         {
-            return Err(CaptureError::Gap(format!(
-                "the server's log ends at {to}, before what is backed up ({before}): it was put back to an earlier state, or is a copy"
+            return Err(BackupError::Gap(format!(
+                "the server's WAL ends at {to}, before what is backed up ({before}): it was put back to an earlier state, or is a copy"
             )));
         }
-        if let Some((_, place)) = start
-            && self.is_gone(source, place, promised, to)? == Some(true)
+        if let Some((_, lsn)) = start
+            && self.is_gone(source, lsn, slot, to)? == Some(true)
         {
-            return Err(self.removed(place));
+            return Err(self.removed(lsn));
         }
-        let arguments = [
+        let mut arguments = vec![
             format!("--directory={}", self.path.display()),
-            format!("--slot={}", source.slot),
             // The program ends when it has received something beyond this.
             format!("--endpos={}", Lsn(to.0.saturating_sub(1))),
             "--no-loop".to_owned(),
             "--no-password".to_owned(),
         ];
+        // A slot that was made after what is still to be received would be moved back to it, even where it is gone.
+        if start.is_none_or(|(_, lsn)| slot.reaches(lsn, self.segment_bytes)) {
+            arguments.push(format!("--slot={}", source.slot));
+        }
         if let Err(error) = source.programs.run("pg_receivewal", &arguments) {
-            return Err(self.why_not(source, start, to, error)?);
+            return Err(self.why_not(source, start, to, error.into())?);
         }
         oa_core::base::failpoint::hit("backup.wal_received");
         let mut range = self.check(to, continues)?;
@@ -198,7 +148,7 @@ impl WalFolder {
     }
 
     /// Where `pg_receivewal` will go on: a segment that is partial is received again.
-    fn next(&self) -> Result<Option<(u32, Lsn)>, CaptureError> {
+    fn next(&self) -> Result<Option<(u32, Lsn)>, BackupError> {
         Ok(self.segments()?.last().map(|s| {
             let filled = if s.partial { 0 } else { self.segment_bytes };
             (s.timeline, Lsn(s.start.0 + filled))
@@ -209,29 +159,29 @@ impl WalFolder {
     fn is_gone(
         &self,
         source: &mut Source<'_>,
-        place: Lsn,
-        promised: Option<Lsn>,
+        lsn: Lsn,
+        slot: Slot,
         to: Lsn,
-    ) -> Result<Option<bool>, CaptureError> {
+    ) -> Result<Option<bool>, BackupError> {
         // What is being written now is there, and what comes next need not be yet.
-        if place >= self.floor(to) {
+        if lsn >= self.floor(to) {
             return Ok(Some(false));
         }
         let per_id = (1_u64 << 32) / self.segment_bytes;
-        let number = place.0 / self.segment_bytes;
+        let number = lsn.0 / self.segment_bytes;
         let name = format!("{:08X}{:08X}", number / per_id, number % per_id);
         // What is seen counts more than what was promised: a server forgets with a restart what it had removed.
         Ok(match source.has_segment(&name)? {
             Some(there) => Some(!there),
-            None if promised.is_some_and(|p| self.floor(p) <= place) => Some(false),
+            None if slot.promises(lsn, self.segment_bytes) => Some(false),
             None => None,
         })
     }
 
-    fn removed(&self, place: Lsn) -> CaptureError {
-        CaptureError::Gap(format!(
-            "the server has removed log that is not backed up, from {} on",
-            self.floor(place)
+    fn removed(&self, lsn: Lsn) -> BackupError {
+        BackupError::Gap(format!(
+            "the server has removed WAL that is not backed up, from {} on",
+            self.floor(lsn)
         ))
     }
 
@@ -241,28 +191,30 @@ impl WalFolder {
         source: &mut Source<'_>,
         start: Option<(u32, Lsn)>,
         to: Lsn,
-        error: CaptureError,
-    ) -> Result<CaptureError, CaptureError> {
-        let (CaptureError::Failed { .. }, Some((timeline, place))) = (&error, start) else {
+        error: BackupError,
+    ) -> Result<BackupError, BackupError> {
+        let (BackupError::Postgres(PostgresError::Failed { .. }), Some((timeline, lsn))) =
+            (&error, start)
+        else {
             return Ok(error);
         };
         // The slot may have been given up meanwhile.
-        let promised = match source.ensure_slot() {
-            Err(gap @ CaptureError::Gap(_)) => return Ok(gap),
-            promised => promised?,
+        let slot = match source.ensure_slot() {
+            Err(gap @ BackupError::Gap(_)) => return Ok(gap),
+            slot => slot?,
         };
-        match source.past(timeline, place)? {
+        match source.past(timeline, lsn)? {
             Past::Unknown => return Ok(error),
             Past::Lacks(why) => {
-                return Ok(CaptureError::Gap(format!(
-                    "the server's log does not go on where the received one ends: it was put back to an earlier state, or is a copy ({why})"
+                return Ok(BackupError::Gap(format!(
+                    "the server's WAL does not continue where the received WAL ends: it was put back to an earlier state, or is a copy ({why})"
                 )));
             }
             Past::Holds => {}
         }
-        Ok(match self.is_gone(source, place, promised, to)? {
+        Ok(match self.is_gone(source, lsn, slot, to)? {
             Some(false) => error,
-            Some(true) | None => self.removed(place),
+            Some(true) | None => self.removed(lsn),
         })
     }
 
@@ -274,7 +226,7 @@ impl WalFolder {
         first: Lsn,
         to: Lsn,
         since: Since,
-    ) -> Result<Lsn, CaptureError> {
+    ) -> Result<Lsn, BackupError> {
         let scratch = self.path.with_extension("read");
         let read = |from, to| {
             let (folder, size) = (&self.path, self.segment_bytes);
@@ -294,24 +246,24 @@ impl WalFolder {
         let begin = Lsn(self.floor(since.end).0.saturating_sub(self.segment_bytes));
         let found = read(begin.max(since.full_start).max(first), to)?;
         if let Some(change) = found.all.iter().find(|c| c.is_minimal()) {
-            return Err(CaptureError::Gap(format!(
-                "from {} on the server ran with wal_level = minimal, and what it wrote then cannot be recovered from its log",
+            return Err(BackupError::Gap(format!(
+                "from {} on the server ran with wal_level = minimal, and what it wrote then cannot be recovered from its WAL",
                 change.at
             )));
         }
         match found.unreadable {
-            Some(said) => Err(CaptureError::Gap(format!(
-                "what was received of the log cannot be read up to {to} ({said})"
+            Some(said) => Err(BackupError::Gap(format!(
+                "the received WAL cannot be read up to {to} ({said})"
             ))),
             None => Ok(from),
         }
     }
 
     /// That the segments follow each other, belong to this server, and connect to what is in the repository.
-    fn check(&self, to: Lsn, continues: Option<Lsn>) -> Result<WalRange, CaptureError> {
+    fn check(&self, to: Lsn, continues: Option<Lsn>) -> Result<WalRange, BackupError> {
         let segments = self.segments()?;
         let Some(first) = segments.first() else {
-            return Err(CaptureError::Gap(format!(
+            return Err(BackupError::Gap(format!(
                 "nothing was received into {}",
                 self.path.display()
             )));
@@ -319,8 +271,8 @@ impl WalFolder {
         let mut next = first.start;
         for segment in &segments {
             if segment.start > next {
-                return Err(CaptureError::Gap(format!(
-                    "the log has a gap: {} is followed by {} in {}",
+                return Err(BackupError::Gap(format!(
+                    "the WAL has a gap: {} is followed by {} in {}",
                     next,
                     segment.name,
                     self.path.display()
@@ -330,15 +282,15 @@ impl WalFolder {
             next = Lsn(segment.start.0 + self.segment_bytes);
         }
         if next < to {
-            return Err(CaptureError::Gap(format!(
-                "the log was received up to {next} only, not to {to}"
+            return Err(BackupError::Gap(format!(
+                "WAL was received up to {next} only, not to {to}"
             )));
         }
         if let Some(continues) = continues
             && self.floor(continues) < first.start
         {
-            return Err(CaptureError::Gap(format!(
-                "the log is backed up to {continues}, and what was received begins at {}; {} was lost, or the slot was made anew",
+            return Err(BackupError::Gap(format!(
+                "the WAL is backed up to {continues}, and what was received begins at {}; {} was lost, or the slot was made anew",
                 first.start,
                 self.path.display()
             )));
@@ -350,18 +302,18 @@ impl WalFolder {
         })
     }
 
-    /// Where the segment with this place begins.
+    /// Where the segment with this LSN begins.
     fn floor(&self, lsn: Lsn) -> Lsn {
         Lsn(lsn.0 - lsn.0 % self.segment_bytes)
     }
 
     /// The first page says where a segment belongs (PostgreSQL's source, `access/xlog_internal.h`, `XLogLongPageHeaderData`).
-    fn check_header(&self, segment: &Segment) -> Result<(), CaptureError> {
+    fn check_header(&self, segment: &Segment) -> Result<(), BackupError> {
         let path = self.path.join(segment.file());
         let mut header = [0_u8; 40];
         File::open(&path)
             .and_then(|mut f| f.read_exact(&mut header))
-            .map_err(CaptureError::disk("could not read", &path))?;
+            .map_err(BackupError::disk("could not read", &path))?;
         let u64_at = |at: usize| {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&header[at..at + 8]);
@@ -375,68 +327,40 @@ impl WalFolder {
         if segment.partial && header.iter().all(|b| *b == 0) {
             return Ok(());
         }
-        Err(CaptureError::Gap(format!(
+        Err(BackupError::Gap(format!(
             "{} is not the segment of this server that its name says (it begins at {}, of system {system_id})",
             path.display(),
             Lsn(begins)
         )))
     }
 
-    /// Removes segments that lie wholly before a place, and are in the repository.
-    ///
-    /// # Errors
-    /// When a file cannot be removed.
-    pub fn drop_before(&self, lsn: Lsn) -> Result<(), CaptureError> {
+    /// Removes segments that lie wholly before an LSN, and are in the repository.
+    pub(crate) fn drop_before(&self, lsn: Lsn) -> Result<(), BackupError> {
         let keep = self.floor(lsn);
         for segment in self.segments()?.iter().filter(|s| s.start < keep) {
             let path = self.path.join(segment.file());
-            fs::remove_file(&path).map_err(CaptureError::disk("could not remove", &path))?;
+            fs::remove_file(&path).map_err(BackupError::disk("could not remove", &path))?;
         }
         Ok(())
     }
 
-    /// Before a full backup: the slot keeps the log from here on, and what was received goes on without a gap, or is given up.
-    ///
-    /// # Errors
-    /// When files cannot be removed, or the slot cannot be made.
-    pub fn prepare(
+    /// Before a full backup: the slot keeps the WAL from here on, and what was received continues without a gap, or is given up.
+    pub(crate) fn prepare(
         &self,
         source: &mut Source<'_>,
         since: Option<Since>,
-    ) -> Result<(), CaptureError> {
+    ) -> Result<(), BackupError> {
         let kept = if self.segments()?.is_empty() {
             source.ensure_slot().map(drop)
         } else {
             self.receive(source, None, since, false).map(drop)
         };
-        let Err(CaptureError::Gap(why)) = kept else {
+        let Err(BackupError::Gap(why)) = kept else {
             return kept;
         };
-        tracing::warn!("the log begins anew: {why}");
-        super::empty_folder(&self.path)?;
+        tracing::warn!("the WAL starts over: {why}");
+        empty_folder(&self.path)?;
         source.drop_slot()?;
         source.ensure_slot().map(drop)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_segments_are_places_in_the_log() {
-        let size = 16 << 20;
-        let s = Segment::parse("00000002000000160000000B.partial", size).unwrap();
-        assert_eq!((s.timeline, s.partial), (2, true));
-        assert_eq!(s.start, "16/B000000".parse().unwrap());
-        assert_eq!(s.file(), "00000002000000160000000B.partial");
-        for other in [
-            "00000002.history",
-            "backup_label",
-            "00000002000000160000000",
-            "x0000002000000160000000B",
-        ] {
-            assert_eq!(Segment::parse(other, size), None, "{other}");
-        }
     }
 }

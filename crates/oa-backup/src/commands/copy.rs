@@ -1,44 +1,54 @@
-//! `oa-backup copy`: the second place.
+//! `oa-backup copy`: the secondary repository.
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::journal::Recorder;
 use oa_core::app::work;
 use oa_core::app::work::{Job, JobOutcome};
-use oa_core::journal::Recorder;
-use oa_core::model::run::Trigger;
 use serde_json::json;
 
-use super::list::place;
+use super::{print, trigger};
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::Bars;
+use oa_repository::ProgressReporter;
 
-/// Copies what the second repository does not have.
-///
-/// # Errors
-/// When one of them cannot be opened, or the copy fails; what was copied whole is listed there.
-pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure> {
-    let (first, second) = (place(config, false)?, place(config, true)?);
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Started by cron: noted in the run log
+    #[arg(long)]
+    pub(crate) cron: bool,
+}
+
+/// Copies what the secondary repository does not have.
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
+    let (primary, secondary) = (
+        super::location(config, false)?,
+        super::location(config, true)?,
+    );
     let recorder = Recorder::open(config, PROGRAM)?;
     let job = Job {
-        trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-copy", "备份异地复制")
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let from = catalog::open(config, &first, bars)?;
-        let to = catalog::open(config, &second, bars)?;
-        second.close_to_others();
-        second.keep_spares()?;
+        let from = primary.open_recorded(config, reporter)?;
+        let to = secondary.open_recorded(config, reporter)?;
+        secondary.close_to_others();
+        secondary.keep_spares()?;
         let copied = from.copy_to(&to)?;
         let there = to.backups()?;
         let ids: Vec<String> = there.iter().map(|b| b.id.clone()).collect();
         let mut ended = JobOutcome::success((copied, ids));
         ended.fetched = copied as u64;
-        ended.batches.push(catalog::rows(&second, &there));
+        ended.batches.push(catalog::rows(&secondary, &there));
         ended
             .batches
-            .push(catalog::size(&second, to.size_bytes()?, there.len()));
+            .push(catalog::size(&secondary, to.size_bytes()?, there.len()));
         ended.details.insert("copied".to_owned(), json!(copied));
         Ok(ended)
     });
@@ -49,17 +59,16 @@ pub fn run(config: &Config, trigger: Trigger, bars: &Bars) -> Result<u8, Failure
         && let Ok((mut client, _)) = recorder.connect()
     {
         let there: Vec<&str> = there.iter().map(String::as_str).collect();
-        if let Err(e) = catalog::mark_replaced(&mut client, &second, &there) {
+        if let Err(e) = catalog::mark_replaced(&mut client, &secondary, &there) {
             tracing::warn!(
                 "could not record which missing backups were copied anew: {}",
                 oa_core::pg::describe(&e)
             );
         }
     }
-    oa_core::app::cli::print(&format!(
+    print(&format!(
         "{copied} backup(s) copied to {}\n",
-        second.shown()
-    ))
-    .map_err(anyhow::Error::from)?;
+        secondary.shown()
+    ))?;
     Ok(exit::OK)
 }

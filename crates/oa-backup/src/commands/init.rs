@@ -2,34 +2,38 @@
 
 use std::io::IsTerminal;
 
-use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{BackupKind, Config};
 use oa_core::app::exit;
 use oa_core::pg;
 
-use super::list::place;
+use super::print;
 use crate::PROGRAM;
-use crate::backup::staging;
-use crate::capture::programs::Programs;
 use crate::capture::rights;
 use crate::capture::server::{self, Server};
 use crate::catalog;
-use crate::repository::{Kind, Place};
+use oa_repository::Programs;
+use oa_repository::{Kind, RepositoryLocation, staging};
 
-/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm. `anew`: also where
-/// backups were recorded that are not there.
-///
-/// # Errors
-/// When a repository cannot be created or opened, or the server cannot be backed up as configured.
-pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Start a new repository where an earlier one, with recorded backups, was lost
+    #[arg(long)]
+    anew: bool,
+}
+
+/// Creates the repositories that are configured and absent, and checks the server. Done twice it does no harm.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     // What is missing in the configuration is said before anything is made.
-    let (first, second) = (place(config, false)?, Place::second(config)?);
-    staging(config, settings)?;
-    let mut made = create(config, &first, anew)?;
-    if let Some(second) = second {
-        made |= create(config, &second, anew)?;
+    let (first, secondary) = (
+        super::location(config, false)?,
+        RepositoryLocation::secondary(config)?,
+    );
+    staging::open(config, settings)?;
+    let mut made = create(config, &first, args.anew)?;
+    if let Some(secondary) = secondary {
+        made |= create(config, &secondary, args.anew)?;
     }
     if made {
         warn_of_the_key(config);
@@ -40,7 +44,7 @@ pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
     let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
     let programs = Programs::new(folder, &connection, None)?;
     let (kind, _) = server.kind(settings.kind, &programs)?;
-    say(&format!(
+    print(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),
         server.database,
@@ -52,47 +56,43 @@ pub fn run(config: &Config, anew: bool) -> Result<u8, Failure> {
         .into_iter()
         .chain(unreadable)
     {
-        say(&format!("- {line}\n"))?;
+        print(&format!("- {line}\n"))?;
     }
-    say("next: oa-backup full, then the lines of crontab.example\n")?;
+    print("next: oa-backup full, then the lines of crontab.example\n")?;
     Ok(exit::OK)
 }
 
-fn say(text: &str) -> Result<(), Failure> {
-    cli::print(text).map_err(|e| anyhow::Error::from(e).into())
-}
-
-fn create(config: &Config, place: &Place, anew: bool) -> Result<bool, Failure> {
-    if place.exists()? {
-        place.open(&crate::repository::Bars::hidden())?;
-        place.close_to_others();
-        place.keep_spares()?;
-        place.drop_former_spares()?;
-        say(&format!(
+fn create(config: &Config, location: &RepositoryLocation, anew: bool) -> Result<bool, Failure> {
+    if location.exists()? {
+        location.open(&oa_repository::ProgressReporter::hidden())?;
+        location.close_to_others();
+        location.keep_spares()?;
+        location.drop_former_spares()?;
+        print(&format!(
             "the repository at {} is there and opens\n",
-            place.shown()
+            location.shown()
         ))?;
         return Ok(false);
     }
-    place.check_unoccupied()?;
+    location.check_unoccupied()?;
     // An empty folder on the system's disk looks like the one that is mounted over it.
-    if let Some(vanished) = catalog::vanished(config, place).filter(|_| !anew) {
+    if let Some(vanished) = location.vanished(config).filter(|_| !anew) {
         return Err(Failure::new(exit::REFUSED, vanished));
     }
-    place.create()?;
+    location.create()?;
     // Its folder, and what was in there before, may be open.
-    place.close_to_others();
+    location.close_to_others();
     if anew {
         let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;
-        catalog::begin_anew(&mut client, place).map_err(|e| {
+        catalog::begin_anew(&mut client, location).map_err(|e| {
             anyhow::anyhow!(
                 "could not record that {} begins anew: {}",
-                place.shown(),
+                location.shown(),
                 pg::describe(&e)
             )
         })?;
     }
-    say(&format!("created the repository at {}\n", place.shown()))?;
+    print(&format!("created the repository at {}\n", location.shown()))?;
     Ok(true)
 }
 
@@ -105,7 +105,7 @@ fn warn_of_the_key(config: &Config) {
     };
     let text = format!(
         "{on}WITHOUT THE PASSWORD NOBODY CAN RESTORE ANYTHING, not even its makers.{off}\n\
-         Now, before the first backup: write down, on paper and at a second place that burns down at another time,\n\
+         Now, before the first backup: write down on paper, and keep a copy where the same fire cannot reach it,\n\
          \x20 1. the password ({} says where it is),\n  2. where the repository is,\n  3. the address of docs/disaster.md.\n",
         config.path.display()
     );
@@ -113,11 +113,11 @@ fn warn_of_the_key(config: &Config) {
 }
 
 /// What should be set on the server, and why.
-fn advice(server: &Server, kind: Kind, wanted: BackupKind) -> Vec<String> {
+fn advice(server: &Server, kind: Kind, requested: BackupKind) -> Vec<String> {
     let setting = |name: &str| server.advice.get(name).map_or("", String::as_str);
     let mut lines = Vec::new();
     if kind == Kind::Logical {
-        if wanted == BackupKind::Auto {
+        if requested == BackupKind::Auto {
             let role = pg::quote_ident(&server.role);
             lines.push(format!(
                 "for restores to any second, let this role replicate. As a superuser: ALTER ROLE {role} REPLICATION; and in pg_hba.conf: host replication {} 127.0.0.1/32 scram-sha-256",
@@ -127,10 +127,10 @@ fn advice(server: &Server, kind: Kind, wanted: BackupKind) -> Vec<String> {
         return lines;
     }
     if setting("max_slot_wal_keep_size").starts_with("-1") {
-        lines.push("max_slot_wal_keep_size is not limited: if no backup runs for long, the log fills the server's disk. ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'".to_owned());
+        lines.push("max_slot_wal_keep_size is not limited: if no backup runs for long, WAL fills the server's disk. ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'".to_owned());
     }
     if setting("wal_compression") == "off" {
-        lines.push("wal_compression is off: whole pages go into the log as they are. ALTER SYSTEM SET wal_compression = 'lz4'".to_owned());
+        lines.push("wal_compression is off: whole pages are written to the WAL uncompressed. ALTER SYSTEM SET wal_compression = 'lz4'".to_owned());
     }
     if setting("data_checksums") == "off" {
         lines.push("data checksums are off: a damaged page is noticed only when it is read. pg_checksums --enable, with the server stopped".to_owned());

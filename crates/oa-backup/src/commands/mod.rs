@@ -1,10 +1,59 @@
 //! One file a command.
 
-pub mod copy;
-pub mod init;
-pub mod list;
-pub mod prune;
-pub mod repair;
-pub mod status;
-pub mod take;
-pub mod verify;
+pub(crate) mod backup;
+pub(crate) mod copy;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod prune;
+pub(crate) mod repair;
+pub(crate) mod status;
+pub(crate) mod verify;
+
+use oa_core::app::cli;
+use oa_core::app::cli::{Busy, Failure};
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::model::run::Trigger;
+use oa_repository::{RepositoryError, RepositoryLocation};
+
+use crate::error::BackupError;
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Config(e) => e.into(),
+            BackupError::Postgres(e) => e.into(),
+            BackupError::Repository(e) => e.into(),
+            BackupError::NotAllowed(_) => Self::new(exit::REFUSED, error),
+            BackupError::Busy(reason) => Busy(reason).into(),
+            BackupError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
+            other => Self::new(exit::FAILED, other),
+        }
+    }
+}
+
+/// The primary repository, or the secondary one.
+fn location(config: &Config, secondary: bool) -> Result<RepositoryLocation, Failure> {
+    if !secondary {
+        return Ok(RepositoryLocation::primary(config)?);
+    }
+    RepositoryLocation::secondary(config)?.ok_or_else(|| {
+        RepositoryError::Place(
+            "there is no [backup.copy] in the configuration; see docs/backup.md".to_owned(),
+        )
+        .into()
+    })
+}
+
+fn trigger(cron: bool) -> Trigger {
+    if cron { Trigger::Cron } else { Trigger::Manual }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    cli::print(text).map_err(|e| anyhow::Error::from(e).into())
+}
+
+/// The first digits of a backup's id, as they are shown.
+fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
+}

@@ -6,61 +6,68 @@ use chrono::Utc;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
+use oa_core::base::units::Bytes;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
+use oa_core::journal::Recorder;
 use oa_core::app::work;
 use oa_core::app::work::{Job, JobOutcome};
-use oa_core::base::units::Bytes;
-use oa_core::journal::Recorder;
-use oa_core::model::run::Trigger;
 use serde_json::json;
 
-use super::list::place;
-use super::take::listing;
+use super::backup::listing;
+use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::{Backup, Bars, Place, Repository};
-use crate::retain::{Keep, removable};
-use crate::timeline;
+use crate::retention::{Keep, removable};
+use oa_repository::timeline;
+use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
 
-/// How it is done.
-#[derive(Debug, Clone, Copy)]
-pub struct Wanted {
-    /// Only say what would go.
-    pub dry_run: bool,
-    /// The second repository.
-    pub second: bool,
-    /// Also take off the record what is missing.
-    pub missing: bool,
-    /// Do not ask.
-    pub yes: bool,
-    /// Who started it.
-    pub trigger: Trigger,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only show what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Also remove from the record backups that are missing from the repository and lost for good
+    #[arg(long)]
+    missing: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Started by cron: noted in the run log; asks nothing
+    #[arg(long)]
+    pub(crate) cron: bool,
+    /// Output format of the list of what is removed
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Removes backups by the rules of `[backup]`, and bytes that nothing uses.
-///
-/// # Errors
-/// When the repository cannot be opened or written; 77 off a terminal without `--yes`.
-pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
     let keep = Keep {
         hourly: settings.keep_hourly,
         daily: settings.keep_daily,
         weekly: settings.keep_weekly,
     };
-    let place = place(config, wanted.second)?;
-    let repository = catalog::open(config, &place, bars)?;
+    let location = super::location(config, args.copy)?;
+    let repository = location.open_recorded(config, reporter)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
         .collect();
-    listing(&place, &going)
-        .print(format)
+    listing(&location, &going)
+        .print(args.format)
         .map_err(anyhow::Error::from)?;
-    if wanted.dry_run {
+    if args.dry_run {
         let (now, marked) = repository.prune(true)?;
         tracing::warn!(
             "{} of {} backups would go, and {} be freed now, {} a day later; nothing was done",
@@ -72,18 +79,18 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         return Ok(exit::OK);
     }
     let recorder = Recorder::open(config, PROGRAM)?;
-    if wanted.missing {
-        take_off_the_record(&recorder, &place, &repository, &wanted)?;
+    if args.missing {
+        take_off_the_record(&recorder, &location, &repository, args.yes)?;
     }
-    if !going.is_empty() && wanted.trigger != Trigger::Cron {
+    if !going.is_empty() && !args.cron {
         cli::confirm(
             &format!("Remove these {} of {} backups?", going.len(), backups.len()),
-            wanted.yes,
+            args.yes,
         )?;
     }
-    place.close_to_others();
+    location.close_to_others();
     let job = Job {
-        trigger: wanted.trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-prune", "备份清理")
     };
     let left = work::recorded(&recorder, &job, |_| {
@@ -100,7 +107,7 @@ pub fn run(config: &Config, wanted: Wanted, bars: &Bars, format: Format) -> Resu
         let left = repository.backups()?;
         let mut ended = JobOutcome::success(left);
         ended.batches.push(catalog::size(
-            &place,
+            &location,
             repository.size_bytes()?,
             ended.value.len(),
         ));
@@ -134,12 +141,12 @@ fn could_not_record(error: &postgres::Error) -> Failure {
 /// What is lost for good is reported until somebody says that it is.
 fn take_off_the_record(
     recorder: &Recorder,
-    place: &Place,
+    location: &RepositoryLocation,
     repository: &Repository,
-    wanted: &Wanted,
+    yes: bool,
 ) -> Result<(), Failure> {
     let (mut client, _) = recorder.connect()?;
-    let recorded = catalog::recorded(&mut client, place).map_err(|e| could_not_record(&e))?;
+    let recorded = catalog::recorded(&mut client, location).map_err(|e| could_not_record(&e))?;
     let (backups, damages) = repository.readable_backups()?;
     let mut there: BTreeSet<String> = backups.into_iter().map(|b| b.id).collect();
     there.extend(damages.into_iter().filter_map(|d| d.backup));
@@ -148,14 +155,14 @@ fn take_off_the_record(
         return Ok(());
     }
     let ids: Vec<&str> = gone.iter().map(|b| b.id.as_str()).collect();
-    let short: Vec<&str> = ids.iter().map(|id| id.get(..8).unwrap_or(id)).collect();
+    let short: Vec<&str> = ids.iter().map(|id| short(id)).collect();
     cli::confirm(
         &format!(
             "Give up {} missing backups ({})?",
             gone.len(),
             short.join(", ")
         ),
-        wanted.yes,
+        yes,
     )?;
     catalog::mark_removed(&mut client, &ids).map_err(|e| could_not_record(&e))?;
     Ok(())

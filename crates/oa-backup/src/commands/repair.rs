@@ -7,25 +7,36 @@ use oa_core::app::exit;
 use oa_core::pg;
 use oa_core::pg::Settings;
 
-use super::list::place;
+use super::print;
 use crate::PROGRAM;
 use crate::catalog;
-use crate::repository::{Bars, Healed, Repaired};
+use oa_repository::{ProgressReporter, RepairReport, SpareReport};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
 
 /// Repairs what can be repaired. Nothing is deleted: damaged files go to the folder `damaged` of the repository.
-///
-/// # Errors
-/// When it is not confirmed (77), or files cannot be moved.
-pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, Failure> {
-    let place = place(config, second)?;
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
+    let location = super::location(config, args.copy)?;
     cli::confirm(
         &format!(
             "Take damaged files out of {} (into its folder damaged) and make its index anew? No backup may run meanwhile.",
-            place.shown()
+            location.shown()
         ),
-        yes,
+        args.yes,
     )?;
-    let healed = place.heal()?;
+    let healed = location.heal()?;
     let mut text = String::new();
     for file in &healed.put_back {
         text.push_str(&format!("put back from its spare copy: {file}\n"));
@@ -39,16 +50,16 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
         ));
     }
     // Should the rest fail, what was done is known.
-    cli::print(&text).map_err(anyhow::Error::from)?;
-    let repository = catalog::open(config, &place, bars)?;
-    place.close_to_others();
+    print(&text)?;
+    let repository = location.open_recorded(config, reporter)?;
+    location.close_to_others();
     let repaired = repository.repair()?;
     record_removed(config, &repaired);
     let mut text = String::new();
     for file in &repaired.taken_out {
         text.push_str(&format!("taken out: {file}\n"));
     }
-    if healed == Healed::default() && repaired.taken_out.is_empty() {
+    if healed == SpareReport::default() && repaired.taken_out.is_empty() {
         text.push_str("no file is damaged; the index was compared with what is there\n");
     }
     let backups = repository.backups()?;
@@ -58,7 +69,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
             .iter()
             .any(|d| d.backup.as_deref() == Some(b.id.as_str()))
     });
-    let broken: Vec<&str> = broken.map(crate::repository::Backup::short_id).collect();
+    let broken: Vec<&str> = broken.map(oa_repository::Backup::short_id).collect();
     if broken.is_empty() {
         text.push_str(&format!("all {} backups are whole\n", backups.len()));
     } else {
@@ -69,7 +80,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
             broken.join(", ")
         ));
     }
-    cli::print(&text).map_err(anyhow::Error::from)?;
+    print(&text)?;
     Ok(if damages.is_empty() && healed.lost.is_empty() {
         exit::OK
     } else {
@@ -78,7 +89,7 @@ pub fn run(config: &Config, second: bool, yes: bool, bars: &Bars) -> Result<u8, 
 }
 
 /// What was taken out is not missing.
-fn record_removed(config: &Config, repaired: &Repaired) {
+fn record_removed(config: &Config, repaired: &RepairReport) {
     let snapshots = repaired
         .taken_out
         .iter()

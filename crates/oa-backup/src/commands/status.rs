@@ -1,53 +1,57 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::app::cli;
+use oa_core::app::output::human_duration;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Backup as Settings, Config, Locale};
+use oa_core::base::units::Bytes;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
-use oa_core::app::output::human_duration;
-use oa_core::base::units::Bytes;
 use oa_core::pg;
 use postgres::Client;
 use serde_json::json;
 
-use super::list::place;
+use super::{print, short};
 use crate::PROGRAM;
 use crate::catalog::{self, Missing};
-use crate::repository::{Backup, Bars, Damage, Kind, Place, Repository};
-use crate::retain::CLOCKS_DIFFER;
-use crate::timeline;
+use oa_repository::MAX_CLOCK_SKEW;
+use oa_repository::timeline;
+use oa_repository::{Backup, Damage, Kind, ProgressReporter, Repository, RepositoryLocation};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
 
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
 /// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
-///
-/// # Errors
-/// When the repository cannot be opened.
-pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let settings = config.backup_settings()?;
-    let place = place(config, false)?;
-    let repository = catalog::open(config, &place, &Bars::hidden())?;
-    let seen = Seen::look(config, &place, &repository)?;
+    let location = super::location(config, false)?;
+    let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
+    let state = RepositoryState::look(config, &location, &repository)?;
     let now = Utc::now();
+    // One of the future has no age yet.
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
-    let (last, full) = (seen.last(now), seen.full(now));
-    let problems = seen.problems(config, settings, now);
+    let (last, full) = (state.last(now), state.full(now));
+    let problems = state.problems(config, settings, now);
     let size = repository.size_bytes()?;
-    let drill = seen.records.as_ref().and_then(|r| r.drill.as_ref());
-    if format == Format::Json {
+    let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
+    if args.format == Format::Json {
         let value = json!({
-            "repository": place.shown(), "backups": seen.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
+            "repository": location.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
             "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
             "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.seconds),
             "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
-            "missing": seen.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
+            "missing": state.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
         });
-        cli::print(&format!("{value}\n")).map_err(anyhow::Error::from)?;
+        print(&format!("{value}\n"))?;
     } else {
         let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
         let second = |at: DateTime<Utc>| {
@@ -57,7 +61,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         let mut text = match last {
             None => format!(
                 "There is no backup in {}: everything would be lost. Make one with: oa-backup full\n",
-                place.shown()
+                location.shown()
             ),
             Some(b) => format!(
                 "If this machine died now, {} of changes would be lost; {}.\n",
@@ -86,7 +90,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
                 second(b.meta.restorable_to)
             ));
         }
-        if let Some(b) = seen.backups.iter().find(|b| is_future(b, now)) {
+        if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {
             text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
                 b.short_id(),
@@ -98,11 +102,11 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
         }
         let rest = format!(
             "{} backups, {} in {}\n",
-            seen.backups.len(),
+            state.backups.len(),
             Bytes(size),
-            place.shown()
+            location.shown()
         );
-        cli::print(&format!("{text}{rest}")).map_err(anyhow::Error::from)?;
+        print(&format!("{text}{rest}"))?;
     }
     Ok(if problems.is_empty() {
         exit::OK
@@ -113,7 +117,7 @@ pub fn run(config: &Config, format: Format) -> Result<u8, Failure> {
 
 /// What a wrong clock has dated into the future counts only where there is nothing else.
 fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
-    backup.meta.restorable_to > now + CLOCKS_DIFFER
+    backup.meta.restorable_to > now + MAX_CLOCK_SKEW
 }
 
 /// A drill.
@@ -125,7 +129,7 @@ struct Drill {
 }
 
 /// What PostgreSQL knows of the repository.
-struct Records {
+struct RecordedState {
     drill: Option<Drill>,
     drilled_at: Option<DateTime<Utc>>,
     first_at: Option<DateTime<Utc>>,
@@ -136,39 +140,51 @@ struct Records {
 }
 
 /// What there is, and what is recorded.
-struct Seen {
+struct RepositoryState {
     backups: Vec<Backup>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
-    stranded: std::collections::BTreeMap<String, String>,
+    stranded: BTreeMap<String, String>,
+    /// Why that cannot be found out, if it cannot.
+    unknown: Option<String>,
     missing: Vec<Missing>,
     /// `None`: PostgreSQL does not answer.
-    records: Option<Records>,
+    records: Option<RecordedState>,
 }
 
-impl Seen {
-    fn look(config: &Config, place: &Place, repository: &Repository) -> Result<Self, Failure> {
+impl RepositoryState {
+    fn look(
+        config: &Config,
+        location: &RepositoryLocation,
+        repository: &Repository,
+    ) -> Result<Self, Failure> {
         let mut client = pg::Settings::from_config(config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok());
         let recorded = client
             .as_mut()
-            .and_then(|c| catalog::recorded(c, place).ok());
+            .and_then(|c| catalog::recorded(c, location).ok());
         let (backups, unreadable) = repository.readable_backups()?;
-        let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
+        let (stranded, unknown) = match timeline::stranded(repository, &backups) {
+            Ok(stranded) => (stranded, None),
+            Err(e) => (BTreeMap::new(), Some(e.to_string())),
+        };
         let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
         there.extend(unreadable.iter().filter_map(|d| d.backup.clone()));
-        let missing = match (&mut client, recorded) {
-            (Some(client), Some(recorded)) => {
-                catalog::missing(client, recorded, &there).unwrap_or_default()
-            }
-            _ => Vec::new(),
-        };
-        let records = client.as_mut().and_then(|c| records(c, place).ok());
+        let missing = client
+            .as_mut()
+            .zip(recorded)
+            .and_then(|(c, recorded)| catalog::missing(c, recorded, &there).ok());
+        if missing.is_none() {
+            tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
+        }
+        let missing = missing.unwrap_or_default();
+        let records = client.as_mut().and_then(|c| records(c, location).ok());
         Ok(Self {
             backups,
             unreadable,
             stranded,
+            unknown,
             missing,
             records,
         })
@@ -202,6 +218,7 @@ impl Seen {
     /// Everything that is wrong, each in a sentence.
     fn problems(&self, config: &Config, settings: &Settings, now: DateTime<Utc>) -> Vec<String> {
         let say = |span: Duration| human_duration(span, Locale::En);
+        // A time of the future has no age yet.
         let age = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
         let mut found = Vec::new();
         match self.last(now) {
@@ -225,7 +242,6 @@ impl Seen {
             )),
             _ => {}
         }
-        let short = |id: &str| id.get(..8).unwrap_or(id).to_owned();
         for missing in &self.missing {
             found.push(format!(
                 "backup {} is missing: {}",
@@ -236,6 +252,11 @@ impl Seen {
         for (id, why) in &self.stranded {
             found.push(format!("backup {}: {why}", short(id)));
         }
+        found.extend(
+            self.unknown.iter().map(|why| {
+                format!("could not find out whether all backups can be restored: {why}")
+            }),
+        );
         found.extend(self.unreadable.iter().map(|d| d.what.clone()));
         if let Some(records) = &self.records {
             found.extend(records.problems(config, settings));
@@ -244,7 +265,7 @@ impl Seen {
     }
 }
 
-impl Records {
+impl RecordedState {
     fn problems(&self, config: &Config, settings: &Settings) -> Vec<String> {
         let say = |span: Duration| human_duration(span, Locale::En);
         let older = |at: Option<DateTime<Utc>>, limit: Duration| {
@@ -252,7 +273,7 @@ impl Records {
         };
         let mut found = Vec::new();
         for (id, error) in &self.damaged {
-            let id = id.get(..8).unwrap_or(id);
+            let id = short(id);
             found.push(format!("the verification of backup {id} failed: {error}"));
         }
         let limit = config.alert.verify_limit.0;
@@ -288,8 +309,11 @@ impl Records {
     }
 }
 
-fn records(client: &mut Client, place: &Place) -> Result<Records, postgres::Error> {
-    let repository = place.shown();
+fn records(
+    client: &mut Client,
+    location: &RepositoryLocation,
+) -> Result<RecordedState, postgres::Error> {
+    let repository = location.shown();
     let row = client.query_one(
         "SELECT min(finished_at),
                 max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL),
@@ -306,7 +330,7 @@ fn records(client: &mut Client, place: &Place) -> Result<Records, postgres::Erro
          WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL ORDER BY finished_at DESC",
         &[&repository],
     )?;
-    Ok(Records {
+    Ok(RecordedState {
         drill: drill.map(|row| Drill {
             at: row.get(0),
             seconds: row.get(1),

@@ -10,131 +10,183 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::app::work;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::journal::Recorder;
-use oa_core::model::run::{Status, Trigger};
+use oa_core::model::run::Status;
 use serde_json::json;
 
-use super::list::place;
+use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
-use crate::repository::{Backup, Bars, Damage, Place, Repository};
-use crate::timeline;
+use oa_repository::timeline;
+use oa_repository::{
+    Backup, Damage, ProgressReporter, Repository, RepositoryError, RepositoryLocation,
+};
 
-/// What is verified.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Only the backup whose id begins so.
-    pub id: Option<String>,
-    /// Read every byte.
-    pub read_data: bool,
-    /// The second repository.
-    pub second: bool,
-    /// Who started it.
-    pub trigger: Trigger,
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the backup whose id starts with this
+    id: Option<String>,
+    /// Read every byte back
+    #[arg(long)]
+    read_data: bool,
+    /// The secondary repository, of [backup.copy]
+    #[arg(long)]
+    copy: bool,
+    /// Started by cron: noted in the run log
+    #[arg(long)]
+    pub(crate) cron: bool,
+    /// Output format of the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
-/// Verifies. A damaged backup is a failure; `oa-alert check` tells of it, or else the run like any other.
-///
-/// # Errors
-/// When the repository cannot be opened; exit code 1 when something is damaged.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Result<u8, Failure> {
+/// Verifies. A damaged backup is a failure; `oa-alert check` reports it, or else the run like any other.
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
-    let place = place(config, wanted.second)?;
+    let location = super::location(config, args.copy)?;
     let job = Job {
-        trigger: wanted.trigger,
+        trigger: trigger(args.cron),
         ..Job::by_hand(PROGRAM, "backup-verify", "备份校验")
     };
-    let checked = if wanted.read_data {
+    let checked = if args.read_data {
         Checked::Data
     } else {
         Checked::Structure
     };
     let result = work::recorded(&recorder, &job, |_| {
-        let repository = catalog::open(config, &place, bars)?;
-        let (mut backups, mut damages, mut absent) = list(&recorder, &repository, config.timezone)?;
-        if let Some(id) = &wanted.id {
-            damages.retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
-            absent
-                .damages
-                .retain(|d| d.backup.as_ref().is_some_and(|b| b.starts_with(id)));
-            backups.retain(|b| b.id.starts_with(id));
-            if backups.is_empty() && damages.is_empty() && absent.damages.is_empty() {
-                return Err(crate::repository::RepositoryError::NoBackup(id.clone()).into());
-            }
-        }
-        let files = repository.check_files()?;
-        damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
-        damages.extend(files);
-        if !lacks_index(&damages) {
-            damages.extend(repository.check(&backups, wanted.read_data)?);
-        }
-        let removed = removed_meanwhile(&recorder, &repository, &backups);
-        backups.retain(|b| !removed.contains(&b.id));
-        damages.retain(|d| d.backup.as_ref().is_none_or(|id| !removed.contains(id)));
-        if let Some(path) = place.open_to_others() {
+        let repository = location.open_recorded(config, reporter)?;
+        let found = assess(config, args, &recorder, &repository)?;
+        if let Some(path) = location.open_to_others() {
             tracing::warn!(
                 "other users of this machine may read or write {}; close it: oa-backup repair, or chmod -R go= {}",
                 path.display(),
-                place.shown()
+                location.shown()
             );
         }
-        let mut ended = JobOutcome::success((backups, damages, absent.damages));
-        let (backups, damages, gone) = &ended.value;
-        ended.fetched = backups.len() as u64;
-        ended.batches.push(catalog::rows(&place, backups));
-        let texts = one_line_each(damages.iter().chain(gone));
+        let texts = found.texts();
+        let mut outcome = JobOutcome::success(found);
+        let found = &outcome.value;
+        outcome.fetched = found.backups.len() as u64;
+        outcome
+            .batches
+            .push(catalog::rows(&location, &found.backups));
         if let Some(first) = texts.first() {
-            ended.status = Status::Failed;
-            ended.error = Some(format!(
+            outcome.status = Status::Failed;
+            outcome.error = Some(format!(
                 "{} finding(s) in {}: {first}",
                 texts.len(),
-                place.shown(),
+                location.shown(),
             ));
-            let damage_is = damages.is_empty()
+            let damage_is = found.damages.is_empty()
                 || !config.alert.is_off("backup_unverified")
-                    && is_on_record(&recorder, &place, backups, damages, checked);
-            let absence_is =
-                gone.is_empty() || absent.recorded && !config.alert.is_off("backup_missing");
-            ended.reported_by_check = !wanted.second && damage_is && absence_is;
+                    && is_on_record(&recorder, &location, found, checked);
+            let absence_is = found.absent.damages.is_empty()
+                || found.absent.recorded && !config.alert.is_off("backup_missing");
+            outcome.reported_by_check = !args.copy && damage_is && absence_is;
         }
-        ended
+        outcome
             .details
-            .insert("read_data".to_owned(), json!(wanted.read_data));
-        Ok(ended)
+            .insert("read_data".to_owned(), json!(args.read_data));
+        Ok(outcome)
     });
     oa_core::app::flush_now(config);
-    let (backups, damages, gone) = result?;
-    let done: &[Backup] = if lacks_index(&damages) { &[] } else { &backups };
+    let found = result?;
+    record(&recorder, &found, checked);
+    listing(&found.backups, &found.damages, &found.absent.damages)
+        .print(args.format)
+        .map_err(anyhow::Error::from)?;
+    report(&found, args.copy);
+    Ok(if found.texts().is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}
+
+/// What a verification has found.
+struct Findings {
+    /// Those that were checked.
+    backups: Vec<Backup>,
+    damages: Vec<Damage>,
+    absent: Absent,
+}
+
+impl Findings {
+    /// Each finding once.
+    fn texts(&self) -> Vec<String> {
+        one_line_each(self.damages.iter().chain(&self.absent.damages))
+    }
+}
+
+fn assess(
+    config: &Config,
+    args: &Args,
+    recorder: &Recorder,
+    repository: &Repository,
+) -> Result<Findings, Failure> {
+    let (mut backups, mut damages, mut absent) = list(recorder, repository, config.timezone)?;
+    if let Some(id) = &args.id {
+        let of_it = |d: &Damage| d.backup.as_ref().is_some_and(|b| b.starts_with(id));
+        damages.retain(of_it);
+        absent.damages.retain(of_it);
+        backups.retain(|b| b.id.starts_with(id));
+        if backups.is_empty() && damages.is_empty() && absent.damages.is_empty() {
+            return Err(RepositoryError::NoBackup(id.clone()).into());
+        }
+    }
+    let files = repository.check_files()?;
+    damages.retain(|d| !files.iter().any(|f| f.backup == d.backup));
+    damages.extend(files);
+    if !lacks_index(&damages) {
+        damages.extend(repository.check(&backups, args.read_data)?);
+    }
+    let removed = removed_meanwhile(recorder, repository, &backups);
+    backups.retain(|b| !removed.contains(&b.id));
+    damages.retain(|d| d.backup.as_ref().is_none_or(|id| !removed.contains(id)));
+    Ok(Findings {
+        backups,
+        damages,
+        absent,
+    })
+}
+
+fn record(recorder: &Recorder, found: &Findings, checked: Checked) {
+    let done: &[Backup] = if lacks_index(&found.damages) {
+        &[]
+    } else {
+        &found.backups
+    };
     if let Ok((mut client, _)) = recorder.connect()
-        && let Err(e) = catalog::mark_checked(&mut client, done, &damages, checked)
+        && let Err(e) = catalog::mark_checked(&mut client, done, &found.damages, checked)
     {
         tracing::warn!(
             "could not record the verification: {}",
             oa_core::pg::describe(&e)
         );
     }
-    listing(&backups, &damages, &gone)
-        .print(format)
-        .map_err(anyhow::Error::from)?;
-    for text in one_line_each(damages.iter().chain(&gone)) {
+}
+
+/// Says what was found, and what to do about it.
+fn report(found: &Findings, secondary: bool) {
+    for text in found.texts() {
         tracing::error!("{text}");
     }
-    if !gone.is_empty() && wanted.second {
+    if !found.absent.damages.is_empty() && secondary {
         tracing::error!(
-            "what the first repository still has is copied anew by oa-backup copy; if the rest is lost for good: oa-backup prune --missing --copy"
+            "what the primary repository still has is copied anew by oa-backup copy; if the rest is lost for good: oa-backup prune --missing --copy"
         );
-    } else if !gone.is_empty() {
+    } else if !found.absent.damages.is_empty() {
         tracing::error!(
             "look for what is missing in another copy of the repository, and put its files back; if it is lost for good: oa-backup full, then oa-backup prune --missing"
         );
     }
-    if damages.is_empty() {
-        return Ok(if gone.is_empty() {
-            exit::OK
-        } else {
-            exit::FAILED
-        });
+    if found.damages.is_empty() {
+        return;
     }
-    let rest = if lacks_index(&damages) {
+    let rest = if lacks_index(&found.damages) {
         "no backup was checked"
     } else {
         "the backups without findings are whole"
@@ -142,7 +194,6 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars, format: Format) -> Res
     tracing::error!(
         "{rest}; take damaged files out with oa-backup repair, then make a new full one"
     );
-    Ok(exit::FAILED)
 }
 
 /// What should be there and is not, or is there and restores nothing.
@@ -158,17 +209,17 @@ fn list(
     repository: &Repository,
     zone: Tz,
 ) -> Result<(Vec<Backup>, Vec<Damage>, Absent), Failure> {
-    let place = repository.place();
+    let location = repository.location();
     let mut client = recorder.connect().ok().map(|(client, _)| client);
-    let recorded = client.as_mut().map(|c| catalog::recorded(c, place));
+    let recorded = client.as_mut().map(|c| catalog::recorded(c, location));
     let (backups, damages) = repository.readable_backups()?;
     // Without its index nobody can say what leads to what; the damage is named.
-    let stranded = timeline::stranded(repository, &backups).unwrap_or_default();
+    let stranded = timeline::stranded(repository, &backups).ok();
     let mut there: BTreeSet<String> = backups.iter().map(|b| b.id.clone()).collect();
     there.extend(damages.iter().filter_map(|d| d.backup.clone()));
     let gone = match (&mut client, recorded) {
         (Some(client), Some(Ok(recorded))) => {
-            catalog::reconcile(client, place, recorded, &there, &stranded).ok()
+            catalog::reconcile(client, location, recorded, &there, stranded.as_ref()).ok()
         }
         _ => None,
     };
@@ -188,7 +239,7 @@ fn list(
             .damages
             .push(finding(&missing.id, missing.what(zone)));
     }
-    for (id, why) in stranded {
+    for (id, why) in stranded.into_iter().flatten() {
         absent.damages.push(finding(&id, why));
     }
     Ok((backups, damages, absent))
@@ -198,7 +249,7 @@ fn list(
 fn one_line_each<'a>(damages: impl Iterator<Item = &'a Damage>) -> Vec<String> {
     let mut whose: Vec<(&str, Vec<&str>)> = Vec::new();
     for damage in damages {
-        let id = damage.backup.as_deref().map(|id| id.get(..8).unwrap_or(id));
+        let id = damage.backup.as_deref().map(short);
         match whose.iter_mut().find(|(what, _)| *what == damage.what) {
             Some((_, ids)) => ids.extend(id),
             None => whose.push((&damage.what, id.into_iter().collect())),
@@ -212,17 +263,21 @@ fn one_line_each<'a>(damages: impl Iterator<Item = &'a Damage>) -> Vec<String> {
     whose.iter().map(text).collect()
 }
 
-/// Marks the damaged backups, before the run is recorded: killed between the two, `oa-alert check` tells of them all the same.
+/// Marks the damaged backups, before the run is recorded: killed between the two, `oa-alert check` reports them all the same.
 /// Returns whether it will, so that the run need not.
 fn is_on_record(
     recorder: &Recorder,
-    place: &Place,
-    backups: &[Backup],
-    damages: &[Damage],
+    location: &RepositoryLocation,
+    found: &Findings,
     checked: Checked,
 ) -> bool {
-    let ids: Vec<&str> = damages.iter().filter_map(|d| d.backup.as_deref()).collect();
-    let damaged: Vec<Backup> = backups
+    let ids: Vec<&str> = found
+        .damages
+        .iter()
+        .filter_map(|d| d.backup.as_deref())
+        .collect();
+    let damaged: Vec<Backup> = found
+        .backups
         .iter()
         .filter(|b| ids.contains(&b.id.as_str()))
         .cloned()
@@ -230,10 +285,10 @@ fn is_on_record(
     let Ok((mut client, _)) = recorder.connect() else {
         return false;
     };
-    let marked = catalog::mark_checked(&mut client, &damaged, damages, checked).and_then(|()| {
+    let marked = catalog::mark_checked(&mut client, &damaged, &found.damages, checked).and_then(|()| {
         client.query_one(
             "SELECT EXISTS (SELECT FROM oa.backups WHERE repository = $1 AND id = ANY($2) AND removed_at IS NULL AND check_error IS NOT NULL)",
-            &[&place.shown(), &ids],
+            &[&location.shown(), &ids],
         )
     });
     marked.is_ok_and(|row| row.get(0))

@@ -40,12 +40,13 @@ pub fn start(level: tracing::Level, format: LogFormat) {
     };
 }
 
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "oa_core",
     "oa_migrate",
     "oa_crawl",
     "oa_alert",
     "oa_backup",
+    "oa_repository",
     "oa_restore",
     "oa_report",
 ];

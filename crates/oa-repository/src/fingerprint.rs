@@ -1,8 +1,8 @@
-//! What the tables hold at one place in the log, so that a restore up to there can be compared with it.
+//! What the tables hold at one LSN, so that a restore up to there can be compared with it.
 //!
-//! The snapshot of a transaction and a place in the log belong together when nothing was written between asking for the place and
-//! taking the snapshot, and no transaction with writes was under way then: its end would be before or after the place by chance.
-//! On a busy server that moment may not come; then the mark says so.
+//! The snapshot of a transaction and an LSN belong together when nothing was written between asking for the LSN and
+//! taking the snapshot, and no transaction with writes was under way then: its end would be before or after the LSN by chance.
+//! On a busy server that moment may not come; then the fingerprint says so.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, IsolationLevel, Transaction};
 
-use super::CaptureError;
-use crate::repository::{Lsn, Mark, TableMark};
+use crate::{ContentFingerprint, Lsn, PostgresError, TableFingerprint};
 
 /// So often a quiet moment is looked for.
 const TRIES: u32 = 40;
@@ -24,12 +23,13 @@ pub const SAME_TEXT: &str = "SET LOCAL TimeZone = 'UTC'; SET LOCAL DateStyle = '
     SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL xmloption = 'content'; SET LOCAL search_path = pg_catalog;
     SET LOCAL row_security = off";
 
-/// Marks the tables that this role can read, for at most `budget`; tables for which no time is left are not in it.
-///
-/// # Errors
-/// When the server fails.
-pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark, CaptureError> {
-    let failed = CaptureError::query("could not record what the tables hold");
+/// Takes the fingerprints of the tables that this role can read, for at most `budget`; tables for which no time is left are not in it.
+pub fn take(
+    client: &mut Client,
+    standby: bool,
+    budget: Duration,
+) -> Result<ContentFingerprint, PostgresError> {
+    let failed = PostgresError::query("could not record what the tables hold");
     let until = Instant::now() + budget;
     let lsn_of = if standby {
         "pg_last_wal_replay_lsn()"
@@ -57,7 +57,7 @@ pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark
             continue;
         }
         let tables = tables(&mut tx, until)?;
-        return Ok(Mark {
+        return Ok(ContentFingerprint {
             lsn: Lsn(after.cast_unsigned()),
             exact,
             tables,
@@ -67,14 +67,11 @@ pub fn take(client: &mut Client, standby: bool, budget: Duration) -> Result<Mark
 }
 
 /// Counts and hashes in the caller's transaction, as [`take`] does; for comparing a restored database.
-///
-/// # Errors
-/// When the server fails.
 pub fn tables(
     tx: &mut Transaction<'_>,
     until: Instant,
-) -> Result<BTreeMap<String, TableMark>, CaptureError> {
-    let failed = CaptureError::query("could not record what the tables hold");
+) -> Result<BTreeMap<String, TableFingerprint>, PostgresError> {
+    let failed = PostgresError::query("could not record what the tables hold");
     tx.batch_execute(SAME_TEXT).map_err(&failed)?;
     let found = tx
         .query(
@@ -88,7 +85,7 @@ pub fn tables(
             &[],
         )
         .map_err(&failed)?;
-    let mut marks = BTreeMap::new();
+    let mut fingerprints = BTreeMap::new();
     for row in &found {
         let (schema, table): (String, String) = (row.get(0), row.get(1));
         if row.get(2) {
@@ -111,9 +108,9 @@ pub fn tables(
                 left.as_millis()
             ))
             .map_err(&failed)?;
-        match mark(&mut point, &schema, &table, key.as_deref()) {
-            Ok(mark) => {
-                marks.insert(format!("{schema}.{table}"), mark);
+        match fingerprint_of(&mut point, &schema, &table, key.as_deref()) {
+            Ok(fingerprint) => {
+                fingerprints.insert(format!("{schema}.{table}"), fingerprint);
                 point.commit().map_err(&failed)?;
             }
             Err(e) if e.code().is_some() => {
@@ -123,15 +120,15 @@ pub fn tables(
             Err(e) => return Err(failed(e)),
         }
     }
-    Ok(marks)
+    Ok(fingerprints)
 }
 
-fn mark(
+fn fingerprint_of(
     tx: &mut Transaction<'_>,
     schema: &str,
     table: &str,
     key: Option<&[String]>,
-) -> Result<TableMark, postgres::Error> {
+) -> Result<TableFingerprint, postgres::Error> {
     let name = format!("{}.{}", quote_ident(schema), quote_ident(table));
     let rows: i64 = tx
         .query_one(&format!("SELECT count(*) FROM ONLY {name}"), &[])?
@@ -157,7 +154,7 @@ fn mark(
         }
         _ => None,
     };
-    Ok(TableMark {
+    Ok(TableFingerprint {
         rows: rows.cast_unsigned(),
         hash,
     })

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use oa_core::base::supervise;
-use oa_core::base::supervise::{Ended, Finished, StopSignal};
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
+use oa_core::base::supervise;
+use oa_core::base::supervise::{Ended, Finished, StopSignal};
 
-use super::CaptureError;
+use crate::PostgresError;
 
 /// No program may take longer than this.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -23,11 +23,7 @@ pub struct Programs {
 
 impl Programs {
     /// Looks for the programs of `major`, at the configured folder or at the usual places.
-    ///
-    /// # Errors
-    /// When there are none of that version: an older `pg_dump` refuses, and only the same version can run what
-    /// `pg_basebackup` has copied.
-    pub fn find(configured: Option<&Path>, major: i32) -> Result<PathBuf, CaptureError> {
+    pub fn find(configured: Option<&Path>, major: i32) -> Result<PathBuf, PostgresError> {
         let candidates = match configured {
             Some(folder) => vec![folder.to_owned()],
             None => {
@@ -57,15 +53,12 @@ impl Programs {
         } else {
             format!(" ({})", seen.join(", "))
         };
-        Err(CaptureError::Program(format!(
+        Err(PostgresError::Program(format!(
             "the server is PostgreSQL {major}, and its programs are not found{seen}; install postgresql-{major}, or set bin_dir in [backup]"
         )))
     }
 
     /// The programs in `folder`, connecting as `settings` say, to `database` if it is given.
-    ///
-    /// # Errors
-    /// When the address is not valid.
     pub fn new(
         folder: PathBuf,
         settings: &Settings,
@@ -84,10 +77,7 @@ impl Programs {
     }
 
     /// Runs one of them to its end.
-    ///
-    /// # Errors
-    /// When it cannot be started, fails, or this program is asked to stop.
-    pub fn run(&self, program: &'static str, arguments: &[String]) -> Result<(), CaptureError> {
+    pub fn run(&self, program: &'static str, arguments: &[String]) -> Result<(), PostgresError> {
         let finished = self.finish(program, arguments)?;
         if finished.status.success() {
             return Ok(());
@@ -95,7 +85,7 @@ impl Programs {
         let text = String::from_utf8_lossy(&finished.stderr);
         let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
         let said = lines[lines.len().saturating_sub(6)..].join("; ");
-        Err(CaptureError::Failed {
+        Err(PostgresError::Failed {
             program,
             status: finished.status.to_string(),
             said,
@@ -103,14 +93,11 @@ impl Programs {
     }
 
     /// The same, with whatever status and output it ends.
-    ///
-    /// # Errors
-    /// When it cannot be started, or this program is asked to stop.
     pub fn finish(
         &self,
         program: &'static str,
         arguments: &[String],
-    ) -> Result<Finished, CaptureError> {
+    ) -> Result<Finished, PostgresError> {
         let mut command = Command::new(self.folder.join(program));
         command.args(arguments);
         // What libpq would take from elsewhere must not decide where data go.
@@ -124,13 +111,13 @@ impl Programs {
             .envs(self.environment.iter().map(|(k, v)| (k, v)));
         let finished = supervise::run(&mut command, LIMIT, StopSignal, false, supervise::TAIL)
             .map_err(|e| {
-                CaptureError::Program(format!(
+                PostgresError::Program(format!(
                     "could not start {}: {e}",
                     self.folder.join(program).display()
                 ))
             })?;
         if finished.ended == Some(Ended::Stopped) {
-            return Err(CaptureError::Stopped);
+            return Err(PostgresError::Stopped);
         }
         Ok(finished)
     }

@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::capture::physical::DATA;
-use crate::capture::wal::Segment;
-use crate::repository::{Backup, Kind, Level, Lsn, Meta, Reader, Repository, RepositoryError};
+use crate::layout::DATA;
+use crate::{Backup, Kind, Level, Lsn, Meta, Reader, Repository, RepositoryError, Segment};
 
 /// The timelines that lead to one, oldest first, each with the LSN at which it begins.
 ///
@@ -25,9 +24,6 @@ impl TimelinePath {
     }
 
     /// Reads a timeline's history file: its ancestors, a line each, with the LSN at which they end.
-    ///
-    /// # Errors
-    /// When a line is not what PostgreSQL writes.
     pub fn parse(timeline: u32, history: &str) -> Result<Self, String> {
         let mut path = Vec::new();
         let mut begins = Lsn(0);
@@ -113,9 +109,6 @@ pub fn timeline_of(meta: &Meta, files: &[String], segment_bytes: u64) -> u32 {
 }
 
 /// The names of the files of a backup of WAL.
-///
-/// # Errors
-/// When it cannot be read.
 pub fn names(reader: &Reader, backup: &Backup) -> Result<Vec<String>, RepositoryError> {
     let files = reader.files(backup, Path::new(""))?;
     Ok(files
@@ -126,13 +119,13 @@ pub fn names(reader: &Reader, backup: &Backup) -> Result<Vec<String>, Repository
 }
 
 /// Which timelines lead to each backup; `None` for what is not physical, and where the history cannot be read.
-pub type Paths = Vec<Option<TimelinePath>>;
+pub type TimelinePaths = Vec<Option<TimelinePath>>;
 
 /// Finds the path of each backup. The repository is read only where a cluster has had more than one timeline.
-///
-/// # Errors
-/// When the index cannot be read.
-pub fn paths(repository: &Repository, backups: &[Backup]) -> Result<Paths, RepositoryError> {
+pub fn paths(
+    repository: &Repository,
+    backups: &[Backup],
+) -> Result<TimelinePaths, RepositoryError> {
     let mut timelines: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for meta in backups.iter().map(|b| &b.meta) {
         if meta.kind == Kind::Physical {
@@ -155,7 +148,7 @@ pub fn paths(repository: &Repository, backups: &[Backup]) -> Result<Paths, Repos
         Some(reader) if !one(&backup.meta) => path_of(reader, backup),
         _ => Some(TimelinePath::only(backup.meta.timeline)),
     };
-    let mut paths: Paths = backups.iter().map(path).collect();
+    let mut paths: TimelinePaths = backups.iter().map(path).collect();
     // A copy that did not bring its history is on the timeline that others say it is.
     for (i, backup) in backups.iter().enumerate() {
         if paths[i].is_none() && backup.meta.kind == Kind::Physical && backup.meta.wal.is_none() {
@@ -194,7 +187,7 @@ fn path_of(reader: &Reader, backup: &Backup) -> Option<TimelinePath> {
 
 /// A full backup and what can be reached from it: the full backups and the WAL that follow it on one path without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct RecoveryChain {
     /// Full backups, by LSN. Everything that one of them reaches, the ones before it reach as well.
     pub fulls: Vec<usize>,
     /// Backups of WAL that lie on the path, and up to where they do.
@@ -205,9 +198,6 @@ pub struct Run {
 
 /// Backups of WAL that no full backup leads to, and why: they are there, and restore nothing. Where the history of a timeline cannot
 /// be read nobody knows.
-///
-/// # Errors
-/// When the index cannot be read.
 pub fn stranded(
     repository: &Repository,
     backups: &[Backup],
@@ -224,17 +214,23 @@ pub fn stranded(
     }
     let paths = paths(repository, backups)?;
     for group in clusters.values() {
-        let runs = runs(backups, &paths, group);
-        let reached: BTreeSet<usize> = runs.iter().flat_map(|r| &r.wal).map(|(i, _)| *i).collect();
+        let chains = chains(backups, &paths, group);
+        let reached: BTreeSet<usize> = chains
+            .iter()
+            .flat_map(|r| &r.wal)
+            .map(|(i, _)| *i)
+            .collect();
         for i in group
             .iter()
             .filter(|i| backups[**i].meta.wal.is_some() && paths[**i].is_some())
         {
             if !reached.contains(i) {
-                let full = backups[*i].meta.full.as_deref().unwrap_or_default();
-                let reason = match backups.iter().any(|b| b.id == full) {
-                    false => format!("its full backup {} is gone", full.get(..8).unwrap_or(full)),
-                    true => "no full backup leads to its WAL without a gap".to_owned(),
+                let gone = |full: &&str| !backups.iter().any(|b| b.id == **full);
+                let reason = match backups[*i].meta.full.as_deref().filter(gone) {
+                    Some(full) => {
+                        format!("its full backup {} is gone", full.get(..8).unwrap_or(full))
+                    }
+                    None => "no full backup leads to its WAL without a gap".to_owned(),
                 };
                 found.insert(
                     backups[*i].id.clone(),
@@ -246,9 +242,9 @@ pub fn stranded(
     Ok(found)
 }
 
-/// What can be restored from physical backups of one cluster: each path's runs. `group` are indices of `backups`.
+/// What can be restored from physical backups of one cluster: each path's chains. `group` are indices of `backups`.
 #[must_use]
-pub fn runs(backups: &[Backup], paths: &Paths, group: &[usize]) -> Vec<Run> {
+pub fn chains(backups: &[Backup], paths: &TimelinePaths, group: &[usize]) -> Vec<RecoveryChain> {
     let mut distinct: Vec<&TimelinePath> = Vec::new();
     for path in group.iter().filter_map(|i| paths[*i].as_ref()) {
         if !distinct.contains(&path) {
@@ -257,11 +253,16 @@ pub fn runs(backups: &[Backup], paths: &Paths, group: &[usize]) -> Vec<Run> {
     }
     distinct
         .into_iter()
-        .flat_map(|path| runs_on(backups, paths, group, path))
+        .flat_map(|path| chains_on(backups, paths, group, path))
         .collect()
 }
 
-fn runs_on(backups: &[Backup], paths: &Paths, group: &[usize], on: &TimelinePath) -> Vec<Run> {
+fn chains_on(
+    backups: &[Backup],
+    paths: &TimelinePaths,
+    group: &[usize],
+    on: &TimelinePath,
+) -> Vec<RecoveryChain> {
     let mut fulls: Vec<(Lsn, usize)> = Vec::new();
     let mut wal: Vec<(Lsn, Lsn, usize)> = Vec::new();
     for i in group.iter().copied() {
@@ -283,9 +284,9 @@ fn runs_on(backups: &[Backup], paths: &Paths, group: &[usize], on: &TimelinePath
     }
     fulls.sort_unstable();
     wal.sort_unstable();
-    let mut runs: Vec<Run> = Vec::new();
+    let mut chains: Vec<RecoveryChain> = Vec::new();
     for (end, full) in fulls {
-        if let Some(run) = runs.last_mut().filter(|run| run.reaches >= end) {
+        if let Some(run) = chains.last_mut().filter(|run| run.reaches >= end) {
             run.fulls.push(full);
             continue;
         }
@@ -300,13 +301,13 @@ fn runs_on(backups: &[Backup], paths: &Paths, group: &[usize], on: &TimelinePath
         let mine = wal
             .iter()
             .filter(|(from, to, _)| *from <= reaches && *to > begins);
-        runs.push(Run {
+        chains.push(RecoveryChain {
             fulls: vec![full],
             wal: mine.map(|(_, to, i)| (*i, *to)).collect(),
             reaches,
         });
     }
-    runs
+    chains
 }
 
 #[cfg(test)]

@@ -13,9 +13,8 @@ use std::process::{Command, Stdio};
 
 use oa_core::base::supervise::StopSignal;
 
-use super::wal::Segment;
-use super::{CaptureError, empty_folder, remove_folder};
-use crate::repository::Lsn;
+use crate::staging::{empty_folder, remove_folder};
+use crate::{Lsn, PostgresError, Segment};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,17 +44,14 @@ pub struct Changes {
     pub unreadable: Option<String>,
 }
 
-/// Reads the changes between two places out of the segments of `folder`. `scratch` is a folder of its own, made and removed here.
-///
-/// # Errors
-/// When `pg_waldump` is not installed, the scratch folder cannot be made, or this program is asked to stop.
+/// Reads the changes between two LSNs out of the segments of `folder`. `scratch` is a folder of its own, made and removed here.
 pub fn changes(
     programs: &Path,
     folder: &Path,
     scratch: &Path,
     segment_bytes: u64,
     (from, to): (Lsn, Lsn),
-) -> Result<Changes, CaptureError> {
+) -> Result<Changes, PostgresError> {
     let to = before_header(to);
     if from >= to {
         return Ok(Changes::default());
@@ -88,8 +84,8 @@ fn link(
     scratch: &Path,
     segment_bytes: u64,
     (from, to): (Lsn, Lsn),
-) -> Result<(), CaptureError> {
-    let failed = CaptureError::disk("could not read", folder);
+) -> Result<(), PostgresError> {
+    let failed = PostgresError::disk("could not read", folder);
     let mut newest: BTreeMap<Lsn, ((u32, bool), PathBuf)> = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(&failed)? {
         let path = entry.map_err(&failed)?.path();
@@ -111,14 +107,14 @@ fn link(
         let number = start.0 / segment_bytes;
         let name = format!("00000001{:08X}{:08X}", number / per_id, number % per_id);
         let path = std::path::absolute(&path).map_err(&failed)?;
-        symlink(&path, scratch.join(name)).map_err(CaptureError::disk("could not link", &path))?;
+        symlink(&path, scratch.join(name)).map_err(PostgresError::disk("could not link", &path))?;
     }
     Ok(())
 }
 
-fn read(program: &Path, folder: &Path, (from, to): (Lsn, Lsn)) -> Result<Changes, CaptureError> {
+fn read(program: &Path, folder: &Path, (from, to): (Lsn, Lsn)) -> Result<Changes, PostgresError> {
     let failed = |e: std::io::Error| {
-        CaptureError::Program(format!(
+        PostgresError::Program(format!(
             "could not run {}: {e}; it comes with PostgreSQL's server programs",
             program.display()
         ))
@@ -139,7 +135,7 @@ fn read(program: &Path, folder: &Path, (from, to): (Lsn, Lsn)) -> Result<Changes
             if StopSignal.requested() {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(CaptureError::Stopped);
+                return Err(PostgresError::Stopped);
             }
             let line = line.map_err(failed)?;
             changes

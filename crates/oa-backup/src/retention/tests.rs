@@ -1,12 +1,12 @@
-use chrono::TimeZone;
+use chrono::{TimeDelta, TimeZone};
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::repository::{Counts, Lsn, Meta, WalRange};
-use crate::timeline::TimelinePath;
+use oa_repository::timeline::TimelinePath;
+use oa_repository::{Counts, Lsn, Meta, WalRange};
 
-pub(super) const ZONE: Tz = chrono_tz::Asia::Shanghai;
+pub(crate) const ZONE: Tz = chrono_tz::Asia::Shanghai;
 const KEEP: Keep = Keep {
     hourly: 24,
     daily: 30,
@@ -20,40 +20,43 @@ fn removable(backups: &[Backup], keep: Keep, zone: Tz, now: DateTime<Utc>) -> Ve
     super::removable(backups, &paths, keep, zone, now)
 }
 
-pub(super) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64)>) -> Backup {
+pub(crate) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64)>) -> Backup {
     let at = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap() + TimeDelta::hours(hours);
     let lsn = Lsn(u64::try_from(hours).unwrap() * 100);
     let full = kind == Kind::Physical && level == Level::Full;
-    Backup::of(Meta {
-        oa: 1,
-        run_id: Uuid::nil(),
-        kind,
-        level,
-        full: None,
-        host: "h".to_owned(),
-        database: "d".to_owned(),
-        server_version: 150_000,
-        system_id: "1".to_owned(),
-        timeline: 1,
-        start_lsn: full.then_some(lsn),
-        end_lsn: full.then_some(lsn),
-        wal: wal.map(|(from, to)| WalRange {
-            from: Lsn(from),
-            to: Lsn(to),
-            segment_bytes: 10,
-        }),
-        restorable_from: at,
-        restorable_to: at,
-        started_at: at,
-        captured_at: at,
-        settings: std::collections::BTreeMap::new(),
-        tablespaces: std::collections::BTreeMap::new(),
-        mark: None,
-        stored: Counts::default(),
-    })
+    Backup::for_tests(
+        Uuid::now_v7().to_string(),
+        Meta {
+            oa: 1,
+            run_id: Uuid::nil(),
+            kind,
+            level,
+            full: None,
+            host: "h".to_owned(),
+            database: "d".to_owned(),
+            server_version: 150_000,
+            system_id: "1".to_owned(),
+            timeline: 1,
+            start_lsn: full.then_some(lsn),
+            end_lsn: full.then_some(lsn),
+            wal: wal.map(|(from, to)| WalRange {
+                from: Lsn(from),
+                to: Lsn(to),
+                segment_bytes: 10,
+            }),
+            restorable_from: at,
+            restorable_to: at,
+            started_at: at,
+            captured_at: at,
+            settings: std::collections::BTreeMap::new(),
+            tablespaces: std::collections::BTreeMap::new(),
+            mark: None,
+            stored: Counts::default(),
+        },
+    )
 }
 
-/// A full backup each day at two, the log each hour, all of it since the last full one.
+/// A full backup each day at two, the WAL each hour, all of it since the last full one.
 fn days(days: i64) -> Vec<Backup> {
     let mut all = Vec::new();
     let mut from = 0;
@@ -81,7 +84,7 @@ fn after(backups: &[Backup]) -> DateTime<Utc> {
 }
 
 #[test]
-fn what_a_wrong_clock_has_made_stays_and_takes_no_place() {
+fn what_a_wrong_clock_has_made_stays_and_replaces_no_other() {
     let mut all: Vec<Backup> = (0..24 * 40)
         .map(|h| backup(Kind::Logical, Level::Incremental, h, None))
         .collect();
@@ -96,7 +99,7 @@ fn what_a_wrong_clock_has_made_stays_and_takes_no_place() {
 }
 
 #[test]
-fn the_log_of_another_timeline_does_not_stand_in() {
+fn the_wal_of_another_timeline_does_not_stand_in() {
     let mut all = days(3);
     let first = all
         .iter()
@@ -130,7 +133,7 @@ fn files_of_two_machines_are_counted_apart() {
 }
 
 #[test]
-fn of_a_year_there_stay_thirty_days_with_every_moment_and_twelve_weeks() {
+fn of_a_year_there_stay_thirty_days_to_the_hour_and_twelve_weeks() {
     let all = days(365);
     let gone = removable(&all, KEEP, ZONE, after(&all));
     let kept: Vec<&Backup> = (0..all.len())
@@ -145,7 +148,7 @@ fn of_a_year_there_stay_thirty_days_with_every_moment_and_twelve_weeks() {
     let wal: Vec<_> = kept.iter().filter_map(|b| b.meta.wal.as_ref()).collect();
     assert!(
         (30..=31).contains(&wal.len()),
-        "one piece of the log a day: {}",
+        "one backup of WAL a day: {}",
         wal.len()
     );
     assert!(
@@ -168,7 +171,7 @@ fn of_dumps_hours_days_and_weeks_are_kept() {
 
 proptest! {
     #[test]
-    fn every_moment_of_the_kept_days_stays_restorable(
+    fn every_time_of_the_kept_days_stays_restorable(
         hours in proptest::collection::vec((0_i64..3000, 0_u8..4), 1..120),
         hourly in 0_u32..30, daily in 0_u32..40, weekly in 0_u32..15,
     ) {
@@ -200,7 +203,7 @@ proptest! {
                     && all.iter().any(|b| b.meta.start_lsn >= all[last.unwrap()].meta.wal.as_ref().map(|w| w.to))));
             }
         }
-        // What the log covered since the oldest kept daily full backup is still covered.
+        // What the WAL covered since the oldest kept daily full backup is still covered.
         let for_days = removable(&all, Keep { weekly: 0, ..keep }, ZONE, after(&all));
         let oldest = (0..all.len()).filter(|i| !for_days.contains(i)).filter_map(|i| all[i].meta.start_lsn).next();
         if let Some(oldest) = oldest {

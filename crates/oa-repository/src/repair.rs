@@ -7,12 +7,12 @@ use oa_core::base::supervise::StopSignal;
 use rustic_core::{FileType, Id, RepairIndexOptions, WriteBackend};
 use sha2::{Digest, Sha256};
 
-use super::engine::reason;
-use super::{Damage, Repository, RepositoryError};
+use crate::engine::reason;
+use crate::{Damage, Repository, RepositoryError};
 
 /// What a repair did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repaired {
+pub struct RepairReport {
     /// Files that were taken out of the repository.
     pub taken_out: Vec<String>,
 }
@@ -23,7 +23,7 @@ struct Differs {
     name: String,
     kind: FileType,
     id: Id,
-    /// Why it could not be read, where that is what is wrong. It may be whole: a disk that is away for a moment says the same.
+    /// Why it could not be read, where that is what is wrong. It may be whole: a disk that is unreachable for a moment says the same.
     unreadable: Option<String>,
 }
 
@@ -40,7 +40,7 @@ impl Differs {
 impl Repository {
     /// Files of these kinds whose content is not what their name says.
     fn files_that_differ(&self, kinds: &[FileType]) -> Result<Vec<Differs>, RepositoryError> {
-        let backend: Arc<dyn WriteBackend> = self.place.raw()?;
+        let backend: Arc<dyn WriteBackend> = self.location.raw()?;
         let list = |kind| backend.list(kind).map_err(self.failed("list the files"));
         let mut found = Vec::new();
         for kind in kinds.iter().copied() {
@@ -65,13 +65,10 @@ impl Repository {
     }
 
     /// What is wrong with the repository's own small files: configuration, keys, lists of backups, index.
-    ///
-    /// # Errors
-    /// When the files cannot be listed.
     pub fn check_files(&self) -> Result<Vec<Damage>, RepositoryError> {
-        let mut damages = self.place.check_guarded()?;
+        let mut damages = self.location.check_guarded()?;
         // In a folder keys were looked at together with their spare copies.
-        let kinds: &[FileType] = match self.place.folder() {
+        let kinds: &[FileType] = match self.location.folder() {
             Some(_) => &[FileType::Snapshot, FileType::Index],
             None => &[FileType::Key, FileType::Snapshot, FileType::Index],
         };
@@ -84,17 +81,14 @@ impl Repository {
 
     /// Takes damaged files out and makes the index anew from what is left. Backups that needed them stay listed, and `check` names
     /// them; the next full backup stores again what the server still has.
-    ///
-    /// # Errors
-    /// When the repository is not in a folder, or files cannot be read or moved.
-    pub fn repair(&self) -> Result<Repaired, RepositoryError> {
-        let Some(folder) = self.place.folder() else {
+    pub fn repair(&self) -> Result<RepairReport, RepositoryError> {
+        let Some(folder) = self.location.folder() else {
             return Err(RepositoryError::Place(format!(
                 "{} is not a folder; repair works on folders only: copy the repository to one, or begin a new one",
-                self.place.shown()
+                self.location.shown()
             )));
         };
-        let mut repaired = Repaired::default();
+        let mut repaired = RepairReport::default();
         let kinds = [FileType::Snapshot, FileType::Index, FileType::Pack];
         let differing = self.files_that_differ(&kinds)?;
         // What cannot be read now may be whole; without it the index would be made anew for fewer backups than there are.
@@ -106,7 +100,7 @@ impl Repository {
             )));
         }
         for file in differing {
-            self.place.set_aside(&folder.join(&file.name))?;
+            self.location.set_aside(&folder.join(&file.name))?;
             repaired.taken_out.push(file.name);
         }
         self.engine
@@ -117,7 +111,7 @@ impl Repository {
 }
 
 /// A file's path in a repository.
-pub(super) fn name(kind: FileType, id: &Id) -> String {
+pub(crate) fn name(kind: FileType, id: &Id) -> String {
     let hex = id.to_hex();
     match kind {
         FileType::Pack => format!("data/{}/{}", &hex[..2], hex.as_str()),
@@ -126,6 +120,6 @@ pub(super) fn name(kind: FileType, id: &Id) -> String {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

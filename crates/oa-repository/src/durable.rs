@@ -10,17 +10,17 @@ use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
 
-use super::stop::go_on;
+use crate::stop::go_on;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Durable {
+pub(crate) struct Durable {
     folder: PathBuf,
     inner: LocalBackend,
 }
 
 impl Durable {
-    pub(super) fn new(folder: &str) -> RusticResult<Self> {
+    pub(crate) fn new(folder: &str) -> RusticResult<Self> {
         Ok(Self {
             folder: PathBuf::from(folder),
             inner: LocalBackend::new(folder, [])?,

@@ -13,7 +13,7 @@ use rustic_core::{
     Repository as Engine, RestoreOptions, RusticError, TreeId,
 };
 
-use super::{Backup, Bars, Place, RepositoryError};
+use crate::{Backup, ProgressReporter, RepositoryError, RepositoryLocation};
 
 /// A file in a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,24 +26,21 @@ pub struct StoredFile {
 
 /// A repository whose index is in memory.
 pub struct Reader {
-    pub(super) place: Place,
-    pub(super) bars: Bars,
-    pub(super) engine: Engine<IndexedFullStatus>,
+    pub(crate) location: RepositoryLocation,
+    pub(crate) reporter: ProgressReporter,
+    pub(crate) engine: Engine<IndexedFullStatus>,
 }
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader")
-            .field("place", &self.place.shown())
+            .field("place", &self.location.shown())
             .finish_non_exhaustive()
     }
 }
 
 impl Reader {
     /// The files of a backup below `within` (empty: all).
-    ///
-    /// # Errors
-    /// When there is no such folder, or it cannot be read.
     pub fn files(
         &self,
         backup: &Backup,
@@ -62,7 +59,7 @@ impl Reader {
     }
 
     /// The paths of everything in a tree that is no folder.
-    pub(super) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
+    pub(crate) fn paths(&self, tree: TreeId) -> Result<Vec<PathBuf>, RepositoryError> {
         let mut paths = Vec::new();
         self.each(tree, Path::new(""), |path, node| {
             if !node.is_dir() {
@@ -78,7 +75,7 @@ impl Reader {
         within: &Path,
         mut visit: impl FnMut(PathBuf, Node),
     ) -> Result<(), RepositoryError> {
-        let failed = |e: Box<RusticError>| self.place.failed("list the files of a backup", &e);
+        let failed = |e: Box<RusticError>| self.location.failed("list the files of a backup", &e);
         let root = self.engine.node_from_path(tree, within).map_err(failed)?;
         let nodes = self
             .engine
@@ -93,9 +90,6 @@ impl Reader {
 
     /// Writes what a backup holds below `within` into a folder, which is made. Files that are there already and are the same in
     /// size and content are kept, so that an interrupted restore goes on where it was. Returns the bytes of all files.
-    ///
-    /// # Errors
-    /// When it cannot be read or written.
     pub fn restore(
         &self,
         backup: &Backup,
@@ -105,20 +99,17 @@ impl Reader {
         self.restore_some(backup, within, to, false, |_| true)
     }
 
-    /// The same for those files of which `wanted` says so; it is given the path below `within`. Folders are made all. With `owners`
+    /// The same for those files of which `include` says so; it is given the path below `within`. Folders are made all. With `owners`
     /// files get the users and groups that they had, as far as this process may.
-    ///
-    /// # Errors
-    /// As [`Reader::restore`].
     pub fn restore_some(
         &self,
         backup: &Backup,
         within: &Path,
         to: &Path,
         owners: bool,
-        wanted: impl Fn(&Path) -> bool,
+        include: impl Fn(&Path) -> bool,
     ) -> Result<u64, RepositoryError> {
-        let failed = |e: Box<RusticError>| self.place.failed("restore a backup", &e);
+        let failed = |e: Box<RusticError>| self.location.failed("restore a backup", &e);
         let node = self
             .engine
             .node_from_path(backup.snapshot.tree, within)
@@ -134,18 +125,18 @@ impl Reader {
             .ls(&node, &LsOptions::default())
             .map_err(failed)?
             .filter(|item| match item {
-                Ok((path, node)) => node.is_dir() || wanted(path),
+                Ok((path, node)) => node.is_dir() || include(path),
                 Err(_) => true,
             })
             .collect::<Result<_, _>>()
             .map_err(failed)?;
-        if node.is_dir() && self.place.folder().is_some() {
+        if node.is_dir() && self.location.folder().is_some() {
             self.write_files(&nodes, &folder)?;
             // What has the right size and time now is as it should be; the engine adds links, rights and folders' times.
             options.verify_existing = false;
         }
         let nodes = || nodes.iter().cloned().map(Ok);
-        self.place.guarded("restore a backup", || {
+        self.location.guarded("restore a backup", || {
             let plan = self.engine.prepare_restore(&options, nodes(), &to, false)?;
             let bytes = plan.restore_size + plan.matched_size;
             self.engine.restore(plan, &options, nodes(), &to)?;
@@ -168,7 +159,9 @@ impl Reader {
             }
         }
         files.sort_by_key(|(_, node)| std::cmp::Reverse(node.meta.size));
-        let progress = self.bars.progress(ProgressType::Bytes, "restoring files");
+        let progress = self
+            .reporter
+            .progress(ProgressType::Bytes, "restoring files");
         progress.set_length(size);
         let next = AtomicUsize::new(0);
         let failed = Mutex::new(None);
@@ -202,7 +195,7 @@ impl Reader {
             .map_err(unwritable)?;
         self.engine
             .dump(node, &mut file)
-            .map_err(|e| self.place.failed("restore a backup", &e))?;
+            .map_err(|e| self.location.failed("restore a backup", &e))?;
         if let Some(at) = node.meta.mtime {
             file.set_modified(at.into()).map_err(unwritable)?;
         }
@@ -212,17 +205,14 @@ impl Reader {
     fn unwritable(&self, path: &Path, error: &std::io::Error) -> RepositoryError {
         RepositoryError::Engine {
             doing: "restore a backup",
-            place: self.place.shown(),
+            place: self.location.shown(),
             reason: format!("{}: {error}", path.display()),
         }
     }
 
     /// The content of one small file of a backup.
-    ///
-    /// # Errors
-    /// When it is not there, or cannot be read.
     pub fn read(&self, backup: &Backup, path: &Path) -> Result<Vec<u8>, RepositoryError> {
-        let failed = |e: Box<RusticError>| self.place.failed("read a file of a backup", &e);
+        let failed = |e: Box<RusticError>| self.location.failed("read a file of a backup", &e);
         let node = self
             .engine
             .node_from_path(backup.snapshot.tree, path)

@@ -1,4 +1,4 @@
-//! What goes wrong is told with what to do about it, and nothing half done is listed.
+//! What goes wrong is reported with what to do about it, and nothing half done is listed.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;
@@ -11,7 +11,7 @@ use oa_testkit::{Postgres, SmallDisk};
 const PHYSICAL: &str = "kind = \"physical\"";
 
 #[test]
-fn without_repository_password_or_right_place_the_remedy_is_named() {
+fn without_repository_password_or_right_location_the_remedy_is_named() {
     let service = Service::start(PHYSICAL);
     let absent = service.backup(&["full"]).expect(78);
     assert!(
@@ -91,7 +91,7 @@ fn without_repository_password_or_right_place_the_remedy_is_named() {
 }
 
 #[test]
-fn a_server_that_is_away_is_tried_again_recorded_and_told() {
+fn an_unreachable_server_is_tried_again_recorded_and_reported() {
     let mut service = Service::ready(PHYSICAL);
     service.take("full");
     service.configure("kind = \"physical\"\n# once more\n");
@@ -100,11 +100,11 @@ fn a_server_that_is_away_is_tried_again_recorded_and_told() {
         .replace("retries = 0", "retries = 1");
     fs::write(service.path("oa.toml"), text).unwrap();
     service.server.stop();
-    let away = service.backup(&["incremental", "--cron"]).expect(75);
+    let unreachable = service.backup(&["incremental", "--cron"]).expect(75);
     assert!(
-        away.stderr.contains("could not reach PostgreSQL"),
+        unreachable.stderr.contains("could not reach PostgreSQL"),
         "{}",
-        away.stderr
+        unreachable.stderr
     );
     assert_eq!(
         service.list().len(),
@@ -138,7 +138,7 @@ fn an_incremental_backup_without_a_full_one_makes_one() {
 }
 
 /// A segment of the log is complete, and the server has removed what it need not keep.
-fn write_log(service: &Service) {
+fn write_wal(service: &Service) {
     for _ in 0..3 {
         service
             .db()
@@ -148,7 +148,7 @@ fn write_log(service: &Service) {
 }
 
 #[test]
-fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_told_what_to_add() {
+fn a_server_that_lets_nobody_in_for_replication_is_dumped_and_what_to_add_is_named() {
     let service = Service::start("");
     let hba = service.server.data_dir().join("pg_hba.conf");
     let rules = fs::read_to_string(&hba).unwrap();
@@ -189,7 +189,7 @@ fn segments(service: &Service) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
+fn a_gap_in_the_wal_is_noticed_at_once_and_answered_by_a_full_backup() {
     let service = Service::ready(PHYSICAL);
     service.take("full");
     // The slot is gone, and with it the log that it kept.
@@ -197,15 +197,15 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
         .db()
         .batch_execute("SELECT pg_drop_replication_slot('oa_backup')")
         .unwrap();
-    write_log(&service);
-    let told = service
+    write_wal(&service);
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(1);
     assert!(
-        told.stderr.contains("a full backup is made instead")
-            && told.stderr.contains("is lost: the moments from then"),
+        output.stderr.contains("a full backup is made instead")
+            && output.stderr.contains("is lost: no time from then"),
         "{}",
-        told.stderr
+        output.stderr
     );
     assert_eq!(
         service.number(
@@ -214,7 +214,7 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
         1,
         "a person hears of it"
     );
-    assert_eq!(told.json()[0]["level"], "full");
+    assert_eq!(output.json()[0]["level"], "full");
     assert_eq!(service.texts("SELECT details->>'full_instead' IS NOT NULL || '' FROM oa.runs WHERE task = 'backup-incremental'"), ["true"]);
     assert_eq!(
         service.take("incremental")[0]["level"],
@@ -223,39 +223,43 @@ fn a_gap_in_the_log_is_noticed_at_once_and_answered_by_a_full_backup() {
     );
 
     // What was received is lost with its folder: the slot has moved on, but nothing is missing between the backups.
-    write_log(&service);
+    write_wal(&service);
     service.take("incremental");
     for file in segments(&service) {
         fs::remove_file(file).unwrap();
     }
-    write_log(&service);
+    write_wal(&service);
     assert_eq!(service.take("incremental")[0]["level"], "incremental");
 
     // One segment of several is lost: found now, not when somebody needs it.
-    write_log(&service);
+    write_wal(&service);
     service.take("incremental");
     let wal = segments(&service);
     assert!(wal.len() > 4, "{wal:?}");
     fs::remove_file(&wal[wal.len() / 2]).unwrap();
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(0);
-    assert!(told.stderr.contains("the log has a gap"), "{}", told.stderr);
-    assert_eq!(told.json()[0]["level"], "full");
+    assert!(
+        output.stderr.contains("the WAL has a gap"),
+        "{}",
+        output.stderr
+    );
+    assert_eq!(output.json()[0]["level"], "full");
     // A segment of another server under the right name.
-    write_log(&service);
+    write_wal(&service);
     service.take("incremental");
     let wal = segments(&service);
     let mut bytes = fs::read(&wal[0]).unwrap();
     bytes[24] ^= 1;
     fs::write(&wal[0], bytes).unwrap();
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(0);
     assert!(
-        told.stderr.contains("is not the segment of this server"),
+        output.stderr.contains("is not the segment of this server"),
         "{}",
-        told.stderr
+        output.stderr
     );
     service.backup(&["verify", "--read-data"]).expect(0);
 }
@@ -271,22 +275,22 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
     service.backup(&["init"]).expect(0);
     service.take("full");
     for _ in 0..6 {
-        write_log(&service);
+        write_wal(&service);
     }
     assert_eq!(
         service.texts("SELECT wal_status FROM pg_replication_slots"),
         ["lost"]
     );
-    let told = service
+    let output = service
         .backup(&["incremental", "--format", "json"])
         .expect(1);
     assert!(
-        told.stderr.contains("max_slot_wal_keep_size")
-            && told.stderr.contains("is lost: the moments from then"),
+        output.stderr.contains("max_slot_wal_keep_size")
+            && output.stderr.contains("is lost: no time from then"),
         "{}",
-        told.stderr
+        output.stderr
     );
-    assert_eq!(told.json()[0]["level"], "full");
+    assert_eq!(output.json()[0]["level"], "full");
     assert_eq!(service.take("incremental")[0]["level"], "incremental");
     assert_eq!(
         service.texts("SELECT wal_status FROM pg_replication_slots"),
@@ -294,13 +298,13 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
     );
     // The nightly full one finds it so.
     for _ in 0..6 {
-        write_log(&service);
+        write_wal(&service);
     }
-    let told = service.backup(&["full"]).expect(1);
+    let output = service.backup(&["full"]).expect(1);
     assert!(
-        told.stderr.contains("is lost: the moments from then"),
+        output.stderr.contains("is lost: no time from then"),
         "{}",
-        told.stderr
+        output.stderr
     );
     service.take("full");
 }
@@ -309,7 +313,7 @@ fn a_slot_that_the_server_gave_up_is_made_anew() {
 fn another_server_at_the_same_address_gets_a_full_backup_of_its_own() {
     let mut service = Service::ready(PHYSICAL);
     let first = service.take("full");
-    write_log(&service);
+    write_wal(&service);
     service.take("incremental");
     service.take("full");
     // Copied from the same template, it even has the same system identifier; only its log tells.
@@ -413,7 +417,7 @@ fn a_repository_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn asked_to_stop_a_backup_ends_with_the_piece_it_is_at() {
+fn a_backup_stopped_by_a_signal_ends_with_the_pack_it_is_at() {
     let service = Service::ready(PHYSICAL);
     let stopped = |arguments: &[&str]| {
         let ended = done(

@@ -1,15 +1,15 @@
 //! Whose damage it is: a pack that is missing concerns only the backups that need it. And what is wrong, in a line for each file of
-//! the repository: the engine finds the same damage at many places, and speaks of its own insides.
+//! the repository: the engine finds the same damage in many files, and speaks of its own insides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustic_core::{FileType, Id, IndexedFullStatus, ReadBackend, Repository as Engine, TreeId};
 
-use super::{Repository, RepositoryError};
+use crate::{Repository, RepositoryError};
 
-/// The packs that a tree needs, in hexadecimal digits, and whether they hold trees. What cannot be read any more is left out: the
+/// The packs that a tree needs, in hexadecimal digits, and whether they hold trees. What cannot be read any more is skipped: the
 /// check names it by itself.
-pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTreeMap<String, bool> {
+pub(crate) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTreeMap<String, bool> {
     let mut packs = BTreeMap::new();
     let mut seen = BTreeSet::from([root]);
     let mut trees = VecDeque::from([root]);
@@ -36,16 +36,16 @@ pub(super) fn packs_of(engine: &Engine<IndexedFullStatus>, root: TreeId) -> BTre
 }
 
 /// Findings in our words; each pack is looked at once.
-pub(super) struct Words<'a> {
+pub(crate) struct Words<'a> {
     repository: &'a Repository,
     there: BTreeMap<String, Id>,
     known: BTreeMap<String, String>,
 }
 
 impl<'a> Words<'a> {
-    pub(super) fn new(repository: &'a Repository) -> Result<Self, RepositoryError> {
+    pub(crate) fn new(repository: &'a Repository) -> Result<Self, RepositoryError> {
         let packs = repository
-            .place
+            .location
             .raw()?
             .list(FileType::Pack)
             .map_err(repository.failed("list the files"))?;
@@ -60,7 +60,7 @@ impl<'a> Words<'a> {
     }
 
     /// `packs`: those of the backup that the findings are about.
-    pub(super) fn say(
+    pub(crate) fn say(
         &mut self,
         findings: &BTreeSet<&String>,
         packs: &BTreeMap<String, bool>,
@@ -130,21 +130,21 @@ impl<'a> Words<'a> {
 }
 
 /// What is said of a file that is as it was written.
-pub(super) const FITS_NOT: &str = "it is whole, but the index does not fit it";
+pub(crate) const FITS_NOT: &str = "it is whole, but the index does not fit it";
 
 /// What a prune has marked and another one is removing is in the index for a moment longer.
-pub(super) fn is_going_anyway(finding: &str) -> bool {
+pub(crate) fn is_going_anyway(finding: &str) -> bool {
     finding.contains("marked to-delete: true") || finding.contains("marked to delete: true")
 }
 
 /// Trees could not be read, and so the engine did not go on to read their data, nor that of any other tree.
-pub(super) fn ends_the_reading(finding: &str) -> bool {
+pub(crate) fn ends_the_reading(finding: &str) -> bool {
     finding.starts_with("error checking trees")
 }
 
 /// The beginning of the name of the pack that a finding of the engine is about. Its kinds of findings have no public names, so their
 /// text is read ("pack 1234abcd ...: ...").
-pub(super) fn pack_named_in(finding: &str) -> Option<&str> {
+pub(crate) fn pack_named_in(finding: &str) -> Option<&str> {
     let rest = ["pack ", "error reading pack ", "error checking pack "]
         .iter()
         .find_map(|begin| finding.strip_prefix(begin))?;

@@ -4,9 +4,7 @@
 use oa_core::base::supervise::StopSignal;
 use rustic_core::{ErrorKind, FileType, RusticError, RusticResult};
 
-/// # Errors
-/// When this process was asked to stop, and it is a pack.
-pub(super) fn go_on(kind: FileType) -> RusticResult<()> {
+pub(crate) fn go_on(kind: FileType) -> RusticResult<()> {
     if kind != FileType::Pack {
         return Ok(());
     }

@@ -8,15 +8,15 @@ use oa_core::base::secrets::redact;
 use oa_core::base::supervise::StopSignal;
 use rustic_core::{RusticError, RusticResult};
 
-use super::{Place, RepositoryError};
+use crate::{RepositoryError, RepositoryLocation};
 
-impl Place {
-    pub(super) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
+impl RepositoryLocation {
+    pub(crate) fn failed(&self, doing: &'static str, error: &RusticError) -> RepositoryError {
         self.engine_error(doing, reason(error))
     }
 
     /// Work of the engine on many files: it panics in its threads when a pack is damaged, the disk is full or a read fails.
-    pub(super) fn guarded<T>(
+    pub(crate) fn guarded<T>(
         &self,
         doing: &'static str,
         work: impl FnOnce() -> RusticResult<T>,
@@ -40,13 +40,13 @@ impl Place {
 }
 
 /// The engine's messages have several lines and its own prefix.
-pub(super) fn reason(error: &RusticError) -> String {
+pub(crate) fn reason(error: &RusticError) -> String {
     let text = error.display_log();
     redact(&one_line(text.strip_prefix("Error: ").unwrap_or(&text)))
 }
 
 /// Without the backtrace that `RUST_BACKTRACE` adds to it.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let (text, _) = text.split_once("Backtrace:").unwrap_or((text, ""));
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -7,8 +7,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Place;
-use super::spare::{ASIDE, SPARE};
+use crate::RepositoryLocation;
+use crate::spare::{ASIDE, SPARE};
 
 /// Everything that is the repository's in its folder; what else is in there is somebody else's.
 const OURS: [&str; 8] = [
@@ -24,7 +24,7 @@ const OURS: [&str; 8] = [
 /// Reading, writing and passing through, for the group and for all others.
 const OTHERS: u32 = 0o077;
 
-impl Place {
+impl RepositoryLocation {
     /// Takes the rights of everybody else away. What cannot be closed is warned of, and keeps nothing from being backed up.
     pub fn close_to_others(&self) {
         let Some(folder) = self.folder().filter(|f| f.join("config").exists()) else {

@@ -14,7 +14,7 @@ use rustic_core::{
 use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
-use super::stop::go_on;
+use crate::stop::go_on;
 
 /// How long a signed request is valid.
 const VALID: Duration = Duration::from_secs(600);
@@ -28,7 +28,7 @@ const MOST: u64 = 1 << 30;
 
 /// How to reach the storage.
 #[derive(Debug, Clone)]
-pub(super) struct Access {
+pub(crate) struct Access {
     endpoint: String,
     region: String,
     access_key: Secret,
@@ -37,7 +37,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn from_config(config: &Config, s3: &S3Config) -> Result<Self, ConfigError> {
+    pub(crate) fn from_config(config: &Config, s3: &S3Config) -> Result<Self, ConfigError> {
         Ok(Self {
             endpoint: s3.endpoint.clone(),
             region: s3.region.clone(),
@@ -48,7 +48,7 @@ impl Access {
     }
 }
 
-pub(super) struct S3 {
+pub(crate) struct S3 {
     bucket: Bucket,
     prefix: String,
     credentials: Credentials,
@@ -65,7 +65,7 @@ impl std::fmt::Debug for S3 {
 
 impl S3 {
     /// `rest` is `BUCKET` or `BUCKET/PREFIX`.
-    pub(super) fn new(rest: &str, access: &Access) -> Result<Self, String> {
+    pub(crate) fn new(rest: &str, access: &Access) -> Result<Self, String> {
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let endpoint = access.endpoint.parse().map_err(|e| {
             format!(
@@ -227,8 +227,14 @@ impl ReadBackend for S3 {
             let page = ListObjectsV2::parse_response(&text)
                 .map_err(|e| self.error("list", &prefix, &format!("the answer is no list: {e}")))?;
             for object in page.contents {
-                let size = u32::try_from(object.size.unwrap_or_default()).unwrap_or(u32::MAX);
-                let name = object.key.rsplit('/').next().unwrap_or_default();
+                let size = object
+                    .size
+                    .ok_or_else(|| self.error("list", &prefix, "the answer names no size"))?;
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                let name = object
+                    .key
+                    .rsplit_once('/')
+                    .map_or(&*object.key, |(_, name)| name);
                 match kind {
                     FileType::Config if object.key == prefix => found.push((Id::default(), size)),
                     FileType::Config => {}

@@ -10,39 +10,34 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use chrono_tz::Tz;
 
-use crate::repository::{Backup, Kind, Level};
-use crate::timeline::{self, Paths, Run};
+use oa_repository::timeline::{self, RecoveryChain, TimelinePaths};
+use oa_repository::{Backup, Kind, Level, MAX_CLOCK_SKEW};
 
-/// The clocks of server and repository may differ by this much.
-pub const CLOCKS_DIFFER: TimeDelta = TimeDelta::minutes(10);
-
-/// How many are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub(crate) struct Keep {
     /// Hours with a backup that stands alone.
-    pub hourly: u32,
+    pub(crate) hourly: u32,
     /// Days with a full backup.
-    pub daily: u32,
+    pub(crate) daily: u32,
     /// Weeks with a full backup.
-    pub weekly: u32,
+    pub(crate) weekly: u32,
 }
 
 /// The indices of backups that may go, in the order given. `backups` are oldest first.
 ///
 /// Backups that are newer than `now` were made while a clock was wrong, or it is wrong now: they stay and take no place.
-#[must_use]
-pub fn removable(
+pub(crate) fn removable(
     backups: &[Backup],
-    paths: &Paths,
+    paths: &TimelinePaths,
     keep: Keep,
     zone: Tz,
     now: DateTime<Utc>,
 ) -> Vec<usize> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    let future = |b: &Backup| b.meta.restorable_to > now + CLOCKS_DIFFER;
+    let future = |b: &Backup| b.meta.restorable_to > now + MAX_CLOCK_SKEW;
     for (i, backup) in backups.iter().enumerate().filter(|(_, b)| !future(b)) {
         let same = |j: &usize| {
             let (a, b) = (&backups[*j].meta, &backup.meta);
@@ -137,7 +132,7 @@ fn keep_of(
 /// Keeps what is needed to restore all that can be restored of the time since `since`.
 fn keep_reachable(
     backups: &[Backup],
-    paths: &Paths,
+    paths: &TimelinePaths,
     group: &[usize],
     since: DateTime<Utc>,
     kept: &mut HashSet<usize>,
@@ -145,7 +140,7 @@ fn keep_reachable(
     let is_wal = |i: &&usize| backups[**i].meta.wal.is_some();
     let mut wal = BTreeSet::new();
     let mut reached = HashSet::new();
-    for run in timeline::runs(backups, paths, group) {
+    for run in timeline::chains(backups, paths, group) {
         reached.extend(run.wal.iter().map(|(i, _)| *i));
         let Some(base) = base_of(backups, &run, since) else {
             continue;
@@ -174,7 +169,7 @@ fn keep_reachable(
 }
 
 /// The full backup of a run from which all of it since then can be restored; `None` when the run ended before.
-fn base_of(backups: &[Backup], run: &Run, since: DateTime<Utc>) -> Option<usize> {
+fn base_of(backups: &[Backup], run: &RecoveryChain, since: DateTime<Utc>) -> Option<usize> {
     let lately = |i: usize| backups[i].meta.restorable_to >= since;
     let end = |i: usize| backups[i].meta.end_lsn;
     let fulls = run

@@ -10,15 +10,37 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustic_core::{Progress, ProgressBars, ProgressType, RusticProgress};
 
-use crate::repository::Bars;
+/// Where progress is reported.
+#[derive(Debug, Clone)]
+pub struct ProgressReporter(Arc<dyn ProgressBars>);
 
-/// Bars on stderr, if it is a terminal and nothing asks for quiet.
+impl ProgressReporter {
+    /// Somebody.
+    #[must_use]
+    pub fn new(reporter: impl ProgressBars) -> Self {
+        Self(Arc::new(reporter))
+    }
+
+    /// Nobody.
+    #[must_use]
+    pub fn hidden() -> Self {
+        Self::new(rustic_core::NoProgressBars)
+    }
+}
+
+impl ProgressBars for ProgressReporter {
+    fn progress(&self, kind: ProgressType, prefix: &str) -> Progress {
+        self.0.progress(kind, prefix)
+    }
+}
+
+/// ProgressReporter on stderr, if it is a terminal and nothing asks for quiet.
 #[must_use]
-pub fn bars(quiet: bool) -> Bars {
+pub fn bars(quiet: bool) -> ProgressReporter {
     if quiet || !std::io::stderr().is_terminal() {
-        Bars::hidden()
+        ProgressReporter::hidden()
     } else {
-        Bars::new(Terminal)
+        ProgressReporter::new(Terminal)
     }
 }
 
@@ -81,8 +103,13 @@ pub struct Growing {
 impl Growing {
     /// Watches a folder that will hold about so many bytes.
     #[must_use]
-    pub fn watch(bars: &Bars, title: &str, folder: &Path, expected_bytes: u64) -> Self {
-        let progress = bars.progress(ProgressType::Bytes, title);
+    pub fn watch(
+        reporter: &ProgressReporter,
+        title: &str,
+        folder: &Path,
+        expected_bytes: u64,
+    ) -> Self {
+        let progress = reporter.progress(ProgressType::Bytes, title);
         let done = Arc::new(AtomicBool::new(false));
         if progress.is_hidden() {
             return Self { done, thread: None };

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::tests::{ZONE, backup};
 use super::*;
-use crate::repository::{Lsn, WalRange};
-use crate::timeline::TimelinePath;
+use oa_repository::timeline::TimelinePath;
+use oa_repository::{Lsn, WalRange};
 
 /// One unit of WAL: the cluster, the timeline that wrote it, and its LSN.
 type Unit = (u8, u32, u64);
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    fn paths(&self, which: &[usize]) -> Paths {
+    fn paths(&self, which: &[usize]) -> TimelinePaths {
         which
             .iter()
             .map(|i| Some(self.states[*i].known()))

@@ -1,142 +1,71 @@
 //! The order of a backup: capture, check, store, record.
 //!
 //! ```text
-//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → log up to now
-//! incremental  log up to now, without a gap → stored → structure checked → listed   |   dump → the same
+//! full         copy or dump → stored, and checked against its manifest meanwhile → structure checked → listed → WAL up to now
+//! incremental  WAL up to now, without a gap → stored → structure checked → listed   |   dump → the same
 //! ```
 //! Killed anywhere: what is listed in the repository is whole, and the next one removes what was staged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use oa_core::app::cli::{Busy, Failure};
 use oa_core::app::config::{Backup as Settings, BackupKind, Config};
-use oa_core::app::exit;
-use oa_core::base::state_dir::{Lock, StateDir};
-use oa_core::base::supervise::{ProcessId, StopSignal};
 use oa_core::base::units::Bytes;
+use oa_core::pg;
 use oa_core::model::run::Batch;
 use oa_core::model::run::RunStart;
-use oa_core::pg;
+use oa_core::base::state_dir::{Lock, StateDir};
+use oa_core::base::supervise::{ProcessId, StopSignal};
 use postgres::Client;
 use uuid::Uuid;
 
-use crate::capture::programs::Programs;
 use crate::capture::server::{self, Server};
 use crate::capture::slot::Source;
 use crate::capture::wal::{Since, WalFolder};
-use crate::capture::{CaptureError, logical, mark, physical, remove_folder};
+use crate::capture::{logical, physical};
 use crate::catalog;
-use crate::progress::Growing;
-use crate::repository::{
-    Backup, Bars, Counts, Kind, Level, Lsn, Mark, Meta, Pending, Place, Repository, RepositoryError,
+use crate::error::BackupError;
+use oa_repository::MAX_CLOCK_SKEW;
+use oa_repository::Programs;
+use oa_repository::progress::Growing;
+use oa_repository::timeline;
+use oa_repository::{
+    Backup, ContentFingerprint, Counts, Kind, Level, Lsn, Meta, ProgressReporter, Repository,
+    RepositoryError, RepositoryLocation, UnpublishedBackup, fingerprint, staging,
 };
-use crate::retain::CLOCKS_DIFFER;
-use crate::timeline;
 
 /// Reading the tables for the record takes no longer than this for a full backup, and for an incremental one.
-const MARK_FULL: Duration = Duration::from_secs(60);
-const MARK_INCREMENTAL: Duration = Duration::from_millis(400);
+const FINGERPRINT_FULL: Duration = Duration::from_secs(60);
+const FINGERPRINT_INCREMENTAL: Duration = Duration::from_millis(400);
 /// With `kind = "auto"` a dump is made beside physical backups when the newest one is older than this.
 const DUMP_EVERY: chrono::TimeDelta = chrono::TimeDelta::days(7);
-/// Another process may be receiving the log.
+/// Another process may be receiving the WAL.
 const WAL_LOCK_WAIT: Duration = Duration::from_secs(600);
 
 /// What a backup run did.
 #[derive(Debug, Default)]
-pub struct Done {
-    /// The backups that it made.
-    pub backups: Vec<Backup>,
+pub(crate) struct BackupOutcome {
+    pub(crate) backups: Vec<Backup>,
     /// What went wrong although the backups were made.
-    pub troubles: Vec<String>,
-    /// Why a full backup was made where an incremental one was asked for.
-    pub instead: Option<String>,
+    pub(crate) problems: Vec<String>,
+    /// Why a full backup was made instead of an incremental one.
+    pub(crate) full_instead: Option<String>,
     /// The ids of all backups that are in the repository now, also of those that cannot be read.
-    pub there: BTreeSet<String>,
+    pub(crate) there: BTreeSet<String>,
     /// Those that cannot be restored, and why.
-    pub stranded: BTreeMap<String, String>,
-    /// Rows to record.
-    pub batches: Vec<Batch>,
-}
-
-impl From<CaptureError> for Failure {
-    fn from(error: CaptureError) -> Self {
-        match error {
-            CaptureError::Connect(e) => e.into(),
-            CaptureError::Query { ref source, .. } if pg::is_connection_error(source) => {
-                Self::new(exit::UNREACHABLE, error)
-            }
-            CaptureError::Repository(e) => e.into(),
-            CaptureError::Program(_) => Self::new(exit::CONFIG, error),
-            CaptureError::NotAllowed(_) => Self::new(exit::REFUSED, error),
-            CaptureError::Busy(reason) => Busy(reason).into(),
-            CaptureError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
-            other => Self::new(exit::FAILED, other),
-        }
-    }
-}
-
-impl From<RepositoryError> for Failure {
-    fn from(error: RepositoryError) -> Self {
-        let code = match error {
-            RepositoryError::Absent(_)
-            | RepositoryError::Vanished { .. }
-            | RepositoryError::Password(_)
-            | RepositoryError::Place(_) => exit::CONFIG,
-            RepositoryError::Exists(_) | RepositoryError::Occupied(_) => exit::REFUSED,
-            _ => exit::FAILED,
-        };
-        Self::new(code, error)
-    }
-}
-
-/// Where copies and the log are staged, by one process at a time; made if absent, for this user only.
-///
-/// # Errors
-/// When it cannot be made or written.
-pub fn staging(config: &Config, settings: &Settings) -> Result<StateDir, Failure> {
-    let path = settings
-        .staging
-        .clone()
-        .unwrap_or_else(|| config.state_dir.join("backup"));
-    let staging = StateDir::open(&path)?;
-    close_to_others(staging.path());
-    Ok(staging)
-}
-
-/// What an older version has staged for everybody to read. Folders of others, should they stand there, are left alone.
-fn close_to_others(staging: &Path) {
-    for entry in std::fs::read_dir(staging).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != "full" && !name.starts_with("wal-") {
-            continue;
-        }
-        let closed = entry.metadata().and_then(|meta| {
-            if !meta.is_dir() || meta.permissions().mode() & 0o077 == 0 {
-                return Ok(());
-            }
-            std::fs::set_permissions(entry.path(), Permissions::from_mode(0o700))
-        });
-        if let Err(e) = closed {
-            tracing::warn!(
-                "could not keep others from reading {}: {e}",
-                entry.path().display()
-            );
-        }
-    }
+    pub(crate) unrestorable: BTreeMap<String, String>,
+    pub(crate) batches: Vec<Batch>,
 }
 
 /// Everything that a backup needs, connected and opened.
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     settings: &'a Settings,
     limit_rate: Option<Bytes>,
-    bars: Bars,
+    reporter: ProgressReporter,
     repository: Repository,
     client: Client,
     server: Server,
@@ -161,21 +90,18 @@ impl std::fmt::Debug for Session<'_> {
 
 impl<'a> Session<'a> {
     /// Opens the repository and connects.
-    ///
-    /// # Errors
-    /// When one of them is not possible, with the exit code that fits.
-    pub fn open(
+    pub(crate) fn open(
         config: &'a Config,
         run: &RunStart,
         kind: Option<BackupKind>,
-        bars: &Bars,
-    ) -> Result<Self, Failure> {
+        staging: StateDir,
+        reporter: &ProgressReporter,
+    ) -> Result<Self, BackupError> {
         let settings = config.backup_settings()?;
-        let staging = staging(config, settings)?;
-        let place = Place::first(config)?;
-        let repository = catalog::open(config, &place, bars)?;
-        place.close_to_others();
-        if let Err(e) = place.keep_spares() {
+        let location = RepositoryLocation::primary(config)?;
+        let repository = location.open_recorded(config, reporter)?;
+        location.close_to_others();
+        if let Err(e) = location.keep_spares() {
             tracing::warn!("{e}");
         }
         let connection = server::settings(config)?;
@@ -183,16 +109,16 @@ impl<'a> Session<'a> {
         // A copy may take hours; each statement here has its own limit.
         client
             .batch_execute("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-            .map_err(CaptureError::query("could not set up the session"))?;
+            .map_err(BackupError::query("could not set up the session"))?;
         let server = Server::ask(&mut client)?;
-        let wanted = kind.unwrap_or(settings.kind);
+        let requested = kind.unwrap_or(settings.kind);
         let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
         let programs = Programs::new(folder, &connection, None)?;
-        let (kind, obstacle) = server.kind(wanted, &programs)?;
+        let (kind, obstacle) = server.kind(requested, &programs)?;
         Ok(Self {
             settings,
             limit_rate: settings.limit_rate,
-            bars: bars.clone(),
+            reporter: reporter.clone(),
             repository,
             client,
             server,
@@ -200,106 +126,100 @@ impl<'a> Session<'a> {
             staging,
             kind,
             obstacle,
-            auto: wanted == BackupKind::Auto,
+            auto: requested == BackupKind::Auto,
             run_id: run.id,
             started_at: run.started_at,
         })
     }
 
-    /// Reads no more than so many bytes a second from the server.
-    pub fn limit_rate(&mut self, rate: Bytes) {
-        self.limit_rate = Some(rate);
-    }
-
-    /// The server.
-    #[must_use]
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
-    /// How it is backed up.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// A full backup, and the log up to its end.
-    ///
-    /// # Errors
-    /// When it cannot be made; nothing is listed then.
-    pub fn full(mut self) -> Result<Done, Failure> {
-        let mut done = self.begin()?;
-        self.take_full(&mut done)?;
-        self.take_files(Level::Full, &mut done);
-        self.conclude(done)
+    /// Makes a backup; an incremental one only where the WAL has no gap since the last one, else a full one. `limit_rate`: instead of
+    /// the configured one. Without any backup it is an error.
+    pub(crate) fn make(
+        mut self,
+        level: Level,
+        limit_rate: Option<Bytes>,
+    ) -> Result<BackupOutcome, BackupError> {
+        self.limit_rate = limit_rate.or(self.limit_rate);
+        let mut outcome = self.begin()?;
+        match level {
+            Level::Full => self.take_full(&mut outcome)?,
+            Level::Incremental => self.take_incremental(&mut outcome)?,
+        }
+        self.take_files(level, &mut outcome);
+        self.conclude(outcome)
     }
 
-    /// What has changed since the last backup. Where the log has a gap a full one is made instead.
-    ///
-    /// # Errors
-    /// When it cannot be made; nothing is listed then.
-    pub fn incremental(mut self) -> Result<Done, Failure> {
-        let mut done = self.begin()?;
+    fn take_incremental(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
         let taken = match self.kind {
-            Kind::Physical => self.take_wal(None, &mut done),
+            Kind::Physical => self.take_wal(None, outcome),
             Kind::Logical | Kind::Files => self
                 .lock_staging()
-                .and_then(|_lock| self.take_dump(Level::Incremental, &mut done)),
+                .and_then(|_lock| self.take_dump(Level::Incremental, outcome)),
         };
         match taken {
-            Ok(backup) => done.backups.push(backup),
-            Err(CaptureError::Gap(why)) => {
+            Ok(backup) => outcome.backups.push(backup),
+            Err(BackupError::Gap(why)) => {
                 tracing::warn!("a full backup is made instead: {why}");
-                done.instead = Some(why);
-                self.take_full(&mut done)?;
+                outcome.full_instead = Some(why);
+                self.take_full(outcome)?;
             }
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(e),
         }
-        self.take_files(Level::Incremental, &mut done);
-        self.conclude(done)
+        Ok(())
     }
 
-    /// With what is wrong before anything is done.
-    fn begin(&self) -> Result<Done, Failure> {
-        let mut done = Done::default();
+    /// With what is wrong before anything is outcome.
+    fn begin(&self) -> Result<BackupOutcome, BackupError> {
+        let mut outcome = BackupOutcome::default();
         let (backups, damages) = self.repository.readable_backups()?;
-        done.troubles.extend(
+        outcome.problems.extend(
             damages
                 .into_iter()
                 .map(|d| format!("{}; take it out with oa-backup repair", d.what)),
         );
         let physical = |b: &Backup| b.meta.kind == Kind::Physical && self.is_mine(b);
         match &self.obstacle {
-            Some(obstacle) if backups.iter().any(physical) => done.troubles.push(format!(
-                "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} goes on holding log on the server",
+            Some(obstacle) if backups.iter().any(physical) => outcome.problems.push(format!(
+                "only a dump was made, although there are physical backups of this server: {obstacle}. Meanwhile slot {} keeps holding WAL on the server",
                 self.settings.slot
             )),
             Some(obstacle) => tracing::info!("backing up logically: {obstacle}"),
             None => {}
         }
-        Ok(done)
+        Ok(outcome)
     }
 
     fn is_mine(&self, backup: &Backup) -> bool {
         backup.meta.system_id == self.server.system_id
     }
 
-    fn conclude(self, mut done: Done) -> Result<Done, Failure> {
-        let place = self.repository.place();
+    fn conclude(self, mut outcome: BackupOutcome) -> Result<BackupOutcome, BackupError> {
+        let location = self.repository.location();
         let (all, damages) = self.repository.readable_backups()?;
-        done.there = all.iter().map(|b| b.id.clone()).collect();
-        done.there
+        outcome.there = all.iter().map(|b| b.id.clone()).collect();
+        outcome
+            .there
             .extend(damages.into_iter().filter_map(|d| d.backup));
-        done.stranded = timeline::stranded(&self.repository, &all)?;
-        done.batches.push(catalog::rows(place, &all));
-        if done.backups.iter().any(|b| b.meta.level == Level::Full) {
+        outcome.unrestorable = timeline::stranded(&self.repository, &all)?;
+        outcome.batches.push(catalog::rows(location, &all));
+        if outcome.backups.iter().any(|b| b.meta.level == Level::Full) {
             let size = self.repository.size_bytes()?;
-            done.batches.push(catalog::size(place, size, all.len()));
+            outcome
+                .batches
+                .push(catalog::size(location, size, all.len()));
         }
-        Ok(done)
+        Ok(outcome)
     }
 
-    fn take_full(&mut self, done: &mut Done) -> Result<(), CaptureError> {
+    fn take_full(&mut self, outcome: &mut BackupOutcome) -> Result<(), BackupError> {
         let _lock = self.lock_staging()?;
         match self.kind {
             Kind::Physical => {
@@ -310,16 +230,16 @@ impl<'a> Session<'a> {
                     let wal = WalFolder::open(self.staging.path(), &self.server)?;
                     wal.prepare(&mut self.source(), since)?;
                 }
-                let (full, mark) = self.take_copy(done)?;
-                done.backups.push(full.clone());
-                match self.take_wal(Some((full.clone(), mark)), done) {
-                    Ok(wal) => done.backups.push(wal),
+                let (full, fingerprint) = self.take_copy(outcome)?;
+                outcome.backups.push(full.clone());
+                match self.take_wal(Some((full.clone(), fingerprint)), outcome) {
+                    Ok(wal) => outcome.backups.push(wal),
                     // It stands alone; only what comes after it cannot be restored to the second.
-                    Err(CaptureError::Gap(why) | CaptureError::Busy(why)) => {
-                        done.troubles.push(format!(
-                            "the log after the full backup: {why}; the next incremental backup goes on from it or begins anew"
+                    Err(BackupError::Gap(why) | BackupError::Busy(why)) => {
+                        outcome.problems.push(format!(
+                            "the WAL after the full backup: {why}; the next incremental backup continues from it or starts over"
                         ));
-                        done.troubles.extend(
+                        outcome.problems.extend(
                             full.meta
                                 .start_lsn
                                 .and_then(|start| self.lost_before(&backups, start)),
@@ -328,23 +248,23 @@ impl<'a> Session<'a> {
                     Err(e) => return Err(e),
                 }
                 if self.auto && self.dump_is_due()? {
-                    match self.take_dump(Level::Full, done) {
-                        Ok(dump) => done.backups.push(dump),
-                        Err(e) => done
-                            .troubles
+                    match self.take_dump(Level::Full, outcome) {
+                        Ok(dump) => outcome.backups.push(dump),
+                        Err(e) => outcome
+                            .problems
                             .push(format!("the weekly dump beside it: {e}")),
                     }
                 }
             }
             Kind::Logical | Kind::Files => {
-                let dump = self.take_dump(Level::Full, done)?;
-                done.backups.push(dump);
+                let dump = self.take_dump(Level::Full, outcome)?;
+                outcome.backups.push(dump);
             }
         }
         Ok(())
     }
 
-    /// What can no longer be restored, because the log that was stored before and the new one, which begins there, do not meet.
+    /// What can no longer be restored, because the WAL that was stored before and the new WAL, which begins there, do not meet.
     fn lost_before(&self, before: &[Backup], begins: Lsn) -> Option<String> {
         let end = before
             .iter()
@@ -354,7 +274,7 @@ impl<'a> Session<'a> {
         let ended = end.meta.wal.as_ref()?.to;
         (begins > ended).then(|| {
             format!(
-                "the log between {ended} ({}) and {begins} is lost: the moments from then to the new full backup cannot be restored",
+                "the WAL between {ended} ({}) and {begins} is lost: no time from then to the new full backup can be restored",
                 end.meta.restorable_to.format("%Y-%m-%d %H:%M:%S UTC")
             )
         })
@@ -367,7 +287,7 @@ impl<'a> Session<'a> {
         backups: &[Backup],
         full: &Backup,
         end: Lsn,
-    ) -> Result<Lsn, CaptureError> {
+    ) -> Result<Lsn, BackupError> {
         let of_it = |b: &&Backup| b.meta.full.as_ref() == Some(&full.id);
         let newest = backups.iter().filter(of_it);
         let newest = newest.max_by_key(|b| b.meta.wal.as_ref().map(|w| w.to));
@@ -375,14 +295,14 @@ impl<'a> Session<'a> {
         let needed = full.meta.end_lsn.unwrap_or(end);
         match self.source().shares(timeline, end.max(needed))? {
             Some(shared) if shared >= needed => Ok(shared.min(end)),
-            _ => Err(CaptureError::Gap(format!(
+            _ => Err(BackupError::Gap(format!(
                 "the server was put back to before the end of full backup {}, {needed}",
                 full.short_id()
             ))),
         }
     }
 
-    /// What is stored of a full backup's log.
+    /// What is stored of a full backup's WAL.
     fn since(&self, backups: &[Backup], full: &Backup) -> Since {
         let full_start = full.meta.start_lsn.unwrap_or(Lsn(0));
         let mine = || backups.iter().filter(|b| self.is_mine(b));
@@ -408,12 +328,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn take_copy(&mut self, done: &mut Done) -> Result<(Backup, Mark), CaptureError> {
+    fn take_copy(
+        &mut self,
+        outcome: &mut BackupOutcome,
+    ) -> Result<(Backup, ContentFingerprint), BackupError> {
         let began = Utc::now();
         let copied = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
-                &self.bars,
+                &self.reporter,
                 "copying the cluster",
                 &folder,
                 self.server.size_bytes,
@@ -437,17 +360,17 @@ impl<'a> Session<'a> {
         };
         // A large copy is read from the disk once for both, not twice.
         let (client, programs, server) = (&mut self.client, &self.programs, &self.server);
-        let (pending, mark) = thread::scope(|scope| {
+        let (pending, fingerprint) = thread::scope(|scope| {
             let compared = scope.spawn(|| {
                 physical::verify(programs, &copied)?;
-                mark::take(client, server.standby, MARK_FULL)
+                Ok(fingerprint::take(client, server.standby, FINGERPRINT_FULL)?)
             });
             let pending = store(&self.repository, &copied.folder, &meta);
-            let mark = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
-            (pending, mark)
+            let fingerprint = compared.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (pending, fingerprint)
         });
-        let mark = match mark {
-            Ok(mark) => mark,
+        let fingerprint = match fingerprint {
+            Ok(fingerprint) => fingerprint,
             Err(e) => {
                 if let Ok(pending) = pending {
                     pending.withdraw()?;
@@ -455,65 +378,73 @@ impl<'a> Session<'a> {
                 return Err(e);
             }
         };
-        meta.mark = Some(mark.clone());
-        let full = publish(pending?, meta, &mut done.troubles)?;
-        remove_folder(&copied.folder)?;
-        Ok((full, mark))
+        meta.mark = Some(fingerprint.clone());
+        let full = publish(pending?, meta, &mut outcome.problems)?;
+        staging::remove_folder(&copied.folder)?;
+        Ok((full, fingerprint))
     }
 
-    /// The log since the full backup that was just made, or since the newest one.
+    /// The WAL since the full backup that was just made, or since the newest one.
     fn take_wal(
         &mut self,
-        after: Option<(Backup, Mark)>,
-        done: &mut Done,
-    ) -> Result<Backup, CaptureError> {
+        after: Option<(Backup, ContentFingerprint)>,
+        outcome: &mut BackupOutcome,
+    ) -> Result<Backup, BackupError> {
         let _lock = self.lock_wal()?;
         let began = Utc::now();
         let (backups, _) = self.repository.readable_backups()?;
-        let (full, mark) = match after {
-            Some((full, mark)) => (Some(full), Some(mark)),
+        let (full, fingerprint) = match after {
+            Some((full, fingerprint)) => (Some(full), Some(fingerprint)),
             None => (self.newest_full(&backups), None),
         };
         let Some(full) = full else {
-            return Err(CaptureError::Gap(
+            return Err(BackupError::Gap(
                 "there is no full backup of this server yet".to_owned(),
             ));
         };
         // It must connect to what is stored since that full backup, or to its beginning.
         let mut since = self.since(&backups, &full);
-        if mark.is_none() {
+        if fingerprint.is_none() {
             since.end = self.still_reached(&backups, &full, since.end)?;
         }
         let wal = WalFolder::open(self.staging.path(), &self.server)?;
-        let mark = match mark {
-            Some(mark) => mark,
-            None => mark::take(&mut self.client, self.server.standby, MARK_INCREMENTAL)?,
+        let fingerprint = match fingerprint {
+            Some(fingerprint) => fingerprint,
+            None => fingerprint::take(
+                &mut self.client,
+                self.server.standby,
+                FINGERPRINT_INCREMENTAL,
+            )?,
         };
-        let received = wal.receive(&mut self.source(), Some(&mark), Some(since), true)?;
+        let received = wal.receive(&mut self.source(), Some(&fingerprint), Some(since), true)?;
         let begins = received.range.from;
         let from = full.meta.restorable_from;
         let meta = Meta {
             full: Some(full.id.clone()),
             wal: Some(received.range),
-            mark: Some(mark),
+            mark: Some(fingerprint),
             ..self.meta(Kind::Physical, Level::Incremental, from, received.at, began)
         };
         let pending = store(&self.repository, wal.path(), &meta)?;
-        let backup = publish(pending, meta, &mut done.troubles)?;
-        // The first one of a full backup shows whether its log meets that of the one before.
+        let backup = publish(pending, meta, &mut outcome.problems)?;
+        // The first one of a full backup shows whether its WAL meets that of the one before.
         if since.end == since.full_start {
-            done.troubles.extend(self.lost_before(&backups, begins));
+            outcome.problems.extend(self.lost_before(&backups, begins));
         }
         wal.drop_before(since.full_start)?;
         Ok(backup)
     }
 
-    fn take_dump(&mut self, level: Level, done: &mut Done) -> Result<Backup, CaptureError> {
+    fn take_dump(
+        &mut self,
+        level: Level,
+        outcome: &mut BackupOutcome,
+    ) -> Result<Backup, BackupError> {
         let began = Utc::now();
         let dumped = {
             let folder = physical::staging_folder(self.staging.path());
             let _shown = Growing::watch(
-                &self.bars,
+                &self.reporter,
                 "dumping the database",
                 &folder,
                 self.server.database_bytes,
@@ -525,24 +456,24 @@ impl<'a> Session<'a> {
                 self.settings,
                 self.staging.path(),
                 if level == Level::Full {
-                    MARK_FULL
+                    FINGERPRINT_FULL
                 } else {
-                    MARK_INCREMENTAL
+                    FINGERPRINT_INCREMENTAL
                 },
             )?
         };
         let meta = Meta {
-            mark: Some(dumped.mark),
+            mark: Some(dumped.fingerprint),
             ..self.meta(Kind::Logical, level, dumped.at, dumped.at, began)
         };
         let pending = store(&self.repository, &dumped.folder, &meta)?;
-        let backup = publish(pending, meta, &mut done.troubles)?;
-        remove_folder(&dumped.folder)?;
+        let backup = publish(pending, meta, &mut outcome.problems)?;
+        staging::remove_folder(&dumped.folder)?;
         Ok(backup)
     }
 
-    /// Files of the operator go along; trouble with them takes nothing from the backup of the database.
-    fn take_files(&mut self, level: Level, done: &mut Done) {
+    /// Files of the operator go along; a problem with them takes nothing from the backup of the database.
+    fn take_files(&mut self, level: Level, outcome: &mut BackupOutcome) {
         let (there, absent): (Vec<PathBuf>, Vec<PathBuf>) = self
             .settings
             .paths
@@ -550,7 +481,7 @@ impl<'a> Session<'a> {
             .cloned()
             .partition(|path| path.exists());
         for path in absent {
-            done.troubles.push(format!(
+            outcome.problems.push(format!(
                 "files: {} is not there, or not to be seen by this user; correct paths in [backup]",
                 path.display()
             ));
@@ -561,17 +492,17 @@ impl<'a> Session<'a> {
         let now = Utc::now();
         let meta = self.meta(Kind::Files, level, now, now, now);
         let stored = self.repository.store_files(&there, &meta);
-        match stored.map_err(CaptureError::from) {
+        match stored.map_err(BackupError::from) {
             Ok(None) => {}
-            Ok(Some(pending)) => match publish(pending, meta, &mut done.troubles) {
-                Ok(backup) => done.backups.push(backup),
-                Err(e) => done.troubles.push(format!("files: {e}")),
+            Ok(Some(pending)) => match publish(pending, meta, &mut outcome.problems) {
+                Ok(backup) => outcome.backups.push(backup),
+                Err(e) => outcome.problems.push(format!("files: {e}")),
             },
-            Err(e) => done.troubles.push(format!("files: {e}")),
+            Err(e) => outcome.problems.push(format!("files: {e}")),
         }
     }
 
-    fn dump_is_due(&self) -> Result<bool, CaptureError> {
+    fn dump_is_due(&self) -> Result<bool, BackupError> {
         let (backups, _) = self.repository.readable_backups()?;
         // One of the future was made by a clock that was wrong.
         let lately = Utc::now() - DUMP_EVERY..Utc::now() + DUMP_EVERY;
@@ -615,9 +546,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The full backup that the log goes on from. One of the future was made while a clock was wrong.
+    /// The full backup that the WAL continues from. One of the future was made while a clock was wrong.
     fn newest_full(&self, backups: &[Backup]) -> Option<Backup> {
-        let now = Utc::now() + CLOCKS_DIFFER;
+        let now = Utc::now() + MAX_CLOCK_SKEW;
         backups
             .iter()
             .filter(|b| self.is_mine(b) && b.meta.timeline <= self.server.timeline)
@@ -627,29 +558,29 @@ impl<'a> Session<'a> {
             .cloned()
     }
 
-    fn lock_wal(&self) -> Result<Lock, CaptureError> {
+    fn lock_wal(&self) -> Result<Lock, BackupError> {
         self.lock("wal", WAL_LOCK_WAIT)?.ok_or_else(|| {
-            CaptureError::Busy("another process receives the log and does not end".to_owned())
+            BackupError::Busy("another process is receiving the WAL and does not end".to_owned())
         })
     }
 
-    fn lock_staging(&self) -> Result<Lock, CaptureError> {
+    fn lock_staging(&self) -> Result<Lock, BackupError> {
         self.lock("full", Duration::ZERO)?.ok_or_else(|| {
-            CaptureError::Busy(format!(
+            BackupError::Busy(format!(
                 "another backup is staged in {} now",
                 self.staging.path().display()
             ))
         })
     }
 
-    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, CaptureError> {
+    fn lock(&self, name: &str, wait: Duration) -> Result<Option<Lock>, BackupError> {
         let end = Instant::now() + wait;
         loop {
             if let Some(lock) = self.staging.try_lock(name)? {
                 return Ok(Some(lock));
             }
             if StopSignal.requested() {
-                return Err(CaptureError::Stopped);
+                return Err(BackupError::Stopped);
             }
             if Instant::now() >= end {
                 return Ok(None);
@@ -663,19 +594,19 @@ fn store<'a>(
     repository: &'a Repository,
     folder: &Path,
     meta: &Meta,
-) -> Result<Pending<'a>, CaptureError> {
+) -> Result<UnpublishedBackup<'a>, BackupError> {
     if StopSignal.requested() {
-        return Err(CaptureError::Stopped);
+        return Err(BackupError::Stopped);
     }
     Ok(repository.store(folder, meta)?)
 }
 
-/// Lists what is stored, if everything it needs is there. Damage to other backups is told, and keeps no new one from being made.
+/// Lists what is stored, if everything it needs is there. Damage to other backups is reported, and keeps no new one from being made.
 fn publish(
-    pending: Pending<'_>,
+    pending: UnpublishedBackup<'_>,
     meta: Meta,
-    troubles: &mut Vec<String>,
-) -> Result<Backup, CaptureError> {
+    problems: &mut Vec<String>,
+) -> Result<Backup, BackupError> {
     let damages = match pending.check() {
         Ok(damages) => damages,
         Err(e) => {
@@ -693,8 +624,8 @@ fn publish(
             "the repository is damaged elsewhere: {}; see oa-backup verify",
             first.what
         );
-        if !troubles.contains(&what) {
-            troubles.push(what);
+        if !problems.contains(&what) {
+            problems.push(what);
         }
     }
     Ok(pending.publish(meta)?)

@@ -20,11 +20,11 @@ use rustic_core::{
 };
 use sha2::{Digest, Sha256};
 
-use super::repair::hex;
-use super::{Bars, Damage, Place, RepositoryError};
+use crate::repair::hex;
+use crate::{Damage, ProgressReporter, RepositoryError, RepositoryLocation};
 
-pub(super) const SPARE: &str = "spare";
-pub(super) const ASIDE: &str = "damaged";
+pub(crate) const SPARE: &str = "spare";
+pub(crate) const ASIDE: &str = "damaged";
 const CONFIG: &str = "config";
 
 /// One copy of a guarded file.
@@ -53,7 +53,7 @@ struct Guarded {
 
 /// What was done to configuration and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Healed {
+pub struct SpareReport {
     /// Files that were put back from their spare copies.
     pub put_back: Vec<String>,
     /// Spare copies that were made anew.
@@ -62,13 +62,10 @@ pub struct Healed {
     pub lost: Vec<String>,
 }
 
-impl Place {
+impl RepositoryLocation {
     /// Puts back what is damaged or absent from authentic spare copies, and makes spare copies anew from authentic files.
-    ///
-    /// # Errors
-    /// When files cannot be read or written; when what opens the repository is damaged in both copies nothing is touched.
-    pub fn heal(&self) -> Result<Healed, RepositoryError> {
-        let mut healed = Healed::default();
+    pub fn heal(&self) -> Result<SpareReport, RepositoryError> {
+        let mut healed = SpareReport::default();
         let Some(folder) = self.folder() else {
             return Ok(healed);
         };
@@ -86,7 +83,7 @@ impl Place {
         for one in &all {
             match (&one.here, &one.beside) {
                 (Copy::Authentic(_), _) => {}
-                // A key that is absent while another one opens the repository was taken away.
+                // A key that is absent while another one opens the repository was removed.
                 (Copy::Absent, _) if opens && !one.is_config => {}
                 (_, Copy::Authentic(_)) => put_back.push(one),
                 (Copy::Absent | Copy::Damaged, _) => {
@@ -127,9 +124,6 @@ impl Place {
     }
 
     /// Keeps copies of configuration and keys of a repository that opens: new ones are added, damaged ones are made anew.
-    ///
-    /// # Errors
-    /// When they cannot be written.
     pub fn keep_spares(&self) -> Result<(), RepositoryError> {
         let Some(folder) = self.folder() else {
             return Ok(());
@@ -148,10 +142,7 @@ impl Place {
         Ok(())
     }
 
-    /// Removes spare copies of keys that were taken away, for they still open the repository. Only for one that opens.
-    ///
-    /// # Errors
-    /// When they cannot be removed.
+    /// Removes spare copies of keys that were removed, for they still open the repository. Only for one that opens.
     pub fn drop_former_spares(&self) -> Result<(), RepositoryError> {
         let Some(folder) = self.folder() else {
             return Ok(());
@@ -166,7 +157,7 @@ impl Place {
     }
 
     /// What is wrong with configuration and keys of a repository that opens.
-    pub(super) fn check_guarded(&self) -> Result<Vec<Damage>, RepositoryError> {
+    pub(crate) fn check_guarded(&self) -> Result<Vec<Damage>, RepositoryError> {
         let all = self.assess()?;
         let what = |one: &Guarded| {
             let (file, spare) = (one.file.display(), one.spare.display());
@@ -193,7 +184,7 @@ impl Place {
     }
 
     /// Why a repository does not open, if its configuration or keys are the reason.
-    pub(super) fn why_it_does_not_open(&self) -> Option<RepositoryError> {
+    pub(crate) fn why_it_does_not_open(&self) -> Option<RepositoryError> {
         let all = self.assess().ok()?;
         let reason = all
             .iter()
@@ -212,7 +203,7 @@ impl Place {
     }
 
     /// The master key, where keys that are damaged or not to be read keep the engine from trying the one that opens.
-    pub(super) fn key_beside_damaged_ones(&self) -> Option<MasterKey> {
+    pub(crate) fn key_beside_damaged_ones(&self) -> Option<MasterKey> {
         let folder = self.folder()?;
         let config = fs::read(folder.join(CONFIG)).ok()?;
         let readable = |name: &PathBuf| {
@@ -260,7 +251,7 @@ impl Place {
     fn lost(&self, all: &[Guarded]) -> Option<String> {
         let nothing = |what| {
             format!(
-                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
+                "{} has {what}, nor a spare copy of it: nothing was changed. Put it back from a copy of this folder, or use the secondary repository ([backup.copy]); to start over, move its contents elsewhere, then: oa-backup init --anew",
                 self.shown()
             )
         };
@@ -277,7 +268,7 @@ impl Place {
     fn opens_now(&self, all: &[Guarded]) -> bool {
         let config = all.iter().find(|one| one.is_config);
         matches!(config.map(|c| &c.here), Some(Copy::Authentic(_)))
-            && self.open(&Bars::hidden()).is_ok()
+            && self.open(&ProgressReporter::hidden()).is_ok()
     }
 
     /// Configuration and keys, with their spare copies.
@@ -366,7 +357,7 @@ impl Place {
         Engine::new(&options, &backends)?.open(&self.credentials())
     }
 
-    pub(super) fn set_aside(&self, file: &Path) -> Result<(), RepositoryError> {
+    pub(crate) fn set_aside(&self, file: &Path) -> Result<(), RepositoryError> {
         set_aside(self.folder().unwrap_or(Path::new(".")), file)
     }
 }
@@ -406,7 +397,7 @@ fn copy_of(file: &Path) -> Copy {
 }
 
 /// What to do about a file or folder that this user may not read.
-pub(super) fn no_access(file: &Path, error: &std::io::Error) -> String {
+pub(crate) fn no_access(file: &Path, error: &std::io::Error) -> String {
     let file = file.display();
     if error.kind() == IoErrorKind::PermissionDenied {
         let user = rustix::process::geteuid().as_raw();
@@ -450,7 +441,7 @@ fn lost_text(one: &Guarded) -> String {
     };
     let (here, beside) = (state(&one.here), state(&one.beside));
     format!(
-        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the second repository ([backup.copy]); to begin anew, move what is in it away, then: oa-backup init --anew",
+        "{} is {here}, and its spare copy {} is {beside}: nothing was changed. Restore one of them from a copy of this folder, or use the secondary repository ([backup.copy]); to start over, move its contents elsewhere, then: oa-backup init --anew",
         one.file.display(),
         one.spare.display()
     )

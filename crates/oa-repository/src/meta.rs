@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A place in the write-ahead log, in bytes since its beginning. Written as PostgreSQL writes it: `16/B374D848`.
+/// A position in the WAL, in bytes since its beginning. Written as PostgreSQL writes it: `16/B374D848`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Lsn(pub u64);
@@ -30,7 +30,7 @@ impl FromStr for Lsn {
         });
         parts
             .map(Self)
-            .ok_or_else(|| format!("\"{text}\" is not a place in the log such as 16/B374D848"))
+            .ok_or_else(|| format!("\"{text}\" is not an LSN such as 16/B374D848"))
     }
 }
 
@@ -52,7 +52,7 @@ impl TryFrom<String> for Lsn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// The cluster's files and its write-ahead log.
+    /// The cluster's files and its WAL.
     Physical,
     /// A dump of the database, and the roles.
     Logical,
@@ -78,7 +78,7 @@ impl Kind {
 pub enum Level {
     /// It does.
     Full,
-    /// Physical: the log since a full one. Logical: a dump too, of which only what is new takes space.
+    /// Physical: the WAL since a full one. Logical: a dump too, of which only what is new takes space.
     Incremental,
 }
 
@@ -93,7 +93,7 @@ impl Level {
     }
 }
 
-/// Segments of the write-ahead log that follow each other without a gap.
+/// WAL segments that follow each other without a gap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WalRange {
     /// Where the first segment begins.
@@ -106,7 +106,7 @@ pub struct WalRange {
 
 /// What a table held, so that a restore can be compared with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableMark {
+pub struct TableFingerprint {
     /// All its rows.
     pub rows: u64,
     /// MD5 over a bounded number of rows in the order of the key; absent where there is no key, or no time was left.
@@ -114,15 +114,15 @@ pub struct TableMark {
     pub hash: Option<String>,
 }
 
-/// What the database held at one place in the log.
+/// What the database held at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct ContentFingerprint {
     /// A restore up to here has exactly this, if `exact`.
     pub lsn: Lsn,
-    /// No transaction was under way when it was taken. Else rows written at that moment may be on either side.
+    /// No transaction was under way when it was taken. Else rows written just then may be on either side.
     pub exact: bool,
     /// By `schema.table`.
-    pub tables: BTreeMap<String, TableMark>,
+    pub tables: BTreeMap<String, TableFingerprint>,
 }
 
 /// What the engine counted.
@@ -147,7 +147,7 @@ pub struct Meta {
     pub kind: Kind,
     /// Whether it stands alone.
     pub level: Level,
-    /// The full backup whose log this is.
+    /// The full backup whose WAL this is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<String>,
     /// The machine that made it.
@@ -169,7 +169,7 @@ pub struct Meta {
     /// The segments in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal: Option<WalRange>,
-    /// The earliest moment that it can restore.
+    /// The earliest time that it can restore.
     pub restorable_from: DateTime<Utc>,
     /// The latest one.
     pub restorable_to: DateTime<Utc>,
@@ -185,14 +185,14 @@ pub struct Meta {
     pub tablespaces: BTreeMap<String, String>,
     /// What was in the tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
+    pub mark: Option<ContentFingerprint>,
     /// How much it is.
     #[serde(default)]
     pub stored: Counts,
 }
 
 impl Meta {
-    /// Whether it is restored by itself. Any dump is, and any backup of files: their level says only how they were asked for.
+    /// Whether it is restored by itself. Any dump is, and any backup of files: their level says only how they were requested.
     #[must_use]
     pub fn stands_alone(&self) -> bool {
         self.kind != Kind::Physical || self.level == Level::Full
@@ -208,11 +208,11 @@ impl Meta {
         }
     }
 
-    pub(super) fn to_text(&self) -> serde_json::Result<String> {
+    pub(crate) fn to_text(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
 
-    pub(super) fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 }
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_in_the_log_are_read_and_written_as_postgresql_does() {
+    fn lsns_are_read_and_written_as_postgresql_does() {
         for text in ["0/0", "16/B374D848", "FFFFFFFF/FFFFFFFF"] {
             assert_eq!(text.parse::<Lsn>().unwrap().to_string(), text);
         }

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
+use oa_core::pg;
+use oa_core::pg::Settings;
 use oa_core::base::secrets::{Secret, redact};
 use rustic_core::repofile::Chunker;
 use rustic_core::{
@@ -11,96 +14,27 @@ use rustic_core::{
     RepositoryOptions, WriteBackend,
 };
 
-use super::durable::Durable;
-use super::spare::{SPARE, no_access};
-use super::{Bars, Repository, s3};
+use crate::durable::Durable;
+use crate::spare::{SPARE, no_access};
+use crate::{ProgressReporter, Repository, RepositoryError, s3};
 
-/// Pieces of this size, at most, are stored again for one changed page.
+/// This library's name in the database's list of sessions.
+const PROGRAM: &str = "oa-repository";
+/// Chunks of this size, at most, are stored again for one changed page.
 const CHUNK: u64 = 128 << 10;
-
-/// The repository could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RepositoryError {
-    /// There is none.
-    #[error("there is no repository at {0}; create it with: oa-backup init")]
-    Absent(String),
-    /// There is none where PostgreSQL has recorded backups.
-    #[error(
-        "there is no repository at {place}, although {backups} backups were recorded there (the newest, {newest}, is of {at}); is its disk mounted? If they are lost, begin anew with: oa-backup init --anew"
-    )]
-    Vanished {
-        /// Where it should be.
-        place: String,
-        /// How many backups were recorded there.
-        backups: i64,
-        /// The newest one.
-        newest: String,
-        /// What it restores.
-        at: String,
-    },
-    /// There is one already.
-    #[error("there is a repository at {0} already; nothing was changed")]
-    Exists(String),
-    /// Something is there without which a new repository would be one more thing to untangle.
-    #[error("{0}")]
-    Occupied(String),
-    /// What opens it is damaged in both copies.
-    #[error("{0}")]
-    Lost(String),
-    /// The key does not open it.
-    #[error("the password does not open the repository at {0}; check password in [backup]")]
-    Password(String),
-    /// The place itself is not usable as it is configured.
-    #[error("{0}")]
-    Place(String),
-    /// What was to be stored was not stored as a whole.
-    #[error("{what} was not stored as a whole: {stored} of {expected}; nothing is listed")]
-    Incomplete {
-        /// What was stored.
-        what: String,
-        /// Files and bytes in the repository.
-        stored: String,
-        /// Files and bytes that were to be stored.
-        expected: String,
-    },
-    /// What was stored needs something that is damaged: pieces that older backups had stored already.
-    #[error(
-        "what was just stored is not whole and not listed: {0}; take the damage out with oa-backup repair, then make a full backup"
-    )]
-    Damaged(String),
-    /// This process was asked to stop.
-    #[error("stopped by a signal")]
-    Stopped,
-    /// There is no such backup.
-    #[error("there is no backup {0}; see oa-backup list")]
-    NoBackup(String),
-    /// The engine, or the disk or service below it.
-    #[error("could not {doing} at {place}: {reason}")]
-    Engine {
-        /// What was being done.
-        doing: &'static str,
-        /// The repository.
-        place: String,
-        /// What the engine said.
-        reason: String,
-    },
-}
 
 /// Where a repository is and what opens it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct RepositoryLocation {
     location: String,
     password: Secret,
     s3: Option<s3::Access>,
     cache: Option<PathBuf>,
 }
 
-impl Place {
-    /// The first repository of the configuration.
-    ///
-    /// # Errors
-    /// When `[backup]` is absent, or a reference to a secret leads nowhere.
-    pub fn first(config: &Config) -> Result<Self, ConfigError> {
+impl RepositoryLocation {
+    /// The primary repository of the configuration.
+    pub fn primary(config: &Config) -> Result<Self, ConfigError> {
         let backup = config.backup_settings()?;
         Self::new(
             config,
@@ -110,11 +44,8 @@ impl Place {
         )
     }
 
-    /// The second one, where there is one.
-    ///
-    /// # Errors
-    /// As [`Place::first`].
-    pub fn second(config: &Config) -> Result<Option<Self>, ConfigError> {
+    /// The secondary one, where there is one.
+    pub fn secondary(config: &Config) -> Result<Option<Self>, ConfigError> {
         let backup = config.backup_settings()?;
         let Some(copy) = &backup.copy else {
             return Ok(None);
@@ -144,7 +75,7 @@ impl Place {
         })
     }
 
-    /// The place as it is shown and recorded: it has no secret in it.
+    /// The location as it is shown and recorded: it has no secret in it.
     #[must_use]
     pub fn shown(&self) -> String {
         redact(&self.location)
@@ -156,7 +87,7 @@ impl Place {
         (!self.location.contains("://")).then(|| Path::new(&self.location))
     }
 
-    pub(super) fn raw(&self) -> Result<Arc<dyn WriteBackend>, RepositoryError> {
+    pub(crate) fn raw(&self) -> Result<Arc<dyn WriteBackend>, RepositoryError> {
         let backend: Arc<dyn WriteBackend> = if let Some(rest) = self.location.strip_prefix("s3://")
         {
             let access = self.s3.as_ref().ok_or_else(|| {
@@ -179,24 +110,25 @@ impl Place {
         Ok(backend)
     }
 
-    pub(super) fn engine(&self, bars: Bars) -> Result<Engine<()>, RepositoryError> {
+    pub(crate) fn engine(&self, reporter: ProgressReporter) -> Result<Engine<()>, RepositoryError> {
         let mut options = RepositoryOptions::default();
         match &self.cache {
             Some(folder) => options.cache_dir = Some(folder.clone()),
             None => options.no_cache = true,
         }
-        Engine::new_with_progress(&options, &RepositoryBackends::new(self.raw()?, None), bars)
-            .map_err(|e| self.failed("open the repository", &e))
+        Engine::new_with_progress(
+            &options,
+            &RepositoryBackends::new(self.raw()?, None),
+            reporter,
+        )
+        .map_err(|e| self.failed("open the repository", &e))
     }
 
-    pub(super) fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         Credentials::Password(self.password.expose().to_owned())
     }
 
     /// Whether there is a repository.
-    ///
-    /// # Errors
-    /// When the place cannot be read.
     pub fn exists(&self) -> Result<bool, RepositoryError> {
         if let Some(folder) = self.folder() {
             // The engine takes what it may not see for what is not there.
@@ -210,7 +142,7 @@ impl Place {
             }
             return Ok(true);
         }
-        let engine = self.engine(Bars::hidden())?;
+        let engine = self.engine(ProgressReporter::hidden())?;
         let id = engine
             .config_id()
             .map_err(|e| self.failed("look for a repository", &e))?;
@@ -242,7 +174,7 @@ impl Place {
         Ok(found)
     }
 
-    /// Why a place without configuration is not simply an empty one.
+    /// Why a location without configuration is not simply an empty one.
     fn without_config(&self) -> Result<Option<RepositoryError>, RepositoryError> {
         let mut remains = self.remains()?;
         if self
@@ -268,18 +200,14 @@ impl Place {
         ))))
     }
 
-    /// Refuses a place that holds what is left of a repository.
+    /// Refuses a location that holds what is left of a repository.
     ///
-    /// # Errors
-    /// [`RepositoryError::Occupied`], with what helps; or when the place cannot be read.
+    /// [`RepositoryError::Occupied`], with what helps; or when the location cannot be read.
     pub fn check_unoccupied(&self) -> Result<(), RepositoryError> {
         self.without_config()?.map_or(Ok(()), Err)
     }
 
     /// Creates the repository.
-    ///
-    /// # Errors
-    /// When there is one, or what is left of one, or the place cannot be written.
     pub fn create(&self) -> Result<(), RepositoryError> {
         if self.exists()? {
             return Err(RepositoryError::Exists(self.shown()));
@@ -289,29 +217,26 @@ impl Place {
         options.set_version = Some(2);
         options.set_chunker = Some(Chunker::FixedSize);
         options.set_chunk_size = Some(bytesize::ByteSize(CHUNK));
-        self.engine(Bars::hidden())?
+        self.engine(ProgressReporter::hidden())?
             .init(&self.credentials(), &KeyOptions::default(), &options)
             .map_err(|e| self.failed("create the repository", &e))?;
         self.keep_spares()
     }
 
     /// Opens the repository.
-    ///
-    /// # Errors
-    /// When there is none, or the password is wrong.
-    pub fn open(&self, bars: &Bars) -> Result<Repository, RepositoryError> {
+    pub fn open(&self, reporter: &ProgressReporter) -> Result<Repository, RepositoryError> {
         if !self.exists()? {
             let absent = || RepositoryError::Absent(self.shown());
-            // Whoever only opens it has a configuration to mend, no place to choose.
+            // Whoever only opens it has a configuration to mend, no location to choose.
             return Err(match self.without_config()? {
                 Some(RepositoryError::Occupied(why)) => RepositoryError::Place(why),
                 _ => absent(),
             });
         }
-        let engine = self.engine(bars.clone())?.open(&self.credentials());
+        let engine = self.engine(reporter.clone())?.open(&self.credentials());
         let engine = engine.or_else(|e| {
             if let Some(key) = self.key_beside_damaged_ones() {
-                let again = self.engine(bars.clone())?;
+                let again = self.engine(reporter.clone())?;
                 if let Ok(engine) = again.open(&Credentials::Masterkey(key)) {
                     return Ok(engine);
                 }
@@ -325,9 +250,44 @@ impl Place {
             })
         })?;
         Ok(Repository {
-            place: self.clone(),
-            bars: bars.clone(),
+            location: self.clone(),
+            reporter: reporter.clone(),
             engine,
+        })
+    }
+
+    /// Opens the repository. Where there is none, PostgreSQL may know that there should be one.
+    pub fn open_recorded(
+        &self,
+        config: &Config,
+        reporter: &ProgressReporter,
+    ) -> Result<Repository, RepositoryError> {
+        self.open(reporter).map_err(|e| match e {
+            RepositoryError::Absent(_) => self.vanished(config).unwrap_or(e),
+            other => other,
+        })
+    }
+
+    /// What PostgreSQL has recorded of a location at which there is no repository; `None` also when it does not answer.
+    #[must_use]
+    pub fn vanished(&self, config: &Config) -> Option<RepositoryError> {
+        let mut client = pg::connect(&Settings::from_config(config, PROGRAM).ok()?).ok()?;
+        let row = client
+            .query_opt(
+                "SELECT id, restorable_to, count(*) OVER () FROM oa.backups
+                 WHERE repository = $1 AND removed_at IS NULL ORDER BY restorable_to DESC LIMIT 1",
+                &[&self.shown()],
+            )
+            .ok()??;
+        let (id, at): (String, DateTime<Utc>) = (row.get(0), row.get(1));
+        Some(RepositoryError::Vanished {
+            place: self.shown(),
+            backups: row.get(2),
+            newest: id.chars().take(8).collect(),
+            at: at
+                .with_timezone(&config.timezone)
+                .format("%Y-%m-%d %H:%M")
+                .to_string(),
         })
     }
 }

@@ -1,0 +1,267 @@
+//! `oa-backup full` and `oa-backup incremental`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+use oa_core::app::flush_now;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{BackupKind, Config};
+use oa_core::base::units::Bytes;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::model::retry::{Backoff, Policy};
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::run::{RunStart, Status};
+use oa_repository::{Backup, Kind, Level, ProgressReporter, RepositoryLocation, staging};
+use serde_json::{Map, Value, json};
+
+use super::{print, trigger};
+use crate::PROGRAM;
+use crate::catalog::{self, Checked, Missing};
+use crate::session::{BackupOutcome, Session};
+
+/// The most that a retry policy allows; a copy of a large cluster takes hours.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KindArg {
+    /// Physical where the role may replicate, else logical
+    Auto,
+    /// The cluster's files and its WAL: restores to any second
+    Physical,
+    /// A dump of the database
+    Logical,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Kind of backup, instead of kind in [backup]
+    #[arg(long, value_enum)]
+    kind: Option<KindArg>,
+    /// Limit a full physical copy to so many bytes a second, instead of limit_rate in [backup]: 50MB
+    #[arg(long, value_name = "SIZE")]
+    limit_rate: Option<Bytes>,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Started by cron: noted in the run log; no failure if one is already running
+    #[arg(long)]
+    pub(crate) cron: bool,
+    /// Output format of the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+impl Args {
+    fn kind(&self) -> Option<BackupKind> {
+        self.kind.map(|kind| match kind {
+            KindArg::Auto => BackupKind::Auto,
+            KindArg::Physical => BackupKind::Physical,
+            KindArg::Logical => BackupKind::Logical,
+        })
+    }
+}
+
+/// Makes a backup.
+pub(crate) fn run(
+    config: &Config,
+    args: &Args,
+    level: Level,
+    reporter: &ProgressReporter,
+) -> Result<u8, Failure> {
+    let settings = config.backup_settings()?;
+    let recorder = Recorder::open(config, PROGRAM)?;
+    if args.dry_run {
+        return preview(config, args, level);
+    }
+    // Gives way to everything else on the machine; the kernel's I/O priority follows.
+    let _ = rustix::process::nice(10);
+    let (task, title) = match level {
+        Level::Full => ("backup-full", "全量备份"),
+        Level::Incremental => ("backup-incremental", "增量备份"),
+    };
+    let job = Job {
+        program: PROGRAM,
+        task,
+        title,
+        trigger: trigger(args.cron),
+        retry: Some(Policy {
+            retries: settings.retries,
+            delay: settings.retry_delay.0,
+            timeout: LONGEST,
+            backoff: Backoff::Fixed,
+        }),
+        must_be_done: true,
+    };
+    let location = RepositoryLocation::primary(config)?;
+    let mut recorded = None;
+    let result = work::recorded(&recorder, &job, |run| {
+        let staging = staging::open(config, settings)?;
+        let made = Session::open(config, run, args.kind(), staging, reporter).and_then(|session| {
+            // Before anything changes in the repository, which is this program's now.
+            recorded = recorder
+                .connect()
+                .ok()
+                .and_then(|(mut client, _)| catalog::recorded(&mut client, &location).ok());
+            session.make(level, args.limit_rate)
+        });
+        made.map(outcome_of).map_err(|error| {
+            let passing = error.is_passing();
+            let failure = Failure::from(error);
+            // Whoever started it by hand sees what is wrong at once, and does not wait for what will not pass.
+            if args.cron || passing || failure.is_busy() {
+                failure
+            } else {
+                failure.lasting()
+            }
+        })
+    });
+    flush_now(config);
+    let made = result?;
+    record(&recorder, &location, &made, recorded);
+    listing(&location, &made.backups)
+        .print(args.format)
+        .map_err(anyhow::Error::from)?;
+    for problem in &made.problems {
+        tracing::error!("{problem}");
+    }
+    Ok(if made.problems.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}
+
+/// Brings `oa.backups` up to date. `recorded`: what should have been there before, if that could be asked.
+fn record(
+    recorder: &Recorder,
+    location: &RepositoryLocation,
+    made: &BackupOutcome,
+    recorded: Option<Vec<Missing>>,
+) {
+    let Ok((mut client, _)) = recorder.connect() else {
+        return;
+    };
+    let checked = catalog::mark_checked(&mut client, &made.backups, &[], Checked::Structure);
+    // Of what nobody could say that it should be there, nothing is called missing.
+    let recorded = recorded.unwrap_or_default();
+    let updated = checked.and_then(|()| {
+        catalog::reconcile(
+            &mut client,
+            location,
+            recorded,
+            &made.there,
+            Some(&made.unrestorable),
+        )
+    });
+    if let Err(e) = updated {
+        tracing::warn!(
+            "could not bring oa.backups up to date: {}",
+            oa_core::pg::describe(&e)
+        );
+    }
+}
+
+fn outcome_of(mut made: BackupOutcome) -> JobOutcome<BackupOutcome> {
+    let mut details = Map::new();
+    let ids: Vec<&str> = made.backups.iter().map(|b| b.id.as_str()).collect();
+    details.insert("backups".to_owned(), json!(ids));
+    let added: u64 = made.backups.iter().map(|b| b.meta.stored.added_bytes).sum();
+    details.insert("added_bytes".to_owned(), json!(added));
+    if let Some(why) = &made.full_instead {
+        details.insert("full_instead".to_owned(), json!(why));
+    }
+    let status = if made.problems.is_empty() {
+        Status::Success
+    } else {
+        Status::Partial
+    };
+    JobOutcome {
+        status,
+        fetched: made.backups.iter().map(|b| b.meta.stored.files).sum(),
+        error: (!made.problems.is_empty()).then(|| made.problems.join("; ")),
+        batches: std::mem::take(&mut made.batches),
+        details,
+        ..JobOutcome::success(made)
+    }
+}
+
+fn preview(config: &Config, args: &Args, level: Level) -> Result<u8, Failure> {
+    let settings = config.backup_settings()?;
+    let version = env!("CARGO_PKG_VERSION");
+    let run = RunStart::now(PROGRAM, version, "", "", trigger(args.cron), LONGEST);
+    let staging = staging::open(config, settings)?;
+    let reporter = ProgressReporter::hidden();
+    let session = Session::open(config, &run, args.kind(), staging, &reporter)?;
+    let server = session.server();
+    let what = match (session.kind(), level) {
+        (Kind::Physical, Level::Full) => format!(
+            "copy the whole cluster ({}) with pg_basebackup, check it, store it, and the WAL up to its end",
+            Bytes(server.size_bytes)
+        ),
+        (Kind::Physical, Level::Incremental) => {
+            "receive the WAL since the last backup with pg_receivewal, check it for gaps, and store it".to_owned()
+        }
+        _ => format!(
+            "dump database {} ({}) with pg_dump and store it",
+            server.database,
+            Bytes(server.database_bytes)
+        ),
+    };
+    print(&format!(
+        "would {what}\nfrom PostgreSQL {} into {}; nothing was done\n",
+        server.major(),
+        RepositoryLocation::primary(config)?.shown()
+    ))?;
+    Ok(exit::OK)
+}
+
+/// Backups as they are listed.
+pub(crate) fn listing(location: &RepositoryLocation, backups: &[Backup]) -> Listing {
+    listing_of(location, backups, &BTreeMap::new())
+}
+
+/// The same, with why some of them cannot be restored.
+pub(crate) fn listing_of(
+    location: &RepositoryLocation,
+    backups: &[Backup],
+    stranded: &BTreeMap<String, String>,
+) -> Listing {
+    let mut listing = Listing::new(&[
+        ("short_id", "id"),
+        ("kind", "kind"),
+        ("level", "level"),
+        ("restorable_to", "restorable to (UTC)"),
+        ("size", "size"),
+        ("added", "added"),
+        ("seconds", "seconds"),
+    ]);
+    for b in backups {
+        let mut row = row(location, b);
+        row["unrestorable"] = json!(stranded.get(&b.id));
+        listing.push(row);
+    }
+    listing
+}
+
+fn row(location: &RepositoryLocation, b: &Backup) -> Value {
+    let m = &b.meta;
+    let seconds = (b.finished_at() - m.started_at).as_seconds_f64();
+    json!({
+        "id": b.id, "short_id": b.short_id(), "run_id": m.run_id, "repository": location.shown(), "kind": m.kind, "level": m.level,
+        "full": m.full, "host": m.host, "database": m.database, "server_version": m.server_version, "system_id": m.system_id,
+        "timeline": m.timeline, "start_lsn": m.wal.as_ref().map(|w| w.from).or(m.start_lsn),
+        "end_lsn": m.wal.as_ref().map(|w| w.to).or(m.end_lsn),
+        "restorable_from": time(m.restorable_from), "restorable_to": time(m.restorable_to), "started_at": time(m.started_at),
+        "finished_at": time(b.finished_at()), "seconds": (seconds * 10.0).round() / 10.0, "files": m.stored.files,
+        "size_bytes": m.stored.size_bytes, "added_bytes": m.stored.added_bytes, "size": Bytes(m.stored.size_bytes).to_string(),
+        "added": Bytes(m.stored.added_bytes).to_string(), "tables": m.mark.as_ref().map(|k| k.tables.len()),
+    })
+}
+
+fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,196 @@
+//! An open repository: what is listed in it, and what takes backups off the list again.
+
+use std::time::Duration;
+
+use rustic_core::repofile::SnapshotFile;
+use rustic_core::{
+    Credentials, FileType, OpenStatus, PruneOptions, Repository as Engine, RusticError, jiff,
+};
+
+use crate::backup::listed;
+use crate::{Backup, Damage, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
+
+/// What is unused is only marked, and removed after this long: a backup that runs meanwhile may still use it.
+pub(crate) const KEEP_UNUSED: Duration = Duration::from_secs(23 * 3600);
+
+/// An open repository.
+pub struct Repository {
+    pub(crate) location: RepositoryLocation,
+    pub(crate) reporter: ProgressReporter,
+    pub(crate) engine: Engine<OpenStatus>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository")
+            .field("place", &self.location.shown())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Where it is.
+    #[must_use]
+    pub fn location(&self) -> &RepositoryLocation {
+        &self.location
+    }
+
+    pub(crate) fn failed(
+        &self,
+        doing: &'static str,
+    ) -> impl Fn(Box<RusticError>) -> RepositoryError + '_ {
+        move |e| self.location.failed(doing, &e)
+    }
+
+    /// The engine gives itself up when it reads the index; it is opened once more, by the key that was found before.
+    pub(crate) fn again(&self) -> Result<Engine<OpenStatus>, RepositoryError> {
+        let key = Credentials::Masterkey(self.engine.key());
+        let engine = self.location.engine(self.reporter.clone())?;
+        engine
+            .open(&key)
+            .map_err(self.failed("open the repository"))
+    }
+
+    /// All backups, oldest first.
+    ///
+    /// When the list cannot be read. A snapshot that cannot be read is an error too: see [`Repository::readable_backups`].
+    pub fn backups(&self) -> Result<Vec<Backup>, RepositoryError> {
+        let snapshots = self
+            .engine
+            .get_all_snapshots()
+            .map_err(self.failed("list the backups (oa-backup verify names a damaged one, oa-backup repair takes it out)"))?;
+        Ok(listed(snapshots))
+    }
+
+    /// The backups whose snapshots can be read, and what is wrong with the others.
+    pub fn readable_backups(&self) -> Result<(Vec<Backup>, Vec<Damage>), RepositoryError> {
+        if let Ok(snapshots) = self.engine.get_all_snapshots() {
+            return Ok((listed(snapshots), Vec::new()));
+        }
+        let ids = self
+            .engine
+            .list::<rustic_core::repofile::SnapshotId>()
+            .map_err(self.failed("list the backups"))?;
+        let (mut snapshots, mut damages) = (Vec::new(), Vec::new());
+        for id in ids {
+            let name = id.to_hex().to_string();
+            match self.engine.get_snapshots(&[name.as_str()]) {
+                Ok(found) => snapshots.extend(found),
+                Err(_) => damages.push(Damage {
+                    backup: Some(name),
+                    what: self.wrong_with(FileType::Snapshot, &id)?,
+                }),
+            }
+        }
+        Ok((listed(snapshots), damages))
+    }
+
+    /// The backup whose id begins so.
+    pub fn find(&self, id: &str) -> Result<Backup, RepositoryError> {
+        let mut found = self.backups()?.into_iter().filter(|b| b.id.starts_with(id));
+        match (found.next(), found.next()) {
+            (Some(backup), None) => Ok(backup),
+            (Some(_), Some(_)) => Err(RepositoryError::NoBackup(format!(
+                "{id} (it begins more than one id)"
+            ))),
+            _ => Err(RepositoryError::NoBackup(id.to_owned())),
+        }
+    }
+
+    /// Takes backups off the list. Their bytes stay until [`Repository::prune`].
+    pub fn forget(&self, backups: &[Backup]) -> Result<(), RepositoryError> {
+        let ids: Vec<_> = backups.iter().map(|b| b.snapshot.id).collect();
+        self.engine
+            .delete_snapshots(&ids)
+            .map_err(self.failed("remove backups"))
+    }
+
+    /// Removes what no backup uses: marks it first, and removes what was marked a day ago. Returns the bytes that are removed now
+    /// and those that are marked.
+    pub fn prune(&self, dry_run: bool) -> Result<(u64, u64), RepositoryError> {
+        let mut options = PruneOptions::default();
+        options.keep_delete = jiff::Span::new().seconds(KEEP_UNUSED.as_secs().cast_signed());
+        let plan = self
+            .engine
+            .prune_plan(&options)
+            .map_err(self.failed("plan what to remove"))?;
+        let stats = &plan.stats;
+        let now = stats.size_to_delete.remove;
+        let marked = stats.size_sum().remove + stats.size_sum().repackrm;
+        if !dry_run {
+            self.engine
+                .prune(&options, plan)
+                .map_err(self.failed("remove what is unused"))?;
+        }
+        Ok((now, marked))
+    }
+
+    /// The bytes of all its files.
+    pub fn size_bytes(&self) -> Result<u64, RepositoryError> {
+        let infos = self
+            .engine
+            .infos_files()
+            .map_err(self.failed("measure the repository"))?;
+        Ok(infos.repo.iter().map(|i| i.size).sum())
+    }
+
+    /// Copies backups that the other repository does not have, and checks that all of them is there. Returns how many.
+    pub fn copy_to(&self, other: &Self) -> Result<usize, RepositoryError> {
+        let mine = self.backups()?;
+        let theirs = other.backups()?;
+        let missing: Vec<&SnapshotFile> = mine
+            .iter()
+            .filter(|b| {
+                !theirs
+                    .iter()
+                    .any(|t| t.snapshot.original == Some(b.snapshot.id) || t.meta == b.meta)
+            })
+            .map(|b| &b.snapshot)
+            .collect();
+        if missing.is_empty() {
+            return Ok(0);
+        }
+        let count = missing.len();
+        let source = self
+            .again()?
+            .to_indexed()
+            .map_err(self.failed("read the index"))?;
+        let target = other
+            .again()?
+            .to_indexed_ids()
+            .map_err(other.failed("read the index"))?;
+        other
+            .location
+            .guarded("copy backups", || source.copy(&target, missing))?;
+        let new: Vec<Backup> = other
+            .backups()?
+            .into_iter()
+            .filter(|b| !theirs.iter().any(|t| t.id == b.id))
+            .collect();
+        let damages = other.check(&new, false)?;
+        let damaged = |b: &Backup| damages.iter().find(|d| d.backup.as_ref() == Some(&b.id));
+        if let Some(damage) = new.iter().find_map(damaged) {
+            let broken: Vec<Backup> = new
+                .iter()
+                .filter(|b| damaged(b).is_some())
+                .cloned()
+                .collect();
+            other.forget(&broken)?;
+            return Err(RepositoryError::Damaged(damage.what.clone()));
+        }
+        Ok(count)
+    }
+
+    /// Reads the index, for reading what is in backups.
+    pub fn reader(&self) -> Result<Reader, RepositoryError> {
+        let engine = self
+            .again()?
+            .to_indexed()
+            .map_err(self.failed("read the index"))?;
+        Ok(Reader {
+            location: self.location.clone(),
+            reporter: self.reporter.clone(),
+            engine,
+        })
+    }
+}
