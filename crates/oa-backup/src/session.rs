@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use oa_core::app::config::{Backup as Settings, BackupKind, Config};
-use oa_core::base::units::Bytes;
-use oa_core::pg;
-use oa_core::model::run::Batch;
-use oa_core::model::run::RunStart;
 use oa_core::base::state_dir::{Lock, StateDir};
 use oa_core::base::supervise::{ProcessId, StopSignal};
+use oa_core::base::units::Bytes;
+use oa_core::model::run::Batch;
+use oa_core::model::run::RunStart;
+use oa_core::pg;
 use postgres::Client;
 use uuid::Uuid;
 

@@ -2,25 +2,22 @@
 //! starting this program again, takes nothing back.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::app::App;
+use crate::app::answer::Answer;
 use crate::queries::health::TaskHealth;
 use crate::queries::totals::{self, Total};
-use crate::server::App;
-use crate::server::answer::Answer;
 use crate::snapshot::Snapshot;
 
-/// The text format's content type.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Metrics in the text format.
 #[derive(Debug, Default)]
 struct Page(String);
 
 impl Page {
-    /// Begins a metric.
     fn metric(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
@@ -71,39 +68,36 @@ impl Page {
 }
 
 /// Seconds since 1970.
-fn seconds(moment: DateTime<Utc>) -> f64 {
-    moment.timestamp_millis() as f64 / 1000.0
+fn seconds(at: DateTime<Utc>) -> f64 {
+    at.timestamp_millis() as f64 / 1000.0
 }
 
-/// The page of metrics. While PostgreSQL is away it has what was known last, and `oa_database_up` is 0.
-///
-/// # Errors
-/// None now; the type is that of all answers.
-pub async fn answer(app: &Arc<App>) -> Result<Answer, Answer> {
-    let known = app.live.known().await;
-    let fresh = if known.is_stale() {
+/// While PostgreSQL is unreachable the values are those of the last snapshot, and `oa_database_up` is 0.
+pub(crate) async fn answer(app: &Arc<App>) -> Answer {
+    let latest = app.snapshots.latest().await;
+    let is_stale = latest.is_stale();
+    let fresh = if is_stale {
         None
     } else {
-        app.ask(|tx| totals::all(tx)).await.ok().map(Arc::new)
+        app.ask(|tx| totals::all(tx)).await.ok()
     };
-    let totals = {
-        let mut last = app.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fresh) = fresh {
-            *last = fresh;
-        }
-        Arc::clone(&last)
-    };
+    let totals = app.newest_totals(fresh);
     let mut page = Page::default();
     page.one(
         "oa_database_up",
         "gauge",
         "Whether PostgreSQL answers.",
-        Some(if known.is_stale() { 0.0 } else { 1.0 }),
+        Some(if is_stale { 0.0 } else { 1.0 }),
     );
-    if let Some(snapshot) = &known.snapshot {
+    if let Some(snapshot) = &latest.snapshot {
         of_snapshot(&mut page, snapshot);
     }
     of_totals(&mut page, &totals);
+    of_program(&mut page, app);
+    Answer::text(CONTENT_TYPE, page.0)
+}
+
+fn of_program(page: &mut Page, app: &App) {
     page.metric("oa_report_info", "gauge", "The program that answers.");
     page.sample(
         "oa_report_info",
@@ -121,18 +115,13 @@ pub async fn answer(app: &Arc<App>) -> Result<Answer, Answer> {
         "counter",
         "Answers given since the start, by status.",
     );
-    if let Ok(answered) = app.answered.lock() {
-        let mut all: Vec<_> = answered.iter().collect();
-        all.sort();
-        for (status, count) in all {
-            page.sample(
-                "oa_report_http_responses_total",
-                &[("code", &status.to_string())],
-                *count as f64,
-            );
-        }
+    for (status, count) in app.answers_by_status() {
+        page.sample(
+            "oa_report_http_responses_total",
+            &[("code", &status.to_string())],
+            count as f64,
+        );
     }
-    Ok(Answer::text(CONTENT_TYPE, page.0))
 }
 
 fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
@@ -140,7 +129,7 @@ fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
     page.one(
         "oa_snapshot_timestamp_seconds",
         "gauge",
-        "The moment that these values are of.",
+        "When the snapshot was taken that these values are of.",
         Some(seconds(snapshot.taken_at)),
     );
     page.of_tasks(
@@ -192,24 +181,20 @@ fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
     page.of_tasks("oa_task_running", "Whether a task runs now.", tasks, |t| {
         Some(if t.running { 1.0 } else { 0.0 })
     });
-    page.metric(
-        "oa_alerts_open",
-        "gauge",
-        "Troubles that are not over, by severity.",
-    );
+    page.metric("oa_alerts_open", "gauge", "Open incidents, by severity.");
     for severity in ["critical", "warning", "info"] {
         let open = snapshot
-            .troubles
+            .incidents
             .iter()
             .filter(|t| t.severity == severity)
             .count();
         page.sample("oa_alerts_open", &[("severity", severity)], open as f64);
     }
-    let oldest = snapshot.troubles.iter().map(|t| t.since).min();
+    let oldest = snapshot.incidents.iter().map(|t| t.since).min();
     page.one(
         "oa_alerts_open_since_timestamp_seconds",
         "gauge",
-        "Since when the oldest open trouble is open.",
+        "Since when the oldest open incident is open.",
         oldest.map(seconds),
     );
     page.one(
@@ -250,7 +235,7 @@ fn of_backups(page: &mut Page, snapshot: &Snapshot) {
     page.one(
         "oa_backup_restorable_timestamp_seconds",
         "gauge",
-        "The last moment that can be restored.",
+        "The last point in time that can be restored.",
         backups.restorable_to.map(seconds),
     );
     page.one(

@@ -4,7 +4,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oa_core::app::cli::Failure;
 use oa_core::app::config::{Config, ConfigError};
 use oa_core::pg;
 use oa_core::pg::schema;
@@ -15,42 +14,25 @@ use postgres::{Client, IsolationLevel, Transaction};
 use crate::PROGRAM;
 
 /// Longest time of one statement for a page or an answer.
-pub const STATEMENT: Duration = Duration::from_secs(8);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Longest wait for the server to take a connection.
-const CONNECT: Duration = Duration::from_secs(3);
-/// So many connections are kept.
-const KEPT: usize = 4;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const MOST_KEPT: usize = 4;
 
-/// A question was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// There is no connection.
+pub(crate) enum QueryError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The schema is not the one that is asked.
     #[error(transparent)]
     Schema(#[from] SchemaError),
-    /// PostgreSQL refused or failed.
     #[error("PostgreSQL did not answer: {}", describe(.0))]
     Database(#[from] postgres::Error),
 }
 
-impl From<AskError> for Failure {
-    fn from(error: AskError) -> Self {
-        match error {
-            AskError::Connect(e) => e.into(),
-            AskError::Schema(e) => e.into(),
-            AskError::Database(e) if is_connection_error(&e) => {
-                Failure::new(oa_core::app::exit::UNREACHABLE, AskError::Database(e))
-            }
-            AskError::Database(_) => anyhow::Error::from(error).into(),
-        }
-    }
-}
-
-/// Connections to one address.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     settings: Settings,
     kept: Mutex<Vec<Kept>>,
 }
@@ -64,28 +46,22 @@ impl std::fmt::Debug for Kept {
 }
 
 impl Pool {
-    /// For reading: by `report.database_url` where there is one.
-    ///
-    /// # Errors
-    /// When there is no address.
-    pub fn from_config(config: &Config) -> Result<Self, ConfigError> {
+    /// By `report.database_url` where there is one.
+    pub(crate) fn from_config(config: &Config) -> Result<Self, ConfigError> {
         let mut settings = settings(config)?;
-        settings.connect_timeout = settings.connect_timeout.min(CONNECT);
-        settings.statement_timeout = STATEMENT;
+        settings.connect_timeout = settings.connect_timeout.min(CONNECT_TIMEOUT);
+        settings.statement_timeout = STATEMENT_TIMEOUT;
         Ok(Self {
             settings,
             kept: Mutex::new(Vec::new()),
         })
     }
 
-    /// Asks in one read-only transaction, so that all answers are of one moment.
-    ///
-    /// # Errors
-    /// When there is no connection, the schema does not fit, or PostgreSQL refuses.
-    pub fn ask<T>(
+    /// Asks in one read-only transaction, so that all answers are of the same time.
+    pub(crate) fn read<T>(
         &self,
         mut question: impl FnMut(&mut Transaction<'_>) -> Result<T, postgres::Error>,
-    ) -> Result<T, AskError> {
+    ) -> Result<T, QueryError> {
         let kept = self
             .kept
             .lock()
@@ -96,7 +72,7 @@ impl Pool {
                 Err(e) if is_connection_error(&e) => {}
                 other => {
                     self.keep(client);
-                    return other.map_err(AskError::from);
+                    return other.map_err(QueryError::from);
                 }
             }
             // The others are as old.
@@ -108,12 +84,12 @@ impl Pool {
         let mut client = connect(&self.settings)?;
         let answered = answer(&mut client, &mut question);
         self.keep(client);
-        answered.map_err(AskError::from)
+        answered.map_err(QueryError::from)
     }
 
     fn keep(&self, client: Client) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if !client.is_closed() && kept.len() < KEPT {
+        if !client.is_closed() && kept.len() < MOST_KEPT {
             kept.push(Kept(client));
         }
     }
@@ -133,7 +109,7 @@ fn settings(config: &Config) -> Result<Settings, ConfigError> {
     settings
 }
 
-fn connect(settings: &Settings) -> Result<Client, AskError> {
+fn connect(settings: &Settings) -> Result<Client, QueryError> {
     let mut client = pg::connect(settings)?;
     // Compiling a statement takes longer than these take.
     client.batch_execute("SET default_transaction_read_only = on; SET jit = off")?;
@@ -142,11 +118,8 @@ fn connect(settings: &Settings) -> Result<Client, AskError> {
 }
 
 /// One connection for a command, with the usual limits.
-///
-/// # Errors
-/// As [`Pool::ask`].
-pub fn reader(config: &Config) -> Result<Client, Failure> {
-    Ok(connect(&settings(config)?)?)
+pub(crate) fn connect_read_only(config: &Config) -> Result<Client, QueryError> {
+    connect(&settings(config)?)
 }
 
 fn answer<T>(

@@ -1,16 +1,22 @@
-//! Moments as people write them: `2h`, `yesterday`, `2025-12-01`, `2025-12-01 09:30`, or with a zone as programs do.
+//! Times as people write them: `2h`, `yesterday`, `2025-12-01`, `2025-12-01 09:30`, or with a zone as programs do.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use oa_core::base::units::Span;
 
-use crate::daily::moment;
+/// A local time of a day. A time that the zone skips that day counts as the end of what is skipped.
+pub(crate) fn local_time(day: NaiveDate, time: NaiveTime, zone: Tz) -> DateTime<Utc> {
+    let mut local = day.and_time(time);
+    loop {
+        match zone.from_local_datetime(&local).earliest() {
+            Some(at) => return at.with_timezone(&Utc),
+            None => local += TimeDelta::minutes(15),
+        }
+    }
+}
 
-/// The moment that a text means, seen from `now`. Days and times without a zone are those of `zone`.
-///
-/// # Errors
-/// When it means none; the message has examples.
-pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, String> {
+/// The time that a text means, seen from `now`. Days and times without a zone are those of `zone`.
+pub(crate) fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, String> {
     // Ids of runs begin with 1970.
     read(text, now, zone).map(|at| at.max(DateTime::UNIX_EPOCH))
 }
@@ -18,7 +24,7 @@ pub fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, 
 fn read(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, String> {
     let text = text.trim();
     let today = now.with_timezone(&zone).date_naive();
-    let start_of = |day: NaiveDate| moment(day, chrono::NaiveTime::MIN, zone);
+    let start_of = |day: NaiveDate| local_time(day, NaiveTime::MIN, zone);
     match text {
         "now" => return Ok(now),
         "today" | "今天" => return Ok(start_of(today)),
@@ -38,7 +44,7 @@ fn read(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, Strin
         "%Y-%m-%dT%H:%M:%S",
     ] {
         if let Ok(at) = NaiveDateTime::parse_from_str(text, form) {
-            return Ok(moment(at.date(), at.time(), zone));
+            return Ok(local_time(at.date(), at.time(), zone));
         }
     }
     let span = text
@@ -56,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_read_as_people_write_them() {
+    fn times_are_read_as_people_write_them() {
         let now: DateTime<Utc> = "2025-12-01T17:00:00Z".parse().unwrap();
         let zone = chrono_tz::Asia::Shanghai;
         for (text, at) in [

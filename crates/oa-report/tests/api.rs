@@ -19,7 +19,7 @@ fn site() -> (Site, Serving) {
     (site, serving)
 }
 
-fn moment(run: &Value) -> chrono::DateTime<chrono::Utc> {
+fn start_time(run: &Value) -> chrono::DateTime<chrono::Utc> {
     run["start_time"].as_str().unwrap().parse().unwrap()
 }
 
@@ -183,7 +183,7 @@ fn pages_of_the_log_have_every_run_once_while_new_ones_come() {
                 seen.insert(run["id"].as_str().unwrap().to_owned()),
                 "{run} twice"
             );
-            times.push(moment(run));
+            times.push(start_time(run));
         }
         site.sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
                   SELECT (left(oa.uuid_floor(clock_timestamp())::text, 24) || right(md5(random()::text), 12))::uuid, 'oa-crawl', 'new', 'manual', 'h', 'm', 'b', 1, 1, '0', 'running', now()");
@@ -222,7 +222,7 @@ fn the_log_is_filtered_by_task_status_and_time() {
     );
     let early = chrono::Utc::now() - chrono::TimeDelta::hours(2) - chrono::TimeDelta::minutes(1);
     let late = logs("since=2h&limit=500");
-    assert!(late.len() > 5 && late.iter().all(|r| moment(r) > early));
+    assert!(late.len() > 5 && late.iter().all(|r| start_time(r) > early));
     let day = logs("since=yesterday&until=today&task=zhihui-full-view&limit=500");
     assert_eq!(day.len(), 48, "a day of Shanghai");
     assert!(logs("until=1970-01-02").is_empty());
@@ -354,7 +354,7 @@ fn the_backups_are_judged_by_their_objectives() {
     site.sql("UPDATE oa.backups SET finished_at = finished_at + interval '40 days', removed_at = NULL WHERE id = md5('full13');
               UPDATE oa.drills SET repository = '/var/backups/oa'");
     status("ok");
-    // A dump that was made after the copy, and is restored to its own moment only.
+    // A dump that was made after the copy, and is restored to its own point in time only.
     site.sql("INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from,
                 restorable_to, started_at, finished_at, files, size_bytes, added_bytes)
               SELECT 'dump', run_id, repository, 'logical', level, host, database, server_version, system_id, timeline, t, t, t, t, 9, 1000000, 1000000
@@ -432,7 +432,7 @@ fn the_backups_are_judged_by_their_objectives() {
 }
 
 #[test]
-fn a_trouble_is_taken_on_with_a_token_and_in_its_name() {
+fn an_incident_is_acknowledged_with_a_token_and_in_its_name() {
     let (site, serving) = site();
     let alerts = serving.get("/api/v1/alerts").json();
     assert_eq!(
@@ -442,7 +442,7 @@ fn a_trouble_is_taken_on_with_a_token_and_in_its_name() {
         ),
         (3, 5)
     );
-    assert_eq!(alerts["open"][0]["taken_on_by"], Value::Null);
+    assert_eq!(alerts["open"][0]["acknowledged_by"], Value::Null);
     let fingerprint = alerts["open"][0]["fingerprint"].as_str().unwrap();
     let body = json!({"fingerprint": fingerprint, "note": "  on it  "}).to_string();
     let json_type = [("Content-Type", "application/json")];
@@ -486,7 +486,7 @@ fn a_trouble_is_taken_on_with_a_token_and_in_its_name() {
 }
 
 #[test]
-fn errors_are_problems_and_methods_are_told() {
+fn errors_are_problems_and_methods_are_named() {
     let (_site, serving) = site();
     assert!(problem(&serving, "GET", "/nothing", 404).contains("/openapi.json"));
     for (path, allow) in [
@@ -541,7 +541,7 @@ fn what_did_not_change_is_not_sent_again() {
         let other = serving.ask("GET", path, &[("If-None-Match", "\"x\", W/\"y\"")], "");
         assert_eq!(other.status, 200);
     }
-    // Health has a new moment each second; late tasks aside it says the same.
+    // Health has a new time each second; late tasks aside it says the same.
     site.sql("UPDATE oa.tasks SET next_due_at = now() + interval '1 day'");
     let mut tag = String::new();
     wait_until("the same tag twice", PATIENCE, || {

@@ -50,12 +50,12 @@ fn the_api_keeps_to_its_document() {
             .current_dir(site.dir.path())
             .output()
             .unwrap();
-        let told = format!(
+        let report = format!(
             "{}{}",
             String::from_utf8_lossy(&done.stdout),
             String::from_utf8_lossy(&done.stderr)
         );
-        println!("{told}");
-        assert!(done.status.success(), "{told}");
+        println!("{report}");
+        assert!(done.status.success(), "{report}");
     }
 }

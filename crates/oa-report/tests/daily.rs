@@ -71,7 +71,7 @@ impl Service {
 }
 
 #[test]
-fn what_ran_within_the_24_hours_is_counted_and_trouble_comes_first() {
+fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
     let service = Service::start("");
     service.ran(
         "a-good",
@@ -260,7 +260,7 @@ fn it_is_not_sent_before_its_time_and_waits_for_postgresql() {
 }
 
 #[test]
-fn backups_the_last_drill_and_what_the_disks_hold_are_told() {
+fn backups_the_last_drill_and_what_the_disks_hold_are_reported() {
     let service = Service::start("");
     let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
     assert!(text.contains("**备份**：没有配置备份"), "{text}");

@@ -1,4 +1,4 @@
-//! The pages in a real Chromium: they load, filter, keep themselves up to date, take on troubles, are accessible in both languages on
+//! The pages in a real Chromium: they load, filter, keep themselves up to date, acknowledge incidents, are accessible in both languages on
 //! desk and phone, and take nothing that a site has put in for more than text. Screenshots are kept in `target/screenshots`.
 //!
 //! `scripts/setup --tests` installs what is needed below `target/browser`.
@@ -52,13 +52,13 @@ fn in_the_browser(site: &Site, how: &str) {
         .output();
     let _ = fs::remove_file(&script);
     let done = done.unwrap();
-    let told = format!(
+    let report = format!(
         "{}{}",
         String::from_utf8_lossy(&done.stdout),
         String::from_utf8_lossy(&done.stderr)
     );
-    println!("{told}");
-    assert!(done.status.success(), "{told}");
+    println!("{report}");
+    assert!(done.status.success(), "{report}");
 }
 
 const BACKUP: &str = "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_KEY\"\n";

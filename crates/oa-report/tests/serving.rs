@@ -74,7 +74,7 @@ fn other_machines_are_served_only_with_a_token() {
 }
 
 #[test]
-fn without_the_token_nothing_is_told_and_guessing_is_cut_off() {
+fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
     let site = Site::with_token("");
     let serving = site.serve(None);
     for path in PATHS {
@@ -364,7 +364,7 @@ fn a_question_that_postgresql_does_not_answer_is_given_up() {
 }
 
 #[test]
-fn what_this_program_cannot_read_is_told_and_does_not_end_the_news() {
+fn what_this_program_cannot_read_is_reported_and_does_not_end_the_news() {
     let site = Site::with_token("");
     let serving = site.serve(Some(TOKEN));
     assert_eq!(health(&serving)["stale"], false);
@@ -400,7 +400,7 @@ fn it_starts_without_postgresql_and_finds_it_later() {
 }
 
 #[test]
-fn a_schema_of_another_version_is_told() {
+fn a_schema_of_another_version_is_named() {
     let site = Site::with_token("");
     site.sql("INSERT INTO oa.schema_history (version, name, applied_on, checksum) VALUES (999, 'later', now()::text, '1')");
     let serving = site.serve(Some(TOKEN));

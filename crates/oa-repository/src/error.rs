@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use oa_core::app::cli::Failure;
-use oa_core::pg;
 use oa_core::app::exit;
+use oa_core::pg;
 
 /// The repository could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use oa_backup::capture::mark::{self, SAME_TEXT};
-use oa_backup::repository::{Mark, TableMark};
 use oa_core::pg::quote_ident;
+use oa_repository::fingerprint::{self, SAME_TEXT};
+use oa_repository::{ContentFingerprint, TableFingerprint};
 use postgres::{Client, GenericClient};
 
 use crate::RestoreError;
@@ -15,22 +15,16 @@ const LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// All rows of a table: how many, and a sum of their hashes, whatever their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content {
-    /// Rows.
-    pub rows: i64,
-    /// The sum.
-    pub hash: String,
+pub(crate) struct TableContent {
+    pub(crate) rows: i64,
+    pub(crate) hash: String,
 }
 
-/// Reads a whole table.
-///
-/// # Errors
-/// When the server refuses.
-pub fn of_table(
+pub(crate) fn of_table(
     client: &mut impl GenericClient,
     schema: &str,
     table: &str,
-) -> Result<Content, RestoreError> {
+) -> Result<TableContent, RestoreError> {
     let failed = RestoreError::query(format!("could not read {schema}.{table} to compare it"));
     let mut tx = client.transaction().map_err(&failed)?;
     tx.batch_execute(SAME_TEXT).map_err(&failed)?;
@@ -42,39 +36,39 @@ pub fn of_table(
     );
     let row = tx.query_one(&sql, &[]).map_err(&failed)?;
     tx.commit().map_err(&failed)?;
-    Ok(Content {
+    Ok(TableContent {
         rows: row.get(0),
         hash: row.get(1),
     })
 }
 
 /// Rows of all tables of a database, and hashes of both ends of each.
-///
-/// # Errors
-/// When the server refuses.
-pub fn of_database(client: &mut Client) -> Result<BTreeMap<String, TableMark>, RestoreError> {
+pub(crate) fn of_database(
+    client: &mut Client,
+) -> Result<BTreeMap<String, TableFingerprint>, RestoreError> {
     let mut tx = client
         .transaction()
         .map_err(RestoreError::query("could not count the tables"))?;
-    Ok(mark::tables(&mut tx, Instant::now() + LIMIT)?)
+    Ok(fingerprint::tables(&mut tx, Instant::now() + LIMIT)?)
 }
 
-/// What a comparison with a mark found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Compared {
+pub(crate) struct Comparison {
     /// Tables that were compared.
-    pub tables: usize,
+    pub(crate) tables: usize,
     /// What must not be.
-    pub wrong: Vec<String>,
-    /// What may be, because the mark was taken while others wrote.
-    pub unsure: Vec<String>,
+    pub(crate) wrong: Vec<String>,
+    /// What may be, because the tables were counted while others wrote.
+    pub(crate) unsure: Vec<String>,
 }
 
 /// Compares what was recorded when a backup was made with what is there now.
-#[must_use]
-pub fn compare(mark: &Mark, now: &BTreeMap<String, TableMark>) -> Compared {
-    let mut compared = Compared::default();
-    for (name, then) in &mark.tables {
+pub(crate) fn compare(
+    recorded: &ContentFingerprint,
+    now: &BTreeMap<String, TableFingerprint>,
+) -> Comparison {
+    let mut compared = Comparison::default();
+    for (name, then) in &recorded.tables {
         let Some(found) = now.get(name) else {
             compared
                 .wrong
@@ -92,7 +86,7 @@ pub fn compare(mark: &Mark, now: &BTreeMap<String, TableMark>) -> Compared {
         } else {
             continue;
         };
-        if mark.exact || (found.rows == 0 && then.rows > 0) {
+        if recorded.exact || (found.rows == 0 && then.rows > 0) {
             compared.wrong.push(differs);
         } else {
             compared.unsure.push(differs);
@@ -104,12 +98,12 @@ pub fn compare(mark: &Mark, now: &BTreeMap<String, TableMark>) -> Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oa_backup::repository::Lsn;
+    use oa_repository::Lsn;
 
-    fn tables(rows: &[(&str, u64, &str)]) -> BTreeMap<String, TableMark> {
+    fn tables(rows: &[(&str, u64, &str)]) -> BTreeMap<String, TableFingerprint> {
         rows.iter()
             .map(|(name, rows, hash)| {
-                let mark = TableMark {
+                let mark = TableFingerprint {
                     rows: *rows,
                     hash: Some((*hash).to_owned()),
                 };
@@ -119,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_taken_while_others_wrote_is_no_proof_but_a_missing_or_empty_table_is() {
-        let mut mark = Mark {
+    fn a_count_taken_while_others_wrote_is_no_proof_but_a_missing_or_empty_table_is() {
+        let mut mark = ContentFingerprint {
             lsn: Lsn(1),
             exact: true,
             tables: tables(&[("a", 1, "x"), ("b", 2, "y"), ("c", 3, "z"), ("d", 4, "u")]),

@@ -2,58 +2,45 @@
 
 use std::path::{Path, PathBuf};
 
-use oa_backup::capture::CaptureError;
-use oa_backup::repository::RepositoryError;
-use oa_core::app::cli::Failure;
-use oa_core::app::exit;
+use oa_core::app::config::ConfigError;
+use oa_core::base::supervise::StopSignal;
 use oa_core::base::units::Bytes;
+use oa_repository::PostgresError;
+use oa_repository::RepositoryError;
 use postgres::error::SqlState;
 
-/// Something was not restored.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub(crate) enum RestoreError {
     /// `--to` cannot be understood.
     #[error("{0}")]
     Target(String),
-    /// No backup leads to that moment.
+    /// No backup leads to that target.
     #[error("{0}")]
-    NoWay(String),
+    NoPlan(String),
     /// Something stands where the restore would go, or it may not be done.
     #[error("{0}")]
     Refused(String),
     /// PostgreSQL's programs are not here, or not in the version that is needed.
     #[error("{0}")]
     Programs(String),
-    /// This machine's disk.
     #[error("{doing} {}: {said}", path.display())]
     Disk {
-        /// What was being done.
         doing: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// What the system said.
         said: std::io::Error,
     },
-    /// Too little room.
     #[error("{} has {free} left, and about {needed} are needed to restore; {remedy}", path.display())]
     NoRoom {
-        /// The folder.
         path: PathBuf,
-        /// What is free.
         free: Bytes,
-        /// What is needed.
         needed: Bytes,
-        /// What to do.
         remedy: &'static str,
     },
     /// A disk became full on the way.
-    #[error("the disk of {place} is full: {said}; {remedy}")]
+    #[error("the disk of {owner} is full: {said}; {remedy}")]
     Full {
-        /// Whose disk.
-        place: String,
-        /// What was said.
+        owner: String,
         said: String,
-        /// What to do.
         remedy: &'static str,
     },
     /// The same, as long as it is not said whose disk it is.
@@ -62,32 +49,29 @@ pub enum RestoreError {
     /// The private server did not do its work.
     #[error("{doing}: {said}")]
     Server {
-        /// What was being done.
         doing: &'static str,
-        /// The end of its log.
+        /// The end of its log file.
         said: String,
     },
     /// A statement failed in the live server.
     #[error("{doing}: {}", oa_core::pg::describe(said))]
     Query {
-        /// What was being done.
         doing: String,
-        /// What the server said. Not a source: it is told already.
+        /// Not a source: the message has it already.
         said: postgres::Error,
     },
     /// What was restored is not what was recorded.
     #[error("{0}")]
     Differs(String),
-    /// The repository.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// One of PostgreSQL's programs failed.
     #[error(transparent)]
-    Capture(#[from] CaptureError),
+    Capture(#[from] PostgresError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The live server.
     #[error(transparent)]
     Connect(#[from] oa_core::pg::ConnectError),
-    /// This program was asked to stop.
     #[error("stopped by a signal; the next oa-restore removes what is left, or goes on with it")]
     Stopped,
 }
@@ -101,7 +85,7 @@ impl RestoreError {
         match self {
             Self::Query { .. }
             | Self::Connect(_)
-            | Self::Capture(CaptureError::Query { .. } | CaptureError::Connect(_)) => {
+            | Self::Capture(PostgresError::Query { .. } | PostgresError::Connect(_)) => {
                 if self.is_full() {
                     return Self::DiskFull(format!("in the private server: {self}"));
                 }
@@ -115,12 +99,12 @@ impl RestoreError {
     }
 
     /// Says whose disk is full, if that is what it is about.
-    pub(crate) fn on_disk_of(self, place: impl std::fmt::Display, remedy: &'static str) -> Self {
+    pub(crate) fn on_disk_of(self, owner: impl std::fmt::Display, remedy: &'static str) -> Self {
         if !self.is_full() {
             return self;
         }
         Self::Full {
-            place: place.to_string(),
+            owner: owner.to_string(),
             said: self.to_string(),
             remedy,
         }
@@ -131,10 +115,10 @@ impl RestoreError {
         match self {
             Self::DiskFull(_) => true,
             Self::Disk { said, .. } => said.raw_os_error().is_some_and(|n| FULL.contains(&n)),
-            Self::Query { said, .. } | Self::Capture(CaptureError::Query { source: said, .. }) => {
+            Self::Query { said, .. } | Self::Capture(PostgresError::Query { source: said, .. }) => {
                 said.code() == Some(&SqlState::DISK_FULL)
             }
-            Self::Capture(CaptureError::Disk { source, .. }) => {
+            Self::Capture(PostgresError::Disk { source, .. }) => {
                 source.raw_os_error().is_some_and(|n| FULL.contains(&n))
             }
             // These are texts, of programs that run in this machine's own language.
@@ -169,32 +153,10 @@ impl RestoreError {
     }
 }
 
-impl From<RestoreError> for Failure {
-    fn from(error: RestoreError) -> Self {
-        let code = match &error {
-            RestoreError::Target(_) => exit::USAGE,
-            RestoreError::Refused(_) => exit::REFUSED,
-            RestoreError::Programs(_) => exit::CONFIG,
-            RestoreError::Query { said, .. } if oa_core::pg::is_connection_error(said) => {
-                exit::UNREACHABLE
-            }
-            RestoreError::Connect(e) => e.exit_code(),
-            RestoreError::Repository(_) => {
-                let RestoreError::Repository(e) = error else {
-                    unreachable!("it was matched just before")
-                };
-                return e.into();
-            }
-            // The hint of the backups' role is none for a restore.
-            RestoreError::Capture(CaptureError::Failed { .. }) => exit::FAILED,
-            RestoreError::Capture(_) => {
-                let RestoreError::Capture(e) = error else {
-                    unreachable!("it was matched just before")
-                };
-                return e.into();
-            }
-            _ => exit::FAILED,
-        };
-        Self::new(code, error)
+/// Between steps that take long.
+pub(crate) fn stop_if_asked() -> Result<(), RestoreError> {
+    if StopSignal.requested() {
+        return Err(RestoreError::Stopped);
     }
+    Ok(())
 }

@@ -1,18 +1,43 @@
-//! `oa-restore`: command line.
+//! `oa-restore`: what `oa-backup` has stored, as it was at any point in time.
+//!
+//! Arrows run one way, downwards in this list:
+//!
+//! ```text
+//! commands ─ plan, cluster, database, table, files, drill; what they share: options, session, target_dir
+//! live     ─ the server that goes on working, and what is put back into it
+//! recover  ─ files from the repository, settings, a private server that recovers and ends with this process
+//! plan     ─ the recovery target, and the backups and the WAL that lead there, or why nothing does
+//! content  ─ whether two databases hold the same
+//! disk     ─ whether there is room
+//! error
+//! ```
+//! Nothing that exists is overwritten: it is moved aside, and only after a confirmation.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod commands;
+mod content;
+mod disk;
+mod error;
+mod live;
+mod plan;
+mod recover;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_backup::progress;
 use oa_core::app::cli;
 use oa_core::app::cli::{Failure, GlobalArgs};
 use oa_core::app::exit;
-use oa_core::app::output::Format;
 use oa_core::base::supervise;
-use oa_restore::PROGRAM;
-use oa_restore::commands::{cluster, database, drill, files, plan, table};
 
-/// Restores clusters, databases, tables and files as they were at any moment
+use commands::{cluster, database, drill, files, plan as plan_command, table};
+use error::RestoreError;
+
+/// In the run log and in the database's list of sessions.
+const PROGRAM: &str = "oa-restore";
+
+/// Restores clusters, databases, tables and files as they were at any point in time
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, after_help = exit::HELP)]
 struct Cli {
@@ -24,36 +49,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say which backups and which log a restore would use, and what would be lost
-    #[command(
-        after_help = "PostgreSQL need not run. Nothing is done.\n\nExamples:\n  oa-restore plan --to latest\n  oa-restore plan --to \"2026-11-23 14:05\"\n  oa-restore plan --to \"2h ago\" --format json | jq .lost_seconds"
-    )]
-    Plan(plan::Wanted),
-    /// Restore a whole cluster into a directory, recovered and ready to run
-    #[command(
-        after_help = "PostgreSQL need not run. Interrupted, the same command goes on where it was.\n\nExamples:\n  oa-restore cluster --to latest --target-dir /var/lib/postgresql/restored\n  oa-restore cluster --to \"2026-11-23 14:05\" --target-dir /srv/restored --start\n  oa-restore cluster --to latest --target-dir /srv/restored --dry-run"
-    )]
-    Cluster(cluster::Wanted),
-    /// Restore the database beside the live one, and with --swap into its place
-    #[command(
-        after_help = "It is compared before it may be used. With --swap the live one is renamed and kept until you drop it.\n\nExamples:\n  oa-restore database --to \"2026-11-23 14:05\" --into oa_1405\n  oa-restore database --to latest --into oa_new --swap --yes"
-    )]
-    Database(database::Wanted),
-    /// Bring tables, or some of their rows, back into the live database
-    #[command(
-        after_help = "A table that is there is replaced in one short step and kept as NAME_before_TIME. With --where rows go back by primary key, and the versions that they replace are kept beside.\n\nExamples:\n  oa-restore table option_contracts --to \"2026-11-23 14:05\" --as option_contracts_1405\n  oa-restore table option_contracts --to \"10min ago\"\n  oa-restore table option_contracts --to latest --where \"symbol = 'IO2612'\"\n  oa-restore table one two --to 3f2a9c81 --yes"
-    )]
-    Table(table::Wanted),
-    /// Restore files that were backed up along with the database
-    #[command(
-        after_help = "They go below the directory with their whole path. PostgreSQL need not run.\n\nExamples:\n  oa-restore files --to latest --target-dir /srv/restored-files\n  oa-restore files /etc/oa --to \"2026-11-23 14:05\" --target-dir /srv/restored-files"
-    )]
-    Files(files::Wanted),
-    /// Rehearse: restore a backup into a private server, check it, compare it, measure it
-    #[command(
-        after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
-    )]
-    Drill(drill::Wanted),
+    Plan(plan_command::Args),
+    Cluster(cluster::Args),
+    Database(database::Args),
+    Table(table::Args),
+    Files(files::Args),
+    Drill(drill::Args),
     /// Print the completion script of a shell
     Completions {
         /// The shell
@@ -72,19 +73,13 @@ fn main() -> ExitCode {
 fn execute(cli: &Cli) -> Result<u8, Failure> {
     supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     let global = &cli.global;
-    let config = || -> Result<_, Failure> {
-        let config = global.load_config()?;
-        config.remember_secrets();
-        Ok(config)
-    };
-    let bars = |format: Format| progress::bars(global.quiet || format != Format::Table);
     match &cli.command {
-        Command::Plan(wanted) => plan::run(&config()?, wanted),
-        Command::Cluster(wanted) => cluster::run(&config()?, wanted, &bars(wanted.manner.format)),
-        Command::Database(wanted) => database::run(&config()?, wanted, &bars(wanted.manner.format)),
-        Command::Table(wanted) => table::run(&config()?, wanted, &bars(wanted.manner.format)),
-        Command::Files(wanted) => files::run(&config()?, wanted, &bars(wanted.manner.format)),
-        Command::Drill(wanted) => drill::run(&config()?, wanted, &bars(wanted.manner.format)),
+        Command::Plan(args) => plan_command::run(args, &global.load_config()?),
+        Command::Cluster(args) => cluster::run(args, &global.load_config()?, global.quiet),
+        Command::Database(args) => database::run(args, &global.load_config()?, global.quiet),
+        Command::Table(args) => table::run(args, &global.load_config()?, global.quiet),
+        Command::Files(args) => files::run(args, &global.load_config()?, global.quiet),
+        Command::Drill(args) => drill::run(args, &global.load_config()?, global.quiet),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),

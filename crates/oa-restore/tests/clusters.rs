@@ -25,7 +25,7 @@ fn a_restored_cluster_is_backed_up_and_restored_again_over_its_timelines() {
     let given_up = service.now();
     service.backup(&["incremental"]).ok();
 
-    // Back to the early moment: from there on another timeline.
+    // Back to the early target: from there on another timeline.
     let target = service.path("restored");
     let to = target.to_str().unwrap();
     let row = service
@@ -145,8 +145,8 @@ fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
     service.sql("INSERT INTO t VALUES (2); SELECT pg_switch_wal(); INSERT INTO t VALUES (3)");
     service.backup(&["incremental"]).ok();
     service.restore(&["plan", "--to", &early]).ok();
-    // The folder of the log loses a segment that is not in the repository yet, behind oa-backup's back: it notices, and makes a
-    // full backup. The moments in between cannot be restored, and that is said.
+    // The WAL folder loses a segment that is not in the repository yet, behind oa-backup's back: it notices, and makes a
+    // full backup. The time in between cannot be restored, and that is reported.
     service.sql("INSERT INTO t VALUES (4); SELECT pg_switch_wal()");
     let lost = service.now();
     service.sql("INSERT INTO t VALUES (5); SELECT pg_switch_wal(); SELECT pg_drop_replication_slot('oa_backup'); CHECKPOINT");

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use oa_backup::repository::Kind;
+use oa_repository::Kind;
 use oa_testkit::wait_until;
 use postgres::{Client, NoTls};
 use support::Service;
@@ -146,7 +146,7 @@ fn a_role_that_may_not_replicate_restores_dumps() {
     as_oa("oa-backup", &["incremental"]).ok();
     let behind = as_oa("oa-restore", &["plan", "--to", &now, "--format", "json"]).ok();
     assert!(
-        behind.stderr.contains("older than what was asked for"),
+        behind.stderr.contains("older than the target"),
         "{behind:?}"
     );
     as_oa("oa-restore", &["table", "t", "--to", &now, "--yes"]).ok();

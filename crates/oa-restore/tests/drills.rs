@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use oa_backup::repository::Kind;
+use oa_repository::Kind;
 use serde_json::Value;
 use support::Service;
 
@@ -58,7 +58,7 @@ fn a_drill_restores_the_newest_backup_compares_it_and_is_on_record() {
 }
 
 #[test]
-fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_told() {
+fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_notified() {
     let service = Service::start_with("kind = \"physical\"\n", &[]);
     service.backup(&["init"]).ok();
     service.sql(
@@ -107,7 +107,7 @@ fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_told() {
 }
 
 #[test]
-fn a_restore_that_takes_longer_than_the_objective_is_told() {
+fn a_restore_that_takes_longer_than_the_objective_is_reported() {
     let service = Service::start_with("kind = \"physical\"\nrto = \"1ms\"\n", &[]);
     service.backup(&["init"]).ok();
     service.backup(&["full"]).ok();

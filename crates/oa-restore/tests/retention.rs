@@ -4,7 +4,7 @@
 mod support;
 
 use chrono::TimeDelta;
-use oa_backup::repository::Kind;
+use oa_repository::Kind;
 use support::{Restored, Service, count};
 
 fn on_sql(url: &str, sql: &str) {

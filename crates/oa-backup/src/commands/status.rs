@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oa_core::app::output::human_duration;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Backup as Settings, Config, Locale};
-use oa_core::base::units::Bytes;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
+use oa_core::app::output::human_duration;
+use oa_core::base::units::Bytes;
 use oa_core::pg;
 use postgres::Client;
 use serde_json::json;

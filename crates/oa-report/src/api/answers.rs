@@ -5,121 +5,108 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::queries::alerts::{Told, Trouble};
+use crate::queries::alerts::{AlertEntry, Incident};
 use crate::queries::backups::{Backup, Drill, Size, Status};
-use crate::queries::health::TaskHealth;
-use crate::queries::history::{Day, Mark};
 use crate::queries::logs::Entry;
 use crate::queries::quality::Quality;
 
 /// A page of the run log.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct LogsAnswer {
+pub(crate) struct LogsAnswer {
     /// Newest first.
-    pub logs: Vec<Entry>,
+    pub(crate) logs: Vec<Entry>,
     /// `before` of the next page; null on the last one.
-    pub next: Option<Uuid>,
+    pub(crate) next: Option<Uuid>,
 }
 
-/// A task.
+/// Open incidents, and alerts.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct TaskAnswer {
-    /// How it is.
-    pub task: TaskHealth,
-    /// Its last 48 runs, oldest first.
-    pub runs: Vec<Mark>,
-    /// Its last 30 days on which it ran, oldest first.
-    pub days: Vec<Day>,
-}
-
-/// Troubles and alerts.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct AlertsAnswer {
-    /// What is wrong and not over.
-    pub open: Vec<Trouble>,
-    /// What was told, newest first.
-    pub alerts: Vec<Told>,
+pub(crate) struct AlertsAnswer {
+    /// Open incidents.
+    pub(crate) open: Vec<Incident>,
+    /// Alerts, newest first.
+    pub(crate) alerts: Vec<AlertEntry>,
     /// `before` of the next page; null on the last one.
-    pub next: Option<Uuid>,
+    pub(crate) next: Option<Uuid>,
 }
 
-/// What somebody takes on.
+/// What somebody acknowledges.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Ack {
-    /// The trouble.
+pub(crate) struct Ack {
+    /// The incident.
     #[schemars(length(min = 1, max = 500), regex(pattern = "^[^\\u0000]+$"))]
-    pub fingerprint: String,
+    pub(crate) fingerprint: String,
     /// What others should know.
     #[serde(default)]
     #[schemars(length(max = 500), regex(pattern = "^[^\\u0000]*$"))]
-    pub note: String,
+    pub(crate) note: String,
 }
 
-/// What was taken on.
+/// What was acknowledged.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct AckAnswer {
-    /// The trouble.
-    pub fingerprint: String,
+pub(crate) struct AckAnswer {
+    /// The incident.
+    pub(crate) fingerprint: String,
     /// The name of the token.
-    pub by: String,
+    pub(crate) by: String,
     /// What others should know.
-    pub note: String,
+    pub(crate) note: String,
 }
 
-/// How good what was collected is.
+/// How good the collected data are.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct QualityAnswer {
+pub(crate) struct QualityAnswer {
     /// The last run of each task that collected, worst first; or those of the task that was named, newest first.
-    pub quality: Vec<Quality>,
+    pub(crate) quality: Vec<Quality>,
     /// `before` of the next page; null on the last one.
-    pub next: Option<Uuid>,
+    pub(crate) next: Option<Uuid>,
 }
 
 /// Whether the backups can be relied on.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct BackupStatusAnswer<'a> {
+pub(crate) struct BackupStatusAnswer<'a> {
     /// What is known.
     #[serde(flatten)]
-    pub status: &'a Status,
-    /// The moment it is of (UTC).
-    pub timestamp: DateTime<Utc>,
+    pub(crate) status: &'a Status,
+    /// When it was taken (UTC).
+    pub(crate) timestamp: DateTime<Utc>,
     /// PostgreSQL does not answer, and this is the last that is known.
-    pub stale: bool,
+    pub(crate) stale: bool,
 }
 
 /// Backups.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct BackupsAnswer {
+pub(crate) struct BackupsAnswer {
     /// Newest first.
-    pub backups: Vec<Backup>,
+    pub(crate) backups: Vec<Backup>,
     /// `before` of the next page; null on the last one.
-    pub next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 /// Rehearsed restores, and how the repositories grow.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct DrillsAnswer {
+pub(crate) struct DrillsAnswer {
     /// Newest first.
-    pub drills: Vec<Drill>,
+    pub(crate) drills: Vec<Drill>,
     /// Sizes of the last 90 days, oldest first.
-    pub repositories: Vec<Size>,
+    pub(crate) repositories: Vec<Size>,
 }
 
 /// The process runs.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct AliveAnswer {
+pub(crate) struct AliveAnswer {
     /// Always `ok`.
-    pub status: String,
+    pub(crate) status: &'static str,
     /// The program.
-    pub program: String,
+    pub(crate) program: &'static str,
     /// Its version.
-    pub version: String,
+    pub(crate) version: &'static str,
 }
 
 /// PostgreSQL answers.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ReadyAnswer {
+pub(crate) struct ReadyAnswer {
     /// Always `ok`.
-    pub status: String,
+    pub(crate) status: &'static str,
 }

@@ -5,16 +5,16 @@ use serde_json::{Map, Value, json};
 
 use super::answers::{
     Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DrillsAnswer,
-    LogsAnswer, QualityAnswer, ReadyAnswer, TaskAnswer,
+    LogsAnswer, QualityAnswer, ReadyAnswer,
 };
-use super::routes::{Kind, Operation, ROUTES, Route};
+use crate::app::answer::Problem;
+use crate::app::routes::{Kind, Operation, ROUTES, Route};
 use crate::queries::run::RunDetail;
-use crate::server::answer::Problem;
+use crate::queries::task::TaskDetail;
 use crate::snapshot::HealthAnswer;
 
 /// The document; `base` is what comes before every path.
-#[must_use]
-pub fn document(base: &str) -> Value {
+pub(crate) fn document(base: &str) -> Value {
     let mut schemas = SchemaSettings::draft2020_12()
         .with(|s| {
             s.definitions_path = "/components/schemas".into();
@@ -37,7 +37,7 @@ pub fn document(base: &str) -> Value {
         "info": {
             "title": "oa-report",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "What ran, what is wrong, and whether the backups can be relied on. Moments are UTC in RFC 3339, durations seconds, sizes bytes.",
+            "description": "What ran, what is wrong, and whether the backups can be relied on. Times are UTC in RFC 3339, durations seconds, sizes bytes.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": if base.is_empty() { "/" } else { base }}],
@@ -65,7 +65,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::Logs => json_of!(LogsAnswer),
         Operation::BackupStatus => json_of!(BackupStatusAnswer<'_>),
         Operation::Run => json_of!(RunDetail),
-        Operation::Task => json_of!(TaskAnswer),
+        Operation::Task => json_of!(TaskDetail),
         Operation::Alerts => json_of!(AlertsAnswer),
         Operation::Acknowledge => json_of!(AckAnswer),
         Operation::Quality => json_of!(QualityAnswer),

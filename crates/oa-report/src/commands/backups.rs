@@ -1,9 +1,10 @@
-//! `oa-report backups`: which backups there are, and whether they can be relied on.
+//! `oa-report backups`: which backups there are, and whether you can rely on them.
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::base::units::Bytes;
 use oa_core::pg::describe;
 use serde_json::json;
 
@@ -11,15 +12,29 @@ use super::local;
 use crate::pool;
 use crate::queries::backups;
 
-/// Prints them, newest first, with those that were pruned when `removed`. What is wrong goes to stderr.
-///
-/// # Errors
-/// 75 when PostgreSQL is away, 78 when its schema does not fit.
-pub fn run(config: &Config, removed: bool, limit: u16, format: Format) -> Result<u8, Failure> {
-    let mut client = pool::reader(config)?;
+/// Backups, newest first
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-report backups\n  oa-report backups --removed --format markdown"
+)]
+pub(crate) struct Args {
+    /// Include those that were pruned
+    #[arg(long)]
+    removed: bool,
+    /// Show at most this many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: u16,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What is wrong with the backups goes to stderr.
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let mut client = pool::connect_read_only(config)?;
     let failed =
         |e: postgres::Error| anyhow::anyhow!("could not read the backups: {}", describe(&e));
-    let (list, _) = backups::list(&mut client, removed, None, limit).map_err(failed)?;
+    let (list, _) = backups::list(&mut client, args.removed, None, args.limit).map_err(failed)?;
     let status = backups::status(&mut client, config, config.locale).map_err(failed)?;
     let mut listing = Listing::new(&[
         ("ended", "ENDED"),
@@ -32,7 +47,7 @@ pub fn run(config: &Config, removed: bool, limit: u16, format: Format) -> Result
         ("id", "ID"),
     ]);
     for backup in &list {
-        let size = |bytes: i64| oa_core::base::units::Bytes(bytes.unsigned_abs()).to_string();
+        let size = |bytes: i64| Bytes(bytes.unsigned_abs()).to_string();
         let mut row = json!(backup);
         row["ended"] = json!(local(backup.finished_at, config.timezone));
         row["restorable_until"] = json!(local(backup.restorable_to, config.timezone));
@@ -43,7 +58,7 @@ pub fn run(config: &Config, removed: bool, limit: u16, format: Format) -> Result
         }
         listing.push(row);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     if status.status != backups::State::Ok {
         tracing::warn!("{}", status.message);
     }

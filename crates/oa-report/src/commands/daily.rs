@@ -1,54 +1,80 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
 use chrono::{NaiveDate, TimeDelta, Utc};
-use oa_core::alerts;
-use oa_core::alerts::{Alert, Kind, Severity};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::work::run_error;
 use oa_core::base::secrets::redact;
+use oa_core::journal::incidents;
+use oa_core::journal::incidents::{Alert, Kind, Severity};
 use oa_core::journal::{Persisted, Recorder, StartOutcome, Stopwatch};
 use oa_core::model::retry::Policy;
 use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
 use oa_core::pg;
 use oa_core::pg::{Settings, describe, schema};
-use oa_core::schedule::Calendar;
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::PROGRAM;
-use crate::daily::{Daily, build, moment, title, to_markdown};
+use crate::daily::{Daily, TASK, build, title, to_markdown};
+use crate::when::local_time;
 
-/// The task's name in the run log.
-pub const TASK: &str = "daily-report";
 /// A report that goes out later than this after its time is marked as late.
 const LATE: TimeDelta = TimeDelta::minutes(15);
 
-/// In what form the report is printed.
+/// The daily report: runs, open incidents, storage, and what today is
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-report daily\n  oa-report daily --date 2025-12-01 --format json\n  oa-report daily --format markdown | oa-alert send --title 每日报告 --stdin\nFor crontab; it is sent once a day, at daily_at of [report] or as soon after that as possible:\n  */5 * * * * oa-report daily --send --cron"
+)]
+pub(crate) struct Args {
+    /// The day: the 24 hours until its daily_at [default: today]
+    #[arg(long, value_name = "YYYY-MM-DD", conflicts_with = "send")]
+    date: Option<NaiveDate>,
+    /// Put today's report into the outbox, once a day, and send it
+    #[arg(long)]
+    send: bool,
+    /// Started by cron: only noted in the run log
+    #[arg(long, requires = "send")]
+    cron: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t, conflicts_with = "send")]
+    format: DailyFormat,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Form {
-    /// Markdown, as robots show it.
+enum DailyFormat {
+    /// Markdown, as chat robots show it
     #[default]
     Markdown,
-    /// One JSON object.
+    /// One JSON object
     Json,
 }
 
-/// Builds the report of `date` (today by default) and prints it.
-///
-/// # Errors
-/// When PostgreSQL is away (75), its schema does not fit or the configuration is wrong (78).
-pub fn print(config: &Config, date: Option<NaiveDate>, form: Form) -> Result<u8, Failure> {
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    if args.send {
+        let trigger = if args.cron {
+            Trigger::Cron
+        } else {
+            Trigger::Manual
+        };
+        send(config, trigger)
+    } else {
+        print(args, config)
+    }
+}
+
+fn print(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
     schema::check(&mut client)?;
-    let day = date.unwrap_or_else(|| Utc::now().with_timezone(&config.timezone).date_naive());
-    let daily = of(&mut client, config, day)?;
-    let text = match form {
-        Form::Json => format!("{}\n", json!(daily)),
-        Form::Markdown => format!(
+    let today = Utc::now().with_timezone(&config.timezone).date_naive();
+    let daily = of(&mut client, config, args.date.unwrap_or(today))?;
+    let text = match args.format {
+        DailyFormat::Json => format!("{}\n", json!(daily)),
+        DailyFormat::Markdown => format!(
             "**{}**\n\n{}",
             title(&daily, config.locale, false),
             to_markdown(&daily, config.locale, config.timezone)
@@ -59,8 +85,7 @@ pub fn print(config: &Config, date: Option<NaiveDate>, form: Form) -> Result<u8,
 }
 
 fn of(client: &mut Client, config: &Config, day: NaiveDate) -> Result<Daily, Failure> {
-    let calendar =
-        Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let calendar = super::calendar(config)?;
     build(client, config, &calendar, day).map_err(|e| {
         let code = if pg::is_connection_error(&e) {
             exit::UNREACHABLE
@@ -75,13 +100,10 @@ fn of(client: &mut Client, config: &Config, day: NaiveDate) -> Result<Daily, Fai
 }
 
 /// Puts today's report into the outbox, unless it is too early or it is there already: cron may call this as often as it likes.
-///
-/// # Errors
-/// As [`print`], and when the state directory cannot be used (77).
-pub fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
+fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     let now = Utc::now();
     let day = now.with_timezone(&config.timezone).date_naive();
-    let due = moment(day, config.report.daily_at.0, config.timezone);
+    let due = local_time(day, config.report.daily_at.0, config.timezone);
     if now < due {
         tracing::info!("today's report is due at {}", config.report.daily_at);
         return Ok(exit::OK);
@@ -141,7 +163,7 @@ fn is_sent(client: &mut Client, day: NaiveDate) -> Result<bool, Failure> {
     Ok(row.map_err(anyhow::Error::from)?.get(0))
 }
 
-/// Once, whoever else does so at the same moment.
+/// Once, whoever else does so at the same time.
 fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Result<(), Failure> {
     let title = title(daily, config.locale, late);
     let text = to_markdown(daily, config.locale, config.timezone);

@@ -1,9 +1,9 @@
 //! `oa-report html`: the overview as one file that needs nothing else, to be kept, sent, or put on any web server.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,25 +13,33 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::state_dir;
-use oa_core::schedule::Calendar;
 
+use crate::lang::Lang;
+use crate::pages::layout::{self, Frame};
+use crate::pages::overview;
+use crate::pages::words::Clock;
 use crate::pool::Pool;
-use crate::snapshot::{Known, Snapshot};
-use crate::web::layout::{self, Frame};
-use crate::web::overview::{self, Overview};
-use crate::web::words::{Clock, Lang};
+use crate::queries::overview::Overview;
+use crate::snapshot::{LatestSnapshot, Snapshot};
 
-/// Prints the file, or writes it to `output`: complete, or not at all.
-///
-/// # Errors
-/// 75 when PostgreSQL is away, 78 when its schema does not fit, 1 when the file cannot be written.
-pub fn run(config: &Config, output: Option<&Path>) -> Result<u8, Failure> {
-    let calendar =
-        Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
+/// The overview as one HTML file that needs nothing else
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-report html > overview.html\n  oa-report html --output /var/www/html/oa.html"
+)]
+pub(crate) struct Args {
+    /// Write the file here: complete, or not at all [default: stdout]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let calendar = super::calendar(config)?;
     let pool = Pool::from_config(config)?;
-    let (snapshot, overview) = pool.ask(|tx| {
+    let (snapshot, overview) = pool.read(|tx| {
         let snapshot = Snapshot::take(tx, config)?;
-        let shown = overview::ordered(&snapshot)
+        let shown = snapshot
+            .worst_first()
             .iter()
             .map(|t| t.name.clone())
             .collect();
@@ -44,15 +52,14 @@ pub fn run(config: &Config, output: Option<&Path>) -> Result<u8, Failure> {
         zone: config.timezone,
         lang,
     };
-    let frame = Frame::alone(lang, clock, Known::of(Arc::clone(&snapshot)));
-    let title = lang.say("总览", "Overview");
+    let frame = Frame::standalone(lang, clock, LatestSnapshot::of(Arc::clone(&snapshot)));
     let text = layout::page(
         &frame,
-        title,
+        lang.say("总览", "Overview"),
         &overview::body(&frame, &snapshot, &overview, (1, 1)),
     )
     .into_string();
-    match output {
+    match &args.output {
         None => cli::print(&text).map_err(anyhow::Error::from)?,
         Some(path) => {
             write(path, &text).with_context(|| format!("could not write {}", path.display()))?;
@@ -61,10 +68,16 @@ pub fn run(config: &Config, output: Option<&Path>) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// A web server, which is another user, may read the file at any moment, and nobody else may change it. Where others may make files, what
+/// A web server, which is another user, may read the file at any time, and nobody else may change it. Where others may make files, what
 /// stands in the way is not followed.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not the name of a file",
+        ));
+    };
+    let mut name = name.to_owned();
     name.push(format!(".{}", uuid::Uuid::now_v7()));
     let beside = path.with_file_name(name);
     let mut new = state_dir::new_file();

@@ -3,6 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use anyhow::anyhow;
+use chrono::{DateTime, Utc};
+use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -10,35 +13,71 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::base::supervise::install_stop_signal;
 use oa_core::base::text::printable;
 use oa_core::pg::{describe, is_connection_error};
+use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{local, seconds};
-use crate::pool;
-use crate::queries::logs::{Entry, Filter, MOST, by_id, page};
+use super::local;
+use crate::queries::logs::{Entry, Filter, MOST, STATUSES, by_id, page};
 use crate::queries::run::{RunDetail, detail};
+use crate::{pool, when};
 
-/// Prints runs. With `follow` first those that ended, oldest first, then each one as it ends, until the process is stopped.
-///
-/// # Errors
-/// 75 when PostgreSQL is away, 78 when its schema does not fit.
-pub fn run(
-    config: &Config,
-    mut filter: Filter,
+/// How often the run log is looked at while it is followed.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The run log, newest first
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A TIME is 2h (ago), today, yesterday, 2025-12-01 or \"2025-12-01 09:30\", in the configured time zone.\n\nExamples:\n  oa-report logs --status failed --since yesterday\n  oa-report logs --task zhihui-reports --limit 200 --format csv\n  oa-report logs --follow --status failed --format json"
+)]
+pub(crate) struct Args {
+    /// Show only runs of this task
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Show this run in full: its cause, its attempts and the output of its program
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until", "follow"])]
+    run: Option<Uuid>,
+    /// Show only runs with this status
+    #[arg(long, value_parser = STATUSES)]
+    status: Option<String>,
+    /// Show only runs that started at this time or later
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Show only runs that started before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Show at most this many; with --follow, this many to begin with
+    #[arg(long, value_name = "N", default_value_t = 50)]
     limit: u32,
-    follow: bool,
+    /// Keep printing runs as they end
+    #[arg(long, conflicts_with = "until")]
+    pub(crate) follow: bool,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
-) -> Result<u8, Failure> {
-    if follow {
-        return follow_log(config, filter, format);
+}
+
+pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
+    if let Some(id) = args.run {
+        return print_one(config, id, args.format);
     }
-    let mut client = pool::reader(config)?;
+    let mut filter = Filter {
+        since: time(config, args.since.as_deref(), "--since")?,
+        until: time(config, args.until.as_deref(), "--until")?,
+        limit: u16::try_from(args.limit).unwrap_or(MOST).clamp(1, MOST),
+        task: args.task,
+        status: args.status,
+        ..Filter::default()
+    };
+    if args.follow {
+        return follow(config, filter, args.format);
+    }
+    let mut client = pool::connect_read_only(config)?;
     let mut listing = listing();
-    let mut left = limit;
+    let mut left = args.limit;
     while left > 0 {
         filter.limit = u16::try_from(left).unwrap_or(MOST).min(MOST);
-        let (runs, next) = page(&mut client, &filter)
-            .map_err(|e| anyhow::anyhow!("could not read the run log: {}", describe(&e)))?;
+        let (runs, next) = page(&mut client, &filter).map_err(|e| unreadable(&e))?;
         left = left.saturating_sub(runs.len() as u32);
         for run in &runs {
             listing.push(row(run, config));
@@ -46,32 +85,35 @@ pub fn run(
         let Some(next) = next else { break };
         filter.before = Some(next);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
 
-/// Prints one run in full: what was wrong, each try, and what its program printed.
-///
-/// # Errors
-/// 1 when there is none of that id, 75 when PostgreSQL is away, 78 when its schema does not fit.
-pub fn one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
-    let mut client = pool::reader(config)?;
-    let run = detail(&mut client, id)
-        .map_err(|e| anyhow::anyhow!("could not read the run log: {}", describe(&e)))?;
-    let Some(run) = run else {
-        let what = format!("there is no run {id}; oa-report logs lists them");
-        return Err(anyhow::anyhow!(what).into());
+fn time(config: &Config, text: Option<&str>, flag: &str) -> Result<Option<DateTime<Utc>>, Failure> {
+    text.map(|text| when::parse(text, Utc::now(), config.timezone))
+        .transpose()
+        .map_err(|e| Failure::new(exit::USAGE, anyhow!("{flag}: {e}")))
+}
+
+fn unreadable(error: &postgres::Error) -> anyhow::Error {
+    anyhow!("could not read the run log: {}", describe(error))
+}
+
+fn print_one(config: &Config, id: Uuid, format: Format) -> Result<u8, Failure> {
+    let mut client = pool::connect_read_only(config)?;
+    let Some(run) = detail(&mut client, id).map_err(|e| unreadable(&e))? else {
+        return Err(anyhow!("there is no run {id}; oa-report logs lists them").into());
     };
     let text = match format {
         Format::Json => format!("{}\n", json!(run)),
         _ => in_words(&run, config),
     };
-    oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
+    cli::print(&text).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
 
 fn in_words(run: &RunDetail, config: &Config) -> String {
-    let at = |moment| local(moment, config.timezone);
+    let at = |at| local(at, config.timezone);
     let entry = &run.run;
     let mut text = format!(
         "{} {}\n{} {} on {}\n",
@@ -91,13 +133,13 @@ fn in_words(run: &RunDetail, config: &Config) -> String {
         block("ERROR", error);
     }
     for a in &run.attempts {
-        let heading = format!("TRY {} {} {}", a.attempt, at(a.started_at), a.outcome);
-        block(&heading, a.error.as_deref().unwrap_or_default());
+        let heading = format!("ATTEMPT {} {} {}", a.attempt, at(a.started_at), a.outcome);
+        block(&heading, a.error.as_deref().unwrap_or(""));
     }
     for (name, value) in run.details.as_object().into_iter().flatten() {
         let content = match value {
             Value::String(text) => text.clone(),
-            other => serde_json::to_string_pretty(other).unwrap_or_default(),
+            other => format!("{other:#}"),
         };
         block(&printable(&name.to_uppercase()), &content);
     }
@@ -120,71 +162,83 @@ fn listing() -> Listing {
 fn row(run: &Entry, config: &Config) -> Value {
     let mut row = json!(run);
     row["started"] = json!(local(run.start_time, config.timezone));
-    row["seconds"] = json!(seconds(run.duration));
+    row["seconds"] = json!(run.duration.map(|s| (s * 10.0).round() / 10.0));
     row
 }
 
-/// Runs appear when they end. One that is recorded late, out of a spool, is older than what was shown and does not appear.
-fn follow_log(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Failure> {
-    const EACH: Duration = Duration::from_secs(1);
+/// The runs that are still to be printed: those that start after the last one seen, and those that were seen before they ended.
+struct Follower {
+    filter: Filter,
+    /// Applied here: a run that is still under way has another status, and must be remembered.
+    status: Option<String>,
+    running: HashSet<Uuid>,
+}
+
+impl Follower {
+    /// Runs that ended since the last call, oldest first.
+    fn ended(&mut self, client: &mut Client) -> Result<Vec<Entry>, postgres::Error> {
+        let running: Vec<Uuid> = self.running.iter().copied().collect();
+        let mut runs = by_id(client, &running)?;
+        let (mut new, _) = page(client, &self.filter)?;
+        new.reverse();
+        runs.append(&mut new);
+        for run in &runs {
+            self.filter.after = self.filter.after.max(Some(run.id));
+            if run.end_time.is_none() {
+                self.running.insert(run.id);
+            } else {
+                self.running.remove(&run.id);
+            }
+        }
+        self.filter.limit = MOST;
+        runs.retain(|run| {
+            run.end_time.is_some() && self.status.as_ref().is_none_or(|s| *s == run.status)
+        });
+        Ok(runs)
+    }
+}
+
+/// Prints runs when they end, until the process is stopped. One that is recorded late, out of a spool, is older than what was shown and
+/// does not appear.
+fn follow(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Failure> {
     let stop = install_stop_signal().map_err(anyhow::Error::from)?;
-    let mut client = pool::reader(config)?;
-    let status = filter.status.take();
-    let wanted = |run: &Entry| status.as_ref().is_none_or(|s| *s == run.status);
-    let mut running: HashSet<Uuid> = HashSet::new();
+    let mut client = pool::connect_read_only(config)?;
+    let mut follower = Follower {
+        status: filter.status.take(),
+        filter,
+        running: HashSet::new(),
+    };
     let mut first = true;
     loop {
-        let asked = |client: &mut _| -> Result<Vec<Entry>, postgres::Error> {
-            let ids: Vec<Uuid> = running.iter().copied().collect();
-            let mut runs = by_id(client, &ids)?;
-            let (mut new, _) = page(client, &filter)?;
-            new.reverse();
-            runs.append(&mut new);
-            Ok(runs)
-        };
-        match asked(&mut client) {
-            Ok(runs) => {
-                let mut ended = listing();
-                let mut any = false;
-                for run in runs {
-                    filter.after = filter.after.max(Some(run.id));
-                    if run.end_time.is_none() {
-                        running.insert(run.id);
-                        continue;
-                    }
-                    running.remove(&run.id);
-                    if wanted(&run) {
-                        ended.push(row(&run, config));
-                        any = true;
-                    }
+        match follower.ended(&mut client) {
+            Ok(ended) if ended.is_empty() => {}
+            Ok(ended) => {
+                let mut listing = listing();
+                for run in &ended {
+                    listing.push(row(run, config));
                 }
-                if any {
-                    // One heading is enough.
-                    let text = ended.render(format);
-                    let lines = if first { 0 } else { heading(format) };
-                    let shown: String = text.split_inclusive('\n').skip(lines).collect();
-                    oa_core::app::cli::print(&shown).map_err(anyhow::Error::from)?;
-                    first = false;
-                }
-                filter.limit = MOST;
+                let text = listing.render(format);
+                // One heading is enough.
+                let skipped = if first { 0 } else { heading_lines(format) };
+                let shown: String = text.split_inclusive('\n').skip(skipped).collect();
+                cli::print(&shown).map_err(anyhow::Error::from)?;
+                first = false;
             }
             Err(e) if is_connection_error(&e) => {
                 tracing::warn!("PostgreSQL does not answer, trying again: {}", describe(&e));
-                if let Ok(new) = pool::reader(config) {
+                if let Ok(new) = pool::connect_read_only(config) {
                     client = new;
                 }
             }
-            Err(e) => {
-                return Err(anyhow::anyhow!("could not read the run log: {}", describe(&e)).into());
-            }
+            Err(e) => return Err(unreadable(&e).into()),
         }
-        if !stop.wait(EACH) {
+        if !stop.wait(POLL) {
             return Ok(exit::OK);
         }
     }
 }
 
-fn heading(format: Format) -> usize {
+fn heading_lines(format: Format) -> usize {
     match format {
         Format::Json => 0,
         Format::Table | Format::Csv => 1,

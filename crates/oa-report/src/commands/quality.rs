@@ -1,4 +1,4 @@
-//! `oa-report quality`: how good what was collected is.
+//! `oa-report quality`: how good the collected data are.
 
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -11,14 +11,27 @@ use super::local;
 use crate::pool;
 use crate::queries::quality;
 
-/// Prints the last run of each task that collected, worst first; with a `task` its last ones, newest first.
-///
-/// # Errors
-/// 75 when PostgreSQL is away, 78 when its schema does not fit.
-pub fn run(config: &Config, task: Option<&str>, limit: u16, format: Format) -> Result<u8, Failure> {
-    let mut client = pool::reader(config)?;
-    let found = match task {
-        Some(task) => quality::of(&mut client, task, None, limit).map(|(all, _)| all),
+/// How good the collected data are: the last run of each task, worst first
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-report quality\n  oa-report quality --task zhihui-reports --limit 20"
+)]
+pub(crate) struct Args {
+    /// Show the last runs of this task instead, newest first
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// Show at most this many of its runs
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "task")]
+    limit: u16,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let mut client = pool::connect_read_only(config)?;
+    let found = match &args.task {
+        Some(task) => quality::of(&mut client, task, None, args.limit).map(|(all, _)| all),
         None => quality::last(&mut client, &config.crawl.skip),
     };
     let found =
@@ -35,12 +48,12 @@ pub fn run(config: &Config, task: Option<&str>, limit: u16, format: Format) -> R
         ("started", "STARTED"),
         ("found", "FOUND"),
     ]);
-    for one in &found {
-        let mut row = json!(one);
-        row["started"] = json!(local(one.started_at, config.timezone));
-        row["found"] = json!(one.findings.join("; "));
+    for quality in &found {
+        let mut row = json!(quality);
+        row["started"] = json!(local(quality.started_at, config.timezone));
+        row["found"] = json!(quality.findings.join("; "));
         listing.push(row);
     }
-    listing.print(format).map_err(anyhow::Error::from)?;
+    listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }

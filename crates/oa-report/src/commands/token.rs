@@ -1,4 +1,4 @@
-//! `oa-report token`: makes a token, shows it once, and gives the line for the configuration.
+//! `oa-report token`: makes a token, shows it once, and prints the line for the configuration.
 
 use std::io::Write;
 
@@ -9,29 +9,34 @@ use oa_core::app::config::TokenHash;
 use oa_core::app::exit;
 use sha2::{Digest, Sha256};
 
-use crate::server::random;
+use crate::app::guard::random_key;
 
-/// Prints a new token of that name.
-///
-/// # Errors
-/// When the name cannot stand in the configuration, or the system gives no random bytes.
-pub fn run(name: &str) -> Result<u8, Failure> {
+/// Make a token for the API and the page
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  oa-report token wang")]
+pub(crate) struct Args {
+    /// Whose it is; shown when its owner acknowledges an incident
+    name: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
+    let name = &args.name;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
         return Err(Failure::new(
             exit::USAGE,
             anyhow::anyhow!(
-                "the name \"{name}\" must be of letters, digits, - and _; it is shown to others when its owner takes on a trouble"
+                "the name \"{name}\" must be of letters, digits, - and _; others see it when its owner acknowledges an incident"
             ),
         ));
     }
-    let bytes = random().context("could not read /dev/urandom")?;
+    let bytes = random_key().context("could not read /dev/urandom")?;
     let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
     let hash = TokenHash(Sha256::digest(token.as_bytes()).into());
     let text = format!(
-        "token of {name}, shown only now:\n\n    {token}\n\nIts hash goes into the configuration; then start oa-report serve again:\n\n    [report.tokens]\n    {name} = \"{hash}\"\n"
+        "token of {name}, shown only now:\n\n    {token}\n\nPut its hash into the configuration, then restart oa-report serve:\n\n    [report.tokens]\n    {name} = \"{hash}\"\n"
     );
-    // The one secret that is meant to be seen.
+    // The one secret that is meant to be seen: not through `cli::print`, which redacts.
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .map_err(anyhow::Error::from)?;

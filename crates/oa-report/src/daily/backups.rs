@@ -10,39 +10,35 @@ use oa_core::base::units::Bytes;
 use postgres::{Row, Transaction};
 use serde::Serialize;
 
-/// A repository.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Repository {
-    /// Where it is.
-    pub repository: String,
-    /// Backups in it.
-    pub backups: u64,
+pub(crate) struct Repository {
+    pub(crate) repository: String,
+    pub(crate) backups: u64,
     /// Of these, made within the report's 24 hours.
-    pub made: u64,
-    /// The newest moment that can be restored (UTC).
-    pub restorable_to: Option<DateTime<Utc>>,
+    pub(crate) made: u64,
+    /// The newest point in time that can be restored (UTC).
+    pub(crate) restorable_to: Option<DateTime<Utc>>,
     /// End of the newest full backup (UTC), of the kind that restores most: a dump made beside physical ones does not count.
-    pub last_full_at: Option<DateTime<Utc>>,
+    pub(crate) last_full_at: Option<DateTime<Utc>>,
     /// How that was verified: `none`, `structure`, `data`.
-    pub last_full_checked: Option<String>,
+    pub(crate) last_full_checked: Option<String>,
     /// Backups whose verification failed.
-    pub broken: u64,
+    pub(crate) broken: u64,
     /// Backups that have disappeared from the repository, or have lost the full backup that they need.
-    pub missing: u64,
+    pub(crate) missing: u64,
     /// End of the last rehearsed restore (UTC).
-    pub drill_at: Option<DateTime<Utc>>,
-    /// Whether it succeeded.
-    pub drill_ok: Option<bool>,
+    pub(crate) drill_at: Option<DateTime<Utc>>,
+    pub(crate) drill_ok: Option<bool>,
     /// How long it took until the server answered, in seconds.
-    pub drill_seconds: Option<f64>,
+    pub(crate) drill_seconds: Option<f64>,
     /// Size in bytes when it was measured last.
-    pub size_bytes: Option<u64>,
+    pub(crate) size_bytes: Option<u64>,
     /// Growth in bytes within the last 30 days of measurements.
-    pub grown_bytes: Option<i64>,
+    pub(crate) grown_bytes: Option<i64>,
     /// Free bytes of its disk, where it has one.
-    pub free_bytes: Option<u64>,
+    pub(crate) free_bytes: Option<u64>,
     /// The day on which that is full at the rate of the last 30 days.
-    pub full_on: Option<NaiveDate>,
+    pub(crate) full_on: Option<NaiveDate>,
 }
 
 /// A forecast needs measurements over so many days.
@@ -112,7 +108,6 @@ fn repository(row: &Row, zone: Tz) -> Repository {
     }
 }
 
-/// The lines about backups.
 pub(super) fn lines(repositories: &[Repository], locale: Locale, zone: Tz) -> Vec<String> {
     let zh = locale == Locale::Zh;
     if repositories.is_empty() {
@@ -124,11 +119,11 @@ pub(super) fn lines(repositories: &[Repository], locale: Locale, zone: Tz) -> Ve
     }
     let mut out = Vec::new();
     for repository in repositories {
-        let place = &repository.repository;
+        let location = &repository.repository;
         out.push(if zh {
-            format!("**备份** {place}")
+            format!("**备份** {location}")
         } else {
-            format!("**Backups** in {place}")
+            format!("**Backups** in {location}")
         });
         out.push(backups(repository, locale, zone));
         out.push(drill(repository, locale, zone));
@@ -137,7 +132,7 @@ pub(super) fn lines(repositories: &[Repository], locale: Locale, zone: Tz) -> Ve
     out
 }
 
-fn moment(at: DateTime<Utc>, zone: Tz) -> String {
+fn short_time(at: DateTime<Utc>, zone: Tz) -> String {
     at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
 }
 
@@ -158,11 +153,11 @@ fn backups(repository: &Repository, locale: Locale, zone: Tz) -> String {
             (_, false) => format!("- **No backup can be restored**{missing}"),
         };
     };
-    let newest = moment(newest, zone);
+    let newest = short_time(newest, zone);
     let (count, made) = (repository.backups, repository.made);
     let full = repository
         .last_full_at
-        .map_or_else(|| "-".to_owned(), |at| moment(at, zone));
+        .map_or_else(|| "-".to_owned(), |at| short_time(at, zone));
     let checked = match (repository.last_full_checked.as_deref(), zh) {
         (Some("data"), true) => "已读回校验",
         (Some("structure"), true) => "已校验结构",
@@ -195,17 +190,20 @@ fn drill(repository: &Repository, locale: Locale, zone: Tz) -> String {
     match (repository.drill_at, repository.drill_ok, locale) {
         (Some(at), Some(true), Locale::Zh) => format!(
             "- 上次恢复演练 {}：成功{}",
-            moment(at, zone),
+            short_time(at, zone),
             took.map_or_else(String::new, |t| format!("，用时 {t}"))
         ),
         (Some(at), Some(true), Locale::En) => format!(
             "- Last rehearsed restore {}: success{}",
-            moment(at, zone),
+            short_time(at, zone),
             took.map_or_else(String::new, |t| format!(" within {t}"))
         ),
-        (Some(at), _, Locale::Zh) => format!("- 上次恢复演练 {}：**失败**", moment(at, zone)),
+        (Some(at), _, Locale::Zh) => format!("- 上次恢复演练 {}：**失败**", short_time(at, zone)),
         (Some(at), _, Locale::En) => {
-            format!("- Last rehearsed restore {}: **failed**", moment(at, zone))
+            format!(
+                "- Last rehearsed restore {}: **failed**",
+                short_time(at, zone)
+            )
         }
         (None, _, Locale::Zh) => "- 从未演练过恢复".to_owned(),
         (None, _, Locale::En) => "- A restore was never rehearsed".to_owned(),

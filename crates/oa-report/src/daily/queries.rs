@@ -6,8 +6,7 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{Row, Transaction};
 
-use super::{Open, Task};
-use crate::commands::daily::TASK;
+use super::{OpenIncident, TASK, Task};
 
 type Result<T> = std::result::Result<T, postgres::Error>;
 
@@ -74,15 +73,15 @@ pub(super) fn without_run(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-pub(super) fn open(tx: &mut Transaction<'_>) -> Result<Vec<Open>> {
+pub(super) fn open(tx: &mut Transaction<'_>) -> Result<Vec<OpenIncident>> {
     let rows = tx.query(
         "SELECT title, since, taken_on_by FROM oa.troubles ORDER BY since",
         &[],
     )?;
-    let open = |row: &Row| Open {
+    let open = |row: &Row| OpenIncident {
         title: row.get(0),
         since: row.get(1),
-        taken_on_by: row.get(2),
+        acknowledged_by: row.get(2),
     };
     Ok(rows.iter().map(open).collect())
 }

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use chrono::Datelike;
 use chrono_tz::Tz;
-use oa_core::alerts::{excerpt, human_duration};
 use oa_core::app::config::Locale;
 use oa_core::base::text::printable;
 use oa_core::base::units::Bytes;
+use oa_core::journal::incidents::{excerpt, human_duration};
 
 use super::{Daily, Task, backups};
 
-/// The report's title.
-#[must_use]
-pub fn title(daily: &Daily, locale: Locale, late: bool) -> String {
+pub(crate) fn title(daily: &Daily, locale: Locale, late: bool) -> String {
     let (day, late_mark) = (
         daily.day,
         if late {
@@ -30,8 +28,7 @@ pub fn title(daily: &Daily, locale: Locale, late: bool) -> String {
 }
 
 /// The report as Markdown in the small subset that every robot understands. Ends with a line end.
-#[must_use]
-pub fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
+pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     let zh = locale == Locale::Zh;
     let say = |zh_text: &str, en: &str| {
         if zh {
@@ -44,11 +41,8 @@ pub fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     let mut line = |text: String| {
         let _ = writeln!(out, "{}", printable(&text));
     };
-    let local = |moment: chrono::DateTime<chrono::Utc>| {
-        moment
-            .with_timezone(&zone)
-            .format("%m-%d %H:%M")
-            .to_string()
+    let local = |at: chrono::DateTime<chrono::Utc>| {
+        at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
     };
     line(if zh {
         format!("统计 {} 至 {}", local(daily.from), local(daily.until))
@@ -59,20 +53,23 @@ pub fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     line(total(daily, zh));
     if !daily.open.is_empty() {
         line(String::new());
-        line(say("**未恢复的故障**", "**Troubles that are not over**"));
+        line(say("**未恢复的故障**", "**Open incidents**"));
         for open in &daily.open {
             let since = local(open.since);
-            let taken = open.taken_on_by.as_ref().map_or_else(String::new, |by| {
-                if zh {
-                    format!("，{by} 处理中")
-                } else {
-                    format!(", taken on by {by}")
-                }
-            });
+            let acknowledged = open
+                .acknowledged_by
+                .as_ref()
+                .map_or_else(String::new, |by| {
+                    if zh {
+                        format!("，{by} 处理中")
+                    } else {
+                        format!(", acknowledged by {by}")
+                    }
+                });
             line(if zh {
-                format!("- {}（始于 {since}{taken}）", open.title)
+                format!("- {}（始于 {since}{acknowledged}）", open.title)
             } else {
-                format!("- {} (since {since}{taken})", open.title)
+                format!("- {} (since {since}{acknowledged})", open.title)
             });
         }
     }

@@ -1,107 +1,106 @@
-//! What is wrong and not over, what was told, and who has taken it on.
+//! Open incidents, alerts, and who acknowledged what.
 
 use chrono::{DateTime, Utc};
+use oa_core::base::secrets::redact;
+use postgres::types::Json;
 use postgres::{Client, GenericClient};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, redacted, some_text, text};
+use super::{Result, some_text, text};
 
-/// A trouble that is not over.
+/// An open incident.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Trouble {
-    /// What belongs to one trouble: rule and task, or rule and machine.
-    pub fingerprint: String,
+pub(crate) struct Incident {
+    /// What identifies the incident: rule and task, or rule and machine.
+    pub(crate) fingerprint: String,
     /// The rule that found it.
-    pub rule: String,
+    pub(crate) rule: String,
     /// The task it is about.
-    pub task: Option<String>,
+    pub(crate) task: Option<String>,
     /// info, warning or critical.
-    pub severity: String,
+    pub(crate) severity: String,
     /// One line.
-    pub title: String,
+    pub(crate) title: String,
     /// The whole message, with what to do.
-    pub body: String,
-    /// When it was told first (UTC).
-    pub since: DateTime<Utc>,
-    /// When it was told last (UTC).
-    pub told_at: DateTime<Utc>,
+    pub(crate) body: String,
+    /// When it was first reported (UTC).
+    pub(crate) since: DateTime<Utc>,
+    /// When it was last reported (UTC).
+    pub(crate) notified_at: DateTime<Utc>,
     /// The run that caused it.
-    pub run_id: Option<Uuid>,
+    pub(crate) run_id: Option<Uuid>,
     /// It is recorded and sent to nobody.
-    pub silenced: bool,
-    /// Who has taken it on.
-    pub taken_on_by: Option<String>,
+    pub(crate) silenced: bool,
+    /// Who acknowledged it.
+    pub(crate) acknowledged_by: Option<String>,
     /// What they said.
-    pub note: Option<String>,
+    pub(crate) note: Option<String>,
 }
 
 /// One alert.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Told {
+pub(crate) struct AlertEntry {
     /// The alert.
-    pub id: Uuid,
-    /// What belongs to one trouble.
-    pub fingerprint: String,
+    pub(crate) id: Uuid,
+    /// The incident it belongs to.
+    pub(crate) fingerprint: String,
     /// The rule that found it.
-    pub rule: String,
+    pub(crate) rule: String,
     /// The task it is about.
-    pub task: Option<String>,
+    pub(crate) task: Option<String>,
     /// The run that caused it.
-    pub run_id: Option<Uuid>,
+    pub(crate) run_id: Option<Uuid>,
     /// info, warning or critical.
-    pub severity: String,
+    pub(crate) severity: String,
     /// problem, recovery or message.
-    pub kind: String,
+    pub(crate) kind: String,
     /// One line.
-    pub title: String,
+    pub(crate) title: String,
     /// The whole message.
-    pub body: String,
+    pub(crate) body: String,
     /// When (UTC).
-    pub created_at: DateTime<Utc>,
+    pub(crate) created_at: DateTime<Utc>,
     /// Whether every channel has it.
-    pub settled: bool,
+    pub(crate) settled: bool,
     /// It was sent to nobody.
-    pub silenced: bool,
+    pub(crate) silenced: bool,
     /// Each channel and how far it is: pending, sending, sent or failed.
-    pub deliveries: Vec<Delivery>,
+    pub(crate) deliveries: Vec<Delivery>,
 }
 
 /// An alert on one channel.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// The channel.
-    pub channel: String,
+    pub(crate) channel: String,
     /// pending, sending, sent or failed.
-    pub state: String,
+    pub(crate) state: String,
     /// How often it was tried.
-    pub tries: i32,
+    pub(crate) tries: i32,
     /// What the channel said.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// Alerts that wait to be sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// How many.
-    pub alerts: i64,
+    pub(crate) alerts: i64,
     /// Since when the oldest of them waits (UTC).
-    pub since: Option<DateTime<Utc>>,
+    pub(crate) since: Option<DateTime<Utc>>,
 }
 
-/// Troubles that are not over: the worst first, those longest open first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn open(client: &mut impl GenericClient) -> Result<Vec<Trouble>> {
+/// Open incidents: the worst first, those longest open first, acknowledged ones last.
+pub(crate) fn open(client: &mut impl GenericClient) -> Result<Vec<Incident>> {
     let rows = client.query(
         "SELECT o.fingerprint, o.rule, o.task, o.severity, left(o.title, 8000), left(a.body, 8000), o.since, o.told_at, a.run_id, o.silenced_by IS NOT NULL, o.taken_on_by, o.note
          FROM oa.troubles o, LATERAL (SELECT body, run_id FROM oa.alerts a WHERE a.fingerprint = o.fingerprint ORDER BY a.seq DESC LIMIT 1) a
          ORDER BY o.taken_on_by IS NOT NULL, o.severity <> 'critical', o.since",
         &[],
     )?;
-    let trouble = |row: &postgres::Row| Trouble {
+    let incident = |row: &postgres::Row| Incident {
         fingerprint: row.get(0),
         rule: row.get(1),
         task: row.get(2),
@@ -109,24 +108,21 @@ pub fn open(client: &mut impl GenericClient) -> Result<Vec<Trouble>> {
         title: text(row, 4),
         body: text(row, 5),
         since: row.get(6),
-        told_at: row.get(7),
+        notified_at: row.get(7),
         run_id: row.get(8),
         silenced: row.get(9),
-        taken_on_by: row.get(10),
+        acknowledged_by: row.get(10),
         note: some_text(row, 11),
     };
-    Ok(rows.iter().map(trouble).collect())
+    Ok(rows.iter().map(incident).collect())
 }
 
 /// Alerts, newest first, and the id before which the next page begins.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn told(
+pub(crate) fn list(
     client: &mut impl GenericClient,
     before: Option<Uuid>,
     limit: u16,
-) -> Result<(Vec<Told>, Option<Uuid>)> {
+) -> Result<(Vec<AlertEntry>, Option<Uuid>)> {
     let rows = client.query(
         "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, left(a.title, 8000), left(a.body, 8000), a.created_at, a.settled_at IS NOT NULL,
                 a.silenced_by IS NOT NULL,
@@ -135,22 +131,31 @@ pub fn told(
          FROM oa.alerts a WHERE $1::uuid IS NULL OR a.seq < (SELECT b.seq FROM oa.alerts b WHERE b.id = $1) ORDER BY a.seq DESC LIMIT $2",
         &[&before, &(i64::from(limit) + 1)],
     )?;
-    let one = |row: &postgres::Row| Told {
-        id: row.get(0),
-        fingerprint: row.get(1),
-        rule: row.get(2),
-        task: row.get(3),
-        run_id: row.get(4),
-        severity: row.get(5),
-        kind: row.get(6),
-        title: text(row, 7),
-        body: text(row, 8),
-        created_at: row.get(9),
-        settled: row.get(10),
-        silenced: row.get(11),
-        deliveries: serde_json::from_value(redacted(row.get(12))).unwrap_or_default(),
+    let entry = |row: &postgres::Row| -> Result<AlertEntry> {
+        let Json(mut deliveries): Json<Vec<Delivery>> = row.try_get(12)?;
+        for delivery in &mut deliveries {
+            delivery.error = delivery.error.take().map(|error| redact(&error));
+        }
+        Ok(AlertEntry {
+            id: row.get(0),
+            fingerprint: row.get(1),
+            rule: row.get(2),
+            task: row.get(3),
+            run_id: row.get(4),
+            severity: row.get(5),
+            kind: row.get(6),
+            title: text(row, 7),
+            body: text(row, 8),
+            created_at: row.get(9),
+            settled: row.get(10),
+            silenced: row.get(11),
+            deliveries,
+        })
     };
-    let mut alerts: Vec<Told> = rows.iter().map(one).collect();
+    let mut alerts = rows
+        .iter()
+        .map(entry)
+        .collect::<Result<Vec<AlertEntry>>>()?;
     let more = alerts.len() > usize::from(limit);
     alerts.truncate(usize::from(limit));
     let next = alerts.last().map(|a| a.id).filter(|_| more);
@@ -158,10 +163,7 @@ pub fn told(
 }
 
 /// Alerts that no channel has, or not all.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
+pub(crate) fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
     let row = client.query_one(
         "SELECT count(*), min(created_at) FROM oa.alerts WHERE settled_at IS NULL",
         &[],
@@ -172,11 +174,13 @@ pub fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
     })
 }
 
-/// Takes on an open trouble: it is not repeated until it is over. Returns whether there is one.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn acknowledge(client: &mut Client, fingerprint: &str, by: &str, note: &str) -> Result<bool> {
+/// Acknowledges an open incident: it is not repeated until it is resolved. Returns whether there is one.
+pub(crate) fn acknowledge(
+    client: &mut Client,
+    fingerprint: &str,
+    by: &str,
+    note: &str,
+) -> Result<bool> {
     let changed = client.execute(
         "INSERT INTO oa.acks (fingerprint, by, note) SELECT fingerprint, $2, $3 FROM oa.troubles WHERE fingerprint = $1
          ON CONFLICT (fingerprint) DO UPDATE SET by = excluded.by, note = excluded.note, acked_at = now()",

@@ -12,95 +12,95 @@ use super::{Result, redacted, some_text, text};
 
 /// One backup.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Backup {
+pub(crate) struct Backup {
     /// The snapshot's id in the repository.
-    pub id: String,
+    pub(crate) id: String,
     /// physical, logical or files.
-    pub kind: String,
+    pub(crate) kind: String,
     /// full or incremental.
-    pub level: String,
+    pub(crate) level: String,
     /// The full one that an incremental one continues.
-    pub parent_id: Option<String>,
+    pub(crate) parent_id: Option<String>,
     /// The repository.
-    pub repository: String,
+    pub(crate) repository: String,
     /// The machine that made it.
-    pub host: String,
+    pub(crate) host: String,
     /// The database.
-    pub database: String,
+    pub(crate) database: String,
     /// When it began (UTC).
-    pub started_at: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
     /// When it ended (UTC).
-    pub finished_at: DateTime<Utc>,
-    /// The first moment it can restore (UTC).
-    pub restorable_from: DateTime<Utc>,
-    /// The last moment it can restore (UTC).
-    pub restorable_to: DateTime<Utc>,
+    pub(crate) finished_at: DateTime<Utc>,
+    /// The first point in time it can restore (UTC).
+    pub(crate) restorable_from: DateTime<Utc>,
+    /// The last point in time it can restore (UTC).
+    pub(crate) restorable_to: DateTime<Utc>,
     /// Bytes that were backed up.
-    pub size_bytes: i64,
+    pub(crate) size_bytes: i64,
     /// Bytes by which the repository grew.
-    pub added_bytes: i64,
+    pub(crate) added_bytes: i64,
     /// The last verification: none, structure or data.
-    pub checked: String,
+    pub(crate) checked: String,
     /// When that was (UTC).
-    pub checked_at: Option<DateTime<Utc>>,
+    pub(crate) checked_at: Option<DateTime<Utc>>,
     /// What it found wrong.
-    pub check_error: Option<String>,
+    pub(crate) check_error: Option<String>,
     /// When it was pruned (UTC).
-    pub removed_at: Option<DateTime<Utc>>,
+    pub(crate) removed_at: Option<DateTime<Utc>>,
     /// When the repository was first seen without it, although it was not pruned (UTC).
-    pub missing_since: Option<DateTime<Utc>>,
+    pub(crate) missing_since: Option<DateTime<Utc>>,
     /// Why it cannot be restored although it is there.
-    pub unrestorable: Option<String>,
+    pub(crate) unrestorable: Option<String>,
 }
 
 /// One rehearsed restore.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Drill {
+pub(crate) struct Drill {
     /// The backup.
-    pub backup_id: String,
+    pub(crate) backup_id: String,
     /// The repository.
-    pub repository: String,
+    pub(crate) repository: String,
     /// The machine.
-    pub host: String,
-    /// The moment that was restored (UTC).
-    pub target: DateTime<Utc>,
+    pub(crate) host: String,
+    /// The point in time that was restored (UTC).
+    pub(crate) target: DateTime<Utc>,
     /// When it began (UTC).
-    pub started_at: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
     /// When it ended (UTC).
-    pub finished_at: DateTime<Utc>,
+    pub(crate) finished_at: DateTime<Utc>,
     /// Whether all was as recorded.
-    pub ok: bool,
+    pub(crate) ok: bool,
     /// From the first byte out of the repository until the server answered, in seconds.
-    pub rto_seconds: Option<f64>,
+    pub(crate) rto_seconds: Option<f64>,
     /// What would have been lost, in seconds.
-    pub rpo_seconds: Option<f64>,
+    pub(crate) rpo_seconds: Option<f64>,
     /// Tables that were compared.
-    pub tables: i32,
+    pub(crate) tables: i32,
     /// What was compared, and what came of it.
-    pub checks: Value,
+    pub(crate) checks: Value,
     /// What was wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
-/// The size of a repository at a moment.
+/// The size of a repository at a point in time.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Size {
+pub(crate) struct Size {
     /// The repository.
-    pub repository: String,
+    pub(crate) repository: String,
     /// When (UTC).
-    pub measured_at: DateTime<Utc>,
+    pub(crate) measured_at: DateTime<Utc>,
     /// Bytes.
-    pub size_bytes: i64,
+    pub(crate) size_bytes: i64,
     /// How many backups it held.
-    pub backups: i32,
+    pub(crate) backups: i32,
     /// Bytes left on its disk.
-    pub free_bytes: Option<i64>,
+    pub(crate) free_bytes: Option<i64>,
 }
 
 /// How it is with the backups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// They can be relied on.
     Ok,
     /// Something is overdue.
@@ -111,8 +111,7 @@ pub enum State {
 
 impl State {
     /// The name under which it is given out.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",
@@ -123,45 +122,44 @@ impl State {
 
 /// The newest backup as the service's own plan names it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Latest {
+pub(crate) struct Latest {
     /// Its id in the repository.
-    pub file: String,
+    pub(crate) file: String,
     /// When it ended (UTC).
-    pub time: DateTime<Utc>,
+    pub(crate) time: DateTime<Utc>,
     /// Its size in megabytes (1,000,000 bytes).
-    pub size_mb: f64,
+    pub(crate) size_mb: f64,
     /// physical, logical or files.
-    pub kind: String,
+    pub(crate) kind: String,
     /// full or incremental.
-    pub level: String,
+    pub(crate) level: String,
 }
 
 /// Whether the backups can be relied on.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Status {
+pub(crate) struct Status {
     /// The worst of what follows.
-    pub status: State,
+    pub(crate) status: State,
     /// What is wrong, or that nothing is, in a sentence.
-    pub message: String,
+    pub(crate) message: String,
     /// The newest backup of any kind.
-    pub latest_backup: Option<Latest>,
-    /// The newest full one of the kind that can restore the newest moment: a weekly dump does not stand in for the copy beside it.
-    pub latest_full: Option<Latest>,
+    pub(crate) latest_backup: Option<Latest>,
+    /// The newest full one of the kind that can restore the newest point in time: a weekly dump does not stand in for the copy beside it.
+    pub(crate) latest_full: Option<Latest>,
     /// Backups in the repositories.
-    pub total_backups: i64,
+    pub(crate) total_backups: i64,
     /// Incremental ones since the newest full one.
-    pub chain_length: i64,
-    /// The last moment that can be restored (UTC).
-    pub restorable_to: Option<DateTime<Utc>>,
+    pub(crate) chain_length: i64,
+    /// The last point in time that can be restored (UTC).
+    pub(crate) restorable_to: Option<DateTime<Utc>>,
     /// When a backup was last read back, every byte, without a fault (UTC).
-    pub last_verified: Option<DateTime<Utc>>,
+    pub(crate) last_verified: Option<DateTime<Utc>>,
     /// The last rehearsed restore.
-    pub last_drill: Option<Drill>,
+    pub(crate) last_drill: Option<Drill>,
     /// The newest size of the repository.
-    pub repository: Option<Size>,
+    pub(crate) repository: Option<Size>,
 }
 
-/// What is wrong with the backups.
 #[derive(Debug, Clone, PartialEq)]
 enum Finding {
     NotConfigured,
@@ -205,10 +203,7 @@ fn backup(row: &postgres::Row) -> Backup {
 }
 
 /// Backups, newest first, with those that were pruned when asked for, and the id after which the next page begins.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn list(
+pub(crate) fn list(
     client: &mut impl GenericClient,
     removed: bool,
     before: Option<&str>,
@@ -228,11 +223,7 @@ pub fn list(
     Ok((all, next))
 }
 
-/// Rehearsed restores, newest first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn drills(client: &mut impl GenericClient, limit: u16) -> Result<Vec<Drill>> {
+pub(crate) fn drills(client: &mut impl GenericClient, limit: u16) -> Result<Vec<Drill>> {
     drills_in(client, None, limit)
 }
 
@@ -264,10 +255,7 @@ fn drills_in(
 }
 
 /// Sizes of the repositories of the last 90 days, oldest first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn sizes(client: &mut impl GenericClient) -> Result<Vec<Size>> {
+pub(crate) fn sizes(client: &mut impl GenericClient) -> Result<Vec<Size>> {
     let rows = client.query(
         "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM (
            SELECT * FROM oa.repositories WHERE measured_at > now() - interval '90 days' ORDER BY measured_at DESC LIMIT 400) last
@@ -288,14 +276,15 @@ fn size(row: &postgres::Row) -> Size {
 }
 
 /// Whether the backups can be relied on, measured by the objectives of `[backup]`: those in its repository, or without one in all. A
-/// second place does not stand in for the first. Files that are backed up along do not bring the database back.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) -> Result<Status> {
+/// secondary repository does not stand in for the first. Files that are backed up along do not bring the database back.
+pub(crate) fn status(
+    client: &mut impl GenericClient,
+    config: &Config,
+    locale: Locale,
+) -> Result<Status> {
     let settings = config.backup.as_ref();
-    let place = settings.map(|s| redact(&s.repository));
-    let of = place.as_deref();
+    let location = settings.map(|s| redact(&s.repository));
+    let of = location.as_deref();
     let counts = client.query_one(
         "SELECT count(id) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
                 ever.read_back, ever.first_at, now(),
@@ -344,7 +333,7 @@ pub fn status(client: &mut impl GenericClient, config: &Config, locale: Locale) 
         missing: counts.get(6),
         drilled_at: counts.get(7),
     };
-    let found = judge(&status, seen, config);
+    let found = assess(&status, seen, config);
     status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
     let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
     status.message = match (texts.is_empty(), locale) {
@@ -389,7 +378,7 @@ fn newest(
     }))
 }
 
-/// What is judged besides what is given out.
+/// What is assessed besides what is given out.
 struct Seen {
     now: DateTime<Utc>,
     /// When the oldest backup ended, also one that is gone.
@@ -402,7 +391,7 @@ struct Seen {
     missing: i64,
 }
 
-fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
+fn assess(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
     let settings = config.backup.as_ref();
     if status.restorable_to.is_none() && seen.missing > 0 {
         return vec![Finding::Missing(seen.missing)];
@@ -419,8 +408,8 @@ fn judge(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
         found.push(Finding::Missing(seen.missing));
     }
     found.extend(seen.check_error.map(Finding::CheckFailed));
-    let older = |moment: Option<DateTime<Utc>>, limit: std::time::Duration| {
-        moment.is_none_or(|m| (seen.now - m).to_std().unwrap_or_default() > limit)
+    let older = |at: Option<DateTime<Utc>>, limit: std::time::Duration| {
+        at.is_none_or(|at| (seen.now - at).to_std().unwrap_or_default() > limit)
     };
     if older(
         status.last_verified.or(seen.first_at),
@@ -513,7 +502,7 @@ impl Finding {
             ),
             Self::RestorePointOld => (
                 "最近可恢复的时间点超出目标（rpo）：检查 crontab 中的 oa-backup incremental",
-                "the newest restorable moment is older than the objective (rpo): check the crontab for oa-backup incremental",
+                "the newest restorable point in time is older than the objective (rpo): check the crontab for oa-backup incremental",
             ),
             Self::NeverDrilled => (
                 "备份至今没有成功演练恢复过：执行 oa-restore drill",

@@ -10,16 +10,16 @@ use uuid::Uuid;
 use super::{Result, number, some_text};
 
 /// From this share of successes on, in percent, a task is healthy.
-pub const HEALTHY: f64 = 90.0;
+pub(crate) const HEALTHY: f64 = 90.0;
 /// From this share on it is only a warning.
-pub const WARNING: f64 = 70.0;
+pub(crate) const WARNING: f64 = 70.0;
 /// So many failures in a row are critical whatever the share.
 const IN_A_ROW: i32 = 3;
 
 /// How a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Health {
+pub(crate) enum Health {
     /// At least 90 % of its runs of the last 24 hours succeeded, and nothing else is wrong.
     Healthy,
     /// At least 70 %, or one of the reasons holds.
@@ -30,8 +30,7 @@ pub enum Health {
 
 impl Health {
     /// The name under which it is given out.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
             Self::Warning => "warning",
@@ -43,7 +42,7 @@ impl Health {
 /// Why a task is not healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Too few of the runs of the last 24 hours succeeded.
     SuccessRate,
     /// There was none in 24 hours, and the last one was no success.
@@ -60,100 +59,98 @@ pub enum Reason {
 
 /// One task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct TaskHealth {
+pub(crate) struct TaskHealth {
     /// Its name, which is also its key.
-    pub name: String,
+    pub(crate) name: String,
     /// Its title for people; its name when it has none.
-    pub title: String,
+    pub(crate) title: String,
     /// The program that runs it.
-    pub tool: String,
+    pub(crate) tool: String,
     /// How it is.
-    pub health: Health,
+    pub(crate) health: Health,
     /// Why it is not healthy.
-    pub reasons: Vec<Reason>,
+    pub(crate) reasons: Vec<Reason>,
     /// Runs of the last 24 hours that ended, without skipped ones and backfills.
-    pub runs: u64,
+    pub(crate) runs: u64,
     /// Of these, successes.
-    pub success: u64,
+    pub(crate) success: u64,
     /// Of these, runs that stored less than there was.
-    pub partial: u64,
+    pub(crate) partial: u64,
     /// Of these, failed, timed out or abandoned ones.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// Successes in percent of the runs, rounded down to a tenth; null when there was no run.
-    pub success_rate: Option<f64>,
+    pub(crate) success_rate: Option<f64>,
     /// Rows that were not there before, in 24 hours.
-    pub inserted: u64,
+    pub(crate) inserted: u64,
     /// When its last run started (UTC).
-    pub last_run: Option<DateTime<Utc>>,
+    pub(crate) last_run: Option<DateTime<Utc>>,
     /// That run.
-    pub last_run_id: Option<Uuid>,
+    pub(crate) last_run_id: Option<Uuid>,
     /// How it ended, or `running` or `retrying`.
-    pub last_status: Option<String>,
+    pub(crate) last_status: Option<String>,
     /// How long it took, in seconds; null while it runs.
-    pub last_duration: Option<f64>,
+    pub(crate) last_duration: Option<f64>,
     /// When it succeeded last (UTC).
-    pub last_success: Option<DateTime<Utc>>,
+    pub(crate) last_success: Option<DateTime<Utc>>,
     /// What was wrong with the last run.
-    pub last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// Failures since the last success.
-    pub consecutive_failures: i32,
+    pub(crate) consecutive_failures: i32,
     /// Since when it fails (UTC).
-    pub failing_since: Option<DateTime<Utc>>,
+    pub(crate) failing_since: Option<DateTime<Utc>>,
     /// Its schedule as a cron expression; null for what only a crontab or a person starts.
-    pub schedule: Option<String>,
+    pub(crate) schedule: Option<String>,
     /// When it is due next, or was due when it is late (UTC).
-    pub next_due: Option<DateTime<Utc>>,
+    pub(crate) next_due: Option<DateTime<Utc>>,
     /// How long it has been due without a start, in seconds.
-    pub late_seconds: Option<u64>,
+    pub(crate) late_seconds: Option<u64>,
     /// Whether it runs now.
-    pub running: bool,
+    pub(crate) running: bool,
     /// The newest outcome is a success.
     #[serde(skip)]
-    pub newest_succeeded: bool,
+    pub(crate) newest_succeeded: bool,
 }
 
 impl TaskHealth {
-    /// Whether a reason holds.
-    #[must_use]
-    pub fn is(&self, reason: Reason) -> bool {
-        self.reasons.contains(&reason)
-    }
-
     /// Only what is over is wrong: too many runs of the last 24 hours failed, and the newest one succeeded.
-    #[must_use]
-    pub fn has_healed(&self) -> bool {
+    pub(crate) fn has_healed(&self) -> bool {
         self.reasons == [Reason::SuccessRate] && self.newest_succeeded
     }
 
     /// The last outcome was no success.
-    #[must_use]
-    pub fn last_failed(&self) -> bool {
+    pub(crate) fn last_failed(&self) -> bool {
         self.consecutive_failures > 0 || self.last_status.as_deref() == Some("partial")
     }
 }
 
 /// The share in percent, rounded down to a tenth: 99.96 % is not 100 %.
-#[must_use]
-pub fn percent(success: u64, runs: u64) -> Option<f64> {
+pub(crate) fn percent(success: u64, runs: u64) -> Option<f64> {
     (runs > 0).then(|| (success as f64 / runs as f64 * 1000.0).floor() / 10.0)
 }
 
 /// How long after it was due a task is late.
-#[must_use]
-pub fn grace(config: &Config) -> TimeDelta {
-    TimeDelta::from_std(config.alert.grace.0 + config.crawl.jitter.0).unwrap_or_default()
+pub(crate) fn grace(config: &Config) -> TimeDelta {
+    let grace = config.alert.grace.0.saturating_add(config.crawl.jitter.0);
+    // A grace that no clock can hold is one that never ends, not none.
+    TimeDelta::from_std(grace).unwrap_or(TimeDelta::weeks(5200))
+}
+
+/// The worst of these tasks; healthy when there is none.
+pub(crate) fn worst(tasks: &[TaskHealth]) -> Health {
+    tasks
+        .iter()
+        .map(|t| t.health)
+        .max()
+        .unwrap_or(Health::Healthy)
 }
 
 /// All tasks by name, without those that were given up (`oa-crawl forget`) or that the configuration skips; only `one` when it is named.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn tasks(
+pub(crate) fn tasks(
     client: &mut impl GenericClient,
     config: &Config,
     one: Option<&str>,
 ) -> Result<Vec<TaskHealth>> {
-    // The hours as the database sums them, and what ran before the first whole one out of the log.
+    // The hours as the database sums them, and what ran before the first whole one out of the run log.
     let rows = client.query(
         "WITH counted AS (
            SELECT task, sum(runs) AS runs, sum(runs) FILTER (WHERE status = 'success') AS success, sum(runs) FILTER (WHERE status = 'partial') AS partial,
@@ -183,7 +180,7 @@ pub fn tasks(
                        WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
          -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
-         -- task's last run, which is found at once; else every month of the log is looked into.
+         -- task's last run, which is found at once; else every month of the run log is looked into.
          LEFT JOIN LATERAL (
            SELECT r.id, r.status FROM oa.runs r WHERE r.id = t.last_run_id AND r.finished_at IS NOT NULL AND r.trigger <> 'backfill'
            UNION ALL (
@@ -230,12 +227,12 @@ fn task(row: &Row) -> TaskHealth {
     let partial = row.get::<_, Option<&str>>(19) == Some("partial");
     let stale_data = row.get::<_, Option<bool>>(20) == Some(false);
     let silent = row.get::<_, Option<bool>>(21) == Some(true);
-    judge(&mut task, partial, stale_data || silent);
+    assess(&mut task, partial, stale_data || silent);
     task
 }
 
 /// `partial`: its newest outcome was that; `stale`: its data are of another day, or there were none for much longer than usual.
-fn judge(task: &mut TaskHealth, partial: bool, stale: bool) {
+fn assess(task: &mut TaskHealth, partial: bool, stale: bool) {
     let mut reasons = Vec::new();
     let mut add = |holds: bool, reason: Reason, health: Health| {
         if holds {
@@ -326,7 +323,7 @@ mod tests {
             (0, 0, Health::Healthy),
         ] {
             let mut task = of(runs, success);
-            judge(&mut task, false, false);
+            assess(&mut task, false, false);
             assert_eq!(task.health, health, "{success} of {runs}");
         }
     }
@@ -335,32 +332,32 @@ mod tests {
     fn what_is_late_never_run_or_stale_is_at_least_a_warning() {
         let mut late = of(10, 10);
         late.late_seconds = Some(1);
-        judge(&mut late, false, false);
+        assess(&mut late, false, false);
         assert_eq!(
             (late.health, late.reasons),
             (Health::Warning, vec![Reason::Late])
         );
         let mut never = of(0, 0);
         never.last_run_id = None;
-        judge(&mut never, false, false);
+        assess(&mut never, false, false);
         assert_eq!(
             (never.health, never.reasons),
             (Health::Warning, vec![Reason::NeverRun])
         );
         let mut stale = of(10, 1);
-        judge(&mut stale, false, true);
+        assess(&mut stale, false, true);
         assert_eq!(
             (stale.health, stale.reasons),
             (Health::Critical, vec![Reason::SuccessRate, Reason::Stale])
         );
         let mut failed = of(0, 0);
         failed.consecutive_failures = 1;
-        judge(&mut failed, false, false);
+        assess(&mut failed, false, false);
         assert_eq!(failed.health, Health::Critical);
         // 20 failures of 200 runs, the last three of them in a row.
         let mut failing = of(200, 180);
         failing.consecutive_failures = 3;
-        judge(&mut failing, false, false);
+        assess(&mut failing, false, false);
         assert_eq!(
             (failing.health, failing.reasons),
             (Health::Critical, vec![Reason::Failing])
@@ -370,12 +367,12 @@ mod tests {
     #[test]
     fn a_failure_that_a_later_success_mended_has_healed() {
         let mut task = of(2, 1);
-        judge(&mut task, false, false);
+        assess(&mut task, false, false);
         assert_eq!((task.health, task.has_healed()), (Health::Critical, false));
         task.newest_succeeded = true;
         assert!(task.has_healed());
         task.late_seconds = Some(1);
-        judge(&mut task, false, false);
+        assess(&mut task, false, false);
         assert!(!task.has_healed(), "it is late as well");
     }
 }

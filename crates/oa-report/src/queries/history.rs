@@ -12,42 +12,41 @@ use uuid::Uuid;
 
 use super::{Result, number};
 
-/// A run as a mark in a row of them.
+/// One of the last runs of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Mark {
+pub(crate) struct RecentRun {
     /// The run.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// How it ended, or `running` or `retrying`.
-    pub status: String,
+    pub(crate) status: String,
     /// When it started (UTC).
-    pub started_at: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
     /// How long it took, in seconds.
-    pub duration: Option<f64>,
+    pub(crate) duration: Option<f64>,
     /// Records that came and were good.
-    pub records: u64,
+    pub(crate) records: u64,
 }
 
 /// A day of a task.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Day {
+pub(crate) struct Day {
     /// The day of Asia/Shanghai.
-    pub day: NaiveDate,
+    pub(crate) day: NaiveDate,
     /// Runs that ended, without skipped ones and backfills.
-    pub runs: u64,
+    pub(crate) runs: u64,
     /// Of these, successes.
-    pub success: u64,
+    pub(crate) success: u64,
     /// Of these, partial ones.
-    pub partial: u64,
+    pub(crate) partial: u64,
     /// Good records of a run, on average over those that stored any.
-    pub records: Option<f64>,
+    pub(crate) records: Option<f64>,
     /// `records` compared with the median of the days before; absent with fewer than five of them.
-    pub usual: Option<f64>,
+    pub(crate) usual: Option<f64>,
 }
 
 impl Day {
     /// Whether much less or much more came than usual: below half, or more than twice.
-    #[must_use]
-    pub fn is_unusual(&self) -> bool {
+    pub(crate) fn is_unusual(&self) -> bool {
         match (self.records, self.usual) {
             (Some(records), Some(usual)) if usual > 0.0 => {
                 !(0.5..=2.0).contains(&(records / usual))
@@ -57,20 +56,20 @@ impl Day {
     }
 }
 
-/// So many marks a task.
-pub const MARKS: i64 = 48;
-/// So many days a task.
-pub const DAYS: u32 = 30;
+/// So many recent runs of each task.
+pub(crate) const RECENT_RUNS: i64 = 48;
+/// So many days of each task.
+pub(crate) const DAYS: u32 = 30;
 /// So many days before make what is usual.
 const BEFORE: usize = 14;
 const FEWEST: usize = 5;
 
-const MARK: &str = "t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)";
+const COLUMNS: &str = "t.name, r.id, r.status, r.started_at, extract(epoch FROM r.finished_at - r.started_at)::float8, greatest(r.fetched - r.rejected, 0)";
 
-fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<Mark>> {
-    let mut all: HashMap<String, Vec<Mark>> = HashMap::new();
+fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<RecentRun>> {
+    let mut all: HashMap<String, Vec<RecentRun>> = HashMap::new();
     for row in rows {
-        all.entry(row.get(0)).or_default().push(Mark {
+        all.entry(row.get(0)).or_default().push(RecentRun {
             id: row.get(1),
             status: row.get(2),
             started_at: row.get(3),
@@ -82,37 +81,31 @@ fn by_task(rows: &[postgres::Row]) -> HashMap<String, Vec<Mark>> {
 }
 
 /// The last runs of each of these tasks, oldest first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn marks(
+pub(crate) fn recent_runs(
     client: &mut impl GenericClient,
     tasks: &[&str],
-) -> Result<HashMap<String, Vec<Mark>>> {
+) -> Result<HashMap<String, Vec<RecentRun>>> {
     let rows = client.query(
         &format!(
-            "SELECT {MARK}
+            "SELECT {COLUMNS}
          FROM unnest($1::text[]) t (name), LATERAL (
            SELECT * FROM oa.runs r WHERE r.task = t.name AND r.status <> 'skipped' ORDER BY r.seq DESC LIMIT $2) r ORDER BY t.name, r.seq"
         ),
-        &[&tasks, &MARKS],
+        &[&tasks, &RECENT_RUNS],
     )?;
     Ok(by_task(&rows))
 }
 
-/// The runs of a span of time of each of these tasks, oldest first; at most 1,500 a task.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn between(
+/// The runs of a span of time of each of these tasks, oldest first; at most 1,500 per task.
+pub(crate) fn between(
     client: &mut impl GenericClient,
     tasks: &[&str],
     from: DateTime<Utc>,
     until: DateTime<Utc>,
-) -> Result<HashMap<String, Vec<Mark>>> {
+) -> Result<HashMap<String, Vec<RecentRun>>> {
     let rows = client.query(
         &format!(
-            "SELECT {MARK}
+            "SELECT {COLUMNS}
          FROM unnest($1::text[]) t (name), LATERAL (
            SELECT * FROM oa.runs r WHERE r.task = t.name AND r.started_at >= $2 AND r.started_at < $3 AND r.status <> 'skipped'
            ORDER BY r.started_at DESC LIMIT 1500) r ORDER BY t.name, r.started_at"
@@ -123,10 +116,7 @@ pub fn between(
 }
 
 /// The last days of each of these tasks on which it ran, oldest first; days are those of Asia/Shanghai, whatever zone is shown.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn days(
+pub(crate) fn days(
     client: &mut impl GenericClient,
     tasks: &[&str],
     now: DateTime<Utc>,
@@ -159,11 +149,8 @@ pub fn days(
 }
 
 /// The day of Asia/Shanghai, as `oa.run_days` has it.
-#[must_use]
-pub fn day_of(moment: DateTime<Utc>) -> NaiveDate {
-    moment
-        .with_timezone(&chrono_tz::Asia::Shanghai)
-        .date_naive()
+pub(crate) fn day_of(at: DateTime<Utc>) -> NaiveDate {
+    at.with_timezone(&chrono_tz::Asia::Shanghai).date_naive()
 }
 
 fn compare(days: &mut [Day]) {
@@ -177,11 +164,8 @@ fn compare(days: &mut [Day]) {
     }
 }
 
-/// When each of these tasks was and is due within a span, of those whose schedule is known in full; at most 2,000 moments a task.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn due(
+/// When each of these tasks was and is due within a span, of those whose schedule is known in full; at most 2,000 times per task.
+pub(crate) fn due(
     client: &mut impl GenericClient,
     tasks: &[&str],
     from: DateTime<Utc>,
@@ -193,7 +177,7 @@ pub fn due(
         "SELECT name, schedule, days, sessions FROM oa.tasks WHERE name = ANY($1) AND schedule IS NOT NULL AND days IS NOT NULL",
         &[&tasks],
     )?;
-    let moments = |row: &postgres::Row| {
+    let due = |row: &postgres::Row| {
         let days = match row.get::<_, &str>(2) {
             "trading" => Days::Trading,
             "night" => Days::Night,
@@ -201,6 +185,7 @@ pub fn due(
         };
         let sessions: Vec<Session> = row
             .get::<_, Option<Vec<String>>>(3)
+            // None: at any hour.
             .unwrap_or_default()
             .iter()
             .map(|s| {
@@ -222,7 +207,7 @@ pub fn due(
             all.take_while(|at| *at < until).take(2000).collect(),
         ))
     };
-    Ok(rows.iter().filter_map(moments).collect())
+    Ok(rows.iter().filter_map(due).collect())
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use uuid::Uuid;
 
 use super::{Result, number, some_text};
 
-/// Every status of a run.
-pub const STATUSES: [&str; 8] = [
+pub(crate) const STATUSES: [&str; 8] = [
     "running",
     "retrying",
     "success",
@@ -22,58 +21,54 @@ pub const STATUSES: [&str; 8] = [
     "abandoned",
 ];
 /// Most entries of one page.
-pub const MOST: u16 = 500;
+pub(crate) const MOST: u16 = 500;
 
-/// Which runs are asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
-    /// Of this task.
-    pub task: Option<String>,
-    /// With this status.
-    pub status: Option<String>,
-    /// That started at this moment or later (UTC).
-    pub since: Option<DateTime<Utc>>,
-    /// That started before this moment (UTC).
-    pub until: Option<DateTime<Utc>>,
+pub(crate) struct Filter {
+    pub(crate) task: Option<String>,
+    pub(crate) status: Option<String>,
+    /// That started at this time or later (UTC).
+    pub(crate) since: Option<DateTime<Utc>>,
+    /// That started before this time (UTC).
+    pub(crate) until: Option<DateTime<Utc>>,
     /// That come after this one in the list.
-    pub before: Option<Uuid>,
-    /// That started after this one: for following the log.
-    pub after: Option<Uuid>,
-    /// At most so many.
-    pub limit: u16,
+    pub(crate) before: Option<Uuid>,
+    /// That started after this one: for following the run log.
+    pub(crate) after: Option<Uuid>,
+    pub(crate) limit: u16,
 }
 
 /// One run, under the names of the service's own plan.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The run.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// Its task.
-    pub task_name: String,
+    pub(crate) task_name: String,
     /// How it ended, or `running` or `retrying`.
-    pub status: String,
+    pub(crate) status: String,
     /// When it started (UTC).
-    pub start_time: DateTime<Utc>,
+    pub(crate) start_time: DateTime<Utc>,
     /// When it ended (UTC); null while it runs.
-    pub end_time: Option<DateTime<Utc>>,
+    pub(crate) end_time: Option<DateTime<Utc>>,
     /// How long it took, in seconds; null while it runs.
-    pub duration: Option<f64>,
+    pub(crate) duration: Option<f64>,
     /// Records that came and were good.
-    pub records: u64,
+    pub(crate) records: u64,
     /// What was wrong.
-    pub error: Option<String>,
-    /// Tries after the first one.
-    pub retry_count: u32,
+    pub(crate) error: Option<String>,
+    /// Attempts after the first one.
+    pub(crate) retry_count: u32,
     /// Rows that were not there before.
-    pub inserted: u64,
+    pub(crate) inserted: u64,
     /// Rows that were there with other values.
-    pub updated: u64,
+    pub(crate) updated: u64,
     /// Records that were not stored.
-    pub rejected: u64,
+    pub(crate) rejected: u64,
     /// Who started it: cron, manual, due, backfill.
-    pub trigger: String,
+    pub(crate) trigger: String,
     /// The machine.
-    pub host: String,
+    pub(crate) host: String,
 }
 
 pub(super) const COLUMNS: &str = "r.id, r.task, r.status, r.started_at, r.finished_at, extract(epoch FROM r.finished_at - r.started_at)::float8,
@@ -99,10 +94,7 @@ pub(super) fn entry(row: &Row) -> Entry {
 }
 
 /// A page, newest first, and the id before which the next one begins; `None` when this is the last.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn page(
+pub(crate) fn page(
     client: &mut impl GenericClient,
     filter: &Filter,
 ) -> Result<(Vec<Entry>, Option<Uuid>)> {
@@ -147,10 +139,7 @@ pub fn page(
 }
 
 /// Runs by their ids, oldest first: for following those that had not ended.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec<Entry>> {
+pub(crate) fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec<Entry>> {
     let rows = client.query(
         &format!(
             "SELECT {COLUMNS} FROM oa.runs r WHERE r.id = ANY($1) ORDER BY r.started_at, r.seq"

@@ -1,26 +1,28 @@
-//! What is asked of PostgreSQL, one file a question. Nothing here writes, except [`alerts::acknowledge`].
+//! What is asked of PostgreSQL, one file per question. Nothing here writes, except [`alerts::acknowledge`].
 //!
-//! Ids of runs are ordered by time, so a span of time is a span of ids, and a page of the log continues at an id. Counts come from
-//! `oa.run_hours` and `oa.run_totals`, which the database keeps: no question reads the log as a whole.
+//! Ids of runs are ordered by time, so a span of time is a span of ids, and a page of the run log continues at an id. Counts come from
+//! `oa.run_hours` and `oa.run_totals`, which the database keeps: no question reads the run log as a whole.
 
-pub mod alerts;
-pub mod backups;
-pub mod health;
-pub mod history;
-pub mod logs;
-pub mod quality;
-pub mod run;
-pub mod totals;
-pub mod watch;
+pub(crate) mod alerts;
+pub(crate) mod backups;
+pub(crate) mod health;
+pub(crate) mod history;
+pub(crate) mod logs;
+pub(crate) mod overview;
+pub(crate) mod quality;
+pub(crate) mod run;
+pub(crate) mod task;
+pub(crate) mod totals;
+pub(crate) mod watch;
 
 use oa_core::base::secrets::redact;
 use serde_json::Value;
 
-/// What these questions give.
-pub type Result<T> = std::result::Result<T, postgres::Error>;
+pub(crate) type Result<T> = std::result::Result<T, postgres::Error>;
 
 /// Longest text of an error, in characters. PostgreSQL is asked for twice as much: enough to see what in it is secret.
 const LONGEST: usize = 4000;
+
 /// A text that a site or a program has put in. It was redacted then, by what was known to be secret on that machine; here it is again.
 fn text(row: &postgres::Row, column: usize) -> String {
     shortened(redact(row.get(column)))
@@ -51,6 +53,11 @@ fn redacted(value: Value) -> Value {
             .collect(),
         other => other,
     }
+}
+
+/// The same for a list of texts.
+fn redacted_texts(texts: &[String]) -> Vec<String> {
+    texts.iter().map(|text| redact(text)).collect()
 }
 
 /// A count or a size: never negative in the tables.

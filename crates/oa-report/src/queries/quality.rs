@@ -2,50 +2,52 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use postgres::GenericClient;
+use postgres::types::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, redacted};
+use super::{Result, redacted_texts};
 
 /// How good the data of one run were.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Quality {
+pub(crate) struct Quality {
     /// Its task.
-    pub task: String,
+    pub(crate) task: String,
     /// The task's title for people.
-    pub title: String,
+    pub(crate) title: String,
     /// The run.
-    pub run_id: Uuid,
+    pub(crate) run_id: Uuid,
     /// When it started (UTC).
-    pub started_at: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
     /// How it ended.
-    pub status: String,
+    pub(crate) status: String,
     /// The day the data are of.
-    pub day: Option<NaiveDate>,
+    pub(crate) day: Option<NaiveDate>,
     /// Records that the source announced.
-    pub expected: Option<i64>,
+    pub(crate) expected: Option<i64>,
     /// Different records that came.
-    pub collected: i64,
+    pub(crate) collected: i64,
     /// Share of the announced ones, 0 to 1.
-    pub completeness: Option<f64>,
+    pub(crate) completeness: Option<f64>,
     /// Records that came twice.
-    pub duplicates: i64,
+    pub(crate) duplicates: i64,
     /// Records that were not stored.
-    pub rejected: i64,
+    pub(crate) rejected: i64,
     /// Whether the data are of the day that was asked for.
-    pub fresh: Option<bool>,
+    pub(crate) fresh: Option<bool>,
     /// 0 to 100: completeness, minus what was rejected, minus 30 when the data are of another day.
-    pub score: i32,
+    pub(crate) score: i32,
     /// What was noticed, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 const COLUMNS: &str = "q.task, coalesce(nullif(t.title, ''), q.task), q.run_id, r.started_at, r.status, q.day, q.expected, q.collected, q.completeness,
     q.duplicates, r.rejected, q.fresh, q.score, q.findings";
 
-fn quality(row: &postgres::Row) -> Quality {
-    Quality {
+fn quality(row: &postgres::Row) -> Result<Quality> {
+    let Json(findings): Json<Vec<String>> = row.try_get(13)?;
+    Ok(Quality {
         task: row.get(0),
         title: row.get(1),
         run_id: row.get(2),
@@ -59,15 +61,12 @@ fn quality(row: &postgres::Row) -> Quality {
         rejected: row.get(10),
         fresh: row.get(11),
         score: row.get(12),
-        findings: serde_json::from_value(redacted(row.get(13))).unwrap_or_default(),
-    }
+        findings: redacted_texts(&findings),
+    })
 }
 
 /// The last run of each task that collected, the worst first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn last(client: &mut impl GenericClient, skip: &[String]) -> Result<Vec<Quality>> {
+pub(crate) fn last(client: &mut impl GenericClient, skip: &[String]) -> Result<Vec<Quality>> {
     let rows = client.query(
         &format!(
             "SELECT {COLUMNS} FROM oa.tasks t, LATERAL (SELECT * FROM oa.quality q WHERE q.task = t.name ORDER BY q.run_id DESC LIMIT 1) q
@@ -76,14 +75,11 @@ pub fn last(client: &mut impl GenericClient, skip: &[String]) -> Result<Vec<Qual
         ),
         &[&skip],
     )?;
-    Ok(rows.iter().map(quality).collect())
+    rows.iter().map(quality).collect()
 }
 
 /// The last runs of a task that collected, newest first, and the run before which the next page begins.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn of(
+pub(crate) fn of(
     client: &mut impl GenericClient,
     task: &str,
     before: Option<Uuid>,
@@ -96,7 +92,7 @@ pub fn of(
         ),
         &[&task, &before.unwrap_or(Uuid::max()), &(i64::from(limit) + 1)],
     )?;
-    let mut all: Vec<Quality> = rows.iter().map(quality).collect();
+    let mut all = rows.iter().map(quality).collect::<Result<Vec<Quality>>>()?;
     let more = all.len() > usize::from(limit);
     all.truncate(usize::from(limit));
     let next = all.last().map(|q| q.run_id).filter(|_| more);

@@ -2,130 +2,127 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use postgres::GenericClient;
+use postgres::types::Json;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::logs::{COLUMNS, Entry, entry};
-use super::{Result, number, redacted, some_text, text};
+use super::{Result, number, redacted, redacted_texts, some_text, text};
 
 /// Most rejected records of one page.
-pub const MOST_REJECTS: i64 = 200;
+pub(crate) const MOST_REJECTS: i64 = 200;
 
 /// A run in full.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct RunDetail {
+pub(crate) struct RunDetail {
     /// As in the log.
     #[serde(flatten)]
-    pub run: Entry,
+    pub(crate) run: Entry,
     /// Its task's title for people.
-    pub title: String,
+    pub(crate) title: String,
     /// The program.
-    pub tool: String,
+    pub(crate) tool: String,
     /// The program's version.
-    pub version: String,
+    pub(crate) version: String,
     /// Its process on the machine.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// Records that came.
-    pub fetched: u64,
+    pub(crate) fetched: u64,
     /// Rows that were there just so.
-    pub unchanged: u64,
+    pub(crate) unchanged: u64,
     /// What kind of error it was.
-    pub error_kind: Option<String>,
+    pub(crate) error_kind: Option<String>,
     /// What else the program noted.
-    pub details: Value,
-    /// Each try.
-    pub attempts: Vec<Attempt>,
+    pub(crate) details: Value,
+    /// Each attempt.
+    pub(crate) attempts: Vec<Attempt>,
     /// How good the data were.
-    pub quality: Option<RunQuality>,
+    pub(crate) quality: Option<RunQuality>,
     /// What was received, before anything was made of it.
-    pub raw: Vec<Raw>,
+    pub(crate) raw: Vec<Raw>,
     /// Records that were not stored; at most 200, `rejected` says how many there are.
-    pub rejects: Vec<Reject>,
+    pub(crate) rejects: Vec<Reject>,
 }
 
-/// One try.
+/// One attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     /// 1 for the first.
-    pub attempt: i32,
+    pub(crate) attempt: i32,
     /// When it began (UTC).
-    pub started_at: DateTime<Utc>,
+    pub(crate) started_at: DateTime<Utc>,
     /// When it ended (UTC).
-    pub finished_at: DateTime<Utc>,
+    pub(crate) finished_at: DateTime<Utc>,
     /// success, partial, failed or timeout.
-    pub outcome: String,
+    pub(crate) outcome: String,
     /// What kind of error it was.
-    pub error_kind: Option<String>,
+    pub(crate) error_kind: Option<String>,
     /// What was wrong.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// How good the data of a run were.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct RunQuality {
+pub(crate) struct RunQuality {
     /// The day the data are of.
-    pub day: Option<NaiveDate>,
+    pub(crate) day: Option<NaiveDate>,
     /// Records that the source announced.
-    pub expected: Option<i64>,
+    pub(crate) expected: Option<i64>,
     /// Different records that came.
-    pub collected: i64,
+    pub(crate) collected: i64,
     /// Share of the announced ones, 0 to 1.
-    pub completeness: Option<f64>,
+    pub(crate) completeness: Option<f64>,
     /// Records that came twice.
-    pub duplicates: i64,
+    pub(crate) duplicates: i64,
     /// Whether the data are of the day that was asked for.
-    pub fresh: Option<bool>,
+    pub(crate) fresh: Option<bool>,
     /// 0 to 100.
-    pub score: i32,
+    pub(crate) score: i32,
     /// What was noticed, in sentences.
-    pub findings: Vec<String>,
+    pub(crate) findings: Vec<String>,
 }
 
 /// One answer in the raw archive.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Raw {
-    /// The try it belongs to.
-    pub attempt: i32,
+pub(crate) struct Raw {
+    /// The attempt it belongs to.
+    pub(crate) attempt: i32,
     /// What the answer is of, when a run asks for several things.
-    pub part: Option<String>,
+    pub(crate) part: Option<String>,
     /// The address.
-    pub url: String,
+    pub(crate) url: String,
     /// HTTP status.
-    pub status: i32,
+    pub(crate) status: i32,
     /// The `content-type` header.
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
     /// SHA-256 of the body; also its file's name in the archive.
-    pub sha256: String,
+    pub(crate) sha256: String,
     /// Size of the body in bytes.
-    pub size_bytes: i64,
+    pub(crate) size_bytes: i64,
     /// When it was received (UTC).
-    pub fetched_at: DateTime<Utc>,
+    pub(crate) fetched_at: DateTime<Utc>,
 }
 
 /// One record that was not stored.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Reject {
+pub(crate) struct Reject {
     /// Its number within the run.
-    pub seq: i64,
+    pub(crate) seq: i64,
     /// The table it was meant for.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Its key at the source.
-    pub source_key: Option<String>,
+    pub(crate) source_key: Option<String>,
     /// The field that is wrong.
-    pub field: Option<String>,
+    pub(crate) field: Option<String>,
     /// What is wrong with it.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The record as it came; a text where JSON cannot hold it.
-    pub record: Value,
+    pub(crate) record: Value,
 }
 
-/// The run of that id.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDetail>> {
+pub(crate) fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunDetail>> {
     let Some(row) = client.query_opt(
         &format!(
             "SELECT {COLUMNS}, coalesce(nullif(t.title, ''), r.task), r.tool, r.version, r.pid, r.fetched, r.unchanged, r.error_kind,
@@ -176,7 +173,11 @@ fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQualit
                 CASE WHEN length(findings::text) <= 100000 THEN findings ELSE jsonb_build_array(left(findings::text, 8000)) END FROM oa.quality WHERE run_id = $1",
         &[&id],
     )?;
-    Ok(row.map(|row| RunQuality {
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let Json(findings): Json<Vec<String>> = row.try_get(7)?;
+    Ok(Some(RunQuality {
         day: row.get(0),
         expected: row.get(1),
         collected: row.get(2),
@@ -184,7 +185,7 @@ fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQualit
         duplicates: row.get(4),
         fresh: row.get(5),
         score: row.get(6),
-        findings: serde_json::from_value(redacted(row.get(7))).unwrap_or_default(),
+        findings: redacted_texts(&findings),
     }))
 }
 
@@ -219,8 +220,9 @@ fn rejects(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Reject>> {
         field: row.get(3),
         reason: text(row, 4),
         record: redacted(row.get::<_, Option<Value>>(5).unwrap_or_else(|| {
-            let bytes: Option<Vec<u8>> = row.get(6);
-            Value::String(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+            row.get::<_, Option<&[u8]>>(6).map_or(Value::Null, |bytes| {
+                Value::String(String::from_utf8_lossy(bytes).into_owned())
+            })
         })),
     };
     Ok(rows.iter().map(reject).collect())

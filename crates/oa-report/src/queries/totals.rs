@@ -6,30 +6,21 @@ use super::{Result, number};
 
 /// Outcomes of one task with one status.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Total {
-    /// The task.
-    pub task: String,
-    /// How they ended.
-    pub status: String,
-    /// How many.
-    pub runs: u64,
+pub(crate) struct Total {
+    pub(crate) task: String,
+    pub(crate) status: String,
+    pub(crate) runs: u64,
     /// Sum of their durations in seconds.
-    pub seconds: f64,
-    /// Rows that were not there before.
-    pub inserted: u64,
-    /// Rows that were there with other values.
-    pub updated: u64,
+    pub(crate) seconds: f64,
+    pub(crate) inserted: u64,
+    pub(crate) updated: u64,
     /// Rows that were there just so.
-    pub unchanged: u64,
-    /// Records that were not stored.
-    pub rejected: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) rejected: u64,
 }
 
 /// All of them, by task.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn all(client: &mut impl GenericClient) -> Result<Vec<Total>> {
+pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<Total>> {
     let rows = client.query(
         "SELECT task, status, runs, seconds, inserted, updated, unchanged, rejected FROM oa.run_totals ORDER BY task, status",
         &[],

@@ -8,36 +8,29 @@ use super::{Result, text};
 /// What has not watched for longer watches no more. Both are started each minute.
 const SILENT: f64 = 600.0;
 
-/// One machine's last word.
+/// The last check or start of due runs of one machine.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Watch {
+pub(crate) struct Watch {
     /// `check` or `due`.
-    pub what: String,
-    /// The machine.
-    pub host: String,
-    /// When (UTC).
-    pub at: DateTime<Utc>,
+    pub(crate) what: String,
+    pub(crate) host: String,
+    pub(crate) at: DateTime<Utc>,
     /// It worked, and what was found reaches people.
-    pub ok: bool,
-    /// What does not.
-    pub detail: String,
+    pub(crate) ok: bool,
+    pub(crate) detail: String,
     /// How long ago, by PostgreSQL's clock, in seconds.
-    pub age: f64,
+    pub(crate) age: f64,
 }
 
 impl Watch {
     /// It should have come again long ago.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.age > SILENT
     }
 }
 
 /// All of them, by what they do, the newest first.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
+pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
     let rows = client.query(
         "SELECT what, host, at, ok, left(detail, 8000), extract(epoch FROM now() - at)::float8 FROM oa.watches
          WHERE at > now() - interval '90 days' ORDER BY what, at DESC",
@@ -55,7 +48,6 @@ pub fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
 }
 
 /// The newest of those that do this, on whatever machine.
-#[must_use]
-pub fn newest<'a>(all: &'a [Watch], what: &str) -> Option<&'a Watch> {
+pub(crate) fn newest<'a>(all: &'a [Watch], what: &str) -> Option<&'a Watch> {
     all.iter().find(|w| w.what == what)
 }

@@ -5,8 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
-use oa_backup::repository::Bars;
+use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{BackupKind, Config};
 use oa_core::app::exit;
@@ -14,81 +13,73 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::base::supervise::Launch;
-use oa_core::model::run::Trigger;
 use serde_json::json;
 
-use super::plan;
-use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};
-use crate::choose::{Choice, Physical, Way};
-use crate::options::{Asked, Kind, Manner};
+use super::options::{Kind, RunArgs, TargetArgs};
+use super::session::{Session, recorded};
+use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir};
+use crate::disk::check_room;
+use crate::plan::{Physical, RestorePlan, Strategy};
 use crate::recover::account::Account;
-use crate::recover::{self, Work};
-use crate::session::{Session, recorded};
+use crate::recover::{self, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
-/// How it is done.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    /// The moment.
+/// Restore a whole cluster into a directory, recovered and ready to run
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "PostgreSQL need not run. If it is interrupted, run the same command again: it continues where it was.\n\nExamples:\n  oa-restore cluster --to latest --target-dir /var/lib/postgresql/restored\n  oa-restore cluster --to \"2026-11-23 14:05\" --target-dir /srv/restored --start\n  oa-restore cluster --to latest --target-dir /srv/restored --dry-run"
+)]
+pub(crate) struct Args {
     #[command(flatten)]
-    pub asked: Asked,
+    target: TargetArgs,
     /// The data directory: absent or empty
     #[arg(long, value_name = "DIR")]
-    pub target_dir: PathBuf,
+    target_dir: PathBuf,
     /// Start the server there
     #[arg(long)]
-    pub start: bool,
+    start: bool,
     /// Its port on 127.0.0.1 [default: the first free one from 5432 on]
     #[arg(long)]
-    pub port: Option<u16>,
-    /// Whose it will be, when oa-restore runs as root
+    port: Option<u16>,
+    /// The user who will own it, when oa-restore runs as root
     #[arg(long, value_name = "USER", default_value = "postgres")]
-    pub owner: String,
+    owner: String,
     /// Move aside what is in the directory
     #[arg(long)]
-    pub force: bool,
-    /// How.
+    force: bool,
     #[command(flatten)]
-    pub manner: Manner,
+    run: RunArgs,
 }
 
 /// How long a recovered server may take to start.
-const START: Duration = Duration::from_secs(3600);
+const START_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Restores a cluster.
-///
-/// # Errors
-/// When nothing leads to that moment, the directory is not empty, or a step fails; run again it goes on.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
-    let (asked, manner) = (&wanted.asked, &wanted.manner);
-    if asked.kind == Kind::Logical {
+pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
+    if args.target.kind == Kind::Logical {
         return Err(RestoreError::Refused(
             "a dump holds no cluster; restore it with oa-restore database".to_owned(),
         )
         .into());
     }
-    let session = Session::open(config, asked.from_copy, bars)?;
-    let work = Work::begin(&session.staging)?;
-    let choice = session.choose(asked, BackupKind::Physical, None, &work)?;
-    let Way::Physical(physical) = &choice.way else {
-        return Err(RestoreError::NoWay(format!(
+    let bars = args.run.bars(quiet);
+    let session = Session::open(config, args.target.from_copy, &bars)?;
+    let work = WorkFolder::begin(&session.staging)?;
+    let plan = session.plan(&args.target, BackupKind::Physical, None, &work)?;
+    let Strategy::Physical(physical) = &plan.strategy else {
+        return Err(RestoreError::NoPlan(format!(
             "backup {} is a dump and holds no cluster; restore it with oa-restore database",
-            choice.backup().short_id()
+            plan.backup().short_id()
         ))
         .into());
     };
-    if manner.dry_run {
-        return plan::tell(&session, &choice, manner.format);
+    if args.run.dry_run {
+        return super::plan::print_dry_run(&session, &plan, config, args.run.format);
     }
     let system = physical.full.meta.system_id.as_str();
-    let histories = session.chooser(&[system], &work).histories(system)?;
-    let account = Account::find(&[wanted.owner.as_str()])?;
-    let dir = TargetDir::look(
-        &wanted.target_dir,
-        &format!("full backup {}", physical.full.id),
-        wanted.force,
-        manner.yes,
-    )?;
+    let histories = session.planner(&[system], &work).histories(system)?;
+    let account = Account::find(&[args.owner.as_str()])?;
+    let of = format!("full backup {}", physical.full.id);
+    let dir = TargetDir::look(&args.target_dir, &of, args.force, args.run.yes)?;
     let parent = dir.parent().to_owned();
     if !account.reaches(&parent) {
         return Err(RestoreError::Refused(format!(
@@ -105,13 +96,10 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         dir.with(&usual)
     };
     let tablespaces = dir.part().unwrap_or(&usual).to_owned();
-    recover::room(&[dir.need(physical.size_bytes())])?;
-    let job = Job {
-        trigger: Trigger::Manual,
-        ..Job::by_hand(PROGRAM, "restore-cluster", "集群恢复")
-    };
-    let done = recorded(config, &job, |_| {
-        let way = Restore {
+    check_room(&[dir.need(physical.size_bytes())])?;
+    let job = Job::by_hand(PROGRAM, "restore-cluster", "集群恢复");
+    let restored = recorded(config, &job, |_| {
+        let restore = ClusterRestore {
             physical,
             histories: &histories,
             dir: &dir,
@@ -119,25 +107,24 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
             account: &account,
             work: &work,
         };
-        let done = restore(&session, &way, wanted).map_err(|e| {
+        let restored = restore.run(&session, args).map_err(|e| {
             e.in_private()
-                .on_disk_of(dir.path().display(), ROOM_ON_THE_WAY)
+                .on_disk_of(dir.path().display(), REMEDY_ON_THE_WAY)
         })?;
-        let mut ended = JobOutcome::success(done);
-        ended
-            .details
-            .insert("backup".to_owned(), json!(physical.full.id));
-        ended
-            .details
-            .insert("to".to_owned(), json!(choice.target.to_string()));
+        let mut ended = JobOutcome::success(restored);
+        for (key, value) in [
+            ("backup", json!(physical.full.id)),
+            ("to", json!(plan.target.to_string())),
+        ] {
+            ended.details.insert(key.to_owned(), value);
+        }
         Ok(ended)
     })?;
-    tell(&session, &choice, &dir, &account, &done, manner.format)?;
+    report(&session, &plan, &dir, &account, &restored, args.run.format)?;
     Ok(exit::OK)
 }
 
-/// What came of it.
-struct Done {
+struct RestoredCluster {
     port: u16,
     socket: PathBuf,
     notes: Vec<String>,
@@ -146,65 +133,65 @@ struct Done {
 }
 
 /// From what, to where, and as whom.
-struct Restore<'a> {
+struct ClusterRestore<'a> {
     physical: &'a Physical,
     histories: &'a BTreeMap<String, Vec<u8>>,
     dir: &'a TargetDir,
     tablespaces: &'a Path,
     account: &'a Account,
-    work: &'a Work,
+    work: &'a WorkFolder,
 }
 
-fn restore(
-    session: &Session<'_>,
-    way: &Restore<'_>,
-    wanted: &Wanted,
-) -> Result<Done, RestoreError> {
-    let &Restore {
-        physical,
-        histories,
-        dir,
-        tablespaces,
-        account,
-        work,
-    } = way;
-    let data = dir.path();
-    dir.begin()?;
-    // Whatever log an earlier try has fetched may be more than is wanted now.
-    let stale = data.join("pg_wal");
-    if stale.is_dir() {
-        std::fs::remove_dir_all(&stale).map_err(RestoreError::disk("could not remove", &stale))?;
+impl ClusterRestore<'_> {
+    fn run(&self, session: &Session<'_>, args: &Args) -> Result<RestoredCluster, RestoreError> {
+        let &Self {
+            physical,
+            histories,
+            dir,
+            tablespaces,
+            account,
+            work,
+        } = self;
+        let data = dir.path();
+        dir.begin()?;
+        // Whatever WAL an earlier attempt has fetched may be more than is wanted now.
+        let stale = data.join("pg_wal");
+        if stale.is_dir() {
+            std::fs::remove_dir_all(&stale)
+                .map_err(RestoreError::disk("could not remove", &stale))?;
+        }
+        recover::copy_files(&session.reader, physical, data, tablespaces)?;
+        failpoint::hit("restore.copied");
+        recover::relink_tablespaces(data, tablespaces)?;
+        recover::fetch_wal(&session.reader, physical, data)?;
+        recover::write_histories(histories, data)?;
+        account.own(data)?;
+        if dir.part().is_some() {
+            account.own(tablespaces)?;
+        }
+        dir.changing()?;
+        failpoint::hit("restore.changing");
+        let (mut notes, needs) =
+            recover::recover_in_place(physical, account, data, work, session.users())?;
+        failpoint::hit("restore.recovered");
+        let port = args.port.unwrap_or_else(free_port);
+        let socket = socket_folder(account);
+        notes.extend(recover::finish_settings(
+            &needs, data, port, &socket, account,
+        )?);
+        dir.done()?;
+        let command = start_command(physical, data, account);
+        if args.start {
+            start(physical, data, account)?;
+        }
+        Ok(RestoredCluster {
+            port,
+            socket,
+            notes,
+            started: args.start,
+            command,
+        })
     }
-    recover::copy(&session.reader, physical, data, tablespaces)?;
-    failpoint::hit("restore.copied");
-    recover::link(data, tablespaces)?;
-    recover::log_of(&session.reader, physical, data)?;
-    recover::histories(histories, data)?;
-    account.own(data)?;
-    if dir.part().is_some() {
-        account.own(tablespaces)?;
-    }
-    dir.changing()?;
-    failpoint::hit("restore.changing");
-    let (mut notes, needs) = recover::in_place(physical, account, data, work, session.users())?;
-    failpoint::hit("restore.recovered");
-    let port = wanted.port.unwrap_or_else(free_port);
-    let socket = socket_folder(account);
-    notes.extend(recover::finish_settings(
-        &needs, data, port, &socket, account,
-    )?);
-    dir.done()?;
-    let command = start_command(physical, data, account);
-    if wanted.start {
-        start(physical, data, account)?;
-    }
-    Ok(Done {
-        port,
-        socket,
-        notes,
-        started: wanted.start,
-        command,
-    })
 }
 
 /// Beside the data directory, where PostgreSQL wants tablespaces to be.
@@ -219,16 +206,10 @@ fn free_port() -> u16 {
         .unwrap_or(5432)
 }
 
-/// Debian's place for sockets, if this account can use it.
+/// Debian's folder for sockets, if this account can use it.
 fn socket_folder(account: &Account) -> PathBuf {
     let usual = Path::new("/var/run/postgresql");
-    let writable = account
-        .command(Path::new("test"))
-        .arg("-w")
-        .arg(usual)
-        .current_dir("/")
-        .status();
-    if writable.is_ok_and(|s| s.success()) {
+    if account.writes(usual) {
         usual.to_owned()
     } else {
         PathBuf::from("/tmp")
@@ -240,7 +221,7 @@ fn pg_ctl(physical: &Physical, data: &Path) -> Vec<String> {
         physical.programs.join("pg_ctl").display().to_string(),
         format!("--pgdata={}", data.display()),
         format!("--log={}", data.join("server.log").display()),
-        format!("--timeout={}", START.as_secs()),
+        format!("--timeout={}", START_TIMEOUT.as_secs()),
         "--wait".to_owned(),
         "start".to_owned(),
     ]
@@ -272,7 +253,7 @@ fn start(physical: &Physical, data: &Path, account: &Account) -> Result<(), Rest
     command.args(&words[1..]).current_dir("/");
     let launch = Launch {
         leaves_daemon: true,
-        ..Launch::new(START)
+        ..Launch::new(START_TIMEOUT)
     };
     let finished = launch
         .run(&mut command)
@@ -280,6 +261,7 @@ fn start(physical: &Physical, data: &Path, account: &Account) -> Result<(), Rest
     if finished.status.success() {
         return Ok(());
     }
+    // Only for the error's text: without the log, what pg_ctl said must do.
     let log = std::fs::read_to_string(data.join("server.log")).unwrap_or_default();
     let said = String::from_utf8_lossy(&finished.stderr).into_owned();
     let last = |text: &str| {
@@ -292,38 +274,38 @@ fn start(physical: &Physical, data: &Path, account: &Account) -> Result<(), Rest
     })
 }
 
-fn tell(
+fn report(
     session: &Session<'_>,
-    choice: &Choice,
+    plan: &RestorePlan,
     dir: &TargetDir,
     account: &Account,
-    done: &Done,
+    restored: &RestoredCluster,
     format: Format,
 ) -> Result<(), Failure> {
     let mut listing = Listing::new(&[
         ("target_dir", "data directory"),
-        ("moment_shown", "as of"),
+        ("as_of_shown", "as of"),
         ("port", "port"),
         ("owner", "owner"),
         ("started", "started"),
     ]);
     listing.push(json!({
-        "target_dir": dir.path(), "moment": choice.moment, "moment_shown": session.shown(choice.moment), "port": done.port,
-        "socket_dir": done.socket, "owner": account.name(), "started": done.started, "start_command": done.command, "notes": done.notes,
-        "backup": choice.backup().id, "tablespaces_dir": dir.part(),
+        "target_dir": dir.path(), "as_of": plan.as_of, "as_of_shown": session.shown(plan.as_of), "port": restored.port,
+        "socket_dir": restored.socket, "owner": account.name(), "started": restored.started, "start_command": restored.command, "notes": restored.notes,
+        "backup": plan.backup().id, "tablespaces_dir": dir.part(),
     }));
     listing.print(format).map_err(anyhow::Error::from)?;
-    for note in &done.notes {
+    for note in &restored.notes {
         tracing::warn!("{note}");
     }
     if format == Format::Table {
-        let text = if done.started {
-            format!("\nIt runs: psql -h 127.0.0.1 -p {}\n", done.port)
+        let text = if restored.started {
+            format!("\nIt runs: psql -h 127.0.0.1 -p {}\n", restored.port)
         } else {
-            format!("\nStart it with:\n  {}\n", done.command)
+            format!("\nStart it with:\n  {}\n", restored.command)
         };
-        let more = "It takes connections from this machine only and archives nothing: see the end of postgresql.auto.conf there.\n";
-        oa_core::app::cli::print(&format!("{text}{more}")).map_err(anyhow::Error::from)?;
+        let more = "It accepts connections from this machine only and archives nothing: see the end of postgresql.auto.conf there.\n";
+        cli::print(&format!("{text}{more}")).map_err(anyhow::Error::from)?;
     }
     Ok(())
 }

@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use clap::Args;
-use oa_backup::repository::{Bars, Lsn, Mark};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -18,96 +16,82 @@ use oa_core::app::output::Listing;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
+use oa_repository::{ContentFingerprint, Lsn};
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::plan;
+use super::options::{RunArgs, TargetArgs};
+use super::session::{Session, recorded};
 use super::target_dir::before;
-use crate::choose::{Choice, Way};
 use crate::content::{self, compare};
+use crate::disk::{DiskNeed, STAGING_REMEDY, check_room};
+use crate::error::stop_if_asked;
 use crate::live::shape::shortened;
-use crate::live::{DISK, Live, roles};
-use crate::options::{Asked, Manner};
-use crate::recover::{self, Need, Private, STAGING, Work, stop_if_asked};
-use crate::session::{Session, recorded};
+use crate::live::{DISK_REMEDY, LiveServer, roles};
+use crate::plan::{RestorePlan, Strategy};
+use crate::recover::{self, PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
-/// What is wanted.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    /// The moment.
+/// Restore the database beside the live one, and with --swap into its place
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "It is compared before you can use it. With --swap the live one is renamed and kept until you drop it.\n\nExamples:\n  oa-restore database --to \"2026-11-23 14:05\" --into oa_1405\n  oa-restore database --to latest --into oa_new --swap --yes"
+)]
+pub(crate) struct Args {
     #[command(flatten)]
-    pub asked: Asked,
+    target: TargetArgs,
     /// The new database's name
     #[arg(long, value_name = "NAME")]
-    pub into: String,
-    /// Then let it change names with the live one, which is kept
+    into: String,
+    /// Let it change names with the live one, which is kept
     #[arg(long)]
-    pub swap: bool,
-    /// How.
+    swap: bool,
     #[command(flatten)]
-    pub manner: Manner,
+    run: RunArgs,
 }
 
 /// Names of databases on their way begin so.
 const ON_ITS_WAY: &str = "oa_restore_";
 
-/// Restores a database.
-///
-/// # Errors
-/// 75 when the live server is away, 77 when the name is taken, the role may not make databases, or the swap is not confirmed; the
-/// live database is untouched then.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
-    let (asked, manner) = (&wanted.asked, &wanted.manner);
-    let session = Session::open(config, asked.from_copy, bars)?;
-    let work = Work::begin(&session.staging)?;
-    let mut live = Live::connect(config)?;
-    let choice = session.choose(asked, asked.kind.into(), Some(&live), &work)?;
-    let source = choice.database_for(&live);
-    allowed(&mut live, wanted, &source)?;
-    if manner.dry_run {
-        return plan::tell(&session, &choice, manner.format);
+pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
+    let bars = args.run.bars(quiet);
+    let session = Session::open(config, args.target.from_copy, &bars)?;
+    let work = WorkFolder::begin(&session.staging)?;
+    let mut live = LiveServer::connect(config)?;
+    let plan = session.plan(&args.target, args.target.kind.into(), Some(&live), &work)?;
+    let source = live.database_in(&plan);
+    check_allowed(&mut live, args, &source)?;
+    if args.run.dry_run {
+        return super::plan::print_dry_run(&session, &plan, config, args.run.format);
     }
-    let about = about_bytes(&mut live, &choice, &source)?;
-    let mut needs = vec![Private::need(&choice, &work), dump_of(&work, about)];
-    needs.extend(live.need(about));
-    recover::room(&needs)?;
+    let bytes = estimated_bytes(&mut live, &plan, &source)?;
+    let mut needs = vec![PrivateServer::need(&plan, &work), dump_of(&work, bytes)];
+    needs.extend(live.need(bytes));
+    check_room(&needs)?;
     let kept = shortened(&before(&live.database));
-    if wanted.swap {
+    if args.swap {
         cli::confirm(
             &format!(
                 "As of {}: restore database {} and put it in the place of the live one, which is kept as {kept}? All its sessions are ended",
-                session.shown(choice.moment),
+                session.shown(plan.as_of),
                 live.database
             ),
-            manner.yes,
+            args.run.yes,
         )?;
     }
-    let name = if wanted.swap {
+    let name = if args.swap {
         live.database.clone()
     } else {
-        wanted.into.clone()
+        args.into.clone()
     };
     let job = Job::by_hand(PROGRAM, "restore-database", "数据库恢复");
     let (tables, mut notes) = recorded(config, &job, |_| {
-        let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
-            Ok(())
-        })?;
-        let notes = look(&private, &choice, &source).map_err(RestoreError::in_private)?;
-        remove_left(&mut live.client)?;
-        let new = beside(&session, &private, &mut live, &choice, &source)?;
-        drop(private);
-        if wanted.swap {
-            swap(live, &new.name, &wanted.into, &kept)?;
-        } else {
-            rename(&mut live.client, &new.name, &wanted.into)
-                .inspect_err(|_| drop_database(&mut live.client, &new.name))?;
-        }
-        let mut ended = JobOutcome::success((new.tables, notes));
-        ended.fetched = new.tables as u64;
+        let restored = restore(&session, work, live, &plan, &source, args, &kept)?;
+        let mut ended = JobOutcome::success(restored);
+        ended.fetched = ended.value.0 as u64;
         for (key, value) in [
-            ("to", json!(choice.target.to_string())),
+            ("to", json!(plan.target.to_string())),
             ("database", json!(name)),
         ] {
             ended.details.insert(key.to_owned(), value);
@@ -119,31 +103,58 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
     }
     let mut listing = Listing::new(&[
         ("database", "database"),
-        ("moment_shown", "as of"),
+        ("as_of_shown", "as of"),
         ("tables", "tables compared"),
         ("kept_as", "the live one before"),
     ]);
     listing.push(json!({
-        "database": name, "moment": choice.moment, "moment_shown": session.shown(choice.moment),
-        "tables": tables, "kept_as": wanted.swap.then_some(&kept), "backup": choice.backup().id, "notes": notes,
+        "database": name, "as_of": plan.as_of, "as_of_shown": session.shown(plan.as_of),
+        "tables": tables, "kept_as": args.swap.then_some(&kept), "backup": plan.backup().id, "notes": notes,
     }));
-    listing.print(manner.format).map_err(anyhow::Error::from)?;
+    listing
+        .print(args.run.format)
+        .map_err(anyhow::Error::from)?;
     for note in &notes {
         tracing::warn!("{note}");
     }
     Ok(exit::OK)
 }
 
+/// Returns how many tables were compared, and notes for the operator.
+fn restore(
+    session: &Session<'_>,
+    work: WorkFolder,
+    mut live: LiveServer,
+    plan: &RestorePlan,
+    source: &str,
+    args: &Args,
+    kept: &str,
+) -> Result<(usize, Vec<String>), RestoreError> {
+    let private =
+        PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
+    let notes = verify_restored(&private, plan, source).map_err(RestoreError::in_private)?;
+    remove_left(&mut live.client)?;
+    let new = load_beside(session, &private, &mut live, plan, source)?;
+    drop(private);
+    if args.swap {
+        swap(live, &new.name, &args.into, kept)?;
+    } else {
+        rename(&mut live.client, &new.name, &args.into)
+            .inspect_err(|_| drop_database(&mut live.client, &new.name))?;
+    }
+    Ok((new.tables, notes))
+}
+
 /// What would fail in the end is refused before anything is restored.
-fn allowed(live: &mut Live, wanted: &Wanted, source: &str) -> Result<(), RestoreError> {
-    name_is_free(&mut live.client, &wanted.into)?;
+fn check_allowed(live: &mut LiveServer, args: &Args, source: &str) -> Result<(), RestoreError> {
+    name_is_free(&mut live.client, &args.into)?;
     if !live.makes_databases {
         return Err(RestoreError::Refused(format!(
             "role {role} may not make databases; as a superuser: ALTER ROLE {role} CREATEDB",
             role = quote_ident(&live.role)
         )));
     }
-    if wanted.swap && live.database != source {
+    if args.swap && live.database != source {
         return Err(RestoreError::Refused(format!(
             "--swap would put database {source} in the place of {}; restore it without --swap",
             live.database
@@ -157,7 +168,7 @@ fn allowed(live: &mut Live, wanted: &Wanted, source: &str) -> Result<(), Restore
         )
         .map_err(RestoreError::query("could not look for subscriptions"))?
         .get(0);
-    if wanted.swap && subscriptions > 0 {
+    if args.swap && subscriptions > 0 {
         return Err(RestoreError::Refused(format!(
             "database {} has {subscriptions} subscription(s), which would go on in the old one and not in the new one; restore it without --swap, and make them there",
             live.database
@@ -166,11 +177,15 @@ fn allowed(live: &mut Live, wanted: &Wanted, source: &str) -> Result<(), Restore
     Ok(())
 }
 
-/// The size of the database, guessed: that of the live one of its name, if there is one. What else is in its cluster is not in it.
-fn about_bytes(live: &mut Live, choice: &Choice, source: &str) -> Result<u64, RestoreError> {
-    let whole = match &choice.way {
-        Way::Physical(p) => p.full.meta.stored.size_bytes,
-        Way::Logical(l) => return Ok(2 * l.backup.meta.stored.size_bytes),
+/// An estimate of the database's size: that of the live one of its name, if there is one. What else is in its cluster is not in it.
+fn estimated_bytes(
+    live: &mut LiveServer,
+    plan: &RestorePlan,
+    source: &str,
+) -> Result<u64, RestoreError> {
+    let whole = match &plan.strategy {
+        Strategy::Physical(p) => p.full.meta.stored.size_bytes,
+        Strategy::Logical(l) => return Ok(2 * l.backup.meta.stored.size_bytes),
     };
     let now: Option<i64> = live
         .client
@@ -184,22 +199,26 @@ fn about_bytes(live: &mut Live, choice: &Choice, source: &str) -> Result<u64, Re
 }
 
 /// What leaves the private server stands beside it for a while.
-fn dump_of(work: &Work, bytes: u64) -> Need {
-    Need {
+fn dump_of(work: &WorkFolder, bytes: u64) -> DiskNeed {
+    DiskNeed {
         folder: work.staging().to_owned(),
         bytes,
-        remedy: STAGING,
+        remedy: STAGING_REMEDY,
     }
 }
 
-/// What was restored privately, against what was recorded when it was dumped. Returns what an operator should know of it.
-fn look(private: &Private, choice: &Choice, source: &str) -> Result<Vec<String>, RestoreError> {
-    let mut then = private.server.connect(source)?;
-    if let Way::Physical(_) = &choice.way {
-        return Ok(recover::unlogged(&mut then, source)?.into_iter().collect());
+/// What was restored privately, against what was recorded when it was dumped. Returns notes for the operator.
+fn verify_restored(
+    private: &PrivateServer,
+    plan: &RestorePlan,
+    source: &str,
+) -> Result<Vec<String>, RestoreError> {
+    let mut past = private.server.connect(source)?;
+    if let Strategy::Physical(_) = &plan.strategy {
+        return Ok(recover::unlogged(&mut past, source)?.into_iter().collect());
     }
-    if let Some(mark) = &choice.backup().meta.mark {
-        let compared = compare(mark, &content::of_database(&mut then)?);
+    if let Some(mark) = &plan.backup().meta.mark {
+        let compared = compare(mark, &content::of_database(&mut past)?);
         if !compared.wrong.is_empty() {
             return Err(RestoreError::Differs(format!(
                 "the dump is not what was recorded when it was made, and nothing was changed: {}",
@@ -211,14 +230,14 @@ fn look(private: &Private, choice: &Choice, source: &str) -> Result<Vec<String>,
 }
 
 fn name_is_free(client: &mut Client, name: &str) -> Result<(), RestoreError> {
-    let taken: bool = client
+    let is_taken: bool = client
         .query_one(
             "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text) OR length($1::text) > 63 OR $1::text = ''",
             &[&name],
         )
         .map_err(RestoreError::query("could not look for the database's name"))?
         .get(0);
-    if taken {
+    if is_taken {
         return Err(RestoreError::Refused(format!(
             "database \"{name}\" exists already, or is no name; give another one to --into, nothing was changed"
         )));
@@ -227,20 +246,20 @@ fn name_is_free(client: &mut Client, name: &str) -> Result<(), RestoreError> {
 }
 
 /// A database in the live server that is whole and has no name of its own yet.
-struct New {
+struct LoadedDatabase {
     name: String,
     /// Tables that were compared.
     tables: usize,
 }
 
 /// Loads it and compares it.
-fn beside(
+fn load_beside(
     session: &Session<'_>,
-    private: &Private,
-    live: &mut Live,
-    choice: &Choice,
+    private: &PrivateServer,
+    live: &mut LiveServer,
+    plan: &RestorePlan,
     source: &str,
-) -> Result<New, RestoreError> {
+) -> Result<LoadedDatabase, RestoreError> {
     let tag = Uuid::now_v7().simple().to_string();
     let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
     // In the private server it gets the name that it comes with, so that pg_dump writes its owner, rights and settings for that.
@@ -253,7 +272,7 @@ fn beside(
             quote_ident(&on_its_way)
         ))
         .map_err(|e| {
-            RestoreError::NoWay(format!(
+            RestoreError::NoPlan(format!(
                 "database {source} was not there then, or cannot be used: {}",
                 describe(&e)
             ))
@@ -274,7 +293,7 @@ fn beside(
         .server
         .programs(&on_its_way)?
         .run("pg_dump", &arguments)
-        .map_err(|e| RestoreError::from(e).on_disk_of(session.staging.display(), STAGING))?;
+        .map_err(|e| RestoreError::from(e).on_disk_of(session.staging.display(), STAGING_REMEDY))?;
     failpoint::hit("restore.dumped");
     stop_if_asked()?;
     let mut arguments = vec![
@@ -290,32 +309,32 @@ fn beside(
             "this role is no superuser: all of it will belong to it, and rights of others are not restored"
         );
     }
-    let mut then = private.server.connect(&on_its_way)?;
-    roles::make_missing(&mut then, None, live)?;
-    if !live.has_tablespaces_of(&mut then)? {
+    let mut past = private.server.connect(&on_its_way)?;
+    roles::make_missing(&mut past, None, live)?;
+    if !live.has_tablespaces_of(&mut past)? {
         arguments.push("--no-tablespaces".to_owned());
     }
     arguments.push(dump.display().to_string());
-    live.programs(choice.programs(), None)?
+    live.programs(plan.programs(), None)?
         .run("pg_restore", &arguments)
-        .map_err(|e| RestoreError::from(e).on_disk_of("the live server", DISK))
-        .and_then(|()| check(&mut then, live, &on_its_way))
+        .map_err(|e| RestoreError::from(e).on_disk_of("the live server", DISK_REMEDY))
+        .and_then(|()| check(&mut past, live, &on_its_way))
         .inspect_err(|_| drop_database(&mut live.client, &on_its_way))
         .map(|tables| {
             failpoint::hit("restore.brought");
-            New {
+            LoadedDatabase {
                 name: on_its_way.clone(),
                 tables,
             }
         })
 }
 
-fn check(then: &mut Client, live: &Live, name: &str) -> Result<usize, RestoreError> {
+fn check(past: &mut Client, live: &LiveServer, name: &str) -> Result<usize, RestoreError> {
     let mut new = live.connect_to(name)?;
-    let was = Mark {
+    let was = ContentFingerprint {
         lsn: Lsn(0),
         exact: true,
-        tables: content::of_database(then).map_err(RestoreError::in_private)?,
+        tables: content::of_database(past).map_err(RestoreError::in_private)?,
     };
     let compared = compare(&was, &content::of_database(&mut new)?);
     if !compared.wrong.is_empty() {
@@ -340,7 +359,7 @@ fn rename(client: &mut Client, from: &str, to: &str) -> Result<(), RestoreError>
         .map_err(RestoreError::query(format!("could not name it {to}")))
 }
 
-/// After an error, which is told; this one adds nothing to it.
+/// After an error, which is reported; this one adds nothing to it.
 fn drop_database(client: &mut Client, name: &str) {
     let dropped = client.batch_execute(&format!(
         "DROP DATABASE IF EXISTS {} WITH (FORCE)",
@@ -370,7 +389,7 @@ fn remove_left(client: &mut Client) -> Result<(), RestoreError> {
 /// The restored database takes the live one's name, and that one's becomes `kept`, in one transaction. It locks the live one, so that
 /// nobody new gets in, and waits for those who are in to leave, which another session sees to. Nothing of it stays should this process
 /// be killed. Where it is not possible the restored one gets the name `into`.
-fn swap(mut live: Live, new: &str, into: &str, kept: &str) -> Result<(), RestoreError> {
+fn swap(mut live: LiveServer, new: &str, into: &str, kept: &str) -> Result<(), RestoreError> {
     let name = live.database.clone();
     let Some(elsewhere) = ["postgres", "template1"]
         .into_iter()

@@ -1,14 +1,11 @@
 //! `oa-restore drill`: a rehearsal. A backup is only one that restored.
 //!
-//! The newest backup, or one by chance, is restored into a private server up to the very place at which its tables were counted, and
+//! The newest backup, or one at random, is restored into a private server up to the very LSN at which its tables were counted, and
 //! counted again there. How long that took is the RTO, how old the newest backup is, the RPO.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use clap::Args;
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::{Backup, Bars, Kind, Level};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{BackupKind, Config, Locale};
@@ -22,33 +19,38 @@ use oa_core::base::text::{error_text, printable_json};
 use oa_core::base::units::Bytes;
 use oa_core::model::run::Batch;
 use oa_core::model::run::{RunStart, Status, Trigger};
+use oa_repository::Programs;
+use oa_repository::{Backup, Kind, Level};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::choose::{Choice, End, Physical, Way};
+use super::options::RunArgs;
+use super::session::{Session, recorded};
 use crate::content::{self, compare};
-use crate::options::Manner;
-use crate::recover::{self, Private, Work};
-use crate::session::{Session, recorded};
-use crate::target::Target;
+use crate::disk::check_room;
+use crate::plan::target::Target;
+use crate::plan::{Physical, RestorePlan, StopAt, Strategy};
+use crate::recover::{PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
-/// What is wanted.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    /// Any backup by chance, instead of the newest
+/// Rehearse: restore a backup into a private server, check it, compare it, measure it
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
+)]
+pub(crate) struct Args {
+    /// Pick any backup at random, instead of the newest
     #[arg(long)]
-    pub random: bool,
-    /// Out of the second repository, of [backup.copy]
+    random: bool,
+    /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
-    pub from_copy: bool,
+    from_copy: bool,
     /// Started by cron: noted in the run log, and nothing is asked
     #[arg(long)]
-    pub cron: bool,
-    /// How.
+    cron: bool,
     #[command(flatten)]
-    pub manner: Manner,
+    run: RunArgs,
 }
 
 /// One thing that was looked at.
@@ -60,11 +62,10 @@ struct Check {
     text: String,
 }
 
-/// What came of a drill.
 #[derive(Debug, Clone, Serialize)]
 struct Drill {
     backup: String,
-    moment: DateTime<Utc>,
+    as_of: DateTime<Utc>,
     ok: bool,
     rto_seconds: Option<f64>,
     rpo_seconds: f64,
@@ -73,37 +74,26 @@ struct Drill {
     error: Option<String>,
 }
 
-/// Rehearses a restore. Exit code 1 when something is wrong with it.
-///
-/// # Errors
-/// When there is no backup, the repository cannot be opened, or it is not confirmed.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
-    let manner = &wanted.manner;
-    let session = Session::open(config, wanted.from_copy, bars)?;
-    let backup = pick(&session, wanted.random)?;
-    let work = Work::begin(&session.staging)?;
-    let question = format!(
-        "Restore backup {} of {} ({}) into a private server in {} and look at it?",
+pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
+    let session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
+    let backup = pick(&session, args.random)?;
+    let work = WorkFolder::begin(&session.staging)?;
+    let what = format!(
+        "backup {} of {} ({}) into a private server in {} and look at it",
         backup.short_id(),
         session.shown(backup.meta.restorable_to),
         Bytes(backup.meta.stored.size_bytes),
         session.staging.display()
     );
-    if manner.dry_run {
-        cli::print(&format!(
-            "would {}\n",
-            question
-                .trim_end_matches('?')
-                .replacen("Restore", "restore", 1)
-        ))
-        .map_err(anyhow::Error::from)?;
+    if args.run.dry_run {
+        cli::print(&format!("would restore {what}\n")).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    if !wanted.cron {
-        cli::confirm(&question, manner.yes)?;
+    if !args.cron {
+        cli::confirm(&format!("Restore {what}?"), args.run.yes)?;
     }
     let job = Job {
-        trigger: if wanted.cron {
+        trigger: if args.cron {
             Trigger::Cron
         } else {
             Trigger::Manual
@@ -118,7 +108,7 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         if ended.error.is_some() {
             ended.status = Status::Failed;
             // By its row in oa.drills, where the check looks at the first repository's.
-            ended.reported_by_check = !wanted.from_copy && !config.alert.is_off("drill_failed");
+            ended.reported_by_check = !args.from_copy && !config.alert.is_off("drill_failed");
         }
         ended.fetched = drill.tables as u64;
         ended.batches.push(row(&session, run, drill));
@@ -131,22 +121,17 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         }
         Ok(ended)
     })?;
-    tell(&drill, manner.format)?;
+    report(&drill, args.run.format)?;
     if let Some(error) = &drill.error {
         tracing::error!("the drill failed: {error}");
-    }
-    // `oa-alert check` tells it, out of oa.drills.
-    if let Some(slow) = drill
-        .ok
-        .then(|| slow(&drill, session.settings.rto.0))
-        .flatten()
-    {
+    } else if let Some(slow) = slow(&drill, session.settings.rto.0) {
+        // `oa-alert check` reports it, out of oa.drills.
         tracing::warn!("{slow}");
     }
     Ok(if drill.ok { exit::OK } else { exit::FAILED })
 }
 
-/// The newest backup of a database; or any, by chance, that can be compared.
+/// The newest backup of a database; or any, at random, that can be compared.
 fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
     let candidates = || {
         session
@@ -164,7 +149,7 @@ fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
         candidates().max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
     };
     Ok(found.cloned().ok_or_else(|| {
-        RestoreError::NoWay(
+        RestoreError::NoPlan(
             "there is no backup of a database in the repository; make one with oa-backup full"
                 .to_owned(),
         )
@@ -172,7 +157,12 @@ fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
 }
 
 /// Whatever goes wrong is what the drill has found.
-fn rehearse(session: &Session<'_>, backup: &Backup, work: Work, began: DateTime<Utc>) -> Drill {
+fn rehearse(
+    session: &Session<'_>,
+    backup: &Backup,
+    work: WorkFolder,
+    began: DateTime<Utc>,
+) -> Drill {
     let newest = session
         .backups
         .iter()
@@ -182,7 +172,7 @@ fn rehearse(session: &Session<'_>, backup: &Backup, work: Work, began: DateTime<
         .unwrap_or(began);
     let mut drill = Drill {
         backup: backup.id.clone(),
-        moment: backup.meta.restorable_to,
+        as_of: backup.meta.restorable_to,
         ok: false,
         rto_seconds: None,
         rpo_seconds: (began - newest).as_seconds_f64().max(0.0),
@@ -190,7 +180,7 @@ fn rehearse(session: &Session<'_>, backup: &Backup, work: Work, began: DateTime<
         checks: Vec::new(),
         error: None,
     };
-    match look(session, backup, work, &mut drill) {
+    match restore_and_check(session, backup, work, &mut drill) {
         Ok(()) => {
             let wrong: Vec<&str> = drill
                 .checks
@@ -214,18 +204,18 @@ fn rehearse(session: &Session<'_>, backup: &Backup, work: Work, began: DateTime<
     drill
 }
 
-fn look(
+fn restore_and_check(
     session: &Session<'_>,
     backup: &Backup,
-    work: Work,
+    work: WorkFolder,
     drill: &mut Drill,
 ) -> Result<(), Failure> {
-    let (choice, at_the_mark) = to_the_mark(session, backup, &work)?;
-    recover::room(&[Private::need(&choice, &work)])?;
+    let (plan, at_the_count) = plan_to_the_count(session, backup, &work)?;
+    check_room(&[PrivateServer::need(&plan, &work)])?;
     let mut files = None;
-    let private = Private::start(
+    let private = PrivateServer::start(
         &session.reader,
-        &choice,
+        &plan,
         work,
         session.users(),
         |physical, data| {
@@ -238,7 +228,7 @@ fn look(
     drill.checks.push(Check {
         name: "restore",
         ok: Some(true),
-        text: format!("recovered to {}", reached(&choice)),
+        text: format!("recovered to {}", reached(&plan)),
     });
     failpoint::hit("restore.drill");
     private
@@ -252,7 +242,7 @@ fn look(
     let mut client = private.server.connect(&backup.meta.database)?;
     let now = content::of_database(&mut client).map_err(RestoreError::in_private)?;
     let mut compared = compare(mark, &now);
-    if !at_the_mark {
+    if !at_the_count {
         // The tables were counted later than what is restored.
         compared.unsure.append(&mut compared.wrong);
     }
@@ -282,16 +272,16 @@ fn look(
     Ok(())
 }
 
-/// The way to the very place at which the backup's tables were counted, or, where no log leads there from a full backup, to that one
-/// alone; and which of the two it is.
-fn to_the_mark(
+/// The plan to the very LSN at which the backup's tables were counted, or, where no WAL leads there from a full backup, to that one
+/// alone; and whether it is the former.
+fn plan_to_the_count(
     session: &Session<'_>,
     backup: &Backup,
-    work: &Work,
-) -> Result<(Choice, bool), RestoreError> {
+    work: &WorkFolder,
+) -> Result<(RestorePlan, bool), RestoreError> {
     let target = Target::Backup(backup.id.clone());
-    let chooser = session.chooser(&[], work);
-    let alone = || chooser.choose(&target, BackupKind::Auto);
+    let planner = session.planner(&[], work);
+    let alone = || planner.plan(&target, BackupKind::Auto);
     let Some(mark) = backup
         .meta
         .mark
@@ -300,31 +290,31 @@ fn to_the_mark(
     else {
         return Ok((alone()?, true));
     };
-    // A full backup's tables were counted after its end: the log that follows it leads there.
+    // A full backup's tables were counted after its end: the WAL that follows it leads there.
     if backup.meta.level == Level::Full {
-        if let Some(choice) = chooser.from_full(&target, backup, mark.lsn)? {
-            return Ok((choice, true));
+        if let Some(plan) = planner.from_full(&target, backup, mark.lsn)? {
+            return Ok((plan, true));
         }
         tracing::warn!(
-            "no log leads on from full backup {}: it is restored as it is, and differences are to be expected",
+            "no WAL leads on from full backup {}: it is restored as it is, and differences are to be expected",
             backup.short_id()
         );
         return Ok((alone()?, false));
     }
-    let mut choice = alone()?;
-    if let Way::Physical(physical) = &mut choice.way {
-        physical.end = End::Lsn(mark.lsn);
+    let mut plan = alone()?;
+    if let Strategy::Physical(physical) = &mut plan.strategy {
+        physical.end = StopAt::Lsn(mark.lsn);
     }
-    Ok((choice, true))
+    Ok((plan, true))
 }
 
-fn reached(choice: &Choice) -> String {
-    match &choice.way {
-        Way::Physical(p) => match &p.end {
-            End::Lsn(place) => place.to_string(),
-            _ => choice.moment.to_rfc3339(),
+fn reached(plan: &RestorePlan) -> String {
+    match &plan.strategy {
+        Strategy::Physical(p) => match &p.end {
+            StopAt::Lsn(lsn) => lsn.to_string(),
+            _ => plan.as_of.to_rfc3339(),
         },
-        Way::Logical(_) => "the dump's moment".to_owned(),
+        Strategy::Logical(_) => "what the dump holds".to_owned(),
     }
 }
 
@@ -356,7 +346,7 @@ fn verify(physical: &Physical, data: &std::path::Path) -> Result<Check, RestoreE
 }
 
 /// The structure of all tables and B-trees of all databases.
-fn amcheck(private: &Private, database: &str) -> Result<Check, RestoreError> {
+fn amcheck(private: &PrivateServer, database: &str) -> Result<Check, RestoreError> {
     let check = |ok, text: String| Check {
         name: "amcheck",
         ok,
@@ -439,7 +429,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         json!(drill.backup),
         json!(session.place.shown()),
         json!(ProcessId::current().host),
-        json!(drill.moment),
+        json!(drill.as_of),
         json!(run.started_at),
         json!(Utc::now()),
         json!(drill.ok),
@@ -460,10 +450,10 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
     }
 }
 
-fn tell(drill: &Drill, format: Format) -> Result<(), Failure> {
+fn report(drill: &Drill, format: Format) -> Result<(), Failure> {
     if format == Format::Json {
-        let text = serde_json::to_string(drill).unwrap_or_default();
-        return cli::print(&format!("{text}\n")).map_err(|e| anyhow::Error::from(e).into());
+        return cli::print(&format!("{}\n", json!(drill)))
+            .map_err(|e| anyhow::Error::from(e).into());
     }
     let mut listing = Listing::new(&[("check", "check"), ("result", "result"), ("text", "")]);
     for check in &drill.checks {

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use oa_backup::repository::{Backup, Bars};
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -12,60 +10,61 @@ use oa_core::app::output::Listing;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::base::units::Bytes;
+use oa_repository::Backup;
 use serde_json::json;
 
-use super::target_dir::{ROOM_ON_THE_WAY, TargetDir};
-use crate::options::{Asked, Manner};
-use crate::session::{Session, recorded};
-use crate::{PROGRAM, RestoreError, choose, recover};
+use super::options::{RunArgs, TargetArgs};
+use super::session::{Session, recorded};
+use super::target_dir::{REMEDY_ON_THE_WAY, TargetDir};
+use crate::disk::check_room;
+use crate::error::stop_if_asked;
+use crate::{PROGRAM, RestoreError, plan};
 
-/// What is wanted.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    /// Only these [default: all]
-    pub paths: Vec<PathBuf>,
-    /// The moment.
+/// Restore files that were backed up along with the database
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each file is written below the directory, with its whole path. PostgreSQL need not run.\n\nExamples:\n  oa-restore files --to latest --target-dir /srv/restored-files\n  oa-restore files /etc/oa --to \"2026-11-23 14:05\" --target-dir /srv/restored-files"
+)]
+pub(crate) struct Args {
+    /// Restore only these [default: all]
+    paths: Vec<PathBuf>,
     #[command(flatten)]
-    pub asked: Asked,
+    target: TargetArgs,
     /// Where they go: absent or empty
     #[arg(long, value_name = "DIR")]
-    pub target_dir: PathBuf,
+    target_dir: PathBuf,
     /// Move aside what is in the directory
     #[arg(long)]
-    pub force: bool,
-    /// How.
+    force: bool,
     #[command(flatten)]
-    pub manner: Manner,
+    run: RunArgs,
 }
 
-/// Restores files, with their whole path, below a directory.
-///
-/// # Errors
-/// When there is no such backup or file, the directory is not empty, or a step fails; run again it goes on.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
-    let session = Session::open(config, wanted.asked.from_copy, bars)?;
-    let target = session.target(&wanted.asked.to)?;
-    let backup = choose::files(&session.backups, &target, |at| session.shown(at))?;
-    let parts = parts(&session, &backup, &wanted.paths)?;
+pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
+    let bars = args.run.bars(quiet);
+    let session = Session::open(config, args.target.from_copy, &bars)?;
+    let target = session.target(&args.target.to)?;
+    let backup = plan::files(&session.backups, &target, |at| session.shown(at))?;
+    let parts = parts(&session, &backup, &args.paths)?;
     let files: u64 = parts.iter().map(|p| p.files).sum();
     let bytes: u64 = parts.iter().map(|p| p.bytes).sum();
-    if wanted.manner.dry_run {
+    if args.run.dry_run {
         let text = format!(
             "would restore {files} files, {}, of {} into {}; nothing was done\n",
             Bytes(bytes),
             session.shown(backup.meta.restorable_to),
-            wanted.target_dir.display()
+            args.target_dir.display()
         );
         cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    let of = format!("files {} {:?}", backup.id, wanted.paths);
-    let dir = TargetDir::look(&wanted.target_dir, &of, wanted.force, wanted.manner.yes)?;
-    recover::room(&[dir.need(bytes)])?;
+    let of = format!("files {} {:?}", backup.id, args.paths);
+    let dir = TargetDir::look(&args.target_dir, &of, args.force, args.run.yes)?;
+    check_room(&[dir.need(bytes)])?;
     let job = Job::by_hand(PROGRAM, "restore-files", "文件恢复");
     recorded(config, &job, |_| {
         fill(&session, &backup, &parts, &dir)
-            .map_err(|e| e.on_disk_of(dir.path().display(), ROOM_ON_THE_WAY))?;
+            .map_err(|e| e.on_disk_of(dir.path().display(), REMEDY_ON_THE_WAY))?;
         let mut ended = JobOutcome::success(());
         ended.fetched = files;
         ended.details.insert("backup".to_owned(), json!(backup.id));
@@ -80,11 +79,11 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
     for part in &parts {
         listing.push(json!({
             "path": Path::new("/").join(&part.within), "files": part.files, "size": Bytes(part.bytes).to_string(), "size_bytes": part.bytes,
-            "restored_to": dir.path().join(&part.within), "moment": backup.meta.restorable_to, "backup": backup.id,
+            "restored_to": dir.path().join(&part.within), "as_of": backup.meta.restorable_to, "backup": backup.id,
         }));
     }
     listing
-        .print(wanted.manner.format)
+        .print(args.run.format)
         .map_err(anyhow::Error::from)?;
     Ok(exit::OK)
 }
@@ -97,7 +96,7 @@ fn fill(
 ) -> Result<(), RestoreError> {
     dir.begin()?;
     for part in parts {
-        recover::stop_if_asked()?;
+        stop_if_asked()?;
         let to = dir.path().join(&part.within);
         session
             .reader
@@ -146,12 +145,14 @@ fn parts(
                 })
                 .collect();
             if mine.is_empty() && !within.as_os_str().is_empty() {
-                let first = stored.first().map(|f| f.path.display().to_string());
-                return Err(RestoreError::NoWay(format!(
-                    "backup {} has no /{}; it begins with /{}",
+                let begins = stored.first().map_or_else(
+                    || "it is empty".to_owned(),
+                    |f| format!("it begins with /{}", f.path.display()),
+                );
+                return Err(RestoreError::NoPlan(format!(
+                    "backup {} has no /{}; {begins}",
                     backup.short_id(),
-                    within.display(),
-                    first.unwrap_or_default()
+                    within.display()
                 )));
             }
             Ok(Part {

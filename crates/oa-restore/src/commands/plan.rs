@@ -1,8 +1,6 @@
 //! `oa-restore plan`: what a restore would use, and what would be lost. Touches nothing.
 
 use chrono::{DateTime, Utc};
-use clap::Args;
-use oa_backup::repository::Bars;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -11,82 +9,87 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::base::units::Bytes;
 use oa_core::pg;
 use oa_core::pg::Settings;
+use oa_repository::ProgressReporter;
 use serde_json::{Value, json};
 
+use super::options::TargetArgs;
+use super::session::Session;
 use crate::PROGRAM;
-use crate::choose::{Choice, End, Way};
-use crate::options::Asked;
-use crate::recover::Work;
-use crate::session::Session;
-use crate::target::Target;
+use crate::plan::target::Target;
+use crate::plan::{RestorePlan, StopAt, Strategy};
+use crate::recover::WorkFolder;
 
-/// What is wanted.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
-    /// The moment.
+/// Print which backups and which WAL a restore would use, and what would be lost
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "PostgreSQL need not run. Nothing is changed.\n\nExamples:\n  oa-restore plan --to latest\n  oa-restore plan --to \"2026-11-23 14:05\"\n  oa-restore plan --to \"2h ago\" --format json | jq .lost_seconds"
+)]
+pub(crate) struct Args {
     #[command(flatten)]
-    pub asked: Asked,
-    /// How it is printed
+    target: TargetArgs,
+    /// Output format
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    format: Format,
 }
 
-/// Prints it.
-///
-/// # Errors
-/// When nothing leads to that moment, and why.
-pub fn run(config: &Config, wanted: &Wanted) -> Result<u8, Failure> {
-    let asked = &wanted.asked;
-    let session = Session::open(config, asked.from_copy, &Bars::hidden())?;
-    let work = Work::begin(&session.staging)?;
-    let choice = session.choose(asked, asked.kind.into(), None, &work)?;
-    tell(&session, &choice, wanted.format)
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let session = Session::open(config, args.target.from_copy, &ProgressReporter::hidden())?;
+    let work = WorkFolder::begin(&session.staging)?;
+    let plan = session.plan(&args.target, args.target.kind.into(), None, &work)?;
+    print(&session, &plan, last_drill(config).as_ref(), args.format)
 }
 
-/// Prints what was chosen, for the other commands' `--dry-run` too.
-pub(super) fn tell(session: &Session<'_>, choice: &Choice, format: Format) -> Result<u8, Failure> {
-    let drill = last_drill(session.config);
-    let lost = (Utc::now() - choice.moment).num_seconds().max(0);
+/// For the other commands' `--dry-run`.
+pub(super) fn print_dry_run(
+    session: &Session<'_>,
+    plan: &RestorePlan,
+    config: &Config,
+    format: Format,
+) -> Result<u8, Failure> {
+    print(session, plan, last_drill(config).as_ref(), format)
+}
+
+fn print(
+    session: &Session<'_>,
+    plan: &RestorePlan,
+    drill: Option<&Drill>,
+    format: Format,
+) -> Result<u8, Failure> {
+    let lost = (Utc::now() - plan.as_of).num_seconds().max(0);
     if format == Format::Json {
-        let mut value = described(choice);
-        if let Value::Object(map) = &mut value {
-            map.insert("repository".to_owned(), json!(session.place.shown()));
-            map.insert("lost_seconds".to_owned(), json!(lost));
-            map.insert("last_drill".to_owned(), json!(drill));
-        }
+        let mut value = to_json(plan);
+        value["repository"] = json!(session.place.shown());
+        value["lost_seconds"] = json!(lost);
+        value["last_drill"] = json!(drill);
         cli::print(&format!("{value}\n")).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    listing(session, choice)
+    listing(session, plan)
         .print(format)
         .map_err(anyhow::Error::from)?;
     if format == Format::Table {
-        cli::print(&told(session, choice, lost, drill.as_ref())).map_err(anyhow::Error::from)?;
+        cli::print(&summary(session, plan, lost, drill)).map_err(anyhow::Error::from)?;
     }
     Ok(exit::OK)
 }
 
-/// A choice, for programs.
-fn described(choice: &Choice) -> Value {
-    let backup = choice.backup();
+fn to_json(plan: &RestorePlan) -> Value {
+    let backup = plan.backup();
     let mut value = json!({
-        "target": choice.target.to_string(), "kind": backup.meta.kind, "moment": choice.moment,
-        "behind_seconds": choice.behind.map(|b| b.num_seconds()), "backup": backup.id, "backup_at": backup.meta.restorable_to,
-        "system_id": backup.meta.system_id, "server_version": backup.meta.server_version, "size_bytes": choice.size_bytes(), "notes": choice.notes,
+        "target": plan.target.to_string(), "kind": backup.meta.kind, "as_of": plan.as_of,
+        "behind_seconds": plan.behind.map(|b| b.num_seconds()), "backup": backup.id, "backup_at": backup.meta.restorable_to,
+        "system_id": backup.meta.system_id, "server_version": backup.meta.server_version, "size_bytes": plan.size_bytes(), "notes": plan.notes,
     });
-    if let (Way::Physical(p), Value::Object(map)) = (&choice.way, &mut value) {
+    if let Strategy::Physical(p) = &plan.strategy {
         let sources: Vec<&str> = p.sources.iter().map(|s| s.id.as_str()).collect();
-        map.insert("log_backups".to_owned(), json!(sources));
-        map.insert("log_files".to_owned(), json!(p.wal.len()));
-        map.insert(
-            "timeline".to_owned(),
-            json!(p.timeline.unwrap_or(p.full.meta.timeline)),
-        );
+        value["wal_backups"] = json!(sources);
+        value["wal_files"] = json!(p.wal.len());
+        value["timeline"] = json!(p.timeline.unwrap_or(p.full.meta.timeline));
     }
     value
 }
 
-fn listing(session: &Session<'_>, choice: &Choice) -> Listing {
+fn listing(session: &Session<'_>, plan: &RestorePlan) -> Listing {
     let mut listing = Listing::new(&[
         ("step", "step"),
         ("backup", "backup"),
@@ -99,10 +102,10 @@ fn listing(session: &Session<'_>, choice: &Choice) -> Listing {
         step += 1;
         listing.push(json!({"step": step, "backup": backup, "of": of, "size": Bytes(size).to_string(), "size_bytes": size, "what": what}));
     };
-    let backup = choice.backup();
+    let backup = plan.backup();
     let stored = backup.meta.stored.size_bytes;
-    match &choice.way {
-        Way::Physical(p) => {
+    match &plan.strategy {
+        Strategy::Physical(p) => {
             push(
                 backup.short_id(),
                 session.shown(backup.meta.restorable_to),
@@ -119,24 +122,26 @@ fn listing(session: &Session<'_>, choice: &Choice) -> Listing {
                         source.short_id(),
                         session.shown(source.meta.restorable_to),
                         files as u64 * p.segment_bytes,
-                        format!("fetch {files} files of its log"),
+                        format!("fetch {files} files of its WAL"),
                     );
                 }
             }
             let what = match &p.end {
-                End::Log => "recover everything".to_owned(),
-                End::Consistent => "recover until it is consistent".to_owned(),
-                End::Time(at) => format!("recover what was committed up to {}", session.shown(*at)),
-                End::Lsn(place) => match &choice.target {
+                StopAt::EndOfWal => "recover everything".to_owned(),
+                StopAt::Consistent => "recover until it is consistent".to_owned(),
+                StopAt::Time(at) => {
+                    format!("recover what was committed up to {}", session.shown(*at))
+                }
+                StopAt::Lsn(lsn) => match &plan.target {
                     Target::Name(name) => {
-                        format!("recover up to the point \"{name}\" before {place}")
+                        format!("recover up to the point \"{name}\" before {lsn}")
                     }
-                    _ => format!("recover what was written before {place}"),
+                    _ => format!("recover what was written before {lsn}"),
                 },
             };
             push("", String::new(), 0, what);
         }
-        Way::Logical(_) => {
+        Strategy::Logical(_) => {
             push(
                 backup.short_id(),
                 session.shown(backup.meta.restorable_to),
@@ -152,21 +157,22 @@ fn listing(session: &Session<'_>, choice: &Choice) -> Listing {
     listing
 }
 
-fn told(session: &Session<'_>, choice: &Choice, lost: i64, drill: Option<&Drill>) -> String {
+fn summary(session: &Session<'_>, plan: &RestorePlan, lost: i64, drill: Option<&Drill>) -> String {
     let span = |seconds: i64| {
         humantime::format_duration(std::time::Duration::from_secs(seconds.unsigned_abs()))
             .to_string()
     };
     let mut text = format!(
         "\nIt would be as of {}: what was changed in the {} since then would not be in it.\n",
-        session.shown(choice.moment),
+        session.shown(plan.as_of),
         span(lost)
     );
     text.push_str(&match drill {
         Some(d) if d.ok => format!(
-            "The last drill ({}) took {:.0} s.\n",
+            "The last drill ({}) {}.\n",
             session.shown(d.at),
-            d.rto_seconds.unwrap_or_default()
+            d.rto_seconds
+                .map_or_else(|| "succeeded".to_owned(), |s| format!("took {s:.0} s"))
         ),
         Some(d) => format!("The last drill ({}) failed.\n", session.shown(d.at)),
         None => {
@@ -175,7 +181,7 @@ fn told(session: &Session<'_>, choice: &Choice, lost: i64, drill: Option<&Drill>
     });
     text.push_str(&format!(
         "About {} are needed on the disk; nothing was done.\n",
-        Bytes(choice.size_bytes())
+        Bytes(plan.size_bytes())
     ));
     text
 }

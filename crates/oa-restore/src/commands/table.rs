@@ -5,14 +5,12 @@
 //! the live one is kept. Killed before that transaction: a table `oa_restore_…` is left, which nobody uses, and which the next run
 //! removes.
 
-mod then;
+mod prepare;
 
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use clap::Args;
-use oa_backup::repository::Bars;
 use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -26,44 +24,45 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use self::then::{Taken, free, in_the_past, take};
-use super::plan;
+use self::prepare::{PreparedTable, drop_foreign_keys, find_in_backup, prepare};
+use super::options::{RunArgs, TargetArgs};
+use super::session::{Session, recorded};
 use super::target_dir::before;
-use crate::choose::Choice;
-use crate::content::{self, Content};
+use crate::content::{self, TableContent};
+use crate::disk::{DiskNeed, STAGING_REMEDY, check_room};
+use crate::error::stop_if_asked;
 use crate::live::large_objects::{self, LargeObjects};
 use crate::live::shape::{self, Renamed, derived, shortened};
 use crate::live::tables::{self, Table, quoted};
-use crate::live::{DISK, Live, roles, rows};
-use crate::options::{Asked, Manner};
-use crate::recover::{self, Need, Private, STAGING, Work, stop_if_asked};
-use crate::session::{Session, recorded};
+use crate::live::{DISK_REMEDY, LiveServer, roles, rows};
+use crate::plan::RestorePlan;
+use crate::recover::{PrivateServer, WorkFolder};
 use crate::{PROGRAM, RestoreError};
 
-/// What is wanted.
-#[derive(Debug, Clone, Args)]
-pub struct Wanted {
+/// Bring tables, or some of their rows, back into the live database
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A table that is there is replaced in one short step and kept as NAME_before_TIME. With --where rows go back by primary key, and the versions that they replace are kept beside.\n\nExamples:\n  oa-restore table option_contracts --to \"2026-11-23 14:05\" --as option_contracts_1405\n  oa-restore table option_contracts --to \"10min ago\"\n  oa-restore table option_contracts --to latest --where \"symbol = 'IO2612'\"\n  oa-restore table one two --to 3f2a9c81 --yes"
+)]
+pub(crate) struct Args {
     /// The tables, with a schema where it is not public
     #[arg(required = true, value_name = "NAME")]
-    pub tables: Vec<String>,
-    /// The moment.
+    tables: Vec<String>,
     #[command(flatten)]
-    pub asked: Asked,
-    /// Under this name, beside the one that is there
+    target: TargetArgs,
+    /// Restore it under this name, beside the one that is there
     #[arg(long = "as", value_name = "NEW")]
-    pub new_name: Option<String>,
-    /// Only the rows for which this is true
+    new_name: Option<String>,
+    /// Restore only the rows for which this is true
     #[arg(long = "where", value_name = "SQL")]
-    pub condition: Option<String>,
-    /// How.
+    condition: Option<String>,
     #[command(flatten)]
-    pub manner: Manner,
+    run: RunArgs,
 }
 
 /// Names of tables on their way end so.
 const ON_ITS_WAY: &str = "oa_restore_";
 
-/// What happens to one table.
 #[derive(Debug, Clone)]
 enum Step {
     /// It comes under another name.
@@ -77,7 +76,7 @@ enum Step {
 }
 
 impl Step {
-    fn told(&self, name: &str) -> String {
+    fn describe(&self, name: &str) -> String {
         match self {
             Self::Beside { new } => format!("{name} comes back as {new}"),
             Self::Create => format!("{name} comes back (there is none now)"),
@@ -92,87 +91,115 @@ impl Step {
     }
 }
 
-/// Restores tables.
-///
-/// # Errors
-/// 75 when the live server is away, 77 when something is in the way or not confirmed; nothing is changed then.
-pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure> {
-    let (asked, manner) = (&wanted.asked, &wanted.manner);
-    if wanted.new_name.is_some() && wanted.tables.len() != 1 {
+pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
+    if args.new_name.is_some() && args.tables.len() != 1 {
         return Err(Failure::new(
             exit::USAGE,
             anyhow::anyhow!("--as names one table, so restore one at a time with it"),
         ));
     }
-    let session = Session::open(config, asked.from_copy, bars)?;
-    let work = Work::begin(&session.staging)?;
-    let mut live = Live::connect(config)?;
-    let choice = session.choose(asked, asked.kind.into(), Some(&live), &work)?;
-    let steps: Vec<(String, Step)> = wanted
+    let bars = args.run.bars(quiet);
+    let session = Session::open(config, args.target.from_copy, &bars)?;
+    let work = WorkFolder::begin(&session.staging)?;
+    let mut live = LiveServer::connect(config)?;
+    let plan = session.plan(&args.target, args.target.kind.into(), Some(&live), &work)?;
+    let steps: Vec<(String, Step)> = args
         .tables
         .iter()
-        .map(|name| Ok((name.clone(), step(&mut live.client, name, wanted)?)))
+        .map(|name| Ok((name.clone(), step(&mut live.client, name, args)?)))
         .collect::<Result<_, RestoreError>>()?;
-    let told: Vec<String> = steps.iter().map(|(name, s)| s.told(name)).collect();
-    if manner.dry_run {
-        for line in &told {
+    let described: Vec<String> = steps.iter().map(|(name, s)| s.describe(name)).collect();
+    if args.run.dry_run {
+        for line in &described {
             cli::print(&format!("{line}\n")).map_err(anyhow::Error::from)?;
         }
-        return plan::tell(&session, &choice, manner.format);
+        return super::plan::print_dry_run(&session, &plan, config, args.run.format);
     }
-    recover::room(&[Private::need(&choice, &work)])?;
+    check_room(&[PrivateServer::need(&plan, &work)])?;
     let harmless = |s: &Step| matches!(s, Step::Beside { .. } | Step::Create);
     if !steps.iter().all(|(_, s)| harmless(s)) {
         cli::confirm(
             &format!(
                 "As of {}: {}. Do it?",
-                session.shown(choice.moment),
-                told.join("; ")
+                session.shown(plan.as_of),
+                described.join("; ")
             ),
-            manner.yes,
+            args.run.yes,
         )?;
     }
     let job = Job::by_hand(PROGRAM, "restore-table", "单表恢复");
-    let (done, failed) = recorded(config, &job, |_| {
-        let private = Private::start(&session.reader, &choice, work, session.users(), |_, _| {
-            Ok(())
-        })?;
-        private
-            .server
-            .silence_event_triggers()
-            .map_err(RestoreError::in_private)?;
-        remove_left(&mut live)?;
-        let mut done = Vec::new();
-        let mut failed = None;
-        for (name, step) in &steps {
-            let restored = stop_if_asked()
-                .and_then(|()| restore(&private, &mut live, &choice, name, step, wanted));
-            match restored {
-                Ok(row) => done.push(row),
-                Err(e) if done.is_empty() => return Err(e.into()),
-                // Those before it are restored, each by itself, and stay so.
-                Err(e) => {
-                    failed = Some((name.clone(), e));
-                    break;
-                }
-            }
-        }
-        let rows = done.iter().filter_map(|d| d["rows"].as_u64()).sum();
-        let error = failed.as_ref().map(|(name, e)| format!("{name}: {e}"));
-        let mut ended = JobOutcome::success((done, failed));
-        ended.fetched = rows;
-        if error.is_some() {
+    let outcome = recorded(config, &job, |_| {
+        let outcome = restore_all(&session, work, &mut live, &plan, &steps, args)?;
+        let mut ended = JobOutcome::success(outcome);
+        let outcome = &ended.value;
+        ended.fetched = outcome
+            .restored
+            .iter()
+            .filter_map(|d| d["rows"].as_u64())
+            .sum();
+        if let Some((name, e)) = &outcome.failed {
             ended.status = Status::Partial;
-            ended.error = error;
+            ended.error = Some(format!("{name}: {e}"));
         }
         for (key, value) in [
-            ("to", json!(choice.target.to_string())),
-            ("tables", json!(ended.value.0)),
+            ("to", json!(plan.target.to_string())),
+            ("tables", json!(outcome.restored)),
         ] {
             ended.details.insert(key.to_owned(), value);
         }
         Ok(ended)
     })?;
+    report(outcome, args)
+}
+
+/// What became of the tables, in their order, up to the first that failed.
+struct TablesOutcome {
+    restored: Vec<Value>,
+    failed: Option<(String, RestoreError)>,
+}
+
+fn restore_all(
+    session: &Session<'_>,
+    work: WorkFolder,
+    live: &mut LiveServer,
+    plan: &RestorePlan,
+    steps: &[(String, Step)],
+    args: &Args,
+) -> Result<TablesOutcome, RestoreError> {
+    let private =
+        PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
+    private
+        .server
+        .silence_event_triggers()
+        .map_err(RestoreError::in_private)?;
+    remove_left(live)?;
+    let mut restored = Vec::new();
+    for (name, step) in steps {
+        let row = stop_if_asked().and_then(|()| restore(&private, live, plan, name, step, args));
+        match row {
+            Ok(row) => restored.push(row),
+            Err(e) if restored.is_empty() => return Err(e),
+            // Those before it are restored, each by itself, and stay so.
+            Err(e) => {
+                return Ok(TablesOutcome {
+                    restored,
+                    failed: Some((name.clone(), e)),
+                });
+            }
+        }
+    }
+    Ok(TablesOutcome {
+        restored,
+        failed: None,
+    })
+}
+
+fn report(outcome: TablesOutcome, args: &Args) -> Result<u8, Failure> {
+    let names: Vec<String> = outcome
+        .restored
+        .iter()
+        .filter_map(|d| d["table"].as_str().map(str::to_owned))
+        .collect();
     let mut listing = Listing::new(&[
         ("table", "table"),
         ("restored_as", "restored as"),
@@ -180,15 +207,13 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
         ("what", "what"),
         ("kept_as", "kept as"),
     ]);
-    let names: Vec<String> = done
-        .iter()
-        .filter_map(|d| d["table"].as_str().map(str::to_owned))
-        .collect();
-    for row in done {
+    for row in outcome.restored {
         listing.push(row);
     }
-    listing.print(manner.format).map_err(anyhow::Error::from)?;
-    let Some((name, e)) = failed else {
+    listing
+        .print(args.run.format)
+        .map_err(anyhow::Error::from)?;
+    let Some((name, e)) = outcome.failed else {
         return Ok(exit::OK);
     };
     let failure = Failure::from(e);
@@ -201,9 +226,9 @@ pub fn run(config: &Config, wanted: &Wanted, bars: &Bars) -> Result<u8, Failure>
     ))
 }
 
-fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, RestoreError> {
+fn step(client: &mut Client, name: &str, args: &Args) -> Result<Step, RestoreError> {
     let live = tables::find(client, name)?;
-    if let Some(new) = &wanted.new_name {
+    if let Some(new) = &args.new_name {
         if new.contains('.') {
             return Err(RestoreError::Refused(format!(
                 "--as {new}: give a name without a schema; the table stays in its own"
@@ -215,8 +240,8 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
             )));
         }
         let schema = live.as_ref().map(|t| t.schema.clone());
-        let place = schema.map_or_else(|| quote_ident(new), |s| quoted(&s, new));
-        if tables::find(client, &place)?.is_some() {
+        let new_quoted = schema.map_or_else(|| quote_ident(new), |s| quoted(&s, new));
+        if tables::find(client, &new_quoted)?.is_some() {
             return Err(RestoreError::Refused(format!(
                 "{new} exists already; give another name to --as, nothing was changed"
             )));
@@ -226,7 +251,7 @@ fn step(client: &mut Client, name: &str, wanted: &Wanted) -> Result<Step, Restor
     let Some(live) = live else {
         return Ok(Step::Create);
     };
-    let rows = wanted.condition.is_some();
+    let rows = args.condition.is_some();
     ordinary(&live, rows)?;
     sees_all(client, &live)?;
     let kept = shortened(&before(&live.name));
@@ -279,42 +304,42 @@ fn ordinary(table: &Table, as_rows: bool) -> Result<(), RestoreError> {
 }
 
 fn restore(
-    private: &Private,
-    live: &mut Live,
-    choice: &Choice,
+    private: &PrivateServer,
+    live: &mut LiveServer,
+    plan: &RestorePlan,
     name: &str,
     step: &Step,
-    wanted: &Wanted,
+    args: &Args,
 ) -> Result<Value, RestoreError> {
-    let database = choice.database_for(live);
-    let mut then = private.server.connect(&database)?;
+    let database = live.database_in(plan);
+    let mut past = private.server.connect(&database)?;
     // Neither triggers nor cascades shall change what was; a name means what it means to the live role.
     let session = format!(
         "SET session_replication_role = replica; SET search_path = {}",
         live.search_path
     );
-    then.batch_execute(&session)
+    past.batch_execute(&session)
         .map_err(RestoreError::query("could not prepare the private server"))
         .map_err(RestoreError::in_private)?;
-    let table = in_the_past(&mut then, choice, name, step)?;
+    let table = find_in_backup(&mut past, plan, name, step)?;
     let tag = Uuid::now_v7().simple().to_string();
     let on_its_way = format!("{ON_ITS_WAY}{}", &tag[20..]);
-    let from = From {
+    let source = TransferSource {
         private,
         database: &database,
-        choice,
+        plan,
     };
-    let taken = take(&mut then, &table, &on_its_way, step, wanted);
-    let Taken {
+    let prepared = prepare(&mut past, &table, &on_its_way, step, args);
+    let PreparedTable {
         copy,
         renamed,
         attach,
-    } = taken.map_err(RestoreError::in_private)?;
-    let content = bring(&from, live, &mut then, &copy)?;
+    } = prepared.map_err(RestoreError::in_private)?;
+    let content = transfer(&source, live, &mut past, &copy)?;
     let objects =
-        large_objects::bring(&mut then, live, &copy).inspect_err(|_| drop_table(live, &copy))?;
+        large_objects::transfer(&mut past, live, &copy).inspect_err(|_| drop_table(live, &copy))?;
     failpoint::hit("restore.brought");
-    put_in_place(
+    install(
         live,
         step,
         &table,
@@ -329,14 +354,14 @@ fn restore(
     })
 }
 
-/// What was brought gets its place.
-fn put_in_place(
-    live: &mut Live,
+/// What was transferred gets its name.
+fn install(
+    live: &mut LiveServer,
     step: &Step,
     table: &Table,
     copy: &Table,
     (renamed, attach): (&[Renamed], Option<String>),
-    content: &Content,
+    content: &TableContent,
     objects: &LargeObjects,
 ) -> Result<Value, RestoreError> {
     let with = objects.shown();
@@ -379,30 +404,29 @@ fn put_in_place(
     }
 }
 
-/// Where a table comes from.
-struct From<'a> {
-    private: &'a Private,
+struct TransferSource<'a> {
+    private: &'a PrivateServer,
     database: &'a str,
-    choice: &'a Choice,
+    plan: &'a RestorePlan,
 }
 
 /// Brings a table from the private server into the live one, whole or not at all, and compares.
-fn bring(
-    from: &From<'_>,
-    live: &mut Live,
-    then: &mut Client,
+fn transfer(
+    source: &TransferSource<'_>,
+    live: &mut LiveServer,
+    past: &mut Client,
     table: &Table,
-) -> Result<Content, RestoreError> {
-    let staging = from.private.staging();
-    let bytes = tables::size_bytes(then, table).map_err(RestoreError::in_private)?;
-    let mut needs = vec![Need {
+) -> Result<TableContent, RestoreError> {
+    let staging = source.private.staging();
+    let bytes = tables::size_bytes(past, table).map_err(RestoreError::in_private)?;
+    let mut needs = vec![DiskNeed {
         folder: staging.to_owned(),
         bytes,
-        remedy: STAGING,
+        remedy: STAGING_REMEDY,
     }];
     needs.extend(live.need(bytes));
-    recover::room(&needs)?;
-    let file = from.private.folder().join("table.sql");
+    check_room(&needs)?;
+    let file = source.private.folder().join("table.sql");
     let mut arguments = vec![
         format!("--table={}", table.quoted()),
         format!("--file={}", file.display()),
@@ -412,18 +436,19 @@ fn bring(
     if !live.superuser {
         arguments.push("--no-owner".to_owned());
     }
-    if !live.has_tablespaces_of(then)? {
+    if !live.has_tablespaces_of(past)? {
         arguments.push("--no-tablespaces".to_owned());
     }
-    from.private
+    source
+        .private
         .server
-        .programs(from.database)?
+        .programs(source.database)?
         .run("pg_dump", &arguments)
         .map_err(RestoreError::from)
-        .and_then(|()| add_statistics(then, table, &file))
-        .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))?;
-    let then_table = tables::find(then, &table.quoted()).map_err(RestoreError::in_private)?;
-    roles::make_missing(then, then_table.as_ref(), live)?;
+        .and_then(|()| add_statistics(past, table, &file))
+        .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING_REMEDY))?;
+    let past_table = tables::find(past, &table.quoted()).map_err(RestoreError::in_private)?;
+    roles::make_missing(past, past_table.as_ref(), live)?;
     let mut arguments = vec![
         "--no-psqlrc".to_owned(),
         "--quiet".to_owned(),
@@ -437,7 +462,7 @@ fn bring(
     }
     arguments.push(format!("--file={}", file.display()));
     if let Err(e) = live
-        .programs(from.choice.programs(), None)?
+        .programs(source.plan.programs(), None)?
         .run("psql", &arguments)
     {
         let triggers = event_triggers(&mut live.client)?;
@@ -445,11 +470,11 @@ fn bring(
             "{} does not fit into the live database, and nothing was changed: {e}. With --as it comes without foreign keys and triggers{triggers}",
             table.shown()
         ))
-        .on_disk_of("the live server", DISK));
+        .on_disk_of("the live server", DISK_REMEDY));
     }
     remove(&file)?;
     let was =
-        content::of_table(then, &table.schema, &table.name).map_err(RestoreError::in_private)?;
+        content::of_table(past, &table.schema, &table.name).map_err(RestoreError::in_private)?;
     let is = content::of_table(&mut live.client, &table.schema, &table.name)
         .inspect_err(|_| drop_table(live, table))?;
     if was != is {
@@ -483,10 +508,10 @@ fn event_triggers(client: &mut Client) -> Result<String, RestoreError> {
     })
 }
 
-/// `pg_dump` of a table leaves out its extended statistics.
-fn add_statistics(then: &mut Client, table: &Table, file: &Path) -> Result<(), RestoreError> {
+/// `pg_dump` of a table skips its extended statistics.
+fn add_statistics(past: &mut Client, table: &Table, file: &Path) -> Result<(), RestoreError> {
     let failed = RestoreError::query("could not read the table's statistics objects");
-    let mut tx = then.transaction().map_err(&failed)?;
+    let mut tx = past.transaction().map_err(&failed)?;
     tx.batch_execute("SET LOCAL search_path = pg_catalog")
         .map_err(&failed)?;
     let rows = tx
@@ -541,7 +566,7 @@ fn take_the_name(
             name: kept.clone(),
             ..live.clone()
         };
-        free(&mut tx, &kept_table)?;
+        drop_foreign_keys(&mut tx, &kept_table)?;
         kept_as = Some(format!("{}.{kept}", live.schema));
     }
     shape::rename_again(&mut tx, renamed, name)?;
@@ -549,8 +574,8 @@ fn take_the_name(
     Ok(kept_as)
 }
 
-/// After an error, which is told; this one adds nothing to it.
-fn drop_table(live: &mut Live, table: &Table) {
+/// After an error, which is reported; this one adds nothing to it.
+fn drop_table(live: &mut LiveServer, table: &Table) {
     if let Err(e) = live
         .client
         .batch_execute(&format!("DROP TABLE IF EXISTS {}", table.quoted()))
@@ -564,7 +589,7 @@ fn drop_table(live: &mut Live, table: &Table) {
 }
 
 /// Tables that a killed restore has left on their way. Not those of one that runs meanwhile: its task is locked by its run.
-fn remove_left(live: &mut Live) -> Result<(), RestoreError> {
+fn remove_left(live: &mut LiveServer) -> Result<(), RestoreError> {
     let failed = RestoreError::query("could not look for what a killed restore has left");
     let rows = live
         .client

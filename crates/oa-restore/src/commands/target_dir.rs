@@ -17,14 +17,14 @@ use oa_core::base::state_dir::write_durably;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-use super::MARKER;
 use crate::RestoreError;
-use crate::recover::Need;
+use crate::disk::DiskNeed;
+use crate::recover::MARKER;
 
-/// What the directory's disk lacks can be had so.
-const ROOM: &str = "free space there, or restore to another disk";
+/// When the directory's disk has too little.
+const REMEDY: &str = "free space there, or restore to another disk";
 /// The same when it became full on the way.
-pub const ROOM_ON_THE_WAY: &str =
+pub(crate) const REMEDY_ON_THE_WAY: &str =
     "free space there and run the same command again, which goes on, or restore to another disk";
 
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -38,9 +38,8 @@ struct Marker {
     part: Option<PathBuf>,
 }
 
-/// A directory to fill.
 #[derive(Debug)]
-pub struct TargetDir {
+pub(crate) struct TargetDir {
     path: PathBuf,
     of: String,
     aside: Option<PathBuf>,
@@ -54,10 +53,7 @@ pub struct TargetDir {
 
 impl TargetDir {
     /// Looks at it. With `force` what is there is moved aside by [`TargetDir::begin`], after a confirmation.
-    ///
-    /// # Errors
-    /// When something else is there, and when a server runs in it.
-    pub fn look(path: &Path, of: &str, force: bool, yes: bool) -> Result<Self, Failure> {
+    pub(crate) fn look(path: &Path, of: &str, force: bool, yes: bool) -> Result<Self, Failure> {
         let path = std::path::absolute(path)
             .map_err(RestoreError::disk("could not find", path))
             .map_err(Failure::from)?;
@@ -107,8 +103,7 @@ impl TargetDir {
     /// A second directory goes along with it, filled and emptied together: `usual`, unless something is in that which is not ours. What
     /// is in it may belong to a cluster that was moved aside, whose links lead there: it stays where it is, and so that cluster stays
     /// whole wherever this is interrupted.
-    #[must_use]
-    pub fn with(mut self, usual: &Path) -> Self {
+    pub(crate) fn with(mut self, usual: &Path) -> Self {
         let begun = self.marker().filter(|m| m.of == self.of);
         let ours = begun.map(|m| m.part.unwrap_or_else(|| usual.to_owned()));
         self.part = ours.or_else(|| {
@@ -121,33 +116,27 @@ impl TargetDir {
         self
     }
 
-    /// The second directory.
-    #[must_use]
-    pub fn part(&self) -> Option<&Path> {
+    pub(crate) fn part(&self) -> Option<&Path> {
         self.part.as_deref()
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What filling it with `bytes` takes of its disk: not again what the same restore has brought there, to go on with or to remove.
-    #[must_use]
-    pub fn need(&self, bytes: u64) -> Need {
+    pub(crate) fn need(&self, bytes: u64) -> DiskNeed {
         let held = |folder: &Path| if self.begun { size(folder) } else { 0 };
         let part = self.part.as_deref().map_or(0, held);
-        Need {
+        DiskNeed {
             folder: self.parent().to_owned(),
             bytes: bytes.saturating_sub(held(&self.path) + part),
-            remedy: ROOM,
+            remedy: REMEDY,
         }
     }
 
     /// The folder that exists and that it is, or will be, in.
-    #[must_use]
-    pub fn parent(&self) -> &Path {
+    pub(crate) fn parent(&self) -> &Path {
         self.path
             .ancestors()
             .skip(1)
@@ -167,22 +156,19 @@ impl TargetDir {
         serde_json::from_slice(&fs::read(self.path.join(MARKER)).ok()?).ok()
     }
 
-    fn mark(&self, changing: bool) -> Result<(), RestoreError> {
+    fn write_marker(&self, changing: bool) -> Result<(), RestoreError> {
         let marker = Marker {
             of: self.of.clone(),
             changing,
             part: self.part.clone(),
         };
-        let text = serde_json::to_vec(&marker).unwrap_or_default();
-        write_durably(&self.path.join(MARKER), &text)
-            .map_err(RestoreError::disk("could not write to", &self.path))
+        let failed = RestoreError::disk("could not write to", &self.path);
+        let text = serde_json::to_vec(&marker).map_err(|e| failed(e.into()))?;
+        write_durably(&self.path.join(MARKER), &text).map_err(failed)
     }
 
     /// Moves what is there aside, makes the directory, and marks it.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn begin(&self) -> Result<(), RestoreError> {
+    pub(crate) fn begin(&self) -> Result<(), RestoreError> {
         if let Some(aside) = &self.aside {
             fs::rename(&self.path, aside)
                 .map_err(RestoreError::disk("could not move aside", &self.path))?;
@@ -192,11 +178,11 @@ impl TargetDir {
                 aside.display()
             );
             failpoint::hit("restore.moved_aside");
-            for place in tablespaces_in(aside) {
+            for folder in tablespaces_in(aside) {
                 tracing::warn!(
                     "a tablespace of what is in {} is in {}, and stays there",
                     aside.display(),
-                    place.display()
+                    folder.display()
                 );
             }
         } else if !self.resumed && self.marker().is_some() {
@@ -226,30 +212,23 @@ impl TargetDir {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(e)),
             _ => {}
         }
-        self.mark(false)
+        self.write_marker(false)
     }
 
     /// From here on the files change.
-    ///
-    /// # Errors
-    /// When the marker cannot be written.
-    pub fn changing(&self) -> Result<(), RestoreError> {
-        self.mark(true)
+    pub(crate) fn changing(&self) -> Result<(), RestoreError> {
+        self.write_marker(true)
     }
 
     /// It is as it should be.
-    ///
-    /// # Errors
-    /// When the marker cannot be removed.
-    pub fn done(&self) -> Result<(), RestoreError> {
+    pub(crate) fn done(&self) -> Result<(), RestoreError> {
         let marker = self.path.join(MARKER);
         fs::remove_file(&marker).map_err(RestoreError::disk("could not remove", &marker))
     }
 }
 
 /// `NAME_before_YYYYMMDDHHMMSS`, for what is moved aside (UTC).
-#[must_use]
-pub fn before(name: &str) -> String {
+pub(crate) fn before(name: &str) -> String {
     format!("{name}_before_{}", Utc::now().format("%Y%m%d%H%M%S"))
 }
 

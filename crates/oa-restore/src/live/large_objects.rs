@@ -1,30 +1,29 @@
-//! Large objects that a table's rows refer to. They are none of the table's own data, so `pg_dump` of a table leaves them out, and
+//! Large objects that a table's rows refer to. They are none of the table's own data, so `pg_dump` of a table skips them, and
 //! the rows would point to nothing.
 
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, GenericClient, Transaction};
 
-use super::Live;
+use super::LiveServer;
 use super::tables::Table;
 use crate::RestoreError;
-use crate::recover::stop_if_asked;
+use crate::error::stop_if_asked;
 
 /// So many bytes are carried at a time.
 const CHUNK: i32 = 1 << 20;
 
 /// What became of them.
 #[derive(Debug, Clone, Default)]
-pub struct LargeObjects {
+pub(crate) struct LargeObjects {
     /// They were missing in the live database, and are there now under the same numbers.
-    pub brought: Vec<u32>,
+    pub(crate) brought: Vec<u32>,
     /// They are in the live database, and were left as they are.
-    pub kept: usize,
+    pub(crate) kept: usize,
 }
 
 impl LargeObjects {
     /// For people; nothing where there are none.
-    #[must_use]
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let mut text = String::new();
         if !self.brought.is_empty() {
             text.push_str(&format!(", {} large objects with it", self.brought.len()));
@@ -38,8 +37,8 @@ impl LargeObjects {
         text
     }
 
-    /// After an error, which is told; this one adds nothing to it.
-    pub fn remove(&self, live: &mut Live) {
+    /// After an error, which is reported; this one adds nothing to it.
+    pub(crate) fn remove(&self, live: &mut LiveServer) {
         for oid in &self.brought {
             if let Err(e) = live.client.execute("SELECT lo_unlink($1)", &[oid]) {
                 tracing::warn!("could not remove large object {oid}: {}", describe(&e));
@@ -48,16 +47,13 @@ impl LargeObjects {
     }
 }
 
-/// Brings those that a table refers to and the live database lacks, in one transaction.
-///
-/// # Errors
-/// When a server fails; nothing is brought then.
-pub fn bring(
-    then: &mut Client,
-    live: &mut Live,
+/// Brings those that a table refers to and the live database lacks, in one transaction: all of them, or none.
+pub(crate) fn transfer(
+    past: &mut Client,
+    live: &mut LiveServer,
     table: &Table,
 ) -> Result<LargeObjects, RestoreError> {
-    let wanted = referred(then, table).map_err(RestoreError::in_private)?;
+    let wanted = referenced(past, table).map_err(RestoreError::in_private)?;
     let mut objects = LargeObjects::default();
     if wanted.is_empty() {
         return Ok(objects);
@@ -82,9 +78,9 @@ pub fn bring(
         }
         tx.execute("SELECT lo_create($1)", &[&oid])
             .map_err(&failed)?;
-        carry(then, &mut tx, oid)?;
+        copy_bytes(past, &mut tx, oid)?;
         if superuser {
-            give(then, &mut tx, oid)?;
+            copy_rights(past, &mut tx, oid)?;
         }
         objects.brought.push(oid);
     }
@@ -93,9 +89,9 @@ pub fn bring(
 }
 
 /// The large objects whose numbers are in columns of type `oid`, of a domain over it (`lo`), or of an array of them.
-fn referred(then: &mut Client, table: &Table) -> Result<Vec<u32>, RestoreError> {
+fn referenced(past: &mut Client, table: &Table) -> Result<Vec<u32>, RestoreError> {
     let failed = RestoreError::query("could not look for large objects");
-    let columns = then
+    let columns = past
         .query(
             "WITH RECURSIVE of (name, type, is_array) AS (
                SELECT a.attname::text, a.atttypid, t.typcategory = 'A' FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -122,7 +118,7 @@ fn referred(then: &mut Client, table: &Table) -> Result<Vec<u32>, RestoreError> 
     if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = then
+    let rows = past
         .query(
             &format!(
                 "SELECT m.oid FROM pg_largeobject_metadata m WHERE m.oid IN ({}) ORDER BY 1",
@@ -134,11 +130,11 @@ fn referred(then: &mut Client, table: &Table) -> Result<Vec<u32>, RestoreError> 
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-fn carry(then: &mut Client, tx: &mut Transaction<'_>, oid: u32) -> Result<(), RestoreError> {
+fn copy_bytes(past: &mut Client, tx: &mut Transaction<'_>, oid: u32) -> Result<(), RestoreError> {
     let mut at: i64 = 0;
     loop {
         stop_if_asked()?;
-        let bytes: Vec<u8> = then
+        let bytes: Vec<u8> = past
             .query_one("SELECT lo_get($1, $2, $3)", &[&oid, &at, &CHUNK])
             .map_err(RestoreError::query(format!(
                 "could not read large object {oid}"
@@ -157,8 +153,12 @@ fn carry(then: &mut Client, tx: &mut Transaction<'_>, oid: u32) -> Result<(), Re
 }
 
 /// Owner and rights as they were, as far as there are such roles.
-fn give(then: &mut Client, tx: &mut impl GenericClient, oid: u32) -> Result<(), RestoreError> {
-    let statements = then
+fn copy_rights(
+    past: &mut Client,
+    tx: &mut impl GenericClient,
+    oid: u32,
+) -> Result<(), RestoreError> {
+    let statements = past
         .query(
             "SELECT pg_get_userbyid(lomowner)::text, false, format('ALTER LARGE OBJECT %s OWNER TO %I', oid, pg_get_userbyid(lomowner))
              FROM pg_largeobject_metadata WHERE oid = $1

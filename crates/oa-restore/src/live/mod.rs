@@ -1,49 +1,43 @@
 //! The live server: what is there, what may be done, and what is brought back into it.
 
-pub mod large_objects;
-pub mod roles;
-pub mod rows;
-pub mod shape;
-pub mod tables;
+pub(crate) mod large_objects;
+pub(crate) mod roles;
+pub(crate) mod rows;
+pub(crate) mod shape;
+pub(crate) mod tables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_backup::capture::programs::Programs;
-use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::pg;
 use oa_core::pg::Settings;
+use oa_repository::Programs;
 use postgres::Client;
 
-use crate::recover::Need;
+use crate::disk::DiskNeed;
+use crate::plan::{RestorePlan, Strategy};
 use crate::{PROGRAM, RestoreError};
 
-/// What the live server's disk lacks can be had so.
-pub const DISK: &str = "free space on the live server's disk and run the same command again; what was live is as it was";
+/// When the live server's disk has too little.
+pub(crate) const DISK_REMEDY: &str = "free space on the live server's disk and run the same command again; what was live is as it was";
 
-/// A session in the live database.
-pub struct Live {
-    /// The session.
-    pub client: Client,
-    /// Its database.
-    pub database: String,
-    /// This role.
-    pub role: String,
-    /// Whether it may do everything.
-    pub superuser: bool,
-    /// Whether it may make databases.
-    pub makes_databases: bool,
-    /// The cluster's own number, where this role may see it.
-    pub system_id: Option<String>,
+pub(crate) struct LiveServer {
+    pub(crate) client: Client,
+    pub(crate) database: String,
+    pub(crate) role: String,
+    pub(crate) superuser: bool,
+    pub(crate) makes_databases: bool,
+    /// The cluster's system identifier, where this role may see it.
+    pub(crate) system_id: Option<String>,
     /// Its data directory, where that is on this machine and this role may see it.
     data: Option<PathBuf>,
     /// Where names without a schema are looked for, as SQL.
-    pub search_path: String,
+    pub(crate) search_path: String,
     settings: Settings,
 }
 
-impl std::fmt::Debug for Live {
+impl std::fmt::Debug for LiveServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live")
             .field("database", &self.database)
@@ -54,24 +48,37 @@ impl std::fmt::Debug for Live {
 /// Whether the server that was `started` at that second, on that port, runs in this machine's folder: through a tunnel another
 /// machine's server looks as near, and its folder may exist here too.
 fn runs_in(folder: &Path, started: &str) -> bool {
-    let text = fs::read_to_string(folder.join("postmaster.pid")).unwrap_or_default();
+    let Ok(text) = fs::read_to_string(folder.join("postmaster.pid")) else {
+        return false;
+    };
     let mut lines = text.lines().skip(2);
     let (at, port) = (lines.next(), lines.next());
-    let Some((asked_at, asked_port)) = started.split_once(' ') else {
+    let Some((expected_at, expected_port)) = started.split_once(' ') else {
         return false;
     };
     let seconds = |text: Option<&str>| text.and_then(|t| t.trim().parse::<i64>().ok());
-    // It notes its start a moment before it counts from it.
-    let near = seconds(at).zip(seconds(Some(asked_at)));
-    near.is_some_and(|(a, b)| a.abs_diff(b) <= 5) && port.map(str::trim) == Some(asked_port)
+    // It notes its start shortly before it counts from it.
+    let near = seconds(at).zip(seconds(Some(expected_at)));
+    near.is_some_and(|(a, b)| a.abs_diff(b) <= 5) && port.map(str::trim) == Some(expected_port)
 }
 
-impl Live {
+impl LiveServer {
+    /// The database that is meant: a dump holds one; of a cluster it is the one that is connected to, or, where the live server is
+    /// another cluster, the one that was backed up.
+    pub(crate) fn database_in(&self, plan: &RestorePlan) -> String {
+        let meta = &plan.backup().meta;
+        let same_cluster = self
+            .system_id
+            .as_ref()
+            .is_none_or(|id| *id == meta.system_id);
+        match &plan.strategy {
+            Strategy::Physical(_) if same_cluster => self.database.clone(),
+            _ => meta.database.clone(),
+        }
+    }
+
     /// Connects as the configured role.
-    ///
-    /// # Errors
-    /// When there is no address, or PostgreSQL does not answer (75).
-    pub fn connect(config: &Config) -> Result<Self, Failure> {
+    pub(crate) fn connect(config: &Config) -> Result<Self, RestoreError> {
         let settings = Settings::from_config(config, PROGRAM)?;
         let mut client = pg::connect(&settings)?;
         let failed = RestoreError::query("could not set up the session");
@@ -113,22 +120,18 @@ impl Live {
         })
     }
 
-    /// What loading so many bytes takes of the live server's disk, where that is this machine's: they are written to the log too, and
+    /// What loading so many bytes takes of the live server's disk, where that is this machine's: they are written to the WAL too, and
     /// a slot may keep that.
-    #[must_use]
-    pub fn need(&self, bytes: u64) -> Option<Need> {
-        self.data.as_ref().map(|folder| Need {
+    pub(crate) fn need(&self, bytes: u64) -> Option<DiskNeed> {
+        self.data.as_ref().map(|folder| DiskNeed {
             folder: folder.clone(),
             bytes: 2 * bytes,
-            remedy: DISK,
+            remedy: DISK_REMEDY,
         })
     }
 
     /// PostgreSQL's programs of one version, connecting as this session does.
-    ///
-    /// # Errors
-    /// When the address is not valid.
-    pub fn programs(
+    pub(crate) fn programs(
         &self,
         folder: &Path,
         database: Option<&str>,
@@ -142,10 +145,7 @@ impl Live {
     }
 
     /// Whether it has all tablespaces of another server, by name.
-    ///
-    /// # Errors
-    /// When one of them fails.
-    pub fn has_tablespaces_of(&mut self, other: &mut Client) -> Result<bool, RestoreError> {
+    pub(crate) fn has_tablespaces_of(&mut self, other: &mut Client) -> Result<bool, RestoreError> {
         let names = |client: &mut Client| -> Result<Vec<String>, RestoreError> {
             let rows = client
                 .query("SELECT spcname::text FROM pg_tablespace", &[])
@@ -158,10 +158,7 @@ impl Live {
     }
 
     /// Another session, in another database.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub fn connect_to(&self, database: &str) -> Result<Client, RestoreError> {
+    pub(crate) fn connect_to(&self, database: &str) -> Result<Client, RestoreError> {
         let variables = pg::libpq::environment(&self.settings, Some(database))?;
         let mut text = String::new();
         for (name, key) in [

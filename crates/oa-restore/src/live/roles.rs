@@ -3,7 +3,7 @@
 use oa_core::pg::quote_ident;
 use postgres::Client;
 
-use super::Live;
+use super::LiveServer;
 use super::tables::Table;
 use crate::RestoreError;
 use crate::recover::PRIVATE_SUPERUSER;
@@ -34,20 +34,17 @@ const OF_TABLE: &str = "
 
 /// Makes the roles that a restored database, or one of its tables, names and the live server lacks; nobody can log in as one of them.
 /// Whoever is no superuser restores no owners and rights.
-///
-/// # Errors
-/// When a role cannot be made.
-pub fn make_missing(
-    then: &mut Client,
+pub(crate) fn make_missing(
+    past: &mut Client,
     table: Option<&Table>,
-    live: &mut Live,
+    live: &mut LiveServer,
 ) -> Result<(), RestoreError> {
     if !live.superuser {
         return Ok(());
     }
     let rows = match table {
-        None => then.query(OF_DATABASE, &[]),
-        Some(table) => then.query(OF_TABLE, &[&table.oid]),
+        None => past.query(OF_DATABASE, &[]),
+        Some(table) => past.query(OF_TABLE, &[&table.oid]),
     };
     let rows = rows.map_err(|e| {
         RestoreError::query("could not look for the roles that it names")(e).in_private()

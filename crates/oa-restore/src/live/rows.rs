@@ -9,20 +9,17 @@ use crate::RestoreError;
 
 /// What was done to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PutBack {
+pub(crate) struct PutBack {
     /// Rows that were not there.
-    pub inserted: u64,
+    pub(crate) inserted: u64,
     /// Rows that were there with other values.
-    pub updated: u64,
+    pub(crate) updated: u64,
     /// Rows that were there just so.
-    pub unchanged: u64,
+    pub(crate) unchanged: u64,
 }
 
 /// Puts the rows of `copy` (a table in the same schema) back into `live`. `kept`: the name for the versions that are replaced.
-///
-/// # Errors
-/// When there is no primary key, the columns differ, or a trigger makes other rows of them; nothing is changed then.
-pub fn put_back(
+pub(crate) fn put_back(
     client: &mut Client,
     live: &Table,
     copy: &str,

@@ -10,24 +10,17 @@ use crate::RestoreError;
 /// PostgreSQL cuts longer names.
 const LONGEST: usize = 63;
 
-/// Something that was renamed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renamed {
+pub(crate) struct Renamed {
     /// As `ALTER` calls it.
     kind: &'static str,
-    /// Its schema.
     schema: String,
-    /// The name that it had.
     from: String,
-    /// The name that it has.
     to: String,
 }
 
 /// Renames a table; `name` makes a new name from an old one and is given the table's own first.
-///
-/// # Errors
-/// When a name is taken.
-pub fn rename(
+pub(crate) fn rename(
     client: &mut impl GenericClient,
     table: &Table,
     name: impl Fn(&str) -> String,
@@ -72,10 +65,7 @@ pub fn rename(
 }
 
 /// Gives what was renamed other names, also on another server; `name` makes them from those that it had first.
-///
-/// # Errors
-/// When a name is taken meanwhile.
-pub fn rename_again(
+pub(crate) fn rename_again(
     client: &mut impl GenericClient,
     renamed: &[Renamed],
     name: impl Fn(&str) -> String,
@@ -87,8 +77,7 @@ pub fn rename_again(
 
 impl Renamed {
     /// A table that was made under a name that it will not keep.
-    #[must_use]
-    pub fn table(table: &Table, to: &str) -> Self {
+    pub(crate) fn table(table: &Table, to: &str) -> Self {
         Self {
             kind: "TABLE",
             schema: table.schema.clone(),
@@ -117,8 +106,7 @@ fn alter(
 }
 
 /// The name of something of `table` when that is called `new`: `orders_pkey` of `orders` becomes `copy_pkey`.
-#[must_use]
-pub fn derived(table: &str, new: &str, name: &str) -> String {
+pub(crate) fn derived(table: &str, new: &str, name: &str) -> String {
     let long = match name.strip_prefix(table) {
         Some(rest) => format!("{new}{rest}"),
         None => format!("{new}_{name}"),
@@ -127,8 +115,7 @@ pub fn derived(table: &str, new: &str, name: &str) -> String {
 }
 
 /// At most as long as PostgreSQL keeps it, and different for different names.
-#[must_use]
-pub fn shortened(name: &str) -> String {
+pub(crate) fn shortened(name: &str) -> String {
     if name.len() <= LONGEST {
         return name.to_owned();
     }

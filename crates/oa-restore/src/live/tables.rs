@@ -5,46 +5,37 @@ use postgres::GenericClient;
 
 use crate::RestoreError;
 
-/// A table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// Its number in that database.
-    pub oid: u32,
-    /// Its schema.
-    pub schema: String,
-    /// Its name.
-    pub name: String,
+pub(crate) struct Table {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
     /// `relkind`: `r` for an ordinary one, `p` for one that is made of partitions.
-    pub kind: String,
-    /// The log has nothing of it.
-    pub unlogged: bool,
+    pub(crate) kind: String,
+    /// The WAL has nothing of it.
+    pub(crate) unlogged: bool,
 }
 
 impl Table {
-    /// For SQL.
-    #[must_use]
-    pub fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         quoted(&self.schema, &self.name)
     }
 
-    /// For people.
-    #[must_use]
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         format!("{}.{}", self.schema, self.name)
     }
 }
 
 /// A name for SQL.
-#[must_use]
-pub fn quoted(schema: &str, name: &str) -> String {
+pub(crate) fn quoted(schema: &str, name: &str) -> String {
     format!("{}.{}", quote_ident(schema), quote_ident(name))
 }
 
 /// Finds a table by its name, with or without schema, written as in SQL.
-///
-/// # Errors
-/// When the name is none.
-pub fn find(client: &mut impl GenericClient, name: &str) -> Result<Option<Table>, RestoreError> {
+pub(crate) fn find(
+    client: &mut impl GenericClient,
+    name: &str,
+) -> Result<Option<Table>, RestoreError> {
     let row = client
         .query_opt(
             "SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u' FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -62,10 +53,7 @@ pub fn find(client: &mut impl GenericClient, name: &str) -> Result<Option<Table>
 }
 
 /// Names of tables that are like a name, for errors.
-///
-/// # Errors
-/// When the server fails.
-pub fn all(client: &mut impl GenericClient) -> Result<Vec<String>, RestoreError> {
+pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<String>, RestoreError> {
     let rows = client
         .query(
             "SELECT CASE n.nspname WHEN 'public' THEN '' ELSE n.nspname || '.' END || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -77,10 +65,10 @@ pub fn all(client: &mut impl GenericClient) -> Result<Vec<String>, RestoreError>
 }
 
 /// What points to a table from outside, in words: it would go on pointing to the old one when another takes its name.
-///
-/// # Errors
-/// When the server fails.
-pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<String>, RestoreError> {
+pub(crate) fn dependents(
+    client: &mut impl GenericClient,
+    oid: u32,
+) -> Result<Vec<String>, RestoreError> {
     let rows = client
         .query(
             "WITH types AS (
@@ -120,10 +108,10 @@ pub fn dependents(client: &mut impl GenericClient, oid: u32) -> Result<Vec<Strin
 }
 
 /// What it takes on the disk, with its indexes.
-///
-/// # Errors
-/// When the server fails.
-pub fn size_bytes(client: &mut impl GenericClient, table: &Table) -> Result<u64, RestoreError> {
+pub(crate) fn size_bytes(
+    client: &mut impl GenericClient,
+    table: &Table,
+) -> Result<u64, RestoreError> {
     let row = client
         .query_one(
             "SELECT pg_total_relation_size(to_regclass($1::text))",
@@ -131,5 +119,7 @@ pub fn size_bytes(client: &mut impl GenericClient, table: &Table) -> Result<u64,
         )
         .map_err(RestoreError::query("could not ask for a table's size"))?;
     let bytes: Option<i64> = row.get(0);
-    Ok(bytes.unwrap_or_default().cast_unsigned())
+    bytes.map(i64::cast_unsigned).ok_or_else(|| {
+        RestoreError::Differs(format!("table {} is not there any more", table.shown()))
+    })
 }

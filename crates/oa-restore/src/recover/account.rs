@@ -12,20 +12,18 @@ use crate::RestoreError;
 
 /// An account that is not root.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub(crate) struct Account {
     ids: Option<(u32, u32)>,
     name: String,
 }
 
 impl Account {
-    /// This user, or for root the first of `wanted` that exists.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn find(wanted: &[&str]) -> Result<Self, RestoreError> {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    /// This user, or for root the first of `names` that exists.
+    pub(crate) fn find(names: &[&str]) -> Result<Self, RestoreError> {
+        let path = Path::new("/etc/passwd");
+        let passwd = fs::read_to_string(path);
         let entry = |matches: &dyn Fn(&[&str]) -> bool| {
-            passwd.lines().find_map(|line| {
+            passwd.as_deref().unwrap_or("").lines().find_map(|line| {
                 let fields: Vec<&str> = line.split(':').collect();
                 if !matches(&fields) {
                     return None;
@@ -44,9 +42,12 @@ impl Account {
                 name: name.map_or(uid, |(name, _, _)| name),
             });
         }
-        let found = wanted
+        let found = names
             .iter()
             .find_map(|name| entry(&|f| f.first() == Some(name)));
+        if let Err(e) = passwd {
+            return Err(RestoreError::disk("could not read", path)(e));
+        }
         match found {
             Some((name, uid, gid)) if uid != 0 => Ok(Self {
                 ids: Some((uid, gid)),
@@ -54,20 +55,17 @@ impl Account {
             }),
             _ => Err(RestoreError::Refused(format!(
                 "PostgreSQL does not run as root, and there is no user {}; run oa-restore as another user",
-                wanted.join(" or ")
+                names.join(" or ")
             ))),
         }
     }
 
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// A command that it runs, without what libpq or the server would take from the environment.
-    #[must_use]
-    pub fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = match self.ids {
             None => Command::new(program),
             Some((uid, gid)) => {
@@ -90,8 +88,7 @@ impl Account {
     }
 
     /// How a data directory is named to a server that has it as its stdin.
-    #[must_use]
-    pub fn name_of<'a>(&self, data: &'a Path) -> &'a Path {
+    pub(crate) fn name_of<'a>(&self, data: &'a Path) -> &'a Path {
         match self.ids {
             None => data,
             Some(_) => Path::new("/proc/self/fd/0"),
@@ -99,10 +96,7 @@ impl Account {
     }
 
     /// Gives it a file or a folder with everything in it; links are given, not followed.
-    ///
-    /// # Errors
-    /// When one of them cannot be given.
-    pub fn own(&self, path: &Path) -> Result<(), RestoreError> {
+    pub(crate) fn own(&self, path: &Path) -> Result<(), RestoreError> {
         let Some((uid, gid)) = self.ids else {
             return Ok(());
         };
@@ -119,14 +113,12 @@ impl Account {
     }
 
     /// Whether it can walk to a folder.
-    #[must_use]
-    pub fn reaches(&self, folder: &Path) -> bool {
+    pub(crate) fn reaches(&self, folder: &Path) -> bool {
         self.may("-x", folder)
     }
 
     /// Whether it can make files in a folder.
-    #[must_use]
-    pub fn writes(&self, folder: &Path) -> bool {
+    pub(crate) fn writes(&self, folder: &Path) -> bool {
         self.may("-w", folder)
     }
 

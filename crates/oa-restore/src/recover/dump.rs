@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use oa_backup::capture::logical::{DUMP, GLOBALS};
-use oa_backup::repository::Reader;
 use oa_core::base::supervise;
 use oa_core::base::supervise::StopSignal;
+use oa_repository::Reader;
+use oa_repository::layout::{DUMP, GLOBALS};
 
 use super::account::Account;
 use super::requirements::Requirements;
-use super::server::{Down, Server};
-use super::settings::{self, Wanted};
-use super::stop_if_asked;
-use super::work::Work;
+use super::server::{Server, StartFailure};
+use super::settings::{self, PrivateSettings};
+use super::work_folder::WorkFolder;
 use crate::RestoreError;
-use crate::choose::Logical;
+use crate::error::stop_if_asked;
+use crate::plan::Logical;
 
 /// The private cluster's own superuser: what the dump says of the roles that it knows must not take its rights away.
-pub const SUPERUSER: &str = "oa_private";
+pub(crate) const SUPERUSER: &str = "oa_private";
 /// Connections that load at the same time.
 const JOBS: usize = 2;
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -25,7 +25,7 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 pub(super) fn load(
     reader: &Reader,
     logical: &Logical,
-    work: &Work,
+    work: &WorkFolder,
     account: &Account,
 ) -> Result<Server, RestoreError> {
     stop_if_asked()?;
@@ -54,7 +54,7 @@ pub(super) fn load(
     move_folder(&made, &data)?;
     settings::private(
         &data,
-        &Wanted {
+        &PrivateSettings {
             socket: work.socket(),
             meta: &logical.backup.meta,
             needs: &Requirements::of_machine(account),
@@ -75,7 +75,7 @@ pub(super) fn load(
         &users,
     )
     .map_err(|down| match down {
-        Down::Failed(e) | Down::Ended(e) => e,
+        StartFailure::Failed(e) | StartFailure::Ended(e) => e,
     })?;
     let programs = server.programs("postgres")?;
     // A tablespace has no folder here, and whoever made the dump may not have seen everything: what matters is missed below.
@@ -90,7 +90,7 @@ pub(super) fn load(
     )?;
     // `postgres` itself may be what was dumped: then it takes the place of the one that initdb has made.
     let is_there = logical.backup.meta.database == "postgres";
-    let (place, clean) = if is_there {
+    let (entry, clean) = if is_there {
         ("template1", Some("--clean".to_owned()))
     } else {
         ("postgres", None)
@@ -100,7 +100,7 @@ pub(super) fn load(
         "--no-tablespaces".to_owned(),
         "--exit-on-error".to_owned(),
         format!("--jobs={JOBS}"),
-        format!("--dbname={place}"),
+        format!("--dbname={entry}"),
     ];
     arguments.extend(clean);
     arguments.push(stored.join(DUMP).display().to_string());

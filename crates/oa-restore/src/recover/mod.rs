@@ -1,83 +1,81 @@
 //! From the repository to a server that runs: files, settings, recovery.
 //!
-//! [`Private`] is a throwaway server in the staging folder, for looking and for taking things out. [`in_place`] recovers a data
+//! [`PrivateServer`] is a throwaway server in the staging folder, for looking and for taking things out. [`recover_in_place`] recovers a data
 //! directory that stays.
 
-pub mod account;
+pub(crate) mod account;
 mod dump;
 mod requirements;
 mod server;
 mod settings;
-mod work;
+mod work_folder;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oa_backup::capture::physical::{DATA, TABLESPACES};
-use oa_backup::repository::Reader;
 use oa_core::base::failpoint;
-use oa_core::base::supervise::StopSignal;
 use oa_core::base::units::Bytes;
+use oa_repository::Reader;
+use oa_repository::layout::{DATA, TABLESPACES};
 
 use self::account::Account;
-pub use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
-pub use self::requirements::Requirements;
-use self::server::Down;
-pub use self::server::Server;
-use self::settings::Wanted;
-pub use self::work::Work;
+pub(crate) use self::dump::SUPERUSER as PRIVATE_SUPERUSER;
+use self::requirements::Requirements;
+use self::server::{Server, StartFailure};
+use self::settings::PrivateSettings;
+pub(crate) use self::work_folder::WorkFolder;
 use crate::RestoreError;
-use crate::choose::{Choice, End, Physical, Way};
+use crate::disk::{DiskNeed, STAGING_REMEDY};
+use crate::error::stop_if_asked;
+use crate::plan::{Physical, RestorePlan, StopAt, Strategy};
+
+/// Stands in a target directory while it is being filled, and says by what; it does not count as one of the backup's files.
+pub(crate) const MARKER: &str = ".oa-restore";
 
 /// Private servers run as the first of these that exists, when this process is root.
-pub const SERVER_ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
+const SERVER_ACCOUNTS: [&str; 2] = ["postgres", "nobody"];
 
 /// A throwaway server with what was chosen, recovered and promoted. Ends, and its files go, when it is dropped.
 #[derive(Debug)]
-pub struct Private {
-    /// The server.
-    pub server: Server,
+pub(crate) struct PrivateServer {
+    pub(crate) server: Server,
     /// From the first byte out of the repository until it answered, without what was checked in between.
-    pub took: Duration,
+    pub(crate) took: Duration,
     /// Its folder; dropped after the server.
-    work: Work,
+    work: WorkFolder,
 }
 
-impl Private {
+impl PrivateServer {
     /// What one takes of the staging folder's disk.
-    #[must_use]
-    pub fn need(choice: &Choice, work: &Work) -> Need {
-        Need {
+    pub(crate) fn need(plan: &RestorePlan, work: &WorkFolder) -> DiskNeed {
+        DiskNeed {
             folder: work.staging().to_owned(),
-            bytes: choice.size_bytes(),
-            remedy: STAGING,
+            bytes: plan.size_bytes(),
+            remedy: STAGING_REMEDY,
         }
     }
 
     /// Restores what was chosen into a folder of the staging folder and starts a server there. `check` looks at the files before the
     /// server changes them; its time does not count.
-    ///
-    /// # Errors
-    /// When the repository is damaged, the disk becomes full, or the server does not come up.
-    pub fn start(
+    pub(crate) fn start(
         reader: &Reader,
-        choice: &Choice,
-        work: Work,
+        plan: &RestorePlan,
+        work: WorkFolder,
         users: &[String],
         check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
     ) -> Result<Self, RestoreError> {
         let staging = work.staging().to_owned();
-        Self::started(reader, choice, work, users, check)
-            .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING))
+        Self::started(reader, plan, work, users, check)
+            .map_err(|e| e.in_private().on_disk_of(staging.display(), STAGING_REMEDY))
     }
 
     fn started(
         reader: &Reader,
-        choice: &Choice,
-        work: Work,
+        plan: &RestorePlan,
+        work: WorkFolder,
         users: &[String],
         check: impl FnOnce(&Physical, &Path) -> Result<(), RestoreError>,
     ) -> Result<Self, RestoreError> {
@@ -86,30 +84,30 @@ impl Private {
         let data = work.folder().join(DATA);
         let log = work.folder().join("log");
         let mut checked = Duration::ZERO;
-        let server = match &choice.way {
-            Way::Physical(physical) => {
-                copy(reader, physical, &data, &work.folder().join(TABLESPACES))?;
-                link(&data, Path::new("../../tablespaces"))?;
+        let server = match &plan.strategy {
+            Strategy::Physical(physical) => {
+                copy_files(reader, physical, &data, &work.folder().join(TABLESPACES))?;
+                relink_tablespaces(&data, Path::new("../../tablespaces"))?;
                 let begins = Instant::now();
                 check(physical, &data)?;
                 checked = begins.elapsed();
-                log_of(reader, physical, &data)?;
+                fetch_wal(reader, physical, &data)?;
                 failpoint::hit("restore.copied");
                 let scratch = work.folder().join("read");
                 let needs = Requirements::of_cluster(physical, &data, &scratch, &account)?;
                 work.give_to(&account)?;
-                let how = How {
+                let setup = RecoverySetup {
                     account: &account,
                     needs: &needs,
                     data: &data,
                     socket: work.socket(),
                     log: &log,
-                    users: known(users),
+                    users: candidate_users(users),
                     durable: false,
                 };
-                recover(physical, &how)?
+                recover(physical, &setup)?
             }
-            Way::Logical(logical) => dump::load(reader, logical, &work, &account)?,
+            Strategy::Logical(logical) => dump::load(reader, logical, &work, &account)?,
         };
         failpoint::hit("restore.recovered");
         Ok(Self {
@@ -119,43 +117,37 @@ impl Private {
         })
     }
 
-    /// The staging folder that it is in.
-    #[must_use]
-    pub fn staging(&self) -> &Path {
+    pub(crate) fn staging(&self) -> &Path {
         self.work.staging()
     }
 
     /// A folder for what is taken out of it.
-    #[must_use]
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.work.folder()
     }
 }
 
-/// Recovers a data directory that stays, and shuts the server down. Returns what an operator should know of what is in it, and what
+/// Recovers a data directory that stays, and shuts the server down. Returns notes for the operator on what is in it, and what
 /// its server needs.
-///
-/// # Errors
-/// As [`Private::start`].
-pub fn in_place(
+pub(crate) fn recover_in_place(
     physical: &Physical,
     account: &Account,
     data: &Path,
-    work: &Work,
+    work: &WorkFolder,
     users: &[String],
 ) -> Result<(Vec<String>, Requirements), RestoreError> {
     let needs = Requirements::of_cluster(physical, data, &work.folder().join("read"), account)?;
     account.own(work.socket())?;
-    let how = How {
+    let setup = RecoverySetup {
         account,
         needs: &needs,
         data,
         socket: work.socket(),
         log: &work.folder().join("log"),
-        users: known(users),
+        users: candidate_users(users),
         durable: true,
     };
-    let server = recover(physical, &how)?;
+    let server = recover(physical, &setup)?;
     let notes = findings(&server).map_err(RestoreError::in_private)?;
     server.shut_down()?;
     Ok((notes, needs))
@@ -195,11 +187,8 @@ fn findings(server: &Server) -> Result<Vec<String>, RestoreError> {
     Ok(notes)
 }
 
-/// A note, if a database that was restored from the log has unlogged tables.
-///
-/// # Errors
-/// When the server does not answer.
-pub fn unlogged(
+/// A note, if a database that was restored with WAL has unlogged tables.
+pub(crate) fn unlogged(
     client: &mut postgres::Client,
     database: &str,
 ) -> Result<Option<String>, RestoreError> {
@@ -212,7 +201,7 @@ pub fn unlogged(
     let names: Vec<String> = rows.iter().take(5).map(|r| r.get(0)).collect();
     Ok((!names.is_empty()).then(|| {
         format!(
-            "{} unlogged table(s) of database {database} are empty, because PostgreSQL keeps no log of them: {}{}; a dump has their rows (--kind logical)",
+            "{} unlogged table(s) of database {database} are empty, because PostgreSQL writes no WAL for them: {}{}; a dump has their rows (--kind logical)",
             rows.len(),
             names.join(", "),
             if rows.len() > names.len() { ", …" } else { "" }
@@ -220,11 +209,8 @@ pub fn unlogged(
     }))
 }
 
-/// Writes the settings that a recovered data directory keeps. Returns what an operator should know of them.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn finish_settings(
+/// Writes the settings that a recovered data directory keeps. Returns notes for the operator.
+pub(crate) fn finish_settings(
     needs: &Requirements,
     data: &Path,
     port: u16,
@@ -236,10 +222,7 @@ pub fn finish_settings(
 
 /// Copies the cluster's files out of the repository; those that are there and the same stay. Counts them afterwards: nothing may be
 /// missing.
-///
-/// # Errors
-/// When the repository is damaged or the disk is full.
-pub fn copy(
+pub(crate) fn copy_files(
     reader: &Reader,
     physical: &Physical,
     data: &Path,
@@ -287,7 +270,7 @@ impl Count {
             let meta = entry.metadata().map_err(&failed)?;
             if meta.is_dir() {
                 self.add(&entry.path())?;
-            } else if entry.file_name() != crate::commands::MARKER {
+            } else if entry.file_name() != MARKER {
                 self.files += 1;
                 self.bytes += if meta.is_file() { meta.len() } else { 0 };
             }
@@ -296,11 +279,12 @@ impl Count {
     }
 }
 
-/// Fetches the log into `pg_wal`. The last segment is usually one that was still being filled: where it ends, recovery does.
-///
-/// # Errors
-/// As [`copy`].
-pub fn log_of(reader: &Reader, physical: &Physical, data: &Path) -> Result<(), RestoreError> {
+/// Fetches the WAL into `pg_wal`. The last segment is usually one that was still being filled: where it ends, recovery does.
+pub(crate) fn fetch_wal(
+    reader: &Reader,
+    physical: &Physical,
+    data: &Path,
+) -> Result<(), RestoreError> {
     let folder = data.join("pg_wal");
     for (index, source) in physical.sources.iter().enumerate() {
         stop_if_asked()?;
@@ -325,13 +309,13 @@ pub fn log_of(reader: &Reader, physical: &Physical, data: &Path) -> Result<(), R
 }
 
 /// Puts the histories of timelines where PostgreSQL looks when it takes a number for a new one.
-///
-/// # Errors
-/// When they cannot be written.
-pub fn histories(histories: &BTreeMap<String, Vec<u8>>, data: &Path) -> Result<(), RestoreError> {
+pub(crate) fn write_histories(
+    histories: &BTreeMap<String, Vec<u8>>,
+    data: &Path,
+) -> Result<(), RestoreError> {
     for (name, text) in histories {
         let path = data.join("pg_wal").join(name);
-        // That which came with the log of the way that was chosen is the right one.
+        // That which came with the WAL of the plan is the right one.
         if path.exists() {
             continue;
         }
@@ -341,25 +325,22 @@ pub fn histories(histories: &BTreeMap<String, Vec<u8>>, data: &Path) -> Result<(
 }
 
 /// Makes the links to the tablespaces lead to where they are now.
-///
-/// # Errors
-/// When they cannot be made.
-pub fn link(data: &Path, tablespaces: &Path) -> Result<(), RestoreError> {
+pub(crate) fn relink_tablespaces(data: &Path, tablespaces: &Path) -> Result<(), RestoreError> {
     let folder = data.join("pg_tblspc");
     let failed = RestoreError::disk("could not set the links of", &folder);
     for entry in fs::read_dir(&folder).map_err(&failed)? {
         let entry = entry.map_err(&failed)?;
-        let link = entry.path();
-        if link.is_symlink() {
-            fs::remove_file(&link).map_err(&failed)?;
-            std::os::unix::fs::symlink(tablespaces.join(entry.file_name()), &link)
+        let relink_tablespaces = entry.path();
+        if relink_tablespaces.is_symlink() {
+            fs::remove_file(&relink_tablespaces).map_err(&failed)?;
+            std::os::unix::fs::symlink(tablespaces.join(entry.file_name()), &relink_tablespaces)
                 .map_err(&failed)?;
         }
     }
     Ok(())
 }
 
-struct How<'a> {
+struct RecoverySetup<'a> {
     account: &'a Account,
     needs: &'a Requirements,
     data: &'a Path,
@@ -370,57 +351,63 @@ struct How<'a> {
 }
 
 /// The superuser's usual name, and the users of the configured addresses: a restored cluster knows one of them.
-fn known(users: &[String]) -> Vec<String> {
+fn candidate_users(users: &[String]) -> Vec<String> {
     let usual = std::iter::once("postgres".to_owned());
     usual.chain(users.iter().cloned()).collect()
 }
 
-fn recover(physical: &Physical, how: &How<'_>) -> Result<Server, RestoreError> {
-    match recover_to(physical, how, &physical.end) {
+fn recover(physical: &Physical, setup: &RecoverySetup<'_>) -> Result<Server, RestoreError> {
+    match recover_to(physical, setup, &physical.end) {
         Ok(server) => Ok(server),
         // PostgreSQL ends like this, too, when everything that is there was written before the target: then all of it is wanted.
         // Whether that is so is seen by how far all of it comes.
-        Err(Down::Ended(first)) if matches!(physical.end, End::Time(_) | End::Lsn(_)) => {
-            tracing::info!("once more, to the end of the log: {first}");
-            match recover_to(physical, how, &End::Log) {
+        Err(StartFailure::Ended(first))
+            if matches!(physical.end, StopAt::Time(_) | StopAt::Lsn(_)) =>
+        {
+            tracing::info!("once more, to the end of the WAL: {first}");
+            match recover_to(physical, setup, &StopAt::EndOfWal) {
                 Ok(server) if is_before(&server, &physical.end)? => Ok(server),
-                _ => Err(explained(first, how.needs)),
+                _ => Err(explained(first, setup.needs)),
             }
         }
-        Err(Down::Failed(e) | Down::Ended(e)) => Err(explained(e, how.needs)),
+        Err(StartFailure::Failed(e) | StartFailure::Ended(e)) => Err(explained(e, setup.needs)),
     }
 }
 
 /// Whether a server that has recovered everything has nothing that was not wanted.
-fn is_before(server: &Server, end: &End) -> Result<bool, RestoreError> {
+fn is_before(server: &Server, end: &StopAt) -> Result<bool, RestoreError> {
     Ok(match end {
-        End::Time(at) => server.recovered_at()?.is_none_or(|last| last <= *at),
-        End::Lsn(place) => server.recovered_to()?.is_none_or(|last| last <= *place),
-        End::Log | End::Consistent => true,
+        StopAt::Time(at) => server.recovered_at()?.is_none_or(|last| last <= *at),
+        StopAt::Lsn(lsn) => server.recovered_to()?.is_none_or(|last| last <= *lsn),
+        StopAt::EndOfWal | StopAt::Consistent => true,
     })
 }
 
 /// Says what is known of why.
 fn explained(error: RestoreError, needs: &Requirements) -> RestoreError {
     match (error, needs.minimal) {
-        (RestoreError::Server { said, .. }, Some(at)) => RestoreError::NoWay(format!(
+        (RestoreError::Server { said, .. }, Some(at)) => RestoreError::NoPlan(format!(
             "from {at} on the source ran with wal_level = minimal, and what it wrote then cannot be recovered: restore what was there before, or to a time after the next full backup ({said})"
         )),
         (error, _) => error,
     }
 }
 
-fn recover_to(physical: &Physical, how: &How<'_>, end: &End) -> Result<Server, Down> {
-    let failed = Down::Failed;
+fn recover_to(
+    physical: &Physical,
+    setup: &RecoverySetup<'_>,
+    end: &StopAt,
+) -> Result<Server, StartFailure> {
+    let failed = StartFailure::Failed;
     settings::private(
-        how.data,
-        &Wanted {
-            socket: how.socket,
+        setup.data,
+        &PrivateSettings {
+            socket: setup.socket,
             meta: &physical.full.meta,
-            needs: how.needs,
+            needs: setup.needs,
             timeline: physical.timeline,
             end: Some(end),
-            durable: how.durable,
+            durable: setup.durable,
         },
     )
     .map_err(failed)?;
@@ -430,24 +417,24 @@ fn recover_to(physical: &Physical, how: &How<'_>, end: &End) -> Result<Server, D
         settings::IDENT,
         settings::SIGNAL,
     ] {
-        how.account.own(&how.data.join(file)).map_err(failed)?;
+        setup.account.own(&setup.data.join(file)).map_err(failed)?;
     }
     let server = Server::start(
-        how.account,
+        setup.account,
         &physical.programs,
-        how.data,
-        how.socket,
-        how.log,
-        &how.users,
+        setup.data,
+        setup.socket,
+        setup.log,
+        &setup.users,
     )?;
     // With a target that was met, PostgreSQL itself has found it.
-    if *end == End::Log {
+    if *end == StopAt::EndOfWal {
         came_far_enough(&server, physical).map_err(failed)?;
     }
     Ok(server)
 }
 
-/// Recovery takes the first record that does not fit for the end of the log, also when it is in the middle.
+/// Recovery takes the first record that does not fit for the end of the WAL, even when it is in the middle.
 fn came_far_enough(server: &Server, physical: &Physical) -> Result<(), RestoreError> {
     let reached = server.recovered_to()?;
     if reached.is_some_and(|r| r >= physical.reaches) {
@@ -455,63 +442,7 @@ fn came_far_enough(server: &Server, physical: &Physical) -> Result<(), RestoreEr
     }
     let reached = reached.map_or_else(|| "nowhere".to_owned(), |r| r.to_string());
     Err(RestoreError::Differs(format!(
-        "recovery ended at {reached}, before {}: the log in between cannot be read; try an earlier moment, or the dump with --kind logical, and check the repository with oa-backup verify --read-data",
+        "recovery ended at {reached}, before {}: the WAL in between cannot be read; try an earlier target, or the dump with --kind logical, and check the repository with oa-backup verify --read-data",
         physical.reaches
     )))
-}
-
-/// What is written to a folder's disk.
-#[derive(Debug, Clone)]
-pub struct Need {
-    /// The folder; it exists.
-    pub folder: PathBuf,
-    /// Bytes, about.
-    pub bytes: u64,
-    /// What to do when there is less room.
-    pub remedy: &'static str,
-}
-
-/// What the staging folder's disk lacks can be had so.
-pub const STAGING: &str = "free space there, or set staging in [backup] to a larger disk";
-/// This much more must be free: estimates are estimates, and others write too.
-const RESERVE: u64 = 64 << 20;
-
-/// Refuses when a disk has less than everything that is needed on it, and a reserve.
-///
-/// # Errors
-/// Then, and when it cannot be measured.
-pub fn room(needs: &[Need]) -> Result<(), RestoreError> {
-    let device = |folder: &Path| {
-        let meta = fs::metadata(folder).map_err(RestoreError::disk("could not read", folder));
-        meta.map(|m| std::os::unix::fs::MetadataExt::dev(&m))
-    };
-    for need in needs.iter().filter(|n| n.bytes > 0) {
-        let here = device(&need.folder)?;
-        let mut needed = RESERVE;
-        for other in needs {
-            if device(&other.folder)? == here {
-                needed += other.bytes;
-            }
-        }
-        let disk = rustix::fs::statvfs(&need.folder).map_err(|e| {
-            RestoreError::disk("could not measure the disk of", &need.folder)(e.into())
-        })?;
-        let free = disk.f_bavail * disk.f_frsize;
-        if free < needed {
-            return Err(RestoreError::NoRoom {
-                path: need.folder.clone(),
-                free: Bytes(free),
-                needed: Bytes(needed),
-                remedy: need.remedy,
-            });
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn stop_if_asked() -> Result<(), RestoreError> {
-    if StopSignal.requested() {
-        return Err(RestoreError::Stopped);
-    }
-    Ok(())
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use oa_backup::capture::parameters;
-use oa_backup::repository::Lsn;
+use oa_repository::Lsn;
+use oa_repository::parameters;
 
 use super::account::Account;
 use crate::RestoreError;
-use crate::choose::{End, Physical};
+use crate::plan::{Physical, StopAt};
 
 /// Settings that must be at least as large as the source's were, at any time that is recovered (PostgreSQL 15, chapter 27.4.8), by
 /// their names in `postgresql.conf` and in what `pg_controldata` prints.
@@ -24,19 +24,16 @@ const AT_LEAST: [(&str, &str); 5] = [
 /// Switched off, the server would forget the times of all commits.
 const COMMIT_TIMES: (&str, &str) = ("track_commit_timestamp", "track_commit_timestamp setting");
 
-/// What a server must be set to.
 #[derive(Debug, Clone, Default)]
-pub struct Requirements {
-    /// Settings with their values.
-    pub settings: BTreeMap<String, String>,
+pub(crate) struct Requirements {
+    pub(crate) settings: BTreeMap<String, String>,
     /// What was written from there on cannot be recovered from, because the source ran with `wal_level = minimal`.
-    pub minimal: Option<Lsn>,
+    pub(crate) minimal: Option<Lsn>,
 }
 
 impl Requirements {
     /// Those of any cluster on this machine.
-    #[must_use]
-    pub fn of_machine(account: &Account) -> Self {
+    pub(crate) fn of_machine(account: &Account) -> Self {
         let mut settings = BTreeMap::new();
         // As initdb does where POSIX shared memory is not to be had.
         if !account.writes(Path::new("/dev/shm")) {
@@ -49,10 +46,7 @@ impl Requirements {
     }
 
     /// Those of a cluster whose files and WAL are in `data`, not started yet. `scratch` is a folder of its own.
-    ///
-    /// # Errors
-    /// When PostgreSQL's programs are not there, or cannot read the control file.
-    pub fn of_cluster(
+    pub(crate) fn of_cluster(
         physical: &Physical,
         data: &Path,
         scratch: &Path,
@@ -84,7 +78,7 @@ impl Requirements {
         )?;
         if let Some(said) = read.unreadable {
             // How far recovery comes is seen afterwards.
-            tracing::info!("the log cannot be read to its end: {said}");
+            tracing::info!("the WAL cannot be read to its end: {said}");
         }
         for change in &read.all {
             for (name, _) in AT_LEAST {
@@ -109,6 +103,7 @@ impl Requirements {
     }
 
     fn at_least(&mut self, name: &str, value: &str) {
+        // What is no number raises nothing: recovery itself then says which setting is too low.
         let number = |text: &str| text.parse::<i64>().unwrap_or(0);
         let known = self.settings.get(name).map_or(-1, |v| number(v));
         if number(value) > known {
@@ -133,7 +128,7 @@ fn end_of(physical: &Physical) -> Lsn {
     let stored = physical.sources.first().and_then(|s| s.meta.wal.as_ref());
     let to = stored.map_or(physical.reaches, |wal| wal.to);
     match physical.end {
-        End::Lsn(place) => to.min(place),
+        StopAt::Lsn(lsn) => to.min(lsn),
         _ => to,
     }
 }

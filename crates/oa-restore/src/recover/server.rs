@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_backup::capture::programs::Programs;
-use oa_backup::repository::Lsn;
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::{Group, StopSignal};
 use oa_core::pg::{Settings, describe};
+use oa_repository::Lsn;
+use oa_repository::Programs;
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 use rustix::process::{Signal, kill_process_group};
@@ -27,7 +27,7 @@ const SHUTDOWN: Duration = Duration::from_secs(3600);
 
 /// A running private server, as superuser.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     group: Group,
     socket: PathBuf,
     log: PathBuf,
@@ -37,12 +37,10 @@ pub struct Server {
     entry: &'static str,
 }
 
-/// Why it did not come up.
 #[derive(Debug)]
-pub(super) enum Down {
+pub(super) enum StartFailure {
     /// It has ended by itself.
     Ended(RestoreError),
-    /// Something else.
     Failed(RestoreError),
 }
 
@@ -55,8 +53,8 @@ impl Server {
         socket: &Path,
         log: &Path,
         users: &[String],
-    ) -> Result<Self, Down> {
-        let failed = Down::Failed;
+    ) -> Result<Self, StartFailure> {
+        let failed = StartFailure::Failed;
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -96,16 +94,16 @@ impl Server {
         let mut pause = Duration::from_millis(5);
         loop {
             if StopSignal.requested() {
-                return Err(Down::Failed(RestoreError::Stopped));
+                return Err(StartFailure::Failed(RestoreError::Stopped));
             }
             let ended = server.group.ended().ok().flatten();
             match server.find_superuser(users) {
                 Ok(true) => return Ok(server),
                 Ok(false) => {}
-                Err(e) => return Err(Down::Failed(e)),
+                Err(e) => return Err(StartFailure::Failed(e)),
             }
             if ended.is_some() {
-                return Err(Down::Ended(
+                return Err(StartFailure::Ended(
                     server.failed("the private server did not come up", begin),
                 ));
             }
@@ -114,7 +112,7 @@ impl Server {
         }
     }
 
-    /// An error with the end of its log.
+    /// An error with the end of its log file.
     fn failed(&self, doing: &'static str, begin: u64) -> RestoreError {
         let log = self.said(begin);
         let said = worst(&log);
@@ -125,6 +123,7 @@ impl Server {
     }
 
     fn said(&self, begin: u64) -> String {
+        // Only for an error's text, which says what is wrong without it too.
         let bytes = fs::read(&self.log).unwrap_or_default();
         let from = usize::try_from(begin).unwrap_or(0).min(bytes.len());
         String::from_utf8_lossy(&bytes[from..]).into_owned()
@@ -184,10 +183,7 @@ impl Server {
     }
 
     /// A session of a superuser.
-    ///
-    /// # Errors
-    /// When there is no such database.
-    pub fn connect(&self, database: &str) -> Result<Client, RestoreError> {
+    pub(crate) fn connect(&self, database: &str) -> Result<Client, RestoreError> {
         self.client_as(&self.superuser, database)
             .map_err(|e| RestoreError::Server {
                 doing: "could not connect to the restored cluster",
@@ -196,18 +192,12 @@ impl Server {
     }
 
     /// The same, for what is the whole cluster's.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn anywhere(&self) -> Result<Client, RestoreError> {
+    pub(crate) fn anywhere(&self) -> Result<Client, RestoreError> {
         self.connect(self.entry)
     }
 
     /// PostgreSQL's programs, connecting to one of its databases.
-    ///
-    /// # Errors
-    /// Never, in practice: the address is made here.
-    pub fn programs(&self, database: &str) -> Result<Programs, RestoreError> {
+    pub(crate) fn programs(&self, database: &str) -> Result<Programs, RestoreError> {
         let quoted = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
         let settings = Settings {
             url: Secret::new(format!(
@@ -228,10 +218,7 @@ impl Server {
     }
 
     /// How far it has recovered.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn recovered_to(&self) -> Result<Option<Lsn>, RestoreError> {
+    pub(crate) fn recovered_to(&self) -> Result<Option<Lsn>, RestoreError> {
         let row = self
             .anywhere()?
             .query_one(
@@ -241,15 +228,12 @@ impl Server {
             .map_err(RestoreError::query(
                 "could not ask how far it has recovered",
             ))?;
-        let place: Option<i64> = row.get(0);
-        Ok(place.map(|p| Lsn(p.cast_unsigned())))
+        let lsn: Option<i64> = row.get(0);
+        Ok(lsn.map(|p| Lsn(p.cast_unsigned())))
     }
 
-    /// How far it has recovered, as a time: when the last transaction was committed that it has from the log.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub fn recovered_at(&self) -> Result<Option<DateTime<Utc>>, RestoreError> {
+    /// How far it has recovered, as a time: when the last transaction was committed that it has from the WAL.
+    pub(crate) fn recovered_at(&self) -> Result<Option<DateTime<Utc>>, RestoreError> {
         let row = self
             .anywhere()?
             .query_one("SELECT pg_last_xact_replay_timestamp()", &[])
@@ -259,12 +243,9 @@ impl Server {
         Ok(row.get(0))
     }
 
-    /// Switches the event triggers of all databases off, for good: they are the source's, and would act on what is done here. Not for a
+    /// Switches the event triggers of all databases off for good: they are the source's, and would act on what is done here. Not for a
     /// database that leaves the private server as a whole.
-    ///
-    /// # Errors
-    /// When a database does not answer.
-    pub fn silence_event_triggers(&self) -> Result<(), RestoreError> {
+    pub(crate) fn silence_event_triggers(&self) -> Result<(), RestoreError> {
         let failed = RestoreError::query("could not switch off event triggers");
         let databases = self
             .anywhere()?
@@ -289,10 +270,7 @@ impl Server {
     }
 
     /// Shuts it down as a server that will be started again.
-    ///
-    /// # Errors
-    /// When it does not end well.
-    pub fn shut_down(mut self) -> Result<(), RestoreError> {
+    pub(crate) fn shut_down(mut self) -> Result<(), RestoreError> {
         let begin = fs::metadata(&self.log).map_or(0, |m| m.len());
         let _ = kill_process_group(self.group.id(), Signal::INT);
         let end = std::time::Instant::now() + SHUTDOWN;

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use oa_backup::repository::Meta;
+use oa_repository::Meta;
 
 use super::account::Account;
 use super::requirements::Requirements;
 use crate::RestoreError;
-use crate::choose::End;
+use crate::plan::StopAt;
 
 /// The private server's own files in a data directory; `postgresql.auto.conf`, which would win over them, stands aside meanwhile.
 pub(super) const CONFIG: &str = "oa-restore.conf";
@@ -24,12 +24,12 @@ pub(super) const LOG_PREFIX: &str = "%m [%p] %e ";
 
 /// How a private server is to run.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted<'a> {
+pub(super) struct PrivateSettings<'a> {
     pub(super) socket: &'a Path,
     pub(super) meta: &'a Meta,
     pub(super) needs: &'a Requirements,
     pub(super) timeline: Option<u32>,
-    pub(super) end: Option<&'a End>,
+    pub(super) end: Option<&'a StopAt>,
     /// What it writes must survive a power cut.
     pub(super) durable: bool,
 }
@@ -44,7 +44,7 @@ fn write(path: &Path, text: &str) -> Result<(), RestoreError> {
 }
 
 /// Puts the private server's files into a data directory. With `end` it recovers when it starts.
-pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreError> {
+pub(super) fn private(data: &Path, settings: &PrivateSettings<'_>) -> Result<(), RestoreError> {
     let auto = data.join(AUTO);
     if auto.exists() {
         let aside = data.join(AUTO_ASIDE);
@@ -55,7 +55,7 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
         "port = 5432".to_owned(),
         format!(
             "unix_socket_directories = {}",
-            quote(&wanted.socket.to_string_lossy())
+            quote(&settings.socket.to_string_lossy())
         ),
         "unix_socket_permissions = 0700".to_owned(),
         "archive_mode = off".to_owned(),
@@ -72,32 +72,32 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
         "jit = off".to_owned(),
         "restore_command = 'false'".to_owned(),
     ];
-    if wanted.durable {
+    if settings.durable {
         // All that was copied, at once and not file by file; from version 14 on.
-        if wanted.meta.server_version >= 140_000 {
+        if settings.meta.server_version >= 140_000 {
             lines.push("recovery_init_sync_method = 'syncfs'".to_owned());
         }
     } else {
         lines.push("fsync = off\nfull_page_writes = off\nsynchronous_commit = off".to_owned());
     }
     // From version 17 on; before, what has them fire is avoided.
-    if wanted.meta.server_version >= 170_000 {
+    if settings.meta.server_version >= 170_000 {
         lines.push("event_triggers = off".to_owned());
     }
-    for (name, value) in &wanted.needs.settings {
+    for (name, value) in &settings.needs.settings {
         lines.push(format!("{name} = {}", quote(value)));
     }
-    if let Some(timeline) = wanted.timeline {
+    if let Some(timeline) = settings.timeline {
         lines.push(format!("recovery_target_timeline = '{timeline}'"));
     } else {
         lines.push("recovery_target_timeline = 'current'".to_owned());
     }
-    if let Some(end) = wanted.end {
+    if let Some(end) = settings.end {
         lines.push(target(end));
         lines.push("recovery_target_action = 'promote'".to_owned());
         write(&data.join(SIGNAL), "")?;
     } else {
-        // A dump is loaded: what a table gets in the transaction that makes it needs no log then.
+        // A dump is loaded: what a table gets in the transaction that makes it needs no WAL then.
         lines.push("wal_level = minimal\nmax_wal_senders = 0".to_owned());
     }
     lines.push(String::new());
@@ -107,23 +107,23 @@ pub(super) fn private(data: &Path, wanted: &Wanted<'_>) -> Result<(), RestoreErr
     write(&data.join(IDENT), "")
 }
 
-/// Where to stop. The place in the log is that of the first record that is not wanted any more.
-fn target(end: &End) -> String {
+/// Where to stop. The LSN is that of the first record that is not wanted any more.
+fn target(end: &StopAt) -> String {
     match end {
-        End::Log => String::new(),
-        End::Consistent => "recovery_target = 'immediate'".to_owned(),
-        End::Time(at) => format!(
+        StopAt::EndOfWal => String::new(),
+        StopAt::Consistent => "recovery_target = 'immediate'".to_owned(),
+        StopAt::Time(at) => format!(
             "recovery_target_time = '{}'\nrecovery_target_inclusive = on",
             at.format("%Y-%m-%d %H:%M:%S%.6f+00")
         ),
-        End::Lsn(place) => {
-            format!("recovery_target_lsn = '{place}'\nrecovery_target_inclusive = off")
+        StopAt::Lsn(lsn) => {
+            format!("recovery_target_lsn = '{lsn}'\nrecovery_target_inclusive = off")
         }
     }
 }
 
 /// What of the source's own settings does not fit another machine, another time, or a second server beside the first.
-const LEFT_OUT: [&str; 25] = [
+const SKIPPED: [&str; 25] = [
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
@@ -204,12 +204,17 @@ pub(super) fn finished(
         write(&ident, "")?;
     }
     let aside = data.join(AUTO_ASIDE);
-    let source = fs::read_to_string(&aside).unwrap_or_default();
+    let source = if aside.exists() {
+        fs::read(&aside).map_err(RestoreError::disk("could not read", &aside))?
+    } else {
+        Vec::new()
+    };
+    let source = String::from_utf8_lossy(&source);
     let mut text = String::new();
     for line in source.lines() {
         let (name, _) = setting(line);
         let set = needs.settings.contains_key(&name) && !sizes.contains(&name.as_str());
-        if is_left_out(&name) || set {
+        if is_skipped(&name) || set {
             text.push_str(NOT_TAKEN);
         }
         text.push_str(line);
@@ -236,8 +241,8 @@ pub(super) fn finished(
 /// Before a line that does not count any more.
 const NOT_TAKEN: &str = "# not taken over by oa-restore: ";
 
-fn is_left_out(name: &str) -> bool {
-    LEFT_OUT.contains(&name) || name.starts_with("recovery_target") || name.starts_with("ssl_")
+fn is_skipped(name: &str) -> bool {
+    SKIPPED.contains(&name) || name.starts_with("recovery_target") || name.starts_with("ssl_")
 }
 
 /// A line's setting, in small letters, and its value without quotes; the equals sign may be absent.
@@ -256,7 +261,7 @@ fn setting(line: &str) -> (String, String) {
     )
 }
 
-/// Makes a comment of what is left out of a file of the source's settings, and of those within the data directory that it includes.
+/// Makes a comment of what is skipped in a file of the source's settings, and of those within the data directory that it includes.
 /// What it includes from elsewhere is not here.
 fn take_over(data: &Path, file: &Path) -> Result<(), RestoreError> {
     let source = fs::read(file).map_err(RestoreError::disk("could not read", file))?;
@@ -265,11 +270,11 @@ fn take_over(data: &Path, file: &Path) -> Result<(), RestoreError> {
     let mut text = String::new();
     for line in source.lines() {
         let (name, value) = setting(line);
-        let mut taken = !is_left_out(&name);
+        let mut kept = !is_skipped(&name);
         if name.starts_with("include") {
             let included = folder.join(value);
-            taken = included.starts_with(data) && included.exists();
-            if taken && name == "include_dir" {
+            kept = included.starts_with(data) && included.exists();
+            if kept && name == "include_dir" {
                 let failed = RestoreError::disk("could not read", &included);
                 for entry in fs::read_dir(&included).map_err(&failed)? {
                     let path = entry.map_err(&failed)?.path();
@@ -277,11 +282,11 @@ fn take_over(data: &Path, file: &Path) -> Result<(), RestoreError> {
                         take_over(data, &path)?;
                     }
                 }
-            } else if taken {
+            } else if kept {
                 take_over(data, &included)?;
             }
         }
-        if !taken {
+        if !kept {
             text.push_str(NOT_TAKEN);
         }
         text.push_str(line);
@@ -315,14 +320,14 @@ mod tests {
     }
 
     #[test]
-    fn a_target_stops_right_before_the_place_and_right_after_the_time() {
+    fn a_target_stops_right_before_the_lsn_and_right_after_the_time() {
         let at = "2026-11-23T06:05:00Z".parse().unwrap();
         assert_eq!(
-            target(&End::Time(at)),
+            target(&StopAt::Time(at)),
             "recovery_target_time = '2026-11-23 06:05:00.000000+00'\nrecovery_target_inclusive = on"
         );
         assert_eq!(
-            target(&End::Lsn("16/B374D848".parse().unwrap())),
+            target(&StopAt::Lsn("16/B374D848".parse().unwrap())),
             "recovery_target_lsn = '16/B374D848'\nrecovery_target_inclusive = off"
         );
     }

@@ -6,9 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use oa_backup::repository::{Bars, Kind, Meta, Place, Repository};
 use oa_core::app::config::Config;
 use oa_core::pg::schema;
+use oa_repository::{Kind, Meta, ProgressReporter, Repository, RepositoryLocation};
 use oa_testkit::Postgres;
 use postgres::{Client, NoTls};
 use serde_json::Value;
@@ -130,8 +130,8 @@ impl Service {
         let secret = format!("OA_BACKUP_PASSWORD={PASSWORD}\n");
         oa_testkit::write_private(&self.path(".env"), secret);
         let config = Config::load(Some(&self.config())).unwrap();
-        let place = Place::first(&config).unwrap();
-        place.open(&Bars::hidden()).unwrap()
+        let place = RepositoryLocation::primary(&config).unwrap();
+        place.open(&ProgressReporter::hidden()).unwrap()
     }
 
     /// Stores the newest backup of a kind once more, changed behind oa-backup's back.

@@ -1,0 +1,168 @@
+//! The parameters of a request, checked by the table of paths.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use hyper::StatusCode;
+use oa_core::base::mistakes::nearest;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::request::Request;
+use super::routes::{Kind, Operation, Parameter, Route};
+use crate::queries::logs::{Filter, MOST, STATUSES};
+use crate::when;
+
+/// The checked values of a request.
+#[derive(Debug, Default)]
+pub(crate) struct Params {
+    values: HashMap<&'static str, String>,
+    times: HashMap<&'static str, DateTime<Utc>>,
+    limit: Option<u16>,
+}
+
+impl Params {
+    /// Checks what was given by the route's parameters. An empty value counts as absent.
+    pub(crate) fn check(
+        route: &'static Route,
+        in_path: &[(&str, String)],
+        request: &Request,
+        zone: Tz,
+    ) -> Result<Self, String> {
+        let mut params = Self::default();
+        // Pages come with whatever others hang on their links.
+        let strict = !matches!(route.operation, Operation::Page(_));
+        for (name, value) in request
+            .query
+            .iter()
+            .filter(|(_, v)| strict || !v.is_empty())
+        {
+            let Some(parameter) = route
+                .parameters
+                .iter()
+                .find(|p| p.name == name && !in_path.iter().any(|(n, _)| n == name))
+            else {
+                if strict {
+                    return Err(format!(
+                        "there is no parameter \"{name}\" here{}",
+                        nearest(name, route.parameters.iter().map(|p| p.name))
+                    ));
+                }
+                continue;
+            };
+            if params.values.contains_key(parameter.name) {
+                return Err(format!("{name} is given twice"));
+            }
+            params.add(parameter, value, zone)?;
+        }
+        for (name, value) in in_path {
+            if let Some(parameter) = route.parameters.iter().find(|p| p.name == *name) {
+                params.add(parameter, value, zone)?;
+            }
+        }
+        if let Some(Kind::Limit(default)) = route
+            .parameters
+            .iter()
+            .find(|p| p.name == "limit")
+            .map(|p| p.kind)
+        {
+            params.limit.get_or_insert(default);
+        }
+        Ok(params)
+    }
+
+    fn add(&mut self, parameter: &Parameter, value: &str, zone: Tz) -> Result<(), String> {
+        let name = parameter.name;
+        if value.is_empty() && !matches!(parameter.kind, Kind::Limit(_) | Kind::Flag) {
+            return Ok(());
+        }
+        match parameter.kind {
+            Kind::Limit(_) => {
+                let number = value.parse().ok().filter(|n| {
+                    (1..=MOST).contains(n) && value.bytes().all(|b| b.is_ascii_digit())
+                });
+                let number = number.ok_or_else(|| {
+                    format!("{name} is \"{value}\"; it must be a number from 1 to {MOST}")
+                })?;
+                if name == "limit" {
+                    self.limit = Some(number);
+                }
+            }
+            Kind::Status if !STATUSES.contains(&value) => {
+                return Err(format!(
+                    "there is no status \"{value}\"{}",
+                    nearest(value, STATUSES.iter().copied())
+                ));
+            }
+            Kind::Status => {}
+            Kind::Time => {
+                self.times.insert(
+                    name,
+                    when::parse(value, Utc::now(), zone).map_err(|e| format!("{name}: {e}"))?,
+                );
+            }
+            Kind::Uuid => {
+                Uuid::try_parse(value)
+                    .ok()
+                    .filter(|_| value.len() == 36)
+                    .ok_or_else(|| format!("{name} is \"{value}\", which is no id"))?;
+            }
+            Kind::Name => {
+                if value.chars().count() > 200 || value.contains('\0') {
+                    return Err(format!(
+                        "{name} is longer than 200 characters, or has one that no name has"
+                    ));
+                }
+            }
+            Kind::Flag if !matches!(value, "true" | "false") => {
+                return Err(format!("{name} is \"{value}\"; it must be true or false"));
+            }
+            Kind::Flag => {}
+        }
+        self.values.insert(name, value.to_owned());
+        Ok(())
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        self.values.get(name).cloned()
+    }
+
+    pub(crate) fn uuid(&self, name: &str) -> Option<Uuid> {
+        self.values.get(name).and_then(|v| v.parse().ok())
+    }
+
+    /// A text that stands in the path, so that no request comes without it.
+    pub(crate) fn required_text(&self, name: &str) -> Result<String, Answer> {
+        self.text(name).ok_or_else(|| absent(name))
+    }
+
+    /// The same for an id.
+    pub(crate) fn required_uuid(&self, name: &str) -> Result<Uuid, Answer> {
+        self.uuid(name).ok_or_else(|| absent(name))
+    }
+
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|v| v == "true")
+    }
+
+    pub(crate) fn limit(&self) -> u16 {
+        self.limit.unwrap_or(50)
+    }
+
+    pub(crate) fn filter(&self) -> Filter {
+        Filter {
+            task: self.text("task"),
+            status: self.text("status"),
+            since: self.times.get("since").copied(),
+            until: self.times.get("until").copied(),
+            before: self.uuid("before"),
+            after: None,
+            limit: self.limit(),
+        }
+    }
+}
+
+fn absent(name: &str) -> Answer {
+    Answer::problem(StatusCode::BAD_REQUEST, format!("{name} is not given"))
+}

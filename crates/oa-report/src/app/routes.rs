@@ -1,0 +1,353 @@
+//! The one table of paths and their parameters: requests are checked by it, and the OpenAPI document is made of it.
+
+use serde_json::{Value, json};
+
+use crate::queries::logs::{MOST, STATUSES};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// Leads to the overview.
+    Front,
+    /// Is everything all right, and if not what to do.
+    Overview,
+    Task,
+    Run,
+    Logs,
+    Backups,
+    Alerts,
+    Acknowledge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Health,
+    Logs,
+    BackupStatus,
+    Run,
+    Task,
+    Alerts,
+    Acknowledge,
+    Quality,
+    Backups,
+    Drills,
+    OpenApi,
+    /// Whether the process runs.
+    Alive,
+    /// Whether PostgreSQL answers.
+    Ready,
+    Metrics,
+    /// A file of the pages.
+    Asset,
+    Page(Page),
+}
+
+impl Operation {
+    /// Whether it is for everybody: tells nothing about the data.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Alive | Self::Ready | Self::Asset)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A number of entries, with its default.
+    Limit(u16),
+    Status,
+    /// A time, see [`when::parse`](crate::when::parse).
+    Time,
+    Uuid,
+    Name,
+    Flag,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parameter {
+    /// Its name; one that stands in the path too is required.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) about: &'static str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    /// The paths; parts in braces are parameters.
+    pub(crate) paths: &'static [&'static str],
+    pub(crate) operation: Operation,
+    pub(crate) summary: &'static str,
+    pub(crate) parameters: &'static [Parameter],
+}
+
+const fn parameter(name: &'static str, kind: Kind, about: &'static str) -> Parameter {
+    Parameter { name, kind, about }
+}
+
+const LIMIT: Parameter = parameter("limit", Kind::Limit(50), "at most this many entries");
+const BEFORE: Parameter = parameter(
+    "before",
+    Kind::Uuid,
+    "the next page: `next` of the last one",
+);
+const LANGUAGE: Parameter = parameter("lang", Kind::Name, "zh or en");
+
+macro_rules! page {
+    ($path:literal, $page:expr, $parameters:expr $(,)?) => {
+        Route {
+            method: "GET",
+            paths: &[$path],
+            operation: Operation::Page($page),
+            summary: "",
+            parameters: $parameters,
+        }
+    };
+}
+
+pub(crate) const ROUTES: &[Route] = &[
+    Route {
+        method: "GET",
+        paths: &["/admin/crawler/health", "/api/v1/crawler/health"],
+        operation: Operation::Health,
+        summary: "How each task is, over the last 24 hours",
+        parameters: &[parameter("task", Kind::Name, "only this task")],
+    },
+    Route {
+        method: "GET",
+        paths: &["/admin/crawler/logs", "/api/v1/crawler/logs"],
+        operation: Operation::Logs,
+        summary: "The run log, newest first",
+        parameters: &[
+            LIMIT,
+            parameter("status", Kind::Status, "only runs with this status"),
+            parameter("task", Kind::Name, "only runs of this task"),
+            parameter(
+                "since",
+                Kind::Time,
+                "only runs that started at this time or later",
+            ),
+            parameter(
+                "until",
+                Kind::Time,
+                "only runs that started before this time",
+            ),
+            BEFORE,
+        ],
+    },
+    Route {
+        method: "GET",
+        paths: &["/admin/backup/status", "/api/v1/backup/status"],
+        operation: Operation::BackupStatus,
+        summary: "Whether the backups can be relied on",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/runs/{id}"],
+        operation: Operation::Run,
+        summary: "One run with its attempts, answers and rejected records",
+        parameters: &[parameter("id", Kind::Uuid, "the run")],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/tasks/{name}"],
+        operation: Operation::Task,
+        summary: "One task with its last runs and days",
+        parameters: &[parameter("name", Kind::Name, "the task")],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/alerts"],
+        operation: Operation::Alerts,
+        summary: "Open incidents, and alerts",
+        parameters: &[LIMIT, BEFORE],
+    },
+    Route {
+        method: "POST",
+        paths: &["/api/v1/acks"],
+        operation: Operation::Acknowledge,
+        summary: "Acknowledges an incident: it is not repeated until it is resolved",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/quality"],
+        operation: Operation::Quality,
+        summary: "How good the collected data are",
+        parameters: &[
+            parameter("task", Kind::Name, "the history of this task"),
+            LIMIT,
+            BEFORE,
+        ],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/backups"],
+        operation: Operation::Backups,
+        summary: "Backups, newest first",
+        parameters: &[
+            LIMIT,
+            parameter(
+                "before",
+                Kind::Name,
+                "the next page: `next` of the last one",
+            ),
+            parameter("removed", Kind::Flag, "also those that were pruned"),
+        ],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/drills"],
+        operation: Operation::Drills,
+        summary: "Rehearsed restores, and how the repositories grow",
+        parameters: &[LIMIT],
+    },
+    Route {
+        method: "GET",
+        paths: &["/openapi.json"],
+        operation: Operation::OpenApi,
+        summary: "This document",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/healthz"],
+        operation: Operation::Alive,
+        summary: "Whether the process runs",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/readyz"],
+        operation: Operation::Ready,
+        summary: "Whether PostgreSQL answers",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/metrics"],
+        operation: Operation::Metrics,
+        summary: "Metrics for Prometheus",
+        parameters: &[],
+    },
+    page!("/", Page::Front, &[]),
+    page!("/admin", Page::Front, &[]),
+    page!(
+        "/admin/",
+        Page::Overview,
+        &[
+            LANGUAGE,
+            parameter(
+                "task",
+                Kind::Name,
+                "only tasks whose name or title has this"
+            ),
+            parameter("page", Kind::Limit(1), "page of the tasks")
+        ]
+    ),
+    page!(
+        "/admin/tasks/{name}",
+        Page::Task,
+        &[LANGUAGE, parameter("name", Kind::Name, "the task")]
+    ),
+    page!(
+        "/admin/runs/{id}",
+        Page::Run,
+        &[LANGUAGE, parameter("id", Kind::Uuid, "the run")]
+    ),
+    page!(
+        "/admin/logs",
+        Page::Logs,
+        &[
+            LANGUAGE,
+            LIMIT,
+            parameter("status", Kind::Status, "status"),
+            parameter("task", Kind::Name, "task"),
+            parameter("since", Kind::Time, "from"),
+            parameter("until", Kind::Time, "until"),
+            BEFORE,
+        ],
+    ),
+    page!("/admin/backups", Page::Backups, &[LANGUAGE]),
+    page!("/admin/alerts", Page::Alerts, &[LANGUAGE, BEFORE]),
+    Route {
+        method: "POST",
+        paths: &["/admin/alerts"],
+        operation: Operation::Page(Page::Acknowledge),
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/assets/{file}"],
+        operation: Operation::Asset,
+        summary: "",
+        parameters: &[parameter("file", Kind::Name, "the file")],
+    },
+];
+
+/// The values of a path's braces, in their order.
+type InPath<'a> = Vec<(&'a str, String)>;
+
+fn matches<'a>(pattern: &'a str, path: &[String]) -> Option<InPath<'a>> {
+    let parts: Vec<&str> = pattern.split('/').skip(1).collect();
+    if parts.len() != path.len() {
+        return None;
+    }
+    let mut values = Vec::new();
+    for (part, value) in parts.iter().zip(path) {
+        match part.strip_prefix('{').and_then(|p| p.strip_suffix('}')) {
+            Some(name) if !value.is_empty() => values.push((name, value.clone())),
+            _ if part == value => {}
+            _ => return None,
+        }
+    }
+    Some(values)
+}
+
+/// The first route of a path, whatever its method.
+pub(crate) fn find(path: &[String]) -> Option<(&'static Route, InPath<'static>)> {
+    ROUTES.iter().find_map(|route| {
+        route
+            .paths
+            .iter()
+            .find_map(|pattern| matches(pattern, path))
+            .map(|values| (route, values))
+    })
+}
+
+/// All routes of a path, one a method.
+pub(crate) fn methods(path: &[String]) -> Vec<&'static Route> {
+    ROUTES
+        .iter()
+        .filter(|r| {
+            r.paths
+                .iter()
+                .any(|pattern| matches(pattern, path).is_some())
+        })
+        .collect()
+}
+
+impl Kind {
+    pub(crate) fn schema(self) -> Value {
+        match self {
+            Self::Limit(default) => {
+                json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": default})
+            }
+            Self::Status => {
+                let mut all: Vec<&str> = STATUSES.to_vec();
+                all.push("");
+                json!({"type": "string", "enum": all})
+            }
+            Self::Time => json!({"anyOf": [
+                {"type": "string", "format": "date-time"},
+                {"type": "string", "format": "date"},
+                {"type": "string", "pattern": "^(now|today|yesterday|[0-9]{1,5}[smhd])$"},
+                {"type": "string", "maxLength": 0},
+            ]}),
+            Self::Uuid => {
+                json!({"anyOf": [{"type": "string", "format": "uuid"}, {"type": "string", "maxLength": 0}]})
+            }
+            Self::Name => json!({"type": "string", "maxLength": 200, "pattern": "^[^\\u0000]*$"}),
+            Self::Flag => json!({"type": "boolean"}),
+        }
+    }
+}

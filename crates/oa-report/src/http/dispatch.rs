@@ -1,0 +1,116 @@
+//! From a request to its answer: which route it takes, whether the caller may, whether its parameters are right, and who answers.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{Method, StatusCode, header};
+
+use crate::app::App;
+use crate::app::answer::Answer;
+use crate::app::guard::{Caller, Refusal};
+use crate::app::params::Params;
+use crate::app::request::Request;
+use crate::app::routes::{self, Operation};
+use crate::{api, metrics, pages};
+
+/// The answer, and the caller's name for the access log.
+pub(super) async fn answer(app: &Arc<App>, request: &Request, body: Incoming) -> (Answer, String) {
+    let found = routes::find(&request.path);
+    let is_open = found
+        .as_ref()
+        .is_some_and(|(route, _)| route.operation.is_open());
+    let caller = if is_open {
+        Caller::Local
+    } else {
+        let admitted = app.guard.admit(
+            request.from,
+            request.host(),
+            request.is_proxied(),
+            request.header(header::AUTHORIZATION),
+        );
+        match admitted {
+            Ok(caller) => caller,
+            Err(refusal) => return (refused(refusal), "-".to_owned()),
+        }
+    };
+    let name = caller.name().to_owned();
+    let answered = match found {
+        Some((_, in_path)) => operate(app, request, &in_path, &caller, body).await,
+        None => Err(Answer::missing(format!(
+            "there is nothing at this path; see {} and {}",
+            request.url("/admin/"),
+            request.url("/openapi.json")
+        ))),
+    };
+    (answered.unwrap_or_else(|problem| problem), name)
+}
+
+async fn operate(
+    app: &Arc<App>,
+    request: &Request,
+    in_path: &[(&str, String)],
+    caller: &Caller,
+    body: Incoming,
+) -> Result<Answer, Answer> {
+    let all = routes::methods(&request.path);
+    let method = if request.is_head {
+        &Method::GET
+    } else {
+        request.method()
+    };
+    let Some(route) = all.iter().find(|r| r.method == method.as_str()) else {
+        let mut allowed: Vec<&str> = all.iter().map(|r| r.method).collect();
+        if allowed.contains(&"GET") {
+            allowed.push("HEAD");
+        }
+        let allowed = allowed.join(", ");
+        let detail = format!("this path takes {allowed}");
+        return Err(
+            Answer::problem(StatusCode::METHOD_NOT_ALLOWED, detail).with(header::ALLOW, &allowed)
+        );
+    };
+    let checked = Params::check(route, in_path, request, app.config.timezone);
+    match (route.operation, checked) {
+        (Operation::Page(page), Err(detail)) => {
+            let problem = Answer::problem(StatusCode::BAD_REQUEST, detail);
+            Ok(pages::problem(app, request, page, caller, problem).await)
+        }
+        (_, Err(detail)) => Err(Answer::problem(StatusCode::BAD_REQUEST, detail)),
+        (Operation::Page(page), Ok(params)) => {
+            pages::answer(app, request, page, &params, caller, body).await
+        }
+        (Operation::Asset, Ok(params)) => {
+            let name = params.required_text("file")?;
+            pages::assets::named(&name)
+                .map(|a| Answer::asset(a.content_type, a.text))
+                .ok_or_else(|| Answer::missing("there is no such file"))
+        }
+        (Operation::Metrics, Ok(_)) => Ok(metrics::answer(app).await),
+        (operation, Ok(params)) => {
+            api::answer(app, request, operation, &params, caller, body).await
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    match refusal {
+        Refusal::Unauthorized => Answer::problem(
+            StatusCode::UNAUTHORIZED,
+            "a token is needed: as \"Authorization: Bearer TOKEN\", or as the password of basic authentication; oa-report token makes one",
+        )
+        .with(header::WWW_AUTHENTICATE, "Basic realm=\"oa\", charset=\"UTF-8\""),
+        Refusal::TooMany(seconds) => Answer::problem(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many wrong tokens from this address",
+        )
+        .with(header::RETRY_AFTER, &seconds.to_string()),
+        Refusal::WrongHost => Answer::problem(
+            StatusCode::FORBIDDEN,
+            "without tokens only http://localhost or http://127.0.0.1 is answered; for another name, make a token with oa-report token",
+        ),
+        Refusal::Proxied => Answer::problem(
+            StatusCode::FORBIDDEN,
+            "this came through a proxy, behind which anybody may be, and there are no tokens; make one with oa-report token NAME",
+        ),
+    }
+}

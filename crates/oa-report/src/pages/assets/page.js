@@ -1,0 +1,183 @@
+// Keeps a page up to date, and says so when it is not: asks for it again now and then, puts its middle in the place of the old one, and
+// when no answer comes, or none that is newer, puts a banner over the page, takes the colour from its verdict, and marks the tab. Without
+// this script the pages work as well; they are then as old as their last load.
+"use strict";
+(() => {
+  const EACH = 15000;
+  const HIDDEN_EACH = 60000;
+  const PATIENCE = 10000;
+  // Without news for so long, what is shown may not be true any more.
+  const OLD = 45000;
+  const main = document.querySelector("main[data-made]");
+  if (!main) return;
+  const live = main.hasAttribute("data-live");
+  const parser = new DOMParser();
+  const zh = document.documentElement.lang.startsWith("zh");
+  const say = (chinese, english) => (zh ? chinese : english);
+  const icon = () => document.querySelector("link[rel=icon]");
+  let title = document.title;
+  let own = icon()?.getAttribute("href");
+  let tag = null;
+  // When the server's last new word came, when what is shown was made, and why no word came since.
+  let heard = Date.now();
+  let shown = Date.now();
+  let made = Number(main.dataset.made);
+  let why = null;
+  let asked = 0;
+  let asking = false;
+  // It could not be loaded once the server is gone.
+  if (icon()?.dataset.lost) fetch(icon().dataset.lost, { credentials: "same-origin" }).catch(() => {});
+
+  // Nothing moves under somebody who is reading a detail, choosing or writing.
+  const busy = () => {
+    const at = document.activeElement;
+    const writing = at && main.contains(at) && at.matches("input, select, textarea");
+    return writing || main.querySelector("details[open]") !== null || String(window.getSelection()) !== "";
+  };
+
+  // In the zone of the service, as all times of the page.
+  const clock = (at) => new Date(at).toLocaleTimeString(zh ? "zh-CN" : "en-GB", { hour12: false, timeZone: main.dataset.zone });
+
+  const outage = () => {
+    const now = Date.now();
+    if (why) {
+      return {
+        head: say(`与服务器失去联系，下面是 ${clock(heard)} 的情况，现在可能已经不同`, `No word from the server: this is what was known at ${clock(heard)}, and may not be true any more`),
+        text: why,
+      };
+    }
+    if (now - heard > OLD) {
+      return {
+        head: say(`下面是 ${clock(heard)} 的情况，现在可能已经不同`, `This is what was known at ${clock(heard)}, and may not be true any more`),
+        text: say("正在等待服务器的新消息", "waiting for news from the server"),
+      };
+    }
+    if (live && now - shown > OLD) {
+      return {
+        head: say(`页面暂停在 ${clock(shown)} 的情况`, `The page stands still at ${clock(shown)}`),
+        text: say("正在查看或填写时页面不会变动；收起详情、取消选择后自动更新", "it does not move while you read a detail or write; close it and it goes on"),
+      };
+    }
+    return null;
+  };
+
+  const mark = () => {
+    const found = outage();
+    const old = document.querySelector(".gone");
+    document.body.classList.toggle("lost", found !== null);
+    document.title = found ? `? ${title.replace(/^[✕▲?] /, "")}` : title;
+    const link = icon();
+    if (link) {
+      const href = found ? link.dataset.lost : own;
+      if (href && link.getAttribute("href") !== href) link.setAttribute("href", href);
+    }
+    if (!found) {
+      old?.remove();
+      return;
+    }
+    // Said once, and not again each time that it is still so.
+    if (old && old.dataset.head === found.head && old.dataset.text === found.text) return;
+    const banner = document.createElement("div");
+    banner.className = "gone stale";
+    banner.setAttribute("role", "alert");
+    Object.assign(banner.dataset, found);
+    const inner = document.createElement("div");
+    inner.className = "inner";
+    const words = document.createElement("div");
+    const head = document.createElement("strong");
+    head.textContent = found.head;
+    const text = document.createElement("p");
+    text.textContent = found.text;
+    words.append(head, text);
+    inner.append(words);
+    banner.append(inner);
+    if (old) old.replaceWith(banner);
+    else main.before(banner);
+  };
+
+  // Head and banners, always: they say what the middle, which may stand still, does not.
+  const putAround = (page) => {
+    for (const place of ["header.top", ".stale:not(.gone)"]) {
+      const [old, next] = [document.querySelector(place), page.querySelector(place)];
+      if (old && next) old.replaceWith(next);
+      else if (old) old.remove();
+      else if (next) main.before(next);
+    }
+    document.body.classList.toggle("old", page.body.classList.contains("old"));
+  };
+
+  const put = (page) => {
+    const news = page.querySelector("main");
+    if (!news) return;
+    const focused = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    main.replaceChildren(...news.childNodes);
+    if (focused) main.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    shown = Date.now();
+  };
+
+  const answer = async () => {
+    const ending = new AbortController();
+    const timer = setTimeout(() => ending.abort(), PATIENCE);
+    try {
+      const got = await fetch(location.href, {
+        headers: tag ? { "If-None-Match": tag } : {},
+        cache: "no-store",
+        credentials: "same-origin",
+        redirect: "error",
+        signal: ending.signal,
+      });
+      return [got, got.status === 304 ? "" : await got.text()];
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+
+  const take = (got, text) => {
+    const page = text && (got.headers.get("content-type") || "").startsWith("text/html") ? parser.parseFromString(text, "text/html") : null;
+    const now = Number(page?.querySelector("main[data-made]")?.dataset.made);
+    if (got.status === 304) {
+      heard = shown = Date.now();
+      return null;
+    }
+    if (!got.ok) return say(`服务器回答 HTTP ${got.status}`, `the server answers HTTP ${got.status}`);
+    if (!now) return say("收到的不是这个页面（登录页或代理的页面？）", "what came is not this page (a login or a proxy's page?)");
+    // Something in between gives out an answer of before.
+    if (now <= made) return Date.now() - heard > OLD ? say("收到的一直是旧的页面", "what comes is the same old page") : why;
+    made = now;
+    heard = Date.now();
+    tag = got.headers.get("etag");
+    title = page.title;
+    own = page.querySelector("link[rel=icon]")?.getAttribute("href") ?? own;
+    putAround(page);
+    if (live && !busy()) put(page);
+    return null;
+  };
+
+  const look = async () => {
+    if (asking) return;
+    asking = true;
+    asked = Date.now();
+    try {
+      why = take(...(await answer()));
+    } catch (e) {
+      why = e.name === "AbortError" ? say("服务器没有回答", "the server does not answer") : say("连接不上服务器", "the server cannot be reached");
+    } finally {
+      asking = false;
+    }
+    mark();
+  };
+
+  setInterval(() => {
+    mark();
+    if (Date.now() - asked >= (document.hidden ? HIDDEN_EACH : EACH) - 500) look();
+  }, 5000);
+  document.addEventListener("visibilitychange", () => {
+    mark();
+    if (!document.hidden) look();
+  });
+  window.addEventListener("pageshow", (e) => {
+    if (e.persisted) look();
+  });
+  window.addEventListener("online", look);
+  window.addEventListener("offline", look);
+})();

@@ -1,0 +1,116 @@
+//! What a person should look at, worst first: open incidents, tasks that are not well, backups, and the watching itself.
+
+use crate::queries::alerts::Incident;
+use crate::queries::backups::State;
+use crate::queries::health::{Health, TaskHealth};
+use crate::queries::watch::{self, Watch};
+use crate::snapshot::Snapshot;
+
+/// The worst of everything: tasks, open incidents, backups.
+pub(crate) fn worst(snapshot: &Snapshot) -> Health {
+    problems(snapshot)
+        .iter()
+        .map(|i| i.severity)
+        .max()
+        .unwrap_or(Health::Healthy)
+}
+
+#[derive(Debug)]
+pub(crate) enum Item<'a> {
+    Incident(&'a Incident),
+    /// A task that is not well, and of which no incident tells.
+    Task(&'a TaskHealth),
+    Backups,
+    /// Nobody watches, or what was found reaches nobody: title and remedy.
+    Watching(Watching<'a>),
+}
+
+/// What is wrong with the watching itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Watching<'a> {
+    /// No `oa-alert check` has ever been here.
+    Never,
+    /// The last `oa-alert check` is long ago.
+    NoCheck(&'a Watch),
+    /// The last `oa-crawl run --due` is long ago.
+    NoDue(&'a Watch),
+    /// The last check did not work, or what it has to say does not leave.
+    Failing(&'a Watch),
+}
+
+/// Something that a person should look at.
+#[derive(Debug)]
+pub(crate) struct Problem<'a> {
+    pub(crate) severity: Health,
+    pub(crate) item: Item<'a>,
+}
+
+impl Problem<'_> {
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        matches!(self.item, Item::Incident(t) if t.acknowledged_by.is_some())
+    }
+}
+
+/// What is wrong: open incidents, tasks that are not well and of which no incident tells, backups. Worst first, acknowledged last.
+pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
+    let severity_of = |t: &Incident| match t.severity.as_str() {
+        "critical" => Health::Critical,
+        _ => Health::Warning,
+    };
+    let has_incident = |task: &TaskHealth| {
+        snapshot
+            .incidents
+            .iter()
+            .any(|t| t.task.as_deref() == Some(&task.name))
+    };
+    let incidents = snapshot.incidents.iter().map(|t| Problem {
+        severity: severity_of(t),
+        item: Item::Incident(t),
+    });
+    let tasks = snapshot
+        .tasks
+        .iter()
+        .filter(|t| t.health != Health::Healthy && !t.has_healed() && !has_incident(t))
+        .map(|t| Problem {
+            severity: t.health,
+            item: Item::Task(t),
+        });
+    let backups = (snapshot.backups.status != State::Ok).then_some(Problem {
+        severity: if snapshot.backups.status == State::Error {
+            Health::Critical
+        } else {
+            Health::Warning
+        },
+        item: Item::Backups,
+    });
+    let watching = watching(snapshot).into_iter();
+    let all = watching.chain(incidents).chain(tasks).chain(backups);
+    let mut all: Vec<Problem<'_>> = all.collect();
+    all.sort_by_key(|p| (p.is_acknowledged(), std::cmp::Reverse(p.severity)));
+    all
+}
+
+/// Whether somebody watches: without that nothing that is said here is sure.
+fn watching(snapshot: &Snapshot) -> Vec<Problem<'_>> {
+    let mut found = Vec::new();
+    let mut add = |severity, item| {
+        found.push(Problem {
+            severity,
+            item: Item::Watching(item),
+        });
+    };
+    match watch::newest(&snapshot.watches, "check") {
+        None if !snapshot.tasks.is_empty() => add(Health::Warning, Watching::Never),
+        None => {}
+        Some(check) if check.is_silent() => add(Health::Critical, Watching::NoCheck(check)),
+        Some(_) => {}
+    }
+    let checks = snapshot.watches.iter().filter(|w| w.what == "check");
+    for check in checks.filter(|w| !w.ok && !w.is_silent()) {
+        add(Health::Critical, Watching::Failing(check));
+    }
+    if let Some(due) = watch::newest(&snapshot.watches, "due").filter(|d| d.is_silent()) {
+        add(Health::Critical, Watching::NoDue(due));
+    }
+    found
+}

@@ -1,0 +1,206 @@
+//! The list of what a person should look at, with what to do about it.
+
+use maud::{Markup, html};
+
+use super::layout::{self, Frame, icon};
+use super::problems::{Item, Problem, Watching};
+use crate::app::LONGEST_NOTE;
+use crate::digest::short_hash;
+use crate::queries::alerts::Incident;
+use crate::queries::health::{Health, TaskHealth};
+use crate::snapshot::Snapshot;
+
+fn of_watching(frame: &Frame, severity: Health, item: Watching<'_>) -> Markup {
+    let lang = frame.lang;
+    let cron = |line: &str| {
+        lang.say(
+            format!("检查 cron 是否在运行、crontab 中是否有 {line}"),
+            format!("check that cron runs and that the crontab has {line}"),
+        )
+    };
+    let (title, remedy, at) = match item {
+        Watching::Never => (
+            lang.say(
+                "告警检查从未运行，出了问题无人得知",
+                "No check has ever run: nobody hears of what goes wrong",
+            ),
+            cron("oa-alert check"),
+            None,
+        ),
+        Watching::NoCheck(w) => (
+            lang.say(
+                "告警检查已停止，出了问题无人得知",
+                "Checks have stopped: nobody hears of what goes wrong",
+            ),
+            cron("oa-alert check"),
+            Some(w),
+        ),
+        Watching::NoDue(w) => (
+            lang.say("到期任务无人启动", "Nothing starts the runs that are due"),
+            cron("oa-crawl run --due"),
+            Some(w),
+        ),
+        Watching::Failing(w) => (
+            lang.say("告警没有送达", "Alerts do not reach people"),
+            lang.say(
+                "按详情修复后执行 oa-alert test".to_owned(),
+                "fix what the details say, then run oa-alert test".to_owned(),
+            ),
+            Some(w),
+        ),
+    };
+    html! {
+        li class=(layout::tone(severity.as_str())) {
+            (icon(severity.as_str()))
+            div.what {
+                h3 { (frame.link("/admin/alerts", &html! { (title) })) }
+                @if let Some(w) = at {
+                    p.since { (w.host) " · " (lang.say("最近一次 ", "last ")) (frame.clock.relative(w.at)) }
+                }
+                p.remedy { (remedy) }
+                @if let Some(w) = at.filter(|w| !w.detail.is_empty()) { p.error { (w.detail) } }
+            }
+        }
+    }
+}
+
+pub(crate) fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot) -> Markup {
+    const MOST: usize = 12;
+    let lang = frame.lang;
+    html! {
+        section.card aria-labelledby="todo" {
+            h2 #todo { (lang.say("需要处理", "What to do")) }
+            ol.todo {
+                @for problem in problems.iter().take(MOST) {
+                    @match problem.item {
+                        Item::Incident(t) => (incident(frame, t, "overview")),
+                        Item::Task(t) => (task_problem(frame, t)),
+                        Item::Watching(item) => (of_watching(frame, problem.severity, item)),
+                        Item::Backups => {
+                            li class=(layout::tone(problem.severity.as_str())) {
+                                (icon(problem.severity.as_str()))
+                                div.what {
+                                    h3 { (frame.link("/admin/backups", &html! { (lang.say("备份", "Backups")) })) }
+                                    p.remedy { (snapshot.backups.message) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            @if problems.len() > MOST {
+                p.more { (frame.link("/admin/alerts", &html! { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) })) }
+            }
+        }
+    }
+}
+
+fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
+    let lang = frame.lang;
+    let reasons: Vec<String> = task.reasons.iter().map(|r| lang.reason(*r, task)).collect();
+    html! {
+        li class=(layout::tone(task.health.as_str())) {
+            (icon(task.health.as_str()))
+            div.what {
+                h3 { (frame.link(&frame.task(&task.name), &html! { (task.title) })) }
+                p { (reasons.join(lang.say("；", "; "))) }
+                @if let Some(reason) = task.reasons.last() { p.remedy { (lang.remedy(*reason, task)) } }
+                @if let Some(error) = task.last_error.as_ref().filter(|_| task.last_failed()) { p.error { (error) } }
+            }
+        }
+    }
+}
+
+/// A incident with what to do about it, and a form to acknowledge it.
+pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup {
+    let lang = frame.lang;
+    let (lines, remedy) = lines(incident);
+    let title = html! { (plain_title(&incident.title)) };
+    let id = format!("ack-{}", short_hash(incident.fingerprint.as_bytes()));
+    html! {
+        li class={ (layout::tone(&incident.severity)) @if incident.acknowledged_by.is_some() { " acknowledged" } } {
+            (icon(&incident.severity))
+            div.what {
+                h3 {
+                    @match &incident.task {
+                        Some(task) => (frame.link(&frame.task(task), &title)),
+                        None => (title),
+                    }
+                }
+                p.since {
+                    (lang.severity(&incident.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(incident.since))
+                    @if let Some(by) = &incident.acknowledged_by {
+                        " · " strong { (lang.say(format!("{by} 处理中"), format!("acknowledged by {by}"))) }
+                        @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
+                    }
+                    @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
+                }
+                @if let Some(remedy) = &remedy { p.remedy { (remedy) } }
+                @if !lines.is_empty() {
+                    details {
+                        summary { (lang.say("详情", "Details")) }
+                        ul.lines { @for line in &lines { li { (line) } } }
+                        @if let Some(run) = incident.run_id.filter(|_| !frame.standalone) {
+                            p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                        }
+                    }
+                }
+            }
+            @if incident.acknowledged_by.is_none() && let Some(form) = &frame.form {
+                form.ack method="post" action=(frame.url("/admin/alerts")) {
+                    input type="hidden" name="form" value=(form);
+                    input type="hidden" name="fingerprint" value=(incident.fingerprint);
+                    input type="hidden" name="back" value=(back);
+                    label.hidden for=(id) { (lang.say("备注", "Note")) }
+                    input #(id) type="text" name="note" maxlength=(LONGEST_NOTE) placeholder=(lang.say("备注（可不填）", "Note (optional)"));
+                    button type="submit" { (lang.say("我来处理", "Acknowledge")) }
+                }
+            }
+        }
+    }
+}
+
+/// A message's lines without its marks, and the one that says what to do.
+fn lines(incident: &Incident) -> (Vec<String>, Option<String>) {
+    let plain = incident.body.replace("**", "");
+    let mut remedy = None;
+    let mut rest = Vec::new();
+    for line in plain
+        .lines()
+        .map(|l| l.trim_start_matches("- ").trim())
+        .filter(|l| !l.is_empty() && *l != incident.title)
+    {
+        match line
+            .strip_prefix("处理：")
+            .or_else(|| line.strip_prefix("What to do: "))
+        {
+            Some(text) if remedy.is_none() => remedy = Some(text.to_owned()),
+            _ => rest.push(line.to_owned()),
+        }
+    }
+    (rest, remedy)
+}
+
+/// Without 【故障】 or [WARNING], which the sign says.
+fn plain_title(title: &str) -> &str {
+    let rest = title
+        .strip_prefix('【')
+        .and_then(|t| t.split_once('】'))
+        .or_else(|| title.strip_prefix('[').and_then(|t| t.split_once(']')));
+    rest.map_or(title, |(_, rest)| rest.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_replaces_the_words_before_a_title() {
+        assert_eq!(
+            plain_title("【故障】智汇期讯 采集失败"),
+            "智汇期讯 采集失败"
+        );
+        assert_eq!(plain_title("[WARNING] x"), "x");
+        assert_eq!(plain_title("磁盘"), "磁盘");
+    }
+}

@@ -1,0 +1,262 @@
+//! What things are called, in both languages.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+use maud::{Markup, html};
+use oa_core::app::output::human_duration;
+use oa_core::base::units::Bytes;
+
+use crate::lang::Lang;
+use crate::queries::health::{Health, Reason, TaskHealth};
+
+impl Lang {
+    pub(crate) fn status(self, status: &str) -> &str {
+        let (zh, en) = match status {
+            "running" => ("运行中", "running"),
+            "retrying" => ("重试中", "retrying"),
+            "success" => ("成功", "success"),
+            "partial" => ("不完整", "partial"),
+            "failed" => ("失败", "failed"),
+            "timeout" => ("超时", "timeout"),
+            "skipped" => ("跳过", "skipped"),
+            "abandoned" => ("中断", "abandoned"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
+    pub(crate) fn health(self, health: Health) -> &'static str {
+        match health {
+            Health::Healthy => self.say("正常", "healthy"),
+            Health::Warning => self.say("注意", "warning"),
+            Health::Critical => self.say("故障", "critical"),
+        }
+    }
+
+    pub(crate) fn severity(self, severity: &str) -> &'static str {
+        match severity {
+            "critical" => self.say("故障", "critical"),
+            "warning" => self.say("注意", "warning"),
+            _ => self.say("消息", "info"),
+        }
+    }
+
+    pub(crate) fn reason(self, reason: Reason, task: &TaskHealth) -> String {
+        let TaskHealth {
+            success,
+            runs,
+            consecutive_failures,
+            ..
+        } = task;
+        match reason {
+            Reason::SuccessRate => self.say(
+                format!("24 小时内 {runs} 次运行只有 {success} 次成功"),
+                format!("{success} of {runs} runs succeeded in 24 hours"),
+            ),
+            Reason::LastRun => self.say(
+                "最近一次运行没有成功".to_owned(),
+                "the last run did not succeed".to_owned(),
+            ),
+            Reason::Failing => self.say(
+                format!("连续失败 {consecutive_failures} 次"),
+                format!("{consecutive_failures} failures in a row"),
+            ),
+            Reason::Late => {
+                let late = self.span(task.late_seconds.unwrap_or(0) as f64);
+                self.say(
+                    format!("应运行而未运行，已晚 {late}"),
+                    format!("due and not started, {late} late"),
+                )
+            }
+            Reason::NeverRun => self.say("从未运行".to_owned(), "has never run".to_owned()),
+            Reason::Stale => self.say(
+                "数据不是最新的".to_owned(),
+                "its data are out of date".to_owned(),
+            ),
+        }
+    }
+
+    pub(crate) fn remedy(self, reason: Reason, task: &TaskHealth) -> String {
+        let name = shell(&task.name);
+        match reason {
+            Reason::SuccessRate | Reason::LastRun | Reason::Failing => {
+                let look = match task.last_run_id {
+                    Some(run) => format!("oa-report logs --run {run}"),
+                    None => format!("oa-report logs --task {name}"),
+                };
+                match again(task) {
+                    Some(again) => self.say(
+                        format!("用 {look} 查看原因和程序输出；处理后执行 {again}"),
+                        format!("see its cause and output with {look}; once that is fixed, run {again}"),
+                    ),
+                    None => self.say(
+                        format!("用 {look} 查看原因和程序输出；处理后再次执行启动 {name} 的那条 {} 命令（crontab 或脚本中）", task.tool),
+                        format!("see its cause and output with {look}; once that is fixed, run the {} line that starts {name} (crontab or script) again", task.tool),
+                    ),
+                }
+            }
+            Reason::Late | Reason::NeverRun => self.say(
+                format!("检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；不再需要则执行 oa-crawl disable {name}（数据源已删除或改名：oa-crawl forget {name}）"),
+                format!("check that cron runs and that the crontab has oa-crawl run --due; if you do not need it any more: oa-crawl disable {name} (for a source that was removed or renamed: oa-crawl forget {name})"),
+            ),
+            Reason::Stale => self.say(
+                format!("到来源网站看今天的数据是否已发布；不再需要则执行 oa-crawl disable {name}"),
+                format!("check on the site whether today's data are published; if you do not need it any more: oa-crawl disable {name}"),
+            ),
+        }
+    }
+
+    pub(crate) fn span(self, seconds: f64) -> String {
+        if seconds > 0.0 && seconds < 10.0 {
+            return format!("{seconds:.1}{}", self.say(" 秒", " s"));
+        }
+        human_duration(Duration::from_secs_f64(seconds.max(0.0)), self.0)
+    }
+
+    /// A span of seconds in one unit, for narrow places.
+    pub(crate) fn short(self, seconds: f64) -> String {
+        let seconds = seconds.max(0.0);
+        let (value, unit) = match seconds {
+            s if s < 60.0 => (s, self.say("秒", "s")),
+            s if s < 3600.0 => (s / 60.0, self.say("分钟", "min")),
+            s if s < 48.0 * 3600.0 => (s / 3600.0, self.say("小时", "h")),
+            s => (s / 86400.0, self.say("天", "d")),
+        };
+        format!("{:.0} {unit}", value.floor())
+    }
+
+    pub(crate) fn size(self, bytes: i64) -> String {
+        Bytes(bytes.unsigned_abs())
+            .to_string()
+            .replace("bytes", self.say("字节", "bytes"))
+    }
+}
+
+/// The command that runs a task once more; `None` where only the line that started it knows that.
+pub(crate) fn again(task: &TaskHealth) -> Option<String> {
+    let fixed = match (task.tool.as_str(), task.name.as_str()) {
+        ("oa-backup", "backup-full") => "oa-backup full",
+        ("oa-backup", "backup-incremental") => "oa-backup incremental",
+        ("oa-backup", "backup-verify") => "oa-backup verify",
+        ("oa-backup", "backup-prune") => "oa-backup prune",
+        ("oa-backup", "backup-copy") => "oa-backup copy",
+        ("oa-restore", "restore-drill") => "oa-restore drill",
+        ("oa-report", _) => "oa-report daily --send",
+        ("oa-alert", _) => "oa-alert check",
+        // A source has a schedule of its own; what a program's line starts has none.
+        ("oa-crawl", name) if task.schedule.is_some() => {
+            return Some(format!("oa-crawl run {}", shell(name)));
+        }
+        _ => return None,
+    };
+    Some(fixed.to_owned())
+}
+
+/// A name as one word of a shell.
+fn shell(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.:/@".contains(c);
+    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', "'\\''"))
+}
+
+/// A number with its thousands apart.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Times as a page shows them, seen from `now`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    pub(crate) now: DateTime<Utc>,
+    pub(crate) zone: Tz,
+    pub(crate) lang: Lang,
+}
+
+impl Clock {
+    /// Day and time, without the year when it is this one.
+    pub(crate) fn at(self, at: DateTime<Utc>) -> String {
+        let local = at.with_timezone(&self.zone);
+        let now = self.now.with_timezone(&self.zone);
+        let form = if local.date_naive() == now.date_naive() {
+            "%H:%M:%S"
+        } else if local.format("%Y").to_string() == now.format("%Y").to_string() {
+            "%m-%d %H:%M"
+        } else {
+            "%Y-%m-%d %H:%M"
+        };
+        local.format(form).to_string()
+    }
+
+    pub(crate) fn in_full(self, at: DateTime<Utc>) -> String {
+        at.with_timezone(&self.zone)
+            .format("%Y-%m-%d %H:%M:%S %Z")
+            .to_string()
+    }
+
+    /// Day and time as an element that programs can read.
+    pub(crate) fn time(self, at: DateTime<Utc>) -> Markup {
+        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (self.at(at)) } }
+    }
+
+    /// How long ago, or how far ahead.
+    pub(crate) fn relative(self, at: DateTime<Utc>) -> Markup {
+        let off: TimeDelta = self.now - at;
+        let text = self.lang.short(off.as_seconds_f64().abs());
+        let text = if off >= TimeDelta::zero() {
+            self.lang.say(format!("{text}前"), format!("{text} ago"))
+        } else {
+            self.lang.say(format!("{text}后"), format!("in {text}"))
+        };
+        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
+    }
+
+    /// The same where there may be none.
+    pub(crate) fn relative_or(self, at: Option<DateTime<Utc>>, none: &str) -> Markup {
+        match at {
+            Some(at) => self.relative(at),
+            None => html! { span.faint { (none) } },
+        }
+    }
+}
+
+#[cfg(test)]
+mod remedies;
+
+#[cfg(test)]
+mod tests {
+    use oa_core::app::config::Locale;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_spans_are_short_and_readable() {
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1000, 1_234_567]
+                .map(count)
+                .each_ref()
+                .map(String::as_str)
+        );
+        let (zh, en) = (Lang(Locale::Zh), Lang(Locale::En));
+        assert_eq!(
+            (zh.short(59.9), en.short(7199.0), en.short(3.0 * 86400.0)),
+            ("59 秒".to_owned(), "1 h".to_owned(), "3 d".to_owned())
+        );
+        assert_eq!(
+            (zh.span(1.24), zh.span(75.0)),
+            ("1.2 秒".to_owned(), "1 分钟 15 秒".to_owned())
+        );
+    }
+}

@@ -1,0 +1,311 @@
+//! What every command needs: the repository opened, its backups, a plan, and a row in the run log.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Backup as Settings, BackupKind, Config, ConfigError};
+use oa_core::app::exit;
+use oa_core::app::work;
+use oa_core::app::work::{Job, JobOutcome};
+use oa_core::base::state_dir::StateDir;
+use oa_core::journal::Recorder;
+use oa_core::model::run::RunStart;
+use oa_core::pg;
+use oa_core::pg::schema;
+use oa_repository::staging;
+use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
+
+use super::options::TargetArgs;
+use crate::live::LiveServer;
+use crate::plan::target::{Target, shown};
+use crate::plan::{Planner, RestorePlan, Strategy};
+use crate::recover::WorkFolder;
+use crate::{PROGRAM, RestoreError};
+
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    /// `[backup]`
+    pub(crate) settings: &'a Settings,
+    pub(crate) place: RepositoryLocation,
+    /// Oldest first.
+    pub(crate) backups: Vec<Backup>,
+    pub(crate) reader: Reader,
+    /// Where private servers stand.
+    pub(crate) staging: PathBuf,
+    /// The database of the configured address.
+    database: Option<String>,
+    /// Those of the configured addresses: a restored cluster knows them.
+    users: Vec<String>,
+    zone: Tz,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the repository. PostgreSQL is not needed, nor its address.
+    pub(crate) fn open(
+        config: &'a Config,
+        from_copy: bool,
+        bars: &ProgressReporter,
+    ) -> Result<Self, Failure> {
+        let settings = config.backup_settings()?;
+        let place = if from_copy {
+            RepositoryLocation::secondary(config)?.ok_or_else(|| {
+                Failure::from(RepositoryError::Place(
+                    "there is no [backup.copy] in the configuration; see docs/configuration.md"
+                        .to_owned(),
+                ))
+            })?
+        } else {
+            RepositoryLocation::primary(config)?
+        };
+        let repository = place.open_recorded(config, bars)?;
+        let (backups, damages) = repository.readable_backups()?;
+        for damage in &damages {
+            tracing::warn!("skipped: {}", damage.what);
+        }
+        let reader = repository.reader()?;
+        let (database, users) = names(config);
+        Ok(Self {
+            settings,
+            place,
+            backups,
+            reader,
+            staging: staging::open(config, settings)?.path().to_owned(),
+            database,
+            users,
+            zone: config.timezone,
+        })
+    }
+
+    pub(crate) fn users(&self) -> &[String] {
+        &self.users
+    }
+
+    /// A time as people of this service read it.
+    pub(crate) fn shown(&self, at: DateTime<Utc>) -> String {
+        shown(at, self.zone)
+    }
+
+    /// Reads `--to`.
+    pub(crate) fn target(&self, text: &str) -> Result<Target, Failure> {
+        Ok(Target::parse(text, self.zone, Utc::now())?)
+    }
+
+    /// The plan for a target. `live`: the server that it will go into; another cluster's backups are none for it.
+    pub(crate) fn plan(
+        &self,
+        args: &TargetArgs,
+        kind: BackupKind,
+        live: Option<&LiveServer>,
+        work: &WorkFolder,
+    ) -> Result<RestorePlan, Failure> {
+        let target = self.target(&args.to)?;
+        let all = self.systems();
+        let mut notes = Vec::new();
+        let systems = match &target {
+            Target::Backup(_) => all.clone(),
+            _ => self.systems_for(args, live, &all, &mut notes)?,
+        };
+        let found = self.planner(&systems, work).plan(&target, kind);
+        let mut plan = found.map_err(|e| match e {
+            RestoreError::NoPlan(text) if systems.len() < all.len() => {
+                let others = all.iter().filter(|s| !systems.contains(s));
+                RestoreError::NoPlan(format!(
+                    "{text}. The repository also holds {}: take that with --system",
+                    self.describe_systems(others)
+                ))
+            }
+            other => other,
+        })?;
+        let system = &plan.backup().meta.system_id;
+        if live
+            .and_then(|live| live.system_id.as_ref())
+            .is_some_and(|mine| mine != system)
+        {
+            notes.push(format!(
+                "this backup is of another cluster (system {system}) than the live server"
+            ));
+        }
+        if let (Some(live), Strategy::Logical(dump)) = (live, &plan.strategy)
+            && dump.backup.meta.database != live.database
+        {
+            notes.push(format!(
+                "the dump is of database {}, and the address's is {}",
+                dump.backup.meta.database, live.database
+            ));
+        }
+        plan.notes.extend(notes);
+        for note in &plan.notes {
+            tracing::warn!("{note}");
+        }
+        Ok(plan)
+    }
+
+    /// For looking at the backups of these clusters.
+    pub(crate) fn planner<'s>(
+        &'s self,
+        systems: &'s [&'s str],
+        work: &'s WorkFolder,
+    ) -> Planner<'s> {
+        Planner {
+            backups: &self.backups,
+            systems,
+            reader: &self.reader,
+            settings: self.settings,
+            database: self.database.as_deref(),
+            zone: self.zone,
+            scratch: work.folder(),
+        }
+    }
+
+    /// The clusters of which there are backups, the one that was backed up last first.
+    pub(crate) fn systems(&self) -> Vec<&str> {
+        let mut systems = Vec::new();
+        for backup in self.backups.iter().rev() {
+            let id = backup.meta.system_id.as_str();
+            if backup.meta.kind != Kind::Files && !systems.contains(&id) {
+                systems.push(id);
+            }
+        }
+        systems
+    }
+
+    fn systems_for<'s>(
+        &'s self,
+        args: &TargetArgs,
+        live: Option<&LiveServer>,
+        all: &[&'s str],
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<&'s str>, RestoreError> {
+        if let Some(wanted) = &args.system {
+            let found = all.iter().find(|s| *s == wanted);
+            return found.map(|s| vec![*s]).ok_or_else(|| {
+                RestoreError::NoPlan(format!(
+                    "the repository has no backup of a cluster with system id {wanted}; it has {}",
+                    self.describe_systems(all.iter())
+                ))
+            });
+        }
+        let Some(live) = live else {
+            if all.len() > 1 {
+                notes.push(format!(
+                    "the repository holds {}: the newest that had that point in time is taken; choose another one with --system",
+                    self.describe_systems(all.iter())
+                ));
+            }
+            return Ok(all.to_vec());
+        };
+        if let Some(own) = all.iter().find(|s| live.system_id.as_deref() == Some(**s)) {
+            return Ok(vec![*own]);
+        }
+        if all.len() > 1 {
+            return Err(RestoreError::NoPlan(format!(
+                "none of the clusters in the repository is the live server: it holds {}; say which one with --system, or name a backup with --to",
+                self.describe_systems(all.iter())
+            )));
+        }
+        if !all.is_empty() {
+            notes.push(format!(
+                "the live server is another one than that of the backups: they are of {}",
+                self.describe_systems(all.iter())
+            ));
+        }
+        Ok(all.to_vec())
+    }
+
+    fn describe_systems<'s>(&self, systems: impl Iterator<Item = &'s &'s str>) -> String {
+        let one = |id: &&str| {
+            let newest = self
+                .backups
+                .iter()
+                .filter(|b| b.meta.kind != Kind::Files && b.meta.system_id == **id)
+                .max_by_key(|b| b.meta.restorable_to)?;
+            Some(format!(
+                "system {id} (database {}, backed up to {})",
+                newest.meta.database,
+                self.shown(newest.meta.restorable_to)
+            ))
+        };
+        systems.filter_map(one).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// The database of the address, and the users of both addresses; as far as they are known.
+fn names(config: &Config) -> (Option<String>, Vec<String>) {
+    let first = config.database_url().ok();
+    let second = config
+        .backup
+        .as_ref()
+        .and_then(|b| b.database_url.as_ref())
+        .and_then(|r| config.secret(r, "database_url in [backup]").ok());
+    let mut users = Vec::new();
+    let mut database = None;
+    for url in [first, second].into_iter().flatten() {
+        let settings = pg::Settings {
+            url,
+            connect_timeout: config.database.connect_timeout.0,
+            statement_timeout: config.database.statement_timeout.0,
+            program: PROGRAM,
+        };
+        let Ok(variables) = pg::libpq::environment(&settings, None) else {
+            continue;
+        };
+        let of = |name: &str| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, v)| v.clone())
+        };
+        let user = of("PGUSER");
+        database = database.or_else(|| of("PGDATABASE").or_else(|| user.clone()));
+        users.extend(user);
+    }
+    (database, users)
+}
+
+/// Does the work under a row in the run log. Restoring needs none: without a database address, or where schema `oa` is absent or of
+/// another version, it goes on all the same, and says so.
+pub(crate) fn recorded<T>(
+    config: &Config,
+    job: &Job,
+    once: impl FnOnce(&RunStart) -> Result<JobOutcome<T>, Failure>,
+) -> Result<T, Failure> {
+    let Some(why) = no_run_log(config)? else {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        // It is attempted once.
+        let mut once = Some(once);
+        let result = work::recorded(&recorder, job, |run| match once.take() {
+            Some(once) => once(run),
+            None => Err(anyhow::anyhow!("{} is not attempted again", job.task).into()),
+        });
+        oa_core::app::flush_now(config);
+        return result;
+    };
+    tracing::warn!("this is not recorded in the run log: {why}");
+    let state = StateDir::open(&config.state_dir)?;
+    let Some(_lock) = state.try_lock(&format!("task-{}", job.task))? else {
+        return Err(Failure::new(
+            exit::REFUSED,
+            anyhow::anyhow!("{} runs already on this machine", job.task),
+        ));
+    };
+    let day = std::time::Duration::from_secs(24 * 3600);
+    let version = env!("CARGO_PKG_VERSION");
+    let run = RunStart::now(PROGRAM, version, job.task, job.title, job.trigger, day);
+    once(&run).map(|ended| ended.value)
+}
+
+/// Why there is no run log, if there is none. One that is only unreachable for now gets its row later.
+fn no_run_log(config: &Config) -> Result<Option<String>, Failure> {
+    if let Err(ConfigError::Missing(..)) = config.database_url() {
+        return Ok(Some("there is no database address".to_owned()));
+    }
+    let Ok(mut client) = pg::connect(&pg::Settings::from_config(config, PROGRAM)?) else {
+        return Ok(None);
+    };
+    Ok(schema::check(&mut client)
+        .err()
+        .filter(schema::SchemaError::is_for_a_person)
+        .map(|e| e.to_string()))
+}
