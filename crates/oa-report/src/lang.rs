@@ -1,6 +1,8 @@
 //! The two languages of what people read.
 
-use oa_core::app::config::Locale;
+use chrono_tz::Tz;
+use oa_core::app::config::{Config, Locale};
+use oa_wording::Wording;
 
 /// The language of a page or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +27,14 @@ impl Lang {
         self.say("zh", "en")
     }
 
+    /// How events are worded in this language.
+    pub(crate) fn wording(self, timezone: Tz) -> Wording {
+        Wording {
+            locale: self.0,
+            timezone,
+        }
+    }
+
     /// The one of two things that is in this language.
     pub(crate) fn say<T>(self, zh: T, en: T) -> T {
         match self.0 {
@@ -32,4 +42,9 @@ impl Lang {
             Locale::En => en,
         }
     }
+}
+
+/// How events are worded by the configuration.
+pub(crate) fn wording(config: &Config) -> Wording {
+    Lang(config.locale).wording(config.timezone)
 }

@@ -64,7 +64,7 @@ impl Snapshot {
         Ok(Self {
             taken_at: tx.query_one("SELECT now()", &[])?.get(0),
             tasks: health::tasks(tx, config, None)?,
-            incidents: alerts::open(tx)?,
+            incidents: alerts::open(tx, &crate::lang::wording(config))?,
             waiting: alerts::waiting(tx)?,
             backups: backups::status(tx, config, config.locale)?,
             watches: queries::watch::all(tx)?,

@@ -168,9 +168,14 @@ fn every_source_file_is_part_of_a_program() {
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "oa-core",
-        &["base", "model", "pg", "schedule", "journal", "service", "app"],
+        &[
+            "base", "model", "pg", "schedule", "journal", "service", "app",
+        ],
     ),
-    ("oa-alert", &["render", "channels", "deliver check", "commands"]),
+    (
+        "oa-alert",
+        &["render", "channels", "deliver check", "commands"],
+    ),
     (
         "oa-crawl",
         &[

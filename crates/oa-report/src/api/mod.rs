@@ -120,11 +120,12 @@ async fn task(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
 
 async fn alerts(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     let (before, limit) = (params.uuid("before"), params.limit());
+    let wording = crate::lang::wording(&app.config);
     let (open, (alerts, next)) = app
         .ask(move |tx| {
             Ok((
-                queries::alerts::open(tx)?,
-                queries::alerts::list(tx, before, limit)?,
+                queries::alerts::open(tx, &wording)?,
+                queries::alerts::list(tx, &wording, before, limit)?,
             ))
         })
         .await?;

@@ -5,18 +5,18 @@ use oa_core::app::cli;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
+use oa_core::app::flush_now;
 use oa_core::app::work::run_error;
 use oa_core::base::secrets::redact;
 use oa_core::journal::incidents;
-use oa_core::journal::incidents::{Alert, Kind, Severity};
 use oa_core::journal::{Persisted, Recorder, StartOutcome, Stopwatch};
+use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
 use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
 use oa_core::pg;
 use oa_core::pg::{Settings, describe, schema};
 use postgres::Client;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::PROGRAM;
 use crate::daily::{Daily, TASK, build, title, to_markdown};
@@ -143,7 +143,7 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         }
     }
     let recorded = recorder.finish(*run, outcome)?;
-    alerts::flush_now(config);
+    flush_now(config);
     sent?;
     Ok(match recorded {
         Persisted::Stored(_) => exit::OK,
@@ -168,16 +168,12 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
     let title = title(daily, config.locale, late);
     let text = to_markdown(daily, config.locale, config.timezone);
     let alert = Alert {
-        id: Uuid::now_v7(),
         fingerprint: fingerprint(daily.day),
         rule: "daily_report".to_owned(),
-        task: None,
-        run_id: None,
-        severity: Severity::Info,
-        kind: Kind::Message,
-        body: redact(&format!("**{title}**\n\n{text}")),
-        title,
-        created_at: Utc::now(),
+        ..Alert::new(Event::Message {
+            body: redact(&format!("**{title}**\n\n{text}")),
+            title,
+        })
     };
     let mut once = || {
         let mut tx = client.transaction()?;
@@ -187,7 +183,7 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
             &[&alert.fingerprint],
         )?;
         if there.is_none() {
-            alerts::put(&mut tx, &alert)?;
+            incidents::put(&mut tx, &alert)?;
         }
         tx.commit()
     };

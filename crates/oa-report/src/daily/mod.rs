@@ -114,7 +114,7 @@ pub(crate) fn build(
         },
         tasks: queries::tasks(&mut tx, from, until)?,
         without_run: queries::without_run(&mut tx, from, until, &config.crawl.skip)?,
-        open: queries::open(&mut tx)?,
+        open: queries::open(&mut tx, &crate::lang::wording(config))?,
         database_bytes: queries::database_bytes(&mut tx)?,
         database_bytes_before: queries::database_bytes_before(&mut tx, day)?,
         database_growth_per_day: queries::database_growth_per_day(&mut tx)?,

@@ -4,6 +4,8 @@
 //! that takes longer than a day is in none, to keep the span of ids short.
 
 use chrono::{DateTime, NaiveDate, Utc};
+use oa_core::journal::incidents;
+use oa_wording::Wording;
 use postgres::{Row, Transaction};
 
 use super::{OpenIncident, TASK, Task};
@@ -73,15 +75,18 @@ pub(super) fn without_run(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-pub(super) fn open(tx: &mut Transaction<'_>) -> Result<Vec<OpenIncident>> {
+pub(super) fn open(tx: &mut Transaction<'_>, wording: &Wording) -> Result<Vec<OpenIncident>> {
     let rows = tx.query(
-        "SELECT title, since, taken_on_by FROM oa.troubles ORDER BY since",
+        "SELECT i.opened_at, i.acknowledged_by, i.rule, i.fingerprint, a.event, a.title, a.body
+         FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL ORDER BY i.opened_at, i.fingerprint",
         &[],
     )?;
     let open = |row: &Row| OpenIncident {
-        title: row.get(0),
-        since: row.get(1),
-        acknowledged_by: row.get(2),
+        title: wording
+            .text(&incidents::event_of(row, 4, row.get(2), row.get(3)))
+            .title,
+        since: row.get(0),
+        acknowledged_by: row.get(1),
     };
     Ok(rows.iter().map(open).collect())
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use chrono::Datelike;
 use chrono_tz::Tz;
 use oa_core::app::config::Locale;
+use oa_core::app::output::human_duration;
 use oa_core::base::text::printable;
 use oa_core::base::units::Bytes;
-use oa_core::journal::incidents::{excerpt, human_duration};
+use oa_wording::excerpt;
 
 use super::{Daily, Task, backups};
 

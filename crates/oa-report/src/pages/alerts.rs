@@ -9,11 +9,18 @@ use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
 use crate::queries::alerts::{self, AlertEntry};
+
 pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Result<Markup, Answer> {
     let lang = frame.lang;
     let before = params.uuid("before");
+    let wording = frame.wording();
     let (open, (alerts, next)) = app
-        .ask(move |tx| Ok((alerts::open(tx)?, alerts::list(tx, before, 50)?)))
+        .ask(move |tx| {
+            Ok((
+                alerts::open(tx, &wording)?,
+                alerts::list(tx, &wording, before, 50)?,
+            ))
+        })
         .await?;
     let body = html! {
         div.head { h1 { (lang.say("告警", "Alerts")) } }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use oa_wording::Wording;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets;
@@ -46,6 +47,11 @@ pub(crate) fn escape(text: &str) -> String {
 }
 
 impl Frame {
+    /// How events are worded on this page.
+    pub(crate) fn wording(&self) -> Wording {
+        self.lang.wording(self.clock.zone)
+    }
+
     pub(crate) fn new(
         app: &App,
         request: &Request,

@@ -1,12 +1,13 @@
 //! The list of what a person should look at, with what to do about it.
 
 use maud::{Markup, html};
+use oa_wording::Text;
 
 use super::layout::{self, Frame, icon};
 use super::problems::{Item, Problem, Watching};
 use crate::app::LONGEST_NOTE;
 use crate::digest::short_hash;
-use crate::queries::alerts::Incident;
+use crate::queries::alerts::{self, Incident};
 use crate::queries::health::{Health, TaskHealth};
 use crate::snapshot::Snapshot;
 
@@ -111,11 +112,13 @@ fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
     }
 }
 
-/// A incident with what to do about it, and a form to acknowledge it.
+/// An incident with what to do about it, and a form to acknowledge it.
 pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup {
     let lang = frame.lang;
-    let (lines, remedy) = lines(incident);
-    let title = html! { (plain_title(&incident.title)) };
+    // A snapshot is for everybody: each page words it in its own language.
+    let text = alerts::words(&incident.event, &frame.wording());
+    let (lines, remedy) = lines(&text);
+    let title = html! { (plain_title(&text.title)) };
     let id = format!("ack-{}", short_hash(incident.fingerprint.as_bytes()));
     html! {
         li class={ (layout::tone(&incident.severity)) @if incident.acknowledged_by.is_some() { " acknowledged" } } {
@@ -161,14 +164,14 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup
 }
 
 /// A message's lines without its marks, and the one that says what to do.
-fn lines(incident: &Incident) -> (Vec<String>, Option<String>) {
-    let plain = incident.body.replace("**", "");
+fn lines(text: &Text) -> (Vec<String>, Option<String>) {
+    let plain = text.body.replace("**", "");
     let mut remedy = None;
     let mut rest = Vec::new();
     for line in plain
         .lines()
         .map(|l| l.trim_start_matches("- ").trim())
-        .filter(|l| !l.is_empty() && *l != incident.title)
+        .filter(|l| !l.is_empty() && *l != text.title)
     {
         match line
             .strip_prefix("处理：")

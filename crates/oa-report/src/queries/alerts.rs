@@ -2,13 +2,17 @@
 
 use chrono::{DateTime, Utc};
 use oa_core::base::secrets::redact;
+use oa_core::base::text::cut;
+use oa_core::journal::incidents;
+use oa_core::model::Event;
+use oa_wording::{Text, Wording};
 use postgres::types::Json;
 use postgres::{Client, GenericClient};
 use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, some_text, text};
+use super::{Result, some_text};
 
 /// An open incident.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -21,7 +25,11 @@ pub(crate) struct Incident {
     pub(crate) task: Option<String>,
     /// info, warning or critical.
     pub(crate) severity: String,
-    /// One line.
+    /// What happened last.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) event: Event,
+    /// One line, in the configuration's language.
     pub(crate) title: String,
     /// The whole message, with what to do.
     pub(crate) body: String,
@@ -56,7 +64,11 @@ pub(crate) struct AlertEntry {
     pub(crate) severity: String,
     /// problem, recovery or message.
     pub(crate) kind: String,
-    /// One line.
+    /// What happened.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) event: Event,
+    /// One line, in the configuration's language.
     pub(crate) title: String,
     /// The whole message.
     pub(crate) body: String,
@@ -92,27 +104,46 @@ pub(crate) struct Waiting {
     pub(crate) since: Option<DateTime<Utc>>,
 }
 
+/// A longer text is cut: a message of a script may have a megabyte.
+const LONGEST_BODY: usize = 8000;
+
+/// What an event says, for a page or an answer.
+pub(crate) fn words(event: &Event, wording: &Wording) -> Text {
+    let text = wording.text(event);
+    Text {
+        title: redact(&text.title),
+        body: cut(&redact(&text.body), LONGEST_BODY),
+    }
+}
+
 /// Open incidents: the worst first, those longest open first, acknowledged ones last.
-pub(crate) fn open(client: &mut impl GenericClient) -> Result<Vec<Incident>> {
+pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result<Vec<Incident>> {
     let rows = client.query(
-        "SELECT o.fingerprint, o.rule, o.task, o.severity, left(o.title, 8000), left(a.body, 8000), o.since, o.told_at, a.run_id, o.silenced_by IS NOT NULL, o.taken_on_by, o.note
-         FROM oa.troubles o, LATERAL (SELECT body, run_id FROM oa.alerts a WHERE a.fingerprint = o.fingerprint ORDER BY a.seq DESC LIMIT 1) a
-         ORDER BY o.taken_on_by IS NOT NULL, o.severity <> 'critical', o.since",
+        "SELECT i.fingerprint, i.rule, i.task, i.severity, i.opened_at, i.notified_at, a.run_id, a.silenced_by IS NOT NULL, i.acknowledged_by, i.note,
+                a.event, left(a.title, 8000), left(a.body, 8000)
+         FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL
+         ORDER BY i.acknowledged_at IS NOT NULL, i.severity <> 'critical', i.opened_at, i.fingerprint",
         &[],
     )?;
-    let incident = |row: &postgres::Row| Incident {
-        fingerprint: row.get(0),
-        rule: row.get(1),
-        task: row.get(2),
-        severity: row.get(3),
-        title: text(row, 4),
-        body: text(row, 5),
-        since: row.get(6),
-        notified_at: row.get(7),
-        run_id: row.get(8),
-        silenced: row.get(9),
-        acknowledged_by: row.get(10),
-        note: some_text(row, 11),
+    let incident = |row: &postgres::Row| {
+        let (fingerprint, rule): (String, String) = (row.get(0), row.get(1));
+        let event = incidents::event_of(row, 10, &rule, &fingerprint);
+        let text = words(&event, wording);
+        Incident {
+            fingerprint,
+            rule,
+            task: row.get(2),
+            severity: row.get(3),
+            event,
+            title: text.title,
+            body: text.body,
+            since: row.get(4),
+            notified_at: row.get(5),
+            run_id: row.get(6),
+            silenced: row.get(7),
+            acknowledged_by: row.get(8),
+            note: some_text(row, 9),
+        }
     };
     Ok(rows.iter().map(incident).collect())
 }
@@ -120,11 +151,12 @@ pub(crate) fn open(client: &mut impl GenericClient) -> Result<Vec<Incident>> {
 /// Alerts, newest first, and the id before which the next page begins.
 pub(crate) fn list(
     client: &mut impl GenericClient,
+    wording: &Wording,
     before: Option<Uuid>,
     limit: u16,
 ) -> Result<(Vec<AlertEntry>, Option<Uuid>)> {
     let rows = client.query(
-        "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, left(a.title, 8000), left(a.body, 8000), a.created_at, a.settled_at IS NOT NULL,
+        "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, left(a.title, 8000), left(a.body, 8000), a.created_at, a.settled_at IS NOT NULL,
                 a.silenced_by IS NOT NULL,
                 coalesce((SELECT jsonb_agg(jsonb_build_object('channel', d.channel, 'state', d.state, 'tries', d.tries, 'error', left(d.last_error, 4000)) ORDER BY d.channel)
                           FROM oa.deliveries d WHERE d.alert_id = a.id), '[]')
@@ -132,23 +164,27 @@ pub(crate) fn list(
         &[&before, &(i64::from(limit) + 1)],
     )?;
     let entry = |row: &postgres::Row| -> Result<AlertEntry> {
-        let Json(mut deliveries): Json<Vec<Delivery>> = row.try_get(12)?;
+        let Json(mut deliveries): Json<Vec<Delivery>> = row.try_get(13)?;
         for delivery in &mut deliveries {
             delivery.error = delivery.error.take().map(|error| redact(&error));
         }
+        let (fingerprint, rule): (String, String) = (row.get(1), row.get(2));
+        let event = incidents::event_of(row, 7, &rule, &fingerprint);
+        let text = words(&event, wording);
         Ok(AlertEntry {
             id: row.get(0),
-            fingerprint: row.get(1),
-            rule: row.get(2),
+            fingerprint,
+            rule,
             task: row.get(3),
             run_id: row.get(4),
             severity: row.get(5),
             kind: row.get(6),
-            title: text(row, 7),
-            body: text(row, 8),
-            created_at: row.get(9),
-            settled: row.get(10),
-            silenced: row.get(11),
+            event,
+            title: text.title,
+            body: text.body,
+            created_at: row.get(10),
+            settled: row.get(11),
+            silenced: row.get(12),
             deliveries,
         })
     };
@@ -181,10 +217,5 @@ pub(crate) fn acknowledge(
     by: &str,
     note: &str,
 ) -> Result<bool> {
-    let changed = client.execute(
-        "INSERT INTO oa.acks (fingerprint, by, note) SELECT fingerprint, $2, $3 FROM oa.troubles WHERE fingerprint = $1
-         ON CONFLICT (fingerprint) DO UPDATE SET by = excluded.by, note = excluded.note, acked_at = now()",
-        &[&fingerprint, &by, &note],
-    )?;
-    Ok(changed > 0)
+    Ok(!incidents::acknowledge(client, fingerprint, by, note)?.is_empty())
 }
