@@ -66,7 +66,7 @@ impl Snapshot {
             tasks: health::tasks(tx, config, None)?,
             incidents: alerts::open(tx, &crate::lang::wording(config))?,
             waiting: alerts::waiting(tx)?,
-            backups: backups::status(tx, config, config.locale)?,
+            backups: backups::status(tx, config, &crate::lang::wording(config))?,
             watches: queries::watch::all(tx)?,
         })
     }

@@ -651,7 +651,7 @@ fn found_backup(finding: &Finding, w: &Wording) -> Draft {
                         w.at(*at)
                     ),
                     None => {
-                        format!("The repository {repository} holds no backup: run oa-backup full")
+                        format!("the repository {repository} is empty, run oa-backup full")
                     }
                 },
                 LATE_EFFECT.to_owned(),

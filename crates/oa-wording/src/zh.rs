@@ -610,7 +610,7 @@ fn found_backup(finding: &Finding, w: &Wording) -> Draft {
                         "自 {} 起已配置仓库 {repository}，但其中没有任何备份",
                         w.at(*at)
                     ),
-                    None => format!("仓库 {repository} 中没有任何备份：执行 oa-backup full"),
+                    None => format!("仓库 {repository} 是空的，执行 oa-backup full"),
                 },
                 LATE_EFFECT.to_owned(),
                 LATE_REMEDY.to_owned(),

@@ -1,5 +1,7 @@
 //! What the lower layers need of the configuration.
 
+use std::time::Duration;
+
 use crate::app::cli::Failure;
 use crate::app::config::{Config, ConfigError};
 use crate::base::state_dir::StateDir;
@@ -54,6 +56,22 @@ impl Limits {
             verify_every: config.alert.verify_limit.0,
             forecast: config.alert.disk_forecast.0,
         })
+    }
+}
+
+impl Limits {
+    /// For a machine without `[backup]`, which knows no objectives.
+    #[must_use]
+    pub fn without_objectives(config: &Config) -> Self {
+        let never = Duration::MAX;
+        Self {
+            rpo: never,
+            rto: never,
+            full_every: never,
+            drill_every: never,
+            verify_every: config.alert.verify_limit.0,
+            forecast: config.alert.disk_forecast.0,
+        }
     }
 }
 

@@ -35,7 +35,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let failed =
         |e: postgres::Error| anyhow::anyhow!("could not read the backups: {}", describe(&e));
     let (list, _) = backups::list(&mut client, args.removed, None, args.limit).map_err(failed)?;
-    let status = backups::status(&mut client, config, config.locale).map_err(failed)?;
+    let status =
+        backups::status(&mut client, config, &crate::lang::wording(config)).map_err(failed)?;
     let mut listing = Listing::new(&[
         ("ended", "ENDED"),
         ("level", "LEVEL"),

@@ -12,11 +12,11 @@ use crate::queries::backups::{self, Backup, Drill, State, Status};
 pub(crate) async fn page(app: &Arc<App>, frame: &Frame) -> Result<Markup, Answer> {
     let lang = frame.lang;
     let config = Arc::clone(&app.config);
-    let locale = lang.0;
+    let wording = frame.wording();
     let (status, (list, more), drills, sizes) = app
         .ask(move |tx| {
             Ok((
-                backups::status(tx, &config, locale)?,
+                backups::status(tx, &config, &wording)?,
                 backups::list(tx, false, None, 100)?,
                 backups::drills(tx, 20)?,
                 backups::sizes(tx)?,

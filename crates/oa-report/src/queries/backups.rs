@@ -3,12 +3,16 @@
 use chrono::{DateTime, Utc};
 use oa_core::app::config::{Config, Locale};
 use oa_core::base::secrets::redact;
+use oa_core::journal::catalog::{self, Limits};
+use oa_core::model::event::{Finding, Severity};
+use oa_wording::Wording;
 use postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Result, redacted, some_text, text};
+use crate::lang::Lang;
 
 /// One backup.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -160,21 +164,6 @@ pub(crate) struct Status {
     pub(crate) repository: Option<Size>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Finding {
-    NotConfigured,
-    None,
-    CheckFailed(String),
-    Missing(i64),
-    NotReadBack,
-    FullLate,
-    RestorePointOld,
-    NeverDrilled,
-    DrillFailed(String),
-    DrillOverdue,
-    DrillSlow,
-}
-
 const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
     added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable";
 
@@ -275,83 +264,111 @@ fn size(row: &postgres::Row) -> Size {
     }
 }
 
-/// Whether the backups can be relied on, measured by the objectives of `[backup]`: those in its repository, or without one in all. A
-/// secondary repository does not stand in for the first. Files that are backed up along do not bring the database back.
+/// Whether the backups can be relied on: the verdict is [`catalog`]'s, of the repository of `[backup]`, or without one of that which can
+/// restore the newest time. A secondary repository does not stand in for the first. Files that are backed up along do not bring the
+/// database back.
 pub(crate) fn status(
     client: &mut impl GenericClient,
     config: &Config,
-    locale: Locale,
+    wording: &Wording,
 ) -> Result<Status> {
-    let settings = config.backup.as_ref();
-    let location = settings.map(|s| redact(&s.repository));
-    let of = location.as_deref();
-    let counts = client.query_one(
-        "SELECT count(id) FILTER (WHERE missing_since IS NULL), (SELECT max(restorable_to) FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1),
-                ever.read_back, ever.first_at, now(),
-                (array_agg(left(check_error, 8000) ORDER BY checked_at DESC) FILTER (WHERE check_error IS NOT NULL))[1],
-                count(*) FILTER (WHERE missing_since IS NOT NULL OR unrestorable IS NOT NULL),
-                (SELECT max(finished_at) FROM oa.drills WHERE ok AND ($1::text IS NULL OR repository = $1))
-         FROM (SELECT min(finished_at) AS first_at, max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL) AS read_back
-               FROM oa.backups WHERE $1::text IS NULL OR repository = $1) ever
-         LEFT JOIN oa.backups ON removed_at IS NULL AND ($1::text IS NULL OR repository = $1)
-         GROUP BY ever.read_back, ever.first_at",
-        &[&of],
-    )?;
-    let latest_backup = newest(client, "ORDER BY finished_at DESC", of)?;
+    let configured = config.backup.as_ref().map(|b| b.repository_name());
+    let repository = match configured {
+        Some(name) => Some(name),
+        None => client
+            .query_opt(
+                "SELECT repository FROM oa.repository_state ORDER BY restorable_to DESC LIMIT 1",
+                &[],
+            )?
+            .map(|row| row.get(0)),
+    };
+    let Some(repository) = repository else {
+        return Ok(Status::not_configured(wording.locale));
+    };
+    let facts = catalog::facts(client, &repository)?;
+    let limits = Limits::from_config(config).unwrap_or_else(|| Limits::without_objectives(config));
+    let found = facts.assess(&limits);
+    let of = Some(repository.as_str());
     let latest_full = newest(
         client,
-        "AND id = (
-           SELECT full_id FROM oa.repository_state WHERE $1::text IS NULL OR repository = $1 ORDER BY restorable_to DESC LIMIT 1)",
+        "AND id = (SELECT full_id FROM oa.repository_state WHERE repository = $1)",
         of,
     )?;
-    let chain = client.query_one(
-        "SELECT count(*) FROM oa.backups WHERE removed_at IS NULL AND ($1::text IS NULL OR repository = $1) AND level = 'incremental' AND kind = 'physical'
-           AND finished_at > $2",
+    let counts = client.query_one(
+        "SELECT count(*) FILTER (WHERE missing_since IS NULL), count(*) FILTER (WHERE level = 'incremental' AND kind = 'physical' AND finished_at > $2)
+         FROM oa.backups WHERE removed_at IS NULL AND repository = $1",
         &[&of, &latest_full.as_ref().map(|b| b.time)],
     )?;
-    let repository = client.query_opt(
+    let measured = client.query_opt(
         "SELECT repository, measured_at, size_bytes, backups, free_bytes FROM oa.repositories
-         WHERE $1::text IS NULL OR repository = $1 ORDER BY measured_at DESC LIMIT 1",
+         WHERE repository = $1 ORDER BY measured_at DESC LIMIT 1",
         &[&of],
     )?;
-    let mut status = Status {
-        status: State::Ok,
-        message: String::new(),
-        latest_backup,
+    Ok(Status {
+        status: found.iter().map(State::of).max().unwrap_or(State::Ok),
+        message: message(&found, facts.drill.is_some(), wording),
+        latest_backup: newest(client, "ORDER BY finished_at DESC", of)?,
         latest_full,
         total_backups: counts.get(0),
-        chain_length: chain.get(0),
-        restorable_to: counts.get(1),
-        last_verified: counts.get(2),
+        chain_length: counts.get(1),
+        restorable_to: facts.recoverable_to,
+        last_verified: facts.read_back_at,
         last_drill: drills_in(client, of, 1)?.pop(),
-        repository: repository.as_ref().map(size),
+        repository: measured.as_ref().map(size),
+    })
+}
+
+fn message(found: &[Finding], drilled: bool, wording: &Wording) -> String {
+    let sentences: Vec<String> = found
+        .iter()
+        .map(|f| redact(&oa_wording::sentence(f, wording)))
+        .collect();
+    let lang = Lang(wording.locale);
+    if !sentences.is_empty() {
+        return sentences.join(lang.say("；", "; "));
+    }
+    let (zh, en) = if drilled {
+        (
+            "备份正常，最近一次恢复演练通过",
+            "backups are made, and the last restore drill passed",
+        )
+    } else {
+        (
+            "备份正常，恢复演练尚未到期：oa-restore drill",
+            "backups are made; the first restore drill is not due yet: oa-restore drill",
+        )
     };
-    let seen = Seen {
-        now: counts.get(4),
-        first_at: counts.get(3),
-        check_error: some_text(&counts, 5),
-        missing: counts.get(6),
-        drilled_at: counts.get(7),
-    };
-    let found = assess(&status, seen, config);
-    status.status = found.iter().map(Finding::state).max().unwrap_or(State::Ok);
-    let texts: Vec<String> = found.iter().map(|f| f.text(locale)).collect();
-    status.message = match (texts.is_empty(), locale) {
-        (true, Locale::Zh) if status.last_drill.is_none() => {
-            "备份正常，恢复演练尚未到期：oa-restore drill".to_owned()
+    lang.say(zh, en).to_owned()
+}
+
+impl Status {
+    fn not_configured(locale: Locale) -> Self {
+        let message = Lang(locale).say(
+            "没有配置备份：在 [backup] 中配置仓库，然后执行 oa-backup init",
+            "no backup is configured: set up [backup], then run oa-backup init",
+        );
+        Self {
+            status: State::Error,
+            message: message.to_owned(),
+            latest_backup: None,
+            latest_full: None,
+            total_backups: 0,
+            chain_length: 0,
+            restorable_to: None,
+            last_verified: None,
+            last_drill: None,
+            repository: None,
         }
-        (true, Locale::En) if status.last_drill.is_none() => {
-            "backups are made; the first rehearsed restore is not due yet: oa-restore drill"
-                .to_owned()
+    }
+}
+
+impl State {
+    fn of(finding: &Finding) -> Self {
+        match finding.severity() {
+            Severity::Critical => Self::Error,
+            Severity::Warning | Severity::Info => Self::Warning,
         }
-        (true, Locale::Zh) => "备份正常，最近一次恢复演练通过".to_owned(),
-        (true, Locale::En) => {
-            "backups are made, and the last rehearsed restore was right".to_owned()
-        }
-        (false, Locale::Zh) => texts.join("；"),
-        (false, Locale::En) => texts.join("; "),
-    };
-    Ok(status)
+    }
 }
 
 /// The first of those that are there and bring the database back; `which` is the rest of the condition and the order.
@@ -376,156 +393,4 @@ fn newest(
             level: backup.level,
         }
     }))
-}
-
-/// What is assessed besides what is given out.
-struct Seen {
-    now: DateTime<Utc>,
-    /// When the oldest backup ended, also one that is gone.
-    first_at: Option<DateTime<Utc>>,
-    /// When a drill last succeeded.
-    drilled_at: Option<DateTime<Utc>>,
-    /// What the newest verification that failed has found.
-    check_error: Option<String>,
-    /// Backups that have disappeared, or have lost the full backup that they need.
-    missing: i64,
-}
-
-fn assess(status: &Status, seen: Seen, config: &Config) -> Vec<Finding> {
-    let settings = config.backup.as_ref();
-    if status.restorable_to.is_none() && seen.missing > 0 {
-        return vec![Finding::Missing(seen.missing)];
-    }
-    if status.restorable_to.is_none() {
-        return vec![if settings.is_none() {
-            Finding::NotConfigured
-        } else {
-            Finding::None
-        }];
-    }
-    let mut found = Vec::new();
-    if seen.missing > 0 {
-        found.push(Finding::Missing(seen.missing));
-    }
-    found.extend(seen.check_error.map(Finding::CheckFailed));
-    let older = |at: Option<DateTime<Utc>>, limit: std::time::Duration| {
-        at.is_none_or(|at| (seen.now - at).to_std().unwrap_or_default() > limit)
-    };
-    if older(
-        status.last_verified.or(seen.first_at),
-        config.alert.verify_limit.0,
-    ) {
-        found.push(Finding::NotReadBack);
-    }
-    if let Some(settings) = settings {
-        if older(
-            status.latest_full.as_ref().map(|b| b.time),
-            settings.full_every.0,
-        ) {
-            found.push(Finding::FullLate);
-        }
-        if older(status.restorable_to, settings.rpo.0) {
-            found.push(Finding::RestorePointOld);
-        }
-    }
-    if let Some(drill) = &status.last_drill {
-        let slow = |s: f64| settings.is_some_and(|of| s > of.rto.0.as_secs_f64());
-        if !drill.ok {
-            let error = drill.error.clone().unwrap_or_default();
-            found.push(Finding::DrillFailed(error));
-        } else if drill.rto_seconds.is_some_and(slow) {
-            found.push(Finding::DrillSlow);
-        }
-    }
-    // As `oa-alert check` and `oa-backup status` have it: the first one is due as long after the first backup.
-    if let Some(settings) = settings
-        && older(seen.drilled_at.or(seen.first_at), settings.drill_every.0)
-    {
-        found.push(match seen.drilled_at {
-            None => Finding::NeverDrilled,
-            Some(_) => Finding::DrillOverdue,
-        });
-    }
-    found
-}
-
-impl Finding {
-    fn state(&self) -> State {
-        match self {
-            Self::NotConfigured
-            | Self::None
-            | Self::CheckFailed(_)
-            | Self::Missing(_)
-            | Self::RestorePointOld
-            | Self::DrillFailed(_) => State::Error,
-            _ => State::Warning,
-        }
-    }
-
-    fn text(&self, locale: Locale) -> String {
-        let (zh, en) = match self {
-            Self::NotConfigured => (
-                "没有配置备份：在 [backup] 中配置仓库，然后执行 oa-backup init",
-                "no backup is configured: set up [backup], then run oa-backup init",
-            ),
-            Self::None => (
-                "还没有任何备份：执行 oa-backup full",
-                "there is no backup yet: run oa-backup full",
-            ),
-            Self::CheckFailed(error) => {
-                return match locale {
-                    Locale::Zh => format!(
-                        "备份校验失败：{error}；重新执行 oa-backup full，并检查仓库所在的磁盘"
-                    ),
-                    Locale::En => format!(
-                        "a backup failed its verification: {error}; run oa-backup full, and check the repository's disk"
-                    ),
-                };
-            }
-            Self::Missing(count) => {
-                return match locale {
-                    Locale::Zh => format!(
-                        "{count} 份备份从仓库中消失或失去了所依赖的全量备份：检查仓库所在磁盘，执行 oa-backup verify"
-                    ),
-                    Locale::En => format!(
-                        "{count} backups have disappeared from the repository, or have lost the full backup that they need: check its disk, and run oa-backup verify"
-                    ),
-                };
-            }
-            Self::NotReadBack => (
-                "备份很久没有完整读回：检查 crontab 中的 oa-backup verify --read-data",
-                "no backup was read back for a long time: check the crontab for oa-backup verify --read-data",
-            ),
-            Self::FullLate => (
-                "全量备份过期：检查 crontab 中的 oa-backup full",
-                "the full backup is overdue: check the crontab for oa-backup full",
-            ),
-            Self::RestorePointOld => (
-                "最近可恢复的时间点超出目标（rpo）：检查 crontab 中的 oa-backup incremental",
-                "the newest restorable point in time is older than the objective (rpo): check the crontab for oa-backup incremental",
-            ),
-            Self::NeverDrilled => (
-                "备份至今没有成功演练恢复过：执行 oa-restore drill",
-                "no backup was ever restored in rehearsal without a fault: run oa-restore drill",
-            ),
-            Self::DrillFailed(error) => {
-                return match locale {
-                    Locale::Zh => format!("最近一次恢复演练失败：{error}"),
-                    Locale::En => format!("the last rehearsed restore failed: {error}"),
-                };
-            }
-            Self::DrillOverdue => (
-                "恢复演练过期：执行 oa-restore drill",
-                "a rehearsed restore is overdue: run oa-restore drill",
-            ),
-            Self::DrillSlow => (
-                "最近一次恢复演练超出目标时间（rto）",
-                "the last rehearsed restore took longer than the objective (rto)",
-            ),
-        };
-        match locale {
-            Locale::Zh => zh.to_owned(),
-            Locale::En => en.to_owned(),
-        }
-    }
 }
