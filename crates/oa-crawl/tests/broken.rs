@@ -79,9 +79,7 @@ fn the_others_run_and_the_broken_one_is_recorded_once_and_alerted() {
         said.contains("fangqi-morning.toml") && said.contains("line "),
         "{said}"
     );
-    let alert = service.text(
-        "SELECT coalesce(string_agg(body, ' '), '') FROM oa.alerts WHERE task = 'fangqi-morning'",
-    );
+    let alert = service.alerts("task = 'fangqi-morning'");
     assert!(alert.contains("fangqi-morning.toml"), "{alert}");
     // By hand, and as a list.
     for arguments in [
@@ -118,7 +116,8 @@ fn the_others_run_and_the_broken_one_is_recorded_once_and_alerted() {
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(due().code, 0);
     assert_eq!(
-        service.count("oa.troubles WHERE fingerprint = 'run:fangqi-morning'"),
+        service
+            .count("oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:fangqi-morning'"),
         0
     );
 }
@@ -159,7 +158,9 @@ fn whatever_is_wrong_with_a_file_the_others_run() {
     // What is there no more needs nobody.
     assert_eq!(all().code, 0);
     assert_eq!(
-        service.count("oa.troubles WHERE fingerprint IN ('run:x', 'run:bad')"),
+        service.count(
+            "oa.incidents WHERE resolved_at IS NULL AND fingerprint IN ('run:x', 'run:bad')"
+        ),
         0
     );
 }
@@ -186,7 +187,8 @@ fn without_the_folder_nothing_runs_in_the_place_of_its_files() {
     fs::rename(&aside, &folder).unwrap();
     assert_eq!(service.crawl(&["run", "--due"]).code, 0);
     assert_eq!(
-        service.count("oa.troubles WHERE fingerprint = 'run:source-files'"),
+        service
+            .count("oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:source-files'"),
         0
     );
     assert_eq!(statuses(&service, "good"), "success");
@@ -218,7 +220,7 @@ fn a_provider_whose_only_file_is_broken_stops_no_other_and_is_not_forgotten() {
         assert_eq!(service.crawl(&["run", "--due"]).code, 78);
     }
     assert_eq!(
-        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        service.count("oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:good'"),
         1
     );
     assert_eq!(service.text(expected), since, "its runs are still expected");
@@ -227,7 +229,7 @@ fn a_provider_whose_only_file_is_broken_stops_no_other_and_is_not_forgotten() {
     assert_eq!(service.crawl(&["run", "--due"]).code, 0);
     assert_eq!(service.text(expected), since);
     assert_eq!(
-        service.count("oa.troubles WHERE fingerprint = 'run:good'"),
+        service.count("oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:good'"),
         0
     );
 }

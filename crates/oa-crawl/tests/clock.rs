@@ -207,7 +207,7 @@ fn an_alert_of_the_future_hides_no_failure_and_sends_no_recovery_twice() {
             assert_eq!(at(&service, "0", &["run", "tick"]).code, 0);
         }
         assert_eq!(alerts(&service, "run_failed"), "problem recovery");
-        assert_eq!(service.count("oa.troubles"), 0);
+        assert_eq!(service.count("oa.incidents WHERE resolved_at IS NULL"), 0);
         fs::write(&fail, "").unwrap();
         assert_eq!(at(&service, "0", &["run", "tick"]).code, 1);
         assert_eq!(
@@ -216,7 +216,9 @@ fn an_alert_of_the_future_hides_no_failure_and_sends_no_recovery_twice() {
             "{machine}"
         );
         assert_eq!(
-            service.text("SELECT (since <= now())::text FROM oa.troubles"),
+            service.text(
+                "SELECT (opened_at <= now())::text FROM oa.incidents WHERE resolved_at IS NULL"
+            ),
             "true"
         );
     }

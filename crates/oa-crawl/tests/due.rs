@@ -189,7 +189,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     service.sim.fault("/: 500").unwrap();
     service.configure("sources = \"own\"\nretries = 0\n");
     assert_eq!(service.run("zhihui-full-view").code, 1);
-    let open = "oa.troubles WHERE fingerprint = 'run:zhihui-full-view'";
+    let open = "oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:zhihui-full-view'";
     assert_eq!(service.count(open), 1);
     for _ in 0..2 {
         assert_eq!(service.crawl(&["forget", "zhihui-full-view"]).code, 0);

@@ -116,7 +116,11 @@ fn only_what_is_enabled_is_expected_and_what_is_disabled_is_forgotten() {
     assert_eq!(scheduled(&service), "none");
     let check = alerts_check(&service);
     assert_eq!(check.code, 0, "{check:?}");
-    assert_eq!(service.count("oa.troubles"), 0, "resolved");
+    assert_eq!(
+        service.count("oa.incidents WHERE resolved_at IS NULL"),
+        0,
+        "resolved"
+    );
     // And back again.
     assert_eq!(service.crawl(&["enable", "zhihui-reports"]).code, 0);
     due(&service);

@@ -148,7 +148,7 @@ fn a_refused_entry_is_reported_as_such_until_it_is_stored() {
     assert_eq!(alert_kinds(&service, "spool_stuck"), "problem", "once");
     assert!(
         service
-            .text("SELECT title || body FROM oa.alerts WHERE rule = 'spool_stuck'")
+            .alerts("rule = 'spool_stuck'")
             .contains("zhihui-full-view")
     );
     assert_eq!(

@@ -453,7 +453,7 @@ fn an_incident_is_acknowledged_with_a_token_and_in_its_name() {
         .server
         .connect()
         .query_one(
-            "SELECT by, note FROM oa.acks WHERE fingerprint = $1",
+            "SELECT acknowledged_by, note FROM oa.incidents WHERE fingerprint = $1",
             &[&fingerprint],
         )
         .unwrap();

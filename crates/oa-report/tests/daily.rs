@@ -216,7 +216,7 @@ fn it_is_sent_once_a_day_however_often_cron_calls() {
     assert_eq!(service.count("oa.alerts WHERE rule = 'daily_report'"), 1);
     assert_eq!(service.count("oa.runs WHERE task = 'daily-report' AND status = 'success' AND details ? 'database_bytes'"), 1);
     assert_eq!(
-        service.count("oa.alerts WHERE title LIKE '%（补发）'"),
+        service.count("oa.alerts WHERE event ->> 'title' LIKE '%（补发）'"),
         1,
         "at noon it is late"
     );

@@ -554,7 +554,7 @@ fn the_documented_role_reads_everything_and_writes_nothing() {
     for sql in [
         "DELETE FROM oa.runs",
         "UPDATE oa.tasks SET title = 'x'",
-        "INSERT INTO oa.acks (fingerprint, by) VALUES ('x', 'y')",
+        "UPDATE oa.incidents SET acknowledged_by = 'y'",
         "CREATE TABLE oa.x ()",
     ] {
         assert!(client.batch_execute(sql).is_err(), "{sql}");

@@ -90,9 +90,9 @@ fn a_damaged_repository_is_found_by_the_drill_and_somebody_is_notified() {
         1
     );
     assert_eq!(
-        service.count("oa.alerts WHERE title LIKE '%恢复演练%'"),
+        service.count("oa.alerts WHERE task = 'restore-drill'"),
         0,
-        "oa-alert check tells of it (drill_failed)"
+        "oa-alert check reports it (drill_failed)"
     );
     assert_eq!(service.left(), Vec::<String>::new());
     let to = service.path("restored");

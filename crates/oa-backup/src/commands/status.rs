@@ -1,17 +1,18 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::Failure;
-use oa_core::app::config::{Backup as Settings, Config, Locale};
+use oa_core::app::config::{Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::app::output::human_duration;
 use oa_core::base::units::Bytes;
+use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits};
+use oa_core::model::Finding;
 use oa_core::pg;
-use postgres::Client;
+use oa_wording::Wording;
 use serde_json::json;
 
 use super::{print, short};
@@ -31,7 +32,6 @@ pub(crate) struct Args {
 /// Prints it. Exit code 1 when something is wrong that `oa-alert check` and the page would report too: the objectives of `[backup]`
 /// are not met, backups are damaged, missing or without the full backup that they need, or the last drill failed.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
-    let settings = config.backup_settings()?;
     let location = super::location(config, false)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
     let state = RepositoryState::look(config, &location, &repository)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     // One of the future has no age yet.
     let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
     let (last, full) = (state.last(now), state.full(now));
-    let problems = state.problems(config, settings, now);
+    let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
     let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
     if args.format == Format::Json {
@@ -47,7 +47,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "repository": location.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
             "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
-            "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.seconds),
+            "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.took).map(|took| took.as_secs_f64()),
             "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
             "missing": state.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
         });
@@ -69,16 +69,16 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 match drill {
                     Some(Drill {
                         at,
-                        seconds: Some(seconds),
+                        took: Some(took),
                         ok: true,
                         ..
                     }) => format!(
                         "the last drill ({}) restored in {}",
                         day(*at),
-                        human_duration(Duration::from_secs_f64(*seconds), Locale::En)
+                        human_duration(*took, Locale::En)
                     ),
                     Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
-                    None => "no restore was ever rehearsed: oa-restore drill".to_owned(),
+                    None => "no restore drill has run yet: oa-restore drill".to_owned(),
                 }
             ),
         };
@@ -120,25 +120,6 @@ fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
     backup.meta.restorable_to > now + MAX_CLOCK_SKEW
 }
 
-/// A drill.
-struct Drill {
-    at: DateTime<Utc>,
-    seconds: Option<f64>,
-    ok: bool,
-    error: String,
-}
-
-/// What PostgreSQL knows of the repository.
-struct RecordedState {
-    drill: Option<Drill>,
-    drilled_at: Option<DateTime<Utc>>,
-    first_at: Option<DateTime<Utc>>,
-    read_back_at: Option<DateTime<Utc>>,
-    /// Id and finding of each backup whose verification failed.
-    damaged: Vec<(String, String)>,
-    now: DateTime<Utc>,
-}
-
 /// What there is, and what is recorded.
 struct RepositoryState {
     backups: Vec<Backup>,
@@ -148,8 +129,8 @@ struct RepositoryState {
     /// Why that cannot be found out, if it cannot.
     unknown: Option<String>,
     missing: Vec<Missing>,
-    /// `None`: PostgreSQL does not answer.
-    records: Option<RecordedState>,
+    /// What PostgreSQL has recorded; `None`: it does not answer.
+    records: Option<Facts>,
 }
 
 impl RepositoryState {
@@ -179,7 +160,10 @@ impl RepositoryState {
             tracing::warn!("without PostgreSQL nobody knows which backups should be there as well");
         }
         let missing = missing.unwrap_or_default();
-        let records = client.as_mut().and_then(|c| records(c, location).ok());
+        let name = location.shown();
+        let records = client
+            .as_mut()
+            .and_then(|c| journal::facts(c, name.as_ref()).ok());
         Ok(Self {
             backups,
             unreadable,
@@ -215,42 +199,61 @@ impl RepositoryState {
             .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
     }
 
-    /// Everything that is wrong, each in a sentence.
-    fn problems(&self, config: &Config, settings: &Settings, now: DateTime<Utc>) -> Vec<String> {
-        let say = |span: Duration| human_duration(span, Locale::En);
-        // A time of the future has no age yet.
-        let age = |at: DateTime<Utc>| (now - at).to_std().unwrap_or_default();
+    /// What the verdict is made of: what lies in the repository is looked at there, and the rest is as recorded. A time of the future
+    /// restores nothing that anybody can rely on.
+    fn facts(&self, repository: &str, now: DateTime<Utc>) -> Facts {
+        let named = |b: &Backup| {
+            let (kind, level) = (b.meta.kind.as_str(), b.meta.level.as_str());
+            journal::named(
+                &b.id,
+                kind.to_owned(),
+                level.to_owned(),
+                b.meta.restorable_to,
+            )
+        };
+        let gone =
+            |m: &Missing| journal::named(&m.id, m.kind.clone(), m.level.clone(), m.restorable_to);
+        let last = self.last(now).filter(|b| !is_future(b, now));
+        let full = self.full(now).filter(|b| !is_future(b, now));
+        let recorded = self.records.clone();
+        Facts {
+            recoverable_to: last.map(|b| b.meta.restorable_to),
+            full: full.map(|b| (b.finished_at(), b.meta.stored.added_bytes)),
+            gone: self.missing.iter().map(gone).collect(),
+            stranded: self
+                .backups
+                .iter()
+                .filter(|b| self.stranded.contains_key(&b.id))
+                .map(named)
+                .collect(),
+            ..recorded.unwrap_or_else(|| Facts::unrecorded(repository, now))
+        }
+    }
+
+    /// Everything that is wrong, each in a sentence: the verdict that alerts and the page give too, and in place of its first examples
+    /// each backup that it is about.
+    fn problems(&self, config: &Config, repository: &str, now: DateTime<Utc>) -> Vec<String> {
+        let wording = Wording {
+            locale: Locale::En,
+            timezone: config.timezone,
+        };
+        let limits = Limits::from_config(config);
+        let facts = self.facts(repository, now);
         let mut found = Vec::new();
-        match self.last(now) {
-            None => found.push("there is no backup that could be restored".to_owned()),
-            Some(b) if is_future(b, now) => {
-                found.push(format!("backup {} is of the future", b.short_id()));
+        if let Some(b) = self.last(now).filter(|b| is_future(b, now)) {
+            found.push(format!("backup {} is of the future", b.short_id()));
+        }
+        for finding in limits.map_or_else(Vec::new, |limits| facts.assess(&limits)) {
+            match finding {
+                Finding::BackupAbsent { .. } if !found.is_empty() => {}
+                Finding::BackupMissing { .. } => found.extend(self.missing_ones(config)),
+                Finding::BackupDamaged { .. } => {
+                    found.extend(facts.damaged.iter().map(|(id, error)| {
+                        format!("the verification of backup {} failed: {error}", short(id))
+                    }));
+                }
+                other => found.push(oa_wording::sentence(&other, &wording)),
             }
-            Some(b) if age(b.meta.restorable_to) > settings.rpo.0 => found.push(format!(
-                "the newest recovery point is {} old; the objective is {} (rpo)",
-                say(age(b.meta.restorable_to)),
-                say(settings.rpo.0)
-            )),
-            Some(_) => {}
-        }
-        match self.full(now) {
-            None if self.last(now).is_some() => found.push("there is no full backup".to_owned()),
-            Some(b) if age(b.finished_at()) > settings.full_every.0 => found.push(format!(
-                "the newest full backup is {} old; one is due every {} (full_every)",
-                say(age(b.finished_at())),
-                say(settings.full_every.0)
-            )),
-            _ => {}
-        }
-        for missing in &self.missing {
-            found.push(format!(
-                "backup {} is missing: {}",
-                short(&missing.id),
-                missing.what(config.timezone)
-            ));
-        }
-        for (id, why) in &self.stranded {
-            found.push(format!("backup {}: {why}", short(id)));
         }
         found.extend(
             self.unknown.iter().map(|why| {
@@ -258,89 +261,16 @@ impl RepositoryState {
             }),
         );
         found.extend(self.unreadable.iter().map(|d| d.what.clone()));
-        if let Some(records) = &self.records {
-            found.extend(records.problems(config, settings));
-        }
         found
     }
-}
 
-impl RecordedState {
-    fn problems(&self, config: &Config, settings: &Settings) -> Vec<String> {
-        let say = |span: Duration| human_duration(span, Locale::En);
-        let older = |at: Option<DateTime<Utc>>, limit: Duration| {
-            at.is_some_and(|at| (self.now - at).to_std().unwrap_or_default() > limit)
-        };
-        let mut found = Vec::new();
-        for (id, error) in &self.damaged {
-            let id = short(id);
-            found.push(format!("the verification of backup {id} failed: {error}"));
-        }
-        let limit = config.alert.verify_limit.0;
-        if older(self.read_back_at.or(self.first_at), limit) {
-            found.push(format!(
-                "the backups were not read back for more than {} (verify_limit): oa-backup verify --read-data",
-                say(limit)
-            ));
-        }
-        match &self.drill {
-            Some(drill) if !drill.ok => {
-                found.push(format!("the last drill failed: {}", drill.error));
-            }
-            Some(Drill {
-                seconds: Some(seconds),
-                ..
-            }) if *seconds > settings.rto.0.as_secs_f64() => {
-                found.push(format!(
-                    "the last drill took {}; the objective is {} (rto)",
-                    say(Duration::from_secs_f64(*seconds)),
-                    say(settings.rto.0)
-                ));
-            }
-            _ => {}
-        }
-        if older(self.drilled_at.or(self.first_at), settings.drill_every.0) {
-            found.push(format!(
-                "no drill succeeded for more than {} (drill_every): oa-restore drill",
-                say(settings.drill_every.0)
-            ));
-        }
-        found
+    fn missing_ones(&self, config: &Config) -> impl Iterator<Item = String> {
+        let missing = self.missing.iter().map(|missing| {
+            let what = missing.what(config.timezone);
+            format!("backup {} is missing: {what}", short(&missing.id))
+        });
+        let stranded = self.stranded.iter();
+        let stranded = stranded.map(|(id, why)| format!("backup {}: {why}", short(id)));
+        missing.chain(stranded).collect::<Vec<_>>().into_iter()
     }
-}
-
-fn records(
-    client: &mut Client,
-    location: &RepositoryLocation,
-) -> Result<RecordedState, postgres::Error> {
-    let repository = location.shown();
-    let row = client.query_one(
-        "SELECT min(finished_at),
-                max(checked_at) FILTER (WHERE kind <> 'files' AND checked = 'data' AND check_error IS NULL),
-                (SELECT max(finished_at) FROM oa.drills WHERE repository = $1 AND ok), now()
-         FROM oa.backups WHERE repository = $1",
-        &[&repository],
-    )?;
-    let drill = client.query_opt(
-        "SELECT started_at, rto_seconds, ok, coalesce(error, '') FROM oa.drills WHERE repository = $1 ORDER BY seq DESC LIMIT 1",
-        &[&repository],
-    )?;
-    let damaged = client.query(
-        "SELECT id, check_error FROM oa.backups
-         WHERE repository = $1 AND removed_at IS NULL AND check_error IS NOT NULL ORDER BY finished_at DESC",
-        &[&repository],
-    )?;
-    Ok(RecordedState {
-        drill: drill.map(|row| Drill {
-            at: row.get(0),
-            seconds: row.get(1),
-            ok: row.get(2),
-            error: row.get(3),
-        }),
-        drilled_at: row.get(2),
-        first_at: row.get(0),
-        read_back_at: row.get(1),
-        damaged: damaged.iter().map(|row| (row.get(0), row.get(1))).collect(),
-        now: row.get(3),
-    })
 }

@@ -206,6 +206,25 @@ fn space(
 }
 
 impl Facts {
+    /// Of a repository of which PostgreSQL says nothing now.
+    #[must_use]
+    pub fn unrecorded(repository: &str, now: DateTime<Utc>) -> Self {
+        Self {
+            repository: repository.to_owned(),
+            now,
+            recoverable_to: None,
+            full: None,
+            first_at: None,
+            read_back_at: None,
+            damaged: Vec::new(),
+            gone: Vec::new(),
+            stranded: Vec::new(),
+            drill: None,
+            drilled_at: None,
+            space: None,
+        }
+    }
+
     /// Everything that is wrong.
     #[must_use]
     pub fn assess(&self, limits: &Limits) -> Vec<Finding> {

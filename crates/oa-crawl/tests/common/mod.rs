@@ -7,6 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use oa_core::journal::incidents;
 use oa_core::pg::schema;
 use oa_core::service;
 use oa_sim::{Options, Sim};
@@ -222,5 +223,21 @@ impl Service {
 
     pub fn text(&self, query: &str) -> String {
         self.db().query_one(query, &[]).unwrap().get(0)
+    }
+
+    /// What people read of the alerts for which this holds, in Chinese.
+    pub fn alerts(&self, which: &str) -> String {
+        let wording = oa_wording::Wording {
+            locale: oa_core::app::config::Locale::Zh,
+            timezone: chrono_tz::Asia::Shanghai,
+        };
+        let query = format!(
+            "SELECT event, title, body, rule, fingerprint FROM oa.alerts WHERE {which} ORDER BY seq"
+        );
+        let rows = self.db().query(&query, &[]).unwrap();
+        rows.iter()
+            .map(|r| incidents::event_of(r, 0, r.get(3), r.get(4)))
+            .map(|event| wording.text(&event).body)
+            .collect()
     }
 }

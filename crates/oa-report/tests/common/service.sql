@@ -110,7 +110,10 @@ FROM (VALUES
      E'**【恢复】智汇期讯-研报淘金 恢复正常**\n\n- 持续 30 分钟，其间失败 1 次\n', now() - interval '8 hours 30 minutes')
 ) a (rule, task, severity, kind, title, body, at) JOIN oa.tasks t ON t.name = a.task ORDER BY a.at;
 INSERT INTO oa.deliveries (alert_id, channel, state, tries, first_try_at, sent_at) SELECT id, 'ops', 'sent', 1, created_at, created_at + interval '1 second' FROM oa.alerts;
-INSERT INTO oa.acks (fingerprint, by, note) VALUES ('run_partial:rongda-positions', 'wang', '已联系对方技术');
+INSERT INTO oa.incidents (fingerprint, rule, task, severity, first_alert, last_alert, opened_at, notified_at, resolved_at)
+SELECT DISTINCT ON (fingerprint) fingerprint, rule, task, severity, id, id, created_at, created_at, CASE WHEN kind = 'recovery' THEN created_at END
+FROM oa.alerts ORDER BY fingerprint, created_at DESC;
+UPDATE oa.incidents SET acknowledged_by = 'wang', acknowledged_at = now(), note = '已联系对方技术' WHERE fingerprint = 'run_partial:rongda-positions';
 
 INSERT INTO oa.backups (id, run_id, repository, kind, level, parent_id, host, database, server_version, system_id, timeline, start_lsn, end_lsn,
                         restorable_from, restorable_to, started_at, finished_at, files, size_bytes, added_bytes, checked, checked_at)
