@@ -48,7 +48,7 @@ impl Form {
     }
 
     /// The text of a message, never longer than the limit and never cut inside a character. What does not fit is left out at the
-    /// end of a line, and the reader is told where the rest is. The link stays.
+    /// end of a line, and the reader learns where the rest is. The link stays.
     pub(crate) fn fit(&self, message: &Message) -> String {
         let link = message.link.as_ref().map_or_else(String::new, |url| {
             match (self.markdown, self.locale) {

@@ -61,7 +61,7 @@ fn a_full_backup_and_the_wal_after_it_are_listed_and_recorded() {
     );
     let status = service.backup(&["status"]).expect(0);
     assert!(
-        status.stdout.contains("no restore was ever rehearsed"),
+        status.stdout.contains("no restore drill has run yet"),
         "{}",
         status.stdout
     );

@@ -27,12 +27,13 @@ use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
 use crate::program::LEFTOVERS;
 use crate::program::environment::{Environment, Programs};
-use crate::runner::{self, NotReady, RunLogError, RunReport, Task};
 use crate::source::Source;
 use crate::store;
 use crate::validate::shape::Shape;
 use crate::validate::{CollectionTime, Validated, validate};
 use crate::verdict::{assess, is_fresh, other_days};
+use oa_core::journal::JournalError;
+use oa_core::journal::runner::{self, NotReady, RunReport, Task};
 
 /// How often an attempt under way looks for a signal to stop.
 const POLL: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ impl<'a> Collector<'a> {
         config: &'a Config,
         calendar: &'a Calendar,
         trigger: Trigger,
-    ) -> Result<Self, RunLogError> {
+    ) -> anyhow::Result<Self> {
         let recorder = Recorder::open(config, PROGRAM)?;
         Ok(Self {
             config,
@@ -92,12 +93,12 @@ impl<'a> Collector<'a> {
             gate: Gate::new(config.crawl.per_host),
             archive: Archive::open(recorder.state())?,
             recorder,
-            stop: supervise::install_stop_signal().map_err(anyhow::Error::from)?,
+            stop: supervise::install_stop_signal()?,
         })
     }
 
     /// Runs all jobs, several at a time; the reports come in their order.
-    pub(crate) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<RunReport, RunLogError>> {
+    pub(crate) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<RunReport, JournalError>> {
         let parallel = self.config.crawl.parallel.min(jobs.len());
         let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
         let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
@@ -129,7 +130,7 @@ impl<'a> Collector<'a> {
         results.into_iter().map(|(_, r)| r).collect()
     }
 
-    fn run(&self, job: &Job<'_>) -> Result<RunReport, RunLogError> {
+    fn run(&self, job: &Job<'_>) -> Result<RunReport, JournalError> {
         let (source, date) = (job.source, job.date);
         let mut start = start_of(source, self.trigger);
         start.due_at = job.due_at;
@@ -158,7 +159,7 @@ impl<'a> Collector<'a> {
         of: Uuid,
         raw: Vec<RawRecord>,
         collected: Collected,
-    ) -> Result<RunReport, RunLogError> {
+    ) -> Result<RunReport, JournalError> {
         let mut start = start_of(source, self.trigger);
         start.day = Some(time.date);
         let mut task = Replay {
@@ -194,7 +195,7 @@ impl<'a> Collector<'a> {
     }
 
     /// A day that the site cannot show is in the run log, with the reason, and nothing is fetched. What was missed stays missed.
-    fn refuse(&self, start: &RunStart, reason: &str) -> Result<RunReport, RunLogError> {
+    fn refuse(&self, start: &RunStart, reason: &str) -> Result<RunReport, JournalError> {
         let reason = match start.due_at {
             Some(due) => {
                 let due = due.with_timezone(&self.config.timezone);

@@ -2,7 +2,7 @@
 //!
 //! A source is one TOML file ([`source`]). An attempt ([`collect`]) fetches ([`fetch`]), keeps every answer in the raw archive
 //! ([`archive`]) before anything else is made of it, takes records out ([`extract`]), and turns them into typed rows or rejects
-//! ([`validate`]). The collector ([`collector`]) makes runs of that, which the runner ([`runner`]) repeats as the policy says and
+//! ([`validate`]). The collector ([`collector`]) makes runs of that, which the runner ([`oa_core::journal::runner`]) repeats as the policy says and
 //! hands to the run log, in one transaction with the rows. A program that stores its own data ([`program`]) is run by the same runner.
 
 mod archive;
@@ -13,7 +13,6 @@ mod dates;
 mod extract;
 mod fetch;
 mod program;
-mod runner;
 mod source;
 mod store;
 mod validate;

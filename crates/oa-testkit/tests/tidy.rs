@@ -179,7 +179,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "oa-crawl",
         &[
-            "dates runner",
+            "dates",
             "source",
             "extract fetch program",
             "archive validate",

@@ -61,7 +61,7 @@ pub(crate) struct SendError {
     pub(crate) unknown: bool,
 }
 
-/// What a refusal is about, which decides what comes next. It is told by codes, never by words.
+/// What a refusal is about, which decides what comes next. It is decided by codes, never by words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The channel does not work now: unreachable, busy.
@@ -255,13 +255,13 @@ impl Channel {
             .limit(LARGEST_ANSWER)
             .read_to_string()
             .map_err(|e| lost(&e))?;
-        self.judge(status, &text)
+        self.assess(status, &text)
     }
 
     /// What an answer means.
-    pub(crate) fn judge(&self, status: u16, body: &str) -> Result<(), SendError> {
+    pub(crate) fn assess(&self, status: u16, body: &str) -> Result<(), SendError> {
         if self.kind == ChannelKind::Webhook {
-            return webhook::judge(status);
+            return webhook::assess(status);
         }
         let answer = serde_json::from_str::<Value>(body);
         let code_key = if self.kind == ChannelKind::Feishu {

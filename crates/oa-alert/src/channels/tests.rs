@@ -111,37 +111,37 @@ fn an_error_code_behind_status_200_is_a_failure_with_a_remedy() {
     let feishu = channel("kind = \"feishu\"\nurl = \"http://r\"\n");
     assert!(
         dingtalk
-            .judge(200, r#"{"errcode":0,"errmsg":"ok"}"#)
+            .assess(200, r#"{"errcode":0,"errmsg":"ok"}"#)
             .is_ok()
     );
-    assert!(feishu.judge(200, r#"{"StatusCode":0}"#).is_ok());
+    assert!(feishu.assess(200, r#"{"StatusCode":0}"#).is_ok());
     assert!(
         dingtalk
-            .judge(200, r#"{"errcode":310000,"errmsg":"sign not match"}"#)
+            .assess(200, r#"{"errcode":310000,"errmsg":"sign not match"}"#)
             .unwrap_err()
             .message
             .contains("copy the robot's secret")
     );
     let throttled = dingtalk
-        .judge(200, r#"{"errcode":130101,"errmsg":"send too fast"}"#)
+        .assess(200, r#"{"errcode":130101,"errmsg":"send too fast"}"#)
         .unwrap_err();
     assert_eq!(throttled.pause(), Some(Duration::from_secs(600)));
     assert!(
         dingtalk
-            .judge(200, "<html>")
+            .assess(200, "<html>")
             .unwrap_err()
             .message
             .contains("not a robot's")
     );
     assert!(
         dingtalk
-            .judge(502, "")
+            .assess(502, "")
             .unwrap_err()
             .message
             .contains("HTTP 502")
     );
     assert!(
-        feishu.judge(200, r#"{"errcode":0}"#).is_err(),
+        feishu.assess(200, r#"{"errcode":0}"#).is_err(),
         "another robot's answer"
     );
 }

@@ -83,7 +83,7 @@ fn filled(template: &str, values: &[(&str, &str)]) -> String {
     out
 }
 
-pub(super) fn judge(status: u16) -> Result<(), SendError> {
+pub(super) fn assess(status: u16) -> Result<(), SendError> {
     match status {
         200..=299 => Ok(()),
         401 | 403 => Err(SendError::because(

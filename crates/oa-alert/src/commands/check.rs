@@ -58,7 +58,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             // Nothing can be looked for; what others have put into PostgreSQL is sent all the same.
             flush::send_all(config);
             end(&[e.to_string()]);
-            return Err(e);
+            return Err(e.into());
         }
     };
     let (found, unreachable) = match look(config, &recorder) {

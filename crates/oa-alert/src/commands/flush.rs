@@ -110,7 +110,7 @@ impl Sender<'_> {
         done: &mut Vec<Delivery>,
         undelivered: &mut Vec<Undelivered>,
     ) -> Result<(), Failure> {
-        let recorder = match Recorder::open(config, PROGRAM) {
+        let recorder = match Recorder::open(config, PROGRAM).map_err(Failure::from) {
             Ok(recorder) => recorder,
             Err(no_state) if no_state.code == exit::REFUSED => {
                 let mut client = pg::connect(&pg::Settings::from_config(config, PROGRAM)?)?;

@@ -48,7 +48,7 @@ pub(crate) struct Database<'a> {
     host: Option<String>,
 }
 
-/// Whether a channel `c` gets an alert `a`. The end of the only channel's own trouble is news for it: it says what it has not got, and nobody else does.
+/// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
 const DUE: &str =
     "CASE WHEN a.kind = 'recovery' AND a.fingerprint = 'channel:' || c.name AND cardinality($1::text[]) = 1 THEN 'now'
                          ELSE oa.delivery_due(a, c.name, c.after, c.min_rank) END";
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Database<'_> {
 }
 
 impl<'a> Database<'a> {
-    /// Opens the outbox: every alert that is not settled waits for every configured channel that it is for now. The spool is told of pauses, so
+    /// Opens the outbox: every alert that is not settled waits for every configured channel that it is for now. The spool notes pauses, so
     /// that they hold should PostgreSQL go away meanwhile.
     pub(crate) fn open(
         client: &'a mut Client,

@@ -224,7 +224,7 @@ pub struct Crawl {
     pub max_body: Bytes,
     /// Answers are kept this long in the raw archive (`oa-crawl prune`), unless their source says otherwise.
     pub raw_keep: Span,
-    /// A larger raw archive is told (`oa-crawl prune`).
+    /// A larger raw archive is reported (`oa-crawl prune`).
     pub raw_limit: Bytes,
 }
 
@@ -578,7 +578,7 @@ impl Config {
         out
     }
 
-    /// The wait before a failure that goes on is told again.
+    /// The wait before an incident that goes on is reported again.
     #[must_use]
     pub fn alert_repeat(&self) -> Duration {
         self.alert.repeat.0

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::app::cli::Failure;
 use crate::app::config::{Config, ConfigError};
 use crate::base::state_dir::StateDir;
 use crate::journal::Recorder;
@@ -80,7 +79,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When there is no database address, or the state directory cannot be used.
-    pub fn open(config: &Config, program: &'static str) -> Result<Self, Failure> {
+    pub fn open(config: &Config, program: &'static str) -> anyhow::Result<Self> {
         let settings = Settings::from_config(config, program)?;
         let state = StateDir::open(&config.state_dir)?;
         let spool_limit = config.spool.max_size.0;

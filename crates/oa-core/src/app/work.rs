@@ -1,19 +1,19 @@
-//! Job that is not a crawl leaves a row in the run log as well, with its outcome.
+//! Work that ends with an exit code, such as a backup or a migration, as a task of the runner.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
-use chrono::Utc;
 use serde_json::{Map, Value};
 
 use crate::app::cli::{Busy, Failure};
 use crate::app::exit;
 use crate::base::supervise::StopSignal;
-use crate::journal::attempts::{Failed, longest, until_done};
-use crate::journal::{Recorder, Run, StartOutcome, Stopwatch};
+use crate::journal::attempts::{Failed, longest};
+use crate::journal::runner::{self, NotReady, Task};
+use crate::journal::{Recorder, Run};
 use crate::model::retry::{ErrorKind, Policy};
 use crate::model::run::Batch;
-use crate::model::{Attempt, Outcome, RunError, RunStart, Status, Trigger};
+use crate::model::{Outcome, RunError, RunStart, Status, Trigger};
 
 /// What is done, for the run log.
 #[derive(Debug, Clone)]
@@ -82,14 +82,15 @@ impl<T> JobOutcome<T> {
     }
 }
 
-/// Does work under a run row of its own. A failure with exit code 1 or 75 is followed by another try where [`Job::retry`] says so.
+/// Does work under a run row of its own ([`runner`]). A failure with exit code 1 or 75 is followed by another try where [`Job::retry`]
+/// says so.
 ///
 /// # Errors
 /// The work's own error, or the run log's; 77 when the same task runs already.
 pub fn recorded<T>(
     recorder: &Recorder,
     job: &Job,
-    mut once: impl FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>,
+    once: impl FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>,
 ) -> Result<T, Failure> {
     let start = RunStart::now(
         job.program,
@@ -102,41 +103,78 @@ pub fn recorded<T>(
             .as_ref()
             .map_or(Duration::from_secs(24 * 3600), longest),
     );
-    let clock = Stopwatch::start(start.started_at);
-    let mut run = match recorder.begin(start)? {
-        StartOutcome::Run(run) => run,
-        StartOutcome::Skipped { reason } => return Err(Busy(reason).into()),
+    let mut work = Work {
+        job,
+        once,
+        start: start.clone(),
+        last: None,
     };
-    let start = run.start().clone();
-    let mut outcome = Outcome::bare(start.clone(), Status::Failed, Utc::now());
-    let result = match &job.retry {
-        None => once(&start),
-        Some(policy) => {
-            let (attempts, result) = with_retries(policy, clock, &mut run, || once(&start));
-            outcome.attempts = attempts;
-            result
-        }
-    };
-    outcome.finished_at = clock.now();
-    let result = result.map(|mut ended| {
-        outcome.status = ended.status;
-        outcome.fetched = ended.fetched;
-        outcome.details.clone_from(&ended.details);
-        outcome.batches = std::mem::take(&mut ended.batches);
-        outcome.reported_by_check = ended.reported_by_check;
-        let error = ended.error.as_deref();
-        outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
-        ended.value
-    });
-    if let Err(failure) = &result {
-        outcome.error = Some(run_error(failure));
-        if failure.is_busy() || failure.code == exit::REFUSED && !job.must_be_done {
-            // Refusing is what was right to do, not a failure that somebody must be woken for.
-            outcome.status = Status::Skipped;
+    let report = runner::run(recorder, StopSignal, start, &mut work)?;
+    match work.last {
+        Some(result) => result.map(|done| done.value),
+        None => {
+            let why = report.error.map_or_else(String::new, |e| e.message);
+            Err(match report.status {
+                Status::Skipped => Busy(why).into(),
+                _ => anyhow!("nothing was tried: {why}").into(),
+            })
         }
     }
-    recorder.finish(*run, outcome)?;
-    result
+}
+
+/// A job as the runner has it: attempts are calls, and the last of them decides.
+struct Work<'a, T, F> {
+    job: &'a Job,
+    once: F,
+    start: RunStart,
+    last: Option<Result<JobOutcome<T>, Failure>>,
+}
+
+impl<T, F: FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>> Task for Work<'_, T, F> {
+    fn policy(&self) -> Option<Policy> {
+        self.job.retry
+    }
+
+    fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
+        self.start = run.start().clone();
+        Ok(())
+    }
+
+    fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
+        let result = (self.once)(&self.start);
+        let failed = result.as_ref().err().map(|failure| Failed {
+            error: run_error(failure),
+            retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE)
+                && !failure.is_lasting(),
+            asked: None,
+        });
+        self.last = Some(result);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn complete(&mut self, outcome: &mut Outcome) {
+        match &mut self.last {
+            Some(Ok(done)) => {
+                outcome.status = done.status;
+                outcome.fetched = done.fetched;
+                outcome.details.clone_from(&done.details);
+                outcome.batches = std::mem::take(&mut done.batches);
+                outcome.reported_by_check = done.reported_by_check;
+                let error = done.error.as_deref();
+                outcome.error = error.map(|e| RunError::new(ErrorKind::Invalid, e));
+            }
+            Some(Err(failure)) => {
+                outcome.error = Some(run_error(failure));
+                outcome.status = Status::Failed;
+                let refused = failure.code == exit::REFUSED && !self.job.must_be_done;
+                if failure.is_busy() || refused {
+                    // Refusing is what was right to do, not a failure that somebody must be woken for.
+                    outcome.status = Status::Skipped;
+                }
+            }
+            None => {}
+        }
+    }
 }
 
 /// A program's failure as the run log has it.
@@ -148,34 +186,4 @@ pub fn run_error(failure: &Failure) -> RunError {
         _ => ErrorKind::Internal,
     };
     RunError::new(kind, failure.to_string())
-}
-
-fn with_retries<T>(
-    policy: &Policy,
-    clock: Stopwatch,
-    run: &mut Run,
-    mut once: impl FnMut() -> Result<JobOutcome<T>, Failure>,
-) -> (Vec<Attempt>, Result<JobOutcome<T>, Failure>) {
-    let mut last = None;
-    let (attempts, error) = until_done(policy, StopSignal, clock, run, |_| match once() {
-        Ok(ended) => {
-            last = Some(Ok(ended));
-            Ok(())
-        }
-        Err(failure) => {
-            let failed = Failed {
-                error: run_error(&failure),
-                retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE)
-                    && !failure.is_lasting(),
-                asked: None,
-            };
-            last = Some(Err(failure));
-            Err(failed)
-        }
-    });
-    let result = last.unwrap_or_else(|| {
-        let message = error.map_or_else(String::new, |e| e.message);
-        Err(anyhow!("nothing was tried: {message}").into())
-    });
-    (attempts, result)
 }

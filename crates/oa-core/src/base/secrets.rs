@@ -2,7 +2,7 @@
 //!
 //! A secret is written in the configuration as `env:NAME` or `file:PATH`. Its value lives in a [`Secret`], which cannot be
 //! formatted, and is remembered by [`redact`], which removes it in all its forms from log lines, error texts and alert bodies,
-//! together with whatever looks like a secret although nobody has told us.
+//! together with whatever looks like a secret although nobody has said so.
 
 mod forms;
 

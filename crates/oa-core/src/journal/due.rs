@@ -144,7 +144,7 @@ pub fn forget(client: &mut Client, task: &str) -> Result<bool, postgres::Error> 
 ///
 /// # Errors
 /// When PostgreSQL fails.
-pub fn not_taken_care_of(
+pub fn overdue_tasks(
     client: &mut impl GenericClient,
     tasks: &[&str],
     due: &[DateTime<Utc>],

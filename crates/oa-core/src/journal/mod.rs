@@ -13,6 +13,7 @@ pub mod history;
 pub mod incidents;
 pub mod raw_index;
 pub(crate) mod recorder;
+pub mod runner;
 pub mod spool;
 mod stopwatch;
 pub mod store;

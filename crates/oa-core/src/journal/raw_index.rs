@@ -1,5 +1,5 @@
 //! Which answers a run has received so far, on this machine's disk: files of the raw archive are named by their content only, and
-//! a run that is killed has not told PostgreSQL about them yet. Whoever marks it as abandoned takes them from here.
+//! a run that is killed has not recorded them in PostgreSQL yet. Whoever marks it as abandoned takes them from here.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -650,7 +650,7 @@ impl Run {
         }
     }
 
-    /// Records a try that is followed by another. Trouble with PostgreSQL is no reason to stop: the outcome carries all tries.
+    /// Records a try that is followed by another. That PostgreSQL fails is no reason to stop: the outcome carries all tries.
     /// But the lease must be renewed, or another machine takes the task: so a lost connection is made again.
     pub fn attempt_failed(&mut self, attempt: &Attempt) {
         if !self.known {

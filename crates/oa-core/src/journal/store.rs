@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::due::not_taken_care_of;
+use super::due::overdue_tasks;
 use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
@@ -89,7 +89,7 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
         return Ok(Lease::HeldBy { host });
     }
     if let Some(due) = start.due_at
-        && !not_taken_care_of(&mut tx, &[&start.task], &[due])?.contains(&start.task)
+        && !overdue_tasks(&mut tx, &[&start.task], &[due])?.contains(&start.task)
     {
         return Ok(Lease::AlreadyDone);
     }
@@ -471,63 +471,6 @@ fn insert_quality(
         ],
     )?;
     Ok(())
-}
-
-/// The days of a span that a task has collected with success.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn collected_days(
-    client: &mut Client,
-    task: &str,
-    from: NaiveDate,
-    to: NaiveDate,
-) -> Result<Vec<NaiveDate>, postgres::Error> {
-    let rows = client.query(
-        "SELECT DISTINCT q.day FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
-         WHERE q.task = $1 AND q.day BETWEEN $2 AND $3 AND r.status = 'success'",
-        &[&task, &from, &to],
-    )?;
-    Ok(rows.iter().map(|r| r.get(0)).collect())
-}
-
-/// What the last try of a run received: of the run that is named, else of the task's last one for that day that received
-/// anything.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn answers(
-    client: &mut Client,
-    task: &str,
-    day: NaiveDate,
-    run: Option<Uuid>,
-) -> Result<Option<(Uuid, Vec<RawRecord>)>, postgres::Error> {
-    let found = client.query_opt(
-        "SELECT r.id FROM oa.runs r WHERE r.task = $1 AND (r.id = $3 OR ($3 IS NULL AND r.details ->> 'day' = $2::text))
-           AND EXISTS (SELECT 1 FROM oa.raw w WHERE w.run_id = r.id)
-         ORDER BY r.seq DESC LIMIT 1",
-        &[&task, &day.to_string(), &run],
-    )?;
-    let Some(id) = found.map(|r| r.get::<_, Uuid>(0)) else {
-        return Ok(None);
-    };
-    let rows = client.query(
-        "SELECT attempt, url, status, content_type, sha256, size_bytes, stored_bytes, fetched_at, part FROM oa.raw
-         WHERE run_id = $1 AND attempt = (SELECT max(attempt) FROM oa.raw WHERE run_id = $1) ORDER BY seq",
-        &[&id],
-    )?;
-    let raw = rows.iter().map(|r| RawRecord {
-        attempt: r.get::<_, i32>(0).unsigned_abs(),
-        url: r.get(1),
-        status: u16::try_from(r.get::<_, i32>(2)).unwrap_or_default(),
-        content_type: r.get(3),
-        sha256: r.get(4),
-        size_bytes: r.get::<_, i64>(5).unsigned_abs(),
-        stored_bytes: r.get::<_, i64>(6).unsigned_abs(),
-        fetched_at: r.get(7),
-        part: r.get(8),
-    });
-    Ok(Some((id, raw.collect())))
 }
 
 /// A task's state as an outcome finds it.

@@ -1,6 +1,7 @@
 //! Facts, without input and output: runs and their outcomes, events, kinds of error.
 
 pub mod event;
+mod finding;
 pub mod retry;
 pub mod run;
 

@@ -7,7 +7,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::units::Span;
-use oa_core::journal::store;
+use oa_core::journal::history;
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::Trigger;
 use oa_core::schedule::Calendar;
@@ -15,7 +15,8 @@ use oa_core::schedule::Calendar;
 use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
 use crate::collector::{Collector, Job};
-use crate::runner::RunReport;
+use oa_core::journal::JournalError;
+use oa_core::journal::runner::RunReport;
 
 /// After so many failed days in a row the next ones will fail too.
 const ENOUGH: usize = 3;
@@ -91,7 +92,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let there = if args.again {
         Vec::new()
     } else {
-        store::collected_days(&mut client, &source.name, args.from, args.to)
+        history::collected_days(&mut client, &source.name, args.from, args.to)
             .map_err(anyhow::Error::from)?
     };
     drop(client);
@@ -107,7 +108,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
-    let mut reports: Vec<Result<RunReport, Failure>> = Vec::new();
+    let mut reports: Vec<Result<RunReport, JournalError>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
         if number > 0 && !collector.stop.wait(args.pause.0) {
             tracing::warn!("stopped by a signal before {date}; start it again to resume there");
@@ -131,8 +132,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     report::conclude(config, reports, args.format)
 }
 
-fn is_hopeless(reports: &[Result<RunReport, Failure>]) -> bool {
-    let failed = |result: &&Result<RunReport, Failure>| {
+fn is_hopeless(reports: &[Result<RunReport, JournalError>]) -> bool {
+    let failed = |result: &&Result<RunReport, JournalError>| {
         !result
             .as_ref()
             .is_ok_and(|r| report::exit_code(r) == exit::OK)

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_core::app::cli::Failure;
 use oa_core::base::supervise::StopSignal;
 use oa_core::journal::Recorder;
 use oa_core::journal::attempts::Failed;
@@ -13,8 +12,9 @@ use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{Outcome, RunError, RunStart, Trigger};
 
 use crate::PROGRAM;
-use crate::runner::{self, RunReport, Task};
 use crate::source::{BUILT_IN, Broken, FOLDER, Sources, parse};
+use oa_core::journal::JournalError;
+use oa_core::journal::runner::{self, RunReport, Task};
 
 /// Extension of the note that a broken file was reported.
 const NOTE: &str = "broken";
@@ -25,7 +25,7 @@ pub(super) fn report(
     recorder: &Recorder,
     sources: &Sources,
     trigger: Trigger,
-) -> Vec<Result<RunReport, Failure>> {
+) -> Vec<Result<RunReport, JournalError>> {
     let mut reports = Vec::new();
     for one in sources.broken() {
         tracing::error!("{}", one.reason);
@@ -63,7 +63,7 @@ pub(super) fn record(
     recorder: &Recorder,
     broken: &Broken,
     trigger: Trigger,
-) -> Result<RunReport, Failure> {
+) -> Result<RunReport, JournalError> {
     let mut built_in = BUILT_IN
         .iter()
         .filter_map(|(file, text)| parse(file, text).ok());

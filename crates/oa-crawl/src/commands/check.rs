@@ -168,7 +168,10 @@ fn check_state_dir(config: &Config, report: &mut CheckReport) {
                 ),
             )),
         ),
-        Err(failure) => report.add("state_dir", Err((failure.code, failure.to_string()))),
+        Err(e) => {
+            let failure = Failure::from(e);
+            report.add("state_dir", Err((failure.code, failure.to_string())));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
-use oa_core::journal::due::{Scheduled, ahead, expected_since, not_taken_care_of, register};
+use oa_core::journal::due::{Scheduled, ahead, expected_since, overdue_tasks, register};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
 use oa_core::schedule::Calendar;
@@ -131,7 +131,7 @@ impl Planner<'_> {
         let due: Vec<DateTime<Utc>> = candidates.iter().map(|c| c.due).collect();
         Ok(Known {
             expected_since: expected_since(client, &names)?,
-            open: not_taken_care_of(client, &names, &due)?,
+            open: overdue_tasks(client, &names, &due)?,
         })
     }
 

@@ -23,8 +23,8 @@ use super::report;
 use crate::PROGRAM;
 use crate::program::environment::{Environment, Programs};
 use crate::program::{AttemptOutput, LEFTOVERS, Program, Query};
-use crate::runner::{self, NotReady, Task};
 use crate::source::{self, Sources};
+use oa_core::journal::runner::{self, NotReady, Task};
 
 /// The output of so many attempts before the last one is kept.
 const EARLIER: usize = 3;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         program.policy.lease(),
     );
     let recorder = Recorder::open(config, PROGRAM)
-        .map_err(|e| report::unstarted(config, vec![start.clone()], e))?;
+        .map_err(|e| report::unstarted(config, vec![start.clone()], e.into()))?;
     let mut task = ProgramRun {
         config,
         recorder: &recorder,

@@ -20,7 +20,7 @@ use super::report;
 use crate::PROGRAM;
 use crate::archive::Archive;
 use crate::archive::prune::{Pruned, Rules, prune};
-use crate::runner::{self, Task};
+use oa_core::journal::runner::{self, Task};
 
 const TASK: &str = "raw-prune";
 

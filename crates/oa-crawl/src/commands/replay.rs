@@ -8,7 +8,7 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::journal::store as journal_store;
+use oa_core::journal::history;
 use oa_core::model::run::{RawRecord, Trigger};
 use oa_core::schedule::Calendar;
 use postgres::Client as Postgres;
@@ -87,8 +87,8 @@ fn answers(
     source: &Source,
     args: &Args,
 ) -> Result<(Uuid, Vec<RawRecord>), Failure> {
-    let found = journal_store::answers(client, &source.name, args.date, args.run)
-        .map_err(anyhow::Error::from)?;
+    let found =
+        history::answers(client, &source.name, args.date, args.run).map_err(anyhow::Error::from)?;
     found.ok_or_else(|| {
         anyhow::anyhow!(
             "no run of {} for {} that received anything is in the run log; name one with --run, or collect the day with oa-crawl run --date",

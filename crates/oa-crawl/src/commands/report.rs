@@ -11,12 +11,13 @@ use oa_core::model::run::{RunStart, Status};
 use serde_json::{Value, json};
 
 use crate::PROGRAM;
-use crate::runner::RunReport;
+use oa_core::journal::JournalError;
+use oa_core::journal::runner::RunReport;
 
 /// Fails with the first failure among the results, after everything is printed.
 pub(crate) fn conclude(
     config: &Config,
-    results: Vec<Result<RunReport, Failure>>,
+    results: Vec<Result<RunReport, JournalError>>,
     format: Format,
 ) -> Result<u8, Failure> {
     let mut listing = Listing::new(&[
@@ -53,7 +54,7 @@ pub(crate) fn conclude(
         flush_now(config);
     }
     listing.print(format).map_err(anyhow::Error::from)?;
-    failure.map_or(Ok(worst), Err)
+    failure.map_or(Ok(worst), |e| Err(e.into()))
 }
 
 /// The exit code that this run alone would give.

@@ -20,10 +20,11 @@ use crate::collector::{Collector, Job, start_of};
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::program::environment::Programs;
-use crate::runner::RunReport;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{CollectionTime, columns, validate};
 use crate::verdict::assess;
+use oa_core::journal::JournalError;
+use oa_core::journal::runner::RunReport;
 
 /// Collect sources now; a task that is named runs whether it is enabled or not
 #[derive(Debug, ClapArgs)]
@@ -101,7 +102,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     let trigger = args.trigger();
     let collector = Collector::open(config, &calendar, trigger).map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
-        report::unstarted(config, starts.collect(), e)
+        report::unstarted(config, starts.collect(), e.into())
     })?;
     if args.all || args.due {
         let by_hand = args.all || cli::interactive();
@@ -151,7 +152,7 @@ fn named_but_broken(
     sources: &Sources,
     tasks: &[String],
     trigger: Trigger,
-) -> Vec<Result<RunReport, Failure>> {
+) -> Vec<Result<RunReport, JournalError>> {
     let mut found: Vec<&Broken> = Vec::new();
     for one in tasks.iter().filter_map(|task| sources.broken_one(task)) {
         if !found.iter().any(|f| f.task == one.task) {

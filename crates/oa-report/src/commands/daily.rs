@@ -6,13 +6,13 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;
-use oa_core::app::work::run_error;
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::secrets::redact;
+use oa_core::journal::Recorder;
 use oa_core::journal::incidents;
-use oa_core::journal::{Persisted, Recorder, StartOutcome, Stopwatch};
 use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
-use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
+use oa_core::model::run::Trigger;
 use oa_core::pg;
 use oa_core::pg::{Settings, describe, schema};
 use postgres::Client;
@@ -114,41 +114,31 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         tracing::info!("the report of {day} was sent already");
         return Ok(exit::OK);
     }
-    let start = RunStart::now(
-        PROGRAM,
-        env!("CARGO_PKG_VERSION"),
-        TASK,
-        "每日报告",
+    let job = Job {
         trigger,
-        Policy::DEFAULT.lease(),
-    );
-    let clock = Stopwatch::start(start.started_at);
-    let StartOutcome::Run(run) = recorder.begin(start.clone())? else {
-        return Ok(exit::OK); // Another one is sending it.
+        // Once: cron asks again in five minutes.
+        retry: Some(Policy {
+            retries: 0,
+            ..Policy::DEFAULT
+        }),
+        must_be_done: true,
+        ..Job::by_hand(PROGRAM, TASK, "每日报告")
     };
-    let sent = of(&mut client, config, day).and_then(|daily| {
+    let sent = work::recorded(&recorder, &job, |_| {
+        let daily = of(&mut client, config, day)?;
         put(&mut client, config, &daily, now - due > LATE)?;
-        Ok(daily.database_bytes)
+        let mut done = JobOutcome::success(());
+        done.details.insert("day".to_owned(), json!(day));
+        let bytes = json!(daily.database_bytes);
+        done.details.insert("database_bytes".to_owned(), bytes);
+        Ok(done)
     });
-    let mut outcome = Outcome::bare(start, Status::Success, clock.now());
-    outcome.details.insert("day".to_owned(), json!(day));
-    match &sent {
-        Ok(bytes) => {
-            let bytes = json!(bytes);
-            outcome.details.insert("database_bytes".to_owned(), bytes);
-        }
-        Err(failure) => {
-            outcome.status = Status::Failed;
-            outcome.error = Some(run_error(failure));
-        }
-    }
-    let recorded = recorder.finish(*run, outcome)?;
     flush_now(config);
-    sent?;
-    Ok(match recorded {
-        Persisted::Stored(_) => exit::OK,
-        _ => exit::UNREACHABLE,
-    })
+    match sent {
+        // Another one is sending it.
+        Err(failure) if failure.is_busy() => Ok(exit::OK),
+        sent => sent.map(|()| exit::OK),
+    }
 }
 
 fn fingerprint(day: NaiveDate) -> String {

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
-use oa_core::app::config::Locale;
+use oa_core::app::config::{Config, Locale};
 use oa_core::app::output::human_duration;
+use oa_core::base::secrets::redact;
 use oa_core::base::units::Bytes;
+use oa_core::journal::catalog::{self, Limits};
 use postgres::{Row, Transaction};
 use serde::Serialize;
+
+use crate::lang::wording;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Repository {
@@ -39,6 +43,8 @@ pub(crate) struct Repository {
     pub(crate) free_bytes: Option<u64>,
     /// The day on which that is full at the rate of the last 30 days.
     pub(crate) full_on: Option<NaiveDate>,
+    /// What is wrong now, in sentences: the verdict that alerts and the page give too.
+    pub(crate) problems: Vec<String>,
 }
 
 /// A forecast needs measurements over so many days.
@@ -49,7 +55,7 @@ pub(super) fn repositories(
     tx: &mut Transaction<'_>,
     configured: Option<&str>,
     (from, until): (DateTime<Utc>, DateTime<Utc>),
-    zone: Tz,
+    config: &Config,
 ) -> Result<Vec<Repository>, postgres::Error> {
     let rows = tx.query(
         "SELECT p.repository,
@@ -73,7 +79,17 @@ pub(super) fn repositories(
          ORDER BY p.repository",
         &[&configured, &from, &until],
     )?;
-    Ok(rows.iter().map(|row| repository(row, zone)).collect())
+    let limits = Limits::from_config(config).unwrap_or_else(|| Limits::without_objectives(config));
+    let wording = wording(config);
+    rows.iter()
+        .map(|row| {
+            let mut one = repository(row, config.timezone);
+            let found = catalog::facts(tx, &one.repository)?.assess(&limits);
+            let sentences = found.iter().map(|f| oa_wording::sentence(f, &wording));
+            one.problems = sentences.map(|s| redact(&s)).collect();
+            Ok(one)
+        })
+        .collect()
 }
 
 fn repository(row: &Row, zone: Tz) -> Repository {
@@ -105,6 +121,7 @@ fn repository(row: &Row, zone: Tz) -> Repository {
         grown_bytes: grown,
         free_bytes: bytes(13).map(i64::unsigned_abs),
         full_on: full_at.map(|at| at.with_timezone(&zone).date_naive()),
+        problems: Vec::new(),
     }
 }
 
@@ -128,6 +145,7 @@ pub(super) fn lines(repositories: &[Repository], locale: Locale, zone: Tz) -> Ve
         out.push(backups(repository, locale, zone));
         out.push(drill(repository, locale, zone));
         out.extend(space(repository, zh));
+        out.extend(repository.problems.iter().map(|p| format!("- **{p}**")));
     }
     out
 }

@@ -123,10 +123,10 @@ pub(crate) fn build(
             config
                 .backup
                 .as_ref()
-                .map(|b| redact(&b.repository))
+                .map(oa_core::app::config::Backup::repository_name)
                 .as_deref(),
             (from, until),
-            config.timezone,
+            config,
         )?,
     })
 }

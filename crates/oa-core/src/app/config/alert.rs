@@ -12,11 +12,11 @@ use crate::model::Severity;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Alert {
-    /// A failure that goes on is told again after this long.
+    /// An incident that goes on is reported again after this long.
     pub repeat: Span,
     /// A run is missed when it has not started this long after it was due.
     pub grace: Span,
-    /// A run that takes longer is told.
+    /// A run that takes longer is reported.
     pub running_limit: Span,
     /// Rules of `oa-alert check` that are not asked, by name.
     pub off: Vec<String>,
@@ -27,7 +27,7 @@ pub struct Alert {
     pub stale_limit: u32,
     /// Records of a day below this share (0 to 1) of what its days usually bring, three days in a row, are falling data.
     pub falling_share: f64,
-    /// What waits in the spool for longer is told.
+    /// What waits in the spool for longer is reported.
     pub spool_limit: Span,
     /// A disk with less than this share (0 to 1) free is a warning.
     pub disk_warning: f64,
@@ -43,7 +43,7 @@ pub struct Alert {
     pub clock_limit: Span,
     /// Backups of which none was read back (`oa-backup verify --read-data`) for this long are a warning.
     pub verify_limit: Span,
-    /// Cookies and certificates are told this long before they expire.
+    /// Cookies and certificates are reported this long before they expire.
     pub expiry_notice: Span,
     /// An address outside that is asked at each check (healthchecks-style), so that silence is noticed.
     pub heartbeat_url: Option<SecretRef>,
@@ -139,7 +139,7 @@ pub struct Channel {
     /// Only alerts that are at least so bad.
     #[serde(default)]
     pub min_severity: Severity,
-    /// Only troubles that nobody has taken on (`oa-alert ack`) and that are not over after this long.
+    /// Only incidents that nobody has acknowledged (`oa-alert ack`) and that are still open after this long.
     #[serde(default)]
     pub after: Option<Span>,
     /// The robot's signing secret, where it has one.

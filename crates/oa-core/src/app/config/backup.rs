@@ -54,10 +54,10 @@ pub struct Backup {
     /// The newest full backup of each of so many weeks is kept.
     #[serde(default = "default_keep_weekly")]
     pub keep_weekly: u32,
-    /// Objective: no more than this may be lost. An older newest restore point is told.
+    /// Objective: no more than this may be lost. An older newest restore point is reported.
     #[serde(default = "default_rpo")]
     pub rpo: Span,
-    /// Objective: a restore takes no longer than this. A slower drill is told.
+    /// Objective: a restore takes no longer than this. A slower drill is reported.
     #[serde(default = "default_rto")]
     pub rto: Span,
     /// A full backup is late when the newest one is older than this.
@@ -66,7 +66,7 @@ pub struct Backup {
     /// A drill is overdue after this long.
     #[serde(default = "default_drill_every")]
     pub drill_every: Span,
-    /// The second place.
+    /// The secondary repository.
     pub copy: Option<BackupCopy>,
 }
 

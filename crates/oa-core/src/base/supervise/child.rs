@@ -41,7 +41,7 @@ pub enum Ended {
 
 /// What is kept of each output stream, in bytes, unless more is asked for.
 pub const TAIL: usize = 16 << 10;
-/// A line longer than this is no record, and is passed on in pieces.
+/// A line longer than this is no record, and is passed on in chunks.
 const LONGEST_LINE: usize = 4 << 20;
 /// Between the polite and the final signal.
 const GRACE: Duration = Duration::from_secs(5);

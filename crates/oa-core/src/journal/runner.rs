@@ -7,19 +7,17 @@
 //!
 //! It knows neither sources nor programs: a [`Task`] says what an attempt is, and what the attempts brought.
 
-use oa_core::app::cli::Failure;
-use oa_core::base::supervise::StopSignal;
-use oa_core::journal::attempts::{Failed, until_done};
-use oa_core::journal::{Persisted, Recorder, Run, StartOutcome, Stopwatch};
-use oa_core::model::retry::{ErrorKind, Policy};
-use oa_core::model::run::{Attempt, Outcome, RunError, RunStart, Status};
 use uuid::Uuid;
 
-/// Neither PostgreSQL nor the spool takes the record of a run, or the schema does not fit.
-pub(crate) type RunLogError = Failure;
+use super::attempts::{Failed, until_done};
+use super::{JournalError, Persisted, Recorder, Run, StartOutcome, Stopwatch};
+use crate::base::secrets::redact;
+use crate::base::supervise::StopSignal;
+use crate::model::retry::{ErrorKind, Policy};
+use crate::model::run::{Attempt, Outcome, RunError, RunStart, Status};
 
 /// What is run.
-pub(crate) trait Task {
+pub trait Task {
     /// How often it is attempted. Without a policy once, and that attempt has no record of its own.
     fn policy(&self) -> Option<Policy> {
         None
@@ -40,14 +38,17 @@ pub(crate) trait Task {
 
 /// Why there is no attempt at all: the run fails with this.
 #[derive(Debug)]
-pub(crate) struct NotReady {
-    pub(crate) error: RunError,
+pub struct NotReady {
+    /// For the run log.
+    pub error: RunError,
     /// A person must correct the configuration.
-    pub(crate) misconfigured: bool,
+    pub misconfigured: bool,
 }
 
 impl NotReady {
-    pub(crate) fn misconfigured(kind: ErrorKind, message: impl AsRef<str>) -> Self {
+    /// A person must correct the configuration.
+    #[must_use]
+    pub fn misconfigured(kind: ErrorKind, message: impl AsRef<str>) -> Self {
         Self {
             error: RunError::new(kind, message),
             misconfigured: true,
@@ -66,32 +67,39 @@ impl From<RunError> for NotReady {
 
 /// What became of a run.
 #[derive(Debug, Clone)]
-pub(crate) struct RunReport {
-    pub(crate) task: String,
-    pub(crate) title: String,
+pub struct RunReport {
+    /// Its name.
+    pub task: String,
+    /// Its title for people.
+    pub title: String,
     /// A final state.
-    pub(crate) status: Status,
-    pub(crate) attempts: usize,
+    pub status: Status,
+    /// How often it was attempted.
+    pub attempts: usize,
     /// Records that came.
-    pub(crate) fetched: u64,
-    pub(crate) inserted: u64,
-    pub(crate) updated: u64,
+    pub fetched: u64,
+    /// Rows that were not there.
+    pub inserted: u64,
+    /// Rows that were there with other values.
+    pub updated: u64,
     /// Rows that were there with the same values.
-    pub(crate) unchanged: u64,
+    pub unchanged: u64,
     /// Records that are not stored.
-    pub(crate) rejected: u64,
-    pub(crate) run_id: Uuid,
+    pub rejected: u64,
+    /// Its id in the run log.
+    pub run_id: Uuid,
     /// Why, unless it succeeded.
-    pub(crate) error: Option<RunError>,
+    pub error: Option<RunError>,
     /// Why PostgreSQL has not got it yet, when the outcome waits in the spool.
-    pub(crate) spooled: Option<String>,
+    pub spooled: Option<String>,
     /// An alert waits to be delivered.
-    pub(crate) alerted: bool,
-    pub(crate) seconds: f64,
+    pub alerted: bool,
+    /// How long it took.
+    pub seconds: f64,
     /// A person must correct the configuration, or the database's tables.
-    pub(crate) misconfigured: bool,
+    pub misconfigured: bool,
     /// It was asked for something that it cannot do, and nothing was attempted.
-    pub(crate) refused: bool,
+    pub refused: bool,
 }
 
 impl RunReport {
@@ -124,12 +132,15 @@ impl RunReport {
 }
 
 /// Runs a task from its start to its stored outcome.
-pub(crate) fn run(
+///
+/// # Errors
+/// When neither PostgreSQL nor the spool takes the record of the run, or the schema does not fit.
+pub fn run(
     recorder: &Recorder,
     stop: StopSignal,
     start: RunStart,
     task: &mut impl Task,
-) -> Result<RunReport, RunLogError> {
+) -> Result<RunReport, JournalError> {
     let clock = Stopwatch::start(start.started_at);
     // A signal that comes later ends the attempt under way.
     let stopped = task.policy().is_some() && stop.requested();
@@ -156,11 +167,14 @@ pub(crate) fn run(
 }
 
 /// Records that a run came to nothing before it began, and why.
-pub(crate) fn skip(
+///
+/// # Errors
+/// As [`run`].
+pub fn skip(
     recorder: &Recorder,
     start: &RunStart,
     reason: &str,
-) -> Result<RunReport, RunLogError> {
+) -> Result<RunReport, JournalError> {
     recorder.record_skipped(start.clone(), reason)?;
     Ok(RunReport::skipped(start, reason))
 }
@@ -194,7 +208,7 @@ fn status_after(error: Option<&RunError>) -> Status {
     }
 }
 
-fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, RunLogError> {
+fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, JournalError> {
     let mut report = RunReport::new(&outcome.start, outcome.status);
     report.attempts = outcome.attempts.len();
     report.fetched = outcome.fetched;
@@ -210,7 +224,7 @@ fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, 
         }
         Persisted::Spooled { reason } => {
             tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);
-            report.spooled = Some(oa_core::base::secrets::redact(&reason));
+            report.spooled = Some(redact(&reason));
             report.alerted = true;
         }
         Persisted::Refused {
