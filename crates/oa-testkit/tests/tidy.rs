@@ -228,8 +228,8 @@ fn modules_import_only_from_the_layers_before_theirs() {
     let sources = files("src");
     for (name, layers) in LAYERS {
         let layer = |module: &str| {
-            let of = |line: &&str| line.split(' ').any(|m| m == module);
-            layers.iter().position(|line| of(&line))
+            let of = |line: &str| line.split(' ').any(|m| m == module);
+            layers.iter().position(|line| of(line))
         };
         let src = format!("crates/{name}/src/");
         let mut seen = 0;

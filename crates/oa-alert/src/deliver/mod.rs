@@ -207,7 +207,7 @@ pub(crate) fn deliver<O: Outbox>(
             failpoint::hit("alert.recorded");
             match &result {
                 Ok(()) => outbox.resolve(&channel.name)?,
-                Err(e) => report(outbox, (&channel.name, e), &claimed, lost, next, rendering)?,
+                Err(e) => report(outbox, (&channel.name, e), &claimed, &lost, next, rendering)?,
             }
             if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
                 break;
@@ -310,7 +310,7 @@ fn report<O: Outbox>(
     outbox: &mut O,
     (channel, error): (&str, &SendError),
     claimed: &[Claimed],
-    lost: Vec<Event>,
+    lost: &[Event],
     next: Next,
     rendering: &Rendering<'_>,
 ) -> Result<(), O::Error> {
@@ -326,7 +326,7 @@ fn report<O: Outbox>(
             tracing::error!("{}", redact(&text));
             // The report of a refusal that is itself refused is the channel's incident.
             if matches!(alert.event, Event::MessageRefused { .. }) {
-                outbox.raise(gave_up(channel, &lost, &said), policy)?;
+                outbox.raise(gave_up(channel, lost, &said), policy)?;
             } else {
                 outbox.report(Event::MessageRefused {
                     channel: channel.to_owned(),
@@ -340,14 +340,14 @@ fn report<O: Outbox>(
         }
         return Ok(());
     }
-    for event in &lost {
+    for event in lost {
         let title = wording.text(event).title;
         let text =
             format!("gave up sending \"{title}\" to channel {channel} after 24 hours: {error}");
         tracing::error!("{}", redact(&text));
     }
     if !lost.is_empty() {
-        return outbox.raise(gave_up(channel, &lost, &said), policy);
+        return outbox.raise(gave_up(channel, lost, &said), policy);
     }
     if error.cause == Cause::Setup && claimed.iter().any(|c| c.trying_for >= SETUP_AFTER) {
         let channel = channel.to_owned();

@@ -147,9 +147,9 @@ fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckR
 
 fn check_state_dir(config: &Config, report: &mut CheckReport) {
     match Recorder::open(config, PROGRAM).and_then(|r| {
-        Ok(r.spool()
+        r.spool()
             .and_then(|s| s.pending())
-            .map_err(anyhow::Error::from)?)
+            .map_err(anyhow::Error::from)
     }) {
         Ok(pending) if pending.entries == 0 => report.add(
             "state_dir",

@@ -9,7 +9,7 @@ use crate::source::{NotASelector, Table, selector};
 
 pub(crate) type TableError = (ErrorKind, String);
 
-fn wrong(error: NotASelector) -> TableError {
+fn wrong(error: &NotASelector) -> TableError {
     (ErrorKind::Shape, error.to_string())
 }
 
@@ -19,11 +19,11 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
     let page = Html::parse_document(page);
     let title = first_text(&page, "title");
     let (rows, cells) = (
-        selector(&rules.rows).map_err(wrong)?,
-        selector(&rules.cells).map_err(wrong)?,
+        selector(&rules.rows).map_err(|e| wrong(&e))?,
+        selector(&rules.cells).map_err(|e| wrong(&e))?,
     );
     if page
-        .select(&selector("table").map_err(wrong)?)
+        .select(&selector("table").map_err(|e| wrong(&e))?)
         .next()
         .is_none()
     {
@@ -77,7 +77,7 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
 /// The headings must be there, one after the other, or the columns would mean something else now.
 fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableError> {
     let found: Vec<String> = page
-        .select(&selector("th").map_err(wrong)?)
+        .select(&selector("th").map_err(|e| wrong(&e))?)
         .map(text)
         .collect();
     let due = rules.headings.as_slice();
@@ -95,7 +95,7 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableEr
 /// The value of an attribute of the first element that matches, for example `src` of an image.
 pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, TableError> {
     let page = Html::parse_document(page);
-    page.select(&selector(css).map_err(wrong)?)
+    page.select(&selector(css).map_err(|e| wrong(&e))?)
         .find_map(|e| e.value().attr(name))
         .map(str::to_owned)
         .ok_or_else(|| {

@@ -83,10 +83,10 @@ pub(crate) fn find(
             .push((fingerprint.hash, side));
     };
     source::read(connection, comparison, |row, fingerprint| {
-        see(row, fingerprint, 1)
+        see(row, fingerprint, 1);
     })?;
     readback::read(client, comparison, |row, fingerprint| {
-        see(row, fingerprint, -1)
+        see(row, fingerprint, -1);
     })?;
 
     let mut difference = Difference {

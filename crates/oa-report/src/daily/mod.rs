@@ -6,7 +6,6 @@ mod text;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::app::config::Config;
-use oa_core::base::secrets::redact;
 use oa_core::schedule::{Calendar, TradingDay};
 use postgres::Client;
 use serde::Serialize;

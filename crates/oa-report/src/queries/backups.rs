@@ -272,7 +272,10 @@ pub(crate) fn status(
     config: &Config,
     wording: &Wording,
 ) -> Result<Status> {
-    let configured = config.backup.as_ref().map(|b| b.repository_name());
+    let configured = config
+        .backup
+        .as_ref()
+        .map(oa_core::app::config::Backup::repository_name);
     let repository = match configured {
         Some(name) => Some(name),
         None => client

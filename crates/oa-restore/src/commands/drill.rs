@@ -292,7 +292,7 @@ fn plan_to_the_count(
     };
     // A full backup's tables were counted after its end: the WAL that follows it leads there.
     if backup.meta.level == Level::Full {
-        if let Some(plan) = planner.from_full(&target, backup, mark.lsn)? {
+        if let Some(plan) = planner.plan_from_full(&target, backup, mark.lsn)? {
             return Ok((plan, true));
         }
         tracing::warn!(

@@ -424,7 +424,7 @@ impl Planner<'_> {
     }
 
     /// The plan from this full backup to an LSN, by the first WAL backup that leads there from it; `None` when none does.
-    pub(crate) fn from_full(
+    pub(crate) fn plan_from_full(
         &self,
         target: &Target,
         full: &Backup,

@@ -214,7 +214,7 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
             ends_at,
             left,
         } => {
-            let (what, when) = expiry(w.at(*ends_at), left.map(|left| w.span(left)));
+            let (what, when) = expiry(&w.at(*ends_at), left.map(|left| w.span(left)));
             Draft {
                 title: format!("{provider} 的登录 Cookie {what}"),
                 lines: vec![
@@ -231,7 +231,7 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
             ends_at,
             left,
         } => {
-            let (what, when) = expiry(w.at(*ends_at), left.map(|left| w.span(left)));
+            let (what, when) = expiry(&w.at(*ends_at), left.map(|left| w.span(left)));
             Draft {
                 title: format!("数据库 {server} 的证书{what}"),
                 lines: vec![
@@ -247,7 +247,7 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
     })
 }
 
-fn expiry(at: String, left: Option<String>) -> (&'static str, String) {
+fn expiry(at: &str, left: Option<String>) -> (&'static str, String) {
     match left {
         Some(left) => ("即将过期", format!("将于 {at} 过期，还有 {left}")),
         None => ("已过期", format!("已于 {at} 过期")),
