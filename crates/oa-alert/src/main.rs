@@ -36,6 +36,10 @@ struct Cli {
     command: Command,
 }
 
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Ask all rules, report what they find, and send what waits: the one line that cron needs

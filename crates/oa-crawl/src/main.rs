@@ -43,6 +43,10 @@ struct Cli {
     command: Command,
 }
 
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, Subcommand)]
 enum Command {
     List(list::Args),

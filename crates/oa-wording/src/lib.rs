@@ -1,4 +1,4 @@
-//! What events say to people, in Chinese and in English: one catalogue a language ([`zh`], [`en`]), used where alerts are sent
+//! What events say to people, in Chinese and in English: one catalogue a language (`zh`, `en`), used where alerts are sent
 //! (`oa-alert`) and where they are shown (`oa-report`). Nothing below the programs' edge knows a sentence for people.
 
 mod en;
@@ -31,7 +31,7 @@ pub struct Wording {
 /// What an event says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
-    /// One line, with what it is in front: 【故障】, [RECOVERED].
+    /// One line, with what it is in front: `【故障】`, `[RECOVERED]`.
     pub title: String,
     /// Markdown in the small subset that every robot understands: lines, `**bold**`, `- ` lists. Begins with the title.
     pub body: String,

@@ -36,6 +36,10 @@ enum KindArg {
     Logical,
 }
 
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Kind of backup, instead of kind in [backup]

@@ -1,5 +1,5 @@
 //! What is listed on stdout: tables for people, JSON, CSV and Markdown for programs and reports. What sites and programs have put into it
-//! reaches no terminal as a command ([`plain`]), and no spreadsheet as a formula.
+//! reaches no terminal as a command (`plain`), and no spreadsheet as a formula.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -35,7 +35,7 @@ pub fn usual_count(
         .map(i64::unsigned_abs))
 }
 
-/// The fields of a task's records and their kinds, as its last success left them; see [`super::Outcome::shape`].
+/// The fields of a task's records and their kinds, as its last success left them; see [`Outcome::shape`](crate::model::Outcome::shape).
 ///
 /// # Errors
 /// When PostgreSQL fails.

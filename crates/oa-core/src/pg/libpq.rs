@@ -11,7 +11,7 @@ use super::tls::Mode;
 /// Certificates of the system, for libpq before version 16, which does not know `sslrootcert=system`.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The variables that make libpq connect as [`super::connect`] does. `database` replaces the address's own.
+/// The variables that make libpq connect as [`super::connect()`] does. `database` replaces the address's own.
 ///
 /// # Errors
 /// When the address is not valid.

@@ -26,6 +26,10 @@ impl SourcesArg {
 }
 
 /// What is not given is what `[crawl]` says, else the source file, else the default.
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, Args)]
 pub(crate) struct RetryArgs {
     /// Retries after the first attempt [default: what [crawl] or the source file says, else 3]

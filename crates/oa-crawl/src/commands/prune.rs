@@ -27,6 +27,10 @@ const TASK: &str = "raw-prune";
 /// Remove answers from the raw archive that are older than they must be kept, and report an archive that is too large
 ///
 /// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:\n  oa-crawl prune --dry-run")]
 pub(crate) struct Args {

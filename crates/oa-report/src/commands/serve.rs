@@ -12,6 +12,10 @@ use crate::app::App;
 use crate::http;
 
 /// Serve the page, the API and the metrics over HTTP
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "help names sections of the configuration"
+)]
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Prints the page's address. Requests are logged on stderr, unless -q.\nWithout tokens in [report] only this machine is served.\n\nExamples:\n  oa-report serve\n  oa-report serve --listen 127.0.0.1:9000\nFor crontab:\n  @reboot oa-report serve -q"

@@ -184,7 +184,7 @@ fn lines(text: &Text) -> (Vec<String>, Option<String>) {
     (rest, remedy)
 }
 
-/// Without 【故障】 or [WARNING], which the sign says.
+/// Without `【故障】` or `[WARNING]`, which the sign says.
 fn plain_title(title: &str) -> &str {
     let rest = title
         .strip_prefix('【')
