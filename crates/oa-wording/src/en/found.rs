@@ -275,8 +275,17 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
 }
 
 fn of_backups(finding: &Finding, w: &Wording) -> Draft {
-    let dated = |age: &Age| format!("{} ({} ago)", w.at(age.at), w.span(age.age));
-    let (title, lines) = match finding {
+    let (title, lines) = of_repository(finding, w)
+        .or_else(|| of_drills(finding, w))
+        .unwrap_or((finding.rule(), Vec::new()));
+    Draft {
+        title: title.to_owned(),
+        lines,
+    }
+}
+
+fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
+    Some(match finding {
         Finding::BackupAbsent {
             repository,
             configured_at,
@@ -303,14 +312,14 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
             if let Some(age) = recoverable {
                 lines.push(format!(
                     "The newest recoverable time is {}; the objective is {} (rpo)",
-                    dated(age),
+                    dated(age, w),
                     w.span(age.limit)
                 ));
             }
             if let Some(age) = full {
                 lines.push(format!(
                     "The last full backup ended at {}; one is due every {} (full_every)",
-                    dated(age),
+                    dated(age, w),
                     w.span(age.limit)
                 ));
             }
@@ -362,13 +371,13 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                 if *never {
                     format!(
                         "The first backup ended at {} and none was ever read back; that is due every {} (verify_limit)",
-                        dated(last),
+                        dated(last, w),
                         w.span(last.limit)
                     )
                 } else {
                     format!(
                         "They were last read back at {}; that is due every {} (verify_limit)",
-                        dated(last),
+                        dated(last, w),
                         w.span(last.limit)
                     )
                 },
@@ -376,6 +385,37 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                 "What to do: run oa-backup verify --read-data, and put it into the crontab".to_owned(),
             ],
         ),
+        Finding::RepositoryFilling {
+            repository,
+            size,
+            free,
+            needed,
+            full_at,
+        } => {
+            let mut lines = vec![format!(
+                "The repository {repository} has {}; its disk has {} left",
+                bytes(*size),
+                bytes(*free)
+            )];
+            lines.extend(needed.map(|needed| {
+                format!(
+                    "The last full backup added {}: the next one will probably not fit",
+                    bytes(needed)
+                )
+            }));
+            lines.extend(full_at.map(|at| {
+                format!("At the present rate it will be full about {}", w.day(at))
+            }));
+            lines.push("Effect: once it is full, there are no new backups".to_owned());
+            lines.push("What to do: make room, or keep fewer (keep_daily, keep_weekly) and run oa-backup prune".to_owned());
+            ("the backup repository runs out of space", lines)
+        }
+        _ => return None,
+    })
+}
+
+fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
+    Some(match finding {
         Finding::DrillFailed {
             at, backup, error, ..
         } => (
@@ -410,13 +450,13 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                 if *never {
                     format!(
                         "The first backup ended at {} and none was ever restored with success; a drill is due every {} (drill_every)",
-                        dated(last),
+                        dated(last, w),
                         w.span(last.limit)
                     )
                 } else {
                     format!(
                         "The last one with success was at {}; one is due every {} (drill_every)",
-                        dated(last),
+                        dated(last, w),
                         w.span(last.limit)
                     )
                 },
@@ -424,37 +464,12 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                 "What to do: run oa-restore drill --yes, and put it into the crontab".to_owned(),
             ],
         ),
-        Finding::RepositoryFilling {
-            repository,
-            size,
-            free,
-            needed,
-            full_at,
-        } => {
-            let mut lines = vec![format!(
-                "The repository {repository} has {}; its disk has {} left",
-                bytes(*size),
-                bytes(*free)
-            )];
-            lines.extend(needed.map(|needed| {
-                format!(
-                    "The last full backup added {}: the next one will probably not fit",
-                    bytes(needed)
-                )
-            }));
-            lines.extend(full_at.map(|at| {
-                format!("At the present rate it will be full about {}", w.day(at))
-            }));
-            lines.push("Effect: once it is full, there are no new backups".to_owned());
-            lines.push("What to do: make room, or keep fewer (keep_daily, keep_weekly) and run oa-backup prune".to_owned());
-            ("the backup repository runs out of space", lines)
-        }
-        other => (other.rule(), Vec::new()),
-    };
-    Draft {
-        title: title.to_owned(),
-        lines,
-    }
+        _ => return None,
+    })
+}
+
+fn dated(age: &Age, w: &Wording) -> String {
+    format!("{} ({} ago)", w.at(age.at), w.span(age.age))
 }
 
 const LATE_EFFECT: &str =

@@ -255,15 +255,17 @@ fn expiry(at: &str, left: Option<String>) -> (&'static str, String) {
 }
 
 fn of_backups(finding: &Finding, w: &Wording) -> Draft {
-    let since = |age: &Age, first: &str, last: &str, limit: &str| {
-        format!(
-            "{first}{}（{}前）{last}，应每 {}一次（{limit}）",
-            w.at(age.at),
-            w.span(age.age),
-            w.span(age.limit)
-        )
-    };
-    let (title, lines) = match finding {
+    let (title, lines) = of_repository(finding, w)
+        .or_else(|| of_drills(finding, w))
+        .unwrap_or((finding.rule(), Vec::new()));
+    Draft {
+        title: title.to_owned(),
+        lines,
+    }
+}
+
+fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
+    Some(match finding {
         Finding::BackupAbsent {
             repository,
             configured_at,
@@ -295,7 +297,7 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
             }
             lines.extend(
                 full.as_ref()
-                    .map(|age| since(age, "最近一次全量备份完成于 ", "", "full_every")),
+                    .map(|age| dated(age, "最近一次全量备份完成于 ", "full_every", w)),
             );
             lines.push(LATE_EFFECT.to_owned());
             lines.push(LATE_REMEDY.to_owned());
@@ -345,12 +347,44 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                         w.span(last.limit)
                     )
                 } else {
-                    since(last, "上次完整读回校验是 ", "", "verify_limit")
+                    dated(last, "上次完整读回校验是 ", "verify_limit", w)
                 },
                 "影响：磁盘上悄悄损坏的数据，要到恢复时才会发现".to_owned(),
                 "处理：执行 oa-backup verify --read-data，并把它加入 crontab".to_owned(),
             ],
         ),
+        Finding::RepositoryFilling {
+            repository,
+            size,
+            free,
+            needed,
+            full_at,
+        } => {
+            let mut lines = vec![format!(
+                "仓库 {repository} 现有 {}，所在磁盘剩余 {}",
+                bytes(*size),
+                bytes(*free)
+            )];
+            lines.extend(needed.map(|needed| {
+                format!(
+                    "上一次全量备份新增 {}，下一次很可能放不下",
+                    bytes(needed)
+                )
+            }));
+            lines.extend(full_at.map(|at| format!("按最近的增长速度，将于 {} 前后写满", w.day(at))));
+            lines.push("影响：写满后不再有新的备份".to_owned());
+            lines.push(
+                "处理：扩容，或减少保留份数（keep_daily、keep_weekly）后执行 oa-backup prune"
+                    .to_owned(),
+            );
+            ("备份仓库空间不足", lines)
+        }
+        _ => return None,
+    })
+}
+
+fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
+    Some(match finding {
         Finding::DrillFailed {
             at, backup, error, ..
         } => (
@@ -391,44 +425,23 @@ fn of_backups(finding: &Finding, w: &Wording) -> Draft {
                         w.span(last.limit)
                     )
                 } else {
-                    since(last, "上次成功演练是 ", "", "drill_every")
+                    dated(last, "上次成功演练是 ", "drill_every", w)
                 },
                 "影响：没有恢复过的备份不能算备份".to_owned(),
                 "处理：执行 oa-restore drill --yes，并把它加入 crontab".to_owned(),
             ],
         ),
-        Finding::RepositoryFilling {
-            repository,
-            size,
-            free,
-            needed,
-            full_at,
-        } => {
-            let mut lines = vec![format!(
-                "仓库 {repository} 现有 {}，所在磁盘剩余 {}",
-                bytes(*size),
-                bytes(*free)
-            )];
-            lines.extend(needed.map(|needed| {
-                format!(
-                    "上一次全量备份新增 {}，下一次很可能放不下",
-                    bytes(needed)
-                )
-            }));
-            lines.extend(full_at.map(|at| format!("按最近的增长速度，将于 {} 前后写满", w.day(at))));
-            lines.push("影响：写满后不再有新的备份".to_owned());
-            lines.push(
-                "处理：扩容，或减少保留份数（keep_daily、keep_weekly）后执行 oa-backup prune"
-                    .to_owned(),
-            );
-            ("备份仓库空间不足", lines)
-        }
-        other => (other.rule(), Vec::new()),
-    };
-    Draft {
-        title: title.to_owned(),
-        lines,
-    }
+        _ => return None,
+    })
+}
+
+fn dated(age: &Age, what: &str, limit: &str, w: &Wording) -> String {
+    format!(
+        "{what}{}（{}前），应每 {}一次（{limit}）",
+        w.at(age.at),
+        w.span(age.age),
+        w.span(age.limit)
+    )
 }
 
 const LATE_EFFECT: &str = "影响：此刻如果数据库损坏，之后的数据无法从备份恢复";
