@@ -164,7 +164,7 @@ fn a_mail_is_sent_and_a_refusal_is_explained_without_the_password() {
 }
 
 #[test]
-fn what_a_channel_cannot_do_is_told_and_the_others_are_served() {
+fn what_a_channel_cannot_do_is_reported_and_the_others_are_served() {
     for (wrong, said) in [
         (
             "kind = \"email\"\nurl = \"smtp://u:p@mail.example.com:25\"\nfrom = \"a@x.cn\"\nto = [\"b@x.cn\"]\n",
@@ -205,7 +205,7 @@ fn what_a_channel_cannot_do_is_told_and_the_others_are_served() {
 }
 
 #[test]
-fn a_second_channel_hears_of_what_goes_on_and_nobody_has_taken_on() {
+fn a_second_channel_hears_of_what_goes_on_and_nobody_has_acknowledged() {
     let second = "[[alert.channels]]\nname = \"boss\"\nkind = \"webhook\"\nurl = \"BASE/webhook/boss\"\nafter = \"30m\"\nmin_severity = \"critical\"\n";
     let service = Service::start(&format!("[alert]\nrepeat = \"20m\"\n{DINGTALK}{second}"));
     let heard = || {
@@ -243,4 +243,52 @@ fn a_second_channel_hears_of_what_goes_on_and_nobody_has_taken_on() {
     assert_eq!(unsettled(), "0");
     service.put("run:a", "又一次");
     assert_eq!(heard(), 2, "counted anew");
+}
+
+#[test]
+fn a_configuration_is_checked_without_sending_anything() {
+    let service = Service::start(DINGTALK);
+    let done = service.alert(&["check-config"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let wrong = "[alert]\noff = [\"nothing\"]\nheartbeat_url = \"env:OA_TEST_NO_SUCH\"\n\
+        [[alert.channels]]\nname = \"a\"\nkind = \"command\"\ncommand = [\"/no/such/program\"]\n\
+        [[alert.channels]]\nname = \"b\"\nkind = \"dingtalk\"\nurl = \"env:OA_TEST_NO_SUCH\"\n\
+        [[alert.channels]]\nname = \"c\"\nkind = \"feishu\"\nurl = \"https://\"\n\
+        [[alert.channels]]\nname = \"d\"\nkind = \"command\"\ncommand = [\"true\"]\nmin_severity = \"critical\"\n";
+    service.configure("", wrong);
+    let done = service.alert(&["check-config", "--format", "json"]);
+    assert_eq!(done.code, 78, "{done:?}");
+    let lines: Vec<Value> = done
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let state = |setting: &str| {
+        lines
+            .iter()
+            .find(|l| l["setting"] == setting)
+            .map(|l| (l["state"].as_str().unwrap(), l["detail"].as_str().unwrap()))
+    };
+    for (setting, says) in [
+        ("channel a", "/no/such/program is not on this machine"),
+        ("channel b", "OA_TEST_NO_SUCH"),
+        ("channel c", "no address of the web"),
+        ("heartbeat_url", "OA_TEST_NO_SUCH"),
+        ("off", "\"nothing\""),
+    ] {
+        let (state, detail) = state(setting).unwrap();
+        assert!(
+            state == "wrong" && detail.contains(says),
+            "{setting}: {detail}"
+        );
+    }
+    assert_eq!(state("channel d").unwrap().0, "ok");
+    assert_eq!(state("channels"), None, "the first ones hear of everything");
+    service.configure("", "");
+    assert_eq!(
+        service.alert(&["check-config"]).code,
+        78,
+        "alerts reach nobody"
+    );
+    assert_eq!(service.sim.messages().len(), 0);
 }

@@ -40,7 +40,7 @@ fn ran(service: &Service, task: &str, minutes_ago: i32, status: &str, trigger: &
 }
 
 #[test]
-fn a_run_that_did_not_happen_is_told_once_and_when_it_is_over() {
+fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
     let service = Service::start(DINGTALK);
     assert_eq!(check(&service), (0, vec![]));
     task(&service, "late", 11, Some(60));
@@ -174,7 +174,7 @@ fn a_role_that_may_only_read_and_write_rows_raises_and_resolves_incidents() {
 }
 
 #[test]
-fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
+fn a_silence_sends_nothing_and_what_goes_on_is_reported_when_it_ends() {
     let service = Service::start(DINGTALK);
     for wrong in [
         &["silence", "--for", "8h"][..],
@@ -215,7 +215,7 @@ fn a_silence_sends_nothing_and_what_goes_on_is_told_when_it_ends() {
 }
 
 #[test]
-fn who_has_heard_of_a_trouble_hears_of_its_end_and_nobody_else() {
+fn who_has_heard_of_an_incident_hears_of_its_end_and_nobody_else() {
     let service = Service::start(DINGTALK);
     let over = "UPDATE oa.tasks SET next_due_at = now() + interval '1 hour'";
     let titles = || -> Vec<String> {
@@ -310,7 +310,7 @@ fn a_message_of_a_script_reaches_the_channels_also_without_postgresql() {
 }
 
 #[test]
-fn without_postgresql_the_check_is_critical_and_tells_it_once() {
+fn without_postgresql_the_check_is_critical_and_reports_it_once() {
     let mut service = Service::start(DINGTALK);
     service.server.stop();
     for _ in 0..2 {

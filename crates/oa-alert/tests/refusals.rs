@@ -269,7 +269,7 @@ fn what_waits_while_a_robot_is_banned_is_undelivered_also_when_it_was_never_trie
 }
 
 #[test]
-fn a_robot_that_must_be_set_up_anew_is_told_on_the_others_before_a_day_is_over() {
+fn a_robot_that_must_be_set_up_anew_is_reported_on_the_others_before_a_day_is_over() {
     let service = Service::start(&format!("{DINGTALK}{WECOM}"));
     service.sim.fault("/dingtalk: code 400102").unwrap();
     service.put("a", "t");

@@ -15,7 +15,7 @@ use oa_core::model::run::Status;
 use oa_core::schedule::Calendar;
 use oa_sim::Options;
 use oa_testkit::Postgres;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const BACKUP: &str =
     "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_BACKUP\"\n";
@@ -170,7 +170,7 @@ fn far_fewer_records_than_usual_for_three_days_are_falling_data() {
 }
 
 #[test]
-fn results_that_wait_for_long_are_told_also_without_postgresql() {
+fn results_that_wait_for_long_are_reported_also_without_postgresql() {
     let mut service = Service::start(DINGTALK);
     let mut heard = Heard(0);
     let aged = |service: &Service| {
@@ -218,7 +218,7 @@ fn backup(service: &Service, id: &str, level: &str, hours_ago: f64, checked: &st
 }
 
 #[test]
-fn a_backup_that_is_late_or_was_never_made_is_told() {
+fn a_backup_that_is_late_or_was_never_made_is_reported() {
     let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);
     assert_eq!(service.check(), (0, vec![]), "the first one is not due yet");
@@ -268,7 +268,7 @@ fn a_dump_made_beside_physical_backups_does_not_stand_in_for_the_full_one() {
 }
 
 #[test]
-fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
+fn what_was_reported_of_a_repository_is_over_when_it_is_configured_no_more() {
     let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);
     backup(&service, "b1", "full", 30.0, "data");
@@ -287,7 +287,7 @@ fn what_was_told_of_a_repository_is_over_when_it_is_configured_no_more() {
 }
 
 #[test]
-fn a_backup_that_is_broken_or_was_never_verified_is_told() {
+fn a_backup_that_is_broken_or_was_never_verified_is_reported() {
     let service = Service::start(&format!("{BACKUP}full_every = \"3d\"\n{DINGTALK}"));
     let mut heard = Heard(0);
     backup(&service, "b0", "full", 7.9 * 24.0, "structure");
@@ -335,7 +335,7 @@ fn drill(service: &Service, backup: &str, days_ago: i32, ok: bool, rto_seconds: 
 }
 
 #[test]
-fn a_drill_that_is_overdue_failed_or_slow_is_told() {
+fn a_drill_that_is_overdue_failed_or_slow_is_reported() {
     let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);
     backup(&service, "b1", "full", 1.0, "data");
@@ -418,7 +418,7 @@ fn record_drill(service: &Service, backup: &str) {
 }
 
 #[test]
-fn a_drill_that_failed_is_told_once_and_by_its_run_where_the_check_cannot_see_it() {
+fn a_drill_that_failed_is_reported_once_and_by_its_run_where_the_check_cannot_see_it() {
     let mut service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);
     backup(&service, "b1", "full", 1.0, "data");
@@ -457,7 +457,7 @@ fn a_drill_that_failed_is_told_once_and_by_its_run_where_the_check_cannot_see_it
 }
 
 #[test]
-fn a_repository_that_fills_is_told_with_the_day() {
+fn a_repository_that_fills_is_reported_with_the_day() {
     let service = Service::start(&format!("{BACKUP}{DINGTALK}"));
     let mut heard = Heard(0);
     backup(&service, "b1", "full", 1.0, "data");
@@ -501,7 +501,7 @@ fn cookies(service: &Service, provider: &str, days: i64, imported: bool) {
 }
 
 #[test]
-fn a_login_that_only_a_person_can_renew_is_told_before_it_ends() {
+fn a_login_that_only_a_person_can_renew_is_reported_before_it_ends() {
     let service = Service::start(DINGTALK);
     let mut heard = Heard(0);
     cookies(&service, "rongda", 8, true);
@@ -519,7 +519,7 @@ fn a_login_that_only_a_person_can_renew_is_told_before_it_ends() {
 }
 
 #[test]
-fn the_certificate_of_the_database_is_told_before_it_expires() {
+fn the_certificate_of_the_database_is_reported_before_it_expires() {
     let (server, _) = Postgres::start_with_tls();
     let service = Service::start_on(
         server,
@@ -678,52 +678,4 @@ fn alerts_end_with_a_link_to_the_page() {
         done.code == 78 && done.stderr.contains("url in [report]"),
         "{done:?}"
     );
-}
-
-#[test]
-fn a_configuration_is_checked_without_sending_anything() {
-    let service = Service::start(DINGTALK);
-    let done = service.alert(&["check-config"]);
-    assert_eq!(done.code, 0, "{done:?}");
-    let wrong = "[alert]\noff = [\"nothing\"]\nheartbeat_url = \"env:OA_TEST_NO_SUCH\"\n\
-        [[alert.channels]]\nname = \"a\"\nkind = \"command\"\ncommand = [\"/no/such/program\"]\n\
-        [[alert.channels]]\nname = \"b\"\nkind = \"dingtalk\"\nurl = \"env:OA_TEST_NO_SUCH\"\n\
-        [[alert.channels]]\nname = \"c\"\nkind = \"feishu\"\nurl = \"https://\"\n\
-        [[alert.channels]]\nname = \"d\"\nkind = \"command\"\ncommand = [\"true\"]\nmin_severity = \"critical\"\n";
-    service.configure("", wrong);
-    let done = service.alert(&["check-config", "--format", "json"]);
-    assert_eq!(done.code, 78, "{done:?}");
-    let lines: Vec<Value> = done
-        .stdout
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
-    let state = |setting: &str| {
-        lines
-            .iter()
-            .find(|l| l["setting"] == setting)
-            .map(|l| (l["state"].as_str().unwrap(), l["detail"].as_str().unwrap()))
-    };
-    for (setting, says) in [
-        ("channel a", "/no/such/program is not on this machine"),
-        ("channel b", "OA_TEST_NO_SUCH"),
-        ("channel c", "no address of the web"),
-        ("heartbeat_url", "OA_TEST_NO_SUCH"),
-        ("off", "\"nothing\""),
-    ] {
-        let (state, detail) = state(setting).unwrap();
-        assert!(
-            state == "wrong" && detail.contains(says),
-            "{setting}: {detail}"
-        );
-    }
-    assert_eq!(state("channel d").unwrap().0, "ok");
-    assert_eq!(state("channels"), None, "the first ones hear of everything");
-    service.configure("", "");
-    assert_eq!(
-        service.alert(&["check-config"]).code,
-        78,
-        "alerts reach nobody"
-    );
-    assert_eq!(service.sim.messages().len(), 0);
 }

@@ -37,7 +37,7 @@ fn problem(serving: &Serving, method: &str, path: &str, status: u16) -> String {
 }
 
 #[test]
-fn health_tells_of_each_task_under_the_names_of_the_plan() {
+fn health_has_each_task_under_the_names_of_the_plan() {
     let (site, serving) = site();
     let health = serving.get("/admin/crawler/health").json();
     assert!(health["timestamp"].as_str().unwrap().ends_with('Z'));

@@ -1,4 +1,4 @@
-//! The server among the unfriendly: who may ask, what slow and greedy clients get, and what is said while PostgreSQL is away.
+//! The server among the unfriendly: who may ask, what slow and greedy clients get, and what is said while PostgreSQL is down.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod common;

@@ -47,7 +47,7 @@ fn a_drill_restores_the_newest_backup_compares_it_and_is_on_record() {
     );
     assert_eq!(service.count("oa.runs r JOIN oa.drills d ON d.run_id = r.id WHERE r.task = 'restore-drill' AND r.status = 'success'"), 1);
 
-    // The day when it matters: PostgreSQL is away.
+    // The day when it matters: PostgreSQL is down.
     service.server.stop();
     service.restore(&["drill", "--random", "--yes"]).ok();
     service.restore(&["plan", "--to", "latest"]).ok();

@@ -65,7 +65,7 @@ impl std::fmt::Debug for Database<'_> {
 
 impl<'a> Database<'a> {
     /// Opens the outbox: every alert that is not settled waits for every configured channel that it is for now. The spool notes pauses, so
-    /// that they hold should PostgreSQL go away meanwhile.
+    /// that they hold should PostgreSQL go down meanwhile.
     pub(crate) fn open(
         client: &'a mut Client,
         routes: &'a [Route],
@@ -161,7 +161,7 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
-    /// Whether a channel said "too fast" while PostgreSQL was away.
+    /// Whether a channel said "too fast" while PostgreSQL was down.
     fn paused_in_spool(&self, channel: &str) -> bool {
         self.spool
             .as_ref()

@@ -1,4 +1,4 @@
-//! Delivery from the outbox, which is in PostgreSQL ([`Database`]) or, while that is away, in this machine's spool
+//! Delivery from the outbox, which is in PostgreSQL ([`Database`]) or, while that is down, in this machine's spool
 //! ([`Spooled`]). The rules are the same for both:
 //!
 //! ```text

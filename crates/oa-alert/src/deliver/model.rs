@@ -287,7 +287,7 @@ fn cases() -> u32 {
 }
 
 #[test]
-fn whatever_happens_in_whatever_order_is_told_as_promised() {
+fn whatever_happens_in_whatever_order_is_reported_as_promised() {
     let server = Postgres::start();
     schema::upgrade(&mut server.connect()).unwrap();
     let real = RefCell::new(Real {

@@ -1,4 +1,4 @@
-//! The outbox in the spool, while PostgreSQL is away. The drain carries over what was tried and sent.
+//! The outbox in the spool, while PostgreSQL is down. The drain carries over what was tried and sent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

@@ -151,7 +151,7 @@ impl Service {
         Spool::open(&StateDir::open(&self.state()).unwrap(), 1 << 20).unwrap()
     }
 
-    /// Into the spool, as while PostgreSQL is away.
+    /// Into the spool, as while PostgreSQL is down.
     pub fn put_in_spool(&self, fingerprint: &str, title: &str) -> Alert {
         let alert = new_alert(fingerprint, title);
         self.spool().put(&[Record::Alert(alert.clone())]).unwrap();

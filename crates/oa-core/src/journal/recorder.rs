@@ -246,7 +246,7 @@ impl Recorder {
                 return Err(e.into());
             }
         };
-        let (mut connection, mut away) = match self.connect() {
+        let (mut connection, mut unreachable) = match self.connect() {
             Ok((client, _)) => (Some(client), None),
             Err(DbUnavailable::Schema(e)) if e.is_for_a_person() => {
                 self.spool_alert(Fault::SchemaUnfit, &e.to_string());
@@ -275,7 +275,7 @@ impl Recorder {
                 // Collecting comes first, whatever keeps the log from being written.
                 Err(e) => {
                     tracing::warn!("{}: {e}", start.task);
-                    away = Some(e.to_string());
+                    unreachable = Some(e.to_string());
                     connection = None;
                 }
             }
@@ -297,7 +297,7 @@ impl Recorder {
             clock_offset: offset.filter(|_| known),
             connection,
             known,
-            away,
+            unreachable,
             leftovers: Vec::new(),
             _lock: lock,
         };
@@ -396,7 +396,7 @@ impl Recorder {
         }
         for last_try in [false, true] {
             if run.connection.is_some() && self.waits(task) {
-                run.away = Some(format!("older results of {task} wait in the spool"));
+                run.unreachable = Some(format!("older results of {task} wait in the spool"));
                 break;
             }
             let Some(client) = &mut run.connection else {
@@ -415,17 +415,19 @@ impl Recorder {
                     } else if e.meaning() == Meaning::Unreachable {
                         run.connection = None;
                     }
-                    run.away = Some(e.to_string());
+                    run.unreachable = Some(e.to_string());
                 }
                 // Not the rows, then, but the log itself.
                 Err(e) if outcome.batches.is_empty() => {
-                    run.away = Some(e.to_string());
+                    run.unreachable = Some(e.to_string());
                     break;
                 }
                 Err(e) => return self.finish_refused(run, outcome, &e),
             }
         }
-        let reason = run.away.unwrap_or_else(|| "PostgreSQL is away".to_owned());
+        let reason = run
+            .unreachable
+            .unwrap_or_else(|| "PostgreSQL is down".to_owned());
         self.spool_outcome(outcome, reason, run.connection.is_some())
     }
 
@@ -433,7 +435,7 @@ impl Recorder {
         run.connection = match self.connect() {
             Ok((client, _)) => Some(client),
             Err(e) => {
-                run.away = Some(e.to_string());
+                run.unreachable = Some(e.to_string());
                 None
             }
         };
@@ -446,7 +448,7 @@ impl Recorder {
             .unwrap_or(false)
     }
 
-    /// After a success the next failure is a new one, also when it comes while PostgreSQL is away.
+    /// After a success the next failure is a new one, also when it comes while PostgreSQL is down.
     fn forget_notified(&self, outcome: &Outcome) {
         if outcome.status == Status::Success
             && let Ok(spool) = self.spool()
@@ -520,12 +522,12 @@ impl Recorder {
     }
 
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
-    pub fn report_unreachable(&self, away: &DbUnavailable) {
-        let fault = match away {
+    pub fn report_unreachable(&self, why: &DbUnavailable) {
+        let fault = match why {
             DbUnavailable::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
             _ => Fault::DatabaseUnreachable,
         };
-        self.spool_alert(fault, &away.to_string());
+        self.spool_alert(fault, &why.to_string());
     }
 
     /// This machine's name in the run log.
@@ -596,7 +598,8 @@ pub struct Run {
     connection: Option<Client>,
     /// PostgreSQL knows of it.
     known: bool,
-    away: Option<String>,
+    /// Why there is no connection.
+    unreachable: Option<String>,
     leftovers: Vec<String>,
     _lock: Lock,
 }
@@ -605,7 +608,7 @@ impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Run")
             .field("start", &self.start)
-            .field("away", &self.away)
+            .field("unreachable", &self.unreachable)
             .finish_non_exhaustive()
     }
 }
@@ -672,7 +675,7 @@ impl Run {
                 Ok(()) => return,
                 Err(e) => {
                     tracing::warn!("{e}");
-                    self.away = Some(e.to_string());
+                    self.unreachable = Some(e.to_string());
                     self.connection = None;
                 }
             }

@@ -1,4 +1,4 @@
-//! The local queue for when PostgreSQL is away: run starts, outcomes with their rows, and alerts, in one SQLite file under
+//! The local queue for when PostgreSQL is down: run starts, outcomes with their rows, and alerts, in one SQLite file under
 //! `state_dir`, with write-ahead log and `synchronous = FULL`, so that what [`Spool::put`] has confirmed survives a power cut.
 //!
 //! [`Spool::drain`] replays entries in order, whichever program calls it. Each entry is applied in one PostgreSQL transaction
@@ -153,11 +153,11 @@ pub struct Drained {
     pub failed: Option<String>,
 }
 
-/// A drain was cut short because the server went away again; what was applied until then stays applied.
+/// A drain was cut short because the server went down again; what was applied until then stays applied.
 #[derive(Debug, thiserror::Error)]
 pub enum DrainError {
-    /// PostgreSQL went away.
-    #[error("PostgreSQL went away while the spool was drained ({applied} entries done): {reason}")]
+    /// PostgreSQL went down.
+    #[error("PostgreSQL went down while the spool was drained ({applied} entries done): {reason}")]
     Unreachable {
         /// Entries done before.
         applied: u64,
@@ -379,7 +379,7 @@ impl Spool {
     /// alone is corrected by `offset`: what the server's clock is ahead of it.
     ///
     /// # Errors
-    /// When PostgreSQL goes away again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`].
+    /// When PostgreSQL goes down again, or the spool fails. What PostgreSQL refuses is no error, see [`Drained::stuck`].
     pub fn drain(
         &mut self,
         client: &mut Client,

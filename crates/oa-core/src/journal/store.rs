@@ -190,7 +190,7 @@ fn insert_run(
     Ok(())
 }
 
-/// Records a start that was made while PostgreSQL was away. Does nothing when the run is known.
+/// Records a start that was made while PostgreSQL was down. Does nothing when the run is known.
 ///
 /// # Errors
 /// When PostgreSQL fails.

@@ -105,7 +105,7 @@ pub enum Fault {
     SchemaUnfit,
     /// The spool is full: what is collected now reaches only the raw archive.
     SpoolFull,
-    /// The spool cannot be read or written: should PostgreSQL go away as well, results would be lost.
+    /// The spool cannot be read or written: should PostgreSQL go down as well, results would be lost.
     SpoolBroken,
     /// PostgreSQL refuses what waits in the spool of a task.
     SpoolStuck,

@@ -235,7 +235,7 @@ pub struct Reject {
     pub record: Value,
 }
 
-/// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is away.
+/// Rows for one table. Serialisable, because it waits in the spool while PostgreSQL is down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Batch {
     /// Schema of the table.

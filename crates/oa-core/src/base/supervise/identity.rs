@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_an_earlier_boot_another_host_and_another_container_are_told_apart() {
+    fn a_reused_pid_an_earlier_boot_another_host_and_another_container_are_distinguished() {
         let me = ProcessId::current();
         assert_eq!(
             ProcessId {

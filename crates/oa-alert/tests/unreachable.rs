@@ -159,7 +159,7 @@ fn what_waited_for_days_still_gets_its_tries() {
 }
 
 #[test]
-fn a_channel_that_refuses_for_a_day_is_told_on_the_others_until_it_works_again() {
+fn a_channel_that_refuses_for_a_day_is_reported_on_the_others_until_it_works_again() {
     let service = Service::start(&format!("{DINGTALK}{WECOM}"));
     service.put("a", "没有送到的告警");
     service.sim.fault("/dingtalk: 502").unwrap();
