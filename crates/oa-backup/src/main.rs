@@ -19,8 +19,7 @@ mod session;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::supervise;

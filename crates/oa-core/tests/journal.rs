@@ -5,8 +5,9 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::journal::incidents;
-use oa_core::journal::incidents::Policy;
+use oa_core::base::state_dir::StateDir;
+use oa_core::journal::incidents::{self, Policy};
+use oa_core::journal::spool::Spool;
 use oa_core::journal::store;
 use oa_core::model::event::{Event, Fault};
 use oa_core::model::retry::ErrorKind;
@@ -332,5 +333,119 @@ fn texts_of_others_are_stored_short_and_without_what_steers_a_terminal() {
             "SELECT length(record ->> 'v')::bigint FROM oa.rejects WHERE raw IS NULL UNION ALL SELECT length(raw)::bigint FROM oa.rejects WHERE record IS NULL"
         ) > 1 << 20,
         "the record itself is whole"
+    );
+}
+
+#[test]
+fn an_upgrade_makes_incidents_of_alerts_and_keeps_who_has_acknowledged_them() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 17).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, error_kind)
+             VALUES (oa.uuid_floor(now()), 'oa-crawl', 'a', 'cron', 'h', 'm', 'b', 1, 1, '0', 'failed', now(), now(), 'timeout');
+             INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at)
+             SELECT gen_random_uuid(), fingerprint, 'run_failed', right(fingerprint, 1), CASE WHEN fingerprint = 'run:a' THEN (SELECT id FROM oa.runs) END,
+                    'critical', kind, '【故障】' || fingerprint, 'body', now() - make_interval(hours => ago)
+             FROM (VALUES ('run:a', 'problem', 9), ('run:a', 'recovery', 8), ('run:a', 'problem', 3), ('run:a', 'problem', 2),
+                          ('run:b', 'problem', 5), ('run:b', 'recovery', 4), ('x', 'message', 1)) v (fingerprint, kind, ago);
+             INSERT INTO oa.acks (fingerprint, by, note) VALUES ('run:a', 'wang', 'on it'), ('run:gone', 'li', 'of a task that is no more')",
+        )
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let query = "SELECT string_agg(concat_ws(' ', fingerprint, CASE WHEN resolved_at IS NULL THEN 'open' ELSE 'resolved' END,
+                   round(extract(epoch FROM now() - opened_at) / 3600)::int, round(extract(epoch FROM now() - notified_at) / 3600)::int,
+                   acknowledged_by, causes::text), ', ' ORDER BY fingerprint) FROM oa.incidents";
+    assert_eq!(
+        one::<String>(&mut client, query),
+        "run:a open 3 2 wang {http_5xx}, run:b resolved 5 5 {}, run:gone resolved 0 0 li {}"
+    );
+    // It goes on as it was: acknowledged, and another cause that does not heal by itself is news all the same.
+    for (kind, alerts) in [(ErrorKind::Network, 7), (ErrorKind::Auth, 8)] {
+        let mut outcome = Outcome::bare(start("a"), Status::Failed, Utc::now());
+        outcome.error = Some(RunError::new(kind, "x"));
+        store::apply(&mut client, &outcome, &policy()).unwrap();
+        assert_eq!(
+            one::<i64>(&mut client, "SELECT count(*) FROM oa.alerts"),
+            alerts
+        );
+    }
+    // Alerts of the version before say what they said.
+    let row = client
+        .query_one(
+            "SELECT event, title, body FROM oa.alerts WHERE fingerprint = 'x'",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(
+        incidents::event_of(&row, 0, "message", "x"),
+        Event::Message {
+            title: "【故障】x".to_owned(),
+            body: "body".to_owned()
+        }
+    );
+}
+
+#[test]
+fn an_alert_that_an_earlier_version_has_put_into_the_spool_is_drained_with_its_text() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let id = uuid::Uuid::now_v7();
+    let stored = json!({"alert": {
+        "id": id, "fingerprint": "run:t", "rule": "run_failed", "task": "t", "run_id": null, "severity": "critical", "kind": "problem",
+        "title": "【故障】t 采集失败", "body": "**【故障】t 采集失败**\n", "created_at": Utc::now(),
+    }});
+    let payload = zstd::encode_all(stored.to_string().as_bytes(), 3).unwrap();
+    let db = rusqlite::Connection::open(folder.path().join("spool.db")).unwrap();
+    db.execute_batch(
+        "CREATE TABLE entries (seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT, kind TEXT NOT NULL, task TEXT, fingerprint TEXT,
+           created_at INTEGER NOT NULL, error TEXT, payload BLOB NOT NULL) STRICT;
+         CREATE TABLE told (fingerprint TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    )
+    .unwrap();
+    let now = Utc::now().timestamp_millis();
+    db.execute(
+        "INSERT INTO entries (kind, fingerprint, created_at, payload) VALUES ('alert', 'run:t', ?1, ?2)",
+        rusqlite::params![now, payload],
+    )
+    .unwrap();
+    db.execute("INSERT INTO told VALUES ('spool_full:h', ?1)", [now])
+        .unwrap();
+    drop(db);
+    let mut spool = Spool::open(&state, 1 << 20).unwrap();
+    let full = Event::Machine {
+        fault: Fault::SpoolFull,
+        host: "h".to_owned(),
+        task: None,
+        reason: "x".to_owned(),
+        at: Utc::now(),
+    };
+    spool.raise(full, policy().repeat).unwrap();
+    assert_eq!(spool.pending().unwrap().entries, 1, "people know of it");
+    let drained = spool
+        .drain(&mut client, chrono::TimeDelta::zero(), &policy())
+        .unwrap();
+    assert_eq!((drained.applied, drained.stuck.len()), (1, 0));
+    let row = client
+        .query_one(
+            "SELECT event, title, body FROM oa.alerts WHERE id = $1",
+            &[&id],
+        )
+        .unwrap();
+    let event = incidents::event_of(&row, 0, "run_failed", "run:t");
+    assert!(
+        matches!(&event, Event::Message { title, .. } if title == "【故障】t 采集失败"),
+        "{event:?}"
+    );
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM oa.incidents WHERE fingerprint = 'run:t' AND resolved_at IS NULL"
+        ),
+        1
     );
 }

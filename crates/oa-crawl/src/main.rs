@@ -21,8 +21,7 @@ mod verdict;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{

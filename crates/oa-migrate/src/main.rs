@@ -28,8 +28,7 @@ mod workers;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{

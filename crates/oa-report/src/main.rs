@@ -24,8 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{backups, daily as daily_command, health, html, logs, quality, serve, token};

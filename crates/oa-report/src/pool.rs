@@ -5,9 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use oa_core::app::config::{Config, ConfigError};
-use oa_core::pg;
-use oa_core::pg::schema;
 use oa_core::pg::schema::SchemaError;
+use oa_core::pg::{self, schema};
 use oa_core::pg::{ConnectError, Settings, describe, is_connection_error};
 use postgres::{Client, IsolationLevel, Transaction};
 

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::base::secrets::{Secret, redact};
-use oa_core::pg;
-use oa_core::pg::Settings;
+use oa_core::pg::{self, Settings};
 use rustic_core::repofile::Chunker;
 use rustic_core::{
     ConfigOptions, Credentials, FileType, KeyOptions, Repository as Engine, RepositoryBackends,

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use oa_core::base::supervise;
-use oa_core::base::supervise::{Ended, Finished, StopSignal};
+use oa_core::base::supervise::{self, Ended, Finished, StopSignal};
 use oa_core::pg::libpq;
 use oa_core::pg::{ConnectError, Settings};
 

@@ -26,8 +26,7 @@ mod recover;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::{Failure, GlobalArgs};
+use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 use oa_core::base::supervise;
 

@@ -12,8 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::app::config;
-use oa_core::app::config::{ChannelKind, Config, ConfigError, Locale};
+use oa_core::app::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::base::secrets::{Secret, redact};
 use serde_json::Value;
 

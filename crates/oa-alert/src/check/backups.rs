@@ -11,8 +11,7 @@ use chrono::{DateTime, Utc};
 use oa_core::app::config::{Backup, Config};
 use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::base::supervise::ProcessId;
-use oa_core::journal::catalog;
-use oa_core::journal::catalog::{Facts, Limits};
+use oa_core::journal::catalog::{self, Facts, Limits};
 use oa_core::model::event::Finding;
 use postgres::Client;
 

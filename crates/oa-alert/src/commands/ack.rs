@@ -1,7 +1,6 @@
 //! `oa-alert ack`: somebody sees to an incident.
 
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::journal::incidents;

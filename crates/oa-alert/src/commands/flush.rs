@@ -6,8 +6,7 @@ use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
-use oa_core::pg;
-use oa_core::pg::{describe, is_connection_error, schema};
+use oa_core::pg::{self, describe, is_connection_error, schema};
 use postgres::Client;
 use serde_json::json;
 

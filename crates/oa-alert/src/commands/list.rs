@@ -6,8 +6,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::journal::incidents;
-use oa_core::pg;
-use oa_core::pg::{Settings, schema};
+use oa_core::pg::{self, Settings, schema};
 use postgres::Client;
 use serde_json::{Value, json};
 

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::mistakes::nearest;
 use oa_core::base::units::Span;
-use oa_core::pg;
-use oa_core::pg::{Settings, describe, schema};
+use oa_core::pg::{self, Settings, describe, schema};
 use postgres::Client;
 use serde_json::json;
 

@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use chrono::Utc;
-use oa_core::journal::incidents;
-use oa_core::journal::incidents::Policy;
+use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::store::TaskState;
 use oa_core::model::Severity;
 use oa_core::model::retry::ErrorKind;

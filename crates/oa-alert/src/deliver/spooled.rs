@@ -8,8 +8,7 @@ use oa_core::base::state_dir::{Lock, StateDir};
 use oa_core::base::text::error_text;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
-use oa_core::journal::spool;
-use oa_core::journal::spool::{Record, Spool, SpoolError, Tried as StoredTry, Waiting};
+use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
 use uuid::Uuid;
 

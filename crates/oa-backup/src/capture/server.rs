@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use oa_core::app::config::{BackupKind, Config, ConfigError};
-use oa_core::pg;
-use oa_core::pg::Settings;
+use oa_core::pg::{self, Settings};
 use postgres::Client;
 
 use crate::PROGRAM;

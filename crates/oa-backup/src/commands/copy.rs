@@ -3,8 +3,7 @@
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::journal::Recorder;
 use serde_json::json;
 

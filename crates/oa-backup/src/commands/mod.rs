@@ -9,8 +9,7 @@ pub(crate) mod repair;
 pub(crate) mod status;
 pub(crate) mod verify;
 
-use oa_core::app::cli;
-use oa_core::app::cli::{Busy, Failure};
+use oa_core::app::cli::{self, Busy, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::model::run::Trigger;

@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use chrono::Utc;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
 use serde_json::json;

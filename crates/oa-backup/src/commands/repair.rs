@@ -1,11 +1,9 @@
 //! `oa-backup repair`: damaged files out, the index made anew, and what that means for each backup.
 
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
-use oa_core::pg;
-use oa_core::pg::Settings;
+use oa_core::pg::{self, Settings};
 
 use super::print;
 use crate::PROGRAM;

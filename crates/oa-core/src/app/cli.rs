@@ -11,8 +11,7 @@ use clap_complete::Shell;
 
 use crate::app::config::{Config, ConfigError};
 use crate::app::exit;
-use crate::app::logging;
-use crate::app::logging::LogFormat;
+use crate::app::logging::{self, LogFormat};
 use crate::base::secrets;
 use crate::journal::{DbUnavailable, JournalError};
 

@@ -4,8 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::app::config::Config;
-use crate::base::supervise;
-use crate::base::supervise::StopSignal;
+use crate::base::supervise::{self, StopSignal};
 
 /// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
 /// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.

@@ -14,13 +14,13 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use postgres::{GenericClient, Transaction};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::base::secrets::redact_json;
 use crate::base::text::printable_json;
 use crate::journal::store::TaskState;
-use crate::model::event;
-use crate::model::event::{Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint};
+use crate::model::event::{
+    self, Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint,
+};
 use crate::model::retry::ErrorKind;
 use crate::model::run::{Outcome, RunError, Status};
 
@@ -487,16 +487,4 @@ pub(crate) fn spooled_key(alert: &Alert) -> String {
         Some(cause) => format!("{} {}", alert.fingerprint, cause.as_str()),
         None => alert.fingerprint.clone(),
     }
-}
-
-/// The alert with this id, for those who show it.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn alert(client: &mut impl GenericClient, id: Uuid) -> Result<Option<Alert>, postgres::Error> {
-    let row = client.query_opt(
-        "SELECT id, fingerprint, rule, task, run_id, severity, kind, event, title, body, created_at FROM oa.alerts WHERE id = $1",
-        &[&id],
-    )?;
-    Ok(row.map(|r| alert_of(&r, 0)))
 }

@@ -24,18 +24,14 @@ use super::raw_index;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
 use crate::base::failpoint;
 use crate::base::state_dir::{Lock, StateDir};
-use crate::base::supervise;
-use crate::base::supervise::{Owner, ProcessId};
+use crate::base::supervise::{self, Owner, ProcessId};
 use crate::base::text::error_text;
-use crate::journal::incidents;
-use crate::journal::incidents::Policy;
-use crate::journal::spool;
-use crate::journal::spool::{DrainError, Drained, Record, Spool, SpoolError};
+use crate::journal::incidents::{self, Policy};
+use crate::journal::spool::{self, DrainError, Drained, Record, Spool, SpoolError};
 use crate::model::event::{Alert, Event, Fault, run_fingerprint};
 use crate::model::retry::ErrorKind;
 use crate::model::{Attempt, Outcome, RunError, RunStart, Status};
-use crate::pg;
-use crate::pg::{Meaning, describe, schema};
+use crate::pg::{self, Meaning, describe, schema};
 
 /// Keeps the run log for one program.
 #[derive(Debug)]

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use serde::Deserialize;
 
-use crate::base::trust;
-use crate::base::trust::Content;
+use crate::base::trust::{self, Content};
 
 use super::Session;
 

@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use chrono::{Datelike, Utc};
 use clap::Args as ClapArgs;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
 use oa_core::journal::Recorder;
-use oa_core::pg;
-use oa_core::pg::{Settings, schema};
+use oa_core::pg::{self, Settings, schema};
 use oa_core::schedule::Calendar;
 use oa_core::service;
 use postgres::Client;

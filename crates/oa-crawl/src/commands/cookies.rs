@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::mistakes::nearest;

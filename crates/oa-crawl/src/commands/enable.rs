@@ -13,14 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::state_dir::write_durably;
 use oa_core::journal::{Recorder, due};
-use oa_core::pg;
-use oa_core::pg::{describe, schema};
+use oa_core::pg::{self, describe, schema};
 use postgres::Client;
 use toml_edit::{Array, DocumentMut, Item, Table};
 use uuid::Uuid;

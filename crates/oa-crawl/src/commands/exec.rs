@@ -5,12 +5,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::output::Format;
-use oa_core::base::supervise;
-use oa_core::base::supervise::{Owner, StopSignal};
+use oa_core::base::supervise::{self, Owner, StopSignal};
 use oa_core::journal::attempts::{Failed, longest};
 use oa_core::journal::{Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};

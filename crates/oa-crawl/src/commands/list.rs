@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use clap::Args as ClapArgs;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};

@@ -1,7 +1,6 @@
 //! What became of the runs: a line each, the exit code of all, and alerts on their way at once.
 
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;

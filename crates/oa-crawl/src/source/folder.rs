@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oa_core::base::trust;
-use oa_core::base::trust::{Content, TrustError};
+use oa_core::base::trust::{self, Content, TrustError};
 
 use super::{Source, SourceError, parse};
 

@@ -1,18 +1,15 @@
 //! `oa-migrate dedupe`: moves the older rows of a natural key to `oa.rejects`, so that its unique index can be created.
 
 use anyhow::{Result, anyhow, bail};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
 use oa_core::pg::{describe, quote_ident};
-use oa_core::service;
-use oa_core::service::NaturalKey;
+use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;

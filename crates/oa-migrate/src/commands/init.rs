@@ -5,8 +5,7 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
-use oa_core::pg;
-use oa_core::pg::{describe, schema};
+use oa_core::pg::{self, describe, schema};
 use oa_core::service;
 use serde_json::json;
 

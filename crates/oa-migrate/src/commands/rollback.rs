@@ -2,12 +2,10 @@
 //! `oa_after_…`; those that it replaced come back.
 
 use anyhow::{Context, Result, anyhow};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
 use oa_core::pg::{describe, quote_ident};

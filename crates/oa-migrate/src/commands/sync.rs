@@ -7,13 +7,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::ProgressBar;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
 use oa_core::model::run::Status;

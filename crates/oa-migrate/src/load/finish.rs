@@ -5,8 +5,7 @@
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::{describe, is_connection_error, quote_ident};
-use oa_core::service;
-use oa_core::service::NaturalKey;
+use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use postgres::error::SqlState;
 

@@ -5,8 +5,7 @@
 
 use anyhow::{Context, Result};
 use oa_core::app::config::Config;
-use oa_core::pg;
-use oa_core::pg::{describe, quote_ident};
+use oa_core::pg::{self, describe, quote_ident};
 use postgres::{Client, GenericClient};
 use uuid::Uuid;
 

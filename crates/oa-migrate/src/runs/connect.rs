@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 use oa_core::base::state_dir::StateDir;
-use oa_core::pg::schema;
-use oa_core::pg::schema::SchemaError;
+use oa_core::pg::schema::{self, SchemaError};
 use postgres::Client;
 
 use super::{folder, target};

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use hyper::{StatusCode, header};
 use oa_core::base::secrets::redact;
-use oa_core::pg;
-use oa_core::pg::{Settings, describe};
+use oa_core::pg::{self, Settings, describe};
 
 use super::App;
 use super::answer::Answer;

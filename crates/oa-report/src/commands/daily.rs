@@ -1,8 +1,7 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
 use chrono::{NaiveDate, TimeDelta, Utc};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::flush_now;
@@ -13,8 +12,7 @@ use oa_core::journal::incidents;
 use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
 use oa_core::model::run::Trigger;
-use oa_core::pg;
-use oa_core::pg::{Settings, describe, schema};
+use oa_core::pg::{self, Settings, describe, schema};
 use postgres::Client;
 use serde_json::json;
 

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use chrono::Utc;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::state_dir;

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Listing;

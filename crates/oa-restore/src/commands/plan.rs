@@ -1,14 +1,12 @@
 //! `oa-restore plan`: what a restore would use, and what would be lost. Touches nothing.
 
 use chrono::{DateTime, Utc};
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::units::Bytes;
-use oa_core::pg;
-use oa_core::pg::Settings;
+use oa_core::pg::{self, Settings};
 use oa_repository::ProgressReporter;
 use serde_json::{Value, json};
 

@@ -7,13 +7,11 @@ use chrono_tz::Tz;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Backup as Settings, BackupKind, Config, ConfigError};
 use oa_core::app::exit;
-use oa_core::app::work;
-use oa_core::app::work::{Job, JobOutcome};
+use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::state_dir::StateDir;
 use oa_core::journal::Recorder;
 use oa_core::model::run::RunStart;
-use oa_core::pg;
-use oa_core::pg::schema;
+use oa_core::pg::{self, schema};
 use oa_repository::staging;
 use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
 

@@ -10,8 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use oa_core::app::cli;
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::base::failpoint;
 use oa_core::base::state_dir::write_durably;
 use rustix::process::{Pid, test_kill_process};

@@ -10,8 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oa_core::app::config::Config;
-use oa_core::pg;
-use oa_core::pg::Settings;
+use oa_core::pg::{self, Settings};
 use oa_repository::Programs;
 use postgres::Client;
 

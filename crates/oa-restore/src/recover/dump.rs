@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use oa_core::base::supervise;
-use oa_core::base::supervise::StopSignal;
+use oa_core::base::supervise::{self, StopSignal};
 use oa_repository::Reader;
 use oa_repository::layout::{DUMP, GLOBALS};
 

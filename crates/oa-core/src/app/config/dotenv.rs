@@ -5,8 +5,7 @@ use std::path::Path;
 
 use super::ConfigError;
 use crate::base::secrets::redact;
-use crate::base::trust;
-use crate::base::trust::{Content, TrustError};
+use crate::base::trust::{self, Content, TrustError};
 
 impl ConfigError {
     /// Reads a file as [`trust::read`] does.
