@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use postgres::{GenericClient, Transaction};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::base::secrets::redact_json;
 use crate::base::text::printable_json;
@@ -289,7 +290,41 @@ pub(crate) fn put_spooled(
     client: &mut impl GenericClient,
     alert: &Alert,
 ) -> Result<bool, postgres::Error> {
-    put_at(client, alert, Some(alert.created_at))
+    let is_new = put_at(client, alert, Some(alert.created_at))?;
+    if let (true, Kind::Problem, Some(task), Some(run)) =
+        (is_new, alert.kind, &alert.task, alert.run_id)
+        && alert.fingerprint == run_fingerprint(task)
+    {
+        resolve_overtaken(client, task, run)?;
+    }
+    Ok(is_new)
+}
+
+/// Resolves the incident of a run that failed while PostgreSQL was down, when the task has succeeded since on another machine: its next
+/// run, which would, may be far off. What came of the failed run was stored before its alert, so a task that succeeds has done so later.
+fn resolve_overtaken(
+    client: &mut impl GenericClient,
+    task: &str,
+    failed: Uuid,
+) -> Result<(), postgres::Error> {
+    let success = client.query_opt(
+        "SELECT r.id, coalesce(t.title, ''), r.finished_at, r.fetched FROM oa.tasks t JOIN oa.runs r ON r.id = t.last_run_id
+         WHERE t.name = $1 AND t.last_status = 'success' AND r.id <> $2 AND r.finished_at IS NOT NULL
+           AND EXISTS (SELECT FROM oa.runs f WHERE f.id = $2 AND f.finished_at IS NOT NULL)",
+        &[&task, &failed],
+    )?;
+    if let Some(row) = success {
+        resolve(client, &run_fingerprint(task), |_, _| Event::RunRecovered {
+            run: row.get(0),
+            task: task.to_owned(),
+            title: row.get(1),
+            failing_since: None,
+            failures: 0,
+            finished_at: row.get(2),
+            fetched: row.get::<_, i64>(3).unsigned_abs(),
+        })?;
+    }
+    Ok(())
 }
 
 /// The alert's row, and what it makes of its incident.
