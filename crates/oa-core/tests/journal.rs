@@ -510,3 +510,21 @@ fn a_failure_that_waited_in_the_spool_does_not_reopen_what_another_machine_has_p
         1
     );
 }
+
+#[test]
+fn an_incident_that_opens_anew_is_acknowledged_by_nobody() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 17).unwrap();
+    client
+        .batch_execute("INSERT INTO oa.acks (fingerprint, by) VALUES ('run:t', 'who has left')")
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let mut outcome = Outcome::bare(start("t"), Status::Failed, Utc::now());
+    outcome.error = Some(RunError::new(ErrorKind::Auth, "x"));
+    store::apply(&mut client, &outcome, &policy()).unwrap();
+    assert!(one::<bool>(
+        &mut client,
+        "SELECT resolved_at IS NULL AND acknowledged_by IS NULL AND acknowledged_at IS NULL FROM oa.incidents"
+    ));
+}

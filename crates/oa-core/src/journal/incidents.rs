@@ -364,6 +364,9 @@ fn put_at(
                  ON CONFLICT (fingerprint) DO UPDATE SET
                    rule = excluded.rule, task = excluded.task, last_alert = excluded.last_alert, notified_at = excluded.notified_at, resolved_at = NULL,
                    severity = excluded.severity,
+                   acknowledged_by = CASE WHEN i.resolved_at IS NULL THEN i.acknowledged_by END,
+                   acknowledged_at = CASE WHEN i.resolved_at IS NULL THEN i.acknowledged_at END,
+                   note = CASE WHEN i.resolved_at IS NULL THEN i.note END,
                    first_alert = CASE WHEN i.resolved_at IS NULL AND i.first_alert IS NOT NULL THEN i.first_alert ELSE excluded.first_alert END,
                    opened_at = CASE WHEN i.resolved_at IS NULL THEN i.opened_at ELSE excluded.opened_at END,
                    causes = CASE WHEN i.resolved_at IS NULL THEN array_remove(i.causes, $5) ELSE '{}' END || excluded.causes",
