@@ -528,3 +528,17 @@ fn an_incident_that_opens_anew_is_acknowledged_by_nobody() {
         "SELECT resolved_at IS NULL AND acknowledged_by IS NULL AND acknowledged_at IS NULL FROM oa.incidents"
     ));
 }
+
+#[test]
+fn an_incident_whose_alert_is_gone_still_has_a_title() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let row = client
+        .query_one("SELECT NULL::jsonb, NULL::text, NULL::text", &[])
+        .unwrap();
+    let Event::Message { title, .. } = incidents::event_of(&row, 0, "run_failed", "run:t") else {
+        panic!("not a message");
+    };
+    assert_eq!(title, "run_failed (run:t)");
+}

@@ -411,15 +411,18 @@ pub fn alert_of(row: &postgres::Row, first: usize) -> Alert {
     }
 }
 
-/// The event in the columns `event, title, body`: alerts of versions before events have texts instead.
+/// The event in the columns `event, title, body`: alerts of versions before events have texts instead. All null, of an incident whose
+/// alert is gone: only its rule is known.
 #[must_use]
 pub fn event_of(row: &postgres::Row, first: usize, rule: &str, fingerprint: &str) -> Event {
-    match row.get::<_, Option<Value>>(first) {
-        Some(event) => event::from_json(event, rule, fingerprint),
-        None => Event::Message {
-            title: row.get::<_, Option<String>>(first + 1).unwrap_or_default(),
+    let event: Option<Value> = row.get(first);
+    match (event, row.get::<_, Option<String>>(first + 1)) {
+        (Some(event), _) => event::from_json(event, rule, fingerprint),
+        (None, Some(title)) => Event::Message {
+            title,
             body: row.get::<_, Option<String>>(first + 2).unwrap_or_default(),
         },
+        (None, None) => Event::unknown(rule, fingerprint),
     }
 }
 
