@@ -542,3 +542,38 @@ fn an_incident_whose_alert_is_gone_still_has_a_title() {
     };
     assert_eq!(title, "run_failed (run:t)");
 }
+
+#[test]
+fn who_acknowledges_all_incidents_of_a_task_takes_their_locks_in_one_order() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.incidents (fingerprint, rule, task, severity)
+             VALUES ('run_missed:t', 'run_missed', 't', 'critical'), ('partial_streak:t', 'partial_streak', 't', 'critical')",
+        )
+        .unwrap();
+    let lock = "SELECT FROM oa.incidents WHERE fingerprint = $1 FOR UPDATE NOWAIT";
+    let mut other = server.connect();
+    let mut held = other.transaction().unwrap();
+    held.execute(lock, &[&"partial_streak:t"]).unwrap();
+    std::thread::scope(|threads| {
+        let acknowledging = threads
+            .spawn(|| incidents::acknowledge(&mut server.connect(), "t", "wang", "").unwrap());
+        oa_testkit::wait_until(
+            "it waits for the first lock",
+            Duration::from_secs(20),
+            || {
+                one(
+                    &mut client,
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)",
+                )
+            },
+        );
+        let second = held.execute(lock, &[&"run_missed:t"]);
+        drop(held);
+        assert_eq!(acknowledging.join().unwrap().len(), 2);
+        second.expect("nobody has the second lock before the first");
+    });
+}

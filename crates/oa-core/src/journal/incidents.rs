@@ -266,8 +266,10 @@ pub fn acknowledge(
     note: &str,
 ) -> Result<Vec<String>, postgres::Error> {
     let rows = client.query(
-        "UPDATE oa.incidents SET acknowledged_by = $2, acknowledged_at = now(), note = $3
-         WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL RETURNING fingerprint",
+        // In the order in which `oa-alert check` takes them, or each would wait for the other.
+        "WITH open AS (SELECT fingerprint FROM oa.incidents WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL ORDER BY fingerprint FOR UPDATE)
+         UPDATE oa.incidents i SET acknowledged_by = $2, acknowledged_at = now(), note = $3
+         FROM open WHERE i.fingerprint = open.fingerprint RETURNING i.fingerprint",
         &[&of, &by, &note],
     )?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
