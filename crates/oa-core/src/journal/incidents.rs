@@ -239,7 +239,27 @@ pub fn resolve_retired(
     })
 }
 
-/// Since when an incident is open and how long ago (by the server's clock) people were last notified of it; `None`: it is not open.
+/// What is open of a machine, and of which task. Asked without locks: every program asks with each connection.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn open_faults(
+    client: &mut impl GenericClient,
+    host: &str,
+) -> Result<Vec<(Fault, Option<String>)>, postgres::Error> {
+    let rows = client.query(
+        "SELECT fingerprint, task FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint",
+        &[&Fault::ALL.map(Fault::rule).as_slice()],
+    )?;
+    let of_this_machine = |row: &postgres::Row| {
+        let (fingerprint, task): (String, Option<String>) = (row.get(0), row.get(1));
+        let is = |fault: &Fault| fault.fingerprint(host, task.as_deref()) == fingerprint;
+        Some((Fault::ALL.into_iter().find(is)?, task))
+    };
+    Ok(rows.iter().filter_map(of_this_machine).collect())
+}
+
+/// Since when an incident is open, and for how long (by the server's clock); `None`: it is not open.
 ///
 /// # Errors
 /// When PostgreSQL fails.

@@ -112,6 +112,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::DatabaseUnreachable,
+        Self::SchemaUnfit,
+        Self::SpoolFull,
+        Self::SpoolBroken,
+        Self::SpoolStuck,
+    ];
+
     /// The rule under which it is stored.
     #[must_use]
     pub fn rule(self) -> &'static str {
