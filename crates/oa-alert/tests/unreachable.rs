@@ -253,3 +253,24 @@ fn an_incident_of_the_spool_is_over_also_when_whoever_drained_it_was_killed() {
     );
     assert_eq!(service.titles().len(), 2);
 }
+
+#[test]
+fn a_channel_that_works_again_says_how_long_it_did_not() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.sql(
+        "INSERT INTO oa.incidents (fingerprint, rule, severity, opened_at, notified_at)
+         VALUES ('channel:ops', 'channel_refuses', 'critical', now() - interval '3 days', now() - interval '1 hour')",
+    );
+    service.put("a", "故障");
+    assert_eq!(service.flush(), 0);
+    let texts: Vec<String> = service
+        .sim
+        .messages()
+        .iter()
+        .map(|m| m.text.clone())
+        .collect();
+    assert!(
+        texts.iter().any(|t| t.contains("距首次报告 3 天")),
+        "{texts:?}"
+    );
+}

@@ -112,10 +112,11 @@ impl Incident {
     fn last_event(&self, fingerprint: &str) -> Event {
         match (&self.event, &self.title) {
             (Some(event), _) => event::from_json(event.clone(), &self.rule, fingerprint),
-            (None, title) => Event::Message {
-                title: title.clone().unwrap_or_else(|| fingerprint.to_owned()),
+            (None, Some(title)) => Event::Message {
+                title: title.clone(),
                 body: String::new(),
             },
+            (None, None) => Event::unknown(&self.rule, fingerprint),
         }
     }
 }
@@ -268,7 +269,7 @@ pub fn open_for(
     fingerprint: &str,
 ) -> Result<Option<(DateTime<Utc>, Duration)>, postgres::Error> {
     let row = client.query_opt(
-        "SELECT opened_at, greatest(extract(epoch FROM now() - notified_at), 0)::float8 FROM oa.incidents
+        "SELECT opened_at, greatest(extract(epoch FROM now() - opened_at), 0)::float8 FROM oa.incidents
          WHERE fingerprint = $1 AND resolved_at IS NULL",
         &[&fingerprint],
     )?;
