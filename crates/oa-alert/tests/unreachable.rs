@@ -233,3 +233,44 @@ fn an_address_that_is_none_is_a_configuration_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(78), "{output:?}");
 }
+
+#[test]
+fn an_incident_of_the_spool_is_over_also_when_whoever_drained_it_was_killed() {
+    let service = Service::start(DINGTALK);
+    assert_eq!(service.flush(), 0);
+    let host = oa_core::base::supervise::ProcessId::current().host;
+    service.sql(&format!(
+        "INSERT INTO oa.incidents (fingerprint, rule, task, severity)
+         VALUES ('spool_stuck:{host}:t', 'spool_stuck', 't', 'critical'), ('spool_full:{host}', 'spool_full', NULL, 'critical'),
+                ('spool_stuck:another:t', 'spool_stuck', 't', 'critical')"
+    ));
+    assert_eq!(service.flush(), 0);
+    assert_eq!(
+        service
+            .one("SELECT string_agg(fingerprint, ' ') FROM oa.incidents WHERE resolved_at IS NULL"),
+        "spool_stuck:another:t",
+        "of another machine nothing is known here"
+    );
+    assert_eq!(service.titles().len(), 2);
+}
+
+#[test]
+fn a_channel_that_works_again_says_how_long_it_did_not() {
+    let service = Service::start(&format!("{DINGTALK}{WECOM}"));
+    service.sql(
+        "INSERT INTO oa.incidents (fingerprint, rule, severity, opened_at, notified_at)
+         VALUES ('channel:ops', 'channel_refuses', 'critical', now() - interval '3 days', now() - interval '1 hour')",
+    );
+    service.put("a", "故障");
+    assert_eq!(service.flush(), 0);
+    let texts: Vec<String> = service
+        .sim
+        .messages()
+        .iter()
+        .map(|m| m.text.clone())
+        .collect();
+    assert!(
+        texts.iter().any(|t| t.contains("距首次报告 3 天")),
+        "{texts:?}"
+    );
+}

@@ -7,9 +7,9 @@ use std::time::Duration;
 use chrono::Utc;
 use oa_core::base::state_dir::StateDir;
 use oa_core::journal::incidents::{self, Policy};
-use oa_core::journal::spool::Spool;
+use oa_core::journal::spool::{Record, Spool};
 use oa_core::journal::store;
-use oa_core::model::event::{Event, Fault};
+use oa_core::model::event::{Alert, Event, Fault};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::{Attempt, Outcome, Reject, RunError, RunStart, Status, Trigger};
 use oa_core::pg::schema;
@@ -448,4 +448,132 @@ fn an_alert_that_an_earlier_version_has_put_into_the_spool_is_drained_with_its_t
         ),
         1
     );
+}
+
+#[test]
+fn a_failure_that_waited_in_the_spool_does_not_reopen_what_another_machine_has_put_right() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let state = StateDir::open(folder.path()).unwrap();
+    let mut spool = Spool::open(&state, 1 << 20).unwrap();
+    let mut failed = Outcome::bare(start("t"), Status::Failed, Utc::now());
+    failed.error = Some(RunError::new(ErrorKind::Auth, "x"));
+    failed.start.started_at -= chrono::TimeDelta::minutes(10);
+    failed.finished_at -= chrono::TimeDelta::minutes(9);
+    failed.alerted = true;
+    let problem = incidents::problem(&failed, &store::TaskState::default()).unwrap();
+    let alert = Alert::new(problem);
+    spool
+        .put(&[
+            Record::Outcome(Box::new(failed.clone())),
+            Record::Alert(alert),
+        ])
+        .unwrap();
+    let success = Outcome::bare(start("t"), Status::Success, Utc::now());
+    store::apply(&mut client, &success, &policy()).unwrap();
+    let drained = spool
+        .drain(&mut client, chrono::TimeDelta::zero(), &policy())
+        .unwrap();
+    assert_eq!((drained.applied, drained.stuck.len()), (2, 0));
+    assert_eq!(
+        one::<String>(
+            &mut client,
+            "SELECT string_agg(kind, ' ' ORDER BY seq) FROM oa.alerts"
+        ),
+        "problem recovery",
+        "people hear that it failed, and that it is over"
+    );
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM oa.incidents WHERE resolved_at IS NULL"
+        ),
+        0
+    );
+    // What fails now is an incident.
+    failed.start = start("t");
+    failed.finished_at = Utc::now();
+    let alert = Alert::new(incidents::problem(&failed, &store::TaskState::default()).unwrap());
+    spool
+        .put(&[Record::Outcome(Box::new(failed)), Record::Alert(alert)])
+        .unwrap();
+    spool
+        .drain(&mut client, chrono::TimeDelta::zero(), &policy())
+        .unwrap();
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM oa.incidents WHERE resolved_at IS NULL"
+        ),
+        1
+    );
+}
+
+#[test]
+fn an_incident_that_opens_anew_is_acknowledged_by_nobody() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 17).unwrap();
+    client
+        .batch_execute("INSERT INTO oa.acks (fingerprint, by) VALUES ('run:t', 'who has left')")
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let mut outcome = Outcome::bare(start("t"), Status::Failed, Utc::now());
+    outcome.error = Some(RunError::new(ErrorKind::Auth, "x"));
+    store::apply(&mut client, &outcome, &policy()).unwrap();
+    assert!(one::<bool>(
+        &mut client,
+        "SELECT resolved_at IS NULL AND acknowledged_by IS NULL AND acknowledged_at IS NULL FROM oa.incidents"
+    ));
+}
+
+#[test]
+fn an_incident_whose_alert_is_gone_still_has_a_title() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let row = client
+        .query_one("SELECT NULL::jsonb, NULL::text, NULL::text", &[])
+        .unwrap();
+    let Event::Message { title, .. } = incidents::event_of(&row, 0, "run_failed", "run:t") else {
+        panic!("not a message");
+    };
+    assert_eq!(title, "run_failed (run:t)");
+}
+
+#[test]
+fn who_acknowledges_all_incidents_of_a_task_takes_their_locks_in_one_order() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.incidents (fingerprint, rule, task, severity)
+             VALUES ('run_missed:t', 'run_missed', 't', 'critical'), ('partial_streak:t', 'partial_streak', 't', 'critical')",
+        )
+        .unwrap();
+    let lock = "SELECT FROM oa.incidents WHERE fingerprint = $1 FOR UPDATE NOWAIT";
+    let mut other = server.connect();
+    let mut held = other.transaction().unwrap();
+    held.execute(lock, &[&"partial_streak:t"]).unwrap();
+    std::thread::scope(|threads| {
+        let acknowledging = threads
+            .spawn(|| incidents::acknowledge(&mut server.connect(), "t", "wang", "").unwrap());
+        oa_testkit::wait_until(
+            "it waits for the first lock",
+            Duration::from_secs(20),
+            || {
+                one(
+                    &mut client,
+                    "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)",
+                )
+            },
+        );
+        let second = held.execute(lock, &[&"run_missed:t"]);
+        drop(held);
+        assert_eq!(acknowledging.join().unwrap().len(), 2);
+        second.expect("nobody has the second lock before the first");
+    });
 }

@@ -153,16 +153,17 @@ pub(crate) fn record(
     let mut tx = client.transaction()?;
     // One check at a time: what another one has just found is not resolved by what this one found before.
     pg::alone(&mut tx, "check")?;
+    // All of them, before any is raised, in the order in which whoever acknowledges takes them, or each would wait for the other.
+    let rows = tx.query(
+        "SELECT fingerprint, rule FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint FOR UPDATE",
+        &[&Finding::RULES.as_slice()],
+    )?;
     let mut open = HashSet::new();
     for finding in &found.findings {
         let event = Event::Found(finding.clone());
         open.extend(event.fingerprint());
         incidents::raise(&mut tx, event, policy)?;
     }
-    let rows = tx.query(
-        "SELECT fingerprint, rule FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint",
-        &[&Finding::RULES.as_slice()],
-    )?;
     for row in rows {
         let (fingerprint, rule): (String, &str) = (row.get(0), row.get(1));
         let subject = fingerprint.split_once(':').map_or("", |(_, s)| s);

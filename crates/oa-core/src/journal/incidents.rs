@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use postgres::{GenericClient, Transaction};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::base::secrets::redact_json;
 use crate::base::text::printable_json;
@@ -111,10 +112,11 @@ impl Incident {
     fn last_event(&self, fingerprint: &str) -> Event {
         match (&self.event, &self.title) {
             (Some(event), _) => event::from_json(event.clone(), &self.rule, fingerprint),
-            (None, title) => Event::Message {
-                title: title.clone().unwrap_or_else(|| fingerprint.to_owned()),
+            (None, Some(title)) => Event::Message {
+                title: title.clone(),
                 body: String::new(),
             },
+            (None, None) => Event::unknown(&self.rule, fingerprint),
         }
     }
 }
@@ -238,7 +240,27 @@ pub fn resolve_retired(
     })
 }
 
-/// Since when an incident is open and how long ago (by the server's clock) people were last notified of it; `None`: it is not open.
+/// What is open of a machine, and of which task. Asked without locks: every program asks with each connection.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn open_faults(
+    client: &mut impl GenericClient,
+    host: &str,
+) -> Result<Vec<(Fault, Option<String>)>, postgres::Error> {
+    let rows = client.query(
+        "SELECT fingerprint, task FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint",
+        &[&Fault::ALL.map(Fault::rule).as_slice()],
+    )?;
+    let of_this_machine = |row: &postgres::Row| {
+        let (fingerprint, task): (String, Option<String>) = (row.get(0), row.get(1));
+        let is = |fault: &Fault| fault.fingerprint(host, task.as_deref()) == fingerprint;
+        Some((Fault::ALL.into_iter().find(is)?, task))
+    };
+    Ok(rows.iter().filter_map(of_this_machine).collect())
+}
+
+/// Since when an incident is open, and for how long (by the server's clock); `None`: it is not open.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -247,7 +269,7 @@ pub fn open_for(
     fingerprint: &str,
 ) -> Result<Option<(DateTime<Utc>, Duration)>, postgres::Error> {
     let row = client.query_opt(
-        "SELECT opened_at, greatest(extract(epoch FROM now() - notified_at), 0)::float8 FROM oa.incidents
+        "SELECT opened_at, greatest(extract(epoch FROM now() - opened_at), 0)::float8 FROM oa.incidents
          WHERE fingerprint = $1 AND resolved_at IS NULL",
         &[&fingerprint],
     )?;
@@ -265,8 +287,10 @@ pub fn acknowledge(
     note: &str,
 ) -> Result<Vec<String>, postgres::Error> {
     let rows = client.query(
-        "UPDATE oa.incidents SET acknowledged_by = $2, acknowledged_at = now(), note = $3
-         WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL RETURNING fingerprint",
+        // In the order in which `oa-alert check` takes them, or each would wait for the other.
+        "WITH open AS (SELECT fingerprint FROM oa.incidents WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL ORDER BY fingerprint FOR UPDATE)
+         UPDATE oa.incidents i SET acknowledged_by = $2, acknowledged_at = now(), note = $3
+         FROM open WHERE i.fingerprint = open.fingerprint RETURNING i.fingerprint",
         &[&of, &by, &note],
     )?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
@@ -289,7 +313,41 @@ pub(crate) fn put_spooled(
     client: &mut impl GenericClient,
     alert: &Alert,
 ) -> Result<bool, postgres::Error> {
-    put_at(client, alert, Some(alert.created_at))
+    let is_new = put_at(client, alert, Some(alert.created_at))?;
+    if let (true, Kind::Problem, Some(task), Some(run)) =
+        (is_new, alert.kind, &alert.task, alert.run_id)
+        && alert.fingerprint == run_fingerprint(task)
+    {
+        resolve_overtaken(client, task, run)?;
+    }
+    Ok(is_new)
+}
+
+/// Resolves the incident of a run that failed while PostgreSQL was down, when the task has succeeded since on another machine: its next
+/// run, which would, may be far off. What came of the failed run was stored before its alert, so a task that succeeds has done so later.
+fn resolve_overtaken(
+    client: &mut impl GenericClient,
+    task: &str,
+    failed: Uuid,
+) -> Result<(), postgres::Error> {
+    let success = client.query_opt(
+        "SELECT r.id, coalesce(t.title, ''), r.finished_at, r.fetched FROM oa.tasks t JOIN oa.runs r ON r.id = t.last_run_id
+         WHERE t.name = $1 AND t.last_status = 'success' AND r.id <> $2 AND r.finished_at IS NOT NULL
+           AND EXISTS (SELECT FROM oa.runs f WHERE f.id = $2 AND f.finished_at IS NOT NULL)",
+        &[&task, &failed],
+    )?;
+    if let Some(row) = success {
+        resolve(client, &run_fingerprint(task), |_, _| Event::RunRecovered {
+            run: row.get(0),
+            task: task.to_owned(),
+            title: row.get(1),
+            failing_since: None,
+            failures: 0,
+            finished_at: row.get(2),
+            fetched: row.get::<_, i64>(3).unsigned_abs(),
+        })?;
+    }
+    Ok(())
 }
 
 /// The alert's row, and what it makes of its incident.
@@ -329,6 +387,9 @@ fn put_at(
                  ON CONFLICT (fingerprint) DO UPDATE SET
                    rule = excluded.rule, task = excluded.task, last_alert = excluded.last_alert, notified_at = excluded.notified_at, resolved_at = NULL,
                    severity = excluded.severity,
+                   acknowledged_by = CASE WHEN i.resolved_at IS NULL THEN i.acknowledged_by END,
+                   acknowledged_at = CASE WHEN i.resolved_at IS NULL THEN i.acknowledged_at END,
+                   note = CASE WHEN i.resolved_at IS NULL THEN i.note END,
                    first_alert = CASE WHEN i.resolved_at IS NULL AND i.first_alert IS NOT NULL THEN i.first_alert ELSE excluded.first_alert END,
                    opened_at = CASE WHEN i.resolved_at IS NULL THEN i.opened_at ELSE excluded.opened_at END,
                    causes = CASE WHEN i.resolved_at IS NULL THEN array_remove(i.causes, $5) ELSE '{}' END || excluded.causes",
@@ -373,15 +434,18 @@ pub fn alert_of(row: &postgres::Row, first: usize) -> Alert {
     }
 }
 
-/// The event in the columns `event, title, body`: alerts of versions before events have texts instead.
+/// The event in the columns `event, title, body`: alerts of versions before events have texts instead. All null, of an incident whose
+/// alert is gone: only its rule is known.
 #[must_use]
 pub fn event_of(row: &postgres::Row, first: usize, rule: &str, fingerprint: &str) -> Event {
-    match row.get::<_, Option<Value>>(first) {
-        Some(event) => event::from_json(event, rule, fingerprint),
-        None => Event::Message {
-            title: row.get::<_, Option<String>>(first + 1).unwrap_or_default(),
+    let event: Option<Value> = row.get(first);
+    match (event, row.get::<_, Option<String>>(first + 1)) {
+        (Some(event), _) => event::from_json(event, rule, fingerprint),
+        (None, Some(title)) => Event::Message {
+            title,
             body: row.get::<_, Option<String>>(first + 2).unwrap_or_default(),
         },
+        (None, None) => Event::unknown(rule, fingerprint),
     }
 }
 

@@ -146,17 +146,7 @@ impl Recorder {
             tracing::error!("an entry of {task} stays in the spool: {reason}");
             self.raise(&mut client, Fault::SpoolStuck, Some(task), reason);
         }
-        // With each connection, and not only when such an alert is stored: what comes and goes counts as open until it stays away.
-        for over in [
-            Fault::DatabaseUnreachable,
-            Fault::SchemaUnfit,
-            Fault::SpoolBroken,
-        ] {
-            self.resolve(&mut client, over);
-        }
-        if drained.applied > 0 && drained.stuck.is_empty() {
-            self.resolve(&mut client, Fault::SpoolFull);
-        }
+        self.resolve_over(&mut client, &drained);
         // While another process drains, the outcome of a run that looks abandoned may be on its way.
         if !drained.busy {
             let raw = |run| raw_index::read(&self.state, run);
@@ -219,8 +209,20 @@ impl Recorder {
         }
     }
 
-    fn resolve(&self, client: &mut Client, fault: Fault) {
-        if let Err(e) = incidents::resolve_machine(client, fault, &self.host, None) {
+    /// Resolves what was wrong with this machine and is over. With each connection, and not only when such an alert is stored: what comes
+    /// and goes counts as open until it stays away, and whoever drained may have been killed behind the last entry.
+    fn resolve_over(&self, client: &mut Client, drained: &Drained) {
+        let nothing_waits = !drained.busy && drained.held_back == 0 && drained.stuck.is_empty();
+        let resolved = incidents::open_faults(client, &self.host).and_then(|open| {
+            for (fault, task) in open {
+                let of_the_spool = matches!(fault, Fault::SpoolFull | Fault::SpoolStuck);
+                if nothing_waits || !of_the_spool {
+                    incidents::resolve_machine(client, fault, &self.host, task.as_deref())?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(e) = resolved {
             tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
         }
     }

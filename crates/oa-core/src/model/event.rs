@@ -112,6 +112,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::DatabaseUnreachable,
+        Self::SchemaUnfit,
+        Self::SpoolFull,
+        Self::SpoolBroken,
+        Self::SpoolStuck,
+    ];
+
     /// The rule under which it is stored.
     #[must_use]
     pub fn rule(self) -> &'static str {
@@ -312,6 +321,15 @@ pub enum Event {
 }
 
 impl Event {
+    /// In place of one of which only this is known.
+    #[must_use]
+    pub fn unknown(rule: &str, fingerprint: &str) -> Self {
+        Self::Message {
+            title: format!("{rule} ({fingerprint})"),
+            body: format!("**{rule} ({fingerprint})**\n"),
+        }
+    }
+
     /// What it does to its incident.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -547,8 +565,5 @@ pub fn to_json(event: &Event) -> Result<serde_json::Value, serde_json::Error> {
 /// A stored event. One that this program does not understand, of a newer one, is shown by its rule.
 #[must_use]
 pub fn from_json(value: serde_json::Value, rule: &str, fingerprint: &str) -> Event {
-    serde_json::from_value(value).unwrap_or_else(|_| Event::Message {
-        title: format!("{rule} ({fingerprint})"),
-        body: format!("**{rule} ({fingerprint})**\n"),
-    })
+    serde_json::from_value(value).unwrap_or_else(|_| Event::unknown(rule, fingerprint))
 }
