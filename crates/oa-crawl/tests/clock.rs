@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use common::{Done, Service};
 
 /// What makes programs see another time (libfaketime); nothing for `"0"`.
@@ -38,7 +38,7 @@ fn clock(offset: &str) -> Vec<(String, String)> {
 
 /// A source that is due daily at the present time minus half an hour, and fails while the file `fail` is there.
 fn tick(service: &Service) {
-    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30);
+    let due = common::noon() - TimeDelta::minutes(30);
     let folder = service.dir.path().join("sources");
     fs::create_dir_all(&folder).unwrap();
     let fail = service.dir.path().join("fail");
@@ -59,7 +59,7 @@ fields = [
         fail.display()
     );
     fs::write(folder.join("tick.toml"), text).unwrap();
-    service.configure(
+    service.configure_at_noon(
         "enable = [\"tick\"]\nsources = \"sources\"\nretries = 0\n[alert]\noff = [\"clock_off\"]\n",
     );
 }
@@ -141,7 +141,7 @@ fn due_runs_follow_the_servers_clock_whatever_the_machines_says() {
         tick(&service);
         due(&service, machine);
         assert_eq!(runs(&service), 1, "{machine}");
-        let day = (Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30)).date_naive();
+        let day = (common::noon() - TimeDelta::minutes(30)).date_naive();
         assert_eq!(
             service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
             day.to_string(),
@@ -269,7 +269,7 @@ fn a_run_that_waited_in_the_spool_is_not_of_the_future() {
 
 /// The day of the source's due time, half an hour ago.
 fn its_day() -> String {
-    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(30);
+    let due = common::noon() - TimeDelta::minutes(30);
     due.date_naive().to_string()
 }
 
@@ -314,10 +314,10 @@ fn a_run_by_hand_is_for_the_servers_day() {
     for machine in ["+3d", "-3d"] {
         let service = Service::start();
         tick(&service);
-        let before = (Utc::now() + TimeDelta::hours(8)).date_naive().to_string();
+        let before = common::noon().date_naive().to_string();
         let done = at(&service, machine, &["run", "tick"]);
         assert_eq!(done.code, 0, "{done:?}");
-        let after = (Utc::now() + TimeDelta::hours(8)).date_naive().to_string();
+        let after = common::noon().date_naive().to_string();
         let day = service.text("SELECT name FROM commodities WHERE code = 'ZZ'");
         assert!(day == before || day == after, "{machine}: {day}");
         assert_eq!(

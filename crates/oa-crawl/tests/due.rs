@@ -6,12 +6,12 @@ mod common;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use common::Service;
 
 /// Adds the source `tick`, due daily at the present time minus so many minutes.
 fn tick(service: &Service, minutes_ago: i64, more: &str) {
-    let due = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(minutes_ago);
+    let due = common::noon() - TimeDelta::minutes(minutes_ago);
     let folder = service.dir.path().join("sources");
     fs::create_dir_all(&folder).unwrap();
     let text = format!(
@@ -30,7 +30,7 @@ fields = [
         due.format("%M %H")
     );
     fs::write(folder.join("tick.toml"), text).unwrap();
-    service.configure("sources = \"sources\"\nretries = 0\nenable = [\"tick\"]\n");
+    service.configure_at_noon("sources = \"sources\"\nretries = 0\nenable = [\"tick\"]\n");
 }
 
 fn due(service: &Service) -> i32 {
@@ -52,7 +52,7 @@ fn a_missed_due_time_is_made_up_for_once_and_for_its_own_day() {
         service.text("SELECT trigger || ' ' || status FROM oa.runs WHERE task = 'tick'"),
         "due success"
     );
-    let day = Utc::now() + TimeDelta::hours(8) - TimeDelta::minutes(10);
+    let day = common::noon() - TimeDelta::minutes(10);
     assert_eq!(
         service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
         day.date_naive().to_string()
@@ -165,7 +165,9 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     let at = |schedule: &str| text.replace("*/30 * * * *", schedule);
     // Never due within the next hours, and not within the last ones.
     fs::write(&file, at("0 0 1 1 *")).unwrap();
-    service.configure("sources = \"own\"\ncatch_up = \"1h\"\nenable = [\"zhihui\", \"fangqi\"]\n");
+    service.configure_at_noon(
+        "sources = \"own\"\ncatch_up = \"1h\"\nenable = [\"zhihui\", \"fangqi\"]\n",
+    );
     let due = || {
         let mut command = service.command(&["run", "--due"]);
         command.current_dir(service.dir.path()).output().unwrap()
@@ -187,7 +189,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     due();
     assert_eq!(service.text(next), "02-01 07:30", "a new schedule");
     service.sim.fault("/: 500").unwrap();
-    service.configure("sources = \"own\"\nretries = 0\n");
+    service.configure_at_noon("sources = \"own\"\nretries = 0\n");
     assert_eq!(service.run("zhihui-full-view").code, 1);
     let open = "oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:zhihui-full-view'";
     assert_eq!(service.count(open), 1);

@@ -6,7 +6,9 @@ pub mod site;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
+use chrono::{DateTime, TimeDelta, Timelike as _, Utc};
 use oa_core::journal::incidents;
 use oa_core::pg::schema;
 use oa_core::service;
@@ -138,6 +140,15 @@ impl Service {
         );
     }
 
+    /// The same in a zone in which it is about noon now: what is due an hour ago or in an hour is due today, whenever the test runs.
+    pub fn configure_at_noon(&self, more: &str) {
+        self.configure(more);
+        let text = fs::read_to_string(self.config()).unwrap();
+        // Signs of these names are those of POSIX.
+        let zone = format!("Etc/GMT{:+}", -noon_offset());
+        fs::write(self.config(), format!("timezone = \"{zone}\"\n{text}")).unwrap();
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("oa.toml")
     }
@@ -240,4 +251,16 @@ impl Service {
             .map(|event| wording.text(&event).body)
             .collect()
     }
+}
+
+/// What the zone of [`Service::configure_at_noon`] is ahead of UTC, in hours.
+fn noon_offset() -> i64 {
+    // Once a test: it must not move when the hour turns.
+    static OFFSET: OnceLock<i64> = OnceLock::new();
+    *OFFSET.get_or_init(|| 12 - i64::from(Utc::now().hour()))
+}
+
+/// The present time in that zone.
+pub fn noon() -> DateTime<Utc> {
+    Utc::now() + TimeDelta::hours(noon_offset())
 }
