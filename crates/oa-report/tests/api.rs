@@ -418,7 +418,7 @@ fn the_backups_are_judged_by_their_objectives() {
     site.sql("UPDATE oa.backups SET removed_at = now() WHERE id <> md5('full0'); UPDATE oa.backups SET kind = 'files' WHERE id = md5('full0')");
     let none = answer(&|s| s["total_backups"] == 1);
     assert!(
-        none["status"] == "error" && says(&none, "还没有任何备份"),
+        none["status"] == "error" && says(&none, "没有任何备份"),
         "{none}"
     );
     site.sql("UPDATE oa.backups SET removed_at = now()");

@@ -80,7 +80,7 @@ fn what_sites_and_programs_put_in_stays_text() {
         ("rejects", "target source_key field reason"),
         ("raw", "url content_type sha256 part"),
         ("alerts", "title body rule"),
-        ("acks", "by note"),
+        ("incidents", "acknowledged_by note"),
         ("deliveries", "last_error channel"),
         (
             "backups",
@@ -107,7 +107,8 @@ fn what_sites_and_programs_put_in_stays_text() {
         .replace('\'', "''");
     site.sql(&format!(
         "UPDATE oa.rejects SET record = '{value}'; UPDATE oa.runs SET details = '{value}' WHERE status <> 'success'; UPDATE oa.drills SET checks = '[{value}]';
-         UPDATE oa.quality SET findings = jsonb_build_array('{attack}')"
+         UPDATE oa.quality SET findings = jsonb_build_array('{attack}');
+         UPDATE oa.alerts SET event = jsonb_build_object('event', 'channel_refuses', 'channel', '{attack}', 'error', '{attack}') WHERE rule = 'run_missed'"
     ));
     in_the_browser(&site, "hostile");
 }

@@ -159,7 +159,7 @@ fn a_missing_piece_of_the_log_is_said_before_anything_is_done() {
     }
     service
         .backup(&["incremental"])
-        .failed(1, "cannot be restored");
+        .failed(1, "is lost: no time from then");
     let plan = service.restore(&["plan", "--to", &lost]);
     assert_eq!(plan.code, 1, "{plan:?}");
     assert!(

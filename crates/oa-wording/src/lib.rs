@@ -140,18 +140,22 @@ pub fn finding(finding: &Finding, wording: &Wording) -> (String, Vec<String>) {
     (draft.title, draft.lines)
 }
 
-/// A finding in one sentence: what it is, and what is known of it.
+/// A finding in one sentence: what it is, what is known of it, and what to do.
 #[must_use]
 pub fn sentence(of: &Finding, wording: &Wording) -> String {
     let (title, lines) = finding(of, wording);
-    let between = match wording.locale {
-        Locale::Zh => "：",
-        Locale::En => ": ",
+    let (colon, open, close, remedy) = match wording.locale {
+        Locale::Zh => ("：", "（", "）", "处理："),
+        Locale::En => (": ", " (", ")", "What to do: "),
     };
-    match lines.first() {
-        Some(line) => format!("{title}{between}{line}"),
-        None => title,
-    }
+    let known = lines
+        .first()
+        .map_or_else(String::new, |line| format!("{colon}{line}"));
+    let remedy = lines
+        .iter()
+        .find_map(|line| line.strip_prefix(remedy))
+        .map_or_else(String::new, |remedy| format!("{open}{remedy}{close}"));
+    format!("{title}{known}{remedy}")
 }
 
 /// What others wrote (a site's error, a robot's answer) as one line of an alert. Long texts belong into the log; a phone shows the

@@ -298,11 +298,11 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
                         w.at(*at)
                     ),
                     None => {
-                        format!("the repository {repository} is empty, run oa-backup full")
+                        format!("the repository {repository} is empty")
                     }
                 },
                 LATE_EFFECT.to_owned(),
-                LATE_REMEDY.to_owned(),
+                ABSENT_REMEDY.to_owned(),
             ],
         ),
         Finding::BackupLate {
@@ -474,6 +474,7 @@ fn dated(age: &Age, w: &Wording) -> String {
 
 const LATE_EFFECT: &str =
     "Effect: should the database be lost now, what came later could not be restored";
+const ABSENT_REMEDY: &str = "What to do: run oa-backup full, and check that the crontab runs oa-backup, and why the last run failed (oa-backup status)";
 const LATE_REMEDY: &str = "What to do: check that the crontab runs oa-backup, and why the last run failed (oa-backup status)";
 
 fn named(backups: &[NamedBackup], count: usize, w: &Wording) -> String {

@@ -277,10 +277,10 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
                         "自 {} 起已配置仓库 {repository}，但其中没有任何备份",
                         w.at(*at)
                     ),
-                    None => format!("仓库 {repository} 是空的，执行 oa-backup full"),
+                    None => format!("仓库 {repository} 是空的"),
                 },
                 LATE_EFFECT.to_owned(),
-                LATE_REMEDY.to_owned(),
+                ABSENT_REMEDY.to_owned(),
             ],
         ),
         Finding::BackupLate {
@@ -445,6 +445,7 @@ fn dated(age: &Age, what: &str, limit: &str, w: &Wording) -> String {
 }
 
 const LATE_EFFECT: &str = "影响：此刻如果数据库损坏，之后的数据无法从备份恢复";
+const ABSENT_REMEDY: &str = "处理：执行 oa-backup full，并检查 crontab 中 oa-backup 是否按时运行、上一次为何失败（oa-backup status）";
 const LATE_REMEDY: &str =
     "处理：检查 crontab 中 oa-backup 是否按时运行、上一次为何失败（oa-backup status）";
 
