@@ -577,3 +577,35 @@ fn who_acknowledges_all_incidents_of_a_task_takes_their_locks_in_one_order() {
         second.expect("nobody has the second lock before the first");
     });
 }
+
+#[test]
+fn one_alert_in_the_spool_that_cannot_be_read_keeps_nobody_from_hearing_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = Spool::open(&StateDir::open(folder.path()).unwrap(), 1 << 20).unwrap();
+    let newer = json!({"alert": {
+        "id": uuid::Uuid::now_v7(), "fingerprint": "brand:new", "rule": "brand", "task": null, "run_id": null, "severity": "critical",
+        "kind": "problem", "event": {"event": "of_a_newer_version", "v": 2}, "created_at": Utc::now(),
+    }});
+    let db = rusqlite::Connection::open(folder.path().join("spool.db")).unwrap();
+    for payload in [
+        b"damaged".to_vec(),
+        zstd::encode_all(newer.to_string().as_bytes(), 3).unwrap(),
+    ] {
+        db.execute(
+            "INSERT INTO entries (kind, fingerprint, created_at, payload) VALUES ('alert', 'x', 0, ?1)",
+            [payload],
+        )
+        .unwrap();
+    }
+    let message = Event::Message {
+        title: "t".to_owned(),
+        body: "b".to_owned(),
+    };
+    spool.put(&[Record::Alert(Alert::new(message))]).unwrap();
+    let alerts = spool.alerts().unwrap();
+    let titles = alerts.iter().map(|alert| match &alert.event {
+        Event::Message { title, .. } => title.as_str(),
+        _ => "",
+    });
+    assert_eq!(titles.collect::<Vec<_>>(), ["brand (brand:new)", "t"]);
+}

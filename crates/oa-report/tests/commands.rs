@@ -178,6 +178,17 @@ fn backups_and_quality_are_listed() {
 }
 
 #[test]
+fn backups_that_have_all_disappeared_are_not_taken_for_none_that_were_configured() {
+    let site = site();
+    site.sql("UPDATE oa.backups SET missing_since = now()");
+    let (_, _, error) = site.run(&["backups"]);
+    assert!(
+        error.contains("消失") && !error.contains("没有配置备份"),
+        "{error}"
+    );
+}
+
+#[test]
 fn one_file_holds_the_whole_overview() {
     let site = site();
     let file = site.dir.path().join("overview.html");

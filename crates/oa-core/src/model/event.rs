@@ -510,7 +510,7 @@ struct StoredAlert {
     run_id: Option<Uuid>,
     severity: Severity,
     kind: Kind,
-    event: Option<Event>,
+    event: Option<serde_json::Value>,
     #[serde(default)]
     title: String,
     #[serde(default)]
@@ -533,6 +533,10 @@ impl From<StoredAlert> for Alert {
             body,
             created_at,
         } = stored;
+        let event = match event {
+            Some(event) => from_json(event, &rule, &fingerprint),
+            None => Event::Message { title, body },
+        };
         Self {
             id,
             fingerprint,
@@ -541,7 +545,7 @@ impl From<StoredAlert> for Alert {
             run_id,
             severity,
             kind,
-            event: event.unwrap_or(Event::Message { title, body }),
+            event,
             created_at,
         }
     }

@@ -265,8 +265,8 @@ fn size(row: &postgres::Row) -> Size {
 }
 
 /// Whether the backups can be relied on: the verdict is [`catalog`]'s, of the repository of `[backup]`, or without one of that which can
-/// restore the newest time. A secondary repository does not stand in for the first. Files that are backed up along do not bring the
-/// database back.
+/// restore the newest time, or could before its backups disappeared. A secondary repository does not stand in for the first. Files that
+/// are backed up along do not bring the database back.
 pub(crate) fn status(
     client: &mut impl GenericClient,
     config: &Config,
@@ -280,7 +280,9 @@ pub(crate) fn status(
         Some(name) => Some(name),
         None => client
             .query_opt(
-                "SELECT repository FROM oa.repository_state ORDER BY restorable_to DESC LIMIT 1",
+                "SELECT repository FROM (SELECT repository, restorable_to, true AS restores FROM oa.repository_state
+                   UNION ALL SELECT repository, restorable_to, false FROM oa.backups WHERE removed_at IS NULL AND kind <> 'files') r
+                 ORDER BY restores DESC, restorable_to DESC LIMIT 1",
                 &[],
             )?
             .map(|row| row.get(0)),

@@ -62,8 +62,11 @@ impl Spool {
             .map_err(fail)?;
         let mut found = Vec::new();
         for (seq, payload) in rows {
-            if let Record::Alert(alert) = decode(seq, &payload)? {
-                found.push(alert);
+            match decode(seq, &payload) {
+                Ok(Record::Alert(alert)) => found.push(alert),
+                Ok(_) => {}
+                // The drain reports it. The others are to be sent meanwhile.
+                Err(e) => tracing::warn!("{e}"),
             }
         }
         Ok(found)
