@@ -165,9 +165,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     let at = |schedule: &str| text.replace("*/30 * * * *", schedule);
     // Never due within the next hours, and not within the last ones.
     fs::write(&file, at("0 0 1 1 *")).unwrap();
-    service.configure_at_noon(
-        "sources = \"own\"\ncatch_up = \"1h\"\nenable = [\"zhihui\", \"fangqi\"]\n",
-    );
+    service.configure("sources = \"own\"\ncatch_up = \"1h\"\nenable = [\"zhihui\", \"fangqi\"]\n");
     let due = || {
         let mut command = service.command(&["run", "--due"]);
         command.current_dir(service.dir.path()).output().unwrap()
@@ -189,7 +187,7 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     due();
     assert_eq!(service.text(next), "02-01 07:30", "a new schedule");
     service.sim.fault("/: 500").unwrap();
-    service.configure_at_noon("sources = \"own\"\nretries = 0\n");
+    service.configure("sources = \"own\"\nretries = 0\n");
     assert_eq!(service.run("zhihui-full-view").code, 1);
     let open = "oa.incidents WHERE resolved_at IS NULL AND fingerprint = 'run:zhihui-full-view'";
     assert_eq!(service.count(open), 1);
