@@ -39,12 +39,12 @@ fn without_the_value(message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown variant `") {
         let (value, expected) = rest.split_once('`').unwrap_or((rest, ""));
         let valid: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-        let hint = nearest(value, valid.iter().copied());
+        let valid = valid.iter().copied();
+        let hint = nearest(value, valid.clone());
         // Close to a valid one, it is no secret.
-        return if hint.contains("did you mean") {
-            format!("unknown value \"{value}\"{hint}")
-        } else {
-            format!("unknown value{hint}")
+        return match closest(value, valid) {
+            Some(_) => format!("unknown value \"{value}\"{hint}"),
+            None => format!("unknown value{hint}"),
         };
     }
     let (Some((given, rest)), Some((_, expected))) = (
@@ -67,15 +67,21 @@ fn without_the_value(message: &str) -> String {
 
 /// `; did you mean "x"?` for the closest candidate, else a list of all of them.
 pub fn nearest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str> + Clone) -> String {
-    let best = candidates
-        .clone()
-        .map(|c| (strsim::damerau_levenshtein(wrong, c), c))
-        .min();
-    match best {
-        Some((distance, candidate)) if distance <= (wrong.chars().count() / 2).clamp(1, 4) => {
-            format!("; did you mean \"{candidate}\"?")
-        }
-        Some(_) => format!("; valid are {}", candidates.collect::<Vec<_>>().join(", ")),
-        None => String::new(),
+    if let Some(candidate) = closest(wrong, candidates.clone()) {
+        return format!("; did you mean \"{candidate}\"?");
     }
+    let all: Vec<&str> = candidates.collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!("; valid are {}", all.join(", "))
+}
+
+/// The candidate that was probably meant.
+fn closest<'a>(wrong: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|c| (strsim::damerau_levenshtein(wrong, c), c))
+        .min()
+        .filter(|(distance, _)| *distance <= (wrong.chars().count() / 2).clamp(1, 4))
+        .map(|(_, candidate)| candidate)
 }
