@@ -31,6 +31,7 @@ fn start(task: &str) -> RunStart {
 fn policy() -> Policy {
     Policy {
         timezone: chrono_tz::Asia::Shanghai,
+        keep_revisions: true,
         repeat: Duration::from_secs(3600),
     }
 }

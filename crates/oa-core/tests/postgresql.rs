@@ -19,6 +19,7 @@ use oa_core::service;
 use oa_testkit::Postgres;
 use postgres::Client;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 fn connect(url: &str) -> Result<Client, ConnectError> {
     pg::connect(&Settings {
@@ -32,6 +33,7 @@ fn connect(url: &str) -> Result<Client, ConnectError> {
 fn policy() -> Policy {
     Policy {
         timezone: chrono_tz::Asia::Shanghai,
+        keep_revisions: true,
         repeat: Duration::from_secs(3600),
     }
 }
@@ -423,7 +425,7 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
     service::create_missing(&mut client).unwrap();
     let mut run = |rows: Vec<Vec<Value>>| {
         let mut tx = client.transaction().unwrap();
-        let done = upsert(&mut tx, &batch(rows));
+        let done = upsert(&mut tx, &batch(rows), None);
         tx.commit().unwrap();
         done
     };
@@ -464,7 +466,7 @@ fn an_upsert_counts_what_it_did_and_hands_back_what_was_refused() {
         .unwrap();
     let mut tx = client.transaction().unwrap();
     assert!(matches!(
-        upsert(&mut tx, &batch(many(1, 1))),
+        upsert(&mut tx, &batch(many(1, 1)), Some(Uuid::nil())),
         Err(UpsertError::NoKey(_))
     ));
 }
@@ -497,7 +499,7 @@ fn floats_survive_the_way_through_json_to_the_last_bit() {
         ..batch(rows)
     };
     let mut tx = client.transaction().unwrap();
-    upsert(&mut tx, &batch).unwrap();
+    upsert(&mut tx, &batch, None).unwrap();
     tx.commit().unwrap();
     let stored: Vec<u64> = client
         .query("SELECT v FROM f ORDER BY k", &[])

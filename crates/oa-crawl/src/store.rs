@@ -45,7 +45,7 @@ pub(crate) fn preview(
 ) -> Result<(Upserted, Vec<Value>)> {
     let mut tx = client.transaction()?;
     let before = rows_of(&mut tx, source, batch)?;
-    let would = upsert(&mut tx, batch)?;
+    let would = upsert(&mut tx, batch, None)?;
     let after = rows_of(&mut tx, source, batch)?;
     tx.rollback()?;
     let mut changes = Vec::new();

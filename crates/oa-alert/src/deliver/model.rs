@@ -293,6 +293,7 @@ fn whatever_happens_in_whatever_order_is_reported_as_promised() {
         client: server.connect(),
         policy: Policy {
             timezone: chrono_tz::Asia::Shanghai,
+            keep_revisions: true,
             repeat: Duration::from_secs(REPEAT * 60),
         },
         routes: vec![Route {

@@ -136,6 +136,8 @@ struct File {
     #[serde(default)]
     spool: Spool,
     #[serde(default)]
+    store: Store,
+    #[serde(default)]
     crawl: Crawl,
     #[serde(default)]
     providers: BTreeMap<String, Provider>,
@@ -191,6 +193,25 @@ impl Default for Spool {
             max_size: Bytes(1 << 30),
         }
     }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// What is kept of rows that change.
+    pub revisions: Revisions,
+}
+
+/// What goes into `oa.revisions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Revisions {
+    /// The old rows, and the keys of new ones.
+    #[default]
+    Changes,
+    /// Nothing.
+    Off,
 }
 
 /// `[crawl]`: what holds for every source unless its own file says otherwise.
@@ -330,6 +351,8 @@ pub struct Config {
     pub database: Database,
     /// The local queue.
     pub spool: Spool,
+    /// How rows are stored.
+    pub store: Store,
     /// Defaults of the crawlers.
     pub crawl: Crawl,
     /// Addresses that replace the sites' own.
@@ -457,6 +480,7 @@ impl Config {
             calendar: file.calendar.map(within),
             database: file.database,
             spool: file.spool,
+            store: file.store,
             crawl,
             providers: file.providers,
             exec: file.exec,

@@ -28,13 +28,15 @@ use crate::model::run::{Outcome, RunError, Status};
 /// So many recoveries of one incident within an hour are notified; then it must stay away first.
 const MOST_RECOVERIES: i64 = 3;
 
-/// How often people are notified of an incident that goes on.
+/// How an outcome is recorded: when people are notified of an incident that goes on, and what is kept of rows that change.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// An incident that goes on is notified again after this long.
     pub repeat: Duration,
     /// The service's zone, in which days begin.
     pub timezone: Tz,
+    /// Rows that an outcome changes go into `oa.revisions`.
+    pub keep_revisions: bool,
 }
 
 /// An incident as it is when somebody has its lock.

@@ -270,7 +270,7 @@ pub fn apply(
     let mut rejects = outcome.rejects.clone();
     let mut rounded: Vec<String> = Vec::new();
     for batch in &outcome.batches {
-        let done = upsert(&mut tx, batch)?;
+        let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);
         applied.inserted += done.inserted;
         applied.updated += done.updated;

@@ -5,8 +5,11 @@
 //! halved behind savepoints until the bad rows stand alone, and those are handed back with the server's reason.
 
 use postgres::Transaction;
+use postgres::types::ToSql;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
+use super::revisions::{self, Kept};
 use super::{Meaning, describe, quote_ident};
 use crate::base::exact;
 use crate::model::run::Batch;
@@ -47,6 +50,9 @@ pub enum UpsertError {
         "table {0} has no unique index on its natural key, because it holds duplicates; run oa-migrate dedupe {0} first"
     )]
     NoKey(String),
+    /// Others change the same rows all the time, so that what was replaced is not known.
+    #[error("rows of table {0} were changed by somebody else each time they were to be stored")]
+    Contended(String),
     /// Anything else that PostgreSQL said.
     #[error("could not store rows in {table}: {}", describe(source))]
     Database {
@@ -63,6 +69,7 @@ impl UpsertError {
     pub fn meaning(&self) -> Meaning {
         match self {
             Self::NoTable(_) | Self::NoColumn { .. } | Self::NoKey(_) => Meaning::Misconfigured,
+            Self::Contended(_) => Meaning::Passing,
             Self::Database { source, .. } => Meaning::of(source),
         }
     }
@@ -71,12 +78,20 @@ impl UpsertError {
 /// Rows per statement: enough to make the statement's own cost vanish, few enough to keep memory small.
 const CHUNK: usize = 1000;
 
-/// Upserts the rows within the caller's transaction.
+/// So often rows that somebody else changes meanwhile are locked and stored again.
+const ROUNDS: usize = 5;
+
+/// Upserts the rows within the caller's transaction. `by`: the run for which the old rows are kept in `oa.revisions`; without it they are
+/// not kept.
 ///
 /// # Errors
 /// See [`UpsertError`]; the transaction is then of no more use.
-pub fn upsert(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Upserted, UpsertError> {
-    let statement = Statement::prepare(tx, batch)?;
+pub fn upsert(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    by: Option<Uuid>,
+) -> Result<Upserted, UpsertError> {
+    let statement = Statement::prepare(tx, batch, by)?;
     let mut done = Upserted {
         rounded: statement.rounded(batch),
         ..Upserted::default()
@@ -90,12 +105,24 @@ pub fn upsert(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Upserted, Upser
 struct Statement {
     sql: String,
     table: String,
+    /// Who changes the rows, and what is done where somebody else did meanwhile.
+    kept: Option<(Uuid, Repeat)>,
     /// Of the batch's columns.
     types: Vec<String>,
 }
 
+/// The rows are locked, and then stored by a statement that knows so.
+struct Repeat {
+    lock: String,
+    sql: String,
+}
+
 impl Statement {
-    fn prepare(tx: &mut Transaction<'_>, batch: &Batch) -> Result<Self, UpsertError> {
+    fn prepare(
+        tx: &mut Transaction<'_>,
+        batch: &Batch,
+        by: Option<Uuid>,
+    ) -> Result<Self, UpsertError> {
         let table = batch.table.clone();
         let fail = |source| UpsertError::Database {
             table: table.clone(),
@@ -126,52 +153,30 @@ impl Statement {
             definitions.push(format!("{} {of_type}", quote_ident(column)));
             of_columns.push(of_type.clone());
         }
-        let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
-        let stamps: Vec<&str> = ["created_at", "updated_at"]
-            .into_iter()
-            .filter(|s| {
-                types.iter().any(|(name, _)| name == s) && !batch.columns.iter().any(|c| c == s)
-            })
-            .collect();
-        let stamp = "$2::timestamptz AT TIME ZONE $3::text";
-        let insert_columns: Vec<&str> = given
-            .iter()
-            .map(String::as_str)
-            .chain(stamps.iter().copied())
-            .collect();
-        let insert_values: Vec<&str> = given
-            .iter()
-            .map(String::as_str)
-            .chain(stamps.iter().map(|_| stamp))
-            .collect();
-        let mut assignments: Vec<String> = given
-            .iter()
-            .map(|c| format!("{c} = EXCLUDED.{c}"))
-            .collect();
-        if stamps.contains(&"updated_at") {
-            assignments.push("updated_at = EXCLUDED.updated_at".to_owned());
-        }
-        let current: Vec<String> = given.iter().map(|c| format!("cur.{c}")).collect();
-        let excluded: Vec<String> = given.iter().map(|c| format!("EXCLUDED.{c}")).collect();
-        let sql = format!(
-            "WITH done AS (
-               INSERT INTO {}.{} AS cur ({}) SELECT {} FROM json_to_recordset($1::text::json) AS input({})
-               ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})
-               RETURNING cur.xmax = 0 AS inserted)
-             SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM done, (SELECT {stamp}) AS used",
-            quote_ident(&batch.schema),
-            quote_ident(&batch.table),
-            insert_columns.join(", "),
-            insert_values.join(", "),
-            definitions.join(", "),
-            batch.key.join(", "),
-            assignments.join(", "),
-            current.join(", "),
-            excluded.join(", "),
+        let input = format!(
+            "json_to_recordset($1::text::json) AS input({})",
+            definitions.join(", ")
         );
+        let kept = match by {
+            Some(run) => match Kept::prepare(tx, batch, &input) {
+                Ok(kept) => Some((run, kept)),
+                Err(e) if is_no_key(&e) => return Err(UpsertError::NoKey(table)),
+                Err(e) => return Err(fail(e)),
+            },
+            None => None,
+        };
+        let has = |column: &str| types.iter().any(|(name, _)| name == column);
+        let sql = |returning: Option<&str>| text(batch, &input, has, returning);
         Ok(Self {
-            sql,
-            table: batch.table.clone(),
+            sql: sql(kept.as_ref().map(|(_, k)| k.returning.as_str())),
+            kept: kept.map(|(run, kept)| {
+                let again = Repeat {
+                    sql: sql(Some(&kept.returning_locked)),
+                    lock: kept.lock,
+                };
+                (run, again)
+            }),
+            table,
             types: of_columns,
         })
     }
@@ -216,19 +221,15 @@ impl Statement {
             table: self.table.clone(),
             source,
         };
-        let mut savepoint = tx.transaction().map_err(fail)?;
-        match savepoint.query_one(&self.sql, &[&json, &batch.collected_at, &batch.timezone]) {
-            Ok(row) => {
-                savepoint.commit().map_err(fail)?;
-                let (inserted, updated): (i64, i64) = (row.get(0), row.get(1));
-                done.inserted += inserted.unsigned_abs();
-                done.updated += updated.unsigned_abs();
-                done.unchanged += (rows.len() as u64)
-                    .saturating_sub(inserted.unsigned_abs() + updated.unsigned_abs());
+        match self.store(tx, batch, &json) {
+            Ok(Some((inserted, updated))) => {
+                done.inserted += inserted;
+                done.updated += updated;
+                done.unchanged += (rows.len() as u64).saturating_sub(inserted + updated);
                 Ok(())
             }
+            Ok(None) => Err(UpsertError::Contended(self.table.clone())),
             Err(error) if Meaning::of(&error) == Meaning::BadData => {
-                savepoint.rollback().map_err(fail)?;
                 if rows.len() == 1 {
                     done.refused.push((first, describe(&error)));
                     return Ok(());
@@ -237,12 +238,94 @@ impl Statement {
                 self.run(tx, batch, first, left, done)?;
                 self.run(tx, batch, first + left.len(), right, done)
             }
-            Err(error) if error.code().is_some_and(|c| c.code() == "42P10") => {
-                Err(UpsertError::NoKey(self.table.clone()))
-            }
+            Err(error) if is_no_key(&error) => Err(UpsertError::NoKey(self.table.clone())),
             Err(error) => Err(fail(error)),
         }
     }
+
+    /// Stores one chunk behind a savepoint, which is gone after an error. Gives the rows inserted and updated; `None` when it cannot be
+    /// known what they replaced.
+    fn store(
+        &self,
+        tx: &mut Transaction<'_>,
+        batch: &Batch,
+        json: &str,
+    ) -> Result<Option<(u64, u64)>, postgres::Error> {
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&json, &batch.collected_at, &batch.timezone];
+        if let Some((run, _)) = &self.kept {
+            parameters.push(run);
+        }
+        let mut sql = &self.sql;
+        for _ in 0..ROUNDS {
+            let mut savepoint = tx.transaction()?;
+            let row = savepoint.query_one(sql, &parameters)?;
+            let count = |i| row.get::<_, i64>(i).unsigned_abs();
+            let (inserted, updated) = (count(0), count(1));
+            let Some((_, again)) = self.kept.as_ref().filter(|_| count(2) < inserted + updated)
+            else {
+                savepoint.commit()?;
+                return Ok(Some((inserted, updated)));
+            };
+            savepoint.rollback()?;
+            tx.execute(&again.lock, &[&json])?;
+            sql = &again.sql;
+        }
+        Ok(None)
+    }
+}
+
+fn is_no_key(error: &postgres::Error) -> bool {
+    error.code().is_some_and(|c| c.code() == "42P10")
+}
+
+/// The statement; `has` tells which columns the table has, and `returning` comes from [`Kept`].
+fn text(batch: &Batch, input: &str, has: impl Fn(&str) -> bool, returning: Option<&str>) -> String {
+    let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
+    let stamps: Vec<&str> = ["created_at", "updated_at"]
+        .into_iter()
+        .filter(|s| has(s) && !batch.columns.iter().any(|c| c == s))
+        .collect();
+    let stamp = "$2::timestamptz AT TIME ZONE $3::text";
+    let insert_columns: Vec<&str> = given
+        .iter()
+        .map(String::as_str)
+        .chain(stamps.iter().copied())
+        .collect();
+    let insert_values: Vec<&str> = given
+        .iter()
+        .map(String::as_str)
+        .chain(stamps.iter().map(|_| stamp))
+        .collect();
+    let mut assignments: Vec<String> = given
+        .iter()
+        .map(|c| format!("{c} = EXCLUDED.{c}"))
+        .collect();
+    if stamps.contains(&"updated_at") {
+        assignments.push("updated_at = EXCLUDED.updated_at".to_owned());
+    }
+    let current: Vec<String> = given.iter().map(|c| format!("cur.{c}")).collect();
+    let excluded: Vec<String> = given.iter().map(|c| format!("EXCLUDED.{c}")).collect();
+    let (written, kept) = match returning {
+        Some(_) => (revisions::written(batch), "(SELECT count(*) FROM kept)"),
+        None => (String::new(), "0::bigint"),
+    };
+    format!(
+        "WITH done AS (
+           INSERT INTO {}.{} AS cur ({}) SELECT {} FROM {input}
+           ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})
+           RETURNING cur.xmax = 0 AS inserted{}){written}
+         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {kept} FROM done, (SELECT {stamp}) AS used",
+        quote_ident(&batch.schema),
+        quote_ident(&batch.table),
+        insert_columns.join(", "),
+        insert_values.join(", "),
+        batch.key.join(", "),
+        assignments.join(", "),
+        current.join(", "),
+        excluded.join(", "),
+        returning.unwrap_or_default(),
+    )
 }
 
 /// The digits of a number, which is a text where JSON's own numbers would lose some.
