@@ -460,6 +460,10 @@ fn a_role_that_may_only_read_and_write_rows_is_enough() {
     let done = service.crawl(&[&["run"], &tasks[..], &["--date", DAY]].concat());
     assert_eq!(done.code, 0, "{done:?}");
     assert_eq!(service.run("zhihui-full-view").row()["inserted"], 0);
+    assert_eq!(
+        service.count("oa.revisions WHERE table_name = 'market_full_view'"),
+        service.count("market_full_view")
+    );
     service.sim.fault(&format!("{VIEW}: 500")).unwrap();
     assert_eq!(service.run("zhihui-full-view").code, 1);
     service.sim.clear_faults();

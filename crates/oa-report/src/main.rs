@@ -27,7 +27,9 @@ use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
-use commands::{backups, daily as daily_command, health, html, logs, quality, serve, token};
+use commands::{
+    as_of, backups, daily as daily_command, health, html, logs, quality, serve, token, why,
+};
 
 const PROGRAM: &str = "oa-report";
 
@@ -47,6 +49,8 @@ enum Command {
     Logs(logs::Args),
     Backups(backups::Args),
     Quality(quality::Args),
+    AsOf(as_of::Args),
+    Why(why::Args),
     Daily(daily_command::Args),
     Html(html::Args),
     Serve(serve::Args),
@@ -85,6 +89,8 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Logs(args) => logs::run(args, &global.load_config()?),
         Command::Backups(args) => backups::run(&args, &global.load_config()?),
         Command::Quality(args) => quality::run(&args, &global.load_config()?),
+        Command::AsOf(args) => as_of::run(&args, &global.load_config()?),
+        Command::Why(args) => why::run(&args, &global.load_config()?),
         Command::Daily(args) => daily_command::run(&args, &global.load_config()?),
         Command::Html(args) => html::run(&args, &global.load_config()?),
         Command::Serve(args) => serve::run(&args, global.load_config()?),

@@ -71,16 +71,19 @@ fn no_formula(cell: String) -> String {
 /// prints them all.
 #[derive(Debug, Default)]
 pub struct Listing {
-    columns: Vec<(&'static str, &'static str)>,
+    columns: Vec<(String, String)>,
     rows: Vec<Map<String, Value>>,
 }
 
 impl Listing {
     /// A list with these columns.
     #[must_use]
-    pub fn new(columns: &[(&'static str, &'static str)]) -> Self {
+    pub fn new(columns: &[(&str, &str)]) -> Self {
         Self {
-            columns: columns.to_vec(),
+            columns: columns
+                .iter()
+                .map(|(key, heading)| ((*key).to_owned(), (*heading).to_owned()))
+                .collect(),
             rows: Vec::new(),
         }
     }
@@ -124,13 +127,13 @@ impl Listing {
     fn cells(&self, row: &Map<String, Value>) -> Vec<String> {
         self.columns
             .iter()
-            .map(|(key, _)| row.get(*key).map(cell).unwrap_or_default())
+            .map(|(key, _)| row.get(key).map(cell).unwrap_or_default())
             .collect()
     }
 
     fn csv(&self) -> String {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        let _ = writer.write_record(self.columns.iter().map(|(key, _)| *key));
+        let _ = writer.write_record(self.columns.iter().map(|(key, _)| key));
         for row in &self.rows {
             let cells = self.cells(row).into_iter().map(no_formula);
             let _ = writer.write_record(cells);
@@ -140,7 +143,7 @@ impl Listing {
 
     fn table(&self, format: Format) -> String {
         let mut table = comfy_table::Table::new();
-        let headings = self.columns.iter().map(|(_, heading)| *heading);
+        let headings = self.columns.iter().map(|(_, heading)| heading);
         let preset = if format == Format::Markdown {
             comfy_table::presets::ASCII_MARKDOWN
         } else {

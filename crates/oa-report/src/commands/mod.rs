@@ -1,5 +1,6 @@
 //! One file per command: its arguments and what it does. Exit codes are decided here and nowhere below.
 
+pub(crate) mod as_of;
 pub(crate) mod backups;
 pub(crate) mod daily;
 pub(crate) mod health;
@@ -8,16 +9,21 @@ pub(crate) mod logs;
 pub(crate) mod quality;
 pub(crate) mod serve;
 pub(crate) mod token;
+pub(crate) mod why;
 
+use anyhow::anyhow;
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
-use oa_core::pg::is_connection_error;
+use oa_core::base::mistakes::nearest;
+use oa_core::pg::{describe, is_connection_error};
 use oa_core::schedule::Calendar;
+use postgres::Client;
 
 use crate::pool::QueryError;
+use crate::queries::revisions::{Table, tables};
 
 impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
@@ -35,6 +41,33 @@ impl From<QueryError> for Failure {
 
 fn calendar(config: &Config) -> Result<Calendar, Failure> {
     Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))
+}
+
+/// What PostgreSQL said when something was asked of it.
+fn failed(error: &postgres::Error, doing: &str) -> Failure {
+    let code = if is_connection_error(error) {
+        exit::UNREACHABLE
+    } else {
+        exit::FAILED
+    };
+    Failure::new(code, anyhow!("{doing}: {}", describe(error)))
+}
+
+/// The table of that name, with its schema unless that is `public`.
+fn table_named(client: &mut Client, name: &str) -> Result<Table, Failure> {
+    let tables = tables(client).map_err(|e| failed(&e, "could not read the list of tables"))?;
+    let names: Vec<String> = tables.iter().map(Table::shown).collect();
+    let wanted = name.strip_prefix("public.").unwrap_or(name);
+    match tables.into_iter().find(|t| t.shown() == wanted) {
+        Some(table) => Ok(table),
+        None => {
+            let hint = nearest(wanted, names.iter().map(String::as_str));
+            Err(Failure::new(
+                exit::USAGE,
+                anyhow!("there is no table \"{name}\"{hint}"),
+            ))
+        }
+    }
 }
 
 /// A time in the zone of people.

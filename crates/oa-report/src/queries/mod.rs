@@ -10,6 +10,7 @@ pub(crate) mod history;
 pub(crate) mod logs;
 pub(crate) mod overview;
 pub(crate) mod quality;
+pub(crate) mod revisions;
 pub(crate) mod run;
 pub(crate) mod task;
 pub(crate) mod totals;

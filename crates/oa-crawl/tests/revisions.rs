@@ -1,0 +1,240 @@
+//! What was known when: what a site revises is still there as it was, with the run that changed it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::process::Command;
+
+use common::{DAY, Done, Service};
+use oa_sim::{Options, Sim};
+use serde_json::{Value, json};
+
+fn report(service: &Service, arguments: &[&str]) -> Done {
+    Command::new(oa_testkit::program("oa-report"))
+        .arg("--config")
+        .arg(service.config())
+        .args(arguments)
+        .env("DATABASE_URL", &service.url)
+        .output()
+        .unwrap()
+        .into()
+}
+
+/// The site shows other values for the same day.
+fn revise(service: &mut Service) {
+    let options = Options {
+        seed: 2,
+        ..Options::default()
+    };
+    service.sim = Sim::start(options).unwrap();
+    service.configure("retries = 0\n");
+}
+
+/// The table as JSON lines in the order of their texts.
+fn copy(service: &Service) -> String {
+    service.text("SELECT coalesce(string_agg(row_to_json(t)::text, E'\\n' ORDER BY row_to_json(t)::text COLLATE \"C\"), '') FROM market_full_view t")
+}
+
+fn now(service: &Service) -> String {
+    service.text(
+        "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    )
+}
+
+#[test]
+fn a_table_is_shown_as_it_was_before_the_site_revised_it() {
+    let mut service = Service::start();
+    let before = now(&service);
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    let (first, at) = (copy(&service), now(&service));
+    revise(&mut service);
+    let second = service.run("zhihui-full-view").row();
+    assert!(second["updated"].as_u64() > Some(10), "{second}");
+    assert_ne!(copy(&service), first);
+
+    let as_of = |more: &[&str]| report(&service, &[&["as-of", "market_full_view"], more].concat());
+    let done = as_of(&["--at", &at, "--format", "json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines.join("\n"), first);
+    let done = as_of(&["--at", "now", "--format", "json"]);
+    assert_eq!(done.stdout.lines().count(), copy(&service).lines().count());
+    let done = as_of(&["--at", &before, "--format", "json"]);
+    assert_eq!(done.stdout, "", "nothing was there");
+    assert!(done.stderr.contains("kept since"), "{done:?}");
+
+    let code = service.text("SELECT min(comm_code) FROM market_full_view");
+    let condition = format!("comm_code = '{code}' -- of this one");
+    let done = as_of(&["--at", &at, "--where", &condition, "--format", "csv"]);
+    assert_eq!(done.stdout.lines().count(), 2, "{done:?}");
+    assert!(
+        done.stdout
+            .starts_with("id,comm_code,variety_name,record_date,")
+    );
+
+    let wrong = report(&service, &["as-of", "market_ful_view", "--at", &at]);
+    assert_eq!(wrong.code, 2);
+    assert!(
+        wrong.stderr.contains("did you mean \"market_full_view\"?"),
+        "{wrong:?}"
+    );
+    assert_eq!(report(&service, &["as-of", "oa.runs", "--at", &at]).code, 2);
+    assert_eq!(as_of(&["--at", "soon"]).code, 2);
+    let writes = as_of(&[
+        "--at",
+        &at,
+        "--where",
+        "set_config('transaction_read_only', 'off', true) IS NOT NULL AND oa.next_in_order() > 0",
+    ]);
+    assert_eq!(writes.code, 1, "{writes:?}");
+}
+
+#[test]
+fn why_a_row_is_as_it_is_is_told_by_its_versions() {
+    let mut service = Service::start();
+    let first = service.run("zhihui-full-view");
+    assert_eq!(first.code, 0);
+    revise(&mut service);
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    let code = service.text(
+        "SELECT key ->> 'comm_code' FROM oa.revisions WHERE operation = 'update' ORDER BY key LIMIT 1",
+    );
+    let key = format!("comm_code={code},record_date={DAY}");
+    let why = |more: &[&str]| {
+        report(
+            &service,
+            &[&["why", "market_full_view", "--key"], more].concat(),
+        )
+    };
+    let done = why(&[&key, "--format", "json"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    let versions = done.rows();
+    let operations: Vec<&Value> = versions.iter().map(|v| &v["operation"]).collect();
+    assert_eq!(operations, [&json!("update"), &json!("insert")]);
+    for (version, run) in versions.iter().zip(["max", "min"]) {
+        assert_eq!(
+            version["run_id"],
+            service.text(&format!("SELECT {run}(id::text) FROM oa.runs"))
+        );
+        assert_eq!(version["task"], "zhihui-full-view");
+        assert_eq!(version["status"], "success");
+        assert_eq!(version["raw"].as_array().unwrap().len(), 1);
+        assert_eq!(version["row"]["comm_code"], code);
+    }
+    let (column, change) = versions[0]["changed"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .find(|(name, _)| *name != "updated_at")
+        .unwrap();
+    assert_eq!(change["from"], versions[1]["row"][column]);
+    assert_eq!(change["to"], versions[0]["row"][column]);
+    let table = why(&[&key]).stdout;
+    assert!(
+        table.contains(&format!("{column}: ")) && table.contains(" -> "),
+        "{table}"
+    );
+
+    assert_eq!(why(&["comm_code=none,record_date=2025-12-01"]).code, 1);
+    let partial = why(&["comm_code=RB"]);
+    assert_eq!(partial.code, 2);
+    assert!(
+        partial.stderr.contains("comm_code=…,record_date=…"),
+        "{partial:?}"
+    );
+    let by_id = service.text("SELECT 'id=' || min(id) FROM market_full_view");
+    assert_eq!(why(&[&by_id]).code, 0);
+}
+
+#[test]
+fn a_row_of_a_day_is_followed_although_its_time_changes() {
+    let mut service = Service::start();
+    assert_eq!(service.run("openvlab-flow").code, 0);
+    let at = now(&service);
+    let rows = service.count("option_flows");
+    revise(&mut service);
+    assert_eq!(service.run("openvlab-flow").code, 0);
+    let done = report(
+        &service,
+        &["as-of", "option_flows", "--at", &at, "--format", "json"],
+    );
+    assert_eq!(done.stdout.lines().count() as i64, rows, "{}", done.stderr);
+    let key = service.text(
+        "SELECT format('contract_code=%s,date_trunc(''minute''::text, record_time)=%s', contract_code, date_trunc('minute', record_time))
+         FROM option_flows LIMIT 1",
+    );
+    let done = report(&service, &["why", "option_flows", "--key", &key]);
+    assert_eq!(done.code, 0, "{done:?}");
+}
+
+#[test]
+fn what_a_replay_and_a_backfill_change_is_kept_too() {
+    let service = Service::start();
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    for command in [
+        &["replay", "zhihui-full-view", "--date", DAY, "--yes"][..],
+        &[
+            "backfill",
+            "zhihui-full-view",
+            "--from",
+            DAY,
+            "--to",
+            DAY,
+            "--again",
+        ],
+    ] {
+        let by_hand = "UPDATE market_full_view SET total_num = -1 WHERE id = (SELECT min(id) FROM market_full_view)";
+        service.db().batch_execute(by_hand).unwrap();
+        let done = service.crawl(command);
+        assert_eq!(done.code, 0, "{done:?}");
+        assert_eq!(
+            service.text(
+                "SELECT string_agg(old_row ->> 'total_num', ' ') FROM oa.revisions
+                 WHERE operation = 'update' AND run_id = (SELECT id FROM oa.runs ORDER BY seq DESC LIMIT 1)"
+            ),
+            "-1",
+            "{command:?}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_kept_when_it_is_off_and_nothing_of_a_killed_run() {
+    let service = Service::start();
+    service.run_killed_at("zhihui-full-view", "run.finish.begin");
+    assert_eq!(service.count("oa.revisions"), 0);
+    service.configure("retries = 0\n[store]\nrevisions = \"off\"\n");
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    assert_eq!(service.count("oa.revisions"), 0);
+    let done = report(&service, &["as-of", "market_full_view", "--at", "1h"]);
+    assert!(
+        done.stderr
+            .contains("no change of market_full_view was kept"),
+        "{done:?}"
+    );
+    service.configure("[store]\nrevisions = \"of\"\n");
+    let done = service.run("zhihui-full-view");
+    assert_eq!(done.code, 78);
+    assert!(done.stderr.contains("did you mean \"off\"?"), "{done:?}");
+}
+
+#[test]
+fn what_waited_in_the_spool_is_kept_when_it_is_stored() {
+    let mut service = Service::start();
+    assert_eq!(service.run("zhihui-full-view").code, 0);
+    let (first, at) = (copy(&service), now(&service));
+    revise(&mut service);
+    service.server.stop();
+    assert_eq!(service.run("zhihui-full-view").code, 75);
+    service.server.start_again();
+    assert_eq!(service.crawl(&["drain"]).code, 0);
+    assert_ne!(copy(&service), first);
+    let done = report(
+        &service,
+        &["as-of", "market_full_view", "--at", &at, "--format", "json"],
+    );
+    let mut lines: Vec<&str> = done.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines.join("\n"), first);
+}

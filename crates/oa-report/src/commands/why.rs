@@ -1,0 +1,174 @@
+//! `oa-report why`: the versions of one row, and what made each.
+
+use anyhow::anyhow;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::exact;
+use serde_json::{Map, Value, json};
+
+use super::{failed, local, table_named};
+use crate::pool;
+use crate::queries::revisions::{self, Part, Table, Version};
+
+/// Why a row is as it is: each version of it, with the run that made it and what that had received, newest first
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-report why market_full_view --key comm_code=RB,record_date=2025-12-01\n  oa-report why option_flows --key \"contract_code=rb2605,date_trunc('minute'::text, record_time)=2025-12-01 09:30\" --format json"
+)]
+pub(crate) struct Args {
+    /// The table, with its schema unless that is public
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// The row: each part of the table's unique index and its value
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    key: String,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let mut client = pool::connect_read_only(config)?;
+    let table = table_named(&mut client, &args.table)?;
+    let unreadable = |e: postgres::Error| {
+        failed(
+            &e,
+            &format!("could not read the versions of a row of {}", table.shown()),
+        )
+    };
+    let keys = revisions::keys(&mut client, &table).map_err(unreadable)?;
+    let (key, values) = chosen(&table, keys, &args.key)?;
+    let versions = revisions::versions(&mut client, &table, &key, &values).map_err(unreadable)?;
+    if versions.is_empty() {
+        return Err(anyhow!(
+            "{} has no row with {}, and no revision of one",
+            table.shown(),
+            args.key
+        )
+        .into());
+    }
+    let mut listing = Listing::new(&[
+        ("when", "WHEN"),
+        ("operation", "WHAT"),
+        ("changes", "CHANGED"),
+        ("task", "TASK"),
+        ("status", "STATUS"),
+        ("started", "STARTED"),
+        ("answers", "ANSWERS"),
+        ("run_id", "RUN"),
+    ]);
+    for (i, version) in versions.iter().enumerate() {
+        let before = versions.get(i + 1).and_then(|v| v.row.as_ref());
+        listing.push(row(version, before, config));
+    }
+    listing.print(args.format).map_err(anyhow::Error::from)?;
+    Ok(exit::OK)
+}
+
+/// The unique index whose parts are named, and their values in its order.
+fn chosen(
+    table: &Table,
+    keys: Vec<Vec<Part>>,
+    text: &str,
+) -> Result<(Vec<Part>, Vec<String>), Failure> {
+    let all: Vec<String> = keys
+        .iter()
+        .map(|key| {
+            key.iter()
+                .map(|p| format!("{}=…", p.name))
+                .collect::<Vec<_>>()
+        })
+        .map(|names| names.join(","))
+        .collect();
+    let values_of = |key: &Vec<Part>| {
+        let mut rest = text;
+        let mut values: Vec<(usize, String)> = Vec::new();
+        // A name and a value may hold commas, so the parts are found by their names.
+        while !rest.is_empty() {
+            let (i, after) = key.iter().enumerate().find_map(|(i, p)| {
+                Some((i, rest.strip_prefix(p.name.as_str())?.strip_prefix('=')?))
+            })?;
+            let end = key
+                .iter()
+                .filter_map(|p| after.find(&format!(",{}=", p.name)))
+                .min()
+                .unwrap_or(after.len());
+            values.push((i, after[..end].to_owned()));
+            rest = after[end..].trim_start_matches(',');
+        }
+        values.sort();
+        let complete = values.iter().map(|(i, _)| *i).eq(0..key.len());
+        complete.then(|| values.into_iter().map(|(_, v)| v).collect::<Vec<_>>())
+    };
+    let found = keys
+        .into_iter()
+        .find_map(|key| values_of(&key).map(|values| (key, values)));
+    found.ok_or_else(|| {
+        let problem = if all.is_empty() {
+            anyhow!(
+                "{} has no unique index, so no row can be named",
+                table.shown()
+            )
+        } else {
+            anyhow!(
+                "--key does not name a row of {}; write {}",
+                table.shown(),
+                all.join(" or ")
+            )
+        };
+        Failure::new(exit::USAGE, problem)
+    })
+}
+
+fn row(version: &Version, before: Option<&Map<String, Value>>, config: &Config) -> Value {
+    let empty = Map::new();
+    let (old, new) = (
+        before.unwrap_or(&empty),
+        version.row.as_ref().unwrap_or(&empty),
+    );
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut changed = Map::new();
+    let mut words = Vec::new();
+    for name in names {
+        let (from, to) = (old.get(name), new.get(name));
+        // Of a new row, and of one that is gone, everything is.
+        if from == to || before.is_none() || version.row.is_none() {
+            continue;
+        }
+        let text = |value: Option<&Value>| value.map_or_else(String::new, exact::to_text);
+        words.push(format!("{name}: {} -> {}", text(from), text(to)));
+        changed.insert(
+            name.clone(),
+            json!({"from": from.map(shown), "to": to.map(shown)}),
+        );
+    }
+    let mut row = json!(version);
+    row["row"] = json!(version.row.as_ref().map(|row| {
+        let fields = row.iter().map(|(name, value)| (name.clone(), shown(value)));
+        fields.collect::<Map<String, Value>>()
+    }));
+    row["changed"] = Value::Object(changed);
+    row["changes"] = json!(words.join("; "));
+    row["when"] = json!(version.at.map(|at| local(at, config.timezone)));
+    row["started"] = json!(version.started_at.map(|at| local(at, config.timezone)));
+    let answer = |raw: &Value| {
+        let hash = raw["sha256"].as_str().unwrap_or_default();
+        let url = raw["url"].as_str().unwrap_or_default();
+        format!("{} {url}", hash.get(..12).unwrap_or(hash))
+    };
+    let mut answers: Vec<String> = version.raw.iter().take(2).map(answer).collect();
+    if version.raw.len() > 2 {
+        answers.push(format!("and {} more", version.raw.len() - 2));
+    }
+    row["answers"] = json!(answers.join("; "));
+    row
+}
+
+/// A number with more digits than JSON's own hold is shown as text.
+fn shown(value: &Value) -> Value {
+    exact::number(value).map_or_else(|| value.clone(), Value::from)
+}

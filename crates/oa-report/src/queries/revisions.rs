@@ -1,0 +1,247 @@
+//! What was known when: a table as it was, and the versions of one row (`oa.revisions`).
+
+use chrono::{DateTime, Utc};
+use oa_core::base::exact;
+use oa_core::pg::quote_ident;
+use postgres::types::{Json, ToSql};
+use postgres::{Client, GenericClient};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Result, redacted, redacted_texts};
+
+/// A table of the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+}
+
+impl Table {
+    /// As people write it: the schema only where it is not `public`.
+    pub(crate) fn shown(&self) -> String {
+        match self.schema.as_str() {
+            "public" => self.name.clone(),
+            schema => format!("{schema}.{}", self.name),
+        }
+    }
+
+    pub(crate) fn quoted(&self) -> String {
+        format!("{}.{}", quote_ident(&self.schema), quote_ident(&self.name))
+    }
+}
+
+/// All tables but PostgreSQL's and the programs' own.
+pub(crate) fn tables(client: &mut impl GenericClient) -> Result<Vec<Table>> {
+    let rows = client.query(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname NOT IN ('oa', 'information_schema') AND n.nspname !~ '^pg_'
+         ORDER BY 1, 2",
+        &[],
+    )?;
+    let table = |r: &postgres::Row| Table {
+        schema: r.get(0),
+        name: r.get(1),
+    };
+    Ok(rows.iter().map(table).collect())
+}
+
+/// A table's columns and, for each row, its JSON and its columns as texts.
+pub(crate) struct Rows {
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<(String, Vec<Option<String>>)>,
+    /// Since when changes of the table are known.
+    pub(crate) since: Option<DateTime<Utc>>,
+}
+
+/// The table as it was known at that time. `condition`: SQL over its columns. Asked in a read-only transaction.
+pub(crate) fn as_of(
+    client: &mut Client,
+    table: &Table,
+    at: DateTime<Utc>,
+    condition: &str,
+) -> Result<Rows> {
+    let mut tx = client.build_transaction().read_only(true).start()?;
+    let since = tx
+        .query_one(
+            "SELECT min(at) FROM oa.revisions WHERE schema_name = $1 AND table_name = $2",
+            &[&table.schema, &table.name],
+        )?
+        .get(0);
+    let columns: Vec<String> = tx
+        .query(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            &[&table.quoted()],
+        )?
+        .iter()
+        .map(|r| r.get(0))
+        .collect();
+    let texts: Vec<String> = columns
+        .iter()
+        .map(|c| format!("oa_row.{}::text", quote_ident(c)))
+        .collect();
+    let rows = tx.query(
+        &format!(
+            "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM oa.as_of(NULL::{}, $1) oa_row WHERE ({condition}\n)",
+            texts.join(", "),
+            table.quoted()
+        ),
+        &[&at],
+    )?;
+    tx.commit()?;
+    Ok(Rows {
+        columns,
+        rows: rows.iter().map(|r| (r.get(0), r.get(1))).collect(),
+        since,
+    })
+}
+
+/// A part of a unique index: its name, and SQL that compares it with a text (`%` stands for that) and gives its value in a key.
+pub(crate) struct Part {
+    pub(crate) name: String,
+    expression: String,
+    value: String,
+    of_type: String,
+}
+
+/// The unique indexes by which a row can be named.
+pub(crate) fn keys(client: &mut impl GenericClient, table: &Table) -> Result<Vec<Vec<Part>>> {
+    let rows = client.query(
+        "SELECT i.indexrelid, p.name, p.expression, p.value, p.type FROM pg_index i, oa.key_parts(i.indexrelid) p
+         WHERE i.indrelid = $1::text::regclass AND i.indisunique AND i.indpred IS NULL ORDER BY i.indisprimary, i.indexrelid",
+        &[&table.quoted()],
+    )?;
+    let mut keys: Vec<(u32, Vec<Part>)> = Vec::new();
+    for row in rows {
+        let part = Part {
+            name: row.get(1),
+            expression: row.get(2),
+            value: row.get(3),
+            of_type: row.get(4),
+        };
+        match keys
+            .last_mut()
+            .filter(|(index, _)| *index == row.get::<_, u32>(0))
+        {
+            Some((_, parts)) => parts.push(part),
+            None => keys.push((row.get(0), vec![part])),
+        }
+    }
+    Ok(keys.into_iter().map(|(_, parts)| parts).collect())
+}
+
+/// One version of a row, and what made it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Version {
+    /// When the server wrote it; none: before revisions of it are known.
+    pub(crate) at: Option<DateTime<Utc>>,
+    /// `insert`, `update`, `delete`, or `unknown`: not by a run that kept revisions.
+    pub(crate) operation: String,
+    pub(crate) run_id: Option<Uuid>,
+    pub(crate) task: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) started_at: Option<DateTime<Utc>>,
+    /// What the run received, from which the row was made.
+    pub(crate) raw: Vec<Value>,
+    /// Fingerprints of the task's incidents that were open during the run.
+    pub(crate) incidents: Vec<String>,
+    /// The row; none: it was removed.
+    pub(crate) row: Option<Map<String, Value>>,
+}
+
+/// The versions of the row with that key, newest first. `values`: of the key's parts, as texts.
+pub(crate) fn versions(
+    client: &mut Client,
+    table: &Table,
+    key: &[Part],
+    values: &[String],
+) -> Result<Vec<Version>> {
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        values.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+    let typed = |i: usize, part: &Part| format!("${}::text::{}", i + 1, part.of_type);
+    let mut tx = client.build_transaction().read_only(true).start()?;
+    let same: Vec<String> = key
+        .iter()
+        .enumerate()
+        .map(|(i, p)| format!("{} = {}", p.expression, typed(i, p)))
+        .collect();
+    let present = tx.query_opt(
+        &format!(
+            "SELECT to_jsonb(oa_row)::text FROM {} oa_row WHERE {}",
+            table.quoted(),
+            same.join(" AND ")
+        ),
+        &parameters,
+    )?;
+    let pairs: Vec<String> = key
+        .iter()
+        .enumerate()
+        .map(|(i, p)| {
+            let literal = oa_core::pg::quote_literal(&p.name);
+            // As the key has it: see oa.key_parts.
+            let utc = if p.value == p.expression {
+                ""
+            } else {
+                " AT TIME ZONE 'UTC'"
+            };
+            format!("{literal}, {}{utc}", typed(i, p))
+        })
+        .collect();
+    let rows = tx.query(
+        &format!(
+            "SELECT r.at, r.operation, r.run_id, runs.task, runs.status, runs.started_at, r.old_row::text,
+                    coalesce((SELECT jsonb_agg(jsonb_build_object('url', w.url, 'part', w.part, 'sha256', w.sha256, 'fetched_at', w.fetched_at) ORDER BY w.seq)
+                              FROM oa.raw w WHERE w.run_id = r.run_id), '[]'),
+                    ARRAY(SELECT i.fingerprint FROM oa.incidents i WHERE i.task = runs.task AND i.opened_at <= r.at
+                          AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at)
+             FROM oa.revisions r LEFT JOIN oa.runs ON runs.id = r.run_id
+             WHERE r.schema_name = {} AND r.table_name = {} AND r.key = jsonb_build_object({}) ORDER BY r.seq DESC",
+            oa_core::pg::quote_literal(&table.schema),
+            oa_core::pg::quote_literal(&table.name),
+            pairs.join(", ")
+        ),
+        &parameters,
+    )?;
+    tx.commit()?;
+    let mut next = present.map(|r| row_of(r.get(0)));
+    let mut versions = Vec::new();
+    for row in &rows {
+        let old = row.get::<_, Option<&str>>(6).map(row_of);
+        let Json(raw): Json<Vec<Value>> = row.try_get(7)?;
+        versions.push(Version {
+            at: row.get(0),
+            operation: row.get(1),
+            run_id: row.get(2),
+            task: row.get(3),
+            status: row.get(4),
+            started_at: row.get(5),
+            raw: raw.into_iter().map(redacted).collect(),
+            incidents: redacted_texts(&row.get::<_, Vec<String>>(8)),
+            row: std::mem::replace(&mut next, old),
+        });
+    }
+    // Something that keeps no revisions has put it there.
+    if next.is_some() {
+        versions.push(Version {
+            at: None,
+            operation: "unknown".to_owned(),
+            run_id: None,
+            task: None,
+            status: None,
+            started_at: None,
+            raw: Vec::new(),
+            incidents: Vec::new(),
+            row: next,
+        });
+    }
+    Ok(versions)
+}
+
+/// A row of `to_jsonb`, with all digits.
+fn row_of(text: &str) -> Map<String, Value> {
+    match exact::parse(text) {
+        Some(Value::Object(row)) => row,
+        _ => Map::new(),
+    }
+}
