@@ -204,3 +204,31 @@ fn a_task_is_known_before_its_first_run_and_forgotten_when_it_is_run_no_more() {
     );
     assert_eq!(service.crawl(&["forget", "nothing"]).code, 2);
 }
+
+#[test]
+fn a_day_that_is_over_is_collected_once_more() {
+    let service = Service::start();
+    // Due once more ten minutes ago, after the last time of yesterday; its own time today comes later.
+    let last = common::noon() + TimeDelta::minutes(60);
+    let over = common::noon() - TimeDelta::minutes(10);
+    tick(&service, -60, "");
+    let file = service.dir.path().join("sources/tick.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let again = format!("again = \"next day {}\"\nschedule", over.format("%H:%M"));
+    fs::write(&file, text.replacen("schedule", &again, 1)).unwrap();
+    assert_eq!((due(&service), runs(&service)), (0, 0), "first seen now");
+    let earlier = "UPDATE oa.tasks SET expected_since = now() - interval '2 days', next_due_at = next_due_at - interval '1 day'";
+    service.db().batch_execute(earlier).unwrap();
+    assert_eq!(due(&service), 0);
+    // Yesterday's own time was missed as well, and a source runs once at a time.
+    let yesterday = (last - TimeDelta::days(1)).date_naive().to_string();
+    let day = "SELECT string_agg(details ->> 'day' || ' ' || coalesce(due_at::text, 'again'), ', ' ORDER BY seq) FROM oa.runs";
+    assert_eq!(service.text(day), format!("{yesterday} again"));
+    assert_eq!(
+        service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
+        yesterday
+    );
+    assert_eq!(due(&service), 0);
+    assert_eq!(runs(&service), 2, "then its own time");
+    assert_eq!((due(&service), runs(&service)), (0, 2), "once");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{Client, GenericClient};
 
 use crate::journal::incidents;
@@ -155,6 +155,29 @@ pub fn overdue_tasks(
            FROM oa.runs r WHERE r.task = t.task AND r.started_at >= t.due AND oa.takes_care(r, t.due)) since
          WHERE since.runs = 0 AND since.killed < 3",
         &[&tasks, &due],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
+/// Of tasks, days, and the moments since which these are to be collected once more, the tasks that no run has done that for. Killed runs
+/// count as in [`overdue_tasks`].
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn not_collected_since(
+    client: &mut impl GenericClient,
+    tasks: &[&str],
+    days: &[NaiveDate],
+    since: &[DateTime<Utc>],
+) -> Result<HashSet<String>, postgres::Error> {
+    let rows = client.query(
+        // The day of a run is known at its end; until then nobody can collect another one.
+        "SELECT t.task FROM unnest($1::text[], $2::date[], $3::timestamptz[]) t (task, day, since), LATERAL (
+           SELECT count(*) FILTER (WHERE r.status <> 'abandoned' AND (r.finished_at IS NULL OR r.details ->> 'day' = t.day::text)) AS runs,
+                  count(*) FILTER (WHERE r.status = 'abandoned' AND r.other_day) AS killed
+           FROM oa.runs r WHERE r.task = t.task AND r.status <> 'skipped' AND r.started_at BETWEEN t.since AND now() + interval '1 minute') later
+         WHERE later.runs = 0 AND later.killed < 3",
+        &[&tasks, &days, &since],
     )?;
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }

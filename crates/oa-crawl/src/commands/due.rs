@@ -4,6 +4,8 @@
 //! A source is due when its schedule has had a due time within the catch-up time for which there is no run yet. The run log knows
 //! that for all machines; while PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
+//! A day that `again` names is due once more until a run for it has begun since then.
+//!
 //! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
 //! skipped run with the reason, and stays missed for `oa-alert check`.
 
@@ -16,7 +18,9 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
-use oa_core::journal::due::{Scheduled, ahead, expected_since, overdue_tasks, register};
+use oa_core::journal::due::{
+    Scheduled, ahead, expected_since, not_collected_since, overdue_tasks, register,
+};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
 use oa_core::schedule::Calendar;
@@ -24,7 +28,7 @@ use postgres::Client;
 
 use crate::PROGRAM;
 use crate::collector::Job;
-use crate::source::{Source, Sources};
+use crate::source::{DueTime, Source, Sources};
 
 /// The jobs that are due now; notes that they are started.
 pub(super) fn jobs<'a>(
@@ -45,33 +49,51 @@ pub(super) fn jobs<'a>(
         .enabled()
         .filter_map(|source| planner.last_due(source))
         .collect();
+    let again: Vec<(&Source, DueTime)> = sources
+        .enabled()
+        .filter_map(|source| Some((source, planner.last_again(source)?)))
+        .collect();
     let known = connected
         .and_then(|(mut client, _)| {
-            let known = planner.consult(&mut client, sources, &candidates);
+            let known = planner.consult(&mut client, sources, &candidates, &again);
             known.map_err(|e| describe(&e))
         })
         .inspect_err(|e| {
-            if !candidates.is_empty() {
+            if !candidates.is_empty() || !again.is_empty() {
                 tracing::warn!("what is due is decided by this machine alone: {e}");
             }
         })
         .ok();
+    let again: Vec<(&Source, DueTime)> = again
+        .into_iter()
+        .filter(|(source, due)| planner.is_open_again(source, due, known.as_ref()))
+        .collect();
+    // A source runs once at a time: its present day comes with the next start.
+    let is_busy = |c: &Candidate<'_>| again.iter().any(|(s, _)| s.name == c.source.name);
     let due: Vec<Candidate<'_>> = candidates
         .into_iter()
-        .filter(|candidate| planner.is_open(candidate, known.as_ref()))
+        .filter(|candidate| !is_busy(candidate) && planner.is_open(candidate, known.as_ref()))
         .filter(|candidate| !planner.is_reported_missed(candidate))
         .collect();
     for candidate in &due {
         note(recorder, &candidate.source.name, candidate.due);
     }
-    due.into_iter()
-        .map(|Candidate { source, due }| Job {
-            source,
-            // What was missed yesterday is yesterday's.
-            date: day_of(config, due),
-            due_at: Some(due),
-        })
-        .collect()
+    for (source, due) in &again {
+        note(recorder, &again_name(source), due.at);
+    }
+    let over = again.iter().map(|(source, due)| Job {
+        source,
+        date: due.day,
+        // It takes care of no due time of the schedule.
+        due_at: None,
+    });
+    let own = due.iter().map(|candidate| Job {
+        source: candidate.source,
+        // What was missed yesterday is yesterday's.
+        date: day_of(config, candidate.due),
+        due_at: Some(candidate.due),
+    });
+    over.chain(own).collect()
 }
 
 /// A source and the last time at which it was due.
@@ -84,6 +106,8 @@ struct Candidate<'a> {
 struct Known {
     /// Tasks whose last due time has no run.
     open: HashSet<String>,
+    /// Tasks whose last day has not been collected once more.
+    open_again: HashSet<String>,
     /// Since when a task is expected to run.
     expected_since: HashMap<String, DateTime<Utc>>,
 }
@@ -110,12 +134,35 @@ impl Planner<'_> {
         Some(Candidate { source, due })
     }
 
+    /// The day to be collected once more, if that may be made up for.
+    fn last_again(&self, source: &Source) -> Option<DueTime> {
+        source.again?;
+        let crawl = &self.config.crawl;
+        let settled = self.now - jitter_of(&source.name, crawl.jitter.0);
+        let from = settled - TimeDelta::from_std(crawl.catch_up.0).ok()?;
+        source.last_again(from, settled, self.config.timezone, self.calendar)
+    }
+
+    /// As [`Planner::is_open`]; what was due before the source was known is over.
+    fn is_open_again(&self, source: &Source, due: &DueTime, known: Option<&Known>) -> bool {
+        match known {
+            Some(known) => {
+                let since = known.expected_since.get(&source.name);
+                since.is_some_and(|since| due.at >= *since)
+                    && known.open_again.contains(&source.name)
+            }
+            None => noted(self.recorder, &again_name(source), self.now)
+                .is_some_and(|noted| noted < due.at),
+        }
+    }
+
     /// Tells the run log what is enabled, and asks it what is open.
     fn consult(
         &self,
         client: &mut Client,
         sources: &Sources,
         candidates: &[Candidate<'_>],
+        again: &[(&Source, DueTime)],
     ) -> Result<Known, postgres::Error> {
         let mut all: Vec<Scheduled> = sources.enabled().map(|s| self.scheduled(s)).collect();
         let since = ahead(client, &all)?;
@@ -129,9 +176,13 @@ impl Planner<'_> {
         watch::note(client, watch::DUE, self.recorder.host(), true, "")?;
         let names: Vec<&str> = candidates.iter().map(|c| c.source.name.as_str()).collect();
         let due: Vec<DateTime<Utc>> = candidates.iter().map(|c| c.due).collect();
+        let over: Vec<&str> = again.iter().map(|(s, _)| s.name.as_str()).collect();
+        let days: Vec<NaiveDate> = again.iter().map(|(_, due)| due.day).collect();
+        let since: Vec<DateTime<Utc>> = again.iter().map(|(_, due)| due.at).collect();
         Ok(Known {
-            expected_since: expected_since(client, &names)?,
+            expected_since: expected_since(client, &[&names[..], &over].concat())?,
             open: overdue_tasks(client, &names, &due)?,
+            open_again: not_collected_since(client, &over, &days, &since)?,
         })
     }
 
@@ -183,6 +234,11 @@ impl Planner<'_> {
         note(self.recorder, &name, *due);
         false
     }
+}
+
+/// The name of the note that a day was collected once more.
+fn again_name(source: &Source) -> String {
+    format!("{}.again", source.name)
 }
 
 /// Each source's own delay within the jitter.

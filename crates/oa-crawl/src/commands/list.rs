@@ -39,11 +39,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("table", "TABLE"),
     ]);
     for source in sources.iter() {
-        let due = source
-            .schedule_in(config.timezone)
-            .map_err(|e| Failure::new(exit::CONFIG, e))?
-            .next_after(Utc::now(), &calendar)
-            .filter(|_| source.enabled);
+        let mut due_times = source.due_times(Utc::now(), config.timezone, &calendar);
+        let due = due_times.next().filter(|_| source.enabled);
         listing.push(json!({
             "task": source.name,
             "title": source.title,
@@ -52,7 +49,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             "base": source.fetch.base,
             "schedule": source.schedule,
             "timezone": config.timezone.name(),
-            "next_due": due.map(|d| d.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string()),
+            "next_due": due.map(|d| d.at.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M").to_string()),
+            "next_day": due.map(|d| d.day),
+            "again": source.again.map(|again| again.to_string()),
             "table": source.store.table,
             "shows": source.shows().as_str(),
             "retries": source.retry.retries,

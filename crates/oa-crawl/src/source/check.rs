@@ -24,6 +24,7 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
     check_fetch(source)?;
     placeholders::check(source)?;
     source.check_shows()?;
+    source.check_again()?;
     for (name, share) in [
         ("max_rejected", source.max_rejected),
         ("min_of_usual", source.min_of_usual),

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::day::Shows;
+use super::{Again, Shows};
 
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -37,6 +37,8 @@ pub(crate) struct Source {
     /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
     /// the schedule's next due time. Without it, the request decides: "any day" when `{date}` is in it, else "today".
     pub(crate) shows: Option<Shows>,
+    /// Collects each day once more when all of it is there: "next day 00:30", or "+30m" after the day's last due time.
+    pub(crate) again: Option<Again>,
     /// Where the data come from.
     pub(crate) fetch: Fetch,
     /// Numbered pages.

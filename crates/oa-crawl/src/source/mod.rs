@@ -6,6 +6,7 @@
 mod check;
 mod day;
 mod definition;
+mod due_times;
 mod folder;
 mod placeholders;
 mod secrets;
@@ -19,10 +20,12 @@ use oa_core::base::mistakes::{explain, nearest};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 
+pub(crate) use day::Shows;
 pub(crate) use definition::{
     Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,
     Paging, Source, Step, Table,
 };
+pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use selector::{NotASelector, selector};
 
