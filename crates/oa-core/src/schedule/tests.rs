@@ -125,18 +125,88 @@ fn day_of_month_or_weekday_matches_when_both_are_given() {
 
 #[test]
 fn a_wrong_expression_says_what_is_wrong() {
-    for wrong in [
-        "",
-        "* * * *",
-        "61 * * * *",
-        "* * * * 8",
-        "* * * * MOON",
-        "*/0 * * * *",
-        "* * * * 5-2",
+    for (wrong, says) in [
+        (
+            "",
+            "it has 0 field(s), five are needed: minute hour day month weekday",
+        ),
+        ("* * * *", "it has 4 field(s)"),
+        (
+            "61 * * * *",
+            "the minute \"61\" is not a number from 0 to 59",
+        ),
+        ("0 24 * * *", "the hour \"24\" is not a number from 0 to 23"),
+        ("0 -1 * * *", "the hour \"\""),
+        ("0 +1 * * *", "the hour \"+1\""),
+        ("0 0 0 * *", "the day \"0\" is not a number from 1 to 31"),
+        (
+            "0 0 * Foo *",
+            "the month \"Foo\" is not a number from 1 to 12",
+        ),
+        ("* * * * 8", "the weekday \"8\" is not a number from 0 to 7"),
+        ("* * * * MOON", "the weekday \"MOON\""),
+        ("*/0 * * * *", "\"0\" is not a step of the minute"),
+        ("0 22-2 * * *", "the hour \"22-2\" runs backwards"),
+        ("* * * * 5-2", "the weekday \"5-2\" runs backwards"),
+        ("1,,2 * * * *", "the minute \"\""),
+        // What other schedulers write.
+        (
+            "0 0 ? * 1",
+            "the day \"?\" is not a number from 1 to 31; crontab writes * for any",
+        ),
+        ("0 0 * * ?", "crontab writes * for any"),
+        ("0 0 L * *", "the day \"L\""),
+        ("0 0 * * 1#2", "the weekday \"1#2\""),
+        (
+            "0 0 31 2 *",
+            "it is never due: no month of field \"2\" has a day 31",
+        ),
+        ("0 0 31 4,6,9,11 */2", "it is never due"),
+        ("@reboot", "of such words there are @hourly, @daily"),
+        ("@every 5m", "of such words"),
     ] {
         let error = Schedule::parse(wrong, ZONE).unwrap_err().to_string();
-        assert!(error.contains("is not a cron expression"), "{error}");
+        let expected = format!("\"{wrong}\" is not a cron expression: ");
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(error.contains(says), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn the_words_of_crontab_are_known() {
+    assert_eq!(
+        next(&every("@hourly"), "2025-12-01 08:49"),
+        "2025-12-01 09:00"
+    );
+    assert_eq!(
+        next(&every("@daily"), "2025-12-01 08:49"),
+        "2025-12-02 00:00"
+    );
+    assert_eq!(
+        next(&every("@weekly"), "2025-12-01 08:49"),
+        "2025-12-07 00:00"
+    );
+    assert_eq!(
+        next(&every("@monthly"), "2025-12-01 08:49"),
+        "2026-01-01 00:00"
+    );
+    // A day that only some months or years have is due then, and one that no month has leaves the weekday.
+    assert_eq!(
+        next(&every("0 0 31 * *"), "2025-12-31 08:49"),
+        "2026-01-31 00:00"
+    );
+    assert_eq!(
+        next(&every("0 0 29 2 *"), "2027-06-01 00:00"),
+        "2028-02-29 00:00"
+    );
+    assert_eq!(
+        next(&every("0 0 31 2 1"), "2025-12-02 00:00"),
+        "2026-02-02 00:00"
+    );
+    assert_eq!(
+        next(&every("0 9 1 jan-mar/2 *"), "2025-12-02 00:00"),
+        "2026-01-01 09:00"
+    );
 }
 
 #[test]
