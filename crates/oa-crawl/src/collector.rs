@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use oa_core::app::cli;
 use oa_core::app::config::Config;
 use oa_core::base::secrets::Secret;
@@ -14,7 +14,9 @@ use oa_core::base::supervise::{self, Owner, StopSignal};
 use oa_core::journal::attempts::{Failed, longest};
 use oa_core::journal::{Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};
-use oa_core::model::run::{Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger};
+use oa_core::model::run::{
+    DayOutcome, Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger,
+};
 use oa_core::schedule::Calendar;
 use serde_json::json;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ use uuid::Uuid;
 use crate::PROGRAM;
 use crate::archive::{Archive, RunArchive};
 use crate::collect::{Collected, Context, collect};
+use crate::content::fingerprint;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError};
 use crate::program::LEFTOVERS;
@@ -30,7 +33,7 @@ use crate::source::Source;
 use crate::store;
 use crate::validate::shape::Shape;
 use crate::validate::{CollectionTime, Validated, validate};
-use crate::verdict::{assess, is_fresh, other_days};
+use crate::verdict::{Before, assess, evidence, is_fresh, other_days};
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::{self, NotReady, RunReport, Task};
 
@@ -236,6 +239,26 @@ impl<'a> Collector<'a> {
         usual(&alike(7, 8)).or_else(|| usual(&alike(1, 14)))
     }
 
+    /// What is known of other days.
+    fn before(&self, source: &Source, date: NaiveDate, run: &mut Run) -> Before {
+        Before {
+            usual: self.usual_count(source, date, run),
+            content: match self.may_repeat(source, date) {
+                true => None,
+                false => run.content_before(date),
+            },
+        }
+    }
+
+    /// Whether the day may have the content of the one before: the source says so, the exchanges are closed, or it has only just begun
+    /// within a night session.
+    fn may_repeat(&self, source: &Source, date: NaiveDate) -> bool {
+        let now = self.recorder.now().with_timezone(&self.config.timezone);
+        let morning = NaiveTime::from_hms_opt(9, 0, 0).unwrap_or_default();
+        let is_night = !source.sessions.is_empty() && now.time() < morning;
+        source.may_repeat || is_night || !self.calendar.is_trading_day(date).is_open()
+    }
+
     /// Adds to an outcome what came for a day of a source.
     fn describe(
         &self,
@@ -267,14 +290,30 @@ impl<'a> Collector<'a> {
         if !gathered.leftovers.is_empty() {
             detail(LEFTOVERS, json!(gathered.leftovers));
         }
+        let mut day = DayOutcome {
+            day: date,
+            content: None,
+            may_repeat: self.may_repeat(source, date),
+            evidence: None,
+            usual: gathered.before.usual,
+        };
         let Some((collected, validated)) = gathered.best else {
+            outcome.day = Some(day);
             return;
         };
+        day.content = fingerprint(source, &collected, &validated);
+        day.evidence = evidence(source, &gathered.before, &collected);
+        outcome.day = Some(day);
         detail("requests", json!(collected.pages));
         outcome.fetched = collected.records.len() as u64;
         let mut findings = collected.findings;
         findings.extend(validated.findings);
         findings.extend(other_days(source, date, &validated.rows));
+        let stale = outcome
+            .error
+            .as_ref()
+            .filter(|e| e.kind == ErrorKind::Stale);
+        findings.extend(stale.map(|e| format!("stale: {}", e.message)));
         let mut shape = Shape::of(&collected.records);
         if let Some(before) = &gathered.earlier_shape {
             findings.extend(shape.differences(before, &collected.records));
@@ -315,6 +354,7 @@ struct Gathered {
     /// What an earlier run had left behind and was ended.
     leftovers: Vec<String>,
     earlier_shape: Option<Shape>,
+    before: Before,
 }
 
 impl Gathered {
@@ -323,11 +363,10 @@ impl Gathered {
         &mut self,
         source: &Source,
         time: CollectionTime,
-        usual: Option<u64>,
         collected: Collected,
     ) -> Result<(), RunError> {
         let validated = validate(source, time, &collected.records);
-        let verdict = assess(source, time.date, usual, &collected, &validated);
+        let verdict = assess(source, time.date, &self.before, &collected, &validated);
         let better = self.best.as_ref().is_none_or(|(before, _)| {
             verdict.error.is_none() || collected.records.len() >= before.records.len()
         });
@@ -353,7 +392,6 @@ struct Equipment {
     archive: Arc<RunArchive>,
     secrets: Vec<(String, Secret)>,
     programs: Programs,
-    usual: Option<u64>,
 }
 
 impl Collection<'_> {
@@ -384,7 +422,6 @@ impl Collection<'_> {
                 owner: Some(owner),
                 environment,
             },
-            usual: self.collector.usual_count(source, self.date, run),
         })
     }
 }
@@ -397,6 +434,7 @@ impl Task for Collection<'_> {
     fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
         self.gathered.leftovers = run.leftovers().to_vec();
         self.equipment = Some(self.equip(run)?);
+        self.gathered.before = self.collector.before(self.source, self.date, run);
         self.gathered.earlier_shape = run.shape().as_ref().and_then(Shape::from_json);
         Ok(())
     }
@@ -430,12 +468,7 @@ impl Task for Collection<'_> {
         // A day whose data are received now, by the server's clock.
         let at = collector.recorder.now();
         self.gathered
-            .add(
-                source,
-                CollectionTime { date, at },
-                equipment.usual,
-                collected,
-            )
+            .add(source, CollectionTime { date, at }, collected)
             .map_err(|e| Failed::by_kind(e, None))
     }
 
@@ -461,13 +494,20 @@ struct Replay<'a> {
 }
 
 impl Task for Replay<'_> {
+    fn prepare(&mut self, run: &mut Run) -> Result<(), NotReady> {
+        if !self.collector.may_repeat(self.source, self.time.date) {
+            self.gathered.before.content = run.content_before(self.time.date);
+        }
+        Ok(())
+    }
+
     fn attempt(&mut self, _number: u32) -> Result<(), Failed> {
         let Some(collected) = self.collected.take() else {
             let error = RunError::new(ErrorKind::Internal, "a replay is stored once");
             return Err(Failed::by_kind(error, None));
         };
         self.gathered
-            .add(self.source, self.time, None, collected)
+            .add(self.source, self.time, collected)
             .map_err(|e| Failed::by_kind(e, None))
     }
 

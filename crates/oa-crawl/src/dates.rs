@@ -1,7 +1,8 @@
 //! Days as sites and people write them.
 
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::service;
+use regex::Regex;
 
 /// The day of a date, or of a time in the service's zone.
 pub(crate) fn day_of(text: &str) -> Option<NaiveDate> {
@@ -26,6 +27,34 @@ pub(crate) fn day(text: &str) -> Option<NaiveDate> {
     ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日", "%Y%m%d"]
         .iter()
         .find_map(|form| NaiveDate::parse_from_str(text, form).ok())
+}
+
+/// The only day that a text names: by itself, in an HTTP date, as seconds or milliseconds since 1970, or among other words.
+pub(crate) fn find(text: &str) -> Option<NaiveDate> {
+    let text = text.trim();
+    let of = |time: DateTime<Utc>| time.with_timezone(&service::TIMEZONE).date_naive();
+    if let Some(day) = day_of(text) {
+        return Some(day);
+    }
+    if let Ok(time) = DateTime::parse_from_rfc2822(text) {
+        return Some(of(time.to_utc()));
+    }
+    let since_1970 = text.parse::<i64>().ok();
+    match (text.len(), since_1970) {
+        (10, Some(seconds)) => return DateTime::from_timestamp(seconds, 0).map(of),
+        (13, Some(millis)) => return DateTime::from_timestamp_millis(millis).map(of),
+        _ => {}
+    }
+    let date = Regex::new(r"\d{4}[-/.年]\d{1,2}[-/.月]\d{1,2}日?|\d+").ok()?;
+    let mut days: Vec<NaiveDate> = date
+        .find_iter(text)
+        .filter_map(|m| day(m.as_str()))
+        .collect();
+    days.dedup();
+    match days[..] {
+        [only] => Some(only),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

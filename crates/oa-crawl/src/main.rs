@@ -9,6 +9,7 @@ mod archive;
 mod collect;
 mod collector;
 mod commands;
+mod content;
 mod dates;
 mod extract;
 mod fetch;

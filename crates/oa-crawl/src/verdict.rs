@@ -2,11 +2,14 @@
 
 use chrono::NaiveDate;
 use oa_core::base::exact;
+use oa_core::journal::days;
 use oa_core::model::retry::ErrorKind;
-use oa_core::model::run::RunError;
+use oa_core::model::run::{Evidence, RunError};
 
 use crate::collect::Collected;
-use crate::source::{Field, FieldType, OnBad, Source};
+use crate::content::fingerprint;
+use crate::extract::day::other_in_records;
+use crate::source::{FetchKind, Field, FieldType, OnBad, Source};
 use crate::validate::Validated;
 
 #[derive(Debug)]
@@ -17,10 +20,19 @@ pub(crate) struct Verdict {
     pub(crate) storable: bool,
 }
 
+/// What is known of other days.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Before {
+    /// How many records such days usually have by this time.
+    pub(crate) usual: Option<u64>,
+    /// The content of the last day before, where it must be another one.
+    pub(crate) content: Option<(NaiveDate, String)>,
+}
+
 pub(crate) fn assess(
     source: &Source,
     date: NaiveDate,
-    usual: Option<u64>,
+    before: &Before,
     collected: &Collected,
     validated: &Validated,
 ) -> Verdict {
@@ -32,8 +44,13 @@ pub(crate) fn assess(
     }
     let error = collected
         .shortfall()
-        .or_else(|| below_usual(source, usual, collected))
-        .or_else(|| shortcoming(source, date, collected, validated));
+        .or_else(|| below_usual(source, before.usual, collected))
+        .or_else(|| shortcoming(source, date, collected, validated))
+        .or_else(|| {
+            let (earlier, content) = before.content.as_ref()?;
+            let same = fingerprint(source, collected, validated).as_ref() == Some(content);
+            same.then(|| days::repeats(date, *earlier))
+        });
     Verdict {
         error,
         storable: true,
@@ -76,11 +93,28 @@ fn unusable(
             ),
         ));
     }
+    if let Some(said) = other_in_records(&source.answer, &collected.records, date) {
+        let message = format!("nothing of {date} is there yet, no record is of that day ({said})");
+        return Some(RunError::new(ErrorKind::Empty, message));
+    }
+    if is_fresh(source, date, &validated.rows) == Some(false) && puts_in_the_day(source) {
+        let came = collected.records.len();
+        let message =
+            format!("nothing of {date} is there yet, none of {came} records is of that day");
+        return Some(RunError::new(ErrorKind::Empty, message));
+    }
     if let Some((OnBad::Fail, first)) = &validated.worst {
         let message = format!("a record breaks a rule that fails the run (on_bad): {first}");
         return Some(RunError::new(ErrorKind::Invalid, message));
     }
     None
+}
+
+/// Whether rows are stored under the day that is collected, whatever they say.
+fn puts_in_the_day(source: &Source) -> bool {
+    let texts = source.fields.iter().filter_map(|f| f.value.as_deref());
+    let mut texts = texts.filter(|text| text.contains("{date}") || text.contains("{minute}"));
+    texts.next().is_some()
 }
 
 /// Far fewer records than usual: a Saturday with 5 is normal, a Tuesday with 5 is not.
@@ -124,7 +158,7 @@ fn shortcoming(
     }
     if is_fresh(source, date, &validated.rows) == Some(false) {
         return Some(RunError::new(
-            ErrorKind::Invalid,
+            ErrorKind::Stale,
             format!("none of {came} records is of {date}; the site still shows another day"),
         ));
     }
@@ -177,4 +211,20 @@ pub(crate) fn is_fresh(
         rows.iter()
             .any(|row| row[index].as_str() == Some(day.as_str()))
     })
+}
+
+/// By what it is known that what came is all, when nothing is missing.
+pub(crate) fn evidence(
+    source: &Source,
+    before: &Before,
+    collected: &Collected,
+) -> Option<Evidence> {
+    if collected.expected.is_some() {
+        return Some(Evidence::Total);
+    }
+    let ends = source.paging.is_some() || source.answer.end.is_some();
+    if ends || source.fetch.kind == FetchKind::Command {
+        return Some(Evidence::End);
+    }
+    before.usual.map(|_| Evidence::History)
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::sync::{Arc, Mutex};
 
 use common::Service;
 use common::site::{Answer, Site};
@@ -61,6 +62,19 @@ fn totals(total: u64) -> Site {
     })
 }
 
+/// Twelve records on the first page, six on the next one, which is the last.
+fn shrinks() -> Site {
+    Site::start(|asked| {
+        let page = page_of(&asked.path);
+        let size = if page > 2 { 0 } else { 3 };
+        let records: Vec<Value> = (0..size)
+            .map(|n| json!({"code": format!("P{page}N{n}")}))
+            .collect();
+        let total = if page == 1 { 12 } else { 6 };
+        Answer::json(json!({"list": records, "total": total}).to_string())
+    })
+}
+
 /// Status, kind of error and the findings of a run, and the status that `try` says.
 fn outcome(service: &Service, text: &str) -> (String, Value, String, Value) {
     service.add("paged", text);
@@ -114,7 +128,16 @@ fn pages_that_were_cut_off_are_partial_and_say_where() {
             "",
             "the site gives 2 records a page where 3 were asked for",
         ),
+        // Whoever asks for three and gets two may miss every third one.
+        (
+            pages(&[2, 2, 1]),
+            "end = \"empty page\"",
+            "",
+            "the site gives 2 records a page where 3 were asked for",
+        ),
+        (pages(&[2, 1]), "", "", "the site gives 2 records a page"),
         (pages(&[3, 3]), "", "total = \"/total\"", ""),
+        (shrinks(), "", "total = \"/total\"", "announced 12 records"),
         // A total that counts a page is none, whatever it is.
         (
             totals(3),
@@ -158,6 +181,9 @@ fn pages_that_end_as_the_source_says_are_whole() {
     for (site, paging, answer) in [
         (pages(&[3, 3, 1]), "", ""),
         (pages(&[3, 3, 1]), "end = \"short page\"", ""),
+        // A site that filters its pages.
+        (pages(&[2, 3, 1, 2]), "end = \"empty page\"", ""),
+        (pages(&[3, 2, 1]), "end = \"empty page\"", ""),
         (pages(&[1]), "end = \"short page\"", ""),
         (pages(&[3, 3]), "end = \"short page\"", ""),
         (pages(&[3, 3, 3, 3]), "max_pages = 4", "total = \"/total\""),
@@ -239,6 +265,96 @@ fn one_of_several_values_that_fails_costs_only_its_own_records() {
         (&json!("partial"), &json!(2)),
         "{row}"
     );
+}
+
+#[test]
+fn one_of_several_values_that_hangs_leaves_time_for_the_others() {
+    let service = Service::start();
+    let ended = Arc::new(Mutex::new(()));
+    let held = ended.clone();
+    let hangs = ended.lock().unwrap();
+    let site = Site::start(move |asked| match asked.path.as_str() {
+        "/rb" => {
+            // Until the test is over.
+            drop(held.lock());
+            Answer::status(500)
+        }
+        path => Answer::json(list(std::iter::once(path[1..].to_uppercase()))),
+    });
+    let text = paged(&site, "", "")
+        .replace("path = \"/list\"", "path = \"/{one}\"")
+        .lines()
+        .filter(|l| !l.starts_with("paging"))
+        .map(|l| format!("{l}\n"))
+        .collect::<String>()
+        .replace(
+            "answer =",
+            "retry = { timeout = \"6s\", retries = 0 }\neach = { name = \"one\", values = [\"rb\", \"hc\", \"i\"] }\nanswer =",
+        );
+    service.add("paged", &text);
+    let row = service.crawl(&["run", "paged", "--format", "json"]).row();
+    drop(hangs);
+    assert_eq!(
+        (&row["status"], &row["inserted"]),
+        (&json!("partial"), &json!(2)),
+        "{row}"
+    );
+    assert!(row["error"].as_str().unwrap().contains("one rb: "), "{row}");
+}
+
+#[test]
+fn as_many_records_as_were_asked_for_are_not_all() {
+    let service = Service::start();
+    let site = pages_of_one_answer();
+    let text = |query: &str, answer: &str| {
+        let text = paged(&site, "", answer);
+        let lines = text.lines().filter(|l| !l.starts_with("paging"));
+        let lines: String = lines.map(|l| format!("{l}\n")).collect();
+        lines.replace(
+            "path = \"/list\"",
+            &format!("path = \"/list\", query = {{ {query} }}"),
+        )
+    };
+    for (query, answer, status) in [
+        ("limit = \"3\"", "", "partial"),
+        ("pageSize = \"3\"", "", "partial"),
+        ("limit = \"4\"", "", "success"),
+        ("variety = \"3\"", "", "success"),
+        ("limit = \"3\"", "end = \"one answer\"", "success"),
+        ("limit = \"3\"", "total = \"/total\"", "partial"),
+    ] {
+        let (got, _, findings, tried) = outcome(&service, &text(query, answer));
+        assert_eq!(got, status, "{query} {answer}: {findings}");
+        assert_eq!(tried, status, "{query} {answer}");
+    }
+}
+
+fn pages_of_one_answer() -> Site {
+    Site::start(|_| Answer::json(list((0..3).map(|n| format!("N{n}")))))
+}
+
+#[test]
+fn try_shows_what_came_as_it_can_be_read() {
+    let service = Service::start();
+    let file = service.dir.path().join("own/paged.toml");
+    let body = service.dir.path().join("answer");
+    service.add("paged", &paged(&pages(&[1]), "", ""));
+    let tried = |bytes: &[u8]| {
+        fs::write(&body, bytes).unwrap();
+        let (file, body) = (file.to_str().unwrap(), body.to_str().unwrap());
+        service.crawl(&["try", file, "--body", body]).stdout
+    };
+    let gbk = b"\xcf\xb5\xcd\xb3\xce\xac\xbb\xa4"; // 系统维护
+    assert!(tried(gbk).contains("it begins: 系统维护"), "{}", tried(gbk));
+    let shown = tried(b"\x1b[31mred\x07\r\nnext\xe2\x80\xae");
+    assert!(
+        shown.contains("it begins: \\u{1b}[31mred\\u{7}\\r\\nnext\\u{202e}"),
+        "{shown}"
+    );
+    let shown = tried("{\"list\": [{\"code\": \"A\u{9b}2J\u{202e}\"}]}".as_bytes());
+    assert!(shown.contains("A\\u{9b}2J"), "{shown}");
+    let steers = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+    assert!(!shown.contains(steers), "{shown:?}");
 }
 
 #[test]

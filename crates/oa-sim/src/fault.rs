@@ -12,7 +12,7 @@
 //! Of the transport: `500` (any status, with `retry-after=SECONDS|date`), `hang`, `drip` (a byte a second; `drip N`), `truncate`,
 //! `bad-gzip`, `gzip-cut`, `gbk`, `bom`, `long-length`, `reset`, `soft-block`, `redirect-login`, `redirect-loop`.
 //! Of the content: `expired-token`, `empty`, `fewer`, `rename FIELD=NEW`, `stringify FIELD`, `nan FIELD`, `stale`, `duplicates`,
-//! `grow`, `cap N`, `repeat-page`. Of the robots: `refuse TEXT` (what contains the text, with the robot's code for improper content; another
+//! `grow`, `shrink`, `cap N`, `repeat-page`. Of the robots: `refuse TEXT` (what contains the text, with the robot's code for improper content; another
 //! code: `refuse CODE=TEXT`), `code CODE` (everything). And `ok`.
 
 use std::fmt;
@@ -81,6 +81,8 @@ pub enum Fault {
     Duplicates,
     /// The total grows with each request, thirty in all.
     Grow,
+    /// The total shrinks with each request, to nothing at last, and the records with it.
+    Shrink,
     /// The server gives at most so many records a page.
     Cap(u64),
     /// Every page is the first.
@@ -129,6 +131,7 @@ impl FromStr for Fault {
             "stale" => Self::Stale,
             "duplicates" => Self::Duplicates,
             "grow" => Self::Grow,
+            "shrink" => Self::Shrink,
             "repeat-page" => Self::RepeatPage,
             "stringify" => Self::Stringify(needs("a field")?),
             "nan" => Self::Nan(needs("a field")?),

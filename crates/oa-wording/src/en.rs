@@ -323,6 +323,10 @@ fn explain_site(kind: ErrorKind) -> (&'static str, &'static str) {
             "nothing came where something was due",
             "check on the site whether there are data for that day",
         ),
+        ErrorKind::Stale => (
+            "the content is that of an earlier day: the site has nothing new yet",
+            "the next run tries again; where days may be the same, say may_repeat = true in the source file",
+        ),
         ErrorKind::Invalid => (
             "the data break the source's rules",
             "look at the rejected records in oa.rejects",

@@ -38,7 +38,29 @@ pub fn printable(text: &str) -> String {
     out
 }
 
-/// The same for every text in a value; keys stay.
+/// A text in one line, in which whatever cannot be seen, or would steer a terminal, is written out: `\n`, `\u{1b}`.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' => {
+                out.extend(c.escape_unicode());
+            }
+            c if c.is_control() => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A value whose texts are [`printable`]; keys stay.
 #[must_use]
 pub fn printable_json(value: &Value) -> Value {
     match value {

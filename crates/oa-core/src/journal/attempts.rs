@@ -50,7 +50,9 @@ pub fn until_done(
             finished_at: clock.now(),
             outcome: match &error {
                 None => Status::Success,
-                Some(e) if e.kind == ErrorKind::Partial => Status::Partial,
+                Some(e) if matches!(e.kind, ErrorKind::Partial | ErrorKind::Stale) => {
+                    Status::Partial
+                }
                 Some(e) if e.kind == ErrorKind::Timeout => Status::Timeout,
                 Some(_) => Status::Failed,
             },

@@ -7,6 +7,7 @@
 
 pub mod attempts;
 pub mod catalog;
+pub mod days;
 pub mod due;
 mod error;
 pub mod history;

@@ -19,9 +19,9 @@ use postgres::Client;
 use uuid::Uuid;
 
 use super::error::{DbUnavailable, JournalError};
-use super::history;
 use super::raw_index;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
+use super::{days, history};
 use crate::base::failpoint;
 use crate::base::state_dir::{Lock, StateDir};
 use crate::base::supervise::{self, Owner, ProcessId};
@@ -649,6 +649,18 @@ impl Run {
                 None
             }
         }
+    }
+
+    /// See [`days::content_before`]. `None` also without PostgreSQL.
+    pub fn content_before(&mut self, day: NaiveDate) -> Option<(NaiveDate, String)> {
+        let found = days::content_before(self.connection.as_mut()?, &self.start.task, day);
+        found.unwrap_or_else(|e| {
+            tracing::warn!(
+                "could not look up the content of the day before: {}",
+                describe(&e)
+            );
+            None
+        })
     }
 
     /// Records a try that is followed by another. That PostgreSQL fails is no reason to stop: the outcome carries all tries.

@@ -10,7 +10,7 @@
 use uuid::Uuid;
 
 use super::attempts::{Failed, until_done};
-use super::{JournalError, Persisted, Recorder, Run, StartOutcome, Stopwatch};
+use super::{JournalError, Persisted, Recorder, Run, StartOutcome, Stopwatch, days};
 use crate::base::secrets::redact;
 use crate::base::supervise::StopSignal;
 use crate::model::retry::{ErrorKind, Policy};
@@ -214,6 +214,7 @@ fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, 
     report.fetched = outcome.fetched;
     report.rejected = outcome.rejects.len() as u64;
     report.error.clone_from(&outcome.error);
+    let day = outcome.day.as_ref().map(|of| of.day);
     match recorder.finish(run, outcome)? {
         Persisted::Stored(applied) => {
             report.inserted = applied.inserted;
@@ -221,6 +222,10 @@ fn finish(recorder: &Recorder, run: Run, outcome: Outcome) -> Result<RunReport, 
             report.unchanged = applied.unchanged;
             report.rejected = applied.rejected;
             report.alerted = applied.alerted;
+            if let Some(earlier) = applied.repeated {
+                report.status = Status::Partial;
+                report.error = day.map(|day| days::repeats(day, earlier));
+            }
         }
         Persisted::Spooled { reason } => {
             tracing::error!("{}: the outcome waits in the spool: {reason}", report.task);

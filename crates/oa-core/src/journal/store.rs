@@ -3,11 +3,12 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::days;
 use super::due::overdue_tasks;
 use crate::base::exact;
 use crate::base::supervise::ProcessId;
@@ -53,6 +54,8 @@ pub struct WriteCounts {
     pub rejected: u64,
     /// An alert went into the outbox.
     pub alerted: bool,
+    /// What came is the content of this earlier day, so that the run is no success.
+    pub repeated: Option<NaiveDate>,
 }
 
 /// What came of an attempt to begin.
@@ -234,7 +237,7 @@ pub fn record_attempt(
     Ok(())
 }
 
-/// Stores an outcome in one transaction: rows, rejects, archive index, quality, the run's final state, the task's state, and
+/// Stores an outcome in one transaction: rows, rejects, archive index, quality, the run's final state, the task's state, its day, and
 /// an alert where one is due. Does nothing when the run already has its final state. Rows that PostgreSQL refuses
 /// become rejects.
 ///
@@ -262,11 +265,20 @@ pub fn apply(
             updated: count(2),
             unchanged: count(3),
             rejected: count(4),
-            alerted: false,
+            ..WriteCounts::default()
         });
     }
+    // What the run could not know: it had no connection then, or another run was faster.
+    let repeated = days::repeated(&mut tx, outcome)?;
+    let unseen = repeated.filter(|_| outcome.status == Status::Success);
+    let stale = outcome.day.as_ref().zip(unseen);
+    let stale = stale.map(|(of, earlier)| days::as_stale(outcome, of, earlier));
+    let outcome = stale.as_ref().unwrap_or(outcome);
     let times = Times::of(outcome, run.get(6));
-    let mut applied = WriteCounts::default();
+    let mut applied = WriteCounts {
+        repeated: unseen,
+        ..WriteCounts::default()
+    };
     let mut rejects = outcome.rejects.clone();
     let mut rounded: Vec<String> = Vec::new();
     for batch in &outcome.batches {
@@ -307,6 +319,14 @@ pub fn apply(
         ],
     )?;
     let state = update_task(&mut tx, outcome, times, run.get(7), run.get(5))?;
+    let refused = applied.rejected > outcome.rejects.len() as u64;
+    days::record(
+        &mut tx,
+        outcome,
+        refused,
+        repeated.is_some(),
+        times.finished,
+    )?;
     // A row that PostgreSQL refused is not where the check looks.
     let by_check = outcome.reported_by_check && applied.rejected == 0;
     if !outcome.alerted && !by_check {

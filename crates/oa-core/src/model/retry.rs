@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Shape,
     /// Nothing where something was due.
     Empty,
+    /// The content of an earlier day.
+    Stale,
     /// Records that break the source's rules.
     Invalid,
     /// Fewer records than the source announced.
@@ -61,6 +63,7 @@ impl ErrorKind {
             Self::Blocked => "blocked",
             Self::Shape => "shape",
             Self::Empty => "empty",
+            Self::Stale => "stale",
             Self::Invalid => "invalid",
             Self::Partial => "partial",
             Self::Db => "db",
@@ -80,7 +83,7 @@ impl ErrorKind {
     pub fn cause(self) -> Self {
         match self {
             Self::Network | Self::Timeout => Self::Http5xx,
-            Self::Empty => Self::Partial,
+            Self::Empty | Self::Stale => Self::Partial,
             other => other,
         }
     }
@@ -97,6 +100,7 @@ impl ErrorKind {
             | Self::Http429
             | Self::Blocked
             | Self::Empty
+            | Self::Stale
             | Self::Partial => true,
             Self::Http4xx
             | Self::Auth

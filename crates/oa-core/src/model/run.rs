@@ -295,6 +295,45 @@ impl Quality {
     }
 }
 
+/// What came for a day of a source, beside its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayOutcome {
+    /// The day.
+    pub day: NaiveDate,
+    /// SHA-256 of its records in hexadecimal, whatever their order, without what the run itself has put in; `None` when none came.
+    pub content: Option<String>,
+    /// That it has the content of an earlier day is normal.
+    pub may_repeat: bool,
+    /// By what it is known that these are all, when they are.
+    pub evidence: Option<Evidence>,
+    /// How many such days usually have by this time.
+    pub usual: Option<u64>,
+}
+
+/// By what it is known that a day is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evidence {
+    /// The site says how many there are.
+    Total,
+    /// The end of the list, as the source says how it is known.
+    End,
+    /// Such days usually have no more.
+    History,
+}
+
+impl Evidence {
+    /// The name under which it is stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::End => "end",
+            Self::History => "history",
+        }
+    }
+}
+
 /// How a run ended, with everything that has to be stored together with that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
@@ -318,6 +357,9 @@ pub struct Outcome {
     pub raw: Vec<RawRecord>,
     /// Findings about the data.
     pub quality: Option<Quality>,
+    /// The day that the run was for, where it is one of `oa.days`.
+    #[serde(default)]
+    pub day: Option<DayOutcome>,
     /// Anything else worth keeping.
     pub details: Map<String, Value>,
     /// When the task is due next (UTC); `None` keeps what is known.
@@ -356,6 +398,7 @@ impl Outcome {
             rejects: Vec::new(),
             raw: Vec::new(),
             quality: None,
+            day: None,
             details: Map::new(),
             next_due_at: None,
             shape: None,

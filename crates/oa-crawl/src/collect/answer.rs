@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::collected::Collected;
 use super::context::Context;
-use crate::extract::{Extracted, json, table};
+use crate::extract::{Extracted, day, json, table};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
@@ -69,6 +69,10 @@ pub(super) fn ask(
         &response,
     )?;
     check_status(&request_line, &response)?;
+    let rules = &context.source.answer;
+    if let Some(said) = day::other_in_headers(rules, &response, context.date) {
+        return Err(of_another_day(context.date, &said, &request_line));
+    }
     let (extracted, finding) = extract(&context.source, context.date, &request_line, &response)?;
     collected.pages += 1;
     if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
@@ -94,7 +98,7 @@ pub(crate) fn fetch(
             if let Some((state, _)) = &known {
                 request.validators = state.clone();
             }
-            let mut response = context.client.send(&request, context.deadline)?;
+            let mut response = context.client.send(&request, context.until.get())?;
             if let (304, Some((state, body))) = (response.status, known) {
                 response.body = body;
                 response.state = state;
@@ -134,7 +138,7 @@ fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Resp
                 task: source.name.clone(),
                 max_body: context.max_body,
             };
-            empty.insert(Browser::start(&options, context.deadline)?)
+            empty.insert(Browser::start(&options, context.until.get())?)
         }
     };
     let url = request.with_query();
@@ -144,7 +148,7 @@ fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Resp
         base: source.fetch.base.clone(),
         rules: &rules,
         secrets: &context.secrets,
-        deadline: context.deadline,
+        deadline: context.until.get(),
     };
     Ok((format!("GET {url}"), browser.visit(&visit)?))
 }
@@ -191,7 +195,8 @@ pub(super) fn archive(
         .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {request_line}")))
 }
 
-/// Takes the records out of an answer to `request_line` (method and address). The second value is a finding about its character set.
+/// Takes the records out of an answer to `request_line` (method and address), which is of `date` as far as it says a day itself. The
+/// second value is a finding about its character set.
 pub(crate) fn extract(
     source: &Source,
     date: NaiveDate,
@@ -215,6 +220,9 @@ pub(crate) fn extract(
         && (is_page || source.answer.records.is_none())
     {
         let (page, finding) = body::page(request_line, response)?;
+        if let Some(said) = day::other_in_page(&source.answer, &page, date) {
+            return Err(of_another_day(date, &said, request_line));
+        }
         let extracted = table::take(rules, &page).map_err(|(kind, what)| {
             FetchError::new(kind, format!("the answer has {what}: {request_line}"))
         })?;
@@ -242,7 +250,10 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
         .env("OA_DATE", context.date.to_string())
         .env("OA_ATTEMPT", context.attempt.to_string());
     let fail = |kind, what: String| FetchError::new(kind, redact(&format!("{name} {what}")));
-    let left = context.deadline.saturating_duration_since(Instant::now());
+    let left = context
+        .until
+        .get()
+        .saturating_duration_since(Instant::now());
     let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
     context.programs.environment.give_to(&mut command);
     let launch = Launch {
@@ -354,14 +365,18 @@ fn read(
             )));
         }
     }
-    if let Some(day) = json::other_day(rules, &answer, date) {
-        // Transient: a site is often some minutes late.
-        return Err(FetchError::new(
-            ErrorKind::Empty,
-            format!("nothing of {date} is there yet, the answer is of another day ({day}): {url}"),
-        ));
+    if let Some(said) = day::other_in_json(rules, &answer, date) {
+        return Err(of_another_day(date, &said, url));
     }
     json::take(rules, &mut answer).map_err(shape)
+}
+
+/// Transient: a site is often some minutes late.
+fn of_another_day(date: NaiveDate, said: &str, url: &str) -> FetchError {
+    FetchError::new(
+        ErrorKind::Empty,
+        format!("nothing of {date} is there yet, the answer is of another day ({said}): {url}"),
+    )
 }
 
 fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {

@@ -9,9 +9,9 @@ use oa_core::model::run::RawRecord;
 use serde_json::Value;
 
 use super::answer::extract;
-use super::collected::Collected;
+use super::collected::{Collected, limit_reached};
 use super::image::is_image;
-use super::pages::more_than_announced;
+use super::pages::{capped, more_than_announced};
 use crate::archive::Archive;
 use crate::extract::Extracted;
 use crate::fetch::{Response, check_status};
@@ -130,6 +130,8 @@ struct PartProgress {
     /// Its last page was the end.
     ended: bool,
     short_before: bool,
+    /// How many records its pages held.
+    sizes: Vec<usize>,
     failed: Option<String>,
 }
 
@@ -151,6 +153,16 @@ fn missing(source: &Source, parts: &BTreeMap<Option<String>, PartProgress>) -> V
     {
         missing.push("the run did not reach the end of the pages".to_owned());
     }
+    if let Some(paging) = &source.paging {
+        let ended = parts.values().filter(|p| p.total.is_none() && p.ended);
+        missing.extend(ended.filter_map(|p| capped(paging, &p.sizes)).take(1));
+    }
+    let limits = parts.values().filter(|p| p.total.is_none());
+    missing.extend(
+        limits
+            .filter_map(|p| limit_reached(source, p.records))
+            .take(1),
+    );
     let more = |p: &PartProgress| p.total.filter(|total| p.distinct > *total);
     if let Some(total) = parts
         .values()
@@ -171,6 +183,9 @@ impl PartProgress {
         self.pages += 1;
         self.total = self.total.max(total);
         self.records += came;
+        if came > 0 {
+            self.sizes.push(came);
+        }
         let short = paging.is_some_and(|paging| {
             paging.end == Some(End::ShortPage) && came < paging.page_size as usize
         });

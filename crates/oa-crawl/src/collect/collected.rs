@@ -31,6 +31,7 @@ impl Collected {
             ..Self::default()
         };
         collected.take(answer);
+        collected.suspect_limit(source);
         collected.keep(source);
         collected.require_minimum(source);
         collected
@@ -99,6 +100,13 @@ impl Collected {
             .then(|| RunError::new(ErrorKind::Partial, format!("the source announced {expected} records, only {came} different ones came in {} requests", self.pages)))
     }
 
+    /// As many records as a parameter of the request asks for at most are rarely all there are.
+    pub(super) fn suspect_limit(&mut self, source: &Source) {
+        if self.expected.is_none() && self.incomplete.is_none() {
+            self.incomplete = limit_reached(source, self.records.len());
+        }
+    }
+
     /// Nothing at all is another failure, which the caller names.
     pub(super) fn require_minimum(&mut self, source: &Source) {
         let came = self.records.len() as u64;
@@ -109,4 +117,25 @@ impl Collected {
             ));
         }
     }
+}
+
+/// Parameters whose value limits how many records come, as sites name them.
+const LIMITS: [&str; 8] = ["limit", "size", "count", "num", "rows", "top", "per", "max"];
+
+/// Why these may not be all, when exactly as many came as the request asks for.
+pub(super) fn limit_reached(source: &Source, came: usize) -> Option<String> {
+    if source.paging.is_some() || source.answer.end.is_some() || came < 2 {
+        return None;
+    }
+    let pairs = source.fetch.query.iter().chain(&source.fetch.form);
+    let is_limit = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        LIMITS.iter().any(|limit| name.contains(limit))
+    };
+    let (name, _) = pairs
+        .filter(|(name, _)| is_limit(name))
+        .find(|(_, value)| value.trim().parse() == Ok(came))?;
+    Some(format!(
+        "{came} records came, as many as {name} in [fetch] asks for: there may be more; read all pages with [paging], or ask for more than there can be"
+    ))
 }

@@ -1,5 +1,6 @@
 //! What one attempt needs.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -33,7 +34,10 @@ pub(crate) struct Context {
     pub(crate) secrets: Vec<(String, Secret)>,
     pub(crate) programs: Programs,
     pub(crate) attempt: u32,
+    /// When the attempt must be over.
     pub(crate) deadline: Instant,
+    /// When what is asked for now must be there: one value of `[each]` that hangs leaves time for the others.
+    pub(crate) until: Cell<Instant>,
 }
 
 impl Context {
@@ -45,6 +49,7 @@ impl Context {
         state_dir: &Path,
         max_body: u64,
     ) -> Self {
+        let deadline = Instant::now() + source.retry.timeout;
         Self {
             source: source.clone(),
             date,
@@ -57,8 +62,20 @@ impl Context {
             secrets: Vec::new(),
             programs: Programs::default(),
             attempt: 1,
-            deadline: Instant::now() + source.retry.timeout,
+            deadline,
+            until: Cell::new(deadline),
         }
+    }
+
+    /// Half of the time that is left, or all of it for the last value: a slow first one, which may have to log in, gets enough.
+    pub(super) fn share_time(&self, is_last: bool) {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let until = if is_last {
+            self.deadline
+        } else {
+            self.deadline - left / 2
+        };
+        self.until.set(until);
     }
 }
 

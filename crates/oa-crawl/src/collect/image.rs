@@ -115,7 +115,7 @@ fn send(context: &Context, request: &Request, request_line: &str) -> Result<Resp
     let response = match &context.archived {
         Some(archived) => archived.answer(&request.display())?,
         None => {
-            let response = context.client.send(request, context.deadline)?;
+            let response = context.client.send(request, context.until.get())?;
             archive(context, request_line, Some(PART), &response)?;
             response
         }
@@ -199,7 +199,10 @@ fn run_post(
         .arg(path)
         .env("OA_TASK", &context.source.name)
         .env("OA_DATE", context.date.to_string());
-    let left = context.deadline.saturating_duration_since(Instant::now());
+    let left = context
+        .until
+        .get()
+        .saturating_duration_since(Instant::now());
     let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
     context.programs.environment.give_to(&mut command);
     let launch = Launch {

@@ -61,6 +61,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
                 "stopped by a signal between two requests",
             ));
         }
+        context.share_time(number + 1 == each.values.len());
         let placeholders = Placeholders::new(context.date).with(&each.name, value);
         let mut part = match collect_one(context, &placeholders) {
             Ok(part) => part,
@@ -87,6 +88,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
         part.incomplete = None;
         all.add(part);
     }
+    context.share_time(true);
     if let (Some(failed), true) = (failed, all.records.is_empty()) {
         return Err(failed);
     }
@@ -101,6 +103,7 @@ fn collect_one(context: &Context, placeholders: &Placeholders) -> Result<Collect
     let Some(paging) = &context.source.paging else {
         let page = ask(context, placeholders, None, &mut collected)?;
         collected.take(page);
+        collected.suspect_limit(&context.source);
         return Ok(collected);
     };
     let mut seen = HashSet::new();

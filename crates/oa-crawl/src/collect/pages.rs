@@ -32,12 +32,15 @@ pub(super) fn read(
     // The total is reached on a full page: it may count that page only, so the next one is looked at.
     let mut reached = false;
     let mut usual = paging.page_size as usize;
+    let mut sizes: Vec<usize> = Vec::new();
     for number in 1..=paging.max_pages {
         let page = match ask(context, placeholders, Some((paging, number)), collected) {
             // Some sites have no answer for what is behind the end.
             Err(_) if reached => return Ok(cut),
             // There is nothing behind the end.
-            Err(e) if end_at.is_some() && e.error.kind == ErrorKind::Http4xx => return Ok(cut),
+            Err(e) if end_at.is_some() && e.error.kind == ErrorKind::Http4xx => {
+                return Ok(cut.or_else(|| capped(paging, &sizes)));
+            }
             page => page?,
         };
         // The total grows while paging. A smaller one counts with the next attempt only: an overloaded site answers an empty page
@@ -58,8 +61,11 @@ pub(super) fn read(
                 usual = came.min(usual);
             }
         } else {
+            if came > 0 {
+                sizes.push(came);
+            }
             match (end_at.take(), new) {
-                (Some(_), 0) => return Ok(cut),
+                (Some(_), 0) => return Ok(cut.or_else(|| capped(paging, &sizes))),
                 (Some(End::EmptyPage), _) => {
                     cut = Some(format!(
                         "page {} was empty, but page {number} was not",
@@ -101,6 +107,25 @@ pub(super) fn read(
         "stopped after {} pages (max_pages in [paging])",
         paging.max_pages
     )))
+}
+
+/// Why pages that were read to their end, of these sizes, may not be all: a site that gives fewer records a page than it is asked for
+/// may go on by what it was asked for, and what lies between is lost. Pages of different sizes are those of a site that filters them.
+pub(super) fn capped(paging: &Paging, sizes: &[usize]) -> Option<String> {
+    let asked = paging.page_size as usize;
+    let (last, before) = sizes.split_last()?;
+    let first = *before.first()?;
+    let alike = before.iter().all(|size| *size == first) && *last <= first;
+    let is_capped = match paging.end {
+        Some(End::EmptyPage) => before.len() > 1 && alike && first < asked,
+        Some(End::ShortPage) => false,
+        None => before.iter().any(|size| *size < asked),
+    };
+    is_capped.then(|| {
+        format!(
+            "the site gives {first} records a page where {asked} were asked for; correct page_size in [paging]"
+        )
+    })
 }
 
 /// Why records may not be all, although no fewer came than were announced.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use chrono::{Datelike, Utc};
+use chrono::{Datelike, TimeDelta, Utc};
 use clap::Args as ClapArgs;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
@@ -175,13 +175,20 @@ fn check_state_dir(config: &Config, report: &mut CheckReport) {
 
 /// Without a total, only the source's author knows whether a list that ends is complete.
 fn check_end(source: &Source, report: &mut CheckReport) {
-    if let Some(paging) = &source.paging
-        && source.answer.total.is_none()
-        && paging.end.is_none()
-    {
-        let what = "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\"";
-        report.add(&source.name, Err((exit::OK, what.to_owned())));
-    }
+    let rules = &source.answer;
+    let has_total = rules.total.is_some()
+        || !rules.lists.is_empty() && rules.lists.iter().all(|list| list.total.is_some());
+    let what = match &source.paging {
+        _ if has_total => return,
+        Some(paging) if paging.end.is_none() => {
+            "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\""
+        }
+        None if rules.end.is_none() && source.fetch.kind != FetchKind::Command => {
+            "[answer] has no total, so that nothing proves that one answer is all: say where the total is, read the pages with [paging], or say end = \"one answer\" when the site gives everything in each answer"
+        }
+        _ => return,
+    };
+    report.add(&source.name, Err((exit::OK, what.to_owned())));
 }
 
 /// A day that no month has is a valid cron expression.
@@ -232,24 +239,33 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
     );
 }
 
+/// So long before its last day a calendar must be prolonged.
+const CALENDAR_NOTICE: TimeDelta = TimeDelta::days(30);
+
 fn check_calendar(config: &Config, report: &mut CheckReport) {
-    match Calendar::load(config.calendar.as_deref()) {
-        Err(e) => report.add("calendar", Err((exit::CONFIG, e.to_string()))),
-        Ok(calendar) => {
-            let this_year = Utc::now().with_timezone(&config.timezone).year();
-            report.add("calendar", match calendar.last_known_year() {
-                Some(last) if last >= this_year => Ok(format!("trading days are known up to {last}")),
-                last => {
-                    let known = last.map_or_else(
-                        || "no trading days are known".to_owned(),
-                        |last| format!("trading days are known up to {last} only"),
-                    );
-                    let what = format!("{known}; in {this_year} Monday to Friday count as such; add the year in a file named by calendar = \"…\"");
-                    Err((exit::OK, what))
-                }
-            });
+    let calendar = match Calendar::load(config.calendar.as_deref()) {
+        Ok(calendar) => calendar,
+        Err(e) => return report.add("calendar", Err((exit::CONFIG, e.to_string()))),
+    };
+    let today = Utc::now().with_timezone(&config.timezone).date_naive();
+    let needed = (today + CALENDAR_NOTICE).year();
+    let missing = (today.year()..=needed)
+        .find(|year| calendar.last_known_year().is_none_or(|last| last < *year));
+    let last = calendar.last_known_year();
+    let known = last.map_or_else(
+        || "no trading days are known".to_owned(),
+        |last| format!("trading days are known up to {last}"),
+    );
+    report.add("calendar", match missing {
+        None => Ok(known),
+        Some(year) => {
+            let when = if year == today.year() { "" } else { ", which begins soon," };
+            Err((
+                exit::OK,
+                format!("{known} only; in {year}{when} Monday to Friday count as such, holidays too; add the year in a file named by calendar = \"…\""),
+            ))
         }
-    }
+    });
 }
 
 /// Runs the queries of `[exec.TASK]`, as after an attempt.
@@ -350,7 +366,7 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, report: &mut Che
     let stores = sources.iter().flat_map(|s| s.enabled()).map(|s| &s.store);
     let mut tables: Vec<(&str, &str)> = stores
         .map(|s| (s.schema.as_str(), s.table.as_str()))
-        .chain([("oa", "runs"), ("oa", "tasks")])
+        .chain([("oa", "runs"), ("oa", "tasks"), ("oa", "days")])
         .collect();
     tables.sort_unstable();
     tables.dedup();

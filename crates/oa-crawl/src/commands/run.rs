@@ -21,7 +21,7 @@ use crate::fetch::gate::Gate;
 use crate::program::environment::Programs;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{CollectionTime, columns, validate};
-use crate::verdict::assess;
+use crate::verdict::{Before, assess};
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::RunReport;
 
@@ -244,7 +244,7 @@ fn dry_run_one(
                 .rows
                 .first()
                 .map(|r| names.into_iter().zip(r.iter().cloned()).collect());
-            let error = assess(source, date, None, &collected, &validated).error;
+            let error = assess(source, date, &Before::default(), &collected, &validated).error;
             let missing = (!validated.missing_everywhere.is_empty()).then(|| {
                 format!(
                     "no record has the field(s) {}",

@@ -14,6 +14,7 @@ use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::base::exact;
 use oa_core::base::state_dir::StateDir;
+use oa_core::base::text::{escaped, printable};
 use oa_core::schedule::Calendar;
 use oa_core::service;
 use serde_json::{Map, Value, json};
@@ -22,12 +23,13 @@ use tempfile::TempDir;
 use super::args::parse_date;
 use crate::collect::{Collected, Context, Folders, Placeholders, collect, extract, fetch};
 use crate::extract::Extracted;
+use crate::fetch::body;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
 use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
 use crate::validate::{CollectionTime, Validated, columns, validate};
-use crate::verdict::assess;
+use crate::verdict::{Before, assess};
 
 /// How many records of each kind are shown.
 const SHOWN: usize = 3;
@@ -101,7 +103,8 @@ pub(crate) fn run(args: &Args, config: Option<&Config>) -> Result<u8, Failure> {
     let ok = report.problem.is_none();
     let text = match args.format {
         Format::Json => format!("{}\n", as_json(&source, &report)),
-        _ => as_text(&source, &report),
+        // Of a site, nothing may steer the terminal.
+        _ => printable(&as_text(&source, &report)),
     };
     cli::print(&text).map_err(anyhow::Error::from)?;
     Ok(if ok { exit::OK } else { exit::FAILED })
@@ -132,7 +135,7 @@ fn try_it(
         .map(|(extracted, _)| extracted);
     match extracted {
         Err(e) => {
-            let start = String::from_utf8_lossy(&response.body);
+            let start = body::readable(&response);
             report.problem = Some(format!(
                 "{}; it begins: {}",
                 e.error.message,
@@ -174,7 +177,7 @@ fn whole(
 
 fn end_as_a_run(source: &Source, date: NaiveDate, collected: &Collected, report: &mut TryReport) {
     let validated = validate(source, CollectionTime::now(date), &collected.records);
-    let verdict = assess(source, date, None, collected, &validated);
+    let verdict = assess(source, date, &Before::default(), collected, &validated);
     report.partial = verdict.storable && !validated.rows.is_empty();
     let plain = problem(source, collected, &validated);
     report.problem = plain.or(verdict.error.map(|e| e.message));
@@ -366,9 +369,12 @@ fn as_text(source: &Source, report: &TryReport) -> String {
     text
 }
 
+/// In one line, what cannot be seen written out.
 fn cut(text: &str) -> String {
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
+    let mut rest = text.chars();
+    let mut start = escaped(&rest.by_ref().take(LONGEST).collect::<String>());
+    if rest.next().is_some() {
+        start.push('…');
     }
-    text.chars().take(LONGEST).chain("…".chars()).collect()
+    start
 }

@@ -3,12 +3,10 @@
 //! A path is a JSON pointer; a part `*` in it stands for every element of a list, so that `/result/*/varietyList` is all the
 //! lists below `result`, one after the other.
 
-use chrono::NaiveDate;
 use oa_core::base::exact;
 use serde_json::Value;
 
 use super::Extracted;
-use crate::dates;
 use crate::source::{Answer, List};
 
 /// Whether the answer says that it succeeded; `None` when it does not say.
@@ -24,17 +22,6 @@ pub(crate) fn is_ok(rules: &Answer, answer: &Value) -> Option<bool> {
     let as_text = expected.to_string();
     let texts = [said.as_str(), exact::number(said)];
     Some(said == expected || texts.contains(&Some(&as_text)))
-}
-
-/// The day that the answer says it is of, when that is another one than `date`.
-pub(crate) fn other_day(rules: &Answer, answer: &Value, date: NaiveDate) -> Option<String> {
-    let pointer = rules.day.as_ref()?;
-    let said = match answer.pointer(pointer) {
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::String(text)) => text.trim().to_owned(),
-        _ => return Some(format!("no day at {pointer}")),
-    };
-    (dates::day_of(&said) != Some(date)).then_some(said)
 }
 
 /// Extracts the records of an answer.
@@ -242,20 +229,5 @@ mod tests {
         let truth = rules("ok = \"/success\"\nrecords = \"/d\"");
         assert_eq!(is_ok(&truth, &json!({"success": false})), Some(false));
         assert_eq!(is_ok(&truth, &json!({"success": "yes"})), None);
-    }
-
-    #[test]
-    fn an_answer_of_another_day_is_noticed() {
-        let rules = rules("day = \"/date\"\nrecords = \"/d\"");
-        let day = NaiveDate::from_ymd_opt(2025, 12, 1).unwrap();
-        assert_eq!(
-            other_day(&rules, &json!({"date": "2025-12-01 08:45"}), day),
-            None
-        );
-        assert_eq!(
-            other_day(&rules, &json!({"date": "2025-11-28"}), day).as_deref(),
-            Some("2025-11-28")
-        );
-        assert!(other_day(&rules, &json!({}), day).is_some());
     }
 }

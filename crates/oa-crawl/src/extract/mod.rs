@@ -1,5 +1,6 @@
 //! From an answer to records: the places that a source file names, and the proof that they hold what the answer announces.
 
+pub(crate) mod day;
 pub(crate) mod json;
 pub(crate) mod table;
 

@@ -86,6 +86,14 @@ fn text(url: &str, response: &Response) -> Result<(String, Option<String>), Fetc
     ))
 }
 
+/// A body as a person can read it, whatever its character set.
+pub(crate) fn readable(response: &Response) -> String {
+    text("", response).map_or_else(
+        |_| String::from_utf8_lossy(&response.body).into_owned(),
+        |(text, _)| text,
+    )
+}
+
 fn undecodable(url: &str, charset: &str) -> FetchError {
     FetchError::new(
         ErrorKind::Shape,

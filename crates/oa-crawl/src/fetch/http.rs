@@ -208,6 +208,9 @@ impl Client {
             header("content-type"),
             header("retry-after").and_then(|v| parse_retry_after(&v, Utc::now())),
         );
+        let names = answer.headers().keys().map(|name| name.as_str().to_owned());
+        let headers = names.filter_map(|name| Some((name.clone(), header(&name)?)));
+        let headers: Vec<(String, String)> = headers.collect();
         let state = Validators {
             etag: header("etag"),
             last_modified: header("last-modified"),
@@ -224,6 +227,7 @@ impl Client {
             content_type,
             final_url,
             retry_after,
+            headers,
             state,
             body,
             findings,

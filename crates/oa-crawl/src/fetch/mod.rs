@@ -22,12 +22,29 @@ pub(crate) struct Response {
     pub(crate) final_url: String,
     /// `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
+    /// The headers that came with it, their names in lower case.
+    pub(crate) headers: Vec<(String, String)>,
     /// The validators of this answer.
     pub(crate) state: Validators,
     /// The body, decompressed.
     pub(crate) body: Vec<u8>,
     /// What was noticed on the way to it, in sentences.
     pub(crate) findings: Vec<String>,
+}
+
+impl Response {
+    /// The value of a header. An answer that says "nothing has changed" was last modified when the one before was.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let kept = || {
+            let is_validator = name.eq_ignore_ascii_case("last-modified");
+            self.state.last_modified.clone().filter(|_| is_validator)
+        };
+        found.map(|(_, value)| value.clone()).or_else(kept)
+    }
 }
 
 /// `ETag` and `Last-Modified`: with them the site can say that nothing has changed.

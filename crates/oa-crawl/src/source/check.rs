@@ -5,7 +5,7 @@ use oa_core::service;
 
 use super::folder::{self, FOLDER};
 use super::selector::selector;
-use super::{FetchKind, Source, Step, placeholders};
+use super::{DayElsewhere, DayPlace, FetchKind, Source, Step, placeholders};
 
 pub(super) fn check(source: &Source) -> Result<(), String> {
     if !folder::is_name(&source.name) || source.name == FOLDER {
@@ -236,7 +236,18 @@ fn check_answer(source: &Source) -> Result<(), String> {
         };
     }
     if source.fetch.kind == FetchKind::Command {
+        let of_sites = [
+            rules.ok.is_some(),
+            rules.error.is_some(),
+            rules.total.is_some(),
+            rules.end.is_some(),
+            rules.day.is_some() && rules.day_field().is_none(),
+        ];
         return match said {
+            0 if of_sites.contains(&true) => Err(
+                "of [answer], a command knows only day = { field = \"…\" }: it prints its records, one JSON object a line"
+                    .to_owned(),
+            ),
             0 => Ok(()),
             _ => Err(
                 "[answer] is for sites; a command prints its records, one JSON object a line"
@@ -253,10 +264,8 @@ fn check_answer(source: &Source) -> Result<(), String> {
         for css in [&table.rows, &table.cells] {
             selector(css).map_err(|e| format!("[answer.table] has {e}"))?;
         }
-        if rules.ok.is_some() || rules.error.is_some() || rules.day.is_some() {
-            return Err(
-                "ok, error and day in [answer] are for JSON, not for [answer.table]".to_owned(),
-            );
+        if rules.ok.is_some() || rules.error.is_some() {
+            return Err("ok and error in [answer] are for JSON, not for [answer.table]".to_owned());
         }
     }
     if rules.total.is_some() && rules.records.is_none() {
@@ -276,12 +285,23 @@ fn check_answer(source: &Source) -> Result<(), String> {
     if rules.equals.is_some() && rules.ok.is_none() {
         return Err("equals in [answer] belongs to ok, which is not there".to_owned());
     }
+    check_day_place(source)?;
+    if rules.end.is_some() && source.paging.is_some() {
+        return Err(
+            "end in [answer] is for a source without [paging]; there, end in [paging] says how the last page is known"
+                .to_owned(),
+        );
+    }
+    let day = match &rules.day {
+        Some(DayPlace::Pointer(pointer)) => Some(pointer),
+        _ => None,
+    };
     let pointers = [
-        &rules.ok,
-        &rules.error,
-        &rules.day,
-        &rules.records,
-        &rules.total,
+        rules.ok.as_ref(),
+        rules.error.as_ref(),
+        day,
+        rules.records.as_ref(),
+        rules.total.as_ref(),
     ]
     .into_iter()
     .flatten()
@@ -300,4 +320,27 @@ fn check_answer(source: &Source) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Where an answer says its day must be in such an answer.
+fn check_day_place(source: &Source) -> Result<(), String> {
+    let rules = &source.answer;
+    let only_page = rules.table.is_some() && rules.records.is_none();
+    match &rules.day {
+        Some(DayPlace::Pointer(_)) if only_page => Err(
+            "day in [answer] is a JSON pointer, but the answer is a page; say day = { selector = \"…\" }".to_owned(),
+        ),
+        Some(DayPlace::Elsewhere(DayElsewhere::Selector(css))) => {
+            if rules.table.is_none() {
+                return Err("day in [answer] has a selector, which is for [answer.table]; of JSON it is a JSON pointer".to_owned());
+            }
+            selector(css).map(|_| ()).map_err(|e| format!("day in [answer] has {e}"))
+        }
+        Some(DayPlace::Elsewhere(DayElsewhere::Header(_)))
+            if source.fetch.kind != FetchKind::Http =>
+        {
+            Err("day in [answer] names a header, which only kind = \"http\" sees".to_owned())
+        }
+        _ => Ok(()),
+    }
 }

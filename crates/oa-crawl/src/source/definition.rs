@@ -77,6 +77,9 @@ pub(crate) struct Source {
     /// An empty answer is a result, not a failure.
     #[serde(default)]
     pub(crate) allow_empty: bool,
+    /// That a trading day has the very records of the day before is normal. Without it such a day is stale: retried, and then partial.
+    #[serde(default)]
+    pub(crate) may_repeat: bool,
     /// More rejected records than this share (0 to 1) make the run partial.
     #[serde(default = "default_max_rejected")]
     pub(crate) max_rejected: f64,
@@ -355,8 +358,12 @@ pub(crate) struct Answer {
     pub(crate) error: Option<String>,
     /// Words in it that mean: log in again.
     pub(crate) auth_words: Vec<String>,
-    /// The day that the answer is of, which must be the day that is collected.
-    pub(crate) day: Option<String>,
+    /// Where the answer says of which day it is, which must be the day that is collected: a JSON pointer, or one of
+    /// `{ selector = "…" }`, `{ header = "…" }` and `{ field = "…" }`.
+    pub(crate) day: Option<DayPlace>,
+    /// By what it is known that nothing is missing where there are neither `total` nor `[paging]`: "one answer", when the site gives all
+    /// there is in each answer.
+    pub(crate) end: Option<AnswerEnd>,
     /// The list of records.
     pub(crate) records: Option<String>,
     /// How many records there are in all.
@@ -365,6 +372,49 @@ pub(crate) struct Answer {
     pub(crate) lists: Vec<List>,
     /// Instead of `records`: a table of an HTML page.
     pub(crate) table: Option<Table>,
+}
+
+impl Answer {
+    /// The field in which each record says its day.
+    pub(crate) fn day_field(&self) -> Option<&str> {
+        match &self.day {
+            Some(DayPlace::Elsewhere(DayElsewhere::Field(field))) => Some(field),
+            _ => None,
+        }
+    }
+}
+
+/// See [`Answer::day`].
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "day must be a JSON pointer, or one of { selector = \"…\" }, { header = \"…\" } and { field = \"…\" }"
+)]
+pub(crate) enum DayPlace {
+    /// A JSON pointer.
+    Pointer(String),
+    /// Another place.
+    Elsewhere(DayElsewhere),
+}
+
+/// See [`Answer::day`].
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum DayElsewhere {
+    /// The first element of a page for this CSS selector; its text may say more than the day.
+    Selector(String),
+    /// A header of the answer, such as `last-modified`.
+    Header(String),
+    /// A field of each record; records of another day are rejected.
+    Field(String),
+}
+
+/// See [`Answer::end`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum AnswerEnd {
+    /// Each answer holds all there is.
+    #[serde(rename = "one answer")]
+    OneAnswer,
 }
 
 /// `[answer.table]`: an HTML table (see [`crate::extract::table`]).

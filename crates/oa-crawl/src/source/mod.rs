@@ -22,8 +22,8 @@ use oa_core::model::retry::Policy;
 
 pub(crate) use day::Shows;
 pub(crate) use definition::{
-    Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,
-    Paging, Source, Step, Table,
+    Answer, BrowserRules, DayElsewhere, DayPlace, Each, End, FetchKind, Field, FieldType, Image,
+    List, Login, OnBad, Paging, Source, Step, Table,
 };
 pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};

@@ -15,6 +15,7 @@ use oa_core::service;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::extract::day;
 use crate::source::{Field, OnBad, Source};
 use convert::convert;
 
@@ -92,7 +93,16 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
         .iter()
         .filter_map(|c| source.fields.iter().position(|f| f.column == *c))
         .collect();
+    let day_field = source.answer.day_field();
     for record in records {
+        if let Some(field) = day_field
+            && let Some(said) = day::other_in_record(record, field, time.date)
+        {
+            let reason = format!("is of another day ({said}) than {}", time.date);
+            done.rejects
+                .push(reject(source, record, Some(field.to_owned()), reason));
+            continue;
+        }
         let row = match row(source, &patterns, time, record, &mut converted) {
             Ok(row) => row,
             Err((field, on_bad, reason)) => {

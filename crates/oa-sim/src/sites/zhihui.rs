@@ -177,6 +177,9 @@ fn page(context: &Context<'_>, empty: bool) -> Value {
     if context.fault == Some(&Fault::Grow) {
         total += (context.applied + 1).min(10) * 3;
     }
+    if context.fault == Some(&Fault::Shrink) {
+        total = total.saturating_sub(context.applied * 150);
+    }
     let cap = if let Some(Fault::Cap(n)) = context.fault {
         *n
     } else {
