@@ -154,6 +154,12 @@ fn faults_of_the_content_change_the_data() {
     assert_eq!(list("cap 20", 1)["records"].as_array().unwrap().len(), 20);
     assert_eq!(list("repeat-page", 9)["records"], list("ok", 1)["records"]);
     assert_eq!(list("grow", 1)["total"], 2437);
+    let shrinking = faulty("/zhihui: shrink");
+    let totals = [1, 2].map(|page| {
+        let answer = get_json(&shrinking, &format!("{LIST}&page={page}&limit=100"));
+        answer["result"]["total"].clone()
+    });
+    assert_eq!(totals, [2434, 2284]);
     assert_eq!(
         list("duplicates", 2)["records"][4],
         list("ok", 1)["records"][99]
