@@ -420,6 +420,7 @@ impl Task for Collection<'_> {
             ..Context::new(
                 source,
                 date,
+                collector.calendar,
                 equipment.client.clone(),
                 collector.recorder.state().path(),
                 collector.config.crawl.max_body.0,

@@ -178,6 +178,7 @@ fn check_end(source: &Source, report: &mut CheckReport) {
     if let Some(paging) = &source.paging
         && source.answer.total.is_none()
         && paging.end.is_none()
+        && !paging.is_linked()
     {
         let what = "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\"";
         report.add(&source.name, Err((exit::OK, what.to_owned())));

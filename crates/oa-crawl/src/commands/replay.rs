@@ -142,12 +142,21 @@ fn image_context(
     archive: &Archive,
     raw: &[RawRecord],
 ) -> Result<Context, Failure> {
+    let calendar = Calendar::load(config.calendar.as_deref());
+    let calendar = calendar.map_err(|e| Failure::new(exit::CONFIG, e))?;
     let max_body = config.crawl.max_body.0;
     let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
     Ok(Context {
         archived: Some(ArchivedAnswers::new(archive, raw)),
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(source, date, client, &config.state_dir, max_body)
+        ..Context::new(
+            source,
+            date,
+            &calendar,
+            client,
+            &config.state_dir,
+            max_body,
+        )
     })
 }
 

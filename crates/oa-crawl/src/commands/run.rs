@@ -205,7 +205,7 @@ fn dry_run(
             listing.push(json!({ "task": source.name, "error": reason }));
             continue;
         }
-        let (row, ok) = dry_run_one(config, source, date)?;
+        let (row, ok) = dry_run_one(config, source, date, calendar)?;
         if !ok {
             worst = worst.max(exit::FAILED);
         }
@@ -219,6 +219,7 @@ fn dry_run_one(
     config: &Config,
     source: &Source,
     date: NaiveDate,
+    calendar: &Calendar,
 ) -> Result<(Value, bool), Failure> {
     if source.fetch.kind == FetchKind::Browser {
         StateDir::open(&config.state_dir)?;
@@ -230,7 +231,14 @@ fn dry_run_one(
         folders: Folders::below(&config.state_dir).without_files(),
         secrets: source.secrets(config)?,
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(source, date, client, &config.state_dir, max_body)
+        ..Context::new(
+            source,
+            date,
+            calendar,
+            client,
+            &config.state_dir,
+            max_body,
+        )
     };
     Ok(match collect(&context) {
         Err(e) => (

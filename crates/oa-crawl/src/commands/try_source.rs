@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::args::parse_date;
-use crate::collect::{Collected, Context, Folders, Placeholders, collect, extract, fetch};
+use crate::collect::{Collected, Context, Folders, Placeholders, Position, collect, extract, fetch};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};
@@ -128,8 +128,7 @@ fn try_it(
         response.body.len(),
     ));
     let extracted = check_status(&request_line, &response)
-        .and_then(|()| extract(source, date, &request_line, &response))
-        .map(|(extracted, _)| extracted);
+        .and_then(|()| extract(source, date, &request_line, &response));
     match extracted {
         Err(e) => {
             let start = String::from_utf8_lossy(&response.body);
@@ -196,11 +195,11 @@ fn answer(
     let (context, _fresh) = context(config, source, date)?;
     let first_value = source.each.as_ref().and_then(|each| {
         let value = each.values.first()?;
-        Some(Placeholders::new(date).with(&each.name, value))
+        Some(Placeholders::new(&context).with(&each.name, value))
     });
-    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(date));
-    let page = source.paging.as_ref().map(|paging| (paging, 1));
-    Ok(fetch(&context, &placeholders, page).map_err(|e| e.error.message))
+    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(&context));
+    let page = source.paging.as_ref().map(Position::first);
+    Ok(fetch(&context, &placeholders, page.as_ref()).map_err(|e| e.error.message))
 }
 
 /// The second value is the folder that goes when it is dropped, see [`folder`].
@@ -225,6 +224,8 @@ fn context(
         c.crawl.max_body.0
     });
     let (state_dir, fresh) = folder(config, source)?;
+    let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
     let programs = match config {
         Some(config) => Programs::unrecorded(config, source)?,
@@ -234,7 +235,7 @@ fn context(
         folders: Folders::below(&state_dir).without_files(),
         secrets,
         programs,
-        ..Context::new(source, date, client, &state_dir, max_body)
+        ..Context::new(source, date, &calendar, client, &state_dir, max_body)
     };
     Ok((context, fresh))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Request {
     pub(crate) query: Vec<(String, String)>,
     /// A form to post, unescaped.
     pub(crate) form: Vec<(String, String)>,
+    /// Or a JSON body to post.
+    pub(crate) json: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
     pub(crate) secret_headers: Vec<(String, Secret)>,
@@ -64,7 +66,11 @@ impl Request {
     }
 
     pub(crate) fn method(&self) -> &'static str {
-        if self.form.is_empty() { "GET" } else { "POST" }
+        if self.posts() { "POST" } else { "GET" }
+    }
+
+    fn posts(&self) -> bool {
+        !self.form.is_empty() || self.json.is_some()
     }
 
     /// The address with its query, as it is shown in errors and in the archive's index.
@@ -128,7 +134,7 @@ impl Client {
         let mut hop = Hop {
             url,
             is_first: true,
-            posts: !request.form.is_empty(),
+            posts: request.posts(),
         };
         let mut findings = Vec::new();
         for _ in 0..=MOST_REDIRECTS {
@@ -188,6 +194,11 @@ impl Client {
         if !hop.posts {
             return prepare(agent.get(url), request, hop, at_home, limit).call();
         }
+        if let Some(json) = &request.json {
+            return prepare(agent.post(url), request, hop, at_home, limit)
+                .content_type("application/json; charset=utf-8")
+                .send(json.as_str());
+        }
         let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         prepare(agent.post(url), request, hop, at_home, limit).send_form(form)
     }
@@ -212,6 +223,7 @@ impl Client {
             etag: header("etag"),
             last_modified: header("last-modified"),
         };
+        let next_link = header("link").and_then(|v| next_of(&v));
         let final_url = answer.get_uri().to_string();
         let status = answer.status().as_u16();
         let body = answer
@@ -224,6 +236,7 @@ impl Client {
             content_type,
             final_url,
             retry_after,
+            next_link,
             state,
             body,
             findings,
@@ -302,6 +315,28 @@ fn prepare<B>(
     builder
 }
 
+/// The address with `rel="next"` in a header `Link`.
+fn next_of(header: &str) -> Option<String> {
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (address, after) = after.split_once('>')?;
+        // Up to the next address; quotes may hold commas.
+        let end = after.find(",<").or_else(|| after.find(", <"));
+        let parameters = &after[..end.unwrap_or(after.len())];
+        let mut values = parameters.split(';').filter_map(|p| {
+            let (name, value) = p.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            (name.trim().eq_ignore_ascii_case("rel")).then_some(value)
+        });
+        let is_next = |rel: &str| rel.split(' ').any(|r| r.eq_ignore_ascii_case("next"));
+        if values.any(is_next) {
+            return Some(address.trim().to_owned());
+        }
+        rest = after;
+    }
+    None
+}
+
 /// `Retry-After`: seconds or an HTTP date.
 fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
@@ -349,6 +384,20 @@ fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        for (header, next) in [
+            ("</p?page=2>; rel=\"next\"", Some("/p?page=2")),
+            ("<http://x/1>; rel=prev, <http://x/3>; title=\"a, b\"; REL=next", Some("http://x/3")),
+            ("<a>; rel=\"last next\"", Some("a")),
+            ("<http://x/1>; rel=\"prev\"", None),
+            ("<http://x/1", None),
+            ("", None),
+        ] {
+            assert_eq!(next_of(header).as_deref(), next, "{header}");
+        }
+    }
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {

@@ -22,6 +22,8 @@ pub(crate) struct Response {
     pub(crate) final_url: String,
     /// `Retry-After`.
     pub(crate) retry_after: Option<Duration>,
+    /// The next page's address in the header `Link`.
+    pub(crate) next_link: Option<String>,
     /// The validators of this answer.
     pub(crate) state: Validators,
     /// The body, decompressed.

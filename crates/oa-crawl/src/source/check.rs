@@ -5,7 +5,7 @@ use oa_core::service;
 
 use super::folder::{self, FOLDER};
 use super::selector::selector;
-use super::{FetchKind, Source, Step, placeholders};
+use super::{FetchKind, FieldType, Source, Step, forms, placeholders};
 
 pub(super) fn check(source: &Source) -> Result<(), String> {
     if !folder::is_name(&source.name) || source.name == FOLDER {
@@ -57,6 +57,15 @@ fn check_fields(source: &Source) -> Result<(), String> {
         }
         if let Some(Err(e)) = field.pattern.as_deref().map(regex::Regex::new) {
             return Err(format!("pattern of field \"{}\": {e}", field.column));
+        }
+        if let Some(Err(e)) = field.extract.as_deref().map(regex::Regex::new) {
+            return Err(format!("extract of field \"{}\": {e}", field.column));
+        }
+        if field.epoch.is_some() && !matches!(field.of_type, FieldType::Date | FieldType::DateTime) {
+            return Err(format!(
+                "field \"{}\" has epoch, but its type is neither date nor datetime",
+                field.column
+            ));
         }
         if field.otherwise.is_some() && field.map.is_empty() {
             return Err(format!(
@@ -131,10 +140,11 @@ fn check_fetch(source: &Source) -> Result<(), String> {
         let of_http = [fetch.base.as_str(), &fetch.path];
         if of_http.iter().any(|t| !t.is_empty())
             || !fetch.form.is_empty()
+            || fetch.json.is_some()
             || source.paging.is_some()
         {
             return Err(
-                "base, path, form and [paging] are for sites, not for kind = \"command\""
+                "base, path, form, json and [paging] are for sites, not for kind = \"command\""
                     .to_owned(),
             );
         }
@@ -148,6 +158,9 @@ fn check_fetch(source: &Source) -> Result<(), String> {
             "base \"{}\" in [fetch] must begin with http:// or https://",
             fetch.base
         ));
+    }
+    if fetch.json.is_some() && !fetch.form.is_empty() {
+        return Err("[fetch] has both form and json; a request has one body".to_owned());
     }
     check_browser(source)?;
     if let Some(image) = &source.image
@@ -175,11 +188,12 @@ fn check_browser(source: &Source) -> Result<(), String> {
     };
     if source.paging.is_some()
         || !source.fetch.form.is_empty()
+        || source.fetch.json.is_some()
         || !source.fetch.secret_headers.is_empty()
         || !source.fetch.headers.is_empty()
     {
         return Err(
-            "[paging], form, headers and secret_headers are not for kind = \"browser\"".to_owned(),
+            "[paging], form, json, headers and secret_headers are not for kind = \"browser\"".to_owned(),
         );
     }
     let login = rules.login.iter().flat_map(|l| &l.steps);
@@ -224,13 +238,15 @@ fn check_answer(source: &Source) -> Result<(), String> {
         rules.records.is_some(),
         !rules.lists.is_empty(),
         rules.table.is_some(),
+        rules.is_other_form(),
     ];
+    forms::check(source)?;
     let steps = source.browser.iter().flat_map(|b| &b.steps);
     let or_html = steps.filter(|s| s.or_html_after.is_some()).count() > 0;
     let said = kinds.iter().filter(|w| **w).count();
     if or_html {
         return match kinds {
-            [true, false, true] => Ok(()),
+            [true, false, true, false] => Ok(()),
             _ => Err("or_html_after in [browser] needs records in [answer] for the answer, and [answer.table] for the page".to_owned()),
         };
     }
@@ -243,13 +259,19 @@ fn check_answer(source: &Source) -> Result<(), String> {
             ),
         };
     }
-    if said != 1 {
+    let forms = [
+        rules.delimited.is_some(),
+        rules.sheet.is_some(),
+        rules.xml.is_some(),
+        rules.text.is_some(),
+    ];
+    if said != 1 || forms.iter().filter(|f| **f).count() > 1 {
         return Err(
-            "[answer] needs one of records, [[answer.lists]] and [answer.table]".to_owned(),
+            "[answer] needs one of records, [[answer.lists]], [answer.table], [answer.delimited], [answer.sheet], [answer.xml] and [answer.text]".to_owned(),
         );
     }
     if let Some(table) = &rules.table {
-        for css in [&table.rows, &table.cells] {
+        for css in [Some(&table.rows), table.cells.as_ref()].into_iter().flatten() {
             selector(css).map_err(|e| format!("[answer.table] has {e}"))?;
         }
         if rules.ok.is_some() || rules.error.is_some() || rules.day.is_some() {
@@ -267,10 +289,8 @@ fn check_answer(source: &Source) -> Result<(), String> {
     if source.paging.is_some() && rules.records.is_none() {
         return Err("[paging] needs records in [answer]".to_owned());
     }
-    if let Some(paging) = &source.paging
-        && (paging.page_size == 0 || paging.max_pages == 0)
-    {
-        return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
+    if let Some(paging) = &source.paging {
+        paging.check(&source.fetch)?;
     }
     if rules.equals.is_some() && rules.ok.is_none() {
         return Err("equals in [answer] belongs to ok, which is not there".to_owned());

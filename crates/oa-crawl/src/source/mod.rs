@@ -7,6 +7,7 @@ mod check;
 mod day;
 mod definition;
 mod folder;
+mod forms;
 mod placeholders;
 mod secrets;
 mod selector;
@@ -20,10 +21,12 @@ use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 
 pub(crate) use definition::{
-    Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,
-    Paging, Source, Step, Table,
+    Answer, BrowserRules, Each, End, Epoch, FetchKind, Field, FieldType, Image, List, Login, OnBad,
+    Paging, Place, Source, Step, Table,
 };
 pub(crate) use folder::{Broken, FOLDER};
+pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
+pub(crate) use placeholders::{DayNames, fill};
 pub(crate) use selector::{NotASelector, selector};
 
 #[derive(Debug, thiserror::Error)]
