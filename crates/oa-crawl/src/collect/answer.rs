@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use super::collected::Collected;
 use super::context::Context;
+use super::position::Position;
 use crate::extract::{self, Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
-use super::position::Position;
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill};
 
 #[derive(Debug, Clone)]

@@ -89,17 +89,26 @@ impl Collected {
         let rules: Vec<(&Exclude, Option<Regex>)> = source
             .exclude
             .iter()
-            .map(|rule| (rule, rule.pattern.as_deref().and_then(|p| Regex::new(p).ok())))
+            .map(|rule| {
+                (
+                    rule,
+                    rule.pattern.as_deref().and_then(|p| Regex::new(p).ok()),
+                )
+            })
             .collect();
         let before = self.records.len();
         self.records.retain(|record| {
             !rules.iter().any(|(rule, pattern)| {
                 let value = field(record, &rule.field).filter(|v| !v.is_null());
-                let text = value.map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned));
+                let text =
+                    value.map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned));
                 text.is_some_and(|text| {
                     let text = text.trim();
                     rule.is.iter().any(|one| one == text)
-                        || rule.contains.iter().any(|part| text.contains(part.as_str()))
+                        || rule
+                            .contains
+                            .iter()
+                            .any(|part| text.contains(part.as_str()))
                         || pattern.as_ref().is_some_and(|p| p.is_match(text))
                 })
             })

@@ -149,14 +149,7 @@ fn image_context(
     Ok(Context {
         archived: Some(ArchivedAnswers::new(archive, raw)),
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(
-            source,
-            date,
-            &calendar,
-            client,
-            &config.state_dir,
-            max_body,
-        )
+        ..Context::new(source, date, &calendar, client, &config.state_dir, max_body)
     })
 }
 

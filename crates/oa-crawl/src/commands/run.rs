@@ -231,14 +231,7 @@ fn dry_run_one(
         folders: Folders::below(&config.state_dir).without_files(),
         secrets: source.secrets(config)?,
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(
-            source,
-            date,
-            calendar,
-            client,
-            &config.state_dir,
-            max_body,
-        )
+        ..Context::new(source, date, calendar, client, &config.state_dir, max_body)
     };
     Ok(match collect(&context) {
         Err(e) => (

@@ -20,7 +20,9 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::args::parse_date;
-use crate::collect::{Collected, Context, Folders, Placeholders, Position, collect, extract, fetch};
+use crate::collect::{
+    Collected, Context, Folders, Placeholders, Position, collect, extract, fetch,
+};
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, Response, check_status};

@@ -54,7 +54,12 @@ fn quoted(
     let mut spans_lines = false;
     loop {
         let more = reader.read_record(&mut record);
-        if !more.map_err(|e| (ErrorKind::Shape, format!("text that is not in columns ({e})")))? {
+        if !more.map_err(|e| {
+            (
+                ErrorKind::Shape,
+                format!("text that is not in columns ({e})"),
+            )
+        })? {
             break;
         }
         spans_lines |= record.iter().any(|c| c.contains('\n'));
@@ -81,10 +86,22 @@ mod tests {
     #[test]
     fn text_is_parted_as_its_site_parts_it() {
         for (rules, text, due) in [
-            ("", "a, b \r\n\"1,2\",\"x\"\"y\"\n", json!([["a", "b"], ["1,2", "x\"y"]])),
-            ("separator = \"|\"\nquote = \"\"", "a|5\"\nb|6", json!([["a", "5\""], ["b", "6"]])),
+            (
+                "",
+                "a, b \r\n\"1,2\",\"x\"\"y\"\n",
+                json!([["a", "b"], ["1,2", "x\"y"]]),
+            ),
+            (
+                "separator = \"|\"\nquote = \"\"",
+                "a|5\"\nb|6",
+                json!([["a", "5\""], ["b", "6"]]),
+            ),
             ("separator = \"\\t\"", "a\t\tb", json!([["a", "", "b"]])),
-            ("separator = \"blanks\"", " a  b\tc ", json!([["a", "b", "c"]])),
+            (
+                "separator = \"blanks\"",
+                " a  b\tc ",
+                json!([["a", "b", "c"]]),
+            ),
             ("separator = \"$$\"", "a$$ b$$", json!([["a", "b", ""]])),
             ("", "\"two\nlines\",b", json!([["two\nlines", "b"]])),
         ] {

@@ -257,13 +257,24 @@ mod tests {
             "headings = { code = [\"合约代码\", \"品种月份\"], close = \"今收盘\" }\noptional_headings = { delta = \"Delta\" }\nskip = [\"^注\"]",
         );
         for rows in [
-            ["标题", "合约代码|今 收盘|Delta", "IF2401|3439.8|--", "注：x|"],
+            [
+                "标题",
+                "合约代码|今 收盘|Delta",
+                "IF2401|3439.8|--",
+                "注：x|",
+            ],
             ["", "今收盘|　品种月份 |Delta", "3439.8|IF2401|--", ""],
         ] {
             let got = take(&rules, grid(&rows)).unwrap().records;
-            assert_eq!(got, [json!({"code": "IF2401", "close": "3439.8", "delta": "--"})]);
+            assert_eq!(
+                got,
+                [json!({"code": "IF2401", "close": "3439.8", "delta": "--"})]
+            );
         }
-        let got = take(&rules, grid(&["今收盘|合约代码", "1|A", "2", "3|C|x", "4|D|"]));
+        let got = take(
+            &rules,
+            grid(&["今收盘|合约代码", "1|A", "2", "3|C|x", "4|D|"]),
+        );
         assert_eq!(
             got.unwrap().records,
             [
@@ -276,10 +287,17 @@ mod tests {
         );
         let (kind, what) = take(&rules, grid(&["合约|今收盘", "A|1"])).unwrap_err();
         assert_eq!(kind, ErrorKind::Shape);
-        assert!(what.contains("no row with the headings (今收盘, 合约代码)") || what.contains("合约代码"), "{what}");
+        assert!(
+            what.contains("no row with the headings (今收盘, 合约代码)")
+                || what.contains("合约代码"),
+            "{what}"
+        );
         let (_, what) = take(&rules, grid(&["合约代码|今收盘|今收盘"])).unwrap_err();
         assert!(what.contains("今收盘 more than once"), "{what}");
-        assert_eq!(take(&rules, grid(&["", "|"])).unwrap_err().0, ErrorKind::Empty);
+        assert_eq!(
+            take(&rules, grid(&["", "|"])).unwrap_err().0,
+            ErrorKind::Empty
+        );
     }
 
     #[test]
@@ -289,7 +307,16 @@ mod tests {
         );
         let got = take(
             &rules,
-            grid(&["品种：白糖", "仓库|数量", "甲|1", "|2", "品种：棉花|", "数量|仓库", "3|", "4|乙"]),
+            grid(&[
+                "品种：白糖",
+                "仓库|数量",
+                "甲|1",
+                "|2",
+                "品种：棉花|",
+                "数量|仓库",
+                "3|",
+                "4|乙",
+            ]),
         );
         assert_eq!(
             got.unwrap().records,

@@ -296,7 +296,11 @@ mod tests {
         let mut answer = json!({"d": [["A", 0, 1.5], ["B"], {"code": "C"}]});
         assert_eq!(
             take(&lists, &mut answer).unwrap().records,
-            [json!({"code": "A", "px": 1.5}), json!(["B"]), json!({"code": "C"})]
+            [
+                json!({"code": "A", "px": 1.5}),
+                json!(["B"]),
+                json!({"code": "C"})
+            ]
         );
         let keyed = rules("records = \"/d\"\nkey_as = \"code\"");
         let mut answer = json!({"d": {"A": {"px": 1}, "B": 7}});
@@ -307,7 +311,11 @@ mod tests {
         let both = rules("records = \"/d\"\nkey_as = \"code\"\ncolumns = [\"code\", \"px\"]");
         let got = take(&both, &mut json!({"d": {"A": [2]}})).unwrap();
         assert_eq!(got.records, [json!({"code": "A", "px": 2})]);
-        assert!(take(&keyed, &mut json!({"d": [1]})).unwrap_err().contains("no object at /d"));
+        assert!(
+            take(&keyed, &mut json!({"d": [1]}))
+                .unwrap_err()
+                .contains("no object at /d")
+        );
         let hides = take(&keyed, &mut json!({"d": {"A": {"code": 1}}})).unwrap_err();
         assert!(hides.contains("key_as would hide"), "{hides}");
     }

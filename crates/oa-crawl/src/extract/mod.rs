@@ -25,7 +25,7 @@ pub(crate) use script::unwrap as unwrap_script;
 pub(crate) type ReadError = (ErrorKind, String);
 
 /// Larger files are not unpacked, however small they are packed.
-const MOST_UNPACKED: u64 = 256 << 20;
+const MOST_UNPACKED: u64 = 64 << 20;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Extracted {
@@ -48,7 +48,11 @@ pub(crate) fn field<'a>(record: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// Takes the member that the rules name out of a zip file.
-pub(crate) fn unpack(rules: &Answer, day: NaiveDate, response: &Response) -> Result<Response, ReadError> {
+pub(crate) fn unpack(
+    rules: &Answer,
+    day: NaiveDate,
+    response: &Response,
+) -> Result<Response, ReadError> {
     let Some(member) = &rules.member else {
         return Ok(response.clone());
     };
@@ -72,9 +76,8 @@ pub(crate) fn read(
     url: &str,
     response: &Response,
 ) -> Result<Extracted, FetchError> {
-    let fail = |(kind, what): ReadError| {
-        FetchError::new(kind, format!("the answer has {what}: {url}"))
-    };
+    let fail =
+        |(kind, what): ReadError| FetchError::new(kind, format!("the answer has {what}: {url}"));
     let charset = rules.charset.as_deref();
     let mut findings = Vec::new();
     let mut text = || -> Result<String, FetchError> {
@@ -133,12 +136,19 @@ fn check_day(
         return Ok(());
     };
     let text = text();
-    let said = pattern.captures(&text).and_then(|c| Some(c.get(1)?.as_str().trim().to_owned()));
+    let said = pattern
+        .captures(&text)
+        .and_then(|c| Some(c.get(1)?.as_str().trim().to_owned()));
     match said {
         Some(said) if dates::day_of(&said) == Some(day) => Ok(()),
         said => {
             let said = said.unwrap_or_else(|| "no day at day_pattern".to_owned());
-            Err(FetchError::new(ErrorKind::Empty, format!("nothing of {day} is there yet, the answer is of another day ({said}): {url}")))
+            Err(FetchError::new(
+                ErrorKind::Empty,
+                format!(
+                    "nothing of {day} is there yet, the answer is of another day ({said}): {url}"
+                ),
+            ))
         }
     }
 }
@@ -160,7 +170,10 @@ fn matches(pattern: &str, text: &str) -> Result<Extracted, ReadError> {
     let records: Vec<Value> = pattern.captures_iter(text).map(record).collect();
     if records.is_empty() {
         let start: String = text.trim().chars().take(200).collect();
-        let what = format!("nothing that matches record in [answer.text]; it begins: {}", start.escape_debug());
+        let what = format!(
+            "nothing that matches record in [answer.text]; it begins: {}",
+            start.escape_debug()
+        );
         return Err((ErrorKind::Shape, what));
     }
     Ok(Extracted {
@@ -171,7 +184,10 @@ fn matches(pattern: &str, text: &str) -> Result<Extracted, ReadError> {
 
 /// A finding about keys that stand more than once in one object.
 pub(crate) fn repeated(keys: &[String]) -> Option<String> {
-    let keys: Vec<String> = keys.iter().map(|k| exact::to_text(&Value::from(k.as_str()))).collect();
+    let keys: Vec<String> = keys
+        .iter()
+        .map(|k| exact::to_text(&Value::from(k.as_str())))
+        .collect();
     (!keys.is_empty()).then(|| {
         format!(
             "an object of the answer has the same key more than once ({}); the last value counts",

@@ -13,7 +13,9 @@ pub(crate) fn unwrap<'a>(name: &str, text: &'a str) -> Option<&'a str> {
             // Not a comparison.
             None => after.strip_prefix('=').filter(|v| !v.starts_with('=')),
         };
-        let json = value.filter(|_| whole).and_then(|v| value_at(v.trim_start()));
+        let json = value
+            .filter(|_| whole)
+            .and_then(|v| value_at(v.trim_start()));
         if json.is_some() {
             return json;
         }
@@ -57,8 +59,14 @@ mod tests {
         for (text, json) in [
             ("cb({\"a\": \"})\"});", Some("{\"a\": \"})\"}")),
             ("/**/ cb ( [1] )", Some("[1]")),
-            ("var other=[0]; var cb = {\"x\": [1, \"\\\"\"]}; go(cb);", Some("{\"x\": [1, \"\\\"\"]}")),
-            ("<script>if (cb == 1) {} window.cb=1; cb=[];</script>", Some("[]")),
+            (
+                "var other=[0]; var cb = {\"x\": [1, \"\\\"\"]}; go(cb);",
+                Some("{\"x\": [1, \"\\\"\"]}"),
+            ),
+            (
+                "<script>if (cb == 1) {} window.cb=1; cb=[];</script>",
+                Some("[]"),
+            ),
             ("cb({\"a\": [", Some("{\"a\": [")),
             ("xcb({})", None),
             ("cb(1)", None),

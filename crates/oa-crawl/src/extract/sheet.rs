@@ -48,7 +48,10 @@ pub(crate) fn rows(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadEr
 }
 
 fn damaged(error: impl std::fmt::Display) -> ReadError {
-    (ErrorKind::Shape, format!("a spreadsheet that cannot be read ({error})"))
+    (
+        ErrorKind::Shape,
+        format!("a spreadsheet that cannot be read ({error})"),
+    )
 }
 
 /// The name of the sheet that is meant.
@@ -74,7 +77,10 @@ fn xlsx(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
     let mut cells = Cells::default();
     let mut reader = book.worksheet_cells_reader(&name).map_err(damaged)?;
     while let Some(cell) = reader.next_cell().map_err(damaged)? {
-        cells.put(cell.get_position(), value(&Data::from(cell.get_value().clone())))?;
+        cells.put(
+            cell.get_position(),
+            value(&Data::from(cell.get_value().clone())),
+        )?;
     }
     cells.spread(&merged)?;
     Ok(cells.grid)
@@ -104,7 +110,8 @@ fn check_unpacked(body: &[u8], most: u64) -> Result<(), ReadError> {
         let unpacked = std::io::copy(&mut member.take(left + 1), &mut std::io::sink());
         let unpacked = unpacked.map_err(damaged)?;
         left = left.checked_sub(unpacked).ok_or_else(|| {
-            let what = format!("a spreadsheet of more than {most} bytes, unpacked (max_body in [crawl])");
+            let what =
+                format!("a spreadsheet of more than {most} bytes, unpacked (max_body in [crawl])");
             (ErrorKind::Shape, what)
         })?;
     }
@@ -205,8 +212,11 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
     if body.trim_ascii().is_empty() {
         return Err((ErrorKind::Empty, "an empty body".to_owned()));
     }
-    let mut archive = ZipArchive::new(Cursor::new(body))
-        .map_err(|e| fail(format!("no zip file ({e}), where its member {name} was due")))?;
+    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| {
+        fail(format!(
+            "no zip file ({e}), where its member {name} was due"
+        ))
+    })?;
     let matching: Vec<usize> = (0..archive.len())
         .filter(|i| {
             let member = archive.by_index_raw(*i);
@@ -216,7 +226,12 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
     let index = match matching.as_slice() {
         [index] => *index,
         // The files of a month are there day by day.
-        [] => return Err((ErrorKind::Empty, format!("a zip file without the member {name}"))),
+        [] => {
+            return Err((
+                ErrorKind::Empty,
+                format!("a zip file without the member {name}"),
+            ));
+        }
         _ => return Err(fail(format!("a zip file with several members {name}"))),
     };
     let member = archive.by_index(index).map_err(|e| fail(e.to_string()))?;

@@ -23,7 +23,12 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
     let mut extracted = Extracted::default();
     let rows = spread_rows(&page, &rules.rows, cells)?;
     let matched = rows.len();
-    for Row { element: row, own, cells } in rows {
+    for Row {
+        element: row,
+        own,
+        cells,
+    } in rows
+    {
         // A row of headings, whose cells are `th`.
         if own.is_empty() {
             continue;

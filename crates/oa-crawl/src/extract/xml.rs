@@ -26,7 +26,11 @@ pub(crate) fn take(rules: &Xml, text: &str) -> Result<Extracted, ReadError> {
     let path: Vec<&str> = rules.records.split('/').collect();
     let root = document.root_element();
     if path.first() != Some(&root.tag_name().name()) {
-        let what = format!("the root element {}, where {} was due", root.tag_name().name(), path[0]);
+        let what = format!(
+            "the root element {}, where {} was due",
+            root.tag_name().name(),
+            path[0]
+        );
         return Err((ErrorKind::Shape, what));
     }
     let mut found = vec![root];
@@ -61,15 +65,22 @@ fn add(node: Node<'_, '_>, path: &str, fields: &mut BTreeMap<String, Vec<Value>>
     const DEEPEST: u32 = 20;
     for attribute in node.attributes() {
         let values = fields.entry(format!("{path}@{}", attribute.name()));
-        values.or_default().push(Value::from(attribute.value().trim()));
+        values
+            .or_default()
+            .push(Value::from(attribute.value().trim()));
     }
     for child in node.children().filter(Node::is_element) {
         let name = format!("{path}{}", child.tag_name().name());
-        let texts = child.children().filter_map(|n| n.text().filter(|_| n.is_text()));
+        let texts = child
+            .children()
+            .filter_map(|n| n.text().filter(|_| n.is_text()));
         let text: String = texts.collect();
         let has_elements = child.children().any(|n| n.is_element());
         if !has_elements || !text.trim().is_empty() {
-            fields.entry(name.clone()).or_default().push(Value::from(text.trim()));
+            fields
+                .entry(name.clone())
+                .or_default()
+                .push(Value::from(text.trim()));
         }
         if depth < DEEPEST {
             add(child, &format!("{name}/"), fields, depth + 1);
@@ -83,7 +94,9 @@ mod tests {
     use serde_json::json;
 
     fn read(path: &str, text: &str) -> Result<Vec<Value>, ReadError> {
-        let rules = Xml { records: path.to_owned() };
+        let rules = Xml {
+            records: path.to_owned(),
+        };
         Ok(take(&rules, text)?.records)
     }
 

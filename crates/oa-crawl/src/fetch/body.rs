@@ -30,7 +30,8 @@ pub(crate) fn json(
             Some(json) => json,
             None => {
                 refuse_page(url, trimmed)?;
-                let what = format!("no object or list that {name} gets (script in [answer]): {url}");
+                let what =
+                    format!("no object or list that {name} gets (script in [answer]): {url}");
                 return Err(FetchError::new(ErrorKind::Shape, what));
             }
         };
@@ -106,19 +107,28 @@ pub(crate) fn text(
     if let Some(encoding) = charset.and_then(|label| Encoding::for_label(label.as_bytes())) {
         return Ok((strict(encoding)?, None));
     }
-    let declared = response.content_type.as_deref().and_then(declared_in_header);
+    let declared = response
+        .content_type
+        .as_deref()
+        .and_then(declared_in_header);
     let declared = declared.or_else(|| declared_within(body));
     let utf8 = std::str::from_utf8(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)).ok();
     if let Some(encoding) = declared.filter(|e| *e != UTF_8) {
         let name = encoding.name();
         // Western European is what servers say of everything.
         let western = encoding == WINDOWS_1252;
-        let is_utf8 = |text: &&str| text.chars().any(|c| c >= '\u{800}' || (western && !c.is_ascii()));
+        let is_utf8 = |text: &&str| {
+            text.chars()
+                .any(|c| c >= '\u{800}' || (western && !c.is_ascii()))
+        };
         if let Some(text) = utf8.filter(is_utf8) {
             let finding = format!("the site declared {name} and sent UTF-8");
             return Ok((text.to_owned(), Some(finding)));
         }
-        if western && !body.is_ascii() && let Some(text) = gbk(body) {
+        if western
+            && !body.is_ascii()
+            && let Some(text) = gbk(body)
+        {
             let finding = format!("the site declared {name} and sent GBK");
             return Ok((text, Some(finding)));
         }
@@ -152,7 +162,9 @@ fn declared_within(body: &[u8]) -> Option<&'static Encoding> {
         return None;
     }
     let head = String::from_utf8_lossy(&body[..body.len().min(HEAD)]).to_ascii_lowercase();
-    let at = ["charset=", "encoding="].iter().find_map(|key| Some(head.find(key)? + key.len()))?;
+    let at = ["charset=", "encoding="]
+        .iter()
+        .find_map(|key| Some(head.find(key)? + key.len()))?;
     let label = head[at..].trim_start_matches(['"', '\'', ' ']);
     let end = label.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
     let encoding = Encoding::for_label(&label.as_bytes()[..end.unwrap_or(label.len())])?;
@@ -181,10 +193,7 @@ fn page_title(page: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(
-        content_type: Option<&str>,
-        body: &[u8],
-    ) -> Result<(Value, Vec<String>), FetchError> {
+    fn read(content_type: Option<&str>, body: &[u8]) -> Result<(Value, Vec<String>), FetchError> {
         read_by(&Answer::default(), content_type, body)
     }
 
@@ -207,9 +216,21 @@ mod tests {
         let text = "{\"品种\":\"螺纹钢\"}";
         let (gbk, _, _) = GB18030.encode(text);
         for (header, body, says) in [
-            ("text/plain; charset=iso-8859-1", text.as_bytes(), "declared windows-1252 and sent UTF-8"),
-            ("text/plain; charset=gb2312", text.as_bytes(), "declared GBK and sent UTF-8"),
-            ("text/plain; charset=iso-8859-1", &*gbk, "declared windows-1252 and sent GBK"),
+            (
+                "text/plain; charset=iso-8859-1",
+                text.as_bytes(),
+                "declared windows-1252 and sent UTF-8",
+            ),
+            (
+                "text/plain; charset=gb2312",
+                text.as_bytes(),
+                "declared GBK and sent UTF-8",
+            ),
+            (
+                "text/plain; charset=iso-8859-1",
+                &*gbk,
+                "declared windows-1252 and sent GBK",
+            ),
         ] {
             let (value, findings) = read(Some(header), body).unwrap();
             assert_eq!(value["品种"], "螺纹钢", "{header}");
@@ -225,16 +246,26 @@ mod tests {
         let (value, _) = read_by(&rules("gbk"), Some("x; charset=utf-8"), &gbk).unwrap();
         assert_eq!(value["品种"], "螺纹钢");
         let wrong = read_by(&rules("utf-8"), None, &gbk).unwrap_err();
-        assert!(wrong.error.message.contains("bytes that are not UTF-8"), "{wrong:?}");
+        assert!(
+            wrong.error.message.contains("bytes that are not UTF-8"),
+            "{wrong:?}"
+        );
         let korean = b"<meta charset=euc-kr>\xb1\xdd";
-        let response = Response { body: korean.to_vec(), ..Response::default() };
+        let response = Response {
+            body: korean.to_vec(),
+            ..Response::default()
+        };
         assert!(super::text("x", &response, None).unwrap().0.contains('금'));
     }
 
     #[test]
     fn a_key_that_stands_twice_is_noticed() {
-        let (value, findings) = read(None, b"{\"a\": 1, \"b\": {\"c\": 1, \"c\": 2}, \"a\": 3}").unwrap();
-        assert_eq!((&value["a"], &value["b"]["c"]), (&Value::from(3), &Value::from(2)));
+        let (value, findings) =
+            read(None, b"{\"a\": 1, \"b\": {\"c\": 1, \"c\": 2}, \"a\": 3}").unwrap();
+        assert_eq!(
+            (&value["a"], &value["b"]["c"]),
+            (&Value::from(3), &Value::from(2))
+        );
         assert!(findings[0].contains("(\"c\", \"a\")"), "{findings:?}");
     }
 

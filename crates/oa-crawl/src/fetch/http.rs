@@ -389,7 +389,10 @@ mod tests {
     fn the_next_page_is_found_among_links() {
         for (header, next) in [
             ("</p?page=2>; rel=\"next\"", Some("/p?page=2")),
-            ("<http://x/1>; rel=prev, <http://x/3>; title=\"a, b\"; REL=next", Some("http://x/3")),
+            (
+                "<http://x/1>; rel=prev, <http://x/3>; title=\"a, b\"; REL=next",
+                Some("http://x/3"),
+            ),
             ("<a>; rel=\"last next\"", Some("a")),
             ("<http://x/1>; rel=\"prev\"", None),
             ("<http://x/1", None),

@@ -61,7 +61,8 @@ fn check_fields(source: &Source) -> Result<(), String> {
         if let Some(Err(e)) = field.extract.as_deref().map(regex::Regex::new) {
             return Err(format!("extract of field \"{}\": {e}", field.column));
         }
-        if field.epoch.is_some() && !matches!(field.of_type, FieldType::Date | FieldType::DateTime) {
+        if field.epoch.is_some() && !matches!(field.of_type, FieldType::Date | FieldType::DateTime)
+        {
             return Err(format!(
                 "field \"{}\" has epoch, but its type is neither date nor datetime",
                 field.column
@@ -193,7 +194,8 @@ fn check_browser(source: &Source) -> Result<(), String> {
         || !source.fetch.headers.is_empty()
     {
         return Err(
-            "[paging], form, json, headers and secret_headers are not for kind = \"browser\"".to_owned(),
+            "[paging], form, json, headers and secret_headers are not for kind = \"browser\""
+                .to_owned(),
         );
     }
     let login = rules.login.iter().flat_map(|l| &l.steps);
@@ -271,7 +273,10 @@ fn check_answer(source: &Source) -> Result<(), String> {
         );
     }
     if let Some(table) = &rules.table {
-        for css in [Some(&table.rows), table.cells.as_ref()].into_iter().flatten() {
+        for css in [Some(&table.rows), table.cells.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             selector(css).map_err(|e| format!("[answer.table] has {e}"))?;
         }
         if rules.ok.is_some() || rules.error.is_some() || rules.day.is_some() {

@@ -374,16 +374,24 @@ impl Paging {
             return Err("[paging] needs one of page, offset, next and next_in_header".to_owned());
         }
         if self.next.is_some() && self.next_in_header {
-            return Err("[paging] has both next and next_in_header; one of them is the next page's address".to_owned());
+            return Err(
+                "[paging] has both next and next_in_header; one of them is the next page's address"
+                    .to_owned(),
+            );
         }
         if self.cursor.is_some() && self.next.is_none() {
-            return Err("cursor in [paging] needs next, the JSON pointer of the next page's cursor".to_owned());
+            return Err(
+                "cursor in [paging] needs next, the JSON pointer of the next page's cursor"
+                    .to_owned(),
+            );
         }
         if self.max_pages == 0 || (!self.is_linked() && self.page_size == 0) {
             return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
         }
         if self.size.is_none() && !self.is_linked() && self.page.is_none() {
-            return Err("offset in [paging] needs size, the parameter with the page's size".to_owned());
+            return Err(
+                "offset in [paging] needs size, the parameter with the page's size".to_owned(),
+            );
         }
         if self.size.is_some() && self.page_size == 0 {
             return Err("size in [paging] needs page_size".to_owned());
@@ -395,7 +403,9 @@ impl Paging {
         }
         let body = !fetch.form.is_empty() || matches!(fetch.json, Some(Value::Object(_)));
         if self.place == Place::Body && !body {
-            return Err("place = \"body\" in [paging] needs form or a table json in [fetch]".to_owned());
+            return Err(
+                "place = \"body\" in [paging] needs form or a table json in [fetch]".to_owned(),
+            );
         }
         Ok(())
     }

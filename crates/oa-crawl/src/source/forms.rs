@@ -140,7 +140,10 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         }
     }
     if rules.day_pattern.is_some() && json && rules.table.is_none() {
-        return Err("day_pattern in [answer] is for text, sheets and pages; say by day where it is in JSON".to_owned());
+        return Err(
+            "day_pattern in [answer] is for text, sheets and pages; say by day where it is in JSON"
+                .to_owned(),
+        );
     }
     if let Some(pattern) = &rules.day_pattern {
         let pattern = regex("day_pattern in [answer]", pattern)?;
@@ -193,7 +196,10 @@ fn check_rows(rows: &Rows) -> Result<(), String> {
         return Err("optional_headings in [answer.rows] belongs to headings".to_owned());
     }
     if rows.skip_rows > 0 && rows.columns.is_empty() {
-        return Err("skip_rows in [answer.rows] belongs to columns; headings are found wherever they are".to_owned());
+        return Err(
+            "skip_rows in [answer.rows] belongs to columns; headings are found wherever they are"
+                .to_owned(),
+        );
     }
     let headings = rows.headings.iter().chain(&rows.optional_headings);
     for (name, texts) in headings.clone() {
@@ -202,7 +208,9 @@ fn check_rows(rows: &Rows) -> Result<(), String> {
         }
     }
     let block = rows.block.as_deref();
-    let block = block.map(|p| regex("block in [answer.rows]", p)).transpose()?;
+    let block = block
+        .map(|p| regex("block in [answer.rows]", p))
+        .transpose()?;
     for pattern in &rows.skip {
         regex("skip in [answer.rows]", pattern)?;
     }
@@ -212,7 +220,11 @@ fn check_rows(rows: &Rows) -> Result<(), String> {
         .chain(rows.columns.iter().map(String::as_str))
         .chain(of_block)
         .collect();
-    match rows.fill_down.iter().find(|f| !fields.contains(&f.as_str())) {
+    match rows
+        .fill_down
+        .iter()
+        .find(|f| !fields.contains(&f.as_str()))
+    {
         Some(field) => Err(format!(
             "fill_down in [answer.rows] names \"{field}\", which is none of its fields"
         )),

@@ -142,7 +142,13 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
             .iter()
             .flat_map(|(key, all)| all.values().map(|text| (*key, text.as_str())))
             .chain([("path in [fetch]", fetch.path.as_str())])
-            .chain(fetch.json.iter().flat_map(texts).map(|text| ("json in [fetch]", text)))
+            .chain(
+                fetch
+                    .json
+                    .iter()
+                    .flat_map(texts)
+                    .map(|text| ("json in [fetch]", text)),
+            )
             .chain(
                 of_steps
                     .flatten()
@@ -151,7 +157,10 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         known(texts, &of_request)?;
     }
     let member = source.answer.member.as_deref();
-    known(member.map(|text| ("member in [answer]", text)).into_iter(), &["date", "month_start"])?;
+    known(
+        member.map(|text| ("member in [answer]", text)).into_iter(),
+        &["date", "month_start"],
+    )?;
     let fallback = source.image.iter().filter_map(|i| i.fallback.as_ref());
     let values = source.each.iter().flat_map(|e| &e.values);
     let login = source.browser.iter().filter_map(|b| b.login.as_ref());

@@ -46,10 +46,13 @@ pub(crate) fn convert(field: &Field, rules: &Compiled, raw: &Value) -> Result<Co
     }
     let part = match (&rules.extract, scalar_text(raw)) {
         (Some(extract), Some(text)) if !text.trim().is_empty() => {
-            let found = extract.captures(&text).ok_or_else(|| {
-                format!("is \"{text}\", of which nothing matches {extract}")
-            })?;
-            let part = found.get(1).or_else(|| found.get(0)).map_or("", |m| m.as_str());
+            let found = extract
+                .captures(&text)
+                .ok_or_else(|| format!("is \"{text}\", of which nothing matches {extract}"))?;
+            let part = found
+                .get(1)
+                .or_else(|| found.get(0))
+                .map_or("", |m| m.as_str());
             Some(Value::from(part.trim()))
         }
         _ => None,
@@ -238,14 +241,21 @@ fn read_number(text: &str) -> Option<String> {
         .collect();
     let inner = ascii.strip_prefix('(').and_then(|t| t.strip_suffix(')'));
     if let Some(inner) = inner {
-        let unsigned = read_number(inner).filter(|n| n.starts_with(|c: char| c.is_ascii_digit()))?;
+        let unsigned =
+            read_number(inner).filter(|n| n.starts_with(|c: char| c.is_ascii_digit()))?;
         let is_zero = exact::whole(&unsigned) == Some(0);
-        return Some(if is_zero { unsigned } else { format!("-{unsigned}") });
+        return Some(if is_zero {
+            unsigned
+        } else {
+            format!("-{unsigned}")
+        });
     }
     for (unit, zeros) in [("万亿", 12), ("亿", 8), ("万", 4)] {
         if let Some(count) = ascii.strip_suffix(unit) {
             let is_plain = |t: &str| !t.contains(['%', '万', '亿', 'e', 'E']);
-            return read_number(count).filter(|_| is_plain(count)).map(|n| shifted(&n, zeros));
+            return read_number(count)
+                .filter(|_| is_plain(count))
+                .map(|n| shifted(&n, zeros));
         }
     }
     let ascii = ascii.strip_suffix('%').unwrap_or(&ascii).trim();
@@ -351,7 +361,8 @@ mod tests {
         );
         for text in [
             "", "-", "NaN", "inf", "12 34", "1,23", "0x10", "1,2345", "1.5,3", "1.234,5", "1,2e3",
-            "1,234e3", "--1,234", ",123", "()", "(-1)", "((1))", "(1", "万", "1万万", "1亿万", "1e2万", "1%万", "万1", "1.2.3万",
+            "1,234e3", "--1,234", ",123", "()", "(-1)", "((1))", "(1", "万", "1万万", "1亿万",
+            "1e2万", "1%万", "万1", "1.2.3万",
         ] {
             assert_eq!(read_number(text), None, "{text}");
         }

@@ -14,8 +14,8 @@ use oa_core::model::run::Reject;
 use oa_core::service;
 use serde_json::Value;
 
-use crate::source::{DayNames, Field, OnBad, Source, fill};
 use crate::extract::field as value_of;
+use crate::source::{DayNames, Field, OnBad, Source, fill};
 use convert::{Compiled, convert};
 
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -47,13 +47,16 @@ pub(super) fn of_epoch(epoch: Epoch, text: &str) -> Result<NaiveDateTime, String
     let time = millis.and_then(DateTime::from_timestamp_millis);
     let time = time.map(|t| t.with_timezone(&service::TIMEZONE).naive_local());
     let years = 1990..2100;
-    time.filter(|t| years.contains(&chrono::Datelike::year(t))).ok_or_else(|| {
-        let unit = match epoch {
-            Epoch::Seconds => "seconds",
-            Epoch::Milliseconds => "milliseconds",
-        };
-        format!("is \"{text}\", which as {unit} since 1970 (epoch) is no time from 1990 to 2099")
-    })
+    time.filter(|t| years.contains(&chrono::Datelike::year(t)))
+        .ok_or_else(|| {
+            let unit = match epoch {
+                Epoch::Seconds => "seconds",
+                Epoch::Milliseconds => "milliseconds",
+            };
+            format!(
+                "is \"{text}\", which as {unit} since 1970 (epoch) is no time from 1990 to 2099"
+            )
+        })
 }
 
 /// What a number may be.
