@@ -16,8 +16,8 @@ use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
 use super::{broken, due, enable, list, report};
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, start_of};
-use crate::fetch::Client;
 use crate::fetch::gate::Gate;
+use crate::fetch::{Client, Network};
 use crate::program::environment::Programs;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{CollectionTime, columns, validate};
@@ -225,7 +225,9 @@ fn dry_run_one(
         StateDir::open(&config.state_dir)?;
     }
     let gate = Gate::new(config.crawl.per_host);
-    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base);
+    let network = Network::load(config.crawl.ca_file.as_deref());
+    let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
+    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base, &network);
     let max_body = config.crawl.max_body.0;
     let context = Context {
         folders: Folders::below(&config.state_dir).without_files(),

@@ -25,7 +25,7 @@ use crate::collect::{
 };
 use crate::extract::Extracted;
 use crate::fetch::gate::Gate;
-use crate::fetch::{Client, Response, check_status};
+use crate::fetch::{Client, Network, Response, check_status};
 use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
 use crate::validate::{CollectionTime, Validated, columns, validate};
@@ -228,7 +228,9 @@ fn context(
     let (state_dir, fresh) = folder(config, source)?;
     let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
-    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    let network = Network::load(config.and_then(|c| c.crawl.ca_file.as_deref()));
+    let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network);
     let programs = match config {
         Some(config) => Programs::unrecorded(config, source)?,
         None => Programs::default(),

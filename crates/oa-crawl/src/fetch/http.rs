@@ -10,6 +10,7 @@ use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
 
 use super::gate::Gate;
+use super::network::Network;
 use super::origin::{HomeOrigin, shown};
 use super::{FetchError, Response, Validators};
 
@@ -97,9 +98,10 @@ struct Hop {
 
 impl Client {
     /// A client for the source at `base`, which accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
-    pub(crate) fn new(max_body: u64, gate: Gate, base: &str) -> Self {
+    pub(crate) fn new(max_body: u64, gate: Gate, base: &str, network: &Network) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
+            .tls_config(network.tls.clone())
             .http_status_as_error(false)
             // Followed here, where it is known what must not go along.
             .max_redirects(0)
@@ -346,6 +348,19 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     Some((at.with_timezone(&Utc) - now).to_std().unwrap_or_default())
 }
 
+/// A handshake that failed comes as an error of reading.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn explain_tls(error: &rustls::Error) -> String {
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    match *error == unknown {
+        true => "the site's certificate comes from an authority that this machine does not know; if it is to be trusted, name its certificate by ca_file in [crawl]".to_owned(),
+        false => format!("the encrypted connection failed ({error})"),
+    }
+}
+
 fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
     let too_slow = || format!("no complete answer within {} s", limit.as_secs_f64().ceil());
     let (kind, what) = match error {
@@ -362,6 +377,10 @@ fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
         ureq::Error::TooManyRedirects => (ErrorKind::Blocked, "redirected in a circle".to_owned()),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
             (ErrorKind::Shape, format!("not a valid request ({error})"))
+        }
+        ureq::Error::Io(e) if tls_error(e).is_some() => {
+            let what = tls_error(e).map_or_else(String::new, explain_tls);
+            (ErrorKind::Tls, what)
         }
         ureq::Error::Io(e) => match e.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Timeout, too_slow()),

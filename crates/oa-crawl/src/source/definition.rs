@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::day::Shows;
-use super::forms::{Delimited, Exclude, Rows, Sheet, Text, Xml};
+use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
 
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -85,6 +85,8 @@ pub(crate) struct Source {
     /// Answers are kept this long in the raw archive, instead of the configuration's `raw_keep`.
     #[schemars(with = "Option<String>")]
     pub(crate) raw_keep: Option<Span>,
+    /// Patience with what is not there yet, such as a day's file before the exchange has made it.
+    pub(crate) not_yet: Option<NotYet>,
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
     #[schemars(with = "Option<Retry>")]

@@ -1,7 +1,9 @@
 //! How answers are read that are not plain JSON: text in columns, spreadsheets, XML, anything by a pattern.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use oa_core::base::units::{ClockTime, Span};
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -107,6 +109,19 @@ pub(crate) struct Exclude {
     pub(crate) pattern: Option<String>,
 }
 
+/// `not_yet`: a file that is not there yet (404, nothing in it, or another day's) is asked for again until a time of the day, and
+/// that is no failure before.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NotYet {
+    /// Until this time, such as "18:30"; then the source's retries count.
+    #[schemars(with = "String")]
+    pub(crate) until: ClockTime,
+    /// How often, such as "5m".
+    #[schemars(with = "String")]
+    pub(crate) every: Span,
+}
+
 impl Answer {
     /// Whether the body is text in another form than JSON, so that all values come as text.
     pub(crate) fn is_text(&self) -> bool {
@@ -119,9 +134,17 @@ impl Answer {
     }
 }
 
+const MOST_OFTEN: Duration = Duration::from_secs(1);
+const SELDOM: Duration = Duration::from_secs(3600);
+
 /// What is wrong with how other forms are read, if anything is.
 pub(super) fn check(source: &Source) -> Result<(), String> {
     let rules = &source.answer;
+    if let Some(not_yet) = &source.not_yet
+        && !(MOST_OFTEN..=SELDOM).contains(&not_yet.every.0)
+    {
+        return Err("every in not_yet must be from 1s to 1h".to_owned());
+    }
     if let Some(label) = &rules.charset
         && encoding_rs::Encoding::for_label(label.as_bytes()).is_none()
     {
