@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use oa_core::app::cli;
 use oa_core::app::config::Config;
 use oa_core::base::secrets::Secret;
@@ -26,7 +26,7 @@ use crate::archive::{Archive, RunArchive};
 use crate::collect::{Collected, Context, collect};
 use crate::content::fingerprint;
 use crate::fetch::gate::Gate;
-use crate::fetch::{Client, FetchError};
+use crate::fetch::{Client, FetchError, Network};
 use crate::program::LEFTOVERS;
 use crate::program::environment::{Environment, Programs};
 use crate::source::Source;
@@ -48,6 +48,8 @@ pub(crate) struct Collector<'a> {
     calendar: &'a Calendar,
     trigger: Trigger,
     gate: Gate,
+    /// Or why no site can be asked.
+    network: Result<Network, String>,
     pub(crate) recorder: Recorder,
     pub(crate) archive: Archive,
     pub(crate) stop: StopSignal,
@@ -69,10 +71,30 @@ pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
         &source.name,
         &source.title,
         trigger,
-        source.retry.lease(),
+        lease(source),
     );
     start.schedule = is_expected(source, trigger).then(|| source.schedule.clone());
     start
+}
+
+/// Long enough for every wait between two attempts.
+fn lease(source: &Source) -> Duration {
+    let waits = source
+        .not_yet
+        .as_ref()
+        .map_or(Duration::ZERO, |n| n.every.0);
+    Policy {
+        delay: source.retry.delay.max(waits),
+        ..source.retry
+    }
+    .lease()
+}
+
+/// What a run can take at the longest.
+fn longest_run(source: &Source) -> Duration {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let waits = source.not_yet.as_ref().map_or(Duration::ZERO, |_| DAY);
+    longest(&source.retry).saturating_add(waits)
 }
 
 /// Whether the next start is missed when it does not come: a source that is off and was run by hand owes nothing, one that has a
@@ -93,6 +115,7 @@ impl<'a> Collector<'a> {
             calendar,
             trigger,
             gate: Gate::new(config.crawl.per_host),
+            network: Network::load(config.crawl.ca_file.as_deref()),
             archive: Archive::open(recorder.state())?,
             recorder,
             stop: supervise::install_stop_signal()?,
@@ -101,8 +124,10 @@ impl<'a> Collector<'a> {
 
     /// Runs all jobs, several at a time; the reports come in their order.
     pub(crate) fn run_all(&self, jobs: &[Job<'_>]) -> Vec<Result<RunReport, JournalError>> {
-        let parallel = self.config.crawl.parallel.min(jobs.len());
-        let longest = jobs.iter().map(|j| longest(&j.source.retry)).max();
+        // One that waits for hours for its file keeps no other waiting.
+        let patient = jobs.iter().filter(|j| j.source.not_yet.is_some()).count();
+        let parallel = (self.config.crawl.parallel + patient).min(jobs.len());
+        let longest = jobs.iter().map(|j| longest_run(j.source)).max();
         let rounds = u32::try_from(jobs.len().div_ceil(parallel.max(1))).unwrap_or(u32::MAX);
         cli::end_at_the_latest(longest.unwrap_or(Duration::ZERO).saturating_mul(rounds));
 
@@ -364,17 +389,31 @@ impl Gathered {
         source: &Source,
         time: CollectionTime,
         collected: Collected,
-    ) -> Result<(), RunError> {
+    ) -> Result<(), NotGood> {
         let validated = validate(source, time, &collected.records);
         let verdict = assess(source, time.date, &self.before, &collected, &validated);
         let better = self.best.as_ref().is_none_or(|(before, _)| {
             verdict.error.is_none() || collected.records.len() >= before.records.len()
         });
+        let stale = is_fresh(source, time.date, &validated.rows) == Some(false);
         if verdict.storable && better {
             self.best = Some((collected, validated));
         }
-        verdict.error.map_or(Ok(()), Err)
+        match verdict.error {
+            None => Ok(()),
+            Some(error) => Err(NotGood {
+                not_there: stale || matches!(error.kind, ErrorKind::Empty | ErrorKind::Stale),
+                error,
+            }),
+        }
     }
+}
+
+/// Why what came is no success.
+struct NotGood {
+    error: RunError,
+    /// It is nothing, or of another day.
+    not_there: bool,
 }
 
 /// A day of a source, collected from its site.
@@ -395,11 +434,30 @@ struct Equipment {
 }
 
 impl Collection<'_> {
+    /// What is not there yet is asked for again until the source's own time.
+    fn failed(&self, error: RunError, asked: Option<Duration>, not_there: bool) -> Failed {
+        let mut failed = Failed::by_kind(error, asked);
+        failed.not_yet = self.patience().filter(|_| not_there);
+        failed
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let rule = self.source.not_yet.as_ref()?;
+        let zone = self.collector.config.timezone;
+        let now = self.collector.recorder.now().with_timezone(&zone);
+        let left = rule.until.0 - now.time();
+        let due = now.date_naive() == self.date && left > TimeDelta::zero();
+        let left = left.to_std().ok().filter(|_| due)?;
+        Some(rule.every.0.min(left.max(Duration::from_secs(1))))
+    }
+
     fn equip(&self, run: &mut Run) -> Result<Equipment, NotReady> {
         let (config, source) = (self.collector.config, self.source);
         let unset = |e: oa_core::app::config::ConfigError| {
             NotReady::misconfigured(ErrorKind::Auth, e.to_string())
         };
+        let network = self.collector.network.as_ref();
+        let network = network.map_err(|e| NotReady::misconfigured(ErrorKind::Network, e))?;
         let secrets = source.secrets(config).map_err(unset)?;
         let environment = Environment::of_source(config, source).map_err(unset)?;
         let archive = self.collector.archive.of_run(run.start().id);
@@ -415,6 +473,7 @@ impl Collection<'_> {
                 config.crawl.max_body.0,
                 self.collector.gate.clone(),
                 &source.fetch.base,
+                network,
             ),
             archive: Arc::new(archive),
             secrets,
@@ -458,18 +517,19 @@ impl Task for Collection<'_> {
             ..Context::new(
                 source,
                 date,
+                collector.calendar,
                 equipment.client.clone(),
                 collector.recorder.state().path(),
                 collector.config.crawl.max_body.0,
             )
         };
         let collected = collect_in_time(context, collector.stop)
-            .map_err(|e| Failed::by_kind(e.error, e.retry_after))?;
+            .map_err(|e| self.failed(e.error, e.retry_after, e.not_there))?;
         // A day whose data are received now, by the server's clock.
         let at = collector.recorder.now();
         self.gathered
             .add(source, CollectionTime { date, at }, collected)
-            .map_err(|e| Failed::by_kind(e, None))
+            .map_err(|e| self.failed(e.error, None, e.not_there))
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {
@@ -508,7 +568,7 @@ impl Task for Replay<'_> {
         };
         self.gathered
             .add(self.source, self.time, collected)
-            .map_err(|e| Failed::by_kind(e, None))
+            .map_err(|e| Failed::by_kind(e.error, None))
     }
 
     fn complete(&mut self, outcome: &mut Outcome) {

@@ -76,7 +76,9 @@ fn partial(client: &mut Client, config: &Config) -> Result<Vec<Finding>, postgre
 fn too_long(client: &mut Client, config: &Config) -> Result<Vec<Finding>, postgres::Error> {
     let rows = client.query(
         "SELECT r.task, coalesce(t.title, ''), min(r.started_at), min(r.host), now() FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task
-         WHERE r.finished_at IS NULL AND r.started_at < now() - make_interval(secs => $1) GROUP BY r.task, t.title",
+         WHERE r.finished_at IS NULL AND r.started_at < now() - make_interval(secs => $1)
+           AND NOT EXISTS (SELECT FROM oa.attempts a WHERE a.run_id = r.id AND a.finished_at > now() - make_interval(secs => $1))
+         GROUP BY r.task, t.title",
         &[&config.alert.running_limit.0.as_secs_f64()],
     )?;
     let finding = |row: &postgres::Row| {

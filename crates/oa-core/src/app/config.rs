@@ -241,6 +241,8 @@ pub struct Crawl {
     pub jitter: Span,
     /// Folder with source files that replace or add to the built-in ones.
     pub sources: Option<PathBuf>,
+    /// Certificates of authorities that sites may have theirs from, besides the system's own.
+    pub ca_file: Option<PathBuf>,
     /// Largest body that is accepted from a site.
     pub max_body: Bytes,
     /// Answers are kept this long in the raw archive (`oa-crawl prune`), unless their source says otherwise.
@@ -263,6 +265,7 @@ impl Default for Crawl {
             catch_up: Span(Duration::from_secs(24 * 3600)),
             jitter: Span(Duration::ZERO),
             sources: None,
+            ca_file: None,
             max_body: Bytes(64 << 20),
             raw_keep: Span(Duration::from_secs(400 * 24 * 3600)),
             raw_limit: Bytes(20 << 30),
@@ -455,6 +458,7 @@ impl Config {
             Some(&file.state_dir),
             file.calendar.as_ref(),
             file.crawl.sources.as_ref(),
+            file.crawl.ca_file.as_ref(),
         ];
         for place in own
             .into_iter()
@@ -472,6 +476,7 @@ impl Config {
         let within = |p: PathBuf| if p.is_absolute() { p } else { folder.join(p) };
         let mut crawl = file.crawl;
         crawl.sources = crawl.sources.map(within);
+        crawl.ca_file = crawl.ca_file.map(within);
         Ok(Self {
             path: path.to_owned(),
             timezone: file.timezone,

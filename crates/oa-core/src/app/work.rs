@@ -147,6 +147,7 @@ impl<T, F: FnMut(&RunStart) -> Result<JobOutcome<T>, Failure>> Task for Work<'_,
             retry: matches!(failure.code, exit::FAILED | exit::UNREACHABLE)
                 && !failure.is_lasting(),
             asked: None,
+            not_yet: None,
         });
         self.last = Some(result);
         failed.map_or(Ok(()), Err)

@@ -18,10 +18,26 @@ const DEEPEST: u32 = 120;
 /// Reads a document. `None` when its structure is not JSON; [`serde_json`] then says where and why.
 #[must_use]
 pub fn parse(text: &str) -> Option<Value> {
-    let mut parser = Parser { text, at: 0 };
+    Some(parse_noting(text)?.0)
+}
+
+/// The same with the first few keys that stand more than once in one object, of which the last value counts.
+#[must_use]
+pub fn parse_noting(text: &str) -> Option<(Value, Vec<String>)> {
+    let mut parser = Parser {
+        text,
+        at: 0,
+        repeated: Vec::new(),
+    };
     let value = parser.value(0)?;
     parser.blank();
-    (parser.at == text.len()).then_some(value)
+    (parser.at == text.len()).then_some((value, parser.repeated))
+}
+
+/// A value that is none, as [`malformed`] finds it.
+#[must_use]
+pub fn as_malformed(raw: &str) -> Value {
+    Value::String(format!("{MALFORMED}{raw}"))
 }
 
 /// The digits of a number that is kept as text.
@@ -181,7 +197,11 @@ impl Decimal {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
+    repeated: Vec<String>,
 }
+
+/// So many are enough to look for them.
+const MOST_REPEATED: usize = 5;
 
 impl Parser<'_> {
     fn rest(&self) -> &[u8] {
@@ -235,6 +255,10 @@ impl Parser<'_> {
             self.blank();
             self.eat(":")?;
             let value = self.value(depth + 1)?;
+            let again = fields.contains_key(&name) && !self.repeated.contains(&name);
+            if again && self.repeated.len() < MOST_REPEATED {
+                self.repeated.push(name.clone());
+            }
             fields.insert(name, value);
             self.blank();
             if self.eat("}").is_some() {

@@ -17,6 +17,8 @@ pub struct Failed {
     pub retry: bool,
     /// How long the other side asks to wait.
     pub asked: Option<Duration>,
+    /// What was asked for is not there yet: the wait until the next try, which uses up no retry.
+    pub not_yet: Option<Duration>,
 }
 
 impl Failed {
@@ -27,6 +29,7 @@ impl Failed {
             retry: error.kind.is_transient(),
             error,
             asked,
+            not_yet: None,
         }
     }
 }
@@ -40,6 +43,7 @@ pub fn until_done(
     mut once: impl FnMut(u32) -> Result<(), Failed>,
 ) -> (Vec<Attempt>, Option<RunError>) {
     let mut attempts: Vec<Attempt> = Vec::new();
+    let mut free = 0;
     for number in 1.. {
         let started_at = clock.now();
         let failed = once(number).err();
@@ -62,9 +66,12 @@ pub fn until_done(
         let Some(failed) = failed else {
             return (attempts, None);
         };
-        let delay = policy
-            .delay_after(number, failed.asked)
-            .filter(|_| failed.retry);
+        free += u32::from(failed.not_yet.is_some());
+        let by_policy = || {
+            let delay = policy.delay_after(number.saturating_sub(free), failed.asked);
+            delay.filter(|_| failed.retry)
+        };
+        let delay = failed.not_yet.or_else(by_policy);
         let Some(delay) = delay else {
             return (attempts, Some(failed.error));
         };

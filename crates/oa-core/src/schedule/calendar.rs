@@ -134,6 +134,14 @@ impl Calendar {
             .find(|d| self.is_trading_day(*d).is_open())
     }
 
+    /// The last trading day before a day.
+    #[must_use]
+    pub fn previous_trading_day(&self, day: NaiveDate) -> Option<NaiveDate> {
+        (1..=366)
+            .filter_map(|n| day.checked_sub_days(Days::new(n)))
+            .find(|d| self.is_trading_day(*d).is_open())
+    }
+
     /// Whether the evening of a day has a night session: a trading day, unless a holiday (a closed weekday) comes before the
     /// next one, or night sessions are suspended.
     #[must_use]

@@ -14,22 +14,25 @@ use serde_json::Value;
 
 use super::collected::Collected;
 use super::context::Context;
-use crate::extract::{Extracted, day, json, table};
+use super::position::Position;
+use crate::extract::{self, Extracted, another_day, day, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
-use crate::source::{BrowserRules, FetchKind, Paging, Source};
+use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Placeholders {
+    days: DayNames,
     known: Vec<(String, String)>,
     part: Option<String>,
 }
 
 impl Placeholders {
-    pub(crate) fn new(date: NaiveDate) -> Self {
+    pub(crate) fn new(context: &Context) -> Self {
         Self {
-            known: vec![("date".to_owned(), date.to_string())],
+            days: context.days,
+            known: Vec::new(),
             part: None,
         }
     }
@@ -42,10 +45,26 @@ impl Placeholders {
     }
 
     pub(crate) fn fill(&self, text: &str) -> String {
-        let filled = self.known.iter();
-        filled.fold(text.to_owned(), |text, (name, value)| {
-            text.replace(&format!("{{{name}}}"), value)
+        fill(text, |name, form| {
+            let own = self.known.iter().find(|(known, _)| known == name);
+            match own {
+                Some((_, value)) if form.is_none() => Some(value.clone()),
+                _ => self.days.text(name, form),
+            }
         })
+    }
+
+    /// All texts of a JSON value.
+    fn fill_json(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.fill(text)),
+            Value::Array(all) => all.iter().map(|v| self.fill_json(v)).collect(),
+            Value::Object(fields) => {
+                let filled = fields.iter().map(|(k, v)| (k.clone(), self.fill_json(v)));
+                Value::Object(filled.collect())
+            }
+            other => other.clone(),
+        }
     }
 }
 
@@ -57,7 +76,7 @@ const WITHOUT_SANDBOX: &str =
 pub(super) fn ask(
     context: &Context,
     placeholders: &Placeholders,
-    page: Option<(&Paging, u32)>,
+    page: Option<&Position<'_>>,
     collected: &mut Collected,
 ) -> Result<Extracted, FetchError> {
     let (request_line, response) = fetch(context, placeholders, page)?;
@@ -71,16 +90,14 @@ pub(super) fn ask(
     check_status(&request_line, &response)?;
     let rules = &context.source.answer;
     if let Some(said) = day::other_in_headers(rules, &response, context.date) {
-        return Err(of_another_day(context.date, &said, &request_line));
+        return Err(another_day(context.date, &said, &request_line));
     }
-    let (extracted, finding) = extract(&context.source, context.date, &request_line, &response)?;
+    let extracted = extract(&context.source, context.date, &request_line, &response)?;
     collected.pages += 1;
     if context.source.fetch.kind == FetchKind::Browser && browser::without_sandbox() {
         collected.note(&[WITHOUT_SANDBOX.to_owned()]);
     }
-    if let Some(finding) = finding.filter(|f| !collected.findings.contains(f)) {
-        collected.findings.push(finding);
-    }
+    collected.note(&extracted.findings);
     Ok(extracted)
 }
 
@@ -88,11 +105,11 @@ pub(super) fn ask(
 pub(crate) fn fetch(
     context: &Context,
     placeholders: &Placeholders,
-    page: Option<(&Paging, u32)>,
+    page: Option<&Position<'_>>,
 ) -> Result<(String, Response), FetchError> {
     match context.source.fetch.kind {
         FetchKind::Http => {
-            let mut request = request(context, placeholders, page);
+            let mut request = request(context, placeholders, page)?;
             let request_line = format!("{} {}", request.method(), request.display());
             let known = known(context, &request_line);
             if let Some((state, _)) = &known {
@@ -113,14 +130,15 @@ pub(crate) fn fetch(
 /// The previous answer with its validators, for sources that ask only for what has changed.
 fn known(context: &Context, request_line: &str) -> Option<(Validators, Vec<u8>)> {
     let archive = context.archive.as_ref()?;
-    let conditional = context.source.fetch.conditional && context.source.fetch.form.is_empty();
+    let fetch = &context.source.fetch;
+    let conditional = fetch.conditional && fetch.form.is_empty() && fetch.json.is_none();
     conditional.then(|| archive.last_answer(request_line))?
 }
 
 /// Visits with Chromium, which is started for the first visit of an attempt and ends with it.
 fn visit(context: &Context, placeholders: &Placeholders) -> Result<(String, Response), FetchError> {
     let source = &context.source;
-    let request = request(context, placeholders, None);
+    let request = request(context, placeholders, None)?;
     let Some(rules) = &source.browser else {
         return Err(FetchError::new(ErrorKind::Internal, "[browser] is absent"));
     };
@@ -195,41 +213,39 @@ pub(super) fn archive(
         .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {request_line}")))
 }
 
-/// Takes the records out of an answer to `request_line` (method and address), which is of `date` as far as it says a day itself. The
-/// second value is a finding about its character set.
+/// Takes the records out of an answer to `request_line` (method and address), which is of `date` as far as it says a day itself.
 pub(crate) fn extract(
     source: &Source,
     date: NaiveDate,
     request_line: &str,
     response: &Response,
-) -> Result<(Extracted, Option<String>), FetchError> {
+) -> Result<Extracted, FetchError> {
+    let rules = &source.answer;
     if source.fetch.kind == FetchKind::Command {
-        return json::lines(&response.body)
-            .map(|records| (records, None))
-            .map_err(|what| {
-                FetchError::new(
-                    ErrorKind::Shape,
-                    format!("the output has {what}: {request_line}"),
-                )
-            });
+        return json::lines(&response.body).map_err(|what| {
+            FetchError::new(
+                ErrorKind::Shape,
+                format!("the output has {what}: {request_line}"),
+            )
+        });
     }
+    let unpacked = extract::unpack(rules, date, response).map_err(|(kind, what)| {
+        FetchError::new(kind, format!("the answer is {what}: {request_line}"))
+    })?;
     // With both, the page is what was taken because no answer came (`or_html_after`).
     let page = |type_: &String| type_.starts_with("text/html");
     let is_page = response.content_type.as_ref().is_some_and(page);
-    if let Some(rules) = &source.answer.table
-        && (is_page || source.answer.records.is_none())
-    {
-        let (page, finding) = body::page(request_line, response)?;
-        if let Some(said) = day::other_in_page(&source.answer, &page, date) {
-            return Err(of_another_day(date, &said, request_line));
-        }
-        let extracted = table::take(rules, &page).map_err(|(kind, what)| {
-            FetchError::new(kind, format!("the answer has {what}: {request_line}"))
-        })?;
-        return Ok((extracted, finding));
+    let is_json = rules.records.is_some() || !rules.lists.is_empty();
+    if !is_json || (rules.table.is_some() && is_page) {
+        return extract::read(rules, date, request_line, &unpacked);
     }
-    let (answer, finding) = body::json(request_line, response)?;
-    Ok((read(source, date, request_line, answer)?, finding))
+    let (answer, findings) = body::json(request_line, &unpacked, rules)?;
+    let next = source.paging.as_ref().and_then(|p| p.next.as_deref());
+    let next = next.and_then(|pointer| json::next(&answer, pointer));
+    let mut extracted = read(source, date, request_line, answer)?;
+    extracted.next = next.or_else(|| response.next_link.clone());
+    extracted.findings.splice(0..0, findings);
+    Ok(extracted)
 }
 
 /// Runs the source's program. It finds task, day and attempt in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
@@ -316,8 +332,8 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
 fn request(
     context: &Context,
     placeholders: &Placeholders,
-    page: Option<(&Paging, u32)>,
-) -> Request {
+    page: Option<&Position<'_>>,
+) -> Result<Request, FetchError> {
     let fetch = &context.source.fetch;
     let filled = |pairs: &BTreeMap<String, String>| -> Vec<(String, String)> {
         pairs
@@ -325,24 +341,36 @@ fn request(
             .map(|(k, v)| (k.clone(), placeholders.fill(v)))
             .collect()
     };
-    let mut query = filled(&fetch.query);
-    if let Some((paging, number)) = page {
-        query.push((paging.page.clone(), number.to_string()));
-        query.push((paging.size.clone(), paging.page_size.to_string()));
-    }
-    Request {
+    let mut request = Request {
         url: format!(
             "{}{}",
             fetch.base.trim_end_matches('/'),
             placeholders.fill(&fetch.path)
         ),
-        query,
+        query: filled(&fetch.query),
         form: filled(&fetch.form),
+        json: None,
         headers: filled(&fetch.headers),
         pause: fetch.pause.map_or(Duration::ZERO, |s| s.0),
         validators: Validators::default(),
         secret_headers: context.secrets.clone(),
+    };
+    let mut json = fetch.json.as_ref().map(|json| placeholders.fill_json(json));
+    if let Some(position) = page {
+        match position.address(&request.with_query(), &fetch.base)? {
+            Some(next) => {
+                request.url = next;
+                request.query.clear();
+            }
+            None => match (position.place(), &mut json) {
+                (Place::Query, _) => request.query.extend(position.texts()),
+                (Place::Body, Some(Value::Object(fields))) => fields.extend(position.values()),
+                (Place::Body, _) => request.form.extend(position.texts()),
+            },
+        }
     }
+    request.json = json.map(|json| json.to_string());
+    Ok(request)
 }
 
 /// Extracts records and total from an answer.
@@ -366,17 +394,9 @@ fn read(
         }
     }
     if let Some(said) = day::other_in_json(rules, &answer, date) {
-        return Err(of_another_day(date, &said, url));
+        return Err(another_day(date, &said, url));
     }
     json::take(rules, &mut answer).map_err(shape)
-}
-
-/// Transient: a site is often some minutes late.
-fn of_another_day(date: NaiveDate, said: &str, url: &str) -> FetchError {
-    FetchError::new(
-        ErrorKind::Empty,
-        format!("nothing of {date} is there yet, the answer is of another day ({said}): {url}"),
-    )
 }
 
 fn refused(source: &Source, url: &str, answer: &Value) -> FetchError {

@@ -13,7 +13,7 @@ use super::collected::{Collected, limit_reached};
 use super::image::is_image;
 use super::pages::{capped, more_than_announced};
 use crate::archive::Archive;
-use crate::extract::Extracted;
+use crate::extract::{Extracted, field};
 use crate::fetch::{Response, check_status};
 use crate::source::{End, Paging, Source};
 
@@ -52,7 +52,7 @@ impl Reader<'_> {
         let read = check_status(&raw.url, response)
             .and_then(|()| extract(source, self.date, &raw.url, response));
         match read {
-            Ok((extracted, _)) => self.add(raw, extracted),
+            Ok(extracted) => self.add(raw, extracted),
             Err(e)
                 if source.paging.is_some()
                     && part.pages > 0
@@ -74,6 +74,7 @@ impl Reader<'_> {
         let (source, collected) = (self.source, &mut self.collected);
         let part = self.parts.entry(raw.part.clone()).or_default();
         collected.pages += 1;
+        collected.note(&extracted.findings);
         if !extracted.miscounted.is_empty() {
             collected.incomplete = Some(extracted.miscounted.join("; "));
         }
@@ -86,7 +87,7 @@ impl Reader<'_> {
             }
             let id = match &source.paging {
                 Some(paging) => {
-                    let id = record.get(&paging.id).filter(|id| !id.is_null());
+                    let id = field(&record, &paging.id).filter(|id| !id.is_null());
                     let id = id.unwrap_or(&record);
                     format!("{:?} {id}", raw.part)
                 }
@@ -100,7 +101,8 @@ impl Reader<'_> {
             }
         }
         let new = collected.records.len() > before;
-        part.note_page(source.paging.as_ref(), extracted.total, came, new);
+        let last = extracted.next.is_none();
+        part.note_page(source.paging.as_ref(), extracted.total, came, new, last);
         Ok(())
     }
 
@@ -151,7 +153,11 @@ fn missing(source: &Source, parts: &BTreeMap<Option<String>, PartProgress>) -> V
         .values()
         .any(|p| p.total.is_none() && !p.ended && p.failed.is_none())
     {
-        missing.push("the run did not reach the end of the pages".to_owned());
+        let header = source.paging.as_ref().is_some_and(|p| p.next_in_header);
+        missing.push(match header {
+            true => "whether these are all pages was in a header (next_in_header), which the raw archive does not have".to_owned(),
+            false => "the run did not reach the end of the pages".to_owned(),
+        });
     }
     if let Some(paging) = &source.paging {
         let ended = parts.values().filter(|p| p.total.is_none() && p.ended);
@@ -179,7 +185,14 @@ impl PartProgress {
         self.total.is_some_and(|total| self.distinct >= total)
     }
 
-    fn note_page(&mut self, paging: Option<&Paging>, total: Option<u64>, came: usize, new: bool) {
+    fn note_page(
+        &mut self,
+        paging: Option<&Paging>,
+        total: Option<u64>,
+        came: usize,
+        new: bool,
+        last: bool,
+    ) {
         self.pages += 1;
         self.total = self.total.max(total);
         self.records += came;
@@ -195,6 +208,10 @@ impl PartProgress {
             || (self.short_before && !new);
         // A first page can be short because the site gives no longer ones; the next one proves it.
         self.short_before = short && self.pages == 1;
+        if let Some(paging) = paging.filter(|p| p.is_linked()) {
+            // Headers are not in the archive.
+            self.ended = last && !paging.next_in_header;
+        }
     }
 }
 

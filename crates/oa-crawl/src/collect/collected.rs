@@ -3,10 +3,11 @@
 use oa_core::base::exact;
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RunError;
+use regex::Regex;
 use serde_json::Value;
 
-use crate::extract::Extracted;
-use crate::source::Source;
+use crate::extract::{Extracted, field};
+use crate::source::{Exclude, Source};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collected {
@@ -47,6 +48,7 @@ impl Collected {
     }
 
     pub(super) fn take(&mut self, answer: Extracted) {
+        self.note(&answer.findings);
         self.expected = answer.total;
         self.records = answer.records;
         if !answer.miscounted.is_empty() {
@@ -68,6 +70,7 @@ impl Collected {
 
     /// Skips records that the source does not keep.
     pub(crate) fn keep(&mut self, source: &Source) {
+        self.exclude(source);
         if source.keep.is_empty() {
             return;
         }
@@ -75,17 +78,51 @@ impl Collected {
         // A record without the field is none of those: validation names what is wrong with it.
         self.records.retain(|record| {
             source.keep.iter().all(|rule| {
-                let text = record.get(&rule.field).and_then(exact::text);
+                let text = field(record, &rule.field).and_then(exact::text);
                 text.is_none_or(|t| rule.contains.iter().any(|part| t.contains(part.as_str())))
             })
         });
-        let skipped = before - self.records.len();
+        self.note_skipped(before - self.records.len(), "[[keep]]");
+    }
+
+    /// Skips records that are none, such as totals.
+    fn exclude(&mut self, source: &Source) {
+        let rules: Vec<(&Exclude, Option<Regex>)> = source
+            .exclude
+            .iter()
+            .map(|rule| {
+                (
+                    rule,
+                    rule.pattern.as_deref().and_then(|p| Regex::new(p).ok()),
+                )
+            })
+            .collect();
+        let before = self.records.len();
+        self.records.retain(|record| {
+            !rules.iter().any(|(rule, pattern)| {
+                let value = field(record, &rule.field).filter(|v| !v.is_null());
+                let text =
+                    value.map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned));
+                text.is_some_and(|text| {
+                    let text = text.trim();
+                    rule.is.iter().any(|one| one == text)
+                        || rule
+                            .contains
+                            .iter()
+                            .any(|part| text.contains(part.as_str()))
+                        || pattern.as_ref().is_some_and(|p| p.is_match(text))
+                })
+            })
+        });
+        self.note_skipped(before - self.records.len(), "[[exclude]]");
+    }
+
+    fn note_skipped(&mut self, skipped: usize, rule: &str) {
         if skipped > 0 {
             // Those were not announced, as far as completeness goes.
             let less = |n: u64| n.saturating_sub(skipped as u64);
             self.expected = self.expected.map(less);
-            let finding = format!("{skipped} records were skipped ([[keep]])");
-            self.findings.push(finding);
+            self.note(&[format!("{skipped} records were skipped ({rule})")]);
         }
     }
 
@@ -127,12 +164,26 @@ pub(super) fn limit_reached(source: &Source, came: usize) -> Option<String> {
     if source.paging.is_some() || source.answer.end.is_some() || came < 2 {
         return None;
     }
-    let pairs = source.fetch.query.iter().chain(&source.fetch.form);
+    let text = |(name, value): (&String, &String)| (name.clone(), value.clone());
+    let pairs = source
+        .fetch
+        .query
+        .iter()
+        .chain(&source.fetch.form)
+        .map(text);
+    let body = source.fetch.json.as_ref().and_then(Value::as_object);
+    let body = body.into_iter().flatten().map(|(name, value)| {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        (name.clone(), text)
+    });
     let is_limit = |name: &str| {
         let name = name.to_ascii_lowercase();
         LIMITS.iter().any(|limit| name.contains(limit))
     };
     let (name, _) = pairs
+        .chain(body)
         .filter(|(name, _)| is_limit(name))
         .find(|(_, value)| value.trim().parse() == Ok(came))?;
     Some(format!(

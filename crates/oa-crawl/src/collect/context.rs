@@ -15,12 +15,14 @@ use crate::archive::{Archive, RunArchive};
 use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
 use crate::program::environment::Programs;
-use crate::source::Source;
+use crate::source::{DayNames, Source};
+use oa_core::schedule::Calendar;
 
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) source: Source,
     pub(crate) date: NaiveDate,
+    pub(crate) days: DayNames,
     pub(crate) client: Client,
     /// Where answers are kept; `None` for a dry run.
     pub(crate) archive: Option<Arc<RunArchive>>,
@@ -45,6 +47,7 @@ impl Context {
     pub(crate) fn new(
         source: &Source,
         date: NaiveDate,
+        calendar: &Calendar,
         client: Client,
         state_dir: &Path,
         max_body: u64,
@@ -53,6 +56,10 @@ impl Context {
         Self {
             source: source.clone(),
             date,
+            days: DayNames {
+                date,
+                previous_trading_day: calendar.previous_trading_day(date),
+            },
             client,
             archive: None,
             archived: None,

@@ -103,7 +103,7 @@ fn fallback(
     let request_line = format!("GET {}", request.url);
     let response = send(context, &request, &request_line)?;
     collected.note(&response.findings);
-    let (page, _) = body::page(&request_line, &response)?;
+    let (page, _) = body::page(&request_line, &response, None)?;
     let src = table::attribute(&page, &fallback.img, "src").map_err(|(kind, what)| {
         FetchError::new(kind, format!("the page has {what}: {request_line}"))
     })?;

@@ -12,6 +12,7 @@ mod collected;
 mod context;
 pub(crate) mod image;
 mod pages;
+mod position;
 
 use std::collections::HashSet;
 
@@ -26,6 +27,7 @@ pub(crate) use answer::{Placeholders, extract, fetch};
 pub(crate) use archived::read_archived;
 pub(crate) use collected::Collected;
 pub(crate) use context::{ArchivedAnswers, Context, Folders};
+pub(crate) use position::Position;
 
 /// How often the pages are read again when records are missing.
 const PASSES: u32 = 3;
@@ -34,7 +36,7 @@ const PASSES: u32 = 3;
 /// Fewer records than announced are no error here, see [`Collected::shortfall`].
 pub(crate) fn collect(context: &Context) -> Result<Collected, FetchError> {
     let mut collected = match &context.source.each {
-        None => collect_one(context, &Placeholders::new(context.date))?,
+        None => collect_one(context, &Placeholders::new(context))?,
         Some(each) => collect_each(context, each)?,
     };
     collected.keep(&context.source);
@@ -62,7 +64,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
             ));
         }
         context.share_time(number + 1 == each.values.len());
-        let placeholders = Placeholders::new(context.date).with(&each.name, value);
+        let placeholders = Placeholders::new(context).with(&each.name, value);
         let mut part = match collect_one(context, &placeholders) {
             Ok(part) => part,
             // The next value would only be another attempt to log in.

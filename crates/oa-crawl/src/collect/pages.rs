@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::answer::{Placeholders, ask};
 use super::collected::Collected;
 use super::context::Context;
+use super::position::{Next, Position};
+use crate::extract::field;
 use crate::fetch::FetchError;
 use crate::source::{End, Paging};
 
@@ -33,8 +35,9 @@ pub(super) fn read(
     let mut reached = false;
     let mut usual = paging.page_size as usize;
     let mut sizes: Vec<usize> = Vec::new();
+    let mut position = Position::first(paging);
     for number in 1..=paging.max_pages {
-        let page = match ask(context, placeholders, Some((paging, number)), collected) {
+        let page = match ask(context, placeholders, Some(&position), collected) {
             // Some sites have no answer for what is behind the end.
             Err(_) if reached => return Ok(cut),
             // There is nothing behind the end.
@@ -47,7 +50,18 @@ pub(super) fn read(
         // with a total of 0, and a day that was cut off there would look complete.
         collected.expected = collected.expected.max(page.total);
         let came = page.records.len();
+        let next = position.advance(&page);
         let new = pass.take(page.records, collected);
+        match next {
+            Next::Unknown => {}
+            Next::End => return Ok(cut),
+            Next::Page if came == 0 || new > 0 => continue,
+            Next::Page => return Ok(Some(repeats(number))),
+            Next::Again(link) => {
+                let what = format!("page {number} names a next page that was read before ({link})");
+                return Ok(Some(what));
+            }
+        }
         if let Some(total) = collected.expected {
             let here = pass.here.len() as u64;
             let looked = std::mem::replace(&mut reached, here >= total);
@@ -98,9 +112,7 @@ pub(super) fn read(
         }
         if new == 0 {
             // A server that repeats a page for ever.
-            return Ok(Some(format!(
-                "page {number} held nothing that was not on an earlier page; stopped there"
-            )));
+            return Ok(Some(repeats(number)));
         }
     }
     Ok(Some(format!(
@@ -128,6 +140,10 @@ pub(super) fn capped(paging: &Paging, sizes: &[usize]) -> Option<String> {
     })
 }
 
+fn repeats(number: u32) -> String {
+    format!("page {number} held nothing that was not on an earlier page; stopped there")
+}
+
 /// Why records may not be all, although no fewer came than were announced.
 pub(crate) fn more_than_announced(total: u64) -> String {
     format!(
@@ -149,7 +165,7 @@ impl Pass<'_> {
         let mut new = 0;
         for record in records {
             // Records without an id are not one and the same.
-            let id = record.get(&self.paging.id).filter(|id| !id.is_null());
+            let id = field(&record, &self.paging.id).filter(|id| !id.is_null());
             let id = id.map_or_else(|| record.to_string(), Value::to_string);
             if self.here.insert(id.clone()) {
                 new += 1;

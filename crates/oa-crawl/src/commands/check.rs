@@ -180,7 +180,7 @@ fn check_end(source: &Source, report: &mut CheckReport) {
         || !rules.lists.is_empty() && rules.lists.iter().all(|list| list.total.is_some());
     let what = match &source.paging {
         _ if has_total => return,
-        Some(paging) if paging.end.is_none() => {
+        Some(paging) if paging.end.is_none() && !paging.is_linked() => {
             "[paging] has neither total in [answer] nor end: say by what the last page is known, end = \"empty page\" or \"short page\""
         }
         None if rules.end.is_none() && source.fetch.kind != FetchKind::Command => {

@@ -19,8 +19,8 @@ use super::report;
 use crate::archive::Archive;
 use crate::collect::{ArchivedAnswers, Collected, Context, image, read_archived};
 use crate::collector::Collector;
-use crate::fetch::Client;
 use crate::fetch::gate::Gate;
+use crate::fetch::{Client, Network};
 use crate::program::environment::Programs;
 use crate::source::Source;
 use crate::store;
@@ -142,12 +142,16 @@ fn image_context(
     archive: &Archive,
     raw: &[RawRecord],
 ) -> Result<Context, Failure> {
+    let calendar = Calendar::load(config.calendar.as_deref());
+    let calendar = calendar.map_err(|e| Failure::new(exit::CONFIG, e))?;
     let max_body = config.crawl.max_body.0;
-    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    let network = Network::load(config.crawl.ca_file.as_deref());
+    let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network);
     Ok(Context {
         archived: Some(ArchivedAnswers::new(archive, raw)),
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(source, date, client, &config.state_dir, max_body)
+        ..Context::new(source, date, &calendar, client, &config.state_dir, max_body)
     })
 }
 

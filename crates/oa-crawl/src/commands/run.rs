@@ -16,8 +16,8 @@ use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
 use super::{broken, due, enable, list, report};
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, start_of};
-use crate::fetch::Client;
 use crate::fetch::gate::Gate;
+use crate::fetch::{Client, Network};
 use crate::program::environment::Programs;
 use crate::source::{Broken, FetchKind, Source, Sources};
 use crate::validate::{CollectionTime, columns, validate};
@@ -205,7 +205,7 @@ fn dry_run(
             listing.push(json!({ "task": source.name, "error": reason }));
             continue;
         }
-        let (row, ok) = dry_run_one(config, source, date)?;
+        let (row, ok) = dry_run_one(config, source, date, calendar)?;
         if !ok {
             worst = worst.max(exit::FAILED);
         }
@@ -219,18 +219,21 @@ fn dry_run_one(
     config: &Config,
     source: &Source,
     date: NaiveDate,
+    calendar: &Calendar,
 ) -> Result<(Value, bool), Failure> {
     if source.fetch.kind == FetchKind::Browser {
         StateDir::open(&config.state_dir)?;
     }
     let gate = Gate::new(config.crawl.per_host);
-    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base);
+    let network = Network::load(config.crawl.ca_file.as_deref());
+    let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
+    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base, &network);
     let max_body = config.crawl.max_body.0;
     let context = Context {
         folders: Folders::below(&config.state_dir).without_files(),
         secrets: source.secrets(config)?,
         programs: Programs::unrecorded(config, source)?,
-        ..Context::new(source, date, client, &config.state_dir, max_body)
+        ..Context::new(source, date, calendar, client, &config.state_dir, max_body)
     };
     Ok(match collect(&context) {
         Err(e) => (

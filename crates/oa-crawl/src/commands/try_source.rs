@@ -21,11 +21,13 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::args::parse_date;
-use crate::collect::{Collected, Context, Folders, Placeholders, collect, extract, fetch};
+use crate::collect::{
+    Collected, Context, Folders, Placeholders, Position, collect, extract, fetch,
+};
 use crate::extract::Extracted;
 use crate::fetch::body;
 use crate::fetch::gate::Gate;
-use crate::fetch::{Client, Response, check_status};
+use crate::fetch::{Client, Network, Response, check_status};
 use crate::program::environment::Programs;
 use crate::source::{FetchKind, Source, parse};
 use crate::validate::{CollectionTime, Validated, columns, validate};
@@ -131,8 +133,7 @@ fn try_it(
         response.body.len(),
     ));
     let extracted = check_status(&request_line, &response)
-        .and_then(|()| extract(source, date, &request_line, &response))
-        .map(|(extracted, _)| extracted);
+        .and_then(|()| extract(source, date, &request_line, &response));
     match extracted {
         Err(e) => {
             let start = body::readable(&response);
@@ -199,11 +200,11 @@ fn answer(
     let (context, _fresh) = context(config, source, date)?;
     let first_value = source.each.as_ref().and_then(|each| {
         let value = each.values.first()?;
-        Some(Placeholders::new(date).with(&each.name, value))
+        Some(Placeholders::new(&context).with(&each.name, value))
     });
-    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(date));
-    let page = source.paging.as_ref().map(|paging| (paging, 1));
-    Ok(fetch(&context, &placeholders, page).map_err(|e| e.error.message))
+    let placeholders = first_value.unwrap_or_else(|| Placeholders::new(&context));
+    let page = source.paging.as_ref().map(Position::first);
+    Ok(fetch(&context, &placeholders, page.as_ref()).map_err(|e| e.error.message))
 }
 
 /// The second value is the folder that goes when it is dropped, see [`folder`].
@@ -228,7 +229,11 @@ fn context(
         c.crawl.max_body.0
     });
     let (state_dir, fresh) = folder(config, source)?;
-    let client = Client::new(max_body, Gate::new(1), &source.fetch.base);
+    let calendar = Calendar::load(config.and_then(|c| c.calendar.as_deref()))
+        .map_err(|e| Failure::new(exit::CONFIG, e))?;
+    let network = Network::load(config.and_then(|c| c.crawl.ca_file.as_deref()));
+    let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network);
     let programs = match config {
         Some(config) => Programs::unrecorded(config, source)?,
         None => Programs::default(),
@@ -237,7 +242,7 @@ fn context(
         folders: Folders::below(&state_dir).without_files(),
         secrets,
         programs,
-        ..Context::new(source, date, client, &state_dir, max_body)
+        ..Context::new(source, date, &calendar, client, &state_dir, max_body)
     };
     Ok((context, fresh))
 }

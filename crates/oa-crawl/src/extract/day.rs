@@ -59,7 +59,7 @@ pub(crate) fn other_in_records(
 
 /// The same of one record.
 pub(crate) fn other_in_record(record: &Value, field: &str, date: NaiveDate) -> Option<String> {
-    let said = record.get(field).and_then(as_text);
+    let said = super::field(record, field).and_then(as_text);
     other(said, &format!("in {field}"), date)
 }
 

@@ -30,11 +30,15 @@ pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, Stri
     if rules.lists.is_empty() {
         let total = rules.total.as_ref().map(|p| whole(answer, p)).transpose()?;
         let path = rules.records.as_deref();
-        let records = list(answer, path.ok_or("no place for records in [answer]")?)?;
+        let path = path.ok_or("no place for records in [answer]")?;
+        let records = match &rules.key_as {
+            Some(name) => by_key(answer, path, name)?,
+            None => list(answer, path)?,
+        };
         return Ok(Extracted {
-            records,
+            records: records.into_iter().map(|r| named(rules, r)).collect(),
             total,
-            miscounted: Vec::new(),
+            ..Extracted::default()
         });
     }
     let mut all = Extracted::default();
@@ -52,6 +56,7 @@ pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, Stri
             }
         }
         for record in records {
+            let record = named(rules, record);
             all.records.push(with_constants(rule, record)?);
         }
     }
@@ -62,6 +67,55 @@ pub(crate) fn take(rules: &Answer, answer: &mut Value) -> Result<Extracted, Stri
     Ok(all)
 }
 
+/// The next page's cursor or address, where a page says one.
+pub(crate) fn next(answer: &Value, pointer: &str) -> Option<String> {
+    let said = answer.pointer(pointer)?;
+    let text = match (exact::number(said), said) {
+        (Some(digits), _) => digits.to_owned(),
+        (None, Value::String(text)) => text.clone(),
+        (None, Value::Number(number)) => number.to_string(),
+        // `false` and null: no other page.
+        _ => return None,
+    };
+    (!text.trim().is_empty()).then_some(text)
+}
+
+/// A list as a record, its values named by `columns`. One of another length stays a list, which validation rejects.
+fn named(rules: &Answer, record: Value) -> Value {
+    match record {
+        Value::Array(values) if values.len() == rules.columns.len() => {
+            let fields = rules.columns.iter().cloned().zip(values);
+            Value::Object(fields.filter(|(name, _)| !name.is_empty()).collect())
+        }
+        other => other,
+    }
+}
+
+/// The values of an object, each with its key as a field.
+fn by_key(answer: &mut Value, path: &str, name: &str) -> Result<Vec<Value>, String> {
+    let records = match answer.pointer_mut(path) {
+        Some(Value::Object(records)) => std::mem::take(records),
+        Some(Value::Null) => return Ok(Vec::new()),
+        _ => return Err(format!("no object at {path}, whose keys are {name}")),
+    };
+    let with_key = |(key, mut record): (String, Value)| {
+        match &mut record {
+            Value::Object(fields) => {
+                let hidden = fields.insert(name.to_owned(), Value::String(key));
+                if hidden.is_some() {
+                    return Err(format!(
+                        "a field {name} of its own below {path}, which key_as would hide"
+                    ));
+                }
+            }
+            Value::Array(values) => values.insert(0, Value::String(key)),
+            _ => {}
+        }
+        Ok(record)
+    };
+    records.into_iter().map(with_key).collect()
+}
+
 /// Records of a program's output: one JSON object a line; other lines are ignored.
 /// A line that begins as an object and is none is an error.
 pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
@@ -69,7 +123,11 @@ pub(crate) fn lines(output: &[u8]) -> Result<Extracted, String> {
     for (number, line) in output.split(|b| *b == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.starts_with(b"{") {
-            let exact = std::str::from_utf8(line).ok().and_then(exact::parse);
+            let exact = std::str::from_utf8(line).ok().and_then(exact::parse_noting);
+            let (exact, keys) = exact.map_or((None, Vec::new()), |(v, keys)| (Some(v), keys));
+            if extracted.findings.is_empty() {
+                extracted.findings.extend(super::repeated(&keys));
+            }
             let record = exact
                 .map_or_else(|| serde_json::from_slice(line), Ok)
                 .map_err(|e| format!("a line {} that is no JSON object ({e})", number + 1))?;
@@ -217,6 +275,50 @@ mod tests {
             take(&rules, &mut answer).unwrap_err(),
             "no whole number at /ups"
         );
+    }
+
+    #[test]
+    fn records_may_be_lists_or_be_named_by_their_key() {
+        let lists = rules("records = \"/d\"\ncolumns = [\"code\", \"\", \"px\"]");
+        let mut answer = json!({"d": [["A", 0, 1.5], ["B"], {"code": "C"}]});
+        assert_eq!(
+            take(&lists, &mut answer).unwrap().records,
+            [
+                json!({"code": "A", "px": 1.5}),
+                json!(["B"]),
+                json!({"code": "C"})
+            ]
+        );
+        let keyed = rules("records = \"/d\"\nkey_as = \"code\"");
+        let mut answer = json!({"d": {"A": {"px": 1}, "B": 7}});
+        assert_eq!(
+            take(&keyed, &mut answer).unwrap().records,
+            [json!({"px": 1, "code": "A"}), json!(7)]
+        );
+        let both = rules("records = \"/d\"\nkey_as = \"code\"\ncolumns = [\"code\", \"px\"]");
+        let got = take(&both, &mut json!({"d": {"A": [2]}})).unwrap();
+        assert_eq!(got.records, [json!({"code": "A", "px": 2})]);
+        assert!(
+            take(&keyed, &mut json!({"d": [1]}))
+                .unwrap_err()
+                .contains("no object at /d")
+        );
+        let hides = take(&keyed, &mut json!({"d": {"A": {"code": 1}}})).unwrap_err();
+        assert!(hides.contains("key_as would hide"), "{hides}");
+    }
+
+    #[test]
+    fn the_last_page_names_no_next_one() {
+        for (value, due) in [
+            (json!("x1"), Some("x1")),
+            (json!(7), Some("7")),
+            (json!(""), None),
+            (json!(null), None),
+            (json!(false), None),
+        ] {
+            assert_eq!(next(&json!({"next": value}), "/next").as_deref(), due);
+        }
+        assert_eq!(next(&json!({}), "/next"), None);
     }
 
     #[test]

@@ -4,46 +4,37 @@ use oa_core::model::retry::ErrorKind;
 use scraper::{ElementRef, Html};
 use serde_json::{Map, Value};
 
-use super::Extracted;
+use super::grid::{Grid, check_size};
+use super::{Extracted, ReadError};
 use crate::source::{NotASelector, Table, selector};
 
-pub(crate) type TableError = (ErrorKind, String);
-
-fn wrong(error: &NotASelector) -> TableError {
+fn wrong(error: &NotASelector) -> ReadError {
     (ErrorKind::Shape, error.to_string())
 }
 
 /// Takes the rows of a table out of a page: one record a row, its fields named by `columns`.
 /// Fails with `blocked` when the page has no table at all (a login or verification page), with `shape` when it has another one.
-pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
+pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
     let page = Html::parse_document(page);
     let title = first_text(&page, "title");
-    let (rows, cells) = (
-        selector(&rules.rows).map_err(|e| wrong(&e))?,
-        selector(&rules.cells).map_err(|e| wrong(&e))?,
-    );
-    if page
-        .select(&selector("table").map_err(|e| wrong(&e))?)
-        .next()
-        .is_none()
-    {
-        return Err((
-            ErrorKind::Blocked,
-            format!("a page titled \"{title}\" without any table"),
-        ));
-    }
+    require_table(&page, &title)?;
     check_headings(rules, &page, &title)?;
-    let mut matched = 0;
+    let cells = rules.cells.as_deref().unwrap_or("td");
     let mut extracted = Extracted::default();
-    for row in page.select(&rows) {
-        matched += 1;
-        let cells: Vec<ElementRef<'_>> = row.select(&cells).collect();
+    let rows = spread_rows(&page, &rules.rows, cells)?;
+    let matched = rows.len();
+    for Row {
+        element: row,
+        own,
+        cells,
+    } in rows
+    {
         // A row of headings, whose cells are `th`.
-        if cells.is_empty() {
+        if own.is_empty() {
             continue;
         }
         // "No data" is one cell across all columns.
-        if cells.len() == 1 && cells[0].value().attr("colspan").is_some() {
+        if own.len() == 1 && own[0].value().attr("colspan").is_some() {
             continue;
         }
         if cells.len() != rules.columns.len() {
@@ -60,7 +51,7 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
             .columns
             .iter()
             .zip(cells)
-            .map(|(name, cell)| (name.clone(), Value::String(text(cell))))
+            .map(|(name, cell)| (name.clone(), Value::String(cell)))
             .collect();
         extracted.records.push(Value::Object(record));
     }
@@ -74,8 +65,102 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, TableError> {
     Ok(extracted)
 }
 
+/// The rows of a page, for headings wherever they are.
+pub(crate) fn grid(page: &str, rows: &str, cells: &str) -> Result<Grid, ReadError> {
+    let page = Html::parse_document(page);
+    require_table(&page, &first_text(&page, "title"))?;
+    let rows = spread_rows(&page, rows, cells)?.into_iter();
+    let rows = rows.map(|row| row.cells.into_iter().map(Value::String).collect());
+    Ok(Grid {
+        rows: rows.collect(),
+        may_be_short: false,
+    })
+}
+
+/// All text of a page.
+pub(crate) fn visible(page: &str) -> String {
+    text(Html::parse_document(page).root_element())
+}
+
+fn require_table(page: &Html, title: &str) -> Result<(), ReadError> {
+    let table = selector("table").map_err(|e| wrong(&e))?;
+    match page.select(&table).next() {
+        Some(_) => Ok(()),
+        None => Err((
+            ErrorKind::Blocked,
+            format!("a page titled \"{title}\" without any table"),
+        )),
+    }
+}
+
+struct Row<'a> {
+    element: ElementRef<'a>,
+    /// The cells that stand in it.
+    own: Vec<ElementRef<'a>>,
+    /// The texts of all its columns: a cell across several stands in each, and one from the rows above too.
+    cells: Vec<String>,
+}
+
+/// Largest `colspan` and `rowspan`; browsers allow 1000 and 65534.
+const MOST_SPANNED: usize = 1000;
+
+fn spread_rows<'a>(page: &'a Html, rows: &str, cells: &str) -> Result<Vec<Row<'a>>, ReadError> {
+    let rows = selector(rows).map_err(|e| wrong(&e))?;
+    let cells = selector(cells).map_err(|e| wrong(&e))?;
+    let mut spread: Vec<Row<'a>> = Vec::new();
+    let mut size = 0;
+    // By column: a cell from above, and in how many rows it still stands.
+    let mut above: Vec<Option<(usize, String)>> = Vec::new();
+    let mut table = None;
+    for element in page.select(&rows) {
+        let own: Vec<ElementRef<'a>> = element.select(&cells).collect();
+        let mut parents = element.ancestors();
+        let here = parents.find(|n| n.value().as_element().is_some_and(|e| e.name() == "table"));
+        if here.map(|n| n.id()) != table {
+            table = here.map(|n| n.id());
+            above.clear();
+        }
+        let mut texts: Vec<String> = Vec::new();
+        let from_above = |texts: &mut Vec<String>, above: &mut Vec<Option<(usize, String)>>| {
+            while let Some(Some((left, text))) = above.get_mut(texts.len()) {
+                texts.push(text.clone());
+                *left -= 1;
+                if *left == 0 {
+                    above[texts.len() - 1] = None;
+                }
+            }
+        };
+        for cell in &own {
+            from_above(&mut texts, &mut above);
+            let span = |name: &str| {
+                let said = cell.value().attr(name).and_then(|v| v.trim().parse().ok());
+                said.unwrap_or(1).clamp(1, MOST_SPANNED)
+            };
+            let (columns, rows) = (span("colspan"), span("rowspan"));
+            for _ in 0..columns {
+                if rows > 1 {
+                    if above.len() <= texts.len() {
+                        above.resize(texts.len() + 1, None);
+                    }
+                    above[texts.len()] = Some((rows - 1, text(*cell)));
+                }
+                texts.push(text(*cell));
+            }
+            size += columns;
+            check_size(texts.len(), size)?;
+        }
+        from_above(&mut texts, &mut above);
+        spread.push(Row {
+            element,
+            own,
+            cells: texts,
+        });
+    }
+    Ok(spread)
+}
+
 /// The headings must be there, one after the other, or the columns would mean something else now.
-fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableError> {
+fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), ReadError> {
     let found: Vec<String> = page
         .select(&selector("th").map_err(|e| wrong(&e))?)
         .map(text)
@@ -93,7 +178,7 @@ fn check_headings(rules: &Table, page: &Html, title: &str) -> Result<(), TableEr
 }
 
 /// The value of an attribute of the first element that matches, for example `src` of an image.
-pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, TableError> {
+pub(crate) fn attribute(page: &str, css: &str, name: &str) -> Result<String, ReadError> {
     let page = Html::parse_document(page);
     page.select(&selector(css).map_err(|e| wrong(&e))?)
         .find_map(|e| e.value().attr(name))
@@ -164,6 +249,28 @@ mod tests {
         let (kind, text) = take(&rules(), "<title>安全验证</title><p>x").unwrap_err();
         assert_eq!(kind, ErrorKind::Blocked);
         assert!(text.contains("安全验证"), "{text}");
+    }
+
+    #[test]
+    fn cells_across_rows_and_columns_stand_in_all_of_them() {
+        let page = "<table><tr><td rowspan=2>品种<td colspan=2>价格<tr><td>开<td>收
+            <tr><td rowspan='3'>RB<td>1<td>2<tr><td>3<td>4<tr><td colspan=2>5</table><table><tr><td>HC<td>6<td>7</table>";
+        let got = grid(page, "tr", "td").unwrap().rows;
+        let due = json!([
+            ["品种", "价格", "价格"],
+            ["品种", "开", "收"],
+            ["RB", "1", "2"],
+            ["RB", "3", "4"],
+            ["RB", "5", "5"],
+            ["HC", "6", "7"]
+        ]);
+        assert_eq!(json!(got), due);
+        let wide = format!("<table><tr>{}</table>", "<td colspan=1000>x".repeat(20));
+        assert!(grid(&wide, "tr", "td").unwrap_err().1.contains("cells"));
+        let rules = toml::from_str("rows = \"tr\"\ncolumns = [\"a\", \"b\"]").unwrap();
+        let page = "<table><tr><td rowspan=2>RB<td>1<tr><td>2</table>";
+        let got = take(&rules, page).unwrap().records;
+        assert_eq!(got[1], json!({"a": "RB", "b": "2"}));
     }
 
     #[test]

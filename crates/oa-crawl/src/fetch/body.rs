@@ -1,35 +1,48 @@
 //! From bytes to JSON: character sets, and answers that are no data.
 
-use encoding_rs::{Encoding, GB18030, UTF_8};
+use encoding_rs::{Encoding, GB18030, GBK, UTF_8, WINDOWS_1252};
 use oa_core::base::exact;
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::{FetchError, Response};
+use crate::extract::{repeated, unwrap_script};
+use crate::source::Answer;
 
-/// Reads a body as JSON. The second value is a finding about the character set, if there is one.
+/// Reads a body as JSON. The second value: findings.
 /// Fails with `blocked` for a page where data were due, `network` for JSON that was cut short, `shape` for anything else.
-pub(crate) fn json(url: &str, response: &Response) -> Result<(Value, Option<String>), FetchError> {
-    let (text, finding) = text(url, response)?;
-    let trimmed = text.trim();
+pub(crate) fn json(
+    url: &str,
+    response: &Response,
+    rules: &Answer,
+) -> Result<(Value, Vec<String>), FetchError> {
+    let (text, finding) = text(url, response, rules.charset.as_deref())?;
+    let mut findings: Vec<String> = finding.into_iter().collect();
+    let mut trimmed = text.trim();
     if trimmed.is_empty() {
         return Err(FetchError::new(
             ErrorKind::Empty,
             format!("an empty body: {url}"),
         ));
     }
-    if trimmed.starts_with('<') {
-        let title = page_title(trimmed).map_or_else(String::new, |t| format!(" titled \"{t}\""));
-        return Err(FetchError::new(
-            ErrorKind::Blocked,
-            format!("a web page{title} where data were due: {url}"),
-        ));
+    if let Some(name) = &rules.script {
+        trimmed = match unwrap_script(name, trimmed) {
+            Some(json) => json,
+            None => {
+                refuse_page(url, trimmed)?;
+                let what =
+                    format!("no object or list that {name} gets (script in [answer]): {url}");
+                return Err(FetchError::new(ErrorKind::Shape, what));
+            }
+        };
     }
-    if let Some(value) = exact::parse(trimmed) {
-        return Ok((value, finding));
+    refuse_page(url, trimmed)?;
+    if let Some((value, keys)) = exact::parse_noting(trimmed) {
+        findings.extend(repeated(&keys));
+        return Ok((value, findings));
     }
     match serde_json::from_str(trimmed) {
-        Ok(value) => Ok((value, finding)),
+        Ok(value) => Ok((value, findings)),
         Err(e) if e.is_eof() => Err(FetchError::new(
             ErrorKind::Network,
             format!(
@@ -44,14 +57,30 @@ pub(crate) fn json(url: &str, response: &Response) -> Result<(Value, Option<Stri
     }
 }
 
+/// A page for people where data were due.
+pub(crate) fn refuse_page(url: &str, text: &str) -> Result<(), FetchError> {
+    if !text.starts_with('<') {
+        return Ok(());
+    }
+    let title = page_title(text).map_or_else(String::new, |t| format!(" titled \"{t}\""));
+    Err(FetchError::new(
+        ErrorKind::Blocked,
+        format!("a web page{title} where data were due: {url}"),
+    ))
+}
+
 /// Reads a body as a page. The second value is a finding about the character set, if there is one.
 /// Fails with `empty` for nothing, `shape` for data where a page was due and for bytes of no known character set.
-pub(crate) fn page(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
-    let (text, finding) = text(url, response)?;
+pub(crate) fn page(
+    url: &str,
+    response: &Response,
+    charset: Option<&str>,
+) -> Result<(String, Option<String>), FetchError> {
+    let (text, finding) = text(url, response, charset)?;
     let error = match text.trim_start().chars().next() {
         Some('<') => {
             // Old pages declare their character set in themselves.
-            let declared = finding.filter(|_| !text.contains("charset="));
+            let declared = finding.filter(|_| charset.is_none() && !text.contains("charset="));
             return Ok((text, declared));
         }
         None => (ErrorKind::Empty, "an empty body"),
@@ -60,30 +89,63 @@ pub(crate) fn page(url: &str, response: &Response) -> Result<(String, Option<Str
     Err(FetchError::new(error.0, format!("{}: {url}", error.1)))
 }
 
-fn text(url: &str, response: &Response) -> Result<(String, Option<String>), FetchError> {
-    let declared = response.content_type.as_deref().and_then(charset);
+/// Decodes a body: by the given character set, else by the declared one unless the bytes say otherwise, else by what fits. The second
+/// value is a finding.
+pub(crate) fn text(
+    url: &str,
+    response: &Response,
+    charset: Option<&str>,
+) -> Result<(String, Option<String>), FetchError> {
     let body = response.body.as_slice();
-    if let Some(encoding) = declared.filter(|e| *e != UTF_8) {
-        let (text, _, broken) = encoding.decode(body);
-        return if broken {
-            Err(undecodable(url, encoding.name()))
-        } else {
-            Ok((text.into_owned(), None))
-        };
+    let strict = |encoding: &'static Encoding| {
+        let (text, used, broken) = encoding.decode(body);
+        match broken {
+            true => Err(undecodable(url, used.name())),
+            false => Ok(text.into_owned()),
+        }
+    };
+    if let Some(encoding) = charset.and_then(|label| Encoding::for_label(label.as_bytes())) {
+        return Ok((strict(encoding)?, None));
     }
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if let Ok(text) = std::str::from_utf8(body) {
+    let declared = response
+        .content_type
+        .as_deref()
+        .and_then(declared_in_header);
+    let declared = declared.or_else(|| declared_within(body));
+    let utf8 = std::str::from_utf8(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)).ok();
+    if let Some(encoding) = declared.filter(|e| *e != UTF_8) {
+        let name = encoding.name();
+        // Western European is what servers say of everything.
+        let western = encoding == WINDOWS_1252;
+        let is_utf8 = |text: &&str| {
+            text.chars()
+                .any(|c| c >= '\u{800}' || (western && !c.is_ascii()))
+        };
+        if let Some(text) = utf8.filter(is_utf8) {
+            let finding = format!("the site declared {name} and sent UTF-8");
+            return Ok((text.to_owned(), Some(finding)));
+        }
+        if western
+            && !body.is_ascii()
+            && let Some(text) = gbk(body)
+        {
+            let finding = format!("the site declared {name} and sent GBK");
+            return Ok((text, Some(finding)));
+        }
+        return Ok((strict(encoding)?, None));
+    }
+    if let Some(text) = utf8 {
         return Ok((text.to_owned(), None));
     }
     // Chinese sites send GBK without saying so.
+    let text = gbk(body).ok_or_else(|| undecodable(url, "UTF-8 or GBK"))?;
+    let finding = "the site sent GBK without declaring it".to_owned();
+    Ok((text, Some(finding)))
+}
+
+fn gbk(body: &[u8]) -> Option<String> {
     let (text, _, broken) = GB18030.decode(body);
-    if broken {
-        return Err(undecodable(url, "UTF-8 or GBK"));
-    }
-    Ok((
-        text.into_owned(),
-        Some("the site sent GBK without declaring it".to_owned()),
-    ))
+    (!broken).then(|| text.into_owned())
 }
 
 /// A body as a person can read it, whatever its character set.
@@ -101,7 +163,23 @@ fn undecodable(url: &str, charset: &str) -> FetchError {
     )
 }
 
-fn charset(content_type: &str) -> Option<&'static Encoding> {
+/// What a page or an XML document says of itself, where that is neither UTF-8 nor GBK, which are recognised anyway.
+fn declared_within(body: &[u8]) -> Option<&'static Encoding> {
+    const HEAD: usize = 2048;
+    if !body.trim_ascii_start().starts_with(b"<") {
+        return None;
+    }
+    let head = String::from_utf8_lossy(&body[..body.len().min(HEAD)]).to_ascii_lowercase();
+    let at = ["charset=", "encoding="]
+        .iter()
+        .find_map(|key| Some(head.find(key)? + key.len()))?;
+    let label = head[at..].trim_start_matches(['"', '\'', ' ']);
+    let end = label.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
+    let encoding = Encoding::for_label(&label.as_bytes()[..end.unwrap_or(label.len())])?;
+    (encoding != UTF_8 && encoding != GBK && encoding != GB18030).then_some(encoding)
+}
+
+fn declared_in_header(content_type: &str) -> Option<&'static Encoding> {
     let parameter = content_type.split(';').skip(1).find_map(|p| {
         let (name, value) = p.split_once('=')?;
         name.trim()
@@ -123,19 +201,80 @@ fn page_title(page: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(
+    fn read(content_type: Option<&str>, body: &[u8]) -> Result<(Value, Vec<String>), FetchError> {
+        read_by(&Answer::default(), content_type, body)
+    }
+
+    fn read_by(
+        rules: &Answer,
         content_type: Option<&str>,
         body: &[u8],
-    ) -> Result<(Value, Option<String>), FetchError> {
-        json(
-            "http://x",
-            &Response {
-                status: 200,
-                content_type: content_type.map(str::to_owned),
-                body: body.to_vec(),
-                ..Response::default()
-            },
-        )
+    ) -> Result<(Value, Vec<String>), FetchError> {
+        let response = Response {
+            status: 200,
+            content_type: content_type.map(str::to_owned),
+            body: body.to_vec(),
+            ..Response::default()
+        };
+        json("http://x", &response, rules)
+    }
+
+    #[test]
+    fn a_wrong_declaration_is_found_out_and_the_source_file_knows_best() {
+        let text = "{\"品种\":\"螺纹钢\"}";
+        let (gbk, _, _) = GB18030.encode(text);
+        for (header, body, says) in [
+            (
+                "text/plain; charset=iso-8859-1",
+                text.as_bytes(),
+                "declared windows-1252 and sent UTF-8",
+            ),
+            (
+                "text/plain; charset=gb2312",
+                text.as_bytes(),
+                "declared GBK and sent UTF-8",
+            ),
+            (
+                "text/plain; charset=iso-8859-1",
+                &*gbk,
+                "declared windows-1252 and sent GBK",
+            ),
+        ] {
+            let (value, findings) = read(Some(header), body).unwrap();
+            assert_eq!(value["品种"], "螺纹钢", "{header}");
+            assert!(findings.concat().contains(says), "{findings:?}");
+        }
+        // Valid UTF-8 by chance.
+        let (value, findings) = read(Some("x; charset=gbk"), b"{\"a\":\"\xc2\xa9\"}").unwrap();
+        assert_eq!((&value["a"], findings.len()), (&Value::from("漏"), 0));
+        let rules = |charset: &str| Answer {
+            charset: Some(charset.to_owned()),
+            ..Answer::default()
+        };
+        let (value, _) = read_by(&rules("gbk"), Some("x; charset=utf-8"), &gbk).unwrap();
+        assert_eq!(value["品种"], "螺纹钢");
+        let wrong = read_by(&rules("utf-8"), None, &gbk).unwrap_err();
+        assert!(
+            wrong.error.message.contains("bytes that are not UTF-8"),
+            "{wrong:?}"
+        );
+        let korean = b"<meta charset=euc-kr>\xb1\xdd";
+        let response = Response {
+            body: korean.to_vec(),
+            ..Response::default()
+        };
+        assert!(super::text("x", &response, None).unwrap().0.contains('금'));
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_noticed() {
+        let (value, findings) =
+            read(None, b"{\"a\": 1, \"b\": {\"c\": 1, \"c\": 2}, \"a\": 3}").unwrap();
+        assert_eq!(
+            (&value["a"], &value["b"]["c"]),
+            (&Value::from(3), &Value::from(2))
+        );
+        assert!(findings[0].contains("(\"c\", \"a\")"), "{findings:?}");
     }
 
     fn kind(body: &[u8]) -> ErrorKind {
@@ -151,7 +290,7 @@ mod tests {
         );
         let (value, finding) = read(Some("application/json"), &gbk).unwrap();
         assert_eq!(value["品种"], "螺纹钢");
-        assert!(finding.unwrap().contains("GBK"));
+        assert!(finding[0].contains("GBK"));
         assert_eq!(read(None, b"\xef\xbb\xbf{\"a\":1}").unwrap().0["a"], 1);
     }
 

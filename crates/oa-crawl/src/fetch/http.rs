@@ -10,6 +10,7 @@ use ureq::{RequestBuilder, ResponseExt};
 use url::Url;
 
 use super::gate::Gate;
+use super::network::Network;
 use super::origin::{HomeOrigin, shown};
 use super::{FetchError, Response, Validators};
 
@@ -36,6 +37,8 @@ pub(crate) struct Request {
     pub(crate) query: Vec<(String, String)>,
     /// A form to post, unescaped.
     pub(crate) form: Vec<(String, String)>,
+    /// Or a JSON body to post.
+    pub(crate) json: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     /// Headers whose values are secrets.
     pub(crate) secret_headers: Vec<(String, Secret)>,
@@ -64,7 +67,11 @@ impl Request {
     }
 
     pub(crate) fn method(&self) -> &'static str {
-        if self.form.is_empty() { "GET" } else { "POST" }
+        if self.posts() { "POST" } else { "GET" }
+    }
+
+    fn posts(&self) -> bool {
+        !self.form.is_empty() || self.json.is_some()
     }
 
     /// The address with its query, as it is shown in errors and in the archive's index.
@@ -91,9 +98,10 @@ struct Hop {
 
 impl Client {
     /// A client for the source at `base`, which accepts bodies up to `max_body` bytes. Proxies are taken from the usual variables.
-    pub(crate) fn new(max_body: u64, gate: Gate, base: &str) -> Self {
+    pub(crate) fn new(max_body: u64, gate: Gate, base: &str, network: &Network) -> Self {
         let config = ureq::Agent::config_builder()
             .user_agent(USER_AGENT)
+            .tls_config(network.tls.clone())
             .http_status_as_error(false)
             // Followed here, where it is known what must not go along.
             .max_redirects(0)
@@ -128,7 +136,7 @@ impl Client {
         let mut hop = Hop {
             url,
             is_first: true,
-            posts: !request.form.is_empty(),
+            posts: request.posts(),
         };
         let mut findings = Vec::new();
         for _ in 0..=MOST_REDIRECTS {
@@ -188,6 +196,11 @@ impl Client {
         if !hop.posts {
             return prepare(agent.get(url), request, hop, at_home, limit).call();
         }
+        if let Some(json) = &request.json {
+            return prepare(agent.post(url), request, hop, at_home, limit)
+                .content_type("application/json; charset=utf-8")
+                .send(json.as_str());
+        }
         let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         prepare(agent.post(url), request, hop, at_home, limit).send_form(form)
     }
@@ -215,6 +228,7 @@ impl Client {
             etag: header("etag"),
             last_modified: header("last-modified"),
         };
+        let next_link = header("link").and_then(|v| next_of(&v));
         let final_url = answer.get_uri().to_string();
         let status = answer.status().as_u16();
         let body = answer
@@ -228,6 +242,7 @@ impl Client {
             final_url,
             retry_after,
             headers,
+            next_link,
             state,
             body,
             findings,
@@ -306,6 +321,28 @@ fn prepare<B>(
     builder
 }
 
+/// The address with `rel="next"` in a header `Link`.
+fn next_of(header: &str) -> Option<String> {
+    let mut rest = header;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (address, after) = after.split_once('>')?;
+        // Up to the next address; quotes may hold commas.
+        let end = after.find(",<").or_else(|| after.find(", <"));
+        let parameters = &after[..end.unwrap_or(after.len())];
+        let mut values = parameters.split(';').filter_map(|p| {
+            let (name, value) = p.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            (name.trim().eq_ignore_ascii_case("rel")).then_some(value)
+        });
+        let is_next = |rel: &str| rel.split(' ').any(|r| r.eq_ignore_ascii_case("next"));
+        if values.any(is_next) {
+            return Some(address.trim().to_owned());
+        }
+        rest = after;
+    }
+    None
+}
+
 /// `Retry-After`: seconds or an HTTP date.
 fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
@@ -313,6 +350,19 @@ fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     }
     let at = DateTime::parse_from_rfc2822(value.trim()).ok()?;
     Some((at.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+}
+
+/// A handshake that failed comes as an error of reading.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn explain_tls(error: &rustls::Error) -> String {
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    match *error == unknown {
+        true => "the site's certificate comes from an authority that this machine does not know; if it is to be trusted, name its certificate by ca_file in [crawl]".to_owned(),
+        false => format!("the encrypted connection failed ({error})"),
+    }
 }
 
 fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
@@ -331,6 +381,10 @@ fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
         ureq::Error::TooManyRedirects => (ErrorKind::Blocked, "redirected in a circle".to_owned()),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
             (ErrorKind::Shape, format!("not a valid request ({error})"))
+        }
+        ureq::Error::Io(e) if tls_error(e).is_some() => {
+            let what = tls_error(e).map_or_else(String::new, explain_tls);
+            (ErrorKind::Tls, what)
         }
         ureq::Error::Io(e) => match e.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Timeout, too_slow()),
@@ -353,6 +407,23 @@ fn explain(url: &str, limit: Duration, error: &ureq::Error) -> FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        for (header, next) in [
+            ("</p?page=2>; rel=\"next\"", Some("/p?page=2")),
+            (
+                "<http://x/1>; rel=prev, <http://x/3>; title=\"a, b\"; REL=next",
+                Some("http://x/3"),
+            ),
+            ("<a>; rel=\"last next\"", Some("a")),
+            ("<http://x/1>; rel=\"prev\"", None),
+            ("<http://x/1", None),
+            ("", None),
+        ] {
+            assert_eq!(next_of(header).as_deref(), next, "{header}");
+        }
+    }
 
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {

@@ -4,6 +4,7 @@ pub(crate) mod body;
 pub(crate) mod browser;
 pub(crate) mod gate;
 mod http;
+mod network;
 mod origin;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use oa_core::model::run::RunError;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use http::{Client, Request, USER_AGENT};
+pub(crate) use network::Network;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Response {
@@ -24,6 +26,8 @@ pub(crate) struct Response {
     pub(crate) retry_after: Option<Duration>,
     /// The headers that came with it, their names in lower case.
     pub(crate) headers: Vec<(String, String)>,
+    /// The next page's address in the header `Link`.
+    pub(crate) next_link: Option<String>,
     /// The validators of this answer.
     pub(crate) state: Validators,
     /// The body, decompressed.
@@ -64,6 +68,8 @@ impl Validators {
 pub(crate) struct FetchError {
     pub(crate) error: RunError,
     pub(crate) retry_after: Option<Duration>,
+    /// What was asked for is not there, and may come.
+    pub(crate) not_there: bool,
 }
 
 impl FetchError {
@@ -71,6 +77,7 @@ impl FetchError {
         Self {
             error: RunError::new(kind, message),
             retry_after: None,
+            not_there: kind == ErrorKind::Empty,
         }
     }
 }
@@ -95,6 +102,7 @@ pub(crate) fn check_status(url: &str, response: &Response) -> Result<(), FetchEr
     Err(FetchError {
         error: RunError::new(kind, format!("HTTP {status}: {url}")),
         retry_after: response.retry_after,
+        not_there: status == 404,
     })
 }
 

@@ -203,12 +203,14 @@ impl Program {
                 ),
                 retry: false,
                 asked: None,
+                not_yet: None,
             })?,
             (None, None) => done.json_lines,
             (None, Some(path)) => self.count(path, before).map_err(|e| Failed {
                 error: RunError::new(ErrorKind::Shape, format!("{e:#}")),
                 retry: true,
                 asked: None,
+                not_yet: None,
             })?,
         };
         let Some(min) = self.min_records.filter(|min| left.records < *min) else {
@@ -249,6 +251,7 @@ impl Program {
             error: RunError::new(ErrorKind::Internal, message),
             retry,
             asked: None,
+            not_yet: None,
         }
     }
 
@@ -282,6 +285,7 @@ impl Program {
                 ),
                 retry: !done.status.code().is_some_and(|c| PERMANENT.contains(&c)),
                 asked: None,
+                not_yet: None,
             }),
         }
     }
@@ -307,6 +311,7 @@ fn permanent(message: &str) -> Failed {
         error: RunError::new(ErrorKind::Internal, message),
         retry: false,
         asked: None,
+        not_yet: None,
     }
 }
 

@@ -5,7 +5,7 @@ use oa_core::service;
 
 use super::folder::{self, FOLDER};
 use super::selector::selector;
-use super::{DayElsewhere, DayPlace, FetchKind, Source, Step, placeholders};
+use super::{DayElsewhere, DayPlace, FetchKind, FieldType, Source, Step, forms, placeholders};
 
 pub(super) fn check(source: &Source) -> Result<(), String> {
     if !folder::is_name(&source.name) || source.name == FOLDER {
@@ -58,6 +58,16 @@ fn check_fields(source: &Source) -> Result<(), String> {
         }
         if let Some(Err(e)) = field.pattern.as_deref().map(regex::Regex::new) {
             return Err(format!("pattern of field \"{}\": {e}", field.column));
+        }
+        if let Some(Err(e)) = field.extract.as_deref().map(regex::Regex::new) {
+            return Err(format!("extract of field \"{}\": {e}", field.column));
+        }
+        if field.epoch.is_some() && !matches!(field.of_type, FieldType::Date | FieldType::DateTime)
+        {
+            return Err(format!(
+                "field \"{}\" has epoch, but its type is neither date nor datetime",
+                field.column
+            ));
         }
         if field.otherwise.is_some() && field.map.is_empty() {
             return Err(format!(
@@ -132,10 +142,11 @@ fn check_fetch(source: &Source) -> Result<(), String> {
         let of_http = [fetch.base.as_str(), &fetch.path];
         if of_http.iter().any(|t| !t.is_empty())
             || !fetch.form.is_empty()
+            || fetch.json.is_some()
             || source.paging.is_some()
         {
             return Err(
-                "base, path, form and [paging] are for sites, not for kind = \"command\""
+                "base, path, form, json and [paging] are for sites, not for kind = \"command\""
                     .to_owned(),
             );
         }
@@ -149,6 +160,9 @@ fn check_fetch(source: &Source) -> Result<(), String> {
             "base \"{}\" in [fetch] must begin with http:// or https://",
             fetch.base
         ));
+    }
+    if fetch.json.is_some() && !fetch.form.is_empty() {
+        return Err("[fetch] has both form and json; a request has one body".to_owned());
     }
     check_browser(source)?;
     if let Some(image) = &source.image
@@ -176,11 +190,13 @@ fn check_browser(source: &Source) -> Result<(), String> {
     };
     if source.paging.is_some()
         || !source.fetch.form.is_empty()
+        || source.fetch.json.is_some()
         || !source.fetch.secret_headers.is_empty()
         || !source.fetch.headers.is_empty()
     {
         return Err(
-            "[paging], form, headers and secret_headers are not for kind = \"browser\"".to_owned(),
+            "[paging], form, json, headers and secret_headers are not for kind = \"browser\""
+                .to_owned(),
         );
     }
     let login = rules.login.iter().flat_map(|l| &l.steps);
@@ -225,13 +241,15 @@ fn check_answer(source: &Source) -> Result<(), String> {
         rules.records.is_some(),
         !rules.lists.is_empty(),
         rules.table.is_some(),
+        rules.is_other_form(),
     ];
+    forms::check(source)?;
     let steps = source.browser.iter().flat_map(|b| &b.steps);
     let or_html = steps.filter(|s| s.or_html_after.is_some()).count() > 0;
     let said = kinds.iter().filter(|w| **w).count();
     if or_html {
         return match kinds {
-            [true, false, true] => Ok(()),
+            [true, false, true, false] => Ok(()),
             _ => Err("or_html_after in [browser] needs records in [answer] for the answer, and [answer.table] for the page".to_owned()),
         };
     }
@@ -255,13 +273,22 @@ fn check_answer(source: &Source) -> Result<(), String> {
             ),
         };
     }
-    if said != 1 {
+    let forms = [
+        rules.delimited.is_some(),
+        rules.sheet.is_some(),
+        rules.xml.is_some(),
+        rules.text.is_some(),
+    ];
+    if said != 1 || forms.iter().filter(|f| **f).count() > 1 {
         return Err(
-            "[answer] needs one of records, [[answer.lists]] and [answer.table]".to_owned(),
+            "[answer] needs one of records, [[answer.lists]], [answer.table], [answer.delimited], [answer.sheet], [answer.xml] and [answer.text]".to_owned(),
         );
     }
     if let Some(table) = &rules.table {
-        for css in [&table.rows, &table.cells] {
+        for css in [Some(&table.rows), table.cells.as_ref()]
+            .into_iter()
+            .flatten()
+        {
             selector(css).map_err(|e| format!("[answer.table] has {e}"))?;
         }
         if rules.ok.is_some() || rules.error.is_some() {
@@ -277,10 +304,8 @@ fn check_answer(source: &Source) -> Result<(), String> {
     if source.paging.is_some() && rules.records.is_none() {
         return Err("[paging] needs records in [answer]".to_owned());
     }
-    if let Some(paging) = &source.paging
-        && (paging.page_size == 0 || paging.max_pages == 0)
-    {
-        return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
+    if let Some(paging) = &source.paging {
+        paging.check(&source.fetch)?;
     }
     if rules.equals.is_some() && rules.ok.is_none() {
         return Err("equals in [answer] belongs to ok, which is not there".to_owned());
@@ -292,6 +317,11 @@ fn check_answer(source: &Source) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    check_pointers(source)
+}
+
+fn check_pointers(source: &Source) -> Result<(), String> {
+    let rules = &source.answer;
     let day = match &rules.day {
         Some(DayPlace::Pointer(pointer)) => Some(pointer),
         _ => None,
@@ -325,10 +355,10 @@ fn check_answer(source: &Source) -> Result<(), String> {
 /// Where an answer says its day must be in such an answer.
 fn check_day_place(source: &Source) -> Result<(), String> {
     let rules = &source.answer;
-    let only_page = rules.table.is_some() && rules.records.is_none();
+    let is_json = rules.records.is_some() || !rules.lists.is_empty();
     match &rules.day {
-        Some(DayPlace::Pointer(_)) if only_page => Err(
-            "day in [answer] is a JSON pointer, but the answer is a page; say day = { selector = \"…\" }".to_owned(),
+        Some(DayPlace::Pointer(_)) if !is_json => Err(
+            "day in [answer] is a JSON pointer, but the answer is no JSON; of a page, say day = { selector = \"…\" }, of a text day_pattern".to_owned(),
         ),
         Some(DayPlace::Elsewhere(DayElsewhere::Selector(css))) => {
             if rules.table.is_none() {

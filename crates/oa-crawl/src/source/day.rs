@@ -8,6 +8,7 @@ use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::placeholders::{names_a_day as names, texts};
 use super::{FetchKind, Source};
 
 /// Which days a site can show.
@@ -57,7 +58,6 @@ impl Source {
 
     /// Whether the request, or what the browser does, says which day is asked for.
     pub(crate) fn names_the_day(&self) -> bool {
-        let names = |text: &str| text.contains("{date}");
         if self.fetch.kind == FetchKind::Command {
             // The program's name is not filled in; any argument may be a script that reads the variable.
             let arguments = || self.fetch.command.iter().skip(1);
@@ -68,6 +68,7 @@ impl Source {
         let steps = self.browser.iter().flat_map(|b| &b.steps);
         let of_steps = steps.flat_map(|s| [&s.goto, &s.value, &s.click, &s.take_response]);
         names(&fetch.path)
+            || fetch.json.iter().flat_map(texts).any(names)
             || pairs.iter().any(|p| p.values().any(|v| names(v)))
             || of_steps.flatten().any(|t| names(t))
     }
@@ -78,7 +79,7 @@ impl Source {
         // A program always gets the day, as OA_DATE; only its author knows whether it reads it.
         if claims && self.fetch.kind != FetchKind::Command && !self.names_the_day() {
             return Err(
-                "shows is \"any day\", but {date} is nowhere in the request, so that the site answers with its present day; put {date} into path, query, form or a step of [browser], or say shows = \"today\""
+                "shows is \"any day\", but {date} is nowhere in the request, so that the site answers with its present day; put {date} into path, query, form, json or a step of [browser], or say shows = \"today\""
                     .to_owned(),
             );
         }

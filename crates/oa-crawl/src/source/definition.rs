@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
 use super::{Again, Shows};
 
 /// One source.
@@ -53,6 +54,9 @@ pub(crate) struct Source {
     /// Records to keep; the others are skipped and counted in a finding.
     #[serde(default)]
     pub(crate) keep: Vec<Keep>,
+    /// Records that are none, such as totals; they are skipped and counted in a finding.
+    #[serde(default)]
+    pub(crate) exclude: Vec<Exclude>,
     /// An image that belongs to each record.
     pub(crate) image: Option<Image>,
     /// Where rows go.
@@ -86,6 +90,8 @@ pub(crate) struct Source {
     /// Answers are kept this long in the raw archive, instead of the configuration's `raw_keep`.
     #[schemars(with = "Option<String>")]
     pub(crate) raw_keep: Option<Span>,
+    /// Patience with what is not there yet, such as a day's file before the exchange has made it.
+    pub(crate) not_yet: Option<NotYet>,
     /// Retries and time limits.
     #[serde(default = "default_policy", deserialize_with = "policy")]
     #[schemars(with = "Option<Retry>")]
@@ -135,8 +141,9 @@ fn policy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Policy, D::Error
     })
 }
 
-/// `[fetch]`. In `path`, `query`, `form` and `command`, `{date}` stands for the day that is collected, and `{NAME}` for the present
-/// value of `[each]`.
+/// `[fetch]`. In `path`, `query`, `form`, `json`, `headers` and `command`, `{date}` stands for the day that is collected,
+/// `{month_start}` for the first of its month, `{previous_trading_day}` for the trading day before it, and `{NAME}` for the present
+/// value of `[each]`. Days are written as 2025-12-01, or in the form after a colon: `{date:%Y%m%d}`, `{date:epoch}`, `{date:epoch_ms}`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Fetch {
@@ -151,6 +158,8 @@ pub(crate) struct Fetch {
     /// Parameters of a form; with them the request is a POST.
     #[serde(default)]
     pub(crate) form: BTreeMap<String, String>,
+    /// A JSON body; with it the request is a POST.
+    pub(crate) json: Option<Value>,
     /// The program and its arguments, for `kind = "command"`: it prints one JSON object a line.
     #[serde(default)]
     pub(crate) command: Vec<String>,
@@ -311,16 +320,33 @@ pub(crate) struct ImageFallback {
     pub(crate) img: String,
 }
 
-/// `[paging]`: numbered pages.
+/// `[paging]`: pages by number (`page`), by how many records come before (`offset`), by a cursor (`cursor` and `next`), or by the next
+/// page's address (`next`, or `next_in_header`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Paging {
-    /// Query parameter with the page's number, from 1.
-    pub(crate) page: String,
-    /// Query parameter with the page's size.
-    pub(crate) size: String,
+    /// Parameter with the page's number.
+    pub(crate) page: Option<String>,
+    /// The number of the first page: 1, or 0.
+    #[serde(default = "default_first")]
+    pub(crate) first: u32,
+    /// Parameter with the number of records before the page.
+    pub(crate) offset: Option<String>,
+    /// Parameter with the cursor, from the second page on.
+    pub(crate) cursor: Option<String>,
+    /// JSON pointer of the next page's cursor, or without `cursor` of its address. Absent, null or empty there: the last page.
+    pub(crate) next: Option<String>,
+    /// The next page's address is in the header `Link`, with `rel="next"`.
+    #[serde(default)]
+    pub(crate) next_in_header: bool,
+    /// Parameter with the page's size.
+    pub(crate) size: Option<String>,
     /// Records to ask for per page.
+    #[serde(default)]
     pub(crate) page_size: u32,
+    /// Where the parameters go: "query", or "body" for `form` or the top of `json`.
+    #[serde(default)]
+    pub(crate) place: Place,
     /// Field that identifies a record, so that one that moved to the next page while paging counts once.
     pub(crate) id: String,
     /// How the last page is known where `total` in `[answer]` does not say how many records there are: "empty page", or "short page"
@@ -329,6 +355,71 @@ pub(crate) struct Paging {
     /// At most this many pages; a run that needs more is partial.
     #[serde(default = "default_max_pages")]
     pub(crate) max_pages: u32,
+}
+
+/// See [`Paging::place`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    /// Into the address.
+    #[default]
+    Query,
+    /// Into the form or the JSON body.
+    Body,
+}
+
+impl Paging {
+    /// Whether each page says whether there is another one.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.next.is_some() || self.next_in_header
+    }
+
+    /// What is wrong with it, if anything is.
+    pub(super) fn check(&self, fetch: &Fetch) -> Result<(), String> {
+        let ways = [self.page.is_some(), self.offset.is_some(), self.is_linked()];
+        if ways.iter().filter(|w| **w).count() != 1 {
+            return Err("[paging] needs one of page, offset, next and next_in_header".to_owned());
+        }
+        if self.next.is_some() && self.next_in_header {
+            return Err(
+                "[paging] has both next and next_in_header; one of them is the next page's address"
+                    .to_owned(),
+            );
+        }
+        if self.cursor.is_some() && self.next.is_none() {
+            return Err(
+                "cursor in [paging] needs next, the JSON pointer of the next page's cursor"
+                    .to_owned(),
+            );
+        }
+        if self.max_pages == 0 || (!self.is_linked() && self.page_size == 0) {
+            return Err("page_size and max_pages in [paging] must be at least 1".to_owned());
+        }
+        if self.size.is_none() && !self.is_linked() && self.page.is_none() {
+            return Err(
+                "offset in [paging] needs size, the parameter with the page's size".to_owned(),
+            );
+        }
+        if self.size.is_some() && self.page_size == 0 {
+            return Err("size in [paging] needs page_size".to_owned());
+        }
+        if let Some(pointer) = self.next.as_ref().filter(|p| !p.starts_with('/')) {
+            return Err(format!(
+                "next \"{pointer}\" in [paging] must begin with /, as JSON pointers do"
+            ));
+        }
+        let body = !fetch.form.is_empty() || matches!(fetch.json, Some(Value::Object(_)));
+        if self.place == Place::Body && !body {
+            return Err(
+                "place = \"body\" in [paging] needs form or a table json in [fetch]".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn default_first() -> u32 {
+    1
 }
 
 /// How the end of the pages is known.
@@ -372,6 +463,28 @@ pub(crate) struct Answer {
     pub(crate) lists: Vec<List>,
     /// Instead of `records`: a table of an HTML page.
     pub(crate) table: Option<Table>,
+    /// The character set, whatever the site says: "gbk", "utf-8", "big5" and the like. Without it the site's own, or what fits.
+    pub(crate) charset: Option<String>,
+    /// The answer is a zip file; this is the name of its member, in which `{date}` stands for the day and `*` for anything.
+    pub(crate) member: Option<String>,
+    /// The JSON is inside a script: the name of the function it is given to, or of the variable that gets it.
+    pub(crate) script: Option<String>,
+    /// Names for the values of records that are lists; "" for one that is not needed.
+    pub(crate) columns: Vec<String>,
+    /// `records` is an object whose keys name its records: the field that gets the key. In a list the key comes first.
+    pub(crate) key_as: Option<String>,
+    /// A regular expression with one group: the day in the text of an answer that is not JSON, which must be the day that is collected.
+    pub(crate) day_pattern: Option<String>,
+    /// Instead of `records`: text in columns, such as CSV.
+    pub(crate) delimited: Option<Delimited>,
+    /// Instead of `records`: a spreadsheet.
+    pub(crate) sheet: Option<Sheet>,
+    /// Instead of `records`: XML.
+    pub(crate) xml: Option<Xml>,
+    /// Instead of `records`: any text.
+    pub(crate) text: Option<Text>,
+    /// How rows of cells become records, for `delimited`, `sheet` and `table`.
+    pub(crate) rows: Option<Rows>,
 }
 
 impl Answer {
@@ -424,17 +537,13 @@ pub(crate) struct Table {
     /// CSS selector of its rows.
     pub(crate) rows: String,
     /// CSS selector of the cells of a row.
-    #[serde(default = "default_cells")]
-    pub(crate) cells: String,
-    /// Names for the cells, in their order: the fields of a record.
+    pub(crate) cells: Option<String>,
+    /// Names for the cells, in their order: the fields of a record. Without it, `[answer.rows]` says which cells are what.
+    #[serde(default)]
     pub(crate) columns: Vec<String>,
     /// Headings that the page must have in this order; without them a changed order of columns goes unnoticed.
     #[serde(default)]
     pub(crate) headings: Vec<String>,
-}
-
-fn default_cells() -> String {
-    "td".to_owned()
 }
 
 /// `[[answer.lists]]`: one of several lists.
@@ -504,11 +613,29 @@ pub(crate) struct Field {
     /// What becomes of a record that breaks a rule of this field.
     #[serde(default)]
     pub(crate) on_bad: OnBad,
+    /// Texts that mean that there is no value, such as "-" and "--".
+    #[serde(default)]
+    pub(crate) null: Vec<String>,
+    /// A regular expression that takes a part of the text: its group, or all that matches. A record without a match is rejected.
+    pub(crate) extract: Option<String>,
+    /// A date or time comes as seconds ("s") or milliseconds ("ms") since 1970.
+    pub(crate) epoch: Option<Epoch>,
     /// Values that are replaced.
     #[serde(default)]
     pub(crate) map: BTreeMap<String, String>,
     /// What becomes of a value that `map` does not name; without it the record is rejected.
     pub(crate) otherwise: Option<String>,
+}
+
+/// See [`Field::epoch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum Epoch {
+    /// Seconds.
+    #[serde(rename = "s")]
+    Seconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
 }
 
 /// Types of fields.
@@ -519,11 +646,12 @@ pub(crate) enum FieldType {
     Text,
     /// A whole number of 64 bits.
     Integer,
-    /// A number.
+    /// A number, also as `1,234.5`, `12.5%`, `(1,234)` for a negative one, `1.2万` and `3亿`.
     Number,
-    /// A day, `YYYY-MM-DD`; a time after it is cut off.
+    /// A day: 2025-12-01, 20251201, 2025/12/1, 2025年12月1日; a time after it is cut off.
     Date,
-    /// A local time, `YYYY-MM-DD HH:MM[:SS]`, as it is: naive, in the service's zone.
+    /// A local time, such as 2025-12-01 08:50[:07] or 20251201085007, as it is: naive, in the service's zone. One with an offset is
+    /// put into that zone.
     DateTime,
     /// The code of a variety, from a contract (`rb2601C3400`), a name (`螺纹`) or the code itself.
     Variety,

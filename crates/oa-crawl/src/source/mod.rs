@@ -8,6 +8,7 @@ mod day;
 mod definition;
 mod due_times;
 mod folder;
+mod forms;
 mod placeholders;
 mod secrets;
 mod selector;
@@ -22,11 +23,13 @@ use oa_core::model::retry::Policy;
 
 pub(crate) use day::Shows;
 pub(crate) use definition::{
-    Answer, BrowserRules, DayElsewhere, DayPlace, Each, End, FetchKind, Field, FieldType, Image,
-    List, Login, OnBad, Paging, Source, Step, Table,
+    Answer, BrowserRules, DayElsewhere, DayPlace, Each, End, Epoch, FetchKind, Field, FieldType,
+    Image, List, Login, OnBad, Paging, Place, Source, Step, Table,
 };
 pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};
+pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
+pub(crate) use placeholders::{DayNames, fill};
 pub(crate) use selector::{NotASelector, selector};
 
 #[derive(Debug, thiserror::Error)]

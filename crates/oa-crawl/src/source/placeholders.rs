@@ -1,18 +1,123 @@
-//! Placeholders of a source file. An unknown one would go to the site as written, so the file is refused.
+//! Placeholders of a source file: `{NAME}`, and for days `{NAME:FORM}`. An unknown one would go to the site as written, so the file is
+//! refused.
+
+use std::fmt::Write as _;
+
+use chrono::{Datelike, NaiveDate, NaiveTime};
+use oa_core::service;
+use serde_json::Value;
 
 use super::{FetchKind, Source};
+
+/// Names of days.
+const DAYS: [&str; 3] = ["date", "month_start", "previous_trading_day"];
+
+/// What the names of days stand for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DayNames {
+    /// The day that is collected.
+    pub(crate) date: NaiveDate,
+    /// The last trading day before it.
+    pub(crate) previous_trading_day: Option<NaiveDate>,
+}
+
+impl DayNames {
+    /// The text that `{name:form}` stands for, if it is a day.
+    pub(crate) fn text(&self, name: &str, form: Option<&str>) -> Option<String> {
+        let day = match name {
+            "date" => self.date,
+            "month_start" => self.date.with_day(1)?,
+            "previous_trading_day" => self.previous_trading_day?,
+            _ => return None,
+        };
+        written(day, form)
+    }
+}
+
+/// A day in a form: `%Y%m%d` and the like, `epoch` or `epoch_ms` (its begin in the service's zone). `None` for what is no form.
+fn written(day: NaiveDate, form: Option<&str>) -> Option<String> {
+    let begin = || {
+        let local = day.and_time(NaiveTime::MIN);
+        local.and_local_timezone(service::TIMEZONE).earliest()
+    };
+    match form {
+        None => Some(day.to_string()),
+        Some("epoch") => Some(begin()?.timestamp().to_string()),
+        Some("epoch_ms") => Some(begin()?.timestamp_millis().to_string()),
+        Some(form) if form.contains('%') => {
+            let mut text = String::new();
+            write!(text, "{}", day.format(form)).ok()?;
+            Some(text)
+        }
+        Some(_) => None,
+    }
+}
+
+/// Whether a text names a day, and not only its month or year.
+pub(super) fn names_a_day(text: &str) -> bool {
+    let sample = |day| NaiveDate::from_ymd_opt(2025, 12, day).unwrap_or_default();
+    found(text).into_iter().any(|part| {
+        let (name, form) = parts(part);
+        let differs = written(sample(1), form) != written(sample(2), form);
+        matches!(name, "date" | "previous_trading_day") && differs
+    })
+}
+
+/// Puts in what `value` gives for a name and its form; everything else between braces stays.
+pub(crate) fn fill(text: &str, value: impl Fn(&str, Option<&str>) -> Option<String>) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let put = rest.find('}').and_then(|end| {
+            let (name, form) = parts(&rest[1..end]);
+            Some((end, value(name, form)?))
+        });
+        match put {
+            Some((end, text)) => {
+                out.push_str(&text);
+                rest = &rest[end + 1..];
+            }
+            None => {
+                out.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Name and form.
+fn parts(placeholder: &str) -> (&str, Option<&str>) {
+    match placeholder.split_once(':') {
+        Some((name, form)) => (name, Some(form)),
+        None => (placeholder, None),
+    }
+}
+
+/// All texts in a JSON value.
+pub(super) fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(all) => all.iter().flat_map(texts).collect(),
+        Value::Object(fields) => fields.values().flat_map(texts).collect(),
+        _ => Vec::new(),
+    }
+}
 
 /// What is wrong with the placeholders of a file, if anything is.
 pub(super) fn check(source: &Source) -> Result<(), String> {
     let each = source.each.as_ref().map(|e| e.name.as_str());
-    let of_request: Vec<&str> = ["date"].into_iter().chain(each).collect();
+    let of_request: Vec<&str> = DAYS.into_iter().chain(each).collect();
     let fetch = &source.fetch;
     if fetch.kind == FetchKind::Command {
         // Programs have braces of their own.
         for argument in fetch.command.iter().skip(1) {
             let strange = found(argument)
                 .into_iter()
-                .find(|p| p.starts_with("date") && *p != "date");
+                .find(|p| p.starts_with("date") && !is_known(p, &of_request));
             if let Some(strange) = strange {
                 return Err(unknown(strange, "command in [fetch]", &of_request));
             }
@@ -38,12 +143,24 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
             .flat_map(|(key, all)| all.values().map(|text| (*key, text.as_str())))
             .chain([("path in [fetch]", fetch.path.as_str())])
             .chain(
+                fetch
+                    .json
+                    .iter()
+                    .flat_map(texts)
+                    .map(|text| ("json in [fetch]", text)),
+            )
+            .chain(
                 of_steps
                     .flatten()
                     .map(|text| ("a step of [browser]", text.as_str())),
             );
         known(texts, &of_request)?;
     }
+    let member = source.answer.member.as_deref();
+    known(
+        member.map(|text| ("member in [answer]", text)).into_iter(),
+        &["date", "month_start"],
+    )?;
     let fallback = source.image.iter().filter_map(|i| i.fallback.as_ref());
     let values = source.each.iter().flat_map(|e| &e.values);
     let login = source.browser.iter().filter_map(|b| b.login.as_ref());
@@ -60,12 +177,19 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
     )
 }
 
+/// Whether it has a known name, and a form only where it is a day.
+fn is_known(placeholder: &str, known: &[&str]) -> bool {
+    let (name, form) = parts(placeholder);
+    let is_form = || DAYS.contains(&name) && written(NaiveDate::default(), form).is_some();
+    known.contains(&name) && (form.is_none() || is_form())
+}
+
 fn known<'a>(
     mut texts: impl Iterator<Item = (&'a str, &'a str)>,
     known: &[&str],
 ) -> Result<(), String> {
     let strange = texts.find_map(|(key, text)| {
-        let strange = found(text).into_iter().find(|p| !known.contains(p))?;
+        let strange = found(text).into_iter().find(|p| !is_known(p, known))?;
         Some(unknown(strange, key, known))
     });
     strange.map_or(Ok(()), Err)
@@ -76,7 +200,7 @@ fn unknown(placeholder: &str, key: &str, known: &[&str]) -> String {
     let known = match known.len() {
         0 => "none is filled in there".to_owned(),
         _ => format!(
-            "known there: {}; {{date}} is written as 2025-12-01",
+            "known there: {}; {{date}} is written as 2025-12-01, {{date:%Y%m%d}} as 20251201",
             known.join(", ")
         ),
     };
@@ -101,6 +225,7 @@ fn found(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::source::parse;
 
     fn error(from: &str, to: &str) -> String {
@@ -113,7 +238,9 @@ mod tests {
     #[test]
     fn a_placeholder_that_would_be_sent_as_it_is_refuses_the_file() {
         for wrong in [
-            "{date:%Y%m%d}",
+            "{date:%Q}",
+            "{date:%H}",
+            "{date:}",
             "{datum}",
             "{Date}",
             "{day}",
@@ -136,5 +263,34 @@ mod tests {
             ),
             ""
         );
+    }
+    #[test]
+    fn days_are_written_in_the_form_that_the_site_wants() {
+        let days = DayNames {
+            date: NaiveDate::from_ymd_opt(2025, 12, 31).unwrap(),
+            previous_trading_day: NaiveDate::from_ymd_opt(2025, 12, 30),
+        };
+        let filled = |text: &str| fill(text, |name, form| days.text(name, form));
+        for (text, due) in [
+            ("{date}", "2025-12-31"),
+            ("/kx{date:%Y%m%d}.dat", "/kx20251231.dat"),
+            ("{date:%Y}/{date:%m}/{date:%-d}", "2025/12/31"),
+            ("{month_start:%Y%m%d}", "20251201"),
+            ("{previous_trading_day:%d.%m.%Y}", "30.12.2025"),
+            ("{date:epoch} {date:epoch_ms}", "1767110400 1767110400000"),
+            ("{x} {date:%H} {{date}} }{", "{x} {date:%H} {2025-12-31} }{"),
+        ] {
+            assert_eq!(filled(text), due, "{text}");
+        }
+        for (text, names) in [
+            ("{date:%Y%m%d}", true),
+            ("{previous_trading_day}", true),
+            ("{date:epoch}", true),
+            ("{date:%Y%m}", false),
+            ("{month_start}", false),
+            ("{code}", false),
+        ] {
+            assert_eq!(names_a_day(text), names, "{text}");
+        }
     }
 }

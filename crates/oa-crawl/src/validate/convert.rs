@@ -17,13 +17,50 @@ pub(crate) struct Converted {
     pub(crate) from_text: bool,
 }
 
-/// Converts a value as its field demands; `pattern` is the field's own, compiled.
+/// The regular expressions of a field.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
+    pattern: Option<Regex>,
+    extract: Option<Regex>,
+}
+
+impl Compiled {
+    pub(crate) fn of(field: &Field) -> Self {
+        let compiled = |text: &Option<String>| Regex::new(text.as_deref()?).ok();
+        Self {
+            pattern: compiled(&field.pattern),
+            extract: compiled(&field.extract),
+        }
+    }
+}
+
+/// Converts a value as its field demands.
 /// The error is the reason for which the record is rejected.
-pub(crate) fn convert(
-    field: &Field,
-    pattern: Option<&Regex>,
-    raw: &Value,
-) -> Result<Converted, String> {
+pub(crate) fn convert(field: &Field, rules: &Compiled, raw: &Value) -> Result<Converted, String> {
+    let means_null = |raw: &Value| {
+        let text = exact::text(raw).map(str::trim);
+        text.is_some_and(|t| field.null.iter().any(|n| n == t))
+    };
+    if means_null(raw) {
+        return convert(field, rules, &Value::Null);
+    }
+    let part = match (&rules.extract, scalar_text(raw)) {
+        (Some(extract), Some(text)) if !text.trim().is_empty() => {
+            let found = extract
+                .captures(&text)
+                .ok_or_else(|| format!("is \"{text}\", of which nothing matches {extract}"))?;
+            let part = found
+                .get(1)
+                .or_else(|| found.get(0))
+                .map_or("", |m| m.as_str());
+            Some(Value::from(part.trim()))
+        }
+        _ => None,
+    };
+    if part.as_ref().is_some_and(means_null) {
+        return convert(field, rules, &Value::Null);
+    }
+    let raw = part.as_ref().unwrap_or(raw);
     if raw.is_null() {
         return if field.required {
             Err("is absent".to_owned())
@@ -41,7 +78,7 @@ pub(crate) fn convert(
     if field.required && converted.value.is_null() {
         return Err("is empty".to_owned());
     }
-    allowed(field, pattern, &converted.value)?;
+    allowed(field, rules.pattern.as_ref(), &converted.value)?;
     Ok(converted)
 }
 
@@ -63,6 +100,16 @@ fn allowed(field: &Field, pattern: Option<&Regex>, value: &Value) -> Result<(), 
             Err(format!("is \"{text}\", which does not match {pattern}"))
         }
         _ => Ok(()),
+    }
+}
+
+/// A text or a number, as text.
+fn scalar_text(raw: &Value) -> Option<String> {
+    match (exact::number(raw), exact::text(raw), raw) {
+        (Some(digits), _, _) => Some(digits.to_owned()),
+        (_, Some(text), _) => Some(text.to_owned()),
+        (_, _, Value::Number(number)) => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -174,7 +221,8 @@ fn as_it_is(raw: &Value, digits: String, float: f64) -> Value {
     }
 }
 
-/// `1,234.5`, `１２３` (full width) and `12.5%` are numbers as sites write them. Gives the digits.
+/// `1,234.5`, `１２３` (full width), `12.5%`, `(1,234)` for a negative number, `1.2万` and `3亿` are numbers as sites write them. Gives
+/// the digits.
 fn read_number(text: &str) -> Option<String> {
     let ascii: String = text
         .trim()
@@ -185,9 +233,31 @@ fn read_number(text: &str) -> Option<String> {
             '－' | '−' => '-',
             '，' => ',',
             '％' => '%',
+            '（' => '(',
+            '）' => ')',
+            '＋' => '+',
             other => other,
         })
         .collect();
+    let inner = ascii.strip_prefix('(').and_then(|t| t.strip_suffix(')'));
+    if let Some(inner) = inner {
+        let unsigned =
+            read_number(inner).filter(|n| n.starts_with(|c: char| c.is_ascii_digit()))?;
+        let is_zero = exact::whole(&unsigned) == Some(0);
+        return Some(if is_zero {
+            unsigned
+        } else {
+            format!("-{unsigned}")
+        });
+    }
+    for (unit, zeros) in [("万亿", 12), ("亿", 8), ("万", 4)] {
+        if let Some(count) = ascii.strip_suffix(unit) {
+            let is_plain = |t: &str| !t.contains(['%', '万', '亿', 'e', 'E']);
+            return read_number(count)
+                .filter(|_| is_plain(count))
+                .map(|n| shifted(&n, zeros));
+        }
+    }
     let ascii = ascii.strip_suffix('%').unwrap_or(&ascii).trim();
     if !groups_are_thousands(ascii) {
         return None;
@@ -196,6 +266,26 @@ fn read_number(text: &str) -> Option<String> {
     let known = |c: char| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E');
     let is_number = digits.chars().all(known) && digits.parse::<f64>().is_ok();
     is_number.then(|| digits.strip_prefix('+').unwrap_or(&digits).to_owned())
+}
+
+/// A plain decimal number times a power of ten, with all its digits.
+fn shifted(number: &str, zeros: usize) -> String {
+    let (sign, unsigned) = match number.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", number),
+    };
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let moved = zeros.min(fraction.len());
+    let (up, rest) = fraction.split_at(moved);
+    let whole = format!("{whole}{up}{}", "0".repeat(zeros - moved));
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
+    };
+    match rest.trim_end_matches('0') {
+        "" => format!("{sign}{whole}"),
+        rest => format!("{sign}{whole}.{rest}"),
+    }
 }
 
 /// Whether the commas, if there are any, stand where thousands end: `1.5,3` and `1.234,5` are not what they seem.
@@ -227,9 +317,13 @@ fn date(field: &Field, raw: &Value) -> Result<Value, String> {
             Ok(Value::Null)
         };
     }
+    if let Some(epoch) = field.epoch {
+        let time = time::of_epoch(epoch, &text)?;
+        return Ok(Value::String(time.date().to_string()));
+    }
     day_of(&text)
         .map(|day| Value::String(day.to_string()))
-        .ok_or_else(|| format!("is \"{text}\", which is not a date"))
+        .ok_or_else(|| format!("is \"{text}\", which is not a date{}", time::hint(&text)))
 }
 
 #[cfg(test)]
@@ -245,6 +339,15 @@ mod tests {
             ("+7", 7.0),
             ("1e3", 1000.0),
             ("12,345,678.9", 12_345_678.9),
+            ("(1,234.5)", -1234.5),
+            ("（７）", -7.0),
+            ("(0)", 0.0),
+            ("1.2万", 12_000.0),
+            ("-1,234.56789万", -12_345_678.9),
+            ("３亿", 300_000_000.0),
+            ("1.5 万亿", 1_500_000_000_000.0),
+            ("(2万)", -20_000.0),
+            ("0.00万", 0.0),
         ] {
             assert_eq!(
                 read_number(text).and_then(|n| n.parse().ok()),
@@ -252,9 +355,14 @@ mod tests {
                 "{text}"
             );
         }
+        assert_eq!(
+            read_number("1234567890123456789.123456789万").as_deref(),
+            Some("12345678901234567891234.56789")
+        );
         for text in [
             "", "-", "NaN", "inf", "12 34", "1,23", "0x10", "1,2345", "1.5,3", "1.234,5", "1,2e3",
-            "1,234e3", "--1,234", ",123",
+            "1,234e3", "--1,234", ",123", "()", "(-1)", "((1))", "(1", "万", "1万万", "1亿万",
+            "1e2万", "1%万", "万1", "1.2.3万",
         ] {
             assert_eq!(read_number(text), None, "{text}");
         }

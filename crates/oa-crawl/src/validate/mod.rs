@@ -12,12 +12,11 @@ use chrono::{DateTime, NaiveDate, Utc};
 use oa_core::base::exact;
 use oa_core::model::run::Reject;
 use oa_core::service;
-use regex::Regex;
 use serde_json::Value;
 
-use crate::extract::day;
-use crate::source::{Field, OnBad, Source};
-use convert::convert;
+use crate::extract::{day, field as value_of};
+use crate::source::{DayNames, Field, OnBad, Source, fill};
+use convert::{Compiled, convert};
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Validated {
@@ -70,8 +69,14 @@ impl CollectionTime {
             .at
             .with_timezone(&service::TIMEZONE)
             .format("%Y-%m-%d %H:%M:00");
-        text.replace("{date}", &self.date.to_string())
-            .replace("{minute}", &minute.to_string())
+        let days = DayNames {
+            date: self.date,
+            previous_trading_day: None,
+        };
+        fill(text, |name, form| match (name, form) {
+            ("minute", None) => Some(minute.to_string()),
+            _ => days.text(name, form),
+        })
     }
 }
 
@@ -80,11 +85,8 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
         missing_everywhere: missing_everywhere(source, records),
         ..Validated::default()
     };
-    let patterns: Vec<Option<Regex>> = source
-        .fields
-        .iter()
-        .map(|f| Regex::new(f.pattern.as_deref()?).ok())
-        .collect();
+    let patterns: Vec<Compiled> = source.fields.iter().map(Compiled::of).collect();
+    let all_is_text = source.answer.is_text();
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut converted: BTreeMap<&str, u64> = BTreeMap::new();
     let key_columns: Vec<usize> = source
@@ -134,6 +136,7 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
             }
         }
     }
+    converted.retain(|_, _| !all_is_text);
     done.findings.extend(converted.iter().map(|(field, n)| {
         format!(
             "field {field} came as text where a number was due, {n} time(s); converted without loss"
@@ -155,7 +158,7 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
         .fields
         .iter()
         .filter_map(|f| f.from.clone())
-        .filter(|from| records.iter().all(|r| r.get(from).is_none()))
+        .filter(|from| records.iter().all(|r| value_of(r, from).is_none()))
         .collect();
     missing.dedup();
     missing
@@ -163,13 +166,19 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
 
 fn row<'a>(
     source: &'a Source,
-    patterns: &[Option<Regex>],
+    patterns: &[Compiled],
     time: CollectionTime,
     record: &Value,
     converted: &mut BTreeMap<&'a str, u64>,
 ) -> Result<Vec<Value>, (String, OnBad, String)> {
     if !record.is_object() {
-        let reason = "the record is not an object".to_owned();
+        let reason = match record.as_array() {
+            Some(values) => format!(
+                "the record is a list of {} values, which does not fit the columns",
+                values.len()
+            ),
+            None => "the record is not an object".to_owned(),
+        };
         return Err((String::new(), OnBad::Reject, reason));
     }
     if let Some((field, raw)) = exact::malformed_within(record) {
@@ -182,10 +191,10 @@ fn row<'a>(
         let name = field.from.as_deref().unwrap_or(&field.column);
         let raw = match (&fixed, &field.from) {
             (Some(value), _) => value,
-            (None, Some(from)) => record.get(from).unwrap_or(&Value::Null),
+            (None, Some(from)) => value_of(record, from).unwrap_or(&Value::Null),
             (None, None) => &Value::Null,
         };
-        let done = convert(field, pattern.as_ref(), raw)
+        let done = convert(field, pattern, raw)
             .map_err(|reason| (name.to_owned(), field.on_bad, reason))?;
         if done.from_text {
             *converted.entry(name).or_default() += 1;
@@ -226,7 +235,7 @@ fn reject(source: &Source, record: &Value, field: Option<String>, reason: String
         .unique
         .iter()
         .filter_map(|c| source.fields.iter().find(|f| f.column == *c)?.from.as_ref())
-        .filter_map(|from| record.get(from));
+        .filter_map(|from| value_of(record, from));
     let key: Vec<String> = key
         .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))
         .collect();

@@ -1,18 +1,22 @@
 //! Local times.
 
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime};
+use oa_core::base::exact;
+use oa_core::service;
 use serde_json::Value;
 
 use super::kind::name_of;
 use crate::dates::day;
-use crate::source::Field;
+use crate::source::{Epoch, Field};
 
-/// A local time. One with an offset is refused: the service's columns have none, and a silent shift is a wrong value.
+/// A local time. One with an offset is put into the service's zone: the columns have none.
 pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
-    let Value::String(text) = raw else {
-        return Err(format!("is {} where a time was due", name_of(raw)));
+    let text = match (exact::number(raw), raw) {
+        (Some(digits), _) => digits.to_owned(),
+        (None, Value::String(text)) => text.trim().to_owned(),
+        (None, Value::Number(number)) => number.to_string(),
+        (None, other) => return Err(format!("is {} where a time was due", name_of(other))),
     };
-    let text = text.trim();
     if text.is_empty() {
         return if field.required {
             Err("is empty".to_owned())
@@ -20,12 +24,62 @@ pub(super) fn local(field: &Field, raw: &Value) -> Result<Value, String> {
             Ok(Value::Null)
         };
     }
-    read(text)
-        .map(|t| Value::String(t.format("%Y-%m-%d %H:%M:%S%.f").to_string()))
-        .ok_or_else(|| format!("is \"{text}\", which is not a time such as 2025-12-01 08:50"))
+    let time = match field.epoch {
+        Some(epoch) => of_epoch(epoch, &text)?,
+        None => read(&text).ok_or_else(|| {
+            format!(
+                "is \"{text}\", which is not a time such as 2025-12-01 08:50{}",
+                hint(&text)
+            )
+        })?,
+    };
+    let written = time.format("%Y-%m-%d %H:%M:%S%.f").to_string();
+    Ok(Value::String(written))
+}
+
+/// The local time of seconds or milliseconds since 1970. Only times of our days are believed: the other unit gives none.
+pub(super) fn of_epoch(epoch: Epoch, text: &str) -> Result<NaiveDateTime, String> {
+    let number = exact::whole(text);
+    let millis = match epoch {
+        Epoch::Seconds => number.and_then(|n| n.checked_mul(1000)),
+        Epoch::Milliseconds => number,
+    };
+    let time = millis.and_then(DateTime::from_timestamp_millis);
+    let time = time.map(|t| t.with_timezone(&service::TIMEZONE).naive_local());
+    let years = 1990..2100;
+    time.filter(|t| years.contains(&chrono::Datelike::year(t)))
+        .ok_or_else(|| {
+            let unit = match epoch {
+                Epoch::Seconds => "seconds",
+                Epoch::Milliseconds => "milliseconds",
+            };
+            format!(
+                "is \"{text}\", which as {unit} since 1970 (epoch) is no time from 1990 to 2099"
+            )
+        })
+}
+
+/// What a number may be.
+pub(super) fn hint(text: &str) -> &'static str {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    match text.len() {
+        10 if is_number => "; if it is seconds since 1970, say epoch = \"s\"",
+        13 if is_number => "; if it is milliseconds since 1970, say epoch = \"ms\"",
+        _ => "",
+    }
 }
 
 fn read(text: &str) -> Option<NaiveDateTime> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.with_timezone(&service::TIMEZONE).naive_local());
+    }
+    // chrono would read fewer digits as an earlier year.
+    let compact = text.len() == 14 && text.bytes().all(|b| b.is_ascii_digit());
+    if compact {
+        let date = day(&text[..8])?;
+        let time = chrono::NaiveTime::parse_from_str(&text[8..], "%H%M%S").ok()?;
+        return Some(date.and_time(time));
+    }
     let (date, time) = text.split_once([' ', 'T'])?;
     let time = format!("2000-01-01 {}", time.trim());
     let time = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"]
@@ -38,22 +92,50 @@ fn read(text: &str) -> Option<NaiveDateTime> {
 mod tests {
     use super::*;
 
+    fn written(time: NaiveDateTime) -> String {
+        time.format("%Y-%m-%d %H:%M:%S%.f").to_string()
+    }
+
     #[test]
-    fn local_times_are_read_and_shifted_ones_refused() {
+    fn times_are_read_and_shifted_ones_come_into_the_zone() {
         for (text, read_as) in [
             ("2025-12-01 08:50", "2025-12-01 08:50:00"),
             ("2025/12/1T08:50:07.25", "2025-12-01 08:50:07.250"),
+            ("2025年12月1日 08:50", "2025-12-01 08:50:00"),
+            ("20251201 15:34:43", "2025-12-01 15:34:43"),
+            ("20251201153443", "2025-12-01 15:34:43"),
+            ("2025-12-01T08:50:00+08:00", "2025-12-01 08:50:00"),
+            ("2025-11-30T23:00:00Z", "2025-12-01 07:00:00"),
         ] {
-            let time = read(text).unwrap();
-            assert_eq!(time.format("%Y-%m-%d %H:%M:%S%.f").to_string(), read_as);
+            assert_eq!(written(read(text).unwrap()), read_as, "{text}");
         }
         for text in [
             "2025-12-01",
-            "2025-12-01 08:50:00+08:00",
+            "2025-12-01 08:50:00+08:00x",
             "2025-12-01 25:00",
+            "20251201250000",
+            "202512010850",
             "08:50",
         ] {
             assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_are_not_mixed_up() {
+        let seconds = of_epoch(Epoch::Seconds, "1764550200").unwrap();
+        assert_eq!(written(seconds), "2025-12-01 08:50:00");
+        let millis = of_epoch(Epoch::Milliseconds, "1764550200250").unwrap();
+        assert_eq!(written(millis), "2025-12-01 08:50:00.250");
+        for (epoch, text) in [
+            (Epoch::Seconds, "1764550200250"),
+            (Epoch::Milliseconds, "1764550200"),
+            (Epoch::Seconds, "0"),
+            (Epoch::Seconds, "1.5"),
+            (Epoch::Milliseconds, "9223372036854775807"),
+            (Epoch::Seconds, "9223372036854775807"),
+        ] {
+            assert!(of_epoch(epoch, text).is_err(), "{text}");
         }
     }
 }

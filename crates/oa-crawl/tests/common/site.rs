@@ -11,6 +11,7 @@ use std::thread;
 pub struct Asked {
     pub path: String,
     pub head: String,
+    pub body: String,
 }
 
 pub struct Answer {
@@ -102,8 +103,10 @@ fn serve(
     let head = head.to_lowercase();
     let length = head.lines().find_map(|l| l.strip_prefix("content-length:"));
     let length: usize = length.and_then(|l| l.trim().parse().ok()).unwrap_or(0);
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    let asked = Asked { path, head };
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let asked = Asked { path, head, body };
     all.lock().unwrap().push(asked.clone());
     let answer = answer(&asked);
     let mut text = format!(

@@ -1,0 +1,261 @@
+//! Spreadsheets: xlsx and xls, and web pages that call themselves one.
+
+use std::io::{Cursor, Read};
+
+use calamine::{Data, Dimensions, ExcelDateTime, Reader, Xls, Xlsx};
+use oa_core::base::exact;
+use oa_core::model::retry::ErrorKind;
+use serde_json::{Number, Value};
+use zip::ZipArchive;
+
+use super::ReadError;
+use super::grid::{Grid, MOST_CELLS, check_size};
+use crate::source::Sheet;
+
+/// How the file begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Xlsx,
+    Xls,
+    Page,
+    Other,
+}
+
+pub(crate) fn kind(body: &[u8]) -> Kind {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match body {
+        [b'P', b'K', 3, 4, ..] => Kind::Xlsx,
+        [0xD0, 0xCF, 0x11, 0xE0, ..] => Kind::Xls,
+        _ if text.trim_ascii_start().starts_with(b"<") => Kind::Page,
+        _ => Kind::Other,
+    }
+}
+
+/// The cells of an xlsx or xls file. `most` is how many bytes it may have, unpacked.
+pub(crate) fn rows(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
+    match kind(body) {
+        Kind::Xlsx => xlsx(rules, body, most),
+        Kind::Xls => xls(rules, body),
+        Kind::Page | Kind::Other if body.trim_ascii().is_empty() => {
+            Err((ErrorKind::Empty, "an empty body".to_owned()))
+        }
+        Kind::Page | Kind::Other => {
+            let start: String = String::from_utf8_lossy(body).chars().take(80).collect();
+            let what = format!("no spreadsheet; it begins: {}", start.escape_debug());
+            Err((ErrorKind::Shape, what))
+        }
+    }
+}
+
+fn damaged(error: impl std::fmt::Display) -> ReadError {
+    (
+        ErrorKind::Shape,
+        format!("a spreadsheet that cannot be read ({error})"),
+    )
+}
+
+/// The name of the sheet that is meant.
+fn chosen(rules: &Sheet, names: &[String]) -> Result<String, ReadError> {
+    let found = match &rules.name {
+        Some(name) => names.iter().find(|n| n.trim() == name.trim()),
+        None => names.first(),
+    };
+    found.cloned().ok_or_else(|| {
+        let what = match &rules.name {
+            Some(name) => format!("no sheet \"{name}\", but {}", names.join(", ")),
+            None => "no sheet".to_owned(),
+        };
+        (ErrorKind::Shape, what)
+    })
+}
+
+fn xlsx(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
+    check_unpacked(body, most)?;
+    let mut book: Xlsx<_> = Xlsx::new(Cursor::new(body)).map_err(damaged)?;
+    let name = chosen(rules, &book.sheet_names())?;
+    let merged = book.merge_cells_by_sheet_name(&name).map_err(damaged)?;
+    let mut cells = Cells::default();
+    let mut reader = book.worksheet_cells_reader(&name).map_err(damaged)?;
+    while let Some(cell) = reader.next_cell().map_err(damaged)? {
+        cells.put(
+            cell.get_position(),
+            value(&Data::from(cell.get_value().clone())),
+        )?;
+    }
+    cells.spread(&merged)?;
+    Ok(cells.grid)
+}
+
+fn xls(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
+    let mut book: Xls<_> = Xls::new(Cursor::new(body)).map_err(damaged)?;
+    let name = chosen(rules, &book.sheet_names())?;
+    let merged = book.merge_cells_by_sheet_name(&name).unwrap_or_default();
+    let range = book.worksheet_range(&name).map_err(damaged)?;
+    let (top, left) = range.start().unwrap_or_default();
+    let mut cells = Cells::default();
+    for (row, column, data) in range.used_cells() {
+        let at = |n: usize, start: u32| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(start);
+        cells.put((at(row, top), at(column, left)), value(data))?;
+    }
+    cells.spread(&merged)?;
+    Ok(cells.grid)
+}
+
+/// Unpacks every member once, only to count: what a bomb says of its own size is not true.
+fn check_unpacked(body: &[u8], most: u64) -> Result<(), ReadError> {
+    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(damaged)?;
+    let mut left = most;
+    for index in 0..archive.len() {
+        let member = archive.by_index(index).map_err(damaged)?;
+        let unpacked = std::io::copy(&mut member.take(left + 1), &mut std::io::sink());
+        let unpacked = unpacked.map_err(damaged)?;
+        left = left.checked_sub(unpacked).ok_or_else(|| {
+            let what =
+                format!("a spreadsheet of more than {most} bytes, unpacked (max_body in [crawl])");
+            (ErrorKind::Shape, what)
+        })?;
+    }
+    Ok(())
+}
+
+/// Only cells that are there take memory: one in the last corner of a sheet does not make a million.
+#[derive(Default)]
+struct Cells {
+    grid: Grid,
+    count: usize,
+}
+
+impl Cells {
+    fn put(&mut self, (row, column): (u32, u32), value: Value) -> Result<(), ReadError> {
+        if value.is_null() {
+            return Ok(());
+        }
+        self.grid.may_be_short = true;
+        let (row, column) = (row as usize, column as usize);
+        let rows = &mut self.grid.rows;
+        if row >= rows.len() {
+            check_size(0, row)?;
+            rows.resize(row + 1, Vec::new());
+        }
+        if column >= rows[row].len() {
+            self.count += column + 1 - rows[row].len();
+            check_size(column + 1, self.count)?;
+            rows[row].resize(column + 1, Value::Null);
+        }
+        rows[row][column] = value;
+        Ok(())
+    }
+
+    /// A merged cell says the same in all its places.
+    fn spread(&mut self, merged: &[Dimensions]) -> Result<(), ReadError> {
+        let last = u32::try_from(self.grid.rows.len()).unwrap_or(u32::MAX);
+        for area in merged {
+            let (top, left) = area.start;
+            let row = self.grid.rows.get(top as usize);
+            let Some(value) = row.and_then(|r| r.get(left as usize)).cloned() else {
+                continue;
+            };
+            let bottom = area.end.0.min(last.saturating_sub(1));
+            let cells = u64::from(bottom.saturating_sub(top) + 1)
+                * u64::from(area.end.1.saturating_sub(left) + 1);
+            if cells > MOST_CELLS as u64 {
+                continue;
+            }
+            for row in top..=bottom {
+                for column in left..=area.end.1 {
+                    self.put((row, column), value.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn value(data: &Data) -> Value {
+    match data {
+        Data::Int(number) => Value::from(*number),
+        Data::Float(number) => number_of(*number),
+        Data::String(text) => Value::from(text.trim()),
+        Data::Bool(truth) => Value::from(*truth),
+        Data::DateTime(time) => Value::from(time_of(time)),
+        Data::DateTimeIso(text) | Data::DurationIso(text) => Value::from(text.as_str()),
+        // A formula that failed: its record is rejected.
+        Data::Error(error) => exact::as_malformed(&error.to_string()),
+        Data::Empty => Value::Null,
+    }
+}
+
+/// 2601 is stored as 2601.0.
+fn number_of(number: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() < EXACT {
+        return Value::from(number as i64);
+    }
+    Number::from_f64(number).map_or(Value::Null, Value::Number)
+}
+
+fn time_of(time: &ExcelDateTime) -> String {
+    if !time.is_datetime() {
+        return time.as_f64().to_string();
+    }
+    let (year, month, day, hour, minute, second, _) = time.to_ymd_hms_milli();
+    let date = format!("{year:04}-{month:02}-{day:02}");
+    match (hour, minute, second) {
+        (0, 0, 0) => date,
+        _ => format!("{date} {hour:02}:{minute:02}:{second:02}"),
+    }
+}
+
+/// Takes one member out of a zip file. `*` in the name stands for anything; one member must match.
+pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, ReadError> {
+    let fail = |what: String| (ErrorKind::Shape, what);
+    if body.trim_ascii().is_empty() {
+        return Err((ErrorKind::Empty, "an empty body".to_owned()));
+    }
+    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| {
+        fail(format!(
+            "no zip file ({e}), where its member {name} was due"
+        ))
+    })?;
+    let matching: Vec<usize> = (0..archive.len())
+        .filter(|i| {
+            let member = archive.by_index_raw(*i);
+            member.is_ok_and(|m| m.is_file() && matches(name, &name_of(m.name_raw())))
+        })
+        .collect();
+    let index = match matching.as_slice() {
+        [index] => *index,
+        // The files of a month are there day by day.
+        [] => {
+            return Err((
+                ErrorKind::Empty,
+                format!("a zip file without the member {name}"),
+            ));
+        }
+        _ => return Err(fail(format!("a zip file with several members {name}"))),
+    };
+    let member = archive.by_index(index).map_err(|e| fail(e.to_string()))?;
+    let mut unpacked = Vec::new();
+    let read = member.take(most + 1).read_to_end(&mut unpacked);
+    read.map_err(|e| (ErrorKind::Network, format!("a damaged zip file ({e})")))?;
+    if unpacked.len() as u64 > most {
+        return Err(fail(format!(
+            "the member {name} with more than {most} bytes (max_body in [crawl])"
+        )));
+    }
+    Ok(unpacked)
+}
+
+/// Old programs write names in GBK.
+fn name_of(raw: &[u8]) -> String {
+    match std::str::from_utf8(raw) {
+        Ok(name) => name.to_owned(),
+        Err(_) => encoding_rs::GB18030.decode(raw).0.into_owned(),
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    let parts: Vec<String> = pattern.split('*').map(regex::escape).collect();
+    let pattern = format!("^{}$", parts.join(".*"));
+    regex::Regex::new(&pattern).is_ok_and(|p| p.is_match(name))
+}
