@@ -34,10 +34,10 @@ impl State {
         all.into_iter().find(|s| s.as_str() == text)
     }
 
-    /// `refused`: PostgreSQL has refused some of the rows. `repeated`: they are those of an earlier day.
-    fn of(status: Status, refused: bool, repeated: bool) -> Self {
+    /// `refused`: PostgreSQL has refused some of the rows. `stale`: they are those of an earlier day.
+    fn of(status: Status, refused: bool, stale: bool) -> Self {
         match status {
-            Status::Success | Status::Partial if repeated => Self::Stale,
+            Status::Success | Status::Partial if stale => Self::Stale,
             Status::Success if !refused => Self::Complete,
             Status::Success | Status::Partial => Self::Partial,
             _ => Self::Failed,
@@ -138,7 +138,9 @@ pub(crate) fn record(
         return Ok(());
     };
     let task = &outcome.start.task;
-    let state = State::of(outcome.status, refused, repeated);
+    let kind = outcome.error.as_ref().map(|e| e.kind);
+    let stale = repeated || kind == Some(ErrorKind::Stale);
+    let state = State::of(outcome.status, refused, stale);
     let announced = outcome.quality.as_ref().and_then(|q| q.expected);
     let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let now = Known {

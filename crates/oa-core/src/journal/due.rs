@@ -159,8 +159,8 @@ pub fn overdue_tasks(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-/// Of tasks, days, and the moments since which these are to be collected once more, the tasks that no run has done that for. Killed runs
-/// count as in [`overdue_tasks`].
+/// Of tasks, days, and the moments since which these are to be collected once more, the tasks that no run has done that for. What was
+/// due before a task was expected is not. Killed runs count: a third one is the task that kills.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -172,7 +172,8 @@ pub fn not_collected_since(
 ) -> Result<HashSet<String>, postgres::Error> {
     let rows = client.query(
         // The day of a run is known at its end; until then nobody can collect another one.
-        "SELECT t.task FROM unnest($1::text[], $2::date[], $3::timestamptz[]) t (task, day, since), LATERAL (
+        "SELECT t.task FROM unnest($1::text[], $2::date[], $3::timestamptz[]) t (task, day, since)
+         JOIN oa.tasks k ON k.name = t.task AND k.expected_since <= t.since, LATERAL (
            SELECT count(*) FILTER (WHERE r.status <> 'abandoned' AND (r.finished_at IS NULL OR r.details ->> 'day' = t.day::text)) AS runs,
                   count(*) FILTER (WHERE r.status = 'abandoned' AND r.other_day) AS killed
            FROM oa.runs r WHERE r.task = t.task AND r.status <> 'skipped' AND r.started_at BETWEEN t.since AND now() + interval '1 minute') later

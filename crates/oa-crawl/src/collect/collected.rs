@@ -187,6 +187,6 @@ pub(super) fn limit_reached(source: &Source, came: usize) -> Option<String> {
         .filter(|(name, _)| is_limit(name))
         .find(|(_, value)| value.trim().parse() == Ok(came))?;
     Some(format!(
-        "{came} records came, as many as {name} in [fetch] asks for: there may be more; read all pages with [paging], or ask for more than there can be"
+        "{came} records came, as many as {name} in [fetch] asks for: there may be more; read all pages with [paging], ask for more than there can be, or say end = \"one answer\" in [answer] when no more are wanted"
     ))
 }

@@ -143,14 +143,10 @@ impl Planner<'_> {
         source.last_again(from, settled, self.config.timezone, self.calendar)
     }
 
-    /// As [`Planner::is_open`]; what was due before the source was known is over.
+    /// As [`Planner::is_open`]; without the run log, what this machine does not know of is over.
     fn is_open_again(&self, source: &Source, due: &DueTime, known: Option<&Known>) -> bool {
         match known {
-            Some(known) => {
-                let since = known.expected_since.get(&source.name);
-                since.is_some_and(|since| due.at >= *since)
-                    && known.open_again.contains(&source.name)
-            }
+            Some(known) => known.open_again.contains(&source.name),
             None => noted(self.recorder, &again_name(source), self.now)
                 .is_some_and(|noted| noted < due.at),
         }
@@ -180,7 +176,7 @@ impl Planner<'_> {
         let days: Vec<NaiveDate> = again.iter().map(|(_, due)| due.day).collect();
         let since: Vec<DateTime<Utc>> = again.iter().map(|(_, due)| due.at).collect();
         Ok(Known {
-            expected_since: expected_since(client, &[&names[..], &over].concat())?,
+            expected_since: expected_since(client, &names)?,
             open: overdue_tasks(client, &names, &due)?,
             open_again: not_collected_since(client, &over, &days, &since)?,
         })
