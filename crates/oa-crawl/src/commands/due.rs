@@ -1,15 +1,15 @@
 //! `oa-crawl run --due`: which sources are due. One crontab line a minute replaces one line a source, in the schedule's own zone,
 //! with trading days and sessions, and makes up for what was missed while the machine was off.
 //!
-//! A source is due when its schedule has had a due time within the catch-up time for which there is no run yet. The run log knows
-//! that for all machines; while PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
+//! A source is due when one of its slots is (`oa.slots`), and no run has closed that. The slots are there for all machines; while
+//! PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
 //! A day that `again` names is due once more until a run for it has begun since then.
 //!
-//! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
-//! skipped run with the reason, and stays missed for `oa-alert check`.
+//! What was due before the source was known is not missed. Of what was missed, `catch_up` says what is made up for; the rest is closed
+//! and stays a hole, with the reason. What the site cannot show any more leaves one skipped run with the reason besides.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -18,25 +18,24 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
-use oa_core::journal::due::{
-    Scheduled, ahead, expected_since, not_collected_since, overdue_tasks, register,
-};
+use oa_core::journal::due::{Scheduled, Times, not_collected_since, register};
+use oa_core::journal::slots::{self, Decision, Policy, Unmade};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
-use oa_core::schedule::Calendar;
+use oa_core::schedule::{Calendar, CatchUp};
 use postgres::Client;
 
 use crate::PROGRAM;
 use crate::collector::Job;
-use crate::source::{DueTime, Source, Sources};
+use crate::source::{DueTime, Shows, Source, Sources};
 
-/// The jobs that are due now; notes that they are started.
+/// The jobs that are due now; notes that they are started. Each list is of one source: oldest first, one after the other.
 pub(super) fn jobs<'a>(
     config: &Config,
     sources: &'a Sources,
     calendar: &Calendar,
     recorder: &Recorder,
-) -> Vec<Job<'a>> {
+) -> Vec<Vec<Job<'a>>> {
     // Connected, what is due is decided by the server's clock, which all machines share.
     let connected = recorder.connect().map_err(|e| e.to_string());
     let planner = Planner {
@@ -45,71 +44,86 @@ pub(super) fn jobs<'a>(
         recorder,
         now: recorder.now(),
     };
-    let candidates: Vec<Candidate<'_>> = sources
-        .enabled()
-        .filter_map(|source| planner.last_due(source))
-        .collect();
-    let again: Vec<(&Source, DueTime)> = sources
-        .enabled()
-        .filter_map(|source| Some((source, planner.last_again(source)?)))
-        .collect();
-    let known = connected
-        .and_then(|(mut client, _)| {
-            let known = planner.consult(&mut client, sources, &candidates, &again);
-            known.map_err(|e| describe(&e))
-        })
-        .inspect_err(|e| {
-            if !candidates.is_empty() || !again.is_empty() {
-                tracing::warn!("what is due is decided by this machine alone: {e}");
-            }
-        })
-        .ok();
-    let again: Vec<(&Source, DueTime)> = again
-        .into_iter()
-        .filter(|(source, due)| planner.is_open_again(source, due, known.as_ref()))
-        .collect();
-    // A source runs once at a time: its present day comes with the next start.
-    let is_busy = |c: &Candidate<'_>| again.iter().any(|(s, _)| s.name == c.source.name);
-    let due: Vec<Candidate<'_>> = candidates
-        .into_iter()
-        .filter(|candidate| !is_busy(candidate) && planner.is_open(candidate, known.as_ref()))
-        .filter(|candidate| !planner.is_reported_missed(candidate))
-        .collect();
-    for candidate in &due {
-        note(recorder, &candidate.source.name, candidate.due);
-    }
-    for (source, due) in &again {
-        note(recorder, &again_name(source), due.at);
-    }
-    let over = again.iter().map(|(source, due)| Job {
-        source,
-        date: due.day,
-        // It takes care of no due time of the schedule.
-        due_at: None,
+    let planned = connected.and_then(|(mut client, _)| {
+        let planned = planner.by_slots(&mut client, sources);
+        planned.map_err(|e| describe(&e))
     });
-    let own = due.iter().map(|candidate| Job {
-        source: candidate.source,
-        // What was missed yesterday is yesterday's.
-        date: day_of(config, candidate.due),
-        due_at: Some(candidate.due),
+    let jobs = planned.unwrap_or_else(|e| {
+        let of = |source| -> Vec<Job<'_>> {
+            let again = planner.alone_again(source).into_iter();
+            again.chain(planner.alone(source)).collect()
+        };
+        let jobs: Vec<Vec<Job<'_>>> = sources.enabled().map(of).collect();
+        let jobs: Vec<Vec<Job<'_>>> = jobs.into_iter().filter(|of| !of.is_empty()).collect();
+        if !jobs.is_empty() {
+            tracing::warn!("what is due is decided by this machine alone: {e}");
+        }
+        jobs
     });
-    over.chain(own).collect()
+    for (source, due) in jobs
+        .iter()
+        .filter_map(|of| of.last())
+        .filter_map(|job| Some((job.source, job.due_at?)))
+    {
+        note(recorder, &source.name, due);
+    }
+    for job in jobs.iter().flatten().filter(|job| job.due_at.is_none()) {
+        note(recorder, &again_name(job.source), planner.now);
+    }
+    jobs
 }
 
-/// A source and the last time at which it was due.
-struct Candidate<'a> {
-    source: &'a Source,
-    due: DateTime<Utc>,
+/// Makes sources known that are run now by their own crontab lines, or by hand, and are expected to be: their runs close slots.
+pub(super) fn make_known(
+    client: &mut Client,
+    config: &Config,
+    calendar: &Calendar,
+    sources: &[&Source],
+) -> Result<(), postgres::Error> {
+    let all: Vec<Scheduled> = sources.iter().map(|s| scheduled(s)).collect();
+    let zone = config.timezone;
+    register(client, PROGRAM, &all, Times { zone, calendar })
 }
 
-/// What the run log knows of the candidates.
-struct Known {
-    /// Tasks whose last due time has no run.
-    open: HashSet<String>,
-    /// Tasks whose last day has not been collected once more.
-    open_again: HashSet<String>,
-    /// Since when a task is expected to run.
-    expected_since: HashMap<String, DateTime<Utc>>,
+fn scheduled(source: &Source) -> Scheduled {
+    Scheduled {
+        name: source.name.clone(),
+        title: source.title.clone(),
+        schedule: source.schedule.clone(),
+        days: source.days,
+        sessions: source.sessions.clone(),
+        collects: true,
+        backfills: source.shows() == Shows::AnyDay,
+    }
+}
+
+/// What is made up for of a source's slots.
+fn policy(source: &Source, config: &Config) -> Policy {
+    let crawl = &config.crawl;
+    let catch_up = source.catch_up.unwrap_or(crawl.catch_up.which);
+    let configured = crawl.catch_up_age.or(crawl.catch_up.age);
+    let age = source.catch_up_age.or(configured).map_or_else(
+        || match catch_up {
+            CatchUp::Latest => TimeDelta::hours(24),
+            CatchUp::All => TimeDelta::days(31),
+        },
+        |age| TimeDelta::from_std(age.0).unwrap_or(TimeDelta::MAX),
+    );
+    Policy {
+        catch_up,
+        limit: source
+            .catch_up_limit
+            .map_or(crawl.catch_up_limit, usize::from),
+        age,
+    }
+}
+
+/// The wait between two runs of a source that make up for something.
+pub(super) fn pause(source: &Source, config: &Config) -> Duration {
+    source
+        .catch_up_pause
+        .unwrap_or(config.crawl.catch_up_pause)
+        .0
 }
 
 struct Planner<'a> {
@@ -120,121 +134,140 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// `None` when its run may not be made up for any more.
-    fn last_due<'s>(&self, source: &'s Source) -> Option<Candidate<'s>> {
-        let schedule = source.schedule_in(self.config.timezone).ok()?;
-        // What a site shows outside a session is not what it showed in it.
-        if !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar) {
-            return None;
+    fn by_slots<'s>(
+        &self,
+        client: &mut Client,
+        sources: &'s Sources,
+    ) -> Result<Vec<Vec<Job<'s>>>, postgres::Error> {
+        let enabled: Vec<&Source> = sources.enabled().collect();
+        make_known(client, self.config, self.calendar, &enabled)?;
+        let (host, zone) = (self.recorder.host(), self.config.timezone);
+        watch::started(client, watch::DUE, host, zone)?;
+        watch::note(client, watch::DUE, host, true, "")?;
+        let jitter = self.config.crawl.jitter.0;
+        let tasks: Vec<(&str, TimeDelta)> = enabled
+            .iter()
+            .map(|s| (s.name.as_str(), jitter_of(&s.name, jitter)))
+            .collect();
+        let open = slots::open(client, &tasks)?;
+        let mut over = self.open_again(client, &enabled)?;
+        let mut jobs = Vec::new();
+        for source in enabled {
+            let again = over.remove(&source.name);
+            let Some(slots) = open.get(&source.name) else {
+                jobs.extend(again.map(|job| vec![job]));
+                continue;
+            };
+            let local = self.now.with_timezone(&self.config.timezone);
+            let decision = slots::decide(
+                slots,
+                policy(source, self.config),
+                self.now,
+                self.closed_now(source),
+                |day| source.cannot_show(day, local, self.calendar),
+            );
+            slots::close(client, &source.name, &decision)?;
+            let of = self.jobs_of(source, &decision);
+            let of: Vec<Job<'_>> = again.into_iter().chain(of).collect();
+            if !of.is_empty() {
+                jobs.push(of);
+            }
         }
-        let crawl = &self.config.crawl;
-        let settled = self.now - jitter_of(&source.name, crawl.jitter.0);
-        let from = settled - TimeDelta::from_std(crawl.catch_up.0).ok()?;
-        let due = schedule.last_between(from, settled, self.calendar)?;
-        Some(Candidate { source, due })
+        Ok(jobs)
     }
 
-    /// The day to be collected once more, if that may be made up for.
+    /// The day of a source to be collected once more, if that may be made up for.
     fn last_again(&self, source: &Source) -> Option<DueTime> {
         source.again?;
-        let crawl = &self.config.crawl;
-        let settled = self.now - jitter_of(&source.name, crawl.jitter.0);
-        let from = settled - TimeDelta::from_std(crawl.catch_up.0).ok()?;
+        let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
+        let from = settled.checked_sub_signed(policy(source, self.config).age)?;
         source.last_again(from, settled, self.config.timezone, self.calendar)
     }
 
-    /// As [`Planner::is_open`]; without the run log, what this machine does not know of is over.
-    fn is_open_again(&self, source: &Source, due: &DueTime, known: Option<&Known>) -> bool {
-        match known {
-            Some(known) => known.open_again.contains(&source.name),
-            None => noted(self.recorder, &again_name(source), self.now)
-                .is_some_and(|noted| noted < due.at),
-        }
-    }
-
-    /// Tells the run log what is enabled, and asks it what is open.
-    fn consult(
+    /// The jobs for days that are to be collected once more and have not been, by their task.
+    fn open_again<'s>(
         &self,
         client: &mut Client,
-        sources: &Sources,
-        candidates: &[Candidate<'_>],
-        again: &[(&Source, DueTime)],
-    ) -> Result<Known, postgres::Error> {
-        let mut all: Vec<Scheduled> = sources.enabled().map(|s| self.scheduled(s)).collect();
-        let since = ahead(client, &all)?;
-        for (task, source) in all.iter_mut().zip(sources.enabled()) {
-            // A due time since then without a run is the one that is missed.
-            if let Some(since) = since.get(&task.name) {
-                task.next_due_at = self.next_due(source, *since).or(task.next_due_at);
-            }
-        }
-        register(client, PROGRAM, &all)?;
-        watch::note(client, watch::DUE, self.recorder.host(), true, "")?;
-        let names: Vec<&str> = candidates.iter().map(|c| c.source.name.as_str()).collect();
-        let due: Vec<DateTime<Utc>> = candidates.iter().map(|c| c.due).collect();
-        let over: Vec<&str> = again.iter().map(|(s, _)| s.name.as_str()).collect();
+        enabled: &[&'s Source],
+    ) -> Result<HashMap<String, Job<'s>>, postgres::Error> {
+        let again = enabled.iter().map(|s| (*s, self.last_again(s)));
+        let again: Vec<(&Source, DueTime)> = again
+            .filter_map(|(source, due)| Some((source, due?)))
+            .collect();
+        let tasks: Vec<&str> = again.iter().map(|(s, _)| s.name.as_str()).collect();
         let days: Vec<NaiveDate> = again.iter().map(|(_, due)| due.day).collect();
         let since: Vec<DateTime<Utc>> = again.iter().map(|(_, due)| due.at).collect();
-        Ok(Known {
-            expected_since: expected_since(client, &names)?,
-            open: overdue_tasks(client, &names, &due)?,
-            open_again: not_collected_since(client, &over, &days, &since)?,
-        })
+        let open = not_collected_since(client, &tasks, &days, &since)?;
+        let open = again.into_iter().filter(|(s, _)| open.contains(&s.name));
+        Ok(open
+            .map(|(source, due)| (source.name.clone(), once_more(source, due)))
+            .collect())
     }
 
-    fn scheduled(&self, source: &Source) -> Scheduled {
-        Scheduled {
-            name: source.name.clone(),
-            title: source.title.clone(),
-            schedule: source.schedule.clone(),
-            days: source.days,
-            sessions: source.sessions.clone(),
-            next_due_at: self.next_due(source, self.now),
-        }
+    /// The same without PostgreSQL: what this machine does not know of is over.
+    fn alone_again<'s>(&self, source: &'s Source) -> Option<Job<'s>> {
+        let due = self.last_again(source)?;
+        let noted = noted(self.recorder, &again_name(source), self.now)?;
+        (noted < due.at).then(|| once_more(source, due))
     }
 
-    fn next_due(&self, source: &Source, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    fn jobs_of<'s>(&self, source: &'s Source, decision: &Decision) -> Vec<Job<'s>> {
+        let job = |due: DateTime<Utc>| Job {
+            source,
+            // What was missed yesterday is yesterday's.
+            date: day_of(self.config, due),
+            due_at: Some(due),
+        };
+        // The newest that the site cannot show leaves a refused run, for whoever reads the log.
+        let unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
+        let refused = unfetchable.map(|c| job(c.0)).last();
+        let made_up = decision.run.iter().map(|(due, _)| job(*due));
+        refused.into_iter().chain(made_up).collect()
+    }
+
+    /// What a site shows outside a session is not what it showed in it.
+    fn closed_now(&self, source: &Source) -> Option<&'static str> {
         let schedule = source.schedule_in(self.config.timezone).ok()?;
-        schedule.next_after(after, self.calendar)
+        let closed = !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar);
+        closed.then_some("its session is over")
     }
 
-    /// Whether the due time has no run yet; without the run log, as far as this machine knows.
-    fn is_open(&self, candidate: &Candidate<'_>, known: Option<&Known>) -> bool {
-        let Candidate { source, due } = candidate;
-        let earlier = day_of(self.config, *due) < day_of(self.config, self.now);
-        match known {
-            Some(known) => {
-                let since = known.expected_since.get(&source.name);
-                let expected = since.is_none_or(|since| due >= since);
-                known.open.contains(&source.name) && (expected || !earlier)
-            }
-            None => match noted(self.recorder, &source.name, self.now) {
-                Some(noted) => noted < *due,
-                None => !earlier,
-            },
+    /// Without PostgreSQL: the last due time within the catch-up time, unless this machine has run it.
+    fn alone<'s>(&self, source: &'s Source) -> Option<Job<'s>> {
+        if self.closed_now(source).is_some() {
+            return None;
         }
-    }
-
-    /// A day that the site cannot show any more is reported once.
-    fn is_reported_missed(&self, candidate: &Candidate<'_>) -> bool {
-        let Candidate { source, due } = candidate;
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
+        let from = settled.checked_sub_signed(policy(source, self.config).age)?;
+        let due = schedule.last_between(from, settled, self.calendar)?;
+        let date = day_of(self.config, due);
+        let is_open = match noted(self.recorder, &source.name, self.now) {
+            Some(noted) => noted < due,
+            None => date == day_of(self.config, self.now),
+        };
         let local = self.now.with_timezone(&self.config.timezone);
-        let day = day_of(self.config, *due);
-        if source.cannot_show(day, local, self.calendar).is_none() {
-            return false;
-        }
-        let name = format!("{}.missed", source.name);
-        if noted(self.recorder, &name, self.now).is_some_and(|noted| noted >= *due) {
-            return true;
-        }
-        note(self.recorder, &name, *due);
-        false
+        let shown = source.cannot_show(date, local, self.calendar).is_none();
+        (is_open && shown).then_some(Job {
+            source,
+            date,
+            due_at: Some(due),
+        })
     }
 }
 
 /// The name of the note that a day was collected once more.
 fn again_name(source: &Source) -> String {
     format!("{}.again", source.name)
+}
+
+/// It takes care of no slot, and is for a day that is over.
+fn once_more(source: &Source, due: DueTime) -> Job<'_> {
+    Job {
+        source,
+        date: due.day,
+        due_at: None,
+    }
 }
 
 /// Each source's own delay within the jitter.

@@ -168,9 +168,12 @@ pub(crate) fn tasks(
                 t.last_started_at, t.last_run_id, t.last_status,
                 CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
                 t.last_success_at, left(t.last_error, 8000), t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
-                CASE WHEN t.next_due_at < now() - make_interval(secs => $2) AND (t.lease_until IS NULL OR t.lease_until < now()) AND NOT EXISTS (
-                       SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at))
-                     THEN extract(epoch FROM now() - t.next_due_at)::bigint END,
+                -- Since the last one that was run, when none was since.
+                CASE WHEN t.lease_until IS NULL OR t.lease_until < now() THEN (
+                       SELECT extract(epoch FROM now() - min(s.due_at))::bigint FROM oa.slots s
+                       WHERE s.task = t.name AND s.due_at < now() - make_interval(secs => $2) AND s.state IN ('open', 'missed', 'unfetchable')
+                         AND s.filled_by IS NULL AND s.owed AND s.due_at > coalesce((
+                           SELECT max(d.due_at) FROM oa.slots d WHERE d.task = t.name AND d.state IN ('done', 'skipped')), '-infinity')) END,
                 t.lease_until > now(),
                 last.status,
                 CASE WHEN last.status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = last.id) END,

@@ -93,7 +93,7 @@ UPDATE oa.tasks t SET last_run_id = r.id, last_status = r.status, last_started_a
                                       WHEN 'zhihui-reports' THEN interval '12 minutes' ELSE interval '9 hours' END
 FROM (SELECT DISTINCT ON (task) * FROM oa.runs ORDER BY task, id DESC) r WHERE r.task = t.name;
 -- Was due an hour ago.
-UPDATE oa.tasks SET next_due_at = now() - interval '70 minutes' WHERE name = 'rdqh-indicators';
+INSERT INTO oa.slots (task, due_at, day) VALUES ('rdqh-indicators', now() - interval '70 minutes', now()::date);
 
 INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at, settled_at)
 SELECT pg_temp.run_id('alert' || a.rule, a.at), a.rule || ':' || a.task, a.rule, a.task, t.last_run_id, a.severity, a.kind, a.title, a.body, a.at, a.at + interval '2 seconds'
