@@ -292,6 +292,11 @@ fn check_answer(source: &Source) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    check_pointers(source)
+}
+
+fn check_pointers(source: &Source) -> Result<(), String> {
+    let rules = &source.answer;
     let day = match &rules.day {
         Some(DayPlace::Pointer(pointer)) => Some(pointer),
         _ => None,
