@@ -319,7 +319,7 @@ fn explain_site(kind: ErrorKind) -> (&'static str, &'static str) {
             "确认当天是否应有数据，必要时到网站核对",
         ),
         ErrorKind::Stale => (
-            "内容与前一天完全相同，对方还没有更新",
+            "对方还没有更新，内容仍是之前某天的",
             "稍后会自动再采；若该来源本来就可能几天不变，在来源文件中写 may_repeat = true",
         ),
         ErrorKind::Invalid => ("数据不符合校验规则", "查看 oa.rejects 中被拒绝的记录及原因"),
