@@ -49,9 +49,20 @@ fn check_fields(source: &Source) -> Result<(), String> {
                 field.column
             ));
         }
-        if field.from.is_some() == field.value.is_some() {
+        let ways = [&field.from, &field.value, &field.compose];
+        if ways.iter().filter(|w| w.is_some()).count() != 1 {
             return Err(format!(
-                "field \"{}\" needs either from or value",
+                "field \"{}\" needs either from, compose or value",
+                field.column
+            ));
+        }
+        if field
+            .compose
+            .as_deref()
+            .is_some_and(|c| placeholders::names(c).is_empty())
+        {
+            return Err(format!(
+                "compose of field \"{}\" names no field of the record between braces",
                 field.column
             ));
         }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::day::Shows;
 use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
+use super::placeholders::names;
 
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -538,6 +539,8 @@ pub(crate) struct Field {
     /// Or a fixed text, in which `{date}` stands for the day that is collected and `{minute}` for the minute (`YYYY-MM-DD HH:MM:00`)
     /// in which the data came, in the service's zone.
     pub(crate) value: Option<String>,
+    /// Or a text made of several of the record's fields, between braces: "{product}{month}". It is absent when one of them is.
+    pub(crate) compose: Option<String>,
     /// What it is.
     #[serde(rename = "type")]
     pub(crate) of_type: FieldType,
@@ -573,6 +576,14 @@ pub(crate) struct Field {
     pub(crate) map: BTreeMap<String, String>,
     /// What becomes of a value that `map` does not name; without it the record is rejected.
     pub(crate) otherwise: Option<String>,
+}
+
+impl Field {
+    /// The record's fields that it is made of.
+    pub(crate) fn record_fields(&self) -> Vec<&str> {
+        let composed = self.compose.iter().flat_map(|text| names(text));
+        self.from.as_deref().into_iter().chain(composed).collect()
+    }
 }
 
 /// See [`Field::epoch`].

@@ -26,7 +26,7 @@ pub(crate) use definition::{
 };
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
-pub(crate) use placeholders::{DayNames, fill};
+pub(crate) use placeholders::{DayNames, fill, names as names_within};
 pub(crate) use selector::{NotASelector, selector};
 
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +59,29 @@ macro_rules! built_in {
 
 /// The sources that ship inside the program, by the name of their file.
 pub(crate) const BUILT_IN: &[(&str, &str)] = &built_in![
+    "cffex-futures",
+    "cffex-options",
+    "czce-futures",
+    "czce-options",
+    "czce-receipts",
+    "dce-futures",
+    "dce-options",
+    "dce-receipts",
     "fangqi-morning",
     "fangqi-night",
+    "gfex-futures",
+    "gfex-options",
+    "gfex-receipts",
+    "ine-futures",
     "jiaoyikecha-blueprint",
     "jiaoyikecha-positions",
     "openvlab-flow",
     "rdqh-indicators",
     "rongda-positions",
     "rongda-structure",
+    "shfe-futures",
+    "shfe-options",
+    "shfe-receipts",
     "zhihui-full-view",
     "zhihui-reports",
     "zhihui-varieties",
