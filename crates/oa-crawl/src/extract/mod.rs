@@ -3,6 +3,7 @@
 mod delimited;
 mod grid;
 pub(crate) mod json;
+pub(crate) mod propose;
 mod script;
 mod sheet;
 pub(crate) mod table;

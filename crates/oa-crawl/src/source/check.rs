@@ -5,7 +5,7 @@ use oa_core::service;
 
 use super::folder::{self, FOLDER};
 use super::selector::selector;
-use super::{FetchKind, FieldType, Source, Step, forms, placeholders};
+use super::{FetchKind, FieldType, Source, Step, access, forms, placeholders};
 
 pub(super) fn check(source: &Source) -> Result<(), String> {
     if !folder::is_name(&source.name) || source.name == FOLDER {
@@ -22,6 +22,7 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         .schedule_in(service::TIMEZONE)
         .map_err(|e| e.to_string())?;
     check_fetch(source)?;
+    access::check(source)?;
     placeholders::check(source)?;
     source.check_shows()?;
     for (name, share) in [

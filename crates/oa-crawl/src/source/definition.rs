@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::access::{HttpLogin, Sign};
 use super::day::Shows;
 use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
 use super::placeholders::names;
@@ -41,6 +42,10 @@ pub(crate) struct Source {
     pub(crate) shows: Option<Shows>,
     /// Where the data come from.
     pub(crate) fetch: Fetch,
+    /// A login by plain requests.
+    pub(crate) login: Option<HttpLogin>,
+    /// A signature of each request.
+    pub(crate) sign: Option<Sign>,
     /// Numbered pages.
     pub(crate) paging: Option<Paging>,
     /// What the browser does, for `kind = "browser"`.
@@ -579,6 +584,30 @@ pub(crate) struct Field {
 }
 
 impl Field {
+    /// A field of a type, without any rule.
+    pub(crate) fn plain(of_type: FieldType) -> Self {
+        Self {
+            column: String::new(),
+            from: None,
+            value: None,
+            compose: None,
+            of_type,
+            required: false,
+            upper: false,
+            max_length: None,
+            min: None,
+            max: None,
+            one_of: Vec::new(),
+            pattern: None,
+            on_bad: OnBad::default(),
+            null: Vec::new(),
+            extract: None,
+            epoch: None,
+            map: BTreeMap::new(),
+            otherwise: None,
+        }
+    }
+
     /// The record's fields that it is made of.
     pub(crate) fn record_fields(&self) -> Vec<&str> {
         let composed = self.compose.iter().flat_map(|text| names(text));

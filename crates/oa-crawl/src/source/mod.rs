@@ -3,6 +3,7 @@
 //! The files in `sources/` are part of the program; files of a folder named by `--sources` or `[crawl] sources` replace those
 //! of the same name or add to them, so that an operator corrects an address or a field without a new build.
 
+mod access;
 mod check;
 mod day;
 mod definition;
@@ -20,6 +21,9 @@ use oa_core::base::mistakes::{explain, nearest};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 
+pub(crate) use access::{
+    Encoding as SignatureEncoding, Hash, HttpLogin, SIGN_SECRET, Sign, login_secret,
+};
 pub(crate) use definition::{
     Answer, BrowserRules, Each, End, Epoch, FetchKind, Field, FieldType, Image, List, Login, OnBad,
     Paging, Place, Source, Step, Table,

@@ -15,7 +15,7 @@ use oa_core::service;
 use serde_json::Value;
 
 use crate::extract::field as value_of;
-use crate::source::{DayNames, Field, OnBad, Source, fill};
+use crate::source::{DayNames, Field, FieldType, OnBad, Source, fill};
 use convert::{Compiled, convert};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -134,6 +134,12 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
         )
     }));
     done
+}
+
+/// Whether a value can be of a type.
+pub(crate) fn reads_as(of_type: FieldType, value: &Value) -> bool {
+    let field = Field::plain(of_type);
+    convert(&field, &Compiled::default(), value).is_ok()
 }
 
 /// The columns, in the order of the rows' values.
