@@ -69,6 +69,21 @@ pub const NATURAL_KEYS: &[NaturalKey] = &[
         index: "technical_indicators_key",
         key: &["comm_code", "(record_time::date)"],
     },
+    NaturalKey {
+        table: "futures_quotes",
+        index: "futures_quotes_key",
+        key: &["exchange", "contract_code", "trade_date"],
+    },
+    NaturalKey {
+        table: "option_quotes",
+        index: "option_quotes_key",
+        key: &["exchange", "contract_code", "trade_date"],
+    },
+    NaturalKey {
+        table: "exchange_receipts",
+        index: "exchange_receipts_key",
+        key: &["exchange", "comm_code", "record_date"],
+    },
 ];
 
 /// The natural key of a table, if it has one.

@@ -26,8 +26,8 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{
-    backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, prune, replay,
-    run, try_source,
+    backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, new, prune,
+    replay, run, try_source,
 };
 
 /// This program's name, in the run log and in the database's list of sessions.
@@ -55,6 +55,7 @@ enum Command {
     Exec(exec::Args),
     Backfill(backfill::Args),
     Replay(replay::Args),
+    New(new::Args),
     Try(try_source::Args),
     #[command(subcommand)]
     Sources(export::Command),
@@ -105,6 +106,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Backfill(args) => backfill::run(&args, &config()?),
         Command::Replay(args) => replay::run(&args, &config()?),
         Command::Try(args) => try_source::run(&args, cli.global.load_config_if_any()?.as_ref()),
+        Command::New(args) => new::run(&args, cli.global.load_config_if_any()?.as_ref()),
         Command::Sources(command) => export::run(&command),
         Command::Cookies(cookies::Command::Import(args)) => cookies::import(&args, &config()?),
         Command::Enable(args) => enable::run(&args, &config()?, true),

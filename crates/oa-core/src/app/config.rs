@@ -371,14 +371,20 @@ impl Default for Report {
     }
 }
 
-/// The names of the six sites, in the order of the documentation.
-pub const PROVIDERS: [&str; 6] = [
+/// The names of the six sites and of the exchanges, in the order of the documentation.
+pub const PROVIDERS: [&str; 12] = [
     "zhihui",
     "fangqi",
     "jiaoyikecha",
     "openvlab",
     "rongda",
     "rdqh",
+    "shfe",
+    "ine",
+    "dce",
+    "czce",
+    "cffex",
+    "gfex",
 ];
 
 /// A configuration that was read and checked.

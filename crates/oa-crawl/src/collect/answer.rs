@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
 use oa_core::base::exact;
-use oa_core::base::secrets::redact;
+use oa_core::base::secrets::{Secret, redact};
 use oa_core::base::supervise::{Ended, Launch, readable};
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
+use super::access;
 use super::collected::Collected;
 use super::context::Context;
 use super::position::Position;
@@ -74,6 +75,21 @@ const WITHOUT_SANDBOX: &str =
 
 /// Makes one request, keeps the answer in the archive, and extracts its records.
 pub(super) fn ask(
+    context: &Context,
+    placeholders: &Placeholders,
+    page: Option<&Position<'_>>,
+    collected: &mut Collected,
+) -> Result<Extracted, FetchError> {
+    match ask_once(context, placeholders, page, collected) {
+        // The session has ended, in the middle of the pages perhaps.
+        Err(e) if e.error.kind == ErrorKind::Auth && access::forget(context) => {
+            ask_once(context, placeholders, page, collected)
+        }
+        answer => answer,
+    }
+}
+
+fn ask_once(
     context: &Context,
     placeholders: &Placeholders,
     page: Option<&Position<'_>>,
@@ -348,12 +364,13 @@ fn request(
             placeholders.fill(&fetch.path)
         ),
         query: filled(&fetch.query),
+        unlisted_query: Vec::new(),
         form: filled(&fetch.form),
         json: None,
         headers: filled(&fetch.headers),
         pause: fetch.pause.map_or(Duration::ZERO, |s| s.0),
         validators: Validators::default(),
-        secret_headers: context.secrets.clone(),
+        secret_headers: secret_headers(context)?,
     };
     let mut json = fetch.json.as_ref().map(|json| placeholders.fill_json(json));
     if let Some(position) = page {
@@ -370,7 +387,19 @@ fn request(
         }
     }
     request.json = json.map(|json| json.to_string());
+    access::sign(context, &mut request)?;
     Ok(request)
+}
+
+/// Those of the file, and those of the session.
+fn secret_headers(context: &Context) -> Result<Vec<(String, Secret)>, FetchError> {
+    let session = access::headers(context)?;
+    let named = &context.source.fetch.secret_headers;
+    let own = context
+        .secrets
+        .iter()
+        .filter(|(n, _)| named.contains_key(n));
+    Ok(own.cloned().chain(session).collect())
 }
 
 /// Extracts records and total from an answer.

@@ -11,6 +11,7 @@ use oa_core::base::secrets::{Secret, redact};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::RawRecord;
 
+use super::access::Session;
 use crate::archive::{Archive, RunArchive};
 use crate::fetch::browser::Browser;
 use crate::fetch::{Client, FetchError, Response};
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     /// Images come from the archive, not from the site.
     pub(crate) archived: Option<ArchivedAnswers>,
     pub(crate) folders: Folders,
+    /// What the source's login gave.
+    pub(crate) session: Mutex<Session>,
     /// Chromium, once a source has needed it.
     pub(crate) browser: Mutex<Option<Browser>>,
     pub(crate) max_body: u64,
@@ -64,6 +67,7 @@ impl Context {
             archive: None,
             archived: None,
             folders: Folders::below(state_dir),
+            session: Mutex::default(),
             browser: Mutex::default(),
             max_body,
             secrets: Vec::new(),

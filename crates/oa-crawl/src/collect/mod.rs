@@ -6,6 +6,7 @@
 //!
 //! Without a total, only the end that the source declares proves that nothing is missing ([`pages`]).
 
+mod access;
 mod answer;
 mod archived;
 mod collected;

@@ -109,13 +109,13 @@ fn check_sources(args: &Args, config: &Config, report: &mut CheckReport) -> Opti
 
 fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
     for source in sources.iter().flat_map(|s| s.enabled()) {
-        for (header, reference) in &source.fetch.secret_headers {
-            let setting = format!("header {header} of source {}", source.name);
+        for (what, reference) in source.needed_secrets() {
+            let setting = format!("{what} of source {}", source.name);
             report.add(
                 &source.name,
                 config
                     .secret(reference, &setting)
-                    .map(|_| format!("header {header} is set"))
+                    .map(|_| format!("{what} is set"))
                     .map_err(|e| (exit::CONFIG, e.to_string())),
             );
         }

@@ -13,6 +13,7 @@ pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod forget;
 pub(crate) mod list;
+pub(crate) mod new;
 pub(crate) mod prune;
 pub(crate) mod replay;
 mod report;

@@ -215,7 +215,7 @@ fn context(
 ) -> Result<(Context, Option<TempDir>), Failure> {
     let secrets = match config {
         Some(config) => source.secrets(config)?,
-        None if source.fetch.secret_headers.is_empty() => Vec::new(),
+        None if source.needed_secrets().is_empty() => Vec::new(),
         None => {
             return Err(Failure::new(
                 exit::CONFIG,

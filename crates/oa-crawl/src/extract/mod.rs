@@ -4,6 +4,7 @@ pub(crate) mod day;
 mod delimited;
 mod grid;
 pub(crate) mod json;
+pub(crate) mod propose;
 mod script;
 mod sheet;
 pub(crate) mod table;

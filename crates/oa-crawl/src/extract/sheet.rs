@@ -246,6 +246,18 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
     Ok(unpacked)
 }
 
+/// The names of a zip file's members.
+pub(crate) fn members(body: &[u8]) -> Vec<String> {
+    let Ok(mut archive) = ZipArchive::new(Cursor::new(body)) else {
+        return Vec::new();
+    };
+    let names = (0..archive.len()).filter_map(|i| {
+        let member = archive.by_index_raw(i).ok()?;
+        member.is_file().then(|| name_of(member.name_raw()))
+    });
+    names.collect()
+}
+
 /// Old programs write names in GBK.
 fn name_of(raw: &[u8]) -> String {
     match std::str::from_utf8(raw) {

@@ -10,7 +10,7 @@ use super::{Extracted, ReadError};
 use crate::source::Xml;
 
 /// More elements and texts than this are not read into memory.
-const MOST_NODES: u32 = 2_000_000;
+pub(super) const MOST_NODES: u32 = 2_000_000;
 
 pub(crate) fn take(rules: &Xml, text: &str) -> Result<Extracted, ReadError> {
     if text.trim().is_empty() {

@@ -35,6 +35,8 @@ pub(crate) struct Request {
     pub(crate) url: String,
     /// Query parameters, unescaped.
     pub(crate) query: Vec<(String, String)>,
+    /// More of them, which are in no error and in no archive: signatures and times.
+    pub(crate) unlisted_query: Vec<(String, String)>,
     /// A form to post, unescaped.
     pub(crate) form: Vec<(String, String)>,
     /// Or a JSON body to post.
@@ -297,7 +299,8 @@ fn prepare<B>(
 ) -> RequestBuilder<B> {
     let mut builder = builder.config().timeout_global(Some(limit)).build();
     if hop.is_first {
-        builder = builder.query_pairs(request.query.iter().map(|(k, v)| (k.as_str(), v.as_str())));
+        let pairs = request.query.iter().chain(&request.unlisted_query);
+        builder = builder.query_pairs(pairs.map(|(k, v)| (k.as_str(), v.as_str())));
     }
     if at_home || hop.is_first {
         for (name, value) in &request.headers {

@@ -5,7 +5,9 @@ use oa_core::service;
 
 use super::folder::{self, FOLDER};
 use super::selector::selector;
-use super::{DayElsewhere, DayPlace, FetchKind, FieldType, Source, Step, forms, placeholders};
+use super::{
+    DayElsewhere, DayPlace, FetchKind, FieldType, Source, Step, access, forms, placeholders,
+};
 
 pub(super) fn check(source: &Source) -> Result<(), String> {
     if !folder::is_name(&source.name) || source.name == FOLDER {
@@ -22,6 +24,7 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         .schedule_in(service::TIMEZONE)
         .map_err(|e| e.to_string())?;
     check_fetch(source)?;
+    access::check(source)?;
     placeholders::check(source)?;
     source.check_shows()?;
     source.check_again()?;
@@ -50,9 +53,20 @@ fn check_fields(source: &Source) -> Result<(), String> {
                 field.column
             ));
         }
-        if field.from.is_some() == field.value.is_some() {
+        let ways = [&field.from, &field.value, &field.compose];
+        if ways.iter().filter(|w| w.is_some()).count() != 1 {
             return Err(format!(
-                "field \"{}\" needs either from or value",
+                "field \"{}\" needs either from, compose or value",
+                field.column
+            ));
+        }
+        if field
+            .compose
+            .as_deref()
+            .is_some_and(|c| placeholders::names(c).is_empty())
+        {
+            return Err(format!(
+                "compose of field \"{}\" names no field of the record between braces",
                 field.column
             ));
         }

@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::access::{HttpLogin, Sign};
 use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
+use super::placeholders::names;
 use super::{Again, Shows};
 
 /// One source.
@@ -54,6 +56,10 @@ pub(crate) struct Source {
     pub(crate) again: Option<Again>,
     /// Where the data come from.
     pub(crate) fetch: Fetch,
+    /// A login by plain requests.
+    pub(crate) login: Option<HttpLogin>,
+    /// A signature of each request.
+    pub(crate) sign: Option<Sign>,
     /// Numbered pages.
     pub(crate) paging: Option<Paging>,
     /// What the browser does, for `kind = "browser"`.
@@ -602,6 +608,8 @@ pub(crate) struct Field {
     /// Or a fixed text, in which `{date}` stands for the day that is collected and `{minute}` for the minute (`YYYY-MM-DD HH:MM:00`)
     /// in which the data came, in the service's zone.
     pub(crate) value: Option<String>,
+    /// Or a text made of several of the record's fields, between braces: "{product}{month}". It is absent when one of them is.
+    pub(crate) compose: Option<String>,
     /// What it is.
     #[serde(rename = "type")]
     pub(crate) of_type: FieldType,
@@ -637,6 +645,38 @@ pub(crate) struct Field {
     pub(crate) map: BTreeMap<String, String>,
     /// What becomes of a value that `map` does not name; without it the record is rejected.
     pub(crate) otherwise: Option<String>,
+}
+
+impl Field {
+    /// A field of a type, without any rule.
+    pub(crate) fn plain(of_type: FieldType) -> Self {
+        Self {
+            column: String::new(),
+            from: None,
+            value: None,
+            compose: None,
+            of_type,
+            required: false,
+            upper: false,
+            max_length: None,
+            min: None,
+            max: None,
+            one_of: Vec::new(),
+            pattern: None,
+            on_bad: OnBad::default(),
+            null: Vec::new(),
+            extract: None,
+            epoch: None,
+            map: BTreeMap::new(),
+            otherwise: None,
+        }
+    }
+
+    /// The record's fields that it is made of.
+    pub(crate) fn record_fields(&self) -> Vec<&str> {
+        let composed = self.compose.iter().flat_map(|text| names(text));
+        self.from.as_deref().into_iter().chain(composed).collect()
+    }
 }
 
 /// See [`Field::epoch`].

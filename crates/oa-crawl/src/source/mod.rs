@@ -3,6 +3,7 @@
 //! The files in `sources/` are part of the program; files of a folder named by `--sources` or `[crawl] sources` replace those
 //! of the same name or add to them, so that an operator corrects an address or a field without a new build.
 
+mod access;
 mod check;
 mod day;
 mod definition;
@@ -21,6 +22,9 @@ use oa_core::base::mistakes::{explain, nearest};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 
+pub(crate) use access::{
+    Encoding as SignatureEncoding, Hash, HttpLogin, SIGN_SECRET, Sign, login_secret,
+};
 pub(crate) use day::Shows;
 pub(crate) use definition::{
     Answer, BrowserRules, DayElsewhere, DayPlace, Each, End, Epoch, FetchKind, Field, FieldType,
@@ -29,7 +33,7 @@ pub(crate) use definition::{
 pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
-pub(crate) use placeholders::{DayNames, fill};
+pub(crate) use placeholders::{DayNames, fill, names as names_within};
 pub(crate) use selector::{NotASelector, selector};
 
 #[derive(Debug, thiserror::Error)]
@@ -62,14 +66,29 @@ macro_rules! built_in {
 
 /// The sources that ship inside the program, by the name of their file.
 pub(crate) const BUILT_IN: &[(&str, &str)] = &built_in![
+    "cffex-futures",
+    "cffex-options",
+    "czce-futures",
+    "czce-options",
+    "czce-receipts",
+    "dce-futures",
+    "dce-options",
+    "dce-receipts",
     "fangqi-morning",
     "fangqi-night",
+    "gfex-futures",
+    "gfex-options",
+    "gfex-receipts",
+    "ine-futures",
     "jiaoyikecha-blueprint",
     "jiaoyikecha-positions",
     "openvlab-flow",
     "rdqh-indicators",
     "rongda-positions",
     "rongda-structure",
+    "shfe-futures",
+    "shfe-options",
+    "shfe-receipts",
     "zhihui-full-view",
     "zhihui-reports",
     "zhihui-varieties",

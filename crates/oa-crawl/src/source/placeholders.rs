@@ -89,6 +89,11 @@ pub(crate) fn fill(text: &str, value: impl Fn(&str, Option<&str>) -> Option<Stri
     out
 }
 
+/// The names between braces.
+pub(crate) fn names(text: &str) -> Vec<&str> {
+    found(text).into_iter().map(|part| parts(part).0).collect()
+}
+
 /// Name and form.
 fn parts(placeholder: &str) -> (&str, Option<&str>) {
     match placeholder.split_once(':') {

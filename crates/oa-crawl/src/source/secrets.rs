@@ -16,12 +16,23 @@ impl Source {
             .collect()
     }
 
+    /// All references that a run cannot do without, with what they are.
+    pub(crate) fn needed_secrets(&self) -> Vec<(String, &SecretRef)> {
+        let headers = self.fetch.secret_headers.iter();
+        let headers = headers.map(|(name, reference)| (format!("header {name}"), reference));
+        headers.chain(self.access_secrets()).collect()
+    }
+
     /// Its secrets, resolved: headers by their names, inputs of the browser by their selectors. What only a login needs may be absent.
     pub(crate) fn secrets(&self, config: &Config) -> Result<Vec<(String, Secret)>, ConfigError> {
         let mut resolved = Vec::new();
         for (name, reference) in &self.fetch.secret_headers {
             let setting = format!("header {name} of source {}", self.name);
             resolved.push((name.clone(), config.secret(reference, &setting)?));
+        }
+        for (name, reference) in self.access_secrets() {
+            let setting = format!("{name} of source {}", self.name);
+            resolved.push((name, config.secret(reference, &setting)?));
         }
         for (input, reference) in self.input_secrets() {
             let setting = format!("{input} of source {}", self.name);

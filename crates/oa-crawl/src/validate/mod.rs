@@ -15,7 +15,7 @@ use oa_core::service;
 use serde_json::Value;
 
 use crate::extract::{day, field as value_of};
-use crate::source::{DayNames, Field, OnBad, Source, fill};
+use crate::source::{DayNames, Field, FieldType, OnBad, Source, fill};
 use convert::{Compiled, convert};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -145,6 +145,12 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
     done
 }
 
+/// Whether a value can be of a type.
+pub(crate) fn reads_as(of_type: FieldType, value: &Value) -> bool {
+    let field = Field::plain(of_type);
+    convert(&field, &Compiled::default(), value).is_ok()
+}
+
 /// The columns, in the order of the rows' values.
 pub(crate) fn columns(source: &Source) -> Vec<String> {
     source.fields.iter().map(|f| f.column.clone()).collect()
@@ -157,7 +163,8 @@ fn missing_everywhere(source: &Source, records: &[Value]) -> Vec<String> {
     let mut missing: Vec<String> = source
         .fields
         .iter()
-        .filter_map(|f| f.from.clone())
+        .flat_map(Field::record_fields)
+        .map(str::to_owned)
         .filter(|from| records.iter().all(|r| value_of(r, from).is_none()))
         .collect();
     missing.dedup();
@@ -188,6 +195,8 @@ fn row<'a>(
     let mut row = Vec::with_capacity(source.fields.len());
     for (field, pattern) in source.fields.iter().zip(patterns) {
         let fixed = field.value.as_ref().map(|v| Value::String(time.fill(v)));
+        let composed = field.compose.as_ref().map(|text| compose(text, record));
+        let fixed = fixed.or(composed);
         let name = field.from.as_deref().unwrap_or(&field.column);
         let raw = match (&fixed, &field.from) {
             (Some(value), _) => value,
@@ -202,6 +211,23 @@ fn row<'a>(
         row.push(done.value);
     }
     Ok(row)
+}
+
+/// A text of several fields; null when one of them is absent.
+fn compose(text: &str, record: &Value) -> Value {
+    let part = |name: &str| {
+        let value = value_of(record, name)?;
+        let text = match exact::number(value).or_else(|| exact::text(value)) {
+            Some(text) => text.trim().to_owned(),
+            None => value.as_number()?.to_string(),
+        };
+        (!text.is_empty()).then_some(text)
+    };
+    let names = crate::source::names_within(text);
+    if names.iter().any(|name| part(name).is_none()) {
+        return Value::Null;
+    }
+    Value::String(fill(text, |name, _| part(name)))
 }
 
 fn check_sums(source: &Source, row: &[Value]) -> Result<(), (OnBad, String)> {

@@ -2,7 +2,7 @@
 
 /// Names as sites write them.
 #[rustfmt::skip]
-const NAMES: [(&str, &str); 107] = [
+const NAMES: [(&str, &str); 113] = [
     ("豆一", "A"), ("黄大豆一号", "A"), ("铝合金", "AD"), ("沪银", "AG"), ("白银", "AG"), ("沪铝", "AL"), ("铝", "AL"),
     ("氧化铝", "AO"), ("苹果", "AP"), ("沪金", "AU"), ("黄金", "AU"), ("豆二", "B"), ("国际铜", "BC"), ("丁二烯胶", "BR"),
     ("丁二烯橡胶", "BR"), ("合成橡胶", "BR"), ("沥青", "BU"), ("纯苯", "BZ"), ("玉米", "C"), ("棉花", "CF"), ("郑棉", "CF"),
@@ -18,6 +18,7 @@ const NAMES: [(&str, &str); 107] = [
     ("沪锡", "SN"), ("锡", "SN"), ("纸浆", "SP"), ("白糖", "SR"), ("不锈钢", "SS"), ("十债", "T"), ("十年国债", "T"), ("PTA", "TA"),
     ("五债", "TF"), ("五年国债", "TF"), ("三十债", "TL"), ("三十年国债", "TL"), ("二债", "TS"), ("二年国债", "TS"), ("尿素", "UR"),
     ("PVC", "V"), ("豆油", "Y"), ("沪锌", "ZN"), ("锌", "ZN"), ("线材", "WR"), ("早籼稻", "RI"), ("强麦", "WH"),
+    ("石油沥青", "BU"), ("漂针浆", "SP"), ("中质含硫原油", "SC"), ("铸造铝合金", "AD"), ("双胶纸", "OP"), ("胶版印刷纸", "OP"),
 ];
 
 /// The code, in upper case: of a known name that ends there or is followed by a month, else of one to three letters in such a

@@ -128,7 +128,13 @@ impl Service {
                 "jiaoyikecha",
                 "openvlab",
                 "rongda",
-                "rdqh"
+                "rdqh",
+                "shfe",
+                "ine",
+                "dce",
+                "czce",
+                "cffex",
+                "gfex"
             ]
             .map(|p| format!("[providers.{p}]\nbase = \"{}\"\n", self.sim.site(p)))
             .concat()

@@ -1,5 +1,6 @@
-//! The six sites, each with the shapes that `docs` and the source files state.
+//! The six sites and the exchanges, each with the shapes that `docs` and the source files state.
 
+pub mod exchanges;
 pub mod fangqi;
 mod jiaoyikecha;
 mod openvlab;
@@ -21,6 +22,9 @@ pub(crate) fn handle(context: &Context<'_>, site: &str, rest: &str) -> Response 
         "openvlab" => openvlab::handle(context, rest),
         "rongda" => rongda::handle(context, rest),
         "rdqh" => rdqh::handle(context, rest),
+        "shfe" | "ine" | "dce" | "czce" | "cffex" | "gfex" => {
+            exchanges::handle(context, site, rest)
+        }
         _ => Response::not_found(),
     }
 }
