@@ -136,7 +136,7 @@ fn try_it(
         .and_then(|()| extract(source, date, &request_line, &response));
     match extracted {
         Err(e) => {
-            let start = body::readable(&response);
+            let start = body::readable(&response, source.answer.charset.as_deref());
             report.problem = Some(format!(
                 "{}; it begins: {}",
                 e.error.message,

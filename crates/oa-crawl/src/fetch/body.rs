@@ -149,8 +149,8 @@ fn gbk(body: &[u8]) -> Option<String> {
 }
 
 /// A body as a person can read it, whatever its character set.
-pub(crate) fn readable(response: &Response) -> String {
-    text("", response).map_or_else(
+pub(crate) fn readable(response: &Response, charset: Option<&str>) -> String {
+    text("", response, charset).map_or_else(
         |_| String::from_utf8_lossy(&response.body).into_owned(),
         |(text, _)| text,
     )
