@@ -165,7 +165,7 @@ const SIGNS: [(char, &str, &str); 9] = [
     ('%', "不完整", "partial"),
     ('=', "与前日相同", "stale"),
     ('✗', "失败", "failed"),
-    ('!', "缺", "missing"),
+    ('!', "未采集", "missing"),
     ('#', "无法补采", "unfetchable"),
     ('.', "未到时间", "pending"),
     ('-', "跳过", "skipped"),

@@ -139,7 +139,7 @@ pub(crate) fn build(
     let trading = calendar.is_trading_day(day);
     let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
     let past = day < now.with_timezone(&config.timezone).date_naive();
-    let as_of = if past { until } else { now.max(until) };
+    let as_of = if past { until } else { now };
     let span = Span { from, until, as_of };
     let earlier = Span {
         from: local_time(

@@ -184,7 +184,7 @@ fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
         ),
     )];
     for lack in &now.lacking {
-        out.extend(lacking(lack, lang, zone));
+        out.push(lacking(lack, lang, zone));
     }
     for made_up in &now.made_up {
         let (title, n) = (&made_up.title, made_up.slots);
@@ -229,11 +229,13 @@ fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
             ));
         }
     }
-    out.extend(watched(daily, lang, zone));
+    if let Some(watched) = watched(daily, lang, zone) {
+        out.extend([String::new(), watched]);
+    }
     out
 }
 
-fn lacking(lack: &Lack, lang: Lang, zone: Tz) -> Vec<String> {
+fn lacking(lack: &Lack, lang: Lang, zone: Tz) -> String {
     let mut text = format!("- {}", lack.title);
     if let Some(day) = lack.day {
         text += &format!(" {day}");
@@ -265,7 +267,7 @@ fn lacking(lack: &Lack, lang: Lang, zone: Tz) -> Vec<String> {
         }
         (None, None) => {}
     }
-    vec![text]
+    text
 }
 
 /// When cron last started what watches.

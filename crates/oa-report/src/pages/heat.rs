@@ -83,7 +83,7 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("partial", "不完整", "partial"),
     ("stale", "与前日相同", "stale"),
     ("failed", "失败", "failed"),
-    ("missing", "缺", "missing"),
+    ("missing", "未采集", "missing"),
     ("unfetchable", "无法补采", "unfetchable"),
     ("pending", "未到时间", "pending"),
     ("skipped", "跳过", "skipped"),
