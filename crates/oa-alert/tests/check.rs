@@ -7,19 +7,28 @@ use std::io::Write;
 use std::process::Stdio;
 
 use common::{DINGTALK, Service, rules};
+use oa_core::app::cli::Failure;
+use oa_core::app::work::{self, Job, JobOutcome};
+use oa_core::journal::Recorder;
+use oa_core::model::Trigger;
 use serde_json::Value;
 
 fn check(service: &Service) -> (i32, Vec<Value>) {
     service.check()
 }
 
-/// A task that was due so many minutes ago and ran last so many minutes ago.
+/// A task that was due so many minutes ago and ran last so many minutes ago, for that when it was since.
 fn task(service: &Service, name: &str, due: i32, started: Option<i32>) {
     service
         .db()
         .batch_execute(&format!(
             "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at) VALUES ('{name}', 'oa-crawl', '多空全景', '* * * * *', now() - interval '{due} minutes')
-             ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at; DELETE FROM oa.runs WHERE task = '{name}'"
+             ON CONFLICT (name) DO UPDATE SET next_due_at = excluded.next_due_at; DELETE FROM oa.runs WHERE task = '{name}';
+             DELETE FROM oa.slots WHERE task = '{name}';
+             INSERT INTO oa.slots (task, due_at, day, state, run_id, closed_at)
+             SELECT '{name}', now() - interval '{due} minutes', now()::date, s, CASE WHEN s = 'done' THEN gen_random_uuid() END, CASE WHEN s = 'done' THEN now() END
+             FROM (SELECT CASE WHEN {since} BETWEEN 0 AND {due} THEN 'done' ELSE 'open' END AS s) x",
+            since = started.unwrap_or(-1)
         ))
         .unwrap();
     if let Some(started) = started {
@@ -77,15 +86,38 @@ fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
     assert_eq!(service.sim.messages().len(), 4);
 }
 
+/// As a program does it.
+fn run(service: &Service, trigger: Trigger, code: u8) {
+    let recorder = Recorder::open(&service.config(), "oa-crawl").unwrap();
+    let job = Job {
+        trigger,
+        ..Job::by_hand("oa-crawl", "late", "多空全景")
+    };
+    let result = work::recorded(&recorder, &job, |_| match code {
+        0 => Ok(JobOutcome::success(())),
+        code => Err(Failure::new(code, anyhow::anyhow!("it does not work"))),
+    });
+    assert_eq!(result.is_ok(), code == 0);
+}
+
 #[test]
-fn neither_a_backfill_nor_a_skipped_start_takes_care_of_what_is_due() {
+fn neither_a_backfill_nor_a_refused_start_takes_care_of_what_is_due() {
     let service = Service::start(DINGTALK);
     task(&service, "late", 11, Some(60));
-    ran(&service, "late", 5, "success", "backfill");
-    ran(&service, "late", 4, "skipped", "cron");
-    assert_eq!(rules(&check(&service).1), ["run_missed"]);
-    ran(&service, "late", 3, "failed", "due");
-    assert_eq!(check(&service).0, 0, "a failure is told by the run itself");
+    run(&service, Trigger::Backfill, 1);
+    run(&service, Trigger::Manual, 77);
+    let open = "SELECT state FROM oa.slots WHERE task = 'late'";
+    assert_eq!(service.one(open), "open");
+    assert!(rules(&check(&service).1).contains(&"run_missed"));
+    // Another time, before anybody has looked.
+    task(&service, "late", 5, Some(60));
+    run(&service, Trigger::Cron, 1);
+    let closed = "SELECT s.state || ' ' || r.status FROM oa.slots s JOIN oa.runs r ON r.id = s.run_id WHERE s.task = 'late'";
+    assert_eq!(service.one(closed), "done failed");
+    assert!(
+        !rules(&check(&service).1).contains(&"run_missed"),
+        "a failure is told by the run itself"
+    );
 }
 
 #[test]
@@ -217,7 +249,7 @@ fn a_silence_sends_nothing_and_what_goes_on_is_reported_when_it_ends() {
 #[test]
 fn who_has_heard_of_an_incident_hears_of_its_end_and_nobody_else() {
     let service = Service::start(DINGTALK);
-    let over = "UPDATE oa.tasks SET next_due_at = now() + interval '1 hour'";
+    let over = "UPDATE oa.slots SET state = 'done', run_id = gen_random_uuid(), closed_at = now()";
     let titles = || -> Vec<String> {
         let messages = service.sim.messages();
         messages.iter().map(|m| m.text.clone()).collect()

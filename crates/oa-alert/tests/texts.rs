@@ -242,6 +242,13 @@ fn break_everything(service: &Service) {
                 ('slow', 'oa-crawl', '持仓', '* * * * *', now() + interval '20 minutes', now(), NULL, gen_random_uuid(), 'running'),
                 ('stale', 'oa-crawl', '多空全景', '0 12 * * *', now() + interval '20 minutes', now(), now(), gen_random_uuid(), 'success'),
                 ('falling', 'oa-crawl', '品种观点', '0 12 * * *', now() + interval '20 minutes', now(), now(), gen_random_uuid(), 'success');
+         INSERT INTO oa.slots (task, due_at, day) SELECT name, next_due_at, '2025-12-01' FROM oa.tasks WHERE name IN ('late', 'never');
+         INSERT INTO oa.tasks (name, tool, title, schedule, last_run_id, backfills) SELECT 'off' || n, 'oa-crawl', '停机' || n, '* * * * *', gen_random_uuid(), n = 1 FROM generate_series(1, 3) n;
+         INSERT INTO oa.slots (task, due_at, day, state, closed_at, reason)
+         SELECT 'off' || n, now() - interval '12 minutes', date '2025-12-01', 'open', NULL::timestamptz, NULL FROM generate_series(1, 3) n
+         UNION ALL SELECT 'off' || n, now() - interval '13 minutes', '2025-12-02', 'missed', now(), 'x' FROM generate_series(1, 2) n;
+         UPDATE oa.tasks SET collects = true WHERE name IN ('late', 'never') OR name LIKE 'off%';
+         INSERT INTO oa.starts (what, host, day, first_at, last_at) VALUES ('due', 'vm', '2025-12-01', now() - interval '1 hour', now() - interval '15 minutes');
          CREATE FUNCTION pg_temp.ran(task text, moment timestamptz, status text, inserted bigint) RETURNS uuid LANGUAGE sql AS $$
            INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, started_at, finished_at, status, inserted, error_message, lease_until)
            VALUES ((left(oa.uuid_floor(moment)::text, 24) || right(md5(task), 12))::uuid, 'oa-crawl', task, 'cron', 'crawler1', 'm', 'b', 1, 1, '0', moment,

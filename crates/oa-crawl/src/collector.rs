@@ -74,7 +74,7 @@ pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
 
 /// Whether the next start is missed when it does not come: a source that is off and was run by hand owes nothing, one that has a
 /// crontab line of its own does.
-fn is_expected(source: &Source, trigger: Trigger) -> bool {
+pub(crate) fn is_expected(source: &Source, trigger: Trigger) -> bool {
     source.enabled || trigger == Trigger::Cron
 }
 

@@ -145,7 +145,7 @@ fn a_day_that_was_missed_is_made_up_for_only_while_the_site_shows_it() {
         assert_eq!(due(), (0, 0), "{arguments} {shows}");
         service
             .db()
-            .batch_execute("UPDATE oa.tasks SET next_due_at = next_due_at - interval '1 day'")
+            .batch_execute("INSERT INTO oa.slots (task, due_at, day) SELECT task, due_at - interval '1 day', day - 1 FROM oa.slots ORDER BY due_at LIMIT 1")
             .unwrap();
         let (code, runs) = due();
         assert_eq!((code != 77, runs), (made_up, 1), "{arguments} {shows}");
@@ -165,11 +165,17 @@ fn a_day_that_was_missed_is_made_up_for_only_while_the_site_shows_it() {
                 why.contains("was missed and cannot be made up for"),
                 "{why}"
             );
-            let missed = "oa.tasks WHERE next_due_at < now()";
+            let hole =
+                "oa.slots WHERE state = 'unfetchable' AND reason LIKE '%cannot be collected for%'";
+            assert_eq!(service.count(hole), 1, "it stays a hole");
+            let day = format!(
+                "oa.days WHERE state = 'unfetchable' AND day = '{}'",
+                yesterday()
+            );
             assert_eq!(
-                service.count(missed),
-                1,
-                "it is missed until a run of its own"
+                service.count(&day),
+                0,
+                "a day that was never written is none"
             );
         }
     }

@@ -102,16 +102,29 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
         }
         Event::Found(finding) => found::draft(finding, w),
         Event::FoundNoMore {
-            of, opened_at, at, ..
-        } => Draft {
-            title: format!("{}: resolved", found_title(of, w)),
-            lines: vec![format!(
+            of,
+            opened_at,
+            at,
+            ended,
+            ..
+        } => {
+            let left: u64 = ended.iter().map(|e| e.left_count).sum();
+            let how = match left {
+                0 => "resolved".to_owned(),
+                n => format!("it runs again, {n} still missing"),
+            };
+            let mut lines = vec![format!(
                 "It began at {} and lasted {}, until {}",
                 w.at(*opened_at),
                 w.between(*opened_at, *at),
                 w.at(*at)
-            )],
-        },
+            )];
+            lines.extend(ended.iter().flat_map(found::ended));
+            Draft {
+                title: format!("{}: {how}", found_title(of, w)),
+                lines,
+            }
+        }
         Event::ChannelGaveUp {
             channel,
             lost,

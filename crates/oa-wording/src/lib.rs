@@ -107,6 +107,20 @@ fn name<'a>(task: &'a str, title: &'a str) -> &'a str {
     if title.is_empty() { task } else { title }
 }
 
+/// Days, of many the first and the last ones.
+fn day_list(days: &[NaiveDate]) -> String {
+    const SHOWN: usize = 10;
+    let texts: Vec<String> = days.iter().map(NaiveDate::to_string).collect();
+    match texts.len() {
+        0..=SHOWN => texts.join(", "),
+        n => format!(
+            "{}, …, {} ({n})",
+            texts[..SHOWN - 2].join(", "),
+            texts[n - 1]
+        ),
+    }
+}
+
 fn bytes(count: u64) -> Bytes {
     Bytes(count)
 }

@@ -110,6 +110,7 @@ fn an_incident_of_an_older_version_is_resolved_by_its_title() {
         }),
         opened_at: at,
         at,
+        ended: Vec::new(),
     });
     assert_eq!(text.title, "【恢复】db1 磁盘空间不足：已解除");
 }

@@ -8,6 +8,8 @@ mod certificate;
 mod cookies;
 mod data;
 mod disk;
+mod missed;
+mod rhythm;
 mod rules;
 mod spool;
 
@@ -108,8 +110,10 @@ pub(crate) fn find(
     // Compiling queries over many partitions takes longer than answering them: 140 ms of a check.
     client.batch_execute("SET jit = off")?;
     let now: DateTime<Utc> = client.query_one("SELECT now()", &[])?.get(0);
-    let mut found = rules::find(client, host, config)?;
-    found.extend(data::find(client, config, &calendar(config), now)?);
+    let calendar = calendar(config);
+    let mut found = missed::find(client, config, &calendar, now)?;
+    found.extend(rules::find(client, host, config)?);
+    found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
     found.extend(spool::find_here(recorder, drained, config));
     found.extend(disk::find(state, host, &config.alert, now));
@@ -155,7 +159,7 @@ pub(crate) fn record(
     pg::alone(&mut tx, "check")?;
     // All of them, before any is raised, in the order in which whoever acknowledges takes them, or each would wait for the other.
     let rows = tx.query(
-        "SELECT fingerprint, rule FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint FOR UPDATE",
+        "SELECT fingerprint, rule, task, opened_at FROM oa.incidents WHERE resolved_at IS NULL AND rule = ANY($1) ORDER BY fingerprint FOR UPDATE",
         &[&Finding::RULES.as_slice()],
     )?;
     let mut open = HashSet::new();
@@ -164,11 +168,13 @@ pub(crate) fn record(
         open.extend(event.fingerprint());
         incidents::raise(&mut tx, event, policy)?;
     }
+    missed::note_reported(&mut tx, &found.findings)?;
     for row in rows {
         let (fingerprint, rule): (String, &str) = (row.get(0), row.get(1));
         let subject = fingerprint.split_once(':').map_or("", |(_, s)| s);
         if !open.contains(&fingerprint) && found.could_see(rule, subject) {
-            incidents::resolve_finding(&mut tx, &fingerprint)?;
+            let ended = missed::ended(&mut tx, rule, row.get(2), row.get(3), &found.findings)?;
+            incidents::resolve_finding(&mut tx, &fingerprint, ended)?;
         }
     }
     tx.commit()?;

@@ -15,39 +15,12 @@ pub(super) fn find(
     host: &str,
     config: &Config,
 ) -> Result<Vec<Finding>, postgres::Error> {
-    let mut found = missed(client, config)?;
-    found.extend(partial(client, config)?);
+    let mut found = partial(client, config)?;
     found.extend(too_long(client, config)?);
     found.extend(connections(client, config)?);
     found.extend(wal_held(client, config)?);
     found.extend(clock(client, host, config)?);
     Ok(found)
-}
-
-/// A task whose due time and grace are over without a start. `oa.tasks.next_due_at` knows zone, trading days and sessions.
-/// A backfill is for other days.
-fn missed(client: &mut Client, config: &Config) -> Result<Vec<Finding>, postgres::Error> {
-    let grace = (config.alert.grace.0 + config.crawl.jitter.0).as_secs_f64();
-    let rows = client.query(
-        "SELECT name, title, next_due_at, last_started_at, last_success_at, last_run_id IS NULL, now() FROM oa.tasks t
-         WHERE next_due_at < now() - make_interval(secs => $1) AND (lease_until IS NULL OR lease_until < now()) AND name <> ALL($2)
-           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at))
-         ORDER BY name",
-        &[&grace, &config.crawl.skip],
-    )?;
-    let finding = |row: &postgres::Row| {
-        let due_at = row.get(2);
-        Finding::RunMissed {
-            task: row.get(0),
-            title: row.get(1),
-            due_at,
-            late: seconds_since(due_at, row.get(6)),
-            last_started_at: row.get(3),
-            last_success_at: row.get(4),
-            never: row.get(5),
-        }
-    };
-    Ok(rows.iter().map(finding).collect())
 }
 
 /// A first incomplete run is a warning (`run_partial`) that is not repeated for hours.

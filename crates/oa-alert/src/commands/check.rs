@@ -106,7 +106,12 @@ fn note(recorder: &Recorder, wrong: &[String]) {
         .map_err(|e| e.to_string())
         .and_then(|(mut client, _)| {
             let (ok, why) = (wrong.is_empty(), wrong.join("\n"));
-            watch::note(&mut client, watch::CHECK, recorder.host(), ok, &why)
+            let host = recorder.host();
+            watch::note(&mut client, watch::CHECK, host, ok, &why)
+                .and_then(|()| match ok {
+                    true => Ok(()),
+                    false => watch::failed(&mut client, watch::CHECK, host),
+                })
                 .map_err(|e| describe(&e))
         });
     if let Err(e) = noted {
@@ -146,6 +151,10 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, DbUnavaila
         thread::sleep(SECOND_LOOK);
         recorder.connect()
     })?;
+    let zone = config.timezone;
+    if let Err(e) = watch::started(&mut client, watch::CHECK, recorder.host(), zone) {
+        tracing::warn!("could not count this start: {}", describe(&e));
+    }
     check::find(&mut client, recorder, &drained, config)
         .and_then(|found| {
             check::record(&mut client, recorder, config, &found)?;

@@ -6,6 +6,7 @@
 
 mod alert;
 mod backup;
+mod catch_up;
 mod dotenv;
 mod exec;
 mod remember;
@@ -24,9 +25,11 @@ use crate::base::mistakes::{explain, nearest};
 use crate::base::secrets::Secret;
 use crate::base::trust::{self, Content, TrustError};
 use crate::base::units::{self, Bytes, ClockTime, Span};
+use crate::journal::due::Scheduled;
 use crate::model::retry::{Backoff, Policy};
 pub use alert::{Alert, Channel, ChannelKind};
-pub use backup::{Backup, BackupCopy, BackupKind, S3};
+pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
+pub use catch_up::CatchUpRule;
 pub use exec::Exec;
 pub use report::{BasePath, TokenHash};
 
@@ -235,8 +238,14 @@ pub struct Crawl {
     pub enable: Option<Vec<String>>,
     /// Of versions in which everything was on: tasks that stay off. Read once more, and warned of.
     pub skip: Vec<String>,
-    /// A run that was missed is made up for within this time (`run --due`).
-    pub catch_up: Span,
+    /// Which of the runs that were missed are made up for (`run --due`).
+    pub catch_up: CatchUpRule,
+    /// None that was due longer ago. Default: 24 hours for the latest, 31 days for all.
+    pub catch_up_age: Option<Span>,
+    /// No more than so many of one source.
+    pub catch_up_limit: usize,
+    /// Wait between two of them.
+    pub catch_up_pause: Span,
     /// Sources that are due at the same time start within this time, each at its own moment (`run --due`).
     pub jitter: Span,
     /// Folder with source files that replace or add to the built-in ones.
@@ -260,7 +269,10 @@ impl Default for Crawl {
             per_host: 2,
             enable: None,
             skip: Vec::new(),
-            catch_up: Span(Duration::from_secs(24 * 3600)),
+            catch_up: CatchUpRule::default(),
+            catch_up_age: None,
+            catch_up_limit: 31,
+            catch_up_pause: Span::seconds(2),
             jitter: Span(Duration::ZERO),
             sources: None,
             max_body: Bytes(64 << 20),
@@ -369,6 +381,20 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the configuration says when it runs, besides sources: by program.
+    #[must_use]
+    pub fn scheduled(&self) -> Vec<(&'static str, Vec<Scheduled>)> {
+        let exec = self.exec.iter();
+        let exec = exec.filter_map(|(task, exec)| exec.scheduled(task));
+        let mut all = vec![("oa-crawl", exec.collect())];
+        if let Some(backup) = &self.backup {
+            all.push(("oa-backup", backup.schedule.backups()));
+            all.push(("oa-restore", backup.schedule.drills()));
+        }
+        all.retain(|(_, tasks): &(_, Vec<Scheduled>)| !tasks.is_empty());
+        all
+    }
+
     /// Finds, reads and checks the configuration.
     ///
     /// # Errors
@@ -427,6 +453,9 @@ impl Config {
         }
         file.alert.check().map_err(invalid)?;
         file.report.check().map_err(invalid)?;
+        if let Some(backup) = &file.backup {
+            backup.schedule.check().map_err(invalid)?;
+        }
         let default = Policy::DEFAULT;
         Policy {
             retries: file.crawl.retries.unwrap_or(default.retries),
@@ -439,6 +468,7 @@ impl Config {
         for (name, number) in [
             ("parallel", file.crawl.parallel),
             ("per_host", file.crawl.per_host),
+            ("catch_up_limit", file.crawl.catch_up_limit),
         ] {
             if number == 0 {
                 return Err(invalid(format!(

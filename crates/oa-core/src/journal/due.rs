@@ -1,19 +1,21 @@
-//! Which tasks there are, and which of them nobody has taken care of since they were due.
+//! Which tasks are expected to run, and when: what has a schedule is registered in `oa.tasks`, and its slots are written ahead from that.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use postgres::{Client, GenericClient};
+use chrono::{DateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono_tz::Tz;
+use postgres::{Client, GenericClient, Transaction};
 
+use super::slots;
 use crate::journal::incidents;
-use crate::schedule::{Days, Session};
+use crate::schedule::{Calendar, CronError, Days, Schedule, Session};
 
-/// A task that has a schedule: name, title, schedule, and when it is due next (UTC).
-#[derive(Debug, Clone)]
+/// A task that has a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scheduled {
     /// Its name.
     pub name: String,
-    /// Its title for people.
+    /// Its title for people; empty: as its runs give it.
     pub title: String,
     /// Its schedule as it is written.
     pub schedule: String,
@@ -21,12 +23,72 @@ pub struct Scheduled {
     pub days: Days,
     /// Within which sessions; empty for any time.
     pub sessions: Vec<Session>,
-    /// When it is due next.
-    pub next_due_at: Option<DateTime<Utc>>,
+    /// Its runs collect days: it is a source.
+    pub collects: bool,
+    /// `oa-crawl backfill` can collect its past days.
+    pub backfills: bool,
 }
 
-/// Makes tasks known before their first run, and after a change of their schedule, so that a run that never happens is missed. The
-/// moments are to be found by the server's clock.
+impl Scheduled {
+    /// A program that runs at these times, on all days.
+    #[must_use]
+    pub fn program(name: &str, title: &str, schedule: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            schedule: schedule.to_owned(),
+            days: Days::All,
+            sessions: Vec::new(),
+            collects: false,
+            backfills: false,
+        }
+    }
+
+    /// The times themselves.
+    ///
+    /// # Errors
+    /// When the expression is not valid.
+    pub fn times(&self, zone: Tz) -> Result<Schedule, CronError> {
+        let schedule = Schedule::parse(&self.schedule, zone)?;
+        Ok(schedule.on(self.days).within(&self.sessions))
+    }
+
+    fn sessions(&self) -> String {
+        let words: Vec<&str> = self.sessions.iter().map(|s| s.as_str()).collect();
+        words.join(" ")
+    }
+
+    /// What its slots follow from.
+    fn plan(&self, zone: Tz, calendar: u64) -> String {
+        let (days, sessions) = (self.days.as_str(), self.sessions());
+        let kind = (self.collects, self.backfills);
+        format!(
+            "{}|{days}|{sessions}|{zone}|{calendar:x}|{kind:?}",
+            self.schedule
+        )
+    }
+}
+
+/// By which zone and trading days schedules are meant.
+#[derive(Debug, Clone, Copy)]
+pub struct Times<'a> {
+    /// The zone of the schedules.
+    pub zone: Tz,
+    /// Trading days and sessions.
+    pub calendar: &'a Calendar,
+}
+
+/// How far slots are written, and how much of that must be left before more are.
+const AHEAD: TimeDelta = TimeDelta::hours(48);
+const LEFT: TimeDelta = TimeDelta::hours(24);
+/// A clock that was wrong by years does not fill the table.
+const BACK: TimeDelta = TimeDelta::days(400);
+
+/// Makes tasks known before their first run, and after a change of their schedule, and writes their slots ahead: until two days from now,
+/// and back to where they end, so that after any downtime all slots of it are there. Where nothing has changed and enough is written, it
+/// only looks. All by the server's clock.
+///
+/// A changed schedule, or calendar, replaces the slots that are not due yet, and never one that was.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -34,127 +96,197 @@ pub fn register(
     client: &mut impl GenericClient,
     tool: &str,
     tasks: &[Scheduled],
+    times: Times<'_>,
 ) -> Result<(), postgres::Error> {
-    let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(of).collect::<Vec<_>>();
-    let due: Vec<Option<DateTime<Utc>>> = tasks.iter().map(|t| t.next_due_at).collect();
+    let names: Vec<&str> = tasks.iter().map(|t| t.name.as_str()).collect();
+    let rows = client.query(
+        "SELECT name, title, slots_plan, schedule IS NOT NULL AND next_due_at > now(), slots_until >= now() + make_interval(secs => $2)
+         FROM oa.tasks WHERE name = ANY($1)",
+        &[&names, &LEFT.as_seconds_f64()],
+    )?;
+    let known: HashMap<&str, &postgres::Row> = rows.iter().map(|r| (r.get(0), r)).collect();
+    let calendar = times.calendar.fingerprint();
+    let plans: Vec<String> = tasks.iter().map(|t| t.plan(times.zone, calendar)).collect();
+    let mut news = Vec::new();
+    let mut short = Vec::new();
+    for (task, plan) in tasks.iter().zip(&plans) {
+        let row = known.get(task.name.as_str());
+        let same = row.is_some_and(|r| {
+            (task.title.is_empty() || r.get::<_, &str>(1) == task.title)
+                && r.get::<_, Option<&str>>(2) == Some(plan)
+                && r.get::<_, Option<bool>>(3) == Some(true)
+        });
+        if !same {
+            news.push((task, plan.as_str()));
+        }
+        if !same || row.and_then(|r| r.get::<_, Option<bool>>(4)) != Some(true) {
+            short.push((task.name.as_str(), task.times(times.zone)));
+        }
+    }
+    if news.is_empty() && short.is_empty() {
+        return Ok(());
+    }
+    let mut tx = client.transaction()?;
+    let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
+    if !news.is_empty() {
+        put(&mut tx, tool, &news, now, times)?;
+    }
+    write(&mut tx, short, now, times)?;
+    tx.commit()
+}
+
+/// Goes on writing the slots of all tasks that have some, so that what is missed has a name also when nothing but `oa-alert check` runs.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn write_ahead(
+    client: &mut impl GenericClient,
+    times: Times<'_>,
+) -> Result<(), postgres::Error> {
+    let rows = client.query(
+        "SELECT name, schedule, coalesce(days, ''), coalesce(sessions, '{}'), now() FROM oa.tasks WHERE schedule IS NOT NULL AND slots_until < now() + make_interval(secs => $1)",
+        &[&LEFT.as_seconds_f64()],
+    )?;
+    let Some(first) = rows.first() else {
+        return Ok(());
+    };
+    let now = first.get(4);
+    let short = rows.iter().map(|row| {
+        let task = Scheduled {
+            days: Days::named(row.get(2)),
+            sessions: Session::named(&row.get::<_, Vec<&str>>(3)),
+            ..Scheduled::program(row.get(0), "", row.get(1))
+        };
+        (row.get(0), task.times(times.zone))
+    });
+    let mut tx = client.transaction()?;
+    write(&mut tx, short.collect(), now, times)?;
+    tx.commit()
+}
+
+fn put(
+    tx: &mut Transaction<'_>,
+    tool: &str,
+    tasks: &[(&Scheduled, &str)],
+    now: DateTime<Utc>,
+    times: Times<'_>,
+) -> Result<(), postgres::Error> {
+    let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(|(t, _)| of(t)).collect::<Vec<_>>();
+    let plans: Vec<&str> = tasks.iter().map(|(_, plan)| *plan).collect();
     // An array of arrays must be rectangular: sessions go as words.
-    let sessions: Vec<String> = tasks
+    let sessions: Vec<String> = tasks.iter().map(|(t, _)| t.sessions()).collect();
+    let due: Vec<Option<DateTime<Utc>>> = tasks
         .iter()
-        .map(|t| {
-            t.sessions
-                .iter()
-                .map(|s| s.as_str())
-                .collect::<Vec<_>>()
-                .join(" ")
-        })
+        .map(|(t, _)| t.times(times.zone).ok()?.next_after(now, times.calendar))
         .collect();
-    client.execute(
+    let collects: Vec<bool> = tasks.iter().map(|(t, _)| t.collects).collect();
+    let backfills: Vec<bool> = tasks.iter().map(|(t, _)| t.backfills).collect();
+    let names = column(|t| &t.name);
+    let changed = tx.query(
+        "SELECT t.name FROM oa.tasks t JOIN unnest($1::text[], $2::text[]) x (name, plan) USING (name)
+         WHERE t.slots_plan IS DISTINCT FROM x.plan AND t.slots_until IS NOT NULL",
+        &[&names, &plans],
+    )?;
+    let changed: Vec<&str> = changed.iter().map(|r| r.get(0)).collect();
+    if !changed.is_empty() {
+        slots::remove(tx, &changed, None)?;
+    }
+    tx.execute(
         // A run by hand of what is off, or of a broken file, leaves no schedule: what was expected before still is.
-        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions, expected_since)
-         SELECT n, $1, i, s, d, a, string_to_array(e, ' '), now()
-         FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[]) x (n, i, s, d, a, e)
-         ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = excluded.title, days = excluded.days, sessions = excluded.sessions,
-           next_due_at = CASE WHEN t.schedule IS NULL THEN least(t.next_due_at, excluded.next_due_at) ELSE excluded.next_due_at END,
+        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions, slots_plan, collects, backfills, expected_since)
+         SELECT n, $1, i, s, d, a, string_to_array(e, ' '), p, c, b, now()
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::boolean[])
+              x (n, i, s, d, a, e, p, c, b) ORDER BY n
+         ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = coalesce(nullif(excluded.title, ''), t.title), days = excluded.days, sessions = excluded.sessions,
+           collects = excluded.collects, backfills = excluded.backfills, next_due_at = excluded.next_due_at, slots_plan = excluded.slots_plan,
+           slots_until = CASE WHEN t.slots_plan IS DISTINCT FROM excluded.slots_plan AND t.slots_until > now() THEN now() ELSE t.slots_until END,
            expected_since = CASE WHEN t.schedule IS NOT DISTINCT FROM excluded.schedule AND (t.days, t.sessions) IS NOT DISTINCT FROM (excluded.days, excluded.sessions)
                                    OR t.schedule IS NULL THEN coalesce(t.expected_since, now()) ELSE now() END,
-           forgotten_at = NULL
-         WHERE (t.schedule, t.days, t.sessions) IS DISTINCT FROM (excluded.schedule, excluded.days, excluded.sessions)
-            -- Only a clock that was ahead can have seen no earlier moment, see `ahead`.
-            OR t.next_due_at > excluded.next_due_at",
+           forgotten_at = NULL",
         &[
             &tool,
-            &column(|t| &t.name),
+            &names,
             &column(|t| &t.title),
             &column(|t| &t.schedule),
             &due,
             &column(|t| t.days.as_str()),
             &sessions,
+            &plans,
+            &collects,
+            &backfills,
         ],
     )?;
     Ok(())
 }
 
-/// The tasks whose next moment was written by a clock that was ahead, and since when (UTC) moments of their schedule may be open: the
-/// last one that a run has taken care of, or the time since when they are expected.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn ahead(
-    client: &mut impl GenericClient,
-    tasks: &[Scheduled],
-) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
-    let column = |of: fn(&Scheduled) -> &str| tasks.iter().map(of).collect::<Vec<_>>();
-    let due: Vec<Option<DateTime<Utc>>> = tasks.iter().map(|t| t.next_due_at).collect();
-    let rows = client.query(
-        "SELECT t.name, greatest(t.expected_since, (
-           SELECT coalesce(r.due_at, r.started_at) FROM oa.runs r
-           WHERE r.task = t.name AND r.started_at <= now() AND r.status <> 'abandoned' AND oa.takes_care(r, coalesce(r.due_at, r.started_at))
-           ORDER BY r.started_at DESC LIMIT 1)) AS since
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) x (name, schedule, days, due) JOIN oa.tasks t USING (name)
-         WHERE t.next_due_at > x.due AND t.schedule = x.schedule AND t.days = x.days",
-        &[
-            &column(|t| &t.name),
-            &column(|t| &t.schedule),
-            &column(|t| t.days.as_str()),
-            &due,
-        ],
+/// What of the slots is written at once.
+const CHUNK: usize = 20_000;
+
+fn write(
+    tx: &mut Transaction<'_>,
+    tasks: Vec<(&str, Result<Schedule, CronError>)>,
+    now: DateTime<Utc>,
+    times: Times<'_>,
+) -> Result<(), postgres::Error> {
+    let names: Vec<&str> = tasks.iter().map(|(name, _)| *name).collect();
+    let rows = tx.query(
+        "SELECT name, slots_until, collects FROM oa.tasks WHERE name = ANY($1) ORDER BY name FOR UPDATE",
+        &[&names],
     )?;
-    let since = rows
+    let until: HashMap<&str, (Option<DateTime<Utc>>, bool)> = rows
         .iter()
-        .filter_map(|r| Some((r.get(0), r.get::<_, Option<DateTime<Utc>>>(1)?)));
-    Ok(since.collect())
-}
-
-/// Since when runs of the tasks are expected: what was due before is not missed.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn expected_since(
-    client: &mut impl GenericClient,
-    tasks: &[&str],
-) -> Result<HashMap<String, DateTime<Utc>>, postgres::Error> {
-    let rows = client.query(
-        "SELECT name, least(expected_since, next_due_at) FROM oa.tasks WHERE name = ANY($1) AND coalesce(expected_since, next_due_at) IS NOT NULL",
-        &[&tasks],
+        .map(|r| (r.get(0), (r.get(1), r.get(2))))
+        .collect();
+    let end = now + AHEAD;
+    let mut slots = slots::Writer::new(CHUNK);
+    for (name, schedule) in &tasks {
+        let (Some((until, collects)), Ok(schedule)) = (until.get(name), schedule) else {
+            continue;
+        };
+        let from = until.map_or(now, |until| until.max(now - BACK));
+        if until.is_none() && *collects {
+            // Its first: what was due today and nobody has done can be collected. Other days were nobody's.
+            let last = schedule.last_between(midnight(now, times.zone), now, times.calendar);
+            if let Some(due) = last {
+                slots.write_if_undone(tx, name, due, schedule.day_of(due))?;
+            }
+        }
+        for due in schedule.between(from, end, times.calendar) {
+            slots.push(tx, name, due, schedule.day_of(due))?;
+        }
+    }
+    slots.flush(tx)?;
+    tx.execute(
+        "UPDATE oa.tasks SET slots_until = $2 WHERE name = ANY($1)",
+        &[&names, &end],
     )?;
-    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+    Ok(())
 }
 
-/// A task that is run no more is not missed either, and no success of its will resolve the incident of its runs: that is resolved now. Returns
-/// whether there is such a task.
+/// The last second before a local day.
+fn midnight(now: DateTime<Utc>, zone: Tz) -> DateTime<Utc> {
+    let day = now.with_timezone(&zone).date_naive();
+    let begins = zone.from_local_datetime(&day.and_time(NaiveTime::MIN));
+    let begins = begins.earliest().map_or(now, |at| at.to_utc());
+    begins - TimeDelta::seconds(1)
+}
+
+/// A task that is run no more is not missed either, and no success of its will resolve the incident of its runs: that is resolved now. Its
+/// slots that were due are closed as skipped, the others go. Returns whether there is such a task.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn forget(client: &mut Client, task: &str) -> Result<bool, postgres::Error> {
     let mut tx = client.transaction()?;
     let forgotten = tx.query_opt(
-        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, expected_since = NULL, forgotten_at = now() WHERE name = $1
-         RETURNING coalesce(nullif(title, ''), name)",
+        "UPDATE oa.tasks SET schedule = NULL, next_due_at = NULL, expected_since = NULL, slots_until = NULL, slots_plan = NULL, forgotten_at = now()
+         WHERE name = $1 RETURNING coalesce(nullif(title, ''), name)",
         &[&task],
     )?;
     if let Some(row) = &forgotten {
+        slots::retire(&mut tx, task)?;
         incidents::resolve_retired(&mut tx, task, row.get(0))?;
     }
     tx.commit()?;
     Ok(forgotten.is_some())
-}
-
-/// Of tasks and the moments at which they were due, the tasks that no run has taken care of (`oa.takes_care`). A run that was killed
-/// does not count, unless it was the third: then it is the task that kills.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn overdue_tasks(
-    client: &mut impl GenericClient,
-    tasks: &[&str],
-    due: &[DateTime<Utc>],
-) -> Result<HashSet<String>, postgres::Error> {
-    let rows = client.query(
-        "SELECT t.task FROM unnest($1::text[], $2::timestamptz[]) t (task, due), LATERAL (
-           SELECT count(*) FILTER (WHERE status <> 'abandoned') AS runs, count(*) FILTER (WHERE status = 'abandoned') AS killed
-           FROM oa.runs r WHERE r.task = t.task AND r.started_at >= t.due AND oa.takes_care(r, t.due)) since
-         WHERE since.runs = 0 AND since.killed < 3",
-        &[&tasks, &due],
-    )?;
-    Ok(rows.iter().map(|r| r.get(0)).collect())
 }

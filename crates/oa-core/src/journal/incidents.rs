@@ -20,7 +20,7 @@ use crate::base::secrets::redact_json;
 use crate::base::text::printable_json;
 use crate::journal::store::TaskState;
 use crate::model::event::{
-    self, Alert, Event, Fault, Kind, RunFailed, Severity, Work, run_fingerprint,
+    self, Alert, Event, Fault, Kind, MissedEnd, RunFailed, Severity, Work, run_fingerprint,
 };
 use crate::model::retry::ErrorKind;
 use crate::model::run::{Outcome, RunError, Status};
@@ -204,13 +204,14 @@ pub fn resolve_machine(
     })
 }
 
-/// Resolves an incident that a rule finds no more.
+/// Resolves an incident that a rule finds no more. `ended`: what became of the runs that were missed, when it is about such.
 ///
 /// # Errors
 /// When PostgreSQL fails.
 pub fn resolve_finding(
     client: &mut impl GenericClient,
     fingerprint: &str,
+    ended: Vec<MissedEnd>,
 ) -> Result<bool, postgres::Error> {
     resolve_if(client, fingerprint, |incident| {
         (!incident.flaps).then(|| Event::FoundNoMore {
@@ -220,6 +221,7 @@ pub fn resolve_finding(
             of: Box::new(incident.last_event(fingerprint)),
             opened_at: incident.opened_at,
             at: incident.now,
+            ended,
         })
     })
 }

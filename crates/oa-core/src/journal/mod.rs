@@ -14,6 +14,7 @@ pub mod incidents;
 pub mod raw_index;
 pub(crate) mod recorder;
 pub mod runner;
+pub mod slots;
 pub mod spool;
 mod stopwatch;
 pub mod store;

@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::due::overdue_tasks;
+use super::slots;
 use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
@@ -80,19 +80,28 @@ pub fn begin(client: &mut Client, start: &RunStart) -> Result<Lease, StoreError>
     upsert_task(&mut tx, start)?;
     if let Some(host) = leased_by(&mut tx, &start.task)? {
         insert_run(&mut tx, start, Status::Skipped, true)?;
+        let why = format!("the task runs on {host}");
         tx.execute(
             "UPDATE oa.runs SET finished_at = started_at, error_message = $2 WHERE id = $1",
-            &[&start.id, &format!("the task runs on {host}")],
+            &[&start.id, &why],
         )?;
+        let day = start.day.unwrap_or_default();
+        slots::after_run(&mut tx, start, Status::Skipped, Some(&why), None, day)?;
         tx.commit()?;
         return Ok(Lease::HeldBy { host });
     }
     if let Some(due) = start.due_at
-        && !overdue_tasks(&mut tx, &[&start.task], &[due])?.contains(&start.task)
+        && !slots::is_open(&mut tx, &start.task, due)?
     {
         return Ok(Lease::AlreadyDone);
     }
-    insert_run(&mut tx, start, Status::Running, true)?;
+    let now = tx.query_one("SELECT now()", &[])?.get(0);
+    let due_at = slots::named_by(&mut tx, start, now)?;
+    let named = RunStart {
+        due_at,
+        ..start.clone()
+    };
+    insert_run(&mut tx, &named, Status::Running, true)?;
     tx.execute(
         "UPDATE oa.tasks SET lease_run_id = $2, lease_host = $3, lease_machine = $5, lease_until = now() + make_interval(secs => $4),
                 last_run_id = $2, last_status = 'running', last_started_at = now(), last_seq = (SELECT seq FROM oa.runs WHERE id = $2)
@@ -146,8 +155,8 @@ pub fn is_run_of(client: &mut Client, id: Uuid, task: &str) -> Result<bool, post
 fn upsert_task(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
     tx.execute(
         "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (name) DO UPDATE SET tool = EXCLUDED.tool, title = EXCLUDED.title, schedule = EXCLUDED.schedule
-         WHERE (tasks.tool, tasks.title, tasks.schedule) IS DISTINCT FROM (EXCLUDED.tool, EXCLUDED.title, EXCLUDED.schedule)",
+         ON CONFLICT (name) DO UPDATE SET tool = EXCLUDED.tool, title = EXCLUDED.title, schedule = coalesce(EXCLUDED.schedule, tasks.schedule)
+         WHERE (tasks.tool, tasks.title, tasks.schedule) IS DISTINCT FROM (EXCLUDED.tool, EXCLUDED.title, coalesce(EXCLUDED.schedule, tasks.schedule))",
         &[&start.task, &start.tool, &start.title, &start.schedule],
     )?;
     Ok(())
@@ -197,9 +206,18 @@ pub fn apply_start(client: &mut Client, start: &RunStart) -> Result<(), StoreErr
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
-    insert_run(&mut tx, start, Status::Running, false)?;
+    insert_past_run(&mut tx, start)?;
     tx.commit()?;
     Ok(())
+}
+
+/// A run that began while PostgreSQL was down names its slot now, by the time of its start.
+fn insert_past_run(tx: &mut Transaction<'_>, start: &RunStart) -> Result<(), postgres::Error> {
+    let named = RunStart {
+        due_at: slots::named_by(tx, start, start.started_at)?,
+        ..start.clone()
+    };
+    insert_run(tx, &named, Status::Running, false)
 }
 
 /// Records a try that is followed by another, and renews the lease.
@@ -249,9 +267,12 @@ pub fn apply(
     let mut tx = client.transaction()?;
     tx.execute("SELECT oa.ensure_partitions($1)", &[&start.started_at])?;
     upsert_task(&mut tx, start)?;
-    insert_run(&mut tx, start, Status::Running, false)?;
+    match outcome.status {
+        Status::Skipped => insert_run(&mut tx, start, Status::Running, false)?,
+        _ => insert_past_run(&mut tx, start)?,
+    }
     let run = tx.query_one(
-        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq
+        "SELECT finished_at IS NOT NULL AND status <> 'abandoned', inserted, updated, unchanged, rejected, status = 'abandoned', now(), seq, due_at
          FROM oa.runs WHERE id = $1 FOR UPDATE",
         &[&start.id],
     )?;
@@ -307,6 +328,9 @@ pub fn apply(
         ],
     )?;
     let state = update_task(&mut tx, outcome, times, run.get(7), run.get(5))?;
+    let error = outcome.error.as_ref().map(|e| e.message.as_str());
+    let (due_at, day) = (run.get(8), day_of(outcome, run.get(8), times, policy));
+    slots::after_run(&mut tx, start, outcome.status, error, due_at, day)?;
     // A row that PostgreSQL refused is not where the check looks.
     let by_check = outcome.reported_by_check && applied.rejected == 0;
     if !outcome.alerted && !by_check {
@@ -314,6 +338,18 @@ pub fn apply(
     }
     tx.commit()?;
     Ok(applied)
+}
+
+/// The day that a run is about; for one that is about none the day of its slot, or the one on which it started.
+fn day_of(
+    outcome: &Outcome,
+    due_at: Option<DateTime<Utc>>,
+    times: Times,
+    policy: &Policy,
+) -> NaiveDate {
+    let at = due_at.unwrap_or(times.started);
+    let day = outcome.start.day;
+    day.unwrap_or_else(|| at.with_timezone(&policy.timezone).date_naive())
 }
 
 /// When an outcome's run started and ended, by the server's clock: not after now, whatever clock has measured it.
@@ -508,14 +544,14 @@ fn update_task(
         last_success_at: row.get(2),
         outdated: row.get(3),
     };
-    if outcome.status == Status::Skipped {
-        state.outdated = true;
-        return Ok(state);
-    }
     tx.execute(
         "UPDATE oa.tasks SET lease_run_id = NULL, lease_host = NULL, lease_machine = NULL, lease_until = NULL WHERE name = $1 AND lease_run_id = $2",
         &[&start.task, &start.id],
     )?;
+    if outcome.status == Status::Skipped {
+        state.outdated = true;
+        return Ok(state);
+    }
     if state.outdated {
         if outcome.status == Status::Success {
             tx.execute(

@@ -1,11 +1,52 @@
 //! Who watches: what cron starts each minute leaves word that it did, so that a page can say when nobody watches any more.
 
+use chrono_tz::Tz;
 use postgres::GenericClient;
 
 /// `oa-alert check`.
 pub const CHECK: &str = "check";
 /// `oa-crawl run --due`.
 pub const DUE: &str = "due";
+
+/// Counts a start on this machine, and how long it was since the last one.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn started(
+    client: &mut impl GenericClient,
+    what: &str,
+    host: &str,
+    zone: Tz,
+) -> Result<(), postgres::Error> {
+    client.execute(
+        "INSERT INTO oa.starts AS s (what, host, day, longest_gap, gap_from, gap_to)
+         SELECT $1, $2, (now() AT TIME ZONE $3)::date, coalesce(now() - max(last_at) FILTER (WHERE host = $2), '0'),
+                CASE WHEN now() - max(last_at) > interval '5 minutes' THEN max(last_at) END,
+                CASE WHEN now() - max(last_at) > interval '5 minutes' THEN now() END
+         FROM oa.starts WHERE what = $1
+         ON CONFLICT (what, host, day) DO UPDATE SET starts = s.starts + 1, last_at = now(), longest_gap = greatest(s.longest_gap, excluded.longest_gap),
+           gap_from = coalesce(excluded.gap_from, s.gap_from), gap_to = coalesce(excluded.gap_to, s.gap_to)",
+        &[&what, &host, &zone.name()],
+    )?;
+    Ok(())
+}
+
+/// Counts that the last start on this machine came to a bad end.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn failed(
+    client: &mut impl GenericClient,
+    what: &str,
+    host: &str,
+) -> Result<(), postgres::Error> {
+    client.execute(
+        "UPDATE oa.starts SET failures = failures + 1 WHERE what = $1 AND host = $2
+           AND day = (SELECT max(day) FROM oa.starts WHERE what = $1 AND host = $2)",
+        &[&what, &host],
+    )?;
+    Ok(())
+}
 
 /// Notes that this machine watches now, whether it works, and what does not.
 ///

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use super::finding::{Age, Finding, NamedBackup};
+pub use super::finding::{Age, Expected, Finding, Missed, MissedEnd, MissedTask, NamedBackup};
 use crate::model::retry::ErrorKind;
 use crate::model::run::{RunError, Status};
 
@@ -270,6 +270,9 @@ pub enum Event {
         opened_at: DateTime<Utc>,
         /// Until when (UTC).
         at: DateTime<Utc>,
+        /// What became of runs that were missed, when it was about such.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ended: Vec<MissedEnd>,
     },
     /// A channel has not taken alerts for a day, and they are given up.
     ChannelGaveUp {

@@ -18,6 +18,66 @@ pub struct NamedBackup {
     pub restorable_to: DateTime<Utc>,
 }
 
+/// What of a task did not run when it was due, nor since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missed {
+    /// So many times.
+    pub times: u64,
+    /// The last of them.
+    pub last_due_at: Option<DateTime<Utc>>,
+    /// The days that they are for; the last ones.
+    pub days: Vec<NaiveDate>,
+    /// The first and the last day that `oa-crawl backfill` can collect.
+    pub backfill: Option<(NaiveDate, NaiveDate)>,
+    /// So many times of days that the site shows no more.
+    pub unfetchable: u64,
+    /// It has run since.
+    pub runs_again: bool,
+}
+
+/// How it is known when a task is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Expected {
+    /// `oa-crawl run --due` starts it.
+    #[default]
+    Source,
+    /// The configuration says when its crontab line should.
+    Configured,
+    /// It ran regularly until now.
+    Rhythm,
+}
+
+/// A task, and what of it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissedTask {
+    /// The task's name.
+    pub task: String,
+    /// Its title for people; may be empty.
+    pub title: String,
+    /// The first that is missing.
+    pub due_at: DateTime<Utc>,
+    /// All that is missing.
+    pub missed: Missed,
+}
+
+/// What became of what was missed, when that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissedEnd {
+    /// The task's name.
+    pub task: String,
+    /// Its title for people; may be empty.
+    pub title: String,
+    /// `oa-crawl backfill` can collect its past days.
+    pub backfills: bool,
+    /// Days that were made up for.
+    pub made_up: Vec<NaiveDate>,
+    /// Days of which something stays missing.
+    pub left: Vec<NaiveDate>,
+    /// So many times.
+    pub left_count: u64,
+}
+
 /// What `oa-alert check` finds although no run failed. Ages and spans are in seconds, by the server's clock when it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
@@ -38,6 +98,21 @@ pub enum Finding {
         last_success_at: Option<DateTime<Utc>>,
         /// It has never run at all.
         never: bool,
+        /// All that is missing.
+        #[serde(default)]
+        missed: Missed,
+        /// How it is known that it was due.
+        #[serde(default)]
+        expected: Expected,
+    },
+    /// Nothing was started for a while: cron stood still, or the machine was off.
+    CronStopped {
+        /// The last start before that.
+        since: DateTime<Utc>,
+        /// The first one after it; `None`: it goes on.
+        until: Option<DateTime<Utc>>,
+        /// What was not run.
+        tasks: Vec<MissedTask>,
     },
     /// A task's runs bring incomplete data time after time.
     PartialStreak {
@@ -267,6 +342,7 @@ impl Finding {
         match self {
             Self::RunMissed { never: true, .. } => "never_run",
             Self::RunMissed { .. } => "run_missed",
+            Self::CronStopped { .. } => "cron_stopped",
             Self::PartialStreak { .. } => "partial_streak",
             Self::RunTooLong { .. } => "run_too_long",
             Self::Connections { .. } => "connections",
@@ -289,9 +365,10 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 20] = [
+    pub const RULES: [&'static str; 21] = [
         "run_missed",
         "never_run",
+        "cron_stopped",
         "partial_streak",
         "run_too_long",
         "connections",
@@ -321,6 +398,7 @@ impl Finding {
             | Self::RunTooLong { task, .. }
             | Self::DataStale { task, .. }
             | Self::DataFalling { task, .. } => task.clone(),
+            Self::CronStopped { .. } => "due".to_owned(),
             Self::Connections { .. } => "database".to_owned(),
             Self::WalHeld { slot, .. } => slot.clone(),
             Self::ClockOff { host, .. }
@@ -358,6 +436,14 @@ impl Finding {
     pub fn severity(&self) -> Severity {
         match self {
             Self::DiskFilling { severity, .. } => *severity,
+            // What is missing stays to be filled; but new data come.
+            Self::RunMissed { missed, .. } if missed.runs_again => Severity::Warning,
+            Self::CronStopped {
+                tasks,
+                until: Some(_),
+                ..
+            } if tasks.iter().all(|t| t.missed.runs_again) => Severity::Warning,
+            Self::CronStopped { .. } => Severity::Critical,
             Self::RunMissed { .. }
             | Self::PartialStreak { .. }
             | Self::SpoolWaiting { .. }

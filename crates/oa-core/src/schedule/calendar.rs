@@ -1,6 +1,7 @@
 //! The exchanges' calendar: which days are trading days, and which of them have a night session.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use chrono::{Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
@@ -50,7 +51,7 @@ struct File {
     year: Vec<Year>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Year {
     year: i32,
@@ -59,7 +60,7 @@ struct Year {
     no_night: Vec<Period>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Period {
     from: NaiveDate,
@@ -114,6 +115,14 @@ impl Calendar {
     #[must_use]
     pub fn last_known_year(&self) -> Option<i32> {
         self.years.keys().next_back().copied()
+    }
+
+    /// A number that changes with the calendar.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.years.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether the exchanges are open on a day.

@@ -33,6 +33,26 @@ impl Session {
             Self::Night => "night",
         }
     }
+
+    /// Those of these names.
+    #[must_use]
+    pub fn named(names: &[&str]) -> Vec<Self> {
+        let all = [Self::Day, Self::Night];
+        all.into_iter()
+            .filter(|s| names.contains(&s.as_str()))
+            .collect()
+    }
+}
+
+/// Which of the slots that were missed are made up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CatchUp {
+    /// The last one.
+    #[default]
+    Latest,
+    /// One run for each day, as far as the site can show it.
+    All,
 }
 
 /// On which days a schedule applies.
@@ -57,6 +77,15 @@ impl Days {
             Self::Trading => "trading",
             Self::Night => "night",
         }
+    }
+
+    /// The one of this name; all days for one that a later version knows.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        [Self::Trading, Self::Night]
+            .into_iter()
+            .find(|d| d.as_str() == name)
+            .unwrap_or_default()
     }
 
     /// Whether it includes a day.
@@ -131,6 +160,25 @@ impl Schedule {
         }
     }
 
+    /// The moments after `from` and up to `until` at which the task is due.
+    pub fn between<'a>(
+        &'a self,
+        from: DateTime<Utc>,
+        until: DateTime<Utc>,
+        calendar: &'a Calendar,
+    ) -> impl Iterator<Item = DateTime<Utc>> + 'a {
+        std::iter::successors(self.next_after(from, calendar), move |at| {
+            self.next_after(*at, calendar)
+        })
+        .take_while(move |at| *at <= until)
+    }
+
+    /// The day of a moment, in the schedule's own zone.
+    #[must_use]
+    pub fn day_of(&self, moment: DateTime<Utc>) -> NaiveDate {
+        moment.with_timezone(&self.zone).date_naive()
+    }
+
     /// The last moment up to `moment`, but after `from`, at which the task was due.
     #[must_use]
     pub fn last_between(
@@ -141,13 +189,9 @@ impl Schedule {
     ) -> Option<DateTime<Utc>> {
         // Most are due often: look at the last hour before all the time since `from`.
         let near = from.max(moment - TimeDelta::hours(1));
-        [near, from].into_iter().find_map(|from| {
-            std::iter::successors(self.next_after(from, calendar), |at| {
-                self.next_after(*at, calendar)
-            })
-            .take_while(|at| *at <= moment)
-            .last()
-        })
+        [near, from]
+            .into_iter()
+            .find_map(|from| self.between(from, moment, calendar).last())
     }
 
     fn applies(&self, local: DateTime<Tz>, calendar: &Calendar) -> bool {

@@ -263,3 +263,98 @@ proptest! {
         prop_assert!(next - from < TimeDelta::days(14));
     }
 }
+
+/// A year, its sessions by month, and the weekdays of the public holidays.
+type IndependentYear = (i32, [usize; 12], &'static str);
+
+/// Derived from two packages of PyPI: sessions a month of XSHG in `exchange_calendars` 4.13.2, and the weekdays of public holidays, from and
+/// to, in `chinesecalendar` 1.11.0, which collects the State Council's announcements.
+const INDEPENDENT: [IndependentYear; 9] = [
+    (
+        2018,
+        [22, 15, 22, 18, 22, 20, 22, 23, 19, 18, 22, 20],
+        "0101-0101 0215-0221 0405-0406 0430-0501 0618-0618 0924-0924 1001-1005 1231-1231",
+    ),
+    (
+        2019,
+        [22, 15, 21, 21, 20, 19, 23, 22, 20, 18, 21, 22],
+        "0101-0101 0204-0208 0405-0405 0501-0503 0607-0607 0913-0913 1001-1007",
+    ),
+    (
+        2020,
+        [16, 20, 22, 21, 18, 20, 23, 21, 22, 16, 21, 23],
+        "0101-0101 0124-0131 0406-0406 0501-0505 0625-0626 1001-1008",
+    ),
+    (
+        2021,
+        [20, 15, 23, 21, 18, 21, 22, 22, 20, 16, 22, 23],
+        "0101-0101 0211-0217 0405-0405 0503-0505 0614-0614 0920-0921 1001-1007",
+    ),
+    (
+        2022,
+        [19, 16, 23, 19, 19, 21, 21, 23, 21, 16, 22, 22],
+        "0103-0103 0131-0204 0404-0405 0502-0504 0603-0603 0912-0912 1003-1007",
+    ),
+    (
+        2023,
+        [16, 20, 23, 19, 20, 20, 21, 23, 20, 17, 22, 21],
+        "0102-0102 0123-0127 0405-0405 0501-0503 0622-0623 0929-1006",
+    ),
+    (
+        2024,
+        [22, 15, 21, 20, 20, 19, 23, 22, 19, 18, 21, 22],
+        "0101-0101 0212-0216 0404-0405 0501-0503 0610-0610 0916-0917 1001-1007",
+    ),
+    (
+        2025,
+        [18, 18, 21, 21, 19, 20, 23, 21, 22, 17, 20, 23],
+        "0101-0101 0128-0204 0404-0404 0501-0505 0602-0602 1001-1008",
+    ),
+    (
+        2026,
+        [20, 14, 22, 21, 18, 21, 23, 21, 21, 17, 21, 23],
+        "0101-0102 0216-0223 0406-0406 0501-0505 0619-0619 0925-0925 1001-1007",
+    ),
+];
+
+#[test]
+fn the_shipped_calendar_agrees_with_two_that_others_keep() {
+    let calendar = Calendar::shipped();
+    for (year, sessions, holidays) in INDEPENDENT {
+        let date = |text: &str| day(&format!("{year}-{}-{}", &text[..2], &text[2..]));
+        let mut holidays: Vec<_> = holidays
+            .split(' ')
+            .map(|h| (date(&h[..4]), date(&h[5..])))
+            .collect();
+        if year == 2024 {
+            // The eve of the Spring Festival: a working day by law, on which the exchanges were closed all the same.
+            holidays.push((date("0209"), date("0209")));
+        }
+        let mut counted = [0; 12];
+        let first = day(&format!("{year}-01-01"));
+        for d in first.iter_days().take_while(|d| d.year() == year) {
+            let weekday = d.weekday().num_days_from_monday() < 5;
+            let holiday = holidays.iter().any(|(from, to)| (*from..=*to).contains(&d));
+            let open = calendar.is_trading_day(d);
+            assert_eq!(open, TradingDay::Known(weekday && !holiday), "{d}");
+            counted[d.month0() as usize] += usize::from(open.is_open());
+            // No night session before a holiday, and one on each other trading day; a weekend alone is none.
+            let next = d
+                .iter_days()
+                .skip(1)
+                .find(|n| n.weekday().num_days_from_monday() < 5)
+                .unwrap();
+            let suspended = (day("2020-02-03")..=day("2020-05-05")).contains(&d);
+            let before_holiday = holidays
+                .iter()
+                .any(|(from, to)| (*from..=*to).contains(&next))
+                || (next.year() != year && !calendar.is_trading_day(next).is_open());
+            assert_eq!(
+                calendar.has_night_session(d),
+                open.is_open() && !before_holiday && !suspended,
+                "the evening of {d}"
+            );
+        }
+        assert_eq!(counted, sessions, "{year}");
+    }
+}

@@ -1,13 +1,12 @@
 //! `oa-crawl run --due`: which sources are due. One crontab line a minute replaces one line a source, in the schedule's own zone,
 //! with trading days and sessions, and makes up for what was missed while the machine was off.
 //!
-//! A source is due when its schedule has had a due time within the catch-up time for which there is no run yet. The run log knows
-//! that for all machines; while PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
+//! A source is due when one of its slots is (`oa.slots`), and no run has closed that. The slots are there for all machines; while
+//! PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
-//! What was due before the source was known is not missed. What the site cannot show any more is not made up for: it leaves one
-//! skipped run with the reason, and stays missed for `oa-alert check`.
+//! What was due before the source was known is not missed. Of what was missed, `catch_up` says what is made up for; the rest is closed
+//! and stays a hole, with the reason. What the site cannot show any more leaves one skipped run with the reason besides.
 
-use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -16,23 +15,24 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
-use oa_core::journal::due::{Scheduled, ahead, expected_since, overdue_tasks, register};
+use oa_core::journal::due::{Scheduled, Times, register};
+use oa_core::journal::slots::{self, Decision, Policy, Unmade};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
-use oa_core::schedule::Calendar;
+use oa_core::schedule::{Calendar, CatchUp};
 use postgres::Client;
 
 use crate::PROGRAM;
 use crate::collector::Job;
-use crate::source::{Source, Sources};
+use crate::source::{Shows, Source, Sources};
 
-/// The jobs that are due now; notes that they are started.
+/// The jobs that are due now; notes that they are started. Each list is of one source: oldest first, one after the other.
 pub(super) fn jobs<'a>(
     config: &Config,
     sources: &'a Sources,
     calendar: &Calendar,
     recorder: &Recorder,
-) -> Vec<Job<'a>> {
+) -> Vec<Vec<Job<'a>>> {
     // Connected, what is due is decided by the server's clock, which all machines share.
     let connected = recorder.connect().map_err(|e| e.to_string());
     let planner = Planner {
@@ -41,51 +41,91 @@ pub(super) fn jobs<'a>(
         recorder,
         now: recorder.now(),
     };
-    let candidates: Vec<Candidate<'_>> = sources
-        .enabled()
-        .filter_map(|source| planner.last_due(source))
-        .collect();
-    let known = connected
-        .and_then(|(mut client, _)| {
-            let known = planner.consult(&mut client, sources, &candidates);
-            known.map_err(|e| describe(&e))
-        })
-        .inspect_err(|e| {
-            if !candidates.is_empty() {
-                tracing::warn!("what is due is decided by this machine alone: {e}");
-            }
-        })
-        .ok();
-    let due: Vec<Candidate<'_>> = candidates
-        .into_iter()
-        .filter(|candidate| planner.is_open(candidate, known.as_ref()))
-        .filter(|candidate| !planner.is_reported_missed(candidate))
-        .collect();
-    for candidate in &due {
-        note(recorder, &candidate.source.name, candidate.due);
+    let planned = connected.and_then(|(mut client, _)| {
+        let planned = planner.by_slots(&mut client, sources);
+        planned.map_err(|e| describe(&e))
+    });
+    let jobs = planned.unwrap_or_else(|e| {
+        let jobs: Vec<_> = sources.enabled().filter_map(|s| planner.alone(s)).collect();
+        if !jobs.is_empty() {
+            tracing::warn!("what is due is decided by this machine alone: {e}");
+        }
+        jobs.into_iter().map(|job| vec![job]).collect()
+    });
+    for (source, due) in jobs
+        .iter()
+        .filter_map(|of| of.last())
+        .filter_map(|job| Some((job.source, job.due_at?)))
+    {
+        note(recorder, &source.name, due);
     }
-    due.into_iter()
-        .map(|Candidate { source, due }| Job {
-            source,
-            // What was missed yesterday is yesterday's.
-            date: day_of(config, due),
-            due_at: Some(due),
-        })
-        .collect()
+    jobs
 }
 
-/// A source and the last time at which it was due.
-struct Candidate<'a> {
-    source: &'a Source,
-    due: DateTime<Utc>,
+/// Makes sources known that are run now by their own crontab lines, or by hand, and are expected to be: their runs close slots.
+pub(super) fn make_known(
+    client: &mut Client,
+    config: &Config,
+    calendar: &Calendar,
+    sources: &[&Source],
+) -> Result<(), postgres::Error> {
+    let all: Vec<Scheduled> = sources.iter().map(|s| scheduled(s)).collect();
+    let zone = config.timezone;
+    register(client, PROGRAM, &all, Times { zone, calendar })
 }
 
-/// What the run log knows of the candidates.
-struct Known {
-    /// Tasks whose last due time has no run.
-    open: HashSet<String>,
-    /// Since when a task is expected to run.
-    expected_since: HashMap<String, DateTime<Utc>>,
+fn scheduled(source: &Source) -> Scheduled {
+    Scheduled {
+        name: source.name.clone(),
+        title: source.title.clone(),
+        schedule: source.schedule.clone(),
+        days: source.days,
+        sessions: source.sessions.clone(),
+        collects: true,
+        backfills: source.shows() == Shows::AnyDay,
+    }
+}
+
+/// What is made up for of a source's slots.
+fn policy(source: &Source, config: &Config) -> Policy {
+    let crawl = &config.crawl;
+    let catch_up = source.catch_up.unwrap_or(crawl.catch_up.which);
+    let configured = crawl.catch_up_age.or(crawl.catch_up.age);
+    let age = source.catch_up_age.or(configured).map_or_else(
+        || match catch_up {
+            CatchUp::Latest => TimeDelta::hours(24),
+            CatchUp::All => TimeDelta::days(31),
+        },
+        |age| TimeDelta::from_std(age.0).unwrap_or(TimeDelta::MAX),
+    );
+    Policy {
+        catch_up,
+        limit: source
+            .catch_up_limit
+            .map_or(crawl.catch_up_limit, usize::from),
+        age,
+    }
+}
+
+/// Counts that this start came to a bad end, other than by a source that failed.
+pub(super) fn note_failed(recorder: &Recorder) {
+    let noted = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            watch::failed(&mut client, watch::DUE, recorder.host()).map_err(|e| describe(&e))
+        });
+    if let Err(e) = noted {
+        tracing::warn!("could not count that this start failed: {e}");
+    }
+}
+
+/// The wait between two runs of a source that make up for something.
+pub(super) fn pause(source: &Source, config: &Config) -> Duration {
+    source
+        .catch_up_pause
+        .unwrap_or(config.crawl.catch_up_pause)
+        .0
 }
 
 struct Planner<'a> {
@@ -96,92 +136,86 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// `None` when its run may not be made up for any more.
-    fn last_due<'s>(&self, source: &'s Source) -> Option<Candidate<'s>> {
-        let schedule = source.schedule_in(self.config.timezone).ok()?;
-        // What a site shows outside a session is not what it showed in it.
-        if !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar) {
-            return None;
-        }
-        let crawl = &self.config.crawl;
-        let settled = self.now - jitter_of(&source.name, crawl.jitter.0);
-        let from = settled - TimeDelta::from_std(crawl.catch_up.0).ok()?;
-        let due = schedule.last_between(from, settled, self.calendar)?;
-        Some(Candidate { source, due })
-    }
-
-    /// Tells the run log what is enabled, and asks it what is open.
-    fn consult(
+    fn by_slots<'s>(
         &self,
         client: &mut Client,
-        sources: &Sources,
-        candidates: &[Candidate<'_>],
-    ) -> Result<Known, postgres::Error> {
-        let mut all: Vec<Scheduled> = sources.enabled().map(|s| self.scheduled(s)).collect();
-        let since = ahead(client, &all)?;
-        for (task, source) in all.iter_mut().zip(sources.enabled()) {
-            // A due time since then without a run is the one that is missed.
-            if let Some(since) = since.get(&task.name) {
-                task.next_due_at = self.next_due(source, *since).or(task.next_due_at);
+        sources: &'s Sources,
+    ) -> Result<Vec<Vec<Job<'s>>>, postgres::Error> {
+        let enabled: Vec<&Source> = sources.enabled().collect();
+        make_known(client, self.config, self.calendar, &enabled)?;
+        let (host, zone) = (self.recorder.host(), self.config.timezone);
+        watch::started(client, watch::DUE, host, zone)?;
+        watch::note(client, watch::DUE, host, true, "")?;
+        let jitter = self.config.crawl.jitter.0;
+        let tasks: Vec<(&str, TimeDelta)> = enabled
+            .iter()
+            .map(|s| (s.name.as_str(), jitter_of(&s.name, jitter)))
+            .collect();
+        let open = slots::open(client, &tasks)?;
+        let mut jobs = Vec::new();
+        for source in enabled {
+            let Some(slots) = open.get(&source.name) else {
+                continue;
+            };
+            let local = self.now.with_timezone(&self.config.timezone);
+            let decision = slots::decide(
+                slots,
+                policy(source, self.config),
+                self.now,
+                self.closed_now(source),
+                |day| source.cannot_show(day, local, self.calendar),
+            );
+            slots::close(client, &source.name, &decision)?;
+            let of = self.jobs_of(source, &decision);
+            if !of.is_empty() {
+                jobs.push(of);
             }
         }
-        register(client, PROGRAM, &all)?;
-        watch::note(client, watch::DUE, self.recorder.host(), true, "")?;
-        let names: Vec<&str> = candidates.iter().map(|c| c.source.name.as_str()).collect();
-        let due: Vec<DateTime<Utc>> = candidates.iter().map(|c| c.due).collect();
-        Ok(Known {
-            expected_since: expected_since(client, &names)?,
-            open: overdue_tasks(client, &names, &due)?,
-        })
+        Ok(jobs)
     }
 
-    fn scheduled(&self, source: &Source) -> Scheduled {
-        Scheduled {
-            name: source.name.clone(),
-            title: source.title.clone(),
-            schedule: source.schedule.clone(),
-            days: source.days,
-            sessions: source.sessions.clone(),
-            next_due_at: self.next_due(source, self.now),
-        }
+    fn jobs_of<'s>(&self, source: &'s Source, decision: &Decision) -> Vec<Job<'s>> {
+        let job = |due: DateTime<Utc>| Job {
+            source,
+            // What was missed yesterday is yesterday's.
+            date: day_of(self.config, due),
+            due_at: Some(due),
+        };
+        // The newest that the site cannot show leaves a refused run, for whoever reads the log.
+        let unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
+        let refused = unfetchable.map(|c| job(c.0)).last();
+        let made_up = decision.run.iter().map(|(due, _)| job(*due));
+        refused.into_iter().chain(made_up).collect()
     }
 
-    fn next_due(&self, source: &Source, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    /// What a site shows outside a session is not what it showed in it.
+    fn closed_now(&self, source: &Source) -> Option<&'static str> {
         let schedule = source.schedule_in(self.config.timezone).ok()?;
-        schedule.next_after(after, self.calendar)
+        let closed = !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar);
+        closed.then_some("its session is over")
     }
 
-    /// Whether the due time has no run yet; without the run log, as far as this machine knows.
-    fn is_open(&self, candidate: &Candidate<'_>, known: Option<&Known>) -> bool {
-        let Candidate { source, due } = candidate;
-        let earlier = day_of(self.config, *due) < day_of(self.config, self.now);
-        match known {
-            Some(known) => {
-                let since = known.expected_since.get(&source.name);
-                let expected = since.is_none_or(|since| due >= since);
-                known.open.contains(&source.name) && (expected || !earlier)
-            }
-            None => match noted(self.recorder, &source.name, self.now) {
-                Some(noted) => noted < *due,
-                None => !earlier,
-            },
+    /// Without PostgreSQL: the last due time within the catch-up time, unless this machine has run it.
+    fn alone<'s>(&self, source: &'s Source) -> Option<Job<'s>> {
+        if self.closed_now(source).is_some() {
+            return None;
         }
-    }
-
-    /// A day that the site cannot show any more is reported once.
-    fn is_reported_missed(&self, candidate: &Candidate<'_>) -> bool {
-        let Candidate { source, due } = candidate;
+        let schedule = source.schedule_in(self.config.timezone).ok()?;
+        let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
+        let from = settled.checked_sub_signed(policy(source, self.config).age)?;
+        let due = schedule.last_between(from, settled, self.calendar)?;
+        let date = day_of(self.config, due);
+        let is_open = match noted(self.recorder, &source.name, self.now) {
+            Some(noted) => noted < due,
+            None => date == day_of(self.config, self.now),
+        };
         let local = self.now.with_timezone(&self.config.timezone);
-        let day = day_of(self.config, *due);
-        if source.cannot_show(day, local, self.calendar).is_none() {
-            return false;
-        }
-        let name = format!("{}.missed", source.name);
-        if noted(self.recorder, &name, self.now).is_some_and(|noted| noted >= *due) {
-            return true;
-        }
-        note(self.recorder, &name, *due);
-        false
+        let shown = source.cannot_show(date, local, self.calendar).is_none();
+        (is_open && shown).then_some(Job {
+            source,
+            date,
+            due_at: Some(due),
+        })
     }
 }
 

@@ -10,10 +10,12 @@ use oa_core::app::config::Config;
 use oa_core::app::output::Format;
 use oa_core::base::supervise::{self, Owner, StopSignal};
 use oa_core::journal::attempts::{Failed, longest};
+use oa_core::journal::due::{Scheduled, Times, register};
 use oa_core::journal::{Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{Outcome, RunStart};
-use oa_core::pg;
+use oa_core::pg::{self, describe};
+use oa_core::schedule::Calendar;
 use serde_json::{Value, json};
 
 use super::args::{CronArg, RetryArgs};
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     /// Name of the task in the run log
     #[arg(long, value_name = "NAME", value_parser = parse_task)]
     task: String,
-    /// Title for people, in alerts and reports [default: the name]
+    /// Title for people, in alerts and reports [default: title in [exec.TASK], else the name]
     #[arg(long)]
     title: Option<String>,
     #[command(flatten)]
@@ -73,16 +75,21 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
     remember_secrets(config);
     let stop = supervise::install_stop_signal().map_err(anyhow::Error::from)?;
     cli::end_at_the_latest(longest(&program.policy));
+    let configured = config.exec.get(&args.task);
+    let title = configured.and_then(|e| e.title.as_deref());
     let start = RunStart::now(
         PROGRAM,
         env!("CARGO_PKG_VERSION"),
         &args.task,
-        args.title.as_ref().unwrap_or(&args.task),
+        args.title.as_deref().or(title).unwrap_or(&args.task),
         args.cron.trigger(),
         program.policy.lease(),
     );
     let recorder = Recorder::open(config, PROGRAM)
         .map_err(|e| report::unstarted(config, vec![start.clone()], e.into()))?;
+    if let Some(scheduled) = configured.and_then(|e| e.scheduled(&args.task)) {
+        make_known(config, &recorder, scheduled);
+    }
     let mut task = ProgramRun {
         config,
         recorder: &recorder,
@@ -160,6 +167,27 @@ impl Task for ProgramRun<'_> {
         for (name, detail) in details.into_iter().chain(lists) {
             outcome.details.insert(name.to_owned(), detail);
         }
+    }
+}
+
+/// Writes the slots of a program that has a schedule, so that this run closes its own. Without PostgreSQL the next one does.
+fn make_known(config: &Config, recorder: &Recorder, scheduled: Scheduled) {
+    let calendar = Calendar::load(config.calendar.as_deref()).unwrap_or_else(|e| {
+        tracing::warn!("{e}");
+        Calendar::shipped()
+    });
+    let times = Times {
+        zone: config.timezone,
+        calendar: &calendar,
+    };
+    let known = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            register(&mut client, PROGRAM, &[scheduled], times).map_err(|e| describe(&e))
+        });
+    if let Err(e) = known {
+        tracing::warn!("could not write slots: {e}");
     }
 }
 

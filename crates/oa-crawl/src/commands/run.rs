@@ -8,14 +8,15 @@ use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::state_dir::StateDir;
 use oa_core::journal::Recorder;
-use oa_core::model::run::Trigger;
+use oa_core::model::run::{Status, Trigger};
+use oa_core::pg::describe;
 use oa_core::schedule::Calendar;
 use serde_json::{Map, Value, json};
 
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
 use super::{broken, due, enable, list, report};
 use crate::collect::{Context, Folders, collect};
-use crate::collector::{Collector, Job, start_of};
+use crate::collector::{Collector, Job, is_expected, start_of};
 use crate::fetch::Client;
 use crate::fetch::gate::Gate;
 use crate::program::environment::Programs;
@@ -117,12 +118,17 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     } else {
         named_but_broken(&collector.recorder, &loaded, &args.tasks, trigger)
     };
-    let jobs = if args.due {
-        due::jobs(config, &loaded, &calendar, &collector.recorder)
+    if args.due {
+        let jobs = due::jobs(config, &loaded, &calendar, &collector.recorder);
+        reports.extend(run_due(config, &collector, jobs));
     } else {
-        if args.date.is_none() {
-            // Which day it is, the server knows. What keeps us from it is reported by each run.
-            drop(collector.recorder.connect());
+        // Which day it is, the server knows. What keeps us from it is reported by each run.
+        if let Ok((mut client, _)) = collector.recorder.connect() {
+            let expected = chosen.iter().copied();
+            let expected: Vec<&Source> = expected.filter(|s| is_expected(s, trigger)).collect();
+            if let Err(e) = due::make_known(&mut client, config, &calendar, &expected) {
+                tracing::warn!("could not write slots: {}", describe(&e));
+            }
         }
         let day = day_at(collector.recorder.now());
         let job = |source| Job {
@@ -130,19 +136,63 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
             date: day(source),
             due_at: None,
         };
-        chosen.into_iter().map(job).collect()
-    };
-    reports.extend(collector.run_all(&jobs));
+        let jobs: Vec<Job<'_>> = chosen.into_iter().map(job).collect();
+        reports.extend(collector.run_all(&jobs));
+    }
     let code = if args.due && reports.is_empty() {
         exit::OK // cron mails what a command prints.
     } else {
         report::conclude(config, reports, args.format)?
     };
-    Ok(if args.all || args.due {
-        list::with_broken(&loaded, code)
-    } else {
-        code
-    })
+    let code = match args.all || args.due {
+        true => list::with_broken(&loaded, code),
+        false => code,
+    };
+    if args.due && !matches!(code, exit::OK | exit::FAILED) {
+        due::note_failed(&collector.recorder);
+    }
+    Ok(code)
+}
+
+/// The sources at the same time, what was missed of one after the other. Only one process of a machine makes up for more than one run of a
+/// source, or nobody would keep the pause.
+fn run_due(
+    config: &Config,
+    collector: &Collector<'_>,
+    mut jobs: Vec<Vec<Job<'_>>>,
+) -> Vec<Result<RunReport, JournalError>> {
+    let mut reports: Vec<Result<RunReport, JournalError>> = Vec::new();
+    let mut asked = false;
+    let longest = jobs.iter().map(Vec::len).max().unwrap_or_default();
+    let lock = (longest > 1).then(|| collector.recorder.state().try_lock("catch-up"));
+    if matches!(lock, Some(Ok(None))) {
+        // The other one has all of these slots, and goes on.
+        jobs.retain(|of| of.len() == 1);
+    }
+    for round in 0..longest {
+        let now: Vec<Job<'_>> = jobs
+            .iter()
+            .filter_map(|of| of.get(round).copied())
+            .collect();
+        let pauses = now.iter().map(|job| due::pause(job.source, config));
+        let pause = pauses.max().unwrap_or_default();
+        if asked && !collector.stop.wait(pause) {
+            break;
+        }
+        let done = collector.run_all(&now);
+        asked = done.iter().any(|r| !r.as_ref().is_ok_and(|r| r.refused));
+        // What fails is not asked for more: its slots stay open until the next success.
+        for (job, result) in now.iter().zip(&done) {
+            let fine = result
+                .as_ref()
+                .is_ok_and(|r| matches!(r.status, Status::Success | Status::Partial) || r.refused);
+            if !fine {
+                jobs.retain(|of| of[0].source.name != job.source.name || of.len() <= round + 1);
+            }
+        }
+        reports.extend(done);
+    }
+    reports
 }
 
 /// Tasks named on the command line whose files cannot be used.

@@ -1,11 +1,12 @@
 //! What a source file may say.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use oa_core::app::config::SecretRef;
 use oa_core::base::units::Span;
 use oa_core::model::retry::{Backoff, Policy};
-use oa_core::schedule::{Days, Session};
+use oa_core::schedule::{CatchUp, Days, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -34,6 +35,17 @@ pub(crate) struct Source {
     /// Runs only within these sessions.
     #[serde(default)]
     pub(crate) sessions: Vec<Session>,
+    /// Which of the runs that were missed are made up for, instead of what the configuration says: "latest", or "all": one for each day
+    /// that the site can show.
+    pub(crate) catch_up: Option<CatchUp>,
+    /// None that was due longer ago, such as "31d".
+    #[schemars(with = "Option<String>")]
+    pub(crate) catch_up_age: Option<Span>,
+    /// No more than so many.
+    pub(crate) catch_up_limit: Option<NonZeroUsize>,
+    /// Wait between two of them, such as "5s".
+    #[schemars(with = "Option<String>")]
+    pub(crate) catch_up_pause: Option<Span>,
     /// Which days the site can show: "any day" when the request names the day, "today", or "latest" for what was published last until
     /// the schedule's next due time. Without it, the request decides: "any day" when `{date}` is in it, else "today".
     pub(crate) shows: Option<Shows>,

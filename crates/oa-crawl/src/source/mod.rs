@@ -19,6 +19,7 @@ use oa_core::base::mistakes::{explain, nearest};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 
+pub(crate) use day::Shows;
 pub(crate) use definition::{
     Answer, BrowserRules, Each, End, FetchKind, Field, FieldType, Image, List, Login, OnBad,
     Paging, Source, Step, Table,

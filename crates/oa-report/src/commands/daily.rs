@@ -1,6 +1,6 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
-use chrono::{Days, NaiveDate, TimeDelta, Utc};
+use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -8,6 +8,7 @@ use oa_core::app::flush_now;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::secrets::redact;
 use oa_core::journal::Recorder;
+use oa_core::journal::due::{Scheduled, Times, register};
 use oa_core::journal::incidents;
 use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
@@ -19,6 +20,8 @@ use serde_json::json;
 use crate::PROGRAM;
 use crate::daily::{Daily, Lack, TASK, build, title, to_markdown};
 use crate::when::local_time;
+
+const TITLE: &str = "每日报告";
 
 /// A report that goes out later than this after its time is marked as late.
 const LATE: TimeDelta = TimeDelta::minutes(15);
@@ -111,6 +114,9 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     }
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, _) = recorder.connect()?;
+    if trigger == Trigger::Cron {
+        make_known(&mut client, config)?;
+    }
     if is_sent(&mut client, day)? {
         tracing::info!("the report of {day} was sent already");
         return Ok(exit::OK);
@@ -123,7 +129,7 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
             ..Policy::DEFAULT
         }),
         must_be_done: true,
-        ..Job::by_hand(PROGRAM, TASK, "每日报告")
+        ..Job::by_hand(PROGRAM, TASK, TITLE)
     };
     let sent = work::recorded(&recorder, &job, |_| {
         for missed in unsent(&mut client, day)? {
@@ -144,6 +150,23 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         Err(failure) if failure.is_busy() => Ok(exit::OK),
         sent => sent.map(|()| exit::OK),
     }
+}
+
+/// Once cron has started it, it is missed when it does not come.
+fn make_known(client: &mut Client, config: &Config) -> Result<(), Failure> {
+    let at = config.report.daily_at.0;
+    let schedule = format!("{} {} * * *", at.minute(), at.hour());
+    // Without a calendar there is no report either, and the run that finds that is recorded with its cause.
+    let Ok(calendar) = super::calendar(config) else {
+        return Ok(());
+    };
+    let times = Times {
+        zone: config.timezone,
+        calendar: &calendar,
+    };
+    let daily = Scheduled::program(TASK, TITLE, &schedule);
+    register(client, PROGRAM, &[daily], times)
+        .map_err(|e| anyhow::anyhow!("could not write slots: {}", describe(&e)).into())
 }
 
 fn fingerprint(day: NaiveDate) -> String {

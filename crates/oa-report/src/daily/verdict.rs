@@ -262,7 +262,7 @@ fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeM
                     AND (s.filled_at IS NULL OR s.filled_at > $3) AS missed
            FROM oa.slots s
            WHERE s.day BETWEEN $1::timestamptz::date - 2 AND $2::timestamptz::date + 8 AND s.due_at >= $1 AND s.due_at < $2 AND s.due_at <= $3
-             AND s.state <> 'skipped' AND s.task <> ALL($4) AND s.task <> $5)
+             AND s.state <> 'skipped' AND s.owed AND s.task <> ALL($4) AND s.task <> $5)
          SELECT s.task, coalesce(nullif(t.title, ''), s.task), count(*), count(*) FILTER (WHERE missed), (array_agg(missed ORDER BY s.due_at DESC))[1],
                 count(*) FILTER (WHERE made_up AND s.state <> 'done'), (array_agg(s.reason ORDER BY s.due_at DESC) FILTER (WHERE missed AND s.reason <> ''))[1],
                 array_agg(DISTINCT s.day), max(s.filled_at) FILTER (WHERE missed)

@@ -206,7 +206,12 @@ pub(crate) fn tasks(
                 t.last_started_at, t.last_run_id, t.last_status,
                 CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
                 t.last_success_at, left(t.last_error, 8000), t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
-                CASE WHEN t.lease_until IS NULL OR t.lease_until < now() THEN extract(epoch FROM now() - due.at)::bigint END,
+                -- Since the last one that was run, when none was since.
+                CASE WHEN t.lease_until IS NULL OR t.lease_until < now() THEN (
+                       SELECT extract(epoch FROM now() - min(s.due_at))::bigint FROM oa.slots s
+                       WHERE s.task = t.name AND s.due_at < now() - make_interval(secs => $2) AND s.state IN ('open', 'missed', 'unfetchable')
+                         AND s.filled_by IS NULL AND s.owed AND s.due_at > coalesce((
+                           SELECT max(d.due_at) FROM oa.slots d WHERE d.task = t.name AND d.state IN ('done', 'skipped')), '-infinity')) END,
                 t.lease_until > now(),
                 last.status,
                 CASE WHEN last.status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = last.id) END,
@@ -220,17 +225,6 @@ pub(crate) fn tasks(
                 (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1)
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
          LEFT JOIN (SELECT task, min(severity) AS severity FROM oa.incidents WHERE resolved_at IS NULL AND severity <> 'info' GROUP BY task) i ON i.task = t.name
-         -- What it was to do last, beyond the grace: where slots are kept, the newest of them. One that was missed stays so until a run
-         -- makes up for it or the next one is done.
-         LEFT JOIN LATERAL (
-           SELECT s.due_at, s.state, s.filled_by FROM oa.slots s WHERE s.task = t.name AND s.due_at < now() - make_interval(secs => $2)
-             AND (t.schedule IS NOT NULL OR s.due_at > now() - interval '2 days')
-           ORDER BY s.due_at DESC LIMIT 1) slot ON true
-         CROSS JOIN LATERAL (
-           SELECT min(c.at) AS at
-           FROM unnest(ARRAY[t.next_due_at, CASE WHEN slot.state IN ('open', 'missed', 'unfetchable') AND slot.filled_by IS NULL THEN slot.due_at END]) c (at)
-           WHERE c.at < now() - make_interval(secs => $2)
-             AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= c.at AND oa.takes_care(r, c.at))) due
          -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
          -- task's last run, which is found at once; else every month of the run log is looked into.
          LEFT JOIN LATERAL (

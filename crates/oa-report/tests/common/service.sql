@@ -93,7 +93,7 @@ UPDATE oa.tasks t SET last_run_id = r.id, last_status = r.status, last_started_a
                                       WHEN 'zhihui-reports' THEN interval '12 minutes' ELSE interval '9 hours' END
 FROM (SELECT DISTINCT ON (task) * FROM oa.runs ORDER BY task, id DESC) r WHERE r.task = t.name;
 -- Was due an hour ago.
-UPDATE oa.tasks SET next_due_at = now() - interval '70 minutes' WHERE name = 'rdqh-indicators';
+INSERT INTO oa.slots (task, due_at, day) VALUES ('rdqh-indicators', now() - interval '70 minutes', now()::date);
 
 INSERT INTO oa.alerts (id, fingerprint, rule, task, run_id, severity, kind, title, body, created_at, settled_at)
 SELECT pg_temp.run_id('alert' || a.rule, a.at), a.rule || ':' || a.task, a.rule, a.task, t.last_run_id, a.severity, a.kind, a.title, a.body, a.at, a.at + interval '2 seconds'
@@ -168,6 +168,7 @@ UPDATE oa.days SET reported_at = now() - interval '5 days', filled_at = now() - 
 WHERE task = 'fangqi-night' AND day = (SELECT day FROM oa.days WHERE task = 'fangqi-night' ORDER BY day DESC LIMIT 1 OFFSET 6);
 -- Each has done since what it was to do; but for one that is late.
 INSERT INTO oa.slots (task, due_at, day, state, run_id, closed_at)
-SELECT name, now() - interval '6 hours', current_date, 'done', last_run_id, now() FROM oa.tasks WHERE name <> 'rdqh-indicators';
+SELECT name, now() - CASE name WHEN 'rdqh-indicators' THEN interval '25 hours' ELSE interval '6 hours' END, current_date, 'done', last_run_id, now()
+FROM oa.tasks;
 INSERT INTO oa.starts (what, host, day, starts, failures, first_at, last_at)
 SELECT what, 'vm', current_date, 900, 0, now() - interval '15 hours', now() - interval '25 seconds' FROM (VALUES ('check'), ('due')) w (what);

@@ -1,14 +1,71 @@
 //! What `oa-alert check` finds.
 
-use oa_core::model::event::{Age, Finding, NamedBackup};
+use oa_core::model::event::{Age, Expected, Finding, Missed, MissedEnd, NamedBackup};
 
-use super::super::{Draft, Wording, bytes, name, quoted};
+use super::super::{Draft, Wording, bytes, day_list, name, quoted};
 
 pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
     of_runs(finding, w)
         .or_else(|| of_data(finding, w))
         .or_else(|| of_machines(finding, w))
         .unwrap_or_else(|| of_backups(finding, w))
+}
+
+/// So many tasks are named.
+const TASKS: usize = 12;
+
+/// When and how often something is missing; `None` for once of a day that the line before has named.
+fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
+    let last = missed
+        .last_due_at
+        .filter(|_| missed.times + missed.unfetchable > 1);
+    let days = day_list(&missed.days);
+    let mut line = match last {
+        Some(last) => format!(
+            "Missed {} time(s), the last one due at {}; days: {days}",
+            missed.times,
+            w.at(last)
+        ),
+        None if missed.days.len() > 1 => format!("Missed on {} days: {days}", missed.days.len()),
+        None => return None,
+    };
+    if missed.unfetchable > 0 {
+        line.push_str(&format!(
+            "; {} of them the site shows no more",
+            missed.unfetchable
+        ));
+    }
+    Some(line)
+}
+
+fn fill_line(task: &str, missed: &Missed) -> Option<String> {
+    let (from, to) = missed.backfill?;
+    Some(format!(
+        "To fill it: oa-crawl backfill {task} --from {from} --to {to}"
+    ))
+}
+
+/// What became of what was missed.
+pub(super) fn ended(ended: &MissedEnd) -> Vec<String> {
+    let who = name(&ended.task, &ended.title);
+    let mut lines = Vec::new();
+    if !ended.made_up.is_empty() {
+        lines.push(format!("{who}, made up for: {}", day_list(&ended.made_up)));
+    }
+    if let (Some(first), Some(last)) = (ended.left.first(), ended.left.last()) {
+        let days = day_list(&ended.left);
+        lines.push(format!(
+            "{who}, still missing {} time(s): {days}",
+            ended.left_count
+        ));
+        if ended.backfills {
+            lines.push(format!(
+                "To fill it: oa-crawl backfill {} --from {first} --to {last}",
+                ended.task
+            ));
+        }
+    }
+    lines
 }
 
 fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
@@ -21,31 +78,94 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
             last_started_at,
             last_success_at,
             never,
+            missed,
+            expected,
         } => {
             let at = |at: &Option<_>| at.map_or_else(|| "none on record".to_owned(), |at| w.at(at));
-            let what = if *never {
-                "has never run"
-            } else {
-                "did not run when it was due"
+            let what = match (missed.runs_again, *never) {
+                (true, _) => "has missing days",
+                (_, true) => "has never run",
+                _ => "did not run when it was due",
             };
-            Draft {
-                title: format!("{} {what}", name(task, title)),
-                lines: vec![
-                    format!(
-                        "It was due at {}, {} ago, and nothing was started",
-                        w.at(*due_at),
-                        w.span(*late)
-                    ),
-                    format!(
-                        "Last start: {}; last success: {}",
-                        at(last_started_at),
-                        at(last_success_at)
-                    ),
-                    "Effect: no new data since then, and no failure either".to_owned(),
-                    format!(
+            let when = match expected {
+                Expected::Rhythm => format!(
+                    "As it ran until now it was due at {}, {} ago, and nothing was started",
+                    w.at(*due_at),
+                    w.span(*late)
+                ),
+                _ if missed.runs_again => format!("The first one was due at {}", w.at(*due_at)),
+                _ => format!(
+                    "It was due at {}, {} ago, and nothing was started",
+                    w.at(*due_at),
+                    w.span(*late)
+                ),
+            };
+            let mut lines = vec![when];
+            lines.extend(missed_line(missed, w));
+            lines.push(format!(
+                "Last start: {}; last success: {}",
+                at(last_started_at),
+                at(last_success_at)
+            ));
+            lines.push(match missed.runs_again {
+                true => "Effect: it runs again, but there are no data of these days".to_owned(),
+                false => "Effect: no new data since then, and no failure either".to_owned(),
+            });
+            lines.extend(fill_line(task, missed));
+            if !missed.runs_again {
+                lines.push(match expected {
+                    Expected::Source => format!(
                         "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; if it is not needed any more: oa-crawl disable {task} (for a source that was removed or renamed: oa-crawl forget {task})"
                     ),
-                ],
+                    Expected::Configured | Expected::Rhythm => format!(
+                        "What to do: check that cron runs, that the crontab still has the line that starts it, and that the machine was on; if it is not needed any more: oa-crawl forget {task}"
+                    ),
+                });
+            }
+            Draft {
+                title: format!("{} {what}", name(task, title)),
+                lines,
+            }
+        }
+        Finding::CronStopped {
+            since,
+            until,
+            tasks,
+        } => {
+            let count = tasks.len();
+            let mut lines = vec![match until {
+                Some(until) => format!(
+                    "Nothing was started from {} to {} (cron stood still, or the machine was off)",
+                    w.at(*since),
+                    w.at(*until)
+                ),
+                None => format!(
+                    "Nothing was started since {} (cron stands still, or the machine was off)",
+                    w.at(*since)
+                ),
+            }];
+            for of in tasks.iter().take(TASKS) {
+                let what = missed_line(&of.missed, w);
+                let what = what.unwrap_or_else(|| format!("due at {}", w.at(of.due_at)));
+                let fill = fill_line(&of.task, &of.missed);
+                let fill = fill.map_or_else(String::new, |fill| format!(". {fill}"));
+                lines.push(format!("{}: {what}{fill}", name(&of.task, &of.title)));
+            }
+            if count > TASKS {
+                lines.push(format!("And {} more tasks", count - TASKS));
+            }
+            lines.push("Effect: there are no data of these days, and no failure either".to_owned());
+            if until.is_none() {
+                lines.push(
+                    "What to do: check that cron runs and that the crontab has oa-crawl run --due; what was missed is then made up for as catch_up says".to_owned(),
+                );
+            }
+            Draft {
+                title: match until {
+                    Some(_) => format!("{count} tasks have missing days from when nothing was started"),
+                    None => format!("nothing is started any more, {count} tasks did not run"),
+                },
+                lines,
             }
         }
         Finding::PartialStreak {

@@ -1,14 +1,65 @@
 //! What `oa-alert check` finds.
 
-use oa_core::model::event::{Age, Finding, NamedBackup};
+use oa_core::model::event::{Age, Expected, Finding, Missed, MissedEnd, NamedBackup};
 
-use super::super::{Draft, Wording, bytes, name, quoted};
+use super::super::{Draft, Wording, bytes, day_list, name, quoted};
 
 pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
     of_runs(finding, w)
         .or_else(|| of_data(finding, w))
         .or_else(|| of_machines(finding, w))
         .unwrap_or_else(|| of_backups(finding, w))
+}
+
+/// So many tasks are named.
+const TASKS: usize = 12;
+
+/// When and how often something is missing; `None` for once of a day that the line before has named.
+fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
+    let last = missed
+        .last_due_at
+        .filter(|_| missed.times + missed.unfetchable > 1);
+    let days = day_list(&missed.days);
+    let mut line = match last {
+        Some(last) => format!(
+            "漏 {} 次，最后一次应于 {}；日期：{days}",
+            missed.times,
+            w.at(last)
+        ),
+        None if missed.days.len() > 1 => format!("漏 {} 天：{days}", missed.days.len()),
+        None => return None,
+    };
+    if missed.unfetchable > 0 {
+        line.push_str(&format!("；其中 {} 次网站已不再提供", missed.unfetchable));
+    }
+    Some(line)
+}
+
+fn fill_line(task: &str, missed: &Missed) -> Option<String> {
+    let (from, to) = missed.backfill?;
+    Some(format!(
+        "补采：oa-crawl backfill {task} --from {from} --to {to}"
+    ))
+}
+
+/// What became of what was missed.
+pub(super) fn ended(ended: &MissedEnd) -> Vec<String> {
+    let who = name(&ended.task, &ended.title);
+    let mut lines = Vec::new();
+    if !ended.made_up.is_empty() {
+        lines.push(format!("{who} 已补：{}", day_list(&ended.made_up)));
+    }
+    if let (Some(first), Some(last)) = (ended.left.first(), ended.left.last()) {
+        let days = day_list(&ended.left);
+        lines.push(format!("{who} 仍缺 {} 次：{days}", ended.left_count));
+        if ended.backfills {
+            lines.push(format!(
+                "补采：oa-crawl backfill {} --from {first} --to {last}",
+                ended.task
+            ));
+        }
+    }
+    lines
 }
 
 fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
@@ -21,31 +72,91 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
             last_started_at,
             last_success_at,
             never,
+            missed,
+            expected,
         } => {
             let at = |at: &Option<_>| at.map_or_else(|| "尚无记录".to_owned(), |at| w.at(at));
-            let what = if *never {
-                "从未运行"
-            } else {
-                "没有按时运行"
+            let what = match (missed.runs_again, *never) {
+                (true, _) => "有漏采未补",
+                (_, true) => "从未运行",
+                _ => "没有按时运行",
             };
-            Draft {
-                title: format!("{} {what}", name(task, title)),
-                lines: vec![
-                    format!(
-                        "应于 {} 运行，已晚 {}，没有任何启动记录",
-                        w.at(*due_at),
-                        w.span(*late)
-                    ),
-                    format!(
-                        "上次启动：{}；上次成功：{}",
-                        at(last_started_at),
-                        at(last_success_at)
-                    ),
-                    "影响：此后没有新数据，也没有失败记录".to_owned(),
-                    format!(
+            let when = match expected {
+                Expected::Rhythm => format!(
+                    "按以往规律应于 {} 运行，已晚 {}，没有任何启动记录",
+                    w.at(*due_at),
+                    w.span(*late)
+                ),
+                _ if missed.runs_again => format!("最早一次应于 {} 运行", w.at(*due_at)),
+                _ => format!(
+                    "应于 {} 运行，已晚 {}，没有任何启动记录",
+                    w.at(*due_at),
+                    w.span(*late)
+                ),
+            };
+            let mut lines = vec![when];
+            lines.extend(missed_line(missed, w));
+            lines.push(format!(
+                "上次启动：{}；上次成功：{}",
+                at(last_started_at),
+                at(last_success_at)
+            ));
+            lines.push(match missed.runs_again {
+                true => "影响：任务已恢复运行，但上述日期没有数据".to_owned(),
+                false => "影响：此后没有新数据，也没有失败记录".to_owned(),
+            });
+            lines.extend(fill_line(task, missed));
+            if !missed.runs_again {
+                lines.push(match expected {
+                    Expected::Source => format!(
                         "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；不再需要则执行 oa-crawl disable {task}（数据源已删除或改名：oa-crawl forget {task}）"
                     ),
-                ],
+                    Expected::Configured | Expected::Rhythm => format!(
+                        "处理：检查 cron 是否在运行、crontab 中启动它的那一行是否还在，以及机器是否关机；不再需要则执行 oa-crawl forget {task}"
+                    ),
+                });
+            }
+            Draft {
+                title: format!("{} {what}", name(task, title)),
+                lines,
+            }
+        }
+        Finding::CronStopped {
+            since,
+            until,
+            tasks,
+        } => {
+            let count = tasks.len();
+            let mut lines = vec![match until {
+                Some(until) => format!(
+                    "{} 至 {} 没有任何启动（cron 停止或机器关机）",
+                    w.at(*since),
+                    w.at(*until)
+                ),
+                None => format!("{} 之后没有任何启动（cron 停止或机器关机）", w.at(*since)),
+            }];
+            for of in tasks.iter().take(TASKS) {
+                let what = missed_line(&of.missed, w);
+                let what = what.unwrap_or_else(|| format!("应于 {} 运行", w.at(of.due_at)));
+                let fill = fill_line(&of.task, &of.missed);
+                let fill = fill.map_or_else(String::new, |fill| format!("；{fill}"));
+                lines.push(format!("{}：{what}{fill}", name(&of.task, &of.title)));
+            }
+            if count > TASKS {
+                lines.push(format!("另有 {} 个任务", count - TASKS));
+            }
+            lines.push("影响：以上日期没有数据，也没有失败记录".to_owned());
+            if until.is_none() {
+                lines.push(
+                    "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due；恢复后会按 catch_up 自动补采".to_owned(),
+                );
+            }
+            Draft {
+                title: match until {
+                    Some(_) => format!("停机期间 {count} 个任务有漏采"),
+                    None => format!("定时启动停止，{count} 个任务没有运行"),
+                },
+                lines,
             }
         }
         Finding::PartialStreak {

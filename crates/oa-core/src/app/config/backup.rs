@@ -7,6 +7,8 @@ use serde::Deserialize;
 use super::SecretRef;
 use crate::base::secrets::redact;
 use crate::base::units::{Bytes, Span};
+use crate::journal::due::Scheduled;
+use crate::schedule::Schedule;
 
 /// `[backup]`
 #[derive(Debug, Clone, Deserialize)]
@@ -66,8 +68,64 @@ pub struct Backup {
     /// A drill is overdue after this long.
     #[serde(default = "default_drill_every")]
     pub drill_every: Span,
+    /// When its crontab lines run.
+    #[serde(default)]
+    pub schedule: BackupSchedule,
     /// The secondary repository.
     pub copy: Option<BackupCopy>,
+}
+
+/// `[backup.schedule]`: five-field cron expressions in the configuration's zone, as in the crontab that starts them. What has one and does
+/// not start is reported at once, not only when it is too old.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupSchedule {
+    /// `oa-backup full`.
+    pub full: Option<String>,
+    /// `oa-backup incremental`.
+    pub incremental: Option<String>,
+    /// `oa-backup verify`.
+    pub verify: Option<String>,
+    /// `oa-restore drill`.
+    pub drill: Option<String>,
+}
+
+impl BackupSchedule {
+    /// What `oa-backup` does by it.
+    #[must_use]
+    pub fn backups(&self) -> Vec<Scheduled> {
+        let all = [
+            ("backup-full", "全量备份", &self.full),
+            ("backup-incremental", "增量备份", &self.incremental),
+            ("backup-verify", "备份校验", &self.verify),
+        ];
+        let scheduled = |(task, title, at): (_, _, &Option<String>)| {
+            Some(Scheduled::program(task, title, at.as_ref()?))
+        };
+        all.into_iter().filter_map(scheduled).collect()
+    }
+
+    /// What `oa-restore` does by it.
+    #[must_use]
+    pub fn drills(&self) -> Vec<Scheduled> {
+        let drill = |at: &String| Scheduled::program("restore-drill", "恢复演练", at);
+        self.drill.iter().map(drill).collect()
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (key, at) in [
+            ("full", &self.full),
+            ("incremental", &self.incremental),
+            ("verify", &self.verify),
+            ("drill", &self.drill),
+        ] {
+            if let Some(at) = at {
+                Schedule::parse(at, chrono_tz::UTC)
+                    .map_err(|e| format!("{key} in [backup.schedule]: {e}"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Backup {

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use crate::journal::due::Scheduled;
+use crate::schedule::{Days, Schedule, Session};
+
 /// `[exec.TASK]`: a program that `oa-crawl exec` runs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -11,10 +14,43 @@ pub struct Exec {
     /// Variables, also of `.env`, that the program is given. Those to which the configuration refers it gets only so.
     #[serde(default)]
     pub env: Vec<String>,
+    /// When it is due: a five-field cron expression in the configuration's zone. Its crontab line stays what starts it.
+    pub schedule: Option<String>,
+    /// The days on which it runs.
+    #[serde(default)]
+    pub days: Days,
+    /// Within which sessions.
+    #[serde(default)]
+    pub sessions: Vec<Session>,
+    /// Its title for people.
+    pub title: Option<String>,
 }
 
 impl Exec {
+    /// What is expected of it, where it has a schedule.
+    #[must_use]
+    pub fn scheduled(&self, task: &str) -> Option<Scheduled> {
+        let schedule = self.schedule.as_ref()?;
+        Some(Scheduled {
+            days: self.days,
+            sessions: self.sessions.clone(),
+            ..Scheduled::program(task, self.title.as_deref().unwrap_or(""), schedule)
+        })
+    }
+
     pub(super) fn check(&self, task: &str) -> Result<(), String> {
+        match &self.schedule {
+            Some(schedule) => {
+                Schedule::parse(schedule, chrono_tz::UTC)
+                    .map_err(|e| format!("schedule in [exec.{task}]: {e}"))?;
+            }
+            None if self.days != Days::All || !self.sessions.is_empty() => {
+                return Err(format!(
+                    "[exec.{task}] has days or sessions and no schedule; add schedule = \"0 18 * * *\""
+                ));
+            }
+            None => {}
+        }
         let good = |name: &&String| {
             let mut letters = name.chars();
             letters

@@ -1,0 +1,535 @@
+//! Slots: the moments at which tasks should run, written ahead and closed once.
+//!
+//! ```text
+//! open ──▶ done         a run of it has ended, well or not: the run's status says how
+//!      ──▶ missed       none began, and none will: a hole until a later run of its day fills it
+//!      ──▶ unfetchable  none began, and the site shows that day no more
+//!      ──▶ skipped      it was not to be: the run before it went on, or the task was retired
+//! ```
+//! A run closes the slot that it names, in the transaction of its outcome; nothing is concluded from one time being later than another.
+//! A run that was killed leaves its slot open for the next, three times at most. Everything here is by the server's clock, and a slot
+//! that is not due is closed by nobody.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use postgres::{GenericClient, Transaction};
+
+use crate::model::event::MissedEnd;
+use crate::model::run::Trigger;
+use crate::model::{RunStart, Status};
+use crate::schedule::CatchUp;
+
+/// A clock that is right may differ by this from the server's.
+const TOLERANCE: &str = "10 seconds";
+/// So many runs of one slot may be killed.
+const KILLED: i64 = 3;
+
+/// How a slot ends that no run has closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmade {
+    /// No run of it will begin.
+    Missed,
+    /// The site shows its day no more.
+    Unfetchable,
+    /// Its runs were killed: the task itself kills them.
+    Killed,
+}
+
+impl Unmade {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Missed => "missed",
+            Self::Unfetchable => "unfetchable",
+            Self::Killed => "done",
+        }
+    }
+}
+
+/// A slot that is due and open, and whose task does not run now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenSlot {
+    /// When it was due.
+    pub due_at: DateTime<Utc>,
+    /// The day that its run is for.
+    pub day: NaiveDate,
+    /// The day of the next slot that is due, open or not; `None`: it is the last one.
+    pub next_day: Option<NaiveDate>,
+    /// It was due since the task is expected to run; what was before is not missed.
+    pub owed: bool,
+    /// So many runs of it were killed.
+    pub killed: i64,
+    /// The task's last run failed.
+    pub failing: bool,
+}
+
+/// What is due and open of these tasks, by task and time; nothing of a task that runs now. Each task has a delay of its own, before which
+/// nothing of it is due.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn open(
+    client: &mut impl GenericClient,
+    tasks: &[(&str, TimeDelta)],
+) -> Result<BTreeMap<String, Vec<OpenSlot>>, postgres::Error> {
+    let names: Vec<&str> = tasks.iter().map(|(name, _)| *name).collect();
+    let delays: Vec<f64> = tasks.iter().map(|(_, d)| d.as_seconds_f64()).collect();
+    let rows = client.query(
+        "SELECT s.task, s.due_at, s.day, next.day, s.owed,
+                (SELECT count(*) FROM oa.runs r
+                 WHERE r.task = s.task AND r.status = 'abandoned' AND r.due_at = s.due_at AND r.started_at >= s.due_at - interval '1 minute'),
+                t.consecutive_failures > 0
+         FROM oa.slots s JOIN unnest($1::text[], $2::float8[]) x (task, delay) USING (task) JOIN oa.tasks t ON t.name = s.task
+         LEFT JOIN LATERAL (SELECT n.day FROM oa.slots n WHERE n.task = s.task AND n.due_at > s.due_at AND n.due_at <= now() - make_interval(secs => x.delay)
+                            ORDER BY n.due_at LIMIT 1) next ON true
+         WHERE s.state = 'open' AND s.due_at <= now() AND s.due_at <= now() - make_interval(secs => x.delay)
+           AND (t.lease_until IS NULL OR t.lease_until < now())
+         ORDER BY s.task, s.due_at",
+        &[&names, &delays],
+    )?;
+    let mut found: BTreeMap<String, Vec<OpenSlot>> = BTreeMap::new();
+    for row in &rows {
+        found.entry(row.get(0)).or_default().push(OpenSlot {
+            due_at: row.get(1),
+            day: row.get(2),
+            next_day: row.get(3),
+            owed: row.get(4),
+            killed: row.get(5),
+            failing: row.get(6),
+        });
+    }
+    Ok(found)
+}
+
+/// How a task makes up for what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Which slots.
+    pub catch_up: CatchUp,
+    /// No more than so many.
+    pub limit: usize,
+    /// None that is older.
+    pub age: TimeDelta,
+}
+
+/// What is done with the open slots of a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// These are run, in this order, each for its day.
+    pub run: Vec<(DateTime<Utc>, NaiveDate)>,
+    /// These are closed, each for this reason.
+    pub close: Vec<(DateTime<Utc>, Unmade, String)>,
+    /// These were due before the task was expected to run, and go.
+    pub drop: Vec<DateTime<Utc>>,
+}
+
+impl Decision {
+    fn leave(&mut self, slot: &OpenSlot, how: Unmade, reason: &str) {
+        if slot.owed {
+            self.close.push((slot.due_at, how, reason.to_owned()));
+        } else {
+            self.drop.push(slot.due_at);
+        }
+    }
+}
+
+/// Decides about the slots of one task, in the order of [`open`]. `closed_now` says why nothing can be run at this time of the day,
+/// `cannot_show` why the site does not show a day.
+pub fn decide(
+    open: &[OpenSlot],
+    policy: Policy,
+    now: DateTime<Utc>,
+    closed_now: Option<&str>,
+    cannot_show: impl Fn(NaiveDate) -> Option<String>,
+) -> Decision {
+    let mut decision = Decision::default();
+    let mut shown: BTreeMap<NaiveDate, Option<String>> = BTreeMap::new();
+    let mut candidates: Vec<&OpenSlot> = Vec::new();
+    for slot in open {
+        let impossible = shown
+            .entry(slot.day)
+            .or_insert_with(|| cannot_show(slot.day));
+        if let Some(why) = impossible {
+            decision.leave(slot, Unmade::Unfetchable, why);
+        } else if slot.next_day == Some(slot.day) {
+            // A later run brings what an earlier one would have, and none can be earlier any more.
+            decision.leave(slot, Unmade::Missed, "a later one of its day stands for it");
+        } else if let Some(why) = closed_now {
+            decision.leave(slot, Unmade::Missed, why);
+        } else if slot.killed >= KILLED {
+            decision.leave(slot, Unmade::Killed, "its runs were killed three times");
+        } else if now - slot.due_at > policy.age {
+            decision.leave(slot, Unmade::Missed, "it was too long ago (catch_up_age)");
+        } else {
+            candidates.push(slot);
+        }
+    }
+    let beyond = match policy.catch_up {
+        CatchUp::Latest => 0,
+        CatchUp::All => candidates.len().saturating_sub(policy.limit.max(1)),
+    };
+    for (number, slot) in candidates.into_iter().enumerate() {
+        let last = slot.next_day.is_none();
+        if policy.catch_up == CatchUp::Latest && !last {
+            decision.leave(
+                slot,
+                Unmade::Missed,
+                "only the latest is made up for (catch_up)",
+            );
+        } else if number < beyond {
+            decision.leave(
+                slot,
+                Unmade::Missed,
+                "too many were missed (catch_up_limit)",
+            );
+        } else if last || !slot.failing {
+            // A site that fails is not asked for the past as well: that waits for a success, until it is too old.
+            decision.run.push((slot.due_at, slot.day));
+        }
+    }
+    decision
+}
+
+/// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
+/// day was collected otherwise is filled by that. The last slot of a day that closes so says what became of the day.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn close(
+    client: &mut impl GenericClient,
+    task: &str,
+    decision: &Decision,
+) -> Result<(), postgres::Error> {
+    if decision.close.is_empty() && decision.drop.is_empty() {
+        return Ok(());
+    }
+    let mut tx = client.transaction()?;
+    let due: Vec<DateTime<Utc>> = decision.close.iter().map(|c| c.0).collect();
+    let states: Vec<&str> = decision.close.iter().map(|c| c.1.as_str()).collect();
+    let reasons: Vec<&str> = decision.close.iter().map(|c| c.2.as_str()).collect();
+    tx.execute(
+        "UPDATE oa.slots s
+         SET state = CASE WHEN c.run_id IS NOT NULL THEN 'done' ELSE c.state END, run_id = c.run_id, reason = c.reason, closed_at = now(),
+             filled_by = c.filled_by, filled_at = CASE WHEN c.filled_by IS NOT NULL THEN now() END
+         FROM (
+           SELECT o.due_at, x.state, x.reason, coalesce(o.run_id, k.id) AS run_id,
+                  CASE WHEN o.run_id IS NULL AND x.state <> 'done' THEN coalesce(l.run_id, d.run_id) END AS filled_by
+           FROM unnest($2::timestamptz[], $3::text[], $4::text[]) x (due_at, state, reason) JOIN oa.slots o ON o.task = $1 AND o.due_at = x.due_at
+           LEFT JOIN LATERAL (SELECT r.id FROM oa.runs r WHERE x.state = 'done' AND r.task = $1 AND r.status = 'abandoned' AND r.due_at = x.due_at
+                              ORDER BY r.seq DESC LIMIT 1) k ON true
+           LEFT JOIN LATERAL (SELECT n.run_id FROM oa.slots n JOIN oa.runs r ON r.id = n.run_id
+                              WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND n.state = 'done' AND r.status = 'success' LIMIT 1) l ON true
+           LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete') c
+         WHERE s.task = $1 AND s.due_at = c.due_at AND s.state = 'open' AND s.due_at <= now() AND (c.state <> 'done' OR c.run_id IS NOT NULL)
+           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = s.due_at AND r.finished_at IS NULL AND r.started_at >= s.due_at - interval '1 minute')",
+        &[&task, &due, &states, &reasons],
+    )?;
+    if !decision.drop.is_empty() {
+        remove(&mut tx, &[task], Some(&decision.drop))?;
+    }
+    let days = tx.query(
+        "SELECT DISTINCT day FROM oa.slots WHERE task = $1 AND due_at = ANY($2)",
+        &[&task, &due],
+    )?;
+    let days: Vec<NaiveDate> = days.iter().map(|r| r.get(0)).collect();
+    settle(&mut tx, task, &days)?;
+    tx.commit()
+}
+
+/// What became of days without a run that ended: said when their last slot is closed.
+fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<(), postgres::Error> {
+    tx.execute(
+        "UPDATE oa.days d SET state = x.state, run_id = x.run_id, updated_at = now()
+         FROM (
+           SELECT s.day, (array_agg(r.id) FILTER (WHERE r.status = 'abandoned'))[1] AS run_id,
+                  CASE WHEN bool_or(s.state = 'done') THEN 'failed' WHEN bool_or(s.state = 'unfetchable') THEN 'unfetchable'
+                       WHEN bool_or(s.state = 'missed') THEN 'missing' ELSE 'skipped' END AS state
+           FROM oa.slots s LEFT JOIN oa.runs r ON r.id = s.run_id WHERE s.task = $1 AND s.day = ANY($2)
+           GROUP BY s.day HAVING bool_and(s.state <> 'open') AND NOT bool_or(s.state = 'done' AND r.status IS DISTINCT FROM 'abandoned')) x
+         WHERE d.task = $1 AND d.day = x.day AND d.state = 'pending'",
+        &[&task, &days],
+    )?;
+    Ok(())
+}
+
+/// Removes slots that are to come, or those of before the task was expected, and days that have none any more.
+pub(super) fn remove(
+    tx: &mut Transaction<'_>,
+    tasks: &[&str],
+    due: Option<&[DateTime<Utc>]>,
+) -> Result<(), postgres::Error> {
+    tx.execute("SELECT oa.remove_slots($1, $2)", &[&tasks, &due])?;
+    Ok(())
+}
+
+/// A task that is run no more: what was due and open is skipped, what is to come goes.
+pub(super) fn retire(tx: &mut Transaction<'_>, task: &str) -> Result<(), postgres::Error> {
+    remove(tx, &[task], None)?;
+    let days = tx.query(
+        "UPDATE oa.slots SET state = 'skipped', closed_at = now(), reason = 'the task is run no more: it was disabled or forgotten'
+         WHERE task = $1 AND state = 'open' RETURNING day",
+        &[&task],
+    )?;
+    let days: Vec<NaiveDate> = days.iter().map(|r| r.get(0)).collect();
+    settle(tx, task, &days)
+}
+
+/// Writes slots in large pieces.
+pub(super) struct Writer {
+    limit: usize,
+    tasks: Vec<String>,
+    due: Vec<DateTime<Utc>>,
+    days: Vec<NaiveDate>,
+    owed: Vec<bool>,
+}
+
+impl Writer {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            tasks: Vec::new(),
+            due: Vec::new(),
+            days: Vec::new(),
+            owed: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        task: &str,
+        due: DateTime<Utc>,
+        day: NaiveDate,
+    ) -> Result<(), postgres::Error> {
+        self.owed.push(true);
+        self.tasks.push(task.to_owned());
+        self.due.push(due);
+        self.days.push(day);
+        if self.due.len() >= self.limit {
+            self.flush(tx)?;
+        }
+        Ok(())
+    }
+
+    /// One of before the task was expected, unless a run has taken care of it before slots were written.
+    pub(super) fn write_if_undone(
+        &mut self,
+        tx: &mut Transaction<'_>,
+        task: &str,
+        due: DateTime<Utc>,
+        day: NaiveDate,
+    ) -> Result<(), postgres::Error> {
+        let done = tx.query_opt(
+            "SELECT FROM oa.runs r WHERE r.task = $1 AND r.started_at >= $2 AND r.status <> 'abandoned' AND oa.takes_care(r, $2) LIMIT 1",
+            &[&task, &due],
+        )?;
+        if done.is_none() {
+            self.push(tx, task, due, day)?;
+            if let Some(owed) = self.owed.last_mut() {
+                *owed = false;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self, tx: &mut Transaction<'_>) -> Result<(), postgres::Error> {
+        tx.execute(
+            "INSERT INTO oa.slots (task, due_at, day, owed) SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::date[], $4::boolean[]) ON CONFLICT DO NOTHING",
+            &[&self.tasks, &self.due, &self.days, &self.owed],
+        )?;
+        tx.execute(
+            "INSERT INTO oa.days AS d (task, day, expected, state)
+             SELECT DISTINCT x.task, x.day, true, 'pending' FROM unnest($1::text[], $2::date[]) x (task, day) JOIN oa.tasks t ON t.name = x.task AND t.collects
+             ON CONFLICT (task, day) DO UPDATE SET expected = true WHERE NOT d.expected",
+            &[&self.tasks, &self.days],
+        )?;
+        self.tasks.clear();
+        self.due.clear();
+        self.days.clear();
+        self.owed.clear();
+        Ok(())
+    }
+}
+
+/// Whether the slot that a run is for is still open. One that nobody has written is.
+pub(super) fn is_open(
+    tx: &mut Transaction<'_>,
+    task: &str,
+    due_at: DateTime<Utc>,
+) -> Result<bool, postgres::Error> {
+    let row = tx.query_opt(
+        "SELECT state = 'open' FROM oa.slots WHERE task = $1 AND due_at = $2",
+        &[&task, &due_at],
+    )?;
+    Ok(row.is_none_or(|r| r.get(0)))
+}
+
+/// The slot that a run is for which names none: the open one nearest before its start, of its day; for a run that is about no day the last
+/// one, if that is open. A backfill, and a run about another day, is for none.
+pub(super) fn named_by(
+    tx: &mut Transaction<'_>,
+    start: &RunStart,
+    at: DateTime<Utc>,
+) -> Result<Option<DateTime<Utc>>, postgres::Error> {
+    if start.due_at.is_some() || start.other_day || start.trigger == Trigger::Backfill {
+        return Ok(start.due_at);
+    }
+    let row = tx.query_opt(
+        &format!(
+            "SELECT due_at FROM (
+               SELECT due_at, state FROM oa.slots
+               WHERE task = $1 AND due_at <= $2::timestamptz + interval '{TOLERANCE}' AND ($3::date IS NULL OR (day = $3 AND state = 'open'))
+               ORDER BY due_at <= $2, abs(extract(epoch FROM due_at - $2)) LIMIT 1) nearest
+             WHERE state = 'open'"
+        ),
+        &[&start.task, &at, &start.day],
+    )?;
+    Ok(row.map(|r| r.get(0)))
+}
+
+/// What the outcome of a run means for slots. `due_at`: the one that it names; `day`: the day that it is about, or on which it ran.
+pub(super) fn after_run(
+    tx: &mut Transaction<'_>,
+    start: &RunStart,
+    status: Status,
+    reason: Option<&str>,
+    due_at: Option<DateTime<Utc>>,
+    day: NaiveDate,
+) -> Result<(), postgres::Error> {
+    match status {
+        Status::Skipped if start.trigger == Trigger::Cron => {
+            // No other start of its will come.
+            let closed = tx.query(
+                "UPDATE oa.slots SET state = 'skipped', run_id = $2, reason = $3, closed_at = now()
+                 WHERE task = $1 AND state = 'open' AND due_at BETWEEN now() - interval '90 seconds' AND now()
+                   AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = oa.slots.due_at AND r.finished_at IS NULL) RETURNING day",
+                &[&start.task, &start.id, &reason],
+            )?;
+            let days: Vec<NaiveDate> = closed.iter().map(|r| r.get(0)).collect();
+            settle(tx, &start.task, &days)?;
+            return Ok(());
+        }
+        Status::Skipped | Status::Abandoned | Status::Running | Status::Retrying => return Ok(()),
+        _ => {}
+    }
+    if let Some(due_at) = due_at {
+        // Without PostgreSQL a machine knows what is due, and no slot. What is not due by the server's clock is not done either.
+        tx.execute(
+            &format!(
+                "INSERT INTO oa.slots AS s (task, due_at, day, state, run_id, closed_at) SELECT $1, $2, $4, 'done', $3, now()
+                 WHERE $2 <= now() + interval '{TOLERANCE}'
+                 ON CONFLICT (task, due_at) DO UPDATE SET state = 'done', run_id = $3, closed_at = now(), reason = NULL WHERE s.state = 'open'"
+            ),
+            &[&start.task, &due_at, &start.id, &day],
+        )?;
+    }
+    if status == Status::Success {
+        fill(tx, start, day, due_at)?;
+    }
+    Ok(())
+}
+
+/// A success fills the holes of its day; what is still open of a day that has passed it closes.
+fn fill(
+    tx: &mut Transaction<'_>,
+    start: &RunStart,
+    day: NaiveDate,
+    due_at: Option<DateTime<Utc>>,
+) -> Result<(), postgres::Error> {
+    tx.execute(
+        "UPDATE oa.slots SET filled_by = $2, filled_at = now()
+         WHERE task = $1 AND (day = $3 OR due_at = $4) AND state IN ('missed', 'unfetchable') AND filled_by IS NULL AND due_at <= now()",
+        &[&start.task, &start.id, &day, &due_at],
+    )?;
+    if start.other_day {
+        tx.execute(
+            "UPDATE oa.slots SET state = 'done', run_id = $2, closed_at = now() WHERE task = $1 AND day = $3 AND state = 'open' AND due_at <= now()",
+            &[&start.task, &start.id, &day],
+        )?;
+    }
+    Ok(())
+}
+
+/// Marks what is missing between these times as what people are notified of, and its days.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn reported(
+    client: &mut impl GenericClient,
+    task: &str,
+    (from, to): (DateTime<Utc>, DateTime<Utc>),
+) -> Result<(), postgres::Error> {
+    client.execute(
+        "WITH news AS (
+           UPDATE oa.slots SET reported_at = now()
+           WHERE task = $1 AND due_at BETWEEN $2 AND $3 AND state IN ('open', 'missed', 'unfetchable') AND filled_by IS NULL AND reported_at IS NULL
+           RETURNING day)
+         UPDATE oa.days d SET reported_at = now() FROM (SELECT DISTINCT day FROM news) n
+         WHERE d.task = $1 AND d.day = n.day AND d.reported_at IS NULL AND d.state <> 'complete'",
+        &[&task, &from, &to],
+    )?;
+    Ok(())
+}
+
+/// What became of slots of which people were notified since then: for the end of an incident. Of one task, or of all.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn end_of_reported(
+    client: &mut impl GenericClient,
+    task: Option<&str>,
+    since: DateTime<Utc>,
+) -> Result<Vec<MissedEnd>, postgres::Error> {
+    let rows = client.query(
+        "SELECT s.task, coalesce(t.title, ''), t.backfills,
+                coalesce(array_agg(DISTINCT s.day) FILTER (WHERE s.state = 'done' OR s.filled_by IS NOT NULL), '{}'),
+                coalesce(array_agg(DISTINCT s.day) FILTER (WHERE s.state <> 'done' AND s.filled_by IS NULL), '{}'),
+                count(*) FILTER (WHERE s.state <> 'done' AND s.filled_by IS NULL)
+         FROM oa.slots s JOIN oa.tasks t ON t.name = s.task
+         WHERE s.reported_at >= $2 AND ($1::text IS NULL OR s.task = $1) AND s.state <> 'skipped' GROUP BY 1, 2, 3 ORDER BY 1",
+        &[&task, &since],
+    )?;
+    let end = |r: &postgres::Row| MissedEnd {
+        task: r.get(0),
+        title: r.get(1),
+        backfills: r.get(2),
+        made_up: r.get(3),
+        left: r.get(4),
+        left_count: r.get::<_, i64>(5).unsigned_abs(),
+    };
+    Ok(rows.iter().map(end).collect())
+}
+
+/// Closes what nobody makes up for: the slots of programs that `run --due` does not start, this long after they were due; and those of
+/// sources that have run since, where nobody starts that. A run that was killed for it was its run.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn close_unmade(
+    client: &mut impl GenericClient,
+    grace: TimeDelta,
+) -> Result<(), postgres::Error> {
+    let mut tx = client.transaction()?;
+    let rows = tx.query(
+        "UPDATE oa.slots s
+         SET state = CASE WHEN c.run_id IS NULL THEN 'missed' ELSE 'done' END, run_id = c.run_id, closed_at = now(),
+             reason = CASE WHEN c.run_id IS NULL THEN 'nothing started it' END
+         FROM (
+           SELECT o.task, o.due_at, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
+                                                        ORDER BY r.seq DESC LIMIT 1)) AS run_id
+           FROM oa.slots o JOIN oa.tasks t ON t.name = o.task
+           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
+             AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
+                                     AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
+         WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
+        &[&grace.as_seconds_f64()],
+    )?;
+    let mut days: BTreeMap<&str, Vec<NaiveDate>> = BTreeMap::new();
+    for row in &rows {
+        days.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    for (task, days) in days {
+        settle(&mut tx, task, &days)?;
+    }
+    tx.commit()
+}
