@@ -17,6 +17,7 @@ mod metrics;
 mod pages;
 mod pool;
 mod queries;
+mod shell;
 mod snapshot;
 mod when;
 
@@ -28,14 +29,14 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{
-    as_of, backups, daily as daily_command, health, html, logs, quality, serve, token, why,
+    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, why,
 };
 
 const PROGRAM: &str = "oa-report";
 
 /// Reports what ran and what came of it
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, after_help = exit::HELP)]
+#[command(name = PROGRAM, version, after_help = exit_codes())]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -43,9 +44,20 @@ struct Cli {
     command: Command,
 }
 
+/// Those of every program, and those of `--fail-on`.
+fn exit_codes() -> String {
+    let (before, after) = exit::HELP.split_at(exit::HELP.find("  75").unwrap_or(exit::HELP.len()));
+    format!(
+        "{before}  {}  with --fail-on: a warning, or a day that is not complete\n  {}  with --fail-on: something critical\n{after}",
+        exit::FOUND_WARNING,
+        exit::FOUND_CRITICAL
+    )
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Health(health::Args),
+    Days(days::Args),
     Logs(logs::Args),
     Backups(backups::Args),
     Quality(quality::Args),
@@ -86,6 +98,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
     }
     match cli.command {
         Command::Health(args) => health::run(&args, &global.load_config()?),
+        Command::Days(args) => days::run(&args, &global.load_config()?),
         Command::Logs(args) => logs::run(args, &global.load_config()?),
         Command::Backups(args) => backups::run(&args, &global.load_config()?),
         Command::Quality(args) => quality::run(&args, &global.load_config()?),

@@ -8,8 +8,10 @@ use chrono::{DateTime, Utc};
 
 use crate::app::App;
 use crate::app::answer::Answer;
+use crate::queries::days::{self, Newest};
 use crate::queries::health::TaskHealth;
 use crate::queries::totals::{self, Total};
+use crate::queries::watch;
 use crate::snapshot::Snapshot;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -82,6 +84,14 @@ pub(crate) async fn answer(app: &Arc<App>) -> Answer {
         app.ask(|tx| totals::all(tx)).await.ok()
     };
     let totals = app.newest_totals(fresh);
+    let days = if is_stale {
+        Vec::new()
+    } else {
+        let today = Utc::now().with_timezone(&app.config.timezone).date_naive();
+        let config = Arc::clone(&app.config);
+        let asked = app.ask(move |tx| days::newest(tx, &config, today)).await;
+        asked.unwrap_or_default()
+    };
     let mut page = Page::default();
     page.one(
         "oa_database_up",
@@ -92,6 +102,7 @@ pub(crate) async fn answer(app: &Arc<App>) -> Answer {
     if let Some(snapshot) = &latest.snapshot {
         of_snapshot(&mut page, snapshot);
     }
+    of_days(&mut page, &days);
     of_totals(&mut page, &totals);
     of_program(&mut page, app);
     Answer::text(CONTENT_TYPE, page.0)
@@ -134,9 +145,24 @@ fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
     );
     page.of_tasks(
         "oa_task_health",
-        "How a task is: 0 healthy, 1 warning, 2 critical.",
+        "How a task was over the last 24 hours: 0 healthy, 1 warning, 2 critical.",
         tasks,
         |t| Some(f64::from(t.health as u8)),
+    );
+    page.metric(
+        "oa_task_state",
+        "gauge",
+        "The one state of a task now: 1 for the state that it is in.",
+    );
+    for task in tasks {
+        let labels = [("task", task.name.as_str()), ("state", task.state.as_str())];
+        page.sample("oa_task_state", &labels, 1.0);
+    }
+    page.of_tasks(
+        "oa_task_severity",
+        "How bad that is: 0 healthy, 1 warning, 2 critical.",
+        tasks,
+        |t| Some(f64::from(t.severity as u8)),
     );
     page.of_tasks(
         "oa_task_last_run_timestamp_seconds",
@@ -209,6 +235,21 @@ fn of_snapshot(page: &mut Page, snapshot: &Snapshot) {
         "Since when the oldest of them waits.",
         snapshot.waiting.since.map(seconds),
     );
+    for (name, help, what) in [
+        (
+            "oa_check_timestamp_seconds",
+            "When oa-alert check was last started.",
+            "check",
+        ),
+        (
+            "oa_due_timestamp_seconds",
+            "When oa-crawl run --due was last started.",
+            "due",
+        ),
+    ] {
+        let last = watch::newest(&snapshot.watches, what);
+        page.one(name, "gauge", help, last.map(|w| seconds(w.at)));
+    }
     of_backups(page, snapshot);
 }
 
@@ -283,6 +324,37 @@ fn of_backups(page: &mut Page, snapshot: &Snapshot) {
             "Bytes left on its disk.",
             size.free_bytes.map(|b| b as f64),
         );
+    }
+}
+
+fn of_days(page: &mut Page, days: &[Newest]) {
+    page.metric(
+        "oa_day_state",
+        "gauge",
+        "The state of a source's newest day whose time is over: 1 for the state that it is in.",
+    );
+    for day in days {
+        let labels = [("task", day.task.as_str()), ("state", day.state.as_str())];
+        page.sample("oa_day_state", &labels, 1.0);
+    }
+    page.metric(
+        "oa_day_timestamp_seconds",
+        "gauge",
+        "When that day began (UTC).",
+    );
+    for day in days {
+        let began = day.day.and_time(chrono::NaiveTime::MIN).and_utc();
+        let labels = [("task", day.task.as_str())];
+        page.sample("oa_day_timestamp_seconds", &labels, seconds(began));
+    }
+    page.metric(
+        "oa_day_holes",
+        "gauge",
+        "Days of the last two weeks that a source owes and that are not complete.",
+    );
+    for day in days {
+        let labels = [("task", day.task.as_str())];
+        page.sample("oa_day_holes", &labels, day.holes as f64);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::pool::Pool;
 use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
 use crate::queries::health::{Health, TaskHealth};
-use crate::queries::watch::Watch;
+use crate::queries::watch::{Watch, Watching};
 use crate::queries::{self, alerts, backups, health};
 
 /// How old a snapshot may be before whoever asks waits for the next one.
@@ -48,7 +48,7 @@ pub(crate) struct Snapshot {
     pub(crate) watches: Vec<Watch>,
 }
 
-/// Tasks by how they are.
+/// Tasks by how they are now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct Summary {
     /// Healthy ones.
@@ -72,7 +72,7 @@ impl Snapshot {
     }
 
     pub(crate) fn summary(&self) -> Summary {
-        let count = |health| self.tasks.iter().filter(|t| t.health == health).count();
+        let count = |health| self.tasks.iter().filter(|t| t.severity == health).count();
         Summary {
             healthy: count(Health::Healthy),
             warning: count(Health::Warning),
@@ -80,14 +80,19 @@ impl Snapshot {
         }
     }
 
+    /// The worst of the tasks, and of whether anybody watches them.
     pub(crate) fn worst(&self) -> Health {
-        health::worst(&self.tasks)
+        health::worst(&self.tasks).max(self.watching().severity)
+    }
+
+    pub(crate) fn watching(&self) -> Watching {
+        Watching::of(&self.watches, !self.tasks.is_empty())
     }
 
     /// Tasks, the worst first.
     pub(crate) fn worst_first(&self) -> Vec<&TaskHealth> {
         let mut tasks: Vec<&TaskHealth> = self.tasks.iter().collect();
-        tasks.sort_by_key(|t| (std::cmp::Reverse(t.health), t.name.as_str()));
+        tasks.sort_by_key(|t| (std::cmp::Reverse(t.severity), t.name.as_str()));
         tasks
     }
 }
@@ -97,14 +102,16 @@ impl Snapshot {
 pub(crate) struct HealthAnswer<'a> {
     /// When it was taken (UTC). While `stale` it stays what it was.
     pub(crate) timestamp: DateTime<Utc>,
-    /// The worst of the tasks.
+    /// The worst of the tasks as they are now, and of whether anybody watches them.
     pub(crate) status: Health,
     /// PostgreSQL does not answer, and this is the last that is latest.
     pub(crate) stale: bool,
     /// Why it is stale.
     pub(crate) message: Option<String>,
-    /// Tasks by how they are.
+    /// Tasks by how they are now.
     pub(crate) summary: Summary,
+    /// Who watches: when the last check and the last start of due runs were.
+    pub(crate) watching: Watching,
     /// Each task by its name.
     #[serde(serialize_with = "by_name")]
     #[schemars(with = "std::collections::BTreeMap<String, TaskHealth>")]
@@ -120,6 +127,7 @@ impl<'a> HealthAnswer<'a> {
             stale: outage.is_some(),
             message: outage,
             summary: snapshot.summary(),
+            watching: snapshot.watching(),
             tasks: &snapshot.tasks,
         }
     }

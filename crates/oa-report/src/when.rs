@@ -21,6 +21,46 @@ pub(crate) fn parse(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime
     read(text, now, zone).map(|at| at.max(DateTime::UNIX_EPOCH))
 }
 
+/// A span of time: from `since` on, and before `until`. A day as `until` is the time at which it begins, so `--since yesterday --until
+/// today` is yesterday; the same day twice is that whole day.
+pub(crate) fn span(
+    since: Option<&str>,
+    until: Option<&str>,
+    now: DateTime<Utc>,
+    zone: Tz,
+) -> Result<Bounds, String> {
+    let read = |text: Option<&str>, name: &str| {
+        text.map(|text| parse(text, now, zone))
+            .transpose()
+            .map_err(|e| format!("{name}: {e}"))
+    };
+    let (from, to) = (read(since, "since")?, read(until, "until")?);
+    match (from, to, until.and_then(|text| day(text, now, zone))) {
+        (Some(from), Some(to), Some(day)) if from == to => Ok((
+            Some(from),
+            Some(local_time(day + Days::new(1), NaiveTime::MIN, zone)),
+        )),
+        (Some(from), Some(to), _) if from >= to => Err(format!(
+            "since ({}) is not before until ({})",
+            since.unwrap_or_default(),
+            until.unwrap_or_default()
+        )),
+        _ => Ok((from, to)),
+    }
+}
+
+type Bounds = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
+/// The day that a text means, when it means a day.
+pub(crate) fn day(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<NaiveDate> {
+    let today = now.with_timezone(&zone).date_naive();
+    match text.trim() {
+        "today" | "今天" => Some(today),
+        "yesterday" | "昨天" => today.pred_opt(),
+        other => NaiveDate::parse_from_str(other, "%Y-%m-%d").ok(),
+    }
+}
+
 fn read(text: &str, now: DateTime<Utc>, zone: Tz) -> Result<DateTime<Utc>, String> {
     let text = text.trim();
     let today = now.with_timezone(&zone).date_naive();
@@ -80,6 +120,24 @@ mod tests {
             ("2025-12-01T09:30:00+00:00", "2025-12-01T09:30:00Z"),
         ] {
             assert_eq!(parse(text, now, zone), Ok(at.parse().unwrap()), "{text}");
+        }
+        let span = |since, until| super::span(Some(since), Some(until), now, zone);
+        let at = |text: &str| Some(text.parse::<DateTime<Utc>>().unwrap());
+        assert_eq!(
+            span("2025-12-01", "2025-12-01"),
+            Ok((at("2025-11-30T16:00:00Z"), at("2025-12-01T16:00:00Z")))
+        );
+        assert_eq!(
+            span("yesterday", "today"),
+            Ok((at("2025-11-30T16:00:00Z"), at("2025-12-01T16:00:00Z")))
+        );
+        for (since, until) in [
+            ("today", "yesterday"),
+            ("1h", "2h"),
+            ("2025-12-01 09:30", "2025-12-01 09:30"),
+        ] {
+            let error = span(since, until).unwrap_err();
+            assert!(error.contains("is not before"), "{error}");
         }
         for wrong in [
             "",

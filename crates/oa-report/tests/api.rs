@@ -56,7 +56,8 @@ fn health_has_each_task_under_the_names_of_the_plan() {
         ("zhihui-full-view", "healthy", None),
         ("rongda-positions", "critical", Some("success_rate")),
         ("jiaoyikecha-positions", "critical", Some("failing")),
-        ("rdqh-indicators", "warning", Some("late")),
+        // It was reported as critical.
+        ("rdqh-indicators", "critical", Some("late")),
     ] {
         assert_eq!(tasks[name]["health"], health, "{name}: {}", tasks[name]);
         assert!(
@@ -68,6 +69,13 @@ fn health_has_each_task_under_the_names_of_the_plan() {
             tasks[name]
         );
     }
+    assert_eq!(tasks["rdqh-indicators"]["state"], "late");
+    assert_eq!(
+        health["summary"],
+        json!({"healthy": 8, "warning": 1, "critical": 2})
+    );
+    assert!(health["watching"]["last_check"].is_string());
+    assert_eq!(health["watching"]["faults"], json!([]));
     // The counts are those of the log, whatever they were summed from.
     let rows = site
         .server
@@ -225,7 +233,22 @@ fn the_log_is_filtered_by_task_status_and_time() {
     assert!(late.len() > 5 && late.iter().all(|r| start_time(r) > early));
     let day = logs("since=yesterday&until=today&task=zhihui-full-view&limit=500");
     assert_eq!(day.len(), 48, "a day of Shanghai");
+    assert_eq!(
+        logs("since=yesterday&until=yesterday&task=zhihui-full-view&limit=500"),
+        day,
+        "the same day twice is that whole day"
+    );
+    let not_ok = logs("status=not-ok&limit=500");
+    assert!(not_ok.len() > failed.len() && not_ok.iter().all(|r| r["status"] != "success"));
+    assert_eq!(logs("status=partial,failed&limit=500"), not_ok);
     assert!(logs("until=1970-01-02").is_empty());
+    let detail = problem(
+        &serving,
+        "GET",
+        "/admin/crawler/logs?since=1h&until=2h",
+        409,
+    );
+    assert!(detail.contains("is not before"), "{detail}");
     for (query, said) in [
         ("limit=0", "from 1 to 500"),
         ("limit=501", "from 1 to 500"),
@@ -237,6 +260,7 @@ fn the_log_is_filtered_by_task_status_and_time() {
         ("since=soon", "is no moment"),
         ("before=1", "is no id"),
         ("task=%00", "no name has"),
+        ("status=!fialed", "did you mean"),
         ("taks=x", "did you mean \\\"task\\\""),
     ] {
         let detail = problem(

@@ -26,49 +26,121 @@ fn lines(text: &str) -> Vec<Value> {
 #[test]
 fn health_ends_a_pipeline_when_something_is_wrong() {
     let site = site();
-    let code = |arguments: &[&str]| site.run(arguments).0;
-    assert_eq!(code(&["health"]), Some(0));
-    assert_eq!(code(&["health", "--fail-on", "warning"]), Some(2));
-    assert_eq!(
-        code(&[
-            "health",
-            "--fail-on",
-            "warning",
-            "--task",
-            "rdqh-indicators"
-        ]),
-        Some(1)
-    );
-    assert_eq!(
-        code(&[
-            "health",
-            "--fail-on",
-            "critical",
-            "--task",
-            "rdqh-indicators"
-        ]),
-        Some(0)
-    );
-    assert_eq!(
-        code(&[
-            "health",
-            "--fail-on",
-            "warning",
-            "--task",
-            "zhihui-full-view"
-        ]),
-        Some(0)
-    );
+    let code = |arguments: &[&str]| site.run(&[&["health"], arguments].concat()).0;
+    assert_eq!(code(&[]), Some(0));
+    assert_eq!(code(&["--fail-on", "warning"]), Some(20));
+    let of = |task: &str, level: &str| code(&["--task", task, "--fail-on", level]);
+    assert_eq!(of("rongda-positions", "warning"), Some(10));
+    assert_eq!(of("rongda-positions", "critical"), Some(0));
+    assert_eq!(of("zhihui-full-view", "warning"), Some(0));
+    // Usage errors are something else.
+    assert_eq!(code(&["--fail-on", "warnign"]), Some(2));
     let (_, table, _) = site.run(&["health"]);
     assert!(
         table.contains("rdqh-indicators") && table.contains("late"),
         "{table}"
     );
+    let first = table.lines().nth(1).unwrap();
+    assert!(
+        first.trim_start().starts_with("失败"),
+        "the worst first: {table}"
+    );
+    let last = table.lines().last().unwrap();
+    assert!(
+        last.starts_with("故障 2，注意 1，正常 8；oa-alert check 最近启动于")
+            && last.contains("oa-crawl run --due 最近启动于"),
+        "{table}"
+    );
     let (_, json, _) = site.run(&["health", "--format", "json"]);
     assert_eq!(lines(&json).len(), 11);
-    let (code, _, error) = site.run(&["health", "--task", "none"]);
-    assert_eq!(code, Some(1));
-    assert!(error.contains("no task \"none\""), "{error}");
+    for command in ["health", "logs", "quality"] {
+        let (code, _, error) = site.run(&[command, "--task", "rongda-position"]);
+        assert_eq!(code, Some(2), "{command}");
+        assert!(
+            error.contains("no task \"rongda-position\"; did you mean \"rongda-positions\"?"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_task_has_one_state_and_what_is_mended_needs_nobody() {
+    let site = site();
+    let task = |name: &str| {
+        let (_, json, error) = site.run(&["health", "--task", name, "--format", "json"]);
+        assert!(!json.is_empty(), "{error}");
+        lines(&json).remove(0)
+    };
+    let is = |name: &str, state: &str, severity: &str| {
+        let found = task(name);
+        assert_eq!(
+            (&found["state"], &found["severity"]),
+            (&state.into(), &severity.into()),
+            "{found}"
+        );
+    };
+    // Reported as critical, so it is that here too.
+    is("rdqh-indicators", "late", "critical");
+    is("jiaoyikecha-positions", "failed", "critical");
+    is("rongda-positions", "partial", "warning");
+    is("zhihui-full-view", "ok", "healthy");
+    // Failed and mended: half of its runs failed, and nobody has anything to do.
+    let ran = |task: &str, ago: &str, status: &str, kind: &str| {
+        site.sql(&format!(
+            "WITH run AS (
+               INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, error_kind)
+               SELECT (left(oa.uuid_floor(t)::text, 24) || right(md5(random()::text), 12))::uuid, 'oa-crawl', '{task}', 'due', 'h', 'm', 'b', 1, 1, '0',
+                      '{status}', t, t, nullif('{kind}', '') FROM (SELECT now() - interval '{ago}' AS t) x RETURNING *)
+             INSERT INTO oa.tasks AS t (name, tool, last_run_id, last_status, last_started_at, consecutive_failures)
+             SELECT task, tool, id, status, started_at, (status = 'failed')::int FROM run
+             ON CONFLICT (name) DO UPDATE SET last_run_id = excluded.last_run_id, last_status = excluded.last_status, last_started_at = excluded.last_started_at,
+               consecutive_failures = CASE excluded.last_status WHEN 'failed' THEN t.consecutive_failures + 1 ELSE 0 END"
+        ));
+    };
+    ran("healed", "3 hours", "failed", "http_5xx");
+    is("healed", "failed", "warning");
+    ran("healed", "1 hour", "success", "");
+    is("healed", "ok", "healthy");
+    let healed = task("healed");
+    assert_eq!(
+        (&healed["health"], &healed["success_rate"]),
+        (&"critical".into(), &50.0.into())
+    );
+    assert_eq!(
+        site.run(&["health", "--task", "healed", "--fail-on", "warning"])
+            .0,
+        Some(0)
+    );
+    // Only a person can mend that.
+    ran("password", "30 hours", "success", "");
+    ran("password", "2 hours", "success", "");
+    ran("password", "1 hour", "failed", "auth");
+    is("password", "failed", "critical");
+    // A slot that nobody took, and that a run then made up for.
+    ran("slots", "5 hours", "success", "");
+    site.sql("UPDATE oa.tasks SET schedule = '0 * * * *' WHERE name = 'slots'; INSERT INTO oa.slots (task, due_at, day, state, closed_at) VALUES
+              ('slots', now() - interval '3 hours', current_date, 'missed', now()), ('slots', now() + interval '1 hour', current_date, 'open', NULL)");
+    is("slots", "late", "warning");
+    site.sql("UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = now() WHERE task = 'slots' AND state = 'missed'");
+    is("slots", "ok", "healthy");
+    site.sql("INSERT INTO oa.days (task, day, expected, state) VALUES ('slots', current_date, true, 'stale')");
+    is("slots", "stale", "warning");
+    // Silenced as a whole it is paused, and nothing to do.
+    site.sql("INSERT INTO oa.silences (task, by, until) VALUES ('slots', 'wang', now() + interval '1 hour')");
+    is("slots", "paused", "healthy");
+    site.sql("INSERT INTO oa.tasks (name, tool) VALUES ('new', 'oa-crawl')");
+    is("new", "unknown", "warning");
+    // Nobody watches: that is part of the verdict.
+    site.sql("UPDATE oa.watches SET at = now() - interval '2 hours'; UPDATE oa.starts SET last_at = now() - interval '1 hour'; DELETE FROM oa.tasks WHERE name <> 'healed'");
+    let (code, table, _) = site.run(&["health", "--fail-on", "critical"]);
+    assert_eq!(code, Some(20), "{table}");
+    assert!(
+        table.contains("告警检查已停止") && table.contains("到期任务无人启动"),
+        "{table}"
+    );
+    site.sql("UPDATE oa.starts SET last_at = now()");
+    let (code, table, _) = site.run(&["health", "--fail-on", "warning"]);
+    assert_eq!(code, Some(0), "a start says that it watches: {table}");
 }
 
 #[test]
@@ -114,6 +186,58 @@ fn the_log_is_printed_with_filters_and_in_every_form() {
     );
     let (_, markdown, _) = site.run(&["logs", "--limit", "3", "--format", "markdown"]);
     assert_eq!(markdown.lines().count(), 5, "{markdown}");
+    let (code, json, error) = site.run(&[
+        "logs", "--status", "not-ok", "--limit", "5000", "--format", "json",
+    ]);
+    assert_eq!(code, Some(0), "{error}");
+    let runs = lines(&json);
+    let count = |condition: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM oa.runs WHERE {condition}");
+        let mut db = site.server.connect();
+        db.query_one(&sql, &[]).unwrap().get(0)
+    };
+    assert_eq!(
+        runs.len() as i64,
+        count("status IN ('partial', 'failed', 'timeout', 'abandoned')")
+    );
+    assert!(runs.is_sorted_by(|a, b| a["start_time"].as_str() >= b["start_time"].as_str()));
+    let same = |status: &str| {
+        let day = "2025-01-01";
+        let (_, json, _) = site.run(&[
+            "logs", "--status", status, "--since", day, "--format", "json", "--limit", "5000",
+        ]);
+        lines(&json).len()
+    };
+    assert_eq!(same("partial,failed"), runs.len());
+    assert_eq!(same("!success"), runs.len());
+    // The same day twice is that whole day.
+    let (_, json, _) = site.run(&[
+        "logs",
+        "--task",
+        "zhihui-full-view",
+        "--since",
+        "yesterday",
+        "--until",
+        "yesterday",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(lines(&json).len(), 48);
+    for (arguments, said) in [
+        (["--since", "1h", "--until", "2h"], "is not before"),
+        (
+            ["--status", "fialed", "--limit", "5"],
+            "did you mean \"failed\"",
+        ),
+        (
+            ["--status", "success,!success", "--limit", "5"],
+            "leaves no status",
+        ),
+    ] {
+        let (code, _, error) = site.run(&[&["logs"], &arguments[..]].concat());
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
     let (code, _, error) = site.run(&["logs", "--since", "soon"]);
     assert_eq!(code, Some(2));
     assert!(
@@ -272,7 +396,7 @@ fn a_new_token_is_shown_once_and_its_hash_opens() {
 fn commands_say_when_postgresql_is_away() {
     let mut site = Site::start("");
     site.server.stop();
-    for command in ["health", "logs", "backups", "quality", "html"] {
+    for command in ["health", "days", "logs", "backups", "quality", "html"] {
         let (code, _, error) = site.run(&[command]);
         assert_eq!(code, Some(75), "{command}: {error}");
         assert!(

@@ -175,12 +175,13 @@ fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
     );
     let (_, text) = service.report(&["daily", "--date", "2025-12-01"]);
     for line in [
-        "**【日报】2025-12-01**",
+        "**【日报】2025-12-01 ❌ 缺 2 项：标题 z-bad、标题 m-half**",
+        "**应采**：4 项，完整 2 项，缺 2 项（前一日：1 项，完整 0 项；运行 1 次，成功 0 次）",
         "统计 11-30 09:00 至 12-01 09:00",
         "**总体**：运行 6 次，成功 4 次（66.6%），不完整 1 次，失败 1 次；新增 80 条，更新 3 条，拒绝 1 条",
         "- 标题 m-half：0/1 次成功，新增 5，最慢 5 秒；最后一次：only 5",
         "- 标题 a-good：3/3 次成功，新增 75，更新 3，拒绝 1，最长间隔 2 小时 30 分钟，最慢 1 分钟 1 秒",
-        "没有运行：闲置（不在排期内属正常）",
+        "未到排期：闲置",
         "**今日**：周一，交易日，有夜盘",
     ] {
         assert!(text.contains(line), "{line} in {text}");
@@ -189,11 +190,16 @@ fn what_ran_within_the_24_hours_is_counted_and_failures_come_first() {
     let before: Value = serde_json::from_str(&before).unwrap();
     assert_eq!(before["tasks"].as_array().unwrap().len(), 1, "{before}");
     assert!(!before["without_run"].to_string().contains("over-nine"));
-    let bad = text.lines().find(|l| l.contains("z-bad")).unwrap();
+    let bad = text
+        .lines()
+        .find(|l| l.starts_with("- 标题 z-bad：0/1 次成功"))
+        .unwrap();
     assert!(bad.ends_with('…') && bad.chars().count() < 200, "{bad}");
     let (_, text) = service.report(&["daily", "--date", "2025-12-06"]);
     assert!(
-        text.contains("**没有任何运行**") && text.contains("周六，休市"),
+        text.contains("**没有任何运行**")
+            && text.contains("周六，休市")
+            && text.contains("**【日报】2025-12-06 无应采任务**"),
         "{text}"
     );
 }
@@ -327,4 +333,147 @@ fn backups_the_last_drill_and_what_the_disks_hold_are_reported() {
         text.contains("- **没有任何可恢复的备份**；**4 份") && !text.contains("还没有任何备份"),
         "{text}"
     );
+}
+
+/// A slot of a day of Shanghai.
+fn slot(service: &Service, task: &str, due: &str, state: &str, more: &str) {
+    let (columns, values) = more.split_once('=').unwrap_or_default();
+    let (comma, closed) = (
+        if columns.is_empty() { "" } else { "," },
+        if state == "open" { "NULL" } else { "now()" },
+    );
+    let sql = format!(
+        "INSERT INTO oa.tasks (name, tool, title, schedule, days) VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *', 'all') ON CONFLICT DO NOTHING;
+         INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id {comma} {columns})
+         VALUES ('{task}', '{due}+08', '{due}'::timestamp::date, '{state}', {closed}, CASE '{state}' WHEN 'done' THEN gen_random_uuid() END {comma} {values})"
+    );
+    service.server.connect().batch_execute(&sql).unwrap();
+}
+
+#[test]
+fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fills_it() {
+    let service = Service::start("");
+    let sql = |text: &str| service.server.connect().batch_execute(text).unwrap();
+    let day = |task: &str, day: &str, state: &str, more: &str| {
+        let (columns, values) = more.split_once('=').unwrap_or_default();
+        let comma = if columns.is_empty() { "" } else { "," };
+        sql(&format!(
+            "INSERT INTO oa.days (task, day, expected, state {comma} {columns}) VALUES ('{task}', '{day}', true, '{state}' {comma} {values})"
+        ));
+    };
+    // Thursday the 26th of November. One is whole though a slot was missed before its end; one missed its only one; one was cut short.
+    slot(&service, "whole", "2026-11-26 10:00", "missed", "");
+    slot(&service, "whole", "2026-11-26 15:00", "done", "");
+    day("whole", "2026-11-26", "complete", "records=75");
+    slot(
+        &service,
+        "night",
+        "2026-11-26 20:50",
+        "missed",
+        "reason='nothing was started'",
+    );
+    day("night", "2026-11-26", "missing", "");
+    slot(&service, "short", "2026-11-26 21:00", "done", "");
+    day("short", "2026-11-26", "partial", "");
+    // A program without days, and what was skipped for a holiday, and what is not due until noon.
+    slot(&service, "program", "2026-11-26 23:00", "missed", "");
+    slot(&service, "holiday", "2026-11-26 23:00", "skipped", "");
+    slot(&service, "noon", "2026-11-27 12:00", "open", "");
+    // The night before.
+    slot(&service, "whole", "2026-11-25 15:00", "done", "");
+    day("whole", "2026-11-25", "complete", "");
+    day("short", "2026-11-24", "failed", "");
+    day(
+        "night",
+        "2026-11-20",
+        "complete",
+        "reported_at, filled_at='2026-11-21 09:00+08', '2026-11-26 12:00+08'",
+    );
+    sql("INSERT INTO oa.starts (what, host, day, starts, failures, first_at, last_at) VALUES
+         ('check', 'h', '2026-11-26', 899, 1, '2026-11-26 09:01+08', '2026-11-26 23:59+08'),
+         ('due', 'h', '2026-11-24', 10, 0, '2026-11-24 09:01+08', '2026-11-24 23:59+08');
+         INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body, created_at) VALUES
+         (gen_random_uuid(), 'disk:h', 'disk', 'critical', 'problem', '磁盘', '', '2026-11-26 10:00+08'),
+         (gen_random_uuid(), 'disk:h', 'disk', 'info', 'recovery', '磁盘', '', '2026-11-27 20:00+08'),
+         (gen_random_uuid(), 'later:h', 'disk', 'critical', 'problem', '后来', '', '2026-11-27 20:00+08');
+         INSERT INTO oa.incidents (fingerprint, rule, severity, opened_at, notified_at) VALUES ('later:h', 'disk', 'critical', '2026-11-27 20:00+08', now())");
+    let (code, text) = service.report(&["daily", "--date", "2026-11-27"]);
+    assert_eq!(code, Some(0), "{text}");
+    for line in [
+        "**【日报】2026-11-27 ❌ 缺 3 项：标题 night、标题 program、标题 short；无人值守**",
+        "**应采**：4 项，完整 1 项，缺 3 项（前一日：1 项，完整 1 项；运行 0 次，成功 0 次）",
+        "- 标题 night 2026-11-26：未采集，应运行 1 次，1 次没有运行（nothing was started）；补采：oa-crawl backfill night --from 2026-11-26 --to 2026-11-26",
+        "- 标题 program：未采集，应运行 1 次，1 次没有运行",
+        "- 标题 short 2026-11-26：不完整；补采：oa-crawl backfill short --from 2026-11-26 --to 2026-11-26",
+        "- 标题 night 2026-11-20（11-26 12:00 补齐）",
+        "- 标题 short：失败 1 天，补采：oa-crawl backfill short --from 2026-11-24 --to 2026-11-24",
+        "未到排期：标题 holiday、标题 noon",
+        "**值守**：告警检查最近 11-26 23:59（899 次，失败 1 次），到期运行没有启动过",
+        "- 磁盘（始于 11-26 10:00）",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("后来"), "it was not open then: {text}");
+    // Made up for after the report: it says so, of then.
+    sql(
+        "UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = '2026-11-27 10:00+08' WHERE task = 'program'",
+    );
+    let (_, text) = service.report(&["daily", "--date", "2026-11-27"]);
+    assert!(
+        text.contains("- 标题 program：未采集，应运行 1 次，1 次没有运行；已于 11-27 10:00 补齐"),
+        "{text}"
+    );
+    sql("UPDATE oa.slots SET filled_at = '2026-11-27 08:00+08' WHERE task = 'program'; UPDATE oa.days SET state = 'complete' WHERE task = 'short';
+         UPDATE oa.days SET state = 'skipped' WHERE task = 'night' AND day = '2026-11-26'; DELETE FROM oa.slots WHERE task = 'night'; DELETE FROM oa.starts; DELETE FROM oa.alerts");
+    let (_, text) = service.report(&["daily", "--date", "2026-11-27"]);
+    assert!(
+        text.contains("**【日报】2026-11-27 ✅ 3 项应采 3 项，完整**")
+            && text.contains("- 标题 program：漏跑 1 次，已补"),
+        "{text}"
+    );
+    let config = service.dir.path().join("oa.toml");
+    let toml = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("locale = \"en\"\n{toml}")).unwrap();
+    let (_, text) = service.report(&["daily", "--date", "2026-11-27"]);
+    assert!(
+        text.contains("**[DAILY] 2026-11-27 3 of 3 complete")
+            || text.contains("**[DAILY] 2026-11-27 ✅ 3 of 3 complete**"),
+        "{text}"
+    );
+}
+
+#[test]
+fn reports_of_days_on_which_the_machine_was_off_are_made_up_for_and_marked() {
+    let service = Service::start(&format!("{}[report]\ndaily_at = \"00:00\"\n", noon()));
+    let sql = |text: &str| service.server.connect().batch_execute(text).unwrap();
+    let east = 12 - i64::from(Utc::now().hour());
+    let today = (Utc::now() + chrono::TimeDelta::hours(east)).date_naive();
+    let ago = |days: u64| today - chrono::Days::new(days);
+    sql(&format!(
+        "INSERT INTO oa.alerts (id, fingerprint, rule, severity, kind, title, body) VALUES (gen_random_uuid(), 'daily:{}', 'daily_report', 'info', 'message', 't', 'b');
+         INSERT INTO oa.tasks (name, tool, title) VALUES ('a', 'oa-crawl', 'A');
+         INSERT INTO oa.days (task, day, expected, state) VALUES ('a', '{}', true, 'missing'), ('a', '{}', true, 'pending')",
+        ago(3), ago(1), ago(0),
+    ));
+    assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
+    let rows = service
+        .server
+        .connect()
+        .query(
+            "SELECT fingerprint, event ->> 'title' FROM oa.alerts WHERE event IS NOT NULL ORDER BY seq",
+            &[],
+        )
+        .unwrap();
+    let sent: Vec<(String, String)> = rows.iter().map(|r| (r.get(0), r.get(1))).collect();
+    let days: Vec<&str> = sent.iter().map(|(f, _)| f.as_str()).collect();
+    assert_eq!(days, [ago(2), ago(1), ago(0)].map(|d| format!("daily:{d}")));
+    assert!(
+        sent.iter().all(|(_, title)| title.ends_with("（补发）")),
+        "{sent:?}"
+    );
+    assert!(sent[2].1.contains("❌ 缺 1 项：A"), "{sent:?}");
+    // People know of it from now on.
+    assert_eq!(service.count("oa.days WHERE reported_at IS NOT NULL"), 1);
+    assert_eq!(service.report(&["daily", "--send", "--cron"]).0, Some(0));
+    assert_eq!(service.count("oa.alerts WHERE event IS NOT NULL"), 3);
 }

@@ -89,6 +89,8 @@ fn what_sites_and_programs_put_in_stays_text() {
         ("drills", "error host backup_id repository"),
         ("repositories", "repository"),
         ("silences", "reason by"),
+        ("days", "evidence"),
+        ("slots", "reason"),
     ] {
         for column in columns.split(' ') {
             // Keys must differ.

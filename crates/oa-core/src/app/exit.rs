@@ -6,6 +6,10 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line was wrong.
 pub const USAGE: u8 = 2;
+/// What a command was asked to look for with `--fail-on` is there: a warning, or a day that is not complete.
+pub const FOUND_WARNING: u8 = 10;
+/// The same, and it is critical.
+pub const FOUND_CRITICAL: u8 = 20;
 /// PostgreSQL could not be reached; where there was an outcome, it waits in the local spool.
 pub const UNREACHABLE: u8 = 75;
 /// Refused: permission, a lock held by somebody else, or a confirmation that was not given.

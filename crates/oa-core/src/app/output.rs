@@ -1,8 +1,10 @@
-//! What is listed on stdout: tables for people, JSON, CSV and Markdown for programs and reports. What sites and programs have put into it
+//! What is listed on stdout: tables for people, as wide as their terminal and with colours for states there, JSON, CSV and Markdown for programs and reports. What sites and programs have put into it
 //! reaches no terminal as a command (`plain`), and no spreadsheet as a formula.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
+
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 
 use serde_json::{Map, Value};
 
@@ -22,6 +24,64 @@ pub enum Format {
     Csv,
     /// A Markdown table.
     Markdown,
+}
+
+/// What stdout is: a terminal of some width, or anything else, which takes lines of any length and no colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Screen {
+    width: Option<u16>,
+    colour: bool,
+}
+
+impl Screen {
+    fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return Self::default();
+        }
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            width: rustix::termios::tcgetwinsize(&stdout)
+                .ok()
+                .map(|size| size.ws_col)
+                .filter(|width| *width > 0),
+            // https://no-color.org
+            colour: !set("NO_COLOR") && !is_dumb,
+        }
+    }
+}
+
+/// A column that folds has at least so many cells.
+const FOLDED: u16 = 22;
+/// One cell before and one behind each column.
+const PADDING: u16 = 2;
+
+/// The columns that say how something is.
+const STATES: [&str; 8] = [
+    "state",
+    "state_shown",
+    "status",
+    "health",
+    "severity",
+    "outcome",
+    "checked",
+    "ok",
+];
+
+/// The colour of a state, by the word under which it is stored.
+fn colour(word: &str) -> Option<Color> {
+    match word {
+        "ok" | "success" | "healthy" | "complete" | "sent" | "done" | "passed" | "data"
+        | "resolved" => Some(Color::Green),
+        "warning" | "partial" | "late" | "stale" | "unknown" | "skipped" | "waiting" => {
+            Some(Color::Yellow)
+        }
+        "critical" | "failed" | "FAILED" | "timeout" | "abandoned" | "error" | "missing"
+        | "unfetchable" | "damaged" => Some(Color::Red),
+        "running" | "retrying" => Some(Color::Cyan),
+        _ => None,
+    }
 }
 
 /// A duration as people say it: two units at most.
@@ -102,7 +162,7 @@ impl Listing {
     /// # Errors
     /// When stdout cannot be written.
     pub fn print(&self, format: Format) -> io::Result<()> {
-        let text = self.render(format);
+        let text = self.render_on(format, Screen::of_stdout());
         let mut out = io::stdout().lock();
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -110,9 +170,13 @@ impl Listing {
         }
     }
 
-    /// The text that [`Listing::print`] prints.
+    /// The text that [`Listing::print`] prints where no terminal is.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
+        self.render_on(format, Screen::default())
+    }
+
+    fn render_on(&self, format: Format, screen: Screen) -> String {
         match format {
             Format::Json => self
                 .rows
@@ -120,7 +184,7 @@ impl Listing {
                 .map(|row| format!("{}\n", Value::Object(row.clone())))
                 .collect(),
             Format::Csv => self.csv(),
-            Format::Table | Format::Markdown => self.table(format),
+            Format::Table | Format::Markdown => self.table(format, screen),
         }
     }
 
@@ -141,37 +205,145 @@ impl Listing {
         String::from_utf8(writer.into_inner().unwrap_or_default()).unwrap_or_default()
     }
 
-    fn table(&self, format: Format) -> String {
-        let mut table = comfy_table::Table::new();
-        let headings = self.columns.iter().map(|(_, heading)| heading);
-        let preset = if format == Format::Markdown {
-            comfy_table::presets::ASCII_MARKDOWN
-        } else {
-            comfy_table::presets::NOTHING
-        };
-        table.load_style(preset).set_header(headings);
-        if format == Format::Markdown {
-            table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-        }
+    fn table(&self, format: Format, screen: Screen) -> String {
+        let markdown = format == Format::Markdown;
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        let mut table = new_table(markdown, screen);
+        table.set_header(self.columns.iter().map(|(_, heading)| heading));
         for row in &self.rows {
-            let cells = self.cells(row);
-            table.add_row(cells.into_iter().map(|c| {
-                if format == Format::Markdown {
-                    c.replace('|', "\\|").replace('\n', " ")
-                } else {
-                    c
-                }
-            }));
+            table.add_row(self.row(row, &all, markdown, screen));
         }
-        let mut text: String = table
-            .lines()
-            .map(|line| format!("{}\n", line.trim_end()))
-            .collect();
+        if let (Some(width), false) = (screen.width, markdown) {
+            let natural = table.column_max_content_widths();
+            if natural.iter().map(|cells| cells + PADDING).sum::<u16>() > width {
+                return self.fitted(&natural, width, screen);
+            }
+        }
+        let text = lines(&table);
         if text.is_empty() {
-            text.push('\n');
+            "\n".to_owned()
+        } else {
+            text
+        }
+    }
+
+    fn row(
+        &self,
+        row: &Map<String, Value>,
+        columns: &[usize],
+        markdown: bool,
+        screen: Screen,
+    ) -> Vec<Cell> {
+        let cells = self.cells(row);
+        let one = |column: &usize| {
+            let text = &cells[*column];
+            if markdown {
+                return Cell::new(text.replace('|', "\\|").replace('\n', " "));
+            }
+            match colour_of(row, &self.columns[*column].0).filter(|_| screen.colour) {
+                Some(colour) => Cell::new(text).fg(colour),
+                None => Cell::new(text),
+            }
+        };
+        columns.iter().map(one).collect()
+    }
+
+    /// For a terminal that is too narrow: wide columns fold, and where that would leave them too little, the widest stand on a line of
+    /// their own below each row, all but the first two.
+    fn fitted(&self, natural: &[u16], width: u16, screen: Screen) -> String {
+        let least = |column: &usize| natural[*column].min(FOLDED) + PADDING;
+        let mut beside: Vec<usize> = (0..self.columns.len()).collect();
+        let mut below = Vec::new();
+        while beside.iter().map(least).sum::<u16>() > width && beside.len() > 2 {
+            let widest = (2..beside.len()).max_by_key(|at| natural[beside[*at]]);
+            below.extend(widest.map(|at| beside.remove(at)));
+        }
+        below.sort_unstable();
+        let widths = widths(&beside, natural, width);
+        let print = |cells: Vec<Cell>| {
+            let mut table = new_table(false, screen);
+            table.add_row(cells);
+            for (column, width) in table.column_iter_mut().zip(&widths) {
+                column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(*width)));
+            }
+            lines(&table)
+        };
+        let mut text = print(
+            beside
+                .iter()
+                .map(|column| Cell::new(&self.columns[*column].1))
+                .collect(),
+        );
+        for row in &self.rows {
+            text.push_str(&print(self.row(row, &beside, false, screen)));
+            let cells = self.cells(row);
+            let rest: Vec<String> = below
+                .iter()
+                .filter(|column| !cells[**column].is_empty())
+                .map(|column| format!("{} {}", self.columns[*column].1, cells[*column]))
+                .collect();
+            if !rest.is_empty() {
+                text.push_str(&format!("     {}\n", rest.join("  ")));
+            }
         }
         text
     }
+}
+
+fn new_table(markdown: bool, screen: Screen) -> Table {
+    let mut table = Table::new();
+    if markdown {
+        table
+            .load_style(presets::ASCII_MARKDOWN)
+            .set_content_arrangement(ContentArrangement::Disabled);
+    } else {
+        table.load_style(presets::NOTHING);
+    }
+    if screen.colour {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table
+}
+
+fn lines(table: &Table) -> String {
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
+}
+
+/// How wide columns are, with their padding: those that fold share what the others leave.
+fn widths(columns: &[usize], natural: &[u16], width: u16) -> Vec<u16> {
+    let mut widths: Vec<u16> = columns
+        .iter()
+        .map(|column| natural[*column].min(FOLDED) + PADDING)
+        .collect();
+    let mut left = width.saturating_sub(widths.iter().sum());
+    while left > 0 {
+        let short = (0..widths.len())
+            .filter(|at| widths[*at] < natural[columns[*at]] + PADDING)
+            .min_by_key(|at| widths[*at]);
+        let Some(at) = short else { break };
+        widths[at] += 1;
+        left -= 1;
+    }
+    widths
+}
+
+/// The colour of a cell: a state that is shown in people's language has its severity beside it.
+fn colour_of(row: &Map<String, Value>, key: &str) -> Option<Color> {
+    let word = |key: &str| row.get(key).and_then(Value::as_str);
+    if !STATES.contains(&key) {
+        return None;
+    }
+    let by = if key == "state_shown" {
+        "severity"
+    } else {
+        key
+    };
+    colour(word(by)?)
 }
 
 fn cell(value: &Value) -> String {
@@ -200,6 +372,49 @@ mod tests {
             listing().render(Format::Table),
             " TASK  TITLE     ROWS\n a     多空全景  75\n bb    x|y\n"
         );
+    }
+
+    #[test]
+    fn on_a_terminal_wide_cells_fold_and_states_have_colours() {
+        let mut listing =
+            Listing::new(&[("task", "TASK"), ("status", "STATUS"), ("error", "ERROR")]);
+        let error = "登录被拒绝：密码错误或账号已过期 ".repeat(6);
+        listing.push(json!({"task": "zhihui-reports", "status": "failed", "error": error}));
+        listing.push(json!({"task": "b", "status": "success", "error": null}));
+        let screen = Screen {
+            width: Some(60),
+            colour: true,
+        };
+        let text = listing.render_on(Format::Table, screen);
+        assert!(
+            text.contains("\u{1b}[38;5;9m") && text.contains("\u{1b}[38;5;10m"),
+            "{text:?}"
+        );
+        let plain = Screen {
+            colour: false,
+            ..screen
+        };
+        let text = listing.render_on(Format::Table, plain);
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let cells = |line: &str| -> usize {
+            line.chars()
+                .map(|c| if (c as u32) < 0x1100 { 1 } else { 2 })
+                .sum()
+        };
+        assert!(text.lines().all(|line| cells(line) <= 60), "{text}");
+        assert!(text.lines().count() > 4, "the whole text is there: {text}");
+        // On one that is narrower still, it stands below.
+        let narrow = Screen {
+            width: Some(40),
+            colour: false,
+        };
+        let text = listing.render_on(Format::Table, narrow);
+        assert!(text.contains("\n     ERROR 登录被拒绝"), "{text}");
+        assert_eq!(text.matches("账号已过期").count(), 6, "{text}");
+        // A pipe takes any length, and one line a row.
+        let piped = listing.render(Format::Table);
+        assert_eq!(piped.lines().count(), 3, "{piped}");
+        assert!(!piped.contains('\u{1b}'));
     }
 
     #[test]

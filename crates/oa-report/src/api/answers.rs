@@ -1,12 +1,13 @@
 //! What the API gives and takes.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::queries::alerts::{AlertEntry, Incident};
 use crate::queries::backups::{Backup, Drill, Size, Status};
+use crate::queries::days::{SourceDay, Summary};
 use crate::queries::logs::Entry;
 use crate::queries::quality::Quality;
 
@@ -17,6 +18,19 @@ pub(crate) struct LogsAnswer {
     pub(crate) logs: Vec<Entry>,
     /// `before` of the next page; null on the last one.
     pub(crate) next: Option<Uuid>,
+}
+
+/// What sources owe for each day, and what came.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct DaysAnswer {
+    /// The first day.
+    pub(crate) from: NaiveDate,
+    /// The last day.
+    pub(crate) to: NaiveDate,
+    /// How complete that is.
+    pub(crate) summary: Summary,
+    /// By source and day.
+    pub(crate) days: Vec<SourceDay>,
 }
 
 /// Open incidents, and alerts.

@@ -5,19 +5,21 @@ mod openapi;
 
 use std::sync::Arc;
 
+use chrono::{Days, Utc};
 use hyper::body::Incoming;
 use hyper::{StatusCode, header};
 
 use self::answers::{
-    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DrillsAnswer,
-    LogsAnswer, QualityAnswer, ReadyAnswer,
+    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DaysAnswer,
+    DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer,
 };
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
-use crate::app::params::Params;
+use crate::app::params::{Params, Refused};
 use crate::app::request::{Request, read_body};
 use crate::app::routes::Operation;
+use crate::queries::days::{LONGEST, MOST, Summary, TWO_WEEKS};
 use crate::snapshot::HealthAnswer;
 use crate::{PROGRAM, queries};
 
@@ -32,6 +34,7 @@ pub(crate) async fn answer(
     match operation {
         Operation::Health => health(app, params).await,
         Operation::Logs => logs(app, params).await,
+        Operation::Days => days(app, params).await,
         Operation::BackupStatus => backup_status(app).await,
         Operation::Run => run(app, params).await,
         Operation::Task => task(app, params).await,
@@ -72,7 +75,7 @@ async fn health(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
         .filter(|t| t.name == task)
         .cloned()
         .collect();
-    let health = one.first().ok_or_else(|| no_task(&task))?.health;
+    let health = one.first().ok_or_else(|| no_task(&task))?.severity;
     let mut answer = HealthAnswer::of(snapshot, latest.outage.clone());
     (answer.status, answer.tasks) = (health, &one);
     Ok(Answer::json(&answer))
@@ -86,6 +89,51 @@ async fn logs(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
     let filter = params.filter();
     let (logs, next) = app.ask(move |tx| queries::logs::page(tx, &filter)).await?;
     Ok(Answer::json(&LogsAnswer { logs, next }))
+}
+
+async fn days(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
+    let wrong = |detail: String| Refused::Contradiction(detail).answer();
+    let today = Utc::now().with_timezone(&app.config.timezone).date_naive();
+    let to = params.day("to").unwrap_or(today);
+    let from = params
+        .day("from")
+        .unwrap_or_else(|| to.checked_sub_days(Days::new(TWO_WEEKS - 1)).unwrap_or(to));
+    if from > to {
+        return Err(wrong(format!("from ({from}) is after to ({to})")));
+    }
+    if (to - from).num_days() > LONGEST {
+        return Err(wrong(format!(
+            "from {from} to {to} are more than {LONGEST} days; ask for fewer"
+        )));
+    }
+    let (config, task) = (Arc::clone(&app.config), params.text("task"));
+    let tasks: Vec<String> = task.iter().cloned().collect();
+    let (known, days) = app
+        .ask(move |tx| {
+            let known = tx
+                .query_one(
+                    "SELECT cardinality($1::text[]) = 0 OR EXISTS (SELECT FROM oa.tasks WHERE name = ANY($1))",
+                    &[&tasks],
+                )?
+                .get::<_, bool>(0);
+            let span = (from, to);
+            Ok((known, queries::days::between(tx, &config, &tasks, span, MOST + 1)?))
+        })
+        .await?;
+    if let (false, Some(task)) = (known, &task) {
+        return Err(no_task(task));
+    }
+    if days.len() as i64 > MOST {
+        return Err(wrong(format!(
+            "there are more than {MOST} days of sources; ask for fewer days, or one task"
+        )));
+    }
+    Ok(Answer::json(&DaysAnswer {
+        from,
+        to,
+        summary: Summary::of(&days),
+        days,
+    }))
 }
 
 async fn backup_status(app: &Arc<App>) -> Result<Answer, Answer> {

@@ -4,8 +4,8 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::answers::{
-    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DrillsAnswer,
-    LogsAnswer, QualityAnswer, ReadyAnswer,
+    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DaysAnswer,
+    DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer,
 };
 use crate::app::answer::Problem;
 use crate::app::routes::{Kind, Operation, ROUTES, Route};
@@ -63,6 +63,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
     Some(match operation {
         Operation::Health => json_of!(HealthAnswer<'_>),
         Operation::Logs => json_of!(LogsAnswer),
+        Operation::Days => json_of!(DaysAnswer),
         Operation::BackupStatus => json_of!(BackupStatusAnswer<'_>),
         Operation::Run => json_of!(RunDetail),
         Operation::Task => json_of!(TaskDetail),
@@ -91,6 +92,10 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
     };
     add("400", "A parameter is not what it must be");
     add("405", "Another method");
+    let has = |name: &str| route.parameters.iter().any(|p| p.name == name);
+    if has("since") || has("from") {
+        add("409", "Parameters contradict each other");
+    }
     if !route.operation.is_open() {
         add("401", "A token is needed");
         add("403", "Not under this name, or not without a token");
@@ -107,7 +112,12 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
         .parameters
         .iter()
         .any(|p| path.contains(&format!("{{{}}}", p.name)));
-    if named || matches!(route.operation, Operation::Health | Operation::Acknowledge) {
+    if named
+        || matches!(
+            route.operation,
+            Operation::Health | Operation::Days | Operation::Acknowledge
+        )
+    {
         add("404", "There is no such thing");
     }
     if route.operation == Operation::Acknowledge {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 use hyper::StatusCode;
 use oa_core::base::mistakes::nearest;
@@ -11,14 +11,41 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::request::Request;
 use super::routes::{Kind, Operation, Parameter, Route};
-use crate::queries::logs::{Filter, MOST, STATUSES};
+use crate::queries::logs::{Filter, MOST, statuses};
 use crate::when;
+
+/// Why a request's parameters are refused.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// One of them is not what it must be.
+    Wrong(String),
+    /// They contradict each other: each by itself is right.
+    Contradiction(String),
+}
+
+impl Refused {
+    pub(crate) fn answer(self) -> Answer {
+        match self {
+            Self::Wrong(detail) => Answer::problem(StatusCode::BAD_REQUEST, detail),
+            Self::Contradiction(detail) => Answer::problem(StatusCode::CONFLICT, detail),
+        }
+    }
+}
+
+impl From<String> for Refused {
+    fn from(detail: String) -> Self {
+        Self::Wrong(detail)
+    }
+}
 
 /// The checked values of a request.
 #[derive(Debug, Default)]
 pub(crate) struct Params {
     values: HashMap<&'static str, String>,
-    times: HashMap<&'static str, DateTime<Utc>>,
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    statuses: Vec<&'static str>,
+    days: HashMap<&'static str, NaiveDate>,
     limit: Option<u16>,
 }
 
@@ -29,7 +56,7 @@ impl Params {
         in_path: &[(&str, String)],
         request: &Request,
         zone: Tz,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Refused> {
         let mut params = Self::default();
         // Pages come with whatever others hang on their links.
         let strict = !matches!(route.operation, Operation::Page(_));
@@ -47,12 +74,13 @@ impl Params {
                     return Err(format!(
                         "there is no parameter \"{name}\" here{}",
                         nearest(name, route.parameters.iter().map(|p| p.name))
-                    ));
+                    )
+                    .into());
                 }
                 continue;
             };
             if params.values.contains_key(parameter.name) {
-                return Err(format!("{name} is given twice"));
+                return Err(format!("{name} is given twice").into());
             }
             params.add(parameter, value, zone)?;
         }
@@ -61,6 +89,9 @@ impl Params {
                 params.add(parameter, value, zone)?;
             }
         }
+        let text = |name: &str| params.values.get(name).map(String::as_str);
+        (params.since, params.until) = when::span(text("since"), text("until"), Utc::now(), zone)
+            .map_err(Refused::Contradiction)?;
         if let Some(Kind::Limit(default)) = route
             .parameters
             .iter()
@@ -89,18 +120,15 @@ impl Params {
                     self.limit = Some(number);
                 }
             }
-            Kind::Status if !STATUSES.contains(&value) => {
-                return Err(format!(
-                    "there is no status \"{value}\"{}",
-                    nearest(value, STATUSES.iter().copied())
-                ));
+            Kind::Status => self.statuses = statuses(value)?,
+            Kind::Day => {
+                let day = when::day(value, Utc::now(), zone).ok_or_else(|| {
+                    format!("{name} is \"{value}\"; it must be a day such as 2025-12-01, today or yesterday")
+                })?;
+                self.days.insert(name, day);
             }
-            Kind::Status => {}
             Kind::Time => {
-                self.times.insert(
-                    name,
-                    when::parse(value, Utc::now(), zone).map_err(|e| format!("{name}: {e}"))?,
-                );
+                when::parse(value, Utc::now(), zone).map_err(|e| format!("{name}: {e}"))?;
             }
             Kind::Uuid => {
                 Uuid::try_parse(value)
@@ -142,6 +170,10 @@ impl Params {
         self.uuid(name).ok_or_else(|| absent(name))
     }
 
+    pub(crate) fn day(&self, name: &str) -> Option<NaiveDate> {
+        self.days.get(name).copied()
+    }
+
     pub(crate) fn is(&self, name: &str) -> bool {
         self.values.get(name).is_some_and(|v| v == "true")
     }
@@ -153,9 +185,9 @@ impl Params {
     pub(crate) fn filter(&self) -> Filter {
         Filter {
             task: self.text("task"),
-            status: self.text("status"),
-            since: self.times.get("since").copied(),
-            until: self.times.get("until").copied(),
+            statuses: self.statuses.clone(),
+            since: self.since,
+            until: self.until,
             before: self.uuid("before"),
             after: None,
             limit: self.limit(),

@@ -22,6 +22,7 @@ pub(crate) enum Page {
 pub(crate) enum Operation {
     Health,
     Logs,
+    Days,
     BackupStatus,
     Run,
     Task,
@@ -55,6 +56,8 @@ pub(crate) enum Kind {
     Status,
     /// A time, see [`when::parse`](crate::when::parse).
     Time,
+    /// A day, see [`when::day`](crate::when::day).
+    Day,
     Uuid,
     Name,
     Flag,
@@ -117,7 +120,11 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "The run log, newest first",
         parameters: &[
             LIMIT,
-            parameter("status", Kind::Status, "only runs with this status"),
+            parameter(
+                "status",
+                Kind::Status,
+                "only runs with one of these statuses, with commas between; `!success` for all others, `not-ok` for all that ended and were no success",
+            ),
             parameter("task", Kind::Name, "only runs of this task"),
             parameter(
                 "since",
@@ -127,9 +134,28 @@ pub(crate) const ROUTES: &[Route] = &[
             parameter(
                 "until",
                 Kind::Time,
-                "only runs that started before this time",
+                "only runs that started before this time; the same day as `since` for that whole day",
             ),
             BEFORE,
+        ],
+    },
+    Route {
+        method: "GET",
+        paths: &["/admin/crawler/days", "/api/v1/crawler/days"],
+        operation: Operation::Days,
+        summary: "What each source owes for each day, and what came",
+        parameters: &[
+            parameter("task", Kind::Name, "only this source"),
+            parameter(
+                "from",
+                Kind::Day,
+                "the first day; without it, two weeks up to `to`",
+            ),
+            parameter(
+                "to",
+                Kind::Day,
+                "the last day, at most 400 days after the first; without it, today",
+            ),
         ],
     },
     Route {
@@ -333,10 +359,14 @@ impl Kind {
                 json!({"type": "integer", "minimum": 1, "maximum": MOST, "default": default})
             }
             Self::Status => {
-                let mut all: Vec<&str> = STATUSES.to_vec();
-                all.push("");
-                json!({"type": "string", "enum": all})
+                // At least one is left.
+                let one = STATUSES.join("|");
+                json!({"type": "string", "pattern": format!("^((not-ok|{one})(,(not-ok|{one}))*|!({one})(,!({one})){{0,6}})?$")})
             }
+            Self::Day => json!({"anyOf": [
+                {"type": "string", "format": "date"},
+                {"type": "string", "pattern": "^(today|yesterday)?$"},
+            ]}),
             Self::Time => json!({"anyOf": [
                 {"type": "string", "format": "date-time"},
                 {"type": "string", "format": "date"},

@@ -1,6 +1,6 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
-use chrono::{NaiveDate, TimeDelta, Timelike, Utc};
+use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -18,7 +18,7 @@ use postgres::Client;
 use serde_json::json;
 
 use crate::PROGRAM;
-use crate::daily::{Daily, TASK, build, title, to_markdown};
+use crate::daily::{Daily, Lack, TASK, build, title, to_markdown};
 use crate::when::local_time;
 
 const TITLE: &str = "每日报告";
@@ -26,10 +26,13 @@ const TITLE: &str = "每日报告";
 /// A report that goes out later than this after its time is marked as late.
 const LATE: TimeDelta = TimeDelta::minutes(15);
 
-/// The daily report: runs, open incidents, storage, and what today is
+/// So many reports that were not sent are made up for.
+const MADE_UP: u64 = 7;
+
+/// The daily report: what should have run and did not, runs, open incidents, storage, and what today is
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  oa-report daily\n  oa-report daily --date 2025-12-01 --format json\n  oa-report daily --format markdown | oa-alert send --title 每日报告 --stdin\nFor crontab; it is sent once a day, at daily_at of [report] or as soon after that as possible:\n  */5 * * * * oa-report daily --send --cron"
+    after_help = "Examples:\n  oa-report daily\n  oa-report daily --date 2025-12-01 --format json\n  oa-report daily --format markdown | oa-alert send --title 每日报告 --stdin\nFor crontab; it is sent once a day, at daily_at of [report] or as soon after that as possible. Reports of the last seven days that were not sent, because the machine was off, go out before it and are marked:\n  */5 * * * * oa-report daily --send --cron"
 )]
 pub(crate) struct Args {
     /// The day: the 24 hours until its daily_at [default: today]
@@ -129,6 +132,10 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
         ..Job::by_hand(PROGRAM, TASK, TITLE)
     };
     let sent = work::recorded(&recorder, &job, |_| {
+        for missed in unsent(&mut client, day)? {
+            let daily = of(&mut client, config, missed)?;
+            put(&mut client, config, &daily, true)?;
+        }
         let daily = of(&mut client, config, day)?;
         put(&mut client, config, &daily, now - due > LATE)?;
         let mut done = JobOutcome::success(());
@@ -149,7 +156,10 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
 fn make_known(client: &mut Client, config: &Config) -> Result<(), Failure> {
     let at = config.report.daily_at.0;
     let schedule = format!("{} {} * * *", at.minute(), at.hour());
-    let calendar = super::calendar(config)?;
+    // Without a calendar there is no report either, and the run that finds that is recorded with its cause.
+    let Ok(calendar) = super::calendar(config) else {
+        return Ok(());
+    };
     let times = Times {
         zone: config.timezone,
         calendar: &calendar,
@@ -169,6 +179,23 @@ fn is_sent(client: &mut Client, day: NaiveDate) -> Result<bool, Failure> {
         &[&fingerprint(day)],
     );
     Ok(row.map_err(anyhow::Error::from)?.get(0))
+}
+
+/// The days since the last report of which nobody was sent one: the machine was off. Of many the last ones.
+fn unsent(client: &mut Client, day: NaiveDate) -> Result<Vec<NaiveDate>, Failure> {
+    let row = client
+        .query_opt(
+            "SELECT substr(fingerprint, 7) FROM oa.alerts WHERE rule = 'daily_report' AND fingerprint >= 'daily:' AND fingerprint < $1
+             ORDER BY fingerprint DESC LIMIT 1",
+            &[&fingerprint(day)],
+        )
+        .map_err(anyhow::Error::from)?;
+    let last = row.and_then(|row| row.get::<_, String>(0).parse::<NaiveDate>().ok());
+    let Some(last) = last else {
+        return Ok(Vec::new());
+    };
+    let first = (last + Days::new(1)).max(day - Days::new(MADE_UP));
+    Ok(first.iter_days().take_while(|d| *d < day).collect())
 }
 
 /// Once, whoever else does so at the same time.
@@ -192,6 +219,19 @@ fn put(client: &mut Client, config: &Config, daily: &Daily, late: bool) -> Resul
         )?;
         if there.is_none() {
             incidents::put(&mut tx, &alert)?;
+            let holes = daily
+                .verdict
+                .lacking
+                .iter()
+                .filter(|l| l.filled_at.is_none());
+            let (tasks, days): (Vec<&str>, Vec<NaiveDate>) = holes
+                .filter_map(|l: &Lack| Some((l.task.as_str(), l.day?)))
+                .unzip();
+            tx.execute(
+                "UPDATE oa.days d SET reported_at = now() FROM unnest($1::text[], $2::date[]) l (task, day)
+                 WHERE d.task = l.task AND d.day = l.day AND d.reported_at IS NULL AND d.state NOT IN ('pending', 'complete', 'skipped')",
+                &[&tasks, &days],
+            )?;
         }
         tx.commit()
     };

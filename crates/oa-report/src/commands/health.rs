@@ -1,27 +1,30 @@
 //! `oa-report health`: how each task is, for people and for pipelines.
 
 use chrono::{DateTime, Utc};
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::base::text::printable;
 use oa_core::pg::describe;
 use serde_json::{Value, json};
 
-use super::local;
+use super::{known_task, local};
+use crate::lang::Lang;
 use crate::pool;
 use crate::queries::health::{self, Health, TaskHealth};
+use crate::queries::watch::{self, Fault, Watch};
 
-/// How each task is, over the last 24 hours
+/// How each task is, and whether anybody watches them
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A task is healthy when at least 90 % of its runs succeeded. It is a warning from 70 %, or when it is late, has never run, keeps failing or has old data; else it is critical.\nWith --fail-on the exit code is that of monitoring plug-ins: 0 healthy, 1 a warning, 2 something critical.\n\nExamples:\n  oa-report health\n  oa-report health --fail-on warning && echo deploy\n  oa-report health --task zhihui-reports --format json"
+    after_help = "STATE is one of ok, late, running, failed, partial, stale, paused (silenced) and unknown (has never run). The share of successes of the last 24 hours stands beside it and changes nothing of it: what a later success has mended needs nobody.\nCritical are three failures in a row, a failure that only a person can mend (such as a refused login), and what was reported as critical.\nWith --fail-on the exit code is 10 for a warning and 20 for something critical, from the level on that you name, and 0 otherwise; 1, 2, 75 and 78 say as always that the command itself failed. Whether oa-alert check and oa-crawl run --due are started counts too, unless --task is given.\n\nExamples:\n  oa-report health\n  oa-report health --fail-on warning && echo deploy\n  oa-report health --task zhihui-reports --format json"
 )]
 pub(crate) struct Args {
     /// Show only this task
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
-    /// Exit with 1 for a warning and 2 for something critical, from this level on
+    /// Exit with 10 for a warning and 20 for something critical, from this level on
     #[arg(long, value_enum, value_name = "HEALTH")]
     fail_on: Option<FailOn>,
     /// Output format
@@ -39,13 +42,18 @@ enum FailOn {
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = pool::connect_read_only(config)?;
-    let tasks = health::tasks(&mut client, config, args.task.as_deref())
+    known_task(&mut client, args.task.as_deref())?;
+    let mut tasks = health::tasks(&mut client, config, args.task.as_deref())
         .map_err(|e| anyhow::anyhow!("could not read the health of tasks: {}", describe(&e)))?;
     if let (Some(name), true) = (&args.task, tasks.is_empty()) {
-        return Err(anyhow::anyhow!("there is no task \"{name}\", or it was given up; oa-report health shows those there are").into());
+        return Err(anyhow::anyhow!("the task \"{name}\" was given up, or [crawl] skip has it; oa-report health shows those that are watched").into());
     }
+    let watches = watch::all(&mut client)
+        .map_err(|e| anyhow::anyhow!("could not read who watches: {}", describe(&e)))?;
+    let faults = watch::faults(&watches, !tasks.is_empty());
+    tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
     let mut listing = Listing::new(&[
-        ("health", "HEALTH"),
+        ("state_shown", "STATE"),
         ("task", "TASK"),
         ("title", "TITLE"),
         ("success", "OK"),
@@ -59,9 +67,14 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         listing.push(row(task, config));
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
-    Ok(match (args.fail_on, health::worst(&tasks)) {
-        (Some(_), Health::Critical) => 2,
-        (Some(FailOn::Warning), Health::Warning) => 1,
+    say(args, config, &tasks, &watches, &faults)?;
+    let mut worst = health::worst(&tasks);
+    if args.task.is_none() {
+        worst = faults.iter().fold(worst, |w, f| w.max(f.severity()));
+    }
+    Ok(match (args.fail_on, worst) {
+        (Some(_), Health::Critical) => exit::FOUND_CRITICAL,
+        (Some(FailOn::Warning), Health::Warning) => exit::FOUND_WARNING,
         _ => exit::OK,
     })
 }
@@ -76,8 +89,61 @@ fn row(task: &TaskHealth, config: &Config) -> Value {
         .filter_map(|r| r.as_str().map(str::to_owned))
         .collect();
     row["task"] = json!(task.name);
+    row["state_shown"] = json!(Lang::from(config.locale).state(task.state));
     row["last_success_local"] = json!(at(task.last_success));
     row["next_due_local"] = json!(at(task.next_due));
     row["why"] = json!(reasons.join(", "));
     row
+}
+
+/// The verdict below the table. Beside other formats only what is wrong with the watching is said, on stderr.
+fn say(
+    args: &Args,
+    config: &Config,
+    tasks: &[TaskHealth],
+    watches: &[Watch],
+    faults: &[Fault<'_>],
+) -> Result<(), Failure> {
+    let lang = Lang::from(config.locale);
+    let words = |fault: &Fault<'_>| {
+        let (title, remedy) = lang.watching(*fault);
+        format!("{title}{}{remedy}", lang.say("；", "; "))
+    };
+    if args.format != Format::Table {
+        for fault in faults {
+            tracing::warn!("{}", words(fault));
+        }
+        return Ok(());
+    }
+    let count = |severity| tasks.iter().filter(|t| t.severity == severity).count();
+    let (critical, warning) = (count(Health::Critical), count(Health::Warning));
+    let well = tasks.len() - critical - warning;
+    let mut text = lang.say(
+        format!("\n故障 {critical}，注意 {warning}，正常 {well}"),
+        format!("\n{critical} critical, {warning} with a warning, {well} well"),
+    );
+    for (what, name) in [("check", "oa-alert check"), ("due", "oa-crawl run --due")] {
+        text.push_str(&match watch::newest(watches, what) {
+            Some(last) => {
+                let (ago, host) = (lang.short(last.age.max(0.0)), printable(&last.host));
+                lang.say(
+                    format!("；{name} 最近启动于 {ago}前（{host}）"),
+                    format!("; {name} was last started {ago} ago ({host})"),
+                )
+            }
+            None => lang.say(
+                format!("；{name} 从未启动"),
+                format!("; {name} was never started"),
+            ),
+        });
+    }
+    text.push('\n');
+    for fault in faults {
+        text.push_str(&format!("{}\n", words(fault)));
+        if let Fault::Failing(w) = fault {
+            text.push_str(&format!("  {}\n", printable(&w.detail)));
+        }
+    }
+    cli::print(&text).map_err(anyhow::Error::from)?;
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -16,8 +16,8 @@ use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::local;
-use crate::queries::logs::{Entry, Filter, MOST, STATUSES, by_id, page};
+use super::{known_task, local, no_task, task_names};
+use crate::queries::logs::{Entry, Filter, MOST, by_id, page, statuses};
 use crate::queries::run::{RunDetail, detail};
 use crate::{pool, when};
 
@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_secs(1);
 /// The run log, newest first
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A TIME is 2h (ago), today, yesterday, 2025-12-01 or \"2025-12-01 09:30\", in the configured time zone.\n\nExamples:\n  oa-report logs --status failed --since yesterday\n  oa-report logs --task zhihui-reports --limit 200 --format csv\n  oa-report logs --follow --status failed --format json"
+    after_help = "A TIME is 2h (ago), today, yesterday, 2025-12-01 or \"2025-12-01 09:30\", in the configured time zone.\n\nExamples:\n  oa-report logs --status not-ok --since yesterday\n  oa-report logs --status '!success' --since 2025-12-01 --until 2025-12-01\n  oa-report logs --task zhihui-reports --limit 200 --format csv\n  oa-report logs --follow --status failed --format json"
 )]
 pub(crate) struct Args {
     /// Show only runs of this task
@@ -36,13 +36,13 @@ pub(crate) struct Args {
     /// Show this run in full: its cause, its attempts and the output of its program
     #[arg(long, value_name = "ID", conflicts_with_all = ["task", "status", "since", "until", "follow"])]
     run: Option<Uuid>,
-    /// Show only runs with this status
-    #[arg(long, value_parser = STATUSES)]
-    status: Option<String>,
+    /// Show only runs with these statuses, with commas between; !success for all others, not-ok for all that ended and were no success
+    #[arg(long, value_name = "STATUS")]
+    status: Vec<String>,
     /// Show only runs that started at this time or later
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Show only runs that started before this time
+    /// Show only runs that started before this time; the day of --since again for that whole day
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Show at most this many; with --follow, this many to begin with
@@ -60,18 +60,31 @@ pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
     if let Some(id) = args.run {
         return print_one(config, id, args.format);
     }
+    let usage = |e: String| Failure::new(exit::USAGE, anyhow!("--{e}"));
+    let (since, until) = when::span(
+        args.since.as_deref(),
+        args.until.as_deref(),
+        Utc::now(),
+        config.timezone,
+    )
+    .map_err(usage)?;
+    let wanted = match args.status.as_slice() {
+        [] => Vec::new(),
+        some => statuses(&some.join(",")).map_err(|e| usage(format!("status: {e}")))?,
+    };
     let mut filter = Filter {
-        since: time(config, args.since.as_deref(), "--since")?,
-        until: time(config, args.until.as_deref(), "--until")?,
+        since,
+        until,
+        statuses: wanted,
         limit: u16::try_from(args.limit).unwrap_or(MOST).clamp(1, MOST),
         task: args.task,
-        status: args.status,
         ..Filter::default()
     };
     if args.follow {
         return follow(config, filter, args.format);
     }
     let mut client = pool::connect_read_only(config)?;
+    known_task(&mut client, filter.task.as_deref())?;
     let mut listing = listing();
     let mut left = args.limit;
     while left > 0 {
@@ -86,12 +99,6 @@ pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
-}
-
-fn time(config: &Config, text: Option<&str>, flag: &str) -> Result<Option<DateTime<Utc>>, Failure> {
-    text.map(|text| when::parse(text, Utc::now(), config.timezone))
-        .transpose()
-        .map_err(|e| Failure::new(exit::USAGE, anyhow!("{flag}: {e}")))
 }
 
 fn unreadable(error: &postgres::Error) -> anyhow::Error {
@@ -169,7 +176,7 @@ fn row(run: &Entry, config: &Config) -> Value {
 struct Follower {
     filter: Filter,
     /// Applied here: a run that is still under way has another status, and must be remembered.
-    status: Option<String>,
+    statuses: Vec<&'static str>,
     running: HashSet<Uuid>,
 }
 
@@ -191,7 +198,8 @@ impl Follower {
         }
         self.filter.limit = MOST;
         runs.retain(|run| {
-            run.end_time.is_some() && self.status.as_ref().is_none_or(|s| *s == run.status)
+            run.end_time.is_some()
+                && (self.statuses.is_empty() || self.statuses.contains(&run.status.as_str()))
         });
         Ok(runs)
     }
@@ -202,8 +210,15 @@ impl Follower {
 fn follow(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Failure> {
     let stop = install_stop_signal().map_err(anyhow::Error::from)?;
     let mut client = pool::connect_read_only(config)?;
+    if let Some(name) = &filter.task {
+        // It may come yet.
+        let names = task_names(&mut client)?;
+        if !names.contains(name) {
+            tracing::warn!("{}", no_task(name, &names));
+        }
+    }
     let mut follower = Follower {
-        status: filter.status.take(),
+        statuses: std::mem::take(&mut filter.statuses),
         filter,
         running: HashSet::new(),
     };

@@ -3,6 +3,7 @@
 pub(crate) mod as_of;
 pub(crate) mod backups;
 pub(crate) mod daily;
+pub(crate) mod days;
 pub(crate) mod health;
 pub(crate) mod html;
 pub(crate) mod logs;
@@ -18,6 +19,7 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::mistakes::nearest;
+use oa_core::base::text::printable;
 use oa_core::pg::{describe, is_connection_error};
 use oa_core::schedule::Calendar;
 use postgres::Client;
@@ -68,6 +70,28 @@ fn table_named(client: &mut Client, name: &str) -> Result<Table, Failure> {
             ))
         }
     }
+}
+
+/// A name that no task has is a mistake, and not a task of which there is nothing to show.
+fn known_task(client: &mut Client, name: Option<&str>) -> Result<(), Failure> {
+    let Some(name) = name else { return Ok(()) };
+    let names = task_names(client)?;
+    if names.iter().any(|n| n == name) {
+        return Ok(());
+    }
+    Err(Failure::new(exit::USAGE, no_task(name, &names)))
+}
+
+fn no_task(name: &str, names: &[String]) -> anyhow::Error {
+    let hint = nearest(name, names.iter().map(String::as_str));
+    anyhow!("there is no task \"{}\"{hint}", printable(name))
+}
+
+fn task_names(client: &mut Client) -> Result<Vec<String>, Failure> {
+    let rows = client
+        .query("SELECT name FROM oa.tasks ORDER BY name", &[])
+        .map_err(|e| failed(&e, "could not read the list of tasks"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A time in the zone of people.

@@ -7,7 +7,7 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::pg::describe;
 use serde_json::json;
 
-use super::local;
+use super::{known_task, local};
 use crate::pool;
 use crate::queries::quality;
 
@@ -30,6 +30,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let mut client = pool::connect_read_only(config)?;
+    known_task(&mut client, args.task.as_deref())?;
     let found = match &args.task {
         Some(task) => quality::of(&mut client, task, None, args.limit).map(|(all, _)| all),
         None => quality::last(&mut client, &config.crawl.skip),

@@ -3,16 +3,20 @@
 mod backups;
 mod queries;
 mod text;
+mod verdict;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use oa_core::app::config::Config;
 use oa_core::schedule::{Calendar, TradingDay};
 use postgres::Client;
 use serde::Serialize;
 
+use crate::queries::days::Hole;
 use crate::when::local_time;
 use backups::Repository;
 pub(crate) use text::{title, to_markdown};
+pub(crate) use verdict::Lack;
+use verdict::{Filled, Span, Start, Verdict};
 
 /// The task's name in the run log.
 pub(crate) const TASK: &str = "daily-report";
@@ -28,6 +32,19 @@ pub(crate) struct Daily {
     pub(crate) today: Today,
     /// Each task that ran, those with failures first.
     pub(crate) tasks: Vec<Task>,
+    /// What should have run, and what of it did not.
+    pub(crate) verdict: Verdict,
+    /// The same of the 24 hours before.
+    pub(crate) previous: Previous,
+    /// Holes that were reported and are closed.
+    pub(crate) filled: Vec<Filled>,
+    /// Holes of the two weeks before that a command fills.
+    #[serde(skip)]
+    pub(crate) before: Vec<Hole>,
+    /// What cron started.
+    pub(crate) starts: Vec<Start>,
+    /// It is of a day that is over: what follows is as it was then; backups and sizes are as they are now.
+    pub(crate) past: bool,
     /// Tasks with a schedule that did not run at all.
     pub(crate) without_run: Vec<String>,
     pub(crate) open: Vec<OpenIncident>,
@@ -37,6 +54,22 @@ pub(crate) struct Daily {
     /// Growth in bytes a day over the last 30 days of reports; `None` before there are two days of them.
     pub(crate) database_growth_per_day: Option<f64>,
     pub(crate) backups: Vec<Repository>,
+}
+
+/// What the report before said.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Previous {
+    pub(crate) expected: usize,
+    pub(crate) complete: usize,
+    pub(crate) runs: u64,
+    pub(crate) success: u64,
+}
+
+impl Daily {
+    /// What watches was there before, and nothing of it was started within the span.
+    pub(crate) fn is_unwatched(&self) -> bool {
+        self.starts.iter().any(|s| s.last_at.is_none())
+    }
 }
 
 /// What a day is to the exchanges.
@@ -67,6 +100,8 @@ pub(crate) struct Task {
     pub(crate) worst_gap_seconds: Option<f64>,
     /// Why the last run that was no success was none.
     pub(crate) last_error: Option<String>,
+    /// How its last run ended.
+    pub(crate) last_status: String,
 }
 
 impl Task {
@@ -102,6 +137,23 @@ pub(crate) fn build(
         .isolation_level(postgres::IsolationLevel::RepeatableRead)
         .start()?;
     let trading = calendar.is_trading_day(day);
+    let now: DateTime<Utc> = tx.query_one("SELECT now()", &[])?.get(0);
+    let past = day < now.with_timezone(&config.timezone).date_naive();
+    let as_of = if past { until } else { now };
+    let span = Span { from, until, as_of };
+    let earlier = Span {
+        from: local_time(
+            day.checked_sub_days(Days::new(2)).unwrap_or(day),
+            config.report.daily_at.0,
+            config.timezone,
+        ),
+        until: from,
+        as_of,
+    };
+    let tasks = queries::tasks(&mut tx, from, until)?;
+    let verdict = verdict::assess(&mut tx, config, calendar, span, &tasks)?;
+    let (ran, runs, success) = queries::counts(&mut tx, earlier.from, earlier.until)?;
+    let previous = verdict::assess(&mut tx, config, calendar, earlier, &ran)?;
     Ok(Daily {
         day,
         from,
@@ -111,9 +163,24 @@ pub(crate) fn build(
             guessed: matches!(trading, TradingDay::Guessed(_)),
             night: calendar.has_night_session(day),
         },
-        tasks: queries::tasks(&mut tx, from, until)?,
+        tasks,
+        verdict,
+        previous: Previous {
+            expected: previous.expected,
+            complete: previous.complete,
+            runs,
+            success,
+        },
+        filled: verdict::filled(&mut tx, config, span)?,
+        before: verdict::before(&mut tx, config, span)?,
+        starts: verdict::starts(&mut tx, span)?,
+        past,
         without_run: queries::without_run(&mut tx, from, until, &config.crawl.skip)?,
-        open: queries::open(&mut tx, &crate::lang::wording(config))?,
+        open: queries::open(
+            &mut tx,
+            &crate::lang::wording(config),
+            past.then_some(until),
+        )?,
         database_bytes: queries::database_bytes(&mut tx)?,
         database_bytes_before: queries::database_bytes_before(&mut tx, day)?,
         database_growth_per_day: queries::database_growth_per_day(&mut tx)?,

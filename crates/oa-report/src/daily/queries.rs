@@ -34,7 +34,8 @@ pub(super) fn tasks(
                 count(*) FILTER (WHERE e.status IN ('failed', 'timeout', 'abandoned')),
                 sum(e.inserted)::bigint, sum(e.updated)::bigint, sum(e.rejected)::bigint,
                 max(extract(epoch FROM e.finished_at - e.started_at))::float8, g.gap,
-                (array_agg(left(e.error_message, 8000) ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1]
+                (array_agg(left(e.error_message, 8000) ORDER BY e.seq DESC) FILTER (WHERE e.status <> 'success'))[1],
+                (array_agg(e.status ORDER BY e.seq DESC))[1]
          FROM ended e LEFT JOIN oa.tasks t ON t.name = e.task LEFT JOIN gaps g ON g.task = e.task
          GROUP BY e.task, t.title, g.gap
          ORDER BY count(*) FILTER (WHERE e.status NOT IN ('success', 'partial')) > 0 DESC,
@@ -54,6 +55,7 @@ pub(super) fn tasks(
         slowest_seconds: row.get(9),
         worst_gap_seconds: row.get(10),
         last_error: row.get(11),
+        last_status: row.get(12),
     };
     Ok(rows.iter().map(task).collect())
 }
@@ -75,12 +77,29 @@ pub(super) fn without_run(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
-pub(super) fn open(tx: &mut Transaction<'_>, wording: &Wording) -> Result<Vec<OpenIncident>> {
-    let rows = tx.query(
-        "SELECT i.opened_at, i.acknowledged_by, i.rule, i.fingerprint, a.event, a.title, a.body
-         FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL ORDER BY i.opened_at, i.fingerprint",
-        &[],
-    )?;
+/// Incidents that are open, or of a time that is over were open then: alerts keep what was reported.
+pub(super) fn open(
+    tx: &mut Transaction<'_>,
+    wording: &Wording,
+    past: Option<DateTime<Utc>>,
+) -> Result<Vec<OpenIncident>> {
+    let rows = match past {
+        None => tx.query(
+            "SELECT i.opened_at, i.acknowledged_by, i.rule, i.fingerprint, a.event, a.title, a.body
+             FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.resolved_at IS NULL ORDER BY i.opened_at, i.fingerprint",
+            &[],
+        )?,
+        Some(then) => tx.query(
+            "SELECT CASE WHEN i.opened_at <= $1 THEN i.opened_at ELSE a.created_at END AS since,
+                    CASE WHEN i.opened_at <= $1 AND i.acknowledged_at <= $1 THEN i.acknowledged_by END, a.rule, a.fingerprint, a.event, a.title, a.body
+             FROM (SELECT DISTINCT ON (fingerprint) * FROM oa.alerts WHERE created_at <= $1 AND kind IN ('problem', 'recovery')
+                   ORDER BY fingerprint, seq DESC) a
+             LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint
+             WHERE a.kind = 'problem' AND NOT coalesce(i.opened_at <= a.created_at AND i.resolved_at <= $1, false)
+             ORDER BY since, a.fingerprint",
+            &[&then],
+        )?,
+    };
     let open = |row: &Row| OpenIncident {
         title: wording
             .text(&incidents::event_of(row, 4, row.get(2), row.get(3)))
@@ -89,6 +108,18 @@ pub(super) fn open(tx: &mut Transaction<'_>, wording: &Wording) -> Result<Vec<Op
         acknowledged_by: row.get(1),
     };
     Ok(rows.iter().map(open).collect())
+}
+
+/// How often tasks ran within a span, and how often well.
+pub(super) fn counts(
+    tx: &mut Transaction<'_>,
+    from: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<(Vec<Task>, u64, u64)> {
+    let tasks = tasks(tx, from, until)?;
+    let sum = |of: fn(&Task) -> u64| tasks.iter().map(of).sum();
+    let (runs, success) = (sum(|t| t.runs), sum(|t| t.success));
+    Ok((tasks, runs, success))
 }
 
 pub(super) fn database_bytes(tx: &mut Transaction<'_>) -> Result<u64> {

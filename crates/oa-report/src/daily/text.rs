@@ -11,20 +11,68 @@ use oa_core::base::text::printable;
 use oa_core::base::units::Bytes;
 use oa_wording::excerpt;
 
-use super::{Daily, Task, backups};
+use super::{Daily, Lack, Task, backups};
+use crate::lang::Lang;
+
+/// So many names stand in a title.
+const NAMED: usize = 3;
 
 pub(crate) fn title(daily: &Daily, locale: Locale, late: bool) -> String {
-    let (day, late_mark) = (
-        daily.day,
-        if late {
-            ["（补发）", " (late)"]
+    let lang = Lang::from(locale);
+    let (day, verdict) = (daily.day, judged(daily, lang));
+    let late = match late {
+        true => lang.say("（补发）", " (late)"),
+        false => "",
+    };
+    lang.say(
+        format!("【日报】{day} {verdict}{late}"),
+        format!("[DAILY] {day} {verdict}{late}"),
+    )
+}
+
+/// What a report says in one line.
+fn judged(daily: &Daily, lang: Lang) -> String {
+    let verdict = &daily.verdict;
+    let mut wrong = Vec::new();
+    let lacking = verdict.lacking.len();
+    if lacking > 0 {
+        let names: Vec<String> = verdict
+            .lacking
+            .iter()
+            .take(NAMED)
+            .map(|l| excerpt(&l.title, 40))
+            .collect();
+        let names = names.join(lang.say("、", ", "));
+        let more = if lacking > NAMED {
+            lang.say(" 等", " and others")
         } else {
-            ["", ""]
-        },
+            ""
+        };
+        wrong.push(lang.say(
+            format!("缺 {lacking} 项：{names}{more}"),
+            format!("{lacking} lacking: {names}{more}"),
+        ));
+    }
+    if daily.is_unwatched() {
+        wrong.push(lang.say("无人值守", "nobody watched").to_owned());
+    }
+    if !wrong.is_empty() {
+        return format!("❌ {}", wrong.join(lang.say("；", "; ")));
+    }
+    let n = verdict.expected;
+    if n == 0 {
+        return lang.say("无应采任务", "nothing was due").to_owned();
+    }
+    let all = lang.say(
+        format!("{n} 项应采 {n} 项，完整"),
+        format!("{n} of {n} complete"),
     );
-    match locale {
-        Locale::Zh => format!("【日报】{day}{}", late_mark[0]),
-        Locale::En => format!("[DAILY] {day}{}", late_mark[1]),
+    match daily.open.len() {
+        0 => format!("✅ {all}"),
+        open => lang.say(
+            format!("⚠️ {all}；{open} 个故障未恢复"),
+            format!("⚠️ {all}; {open} open incidents"),
+        ),
     }
 }
 
@@ -50,6 +98,16 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     } else {
         format!("From {} to {}", local(daily.from), local(daily.until))
     });
+    if daily.past {
+        line(say(
+            "（补看往日：下面是当时的情况，其中备份和存储是现在的）",
+            "(of a day that is over: as it was then, but for backups and storage, which are as they are now)",
+        ));
+    }
+    line(String::new());
+    for text in verdict(daily, Lang::from(locale), zone) {
+        line(text);
+    }
     line(String::new());
     line(total(daily, zh));
     if !daily.open.is_empty() {
@@ -88,13 +146,13 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
             line(task_line(task, locale));
         }
     }
-    if !daily.without_run.is_empty() {
+    if !daily.verdict.not_due.is_empty() {
         line(String::new());
-        let names = daily.without_run.join(if zh { "、" } else { ", " });
+        let names = daily.verdict.not_due.join(if zh { "、" } else { ", " });
         line(if zh {
-            format!("没有运行：{names}（不在排期内属正常）")
+            format!("未到排期：{names}")
         } else {
-            format!("Did not run: {names} (which is right when they were not due)")
+            format!("Not due: {names}")
         });
     }
     line(String::new());
@@ -104,6 +162,148 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
     line(storage(daily, zh));
     line(today(daily, zh));
     out
+}
+
+/// So many older holes are listed.
+const OLDER: usize = 5;
+
+/// What should have been collected, what is lacking with the command that fills it, and whether somebody watched.
+fn verdict(daily: &Daily, lang: Lang, zone: Tz) -> Vec<String> {
+    let local = |at: chrono::DateTime<chrono::Utc>| {
+        at.with_timezone(&zone).format("%m-%d %H:%M").to_string()
+    };
+    let (now, was) = (&daily.verdict, &daily.previous);
+    let mut out = vec![lang.say(
+        format!(
+            "**应采**：{} 项，完整 {} 项，缺 {} 项（前一日：{} 项，完整 {} 项；运行 {} 次，成功 {} 次）",
+            now.expected, now.complete, now.lacking.len(), was.expected, was.complete, was.runs, was.success
+        ),
+        format!(
+            "**Due**: {} tasks, {} complete, {} lacking (the day before: {}, {} complete; {} runs, {} successes)",
+            now.expected, now.complete, now.lacking.len(), was.expected, was.complete, was.runs, was.success
+        ),
+    )];
+    for lack in &now.lacking {
+        out.push(lacking(lack, lang, zone));
+    }
+    for made_up in &now.made_up {
+        let (title, n) = (&made_up.title, made_up.slots);
+        out.push(lang.say(
+            format!("- {title}：漏跑 {n} 次，已补"),
+            format!("- {title}: {n} starts missed and made up for"),
+        ));
+    }
+    if !daily.filled.is_empty() {
+        out.push(String::new());
+        out.push(lang.say("**已补齐**", "**Filled**").to_owned());
+        for filled in &daily.filled {
+            let (title, day, at) = (&filled.title, filled.day, local(filled.filled_at));
+            out.push(lang.say(
+                format!("- {title} {day}（{at} 补齐）"),
+                format!("- {title} {day} (at {at})"),
+            ));
+        }
+    }
+    if !daily.before.is_empty() {
+        out.push(String::new());
+        out.push(
+            lang.say("**此前仍缺**", "**Still lacking from before**")
+                .to_owned(),
+        );
+        for hole in daily.before.iter().rev().take(OLDER) {
+            let fill = hole.fill.as_deref().unwrap_or_default();
+            let (title, state) = (&hole.title, lang.day_state(&hole.state));
+            out.push(lang.say(
+                format!("- {title}：{state} {} 天，补采：{fill}", hole.days),
+                format!(
+                    "- {title}: {} days {state}; to fill them: {fill}",
+                    hole.days
+                ),
+            ));
+        }
+        if daily.before.len() > OLDER {
+            let more = daily.before.len() - OLDER;
+            out.push(lang.say(
+                format!("- 还有 {more} 段，用 oa-report days 查看"),
+                format!("- {more} more: see oa-report days"),
+            ));
+        }
+    }
+    if let Some(watched) = watched(daily, lang, zone) {
+        out.extend([String::new(), watched]);
+    }
+    out
+}
+
+fn lacking(lack: &Lack, lang: Lang, zone: Tz) -> String {
+    let mut text = format!("- {}", lack.title);
+    if let Some(day) = lack.day {
+        text += &format!(" {day}");
+    }
+    text += lang.say("：", ": ");
+    text += lang.day_state(&lack.state);
+    if lack.missed > 0 {
+        text += &lang.say(
+            format!("，应运行 {} 次，{} 次没有运行", lack.due, lack.missed),
+            format!(
+                ", due {} times, {} of them not started",
+                lack.due, lack.missed
+            ),
+        );
+    }
+    if let Some(reason) = &lack.reason {
+        text += &lang.say(
+            format!("（{}）", excerpt(reason, 120)),
+            format!(" ({})", excerpt(reason, 120)),
+        );
+    }
+    match (lack.filled_at, &lack.fill) {
+        (Some(at), _) => {
+            let at = at.with_timezone(&zone).format("%m-%d %H:%M");
+            text += &lang.say(format!("；已于 {at} 补齐"), format!("; filled at {at}"));
+        }
+        (None, Some(fill)) => {
+            text += &lang.say(format!("；补采：{fill}"), format!("; to fill it: {fill}"));
+        }
+        (None, None) => {}
+    }
+    text
+}
+
+/// When cron last started what watches.
+fn watched(daily: &Daily, lang: Lang, zone: Tz) -> Option<String> {
+    let names = [
+        ("check", "告警检查", "checks"),
+        ("due", "到期运行", "due runs"),
+    ];
+    let mut parts = Vec::new();
+    for (what, zh, en) in names {
+        let Some(start) = daily.starts.iter().find(|s| s.what == what) else {
+            continue;
+        };
+        let name = lang.say(zh, en);
+        let Some(at) = start.last_at else {
+            parts.push(lang.say(
+                format!("{name}没有启动过"),
+                format!("{name} were not started"),
+            ));
+            continue;
+        };
+        let at = at.with_timezone(&zone).format("%m-%d %H:%M");
+        let mut part = lang.say(
+            format!("{name}最近 {at}"),
+            format!("last of the {name} {at}"),
+        );
+        if start.starts > 0 {
+            part += &lang.say(
+                format!("（{} 次，失败 {} 次）", start.starts, start.failures),
+                format!(" ({} starts, {} failures)", start.starts, start.failures),
+            );
+        }
+        parts.push(part);
+    }
+    let all = parts.join(lang.say("，", ", "));
+    (!parts.is_empty()).then(|| lang.say(format!("**值守**：{all}"), format!("**Watch**: {all}")))
 }
 
 fn total(daily: &Daily, zh: bool) -> String {

@@ -71,11 +71,11 @@ async fn operate(
     };
     let checked = Params::check(route, in_path, request, app.config.timezone);
     match (route.operation, checked) {
-        (Operation::Page(page), Err(detail)) => {
-            let problem = Answer::problem(StatusCode::BAD_REQUEST, detail);
+        (Operation::Page(page), Err(refused)) => {
+            let problem = refused.answer();
             Ok(pages::problem(app, request, page, caller, problem).await)
         }
-        (_, Err(detail)) => Err(Answer::problem(StatusCode::BAD_REQUEST, detail)),
+        (_, Err(refused)) => Err(refused.answer()),
         (Operation::Page(page), Ok(params)) => {
             pages::answer(app, request, page, &params, caller, body).await
         }

@@ -275,7 +275,7 @@ pub(crate) fn problem(frame: &Frame, problem: &Answer) -> Markup {
         .and_then(|v| v["detail"].as_str().map(str::to_owned));
     let title = match status {
         404 => lang.say("没有找到", "Not found"),
-        400 => lang.say("请求有误", "Not understood"),
+        400 | 409 => lang.say("请求有误", "Not understood"),
         _ => lang.say("暂时无法显示", "Not available now"),
     };
     let body = html! {

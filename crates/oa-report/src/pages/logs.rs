@@ -37,6 +37,9 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
                     label for="status" { (lang.say("状态", "Status")) }
                     select #status name="status" {
                         option value="" { (lang.say("全部", "all")) }
+                        option value="not-ok" selected[frame.value("status") == "not-ok"] { (lang.say("未成功", "not ok")) }
+                        @let chosen = frame.value("status");
+                        @if chosen.contains([',', '!']) { option value=(chosen) selected { (chosen) } }
                         @for status in STATUSES { option value=(status) selected[frame.value("status") == status] { (lang.status(status)) } }
                     }
                 }

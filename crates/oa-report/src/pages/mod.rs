@@ -4,6 +4,7 @@ mod alerts;
 pub(crate) mod assets;
 mod backups;
 mod chart;
+mod heat;
 pub(crate) mod layout;
 mod logs;
 pub(crate) mod overview;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::chart;
+use super::heat;
 use super::layout::{self, Frame, icon};
 use super::problems::{self, Problem};
 use super::todo;
@@ -13,7 +14,7 @@ use super::words::count;
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
-use crate::queries::health::{Health, TaskHealth, percent};
+use crate::queries::health::{Health, State, TaskHealth, percent};
 use crate::queries::history::{Day, RecentRun};
 use crate::queries::overview::Overview;
 use crate::queries::watch;
@@ -95,6 +96,7 @@ pub(crate) fn body(
         @if !problems.is_empty() { (todo::list(frame, &problems, snapshot)) }
         (tiles(frame, snapshot))
         (sources(frame, &tasks, overview, snapshot.tasks.len(), (number, pages)))
+        (heat::section(frame, &overview.owed))
         (today(frame, &tasks, overview))
         (records(frame, &tasks, overview))
     }
@@ -261,7 +263,7 @@ fn source(frame: &Frame, t: &TaskHealth, runs: &[RecentRun]) -> Markup {
         tr {
             th.name scope="row" {
                 div {
-                    (icon(t.health.as_str())) span.hidden { (lang.health(t.health)) }
+                    (icon(sign(t))) span.hidden { (lang.state(t.state)) }
                     div {
                         (frame.link(&frame.task(&t.name), &html! { (t.title) }))
                         @if t.title != t.name { span.faint { (t.name) } }
@@ -282,13 +284,23 @@ fn source(frame: &Frame, t: &TaskHealth, runs: &[RecentRun]) -> Markup {
                 @else { (frame.clock.relative_or(t.next_due, "–")) }
             }
             td.state data-label=(lang.say("状态", "State")) {
-                @if reasons.is_empty() && !t.last_failed() { span.faint { (lang.health(t.health)) } }
+                @if t.severity == Health::Healthy { span.faint { (lang.state(t.state)) } }
                 @else {
+                    span class={ "status " (layout::tone(t.severity.as_str())) } { (lang.state(t.state)) }
                     @if !reasons.is_empty() { span.reason { (reasons.join(lang.say("；", "; "))) } }
                     @if let Some(error) = t.last_error.as_ref().filter(|_| t.last_failed()) { span.error title=(error) { (error) } }
                 }
             }
         }
+    }
+}
+
+/// The sign of a task: a pause is neither good nor bad.
+pub(super) fn sign(task: &TaskHealth) -> &'static str {
+    match task.state {
+        State::Paused => "paused",
+        State::Running => "running",
+        _ => task.severity.as_str(),
     }
 }
 

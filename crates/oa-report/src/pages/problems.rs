@@ -3,7 +3,7 @@
 use crate::queries::alerts::Incident;
 use crate::queries::backups::State;
 use crate::queries::health::{Health, TaskHealth};
-use crate::queries::watch::{self, Watch};
+use crate::queries::watch::{self, Fault};
 use crate::snapshot::Snapshot;
 
 /// The worst of everything: tasks, open incidents, backups.
@@ -21,21 +21,8 @@ pub(crate) enum Item<'a> {
     /// A task that is not well, and of which no incident tells.
     Task(&'a TaskHealth),
     Backups,
-    /// Nobody watches, or what was found reaches nobody: title and remedy.
-    Watching(Watching<'a>),
-}
-
-/// What is wrong with the watching itself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Watching<'a> {
-    /// No `oa-alert check` has ever been here.
-    Never,
-    /// The last `oa-alert check` is long ago.
-    NoCheck(&'a Watch),
-    /// The last `oa-crawl run --due` is long ago.
-    NoDue(&'a Watch),
-    /// The last check did not work, or what it has to say does not leave.
-    Failing(&'a Watch),
+    /// Nobody watches, or what was found reaches nobody.
+    Watching(Fault<'a>),
 }
 
 /// Something that a person should look at.
@@ -70,9 +57,9 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
     let tasks = snapshot
         .tasks
         .iter()
-        .filter(|t| t.health != Health::Healthy && !t.has_healed() && !has_incident(t))
+        .filter(|t| t.severity != Health::Healthy && !has_incident(t))
         .map(|t| Problem {
-            severity: t.health,
+            severity: t.severity,
             item: Item::Task(t),
         });
     let backups = (snapshot.backups.status != State::Ok).then_some(Problem {
@@ -83,34 +70,14 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
         },
         item: Item::Backups,
     });
-    let watching = watching(snapshot).into_iter();
+    let watching = watch::faults(&snapshot.watches, !snapshot.tasks.is_empty())
+        .into_iter()
+        .map(|fault| Problem {
+            severity: fault.severity(),
+            item: Item::Watching(fault),
+        });
     let all = watching.chain(incidents).chain(tasks).chain(backups);
     let mut all: Vec<Problem<'_>> = all.collect();
     all.sort_by_key(|p| (p.is_acknowledged(), std::cmp::Reverse(p.severity)));
     all
-}
-
-/// Whether somebody watches: without that nothing that is said here is sure.
-fn watching(snapshot: &Snapshot) -> Vec<Problem<'_>> {
-    let mut found = Vec::new();
-    let mut add = |severity, item| {
-        found.push(Problem {
-            severity,
-            item: Item::Watching(item),
-        });
-    };
-    match watch::newest(&snapshot.watches, "check") {
-        None if !snapshot.tasks.is_empty() => add(Health::Warning, Watching::Never),
-        None => {}
-        Some(check) if check.is_silent() => add(Health::Critical, Watching::NoCheck(check)),
-        Some(_) => {}
-    }
-    let checks = snapshot.watches.iter().filter(|w| w.what == "check");
-    for check in checks.filter(|w| !w.ok && !w.is_silent()) {
-        add(Health::Critical, Watching::Failing(check));
-    }
-    if let Some(due) = watch::newest(&snapshot.watches, "due").filter(|d| d.is_silent()) {
-        add(Health::Critical, Watching::NoDue(due));
-    }
-    found
 }

@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use super::chart;
 use super::layout::{self, Frame, escape, icon};
+use super::overview::sign;
 use super::words::count;
 use crate::app::App;
 use crate::app::answer::Answer;
@@ -57,7 +58,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
     let body = html! {
         div.head {
             p.crumbs { a href=(frame.url("/admin/")) { (lang.say("总览", "Overview")) } " / " (t.name) }
-            h1 { (icon(t.health.as_str())) (t.title) " " span class={ "tag " (layout::tone(t.health.as_str())) } { (lang.health(t.health)) } }
+            h1 { (icon(sign(t))) (t.title) " " span class={ "tag " (layout::tone(sign(t))) } { (lang.state(t.state)) } }
             @if !reasons.is_empty() { p.reason { (reasons.join(lang.say("；", "; "))) } }
         }
         @if !incidents.is_empty() {

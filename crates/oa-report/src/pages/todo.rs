@@ -4,51 +4,20 @@ use maud::{Markup, html};
 use oa_wording::Text;
 
 use super::layout::{self, Frame, icon};
-use super::problems::{Item, Problem, Watching};
+use super::problems::{Item, Problem};
 use crate::app::LONGEST_NOTE;
 use crate::digest::short_hash;
 use crate::queries::alerts::{self, Incident};
 use crate::queries::health::{Health, TaskHealth};
+use crate::queries::watch::Fault;
 use crate::snapshot::Snapshot;
 
-fn of_watching(frame: &Frame, severity: Health, item: Watching<'_>) -> Markup {
+fn of_watching(frame: &Frame, severity: Health, fault: Fault<'_>) -> Markup {
     let lang = frame.lang;
-    let cron = |line: &str| {
-        lang.say(
-            format!("检查 cron 是否在运行、crontab 中是否有 {line}"),
-            format!("check that cron runs and that the crontab has {line}"),
-        )
-    };
-    let (title, remedy, at) = match item {
-        Watching::Never => (
-            lang.say(
-                "告警检查从未运行，出了问题无人得知",
-                "No check has ever run: nobody hears of what goes wrong",
-            ),
-            cron("oa-alert check"),
-            None,
-        ),
-        Watching::NoCheck(w) => (
-            lang.say(
-                "告警检查已停止，出了问题无人得知",
-                "Checks have stopped: nobody hears of what goes wrong",
-            ),
-            cron("oa-alert check"),
-            Some(w),
-        ),
-        Watching::NoDue(w) => (
-            lang.say("到期任务无人启动", "Nothing starts the runs that are due"),
-            cron("oa-crawl run --due"),
-            Some(w),
-        ),
-        Watching::Failing(w) => (
-            lang.say("告警没有送达", "Alerts do not reach people"),
-            lang.say(
-                "按详情修复后执行 oa-alert test".to_owned(),
-                "fix what the details say, then run oa-alert test".to_owned(),
-            ),
-            Some(w),
-        ),
+    let (title, remedy) = lang.watching(fault);
+    let at = match fault {
+        Fault::Never => None,
+        Fault::NoCheck(w) | Fault::NoDue(w) | Fault::Failing(w) => Some(w),
     };
     html! {
         li class=(layout::tone(severity.as_str())) {
@@ -100,8 +69,8 @@ fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
     let lang = frame.lang;
     let reasons: Vec<String> = task.reasons.iter().map(|r| lang.reason(*r, task)).collect();
     html! {
-        li class=(layout::tone(task.health.as_str())) {
-            (icon(task.health.as_str()))
+        li class=(layout::tone(task.severity.as_str())) {
+            (icon(task.severity.as_str()))
             div.what {
                 h3 { (frame.link(&frame.task(&task.name), &html! { (task.title) })) }
                 p { (reasons.join(lang.say("；", "; "))) }

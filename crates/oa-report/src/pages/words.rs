@@ -9,7 +9,9 @@ use oa_core::app::output::human_duration;
 use oa_core::base::units::Bytes;
 
 use crate::lang::Lang;
-use crate::queries::health::{Health, Reason, TaskHealth};
+use crate::queries::health::{Health, Reason, State, TaskHealth};
+use crate::queries::watch::Fault;
+use crate::shell::quoted;
 
 impl Lang {
     pub(crate) fn status(self, status: &str) -> &str {
@@ -32,6 +34,72 @@ impl Lang {
             Health::Healthy => self.say("正常", "healthy"),
             Health::Warning => self.say("注意", "warning"),
             Health::Critical => self.say("故障", "critical"),
+        }
+    }
+
+    pub(crate) fn state(self, state: State) -> &'static str {
+        match state {
+            State::Ok => self.say("正常", "ok"),
+            State::Late => self.say("未按时运行", "late"),
+            State::Running => self.say("运行中", "running"),
+            State::Failed => self.say("失败", "failed"),
+            State::Partial => self.say("不完整", "partial"),
+            State::Stale => self.say("数据陈旧", "stale"),
+            State::Paused => self.say("已静默", "paused"),
+            State::Unknown => self.say("从未运行", "unknown"),
+        }
+    }
+
+    /// The state of a source's day.
+    pub(crate) fn day_state(self, state: &str) -> &str {
+        let (zh, en) = match state {
+            "pending" => ("未到时间", "pending"),
+            "complete" => ("完整", "complete"),
+            "partial" => ("不完整", "partial"),
+            "stale" => ("与前日相同", "stale"),
+            "failed" => ("失败", "failed"),
+            "missing" => ("未采集", "missing"),
+            "unfetchable" => ("无法补采", "unfetchable"),
+            "skipped" => ("跳过", "skipped"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
+    /// What is wrong with the watching itself, and what to do.
+    pub(crate) fn watching(self, fault: Fault<'_>) -> (&'static str, String) {
+        let cron = |line: &str| {
+            self.say(
+                format!("检查 cron 是否在运行、crontab 中是否有 {line}"),
+                format!("check that cron runs and that the crontab has {line}"),
+            )
+        };
+        match fault {
+            Fault::Never => (
+                self.say(
+                    "告警检查从未运行，出了问题无人得知",
+                    "No check has ever run: nobody hears of what goes wrong",
+                ),
+                cron("oa-alert check"),
+            ),
+            Fault::NoCheck(_) => (
+                self.say(
+                    "告警检查已停止，出了问题无人得知",
+                    "Checks have stopped: nobody hears of what goes wrong",
+                ),
+                cron("oa-alert check"),
+            ),
+            Fault::NoDue(_) => (
+                self.say("到期任务无人启动", "Nothing starts the runs that are due"),
+                cron("oa-crawl run --due"),
+            ),
+            Fault::Failing(_) => (
+                self.say("告警没有送达", "Alerts do not reach people"),
+                self.say(
+                    "按详情修复后执行 oa-alert test".to_owned(),
+                    "fix what the details say, then run oa-alert test".to_owned(),
+                ),
+            ),
         }
     }
 
@@ -75,11 +143,15 @@ impl Lang {
                 "数据不是最新的".to_owned(),
                 "its data are out of date".to_owned(),
             ),
+            Reason::Incident => self.say(
+                "有未恢复的告警".to_owned(),
+                "an incident of it is open".to_owned(),
+            ),
         }
     }
 
     pub(crate) fn remedy(self, reason: Reason, task: &TaskHealth) -> String {
-        let name = shell(&task.name);
+        let name = quoted(&task.name);
         match reason {
             Reason::SuccessRate | Reason::LastRun | Reason::Failing => {
                 let look = match task.last_run_id {
@@ -104,6 +176,10 @@ impl Lang {
             Reason::Stale => self.say(
                 format!("到来源网站看今天的数据是否已发布；不再需要则执行 oa-crawl disable {name}"),
                 format!("check on the site whether today's data are published; if you do not need it any more: oa-crawl disable {name}"),
+            ),
+            Reason::Incident => self.say(
+                "用 oa-alert list 查看告警内容".to_owned(),
+                "see what was reported with oa-alert list".to_owned(),
             ),
         }
     }
@@ -147,20 +223,11 @@ pub(crate) fn again(task: &TaskHealth) -> Option<String> {
         ("oa-alert", _) => "oa-alert check",
         // A source has a schedule of its own; what a program's line starts has none.
         ("oa-crawl", name) if task.schedule.is_some() => {
-            return Some(format!("oa-crawl run {}", shell(name)));
+            return Some(format!("oa-crawl run {}", quoted(name)));
         }
         _ => return None,
     };
     Some(fixed.to_owned())
-}
-
-/// A name as one word of a shell.
-fn shell(name: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_.:/@".contains(c);
-    if !name.is_empty() && !name.starts_with('-') && name.chars().all(plain) {
-        return name.to_owned();
-    }
-    format!("'{}'", name.replace('\'', "'\\''"))
 }
 
 /// A number with its thousands apart.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::config::Config;
+use oa_core::model::retry::ErrorKind;
 use postgres::{GenericClient, Row};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,16 +17,55 @@ pub(crate) const WARNING: f64 = 70.0;
 /// So many failures in a row are critical whatever the share.
 const IN_A_ROW: i32 = 3;
 
-/// How a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+/// How bad it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Health {
     /// At least 90 % of its runs of the last 24 hours succeeded, and nothing else is wrong.
+    #[default]
     Healthy,
     /// At least 70 %, or one of the reasons holds.
     Warning,
-    /// Less than 70 %, or three failures in a row.
+    /// Less than 70 %, or three failures in a row, or a failure that only a person can mend.
     Critical,
+}
+
+/// The one state of a task: what its slots and its newest outcome say, whatever the share of successes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Its newest outcome is a success, and no slot is waiting.
+    Ok,
+    /// It was due and did not run.
+    Late,
+    /// It runs now, and nothing is known to be wrong.
+    Running,
+    /// Its newest outcome is a failure.
+    Failed,
+    /// Its newest outcome stored less than there was.
+    Partial,
+    /// Its newest data are of another day, or there were none for much longer than usual.
+    Stale,
+    /// Somebody has silenced all alerts of it for a while.
+    Paused,
+    /// It has never run.
+    Unknown,
+}
+
+impl State {
+    /// The name under which it is given out.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Late => "late",
+            Self::Running => "running",
+            Self::Failed => "failed",
+            Self::Partial => "partial",
+            Self::Stale => "stale",
+            Self::Paused => "paused",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Health {
@@ -45,7 +85,7 @@ impl Health {
 pub(crate) enum Reason {
     /// Too few of the runs of the last 24 hours succeeded.
     SuccessRate,
-    /// There was none in 24 hours, and the last one was no success.
+    /// The newest outcome was no success.
     LastRun,
     /// The last three runs or more failed.
     Failing,
@@ -55,6 +95,8 @@ pub(crate) enum Reason {
     NeverRun,
     /// The last data were of another day, or a task without a schedule has not succeeded for much longer than usual.
     Stale,
+    /// An incident of it is open.
+    Incident,
 }
 
 /// One task.
@@ -66,7 +108,11 @@ pub(crate) struct TaskHealth {
     pub(crate) title: String,
     /// The program that runs it.
     pub(crate) tool: String,
-    /// How it is.
+    /// How it is now.
+    pub(crate) state: State,
+    /// How bad that is: nothing that a later success has mended, and nothing of a paused task.
+    pub(crate) severity: Health,
+    /// How it was over the last 24 hours: at least 90 % successes are healthy, 70 % a warning; never better than `severity`.
     pub(crate) health: Health,
     /// Why it is not healthy.
     pub(crate) reasons: Vec<Reason>,
@@ -106,17 +152,9 @@ pub(crate) struct TaskHealth {
     pub(crate) late_seconds: Option<u64>,
     /// Whether it runs now.
     pub(crate) running: bool,
-    /// The newest outcome is a success.
-    #[serde(skip)]
-    pub(crate) newest_succeeded: bool,
 }
 
 impl TaskHealth {
-    /// Only what is over is wrong: too many runs of the last 24 hours failed, and the newest one succeeded.
-    pub(crate) fn has_healed(&self) -> bool {
-        self.reasons == [Reason::SuccessRate] && self.newest_succeeded
-    }
-
     /// The last outcome was no success.
     pub(crate) fn last_failed(&self) -> bool {
         self.consecutive_failures > 0 || self.last_status.as_deref() == Some("partial")
@@ -135,11 +173,11 @@ pub(crate) fn grace(config: &Config) -> TimeDelta {
     TimeDelta::from_std(grace).unwrap_or(TimeDelta::weeks(5200))
 }
 
-/// The worst of these tasks; healthy when there is none.
+/// The worst of these tasks as they are now; healthy when there is none.
 pub(crate) fn worst(tasks: &[TaskHealth]) -> Health {
     tasks
         .iter()
-        .map(|t| t.health)
+        .map(|t| t.severity)
         .max()
         .unwrap_or(Health::Healthy)
 }
@@ -180,14 +218,19 @@ pub(crate) fn tasks(
                 -- Without a schedule, what is usual says when it is missed.
                 CASE WHEN t.schedule IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
                        SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
-                       WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END
+                       WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END,
+                last.error_kind,
+                EXISTS (SELECT FROM oa.silences s WHERE s.task = t.name AND s.rule IS NULL AND s.until > now()),
+                i.severity,
+                (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1)
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
+         LEFT JOIN (SELECT task, min(severity) AS severity FROM oa.incidents WHERE resolved_at IS NULL AND severity <> 'info' GROUP BY task) i ON i.task = t.name
          -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
          -- task's last run, which is found at once; else every month of the run log is looked into.
          LEFT JOIN LATERAL (
-           SELECT r.id, r.status FROM oa.runs r WHERE r.id = t.last_run_id AND r.finished_at IS NOT NULL AND r.trigger <> 'backfill'
+           SELECT r.id, r.status, r.error_kind FROM oa.runs r WHERE r.id = t.last_run_id AND r.finished_at IS NOT NULL AND r.trigger <> 'backfill'
            UNION ALL (
-             SELECT r.id, r.status FROM oa.runs r
+             SELECT r.id, r.status, r.error_kind FROM oa.runs r
              WHERE r.task = t.name AND r.finished_at IS NOT NULL AND r.status <> 'skipped' AND r.trigger <> 'backfill'
              ORDER BY r.seq DESC LIMIT 1)
            LIMIT 1) last ON true
@@ -205,6 +248,8 @@ fn task(row: &Row) -> TaskHealth {
         name: row.get(0),
         title: row.get(1),
         tool: row.get(2),
+        state: State::Unknown,
+        severity: Health::Healthy,
         health: Health::Healthy,
         reasons: Vec::new(),
         runs,
@@ -225,60 +270,107 @@ fn task(row: &Row) -> TaskHealth {
         next_due: row.get(16),
         late_seconds: row.get::<_, Option<i64>>(17).map(i64::unsigned_abs),
         running: row.get::<_, Option<bool>>(18).unwrap_or(false),
-        newest_succeeded: row.get::<_, Option<&str>>(19) == Some("success"),
     };
-    let partial = row.get::<_, Option<&str>>(19) == Some("partial");
-    let stale_data = row.get::<_, Option<bool>>(20) == Some(false);
-    let silent = row.get::<_, Option<bool>>(21) == Some(true);
-    assess(&mut task, partial, stale_data || silent);
+    let (stale_data, silent, stale_day): (Option<bool>, Option<bool>, Option<bool>) =
+        (row.get(20), row.get(21), row.get(25));
+    let facts = Facts {
+        outcome: row.get(19),
+        error: row.get::<_, Option<&str>>(22).and_then(ErrorKind::parse),
+        stale: stale_data == Some(false) || silent == Some(true) || stale_day == Some(true),
+        paused: row.get(23),
+        incident: match row.get::<_, Option<&str>>(24) {
+            None => Health::Healthy,
+            Some("critical") => Health::Critical,
+            Some(_) => Health::Warning,
+        },
+    };
+    assess(&mut task, &facts);
     task
 }
 
-/// `partial`: its newest outcome was that; `stale`: its data are of another day, or there were none for much longer than usual.
-fn assess(task: &mut TaskHealth, partial: bool, stale: bool) {
+/// What is known of a task besides its counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts<'a> {
+    /// How the newest run ended that says something of today.
+    outcome: Option<&'a str>,
+    /// What was wrong with it.
+    error: Option<ErrorKind>,
+    /// Its data are of another day, or there were none for much longer than usual.
+    stale: bool,
+    /// All alerts of it are silenced.
+    paused: bool,
+    /// How bad the worst of its open incidents is.
+    incident: Health,
+}
+
+/// The one place that says how a task is: the command line, the API, metrics and pages all show this. What people are notified of is at
+/// least as bad here.
+fn assess(task: &mut TaskHealth, facts: &Facts<'_>) {
     let mut reasons = Vec::new();
-    let mut add = |holds: bool, reason: Reason, health: Health| {
+    let mut add = |holds: bool, reason: Reason, severity: Health| {
         if holds {
-            reasons.push((reason, health));
+            reasons.push((reason, severity));
         }
     };
-    if let Some(rate) = task.success_rate {
-        let health = if rate >= WARNING {
-            Health::Warning
-        } else {
-            Health::Critical
-        };
-        add(rate < HEALTHY, Reason::SuccessRate, health);
+    let partial = facts.outcome == Some("partial");
+    let failed = match facts.outcome {
+        Some(outcome) => !matches!(outcome, "success" | "partial"),
+        None => task.consecutive_failures > 0,
+    };
+    let in_a_row = task.consecutive_failures >= IN_A_ROW;
+    // Time heals a site that is ill; a wrong password it does not.
+    let needs_a_person = facts.error.is_some_and(|error| !error.is_transient());
+    let one_failure = if needs_a_person || task.success_rate.is_none() {
+        Health::Critical
     } else {
-        add(
-            task.consecutive_failures > 0,
-            Reason::LastRun,
-            Health::Critical,
-        );
-        add(
-            partial && task.consecutive_failures == 0,
-            Reason::LastRun,
-            Health::Warning,
-        );
-    }
-    add(
-        task.consecutive_failures >= IN_A_ROW,
-        Reason::Failing,
-        Health::Critical,
-    );
+        Health::Warning
+    };
+    add(failed && !in_a_row, Reason::LastRun, one_failure);
+    add(partial && !in_a_row, Reason::LastRun, Health::Warning);
+    add(in_a_row, Reason::Failing, Health::Critical);
     add(task.late_seconds.is_some(), Reason::Late, Health::Warning);
     add(
         task.last_run_id.is_none(),
         Reason::NeverRun,
         Health::Warning,
     );
-    add(stale, Reason::Stale, Health::Warning);
-    task.health = reasons
-        .iter()
-        .map(|(_, health)| *health)
-        .max()
-        .unwrap_or(Health::Healthy);
+    add(facts.stale, Reason::Stale, Health::Warning);
+    if reasons.is_empty() && facts.incident > Health::Healthy {
+        reasons.push((Reason::Incident, facts.incident));
+    }
+    let found = reasons.iter().map(|(_, severity)| *severity).max();
+    task.severity = found.unwrap_or(Health::Healthy).max(facts.incident);
+    task.health = task.severity;
     task.reasons = reasons.into_iter().map(|(reason, _)| reason).collect();
+    if let Some(rate) = task.success_rate.filter(|rate| *rate < HEALTHY) {
+        let by_rate = if rate >= WARNING {
+            Health::Warning
+        } else {
+            Health::Critical
+        };
+        task.health = task.health.max(by_rate);
+        task.reasons.insert(0, Reason::SuccessRate);
+    }
+    task.state = if facts.paused {
+        State::Paused
+    } else if failed || in_a_row {
+        State::Failed
+    } else if task.late_seconds.is_some() {
+        State::Late
+    } else if partial {
+        State::Partial
+    } else if facts.stale {
+        State::Stale
+    } else if task.running {
+        State::Running
+    } else if task.last_run_id.is_none() {
+        State::Unknown
+    } else {
+        State::Ok
+    };
+    if facts.paused {
+        task.severity = Health::Healthy;
+    }
 }
 
 #[cfg(test)]
@@ -290,6 +382,8 @@ mod tests {
             name: "a".to_owned(),
             title: "a".to_owned(),
             tool: "oa-crawl".to_owned(),
+            state: State::Unknown,
+            severity: Health::Healthy,
             health: Health::Healthy,
             reasons: Vec::new(),
             runs,
@@ -310,7 +404,6 @@ mod tests {
             next_due: None,
             late_seconds: None,
             running: false,
-            newest_succeeded: false,
         }
     }
 
@@ -326,7 +419,7 @@ mod tests {
             (0, 0, Health::Healthy),
         ] {
             let mut task = of(runs, success);
-            assess(&mut task, false, false);
+            assess(&mut task, &Facts::default());
             assert_eq!(task.health, health, "{success} of {runs}");
         }
     }
@@ -335,32 +428,38 @@ mod tests {
     fn what_is_late_never_run_or_stale_is_at_least_a_warning() {
         let mut late = of(10, 10);
         late.late_seconds = Some(1);
-        assess(&mut late, false, false);
+        assess(&mut late, &Facts::default());
         assert_eq!(
             (late.health, late.reasons),
             (Health::Warning, vec![Reason::Late])
         );
         let mut never = of(0, 0);
         never.last_run_id = None;
-        assess(&mut never, false, false);
+        assess(&mut never, &Facts::default());
         assert_eq!(
             (never.health, never.reasons),
             (Health::Warning, vec![Reason::NeverRun])
         );
         let mut stale = of(10, 1);
-        assess(&mut stale, false, true);
+        assess(
+            &mut stale,
+            &Facts {
+                stale: true,
+                ..Facts::default()
+            },
+        );
         assert_eq!(
             (stale.health, stale.reasons),
             (Health::Critical, vec![Reason::SuccessRate, Reason::Stale])
         );
         let mut failed = of(0, 0);
         failed.consecutive_failures = 1;
-        assess(&mut failed, false, false);
+        assess(&mut failed, &Facts::default());
         assert_eq!(failed.health, Health::Critical);
         // 20 failures of 200 runs, the last three of them in a row.
         let mut failing = of(200, 180);
         failing.consecutive_failures = 3;
-        assess(&mut failing, false, false);
+        assess(&mut failing, &Facts::default());
         assert_eq!(
             (failing.health, failing.reasons),
             (Health::Critical, vec![Reason::Failing])
@@ -368,14 +467,67 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_a_later_success_mended_has_healed() {
+    fn a_failure_that_a_later_success_mended_needs_nobody() {
         let mut task = of(2, 1);
-        assess(&mut task, false, false);
-        assert_eq!((task.health, task.has_healed()), (Health::Critical, false));
-        task.newest_succeeded = true;
-        assert!(task.has_healed());
+        let healed = Facts {
+            outcome: Some("success"),
+            ..Facts::default()
+        };
+        assess(&mut task, &healed);
+        assert_eq!(
+            (task.state, task.severity, task.health),
+            (State::Ok, Health::Healthy, Health::Critical)
+        );
         task.late_seconds = Some(1);
-        assess(&mut task, false, false);
-        assert!(!task.has_healed(), "it is late as well");
+        assess(&mut task, &healed);
+        assert_eq!((task.state, task.severity), (State::Late, Health::Warning));
+    }
+
+    #[test]
+    fn one_failure_is_a_warning_unless_only_a_person_can_mend_it_or_it_was_reported() {
+        for (error, incident, severity) in [
+            (ErrorKind::Http5xx, Health::Healthy, Health::Warning),
+            (ErrorKind::Auth, Health::Healthy, Health::Critical),
+            (ErrorKind::Http5xx, Health::Critical, Health::Critical),
+        ] {
+            let mut task = of(100, 99);
+            task.consecutive_failures = 1;
+            let facts = Facts {
+                outcome: Some("failed"),
+                error: Some(error),
+                incident,
+                ..Facts::default()
+            };
+            assess(&mut task, &facts);
+            assert_eq!((task.state, task.severity), (State::Failed, severity));
+            assert_eq!(task.health, severity, "never better than it is now");
+            let paused = Facts {
+                paused: true,
+                ..facts
+            };
+            assess(&mut task, &paused);
+            assert_eq!(
+                (task.state, task.severity),
+                (State::Paused, Health::Healthy)
+            );
+        }
+    }
+
+    #[test]
+    fn a_run_under_way_hides_nothing() {
+        for (outcome, state) in [
+            ("success", State::Running),
+            ("failed", State::Failed),
+            ("partial", State::Partial),
+        ] {
+            let mut task = of(100, 99);
+            task.running = true;
+            let facts = Facts {
+                outcome: Some(outcome),
+                ..Facts::default()
+            };
+            assess(&mut task, &facts);
+            assert_eq!(task.state, state);
+        }
     }
 }

@@ -164,6 +164,29 @@ fn compare(days: &mut [Day]) {
     }
 }
 
+/// The schedule that `oa.tasks` has of a task. Without sessions it applies at any hour.
+pub(crate) fn schedule_of(
+    cron: &str,
+    days: Option<&str>,
+    sessions: Option<Vec<String>>,
+    zone: Tz,
+) -> Option<Schedule> {
+    let days = match days {
+        Some("trading") => Days::Trading,
+        Some("night") => Days::Night,
+        _ => Days::All,
+    };
+    let session = |name: &String| {
+        if name == "night" {
+            Session::Night
+        } else {
+            Session::Day
+        }
+    };
+    let sessions: Vec<Session> = sessions.unwrap_or_default().iter().map(session).collect();
+    Some(Schedule::parse(cron, zone).ok()?.on(days).within(&sessions))
+}
+
 /// When each of these tasks was and is due within a span, of those whose schedule is known in full; at most 2,000 times per task.
 pub(crate) fn due(
     client: &mut impl GenericClient,
@@ -178,28 +201,7 @@ pub(crate) fn due(
         &[&tasks],
     )?;
     let due = |row: &postgres::Row| {
-        let days = match row.get::<_, &str>(2) {
-            "trading" => Days::Trading,
-            "night" => Days::Night,
-            _ => Days::All,
-        };
-        let sessions: Vec<Session> = row
-            .get::<_, Option<Vec<String>>>(3)
-            // None: at any hour.
-            .unwrap_or_default()
-            .iter()
-            .map(|s| {
-                if s == "night" {
-                    Session::Night
-                } else {
-                    Session::Day
-                }
-            })
-            .collect();
-        let schedule = Schedule::parse(row.get(1), zone)
-            .ok()?
-            .on(days)
-            .within(&sessions);
+        let schedule = schedule_of(row.get(1), row.get(2), row.get(3), zone)?;
         let first = schedule.next_after(from - chrono::TimeDelta::seconds(1), calendar);
         let all = std::iter::successors(first, |at| schedule.next_after(*at, calendar));
         Some((

@@ -2,6 +2,7 @@
 //! first one costs.
 
 use chrono::{DateTime, Utc};
+use oa_core::base::mistakes::nearest;
 use postgres::types::ToSql;
 use postgres::{GenericClient, Row};
 use schemars::JsonSchema;
@@ -20,13 +21,54 @@ pub(crate) const STATUSES: [&str; 8] = [
     "skipped",
     "abandoned",
 ];
+/// How runs end that need somebody's attention.
+pub(crate) const NOT_OK: [&str; 4] = ["partial", "failed", "timeout", "abandoned"];
+
+/// The statuses that a text names: some of them with commas between, `!` before one for all others, `not-ok` for all ends that are not
+/// good.
+pub(crate) fn statuses(text: &str) -> std::result::Result<Vec<&'static str>, String> {
+    let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+    for word in text.split(',').map(str::trim) {
+        let bare = word.strip_prefix('!').unwrap_or(word);
+        let named = if word == bare {
+            &mut wanted
+        } else {
+            &mut unwanted
+        };
+        if bare == "not-ok" {
+            named.extend(NOT_OK);
+            continue;
+        }
+        let Some(status) = STATUSES.into_iter().find(|s| *s == bare) else {
+            let all = STATUSES.into_iter().chain(["not-ok"]);
+            return Err(format!(
+                "there is no status \"{bare}\"{}",
+                nearest(bare, all)
+            ));
+        };
+        named.push(status);
+    }
+    if wanted.is_empty() {
+        wanted.extend(STATUSES);
+    }
+    wanted.retain(|s| !unwanted.contains(s));
+    if wanted.is_empty() {
+        return Err(format!("\"{text}\" leaves no status"));
+    }
+    Ok(STATUSES
+        .into_iter()
+        .filter(|s| wanted.contains(s))
+        .collect())
+}
+
 /// Most entries of one page.
 pub(crate) const MOST: u16 = 500;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     pub(crate) task: Option<String>,
-    pub(crate) status: Option<String>,
+    /// With one of these; all when there is none.
+    pub(crate) statuses: Vec<&'static str>,
     /// That started at this time or later (UTC).
     pub(crate) since: Option<DateTime<Utc>>,
     /// That started before this time (UTC).
@@ -110,7 +152,6 @@ pub(crate) fn page(
         };
     }
     condition!(filter.task, "r.task = ${}");
-    condition!(filter.status, "r.status = ${}");
     condition!(filter.since, "r.started_at >= ${}");
     condition!(filter.until, "r.started_at < ${}");
     condition!(
@@ -123,14 +164,28 @@ pub(crate) fn page(
     );
     let one_more = i64::from(filter.limit) + 1;
     values.push(&one_more);
-    let rows = client.query(
-        &format!(
-            "SELECT {COLUMNS} FROM oa.runs r WHERE {} ORDER BY r.started_at DESC, r.seq DESC LIMIT ${}",
-            conditions.join(" AND "),
-            values.len()
+    let (conditions, limit) = (conditions.join(" AND "), values.len());
+    // Each status by itself comes out of an index, newest first, however rare it is.
+    let one = |and: &str| {
+        format!(
+            "SELECT {COLUMNS}, r.seq FROM oa.runs r WHERE {conditions}{and} ORDER BY r.started_at DESC, r.seq DESC LIMIT ${limit}"
+        )
+    };
+    for status in &filter.statuses {
+        values.push(status);
+    }
+    let each: Vec<String> = (0..filter.statuses.len())
+        .map(|n| format!("({})", one(&format!(" AND r.status = ${}", limit + 1 + n))))
+        .collect();
+    let question = match each.as_slice() {
+        [] => one(""),
+        [only] => only.clone(),
+        several => format!(
+            "SELECT * FROM ({}) x ORDER BY started_at DESC, seq DESC LIMIT ${limit}",
+            several.join(" UNION ALL ")
         ),
-        &values,
-    )?;
+    };
+    let rows = client.query(&question, &values)?;
     let mut entries: Vec<Entry> = rows.iter().map(entry).collect();
     let more = entries.len() > usize::from(filter.limit);
     entries.truncate(usize::from(filter.limit));
@@ -147,4 +202,37 @@ pub(crate) fn by_id(client: &mut impl GenericClient, ids: &[Uuid]) -> Result<Vec
         &[&ids],
     )?;
     Ok(rows.iter().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_statuses_can_be_named_or_left_out() {
+        for (text, found) in [
+            ("failed", vec!["failed"]),
+            ("timeout,failed", vec!["failed", "timeout"]),
+            ("not-ok", vec!["partial", "failed", "timeout", "abandoned"]),
+            ("not-ok,!partial", vec!["failed", "timeout", "abandoned"]),
+            ("!success, !skipped", {
+                let mut all = STATUSES.to_vec();
+                all.retain(|s| !["success", "skipped"].contains(s));
+                all
+            }),
+        ] {
+            assert_eq!(statuses(text).unwrap(), found, "{text}");
+        }
+        assert!(
+            statuses("success,!success")
+                .unwrap_err()
+                .contains("leaves no")
+        );
+        for wrong in ["fialed", "", "failed,", "!"] {
+            assert!(
+                statuses(wrong).unwrap_err().contains("there is no status"),
+                "{wrong}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod alerts;
 pub(crate) mod backups;
+pub(crate) mod days;
 pub(crate) mod health;
 pub(crate) mod history;
 pub(crate) mod logs;

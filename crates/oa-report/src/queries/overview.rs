@@ -7,9 +7,13 @@ use oa_core::app::config::Config;
 use oa_core::schedule::Calendar;
 use postgres::Transaction;
 
+use super::days::{self, SourceDay};
 use super::history::{self, Day, RecentRun};
 use super::{Result, health};
 use crate::when::local_time;
+
+/// So many weeks of days are shown.
+const WEEKS: u64 = 13;
 
 /// A day from midnight to midnight.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +34,8 @@ pub(crate) struct Overview {
     pub(crate) due_today: HashMap<String, Vec<DateTime<Utc>>>,
     pub(crate) runs_today: HashMap<String, Vec<RecentRun>>,
     pub(crate) today: DayWindow,
+    /// What they owed for each day of 13 weeks, and what came.
+    pub(crate) owed: Vec<SourceDay>,
 }
 
 impl Overview {
@@ -52,6 +58,17 @@ impl Overview {
             days: history::days(tx, &names, Utc::now())?,
             due_today: history::due(tx, &names, today.from, today.until, zone, calendar)?,
             runs_today: history::between(tx, &names, today.from, today.until)?,
+            owed: if shown.is_empty() {
+                Vec::new()
+            } else {
+                days::between(
+                    tx,
+                    config,
+                    &shown,
+                    (day - Days::new(WEEKS * 7 - 1), day),
+                    i64::MAX,
+                )?
+            },
             today,
             shown,
         })
@@ -66,6 +83,7 @@ impl Overview {
             days: HashMap::new(),
             due_today: HashMap::new(),
             runs_today: HashMap::new(),
+            owed: Vec::new(),
             today: DayWindow {
                 from: now,
                 until: now,

@@ -3,6 +3,10 @@
 use chrono::{DateTime, Utc};
 use postgres::GenericClient;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::health::Health;
 use super::{Result, text};
 
 /// What has not watched for longer watches no more. Both are started each minute.
@@ -32,7 +36,12 @@ impl Watch {
 /// All of them, by what they do, the newest first.
 pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
     let rows = client.query(
-        "SELECT what, host, at, ok, left(detail, 8000), extract(epoch FROM now() - at)::float8 FROM oa.watches
+        "SELECT what, host, at, ok, detail, extract(epoch FROM now() - at)::float8
+         FROM (
+           SELECT coalesce(w.what, s.what) AS what, coalesce(w.host, s.host) AS host, greatest(w.at, s.last_at) AS at, coalesce(w.ok, true) AS ok,
+                  coalesce(left(w.detail, 8000), '') AS detail
+           FROM oa.watches w
+           FULL JOIN (SELECT what, host, max(last_at) AS last_at FROM oa.starts GROUP BY what, host) s ON s.what = w.what AND s.host = w.host) x
          WHERE at > now() - interval '90 days' ORDER BY what, at DESC",
         &[],
     )?;
@@ -50,4 +59,87 @@ pub(crate) fn all(client: &mut impl GenericClient) -> Result<Vec<Watch>> {
 /// The newest of those that do this, on whatever machine.
 pub(crate) fn newest<'a>(all: &'a [Watch], what: &str) -> Option<&'a Watch> {
     all.iter().find(|w| w.what == what)
+}
+
+/// What is wrong with the watching itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault<'a> {
+    /// No `oa-alert check` has ever been here.
+    Never,
+    /// The last `oa-alert check` is long ago.
+    NoCheck(&'a Watch),
+    /// The last `oa-crawl run --due` is long ago.
+    NoDue(&'a Watch),
+    /// The last check did not work, or what it has to say does not leave.
+    Failing(&'a Watch),
+}
+
+impl Fault<'_> {
+    pub(crate) fn severity(self) -> Health {
+        match self {
+            Self::Never => Health::Warning,
+            Self::NoCheck(_) | Self::NoDue(_) | Self::Failing(_) => Health::Critical,
+        }
+    }
+
+    /// The name under which it is given out.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never_checked",
+            Self::NoCheck(_) => "no_check",
+            Self::NoDue(_) => "no_due",
+            Self::Failing(_) => "undelivered",
+        }
+    }
+}
+
+/// Whether somebody watches: without that nothing that is said of tasks is sure. `needed` is whether there is anything to watch.
+pub(crate) fn faults(all: &[Watch], needed: bool) -> Vec<Fault<'_>> {
+    let mut found = Vec::new();
+    match newest(all, "check") {
+        None if needed => found.push(Fault::Never),
+        Some(check) if check.is_silent() => found.push(Fault::NoCheck(check)),
+        _ => {}
+    }
+    let checks = all.iter().filter(|w| w.what == "check");
+    found.extend(
+        checks
+            .filter(|w| !w.ok && !w.is_silent())
+            .map(Fault::Failing),
+    );
+    found.extend(
+        newest(all, "due")
+            .filter(|d| d.is_silent())
+            .map(Fault::NoDue),
+    );
+    found
+}
+
+/// Who watches, in an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct Watching {
+    /// When `oa-alert check` was last started, on whatever machine (UTC).
+    pub(crate) last_check: Option<DateTime<Utc>>,
+    /// When `oa-crawl run --due` was last started, on whatever machine (UTC).
+    pub(crate) last_due: Option<DateTime<Utc>>,
+    /// What is wrong with that: `never_checked`, `no_check`, `no_due`, `undelivered`.
+    pub(crate) faults: Vec<&'static str>,
+    /// How bad the worst of these is.
+    pub(crate) severity: Health,
+}
+
+impl Watching {
+    pub(crate) fn of(all: &[Watch], needed: bool) -> Self {
+        let faults = faults(all, needed);
+        Self {
+            last_check: newest(all, "check").map(|w| w.at),
+            last_due: newest(all, "due").map(|w| w.at),
+            severity: faults
+                .iter()
+                .map(|f| f.severity())
+                .max()
+                .unwrap_or_default(),
+            faults: faults.iter().map(|f| f.as_str()).collect(),
+        }
+    }
 }

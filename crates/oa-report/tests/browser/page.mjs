@@ -80,6 +80,36 @@ async function pictures() {
   }
 }
 
+async function aHoleLeadsToTheCommandThatFillsIt() {
+  const page = await open({ permissions: ["clipboard-read", "clipboard-write"] });
+  await page.goto(`${url}admin/`);
+  const hole = page.locator(".heat svg a").first();
+  await hole.focus();
+  await page.keyboard.press("Enter");
+  const line = page.locator(".holes li:target");
+  assert.equal(await line.count(), 1);
+  const command = await line.locator("code").innerText();
+  assert.match(command, /^oa-crawl backfill \S+ --from \d{4}-\d\d-\d\d --to \d{4}-\d\d-\d\d$/);
+  await line.getByRole("button", { name: "复制" }).click();
+  await line.getByRole("button", { name: "已复制" }).waitFor();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), command);
+  for (const [name, options] of [["desktop", {}], ["dark", { colorScheme: "dark" }], ["narrow", { viewport: { width: 320, height: 700 } }]]) {
+    const other = await open(options);
+    await other.goto(`${url}admin/`);
+    const [inside, outside] = await other.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+    assert.ok(inside <= outside, `${inside} wide in a window of ${outside}`);
+    // Where it does not fit, its end, which is today, is seen first.
+    const seen = await other.locator(".heat").evaluate((e) => {
+      const [box, last] = [e.getBoundingClientRect(), e.querySelector("svg a:last-of-type").closest("svg").getBoundingClientRect()];
+      return last.right <= box.right + 1 && e.scrollWidth >= e.clientWidth;
+    });
+    assert.ok(seen, name);
+    await other.locator("section[aria-labelledby=heat]").screenshot({ path: `${folder}/heat-${name}.png` });
+    await other.context().close();
+  }
+  await page.context().close();
+}
+
 async function filtersWork() {
   const page = await open();
   await page.goto(`${url}admin/logs`);
@@ -250,7 +280,7 @@ async function attacksStayText() {
 const checks = hostile === "hostile"
   ? [attacksStayText]
   : [
-      pictures, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
+      pictures, aHoleLeadsToTheCommandThatFillsIt, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
       () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390), worksWithoutAScript,
       aServerThatDoesNotAnswerIsSeen, aDeadServerIsSeen,
     ];

@@ -136,3 +136,39 @@ SELECT '/var/backups/oa', now() - d * interval '1 day', 9000000000 - d * 6100000
 FROM generate_series(0, 60) d;
 
 INSERT INTO oa.watches (what, host, at, ok) VALUES ('check', 'vm', now() - interval '20 seconds', true), ('due', 'vm', now() - interval '30 seconds', true);
+
+-- What each source owed for each day of thirteen weeks. Trading days are weekdays here; the days of today are not over.
+INSERT INTO oa.days (task, day, expected, state, run_id, collected_at, records, announced, usual, evidence, content)
+SELECT task, d::date, true, 'complete', pg_temp.run_id(task, d), d + interval '15 hours', records, records, records, 'total', sha256((task || d)::bytea)
+FROM (VALUES ('fangqi-morning', 24, true), ('fangqi-night', 18, true), ('jiaoyikecha-blueprint', 1, true), ('jiaoyikecha-positions', 1420, true),
+             ('openvlab-flow', 9600, true), ('rdqh-indicators', 68, true), ('rongda-positions', 2434, true), ('rongda-structure', 312, true),
+             ('zhihui-full-view', 3600, false), ('zhihui-reports', 96, false), ('zhihui-varieties', 75, false)) s (task, records, weekdays),
+     generate_series((now() AT TIME ZONE 'Asia/Shanghai')::date - 90, (now() AT TIME ZONE 'Asia/Shanghai')::date, interval '1 day') d
+WHERE NOT weekdays OR extract(isodow FROM d) < 6;
+UPDATE oa.days SET state = 'pending', run_id = NULL, collected_at = NULL, records = NULL, evidence = NULL, content = NULL
+WHERE day = (now() AT TIME ZONE 'Asia/Shanghai')::date;
+-- The n-th owed day before today of a task.
+CREATE FUNCTION pg_temp.hole(of text, n int, becomes text, why text) RETURNS void LANGUAGE sql AS $$
+WITH at AS (
+    SELECT day FROM oa.days WHERE task = of AND day < (now() AT TIME ZONE 'Asia/Shanghai')::date ORDER BY day DESC LIMIT 1 OFFSET n - 1),
+slot AS (
+    INSERT INTO oa.slots (task, due_at, day, state, reason, closed_at)
+    SELECT of, (day + time '15:00') AT TIME ZONE 'Asia/Shanghai', day, CASE WHEN becomes = 'unfetchable' THEN 'unfetchable' ELSE 'missed' END, why, now()
+    FROM at WHERE becomes IN ('missing', 'unfetchable'))
+UPDATE oa.days SET state = becomes, run_id = CASE WHEN becomes IN ('missing', 'unfetchable') THEN NULL ELSE run_id END,
+    records = CASE becomes WHEN 'partial' THEN records / 2 WHEN 'stale' THEN records END, reported_at = now() - interval '1 day',
+    evidence = NULL, content = NULL
+FROM at WHERE task = of AND oa.days.day = at.day $$;
+SELECT pg_temp.hole('jiaoyikecha-positions', n, 'failed', NULL) FROM generate_series(1, 3) n;
+SELECT pg_temp.hole('rongda-positions', 1, 'partial', NULL), pg_temp.hole('rongda-positions', 22, 'stale', NULL);
+SELECT pg_temp.hole('rdqh-indicators', n, 'missing', 'nothing was started from 21:05 to 21:15') FROM generate_series(4, 5) n;
+SELECT pg_temp.hole('openvlab-flow', n, 'unfetchable', 'the site shows only today') FROM generate_series(30, 33) n;
+-- A hole that was closed.
+UPDATE oa.days SET reported_at = now() - interval '5 days', filled_at = now() - interval '4 days'
+WHERE task = 'fangqi-night' AND day = (SELECT day FROM oa.days WHERE task = 'fangqi-night' ORDER BY day DESC LIMIT 1 OFFSET 6);
+-- Each has done since what it was to do; but for one that is late.
+INSERT INTO oa.slots (task, due_at, day, state, run_id, closed_at)
+SELECT name, now() - CASE name WHEN 'rdqh-indicators' THEN interval '25 hours' ELSE interval '6 hours' END, current_date, 'done', last_run_id, now()
+FROM oa.tasks;
+INSERT INTO oa.starts (what, host, day, starts, failures, first_at, last_at)
+SELECT what, 'vm', current_date, 900, 0, now() - interval '15 hours', now() - interval '25 seconds' FROM (VALUES ('check'), ('due')) w (what);

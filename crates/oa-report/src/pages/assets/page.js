@@ -167,6 +167,23 @@
     mark();
   };
 
+  // Buttons that copy a command: they do nothing without this script, and are not shown then.
+  document.body.classList.add("scripted");
+  document.addEventListener("click", async (e) => {
+    const button = e.target instanceof Element ? e.target.closest("button[data-copy]") : null;
+    if (!button) return;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      const words = button.textContent;
+      button.textContent = say("已复制", "Copied");
+      setTimeout(() => (button.textContent = words), 2000);
+    } catch {
+      // Without TLS there is no clipboard: what is to be copied is selected.
+      const code = button.parentElement.querySelector("code");
+      if (code) window.getSelection().selectAllChildren(code);
+    }
+  });
+
   setInterval(() => {
     mark();
     if (Date.now() - asked >= (document.hidden ? HIDDEN_EACH : EACH) - 500) look();

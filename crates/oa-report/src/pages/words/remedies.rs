@@ -6,13 +6,15 @@ use uuid::Uuid;
 
 use super::again;
 use crate::lang::Lang;
-use crate::queries::health::{Health, Reason, TaskHealth};
+use crate::queries::health::{Health, Reason, State, TaskHealth};
 
 fn task(tool: &str, name: &str, schedule: Option<&str>) -> TaskHealth {
     TaskHealth {
         name: name.to_owned(),
         title: name.to_owned(),
         tool: tool.to_owned(),
+        state: State::Failed,
+        severity: Health::Critical,
         health: Health::Critical,
         reasons: vec![Reason::Failing],
         runs: 3,
@@ -33,7 +35,6 @@ fn task(tool: &str, name: &str, schedule: Option<&str>) -> TaskHealth {
         next_due: None,
         late_seconds: None,
         running: false,
-        newest_succeeded: false,
     }
 }
 
@@ -123,6 +124,7 @@ fn every_remedy_names_the_tasks_own_program_in_a_command_that_it_takes() {
             Reason::Late,
             Reason::NeverRun,
             Reason::Stale,
+            Reason::Incident,
         ] {
             for locale in [Locale::Zh, Locale::En] {
                 let text = Lang(locale).remedy(reason, &task);

@@ -1,0 +1,306 @@
+//! `oa-report days`: for each source and day what was owed, what came, and what fills the holes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufWriter, Write};
+
+use anyhow::anyhow;
+use chrono::{Days, NaiveDate, Utc};
+use oa_core::app::cli::{self, Failure};
+use oa_core::app::config::Config;
+use oa_core::app::exit;
+use oa_core::app::output::{Format, Listing};
+use oa_core::base::text::{cut, printable};
+use serde_json::json;
+
+use super::{failed, local, no_task, task_names};
+use crate::lang::Lang;
+use crate::queries::days::{Hole, SourceDay, Summary, TWO_WEEKS, between, holes};
+use crate::{pool, when};
+
+/// For each source and day: what was owed, what came, and what fills the holes
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A day is complete, partial, stale (the content of another day), failed, missing (nothing ran), unfetchable (the site cannot show it any more), pending (its time is not over) or skipped. What is expected comes from schedules, trading days and sessions as they were then. All but complete, pending and skipped are holes; below the table stands the command that fills each one.\nA DAY is 2025-12-01, today or yesterday.\nWith --fail-on hole the exit code is 10 when there is one.\n\nExamples:\n  oa-report days\n  oa-report days zhihui-full-view --from 2025-11-01 --to 2025-11-30\n  oa-report days --format json --fail-on hole"
+)]
+pub(crate) struct Args {
+    /// Show only these sources
+    #[arg(value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// The first day [default: two weeks up to the last one]
+    #[arg(long, value_name = "DAY")]
+    from: Option<String>,
+    /// The last day [default: today]
+    #[arg(long, value_name = "DAY")]
+    to: Option<String>,
+    /// Exit with 10 when there is one
+    #[arg(long, value_enum, value_name = "WHAT")]
+    fail_on: Option<FailOn>,
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    /// A day that is expected and not complete
+    Hole,
+}
+
+pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
+    let span = span(args, config)?;
+    let mut client = pool::connect_read_only(config)?;
+    if !args.sources.is_empty() {
+        let names = task_names(&mut client)?;
+        if let Some(wrong) = args.sources.iter().find(|s| !names.contains(s)) {
+            return Err(Failure::new(exit::USAGE, no_task(wrong, &names)));
+        }
+    }
+    let days = between(&mut client, config, &args.sources, span, i64::MAX)
+        .map_err(|e| failed(&e, "could not read the days"))?;
+    let lang = Lang::from(config.locale);
+    match args.format {
+        Format::Json => as_json(&days).map_err(anyhow::Error::from)?,
+        Format::Table => {
+            cli::print(&as_table(lang, &days, span)).map_err(anyhow::Error::from)?;
+        }
+        other => as_list(&days, config, other)?,
+    }
+    let found = days.iter().any(|d| d.hole);
+    Ok(match args.fail_on {
+        Some(FailOn::Hole) if found => exit::FOUND_WARNING,
+        _ => exit::OK,
+    })
+}
+
+fn span(args: &Args, config: &Config) -> Result<(NaiveDate, NaiveDate), Failure> {
+    let now = Utc::now();
+    let read = |text: &Option<String>, flag: &str| match text {
+        None => Ok(None),
+        Some(text) => when::day(text, now, config.timezone)
+            .map(Some)
+            .ok_or_else(|| {
+                format!("{flag}: \"{text}\" is no day; write 2025-12-01, today or yesterday")
+            }),
+    };
+    let days = || {
+        let to = read(&args.to, "--to")?
+            .unwrap_or_else(|| now.with_timezone(&config.timezone).date_naive());
+        let from = read(&args.from, "--from")?.unwrap_or(to - Days::new(TWO_WEEKS - 1));
+        if from > to {
+            return Err(format!("--from {from} is after --to {to}"));
+        }
+        Ok((from, to))
+    };
+    days().map_err(|e: String| Failure::new(exit::USAGE, anyhow!(e)))
+}
+
+/// One object a line.
+fn as_json(days: &[SourceDay]) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut all = || {
+        for day in days {
+            serde_json::to_writer(&mut out, day)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    };
+    match all() {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn as_list(days: &[SourceDay], config: &Config, format: Format) -> Result<(), Failure> {
+    let mut listing = Listing::new(
+        &[
+            "day",
+            "task",
+            "title",
+            "state",
+            "expected",
+            "records",
+            "announced",
+            "usual",
+            "evidence",
+            "collected",
+            "reported",
+            "filled",
+            "reason",
+            "fill",
+        ]
+        .map(|key| (key, key)),
+    );
+    for day in days {
+        let at = |at: Option<chrono::DateTime<Utc>>| at.map(|at| local(at, config.timezone));
+        let mut row = json!(day);
+        row["collected"] = json!(at(day.collected_at));
+        row["reported"] = json!(at(day.reported_at));
+        row["filled"] = json!(at(day.filled_at));
+        listing.push(row);
+    }
+    listing.print(format).map_err(anyhow::Error::from)?;
+    Ok(())
+}
+
+/// One sign a day, each as wide as one cell everywhere.
+fn sign(day: &SourceDay) -> char {
+    match day.state.as_str() {
+        // Where nothing is owed, only what came is of interest.
+        state if !day.expected && state != "complete" => ' ',
+        "complete" if day.filled_at.is_some() => '+',
+        "complete" => '✓',
+        "partial" => '%',
+        "stale" => '=',
+        "failed" => '✗',
+        "missing" => '!',
+        "unfetchable" => '#',
+        "pending" => '.',
+        _ => '-',
+    }
+}
+
+const SIGNS: [(char, &str, &str); 9] = [
+    ('✓', "完整", "complete"),
+    ('+', "后来补齐", "filled later"),
+    ('%', "不完整", "partial"),
+    ('=', "与前日相同", "stale"),
+    ('✗', "失败", "failed"),
+    ('!', "未采集", "missing"),
+    ('#', "无法补采", "unfetchable"),
+    ('.', "未到时间", "pending"),
+    ('-', "跳过", "skipped"),
+];
+
+/// So many days stand beside each other.
+const BESIDE: usize = 31;
+
+fn as_table(lang: Lang, days: &[SourceDay], (from, to): (NaiveDate, NaiveDate)) -> String {
+    if days.is_empty() {
+        return lang.say(
+            format!("{from} 至 {to} 没有任何采集日；数据源启用并运行 oa-crawl run --due 后会出现在这里\n"),
+            format!("no source owes anything from {from} to {to}; days appear once sources are enabled and oa-crawl run --due has run\n"),
+        );
+    }
+    let columns: BTreeSet<NaiveDate> = days.iter().map(|d| d.day).collect();
+    let columns: Vec<NaiveDate> = columns.into_iter().collect();
+    let mut rows: BTreeMap<&str, (&str, BTreeMap<NaiveDate, char>)> = BTreeMap::new();
+    for day in days {
+        let row = rows
+            .entry(&day.task)
+            .or_insert_with(|| (&day.title, BTreeMap::new()));
+        row.1.insert(day.day, sign(day));
+    }
+    let width = rows.keys().map(|name| cells(name)).max().unwrap_or(0);
+    let mut text = String::new();
+    for block in columns.chunks(BESIDE) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let mut months = " ".repeat(width);
+        let mut numbers = " ".repeat(width);
+        let mut before = None;
+        for day in block {
+            let month = day.format("%m").to_string();
+            let is_new = before.replace(month.clone()) != Some(month.clone());
+            months.push_str(&format!(" {}", if is_new { month.as_str() } else { "  " }));
+            numbers.push_str(&day.format(" %d").to_string());
+        }
+        text.push_str(&format!("{}\n{numbers}\n", months.trim_end()));
+        for (name, (title, of)) in &rows {
+            let mut line = printable(name);
+            line.push_str(&" ".repeat(width.saturating_sub(cells(name))));
+            for day in block {
+                line.push_str(&format!("  {}", of.get(day).copied().unwrap_or(' ')));
+            }
+            if title != name {
+                line.push_str(&format!("  {}", printable(title)));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    text.push('\n');
+    let used: BTreeSet<char> = days.iter().map(sign).collect();
+    let legend: Vec<String> = SIGNS
+        .iter()
+        .filter(|(sign, ..)| used.contains(sign))
+        .map(|(sign, zh, en)| format!("{sign} {}", lang.say(zh, en)))
+        .collect();
+    text.push_str(&format!("{}\n", legend.join("  ")));
+    text.push_str(&format!("{}\n", verdict(lang, &Summary::of(days))));
+    for hole in holes(days) {
+        text.push_str(&format!("{}\n", in_words(lang, &hole)));
+    }
+    text
+}
+
+/// How complete the days are, in one line.
+pub(crate) fn verdict(lang: Lang, sum: &Summary) -> String {
+    let mut text = match (sum.holes, lang.say(true, false)) {
+        (0, true) => format!("{} 个数据源应采 {} 天，全部完整", sum.sources, sum.expected),
+        (0, false) => format!(
+            "{} sources, {} days owed: all complete",
+            sum.sources, sum.expected
+        ),
+        (n, true) => format!(
+            "{} 个数据源应采 {} 天，完整 {} 天，缺 {n} 天",
+            sum.sources, sum.expected, sum.complete
+        ),
+        (n, false) => format!(
+            "{} sources, {} days owed: {} complete, {n} holes",
+            sum.sources, sum.expected, sum.complete
+        ),
+    };
+    let mut add = |count: usize, zh: &str, en: &str| {
+        if count > 0 {
+            text.push_str(&lang.say(format!("，{zh} {count} 天"), format!(", {count} {en}")));
+        }
+    };
+    add(sum.unfetchable, "其中无法补采", "of them unfetchable");
+    add(sum.filled, "后来补齐", "filled later");
+    add(sum.pending, "未到时间", "pending");
+    text
+}
+
+fn in_words(lang: Lang, hole: &Hole) -> String {
+    let when = if hole.from == hole.to {
+        hole.from.to_string()
+    } else {
+        lang.say(
+            format!("{} 至 {}（{} 天）", hole.from, hole.to, hole.days),
+            format!("{} to {} ({} days)", hole.from, hole.to, hole.days),
+        )
+    };
+    let mut text = format!(
+        "{when}  {}  {}",
+        printable(&hole.task),
+        lang.day_state(&hole.state)
+    );
+    if let Some(reason) = &hole.reason {
+        text.push_str(&format!("  {}", cut(&printable(reason), 160)));
+    }
+    if let Some(fill) = &hole.fill {
+        text.push_str(&format!("\n    {}", printable(fill)));
+    }
+    text
+}
+
+/// How many cells of a terminal a name takes.
+fn cells(name: &str) -> usize {
+    printable(name)
+        .chars()
+        .map(|c| if c as u32 >= 0x1100 { 2 } else { 1 })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_are_one_cell_and_differ() {
+        let all: BTreeSet<char> = SIGNS.iter().map(|(sign, ..)| *sign).collect();
+        assert_eq!(all.len(), SIGNS.len());
+        assert_eq!(cells("多空a"), 5);
+    }
+}
