@@ -81,6 +81,9 @@ pub(crate) fn as_of(
         .iter()
         .map(|c| format!("oa_row.{}::text", quote_ident(c)))
         .collect();
+    tx.batch_execute(
+        "SET LOCAL work_mem = '64MB'; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off",
+    )?;
     // Not through oa.as_of, so that the condition can use the table's indexes and nothing is put aside.
     let query: String = tx
         .query_one(
@@ -274,11 +277,11 @@ fn backup(
 ) -> Result<Option<Value>> {
     let row = tx.query_opt(
         "SELECT jsonb_build_object('id', b.id, 'repository', b.repository, 'kind', b.kind, 'level', b.level, 'finished_at', b.finished_at,
-                                   'restore_to', greatest(b.restorable_from, $1))
+                                   'restore_to', greatest(b.restorable_from, $1::timestamptz))
          FROM oa.backups b
          WHERE b.removed_at IS NULL AND b.check_error IS NULL AND b.missing_since IS NULL AND b.unrestorable IS NULL AND b.kind IN ('physical', 'logical')
            AND (b.kind = 'physical' OR b.database = current_database())
-           AND b.restorable_to >= coalesce($1, '-infinity') AND b.restorable_from < coalesce($2, 'infinity')
+           AND b.restorable_to >= coalesce($1::timestamptz, '-infinity') AND b.restorable_from < coalesce($2::timestamptz, 'infinity')
          ORDER BY b.restorable_to DESC, b.id LIMIT 1",
         &[&from, &until],
     )?;

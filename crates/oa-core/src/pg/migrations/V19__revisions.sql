@@ -334,6 +334,9 @@ DECLARE
     index   oid;
     written bigint;
 BEGIN
+    IF oa.is_audited(was) THEN
+        PERFORM oa.start_audit(is_now);
+    END IF;
     IF known.relation IS NULL THEN
         known := oa.revised_table(is_now);
     END IF;
@@ -383,7 +386,7 @@ BEGIN
     IF NOT oa.has_revisions(known.schema_name, known.table_name, at_time) THEN
         RETURN format('SELECT oa_row.* FROM %s oa_row', relation);
     END IF;
-    SELECT string_agg(format('%s AS oa_k%s', p.given, p.n), ', ') AS given, string_agg(format('oa_k%s', p.n), ', ') AS names,
+    SELECT string_agg(format('CASE WHEN NOT r.key ? ''oa_row'' THEN %s END AS oa_k%s', p.given, p.n), ', ') AS given, string_agg(format('oa_k%s', p.n), ', ') AS names,
            string_agg(format('l.oa_k%s = %s', p.n, p.comparable), ' AND ') AS same,
            string_agg(format('(%s) IS NOT NULL', p.expression), ' AND ') FILTER (WHERE p.nullable) AS complete,
            string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing INTO key
@@ -395,16 +398,17 @@ BEGIN
         RAISE EXCEPTION 'the unique index of % was changed since %: its rows cannot be followed back', relation, at_time
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    -- Rows whose key has a NULL, and rows that were removed as duplicates, are told apart by the whole key.
+    -- Rows whose key has a NULL, and rows that were removed as duplicates, are told apart by the whole key. Their parts are NULL, so that no
+    -- filter hides from the planner how many rows are joined.
     RETURN format(
         'WITH oa_later AS MATERIALIZED (
              SELECT DISTINCT ON (oa_key, %1$s) oa_key, %1$s, oa_old
              FROM (SELECT CASE WHEN r.key ? ''oa_row''%2$s THEN r.key END AS oa_key, %3$s, r.old_row AS oa_old, r.seq FROM oa.revisions r
                    WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L) r ORDER BY oa_key, %1$s, seq
          )
-         SELECT oa_row.* FROM %7$s oa_row WHERE NOT EXISTS (SELECT FROM oa_later l WHERE l.oa_key IS NULL AND %8$s)%9$s
+         SELECT oa_row.* FROM %7$s oa_row WHERE NOT EXISTS (SELECT FROM oa_later l WHERE %8$s)%9$s
          UNION ALL
-         SELECT oa_row.* FROM oa_later l CROSS JOIN LATERAL json_populate_record(NULL::%7$s, l.oa_old) oa_row WHERE l.oa_old IS NOT NULL',
+         SELECT (o.oa_row).* FROM (SELECT json_populate_record(NULL::%7$s, l.oa_old) AS oa_row FROM oa_later l WHERE l.oa_old IS NOT NULL OFFSET 0) o',
         key.names, CASE WHEN key.complete IS NULL THEN '' ELSE ' OR ' || key.missing END, key.given,
         known.schema_name, known.table_name, at_time, relation, key.same,
         CASE WHEN key.complete IS NULL THEN ''
@@ -413,8 +417,9 @@ END
 $$;
 COMMENT ON FUNCTION oa.as_of_query IS 'The query of oa.as_of, for views and for conditions that should use the table''s indexes.';
 
+-- The planner knows nothing of the values of a CTE and would rather sort the table than hash the changes.
 CREATE FUNCTION oa.as_of(of_table anyelement, at_time timestamptz) RETURNS SETOF anyelement
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' SET enable_mergejoin = off SET jit = off AS
 $$
 DECLARE
     relation regclass := (SELECT c.oid FROM pg_type t JOIN pg_class c ON c.oid = t.typrelid WHERE t.oid = pg_typeof(of_table) AND c.relkind IN ('r', 'p'));
@@ -427,15 +432,21 @@ END
 $$;
 COMMENT ON FUNCTION oa.as_of IS 'The rows of a table as they were known at a time: SELECT * FROM oa.as_of(NULL::market_full_view, ''2025-12-01 16:00+08'').';
 
--- Whole months before that time are dropped; gives the partitions. Tables are not known then as of earlier times.
+-- Whole months before that time are dropped; gives the partitions. Tables are not known then as of earlier times. For whoever may delete
+-- revisions, without being the owner of the partitions.
 CREATE FUNCTION oa.prune_revisions(before timestamptz) RETURNS SETOF text
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
 $$
 DECLARE
     month_start timestamp := date_trunc('month', before AT TIME ZONE 'UTC');
     child       text;
     any_gone    boolean;
+    caller      text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 BEGIN
+    IF NOT has_table_privilege(caller, 'oa.revisions', 'DELETE') THEN
+        RAISE EXCEPTION 'role % may not remove revisions; as their owner: GRANT DELETE ON oa.revisions TO %', caller, quote_ident(caller)
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
     DELETE FROM oa.revisions_default WHERE at < month_start AT TIME ZONE 'UTC';
     any_gone := FOUND;
     FOR child IN SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
