@@ -88,6 +88,18 @@ fn a_table_is_shown_as_it_was_before_the_site_revised_it() {
         "set_config('transaction_read_only', 'off', true) IS NOT NULL AND oa.next_in_order() > 0",
     ]);
     assert_eq!(writes.code, 1, "{writes:?}");
+
+    // Kept for a year: what is older is removed by the month, and nobody is told that nothing had been then.
+    service.db().batch_execute("UPDATE oa.revisions SET at = at - interval '3 years' WHERE operation = 'insert'; UPDATE oa.revised_tables SET began_at = began_at - interval '3 years'").unwrap();
+    service.configure("retries = 0\n[store]\nkeep_revisions = \"1y\"\n");
+    let kept = service.count("oa.revisions WHERE operation <> 'insert'");
+    let prune = |more: &[&str]| service.crawl(&[&["prune"], more].concat());
+    assert_eq!(prune(&["--dry-run"]).code, 0);
+    assert!(service.count("oa.revisions") > kept);
+    assert_eq!(prune(&[]).code, 0);
+    assert_eq!(service.count("oa.revisions"), kept);
+    assert_eq!(as_of(&["--at", &at]).code, 0);
+    assert_eq!(as_of(&["--at", "800d"]).code, 1);
 }
 
 #[test]
