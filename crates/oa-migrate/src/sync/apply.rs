@@ -87,15 +87,21 @@ fn audit(
     targets: &[&str],
 ) -> Result<Vec<String>, postgres::Error> {
     let rows = tx.query(
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname = $1 AND c.relname = ANY ($2) AND NOT oa.is_audited(c.oid) AND oa.revised_index(c.oid) IS NOT NULL",
+        "SELECT c.oid::regclass::text, oa.is_audited(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = ANY ($2) AND oa.revised_index(c.oid) IS NOT NULL",
         &[&schema, &targets],
     )?;
     let mut undo = Vec::new();
     for row in &rows {
         let table = quote_literal(row.get(0));
-        tx.batch_execute(&format!("SELECT oa.start_audit({table})"))?;
-        undo.push(format!("SELECT oa.stop_audit({table})"));
+        // The key is what it is now, also while unique indexes are suspended.
+        tx.batch_execute(&format!(
+            "SELECT oa.begin_revisions({table}::regclass, oa.revised_index({table}::regclass))"
+        ))?;
+        if !row.get::<_, bool>(1) {
+            tx.batch_execute(&format!("SELECT oa.start_audit({table})"))?;
+            undo.push(format!("SELECT oa.stop_audit({table})"));
+        }
     }
     Ok(undo)
 }

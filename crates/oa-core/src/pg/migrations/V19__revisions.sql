@@ -23,7 +23,7 @@ COMMENT ON COLUMN oa.revisions.old_row IS 'The whole row before the change; null
 COMMENT ON COLUMN oa.revisions.run_id IS 'The run that changed it; null: something else, such as SQL by hand.';
 COMMENT ON COLUMN oa.revisions.seq IS 'The order of the changes. Those of one statement have the same, and are of different rows.';
 COMMENT ON COLUMN oa.revisions.role_name IS 'Of a change that no run made: the role that did.';
--- Of a time, because rows are written in its order, and of a row. A B-tree or hash index would make each change of a row dearer by a third.
+-- Of a time, because rows are written in its order, and of a row. A B-tree or hash index would make each change of a row dearer by a sixth.
 CREATE INDEX revisions_at_key ON oa.revisions USING brin (at, jsonb_hash(key) int4_bloom_ops (n_distinct_per_range = 512))
     WITH (pages_per_range = 16, autosummarize = on);
 
