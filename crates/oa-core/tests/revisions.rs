@@ -160,6 +160,244 @@ fn a_table_is_given_as_a_copy_of_that_time_has_it() {
     checked.unwrap();
 }
 
+/// Rows of a copy and of the table as of its time that are not the same in the columns that both have, to the last digit.
+fn differences(client: &mut Client, copy: &str, table: &str, at: &DateTime<Utc>) -> i64 {
+    let columns: String = client
+        .query_one(
+            "SELECT string_agg(format('t.%I::text', a.attname), ', ' ORDER BY a.attname) FROM pg_attribute a JOIN pg_attribute b USING (attname)
+             WHERE a.attrelid = $1::text::regclass AND b.attrelid = $2::text::regclass AND a.attnum > 0 AND b.attnum > 0
+               AND NOT a.attisdropped AND NOT b.attisdropped",
+            &[&copy, &table],
+        )
+        .unwrap()
+        .get(0);
+    // Each counts: rows may be the same in all columns.
+    let texts = |from: &str| {
+        format!("(SELECT ARRAY[{columns}]::text AS r, count(*) AS n FROM {from} t GROUP BY 1)")
+    };
+    let sql = format!(
+        "SELECT count(*) FROM {} a FULL JOIN {} b USING (r, n) WHERE a.r IS NULL OR b.r IS NULL",
+        texts(copy),
+        texts(&format!("oa.as_of(NULL::{table}, $1)")),
+    );
+    client.query_one(&sql, &[at]).unwrap().get(0)
+}
+
+/// What an SQL session does to an audited table. One that the table refuses changes nothing.
+fn by_hand(table: &str, what: u8, a: u8, b: u8) -> String {
+    let code = |n: u8| ["'RB'", "'it''s'", "NULL", "'螺纹钢'"][usize::from(n % 4)];
+    let same = |n: u8| format!("code IS NOT DISTINCT FROM {}", code(n));
+    match what {
+        0 | 1 => format!(
+            "INSERT INTO {table} (code, \"at%\", seen, price, raw, tags) SELECT {}, '2025-12-0{}', clock_timestamp()::timestamp + g * interval '1 s', {a}.10, '\\x00ff', '{{a,NULL}}'
+             FROM generate_series(0, {}) g",
+            code(a),
+            1 + b % 2,
+            a % 2
+        ),
+        2 => format!(
+            "UPDATE {table} SET price = coalesce(price, 0) + 0.000000000000000000010 WHERE {}",
+            same(a)
+        ),
+        3 => format!(
+            "UPDATE {table} SET code = {}, \"at%\" = NULL WHERE {}",
+            code(b),
+            same(a)
+        ),
+        4 => format!("DELETE FROM {table} WHERE {}", same(a)),
+        5 if a == 0 => format!("TRUNCATE {table}"),
+        5 => format!("UPDATE {table} SET price = price"),
+        6 => format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS new{a} integer DEFAULT {b}"),
+        7 => format!("ALTER TABLE {table} DROP COLUMN IF EXISTS new{a}"),
+        _ => format!(
+            "WITH gone AS (DELETE FROM {table} WHERE {} RETURNING seen) UPDATE {table} SET volume = {b} WHERE {}",
+            same(a),
+            same(b)
+        ),
+    }
+}
+
+#[test]
+fn whatever_is_done_to_an_audited_table_is_followed_back() {
+    let (_server, mut client) = service();
+    client
+        .batch_execute(
+            r#"CREATE SCHEMA "Süd"; CREATE TABLE "Süd"."Parts %s" (code text, "at%" timestamptz, seen timestamp NOT NULL, price numeric, volume double precision,
+               raw bytea, tags text[], doubled numeric GENERATED ALWAYS AS (price * 2) STORED, UNIQUE NULLS NOT DISTINCT (code, "at%")) PARTITION BY HASH (code);
+               CREATE TABLE "Süd".part_0 PARTITION OF "Süd"."Parts %s" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+               CREATE TABLE "Süd".part_1 PARTITION OF "Süd"."Parts %s" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+               CREATE TABLE plain (code text, "at%" timestamptz, seen timestamp NOT NULL, price numeric, volume double precision, raw bytea, tags text[]);
+               CREATE UNIQUE INDEX ON plain (code, "at%");
+               SELECT oa.start_audit('"Süd"."Parts %s"'), oa.start_audit('"Prices of ''25"'), oa.start_audit('plain')"#,
+        )
+        .unwrap();
+    let tables = ["\"Prices of '25\"", "\"Süd\".\"Parts %s\"", "plain"];
+    let client = RefCell::new(client);
+    let config = Config {
+        cases: 30,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let steps = prop::collection::vec((0..10u8, 0..4u8, 0..4u8, rows()), 1..14);
+    let checked = TestRunner::new(config).run(&(0..3usize, steps), |(which, steps)| {
+        let client = &mut *client.borrow_mut();
+        let table = tables[which];
+        client
+            .batch_execute(&format!(
+                "TRUNCATE {table} RESTART IDENTITY; TRUNCATE oa.revisions"
+            ))
+            .unwrap();
+        let mut copies: Vec<(String, DateTime<Utc>)> = Vec::new();
+        for (what, a, b, rows) in steps {
+            if which == 0 && what == 9 {
+                store(client, &batch(rows));
+            } else {
+                // A partition is written by itself, too.
+                let part = format!("\"Süd\".part_{}", b % 2);
+                let to = if which == 1 && what == 2 {
+                    &part
+                } else {
+                    table
+                };
+                let _ = client.batch_execute(&by_hand(to, what, a, b));
+            }
+            let name = format!("copy_{}", copies.len());
+            client
+                .batch_execute(&format!(
+                    "DROP TABLE IF EXISTS {name}; CREATE TABLE {name} AS TABLE {table}"
+                ))
+                .unwrap();
+            copies.push((
+                name,
+                client
+                    .query_one("SELECT clock_timestamp()", &[])
+                    .unwrap()
+                    .get(0),
+            ));
+        }
+        for (copy, at) in &copies {
+            prop_assert_eq!(
+                differences(client, copy, table, at),
+                0,
+                "{} of {}",
+                copy,
+                table
+            );
+        }
+        Ok(())
+    });
+    checked.unwrap();
+}
+
+#[test]
+fn an_audit_knows_runs_from_roles_and_follows_a_renamed_table() {
+    let (server, mut client) = service();
+    let mut admin = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();
+    client
+        .batch_execute("SELECT oa.start_audit('\"Prices of ''25\"')")
+        .unwrap();
+    // By a run: once, although the table is audited. By a role that may do nothing in schema oa: its name.
+    let mut tx = client.transaction().unwrap();
+    oa_core::pg::revisions::name_run(&mut tx, RUN).unwrap();
+    upsert(&mut tx, &one("RB", "2025-12-01 09:00:00", "1.0"), Some(RUN)).unwrap();
+    tx.commit().unwrap();
+    admin
+        .batch_execute(
+            "CREATE ROLE legacy LOGIN PASSWORD 'p'; GRANT SELECT, UPDATE ON \"Prices of '25\" TO legacy; CREATE SCHEMA evil; GRANT ALL ON SCHEMA evil TO legacy",
+        )
+        .unwrap();
+    let url = server.url().replace("oa:oa-test-password", "legacy:p");
+    let mut legacy = Client::connect(&url, postgres::NoTls).unwrap();
+    legacy
+        .batch_execute("CREATE FUNCTION evil.row_to_json(record) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN '{}'; END $$; SET search_path = evil, public, pg_catalog; SET oa.run_id = 'nothing'")
+        .unwrap();
+    legacy
+        .batch_execute("UPDATE \"Prices of '25\" SET price = 2.0")
+        .unwrap();
+    client
+        .batch_execute("ALTER TABLE \"Prices of '25\" RENAME TO \"Named; anew\"")
+        .unwrap();
+    let at: DateTime<Utc> = client
+        .query_one("SELECT clock_timestamp()", &[])
+        .unwrap()
+        .get(0);
+    client
+        .batch_execute(&format!("{TABLE}; DELETE FROM \"Named; anew\""))
+        .unwrap();
+    let rows = client
+        .query(
+            "SELECT operation, run_id, role_name, old_row ->> 'price' FROM oa.revisions ORDER BY seq",
+            &[],
+        )
+        .unwrap();
+    let rows: Vec<(String, Option<Uuid>, Option<String>, Option<String>)> = rows
+        .iter()
+        .map(|r| (r.get(0), r.get(1), r.get(2), r.get(3)))
+        .collect();
+    let expected = [
+        ("insert", Some(RUN), None, None),
+        ("update", None, Some("legacy"), Some("1.0")),
+        ("delete", None, Some("oa"), Some("2.0")),
+    ];
+    let text = |t: Option<&str>| t.map(str::to_owned);
+    assert_eq!(
+        rows,
+        expected.map(|(o, r, n, p)| (o.to_owned(), r, text(n), text(p)))
+    );
+    let price: String = client
+        .query_one(
+            "SELECT price::text FROM oa.as_of(NULL::\"Named; anew\", $1)",
+            &[&at],
+        )
+        .unwrap()
+        .get(0);
+    assert_eq!(price, "2.0");
+    // The table that has the old name now has a history of its own.
+    store(&mut client, &one("CU", "2025-12-01 09:00:00", "9.0"));
+    assert_eq!(count(&mut client, "oa.revised_tables"), 2);
+    let code: String = client
+        .query_one("SELECT string_agg(code, ' ') FROM oa.as_of(NULL::\"Named; anew\", now() - interval '1 day')", &[])
+        .unwrap()
+        .get::<_, Option<String>>(0)
+        .unwrap_or_default();
+    assert_eq!(code, "");
+    // Nothing of it is in the way.
+    client
+        .batch_execute("DROP TABLE \"Named; anew\"; SELECT oa.start_audit('\"Prices of ''25\"'); DROP SCHEMA oa CASCADE; DELETE FROM \"Prices of '25\"")
+        .unwrap();
+}
+
+#[test]
+fn months_that_are_pruned_are_not_shown_as_if_nothing_had_been() {
+    let (_server, mut client) = service();
+    store(&mut client, &one("RB", "2025-12-01 09:00:00", "1.0"));
+    client
+        .batch_execute(
+            "SELECT oa.ensure_partitions(now() - interval '14 months');
+             UPDATE oa.revisions SET at = now() - interval '13 months'; UPDATE oa.revised_tables SET began_at = now() - interval '13 months'",
+        )
+        .unwrap();
+    store(&mut client, &one("RB", "2025-12-01 09:00:00", "2.0"));
+    assert_eq!(
+        count(
+            &mut client,
+            "oa.prune_revisions(now() - interval '2 years')"
+        ),
+        0
+    );
+    assert!(count(&mut client, "oa.prune_revisions(now() - interval '1 year')") >= 1);
+    assert_eq!(count(&mut client, "oa.revisions"), 1);
+    let as_of = |ago: &str| {
+        format!(
+            "SELECT price::text FROM oa.as_of(NULL::\"Prices of '25\", now() - interval '{ago}')"
+        )
+    };
+    let row = client.query_one(&as_of("1 month"), &[]).unwrap();
+    assert_eq!(row.get::<_, String>(0), "1.0");
+    let error = client.query(&as_of("18 months"), &[]).unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "55000");
+}
+
 fn one(code: &str, seen: &str, price: &str) -> Batch {
     let mut row = vec![
         json!(code),

@@ -312,6 +312,7 @@ impl<'a> Collector<'a> {
         detail("provider", json!(source.provider));
         detail("table", json!(source.store.table));
         detail("day", json!(date));
+        detail("source_sha256", json!(source.sha256));
         if !gathered.leftovers.is_empty() {
             detail(LEFTOVERS, json!(gathered.leftovers));
         }

@@ -88,6 +88,18 @@ fn a_table_is_shown_as_it_was_before_the_site_revised_it() {
         "set_config('transaction_read_only', 'off', true) IS NOT NULL AND oa.next_in_order() > 0",
     ]);
     assert_eq!(writes.code, 1, "{writes:?}");
+
+    // Kept for a year: what is older is removed by the month, and nobody is told that nothing had been then.
+    service.db().batch_execute("UPDATE oa.revisions SET at = at - interval '3 years' WHERE operation = 'insert'; UPDATE oa.revised_tables SET began_at = began_at - interval '3 years'").unwrap();
+    service.configure("retries = 0\n[store]\nkeep_revisions = \"1y\"\n");
+    let kept = service.count("oa.revisions WHERE operation <> 'insert'");
+    let prune = |more: &[&str]| service.crawl(&[&["prune"], more].concat());
+    assert_eq!(prune(&["--dry-run"]).code, 0);
+    assert!(service.count("oa.revisions") > kept);
+    assert_eq!(prune(&[]).code, 0);
+    assert_eq!(service.count("oa.revisions"), kept);
+    assert_eq!(as_of(&["--at", &at]).code, 0);
+    assert_eq!(as_of(&["--at", "800d"]).code, 1);
 }
 
 #[test]
@@ -95,6 +107,12 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
     let mut service = Service::start();
     let first = service.run("zhihui-full-view");
     assert_eq!(first.code, 0);
+    // A backup that holds the first version and not the second.
+    service.text(
+        "INSERT INTO oa.backups (id, run_id, repository, kind, level, host, database, server_version, system_id, timeline, restorable_from, restorable_to,
+                                 started_at, finished_at, files, size_bytes, added_bytes)
+         VALUES ('0123456789abcdef', gen_random_uuid(), 'r', 'physical', 'full', 'h', 'd', 15, '1', 1, clock_timestamp(), clock_timestamp(), now(), now(), 1, 1, 1) RETURNING id",
+    );
     revise(&mut service);
     assert_eq!(service.run("zhihui-full-view").code, 0);
     let code = service.text(
@@ -122,6 +140,17 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
         assert_eq!(version["raw"].as_array().unwrap().len(), 1);
         assert_eq!(version["row"]["comm_code"], code);
     }
+    assert_eq!(versions[1]["backup"]["id"], "0123456789abcdef");
+    assert_eq!(versions[0]["backup"], Value::Null);
+    let source = versions[0]["source_sha256"].as_str().unwrap();
+    assert_eq!(source.len(), 64);
+    assert_eq!(versions[1]["source_sha256"], source);
+    let answer = &versions[0]["raw"][0];
+    let file = service
+        .config()
+        .with_file_name("state")
+        .join(answer["file"].as_str().unwrap());
+    assert!(file.is_file(), "{}", file.display());
     let (column, change) = versions[0]["changed"]
         .as_object()
         .unwrap()

@@ -202,6 +202,15 @@ fn dedupe_keeps_the_newest_row_and_moves_the_others() {
             "2 2 older row of the natural key; kept is the row with id 3"
         ]
     );
+    // All rows were there before, and it is known which run removed two of them.
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM oa.as_of(NULL::institutional_positions, now() - interval '1 hour')"),
+        6
+    );
+    assert_eq!(
+        sandbox.texts("SELECT operation || ' ' || (old_row ->> 'net_position') || ' ' || task FROM oa.revisions JOIN oa.runs ON runs.id = run_id ORDER BY old_row ->> 'id'"),
+        ["delete 1 dedupe", "delete 2 dedupe"]
+    );
     assert_eq!(
         sandbox.number(
             "SELECT count(*) FROM pg_indexes WHERE indexname = 'institutional_positions_key'"

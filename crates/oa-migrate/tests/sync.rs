@@ -182,10 +182,11 @@ fn unique_values_that_change_places_are_brought() {
     .unwrap();
     let done = sync(&sandbox, &file, &[]).expect(0);
     assert_eq!(counts(&done, "item"), [0, 2, 0, 0]);
+    let then = &sandbox.texts("SELECT clock_timestamp()::text")[0];
     // All move up by one place.
     db.execute_batch("UPDATE item SET pos = pos + 100; UPDATE item SET pos = pos - 90")
         .unwrap();
-    sync(&sandbox, &file, &["--yes"]).expect(0);
+    sync(&sandbox, &file, &["--yes", "--same-source"]).expect(0);
     assert_eq!(
         sandbox.texts("SELECT id || ' ' || pos || ' ' || v || ' ' || own FROM item ORDER BY id"),
         [
@@ -193,6 +194,13 @@ fn unique_values_that_change_places_are_brought() {
             "2 20 a of PostgreSQL",
             "3 40 c of PostgreSQL"
         ]
+    );
+    // Also while its unique indexes are suspended it is known what changed.
+    assert_eq!(
+        sandbox.texts(&format!(
+            "SELECT id || ' ' || pos || ' ' || v FROM oa.as_of(NULL::item, '{then}') ORDER BY id"
+        )),
+        ["1 20 b", "2 10 a", "3 30 c"]
     );
     assert_eq!(sandbox.texts(belongings), before);
     sandbox.run(&["verify", file.to_str().unwrap()]).expect(0);
@@ -243,7 +251,7 @@ fn rows_whose_foreign_keys_lead_nowhere_are_quarantined() {
     // Corrected, they come.
     db.execute_batch("UPDATE c SET p = 2 WHERE id IN (1, 4)")
         .unwrap();
-    sync(&sandbox, &file, &["--yes"]).expect(0);
+    sync(&sandbox, &file, &["--yes", "--same-source"]).expect(0);
     assert_eq!(sandbox.number("SELECT count(*) FROM c"), 5);
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
     let rows = |path: &Path| {
@@ -308,4 +316,69 @@ fn a_sync_without_a_base_or_with_other_columns_says_what_to_do() {
     }
     let gone = sync(&sandbox, &file, &[]).expect(1);
     assert!(gone.stderr.contains("seven days"), "{}", gone.stderr);
+}
+
+#[test]
+fn what_a_table_was_before_is_known_whoever_changes_it() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE quotes (id INTEGER PRIMARY KEY, code VARCHAR(8) NOT NULL UNIQUE, price FLOAT); INSERT INTO quotes VALUES (1, 'RB', 1), (2, 'HC', 2), (3, 'I', 3)",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    let rows = |at: &str| {
+        let from = format!("oa.as_of(NULL::quotes, '{at}')");
+        sandbox.texts(&format!("SELECT code || price FROM {from} ORDER BY 1"))
+    };
+    let now = || sandbox.texts("SELECT clock_timestamp()::text")[0].clone();
+    let change = |sql: &str| Connection::open(&file).unwrap().execute_batch(sql).unwrap();
+    let migrated = now();
+
+    change(
+        "UPDATE quotes SET price = 1.5 WHERE id = 1; DELETE FROM quotes WHERE id = 2; UPDATE quotes SET code = 'J' WHERE id = 3",
+    );
+    sync(&sandbox, &file, &["--yes", "--same-source"]).expect(0);
+    let synced = now();
+    assert_eq!(rows(&migrated), ["HC2", "I3", "RB1"]);
+    let by = |task: &str| {
+        sandbox.texts(&format!(
+            "SELECT operation || ' ' || (key ->> 'code') FROM oa.revisions r JOIN oa.runs ON runs.id = r.run_id WHERE task = '{task}' ORDER BY 1"
+        ))
+    };
+    assert_eq!(
+        by("sync"),
+        ["delete HC", "delete I", "insert J", "update RB"]
+    );
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit'"),
+        0
+    );
+
+    // By hand, and by another program.
+    sandbox.run(&["init", "--audit", "nothing"]).expect(2);
+    sandbox.run(&["init", "--audit", "quotes"]).expect(0);
+    sandbox.run(&["init", "--audit", "public.quotes"]).expect(0);
+    sandbox
+        .client()
+        .batch_execute("UPDATE quotes SET price = 9")
+        .unwrap();
+    let by_hand = now();
+    assert_eq!(rows(&synced), ["J3", "RB1.5"]);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM oa.revisions WHERE role_name = 'oa'"),
+        2
+    );
+
+    change("INSERT INTO quotes VALUES (4, 'CU', 4)");
+    sandbox.migrate(&file, &["--replace"]).expect(0);
+    let replaced = now();
+    assert_eq!(rows(&by_hand), ["J9", "RB9"]);
+    assert_eq!(by("migrate"), ["insert CU", "update J", "update RB"]);
+    sandbox.run(&["rollback", "--yes"]).expect(0);
+    assert_eq!(rows(&now()), ["J9", "RB9"]);
+    assert_eq!(rows(&replaced), ["CU4", "J3", "RB1.5"]);
+    assert_eq!(rows(&migrated), ["HC2", "I3", "RB1"]);
+    assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 4);
+    sandbox.run(&["init", "--no-audit", "quotes"]).expect(0);
+    assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 0);
 }

@@ -77,7 +77,10 @@ fn a_table_that_is_there_is_replaced_in_one_step_and_kept() {
     let service = service();
     let before = shape(&service, "contracts");
     let then = service.now();
-    service.sql("UPDATE contracts SET price = 7; INSERT INTO contracts (symbol) VALUES ('later')");
+    service.sql(
+        "SELECT oa.start_audit('contracts'); UPDATE contracts SET price = 7; INSERT INTO contracts (symbol) VALUES ('later'); SELECT oa.stop_audit('contracts')",
+    );
+    let changed = service.now();
     service.backup(&["incremental"]).ok();
     let arguments = ["table", "contracts", "--to", &then];
     service.restore(&arguments).failed(77, "add --yes");
@@ -97,6 +100,18 @@ fn a_table_that_is_there_is_replaced_in_one_step_and_kept() {
     assert_eq!(service.count("contracts"), 100);
     let kept = kept(&done[0]);
     assert!(kept.starts_with("public.contracts_before_2"), "{kept}");
+    // What the restore changed is known as well as what was changed before.
+    assert_eq!(
+        service.text("SELECT string_agg(operation || ' ' || n, ', ' ORDER BY operation) FROM (SELECT operation, count(*) AS n FROM oa.revisions JOIN oa.runs ON runs.id = run_id
+                      WHERE task = 'restore-table' GROUP BY 1) r"),
+        "delete 1, update 99"
+    );
+    assert_eq!(
+        service.count(&format!(
+            "oa.as_of(NULL::contracts, '{changed}') WHERE price = 7"
+        )),
+        100
+    );
     assert_eq!(service.count(&kept), 101);
     // A second time: the names of the first do not get in the way.
     service.restore(&arguments).ok();
@@ -158,6 +173,10 @@ fn rows_go_back_by_key_and_what_they_replace_is_kept() {
     );
     assert_eq!(service.count("contracts"), 101);
     assert_eq!(service.count("contracts WHERE price = 999"), 3);
+    assert_eq!(
+        service.text("SELECT string_agg(operation, ' ' ORDER BY operation) FROM oa.revisions JOIN oa.runs ON runs.id = run_id WHERE task = 'restore-table'"),
+        "insert insert insert update update"
+    );
     assert_eq!(
         service.count("contracts WHERE id <= 5 AND price = id + 1"),
         5

@@ -204,14 +204,17 @@ impl Default for Spool {
 pub struct Store {
     /// What is kept of rows that change.
     pub revisions: Revisions,
+    /// Revisions are kept this long (`oa-crawl prune`); without it, for ever.
+    pub keep_revisions: Option<Span>,
 }
 
 /// What goes into `oa.revisions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Revisions {
-    /// The old rows, and the keys of new ones.
+    /// The old rows, and the keys of new ones, without which no time could be shown. `"all"` means the same.
     #[default]
+    #[serde(alias = "all")]
     Changes,
     /// Nothing.
     Off,
@@ -641,6 +644,12 @@ impl Config {
             );
         }
         out
+    }
+
+    /// Whether rows that change go into `oa.revisions`.
+    #[must_use]
+    pub fn keeps_revisions(&self) -> bool {
+        self.store.revisions == Revisions::Changes
     }
 
     /// The wait before an incident that goes on is reported again.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::app::config::{Config, ConfigError, Revisions};
+use crate::app::config::{Config, ConfigError};
 use crate::base::state_dir::StateDir;
 use crate::journal::Recorder;
 use crate::journal::catalog::Limits;
@@ -38,7 +38,7 @@ impl Policy {
         Self {
             repeat: config.alert_repeat(),
             timezone: config.timezone,
-            keep_revisions: config.store.revisions == Revisions::Changes,
+            keep_revisions: config.keeps_revisions(),
         }
     }
 }

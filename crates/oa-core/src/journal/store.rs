@@ -16,7 +16,7 @@ use crate::journal::incidents::{self, Policy};
 use crate::model::retry::ErrorKind;
 use crate::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
 use crate::pg::upsert::{UpsertError, upsert};
-use crate::pg::{Meaning, describe};
+use crate::pg::{Meaning, describe, revisions};
 
 /// A fact could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -301,6 +301,9 @@ pub fn apply(
     };
     let mut rejects = outcome.rejects.clone();
     let mut rounded: Vec<String> = Vec::new();
+    if !outcome.batches.is_empty() {
+        revisions::name_run(&mut tx, start.id)?;
+    }
     for batch in &outcome.batches {
         let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);

@@ -4,7 +4,7 @@ mod connect;
 pub mod libpq;
 mod lock;
 mod meaning;
-mod revisions;
+pub mod revisions;
 pub mod schema;
 mod tls;
 pub mod upsert;

@@ -5,8 +5,9 @@
 //! version that was replaced (its xmax) is not the one that is seen, fewer rows are kept than changed, and the rows are locked and the
 //! statement is repeated.
 
-use postgres::Transaction;
+use postgres::{GenericClient, Transaction};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{quote_ident, quote_literal};
 use crate::model::run::Batch;
@@ -17,43 +18,38 @@ pub(super) struct Kept {
     pub(super) returning: String,
     /// The same when the rows are locked.
     pub(super) returning_locked: String,
+    /// The statement's part that writes them: `done` is the upsert, `$4` the run.
+    pub(super) written: String,
     /// Locks the rows that the input is about.
     pub(super) lock: String,
 }
 
-/// Part of the statement that writes them: `done` is the upsert, `$4` the run.
-pub(super) fn written(batch: &Batch) -> String {
-    format!(
-        ", kept AS (
-           INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, seq)
-           SELECT {}, {}, oa_key, CASE WHEN inserted THEN 'insert' ELSE 'update' END, oa_old, $4::uuid, (SELECT oa.next_in_order())
-           FROM done WHERE inserted OR oa_old IS NOT NULL
-           RETURNING 1)",
-        quote_literal(&batch.schema),
-        quote_literal(&batch.table),
-    )
-}
-
 impl Kept {
-    /// `input`: the rows as an item of `FROM`. The error has the code 42P10 when there is no unique index on the key.
+    /// `input`: the rows as an item of `FROM`. `None` when the table's own triggers keep its revisions (`oa-migrate init --audit`). The error
+    /// has the code 42P10 when there is no unique index on the key.
     pub(super) fn prepare(
         tx: &mut Transaction<'_>,
         batch: &Batch,
         input: &str,
-    ) -> Result<Self, postgres::Error> {
+    ) -> Result<Option<Self>, postgres::Error> {
         let table = format!(
             "{}.{}",
             quote_ident(&batch.schema),
             quote_ident(&batch.table)
         );
         let index = arbiter(tx, batch, &table)?;
-        let parts = tx.query(
-            "SELECT expression, format('%L, %s', name, value) FROM oa.key_parts(to_regclass(format('%I.%I', $1::text, $2::text)))",
-            &[&batch.schema, &index],
+        let audited = tx.query_one("SELECT oa.is_audited($1::text::regclass)", &[&table])?;
+        if audited.get(0) {
+            return Ok(None);
+        }
+        let known = tx.query_one(
+            "SELECT t.schema_name, t.table_name, t.key_value, ARRAY(SELECT expression FROM oa.key_parts(key))
+             FROM to_regclass(format('%I.%I', $2::text, $3::text)) key, oa.begin_revisions($1::text::regclass, key) t",
+            &[&table, &batch.schema, &index],
         )?;
-        let parts: Vec<(String, String)> = parts.iter().map(|r| (r.get(0), r.get(1))).collect();
+        let parts: Vec<String> = known.get(3);
         let named = parts.iter().enumerate();
-        let named: Vec<String> = named.map(|(i, (e, _))| format!("{e} AS oa_k{i}")).collect();
+        let named: Vec<String> = named.map(|(i, e)| format!("{e} AS oa_k{i}")).collect();
         let named = named.join(", ");
         let same = |equals: &str| {
             let all: Vec<String> = (0..parts.len())
@@ -61,25 +57,94 @@ impl Kept {
                 .collect();
             all.join(" AND ")
         };
-        let key: Vec<&str> = parts.iter().map(|(_, k)| k.as_str()).collect();
+        let key: String = known.get(2);
+        // The old row becomes JSON only where it is written.
         let returning = |condition: &str| {
             format!(
-                ", jsonb_build_object({}) AS oa_key, CASE WHEN cur.xmax <> 0 THEN (
-                   SELECT to_jsonb(oa_was.oa_row) FROM (SELECT {named}) oa_is
-                   JOIN (SELECT oa_row, oa_row.xmax AS oa_xmax, {named} FROM {table} oa_row) oa_was ON {condition}) END AS oa_old",
-                key.join(", "),
+                ", {key} AS oa_key, CASE WHEN oa_row.xmax <> 0 THEN (
+                   SELECT oa_was.oa_past FROM (SELECT {named}) oa_is
+                   JOIN (SELECT oa_past, oa_past.xmax AS oa_xmax, {named} FROM {table} oa_past) oa_was ON {condition}) END AS oa_old",
             )
         };
-        Ok(Self {
-            returning: returning(&format!("{} AND oa_was.oa_xmax = cur.xmin", same("="))),
+        Ok(Some(Self {
+            returning: returning(&format!("{} AND oa_was.oa_xmax = oa_row.xmin", same("="))),
             returning_locked: returning(&same("IS NOT DISTINCT FROM")),
+            written: format!(
+                ", kept AS (
+                   INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, at, seq)
+                   SELECT {}, {}, oa_key, CASE WHEN inserted THEN 'insert' ELSE 'update' END, row_to_json(oa_old), $4::uuid,
+                          (SELECT clock_timestamp()), (SELECT oa.next_in_order())
+                   FROM done WHERE inserted OR NOT oa_old IS NULL
+                   RETURNING 1)",
+                quote_literal(&known.get::<_, String>(0)),
+                quote_literal(&known.get::<_, String>(1)),
+            ),
             lock: format!(
                 "SELECT FROM (SELECT {named} FROM {input}) oa_is
-                 CROSS JOIN LATERAL (SELECT FROM (SELECT oa_row, {named} FROM {table} oa_row) oa_was WHERE {} FOR UPDATE) oa_locked",
+                 CROSS JOIN LATERAL (SELECT FROM (SELECT oa_past, {named} FROM {table} oa_past) oa_was WHERE {} FOR UPDATE) oa_locked",
                 same("=")
             ),
-        })
+        }))
     }
+}
+
+/// Notes what the transaction's run is, for the triggers of audited tables (`oa.audit`).
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn name_run(tx: &mut impl GenericClient, run: Uuid) -> Result<(), postgres::Error> {
+    tx.execute(
+        "SELECT set_config('oa.run_id', $1, true)",
+        &[&run.to_string()],
+    )
+    .map(|_| ())
+}
+
+/// Whether the database has a schema `oa` that keeps revisions.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn are_there(tx: &mut impl GenericClient) -> Result<bool, postgres::Error> {
+    let row = tx.query_one(
+        "SELECT to_regprocedure('oa.replace_table(regclass, regclass, uuid)') IS NOT NULL",
+        &[],
+    )?;
+    Ok(row.get(0))
+}
+
+/// What differs between two states of some rows of a table goes into `oa.revisions`, unless its own triggers have put it there. Both are
+/// items of `FROM`.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn rows_changed(
+    tx: &mut impl GenericClient,
+    table: &str,
+    (old_rows, new_rows): (&str, &str),
+    run: Uuid,
+) -> Result<(), postgres::Error> {
+    tx.execute(
+        "SELECT oa.note_difference($1::text::regclass, $2, $3, $4)",
+        &[&table, &old_rows, &new_rows, &run],
+    )
+    .map(|_| ())
+}
+
+/// One table has taken another's place, or has come back: what differs goes into `oa.revisions`, if there are any of the table.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn table_replaced(
+    tx: &mut impl GenericClient,
+    was: Option<&str>,
+    is_now: &str,
+    run: Uuid,
+) -> Result<(), postgres::Error> {
+    tx.execute(
+        "SELECT oa.replace_table($1::text::regclass, $2::text::regclass, $3)",
+        &[&was, &is_now, &run],
+    )
+    .map(|_| ())
 }
 
 /// The unique index that decides what is the same row.

@@ -9,7 +9,7 @@ use postgres::types::ToSql;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::revisions::{self, Kept};
+use super::revisions::Kept;
 use super::{Meaning, describe, quote_ident};
 use crate::base::exact;
 use crate::model::run::Batch;
@@ -159,19 +159,21 @@ impl Statement {
         );
         let kept = match by {
             Some(run) => match Kept::prepare(tx, batch, &input) {
-                Ok(kept) => Some((run, kept)),
+                Ok(kept) => kept.map(|kept| (run, kept)),
                 Err(e) if is_no_key(&e) => return Err(UpsertError::NoKey(table)),
                 Err(e) => return Err(fail(e)),
             },
             None => None,
         };
         let has = |column: &str| types.iter().any(|(name, _)| name == column);
-        let sql = |returning: Option<&str>| text(batch, &input, has, returning);
+        let sql = |kept: Option<(&str, &str)>| text(batch, &input, has, kept);
         Ok(Self {
-            sql: sql(kept.as_ref().map(|(_, k)| k.returning.as_str())),
+            sql: sql(kept
+                .as_ref()
+                .map(|(_, k)| (k.returning.as_str(), k.written.as_str()))),
             kept: kept.map(|(run, kept)| {
                 let again = Repeat {
-                    sql: sql(Some(&kept.returning_locked)),
+                    sql: sql(Some((&kept.returning_locked, &kept.written))),
                     lock: kept.lock,
                 };
                 (run, again)
@@ -279,8 +281,13 @@ fn is_no_key(error: &postgres::Error) -> bool {
     error.code().is_some_and(|c| c.code() == "42P10")
 }
 
-/// The statement; `has` tells which columns the table has, and `returning` comes from [`Kept`].
-fn text(batch: &Batch, input: &str, has: impl Fn(&str) -> bool, returning: Option<&str>) -> String {
+/// The statement; `has` tells which columns the table has, and `kept` is what [`Kept`] returns and writes.
+fn text(
+    batch: &Batch,
+    input: &str,
+    has: impl Fn(&str) -> bool,
+    kept: Option<(&str, &str)>,
+) -> String {
     let given: Vec<String> = batch.columns.iter().map(|c| quote_ident(c)).collect();
     let stamps: Vec<&str> = ["created_at", "updated_at"]
         .into_iter()
@@ -304,18 +311,18 @@ fn text(batch: &Batch, input: &str, has: impl Fn(&str) -> bool, returning: Optio
     if stamps.contains(&"updated_at") {
         assignments.push("updated_at = EXCLUDED.updated_at".to_owned());
     }
-    let current: Vec<String> = given.iter().map(|c| format!("cur.{c}")).collect();
+    let current: Vec<String> = given.iter().map(|c| format!("oa_row.{c}")).collect();
     let excluded: Vec<String> = given.iter().map(|c| format!("EXCLUDED.{c}")).collect();
-    let (written, kept) = match returning {
-        Some(_) => (revisions::written(batch), "(SELECT count(*) FROM kept)"),
-        None => (String::new(), "0::bigint"),
+    let (returning, written, counted) = match kept {
+        Some((returning, written)) => (returning, written, "(SELECT count(*) FROM kept)"),
+        None => ("", "", "0::bigint"),
     };
     format!(
         "WITH done AS (
-           INSERT INTO {}.{} AS cur ({}) SELECT {} FROM {input}
+           INSERT INTO {}.{} AS oa_row ({}) SELECT {} FROM {input}
            ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})
-           RETURNING cur.xmax = 0 AS inserted{}){written}
-         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {kept} FROM done, (SELECT {stamp}) AS used",
+           RETURNING oa_row.xmax = 0 AS inserted{returning}){written}
+         SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {counted} FROM done, (SELECT {stamp}) AS used",
         quote_ident(&batch.schema),
         quote_ident(&batch.table),
         insert_columns.join(", "),
@@ -324,7 +331,6 @@ fn text(batch: &Batch, input: &str, has: impl Fn(&str) -> bool, returning: Optio
         assignments.join(", "),
         current.join(", "),
         excluded.join(", "),
-        returning.unwrap_or_default(),
     )
 }
 

@@ -20,18 +20,27 @@ pub(crate) struct Pruned {
     pub(crate) bytes: u64,
     pub(crate) left_files: u64,
     pub(crate) left_bytes: u64,
+    /// Months of `oa.revisions`.
+    pub(crate) revisions: Vec<String>,
 }
 
 pub(crate) struct Rules {
+    /// How long revisions are kept; without it, for ever.
+    revisions: Option<Duration>,
     default: DateTime<Utc>,
     /// By task, where its source file says it.
     own: Vec<(String, DateTime<Utc>)>,
 }
 
 impl Rules {
-    pub(crate) fn new(default: Duration, own: impl Iterator<Item = (String, Duration)>) -> Self {
+    pub(crate) fn new(
+        default: Duration,
+        own: impl Iterator<Item = (String, Duration)>,
+        revisions: Option<Duration>,
+    ) -> Self {
         let before = |keep: Duration| Utc::now() - keep;
         Self {
+            revisions,
             default: before(default),
             own: own.map(|(task, keep)| (task, before(keep))).collect(),
         }
@@ -76,6 +85,9 @@ pub(crate) fn prune(
             pruned.bytes += file.bytes;
         }
     }
+    if let Some(keep) = rules.revisions {
+        pruned.revisions = forget_revisions(client, keep, remove)?;
+    }
     pruned.left_files -= pruned.files;
     pruned.left_bytes -= pruned.bytes;
     Ok(pruned)
@@ -85,6 +97,25 @@ fn is_old(file: &KeptFile) -> bool {
     SystemTime::now()
         .duration_since(file.modified)
         .is_ok_and(|age| age > YOUNG)
+}
+
+/// Last, and for itself: whoever stores rows waits for it.
+fn forget_revisions(
+    client: &mut Client,
+    keep: Duration,
+    remove: bool,
+) -> Result<Vec<String>, postgres::Error> {
+    let mut tx = client.transaction()?;
+    let months = tx.query(
+        "SELECT oa.prune_revisions(now() - make_interval(secs => $1))",
+        &[&keep.as_secs_f64()],
+    )?;
+    if remove {
+        tx.commit()?;
+    } else {
+        tx.rollback()?;
+    }
+    Ok(months.iter().map(|row| row.get(0)).collect())
 }
 
 fn forget(tx: &mut Transaction<'_>, rules: &Rules) -> Result<u64, postgres::Error> {

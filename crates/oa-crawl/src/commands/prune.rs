@@ -24,9 +24,10 @@ use oa_core::journal::runner::{self, Task};
 
 const TASK: &str = "raw-prune";
 
-/// Remove answers from the raw archive that are older than they must be kept, and report an archive that is too large
+/// Remove old answers from the raw archive, and old revisions, and report an archive that is too large
 ///
 /// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+/// How long revisions are kept is keep_revisions in [store].
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "help names sections of the configuration"
@@ -69,6 +70,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         sources
             .iter()
             .filter_map(|s| Some((s.name.clone(), s.raw_keep?.0))),
+        config.store.keep_revisions.map(|span| span.0),
     );
     if args.dry_run {
         let pruned = prune(&mut client, &archive, &rules, false)?;
@@ -150,6 +152,7 @@ fn json(pruned: &Pruned) -> Value {
     json!({
         "answers": pruned.answers, "files": pruned.files, "bytes": pruned.bytes,
         "left_files": pruned.left_files, "left_bytes": pruned.left_bytes,
+        "revisions": pruned.revisions, "months": pruned.revisions.len(),
     })
 }
 
@@ -160,6 +163,7 @@ fn print(pruned: &Pruned, format: Format) -> Result<u8, Failure> {
         ("bytes", "BYTES"),
         ("left_files", "FILES LEFT"),
         ("left_bytes", "BYTES LEFT"),
+        ("months", "MONTHS OF REVISIONS REMOVED"),
     ]);
     listing.push(json(pruned));
     listing.print(format).map_err(anyhow::Error::from)?;

@@ -24,6 +24,10 @@ pub(crate) struct Source {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) enabled: bool,
+    /// SHA-256 of its file: what a run worked by.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) sha256: String,
     /// The task's fixed name.
     pub(crate) name: String,
     /// Its title for people.

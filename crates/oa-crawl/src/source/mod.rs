@@ -21,6 +21,7 @@ use oa_core::app::config::{Config, Crawl};
 use oa_core::base::mistakes::{explain, nearest};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
+use sha2::{Digest, Sha256};
 
 pub(crate) use access::{
     Encoding as SignatureEncoding, Hash, HttpLogin, SIGN_SECRET, Sign, login_secret,
@@ -255,8 +256,9 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
         file: file.to_owned(),
         message,
     };
-    let source: Source = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
+    let mut source: Source = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
     check::check(&source).map_err(invalid)?;
+    source.sha256 = crate::archive::hex(&Sha256::digest(text));
     Ok(source)
 }
 

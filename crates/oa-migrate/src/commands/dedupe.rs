@@ -8,9 +8,9 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
-use oa_core::pg::{describe, quote_ident};
+use oa_core::pg::{describe, quote_ident, revisions};
 use oa_core::service::{self, NaturalKey};
-use postgres::Client;
+use postgres::{Client, Transaction};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         &recorder,
         &Job::by_hand(PROGRAM, "dedupe", "去除重复记录"),
         |start| {
-            let moved = move_older(&mut client, key, start.id)?;
+            let moved = move_older(&mut client, key, start.id, config.keeps_revisions())?;
             tracing::info!(
                 "{table}: {moved} row(s) moved to oa.rejects, unique index {} is in place",
                 key.index
@@ -119,7 +119,12 @@ fn duplicates(client: &mut Client, key: &NaturalKey) -> Result<Vec<(String, Vec<
 }
 
 /// One transaction: the older rows to `oa.rejects`, then the index.
-fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
+fn move_older(
+    client: &mut Client,
+    key: &NaturalKey,
+    run: Uuid,
+    keep_revisions: bool,
+) -> Result<u64> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not move duplicates of {}: {}",
@@ -129,9 +134,16 @@ fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
     };
     let (expressions, not_null) = parts(key);
     let table = format!("public.{}", quote_ident(key.table));
+    let by_key = format!("PARTITION BY {expressions} ORDER BY id DESC");
     let mut tx = client.transaction().map_err(explain)?;
     tx.batch_execute(&format!(
         "SET LOCAL synchronous_commit = on; LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"
+    ))
+    .map_err(explain)?;
+    revisions::name_run(&mut tx, run).map_err(explain)?;
+    tx.batch_execute(&format!(
+        "CREATE TEMPORARY TABLE oa_moved ON COMMIT DROP AS
+         SELECT t.* FROM {table} t JOIN (SELECT id, row_number() OVER ({by_key}) AS place FROM {table} WHERE {not_null}) r USING (id) WHERE r.place > 1"
     ))
     .map_err(explain)?;
     let moved = tx
@@ -139,7 +151,7 @@ fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
             &format!(
                 "WITH ranked AS (
                    SELECT id, first_value(id) OVER same AS kept, row_number() OVER same AS place FROM {table} WHERE {not_null}
-                   WINDOW same AS (PARTITION BY {expressions} ORDER BY id DESC)),
+                   WINDOW same AS ({by_key})),
                  gone AS (DELETE FROM {table} AS t USING ranked AS r WHERE r.place > 1 AND t.id = r.id RETURNING t.*, r.kept AS oa_kept)
                  INSERT INTO oa.rejects (run_id, seq, task, target, source_key, reason, record)
                  SELECT $1, row_number() OVER (ORDER BY id), 'dedupe', $2, id::text,
@@ -155,6 +167,39 @@ fn move_older(client: &mut Client, key: &NaturalKey, run: Uuid) -> Result<u64> {
             key.table
         );
     }
+    if keep_revisions {
+        keep_moved(&mut tx, key, &table, run).map_err(explain)?;
+    }
     tx.commit().map_err(explain)?;
     Ok(moved)
+}
+
+/// The moved rows as revisions. Their natural key is that of the row that stays, so the id names them besides. An audited table's own
+/// triggers have kept them already.
+fn keep_moved(
+    tx: &mut Transaction<'_>,
+    key: &NaturalKey,
+    table: &str,
+    run: Uuid,
+) -> Result<(), postgres::Error> {
+    let audited = tx.query_one("SELECT oa.is_audited($1::text::regclass)", &[&table])?;
+    if audited.get(0) {
+        return Ok(());
+    }
+    let known = tx.query_one(
+        "SELECT schema_name, table_name, key_value FROM oa.begin_revisions($1::text::regclass, to_regclass(format('public.%I', $2::text)))",
+        &[&table, &key.index],
+    )?;
+    let (schema, name, value): (String, String, String) =
+        (known.get(0), known.get(1), known.get(2));
+    tx.execute(
+        &format!(
+            "INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, at, seq)
+             SELECT $1, $2, {value} || jsonb_build_object('oa_row', jsonb_build_object('id', id)), 'delete', row_to_json(oa_row), $3,
+                    (SELECT clock_timestamp()), (SELECT oa.next_in_order())
+             FROM pg_temp.oa_moved oa_row"
+        ),
+        &[&schema, &name, &run],
+    )?;
+    Ok(())
 }

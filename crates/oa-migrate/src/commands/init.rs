@@ -7,6 +7,7 @@ use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::pg::{self, describe, schema};
 use oa_core::service;
+use postgres::Client;
 use serde_json::json;
 
 use super::failure;
@@ -14,7 +15,16 @@ use crate::PROGRAM;
 
 /// Create or upgrade schema oa and the service's own tables
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  oa-migrate init\n  oa-migrate init --audit variety_details   # keep revisions of whatever changes it: SQL by hand, other programs"
+)]
 pub(crate) struct Args {
+    /// Keep revisions of this table whoever changes it, by triggers (may be given again)
+    #[arg(long, value_name = "TABLE")]
+    audit: Vec<String>,
+    /// Remove those triggers again (may be given again)
+    #[arg(long, value_name = "TABLE")]
+    no_audit: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -25,6 +35,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let applied = schema::upgrade(&mut client)?;
     let refused = service::create_missing(&mut client)
         .map_err(|e| anyhow!("could not create the service's tables: {}", describe(&e)))?;
+    let audits = set_audits(&mut client, args)?;
     let mut listing = Listing::new(&[("what", "WHAT"), ("state", "STATE")]);
     listing.push(json!({
         "what": "schema oa",
@@ -42,6 +53,58 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         };
         listing.push(json!({ "what": format!("table {}", key.table), "state": state }));
     }
+    for (table, on) in audits {
+        let state = if on { "audited" } else { "not audited" };
+        listing.push(json!({ "what": format!("table {table}"), "state": state }));
+    }
     listing.print(args.format).map_err(failure)?;
     Ok(exit::OK)
+}
+
+/// Sets and removes triggers, all or none; gives each table and whether it is audited now.
+fn set_audits(client: &mut Client, args: &Args) -> Result<Vec<(String, bool)>, Failure> {
+    let wanted = args.audit.iter().map(|t| (t, true));
+    let wanted: Vec<(&String, bool)> = wanted
+        .chain(args.no_audit.iter().map(|t| (t, false)))
+        .collect();
+    if let Some(both) = args.audit.iter().find(|t| args.no_audit.contains(t)) {
+        let problem = anyhow!("{both} is named by --audit and by --no-audit");
+        return Err(Failure::new(exit::USAGE, problem));
+    }
+    let begun = |e: postgres::Error| anyhow!("could not set the audit: {}", describe(&e));
+    let mut tx = client.transaction().map_err(begun)?;
+    let mut done = Vec::new();
+    for (name, on) in wanted {
+        let found = tx
+            .query_opt(
+                "SELECT c.oid::regclass::text, oa.revised_index(c.oid) IS NOT NULL FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'oa'
+                   AND ($1 = n.nspname || '.' || c.relname OR n.nspname = 'public' AND $1 = c.relname)
+                 ORDER BY $1 = c.relname AND n.nspname = 'public' DESC LIMIT 1",
+                &[name],
+            )
+            .map_err(begun)?;
+        let Some(found) = found else {
+            let problem = anyhow!(
+                "there is no table {name}; write a table outside schema public with its schema, and the table instead of its partition"
+            );
+            return Err(Failure::new(exit::USAGE, problem));
+        };
+        let (table, has_key): (String, bool) = (found.get(0), found.get(1));
+        if on && !has_key {
+            return Err(anyhow!(
+                "{name} has no unique index, so nobody could say which row changed; create one first"
+            )
+            .into());
+        }
+        let function = if on { "start_audit" } else { "stop_audit" };
+        tx.execute(
+            &format!("SELECT oa.{function}($1::text::regclass)"),
+            &[&table],
+        )
+        .map_err(|e| anyhow!("could not set the audit of {name}: {}", describe(&e)))?;
+        done.push((table, on));
+    }
+    tx.commit().map_err(begun)?;
+    Ok(done)
 }

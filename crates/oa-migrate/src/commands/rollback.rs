@@ -8,9 +8,10 @@ use oa_core::app::exit;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
-use oa_core::pg::{describe, quote_ident};
+use oa_core::pg::{describe, quote_ident, revisions};
 use postgres::Client;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::failure;
 use crate::PROGRAM;
@@ -55,8 +56,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     work::recorded(
         &recorder,
         &Job::by_hand(PROGRAM, "rollback", "迁移回退"),
-        |_| {
-            roll_back(&mut client, &record)?;
+        |start| {
+            roll_back(&mut client, &record, start.id, config.keeps_revisions())?;
             failpoint::hit("rollback.done");
             record.stage = Stage::RolledBack;
             folder.write(&record)?;
@@ -70,7 +71,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     )
 }
 
-fn roll_back(client: &mut Client, record: &RunRecord) -> Result<()> {
+fn roll_back(
+    client: &mut Client,
+    record: &RunRecord,
+    run: Uuid,
+    keeps_revisions: bool,
+) -> Result<()> {
     let explain = |e: postgres::Error| anyhow!("could not roll the run back: {}", describe(&e));
     let (before, after) = (before_schema(record.run_id), after_schema(record.run_id));
     let mut tx = client.transaction().map_err(explain)?;
@@ -100,6 +106,11 @@ fn roll_back(client: &mut Client, record: &RunRecord) -> Result<()> {
         .map_err(explain)?;
         let schema = &record.schema;
         move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
+        if keeps_revisions {
+            let name = quote_ident(&table.target);
+            let [was, is_now] = [&after, schema].map(|s| format!("{}.{name}", quote_ident(s)));
+            revisions::table_replaced(&mut tx, Some(&was), &is_now, run).map_err(explain)?;
+        }
     }
     if record.tables.iter().any(|t| t.replaced) {
         // RESTRICT: if anybody put something there, it stays and the rollback fails with its name.

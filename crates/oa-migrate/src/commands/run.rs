@@ -117,6 +117,7 @@ pub(crate) fn move_database(
                 target: &target,
                 client: &mut client,
                 run: start.id,
+                keeps_revisions: config.keeps_revisions(),
                 staging: staging::schema_of(start.id),
                 folder: &folder,
                 identity: Identity::default(),
@@ -166,6 +167,7 @@ struct Migration<'a> {
     target: &'a Target,
     client: &'a mut Client,
     run: Uuid,
+    keeps_revisions: bool,
     staging: String,
     folder: &'a RunFolder,
     identity: Identity,
@@ -354,6 +356,7 @@ impl Migration<'_> {
                 replace: self.args.replace || self.args.rehearse,
                 allow_missing: self.args.allow_missing,
                 rehearse: self.args.rehearse,
+                keeps_revisions: self.keeps_revisions,
             },
         )?;
         if !swapped.done {

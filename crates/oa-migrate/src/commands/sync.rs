@@ -15,7 +15,7 @@ use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
 use oa_core::model::run::Status;
-use oa_core::pg::describe;
+use oa_core::pg::{describe, revisions};
 use postgres::{Client, Transaction};
 use rusqlite::Connection;
 use serde_json::json;
@@ -69,7 +69,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         let result = work::recorded(
             &recorder,
             &Job::by_hand(PROGRAM, "sync", "SQLite 增量同步"),
-            |start| sync(args, yes, &source, &mut client, &bases, start.id),
+            |start| {
+                let by = (start.id, config.keeps_revisions());
+                sync(args, yes, &source, &mut client, &bases, by)
+            },
         );
         match result {
             // Asked while nothing is locked; then everything is repeated.
@@ -125,7 +128,7 @@ fn sync(
     source: &Connection,
     client: &mut Client,
     bases: &[Base],
-    id: Uuid,
+    (id, keeps_revisions): (Uuid, bool),
 ) -> Result<JobOutcome<(AllChanges, Uuid)>, Failure> {
     let started = Instant::now();
     let progress = spinner();
@@ -148,6 +151,7 @@ fn sync(
                     database: &database,
                     identity: &identity,
                     run: id,
+                    keeps_revisions,
                     progress: &progress,
                 };
                 match sync.run(client, &mut synced, false) {
@@ -235,6 +239,7 @@ struct BaseSync<'a> {
     database: &'a Database,
     identity: &'a Identity,
     run: Uuid,
+    keeps_revisions: bool,
     progress: &'a ProgressBar,
 }
 
@@ -257,7 +262,8 @@ impl BaseSync<'_> {
         let mut tx = client.transaction().map_err(explain)?;
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
-        let undo = apply::lock(&mut tx, &record.schema, &targets)?;
+        revisions::name_run(&mut tx, self.run).map_err(explain)?;
+        let undo = apply::lock(&mut tx, &record.schema, &targets, self.keeps_revisions)?;
 
         self.progress.set_message("comparing the snapshots");
         let both = delta::open(&old, &new, &rejects)?;

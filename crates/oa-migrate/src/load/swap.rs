@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use oa_core::base::failpoint;
-use oa_core::pg::{describe, is_connection_error, quote_ident};
+use oa_core::pg::{describe, is_connection_error, quote_ident, revisions};
 use oa_core::service;
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
@@ -46,6 +46,8 @@ pub(crate) struct SwapParams {
     pub(crate) allow_missing: bool,
     /// Roll everything back at the end.
     pub(crate) rehearse: bool,
+    /// What differs from a table that is replaced goes into `oa.revisions`.
+    pub(crate) keeps_revisions: bool,
 }
 
 /// What became of [`swap`].
@@ -164,6 +166,13 @@ fn attempt(
         if !params.rehearse {
             let behind = advance_sequences(&mut tx, &table.qualified)?;
             swapped.missing.extend(behind);
+        }
+    }
+    if params.keeps_revisions {
+        for table in &existing {
+            let was = format!("{}.{}", quote_ident(&before), quote_ident(&table.target));
+            revisions::table_replaced(&mut tx, Some(&was), &table.qualified, run)
+                .map_err(explain)?;
         }
     }
     rejects.store(&mut tx, run, 0)?;

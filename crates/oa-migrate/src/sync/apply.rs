@@ -1,7 +1,7 @@
 //! The difference applied to the target's tables, by key.
 
 use anyhow::{Result, anyhow, bail};
-use oa_core::pg::{describe, quote_ident};
+use oa_core::pg::{describe, quote_ident, quote_literal};
 use postgres::Transaction;
 use postgres::error::SqlState;
 
@@ -17,8 +17,14 @@ const NAMED: i64 = 10;
 pub(crate) struct LockUndo(Vec<String>);
 
 /// Locks the tables against writers until the end of the transaction, lets foreign keys be checked at its end, because rows come
-/// table by table, and silences the target's own triggers: what SQLite's rows are to cause has happened there.
-pub(crate) fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> Result<LockUndo> {
+/// table by table, and silences the target's own triggers: what SQLite's rows are to cause has happened there. With `keeps_revisions`, what changes
+/// goes into `oa.revisions`.
+pub(crate) fn lock(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    targets: &[&str],
+    keeps_revisions: bool,
+) -> Result<LockUndo> {
     let explain = |e: postgres::Error| {
         anyhow!(
             "could not lock the tables of {schema}: {}; is a program writing to them?",
@@ -57,7 +63,7 @@ pub(crate) fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> 
             "SELECT format('ALTER TABLE %s', t.tgrelid::regclass), quote_ident(t.tgname),
                     CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' ELSE 'ENABLE' END
              FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND n.nspname = $1 AND c.relname = ANY ($2)",
+             WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND t.tgfoid <> 'oa.audit()'::regprocedure AND n.nspname = $1 AND c.relname = ANY ($2)",
             &[&schema, &targets],
         )
         .map_err(explain)?;
@@ -68,7 +74,36 @@ pub(crate) fn lock(tx: &mut Transaction<'_>, schema: &str, targets: &[&str]) -> 
             .map_err(explain)?;
         undo.push(format!("{table} {enable} TRIGGER {trigger}"));
     }
+    if keeps_revisions {
+        undo.extend(audit(tx, schema, targets).map_err(explain)?);
+    }
     Ok(LockUndo(undo))
+}
+
+/// Audits tables for the transaction that are not audited anyhow. Rows without a key cannot be followed.
+fn audit(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    targets: &[&str],
+) -> Result<Vec<String>, postgres::Error> {
+    let rows = tx.query(
+        "SELECT c.oid::regclass::text, oa.is_audited(c.oid) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = $1 AND c.relname = ANY ($2) AND oa.revised_index(c.oid) IS NOT NULL",
+        &[&schema, &targets],
+    )?;
+    let mut undo = Vec::new();
+    for row in &rows {
+        let table = quote_literal(row.get(0));
+        // The key is what it is now, also while unique indexes are suspended.
+        tx.batch_execute(&format!(
+            "SELECT oa.begin_revisions({table}::regclass, oa.revised_index({table}::regclass))"
+        ))?;
+        if !row.get::<_, bool>(1) {
+            tx.batch_execute(&format!("SELECT oa.start_audit({table})"))?;
+            undo.push(format!("SELECT oa.stop_audit({table})"));
+        }
+    }
+    Ok(undo)
 }
 
 /// Rows of the source refer to missing rows, which SQLite allows.

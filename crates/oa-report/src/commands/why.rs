@@ -57,6 +57,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("status", "STATUS"),
         ("started", "STARTED"),
         ("answers", "ANSWERS"),
+        ("source_version", "SOURCE FILE"),
+        ("in_backup", "BACKUP"),
         ("run_id", "RUN"),
     ]);
     for (i, version) in versions.iter().enumerate() {
@@ -165,6 +167,13 @@ fn row(version: &Version, before: Option<&Map<String, Value>>, config: &Config) 
         answers.push(format!("and {} more", version.raw.len() - 2));
     }
     row["answers"] = json!(answers.join("; "));
+    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
+    row["source_version"] = json!(version.source_sha256.as_deref().map(short));
+    let backup = version.backup.as_ref();
+    row["in_backup"] = json!(backup.and_then(|b| b["id"].as_str()).map(short));
+    if version.task.is_none() {
+        row["task"] = json!(version.role.as_ref().map(|role| format!("(by {role})")));
+    }
     row
 }
 

@@ -65,8 +65,8 @@ pub(crate) fn as_of(
     let mut tx = client.build_transaction().read_only(true).start()?;
     let since = tx
         .query_one(
-            "SELECT min(at) FROM oa.revisions WHERE schema_name = $1 AND table_name = $2",
-            &[&table.schema, &table.name],
+            "SELECT t.began_at FROM oa.revised_table($1::text::regclass) t",
+            &[&table.quoted()],
         )?
         .get(0);
     let columns: Vec<String> = tx
@@ -81,13 +81,22 @@ pub(crate) fn as_of(
         .iter()
         .map(|c| format!("oa_row.{}::text", quote_ident(c)))
         .collect();
+    tx.batch_execute(
+        "SET LOCAL work_mem = '64MB'; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off",
+    )?;
+    // Not through oa.as_of, so that the condition can use the table's indexes and nothing is put aside.
+    let query: String = tx
+        .query_one(
+            "SELECT oa.as_of_query($1::text::regclass, $2)",
+            &[&table.quoted(), &at],
+        )?
+        .get(0);
     let rows = tx.query(
         &format!(
-            "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM oa.as_of(NULL::{}, $1) oa_row WHERE ({condition}\n)",
+            "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM ({query}) oa_row WHERE ({condition}\n)",
             texts.join(", "),
-            table.quoted()
         ),
-        &[&at],
+        &[],
     )?;
     tx.commit()?;
     Ok(Rows {
@@ -142,10 +151,16 @@ pub(crate) struct Version {
     pub(crate) task: Option<String>,
     pub(crate) status: Option<String>,
     pub(crate) started_at: Option<DateTime<Utc>>,
+    /// SHA-256 of the source file that the run worked by.
+    pub(crate) source_sha256: Option<String>,
+    /// Of a change without a run: the role that made it.
+    pub(crate) role: Option<String>,
     /// What the run received, from which the row was made.
     pub(crate) raw: Vec<Value>,
     /// Fingerprints of the task's incidents that were open during the run.
     pub(crate) incidents: Vec<String>,
+    /// The newest backup from which it can be had back, and the point in time to restore to.
+    pub(crate) backup: Option<Value>,
     /// The row; none: it was removed.
     pub(crate) row: Option<Map<String, Value>>,
 }
@@ -191,19 +206,21 @@ pub(crate) fn versions(
     let rows = tx.query(
         &format!(
             "SELECT r.at, r.operation, r.run_id, runs.task, runs.status, runs.started_at, r.old_row::text,
-                    coalesce((SELECT jsonb_agg(jsonb_build_object('url', w.url, 'part', w.part, 'sha256', w.sha256, 'fetched_at', w.fetched_at) ORDER BY w.seq)
-                              FROM oa.raw w WHERE w.run_id = r.run_id), '[]'),
+                    coalesce((SELECT jsonb_agg(jsonb_build_object('url', w.url, 'part', w.part, 'sha256', w.sha256, 'file', format('raw/%s/%s.zst', left(w.sha256, 2), w.sha256),
+                                                                  'fetched_at', w.fetched_at) ORDER BY w.seq)
+                              FROM oa.raw w WHERE w.run_id IN (r.run_id, (runs.details ->> 'replayed_from')::uuid)), '[]'),
                     ARRAY(SELECT i.fingerprint FROM oa.incidents i WHERE i.task = runs.task AND i.opened_at <= r.at
-                          AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at)
-             FROM oa.revisions r LEFT JOIN oa.runs ON runs.id = r.run_id
-             WHERE r.schema_name = {} AND r.table_name = {} AND r.key = jsonb_build_object({}) ORDER BY r.seq DESC",
-            oa_core::pg::quote_literal(&table.schema),
-            oa_core::pg::quote_literal(&table.name),
+                          AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at),
+                    runs.details ->> 'source_sha256', r.role_name
+             FROM oa.revised_table({}::regclass) t JOIN oa.revisions r ON r.schema_name = t.schema_name AND r.table_name = t.table_name
+             CROSS JOIN (SELECT jsonb_build_object({}) AS key) k
+             LEFT JOIN oa.runs ON runs.id = r.run_id
+             WHERE jsonb_hash(r.key) = jsonb_hash(k.key) AND r.key = k.key ORDER BY r.seq DESC",
+            oa_core::pg::quote_literal(&table.quoted()),
             pairs.join(", ")
         ),
         &parameters,
     )?;
-    tx.commit()?;
     let mut next = present.map(|r| row_of(r.get(0)));
     let mut versions = Vec::new();
     for row in &rows {
@@ -218,6 +235,9 @@ pub(crate) fn versions(
             started_at: row.get(5),
             raw: raw.into_iter().map(redacted).collect(),
             incidents: redacted_texts(&row.get::<_, Vec<String>>(8)),
+            source_sha256: row.get(9),
+            role: row.get(10),
+            backup: None,
             row: std::mem::replace(&mut next, old),
         });
     }
@@ -232,10 +252,42 @@ pub(crate) fn versions(
             started_at: None,
             raw: Vec::new(),
             incidents: Vec::new(),
+            source_sha256: None,
+            role: None,
+            backup: None,
             row: next,
         });
     }
+    let mut until = None;
+    for version in &mut versions {
+        if version.row.is_some() {
+            version.backup = backup(&mut tx, version.at, until)?;
+        }
+        until = version.at;
+    }
+    tx.commit()?;
     Ok(versions)
+}
+
+/// The newest backup that holds what was stored from one time until another.
+fn backup(
+    tx: &mut impl GenericClient,
+    from: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Option<Value>> {
+    let row = tx.query_opt(
+        "SELECT jsonb_build_object('id', b.id, 'repository', b.repository, 'kind', b.kind, 'level', b.level, 'finished_at', b.finished_at,
+                                   'restore_to', greatest(b.restorable_from, $1::timestamptz))
+         FROM oa.backups b
+         WHERE b.removed_at IS NULL AND b.check_error IS NULL AND b.missing_since IS NULL AND b.unrestorable IS NULL AND b.kind IN ('physical', 'logical')
+           AND (b.kind = 'physical' OR b.database = current_database())
+           AND b.restorable_to >= coalesce($1::timestamptz, '-infinity') AND b.restorable_from < coalesce($2::timestamptz, 'infinity')
+         ORDER BY b.restorable_to DESC, b.id LIMIT 1",
+        &[&from, &until],
+    )?;
+    let Some(row) = row else { return Ok(None) };
+    let Json(found): Json<Value> = row.try_get(0)?;
+    Ok(Some(redacted(found)))
 }
 
 /// A row of `to_jsonb`, with all digits.

@@ -18,7 +18,7 @@ use oa_core::app::output::Listing;
 use oa_core::app::work::{Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::model::run::Status;
-use oa_core::pg::quote_ident;
+use oa_core::pg::{quote_ident, revisions};
 use postgres::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -127,8 +127,9 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         )?;
     }
     let job = Job::by_hand(PROGRAM, "restore-table", "单表恢复");
-    let outcome = recorded(config, &job, |_| {
-        let outcome = restore_all(&session, work, &mut live, &plan, &steps, args)?;
+    let outcome = recorded(config, &job, |start| {
+        let by = config.keeps_revisions().then_some(start.id);
+        let outcome = restore_all(&session, work, &mut live, &plan, &steps, (args, by))?;
         let mut ended = JobOutcome::success(outcome);
         let outcome = &ended.value;
         ended.fetched = outcome
@@ -163,7 +164,7 @@ fn restore_all(
     live: &mut LiveServer,
     plan: &RestorePlan,
     steps: &[(String, Step)],
-    args: &Args,
+    (args, by): (&Args, Option<Uuid>),
 ) -> Result<TablesOutcome, RestoreError> {
     let private =
         PrivateServer::start(&session.reader, plan, work, session.users(), |_, _| Ok(()))?;
@@ -174,7 +175,8 @@ fn restore_all(
     remove_left(live)?;
     let mut restored = Vec::new();
     for (name, step) in steps {
-        let row = stop_if_asked().and_then(|()| restore(&private, live, plan, name, step, args));
+        let row =
+            stop_if_asked().and_then(|()| restore(&private, live, plan, name, step, (args, by)));
         match row {
             Ok(row) => restored.push(row),
             Err(e) if restored.is_empty() => return Err(e),
@@ -308,7 +310,7 @@ fn restore(
     plan: &RestorePlan,
     name: &str,
     step: &Step,
-    args: &Args,
+    (args, by): (&Args, Option<Uuid>),
 ) -> Result<Value, RestoreError> {
     let database = live.database_in(plan);
     let mut past = private.server.connect(&database)?;
@@ -343,7 +345,7 @@ fn restore(
         step,
         &table,
         &copy,
-        (&renamed, attach),
+        (&renamed, attach, by),
         &content,
         &objects,
     )
@@ -359,7 +361,7 @@ fn install(
     step: &Step,
     table: &Table,
     copy: &Table,
-    (renamed, attach): (&[Renamed], Option<String>),
+    (renamed, attach, by): (&[Renamed], Option<String>, Option<Uuid>),
     content: &TableContent,
     objects: &LargeObjects,
 ) -> Result<Value, RestoreError> {
@@ -367,7 +369,7 @@ fn install(
     let carried = json!({"brought": objects.brought.len(), "kept": objects.kept});
     match step {
         Step::Rows { live: into, kept } => {
-            let put = rows::put_back(&mut live.client, into, &copy.name, kept)?;
+            let put = rows::put_back(&mut live.client, into, &copy.name, kept, by)?;
             Ok(json!({
                 "table": into.shown(), "restored_as": into.shown(), "rows": put.inserted + put.updated + put.unchanged,
                 "what": format!("{} inserted, {} changed back, {} unchanged{with}", put.inserted, put.updated, put.unchanged),
@@ -380,7 +382,7 @@ fn install(
                 name: new.clone(),
                 ..table.clone()
             };
-            take_the_name(&mut live.client, step, renamed, |n| {
+            take_the_name(&mut live.client, (step, &named), renamed, None, |n| {
                 derived(&table.name, new, n)
             })?;
             Ok(json!({
@@ -389,7 +391,7 @@ fn install(
             }))
         }
         Step::Create | Step::Replace { .. } => {
-            let kept = take_the_name(&mut live.client, step, renamed, str::to_owned)?;
+            let kept = take_the_name(&mut live.client, (step, table), renamed, by, str::to_owned)?;
             let what = match (&kept, attach) {
                 (Some(_), _) => format!("replaced{with}"),
                 (None, None) => format!("came back{with}"),
@@ -538,8 +540,9 @@ fn remove(file: &Path) -> Result<(), RestoreError> {
 /// The one short step: the live table makes room, the restored one takes its name.
 fn take_the_name(
     client: &mut Client,
-    step: &Step,
+    (step, table): (&Step, &Table),
     renamed: &[Renamed],
+    by: Option<Uuid>,
     name: impl Fn(&str) -> String,
 ) -> Result<Option<String>, RestoreError> {
     let failed = RestoreError::query("could not put the restored table in its place");
@@ -569,6 +572,16 @@ fn take_the_name(
         kept_as = Some(format!("{}.{kept}", live.schema));
     }
     shape::rename_again(&mut tx, renamed, name)?;
+    if let Some(run) = by
+        && revisions::are_there(&mut tx).map_err(&failed)?
+    {
+        let was = match step {
+            Step::Replace { live, kept } => Some(quoted(&live.schema, kept)),
+            _ => None,
+        };
+        let is_now = table.quoted();
+        revisions::table_replaced(&mut tx, was.as_deref(), &is_now, run).map_err(&failed)?;
+    }
     tx.commit().map_err(&failed)?;
     Ok(kept_as)
 }

@@ -1,8 +1,9 @@
 //! Some rows back into a table that lives on: by primary key, in one transaction. Absent ones are inserted, changed ones become what
 //! they were, and their present versions are kept in a table beside.
 
-use oa_core::pg::quote_ident;
+use oa_core::pg::{quote_ident, revisions};
 use postgres::{Client, Transaction};
+use uuid::Uuid;
 
 use super::tables::{Table, quoted};
 use crate::RestoreError;
@@ -18,12 +19,14 @@ pub(crate) struct PutBack {
     pub(crate) unchanged: u64,
 }
 
-/// Puts the rows of `copy` (a table in the same schema) back into `live`. `kept`: the name for the versions that are replaced.
+/// Puts the rows of `copy` (a table in the same schema) back into `live`. `kept`: the name for the versions that are replaced. `by`: the run for which the
+/// changes go into `oa.revisions`.
 pub(crate) fn put_back(
     client: &mut Client,
     live: &Table,
     copy: &str,
     kept: &str,
+    by: Option<Uuid>,
 ) -> Result<PutBack, RestoreError> {
     let failed = RestoreError::query(format!("could not put rows back into {}", live.shown()));
     let mut tx = client.transaction().map_err(&failed)?;
@@ -53,6 +56,18 @@ pub(crate) fn put_back(
         list("l."),
         list("c.")
     );
+    let by = match by {
+        Some(run) if revisions::are_there(&mut tx).map_err(&failed)? => Some(run),
+        _ => None,
+    };
+    let touched = format!("SELECT l.* FROM {into} l JOIN {from} c ON {same_key}");
+    if let Some(run) = by {
+        revisions::name_run(&mut tx, run).map_err(&failed)?;
+        tx.batch_execute(&format!(
+            "CREATE TEMPORARY TABLE oa_before ON COMMIT DROP AS {touched}"
+        ))
+        .map_err(&failed)?;
+    }
     let keep_as = quoted(&live.schema, kept);
     let changed = format!("FROM {into} l JOIN {from} c ON {same_key} WHERE {differs}");
     let updated: i64 = tx
@@ -88,6 +103,10 @@ pub(crate) fn put_back(
             &[],
         )
         .map_err(&failed)?;
+    if let Some(run) = by {
+        let rows = ("pg_temp.oa_before", format!("({touched})"));
+        revisions::rows_changed(&mut tx, &into, (rows.0, &rows.1), run).map_err(&failed)?;
+    }
     let row = tx
         .query_one(
             &format!(
