@@ -428,3 +428,50 @@ fn incomplete_data_three_times_in_a_row_is_critical() {
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.sim.messages().len(), 2, "it is over");
 }
+
+#[test]
+fn a_check_that_the_server_does_not_answer_is_not_reported_as_a_server_that_is_down() {
+    let service = Service::start(DINGTALK);
+    assert_eq!(check(&service).0, 0);
+    service.sql("ALTER TABLE oa.quality RENAME TO elsewhere");
+    let done = service.alert(&["check"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(
+        done.stderr.contains("the check failed") && done.stderr.contains("oa.quality"),
+        "{done:?}"
+    );
+    assert_eq!(check(&service).0, 2);
+    let told = service.sim.messages();
+    assert_eq!(told.len(), 1, "told once: {told:?}");
+    assert!(
+        told[0].text.contains("告警检查无法完成") && told[0].text.contains("影响："),
+        "{told:?}"
+    );
+    assert!(!told[0].text.contains("连不上数据库"), "{told:?}");
+    let open = "SELECT string_agg(rule, ',') FROM oa.incidents WHERE resolved_at IS NULL";
+    assert_eq!(service.one(open), "check_failed");
+    assert_eq!(service.flush(), 0, "a connection is no check");
+    assert_eq!(service.one(open), "check_failed");
+    service.sql("ALTER TABLE oa.elsewhere RENAME TO quality");
+    assert_eq!(check(&service).0, 0);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 2 && told[1].text.contains("告警检查恢复正常"),
+        "{told:?}"
+    );
+    // Before a table can be asked at all: the same, by way of the spool.
+    service.sql("ALTER TABLE oa.clock RENAME TO elsewhere");
+    assert_eq!(check(&service).0, 2);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 3 && told[2].text.contains("告警检查无法完成"),
+        "{told:?}"
+    );
+    service.sql("ALTER TABLE oa.elsewhere RENAME TO clock");
+    assert_eq!(check(&service).0, 0);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 4 && told[3].text.contains("告警检查恢复正常"),
+        "{told:?}"
+    );
+}

@@ -197,6 +197,10 @@ fn the_texts_of_machines() {
             "could not use the spool /var/lib/oa/spool.db: database disk image is malformed",
         ),
         (
+            Fault::CheckFailed,
+            "canceling statement due to statement timeout (57014)",
+        ),
+        (
             Fault::SpoolStuck,
             "relation \"variety_report\" does not exist",
         ),

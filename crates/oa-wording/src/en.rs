@@ -370,6 +370,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "this task's results wait on this machine, nothing is lost, and later ones queue up behind them",
             "fix the table as the cause says (for example oa-migrate init, oa-migrate dedupe), then run oa-crawl drain",
         ),
+        Fault::CheckFailed => (
+            "cannot finish its check for alerts",
+            "PostgreSQL can be reached, but the check did not get through: runs that did not happen, data that stay away and backups that are late are found by nobody; failures of tasks are still reported",
+            "act on the cause: a timeout (57014, 55P03): look at the load and the locks of the database; a missing privilege (42501): grant what the cause names; a full disk (53100): free space on the database's disk; then run oa-alert check",
+        ),
     }
 }
 
@@ -382,5 +387,6 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SpoolFull => "has an empty spool again",
         Fault::SpoolBroken => "can use its spool again",
         Fault::SpoolStuck => "has stored the results that were refused",
+        Fault::CheckFailed => "finishes its check for alerts again",
     }
 }

@@ -346,6 +346,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "该任务的结果暂存在本机、没有丢失，但尚未入库；其后的结果也排队等候",
             "按原因修复数据表（如 oa-migrate init、oa-migrate dedupe），然后执行 oa-crawl drain",
         ),
+        Fault::CheckFailed => (
+            "告警检查无法完成",
+            "数据库可以连上，但检查没有做完：没有按时运行、数据停更、备份过期等目前无人发现；各任务自身的失败仍会告警",
+            "按原因修复：超时（57014、55P03）查看数据库负载与锁；权限不足（42501）执行原因中缺少的 GRANT；磁盘满（53100）清理数据库所在磁盘；修复后执行 oa-alert check",
+        ),
     }
 }
 
@@ -356,5 +361,6 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SpoolFull => "本机暂存已清空",
         Fault::SpoolBroken => "本机暂存恢复可用",
         Fault::SpoolStuck => "暂存的结果已入库",
+        Fault::CheckFailed => "告警检查恢复正常",
     }
 }

@@ -23,8 +23,6 @@ use crate::render::{Form, Message};
 pub(crate) struct Channel {
     /// Its unique name.
     pub(crate) name: String,
-    /// Only incidents that stay open for this long.
-    pub(crate) after: Duration,
     kind: ChannelKind,
     url: Secret,
     command: Vec<String>,
@@ -163,7 +161,6 @@ impl Channel {
             .transpose()?;
         let resolved = Self {
             name: channel.name.clone(),
-            after: channel.after.map_or(Duration::ZERO, |s| s.0),
             kind: channel.kind,
             url,
             command: channel.command.clone(),

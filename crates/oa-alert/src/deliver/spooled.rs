@@ -9,7 +9,7 @@ use oa_core::base::text::error_text;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
 use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
-use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
+use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use uuid::Uuid;
 
 use super::{Claimed, Outbox, Route, Tried, at_once};
@@ -61,10 +61,18 @@ impl Outbox for Spooled<'_> {
         let own = channel_fingerprint(channel);
         let route = self.routes.iter().find(|r| r.name == channel);
         let least = route.map_or(Severity::Info, |r| r.least);
+        let after = route.map_or(Duration::ZERO, |r| r.after);
+        // What waits here is open since it came, as far as anybody knows without PostgreSQL, and nobody can have acknowledged it.
+        let is_open_long = |alert: &Alert| {
+            let age = (now - alert.created_at).to_std().unwrap_or_default();
+            after.is_zero() || (alert.kind == Kind::Problem && age >= after)
+        };
         let waiting = self.spool.waiting(channel)?;
         let due: Vec<Claimed> = due(waiting, now)
             .into_iter()
-            .filter(|w| w.alert.fingerprint != own && w.alert.severity >= least)
+            .filter(|w| {
+                w.alert.fingerprint != own && w.alert.severity >= least && is_open_long(&w.alert)
+            })
             .map(|w| Claimed {
                 limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),
                 tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,

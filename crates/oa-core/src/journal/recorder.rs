@@ -215,6 +215,10 @@ impl Recorder {
         let nothing_waits = !drained.busy && drained.held_back == 0 && drained.stuck.is_empty();
         let resolved = incidents::open_faults(client, &self.host).and_then(|open| {
             for (fault, task) in open {
+                // A connection is no check.
+                if fault == Fault::CheckFailed {
+                    continue;
+                }
                 let of_the_spool = matches!(fault, Fault::SpoolFull | Fault::SpoolStuck);
                 if nothing_waits || !of_the_spool {
                     incidents::resolve_machine(client, fault, &self.host, task.as_deref())?;
@@ -521,11 +525,32 @@ impl Recorder {
 
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
     pub fn report_unreachable(&self, why: &DbUnavailable) {
-        let fault = match why {
-            DbUnavailable::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
-            _ => Fault::DatabaseUnreachable,
-        };
-        self.spool_alert(fault, &why.to_string());
+        self.spool_alert(why.fault(), &why.to_string());
+    }
+
+    /// Notifies that this machine's check does not work although PostgreSQL can be reached; by way of the spool when it takes no alert.
+    pub fn report_failed_check(&self, client: &mut Client, reason: &str) {
+        let event = self.machine_event(Fault::CheckFailed, None, reason);
+        if let Err(e) = incidents::raise(client, event, &self.policy) {
+            tracing::warn!("the alert goes to the spool: {}", describe(&e));
+            self.spool_alert(Fault::CheckFailed, reason);
+        }
+    }
+
+    /// This machine's check works.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn resolve_failed_check(&self, client: &mut Client) -> Result<(), postgres::Error> {
+        let fault = Fault::CheckFailed;
+        incidents::resolve_machine(client, fault, &self.host, None)?;
+        let forgotten = self
+            .spool()
+            .and_then(|s| s.forget_notified(&fault.fingerprint(&self.host, None)));
+        if let Err(e) = forgotten {
+            tracing::debug!("{e}");
+        }
+        Ok(())
     }
 
     /// This machine's name in the run log.

@@ -109,16 +109,19 @@ pub enum Fault {
     SpoolBroken,
     /// PostgreSQL refuses what waits in the spool of a task.
     SpoolStuck,
+    /// PostgreSQL can be reached and does not answer what `oa-alert check` asks, or takes none of its findings.
+    CheckFailed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DatabaseUnreachable,
         Self::SchemaUnfit,
         Self::SpoolFull,
         Self::SpoolBroken,
         Self::SpoolStuck,
+        Self::CheckFailed,
     ];
 
     /// The rule under which it is stored.
@@ -130,6 +133,7 @@ impl Fault {
             Self::SpoolFull => "spool_full",
             Self::SpoolBroken => "spool_broken",
             Self::SpoolStuck => "spool_stuck",
+            Self::CheckFailed => "check_failed",
         }
     }
 
