@@ -5,12 +5,13 @@
 //! senders at once never send the same one, and one that died in between is sent again, marked as a possible repeat. [`channels`]
 //! knows each robot's protocol, limits and error codes; HTTP 200 with an error code is a failure.
 //!
-//! Modules import one way: `channels`, `render` <- `deliver`, `check` <- `commands`.
+//! Modules import one way: `pace`, `render` <- `channels` <- `deliver`, `check` <- `commands`.
 
 mod channels;
 mod check;
 mod commands;
 mod deliver;
+mod pace;
 mod render;
 
 use std::process::ExitCode;

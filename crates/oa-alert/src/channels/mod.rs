@@ -16,6 +16,7 @@ use oa_core::app::config::{self, ChannelKind, Config, ConfigError, Locale};
 use oa_core::base::secrets::{Secret, redact};
 use serde_json::Value;
 
+use crate::pace::Pace;
 use crate::render::{Form, Message};
 
 /// A channel with its secrets resolved.
@@ -33,6 +34,7 @@ pub(crate) struct Channel {
     secret: Option<Secret>,
     at_mobiles: Vec<String>,
     at_all: bool,
+    pace: Pace,
     locale: Locale,
     config: PathBuf,
 }
@@ -171,6 +173,12 @@ impl Channel {
             secret,
             at_mobiles: channel.at_mobiles.clone(),
             at_all: channel.at_all,
+            pace: Pace::new(
+                channel.kind,
+                channel.per_minute,
+                true,
+                config.alert.group_wait.0,
+            ),
             locale: config.locale,
             config: config.path.clone(),
         };
@@ -213,6 +221,27 @@ impl Channel {
             ChannelKind::Webhook => Some(webhook::request(self, message)),
             ChannelKind::Email | ChannelKind::Command => None,
         }
+    }
+
+    /// How fast it is sent messages.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The robot behind the channel, without its secrets: two channels of one robot share its limit.
+    pub(crate) fn robot(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        hash.update(self.url.expose());
+        for word in &self.command {
+            hash.update([0]);
+            hash.update(word);
+        }
+        hash.finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// The longest time that sending one message takes.

@@ -1,5 +1,6 @@
 //! The outbox in PostgreSQL: `oa.alerts`, `oa.deliveries`, `oa.channels`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -9,10 +10,11 @@ use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
 use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
-use postgres::Client;
+use postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, first_of};
+use super::{Claim, Claimed, DIGEST_MOST, Outbox, Tried, at_once, first_of, lease_of};
+use crate::channels::Channel;
 
 /// A configured channel, usable or not, and which alerts are for it.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub(crate) struct Database<'a> {
     least: Vec<i32>,
     spool: Option<Spool>,
     host: Option<String>,
+    /// Channels for which this process waits for what else comes.
+    gathers: HashSet<String>,
 }
 
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
@@ -82,6 +86,7 @@ impl<'a> Database<'a> {
             least: routes.iter().map(|r| rank(r.least)).collect(),
             spool,
             host: None,
+            gathers: HashSet::new(),
         };
         outbox.enqueue()?;
         Ok(outbox)
@@ -160,6 +165,15 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
+    /// Seconds since each of the last messages that went while PostgreSQL was down.
+    fn sent_from_spool(&self, robot: &str) -> Vec<f64> {
+        let sends = self
+            .spool
+            .as_ref()
+            .map(|s| s.sends(robot, Utc::now(), true));
+        sends.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Whether a channel said "too fast" while PostgreSQL was down.
     fn paused_in_spool(&self, channel: &str) -> bool {
         self.spool
@@ -169,17 +183,43 @@ impl<'a> Database<'a> {
     }
 }
 
+/// How long before another process takes over from one that waits and is killed.
+const GATHER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Seconds since each of the last messages to a robot, and whether somebody waits to send it more. Takes the robot's lock: nobody
+/// else counts until this one has.
+fn sent_of_late(
+    tx: &mut Transaction<'_>,
+    robot: &str,
+) -> Result<(Vec<f64>, bool), postgres::Error> {
+    tx.execute(
+        "INSERT INTO oa.robots (robot) VALUES ($1) ON CONFLICT DO NOTHING",
+        &[&robot],
+    )?;
+    let row = tx.query_one(
+        "SELECT ARRAY(SELECT extract(epoch FROM clock_timestamp() - s)::float8 FROM unnest(sent_at) s
+                      WHERE s BETWEEN clock_timestamp() - interval '2 minutes' AND clock_timestamp()),
+                coalesce(gathering_until BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 minute', false)
+         FROM oa.robots WHERE robot = $1 FOR UPDATE",
+        &[&robot],
+    )?;
+    Ok((row.get(0), row.get(1)))
+}
+
 impl Outbox for Database<'_> {
     type Error = postgres::Error;
 
-    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, postgres::Error> {
+    fn claim(&mut self, to: &Channel, patience: Duration) -> Result<Claim, postgres::Error> {
+        let (channel, robot, pace) = (to.name.as_str(), to.robot(), to.pace());
         if self.paused_in_spool(channel) {
-            return Ok(Vec::new());
+            return Ok(Claim::Nothing);
         }
+        let mut ages = self.sent_from_spool(&robot);
         let mut tx = self.client.transaction()?;
         // One claim at a time per channel, or a second sender could overtake the first within a fingerprint.
         pg::alone(&mut tx, &format!("channel:{channel}"))?;
-        let most = i64::try_from(DIGEST_MOST).unwrap_or(i64::MAX);
+        let most = if pace.digests { DIGEST_MOST } else { 1 };
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = tx.query(
             "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
@@ -196,9 +236,28 @@ impl Outbox for Database<'_> {
             &[&channel, &most],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
+        let Some(first) = limits.first() else {
+            return Ok(Claim::Nothing);
+        };
+        let (sent, gathered) = sent_of_late(&mut tx, &robot)?;
+        ages.extend(sent);
+        let wait = pace.wait(&ages, first.is_some());
+        if !wait.is_zero() {
+            if wait > patience || (gathered && !self.gathers.contains(channel)) {
+                return Ok(Claim::Nothing);
+            }
+            tx.execute(
+                "UPDATE oa.robots SET gathering_until = clock_timestamp() + make_interval(secs => $2) WHERE robot = $1",
+                &[&robot, &(wait + GATHER_MARGIN).as_secs_f64()],
+            )?;
+            tx.commit()?;
+            self.gathers.insert(channel.to_owned());
+            return Ok(Claim::Wait(wait));
+        }
+        let count = at_once(&limits, &pace, pace.is_storm(&ages));
         let claimed: Vec<Claimed> = rows
             .iter()
-            .take(at_once(&limits))
+            .take(count)
             .map(|row| Claimed {
                 alert: incidents::alert_of(row, 0),
                 tries: row.get(11),
@@ -212,10 +271,23 @@ impl Outbox for Database<'_> {
             "UPDATE oa.deliveries SET state = 'sending', tries = tries + 1, first_try_at = coalesce(first_try_at, now()),
                     leased_until = now() + make_interval(secs => $3)
              WHERE channel = $1 AND alert_id = ANY($2)",
-            &[&channel, &ids, &lease.as_secs_f64()],
+            &[&channel, &ids, &lease_of(to).as_secs_f64()],
+        )?;
+        tx.execute(
+            "UPDATE oa.robots SET gathering_until = NULL,
+                    sent_at = ARRAY(SELECT s FROM unnest(sent_at) s WHERE s BETWEEN clock_timestamp() - interval '2 minutes' AND clock_timestamp())
+                              || clock_timestamp() WHERE robot = $1",
+            &[&robot],
         )?;
         tx.commit()?;
-        Ok(claimed)
+        if let Some(Err(e)) = self
+            .spool
+            .as_mut()
+            .map(|s| s.note_send(&robot, Utc::now(), true))
+        {
+            tracing::warn!("{e}");
+        }
+        Ok(Claim::These(claimed))
     }
 
     fn record(

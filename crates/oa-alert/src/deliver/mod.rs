@@ -6,6 +6,9 @@
 //! send    to the channel
 //! record  sent, or pending again with the next time     one transaction
 //! ```
+//! A robot is sent no more than it takes ([`crate::pace`]): when many alerts come at once, one process waits for the others of them, and
+//! sends all as one. Killed while it waits, the next one does.
+//!
 //! Killed between send and record, the lease runs out and the message is sent once more, marked as a possible repeat. Within one
 //! fingerprint a channel gets alerts in their order: a later one waits until the earlier one is sent or given up.
 //!
@@ -18,7 +21,7 @@ pub(crate) mod page;
 mod spooled;
 mod undelivered;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oa_core::base::failpoint;
 use oa_core::base::secrets::redact;
@@ -28,6 +31,7 @@ use oa_core::model::event::{Alert, Event, Kind, Lost};
 use oa_wording::Wording;
 
 use crate::channels::{Cause, Channel, SendError};
+use crate::pace::Pace;
 use crate::render::{Message, digest, mark_repeat, without_text};
 pub(crate) use database::{Database, Route};
 pub(crate) use spooled::Spooled;
@@ -47,6 +51,8 @@ const SETUP_AFTER: Duration = Duration::from_secs(300);
 const MOST_NAMED: usize = 10;
 /// What a sender may take between claim and record, beyond the time of the channel itself.
 const LEASE_MARGIN: Duration = Duration::from_secs(50);
+/// For so long a process waits until a robot may be sent more. What must wait for longer, the next check sends.
+const PATIENCE: Duration = Duration::from_secs(16);
 
 /// What became of one alert on one channel.
 #[derive(Debug, Clone)]
@@ -144,13 +150,25 @@ pub(crate) struct Rendering<'a> {
     pub(crate) page: Option<&'a str>,
 }
 
+/// What a channel is sent now.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Nothing: nothing is due, or another process will send it.
+    Nothing,
+    /// Nothing yet: this process is the one that waits for what else comes.
+    Wait(Duration),
+    /// These, as one message.
+    These(Vec<Claimed>),
+}
+
 /// Where alerts wait.
 pub(crate) trait Outbox {
     /// Why it cannot be used.
     type Error;
 
-    /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due. None while the channel is paused.
-    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, Self::Error>;
+    /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due or many went of late. None while the channel
+    /// is paused, or when it would have to wait for longer than `patience`.
+    fn claim(&mut self, channel: &Channel, patience: Duration) -> Result<Claim, Self::Error>;
 
     /// Records tries, and for how long the channel takes nothing from anybody.
     fn record(
@@ -177,44 +195,73 @@ pub(crate) fn deliver<O: Outbox>(
     rendering: &Rendering<'_>,
     done: &mut Vec<Delivery>,
 ) -> Result<(), O::Error> {
-    for channel in channels {
-        let mut refused = 0;
-        let lease = channel.longest() + LEASE_MARGIN;
-        loop {
-            let claimed = outbox.claim(&channel.name, lease)?;
-            if claimed.is_empty() {
-                break;
-            }
-            failpoint::hit("alert.claimed");
-            let result = channel.send(&combine(&claimed, rendering));
-            failpoint::hit("alert.sent");
-            let of_the_message = |e: &SendError| e.cause.is_of_the_message();
-            refused = match &result {
-                Ok(()) => 0,
-                Err(e) if of_the_message(e) => refused + 1,
-                Err(_) => refused,
-            };
-            let next = Next::after(&claimed, &result, refused);
-            let lost = record(
-                outbox,
-                &channel.name,
-                &claimed,
-                &result,
-                next,
-                rendering,
-                done,
-            )?;
-            failpoint::hit("alert.recorded");
-            match &result {
-                Ok(()) => outbox.resolve(&channel.name)?,
-                Err(e) => report(outbox, (&channel.name, e), &claimed, &lost, next, rendering)?,
-            }
-            if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
-                break;
+    let end = Instant::now() + PATIENCE;
+    let mut open: Vec<&Channel> = channels.iter().collect();
+    loop {
+        let (mut later, mut next) = (Vec::new(), PATIENCE);
+        for channel in open {
+            let patience = end.saturating_duration_since(Instant::now());
+            if let Some(wait) = deliver_to(outbox, channel, patience, rendering, done)? {
+                later.push(channel);
+                next = next.min(wait);
             }
         }
+        if later.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(next);
+        open = later;
     }
-    Ok(())
+}
+
+/// Sends what is due to one channel. Returns for how long it waits for what else comes.
+fn deliver_to<O: Outbox>(
+    outbox: &mut O,
+    channel: &Channel,
+    patience: Duration,
+    rendering: &Rendering<'_>,
+    done: &mut Vec<Delivery>,
+) -> Result<Option<Duration>, O::Error> {
+    let mut refused = 0;
+    loop {
+        let claimed = match outbox.claim(channel, patience)? {
+            Claim::Nothing => return Ok(None),
+            Claim::Wait(wait) => return Ok(Some(wait)),
+            Claim::These(claimed) => claimed,
+        };
+        failpoint::hit("alert.claimed");
+        let result = channel.send(&combine(&claimed, rendering));
+        failpoint::hit("alert.sent");
+        let of_the_message = |e: &SendError| e.cause.is_of_the_message();
+        refused = match &result {
+            Ok(()) => 0,
+            Err(e) if of_the_message(e) => refused + 1,
+            Err(_) => refused,
+        };
+        let next = Next::after(&claimed, &result, refused);
+        let lost = record(
+            outbox,
+            &channel.name,
+            &claimed,
+            &result,
+            next,
+            rendering,
+            done,
+        )?;
+        failpoint::hit("alert.recorded");
+        match &result {
+            Ok(()) => outbox.resolve(&channel.name)?,
+            Err(e) => report(outbox, (&channel.name, e), &claimed, &lost, next, rendering)?,
+        }
+        if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
+            return Ok(None);
+        }
+    }
+}
+
+/// What a sender may take between claim and record.
+fn lease_of(channel: &Channel) -> Duration {
+    channel.longest() + LEASE_MARGIN
 }
 
 /// What is done with what a channel was given and did not take.
@@ -444,13 +491,11 @@ fn message_of(alert: &Alert, rendering: &Rendering<'_>) -> Message {
     }
 }
 
-/// How many of the due alerts go now: one by one while they are few, and never with more than one of them may be sent with.
-fn at_once(limits: &[Option<i32>]) -> usize {
-    let most = if limits.len() > DIGEST_ABOVE {
-        limits.len().min(DIGEST_MOST)
-    } else {
-        limits.len().min(1)
-    };
+/// How many of the due alerts go now: one by one while they are few (unless there were many of late), and never with more than one of
+/// them may be sent with.
+fn at_once(limits: &[Option<i32>], pace: &Pace, storm: bool) -> usize {
+    let together = pace.digests && (storm || limits.len() > DIGEST_ABOVE);
+    let most = limits.len().min(if together { DIGEST_MOST } else { 1 });
     let mut room = most;
     for (before, limit) in limits.iter().take(most).enumerate() {
         let limit = limit.map_or(most, |l| usize::try_from(l).unwrap_or(1).max(1));
@@ -479,6 +524,9 @@ mod tests {
 
     #[test]
     fn few_go_one_by_one_and_many_at_once_but_never_more_than_each_may_be_sent_with() {
+        let kind = oa_core::app::config::ChannelKind::Dingtalk;
+        let pace = Pace::new(kind, None, true, Duration::from_secs(10));
+        let at_once = |limits: &[Option<i32>]| at_once(limits, &pace, false);
         assert_eq!(at_once(&[]), 0);
         assert_eq!(at_once(&[None; 5]), 1);
         assert_eq!(at_once(&[None; 7]), 7);
@@ -488,6 +536,9 @@ mod tests {
         assert_eq!(at_once(&mixed[1..]), 1);
         assert_eq!(at_once(&[Some(BARE); 6]), 1);
         assert_eq!(at_once(&[None; DIGEST_MOST + 1]), DIGEST_MOST);
+        assert_eq!(super::at_once(&[None; 3], &pace, true), 3);
+        let single = Pace::new(kind, None, false, Duration::ZERO);
+        assert_eq!(super::at_once(&[None; 7], &single, false), 1);
     }
 }
 

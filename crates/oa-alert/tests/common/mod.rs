@@ -61,8 +61,14 @@ impl Service {
         service
     }
 
-    /// Writes the configuration anew: `top` stands before the sections.
+    /// Writes the configuration anew: `top` stands before the sections. Nothing waits for what else comes, unless a test says so.
     pub fn configure(&self, top: &str, sections: &str) {
+        let hurry = "[alert]\ngroup_wait = \"0s\"\n";
+        let sections = match sections {
+            with if with.contains("group_wait") => with.to_owned(),
+            with if with.contains("[alert]\n") => with.replacen("[alert]\n", hurry, 1),
+            without => format!("{hurry}{without}"),
+        };
         let text = format!(
             "state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{}",
             sections.replace("BASE", &self.sim.base())

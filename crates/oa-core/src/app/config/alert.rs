@@ -1,6 +1,7 @@
 //! `[alert]` and its channels.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,6 +15,8 @@ use crate::model::Severity;
 pub struct Alert {
     /// An incident that goes on is reported again after this long.
     pub repeat: Span,
+    /// A channel that had five messages within a minute gets no more for this long, and then all of them as one.
+    pub group_wait: Span,
     /// A run is missed when it has not started this long after it was due.
     pub grace: Span,
     /// A run that takes longer is reported.
@@ -51,10 +54,14 @@ pub struct Alert {
     pub channels: Vec<Channel>,
 }
 
+/// A program that has something to say waits for others no longer than this.
+const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(15);
+
 impl Default for Alert {
     fn default() -> Self {
         Self {
             repeat: Span::seconds(4 * 3600),
+            group_wait: Span::seconds(10),
             grace: Span::seconds(10 * 60),
             running_limit: Span::seconds(3600),
             off: Vec::new(),
@@ -95,6 +102,17 @@ impl Alert {
             if !(0.0..=1.0).contains(&share) {
                 return Err(format!(
                     "{key} in [alert] is {share}; it must be a share from 0 to 1"
+                ));
+            }
+        }
+        if self.group_wait.0 > LONGEST_GROUP_WAIT {
+            return Err("group_wait in [alert] is longer than 15s".to_owned());
+        }
+        for channel in &self.channels {
+            if channel.per_minute == Some(0) {
+                return Err(format!(
+                    "per_minute of channel \"{}\" is 0: it would get nothing",
+                    channel.name
                 ));
             }
         }
@@ -142,6 +160,9 @@ pub struct Channel {
     /// Only incidents that nobody has acknowledged (`oa-alert ack`) and that are still open after this long.
     #[serde(default)]
     pub after: Option<Span>,
+    /// Most messages a minute; below the robot's own limit when absent.
+    #[serde(default)]
+    pub per_minute: Option<u32>,
     /// The robot's signing secret, where it has one.
     pub secret: Option<SecretRef>,
     /// Mobile numbers to @mention.
