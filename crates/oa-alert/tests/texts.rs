@@ -50,6 +50,7 @@ fn outcome(status: Status, kind: ErrorKind, message: &str) -> Outcome {
     );
     start.id = uuid::Uuid::nil();
     start.started_at = started;
+    "crawler1".clone_into(&mut start.process.host);
     let mut outcome = Outcome::bare(start, status, started + TimeDelta::seconds(185));
     outcome
         .details

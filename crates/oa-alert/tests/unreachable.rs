@@ -78,7 +78,11 @@ fn many_alerts_of_the_spool_are_one_message_too() {
         service.put_in_spool(&format!("f{n}"), &format!("告警 {n}"));
     }
     assert_eq!(service.flush(), 75);
-    assert_eq!(service.titles(), ["【汇总】25 条告警"]);
+    let titles = service.titles();
+    assert!(
+        titles.len() == 1 && titles[0].starts_with("【汇总】25 条告警"),
+        "{titles:?}"
+    );
 }
 
 #[test]

@@ -128,7 +128,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                     w.titles(lost)
                 ),
                 format!(
-                    "What to do: fix the cause, then run oa-alert test {channel}; all texts: oa-alert list --all --format json"
+                    "What to do: fix the cause, then run oa-alert test {channel}; all texts: oa-alert list --all and oa-alert show ID"
                 ),
             ],
         },
@@ -176,7 +176,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!("Cause: {}", quoted(error)),
                 "Effect: this channel has not received that alert".to_owned(),
                 format!(
-                    "What to do: read it on the page, or with oa-alert list --all --format json (id {alert})"
+                    "What to do: read it on the page, or with oa-alert show {alert}"
                 ),
             ],
         },
@@ -206,12 +206,14 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         let took = w.between(run.started_at, run.finished_at);
         lines.push(format!("Tried: {} time(s) within {took}", run.attempts));
     }
-    lines.push(format!(
-        "Since: {} (failure number {} in a row)",
-        w.at(run.failing_since.unwrap_or(run.started_at)),
-        run.failures
-    ));
+    let since = w.at(run.failing_since.unwrap_or(run.started_at));
+    lines.push(if run.history_unknown {
+        format!("Since: {since}")
+    } else {
+        format!("Since: {since} (failure number {} in a row)", run.failures)
+    });
     lines.push(match run.last_success_at {
+        _ if run.history_unknown => "Last success: not known while PostgreSQL is down".to_owned(),
         Some(at) => format!(
             "Last success: {} ({} ago)",
             w.at(at),
@@ -225,6 +227,9 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         .as_ref()
         .map_or_else(String::new, |day| format!(" of {day}"));
     match (run.status, tables.is_empty()) {
+        (_, true) if run.work == Work::Backup => lines.push(
+            "Effect: this backup, verification or drill is not done; oa-backup status says up to when you can restore".to_owned(),
+        ),
         (_, true) => {}
         (Status::Partial, false) => {
             let due = run
@@ -239,10 +244,21 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
     }
     let remedy = remedy.replace("{run}", &run.run.to_string());
     lines.push(format!("What to do: {remedy}"));
+    if !run.host.is_empty() {
+        lines.push(format!("Machine: {}", run.host));
+    }
     lines.push(format!("Run: {}", run.run));
     Draft {
         title: format!("{} {what}", name(&run.task, &run.title)),
         lines,
+    }
+}
+
+/// Why a run is no success.
+pub(super) fn cause(run: &RunFailed) -> &'static str {
+    match run.status {
+        Status::Abandoned => "the process is gone and left no result",
+        _ => explain(run.work, run.error.kind).0,
     }
 }
 
@@ -264,6 +280,10 @@ fn explain(work: Work, kind: ErrorKind) -> (&'static str, &'static str) {
         (Work::Program, ErrorKind::Shape) => (
             "the program's result file is missing or unreadable",
             "check that it writes the file that --result-file names",
+        ),
+        (Work::Backup, ErrorKind::Internal) => (
+            "the backup or restore did not succeed",
+            "act on the reason in brackets; oa-backup status shows how things stand",
         ),
         (Work::Backup, ErrorKind::Invalid) => (
             "a backup, its verification or a restore drill found something wrong",

@@ -8,12 +8,12 @@ use oa_core::app::config::Config;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
-use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
+use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
 use postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, DIGEST_MOST, Outbox, Tried, at_once, first_of, lease_of};
+use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
 use crate::channels::Channel;
 
 /// A configured channel, usable or not, and which alerts are for it.
@@ -112,8 +112,8 @@ impl<'a> Database<'a> {
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
-             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND (s.task IS NULL OR s.task = a.task) AND (s.rule IS NULL OR s.rule = a.rule)
-               AND a.created_at >= s.created_at AND a.created_at < s.until
+             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND oa.fits(a.task, s.task) AND oa.fits(a.rule, s.rule)
+               AND oa.fits(a.event->>'host', s.host) AND oa.silence_holds(s, a.created_at)
                AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
@@ -183,6 +183,19 @@ impl<'a> Database<'a> {
     }
 }
 
+/// What was reported before, in the columns `opened_at, severity, count, event, severity` of the incident and its last problem.
+fn history_of(row: &postgres::Row, first: usize) -> History {
+    let severity = |i: usize| row.get::<_, Option<&str>>(i).map(Severity::parse);
+    let event: Option<serde_json::Value> = row.get(first + 3);
+    let last = event.map(|event| event::from_json(event, row.get(2), row.get(1)));
+    History {
+        opened_at: row.get(first),
+        severity: severity(first + 1),
+        before: u32::try_from(row.get::<_, i64>(first + 2)).unwrap_or(u32::MAX),
+        last: last.zip(severity(first + 4)),
+    }
+}
+
 /// How long before another process takes over from one that waits and is killed.
 const GATHER_MARGIN: Duration = Duration::from_secs(5);
 
@@ -223,8 +236,14 @@ impl Outbox for Database<'_> {
         let rows = tx.query(
             "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
-                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit
+                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit,
+                    CASE WHEN f.seq IS NOT NULL THEN i.opened_at END, i.severity, coalesce(p.count, 0), p.event, p.severity
              FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+             LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint AND a.kind <> 'message'
+             LEFT JOIN oa.alerts f ON f.id = i.first_alert AND f.seq <= a.seq
+             LEFT JOIN LATERAL (
+               SELECT count(*) AS count, (array_agg(b.event ORDER BY b.seq DESC))[1] AS event, (array_agg(b.severity ORDER BY b.seq DESC))[1] AS severity
+               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq) p ON a.kind = 'problem'
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
@@ -264,6 +283,7 @@ impl Outbox for Database<'_> {
                 repeat: row.get(12),
                 trying_for: Duration::from_secs_f64(row.get(13)),
                 limit: row.get(14),
+                history: history_of(row, 15),
             })
             .collect();
         let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();

@@ -23,16 +23,18 @@ mod undelivered;
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+use oa_core::app::config::Locale;
 use oa_core::base::failpoint;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
-use oa_core::model::event::{Alert, Event, Kind, Lost};
+use oa_core::model::event::{Alert, Event, Kind, Lost, Severity};
 use oa_wording::Wording;
 
 use crate::channels::{Cause, Channel, SendError};
 use crate::pace::Pace;
-use crate::render::{Message, digest, mark_repeat, without_text};
+use crate::render::{Facts, Message, digest, mark_repeat, without_text};
 pub(crate) use database::{Database, Route};
 pub(crate) use spooled::Spooled;
 pub(crate) use undelivered::{Undelivered, in_spool};
@@ -82,6 +84,21 @@ pub(crate) struct Claimed {
     pub(crate) repeat: bool,
     /// With how many it may be sent at once, because it was refused with more: [`ALONE`], [`BARE`], or more.
     pub(crate) limit: Option<i32>,
+    /// What was reported of its incident before.
+    pub(crate) history: History,
+}
+
+/// What was reported of an incident before an alert. Nothing is known while PostgreSQL is down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History {
+    /// Since when it is open.
+    pub(crate) opened_at: Option<DateTime<Utc>>,
+    /// How bad it is.
+    pub(crate) severity: Option<Severity>,
+    /// So many problems of it were reported since it is open.
+    pub(crate) before: u32,
+    /// The last of these.
+    pub(crate) last: Option<(Event, Severity)>,
 }
 
 /// A limit: it is sent alone.
@@ -457,7 +474,7 @@ fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let mut message = message_of(&one.alert, rendering);
+            let mut message = message_of(one, rendering);
             if one.limit == Some(BARE) {
                 message = without_text(message, locale);
             }
@@ -473,22 +490,85 @@ fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
         Err(many) => digest(
             many,
             rendering.page.map(|p| page::link(p, None, None)),
-            locale,
+            &rendering.wording,
         ),
     }
 }
 
-fn message_of(alert: &Alert, rendering: &Rendering<'_>) -> Message {
+fn message_of(claimed: &Claimed, rendering: &Rendering<'_>) -> Message {
+    let (alert, history, wording) = (&claimed.alert, &claimed.history, &rendering.wording);
     let link = |page| page::link(page, alert.run_id, alert.task.as_deref());
-    let text = rendering.wording.text(&alert.event);
+    let (title, body) = with_history(claimed, wording);
+    let named = match &alert.event {
+        Event::RunFailed(run) if run.title.is_empty() => Some(run.task.clone()),
+        Event::RunFailed(run) => Some(run.title.clone()),
+        _ => None,
+    };
+    let cause = named.zip(oa_wording::cause(&alert.event, wording.locale));
+    let facts = Facts {
+        id: alert.id,
+        fingerprint: alert.fingerprint.clone(),
+        kind: alert.kind,
+        severity: history.severity.unwrap_or(alert.severity),
+        rule: alert.rule.clone(),
+        task: alert.task.clone(),
+        run: alert.run_id,
+        host: alert.event.host().map(str::to_owned),
+        at: alert.created_at,
+        since: history.opened_at,
+        cause,
+    };
     Message {
         link: rendering.page.map(link),
-        parts: Vec::new(),
-        title: text.title,
-        body: text.body,
+        facts: Some(facts),
+        digest: None,
+        title,
+        body,
         severity: alert.severity,
         recovery: alert.kind == Kind::Recovery,
     }
+}
+
+/// An alert's text, with what was reported of its incident before: a reminder says that it is one, and for how long it goes on.
+fn with_history(claimed: &Claimed, wording: &Wording) -> (String, String) {
+    let (alert, history) = (&claimed.alert, &claimed.history);
+    let text = wording.text(&alert.event);
+    let (mut title, zh) = (text.title.clone(), wording.locale == Locale::Zh);
+    let mut lines = String::new();
+    if matches!(alert.event, Event::Found(_)) {
+        let at = wording.at(alert.created_at);
+        lines.push_str(&if zh {
+            format!("- 发现于：{at}\n")
+        } else {
+            format!("- Found at: {at}\n")
+        });
+    }
+    let words_of_others = matches!(alert.event, Event::Message { .. });
+    if let (Some((last, was)), Some(since), false) =
+        (&history.last, history.opened_at, words_of_others)
+    {
+        let changed = alert.event.cause() != last.cause();
+        title.push_str(&match (zh, changed, alert.severity > *was) {
+            (true, true, _) => "（原因已变化）".to_owned(),
+            (true, _, true) => "（已加重）".to_owned(),
+            (true, ..) => format!("（仍未恢复，第 {} 次提醒）", history.before),
+            (false, true, _) => " (another cause)".to_owned(),
+            (false, _, true) => " (worse)".to_owned(),
+            (false, ..) => format!(" (still open, reminder {})", history.before),
+        });
+        let lasts = (alert.created_at - since).to_std().unwrap_or_default();
+        let lasts = oa_wording::human_duration(lasts, wording.locale);
+        let since = wording.at(since);
+        lines.push_str(&if zh {
+            format!("- 首次告警：{since}，已持续 {lasts}\n")
+        } else {
+            format!("- First reported: {since}, {lasts} ago\n")
+        });
+    }
+    let body = text
+        .body
+        .replacen(&format!("**{}**", text.title), &format!("**{title}**"), 1);
+    (title, body + &lines)
 }
 
 /// How many of the due alerts go now: one by one while they are few (unless there were many of late), and never with more than one of

@@ -12,7 +12,7 @@ use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTr
 use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, Outbox, Route, Tried, at_once, lease_of};
+use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
 use crate::channels::Channel;
 
 /// The outbox in the spool. One process at a time has it.
@@ -83,6 +83,7 @@ impl Outbox for Spooled<'_> {
                     .and_then(|t| (now - t.first_at).to_std().ok())
                     .unwrap_or_default(),
                 alert: w.alert,
+                history: History::default(),
             })
             .collect();
         let limits: Vec<Option<i32>> = due.iter().map(|c| c.limit).collect();

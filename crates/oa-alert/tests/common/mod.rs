@@ -61,13 +61,23 @@ impl Service {
         service
     }
 
-    /// Writes the configuration anew: `top` stands before the sections. Nothing waits for what else comes, unless a test says so.
+    /// Writes the configuration anew: `top` stands before the sections. Unless a test says so, nothing waits for what else comes, and how
+    /// full the disk of the machine is says nothing.
     pub fn configure(&self, top: &str, sections: &str) {
-        let hurry = "[alert]\ngroup_wait = \"0s\"\n";
-        let sections = match sections {
-            with if with.contains("group_wait") => with.to_owned(),
-            with if with.contains("[alert]\n") => with.replacen("[alert]\n", hurry, 1),
-            without => format!("{hurry}{without}"),
+        let mut alert = String::from("[alert]\n");
+        for (key, line) in [
+            ("group_wait", "group_wait = \"0s\"\n"),
+            ("disk_warning", "disk_warning = 0.0\n"),
+            ("disk_critical", "disk_critical = 0.0\n"),
+        ] {
+            if !sections.contains(key) {
+                alert.push_str(line);
+            }
+        }
+        let sections = if sections.contains("[alert]\n") {
+            sections.replacen("[alert]\n", &alert, 1)
+        } else {
+            format!("{alert}{sections}")
         };
         let text = format!(
             "state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{}",

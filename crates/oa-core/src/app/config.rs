@@ -25,7 +25,7 @@ use crate::base::secrets::Secret;
 use crate::base::trust::{self, Content, TrustError};
 use crate::base::units::{self, Bytes, ClockTime, Span};
 use crate::model::retry::{Backoff, Policy};
-pub use alert::{Alert, Channel, ChannelKind};
+pub use alert::{Alert, AlertService, Channel, ChannelKind, Mention, Success};
 pub use backup::{Backup, BackupCopy, BackupKind, S3};
 pub use exec::Exec;
 pub use report::{BasePath, TokenHash};

@@ -495,7 +495,12 @@ impl Recorder {
             Err(spool) => return Err(JournalError::Lost { reason, spool }),
         };
         let is_news = |alert: &Alert| spool.is_news(alert, self.policy.repeat).unwrap_or(true);
-        let own = incidents::problem(&outcome, &TaskState::default()).map(Alert::new);
+        let own = incidents::problem(&outcome, &TaskState::default()).map(|mut event| {
+            if let Event::RunFailed(run) = &mut event {
+                run.history_unknown = true;
+            }
+            Alert::new(event)
+        });
         let mut alerts: Vec<Alert> = own.into_iter().filter(is_news).collect();
         outcome.alerted = !alerts.is_empty();
         if !reachable {

@@ -189,6 +189,12 @@ pub struct RunFailed {
     pub collected: u64,
     /// Records that were due.
     pub expected: Option<u64>,
+    /// The machine on which it ran.
+    #[serde(default)]
+    pub host: String,
+    /// PostgreSQL was down: nobody knows the task's last success, nor how often it has failed in a row.
+    #[serde(default)]
+    pub history_unknown: bool,
 }
 
 /// The first of the alerts that a channel has not got, and how many there are.
@@ -410,6 +416,18 @@ impl Event {
         match self {
             Self::RunFailed(run) => Some(run.run),
             Self::RunRecovered { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
+
+    /// The machine on which it happened, where that is known.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::RunFailed(run) => Some(run.host.as_str()).filter(|h| !h.is_empty()),
+            Self::Machine { host, .. } | Self::MachineRecovered { host, .. } => Some(host),
+            Self::Found(finding) => finding.host(),
+            Self::FoundNoMore { of, .. } => of.host(),
             _ => None,
         }
     }

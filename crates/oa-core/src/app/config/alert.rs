@@ -143,7 +143,7 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}`, `{kind}` and `{link}` stand inside texts.
+    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{fingerprint}`, `{state}` and others stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.
     #[serde(default)]
@@ -160,6 +160,15 @@ pub struct Channel {
     /// Only incidents that nobody has acknowledged (`oa-alert ack`) and that are still open after this long.
     #[serde(default)]
     pub after: Option<Span>,
+    /// For `webhook`: whose form the body has, instead of a template.
+    #[serde(default)]
+    pub service: Option<AlertService>,
+    /// For `webhook`: where in the answer stands whether the message was taken.
+    #[serde(default)]
+    pub success: Option<Success>,
+    /// When people are mentioned (`at_mobiles`, `at_all`).
+    #[serde(default)]
+    pub mention: Mention,
     /// Most messages a minute; below the robot's own limit when absent.
     #[serde(default)]
     pub per_minute: Option<u32>,
@@ -171,6 +180,49 @@ pub struct Channel {
     /// Mention everybody.
     #[serde(default)]
     pub at_all: bool,
+}
+
+/// When people are mentioned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mention {
+    /// With what is critical and goes on.
+    #[default]
+    Critical,
+    /// With what is at least a warning and goes on.
+    Warning,
+    /// With every message.
+    Always,
+}
+
+/// Services that take alerts in a form of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertService {
+    /// PagerDuty, Events API v2.
+    Pagerduty,
+    /// Prometheus Alertmanager, `/api/v2/alerts`.
+    Alertmanager,
+    /// FlashDuty (快猫星云), standard alert events.
+    Flashduty,
+    /// ntfy, published as JSON.
+    Ntfy,
+    /// Bark.
+    Bark,
+    /// PushPlus (推送加).
+    Pushplus,
+    /// ServerChan (Server酱).
+    Serverchan,
+}
+
+/// Where an answer says that a message was taken: many services answer HTTP 200 to what they refuse.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Success {
+    /// A JSON pointer into the answer.
+    pub pointer: String,
+    /// What stands there when the message was taken.
+    pub equals: serde_json::Value,
 }
 
 /// Kinds of channel that are built.
