@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) kind: Kind,
     /// How bad the incident is, also when this says that it is over.
     pub(crate) severity: Severity,
+    /// What it says in a line, whether for the first time or again.
+    pub(crate) what: String,
     /// The rule that found it.
     pub(crate) rule: String,
     /// The task it is about.
@@ -102,7 +104,12 @@ impl Form {
         let whole = match (&message.link, &message.facts, self.locale) {
             (Some(_), _, Locale::Zh) => "网页".to_owned(),
             (Some(_), _, Locale::En) => " the page".to_owned(),
-            (None, Some(facts), _) => format!(" oa-alert show {}", facts.id),
+            (None, Some(facts), Locale::Zh) => {
+                format!(" oa-alert show {}，清单见 oa-alert list --all", facts.id)
+            }
+            (None, Some(facts), Locale::En) => {
+                format!(" oa-alert show {}, the list: oa-alert list --all", facts.id)
+            }
             (None, None, _) => " oa-alert list --all".to_owned(),
         };
         let note = match self.locale {

@@ -98,6 +98,14 @@ fn a_robot_that_cannot_be_reached_does_not_leak_its_address() {
         done.stdout,
         done.stderr
     );
+    // Without a connection nobody has got anything: no try of it is marked as a repeat.
+    let nowhere = DINGTALK.replace("BASE", "http://no-such-host.invalid");
+    service.configure("", &nowhere.replace("\"ops\"", "\"nowhere\""));
+    assert_eq!(service.flush(), 1);
+    assert_eq!(
+        service.one("SELECT string_agg(DISTINCT state, ',') FROM oa.deliveries"),
+        "pending"
+    );
 }
 
 #[test]

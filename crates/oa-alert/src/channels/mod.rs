@@ -453,11 +453,7 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
 
 /// There was no answer. Only where there was no connection it is certain that the robot has not got the message.
 fn lost(error: &ureq::Error) -> SendError {
-    use std::io::ErrorKind;
-    let refused = matches!(error, ureq::Error::Io(e) if matches!(
-        e.kind(),
-        ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown
-    ));
+    let refused = matches!(error, ureq::Error::Io(e) if no_connection(e));
     let never_sent = refused
         || matches!(
             error,
@@ -475,6 +471,32 @@ fn lost(error: &ureq::Error) -> SendError {
         unknown: !never_sent,
         ..SendError::new(message)
     }
+}
+
+/// An error from before there was a connection. Of a name that is not found the library says neither a kind nor a number.
+fn no_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    let later = [
+        Kind::UnexpectedEof,
+        Kind::InvalidData,
+        Kind::InvalidInput,
+        Kind::TimedOut,
+        Kind::WouldBlock,
+        Kind::Interrupted,
+        Kind::WriteZero,
+        Kind::BrokenPipe,
+        Kind::ConnectionReset,
+        Kind::ConnectionAborted,
+        Kind::Other,
+    ];
+    let before = [
+        Kind::ConnectionRefused,
+        Kind::HostUnreachable,
+        Kind::NetworkUnreachable,
+        Kind::NetworkDown,
+    ];
+    let kind = error.kind();
+    before.contains(&kind) || (error.raw_os_error().is_none() && !later.contains(&kind))
 }
 
 /// What a server without a robot's code says by its status: too many messages, or no service for as long as it names.

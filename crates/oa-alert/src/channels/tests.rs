@@ -162,6 +162,7 @@ fn incident(kind: oa_core::model::event::Kind) -> Message {
             fingerprint: "run:a".into(),
             kind,
             severity: Severity::Critical,
+            what: "标题".into(),
             rule: "run_failed".into(),
             task: Some("a".into()),
             run: None,

@@ -1,9 +1,9 @@
 //! An address outside that notices when nobody asks it any more, and hears when something is wrong that people do not hear of.
 //!
 //! healthchecks.io and what speaks like it: `URL/start`, `URL`, `URL/fail`, before the query (`rid`, `create`). Uptime Kuma's push
-//! monitors: `/api/push/TOKEN?status=up|down&msg=…`, without a start. Cronitor: `https://cronitor.link/p/KEY/NAME?state=run|complete|fail&message=…`.
-//! What a query means elsewhere is not known: a ping that says "fail" could
-//! say "fine" there, so such an address is refused.
+//! monitors: `/api/push/TOKEN?status=up|down&msg=…`, without a start. Cronitor: `https://cronitor.link/p/KEY/NAME?state=run|complete|fail`
+//! with a `message`. What a query means elsewhere is not known: a ping that says "fail" could say "fine" there, so such an address is
+//! refused.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ pub(crate) struct Database<'a> {
     least: Vec<i32>,
     spool: Option<Spool>,
     host: Option<String>,
-    /// Channels for which this process waits for what else comes.
+    /// Robots for which this process waits for what else comes.
     gathers: HashSet<String>,
 }
 
@@ -262,7 +262,7 @@ impl Outbox for Database<'_> {
         ages.extend(sent);
         let wait = pace.wait(&ages, first.is_some());
         if !wait.is_zero() {
-            if wait > patience || (gathered && !self.gathers.contains(channel)) {
+            if wait > patience || (gathered && !self.gathers.contains(&robot)) {
                 return Ok(Claim::Nothing);
             }
             tx.execute(
@@ -270,7 +270,7 @@ impl Outbox for Database<'_> {
                 &[&robot, &(wait + GATHER_MARGIN).as_secs_f64()],
             )?;
             tx.commit()?;
-            self.gathers.insert(channel.to_owned());
+            self.gathers.insert(robot);
             return Ok(Claim::Wait(wait));
         }
         let count = at_once(&limits, &pace, pace.is_storm(&ages));

@@ -510,6 +510,7 @@ fn message_of(claimed: &Claimed, rendering: &Rendering<'_>) -> Message {
         fingerprint: alert.fingerprint.clone(),
         kind: alert.kind,
         severity: history.severity.unwrap_or(alert.severity),
+        what: wording.text(&alert.event).title,
         rule: alert.rule.clone(),
         task: alert.task.clone(),
         run: alert.run_id,

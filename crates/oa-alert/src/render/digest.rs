@@ -113,7 +113,7 @@ fn items(parts: Vec<Message>, wording: &Wording) -> Vec<Item> {
             resolved.insert(fingerprint, n);
         } else {
             began.entry(fingerprint.clone()).or_insert(facts.at);
-            newest.insert((fingerprint, part.title.clone()), n);
+            newest.insert((fingerprint, facts.what.clone()), n);
         }
     }
     let mut found: Vec<(Item, Option<(String, &'static str)>)> = Vec::new();
@@ -129,7 +129,8 @@ fn items(parts: Vec<Message>, wording: &Wording) -> Vec<Item> {
             Some(Kind::Recovery) => Section::Recovered,
             Some(Kind::Problem) if over.is_some_and(|over| over > n) => continue,
             Some(Kind::Problem) => {
-                let key = (fingerprint.unwrap_or_default(), part.title.clone());
+                let what = facts.as_ref().map(|f| f.what.clone()).unwrap_or_default();
+                let key = (fingerprint.unwrap_or_default(), what);
                 if newest.get(&key) != Some(&n) {
                     continue;
                 }

@@ -38,6 +38,7 @@ fn of(kind: Kind, fingerprint: &str, severity: Severity, minute: u32) -> Message
             fingerprint: fingerprint.to_owned(),
             kind,
             severity,
+            what: format!("{mark}{fingerprint}"),
             rule: "run_failed".to_owned(),
             task: None,
             run: None,
@@ -100,6 +101,12 @@ fn after_an_outage_what_has_healed_is_folded_and_what_is_open_comes_first_and_wo
         );
         assert!(!text.contains("【故障】来源21"), "{text}");
     }
+    let mut reminder = of(Kind::Problem, "丙", Severity::Critical, 9);
+    reminder.title.push_str("（仍未恢复，第 1 次提醒）");
+    let first = of(Kind::Problem, "丙", Severity::Critical, 1);
+    let folded = super::digest(vec![first, reminder], None, &zh());
+    let text = form(4096).fit(&folded);
+    assert_eq!(text.matches("\n- 【故障】丙").count(), 1, "{text}");
     let over: Vec<Message> = vec![
         of(Kind::Recovery, "甲", Severity::Info, 1),
         of(Kind::Recovery, "乙", Severity::Info, 2),

@@ -191,7 +191,7 @@ impl Recorder {
         Ok((drained, spool.waiting_runs()?))
     }
 
-    fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
+    pub(super) fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
         Event::Machine {
             fault,
             host: self.host.clone(),
@@ -533,38 +533,13 @@ impl Recorder {
         self.spool_alert(why.fault(), &why.to_string());
     }
 
-    /// Notifies that this machine's check does not work although PostgreSQL can be reached; by way of the spool when it takes no alert.
-    pub fn report_failed_check(&self, client: &mut Client, reason: &str) {
-        let event = self.machine_event(Fault::CheckFailed, None, reason);
-        if let Err(e) = incidents::raise(client, event, &self.policy) {
-            tracing::warn!("the alert goes to the spool: {}", describe(&e));
-            self.spool_alert(Fault::CheckFailed, reason);
-        }
-    }
-
-    /// This machine's check works.
-    ///
-    /// # Errors
-    /// When PostgreSQL fails.
-    pub fn resolve_failed_check(&self, client: &mut Client) -> Result<(), postgres::Error> {
-        let fault = Fault::CheckFailed;
-        incidents::resolve_machine(client, fault, &self.host, None)?;
-        let forgotten = self
-            .spool()
-            .and_then(|s| s.forget_notified(&fault.fingerprint(&self.host, None)));
-        if let Err(e) = forgotten {
-            tracing::debug!("{e}");
-        }
-        Ok(())
-    }
-
     /// This machine's name in the run log.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    fn spool_alert(&self, fault: Fault, reason: &str) {
+    pub(super) fn spool_alert(&self, fault: Fault, reason: &str) {
         let event = self.machine_event(fault, None, reason);
         let raised = self
             .spool()
