@@ -5,12 +5,13 @@
 //! senders at once never send the same one, and one that died in between is sent again, marked as a possible repeat. [`channels`]
 //! knows each robot's protocol, limits and error codes; HTTP 200 with an error code is a failure.
 //!
-//! Modules import one way: `channels`, `render` <- `deliver`, `check` <- `commands`.
+//! Modules import one way: `pace`, `render` <- `channels` <- `deliver`, `check` <- `commands`.
 
 mod channels;
 mod check;
 mod commands;
 mod deliver;
+mod pace;
 mod render;
 
 use std::process::ExitCode;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
-use commands::{ack, check as check_command, check_config, flush, list, send, silence, test};
+use commands::{ack, check as check_command, check_config, flush, list, send, show, silence, test};
 
 /// This program's name.
 const PROGRAM: &str = "oa-alert";
@@ -52,12 +53,22 @@ enum Command {
         after_help = "Examples:\n  oa-alert send --title 迁移完成 \"13 张表，一条不差\"\n  df -h | oa-alert send --title 磁盘 --stdin"
     )]
     Send(send::Args),
-    /// Acknowledge an incident: it is not repeated until it is resolved
-    #[command(after_help = "Example:\n  oa-alert ack zhihui-reports --note 正在处理")]
+    /// Acknowledge incidents: they are not repeated until they are resolved
+    #[command(
+        after_help = "Examples:\n  oa-alert ack zhihui-reports --note 正在处理\n  oa-alert ack run:zhihui-reports disk_filling:vm"
+    )]
     Ack(ack::Args),
+    /// Take acknowledgements back: nobody sees to these incidents after all
+    #[command(after_help = "Example:\n  oa-alert unack zhihui-reports")]
+    Unack(ack::UnackArgs),
+    /// Show one alert as people got it, and what became of it
+    #[command(
+        after_help = "Examples:\n  oa-alert show 019ac3d2-7f10\n  oa-alert show run:zhihui-reports"
+    )]
+    Show(show::Args),
     /// Record alerts of a task or a rule without sending them, for a while; without options, list the silences that hold
     #[command(
-        after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --end 3"
+        after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --task 'zhihui-*' --daily 22:00-06:00 --for 90d\n  oa-alert silence --end 3"
     )]
     Silence(silence::Args),
     /// Send what waits in the outbox; without PostgreSQL, what waits in the local spool
@@ -93,6 +104,8 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Check(args) => check_command::run(&config()?, args),
         Command::Send(args) => send::run(&config()?, args),
         Command::Ack(args) => ack::run(&config()?, args),
+        Command::Unack(args) => ack::unack(&config()?, args),
+        Command::Show(args) => show::run(&config()?, args),
         Command::Silence(args) => silence::run(&config()?, args),
         Command::Flush(args) => flush::run(&config()?, args),
         Command::List(args) => list::run(&config()?, args),

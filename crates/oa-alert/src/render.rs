@@ -1,9 +1,46 @@
 //! Messages as the channels take them: cut to size in a readable way, several in one when many wait, and with a link to the page.
 
+mod digest;
+
 use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
 
 use oa_core::app::config::Locale;
 use oa_core::model::Severity;
+use oa_core::model::event::Kind;
+use uuid::Uuid;
+
+pub(crate) use digest::{Digest, digest};
+
+/// What a message is about, for programs and for digests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The alert.
+    pub(crate) id: Uuid,
+    /// What belongs to one incident.
+    pub(crate) fingerprint: String,
+    /// What it does to its incident.
+    pub(crate) kind: Kind,
+    /// How bad the incident is, also when this says that it is over.
+    pub(crate) severity: Severity,
+    /// What it says in a line, whether for the first time or again.
+    pub(crate) what: String,
+    /// The rule that found it.
+    pub(crate) rule: String,
+    /// The task it is about.
+    pub(crate) task: Option<String>,
+    /// The run that caused it.
+    pub(crate) run: Option<Uuid>,
+    /// The machine.
+    pub(crate) host: Option<String>,
+    /// When it was found.
+    pub(crate) at: DateTime<Utc>,
+    /// Since when the incident is open.
+    pub(crate) since: Option<DateTime<Utc>>,
+    /// What it is about, in a word, and why: what has one cause may be named together.
+    pub(crate) cause: Option<(String, &'static str)>,
+}
 
 /// A message for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +55,10 @@ pub(crate) struct Message {
     pub(crate) recovery: bool,
     /// Where the page shows more of it.
     pub(crate) link: Option<String>,
-    /// The messages that this one stands for; empty when it is one itself.
-    pub(crate) parts: Vec<Message>,
+    /// What it is about; `None` of one that is no alert.
+    pub(crate) facts: Option<Facts>,
+    /// It stands for several.
+    pub(crate) digest: Option<Digest>,
 }
 
 /// What a channel takes as the text of a message.
@@ -62,16 +101,27 @@ impl Form {
         if self.length(&body) + self.length(&link) <= self.limit {
             return format!("{body}{link}");
         }
-        let note = match (&message.link, self.locale) {
-            (Some(_), Locale::Zh) => "\n…（内容过长，此处截断，全文见网页）",
-            (Some(_), Locale::En) => "\n… (too long, cut here; all of it is on the page)",
-            (None, Locale::Zh) => "\n…（内容过长，此处截断，全文见 oa-alert list --all）",
-            (None, Locale::En) => "\n… (too long, cut here; all of it: oa-alert list --all)",
+        let whole = match (&message.link, &message.facts, self.locale) {
+            (Some(_), _, Locale::Zh) => "网页".to_owned(),
+            (Some(_), _, Locale::En) => " the page".to_owned(),
+            (None, Some(facts), Locale::Zh) => {
+                format!(" oa-alert show {}，清单见 oa-alert list --all", facts.id)
+            }
+            (None, Some(facts), Locale::En) => {
+                format!(" oa-alert show {}, the list: oa-alert list --all", facts.id)
+            }
+            (None, None, _) => " oa-alert list --all".to_owned(),
+        };
+        let note = match self.locale {
+            Locale::Zh => format!("\n…（内容过长，此处截断，全文见{whole}）"),
+            Locale::En => format!("\n… (too long, cut here; all of it:{whole})"),
         };
         let tail = format!("{note}{link}");
         match self.limit.checked_sub(self.length(&tail)) {
-            Some(room) if message.parts.is_empty() => format!("{}{tail}", self.cut(&body, room)),
-            Some(room) => format!("{}{tail}", self.digest_within(message, room)),
+            Some(room) => match &message.digest {
+                None => format!("{}{tail}", self.cut(&body, room)),
+                Some(digest) => format!("{}{tail}", digest.within(self, &message.title, room)),
+            },
             None => self.cut(&body, self.limit).to_owned(),
         }
     }
@@ -102,59 +152,6 @@ impl Form {
             Some(line) if end < text.len() => &text[..line],
             _ => begin,
         }
-    }
-
-    /// A digest that does not fit as a whole: the titles, the worst of them before the others, how many are left out, and as many
-    /// whole messages as there is room for.
-    fn digest_within(&self, digest: &Message, room: usize) -> String {
-        let parts = &digest.parts;
-        let head = self
-            .plain(Cow::Owned(format!("**{}**\n", digest.title)))
-            .into_owned();
-        let left_out = |count: usize| match self.locale {
-            Locale::Zh => format!("\n- 另有 {count} 条未列出"),
-            Locale::En => format!("\n- and {count} more"),
-        };
-        let lines: Vec<String> = parts
-            .iter()
-            .map(|p| {
-                self.plain(Cow::Owned(format!("\n- {}", p.title)))
-                    .into_owned()
-            })
-            .collect();
-        let mut left = room
-            .saturating_sub(self.length(&head))
-            .saturating_sub(self.length(&left_out(parts.len())));
-        let mut order: Vec<usize> = (0..parts.len()).collect();
-        order.sort_by_key(|i| std::cmp::Reverse(parts[*i].severity));
-        let mut named = vec![false; parts.len()];
-        for i in order {
-            let length = self.length(&lines[i]);
-            if length <= left {
-                left -= length;
-                named[i] = true;
-            }
-        }
-        let unnamed = named.iter().filter(|n| !**n).count();
-        let mut text = head;
-        for (line, _) in lines.iter().zip(&named).filter(|(_, named)| **named) {
-            text.push_str(line);
-        }
-        if unnamed > 0 {
-            text.push_str(&left_out(unnamed));
-        }
-        for part in parts {
-            let body = format!("\n\n{}", self.plain(Cow::Borrowed(part.body.trim_end())));
-            if self.length(&text) + self.length(&body) > room {
-                break;
-            }
-            text.push_str(&body);
-        }
-        if self.length(&text) > room {
-            // Not even the first line fits.
-            return self.cut(&text, room).to_owned();
-        }
-        text
     }
 
     /// The title: one line of bounded length.
@@ -191,48 +188,18 @@ fn headline(title: &str) -> String {
     format!("{}…", &line[..end])
 }
 
-/// Several messages as one, when a channel would not take them one by one.
-pub(crate) fn digest(parts: Vec<Message>, link: Option<String>, locale: Locale) -> Message {
-    let count = parts.len();
-    let mut message = Message {
-        title: match locale {
-            Locale::Zh => format!("【汇总】{count} 条告警"),
-            Locale::En => format!("[DIGEST] {count} alerts"),
-        },
-        body: String::new(),
-        severity: parts
-            .iter()
-            .map(|m| m.severity)
-            .max()
-            .unwrap_or(Severity::Info),
-        recovery: parts.iter().all(|m| m.recovery),
-        link,
-        parts,
-    };
-    for part in &mut message.parts {
-        part.title = headline(&part.title);
-    }
-    let titles: Vec<String> = message
-        .parts
-        .iter()
-        .map(|m| format!("- {}", m.title))
-        .collect();
-    let bodies: Vec<&str> = message.parts.iter().map(|m| m.body.trim_end()).collect();
-    message.body = format!(
-        "**{}**\n\n{}\n\n{}\n",
-        message.title,
-        titles.join("\n"),
-        bodies.join("\n\n")
-    );
-    message
-}
-
 /// Only the title of a message, whose text or link a channel did not take.
 pub(crate) fn without_text(message: Message, locale: Locale) -> Message {
+    let show = message.facts.as_ref().map_or_else(
+        || "oa-alert list --all".to_owned(),
+        |facts| format!("oa-alert show {}", facts.id),
+    );
     let note = match locale {
-        Locale::Zh => "- 正文被该通道拒收，已略去；全文见网页或 oa-alert list --all --format json",
+        Locale::Zh => format!("- 正文被该通道拒收，已略去；全文见网页或 {show}"),
         Locale::En => {
-            "- The channel refused the text, which is left out; all of it: the page, or oa-alert list --all --format json"
+            format!(
+                "- The channel refused the text, which is left out; all of it: the page, or {show}"
+            )
         }
     };
     Message {

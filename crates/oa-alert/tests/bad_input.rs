@@ -131,9 +131,14 @@ fn what_waits_while_a_robot_takes_nothing_comes_as_one_message_afterwards() {
     assert_eq!(service.flush(), 0);
     let messages = service.sim.messages();
     assert_eq!(messages.len(), 3);
-    assert_eq!(messages[2].title, "【汇总】10 条告警");
     assert!(
-        (2..12).all(|n| messages[2].text.contains(&format!("- t{n}\n"))),
+        messages[2]
+            .title
+            .starts_with("【汇总】10 条告警（故障 10）：t2、"),
+        "{messages:?}"
+    );
+    assert!(
+        (2..12).all(|n| messages[2].text.contains(&format!("- t{n}（"))),
         "{messages:?}"
     );
 }

@@ -108,6 +108,7 @@ fn mail_server(refuse: Arc<Mutex<Option<&'static str>>>) -> (u16, Arc<Mutex<Vec<
                 let verb = line.split([' ', ':']).next().unwrap_or_default();
                 let answer = match (verb, refusal) {
                     ("EHLO", _) => "250-test\r\n250-8BITMIME\r\n250 AUTH PLAIN".to_owned(),
+                    ("RCPT", _) if line.contains("gone@") => "550 no such user".to_owned(),
                     ("RCPT", Some(refusal)) => refusal.to_owned(),
                     ("AUTH", _) => "235 ok".to_owned(),
                     ("DATA", _) => {
@@ -147,6 +148,10 @@ fn a_mail_is_sent_and_a_refusal_is_explained_without_the_password() {
         "{mail}"
     );
     assert!(mail.contains("Subject: =?utf-8?b?"), "{mail}");
+    assert!(
+        mail.contains("Message-ID: <") && mail.contains("@example.com>"),
+        "{mail}"
+    );
     *refuse.lock().unwrap() = Some("550 no such user");
     service.put("b", "t");
     let done = service.alert(&["-vv", "flush", "--format", "json"]);
@@ -291,4 +296,88 @@ fn a_configuration_is_checked_without_sending_anything() {
         "alerts reach nobody"
     );
     assert_eq!(service.sim.messages().len(), 0);
+}
+
+#[test]
+fn one_dead_address_keeps_no_mail_from_the_others_and_an_incident_is_a_thread() {
+    let (port, mails) = mail_server(Arc::new(Mutex::new(None)));
+    let service = Service::start(&format!(
+        "[[alert.channels]]\nname = \"mail\"\nkind = \"email\"\nurl = \"smtp://127.0.0.1:{port}\"\nfrom = \"oa@example.com\"\nto = [\"gone@example.com\", \"ops@example.com\"]\n"
+    ));
+    service.put("run:a", "采集失败");
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(
+        done.stderr
+            .contains("gone@example.com does not get this mail"),
+        "{done:?}"
+    );
+    let mut over = common::new_alert("run:a", "恢复");
+    over.kind = oa_core::model::Kind::Recovery;
+    oa_core::journal::incidents::put(&mut service.db(), &over).unwrap();
+    assert_eq!(service.flush(), 0);
+    let mails = mails.lock().unwrap().clone();
+    assert_eq!(mails.len(), 2, "{mails:?}");
+    let header = |mail: &str, name: &str| {
+        let line = mail.lines().find(|l| l.starts_with(&format!("{name}: ")));
+        line.map(|l| l[name.len() + 2..].trim().to_owned())
+            .unwrap_or_default()
+    };
+    assert_eq!(
+        header(&mails[0], "References"),
+        header(&mails[1], "References")
+    );
+    assert!(
+        header(&mails[0], "References").contains("incident-"),
+        "{}",
+        mails[0]
+    );
+    assert_ne!(
+        header(&mails[0], "Message-ID"),
+        header(&mails[1], "Message-ID")
+    );
+}
+
+#[test]
+fn a_program_gets_each_event_whole_and_a_service_that_says_no_has_not_got_it() {
+    let service = Service::start(
+        "[[alert.channels]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"BASE/webhook/hook\"\n\
+         [[alert.channels]]\nname = \"no\"\nkind = \"webhook\"\nurl = \"BASE/webhook/code/903/x\"\nservice = \"pushplus\"\nsecret = \"PP-secret\"\n\
+         [[alert.channels]]\nname = \"yes\"\nkind = \"webhook\"\nurl = \"BASE/webhook/code/0/x\"\nservice = \"serverchan\"\nafter = \"30d\"\n",
+    );
+    for n in 0..8 {
+        service.put(&format!("run:t{n}"), &format!("t{n}"));
+    }
+    let done = service.alert(&["flush"]);
+    assert_eq!(done.code, 1, "{done:?}");
+    assert!(
+        format!("{done:?}").contains("903") && !format!("{done:?}").contains("PP-secret"),
+        "{done:?}"
+    );
+    let hook = |service: &Service| -> Vec<Value> {
+        let messages = service.sim.messages();
+        let of = messages
+            .iter()
+            .filter(|m| m.robot == "webhook" && m.text.contains("fingerprint"));
+        of.map(|m| serde_json::from_str(&m.text).unwrap()).collect()
+    };
+    let got = hook(&service);
+    assert_eq!(got.len(), 8, "each by itself: {got:?}");
+    let mut over = common::new_alert("run:t3", "恢复");
+    over.kind = oa_core::model::Kind::Recovery;
+    over.severity = oa_core::model::Severity::Info;
+    oa_core::journal::incidents::put(&mut service.db(), &over).unwrap();
+    service.flush();
+    let got = hook(&service);
+    let (begin, end) = (&got[3], &got[8]);
+    assert_eq!(
+        (&begin["state"], &end["state"]),
+        (&"firing".into(), &"resolved".into())
+    );
+    assert_eq!(begin["fingerprint"], end["fingerprint"]);
+    assert_eq!(
+        (&begin["rule"], &end["incident_severity"]),
+        (&"run_failed".into(), &"critical".into())
+    );
+    assert_eq!(begin["since"], end["since"], "{begin} {end}");
 }

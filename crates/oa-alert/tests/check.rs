@@ -162,6 +162,39 @@ fn what_somebody_has_acknowledged_is_not_repeated_until_the_next_time() {
     assert!(open["acknowledged_by"].is_string(), "{open}");
     assert_eq!(check(&service).0, 2);
     assert_eq!(service.sim.messages().len(), 2);
+    // One that is not there keeps nothing from the other; and an acknowledgement can be taken back.
+    let done = service.alert(&["unack", "nobody", "run_missed:late"]);
+    assert!(
+        done.code == 1
+            && done.stdout.contains("run_missed:late")
+            && done.stderr.contains("incident of nobody"),
+        "{done:?}"
+    );
+    assert_eq!(
+        service.one("SELECT coalesce(acknowledged_by, '') FROM oa.incidents"),
+        ""
+    );
+    assert_eq!(service.alert(&["ack", "run_missed:late", "late"]).code, 0);
+    let shown = service.alert(&["show", "run_missed:late"]);
+    assert!(
+        shown.code == 0
+            && shown.stdout.contains("没有按时运行")
+            && shown.stdout.contains("ops: sent"),
+        "{shown:?}"
+    );
+    let id = service.one("SELECT id::text FROM oa.alerts ORDER BY seq LIMIT 1");
+    let shown = service.alert(&["show", &id, "--format", "json"]);
+    let shown: Value = serde_json::from_str(shown.stdout.trim()).unwrap();
+    assert_eq!(
+        (&shown["id"], &shown["rule"]),
+        (&id.as_str().into(), &"run_missed".into())
+    );
+    assert_eq!(service.alert(&["show", "no-such-alert"]).code, 1);
+    assert!(
+        service.titles()[1].contains("第 1 次提醒"),
+        "{:?}",
+        service.titles()
+    );
     task(&service, "late", -5, Some(1));
     check(&service);
     assert_eq!(service.sim.messages().len(), 3, "it is over");
@@ -288,7 +321,8 @@ fn a_silence_of_what_there_is_not_is_refused() {
             ["--task", "zhihui-report"],
             "did you mean \"zhihui-reports\"?",
         ),
-        (["--task", "zhihui-*"], "--anyway"),
+        (["--task", "zhihu-*"], "--anyway"),
+        (["--host", "no-such-*"], "--anyway"),
         (["--rule", "run_faild"], "did you mean \"run_failed\"?"),
     ] {
         let done = service.alert(&["silence", wrong[0], wrong[1], "--for", "8h"]);
@@ -459,4 +493,152 @@ fn incomplete_data_three_times_in_a_row_is_critical() {
     ran(50, "success");
     assert_eq!(check(&service), (0, vec![]));
     assert_eq!(service.sim.messages().len(), 2, "it is over");
+}
+
+#[test]
+fn a_check_that_the_server_does_not_answer_is_not_reported_as_a_server_that_is_down() {
+    let service = Service::start(DINGTALK);
+    assert_eq!(check(&service).0, 0);
+    service.sql("ALTER TABLE oa.quality RENAME TO elsewhere");
+    let done = service.alert(&["check"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(
+        done.stderr.contains("the check failed") && done.stderr.contains("oa.quality"),
+        "{done:?}"
+    );
+    assert_eq!(check(&service).0, 2);
+    let told = service.sim.messages();
+    assert_eq!(told.len(), 1, "told once: {told:?}");
+    assert!(
+        told[0].text.contains("告警检查无法完成") && told[0].text.contains("影响："),
+        "{told:?}"
+    );
+    assert!(!told[0].text.contains("连不上数据库"), "{told:?}");
+    let open = "SELECT string_agg(rule, ',') FROM oa.incidents WHERE resolved_at IS NULL";
+    assert_eq!(service.one(open), "check_failed");
+    assert_eq!(service.flush(), 0, "a connection is no check");
+    assert_eq!(service.one(open), "check_failed");
+    service.sql("ALTER TABLE oa.elsewhere RENAME TO quality");
+    assert_eq!(check(&service).0, 0);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 2 && told[1].text.contains("告警检查恢复正常"),
+        "{told:?}"
+    );
+    // Before a table can be asked at all: the same, by way of the spool.
+    service.sql("ALTER TABLE oa.clock RENAME TO elsewhere");
+    assert_eq!(check(&service).0, 2);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 3 && told[2].text.contains("告警检查无法完成"),
+        "{told:?}"
+    );
+    service.sql("ALTER TABLE oa.elsewhere RENAME TO clock");
+    assert_eq!(check(&service).0, 0);
+    let told = service.sim.messages();
+    assert!(
+        told.len() == 4 && told[3].text.contains("告警检查恢复正常"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_people() {
+    let service = Service::start(DINGTALK);
+    task(&service, "late-1", 60, Some(120));
+    task(&service, "late-2", 60, Some(120));
+    task(&service, "other", 60, Some(120));
+    let now = service.one("SELECT to_char(now() AT TIME ZONE 'Asia/Shanghai', 'HH24:MI')");
+    let hour = |ahead: i32| {
+        service.one(&format!("SELECT to_char((now() AT TIME ZONE 'Asia/Shanghai') + interval '{ahead} minutes', 'HH24:MI')"))
+    };
+    let (before, after, later) = (hour(-120), hour(120), hour(240));
+    for (arguments, code) in [
+        (
+            vec![
+                "silence",
+                "--task",
+                "late-*",
+                "--for",
+                "90d",
+                "--daily",
+                &format!("{before}-{after}"),
+            ],
+            0,
+        ),
+        (
+            vec![
+                "silence",
+                "--task",
+                "other",
+                "--for",
+                "90d",
+                "--daily",
+                &format!("{after}-{later}"),
+            ],
+            0,
+        ),
+        (
+            vec![
+                "silence",
+                "--task",
+                "other",
+                "--for",
+                "1d",
+                "--from",
+                "2099-01-01 00:00",
+            ],
+            0,
+        ),
+        (vec!["silence", "--task", "other", "--for", "90d"], 2),
+        (
+            vec!["silence", "--host", "vm-*", "--for", "1h", "--anyway"],
+            0,
+        ),
+        (
+            vec![
+                "silence",
+                "--task",
+                "other",
+                "--for",
+                "1h",
+                "--daily",
+                "25:00-26:00",
+            ],
+            2,
+        ),
+    ] {
+        let done = service.alert(&arguments);
+        assert_eq!(done.code, code, "{arguments:?} at {now}: {done:?}");
+    }
+    check(&service);
+    let told = service.titles();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let listed = service.alert(&["silence", "--format", "json"]);
+    let listed: Vec<Value> = listed
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    assert_eq!(
+        (&listed[0]["hidden"], &listed[1]["hidden"]),
+        (&2.into(), &0.into())
+    );
+    // Its hours are over: what goes on is heard of.
+    service.sql(&format!("UPDATE oa.silences SET daily_from = '{after}', daily_until = '{later}' WHERE task = 'late-*'"));
+    check(&service);
+    assert_eq!(service.titles().len(), 3, "{:?}", service.titles());
+    // Of a machine.
+    let event = oa_core::model::event::Event::Machine {
+        fault: oa_core::model::event::Fault::SpoolFull,
+        host: "vm-7".to_owned(),
+        task: None,
+        reason: "full".to_owned(),
+        at: chrono::Utc::now(),
+    };
+    oa_core::journal::incidents::put(&mut service.db(), &oa_core::model::event::Alert::new(event))
+        .unwrap();
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles().len(), 3, "{:?}", service.titles());
 }

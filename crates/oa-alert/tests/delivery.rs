@@ -98,6 +98,14 @@ fn a_robot_that_cannot_be_reached_does_not_leak_its_address() {
         done.stdout,
         done.stderr
     );
+    // Without a connection nobody has got anything: no try of it is marked as a repeat.
+    let nowhere = DINGTALK.replace("BASE", "http://no-such-host.invalid");
+    service.configure("", &nowhere.replace("\"ops\"", "\"nowhere\""));
+    assert_eq!(service.flush(), 1);
+    assert_eq!(
+        service.one("SELECT string_agg(DISTINCT state, ',') FROM oa.deliveries"),
+        "pending"
+    );
 }
 
 #[test]
@@ -142,8 +150,11 @@ fn a_hundred_alerts_become_one_message() {
     assert_eq!(service.flush(), 0);
     let messages = service.sim.messages();
     assert_eq!(messages.len(), 1);
-    assert_eq!(messages[0].title, "【汇总】100 条告警");
-    assert!(messages[0].text.contains("- 告警 0\n") && messages[0].text.contains("- 告警 99\n"));
+    assert_eq!(
+        messages[0].title,
+        "【汇总】100 条告警（故障 100）：告警 0、告警 1、告警 2 等"
+    );
+    assert!(messages[0].text.contains("- 告警 0（") && messages[0].text.contains("- 告警 99（"));
     assert_eq!(
         service.one("SELECT count(*)::text FROM oa.alerts WHERE settled_at IS NULL"),
         "0"
@@ -338,4 +349,85 @@ fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
             }
         }
     }
+}
+
+/// Sends of many processes at once, as the lines of a crontab make them.
+fn storm(service: &Service, from: usize, count: usize) {
+    let children: Vec<_> = (from..from + count)
+        .map(|n| {
+            service
+                .command(&["send", "--title", &format!("告警 {n:03}"), "x"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_storm_of_many_processes_does_not_get_the_robot_banned_and_is_grouped() {
+    let service = Service::start(&format!("[alert]\ngroup_wait = \"3s\"\n{DINGTALK}"));
+    storm(&service, 0, 40);
+    wait_until("all to be sent", Duration::from_secs(60), || {
+        service.flush();
+        service.one("SELECT count(*)::text FROM oa.deliveries WHERE state = 'sent'") == "40"
+    });
+    let messages = service.sim.messages();
+    assert!((2..30).contains(&messages.len()), "{:?}", service.titles());
+    for n in 0..40 {
+        let title = format!("告警 {n:03}");
+        let heard = messages.iter().filter(|m| m.text.contains(&title));
+        assert_eq!(heard.count(), 1, "{title}");
+    }
+    assert_eq!(
+        service.one(
+            "SELECT count(*)::text FROM oa.deliveries WHERE tries > 1 OR last_error IS NOT NULL"
+        ),
+        "0",
+        "the robot never refused"
+    );
+    // Whoever waits for the others is killed: the next process does it.
+    service.sql("UPDATE oa.robots SET sent_at = array_fill(now(), ARRAY[5]); UPDATE oa.channels SET paused_until = now()");
+    service.configure("", &format!("[alert]\ngroup_wait = \"15s\"\n{DINGTALK}"));
+    let mut waits = service
+        .command(&["send", "--title", "killed", "x"])
+        .spawn()
+        .unwrap();
+    wait_until("it to wait", Duration::from_secs(30), || {
+        service.one("SELECT count(*)::text FROM oa.robots WHERE gathering_until > now()") == "1"
+    });
+    waits.kill().unwrap();
+    waits.wait().unwrap();
+    service.sql("UPDATE oa.robots SET gathering_until = now(), sent_at = '{}'");
+    wait_until("another to take over", Duration::from_secs(30), || {
+        service.flush();
+        service.titles().contains(&"killed".to_owned())
+    });
+}
+
+#[test]
+fn a_robot_is_sent_no_more_a_minute_than_was_asked_for_by_whichever_channel_and_machine() {
+    let slow = "group_wait = \"0s\"\n";
+    let two = format!(
+        "[alert]\n{slow}{DINGTALK}per_minute = 3\n{}per_minute = 3\n",
+        DINGTALK.replace("\"ops\"", "\"again\"")
+    );
+    let mut service = Service::start(&two);
+    for n in 0..3 {
+        service.put(&format!("f{n}"), &format!("t{n}"));
+    }
+    assert_eq!(service.flush(), 0);
+    assert_eq!(service.titles(), ["t0", "t1", "t2"], "one robot, one limit");
+    service.server.stop();
+    service.put_in_spool("s", "from the spool");
+    assert_eq!(service.flush(), 75);
+    assert_eq!(service.titles().len(), 3, "also without PostgreSQL");
+    service.server.start_again();
+    service.sql("UPDATE oa.robots SET sent_at = '{}'");
+    service.flush();
+    assert_eq!(service.titles().len(), 6);
 }

@@ -32,7 +32,7 @@ fn events() -> u64 {
 #[test]
 fn nothing_is_lost_and_nothing_comes_twice_without_saying_so() {
     let service = Service::start_with(
-        DINGTALK,
+        &format!("{DINGTALK}per_minute = 1000000\n"),
         Options {
             dingtalk_secret: Some("SECx-secret".into()),
             rate_limit_per_minute: 1_000_000,

@@ -50,6 +50,7 @@ fn outcome(status: Status, kind: ErrorKind, message: &str) -> Outcome {
     );
     start.id = uuid::Uuid::nil();
     start.started_at = started;
+    "crawler1".clone_into(&mut start.process.host);
     let mut outcome = Outcome::bare(start, status, started + TimeDelta::seconds(185));
     outcome
         .details
@@ -195,6 +196,10 @@ fn the_texts_of_machines() {
         (
             Fault::SpoolBroken,
             "could not use the spool /var/lib/oa/spool.db: database disk image is malformed",
+        ),
+        (
+            Fault::CheckFailed,
+            "canceling statement due to statement timeout (57014)",
         ),
         (
             Fault::SpoolStuck,

@@ -4,10 +4,12 @@
 mod common;
 
 use std::fs;
+use std::time::Duration;
 
 use common::{DINGTALK, Service, WECOM};
 use oa_core::journal::spool::Record;
 use oa_sim::Options;
+use oa_testkit::wait_until;
 
 #[test]
 fn without_postgresql_the_spools_alerts_are_sent_and_the_drain_does_not_send_them_again() {
@@ -76,7 +78,11 @@ fn many_alerts_of_the_spool_are_one_message_too() {
         service.put_in_spool(&format!("f{n}"), &format!("告警 {n}"));
     }
     assert_eq!(service.flush(), 75);
-    assert_eq!(service.titles(), ["【汇总】25 条告警"]);
+    let titles = service.titles();
+    assert!(
+        titles.len() == 1 && titles[0].starts_with("【汇总】25 条告警"),
+        "{titles:?}"
+    );
 }
 
 #[test]
@@ -272,5 +278,48 @@ fn a_channel_that_works_again_says_how_long_it_did_not() {
     assert!(
         texts.iter().any(|t| t.contains("距首次报告 3 天")),
         "{texts:?}"
+    );
+}
+
+#[test]
+fn a_full_disk_is_reported_and_the_phone_rings_while_postgresql_is_down() {
+    let on_call = WECOM.replace("kind", "after = \"1s\"\nkind");
+    let mut service = Service::start(&format!(
+        "[alert]\ndisk_warning = 1.0\ndisk_critical = 1.0\n{DINGTALK}{on_call}"
+    ));
+    service.server.stop();
+    let heard = |service: &Service, robot: &str| -> Vec<String> {
+        let messages = service.sim.messages();
+        let of = messages.iter().filter(|m| m.robot == robot);
+        of.map(|m| m.text.clone()).collect()
+    };
+    let (code, found) = service.check();
+    assert_eq!((code, common::rules(&found)), (2, vec!["disk_filling"]));
+    let told = heard(&service, "dingtalk");
+    assert!(
+        told.len() == 2 && told.iter().any(|t| t.contains("磁盘")),
+        "{told:?}"
+    );
+    wait_until(
+        "the time of the second channel",
+        Duration::from_secs(30),
+        || {
+            service.flush();
+            heard(&service, "wecom").len() == 2
+        },
+    );
+    assert_eq!(service.check().0, 2);
+    assert_eq!(heard(&service, "dingtalk").len(), 2, "told once");
+    service.server.start_again();
+    assert_eq!(service.check().0, 2);
+    let told = heard(&service, "dingtalk");
+    assert!(told.len() == 3 && told[2].contains("【恢复】"), "{told:?}");
+    // What was reported is not news when the server goes again.
+    service.server.stop();
+    assert_eq!(service.check().0, 2);
+    let told = heard(&service, "dingtalk");
+    assert!(
+        told.len() == 4 && told[3].contains("连不上数据库"),
+        "{told:?}"
     );
 }

@@ -330,7 +330,7 @@ fn dingtalk_checks_signature_and_rate() {
     let codes: Vec<Value> = (0..3)
         .map(|_| post(&sim, &at(now), &markdown())["errcode"].clone())
         .collect();
-    assert_eq!(codes, [0, 0, 130_101]);
+    assert_eq!(codes, [0, 0, 410_100]);
     assert_eq!(sim.messages().len(), 2);
     assert_eq!(sim.messages()[0].text, "正文");
 }

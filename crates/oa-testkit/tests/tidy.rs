@@ -174,7 +174,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "oa-alert",
-        &["render", "channels", "deliver check", "commands"],
+        &["pace render", "channels", "deliver check", "commands"],
     ),
     (
         "oa-crawl",

@@ -141,7 +141,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                     w.titles(lost)
                 ),
                 format!(
-                    "What to do: fix the cause, then run oa-alert test {channel}; all texts: oa-alert list --all --format json"
+                    "What to do: fix the cause, then run oa-alert test {channel}; all texts: oa-alert list --all and oa-alert show ID"
                 ),
             ],
         },
@@ -189,7 +189,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!("Cause: {}", quoted(error)),
                 "Effect: this channel has not received that alert".to_owned(),
                 format!(
-                    "What to do: read it on the page, or with oa-alert list --all --format json (id {alert})"
+                    "What to do: read it on the page, or with oa-alert show {alert}"
                 ),
             ],
         },
@@ -219,12 +219,14 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         let took = w.between(run.started_at, run.finished_at);
         lines.push(format!("Tried: {} time(s) within {took}", run.attempts));
     }
-    lines.push(format!(
-        "Since: {} (failure number {} in a row)",
-        w.at(run.failing_since.unwrap_or(run.started_at)),
-        run.failures
-    ));
+    let since = w.at(run.failing_since.unwrap_or(run.started_at));
+    lines.push(if run.history_unknown {
+        format!("Since: {since}")
+    } else {
+        format!("Since: {since} (failure number {} in a row)", run.failures)
+    });
     lines.push(match run.last_success_at {
+        _ if run.history_unknown => "Last success: not known while PostgreSQL is down".to_owned(),
         Some(at) => format!(
             "Last success: {} ({} ago)",
             w.at(at),
@@ -238,6 +240,9 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         .as_ref()
         .map_or_else(String::new, |day| format!(" of {day}"));
     match (run.status, tables.is_empty()) {
+        (_, true) if run.work == Work::Backup => lines.push(
+            "Effect: this backup, verification or drill is not done; oa-backup status says up to when you can restore".to_owned(),
+        ),
         (_, true) => {}
         (Status::Partial, false) => {
             let due = run
@@ -252,10 +257,21 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
     }
     let remedy = remedy.replace("{run}", &run.run.to_string());
     lines.push(format!("What to do: {remedy}"));
+    if !run.host.is_empty() {
+        lines.push(format!("Machine: {}", run.host));
+    }
     lines.push(format!("Run: {}", run.run));
     Draft {
         title: format!("{} {what}", name(&run.task, &run.title)),
         lines,
+    }
+}
+
+/// Why a run is no success.
+pub(super) fn cause(run: &RunFailed) -> &'static str {
+    match run.status {
+        Status::Abandoned => "the process is gone and left no result",
+        _ => explain(run.work, run.error.kind).0,
     }
 }
 
@@ -277,6 +293,10 @@ fn explain(work: Work, kind: ErrorKind) -> (&'static str, &'static str) {
         (Work::Program, ErrorKind::Shape) => (
             "the program's result file is missing or unreadable",
             "check that it writes the file that --result-file names",
+        ),
+        (Work::Backup, ErrorKind::Internal) => (
+            "the backup or restore did not succeed",
+            "act on the reason in brackets; oa-backup status shows how things stand",
         ),
         (Work::Backup, ErrorKind::Invalid) => (
             "a backup, its verification or a restore drill found something wrong",
@@ -387,6 +407,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "this task's results wait on this machine, nothing is lost, and later ones queue up behind them",
             "fix the table as the cause says (for example oa-migrate init, oa-migrate dedupe), then run oa-crawl drain",
         ),
+        Fault::CheckFailed => (
+            "cannot finish its check for alerts",
+            "PostgreSQL can be reached, but the check did not get through: runs that did not happen, data that stay away and backups that are late are found by nobody; failures of tasks are still reported",
+            "act on the cause: a timeout (57014, 55P03): look at the load and the locks of the database; a missing privilege (42501): grant what the cause names; a full disk (53100): free space on the database's disk; then run oa-alert check",
+        ),
     }
 }
 
@@ -399,5 +424,6 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SpoolFull => "has an empty spool again",
         Fault::SpoolBroken => "can use its spool again",
         Fault::SpoolStuck => "has stored the results that were refused",
+        Fault::CheckFailed => "finishes its check for alerts again",
     }
 }

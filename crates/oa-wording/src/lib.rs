@@ -143,6 +143,16 @@ fn found_title(of: &Event, wording: &Wording) -> String {
     }
 }
 
+/// Why a run is no success, in the words of an alert; `None` for anything else. What has the same cause may be named together.
+#[must_use]
+pub fn cause(event: &Event, locale: Locale) -> Option<&'static str> {
+    match (event, locale) {
+        (Event::RunFailed(run), Locale::Zh) => Some(zh::cause(run)),
+        (Event::RunFailed(run), Locale::En) => Some(en::cause(run)),
+        _ => None,
+    }
+}
+
 /// The title and lines of what `oa-alert check` finds, for its own output.
 #[must_use]
 pub fn finding(finding: &Finding, wording: &Wording) -> (String, Vec<String>) {

@@ -37,6 +37,8 @@ fn failed() -> RunFailed {
         day: None,
         collected: 0,
         expected: None,
+        host: "crawler1".to_owned(),
+        history_unknown: false,
     }
 }
 
@@ -53,6 +55,7 @@ fn a_failure_says_cause_history_effect_and_remedy_in_chinese() {
          - 上次成功：2025-12-01 13:00:10（1 小时 2 分钟前）\n\
          - 影响：market_full_view 没有新数据\n\
          - 处理：等待对方恢复，下次会自动再采\n\
+         - 主机：crawler1\n\
          - 运行编号：00000000-0000-0000-0000-000000000000\n"
     );
 }

@@ -135,7 +135,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!("原因：通道连续 24 小时拒收（{}）", quoted(error)),
                 format!("影响：只看该通道的人没有收到：{}", w.titles(lost)),
                 format!(
-                    "处理：按原因修复后执行 oa-alert test {channel}；全部内容见 oa-alert list --all --format json"
+                    "处理：按原因修复后执行 oa-alert test {channel}；各条全文见 oa-alert list --all 与 oa-alert show 编号"
                 ),
             ],
         },
@@ -182,7 +182,7 @@ pub(super) fn draft(event: &Event, w: &Wording) -> Draft {
                 format!("告警：{}", w.text(of).title),
                 format!("原因：{}", quoted(error)),
                 "影响：该通道没有收到这条告警".to_owned(),
-                format!("处理：全文见网页或 oa-alert list --all --format json（编号 {alert}）"),
+                format!("处理：全文见网页或 oa-alert show {alert}"),
             ],
         },
         Event::Message { title, .. } => Draft {
@@ -213,12 +213,14 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         let took = w.between(run.started_at, run.finished_at);
         lines.push(format!("已尝试：{} 次，历时 {took}", run.attempts));
     }
-    lines.push(format!(
-        "开始于：{}（连续第 {} 次）",
-        w.at(run.failing_since.unwrap_or(run.started_at)),
-        run.failures
-    ));
+    let since = w.at(run.failing_since.unwrap_or(run.started_at));
+    lines.push(if run.history_unknown {
+        format!("开始于：{since}")
+    } else {
+        format!("开始于：{since}（连续第 {} 次）", run.failures)
+    });
     lines.push(match run.last_success_at {
+        _ if run.history_unknown => "上次成功：数据库连不上，暂不可知".to_owned(),
         Some(at) => format!(
             "上次成功：{}（{}前）",
             w.at(at),
@@ -232,6 +234,12 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         .as_ref()
         .map_or_else(String::new, |day| format!("（数据日期 {day}）"));
     match (run.status, tables.is_empty()) {
+        (_, true) if run.work == Work::Backup => {
+            lines.push(
+                "影响：这次备份、校验或演练没有完成；能恢复到什么时间，以 oa-backup status 为准"
+                    .to_owned(),
+            );
+        }
         (_, true) => {}
         (Status::Partial, false) => {
             let due = run
@@ -246,10 +254,21 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
     }
     let remedy = remedy.replace("{run}", &run.run.to_string());
     lines.push(format!("处理：{remedy}"));
+    if !run.host.is_empty() {
+        lines.push(format!("主机：{}", run.host));
+    }
     lines.push(format!("运行编号：{}", run.run));
     Draft {
         title: format!("{} {what}", name(&run.task, &run.title)),
         lines,
+    }
+}
+
+/// Why a run is no success.
+pub(super) fn cause(run: &RunFailed) -> &'static str {
+    match run.status {
+        Status::Abandoned => "进程没有留下结果就消失了",
+        _ => explain(run.work, run.error.kind).0,
     }
 }
 
@@ -271,6 +290,10 @@ fn explain(work: Work, kind: ErrorKind) -> (&'static str, &'static str) {
         (Work::Program, ErrorKind::Shape) => (
             "程序的结果文件没有写出或无法读取",
             "检查程序是否写出了 --result-file 指定的文件",
+        ),
+        (Work::Backup, ErrorKind::Internal) => (
+            "备份或恢复程序没有成功",
+            "按括号中的原因处理；现状见 oa-backup status",
         ),
         (Work::Backup, ErrorKind::Invalid) => (
             "备份、校验或恢复演练没有通过",
@@ -363,6 +386,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "该任务的结果暂存在本机、没有丢失，但尚未入库；其后的结果也排队等候",
             "按原因修复数据表（如 oa-migrate init、oa-migrate dedupe），然后执行 oa-crawl drain",
         ),
+        Fault::CheckFailed => (
+            "告警检查无法完成",
+            "数据库可以连上，但检查没有做完：没有按时运行、数据停更、备份过期等目前无人发现；各任务自身的失败仍会告警",
+            "按原因修复：超时（57014、55P03）查看数据库负载与锁；权限不足（42501）执行原因中缺少的 GRANT；磁盘满（53100）清理数据库所在磁盘；修复后执行 oa-alert check",
+        ),
     }
 }
 
@@ -373,5 +401,6 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SpoolFull => "本机暂存已清空",
         Fault::SpoolBroken => "本机暂存恢复可用",
         Fault::SpoolStuck => "暂存的结果已入库",
+        Fault::CheckFailed => "告警检查恢复正常",
     }
 }

@@ -7,9 +7,8 @@ use std::process::Command;
 use oa_core::base::secrets::redact;
 use oa_core::base::supervise::{Ended, Launch};
 use rustix::fs::Access;
-use serde_json::json;
 
-use super::{Channel, SendError, TIMEOUT};
+use super::{Channel, SendError, TIMEOUT, event};
 use crate::render::Message;
 
 /// Longest text in bytes.
@@ -39,15 +38,8 @@ pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError
     let Some((program, arguments)) = channel.command.split_first() else {
         return Err(SendError::new("command is empty"));
     };
-    let kind = if message.recovery {
-        "recovery"
-    } else {
-        "problem"
-    };
-    let input = json!({
-        "title": message.title, "text": channel.form(LIMIT, false, true).fit(message), "severity": message.severity.as_str(), "kind": kind,
-        "link": message.link.as_deref().unwrap_or_default(),
-    });
+    let text = channel.form(LIMIT, false, true).fit(message);
+    let input = event::object(message, &text);
     let failed = |what: String| SendError::new(redact(&format!("{program} {what}")));
     // A file rather than a pipe: a program that does not read it must not stop this one.
     let mut file = tempfile::tempfile().map_err(|e| failed(format!("gets no input: {e}")))?;

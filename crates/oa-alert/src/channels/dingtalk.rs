@@ -20,13 +20,14 @@ const LIMIT: usize = 17_000;
 pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) -> Request {
     let form = channel.form(LIMIT, true, true);
     let mut text = form.fit(message);
-    for mobile in &channel.at_mobiles {
+    let (mobiles, everybody) = channel.mentions(message);
+    for mobile in mobiles {
         text.push_str(&format!(" @{mobile}"));
     }
     let body = json!({
         "msgtype": "markdown",
         "markdown": { "title": form.title(message), "text": text },
-        "at": { "atMobiles": channel.at_mobiles, "isAtAll": channel.at_all },
+        "at": { "atMobiles": mobiles, "isAtAll": everybody },
     });
     let mut url = channel.url.expose().to_owned();
     if let Some(secret) = &channel.secret {

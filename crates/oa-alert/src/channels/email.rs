@@ -1,13 +1,16 @@
 //! E-mail over SMTP with TLS: `smtps://user:password@host:465`, or `smtp://…:587?tls=required` (STARTTLS).
 
+use lettre::address::Envelope;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::transport::smtp::Error;
 use lettre::{Message as Mail, SmtpTransport, Transport};
 use oa_core::base::secrets::redact;
+use oa_core::model::event::Kind;
+use uuid::Uuid;
 
 use super::{Cause, Channel, SendError, TIMEOUT};
-use crate::render::Message;
+use crate::render::{Facts, Message};
 
 /// Longer mails are not read.
 const LIMIT: usize = 200_000;
@@ -40,25 +43,91 @@ fn server(channel: &Channel) -> Result<SmtpTransport, String> {
 pub(super) fn send(channel: &Channel, message: &Message) -> Result<(), SendError> {
     let wrong = |e: String| SendError::new(redact(&e));
     let form = channel.form(LIMIT, false, false);
+    let from = channel
+        .from
+        .parse::<Mailbox>()
+        .map_err(|e| wrong(e.to_string()))?;
+    let to: Result<Vec<Mailbox>, _> = channel.to.iter().map(|t| t.parse()).collect();
+    let to = to.map_err(|e: lettre::address::AddressError| wrong(e.to_string()))?;
     let mut builder = Mail::builder()
-        .from(
-            channel
-                .from
-                .parse::<Mailbox>()
-                .map_err(|e| wrong(e.to_string()))?,
-        )
         .subject(form.title(message))
         .header(ContentType::TEXT_PLAIN);
-    for to in &channel.to {
-        builder = builder.to(to.parse::<Mailbox>().map_err(|e| wrong(e.to_string()))?);
+    let domain = from.email.domain().to_owned();
+    let id = message.facts.as_ref().map_or_else(Uuid::now_v7, |f| f.id);
+    // A repeat has the id of the first: mail programs show it once. What belongs to one incident answers one mail, which makes a thread.
+    builder = builder.message_id(Some(format!("<{id}@{domain}>")));
+    if let Some(thread) = message.facts.as_ref().and_then(|f| thread(f, &domain)) {
+        builder = builder.in_reply_to(thread.clone()).references(thread);
+    }
+    for to in &to {
+        builder = builder.to(to.clone());
     }
     let text = form.fit(message);
-    let mail = builder.body(text).map_err(|e| wrong(e.to_string()))?;
-    server(channel)
-        .map_err(wrong)?
-        .send(&mail)
-        .map(|_| ())
-        .map_err(|e| explain(&e))
+    let mail = builder
+        .from(from.clone())
+        .body(text)
+        .map_err(|e| wrong(e.to_string()))?;
+    let server = server(channel).map_err(wrong)?;
+    match server.send(&mail) {
+        Ok(_) => Ok(()),
+        // The server does not take one of them: each by himself, so that he keeps it from nobody else.
+        Err(e) if to.len() > 1 && refuses_somebody(&e) => {
+            one_by_one(&server, &mail, &from, &to, &channel.name)
+        }
+        Err(e) => Err(explain(&e)),
+    }
+}
+
+/// The mail that all mails of one incident answer. There is no such mail; mail programs need none.
+fn thread(facts: &Facts, domain: &str) -> Option<String> {
+    use sha2::{Digest, Sha256};
+    let since = facts.since.filter(|_| facts.kind != Kind::Message)?;
+    let of = format!("{} {}", facts.fingerprint, since.timestamp_millis());
+    let hash = Sha256::digest(of);
+    let name: String = hash
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Some(format!("<incident-{name}@{domain}>"))
+}
+
+fn refuses_somebody(error: &Error) -> bool {
+    matches!(error.status().map(u16::from), Some(450..=452 | 550..=553))
+}
+
+/// Sent when one of them has it: a mail that comes again for all because of one would come all day.
+fn one_by_one(
+    server: &SmtpTransport,
+    mail: &Mail,
+    from: &Mailbox,
+    to: &[Mailbox],
+    channel: &str,
+) -> Result<(), SendError> {
+    let (mut taken, mut last) = (false, None);
+    for one in to {
+        let sent = Envelope::new(Some(from.email.clone()), vec![one.email.clone()])
+            .map_err(|e| SendError::new(redact(&e.to_string())))
+            .and_then(|envelope| {
+                server
+                    .send_raw(&envelope, &mail.formatted())
+                    .map_err(|e| explain(&e))
+            });
+        match sent {
+            Ok(_) => taken = true,
+            Err(e) => {
+                tracing::error!(
+                    "channel {channel}: {} does not get this mail: {e}",
+                    redact(&one.email.to_string())
+                );
+                last = Some(e);
+            }
+        }
+    }
+    match last {
+        Some(refused) if !taken => Err(refused),
+        _ => Ok(()),
+    }
 }
 
 fn explain(error: &Error) -> SendError {

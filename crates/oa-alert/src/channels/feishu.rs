@@ -26,7 +26,7 @@ pub(super) fn request(channel: &Channel, message: &Message, now: DateTime<Utc>) 
     if let Some(rest) = text.strip_prefix(&format!("**{}**\n\n", message.title)) {
         text = rest.to_owned();
     }
-    if channel.at_all {
+    if channel.mentions(message).1 {
         text.push_str("\n<at id=all></at>");
     }
     let mut body = json!({

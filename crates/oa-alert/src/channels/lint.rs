@@ -46,6 +46,13 @@ pub(super) fn check(channel: &Channel) -> Result<(), String> {
         if uri.scheme_str() != Some("https") {
             return Err(format!("url must begin with https://{host}"));
         }
+        let takes = if of == ChannelKind::Feishu { 100 } else { 20 };
+        if channel.pace.per_minute().is_some_and(|most| most > takes) {
+            return Err(format!(
+                "per_minute is more than the {takes} messages a minute that a {} robot takes",
+                name(of)
+            ));
+        }
     }
     let has = |parameter: &str| {
         let query = uri.query().unwrap_or_default();

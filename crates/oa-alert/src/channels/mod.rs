@@ -3,8 +3,10 @@
 mod command;
 mod dingtalk;
 mod email;
+mod event;
 mod feishu;
 mod lint;
+mod services;
 mod webhook;
 mod wecom;
 
@@ -12,10 +14,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use oa_core::app::config::{self, ChannelKind, Config, ConfigError, Locale};
+use oa_core::app::config::{
+    self, AlertService, ChannelKind, Config, ConfigError, Locale, Mention, Success,
+};
 use oa_core::base::secrets::{Secret, redact};
+use oa_core::model::Severity;
 use serde_json::Value;
 
+use crate::pace::Pace;
 use crate::render::{Form, Message};
 
 /// A channel with its secrets resolved.
@@ -23,8 +29,6 @@ use crate::render::{Form, Message};
 pub(crate) struct Channel {
     /// Its unique name.
     pub(crate) name: String,
-    /// Only incidents that stay open for this long.
-    pub(crate) after: Duration,
     kind: ChannelKind,
     url: Secret,
     command: Vec<String>,
@@ -35,6 +39,10 @@ pub(crate) struct Channel {
     secret: Option<Secret>,
     at_mobiles: Vec<String>,
     at_all: bool,
+    mention: Mention,
+    service: Option<AlertService>,
+    success: Option<Success>,
+    pace: Pace,
     locale: Locale,
     config: PathBuf,
 }
@@ -109,6 +117,8 @@ impl SendError {
 
 /// Longest time for one message.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a name, and for a connection.
+const CONNECT: Duration = Duration::from_secs(4);
 /// What a server that says "too many requests" without saying for how long gets as a pause.
 const PAUSE: Duration = Duration::from_secs(60);
 /// No server makes alerts wait for longer.
@@ -163,7 +173,6 @@ impl Channel {
             .transpose()?;
         let resolved = Self {
             name: channel.name.clone(),
-            after: channel.after.map_or(Duration::ZERO, |s| s.0),
             kind: channel.kind,
             url,
             command: channel.command.clone(),
@@ -174,6 +183,21 @@ impl Channel {
             secret,
             at_mobiles: channel.at_mobiles.clone(),
             at_all: channel.at_all,
+            mention: channel.mention,
+            service: channel.service,
+            success: channel.success.clone(),
+            pace: Pace::new(
+                channel.kind,
+                channel.per_minute,
+                match channel.kind {
+                    ChannelKind::Command => false,
+                    ChannelKind::Webhook => {
+                        webhook::takes_digests(channel.template.as_deref(), channel.service)
+                    }
+                    _ => true,
+                },
+                config.alert.group_wait.0,
+            ),
             locale: config.locale,
             config: config.path.clone(),
         };
@@ -218,9 +242,47 @@ impl Channel {
         }
     }
 
+    /// Whom a message mentions, and whether everybody: nobody is called for what is over.
+    fn mentions(&self, message: &Message) -> (&[String], bool) {
+        let worst = match self.mention {
+            Mention::Critical => Severity::Critical,
+            Mention::Warning => Severity::Warning,
+            Mention::Always => Severity::Info,
+        };
+        let calls =
+            self.mention == Mention::Always || (message.severity >= worst && !message.recovery);
+        if calls {
+            (&self.at_mobiles, self.at_all)
+        } else {
+            (&[], false)
+        }
+    }
+
+    /// How fast it is sent messages.
+    pub(crate) fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The robot behind the channel, without its secrets: two channels of one robot share its limit.
+    pub(crate) fn robot(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        hash.update(self.url.expose());
+        for word in &self.command {
+            hash.update([0]);
+            hash.update(word);
+        }
+        hash.finalize()
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
     /// The longest time that sending one message takes.
     pub(crate) fn longest(&self) -> Duration {
-        TIMEOUT
+        // A mail goes to all at once, and to each by himself when the server does not take one of them.
+        TIMEOUT * u32::try_from(self.to.len() + 1).unwrap_or(u32::MAX)
     }
 
     /// Sends a message.
@@ -233,6 +295,9 @@ impl Channel {
         };
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
+            // Apart from the whole: without a connection the robot certainly has nothing.
+            .timeout_connect(Some(CONNECT))
+            .timeout_resolve(Some(CONNECT))
             .http_status_as_error(false)
             .max_redirects(0)
             .build()
@@ -260,7 +325,7 @@ impl Channel {
     /// What an answer means.
     pub(crate) fn assess(&self, status: u16, body: &str) -> Result<(), SendError> {
         if self.kind == ChannelKind::Webhook {
-            return webhook::assess(status);
+            return webhook::assess(self, status, body);
         }
         let answer = serde_json::from_str::<Value>(body);
         let code_key = if self.kind == ChannelKind::Feishu {
@@ -356,7 +421,20 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
             kind == Email,
         ),
         ("to", !channel.to.is_empty(), kind == Email, kind == Email),
-        ("secret", channel.secret.is_some(), robot, false),
+        ("service", channel.service.is_some(), kind == Webhook, false),
+        ("success", channel.success.is_some(), kind == Webhook, false),
+        (
+            "mention",
+            channel.mention != Mention::default(),
+            robot,
+            false,
+        ),
+        (
+            "secret",
+            channel.secret.is_some(),
+            robot || kind == Webhook,
+            false,
+        ),
         ("at_mobiles", !channel.at_mobiles.is_empty(), robot, false),
         ("at_all", channel.at_all, robot, false),
     ];
@@ -375,12 +453,12 @@ fn check_keys(channel: &config::Channel) -> Result<(), String> {
 
 /// There was no answer. Only where there was no connection it is certain that the robot has not got the message.
 fn lost(error: &ureq::Error) -> SendError {
-    let refused =
-        matches!(error, ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+    let refused = matches!(error, ureq::Error::Io(e) if no_connection(e));
     let never_sent = refused
         || matches!(
             error,
             ureq::Error::HostNotFound
+                | ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
                 | ureq::Error::ConnectionFailed
                 | ureq::Error::Tls(_)
                 | ureq::Error::Rustls(_)
@@ -393,6 +471,32 @@ fn lost(error: &ureq::Error) -> SendError {
         unknown: !never_sent,
         ..SendError::new(message)
     }
+}
+
+/// An error from before there was a connection. Of a name that is not found the library says neither a kind nor a number.
+fn no_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    let later = [
+        Kind::UnexpectedEof,
+        Kind::InvalidData,
+        Kind::InvalidInput,
+        Kind::TimedOut,
+        Kind::WouldBlock,
+        Kind::Interrupted,
+        Kind::WriteZero,
+        Kind::BrokenPipe,
+        Kind::ConnectionReset,
+        Kind::ConnectionAborted,
+        Kind::Other,
+    ];
+    let before = [
+        Kind::ConnectionRefused,
+        Kind::HostUnreachable,
+        Kind::NetworkUnreachable,
+        Kind::NetworkDown,
+    ];
+    let kind = error.kind();
+    before.contains(&kind) || (error.raw_os_error().is_none() && !later.contains(&kind))
 }
 
 /// What a server without a robot's code says by its status: too many messages, or no service for as long as it names.

@@ -21,7 +21,8 @@ fn message(body: &str) -> Message {
         severity: Severity::Critical,
         recovery: false,
         link: None,
-        parts: Vec::new(),
+        facts: None,
+        digest: None,
     }
 }
 
@@ -143,5 +144,160 @@ fn an_error_code_behind_status_200_is_a_failure_with_a_remedy() {
     assert!(
         feishu.assess(200, r#"{"errcode":0}"#).is_err(),
         "another robot's answer"
+    );
+}
+
+fn incident(kind: oa_core::model::event::Kind) -> Message {
+    use oa_core::model::event::Kind;
+    Message {
+        recovery: kind == Kind::Recovery,
+        severity: if kind == Kind::Recovery {
+            Severity::Info
+        } else {
+            Severity::Critical
+        },
+        link: Some("https://oa.example.com/admin/tasks/a".into()),
+        facts: Some(crate::render::Facts {
+            id: uuid::Uuid::nil(),
+            fingerprint: "run:a".into(),
+            kind,
+            severity: Severity::Critical,
+            what: "标题".into(),
+            rule: "run_failed".into(),
+            task: Some("a".into()),
+            run: None,
+            host: Some("vm1".into()),
+            at: now() + chrono::TimeDelta::hours(1),
+            since: Some(now()),
+            cause: None,
+        }),
+        ..message("原因")
+    }
+}
+
+#[test]
+fn each_service_gets_its_documented_form_and_the_end_closes_what_the_beginning_opened() {
+    use oa_core::model::event::Kind;
+    let both = |toml: &str| {
+        let channel = channel(&format!("kind = \"webhook\"\n{toml}"));
+        [Kind::Problem, Kind::Recovery].map(|kind| channel.request(&incident(kind), now()).unwrap())
+    };
+    let [begin, end] = both(
+        "service = \"pagerduty\"\nurl = \"https://events.pagerduty.com/v2/enqueue\"\nsecret = \"R0\"\n",
+    );
+    assert_eq!(
+        (&begin.body["event_action"], &end.body["event_action"]),
+        (&"trigger".into(), &"resolve".into())
+    );
+    assert_eq!(begin.body["dedup_key"], end.body["dedup_key"]);
+    assert_eq!(
+        (&begin.body["routing_key"], &begin.body["dedup_key"]),
+        (&"R0".into(), &"run:a".into())
+    );
+    let payload = &begin.body["payload"];
+    assert_eq!(
+        (
+            &payload["severity"],
+            &payload["source"],
+            &payload["summary"]
+        ),
+        (&"critical".into(), &"vm1".into(), &"标题".into())
+    );
+    assert_eq!(payload["timestamp"], "2025-12-01T01:00:00+00:00");
+
+    let [begin, end] = both("service = \"alertmanager\"\nurl = \"http://am:9093/api/v2/alerts\"\n");
+    assert_eq!(begin.body[0]["labels"], end.body[0]["labels"]);
+    assert_eq!(begin.body[0]["labels"]["fingerprint"], "run:a");
+    assert_eq!(begin.body[0]["startsAt"], end.body[0]["startsAt"]);
+    assert_eq!(end.body[0]["endsAt"], "2025-12-01T01:00:00+00:00");
+    assert!(begin.body[0]["endsAt"].as_str() > end.body[0]["endsAt"].as_str());
+
+    let [begin, end] = both(
+        "service = \"flashduty\"\nurl = \"https://api.flashcat.cloud/event/push/alert/standard?integration_key=K\"\n",
+    );
+    assert_eq!(
+        (&begin.body["event_status"], &end.body["event_status"]),
+        (&"Critical".into(), &"Ok".into())
+    );
+    assert_eq!(begin.body["alert_key"], end.body["alert_key"]);
+
+    let [begin, _] = both("service = \"ntfy\"\nurl = \"https://ntfy.sh/oa-alerts\"\n");
+    assert_eq!(begin.url.expose(), "https://ntfy.sh/");
+    assert_eq!(
+        (&begin.body["topic"], &begin.body["priority"]),
+        (&"oa-alerts".into(), &5.into())
+    );
+    let [begin, _] = both("service = \"bark\"\nurl = \"https://api.day.app/KEY\"\n");
+    assert_eq!(
+        (&begin.body["title"], &begin.body["level"]),
+        (&"标题".into(), &"timeSensitive".into())
+    );
+    let [begin, _] =
+        both("service = \"pushplus\"\nurl = \"https://www.pushplus.plus/send\"\nsecret = \"T\"\n");
+    assert_eq!(
+        (&begin.body["token"], &begin.body["template"]),
+        (&"T".into(), &"markdown".into())
+    );
+    let [begin, _] = both("service = \"serverchan\"\nurl = \"https://sctapi.ftqq.com/KEY.send\"\n");
+    assert!(begin.body["desp"].as_str().unwrap().contains("原因"));
+}
+
+#[test]
+fn an_answer_of_200_that_says_no_is_no_success() {
+    let own = channel(
+        "kind = \"webhook\"\nurl = \"http://h\"\nsuccess = { pointer = \"/errcode\", equals = 0 }\n",
+    );
+    assert_eq!(own.assess(200, r#"{"errcode":0}"#), Ok(()));
+    for no in [r#"{"errcode":-1,"errmsg":"no"}"#, "<html>", r#"{"ok":1}"#] {
+        let refused = own.assess(200, no).unwrap_err();
+        assert!(refused.message.contains("/errcode"), "{refused}");
+    }
+    let pushplus =
+        channel("kind = \"webhook\"\nurl = \"http://h\"\nservice = \"pushplus\"\nsecret = \"t\"\n");
+    assert_eq!(
+        pushplus.assess(200, r#"{"code":200,"msg":"请求成功"}"#),
+        Ok(())
+    );
+    assert!(
+        pushplus
+            .assess(200, r#"{"code":903,"msg":"无效的用户token"}"#)
+            .is_err()
+    );
+    let pagerduty = channel(
+        "kind = \"webhook\"\nurl = \"http://h\"\nservice = \"pagerduty\"\nsecret = \"t\"\n",
+    );
+    assert_eq!(
+        pagerduty.assess(202, r#"{"status":"success","dedup_key":"x"}"#),
+        Ok(())
+    );
+}
+
+#[test]
+fn people_are_called_for_what_is_critical_and_goes_on() {
+    use oa_core::model::event::Kind;
+    let robot = "kind = \"dingtalk\"\nurl = \"http://r/send?access_token=t\"\nat_mobiles = [\"138\"]\nat_all = true\n";
+    let calls = |toml: &str, message: &Message| {
+        let at = channel(toml).request(message, now()).unwrap().body["at"].clone();
+        at["isAtAll"] == true && at["atMobiles"][0] == "138"
+    };
+    let warning = Message {
+        severity: Severity::Warning,
+        ..incident(Kind::Problem)
+    };
+    let over = incident(Kind::Recovery);
+    for (mention, called) in [
+        ("", [true, false, false]),
+        ("mention = \"warning\"\n", [true, true, false]),
+        ("mention = \"always\"\n", [true, true, true]),
+    ] {
+        let toml = format!("{robot}{mention}");
+        let are = [&incident(Kind::Problem), &warning, &over].map(|m| calls(&toml, m));
+        assert_eq!(are, called, "{mention}");
+    }
+    // Where nobody is called WeCom shows the message as it is formatted.
+    let wecom = channel("kind = \"wecom\"\nurl = \"http://r/send?key=k\"\nat_all = true\n");
+    assert_eq!(
+        wecom.request(&over, now()).unwrap().body["msgtype"],
+        "markdown"
     );
 }

@@ -9,10 +9,10 @@ use super::{Cause, Channel, Request};
 use crate::render::Message;
 
 pub(super) fn request(channel: &Channel, message: &Message) -> Request {
-    let mentions = !channel.at_mobiles.is_empty() || channel.at_all;
-    let body = if mentions {
-        let mut mobiles = channel.at_mobiles.clone();
-        if channel.at_all {
+    let (mobiles, everybody) = channel.mentions(message);
+    let body = if everybody || !mobiles.is_empty() {
+        let mut mobiles = mobiles.to_vec();
+        if everybody {
             mobiles.push("@all".to_owned());
         }
         let text = channel.form(2048, false, false).fit(message);

@@ -21,13 +21,13 @@ use oa_core::base::mistakes::nearest;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Drained;
-use oa_core::model::event::{Event, Finding};
+use oa_core::model::event::{Alert, Event, Finding};
 use oa_core::pg;
 use oa_core::schedule::Calendar;
 use postgres::Client;
 
 /// The rules of the programs themselves, under the names by which their alerts are stored and silenced.
-const OTHER_RULES: [&str; 10] = [
+const OTHER_RULES: [&str; 11] = [
     "run_failed",
     "run_partial",
     "run_abandoned",
@@ -36,6 +36,7 @@ const OTHER_RULES: [&str; 10] = [
     "spool_full",
     "spool_broken",
     "spool_stuck",
+    "check_failed",
     "channel_refuses",
     "message_refused",
 ];
@@ -130,20 +131,40 @@ pub(crate) fn find(
     })
 }
 
-/// What can be found without PostgreSQL: results that wait for too long. Raised by way of the spool.
-pub(crate) fn find_unreachable(recorder: &Recorder, config: &Config) -> Option<Finding> {
-    let finding = spool::find(recorder, config)?;
-    if config.alert.is_off(finding.rule()) {
-        return None;
-    }
-    let event = Event::Found(finding.clone());
-    let raised = recorder
-        .spool()
-        .and_then(|mut spool| spool.raise(event, recorder.policy().repeat));
+/// What this machine sees by itself: its disk, its cookies, its spool.
+const OWN_RULES: [&str; 3] = ["disk_filling", "cookie_expiring", "spool_waiting"];
+
+/// What can be found without PostgreSQL: a disk that is full is why it is down more often than not. Raised by way of the spool.
+pub(crate) fn find_here(recorder: &Recorder, config: &Config) -> Vec<Finding> {
+    let (state, host, now) = (recorder.state(), recorder.host(), Utc::now());
+    let mut found: Vec<Finding> = spool::find(recorder, config).into_iter().collect();
+    found.extend(disk::find(state, host, &config.alert, now));
+    found.extend(cookies::find(state, host, config, now));
+    found.retain(|f| !config.alert.is_off(f.rule()));
+    let raised = recorder.spool().and_then(|mut spool| {
+        found.iter().try_for_each(|finding| {
+            spool.raise(Event::Found(finding.clone()), recorder.policy().repeat)
+        })
+    });
     if let Err(e) = raised {
         tracing::error!("could not spool an alert: {e}");
     }
-    Some(finding)
+    found
+}
+
+/// Leaves word in the spool of what this machine sees, for the time when PostgreSQL is down: what was reported is not reported at once
+/// again then, and what is over is another incident the next time.
+fn remember_here(recorder: &Recorder, found: &[Finding]) {
+    let events = found.iter().filter(|f| OWN_RULES.contains(&f.rule()));
+    let alerts: Vec<Alert> = events
+        .map(|f| Alert::new(Event::Found(f.clone())))
+        .collect();
+    let remembered = recorder
+        .spool()
+        .and_then(|s| s.remember_open(&OWN_RULES, &alerts, recorder.policy().repeat));
+    if let Err(e) = remembered {
+        tracing::debug!("{e}");
+    }
 }
 
 /// Raises what is found, and resolves what is found no more, as far as this machine can see.
@@ -178,6 +199,7 @@ pub(crate) fn record(
         }
     }
     tx.commit()?;
+    remember_here(recorder, &found.findings);
     backups::forget_former(recorder.state(), config);
     Ok(())
 }

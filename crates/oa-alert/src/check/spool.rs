@@ -4,7 +4,7 @@ use chrono::Utc;
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
 use oa_core::journal::spool::Drained;
-use oa_core::model::event::{Event, Finding};
+use oa_core::model::event::Finding;
 
 use super::seconds_since;
 
@@ -14,25 +14,7 @@ pub(super) fn find_here(
     drained: &Drained,
     config: &Config,
 ) -> Option<Finding> {
-    let found = find(recorder, config);
-    if found.is_none() {
-        // The next time that it goes down is another incident.
-        let none = Finding::SpoolWaiting {
-            host: recorder.host().to_owned(),
-            entries: 0,
-            bytes: 0,
-            oldest: Utc::now(),
-            waits: 0,
-        };
-        let fingerprint = Event::Found(none).fingerprint();
-        let forgotten = recorder
-            .spool()
-            .and_then(|spool| fingerprint.map_or(Ok(()), |f| spool.forget_notified(&f)));
-        if let Err(e) = forgotten {
-            tracing::debug!("{e}");
-        }
-    }
-    found.filter(|_| drained.stuck.is_empty())
+    find(recorder, config).filter(|_| drained.stuck.is_empty())
 }
 
 /// A spool that cannot be used is reported by the recorder. Everything here is by this machine's clock: PostgreSQL may be down.

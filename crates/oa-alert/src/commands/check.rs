@@ -10,7 +10,8 @@ use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
 use oa_core::journal::{DbUnavailable, Recorder, watch};
 use oa_core::model::event::{Finding, Severity};
-use oa_core::pg::describe;
+use oa_core::pg::{Meaning, describe};
+use postgres::Client;
 use serde_json::json;
 
 use super::heartbeat::{Event, Heartbeat};
@@ -61,12 +62,13 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             return Err(e.into());
         }
     };
-    let (found, unreachable) = match look(config, &recorder) {
+    let (found, blind) = match look(config, &recorder) {
         Ok(found) => (found, None),
-        Err(unreachable) => {
-            recorder.report_unreachable(&unreachable);
-            let found = check::find_unreachable(&recorder, config);
-            (found.into_iter().collect(), Some(unreachable))
+        Err(blind) => {
+            if let Blind::Unreachable(why) = &blind {
+                recorder.report_unreachable(why);
+            }
+            (check::find_here(&recorder, config), Some(blind))
         }
     };
     let sent = flush::send_all(config);
@@ -74,8 +76,8 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         tracing::error!("{}", waits.text(Locale::En));
     }
     let printed = print(&found, config, args.format);
-    let unheard = failing(config, unreachable.as_ref(), &sent);
-    if unreachable.is_none() {
+    let unheard = failing(config, blind.as_ref(), &sent);
+    if !matches!(blind, Some(Blind::Unreachable(_))) {
         note(&recorder, &unheard);
     }
     end(&unheard);
@@ -83,8 +85,8 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
-    if let Some(unreachable) = unreachable {
-        tracing::error!("{unreachable}");
+    if let Some(blind) = blind {
+        tracing::error!("{blind}");
         return Ok(2);
     }
     if sent.broken {
@@ -120,17 +122,13 @@ fn note(recorder: &Recorder, wrong: &[String]) {
 }
 
 /// Why people may not hear of what is wrong: the check did not work, or what it has to say does not leave.
-fn failing(
-    config: &Config,
-    unreachable: Option<&DbUnavailable>,
-    sent: &flush::Sent,
-) -> Vec<String> {
-    let mut why: Vec<String> = unreachable.iter().map(ToString::to_string).collect();
+fn failing(config: &Config, blind: Option<&Blind>, sent: &flush::Sent) -> Vec<String> {
+    let mut why: Vec<String> = blind.iter().map(ToString::to_string).collect();
     why.extend(sent.undelivered.iter().map(|u| u.text(config.locale)));
     if sent.broken {
         why.push("a channel of the configuration cannot be used: oa-alert check-config".to_owned());
     }
-    if let (Err(e), None) = (&sent.result, unreachable) {
+    if let (Err(e), None) = (&sent.result, blind) {
         why.push(e.to_string());
     }
     let refused = sent
@@ -145,7 +143,18 @@ fn failing(
     why.iter().map(|w| redact(w)).collect()
 }
 
-fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, DbUnavailable> {
+/// Why this machine's check does not see everything.
+#[derive(Debug, thiserror::Error)]
+enum Blind {
+    /// There is no PostgreSQL to ask.
+    #[error(transparent)]
+    Unreachable(#[from] DbUnavailable),
+    /// There is, and it does not answer, or takes no finding.
+    #[error("the check failed: {0}")]
+    Failed(String),
+}
+
+fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, Blind> {
     let (mut client, drained) = recorder.connect().or_else(|first| {
         tracing::warn!("{first}; looking once more in 5 s");
         thread::sleep(SECOND_LOOK);
@@ -155,12 +164,20 @@ fn look(config: &Config, recorder: &Recorder) -> Result<Vec<Finding>, DbUnavaila
     if let Err(e) = watch::started(&mut client, watch::CHECK, recorder.host(), zone) {
         tracing::warn!("could not count this start: {}", describe(&e));
     }
-    check::find(&mut client, recorder, &drained, config)
-        .and_then(|found| {
-            check::record(&mut client, recorder, config, &found)?;
-            Ok(found.findings)
-        })
-        .map_err(|e| DbUnavailable::Drain(format!("the check failed: {}", describe(&e))))
+    let asked = |client: &mut Client| {
+        let found = check::find(client, recorder, &drained, config)?;
+        check::record(client, recorder, config, &found)?;
+        recorder.resolve_failed_check(client)?;
+        Ok(found.findings)
+    };
+    asked(&mut client).map_err(|e: postgres::Error| {
+        let reason = describe(&e);
+        if Meaning::of(&e) == Meaning::Unreachable {
+            return DbUnavailable::Drain(format!("the check failed: {reason}")).into();
+        }
+        recorder.report_failed_check(&mut client, &reason);
+        Blind::Failed(reason)
+    })
 }
 
 fn print(found: &[Finding], config: &Config, format: Format) -> Result<(), Failure> {

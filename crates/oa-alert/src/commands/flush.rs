@@ -121,7 +121,14 @@ impl Sender<'_> {
         };
         let unreachable = match recorder.connect() {
             Ok((mut client, _)) => {
-                *undelivered = self.flush_database(&mut client, Some(&recorder), done)?;
+                match self.flush_database(&mut client, Some(&recorder), done) {
+                    Ok(waits) => *undelivered = waits,
+                    Err(refused) => {
+                        // Its disk is full, for example: what it does not take waits in the spool, and leaves from there.
+                        self.flush_spool_or_say(&recorder, done);
+                        return Err(refused);
+                    }
+                }
                 match recorder.spool().and_then(|s| in_spool(&s)) {
                     Ok(waits) => undelivered.extend(waits),
                     Err(e) => tracing::warn!("{e}"),
@@ -130,10 +137,14 @@ impl Sender<'_> {
             }
             Err(unreachable) => unreachable,
         };
-        if let Err(e) = self.flush_spool(&recorder, done) {
+        self.flush_spool_or_say(&recorder, done);
+        Err(unreachable.into())
+    }
+
+    fn flush_spool_or_say(&self, recorder: &Recorder, done: &mut Vec<Delivery>) {
+        if let Err(e) = self.flush_spool(recorder, done) {
             tracing::error!("{e}");
         }
-        Err(unreachable.into())
     }
 
     fn flush_database(
@@ -172,12 +183,7 @@ impl Sender<'_> {
         done: &mut Vec<Delivery>,
     ) -> Result<(), oa_core::journal::spool::SpoolError> {
         match Spooled::open(recorder, self.routes)? {
-            Some(mut outbox) => {
-                // Who has acknowledged what, and since when it is open, only PostgreSQL knows.
-                let at_once = |c: &&Channel| c.after.is_zero();
-                let channels: Vec<Channel> = self.usable.iter().filter(at_once).cloned().collect();
-                deliver(&mut outbox, &channels, &self.rendering, done)
-            }
+            Some(mut outbox) => deliver(&mut outbox, self.usable, &self.rendering, done),
             None => Ok(()),
         }
     }

@@ -1,8 +1,9 @@
 //! An address outside that notices when nobody asks it any more, and hears when something is wrong that people do not hear of.
 //!
 //! healthchecks.io and what speaks like it: `URL/start`, `URL`, `URL/fail`, before the query (`rid`, `create`). Uptime Kuma's push
-//! monitors: `/api/push/TOKEN?status=up|down&msg=…`, without a start. What a query means elsewhere is not known: a ping that says "fail" could
-//! say "fine" there, so such an address is refused.
+//! monitors: `/api/push/TOKEN?status=up|down&msg=…`, without a start. Cronitor: `https://cronitor.link/p/KEY/NAME?state=run|complete|fail`
+//! with a `message`. What a query means elsewhere is not known: a ping that says "fail" could say "fine" there, so such an address is
+//! refused.
 
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub(super) struct Heartbeat(Option<(Service, Secret)>);
 enum Service {
     Healthchecks,
     UptimeKuma,
+    Cronitor,
 }
 
 impl Heartbeat {
@@ -95,6 +97,12 @@ fn service(url: &str) -> Result<Service, &'static str> {
     if url.contains('#') {
         return Err("has a part behind #, which no service gets; copy it again");
     }
+    if parsed
+        .host()
+        .is_some_and(|h| h.eq_ignore_ascii_case("cronitor.link"))
+    {
+        return Ok(Service::Cronitor);
+    }
     let segments: Vec<&str> = parsed.path().split('/').filter(|s| !s.is_empty()).collect();
     if let [.., "api", "push", token] = segments.as_slice()
         && !token.is_empty()
@@ -116,7 +124,7 @@ fn service(url: &str) -> Result<Service, &'static str> {
         return Ok(Service::Healthchecks);
     }
     Err(
-        "has a query of a service that is not known: only healthchecks (https://host/UUID) and Uptime Kuma (https://host/api/push/TOKEN) are asked with one",
+        "has a query of a service that is not known: only healthchecks (https://host/UUID), Uptime Kuma (https://host/api/push/TOKEN) and Cronitor (https://cronitor.link/p/KEY/NAME) are asked with one",
     )
 }
 
@@ -134,15 +142,21 @@ fn address(service: Service, url: &str, event: Event<'_>) -> Option<String> {
                 Event::Fail(why) => ("down", why.chars().take(LONGEST / 4).collect::<String>()),
                 _ => ("up", "OK".to_owned()),
             };
-            let ours = ["status", "msg", "ping"];
-            let kept = query.split('&').filter(|pair| {
-                let name = pair.split('=').next().unwrap_or_default();
-                !pair.is_empty() && !ours.contains(&name)
-            });
-            let text = utf8_percent_encode(&text, NON_ALPHANUMERIC);
-            let ours = format!("status={status}&msg={text}");
-            let all: Vec<&str> = kept.chain([ours.as_str()]).collect();
-            (path.to_owned(), all.join("&"))
+            (
+                path.to_owned(),
+                said(query, ["status", "msg", "ping"], status, &text),
+            )
+        }
+        (Service::Cronitor, event) => {
+            let (state, text) = match event {
+                Event::Start => ("run", String::new()),
+                Event::Fine => ("complete", "OK".to_owned()),
+                Event::Fail(why) => ("fail", why.chars().take(LONGEST).collect()),
+            };
+            (
+                path.to_owned(),
+                said(query, ["state", "message", "metric"], state, &text),
+            )
         }
     };
     Some(if query.is_empty() {
@@ -150,6 +164,22 @@ fn address(service: Service, url: &str, event: Event<'_>) -> Option<String> {
     } else {
         format!("{path}?{query}")
     })
+}
+
+/// The query of an address with what is said in place of what stood there; the names are of state and text, and of what goes.
+fn said(query: &str, [state, text, other]: [&str; 3], is: &str, why: &str) -> String {
+    let kept = query.split('&').filter(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !pair.is_empty() && ![state, text, other].contains(&name)
+    });
+    let mut ours = format!("{state}={is}");
+    if !why.is_empty() {
+        ours.push_str(&format!(
+            "&{text}={}",
+            utf8_percent_encode(why, NON_ALPHANUMERIC)
+        ));
+    }
+    kept.chain([ours.as_str()]).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]
@@ -184,12 +214,21 @@ mod tests {
         ];
         assert_eq!(all(kuma), said);
         assert_eq!(all(&format!("{kuma}?status=up&msg=OK&ping=")), said);
+        let cronitor = "https://cronitor.link/p/KEY/oa";
+        let said = [
+            some(&format!("{cronitor}?env=prod&state=run")),
+            some(&format!("{cronitor}?env=prod&state=complete&message=OK")),
+            some(&format!(
+                "{cronitor}?env=prod&state=fail&message=%E7%AD%89%E5%BE%85%204"
+            )),
+        ];
+        assert_eq!(all(&format!("{cronitor}?state=complete&env=prod")), said);
     }
 
     #[test]
     fn an_address_whose_query_says_who_knows_what_is_refused() {
         for url in [
-            "https://cronitor.link/p/KEY/name?state=complete",
+            "https://h/p/KEY/name?state=complete",
             "https://h/x?status=up",
             "ftp://h/x",
             "hc-ping.com/x",

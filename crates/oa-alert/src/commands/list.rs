@@ -59,6 +59,7 @@ fn alerts(client: &mut Client, config: &Config, args: &Args) -> Result<Listing, 
         ("kind", "KIND"),
         ("title", "ALERT"),
         ("delivered", "DELIVERED"),
+        ("id", "ID"),
     ]);
     for row in rows {
         let deliveries: Value = row.get(8);

@@ -7,6 +7,7 @@ pub(crate) mod flush;
 mod heartbeat;
 pub(crate) mod list;
 pub(crate) mod send;
+pub(crate) mod show;
 pub(crate) mod silence;
 pub(crate) mod test;
 

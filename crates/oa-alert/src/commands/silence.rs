@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeZone, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -18,15 +18,24 @@ use crate::check;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only alerts of this task
-    #[arg(long)]
+    /// Only alerts of these tasks; * stands for anything
+    #[arg(long, value_name = "PATTERN")]
     task: Option<String>,
-    /// Only alerts of this rule
-    #[arg(long)]
+    /// Only alerts of these rules; * stands for anything
+    #[arg(long, value_name = "PATTERN")]
     rule: Option<String>,
-    /// How long; 31 days at most
+    /// Only alerts of these machines; * stands for anything
+    #[arg(long, value_name = "PATTERN")]
+    host: Option<String>,
+    /// How long; 31 days at most, with --daily 366
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_span)]
     for_: Option<Span>,
+    /// When it begins, by the configuration's zone [default: now]
+    #[arg(long, value_name = "YYYY-MM-DD HH:MM", value_parser = parse_time)]
+    from: Option<NaiveDateTime>,
+    /// Only at these hours of each day, by the configuration's zone; over midnight when the end is earlier
+    #[arg(long, value_name = "HH:MM-HH:MM", value_parser = parse_hours)]
+    daily: Option<Hours>,
     /// Why, for those who read it later
     #[arg(long, default_value = "")]
     reason: String,
@@ -34,11 +43,18 @@ pub(crate) struct Args {
     #[arg(long)]
     anyway: bool,
     /// End the silence of this number
-    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "for_"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["task", "rule", "host", "for_", "from", "daily"])]
     end: Option<i64>,
     /// How the list is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// A part of each day.
+#[derive(Debug, Clone, Copy)]
+struct Hours {
+    from: NaiveTime,
+    until: NaiveTime,
 }
 
 fn parse_span(text: &str) -> Result<Span, String> {
@@ -46,27 +62,51 @@ fn parse_span(text: &str) -> Result<Span, String> {
         return Err(format!("say the unit: {0}h, {0}m or {0}d", text.trim()));
     }
     let span: Span = text.parse()?;
-    if span.0 > LONGEST || span.0.is_zero() {
-        return Err("must be more than nothing and at most 31 days".to_owned());
+    if span.0 > LONGEST_DAILY || span.0.is_zero() {
+        return Err("must be more than nothing and at most 366 days".to_owned());
     }
     Ok(span)
 }
 
-/// Begins a silence, ends one, or lists them. 2 for a task or rule that is not known, 1 when there is none to end.
+fn parse_time(text: &str) -> Result<NaiveDateTime, String> {
+    NaiveDateTime::parse_from_str(text.trim(), "%Y-%m-%d %H:%M")
+        .map_err(|_| "give day and time: \"2026-12-01 22:00\"".to_owned())
+}
+
+fn parse_hours(text: &str) -> Result<Hours, String> {
+    let time = |text: &str| NaiveTime::parse_from_str(text.trim(), "%H:%M").ok();
+    let both = text.split_once('-');
+    match both.and_then(|(from, until)| Some((time(from)?, time(until)?))) {
+        Some((from, until)) if from != until => Ok(Hours { from, until }),
+        _ => Err("give two times of the day: 22:00-06:00".to_owned()),
+    }
+}
+
+/// Begins a silence, ends one, or lists them. 2 for a pattern that nothing fits, 1 when there is none to end.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let usage = |what: &'static str| Failure::new(exit::USAGE, anyhow::anyhow!(what));
-    let named = args.task.is_some() || args.rule.is_some();
+    let named = args.task.is_some() || args.rule.is_some() || args.host.is_some();
+    let begins = named || args.from.is_some() || args.daily.is_some();
     match (args.end, args.for_) {
         (Some(id), _) => end(config, id),
-        (None, None) if !named => list(config, args.format),
-        (None, Some(span)) if named => begin(config, args, span.0),
-        (None, Some(_)) => Err(usage("name what is to be silent: --task, --rule or both")),
+        (None, None) if !begins => list(config, args.format),
+        (None, Some(span)) if named && (span.0 <= LONGEST || args.daily.is_some()) => {
+            begin(config, args, span.0)
+        }
+        (None, Some(_)) if named => {
+            Err(usage("a silence is 31 days at most; with --daily 366 days"))
+        }
+        (None, Some(_)) => Err(usage(
+            "name what is to be silent: --task, --rule, --host, or several of them",
+        )),
         (None, None) => Err(usage("say for how long: --for 8h")),
     }
 }
 
 /// Longer silences are forgotten ones.
 const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
+/// One of some hours a day may be meant for good; once a year somebody must want it.
+const LONGEST_DAILY: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(super) fn connect(config: &Config) -> Result<Client, Failure> {
     let mut client = pg::connect(&Settings::from_config(config, PROGRAM)?)?;
@@ -89,47 +129,83 @@ pub(super) fn who() -> String {
 impl Args {
     /// A silence of what does not exist silences nothing, and who asked for it finds out at night.
     fn is_known(&self, client: &mut Client) -> Result<(), Failure> {
-        let refuse = |what: &str, name: &str, hint: &str| {
-            Failure::new(
-                exit::USAGE,
-                anyhow::anyhow!(
-                    "there is no {what} \"{name}\"{hint}; a silence takes whole names, and with --anyway also those that are not known yet"
-                ),
-            )
+        let mut names = |sql: &str| -> Result<Vec<String>, Failure> {
+            let rows = client.query(sql, &[]).map_err(|e| failed(&e))?;
+            Ok(rows.iter().map(|r| r.get(0)).collect())
         };
-        if let Some(rule) = self.rule.as_deref()
-            && !check::all_rules().any(|r| r == rule)
-        {
-            let hint = nearest(rule, check::all_rules());
-            return Err(refuse("rule", rule, &hint));
+        if let Some(rule) = self.rule.as_deref() {
+            let known = check::all_rules().map(str::to_owned).collect();
+            fits("rule", rule, &known)?;
         }
-        let Some(task) = self.task.as_deref() else {
-            return Ok(());
-        };
-        let rows = client
-            .query(
-                "SELECT name FROM oa.tasks UNION SELECT task FROM oa.alerts WHERE task IS NOT NULL",
-                &[],
-            )
-            .map_err(|e| failed(&e))?;
-        let known: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-        if known.iter().any(|k| k == task) {
-            return Ok(());
+        if let Some(task) = self.task.as_deref() {
+            let sql =
+                "SELECT name FROM oa.tasks UNION SELECT task FROM oa.alerts WHERE task IS NOT NULL";
+            fits("task", task, &names(sql)?)?;
         }
-        let hint = nearest(task, known.iter().map(String::as_str));
-        Err(refuse("task", task, &hint))
+        if let Some(host) = self.host.as_deref() {
+            let sql = "SELECT host FROM oa.watches UNION SELECT host FROM oa.channel_routes UNION SELECT event->>'host' FROM oa.alerts WHERE event->>'host' IS NOT NULL";
+            fits("machine", host, &names(sql)?)?;
+        }
+        Ok(())
     }
 }
 
+/// Whether one of the names fits a pattern, as `oa.fits` in the database does it.
+fn fits(what: &str, pattern: &str, known: &Vec<String>) -> Result<(), Failure> {
+    if known.iter().any(|name| fits_pattern(name, pattern)) {
+        return Ok(());
+    }
+    let hint = nearest(pattern, known.iter().map(String::as_str));
+    Err(Failure::new(
+        exit::USAGE,
+        anyhow::anyhow!(
+            "there is no {what} \"{pattern}\"{hint}; a silence takes whole names, in which * stands for anything, and with --anyway also those that are not known yet"
+        ),
+    ))
+}
+
+fn fits_pattern(name: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
 fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
+    let from = args.from.map(|local| {
+        let at = config.timezone.from_local_datetime(&local).earliest();
+        at.map(|at| at.with_timezone(&Utc)).ok_or_else(|| {
+            let zone = config.timezone;
+            Failure::new(
+                exit::USAGE,
+                anyhow::anyhow!("--from: there is no {local} in {zone}"),
+            )
+        })
+    });
+    let from = from.transpose()?;
     let mut client = connect(config)?;
     if !args.anyway {
         args.is_known(&mut client)?;
     }
+    let (daily_from, daily_until) = (args.daily.map(|d| d.from), args.daily.map(|d| d.until));
     let row = client
         .query_one(
-            "INSERT INTO oa.silences (task, rule, by, reason, until) VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5)) RETURNING id, until",
-            &[&args.task, &args.rule, &who(), &args.reason, &span.as_secs_f64()],
+            "INSERT INTO oa.silences (task, rule, host, by, reason, starts_at, until, daily_from, daily_until, zone)
+             VALUES ($1, $2, $3, $4, $5, coalesce($6, now()), coalesce($6, now()) + make_interval(secs => $7), $8, $9, $10) RETURNING id, until",
+            &[
+                &args.task, &args.rule, &args.host, &who(), &args.reason, &from, &span.as_secs_f64(), &daily_from, &daily_until,
+                &config.timezone.name(),
+            ],
         )
         .map_err(|e| failed(&e))?;
     let (id, until): (i64, DateTime<Utc>) = (row.get(0), row.get(1));
@@ -155,11 +231,13 @@ fn end(config: &Config, id: i64) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// Prints the silences that hold.
+/// Prints the silences that hold or will, and how much each has kept from people.
 fn list(config: &Config, format: Format) -> Result<u8, Failure> {
     let rows = connect(config)?
         .query(
-            "SELECT id, task, rule, until, by, reason FROM oa.silences WHERE until > now() ORDER BY id",
+            "SELECT s.id, s.task, s.rule, s.host, s.starts_at, s.until, to_char(s.daily_from, 'HH24:MI') || '-' || to_char(s.daily_until, 'HH24:MI'), s.by, s.reason,
+                    (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem')
+             FROM oa.silences s WHERE s.until > now() ORDER BY s.id",
             &[],
         )
         .map_err(|e| failed(&e))?;
@@ -167,18 +245,49 @@ fn list(config: &Config, format: Format) -> Result<u8, Failure> {
         ("id", "ID"),
         ("task", "TASK"),
         ("rule", "RULE"),
+        ("host", "HOST"),
+        ("from", "FROM"),
         ("until", "UNTIL"),
+        ("daily", "DAILY"),
+        ("hidden", "HIDDEN"),
         ("by", "BY"),
         ("reason", "REASON"),
     ]);
+    let text = |row: &postgres::Row, i: usize| row.get::<_, Option<String>>(i);
     for row in rows {
-        let until: DateTime<Utc> = row.get(3);
+        let at = |i: usize| {
+            let at = row.get::<_, DateTime<Utc>>(i);
+            at.with_timezone(&config.timezone)
+                .format("%Y-%m-%d %H:%M:%S")
+                .to_string()
+        };
         listing.push(json!({
-            "id": row.get::<_, i64>(0), "task": row.get::<_, Option<String>>(1), "rule": row.get::<_, Option<String>>(2),
-            "until": until.with_timezone(&config.timezone).format("%Y-%m-%d %H:%M:%S").to_string(),
-            "by": row.get::<_, String>(4), "reason": row.get::<_, String>(5),
+            "id": row.get::<_, i64>(0), "task": text(&row, 1), "rule": text(&row, 2), "host": text(&row, 3),
+            "from": at(4), "until": at(5), "daily": text(&row, 6), "by": row.get::<_, String>(7), "reason": row.get::<_, String>(8),
+            "hidden": row.get::<_, i64>(9),
         }));
     }
     listing.print(format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (name, pattern, is) in [
+            ("zhihui-reports", "zhihui-*", true),
+            ("zhihui-reports", "*", true),
+            ("zhihui-reports", "*reports", true),
+            ("zhihui-reports", "z*i*s", true),
+            ("zhihui-reports", "zhihui", false),
+            ("ab", "ab*b", false),
+            ("abb", "ab*b", true),
+            ("a", "a", true),
+        ] {
+            assert_eq!(fits_pattern(name, pattern), is, "{name} {pattern}");
+        }
+    }
 }

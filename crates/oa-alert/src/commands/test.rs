@@ -98,6 +98,7 @@ fn message(config: &Config) -> Message {
             .url
             .as_ref()
             .map(|p| page::link(p, None, None)),
-        parts: Vec::new(),
+        facts: None,
+        digest: None,
     }
 }

@@ -1,5 +1,6 @@
 //! The outbox in PostgreSQL: `oa.alerts`, `oa.deliveries`, `oa.channels`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -7,12 +8,13 @@ use oa_core::app::config::Config;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
-use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
+use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
-use postgres::Client;
+use postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::{Claimed, DIGEST_MOST, Outbox, Tried, at_once, first_of};
+use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
+use crate::channels::Channel;
 
 /// A configured channel, usable or not, and which alerts are for it.
 #[derive(Debug, Clone)]
@@ -45,6 +47,8 @@ pub(crate) struct Database<'a> {
     least: Vec<i32>,
     spool: Option<Spool>,
     host: Option<String>,
+    /// Robots for which this process waits for what else comes.
+    gathers: HashSet<String>,
 }
 
 /// Whether a channel `c` gets an alert `a`. The end of the only channel's own incident is news for it: it says what it has not got, and nobody else does.
@@ -82,6 +86,7 @@ impl<'a> Database<'a> {
             least: routes.iter().map(|r| rank(r.least)).collect(),
             spool,
             host: None,
+            gathers: HashSet::new(),
         };
         outbox.enqueue()?;
         Ok(outbox)
@@ -107,8 +112,8 @@ impl<'a> Database<'a> {
     fn enqueue(&mut self) -> Result<(), postgres::Error> {
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = s.id FROM oa.silences s
-             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND (s.task IS NULL OR s.task = a.task) AND (s.rule IS NULL OR s.rule = a.rule)
-               AND a.created_at >= s.created_at AND a.created_at < s.until
+             WHERE a.settled_at IS NULL AND a.kind = 'problem' AND oa.fits(a.task, s.task) AND oa.fits(a.rule, s.rule)
+               AND oa.fits(a.event->>'host', s.host) AND oa.silence_holds(s, a.created_at)
                AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
@@ -160,6 +165,15 @@ impl<'a> Database<'a> {
         Ok(())
     }
 
+    /// Seconds since each of the last messages that went while PostgreSQL was down.
+    fn sent_from_spool(&self, robot: &str) -> Vec<f64> {
+        let sends = self
+            .spool
+            .as_ref()
+            .map(|s| s.sends(robot, Utc::now(), true));
+        sends.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Whether a channel said "too fast" while PostgreSQL was down.
     fn paused_in_spool(&self, channel: &str) -> bool {
         self.spool
@@ -169,22 +183,67 @@ impl<'a> Database<'a> {
     }
 }
 
+/// What was reported before, in the columns `opened_at, severity, count, event, severity` of the incident and its last problem.
+fn history_of(row: &postgres::Row, first: usize) -> History {
+    let severity = |i: usize| row.get::<_, Option<&str>>(i).map(Severity::parse);
+    let event: Option<serde_json::Value> = row.get(first + 3);
+    let last = event.map(|event| event::from_json(event, row.get(2), row.get(1)));
+    History {
+        opened_at: row.get(first),
+        severity: severity(first + 1),
+        before: u32::try_from(row.get::<_, i64>(first + 2)).unwrap_or(u32::MAX),
+        last: last.zip(severity(first + 4)),
+    }
+}
+
+/// How long before another process takes over from one that waits and is killed.
+const GATHER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Seconds since each of the last messages to a robot, and whether somebody waits to send it more. Takes the robot's lock: nobody
+/// else counts until this one has.
+fn sent_of_late(
+    tx: &mut Transaction<'_>,
+    robot: &str,
+) -> Result<(Vec<f64>, bool), postgres::Error> {
+    tx.execute(
+        "INSERT INTO oa.robots (robot) VALUES ($1) ON CONFLICT DO NOTHING",
+        &[&robot],
+    )?;
+    let row = tx.query_one(
+        "SELECT ARRAY(SELECT extract(epoch FROM clock_timestamp() - s)::float8 FROM unnest(sent_at) s
+                      WHERE s BETWEEN clock_timestamp() - interval '2 minutes' AND clock_timestamp()),
+                coalesce(gathering_until BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 minute', false)
+         FROM oa.robots WHERE robot = $1 FOR UPDATE",
+        &[&robot],
+    )?;
+    Ok((row.get(0), row.get(1)))
+}
+
 impl Outbox for Database<'_> {
     type Error = postgres::Error;
 
-    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, postgres::Error> {
+    fn claim(&mut self, to: &Channel, patience: Duration) -> Result<Claim, postgres::Error> {
+        let (channel, robot, pace) = (to.name.as_str(), to.robot(), to.pace());
         if self.paused_in_spool(channel) {
-            return Ok(Vec::new());
+            return Ok(Claim::Nothing);
         }
+        let mut ages = self.sent_from_spool(&robot);
         let mut tx = self.client.transaction()?;
         // One claim at a time per channel, or a second sender could overtake the first within a fingerprint.
         pg::alone(&mut tx, &format!("channel:{channel}"))?;
-        let most = i64::try_from(DIGEST_MOST).unwrap_or(i64::MAX);
+        let most = if pace.digests { DIGEST_MOST } else { 1 };
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = tx.query(
             "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
-                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit
+                    coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit,
+                    CASE WHEN f.seq IS NOT NULL THEN i.opened_at END, i.severity, coalesce(p.count, 0), p.event, p.severity
              FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
+             LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint AND a.kind <> 'message'
+             LEFT JOIN oa.alerts f ON f.id = i.first_alert AND f.seq <= a.seq
+             LEFT JOIN LATERAL (
+               SELECT count(*) AS count, (array_agg(b.event ORDER BY b.seq DESC))[1] AS event, (array_agg(b.severity ORDER BY b.seq DESC))[1] AS severity
+               FROM oa.alerts b WHERE b.fingerprint = a.fingerprint AND b.kind = 'problem' AND b.seq >= f.seq AND b.seq < a.seq) p ON a.kind = 'problem'
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
@@ -196,15 +255,35 @@ impl Outbox for Database<'_> {
             &[&channel, &most],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
+        let Some(first) = limits.first() else {
+            return Ok(Claim::Nothing);
+        };
+        let (sent, gathered) = sent_of_late(&mut tx, &robot)?;
+        ages.extend(sent);
+        let wait = pace.wait(&ages, first.is_some());
+        if !wait.is_zero() {
+            if wait > patience || (gathered && !self.gathers.contains(&robot)) {
+                return Ok(Claim::Nothing);
+            }
+            tx.execute(
+                "UPDATE oa.robots SET gathering_until = clock_timestamp() + make_interval(secs => $2) WHERE robot = $1",
+                &[&robot, &(wait + GATHER_MARGIN).as_secs_f64()],
+            )?;
+            tx.commit()?;
+            self.gathers.insert(robot);
+            return Ok(Claim::Wait(wait));
+        }
+        let count = at_once(&limits, &pace, pace.is_storm(&ages));
         let claimed: Vec<Claimed> = rows
             .iter()
-            .take(at_once(&limits))
+            .take(count)
             .map(|row| Claimed {
                 alert: incidents::alert_of(row, 0),
                 tries: row.get(11),
                 repeat: row.get(12),
                 trying_for: Duration::from_secs_f64(row.get(13)),
                 limit: row.get(14),
+                history: history_of(row, 15),
             })
             .collect();
         let ids: Vec<Uuid> = claimed.iter().map(|c| c.alert.id).collect();
@@ -212,10 +291,23 @@ impl Outbox for Database<'_> {
             "UPDATE oa.deliveries SET state = 'sending', tries = tries + 1, first_try_at = coalesce(first_try_at, now()),
                     leased_until = now() + make_interval(secs => $3)
              WHERE channel = $1 AND alert_id = ANY($2)",
-            &[&channel, &ids, &lease.as_secs_f64()],
+            &[&channel, &ids, &lease_of(to).as_secs_f64()],
+        )?;
+        tx.execute(
+            "UPDATE oa.robots SET gathering_until = NULL,
+                    sent_at = ARRAY(SELECT s FROM unnest(sent_at) s WHERE s BETWEEN clock_timestamp() - interval '2 minutes' AND clock_timestamp())
+                              || clock_timestamp() WHERE robot = $1",
+            &[&robot],
         )?;
         tx.commit()?;
-        Ok(claimed)
+        if let Some(Err(e)) = self
+            .spool
+            .as_mut()
+            .map(|s| s.note_send(&robot, Utc::now(), true))
+        {
+            tracing::warn!("{e}");
+        }
+        Ok(Claim::These(claimed))
     }
 
     fn record(

@@ -6,6 +6,9 @@
 //! send    to the channel
 //! record  sent, or pending again with the next time     one transaction
 //! ```
+//! A robot is sent no more than it takes ([`crate::pace`]): when many alerts come at once, one process waits for the others of them, and
+//! sends all as one. Killed while it waits, the next one does.
+//!
 //! Killed between send and record, the lease runs out and the message is sent once more, marked as a possible repeat. Within one
 //! fingerprint a channel gets alerts in their order: a later one waits until the earlier one is sent or given up.
 //!
@@ -18,17 +21,20 @@ pub(crate) mod page;
 mod spooled;
 mod undelivered;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
+use oa_core::app::config::Locale;
 use oa_core::base::failpoint;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
-use oa_core::model::event::{Alert, Event, Kind, Lost};
+use oa_core::model::event::{Alert, Event, Kind, Lost, Severity};
 use oa_wording::Wording;
 
 use crate::channels::{Cause, Channel, SendError};
-use crate::render::{Message, digest, mark_repeat, without_text};
+use crate::pace::Pace;
+use crate::render::{Facts, Message, digest, mark_repeat, without_text};
 pub(crate) use database::{Database, Route};
 pub(crate) use spooled::Spooled;
 pub(crate) use undelivered::{Undelivered, in_spool};
@@ -47,6 +53,8 @@ const SETUP_AFTER: Duration = Duration::from_secs(300);
 const MOST_NAMED: usize = 10;
 /// What a sender may take between claim and record, beyond the time of the channel itself.
 const LEASE_MARGIN: Duration = Duration::from_secs(50);
+/// For so long a process waits until a robot may be sent more. What must wait for longer, the next check sends.
+const PATIENCE: Duration = Duration::from_secs(16);
 
 /// What became of one alert on one channel.
 #[derive(Debug, Clone)]
@@ -76,6 +84,21 @@ pub(crate) struct Claimed {
     pub(crate) repeat: bool,
     /// With how many it may be sent at once, because it was refused with more: [`ALONE`], [`BARE`], or more.
     pub(crate) limit: Option<i32>,
+    /// What was reported of its incident before.
+    pub(crate) history: History,
+}
+
+/// What was reported of an incident before an alert. Nothing is known while PostgreSQL is down.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History {
+    /// Since when it is open.
+    pub(crate) opened_at: Option<DateTime<Utc>>,
+    /// How bad it is.
+    pub(crate) severity: Option<Severity>,
+    /// So many problems of it were reported since it is open.
+    pub(crate) before: u32,
+    /// The last of these.
+    pub(crate) last: Option<(Event, Severity)>,
 }
 
 /// A limit: it is sent alone.
@@ -144,13 +167,25 @@ pub(crate) struct Rendering<'a> {
     pub(crate) page: Option<&'a str>,
 }
 
+/// What a channel is sent now.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Nothing: nothing is due, or another process will send it.
+    Nothing,
+    /// Nothing yet: this process is the one that waits for what else comes.
+    Wait(Duration),
+    /// These, as one message.
+    These(Vec<Claimed>),
+}
+
 /// Where alerts wait.
 pub(crate) trait Outbox {
     /// Why it cannot be used.
     type Error;
 
-    /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due. None while the channel is paused.
-    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, Self::Error>;
+    /// Claims the oldest due alert of a channel, or up to 2,000 when more than five are due or many went of late. None while the channel
+    /// is paused, or when it would have to wait for longer than `patience`.
+    fn claim(&mut self, channel: &Channel, patience: Duration) -> Result<Claim, Self::Error>;
 
     /// Records tries, and for how long the channel takes nothing from anybody.
     fn record(
@@ -177,44 +212,73 @@ pub(crate) fn deliver<O: Outbox>(
     rendering: &Rendering<'_>,
     done: &mut Vec<Delivery>,
 ) -> Result<(), O::Error> {
-    for channel in channels {
-        let mut refused = 0;
-        let lease = channel.longest() + LEASE_MARGIN;
-        loop {
-            let claimed = outbox.claim(&channel.name, lease)?;
-            if claimed.is_empty() {
-                break;
-            }
-            failpoint::hit("alert.claimed");
-            let result = channel.send(&combine(&claimed, rendering));
-            failpoint::hit("alert.sent");
-            let of_the_message = |e: &SendError| e.cause.is_of_the_message();
-            refused = match &result {
-                Ok(()) => 0,
-                Err(e) if of_the_message(e) => refused + 1,
-                Err(_) => refused,
-            };
-            let next = Next::after(&claimed, &result, refused);
-            let lost = record(
-                outbox,
-                &channel.name,
-                &claimed,
-                &result,
-                next,
-                rendering,
-                done,
-            )?;
-            failpoint::hit("alert.recorded");
-            match &result {
-                Ok(()) => outbox.resolve(&channel.name)?,
-                Err(e) => report(outbox, (&channel.name, e), &claimed, &lost, next, rendering)?,
-            }
-            if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
-                break;
+    let end = Instant::now() + PATIENCE;
+    let mut open: Vec<&Channel> = channels.iter().collect();
+    loop {
+        let (mut later, mut next) = (Vec::new(), PATIENCE);
+        for channel in open {
+            let patience = end.saturating_duration_since(Instant::now());
+            if let Some(wait) = deliver_to(outbox, channel, patience, rendering, done)? {
+                later.push(channel);
+                next = next.min(wait);
             }
         }
+        if later.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(next);
+        open = later;
     }
-    Ok(())
+}
+
+/// Sends what is due to one channel. Returns for how long it waits for what else comes.
+fn deliver_to<O: Outbox>(
+    outbox: &mut O,
+    channel: &Channel,
+    patience: Duration,
+    rendering: &Rendering<'_>,
+    done: &mut Vec<Delivery>,
+) -> Result<Option<Duration>, O::Error> {
+    let mut refused = 0;
+    loop {
+        let claimed = match outbox.claim(channel, patience)? {
+            Claim::Nothing => return Ok(None),
+            Claim::Wait(wait) => return Ok(Some(wait)),
+            Claim::These(claimed) => claimed,
+        };
+        failpoint::hit("alert.claimed");
+        let result = channel.send(&combine(&claimed, rendering));
+        failpoint::hit("alert.sent");
+        let of_the_message = |e: &SendError| e.cause.is_of_the_message();
+        refused = match &result {
+            Ok(()) => 0,
+            Err(e) if of_the_message(e) => refused + 1,
+            Err(_) => refused,
+        };
+        let next = Next::after(&claimed, &result, refused);
+        let lost = record(
+            outbox,
+            &channel.name,
+            &claimed,
+            &result,
+            next,
+            rendering,
+            done,
+        )?;
+        failpoint::hit("alert.recorded");
+        match &result {
+            Ok(()) => outbox.resolve(&channel.name)?,
+            Err(e) => report(outbox, (&channel.name, e), &claimed, &lost, next, rendering)?,
+        }
+        if result.as_ref().is_err_and(|e| !of_the_message(e)) || refused > REFUSED_MOST {
+            return Ok(None);
+        }
+    }
+}
+
+/// What a sender may take between claim and record.
+fn lease_of(channel: &Channel) -> Duration {
+    channel.longest() + LEASE_MARGIN
 }
 
 /// What is done with what a channel was given and did not take.
@@ -410,7 +474,7 @@ fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let mut message = message_of(&one.alert, rendering);
+            let mut message = message_of(one, rendering);
             if one.limit == Some(BARE) {
                 message = without_text(message, locale);
             }
@@ -426,31 +490,93 @@ fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
         Err(many) => digest(
             many,
             rendering.page.map(|p| page::link(p, None, None)),
-            locale,
+            &rendering.wording,
         ),
     }
 }
 
-fn message_of(alert: &Alert, rendering: &Rendering<'_>) -> Message {
+fn message_of(claimed: &Claimed, rendering: &Rendering<'_>) -> Message {
+    let (alert, history, wording) = (&claimed.alert, &claimed.history, &rendering.wording);
     let link = |page| page::link(page, alert.run_id, alert.task.as_deref());
-    let text = rendering.wording.text(&alert.event);
+    let (title, body) = with_history(claimed, wording);
+    let named = match &alert.event {
+        Event::RunFailed(run) if run.title.is_empty() => Some(run.task.clone()),
+        Event::RunFailed(run) => Some(run.title.clone()),
+        _ => None,
+    };
+    let cause = named.zip(oa_wording::cause(&alert.event, wording.locale));
+    let facts = Facts {
+        id: alert.id,
+        fingerprint: alert.fingerprint.clone(),
+        kind: alert.kind,
+        severity: history.severity.unwrap_or(alert.severity),
+        what: wording.text(&alert.event).title,
+        rule: alert.rule.clone(),
+        task: alert.task.clone(),
+        run: alert.run_id,
+        host: alert.event.host().map(str::to_owned),
+        at: alert.created_at,
+        since: history.opened_at,
+        cause,
+    };
     Message {
         link: rendering.page.map(link),
-        parts: Vec::new(),
-        title: text.title,
-        body: text.body,
+        facts: Some(facts),
+        digest: None,
+        title,
+        body,
         severity: alert.severity,
         recovery: alert.kind == Kind::Recovery,
     }
 }
 
-/// How many of the due alerts go now: one by one while they are few, and never with more than one of them may be sent with.
-fn at_once(limits: &[Option<i32>]) -> usize {
-    let most = if limits.len() > DIGEST_ABOVE {
-        limits.len().min(DIGEST_MOST)
-    } else {
-        limits.len().min(1)
-    };
+/// An alert's text, with what was reported of its incident before: a reminder says that it is one, and for how long it goes on.
+fn with_history(claimed: &Claimed, wording: &Wording) -> (String, String) {
+    let (alert, history) = (&claimed.alert, &claimed.history);
+    let text = wording.text(&alert.event);
+    let (mut title, zh) = (text.title.clone(), wording.locale == Locale::Zh);
+    let mut lines = String::new();
+    if matches!(alert.event, Event::Found(_)) {
+        let at = wording.at(alert.created_at);
+        lines.push_str(&if zh {
+            format!("- 发现于：{at}\n")
+        } else {
+            format!("- Found at: {at}\n")
+        });
+    }
+    let words_of_others = matches!(alert.event, Event::Message { .. });
+    if let (Some((last, was)), Some(since), false) =
+        (&history.last, history.opened_at, words_of_others)
+    {
+        let changed = alert.event.cause() != last.cause();
+        title.push_str(&match (zh, changed, alert.severity > *was) {
+            (true, true, _) => "（原因已变化）".to_owned(),
+            (true, _, true) => "（已加重）".to_owned(),
+            (true, ..) => format!("（仍未恢复，第 {} 次提醒）", history.before),
+            (false, true, _) => " (another cause)".to_owned(),
+            (false, _, true) => " (worse)".to_owned(),
+            (false, ..) => format!(" (still open, reminder {})", history.before),
+        });
+        let lasts = (alert.created_at - since).to_std().unwrap_or_default();
+        let lasts = oa_wording::human_duration(lasts, wording.locale);
+        let since = wording.at(since);
+        lines.push_str(&if zh {
+            format!("- 首次告警：{since}，已持续 {lasts}\n")
+        } else {
+            format!("- First reported: {since}, {lasts} ago\n")
+        });
+    }
+    let body = text
+        .body
+        .replacen(&format!("**{}**", text.title), &format!("**{title}**"), 1);
+    (title, body + &lines)
+}
+
+/// How many of the due alerts go now: one by one while they are few (unless there were many of late), and never with more than one of
+/// them may be sent with.
+fn at_once(limits: &[Option<i32>], pace: &Pace, storm: bool) -> usize {
+    let together = pace.digests && (storm || limits.len() > DIGEST_ABOVE);
+    let most = limits.len().min(if together { DIGEST_MOST } else { 1 });
     let mut room = most;
     for (before, limit) in limits.iter().take(most).enumerate() {
         let limit = limit.map_or(most, |l| usize::try_from(l).unwrap_or(1).max(1));
@@ -479,6 +605,9 @@ mod tests {
 
     #[test]
     fn few_go_one_by_one_and_many_at_once_but_never_more_than_each_may_be_sent_with() {
+        let kind = oa_core::app::config::ChannelKind::Dingtalk;
+        let pace = Pace::new(kind, None, true, Duration::from_secs(10));
+        let at_once = |limits: &[Option<i32>]| at_once(limits, &pace, false);
         assert_eq!(at_once(&[]), 0);
         assert_eq!(at_once(&[None; 5]), 1);
         assert_eq!(at_once(&[None; 7]), 7);
@@ -488,6 +617,9 @@ mod tests {
         assert_eq!(at_once(&mixed[1..]), 1);
         assert_eq!(at_once(&[Some(BARE); 6]), 1);
         assert_eq!(at_once(&[None; DIGEST_MOST + 1]), DIGEST_MOST);
+        assert_eq!(super::at_once(&[None; 3], &pace, true), 3);
+        let single = Pace::new(kind, None, false, Duration::ZERO);
+        assert_eq!(super::at_once(&[None; 7], &single, false), 1);
     }
 }
 

@@ -9,10 +9,11 @@ use oa_core::base::text::error_text;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
 use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
-use oa_core::model::event::{Alert, Event, Severity, channel_fingerprint};
+use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
 use uuid::Uuid;
 
-use super::{Claimed, Outbox, Route, Tried, at_once};
+use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
+use crate::channels::Channel;
 
 /// The outbox in the spool. One process at a time has it.
 #[derive(Debug)]
@@ -49,22 +50,30 @@ impl<'a> Spooled<'a> {
 impl Outbox for Spooled<'_> {
     type Error = SpoolError;
 
-    fn claim(&mut self, channel: &str, lease: Duration) -> Result<Vec<Claimed>, SpoolError> {
-        let now = Utc::now();
+    fn claim(&mut self, to: &Channel, patience: Duration) -> Result<Claim, SpoolError> {
+        let (now, channel, robot, pace) = (Utc::now(), to.name.as_str(), to.robot(), to.pace());
         if self.spool.channel_paused(channel, now)?.is_some() {
-            return Ok(Vec::new());
+            return Ok(Claim::Nothing);
         }
         self.draining = self.state.try_lock(spool::DRAIN_LOCK)?;
         if self.draining.is_none() {
-            return Ok(Vec::new());
+            return Ok(Claim::Nothing);
         }
         let own = channel_fingerprint(channel);
         let route = self.routes.iter().find(|r| r.name == channel);
         let least = route.map_or(Severity::Info, |r| r.least);
+        let after = route.map_or(Duration::ZERO, |r| r.after);
+        // What waits here is open since it came, as far as anybody knows without PostgreSQL, and nobody can have acknowledged it.
+        let is_open_long = |alert: &Alert| {
+            let age = (now - alert.created_at).to_std().unwrap_or_default();
+            after.is_zero() || (alert.kind == Kind::Problem && age >= after)
+        };
         let waiting = self.spool.waiting(channel)?;
         let due: Vec<Claimed> = due(waiting, now)
             .into_iter()
-            .filter(|w| w.alert.fingerprint != own && w.alert.severity >= least)
+            .filter(|w| {
+                w.alert.fingerprint != own && w.alert.severity >= least && is_open_long(&w.alert)
+            })
             .map(|w| Claimed {
                 limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),
                 tries: w.tried.as_ref().map_or(0, |t| t.tries) + 1,
@@ -74,17 +83,31 @@ impl Outbox for Spooled<'_> {
                     .and_then(|t| (now - t.first_at).to_std().ok())
                     .unwrap_or_default(),
                 alert: w.alert,
+                history: History::default(),
             })
             .collect();
         let limits: Vec<Option<i32>> = due.iter().map(|c| c.limit).collect();
-        let count = at_once(&limits);
+        let Some(first) = limits.first() else {
+            self.draining = None;
+            return Ok(Claim::Nothing);
+        };
+        let ages = self.spool.sends(&robot, now, false)?;
+        let wait = pace.wait(&ages, first.is_some());
+        if !wait.is_zero() {
+            self.draining = None;
+            return Ok(if wait > patience {
+                Claim::Nothing
+            } else {
+                Claim::Wait(wait)
+            });
+        }
+        let count = at_once(&limits, &pace, pace.is_storm(&ages));
         let claimed: Vec<Claimed> = due.into_iter().take(count).collect();
         let ids: Vec<_> = claimed.iter().map(|c| c.alert.id).collect();
-        if ids.is_empty() {
-            self.draining = None;
-        }
-        self.spool.begin_tries(channel, &ids, now, now + lease)?;
-        Ok(claimed)
+        self.spool
+            .begin_tries(channel, &ids, now, now + lease_of(to))?;
+        self.spool.note_send(&robot, now, false)?;
+        Ok(Claim::These(claimed))
     }
 
     fn record(

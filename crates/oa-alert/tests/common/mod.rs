@@ -61,8 +61,24 @@ impl Service {
         service
     }
 
-    /// Writes the configuration anew: `top` stands before the sections.
+    /// Writes the configuration anew: `top` stands before the sections. Unless a test says so, nothing waits for what else comes, and how
+    /// full the disk of the machine is says nothing.
     pub fn configure(&self, top: &str, sections: &str) {
+        let mut alert = String::from("[alert]\n");
+        for (key, line) in [
+            ("group_wait", "group_wait = \"0s\"\n"),
+            ("disk_warning", "disk_warning = 0.0\n"),
+            ("disk_critical", "disk_critical = 0.0\n"),
+        ] {
+            if !sections.contains(key) {
+                alert.push_str(line);
+            }
+        }
+        let sections = if sections.contains("[alert]\n") {
+            sections.replacen("[alert]\n", &alert, 1)
+        } else {
+            format!("{alert}{sections}")
+        };
         let text = format!(
             "state_dir = \"state\"\n{top}[database]\nconnect_timeout = \"2s\"\n{}",
             sections.replace("BASE", &self.sim.base())

@@ -3,8 +3,9 @@
 use super::spool::SpoolError;
 use crate::base::state_dir::StateDirError;
 use crate::base::supervise::Stubborn;
-use crate::pg::ConnectError;
+use crate::model::event::Fault;
 use crate::pg::schema::SchemaError;
+use crate::pg::{ConnectError, Meaning};
 
 /// There is no usable PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,20 @@ pub enum DbUnavailable {
     /// It went down while the spool was drained.
     #[error("{0}")]
     Drain(String),
+}
+
+impl DbUnavailable {
+    /// What is wrong: a server that answers and refuses the question is not one that cannot be reached.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Schema(SchemaError::Query(e)) if Meaning::of(e) != Meaning::Unreachable => {
+                Fault::CheckFailed
+            }
+            Self::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
+            _ => Fault::DatabaseUnreachable,
+        }
+    }
 }
 
 /// A run could not be begun, or its outcome not be recorded.

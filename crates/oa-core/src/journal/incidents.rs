@@ -69,7 +69,7 @@ impl Incident {
         let row = tx.query_opt(
             "SELECT i.resolved_at IS NULL, i.opened_at, i.notified_at, extract(epoch FROM now() - i.notified_at)::float8, i.severity, i.rule, i.task,
                     i.acknowledged_at IS NOT NULL,
-                    EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND s.until <= now()),
+                    EXISTS (SELECT FROM oa.silences s WHERE s.id = a.silenced_by AND NOT oa.silence_holds(s, now())),
                     i.causes, (SELECT count(*) FROM unnest(i.recoveries) r WHERE r > now() - interval '1 hour' AND r <= now()) >= $2, now(), a.event, a.title
              FROM oa.incidents i LEFT JOIN oa.alerts a ON a.id = i.last_alert WHERE i.fingerprint = $1 FOR UPDATE OF i",
             &[&fingerprint, &MOST_RECOVERIES],
@@ -300,6 +300,25 @@ pub fn acknowledge(
     Ok(rows.iter().map(|r| r.get(0)).collect())
 }
 
+/// Takes an acknowledgement back: the incident is reported again after [`Policy::repeat`] as if nobody had seen to it. `of` is a fingerprint or
+/// a task. Returns the fingerprints.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn unacknowledge(
+    client: &mut impl GenericClient,
+    of: &str,
+) -> Result<Vec<String>, postgres::Error> {
+    let rows = client.query(
+        "WITH open AS (SELECT fingerprint FROM oa.incidents WHERE (fingerprint = $1 OR task = $1) AND resolved_at IS NULL AND acknowledged_at IS NOT NULL
+                       ORDER BY fingerprint FOR UPDATE)
+         UPDATE oa.incidents i SET acknowledged_by = NULL, acknowledged_at = NULL, note = NULL
+         FROM open WHERE i.fingerprint = open.fingerprint RETURNING i.fingerprint",
+        &[&of],
+    )?;
+    Ok(rows.iter().map(|r| r.get(0)).collect())
+}
+
 /// Puts a message into the outbox, in the caller's transaction. Does nothing when it is there already; returns whether it was new.
 ///
 /// # Errors
@@ -525,6 +544,8 @@ pub fn problem(outcome: &Outcome, state: &TaskState) -> Option<Event> {
         day: day.map(str::to_owned),
         collected: quality.map_or(outcome.fetched, |q| q.collected),
         expected: quality.and_then(|q| q.expected),
+        host: start.process.host.clone(),
+        history_unknown: false,
     })))
 }
 

@@ -191,7 +191,7 @@ impl Recorder {
         Ok((drained, spool.waiting_runs()?))
     }
 
-    fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
+    pub(super) fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
         Event::Machine {
             fault,
             host: self.host.clone(),
@@ -215,6 +215,10 @@ impl Recorder {
         let nothing_waits = !drained.busy && drained.held_back == 0 && drained.stuck.is_empty();
         let resolved = incidents::open_faults(client, &self.host).and_then(|open| {
             for (fault, task) in open {
+                // A connection is no check.
+                if fault == Fault::CheckFailed {
+                    continue;
+                }
                 let of_the_spool = matches!(fault, Fault::SpoolFull | Fault::SpoolStuck);
                 if nothing_waits || !of_the_spool {
                     incidents::resolve_machine(client, fault, &self.host, task.as_deref())?;
@@ -491,7 +495,12 @@ impl Recorder {
             Err(spool) => return Err(JournalError::Lost { reason, spool }),
         };
         let is_news = |alert: &Alert| spool.is_news(alert, self.policy.repeat).unwrap_or(true);
-        let own = incidents::problem(&outcome, &TaskState::default()).map(Alert::new);
+        let own = incidents::problem(&outcome, &TaskState::default()).map(|mut event| {
+            if let Event::RunFailed(run) = &mut event {
+                run.history_unknown = true;
+            }
+            Alert::new(event)
+        });
         let mut alerts: Vec<Alert> = own.into_iter().filter(is_news).collect();
         outcome.alerted = !alerts.is_empty();
         if !reachable {
@@ -521,11 +530,7 @@ impl Recorder {
 
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
     pub fn report_unreachable(&self, why: &DbUnavailable) {
-        let fault = match why {
-            DbUnavailable::Schema(e) if e.is_for_a_person() => Fault::SchemaUnfit,
-            _ => Fault::DatabaseUnreachable,
-        };
-        self.spool_alert(fault, &why.to_string());
+        self.spool_alert(why.fault(), &why.to_string());
     }
 
     /// This machine's name in the run log.
@@ -534,7 +539,7 @@ impl Recorder {
         &self.host
     }
 
-    fn spool_alert(&self, fault: Fault, reason: &str) {
+    pub(super) fn spool_alert(&self, fault: Fault, reason: &str) {
         let event = self.machine_event(fault, None, reason);
         let raised = self
             .spool()

@@ -524,6 +524,38 @@ impl Spool {
             .map_err(|e| self.fail(e))
     }
 
+    /// These problems of some rules are open, and no others of these rules: the latter are forgotten as by [`Self::forget_notified`], and
+    /// what is open counts as notified now, unless it was within `repeat`.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn remember_open(
+        &self,
+        rules: &[&str],
+        open: &[Alert],
+        repeat: Duration,
+    ) -> Result<(), SpoolError> {
+        for alert in open {
+            if self.is_news(alert, repeat)? {
+                self.remember_notified(&incidents::spooled_key(alert), Utc::now())
+                    .map_err(|e| self.fail(e))?;
+            }
+        }
+        let known: Vec<String> = self
+            .db
+            .prepare("SELECT fingerprint FROM notified")
+            .and_then(|mut s| s.query_map([], |r| r.get(0))?.collect())
+            .map_err(|e| self.fail(e))?;
+        let over = known.iter().filter(|f| {
+            let rule = f.split_once(':').map_or("", |(rule, _)| rule);
+            rules.contains(&rule) && !open.iter().any(|a| incidents::spooled_key(a) == **f)
+        });
+        for fingerprint in over {
+            self.forget_notified(fingerprint)?;
+        }
+        Ok(())
+    }
+
     fn remember_notified(&self, key: &str, at: DateTime<Utc>) -> rusqlite::Result<()> {
         self.db
             .execute(

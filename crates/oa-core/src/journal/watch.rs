@@ -1,7 +1,11 @@
 //! Who watches: what cron starts each minute leaves word that it did, so that a page can say when nobody watches any more.
 
 use chrono_tz::Tz;
-use postgres::GenericClient;
+use postgres::{Client, GenericClient};
+
+use super::{Recorder, incidents};
+use crate::model::event::Fault;
+use crate::pg::describe;
 
 /// `oa-alert check`.
 pub const CHECK: &str = "check";
@@ -65,4 +69,31 @@ pub fn note(
         &[&what, &host, &ok, &detail],
     )?;
     Ok(())
+}
+
+impl Recorder {
+    /// Notifies that this machine's check does not work although PostgreSQL can be reached; by way of the spool when it takes no alert.
+    pub fn report_failed_check(&self, client: &mut Client, reason: &str) {
+        let event = self.machine_event(Fault::CheckFailed, None, reason);
+        if let Err(e) = incidents::raise(client, event, self.policy()) {
+            tracing::warn!("the alert goes to the spool: {}", describe(&e));
+            self.spool_alert(Fault::CheckFailed, reason);
+        }
+    }
+
+    /// This machine's check works.
+    ///
+    /// # Errors
+    /// When PostgreSQL fails.
+    pub fn resolve_failed_check(&self, client: &mut Client) -> Result<(), postgres::Error> {
+        let fault = Fault::CheckFailed;
+        incidents::resolve_machine(client, fault, self.host(), None)?;
+        let forgotten = self
+            .spool()
+            .and_then(|s| s.forget_notified(&fault.fingerprint(self.host(), None)));
+        if let Err(e) = forgotten {
+            tracing::debug!("{e}");
+        }
+        Ok(())
+    }
 }

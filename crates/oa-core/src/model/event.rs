@@ -109,16 +109,19 @@ pub enum Fault {
     SpoolBroken,
     /// PostgreSQL refuses what waits in the spool of a task.
     SpoolStuck,
+    /// PostgreSQL can be reached and does not answer what `oa-alert check` asks, or takes none of its findings.
+    CheckFailed,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::DatabaseUnreachable,
         Self::SchemaUnfit,
         Self::SpoolFull,
         Self::SpoolBroken,
         Self::SpoolStuck,
+        Self::CheckFailed,
     ];
 
     /// The rule under which it is stored.
@@ -130,6 +133,7 @@ impl Fault {
             Self::SpoolFull => "spool_full",
             Self::SpoolBroken => "spool_broken",
             Self::SpoolStuck => "spool_stuck",
+            Self::CheckFailed => "check_failed",
         }
     }
 
@@ -185,6 +189,12 @@ pub struct RunFailed {
     pub collected: u64,
     /// Records that were due.
     pub expected: Option<u64>,
+    /// The machine on which it ran.
+    #[serde(default)]
+    pub host: String,
+    /// PostgreSQL was down: nobody knows the task's last success, nor how often it has failed in a row.
+    #[serde(default)]
+    pub history_unknown: bool,
 }
 
 /// The first of the alerts that a channel has not got, and how many there are.
@@ -409,6 +419,18 @@ impl Event {
         match self {
             Self::RunFailed(run) => Some(run.run),
             Self::RunRecovered { run, .. } => Some(*run),
+            _ => None,
+        }
+    }
+
+    /// The machine on which it happened, where that is known.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::RunFailed(run) => Some(run.host.as_str()).filter(|h| !h.is_empty()),
+            Self::Machine { host, .. } | Self::MachineRecovered { host, .. } => Some(host),
+            Self::Found(finding) => finding.host(),
+            Self::FoundNoMore { of, .. } => of.host(),
             _ => None,
         }
     }

@@ -418,6 +418,19 @@ impl Finding {
         }
     }
 
+    /// The machine, when it is about one.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::RunTooLong { host, .. }
+            | Self::ClockOff { host, .. }
+            | Self::DiskFilling { host, .. }
+            | Self::SpoolWaiting { host, .. }
+            | Self::CookieExpiring { host, .. } => Some(host),
+            _ => None,
+        }
+    }
+
     /// The task, when it is about one.
     #[must_use]
     pub fn task(&self) -> Option<&str> {

@@ -30,13 +30,13 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
         if age.is_err() || age.is_ok_and(|a| a > HOUR_MS) {
             return error(
                 310_000,
-                "invalid timestamp, more detail at https://open.dingtalk.com",
+                "错误描述:timestamp 无效;解决方案:请使用当前时间的毫秒数",
             );
         }
         if sign(secret, &format!("{stamp}\n{secret}")) != context.request.param("sign") {
             return error(
                 310_000,
-                "sign not match, more detail at https://open.dingtalk.com",
+                "错误描述:机器人发送签名不匹配;解决方案:请确认签名和生成签名的时间戳必须都放在调用的网址中",
             );
         }
     }
@@ -59,7 +59,7 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
     {
         return error(
             310_000,
-            &format!("keywords not in content: {word}, more detail at https://open.dingtalk.com"),
+            &format!("错误描述:关键词不匹配;解决方案:请联系群管理员查看此机器人的关键词（{word}）"),
         );
     }
     if !context.log.admit(
@@ -68,7 +68,7 @@ pub fn handle(context: &Context<'_>, message: &Value) -> Response {
         Duration::from_secs(60),
         Duration::from_secs(600),
     ) {
-        return error(130_101, "send too fast, exceed 20 times per minute");
+        return error(410_100, "发送速度太快而限流");
     }
     context
         .log

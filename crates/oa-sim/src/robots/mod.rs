@@ -38,7 +38,11 @@ pub fn handle(context: &Context<'_>, robot: &str, rest: &str) -> Response {
                 &String::from_utf8_lossy(&context.request.body),
                 message,
             );
-            Response::json(&json!({ "ok": true }))
+            // Services that answer HTTP 200 and a code of their own.
+            match rest.strip_prefix("code/").and_then(|r| r.split('/').next()) {
+                Some(code) => Response::json(&json!({ "code": code.parse::<i64>().ok() })),
+                None => Response::json(&json!({ "ok": true })),
+            }
         }
         _ => Response::not_found(),
     }

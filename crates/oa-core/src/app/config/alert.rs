@@ -1,6 +1,7 @@
 //! `[alert]` and its channels.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -14,6 +15,8 @@ use crate::model::Severity;
 pub struct Alert {
     /// An incident that goes on is reported again after this long.
     pub repeat: Span,
+    /// A channel that had five messages within a minute gets no more for this long, and then all of them as one.
+    pub group_wait: Span,
     /// A run is missed when it has not started this long after it was due.
     pub grace: Span,
     /// A run that takes longer is reported.
@@ -51,10 +54,14 @@ pub struct Alert {
     pub channels: Vec<Channel>,
 }
 
+/// A program that has something to say waits for others no longer than this.
+const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(15);
+
 impl Default for Alert {
     fn default() -> Self {
         Self {
             repeat: Span::seconds(4 * 3600),
+            group_wait: Span::seconds(10),
             grace: Span::seconds(10 * 60),
             running_limit: Span::seconds(3600),
             off: Vec::new(),
@@ -98,6 +105,17 @@ impl Alert {
                 ));
             }
         }
+        if self.group_wait.0 > LONGEST_GROUP_WAIT {
+            return Err("group_wait in [alert] is longer than 15s".to_owned());
+        }
+        for channel in &self.channels {
+            if channel.per_minute == Some(0) {
+                return Err(format!(
+                    "per_minute of channel \"{}\" is 0: it would get nothing",
+                    channel.name
+                ));
+            }
+        }
         for (key, number) in [
             ("partial_limit", self.partial_limit),
             ("stale_limit", self.stale_limit),
@@ -125,7 +143,7 @@ pub struct Channel {
     /// For `command`: the program and its arguments. It gets the message as JSON on stdin.
     #[serde(default)]
     pub command: Vec<String>,
-    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{severity}`, `{kind}` and `{link}` stand inside texts.
+    /// For `webhook`: the body, JSON in which `{title}`, `{text}`, `{fingerprint}`, `{state}` and others stand inside texts.
     pub template: Option<String>,
     /// For `webhook`: request headers, by reference where they are secrets.
     #[serde(default)]
@@ -142,6 +160,18 @@ pub struct Channel {
     /// Only incidents that nobody has acknowledged (`oa-alert ack`) and that are still open after this long.
     #[serde(default)]
     pub after: Option<Span>,
+    /// For `webhook`: whose form the body has, instead of a template.
+    #[serde(default)]
+    pub service: Option<AlertService>,
+    /// For `webhook`: where in the answer stands whether the message was taken.
+    #[serde(default)]
+    pub success: Option<Success>,
+    /// When people are mentioned (`at_mobiles`, `at_all`).
+    #[serde(default)]
+    pub mention: Mention,
+    /// Most messages a minute; below the robot's own limit when absent.
+    #[serde(default)]
+    pub per_minute: Option<u32>,
     /// The robot's signing secret, where it has one.
     pub secret: Option<SecretRef>,
     /// Mobile numbers to @mention.
@@ -150,6 +180,49 @@ pub struct Channel {
     /// Mention everybody.
     #[serde(default)]
     pub at_all: bool,
+}
+
+/// When people are mentioned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mention {
+    /// With what is critical and goes on.
+    #[default]
+    Critical,
+    /// With what is at least a warning and goes on.
+    Warning,
+    /// With every message.
+    Always,
+}
+
+/// Services that take alerts in a form of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertService {
+    /// PagerDuty, Events API v2.
+    Pagerduty,
+    /// Prometheus Alertmanager, `/api/v2/alerts`.
+    Alertmanager,
+    /// FlashDuty (快猫星云), standard alert events.
+    Flashduty,
+    /// ntfy, published as JSON.
+    Ntfy,
+    /// Bark.
+    Bark,
+    /// PushPlus (推送加).
+    Pushplus,
+    /// ServerChan (Server酱).
+    Serverchan,
+}
+
+/// Where an answer says that a message was taken: many services answer HTTP 200 to what they refuse.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Success {
+    /// A JSON pointer into the answer.
+    pub pointer: String,
+    /// What stands there when the message was taken.
+    pub equals: serde_json::Value,
 }
 
 /// Kinds of channel that are built.

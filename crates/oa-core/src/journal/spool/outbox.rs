@@ -1,6 +1,6 @@
 //! The spool as an outbox: what was tried with the alerts that wait in it. The drain carries it over into `oa.deliveries`.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -41,7 +41,8 @@ pub(super) const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS tries (
       alert TEXT NOT NULL, channel TEXT NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL, first_at INTEGER NOT NULL,
       next_at INTEGER NOT NULL, leased_until INTEGER NOT NULL, error TEXT, PRIMARY KEY (alert, channel)) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS pauses (channel TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;";
+    CREATE TABLE IF NOT EXISTS pauses (channel TEXT PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS sends (robot TEXT NOT NULL, at INTEGER NOT NULL, shared INTEGER NOT NULL) STRICT;";
 
 const COLUMNS: &str = "alert, channel, state, tries, first_at, next_at, leased_until, error";
 
@@ -184,7 +185,56 @@ impl Spool {
             .map(|until| until.and_then(DateTime::from_timestamp_millis))
             .map_err(|e| self.fail(e))
     }
+
+    /// Notes that a robot is sent something now. `shared`: PostgreSQL knows of it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note_send(
+        &mut self,
+        robot: &str,
+        now: DateTime<Utc>,
+        shared: bool,
+    ) -> Result<(), SpoolError> {
+        let long_ago = now - SENDS_KEPT;
+        self.db
+            .execute(
+                "DELETE FROM sends WHERE at < ?1 OR at > ?2",
+                params![long_ago.timestamp_millis(), now.timestamp_millis()],
+            )
+            .and_then(|_| {
+                self.db.execute(
+                    "INSERT INTO sends (robot, at, shared) VALUES (?1, ?2, ?3)",
+                    params![robot, now.timestamp_millis(), shared],
+                )
+            })
+            .map(|_| ())
+            .map_err(|e| self.fail(e))
+    }
+
+    /// Seconds since each of the messages that a robot was sent within the last two minutes, or of those of which PostgreSQL knows nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sends(
+        &self,
+        robot: &str,
+        now: DateTime<Utc>,
+        unshared_only: bool,
+    ) -> Result<Vec<f64>, SpoolError> {
+        let (from, until) = (
+            (now - SENDS_KEPT).timestamp_millis(),
+            now.timestamp_millis(),
+        );
+        self.db
+            .prepare("SELECT (?3 - at) / 1000.0 FROM sends WHERE robot = ?1 AND at >= ?2 AND at <= ?3 AND NOT (shared AND ?4)")
+            .and_then(|mut s| s.query_map(params![robot, from, until, unshared_only], |r| r.get(0))?.collect())
+            .map_err(|e| self.fail(e))
+    }
 }
+
+/// What a robot was sent before that says nothing.
+const SENDS_KEPT: TimeDelta = TimeDelta::minutes(2);
 
 fn tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
     let alert: String = row.get(0)?;
