@@ -4,6 +4,7 @@
 //! commands  ─ one file a command
 //! session   ─ the order of a backup: capture, check, store, record
 //! capture   ─ PostgreSQL's own programs take the data: pg_basebackup, pg_receivewal, pg_dump
+//! recovery  ─ whether what was made recovers, as oa-restore finds out
 //! retention ─ what is kept, and what may go
 //! catalog   ─ what `oa.backups` says of a repository
 //! ```
@@ -13,6 +14,7 @@ mod capture;
 mod catalog;
 mod commands;
 mod error;
+mod recovery;
 mod retention;
 mod session;
 

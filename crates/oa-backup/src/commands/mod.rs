@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod copy;
 pub(crate) mod init;
 pub(crate) mod list;
+mod overview;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod status;

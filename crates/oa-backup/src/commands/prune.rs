@@ -12,7 +12,7 @@ use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
 use serde_json::json;
 
-use super::backup::listing;
+use super::overview::Overview;
 use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog;
@@ -62,7 +62,8 @@ pub(crate) fn run(
         .into_iter()
         .map(|i| backups[i].clone())
         .collect();
-    listing(&location, &going)
+    Overview::of(&location, config)
+        .listing(&going)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     if args.dry_run {

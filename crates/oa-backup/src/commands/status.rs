@@ -9,7 +9,7 @@ use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::app::output::human_duration;
 use oa_core::base::units::Bytes;
-use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits};
+use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits, Recovery};
 use oa_core::model::Finding;
 use oa_core::pg;
 use oa_wording::Wording;
@@ -42,6 +42,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
     let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
+    let recovery = state.records.as_ref().and_then(|r| r.recovery.as_ref());
     if args.format == Format::Json {
         let value = json!({
             "repository": location.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
@@ -49,6 +50,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
             "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.took).map(|took| took.as_secs_f64()),
             "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
+            "recovery": recovery.map(|r| json!({
+                "backup": r.backup, "at": r.at, "recovered_to": r.result.as_ref().ok().map(|(to, _)| to),
+                "seconds": r.result.as_ref().ok().map(|(_, took)| took.as_secs_f64()), "error": r.result.as_ref().err(),
+            })),
             "missing": state.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
         });
         print(&format!("{value}\n"))?;
@@ -88,6 +93,19 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 b.short_id(),
                 b.meta.kind.as_str(),
                 second(b.meta.restorable_to)
+            ));
+        }
+        if let Some(Recovery {
+            backup,
+            result: Ok((to, took)),
+            ..
+        }) = recovery
+        {
+            text.push_str(&format!(
+                "Full backup {} was recovered to {}, in {}.\n",
+                short(backup),
+                second(*to),
+                human_duration(*took, Locale::En)
             ));
         }
         if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {

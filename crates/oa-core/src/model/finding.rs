@@ -194,6 +194,17 @@ pub enum Finding {
         /// What was found.
         error: String,
     },
+    /// The last backup that was tried does not recover.
+    BackupUnrecoverable {
+        /// The repository.
+        repository: String,
+        /// When it was tried.
+        at: DateTime<Utc>,
+        /// The backup.
+        id: String,
+        /// Why.
+        error: String,
+    },
     /// Nobody has read the backups back for too long.
     BackupUnverified {
         /// The repository.
@@ -281,6 +292,7 @@ impl Finding {
             Self::BackupAbsent { .. } | Self::BackupLate { .. } => "backup_late",
             Self::BackupMissing { .. } => "backup_missing",
             Self::BackupDamaged { .. } | Self::BackupUnverified { .. } => "backup_unverified",
+            Self::BackupUnrecoverable { .. } => "backup_unrecoverable",
             Self::DrillFailed { .. } => "drill_failed",
             Self::DrillSlow { .. } => "drill_slow",
             Self::DrillOverdue { .. } => "drill_overdue",
@@ -289,7 +301,7 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 20] = [
+    pub const RULES: [&'static str; 21] = [
         "run_missed",
         "never_run",
         "partial_streak",
@@ -306,6 +318,7 @@ impl Finding {
         "backup_late",
         "backup_unverified",
         "backup_missing",
+        "backup_unrecoverable",
         "drill_overdue",
         "drill_failed",
         "drill_slow",
@@ -333,6 +346,7 @@ impl Finding {
             | Self::BackupMissing { repository, .. }
             | Self::BackupDamaged { repository, .. }
             | Self::BackupUnverified { repository, .. }
+            | Self::BackupUnrecoverable { repository, .. }
             | Self::DrillFailed { repository, .. }
             | Self::DrillSlow { repository, .. }
             | Self::DrillOverdue { repository, .. }
@@ -370,6 +384,7 @@ impl Finding {
             }
             | Self::BackupMissing { .. }
             | Self::BackupDamaged { .. }
+            | Self::BackupUnrecoverable { .. }
             | Self::DrillFailed { .. }
             | Self::RepositoryFilling {
                 needed: Some(_), ..

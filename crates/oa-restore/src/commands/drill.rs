@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::{self, Failure};
-use oa_core::app::config::{BackupKind, Config, Locale};
+use oa_core::app::config::{Backup as Settings, BackupKind, Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::human_duration;
 use oa_core::app::output::{Format, Listing};
@@ -36,12 +36,15 @@ use crate::{PROGRAM, RestoreError};
 /// Rehearse: restore a backup into a private server, check it, compare it, measure it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
+    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\n  oa-restore drill --quick --yes\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
 )]
 pub(crate) struct Args {
     /// Pick any backup at random, instead of the newest
     #[arg(long)]
     random: bool,
+    /// Only recover the newest physical backup, to the end of its WAL, and compare nothing: what oa-backup does after each full one
+    #[arg(long, conflicts_with_all = ["random", "from_copy"])]
+    quick: bool,
     /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
     from_copy: bool,
@@ -75,6 +78,9 @@ struct Drill {
 
 pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
     let session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
+    if args.quick {
+        return super::quick::run(&session, config, args.cron, &args.run);
+    }
     let backup = pick(&session, args.random)?;
     let work = WorkFolder::begin(&session.staging)?;
     let what = format!(
@@ -145,7 +151,7 @@ fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
         );
         candidates().nth(dice.unwrap_or(0).checked_rem(count).unwrap_or(0))
     } else {
-        candidates().max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
+        newest(candidates(), session.settings)
     };
     Ok(found.cloned().ok_or_else(|| {
         RestoreError::NoPlan(
@@ -153,6 +159,21 @@ fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
                 .to_owned(),
         )
     })?)
+}
+
+/// The newest, and no dump that is made beside physical backups: it is what would be restored.
+fn newest<'b>(
+    backups: impl Iterator<Item = &'b Backup> + Clone,
+    settings: &Settings,
+) -> Option<&'b Backup> {
+    let newest = |kind: &dyn Fn(Kind) -> bool| {
+        let of_it = backups.clone().filter(|b| kind(b.meta.kind));
+        of_it.max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
+    };
+    let (any, physical) = (newest(&|_| true)?, newest(&|kind| kind == Kind::Physical));
+    let much = TimeDelta::from_std(settings.rpo.0).unwrap_or(TimeDelta::MAX);
+    let is_near = |b: &&Backup| any.meta.restorable_to - b.meta.restorable_to <= much;
+    Some(physical.filter(is_near).unwrap_or(any))
 }
 
 /// Whatever goes wrong is what the drill has found.

@@ -66,6 +66,10 @@ pub struct Backup {
     /// A drill is overdue after this long.
     #[serde(default = "default_drill_every")]
     pub drill_every: Span,
+    /// After each full physical backup, and after `oa-backup verify --read-data`, a private server recovers the newest one to the end of
+    /// its WAL.
+    #[serde(default = "default_verify_recovery")]
+    pub verify_recovery: bool,
     /// The secondary repository.
     pub copy: Option<BackupCopy>,
 }
@@ -194,4 +198,7 @@ fn default_full_every() -> Span {
 }
 fn default_drill_every() -> Span {
     Span::seconds(35 * 24 * 3600)
+}
+fn default_verify_recovery() -> bool {
+    true
 }
