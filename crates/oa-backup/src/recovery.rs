@@ -66,10 +66,10 @@ pub(crate) fn verify(config: &Config) -> Option<String> {
         Some(Answer {
             error: Some(error), ..
         }) => Some(format!(
-            "the backup was made, and does not recover: {error}; make another one with oa-backup full, and try older ones with oa-restore drill"
+            "the newest backup does not recover: {error}; make another one with oa-backup full, and try older ones with oa-restore drill ID"
         )),
         _ => Some(format!(
-            "the backup was made, and could not be tried: {}",
+            "could not try whether the newest backup recovers: {}",
             readable(&done.stderr).trim()
         )),
     }

@@ -36,14 +36,16 @@ use crate::{PROGRAM, RestoreError};
 /// Rehearse: restore a backup into a private server, check it, compare it, measure it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\n  oa-restore drill --quick --yes\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
+    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill 3f2a9c81 --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\n  oa-restore drill --quick --yes\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
 )]
 pub(crate) struct Args {
+    /// The backup whose id starts with this, instead of the newest
+    id: Option<String>,
     /// Pick any backup at random, instead of the newest
-    #[arg(long)]
+    #[arg(long, conflicts_with = "id")]
     random: bool,
     /// Only recover the newest physical backup, to the end of its WAL, and compare nothing: what oa-backup does after each full one
-    #[arg(long, conflicts_with_all = ["random", "from_copy"])]
+    #[arg(long, conflicts_with_all = ["id", "random", "from_copy"])]
     quick: bool,
     /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     if args.quick {
         return super::quick::run(&session, config, args.cron, &args.run);
     }
-    let backup = pick(&session, args.random)?;
+    let backup = pick(&session, args)?;
     let work = WorkFolder::begin(&session.staging)?;
     let what = format!(
         "backup {} of {} ({}) into a private server in {} and look at it",
@@ -136,15 +138,29 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     Ok(if drill.ok { exit::OK } else { exit::FAILED })
 }
 
-/// The newest backup of a database; or any, at random, that can be compared.
-fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
+/// The newest backup of a database; the one that is named; or any, at random, that can be compared.
+fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
     let candidates = || {
         session
             .backups
             .iter()
             .filter(|b| b.meta.kind != Kind::Files && b.meta.mark.is_some())
     };
-    let found = if random {
+    if let Some(id) = &args.id {
+        let mut named = candidates().filter(|b| b.id.starts_with(id.as_str()));
+        return match (named.next(), named.next()) {
+            (Some(backup), None) => Ok(backup.clone()),
+            (None, _) => Err(RestoreError::NoPlan(format!(
+                "there is no backup of a database whose id begins with {id}; see oa-backup list"
+            ))
+            .into()),
+            _ => Err(RestoreError::NoPlan(format!(
+                "more than one backup's id begins with {id}; give more of it, see oa-backup list"
+            ))
+            .into()),
+        };
+    }
+    let found = if args.random {
         let count = candidates().count();
         let dice = usize::try_from(
             Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext)).as_u128() & 0xffff_ffff,

@@ -425,7 +425,7 @@ fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String
                     quoted(error)
                 ),
                 "Effect: the newest backup can probably not be restored, only an older one".to_owned(),
-                "What to do: make another one with oa-backup full, which is tried in the same way; try the older ones with oa-restore drill".to_owned(),
+                "What to do: make another one with oa-backup full, which is tried in the same way; try older ones with oa-restore drill ID (oa-backup list)".to_owned(),
             ],
         ),
         Finding::DrillFailed {
