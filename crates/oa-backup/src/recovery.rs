@@ -69,7 +69,7 @@ pub(crate) fn verify(config: &Config) -> Option<String> {
             "the newest backup does not recover: {error}; make another one with oa-backup full, and try older ones with oa-restore drill ID"
         )),
         _ => Some(format!(
-            "could not try whether the newest backup recovers: {}",
+            "could not try whether the newest backup recovers (verify_recovery = false in [backup] turns that off): {}",
             readable(&done.stderr).trim()
         )),
     }

@@ -37,12 +37,21 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let overview = Overview {
         stranded,
         recovered: recovered(config, &location),
+        // What keeps the list from being read is named below.
+        pins: repository.pins().unwrap_or_default(),
         ..Overview::of(&location, config)
     };
     overview
         .listing(&backups)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
+    for backup in backups.iter().filter(|b| !b.meta.damaged.is_empty()) {
+        tracing::warn!(
+            "backup {} has damage of the server itself: {}",
+            backup.short_id(),
+            backup.meta.damaged.join("; ")
+        );
+    }
     for damage in &damages {
         tracing::error!("{}", damage.what);
     }

@@ -2,9 +2,11 @@
 
 pub(crate) mod backup;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod list;
 mod overview;
+pub(crate) mod pin;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod status;
@@ -26,7 +28,6 @@ impl From<BackupError> for Failure {
             BackupError::Repository(e) => e.into(),
             BackupError::NotAllowed(_) => Self::new(exit::REFUSED, error),
             BackupError::Busy(reason) => Busy(reason).into(),
-            BackupError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
             other => Self::new(exit::FAILED, other),
         }
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use oa_core::app::config::Config;
 use oa_core::app::output::Listing;
-use oa_repository::{Backup, RepositoryLocation};
+use oa_repository::{Backup, Pin, RepositoryLocation};
 use serde_json::{Value, json};
 
 use oa_core::base::units::Bytes;
@@ -22,6 +22,8 @@ pub(crate) struct Overview<'a> {
     pub(crate) stranded: BTreeMap<String, String>,
     /// What came of recovering some of them.
     pub(crate) recovered: BTreeMap<String, Recovered>,
+    /// Why some of them are kept whatever retention says.
+    pub(crate) pins: BTreeMap<String, Pin>,
 }
 
 impl<'a> Overview<'a> {
@@ -31,6 +33,7 @@ impl<'a> Overview<'a> {
             zone: config.timezone,
             stranded: BTreeMap::new(),
             recovered: BTreeMap::new(),
+            pins: BTreeMap::new(),
         }
     }
 
@@ -45,6 +48,9 @@ impl<'a> Overview<'a> {
             columns.push(("recovered", "recovered to"));
         }
         columns.extend([("size", "size"), ("added", "added"), ("seconds", "seconds")]);
+        if !self.pins.is_empty() {
+            columns.push(("pinned", "pinned"));
+        }
         let mut listing = Listing::new(&columns);
         for backup in backups {
             listing.push(self.row(backup));
@@ -72,6 +78,7 @@ impl<'a> Overview<'a> {
             "size_bytes": m.stored.size_bytes, "added_bytes": m.stored.added_bytes, "size": Bytes(m.stored.size_bytes).to_string(),
             "added": Bytes(m.stored.added_bytes).to_string(), "tables": m.mark.as_ref().map(|k| k.tables.len()),
             "unrestorable": self.stranded.get(&b.id), "recovered": shown, "recovered_to": recovered.and_then(|r| r.to).map(time),
+            "damaged_pages": m.damaged, "pinned": self.pins.get(&b.id).map(|p| &p.reason), "pinned_at": self.pins.get(&b.id).map(|p| time(p.at)),
             "recovery_error": recovered.and_then(|r| r.error.as_deref()),
         })
     }

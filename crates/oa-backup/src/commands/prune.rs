@@ -18,7 +18,7 @@ use crate::PROGRAM;
 use crate::catalog;
 use crate::retention::{Keep, removable};
 use oa_repository::timeline;
-use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
+use oa_repository::{Backup, ProgressReporter, Repository, RepositoryError, RepositoryLocation};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -58,9 +58,11 @@ pub(crate) fn run(
     let repository = location.open_recorded(config, reporter)?;
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
+    let pinned = pinned(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
+        .filter(|b| !pinned.contains(&b.id))
         .collect();
     Overview::of(&location, config)
         .listing(&going)
@@ -121,6 +123,17 @@ pub(crate) fn run(
     });
     oa_core::app::flush_now(config);
     left.map(|_| exit::OK)
+}
+
+/// What is pinned, and the full backups without which that restores nothing.
+fn pinned(
+    repository: &Repository,
+    backups: &[Backup],
+) -> Result<BTreeSet<String>, RepositoryError> {
+    let pins = repository.pins()?;
+    let kept = backups.iter().filter(|b| pins.contains_key(&b.id));
+    let with_full = |b: &Backup| [Some(b.id.clone()), b.meta.full.clone()];
+    Ok(kept.flat_map(with_full).flatten().collect())
 }
 
 fn could_not_record(error: &postgres::Error) -> Failure {

@@ -1,6 +1,7 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::Failure;
@@ -13,7 +14,7 @@ use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits, Recovery}
 use oa_core::model::Finding;
 use oa_core::pg;
 use oa_wording::Wording;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::{print, short};
 use crate::PROGRAM;
@@ -50,6 +51,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
             "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.took).map(|took| took.as_secs_f64()),
             "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
+            "by_kind": state.by_kind(now).into_iter().map(|(kind, o)| (kind.to_owned(), json!(o))).collect::<Map<_, _>>(),
             "recovery": recovery.map(|r| json!({
                 "backup": r.backup, "at": r.at, "recovered_to": r.result.as_ref().ok().map(|(to, _)| to),
                 "seconds": r.result.as_ref().ok().map(|(_, took)| took.as_secs_f64()), "error": r.result.as_ref().err(),
@@ -108,6 +110,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 human_duration(*took, Locale::En)
             ));
         }
+        let kinds = state.by_kind(now);
+        if kinds.len() > 1 {
+            let said: Vec<String> = kinds.iter().map(|(kind, o)| o.sentence(kind)).collect();
+            text.push_str(&format!("By kind: {}.\n", said.join("; ")));
+        }
         if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {
             text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
@@ -138,8 +145,27 @@ fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
     backup.meta.restorable_to > now + MAX_CLOCK_SKEW
 }
 
+/// What a kind of backup gives now.
+#[derive(Debug, serde::Serialize)]
+struct Objectives {
+    restorable_to: DateTime<Utc>,
+    rpo_seconds: u64,
+    /// How long the last restore of that kind took.
+    rto_seconds: Option<f64>,
+}
+
+impl Objectives {
+    fn sentence(&self, kind: &str) -> String {
+        let span = |seconds| human_duration(Duration::from_secs(seconds), Locale::En);
+        let restored = self.rto_seconds.map_or_else(String::new, |took| {
+            format!(", restored in {}", span(took.round() as u64))
+        });
+        format!("{kind}, {} would be lost{restored}", span(self.rpo_seconds))
+    }
+}
+
 /// What there is, and what is recorded.
-struct RepositoryState {
+pub(super) struct RepositoryState {
     backups: Vec<Backup>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
@@ -152,7 +178,7 @@ struct RepositoryState {
 }
 
 impl RepositoryState {
-    fn look(
+    pub(super) fn look(
         config: &Config,
         location: &RepositoryLocation,
         repository: &Repository,
@@ -204,6 +230,32 @@ impl RepositoryState {
             .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
     }
 
+    /// The kinds of which there are backups, physical ones first, and what they give.
+    fn by_kind(&self, now: DateTime<Utc>) -> Vec<(&'static str, Objectives)> {
+        let records = self.records.as_ref();
+        let drill = records.and_then(|r| r.drill.as_ref()).filter(|d| d.ok);
+        let recovery = records.and_then(|r| r.recovery.as_ref());
+        let recovered = recovery.and_then(|r| r.result.as_ref().ok());
+        let objectives = |kind: Kind| {
+            let of_it = || self.good().filter(|b| b.meta.kind == kind);
+            let to = of_it().filter(|b| !is_future(b, now));
+            let to = to.map(|b| b.meta.restorable_to).max()?;
+            let drilled = drill.filter(|d| of_it().any(|b| b.id == d.backup));
+            let took = recovered
+                .filter(|_| kind == Kind::Physical)
+                .map(|(_, t)| *t);
+            let took = took.or_else(|| drilled.and_then(|d| d.took));
+            let objectives = Objectives {
+                restorable_to: to,
+                rpo_seconds: (now - to).to_std().unwrap_or_default().as_secs(),
+                rto_seconds: took.map(|took| took.as_secs_f64()),
+            };
+            Some((kind.as_str(), objectives))
+        };
+        let kinds = [Kind::Physical, Kind::Logical];
+        kinds.into_iter().filter_map(objectives).collect()
+    }
+
     /// As `oa.repository_state` has it: the weekly dump beside physical backups is no full backup that the WAL goes on from.
     fn full(&self, now: DateTime<Utc>) -> Option<&Backup> {
         let last = &self.last(now)?.meta;
@@ -219,7 +271,7 @@ impl RepositoryState {
 
     /// What the verdict is made of: what lies in the repository is looked at there, and the rest is as recorded. A time of the future
     /// restores nothing that anybody can rely on.
-    fn facts(&self, repository: &str, now: DateTime<Utc>) -> Facts {
+    pub(super) fn facts(&self, repository: &str, now: DateTime<Utc>) -> Facts {
         let named = |b: &Backup| {
             let (kind, level) = (b.meta.kind.as_str(), b.meta.level.as_str());
             journal::named(
