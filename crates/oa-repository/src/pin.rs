@@ -59,24 +59,23 @@ impl Repository {
         self.engine
             .save_snapshots(vec![snapshot])
             .map_err(self.failed("pin the backup"))?;
-        self.remove_pins(&former, &backup.id).map(drop)
+        self.remove_pins(&former, &backup.id)
     }
 
-    /// Lets a backup go when retention does. Returns whether it was pinned.
-    pub fn unpin(&self, id: &str) -> Result<bool, RepositoryError> {
+    /// Lets a backup go when retention does.
+    pub fn unpin(&self, id: &str) -> Result<(), RepositoryError> {
         self.remove_pins(&self.pin_snapshots()?, id)
     }
 
-    fn remove_pins(&self, pins: &[(SnapshotFile, Pin)], id: &str) -> Result<bool, RepositoryError> {
+    fn remove_pins(&self, pins: &[(SnapshotFile, Pin)], id: &str) -> Result<(), RepositoryError> {
         let of_it = pins.iter().filter(|(_, pin)| pin.backup == id);
         let ids: Vec<_> = of_it.map(|(snapshot, _)| snapshot.id).collect();
         if ids.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         self.engine
             .delete_snapshots(&ids)
-            .map_err(self.failed("unpin the backup"))?;
-        Ok(true)
+            .map_err(self.failed("unpin the backup"))
     }
 
     fn pin_snapshots(&self) -> Result<Vec<(SnapshotFile, Pin)>, RepositoryError> {

@@ -73,7 +73,7 @@ pub(crate) fn copy(
             escape(&here.to_string_lossy())
         ));
     }
-    let damaged = copy_files(client, programs, &folder, arguments)?;
+    let damaged = copy_files(client, programs, server, &folder, arguments)?;
     oa_core::base::failpoint::hit("backup.copied");
     let at = client
         .query_one(&format!("SELECT {STATE_TIME}"), &[])
@@ -94,6 +94,7 @@ pub(crate) fn copy(
 fn copy_files(
     client: &mut Client,
     programs: &Programs,
+    server: &Server,
     folder: &Path,
     mut arguments: Vec<String>,
 ) -> Result<Vec<String>, BackupError> {
@@ -101,6 +102,10 @@ fn copy_files(
         Ok(()) => return Ok(Vec::new()),
         Err(error) => error,
     };
+    let is = |name: &str, value: &str| server.advice.get(name).is_some_and(|v| v == value);
+    if !is("data_checksums", "on") || !is("block_size", "8192") {
+        return Err(error.into());
+    }
     // Of all its failures it leaves what it has copied only after that of a checksum.
     let begins = begins_at(&folder.join(DATA));
     let (PostgresError::Failed { .. }, Some(begins)) = (&error, begins) else {

@@ -4,7 +4,7 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::base::text::printable;
-use oa_repository::{Level, ProgressReporter};
+use oa_repository::{Level, ProgressReporter, RepositoryError};
 
 use super::{print, short};
 
@@ -54,14 +54,29 @@ pub(crate) fn pin(config: &Config, args: &PinArgs) -> Result<u8, Failure> {
 pub(crate) fn unpin(config: &Config, args: &UnpinArgs) -> Result<u8, Failure> {
     let location = super::location(config, args.copy)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
-    let backup = repository.find(&args.id)?;
-    let text = if repository.unpin(&backup.id)? {
-        format!(
-            "backup {} is kept for as long as retention says\n",
-            backup.short_id()
-        )
-    } else {
-        format!("backup {} was not pinned\n", backup.short_id())
+    super::check_may_delete(config, args.copy, "unpin")?;
+    let pins = repository.pins()?;
+    let mut named = pins.keys().filter(|id| id.starts_with(&args.id));
+    // Also one that is not there any more.
+    let text = match (named.next(), named.next()) {
+        (Some(id), None) => {
+            repository.unpin(id)?;
+            format!(
+                "backup {} is kept for as long as retention says\n",
+                short(id)
+            )
+        }
+        (Some(_), Some(_)) => {
+            return Err(RepositoryError::NoBackup(format!(
+                "{} (it begins more than one id)",
+                args.id
+            ))
+            .into());
+        }
+        (None, _) => format!(
+            "backup {} was not pinned\n",
+            repository.find(&args.id)?.short_id()
+        ),
     };
     print(&text)?;
     Ok(exit::OK)

@@ -55,7 +55,16 @@ pub(crate) fn run(
         weekly: settings.keep_weekly,
     };
     let location = super::location(config, args.copy)?;
+    // What is only taken off the record is not deleted.
+    if !args.missing {
+        super::check_may_delete(config, args.copy, "prune")?;
+    }
     let repository = location.open_recorded(config, reporter)?;
+    if super::is_append_only(config, args.copy) {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        take_off_the_record(&recorder, &location, &repository, args.yes)?;
+        return Ok(exit::OK);
+    }
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
     let pinned = pinned(&repository, &backups)?;

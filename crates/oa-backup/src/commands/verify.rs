@@ -100,7 +100,8 @@ pub(crate) fn run(
         .map_err(anyhow::Error::from)?;
     report(&found, args.copy);
     // That every byte is there does not say that PostgreSQL takes it.
-    let unrecoverable = (args.read_data && !args.copy && recovery::is_due(&found.backups))
+    let all = args.read_data && !args.copy && args.id.is_none();
+    let unrecoverable = (all && recovery::is_due(&found.backups))
         .then(|| recovery::verify(config))
         .flatten();
     if let Some(problem) = &unrecoverable {

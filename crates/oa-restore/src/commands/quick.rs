@@ -47,17 +47,24 @@ impl Recovered {
         }
     }
 
-    /// Best effort: without PostgreSQL the next one is recorded.
-    fn record(&self, config: &Config) {
+    /// Whether it is on record now: without PostgreSQL it is not, nor before the backup itself is.
+    fn record(&self, config: &Config) -> bool {
         let ids: Vec<&str> = self.ids.iter().map(String::as_str).collect();
         let connected = Settings::from_config(config, PROGRAM)
             .ok()
             .and_then(|settings| pg::connect(&settings).ok());
-        let Some(mut client) = connected else {
-            return tracing::warn!("without PostgreSQL it is not recorded what came of this");
-        };
-        if let Err(e) = catalog::mark_recovery(&mut client, &ids, &self.result) {
-            tracing::warn!("could not record what came of this: {}", pg::describe(&e));
+        let recorded =
+            connected.map(|mut client| catalog::mark_recovery(&mut client, &ids, &self.result));
+        match recorded {
+            Some(Ok(rows)) => rows > 0,
+            Some(Err(e)) => {
+                tracing::warn!("could not record what came of this: {}", pg::describe(&e));
+                false
+            }
+            None => {
+                tracing::warn!("without PostgreSQL it is not recorded what came of this");
+                false
+            }
         }
     }
 }
@@ -96,7 +103,7 @@ pub(super) fn run(
     let recovered = recorded(config, &job, |_| {
         let recovered = recover(session, full)?;
         // Before the run is on record, which leaves it to `oa-alert check` to report what the backup's row says.
-        recovered.record(config);
+        let on_record = recovered.record(config);
         let mut ended = JobOutcome::success(recovered);
         ended.details.insert("backup".to_owned(), json!(full.id));
         match &ended.value.result {
@@ -111,7 +118,7 @@ pub(super) fn run(
                     "backup {} does not recover: {error}",
                     full.short_id()
                 ));
-                ended.reported_by_check = !config.alert.is_off("backup_unrecoverable");
+                ended.reported_by_check = on_record && !config.alert.is_off("backup_unrecoverable");
             }
         }
         Ok(ended)

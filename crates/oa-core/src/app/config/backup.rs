@@ -134,6 +134,9 @@ pub struct BackupCopy {
     pub password: Option<SecretRef>,
     /// Access to S3-compatible storage.
     pub s3: Option<S3>,
+    /// This machine's key cannot delete there, so that whoever takes this machine over cannot either: nothing here tries to.
+    #[serde(default)]
+    pub append_only: bool,
 }
 
 /// `[backup.s3]` and `[backup.copy.s3]`
