@@ -68,6 +68,11 @@ pub(crate) fn verify(config: &Config) -> Option<String> {
         }) => Some(format!(
             "the newest backup does not recover: {error}; make another one with oa-backup full, and try older ones with oa-restore drill ID"
         )),
+        // Another one tries it now.
+        None if done.status.code() == Some(i32::from(exit::REFUSED)) => {
+            tracing::warn!("{}", readable(&done.stderr).trim());
+            None
+        }
         _ => Some(format!(
             "could not try whether the newest backup recovers (verify_recovery = false in [backup] turns that off): {}",
             readable(&done.stderr).trim()

@@ -6,14 +6,14 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
+use oa_core::pg;
+use oa_repository::timeline;
+use oa_repository::{ProgressReporter, RepositoryLocation};
 
 use super::overview::Overview;
 use super::short;
 use crate::PROGRAM;
 use crate::catalog::{self, Recovered};
-use oa_core::pg;
-use oa_repository::timeline;
-use oa_repository::{ProgressReporter, RepositoryLocation};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

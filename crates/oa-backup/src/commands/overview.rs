@@ -6,10 +6,9 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use oa_core::app::config::Config;
 use oa_core::app::output::Listing;
+use oa_core::base::units::Bytes;
 use oa_repository::{Backup, Pin, RepositoryLocation};
 use serde_json::{Value, json};
-
-use oa_core::base::units::Bytes;
 
 use crate::catalog::Recovered;
 

@@ -174,14 +174,21 @@ fn newest_full(backups: &[Backup]) -> Option<&Backup> {
 fn recover(session: &Session<'_>, full: &Backup) -> Result<Recovered, RestoreError> {
     let work = WorkFolder::begin(&session.staging)?;
     let system = [full.meta.system_id.as_str()];
-    let found = {
-        let planner = session.planner(&system, &work);
-        let latest = planner.plan(&Target::Latest, BackupKind::Physical);
-        match latest {
-            Ok(plan) if plan.backup().id == full.id => Ok(plan),
-            // Its WAL is not there yet, or could not be received.
-            _ => planner.plan(&Target::Backup(full.id.clone()), BackupKind::Physical),
-        }
+    let planner = session.planner(&system, &work);
+    let latest = planner.plan(&Target::Latest, BackupKind::Physical);
+    let has_wal = session
+        .backups
+        .iter()
+        .any(|b| b.meta.full.as_ref() == Some(&full.id));
+    let found = match latest {
+        Ok(plan) if plan.backup().id == full.id => Ok(plan),
+        // Its WAL is not there yet, or could not be received.
+        _ if !has_wal => planner.plan(&Target::Backup(full.id.clone()), BackupKind::Physical),
+        Err(e) => Err(e),
+        Ok(older) => Err(RestoreError::NoPlan(format!(
+            "its WAL does not lead on from it: the newest point in time is reached from the older full backup {} only",
+            older.backup().short_id()
+        ))),
     };
     let tried = found.and_then(|plan| {
         check_room(&[PrivateServer::need(&plan, &work)])?;
