@@ -179,6 +179,34 @@ pub(crate) fn recorded(
     Ok(rows.iter().map(one).collect())
 }
 
+/// What came of recovering a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// The newest point in time to which it ever was.
+    pub(crate) to: Option<DateTime<Utc>>,
+    /// Why the last recovery failed.
+    pub(crate) error: Option<String>,
+}
+
+/// The backups of a repository of which it is known what came of recovering them, by id.
+pub(crate) fn recovered(
+    client: &mut impl GenericClient,
+    location: &RepositoryLocation,
+) -> Result<BTreeMap<String, Recovered>, postgres::Error> {
+    let rows = client.query(
+        "SELECT id, recovered_to, recovery_error FROM oa.backups WHERE repository = $1 AND recovery_at IS NOT NULL",
+        &[&location.shown()],
+    )?;
+    let one = |row: &postgres::Row| {
+        let recovered = Recovered {
+            to: row.get(1),
+            error: row.get(2),
+        };
+        (row.get(0), recovered)
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
 /// Those of the recorded backups that are not there: `there` are the ids of all that is listed now, readable or not.
 pub(crate) fn missing(
     client: &mut impl GenericClient,

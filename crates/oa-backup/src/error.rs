@@ -12,11 +12,6 @@ pub(crate) enum BackupError {
     /// PostgreSQL, one of its programs, or this machine's disk.
     #[error(transparent)]
     Postgres(PostgresError),
-    /// The server's own data are damaged.
-    #[error(
-        "pages of database {databases} do not have the checksums that they should, so no physical backup can be made: {said}; the server's log names the file. Until it is mended (REINDEX, or restore the table), make dumps: --kind logical"
-    )]
-    Damaged { databases: String, said: String },
     /// The WAL has a gap since the last backup, or there is no full backup: only a new one helps, and one is made at once.
     #[error("{0}")]
     Gap(String),

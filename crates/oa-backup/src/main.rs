@@ -4,6 +4,7 @@
 //! commands  ─ one file a command
 //! session   ─ the order of a backup: capture, check, store, record
 //! capture   ─ PostgreSQL's own programs take the data: pg_basebackup, pg_receivewal, pg_dump
+//! recovery  ─ whether what was made recovers, as oa-restore finds out
 //! retention ─ what is kept, and what may go
 //! catalog   ─ what `oa.backups` says of a repository
 //! ```
@@ -13,6 +14,7 @@ mod capture;
 mod catalog;
 mod commands;
 mod error;
+mod recovery;
 mod retention;
 mod session;
 
@@ -25,7 +27,7 @@ use oa_core::app::output::Format;
 use oa_core::base::supervise;
 use oa_repository::{Level, progress};
 
-use crate::commands::{backup, copy, init, list, prune, repair, status, verify};
+use crate::commands::{backup, copy, doctor, init, list, pin, prune, repair, status, verify};
 
 /// This program's name, in the run log and in the database's list of sessions.
 const PROGRAM: &str = "oa-backup";
@@ -61,6 +63,11 @@ enum Command {
     List(list::Args),
     /// Show what you could lose now and how long a restore takes; exit code 1 when the objectives are not met
     Status(status::Args),
+    /// Say what is wrong, and one command that is safe; exit code 1 when something is
+    #[command(
+        after_help = "Changes nothing.\n\nExamples:\n  oa-backup doctor\n  oa-backup doctor --format json"
+    )]
+    Doctor(doctor::Args),
     /// Check that everything the backups need is there
     #[command(
         after_help = "Examples:\n  oa-backup verify\n  oa-backup verify --read-data\n  oa-backup verify 3f2a9c81 --format json\nFor crontab, weekly:\n  30 4 * * 0 oa-backup verify --read-data --cron"
@@ -71,6 +78,13 @@ enum Command {
         after_help = "Unused data is only marked at first; a prune a day later removes it, so backups may run meanwhile.\n\nExamples:\n  oa-backup prune --dry-run\n  oa-backup prune --yes\nFor crontab:\n  30 3 * * * oa-backup prune --cron"
     )]
     Prune(prune::Args),
+    /// Keep a backup, and what it needs, whatever retention says
+    #[command(
+        after_help = "Examples:\n  oa-backup pin 3f2a9c81 --reason \"before the move\"\n  oa-backup pin 3f2a9c81 --reason \"before the move\" --copy   # a pin is of one repository"
+    )]
+    Pin(pin::PinArgs),
+    /// Let a pinned backup go when retention does
+    Unpin(pin::UnpinArgs),
     /// Copy to the secondary repository, of [backup.copy], what it does not have
     #[command(
         after_help = "For crontab, after the full backup:\n  0 4 * * * oa-backup copy --cron"
@@ -133,9 +147,12 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
             backup::run(&config()?, args, Level::Incremental, &bars(args.format))
         }
         Command::List(args) => list::run(&config()?, args),
+        Command::Doctor(args) => doctor::run(&config()?, args),
         Command::Status(args) => status::run(&config()?, args),
         Command::Verify(args) => verify::run(&config()?, args, &bars(args.format)),
         Command::Prune(args) => prune::run(&config()?, args, &bars(args.format)),
+        Command::Pin(args) => pin::pin(&config()?, args),
+        Command::Unpin(args) => pin::unpin(&config()?, args),
         Command::Copy(args) => copy::run(&config()?, args, &bars(Format::Table)),
         Command::Repair(args) => repair::run(&config()?, args, &bars(Format::Table)),
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)

@@ -356,6 +356,7 @@ impl<'a> Session<'a> {
             end_lsn: Some(copied.end),
             settings: self.server.settings.clone(),
             tablespaces: self.server.tablespaces.clone(),
+            damaged: copied.damaged.clone(),
             ..self.meta(Kind::Physical, Level::Full, copied.at, copied.at, began)
         };
         // A large copy is read from the disk once for both, not twice.
@@ -379,6 +380,12 @@ impl<'a> Session<'a> {
             }
         };
         meta.mark = Some(fingerprint.clone());
+        if !copied.damaged.is_empty() {
+            outcome.problems.push(format!(
+                "the server's data are damaged, and so is what was backed up of them: {}. The backup was made and is marked; the rest of it is whole. Rebuild damaged indexes with REINDEX; bring damaged tables back with oa-restore table NAME --to a time before the damage, and keep a backup from then: oa-backup pin",
+                copied.damaged.join("; ")
+            ));
+        }
         let full = publish(pending?, meta, &mut outcome.problems)?;
         staging::remove_folder(&copied.folder)?;
         Ok((full, fingerprint))
@@ -541,6 +548,7 @@ impl<'a> Session<'a> {
             captured_at: Utc::now(),
             settings: std::collections::BTreeMap::new(),
             tablespaces: std::collections::BTreeMap::new(),
+            damaged: Vec::new(),
             mark: None,
             stored: Counts::default(),
         }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -457,6 +458,37 @@ fn the_secondary_repository_gets_what_it_lacks() {
         service.number("SELECT count(DISTINCT repository) FROM oa.backups"),
         2
     );
+    // With a key that cannot delete: a copy only adds, and what would delete is refused before it tries.
+    let configured = fs::read_to_string(service.path("oa.toml")).unwrap();
+    fs::write(
+        service.path("oa.toml"),
+        format!("{configured}\nappend_only = true\n"),
+    )
+    .unwrap();
+    let contents = || -> BTreeMap<_, _> {
+        let files = service.files("elsewhere").into_iter();
+        files.map(|f| (f.clone(), fs::read(f).unwrap())).collect()
+    };
+    let before = contents();
+    with(&["incremental"]).expect(0);
+    assert!(with(&["copy"]).expect(0).stdout.starts_with("1 backup"));
+    let after = contents();
+    assert!(
+        before
+            .iter()
+            .all(|(file, content)| after.get(file) == Some(content))
+    );
+    assert!(after.len() > before.len());
+    for arguments in [
+        &["prune", "--copy", "--yes"][..],
+        &["repair", "--copy", "--yes"],
+    ] {
+        let refused = with(arguments).expect(77);
+        assert!(refused.stderr.contains("append_only"), "{refused:?}");
+    }
+    with(&["prune", "--missing", "--copy", "--yes"]).expect(0);
+    assert_eq!(contents(), after);
+    fs::write(service.path("oa.toml"), configured).unwrap();
     // What has disappeared there is missing until it was copied anew.
     fs::remove_file(service.files("elsewhere/snapshots").pop().unwrap()).unwrap();
     let missing = with(&["verify", "--copy"]).expect(1);

@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -190,6 +191,29 @@ fn what_a_prune_removes_is_not_missing_even_if_it_is_killed() {
         2
     );
     service.backup(&["prune", "--yes"]).expect(0);
+
+    // What somebody has pinned stays, under its id, until it is unpinned.
+    let pinned = service.list()[0].clone();
+    let id = pinned["short_id"].as_str().unwrap();
+    service.backup(&["pin", id]).expect(2);
+    service
+        .backup(&["pin", id, "--reason", "before the move"])
+        .expect(0);
+    service
+        .backup(&["pin", id, "--reason", "before the great move"])
+        .expect(0);
+    service.take("full");
+    service.backup(&["prune", "--yes"]).expect(0);
+    let all = service.list();
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(all[0]["id"], pinned["id"]);
+    assert_eq!(all[0]["pinned"], "before the great move");
+    let table = service.backup(&["list"]).expect(0).stdout;
+    assert!(table.contains("before the great move"), "{table}");
+    service.backup(&["verify"]).expect(0);
+    service.backup(&["unpin", id]).expect(0);
+    service.backup(&["prune", "--yes"]).expect(0);
+    assert_eq!(service.list().len(), 1);
 }
 
 #[test]
@@ -303,4 +327,69 @@ fn with_the_crontab_and_an_ordinary_role_every_dump_counts_as_a_full_one() {
         [newest["id"].as_str().unwrap()]
     );
     assert!(!alert(&service).1.contains(&"backup_late".to_owned()));
+}
+
+/// The command that the doctor gives, run as it is; off a terminal with `--yes`.
+fn doctors_orders(service: &Service) -> (String, Done) {
+    let said = service.backup(&["doctor"]).expect(1).stdout;
+    let last = said.lines().last().unwrap();
+    let order = last.strip_prefix("next: ").expect("no command").to_owned();
+    let mut words = order.split(' ');
+    let program = words.next().unwrap();
+    let mut arguments: Vec<&str> = words.collect();
+    if program != "oa-backup" {
+        let output = Command::new(program).args(arguments).output();
+        return (order.clone(), done(output.expect("no such program")));
+    }
+    if arguments == ["repair"] {
+        arguments.push("--yes");
+    }
+    let done = service.backup(&arguments);
+    (order.clone(), done)
+}
+
+#[test]
+fn the_doctor_names_one_command_that_helps_and_harms_nothing() {
+    let service = Service::start("kind = \"logical\"");
+    let follow = |expected: &str| {
+        let (order, done) = doctors_orders(&service);
+        assert_eq!(order, expected);
+        done.expect(0);
+    };
+    follow("oa-backup init");
+    follow("oa-backup full");
+    let well = service.backup(&["doctor"]).expect(0);
+    assert!(well.stdout.starts_with("Nothing is wrong"), "{well:?}");
+    let all = service.list();
+
+    fs::remove_file(service.path("repo/config")).unwrap();
+    follow("oa-backup repair");
+    let key = service.files("repo/keys").remove(0);
+    fs::write(&key, "damaged").unwrap();
+    follow("oa-backup repair");
+    fs::set_permissions(service.path("repo"), fs::Permissions::from_mode(0o755)).unwrap();
+    follow(&format!("chmod -R go= {}", service.path("repo").display()));
+    service.backup(&["doctor"]).expect(0);
+
+    // Its disk is not mounted: nothing is made on the one underneath.
+    fs::rename(service.path("repo"), service.path("mounted")).unwrap();
+    fs::create_dir(service.path("repo")).unwrap();
+    follow(&format!("df {}", service.path("repo").display()));
+    assert_eq!(service.files("repo"), Vec::<std::path::PathBuf>::new());
+    fs::remove_dir(service.path("repo")).unwrap();
+    fs::rename(service.path("mounted"), service.path("repo")).unwrap();
+
+    service
+        .db()
+        .batch_execute(
+            "UPDATE oa.backups SET check_error = 'x', checked = 'data', checked_at = now()",
+        )
+        .unwrap();
+    follow("oa-backup full");
+    service
+        .db()
+        .batch_execute("UPDATE oa.backups SET check_error = NULL, checked = 'structure', finished_at = now() - interval '90 days', started_at = now() - interval '90 days'")
+        .unwrap();
+    follow("oa-backup verify --read-data");
+    assert_eq!(service.list()[0]["id"], all[0]["id"]);
 }

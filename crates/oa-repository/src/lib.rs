@@ -6,6 +6,7 @@
 //! location ─ where it is and what opens it        spare, permissions ─ its configuration and keys
 //! repository ─ open: list, forget, prune, copy    store ─ a backup, whole or not at all
 //! check, damage, repair ─ what is wrong, whose    reader ─ what is in backups, and bringing it back
+//! pin ─ backups that retention does not remove
 //! engine, stop, durable, s3 ─ the engine, and the storage below it
 //! timeline, segment, parameters ─ which WAL goes on from which backup, and what it needs
 //! fingerprint, programs, staging ─ what taking and restoring have in common
@@ -24,6 +25,7 @@ mod location;
 mod meta;
 pub mod parameters;
 mod permissions;
+mod pin;
 mod programs;
 pub mod progress;
 mod reader;
@@ -46,6 +48,7 @@ pub use self::location::RepositoryLocation;
 pub use self::meta::{
     ContentFingerprint, Counts, Kind, Level, Lsn, Meta, TableFingerprint, WalRange,
 };
+pub use self::pin::Pin;
 pub use self::programs::Programs;
 pub use self::progress::ProgressReporter;
 pub use self::reader::{Reader, StoredFile};

@@ -183,6 +183,9 @@ pub struct Meta {
     /// Tablespaces: their number, and where they were.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tablespaces: BTreeMap<String, String>,
+    /// Pages of the server that did not have the checksums that they should: they are damaged in the backup as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
     /// What was in the tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<ContentFingerprint>,

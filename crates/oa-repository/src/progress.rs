@@ -50,25 +50,22 @@ struct Terminal;
 #[derive(Debug)]
 struct Shown(ProgressBar);
 
-fn style(kind: ProgressType) -> ProgressStyle {
-    let template = match kind {
-        ProgressType::Spinner => "{spinner} {msg}",
-        ProgressType::Counter => "{msg:32} {bar:30} {pos}/{len}",
-        ProgressType::Bytes => "{msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-    };
+/// How many there will be is known only after a while.
+const WITHOUT_END: &str = "{msg:32} {bytes}";
+const WITH_END: &str = "{msg:32} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
+fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl ProgressBars for Terminal {
     fn progress(&self, kind: ProgressType, prefix: &str) -> Progress {
-        if prefix.is_empty() {
+        // What else the engine counts are its own steps, over before anybody has read them.
+        if prefix.is_empty() || !matches!(kind, ProgressType::Bytes) {
             return Progress::hidden();
         }
-        let bar = match kind {
-            ProgressType::Spinner => ProgressBar::new_spinner(),
-            _ => ProgressBar::new(0),
-        };
-        bar.set_style(style(kind));
+        let bar = ProgressBar::new(0);
+        bar.set_style(style(WITHOUT_END));
         bar.set_message(prefix.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         Progress::new(Shown(bar))
@@ -81,6 +78,9 @@ impl RusticProgress for Shown {
     }
     fn set_length(&self, length: u64) {
         self.0.set_length(length);
+        if length > 0 {
+            self.0.set_style(style(WITH_END));
+        }
     }
     fn set_title(&self, title: &str) {
         self.0.set_message(title.to_owned());

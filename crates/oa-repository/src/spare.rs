@@ -183,6 +183,18 @@ impl RepositoryLocation {
         Ok(found.map(|what| Damage { backup: None, what }).collect())
     }
 
+    /// Whether [`RepositoryLocation::heal`] would put something back.
+    #[must_use]
+    pub fn is_mendable(&self) -> bool {
+        let put_back = |one: &Guarded| {
+            matches!(
+                (&one.here, &one.beside),
+                (Copy::Damaged | Copy::Absent, Copy::Authentic(_))
+            )
+        };
+        self.assess().is_ok_and(|all| all.iter().any(put_back))
+    }
+
     /// Why a repository does not open, if its configuration or keys are the reason.
     pub(crate) fn why_it_does_not_open(&self) -> Option<RepositoryError> {
         let all = self.assess().ok()?;

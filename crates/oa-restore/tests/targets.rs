@@ -57,6 +57,40 @@ fn every_form_of_a_target_restores_what_was_there_then() {
     assert_eq!(service.count("t"), 7);
     assert_eq!(service.left(), Vec::<String>::new());
 
+    // What was written a moment ago is backed up first, where it goes back into the server that it is of.
+    let now = ["table", "t", "--to", "now", "--as", "copy_now", "--yes"];
+    let first = service.restore(&[&now[..], &["--dry-run"]].concat()).ok();
+    assert!(first.stdout.contains("would be backed up"), "{first:?}");
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'backup-incremental'"),
+        2
+    );
+    service.restore(&now).ok();
+    assert_eq!(service.count("copy_now"), 7);
+    assert_eq!(
+        service.count("oa.runs WHERE task = 'backup-incremental'"),
+        3
+    );
+    // What list prints is what --to takes.
+    let listed = service.backup(&["list"]).ok().stdout;
+    let printed = listed.lines().last().unwrap().split("  ").map(str::trim);
+    let printed = printed.filter(|cell| cell.ends_with("CST")).last().unwrap();
+    service
+        .restore(&[
+            "table",
+            "t",
+            "--to",
+            printed,
+            "--as",
+            "copy_printed",
+            "--yes",
+        ])
+        .ok();
+    // It cannot be backed up: then nothing is restored that is not as wanted.
+    let mut killed = service.command("oa-restore", &["table", "t", "--to", "now", "--as", "no"]);
+    support::done(killed.env("OA_FAILPOINT", "backup.stored")).failed(1, "could not be backed up");
+    assert_eq!(service.count("pg_class WHERE relname = 'no'"), 0);
+
     let late = service.restore(&["plan", "--to", "2099-01-01 10:00"]);
     late.failed(1, "--to latest");
     service
@@ -64,7 +98,7 @@ fn every_form_of_a_target_restores_what_was_there_then() {
         .failed(1, "the earliest point in time that can be restored is");
     service
         .restore(&["plan", "--to", "yesterday"])
-        .failed(2, "2h ago");
+        .failed(2, "yesterday 14:05");
     let plan = service
         .restore(&["plan", "--to", &between, "--format", "json"])
         .ok()

@@ -83,10 +83,14 @@ impl Found {
             "clock_off" | "disk_filling" | "spool_waiting" => subject == self.host,
             "cookie_expiring" => subject.split('/').next() == Some(&self.host),
             "certificate_expiring" => Some(subject) == self.certificate.as_deref(),
-            "backup_late" | "backup_unverified" | "backup_missing" | "drill_overdue"
-            | "drill_failed" | "drill_slow" | "repository_filling" => {
-                self.repositories.iter().any(|r| r == subject)
-            }
+            "backup_late"
+            | "backup_unverified"
+            | "backup_missing"
+            | "backup_unrecoverable"
+            | "drill_overdue"
+            | "drill_failed"
+            | "drill_slow"
+            | "repository_filling" => self.repositories.iter().any(|r| r == subject),
             _ => true,
         }
     }

@@ -1,6 +1,7 @@
 //! Taking the data from the server: PostgreSQL's own programs do it, this module guards them.
 
 pub(crate) mod logical;
+mod pages;
 pub(crate) mod physical;
 pub(crate) mod rights;
 pub(crate) mod server;

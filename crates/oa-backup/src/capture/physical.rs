@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use oa_core::base::units::Bytes;
 use postgres::Client;
 
+use super::pages;
 use super::server::{STATE_TIME, Server};
 use crate::error::BackupError;
 use oa_repository::Programs;
@@ -18,6 +19,8 @@ use oa_repository::{Lsn, PostgresError, staging as folders};
 #[derive(Debug)]
 pub(crate) struct Copied {
     pub(crate) folder: PathBuf,
+    /// Where pages of the server are damaged, in words.
+    pub(crate) damaged: Vec<String>,
     /// Recovery begins here.
     pub(crate) start: Lsn,
     /// It must come at least this far.
@@ -70,23 +73,7 @@ pub(crate) fn copy(
             escape(&here.to_string_lossy())
         ));
     }
-    let before = broken_pages(client)?;
-    if let Err(error) = programs.run("pg_basebackup", &arguments) {
-        let PostgresError::Failed { said, .. } = &error else {
-            return Err(error.into());
-        };
-        let said = said.clone();
-        let after = broken_pages(client)?;
-        let worse =
-            |(name, count): &(String, i64)| !before.iter().any(|(n, c)| n == name && c >= count);
-        let databases: Vec<String> = after.into_iter().filter(worse).map(|(n, _)| n).collect();
-        return Err(if databases.is_empty() {
-            error.into()
-        } else {
-            let databases = databases.join(", ");
-            BackupError::Damaged { databases, said }
-        });
-    }
+    let damaged = copy_files(client, programs, server, &folder, arguments)?;
     oa_core::base::failpoint::hit("backup.copied");
     let at = client
         .query_one(&format!("SELECT {STATE_TIME}"), &[])
@@ -95,6 +82,7 @@ pub(crate) fn copy(
     let (start, end, timeline) = range_of(&data.join("backup_manifest"))?;
     Ok(Copied {
         folder,
+        damaged,
         start,
         end,
         timeline,
@@ -102,15 +90,56 @@ pub(crate) fn copy(
     })
 }
 
-/// How many pages with wrong checksums the server has met, by database. A copy counts those of a file from the second one on.
-fn broken_pages(client: &mut Client) -> Result<Vec<(String, i64)>, BackupError> {
-    let rows = client
-        .query(
-            "SELECT coalesce(datname, 'of all')::text, checksum_failures FROM pg_stat_database WHERE checksum_failures > 0",
-            &[],
-        )
-        .map_err(BackupError::query("could not ask for the server's checksums"))?;
-    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+/// Runs `pg_basebackup`. Returns where the server's pages are damaged, in words.
+fn copy_files(
+    client: &mut Client,
+    programs: &Programs,
+    server: &Server,
+    folder: &Path,
+    mut arguments: Vec<String>,
+) -> Result<Vec<String>, BackupError> {
+    let error = match programs.run("pg_basebackup", &arguments) {
+        Ok(()) => return Ok(Vec::new()),
+        Err(error) => error,
+    };
+    let is = |name: &str, value: &str| server.advice.get(name).is_some_and(|v| v == value);
+    if !is("data_checksums", "on") || !is("block_size", "8192") {
+        return Err(error.into());
+    }
+    // Of all its failures it leaves what it has copied only after that of a checksum.
+    let begins = begins_at(&folder.join(DATA));
+    let (PostgresError::Failed { .. }, Some(begins)) = (&error, begins) else {
+        return Err(error.into());
+    };
+    let scan = |begins| {
+        pages::damaged(folder, begins)
+            .map_err(BackupError::disk("could not look for damage in", folder))
+    };
+    let before = scan(begins)?;
+    if before.is_empty() {
+        return Err(error.into());
+    }
+    tracing::warn!("pages of the server are damaged; the copy is made without comparing checksums");
+    folders::empty_folder(folder)?;
+    arguments.push("--no-verify-checksums".to_owned());
+    programs.run("pg_basebackup", &arguments)?;
+    let Some(begins) = begins_at(&folder.join(DATA)) else {
+        return Err(error.into());
+    };
+    // A page that was being written is whole in one of the two copies.
+    let mut damaged = scan(begins)?;
+    damaged.retain(|file, pages| {
+        pages.retain(|page| before.get(file).is_some_and(|known| known.contains(page)));
+        !pages.is_empty()
+    });
+    pages::named(client, &damaged)
+}
+
+/// Where the recovery of a copy begins, by its `backup_label` (PostgreSQL's `xlogbackup.c`).
+fn begins_at(data: &Path) -> Option<Lsn> {
+    let label = fs::read_to_string(data.join("backup_label")).ok()?;
+    let line = label.lines().next()?.strip_prefix("START WAL LOCATION: ")?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Compares the copy with its manifest, and sees that the WAL it needs can be read.

@@ -50,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) tablespaces: BTreeMap<String, String>,
     /// Settings that recovery needs.
     pub(crate) settings: BTreeMap<String, String>,
-    /// `wal_level`, `max_slot_wal_keep_size`, `wal_compression`, `max_replication_slots`, `data_checksums`.
+    /// `wal_level`, `max_slot_wal_keep_size`, `wal_compression`, `max_replication_slots`, `data_checksums`, `block_size`.
     pub(crate) advice: BTreeMap<String, String>,
 }
 
@@ -94,6 +94,7 @@ impl Server {
             "wal_compression",
             "max_replication_slots",
             "data_checksums",
+            "block_size",
         ])?;
         Ok(Self {
             version: row.get(0),

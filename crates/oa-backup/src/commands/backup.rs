@@ -1,25 +1,24 @@
 //! `oa-backup full` and `oa-backup incremental`.
 
-use std::collections::BTreeMap;
-
-use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{BackupKind, Config};
 use oa_core::app::exit;
 use oa_core::app::flush_now;
-use oa_core::app::output::{Format, Listing};
+use oa_core::app::output::Format;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
 use oa_core::model::retry::{Backoff, Policy};
 use oa_core::model::run::{RunStart, Status};
-use oa_repository::{Backup, Kind, Level, ProgressReporter, RepositoryLocation, staging};
-use serde_json::{Map, Value, json};
+use oa_repository::{Kind, Level, ProgressReporter, RepositoryLocation, staging};
+use serde_json::{Map, json};
 
+use super::overview::Overview;
 use super::{print, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, Checked, Missing};
+use crate::recovery;
 use crate::session::{BackupOutcome, Session};
 
 /// The most that a retry policy allows; a copy of a large cluster takes hours.
@@ -125,13 +124,18 @@ pub(crate) fn run(
     flush_now(config);
     let made = result?;
     record(&recorder, &location, &made, recorded);
-    listing(&location, &made.backups)
+    let mut problems = made.problems.clone();
+    if recovery::is_due(&made.backups) {
+        problems.extend(recovery::verify(config));
+    }
+    Overview::of(&location, config)
+        .listing(&made.backups)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
-    for problem in &made.problems {
+    for problem in &problems {
         tracing::error!("{problem}");
     }
-    Ok(if made.problems.is_empty() {
+    Ok(if problems.is_empty() {
         exit::OK
     } else {
         exit::FAILED
@@ -220,51 +224,4 @@ fn preview(config: &Config, args: &Args, level: Level) -> Result<u8, Failure> {
         RepositoryLocation::primary(config)?.shown()
     ))?;
     Ok(exit::OK)
-}
-
-/// Backups as they are listed.
-pub(crate) fn listing(location: &RepositoryLocation, backups: &[Backup]) -> Listing {
-    listing_of(location, backups, &BTreeMap::new())
-}
-
-/// The same, with why some of them cannot be restored.
-pub(crate) fn listing_of(
-    location: &RepositoryLocation,
-    backups: &[Backup],
-    stranded: &BTreeMap<String, String>,
-) -> Listing {
-    let mut listing = Listing::new(&[
-        ("short_id", "id"),
-        ("kind", "kind"),
-        ("level", "level"),
-        ("restorable_to", "restorable to (UTC)"),
-        ("size", "size"),
-        ("added", "added"),
-        ("seconds", "seconds"),
-    ]);
-    for b in backups {
-        let mut row = row(location, b);
-        row["unrestorable"] = json!(stranded.get(&b.id));
-        listing.push(row);
-    }
-    listing
-}
-
-fn row(location: &RepositoryLocation, b: &Backup) -> Value {
-    let m = &b.meta;
-    let seconds = (b.finished_at() - m.started_at).as_seconds_f64();
-    json!({
-        "id": b.id, "short_id": b.short_id(), "run_id": m.run_id, "repository": location.shown(), "kind": m.kind, "level": m.level,
-        "full": m.full, "host": m.host, "database": m.database, "server_version": m.server_version, "system_id": m.system_id,
-        "timeline": m.timeline, "start_lsn": m.wal.as_ref().map(|w| w.from).or(m.start_lsn),
-        "end_lsn": m.wal.as_ref().map(|w| w.to).or(m.end_lsn),
-        "restorable_from": time(m.restorable_from), "restorable_to": time(m.restorable_to), "started_at": time(m.started_at),
-        "finished_at": time(b.finished_at()), "seconds": (seconds * 10.0).round() / 10.0, "files": m.stored.files,
-        "size_bytes": m.stored.size_bytes, "added_bytes": m.stored.added_bytes, "size": Bytes(m.stored.size_bytes).to_string(),
-        "added": Bytes(m.stored.added_bytes).to_string(), "tables": m.mark.as_ref().map(|k| k.tables.len()),
-    })
-}
-
-fn time(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

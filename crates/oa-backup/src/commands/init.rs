@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use oa_core::app::cli::Failure;
-use oa_core::app::config::{BackupKind, Config};
+use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::pg;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let server = Server::ask(&mut client)?;
     let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
     let programs = Programs::new(folder, &connection, None)?;
-    let (kind, _) = server.kind(settings.kind, &programs)?;
+    let (kind, obstacle) = server.kind(settings.kind, &programs)?;
     print(&format!(
         "PostgreSQL {} ({} as {}): backups will be {}\n",
         server.major(),
@@ -52,7 +52,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         kind.as_str()
     ))?;
     let unreadable = rights::missing(&mut client).map_err(Failure::from)?;
-    for line in advice(&server, kind, settings.kind)
+    for line in advice(&server, kind, obstacle)
         .into_iter()
         .chain(unreadable)
     {
@@ -113,17 +113,11 @@ fn warn_of_the_key(config: &Config) {
 }
 
 /// What should be set on the server, and why.
-fn advice(server: &Server, kind: Kind, requested: BackupKind) -> Vec<String> {
+fn advice(server: &Server, kind: Kind, obstacle: Option<String>) -> Vec<String> {
     let setting = |name: &str| server.advice.get(name).map_or("", String::as_str);
     let mut lines = Vec::new();
     if kind == Kind::Logical {
-        if requested == BackupKind::Auto {
-            let role = pg::quote_ident(&server.role);
-            lines.push(format!(
-                "for restores to any second, let this role replicate. As a superuser: ALTER ROLE {role} REPLICATION; and in pg_hba.conf: host replication {} 127.0.0.1/32 scram-sha-256",
-                server.role
-            ));
-        }
+        lines.extend(obstacle.map(|why| format!("for restores to any second: {why}")));
         return lines;
     }
     if setting("max_slot_wal_keep_size").starts_with("-1") {

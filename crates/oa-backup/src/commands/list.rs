@@ -6,11 +6,14 @@ use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::Format;
-
-use super::backup::listing_of;
-use super::short;
-use oa_repository::ProgressReporter;
+use oa_core::pg;
 use oa_repository::timeline;
+use oa_repository::{ProgressReporter, RepositoryLocation};
+
+use super::overview::Overview;
+use super::short;
+use crate::PROGRAM;
+use crate::catalog::{self, Recovered};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +25,7 @@ pub(crate) struct Args {
     format: Format,
 }
 
-/// Lists the backups of the repository itself, oldest first; PostgreSQL is not needed.
+/// Lists the backups of the repository itself, oldest first. PostgreSQL is not needed; it knows which of them were recovered.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let location = super::location(config, args.copy)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
@@ -31,18 +34,42 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
         tracing::warn!("could not find out whether all of these can be restored: {e}");
         BTreeMap::new()
     });
-    listing_of(&location, &backups, &stranded)
+    let overview = Overview {
+        stranded,
+        recovered: recovered(config, &location),
+        // What keeps the list from being read is named below.
+        pins: repository.pins().unwrap_or_default(),
+        ..Overview::of(&location, config)
+    };
+    overview
+        .listing(&backups)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
+    for backup in backups.iter().filter(|b| !b.meta.damaged.is_empty()) {
+        tracing::warn!(
+            "backup {} has damage of the server itself: {}",
+            backup.short_id(),
+            backup.meta.damaged.join("; ")
+        );
+    }
     for damage in &damages {
         tracing::error!("{}", damage.what);
     }
-    for (id, why) in &stranded {
+    for (id, why) in &overview.stranded {
         tracing::error!("backup {}: {why}", short(id));
     }
-    Ok(if damages.is_empty() && stranded.is_empty() {
+    Ok(if damages.is_empty() && overview.stranded.is_empty() {
         exit::OK
     } else {
         exit::FAILED
     })
+}
+
+fn recovered(config: &Config, location: &RepositoryLocation) -> BTreeMap<String, Recovered> {
+    let connected = pg::Settings::from_config(config, PROGRAM)
+        .ok()
+        .and_then(|settings| pg::connect(&settings).ok());
+    connected
+        .and_then(|mut client| catalog::recovered(&mut client, location).ok())
+        .unwrap_or_default()
 }

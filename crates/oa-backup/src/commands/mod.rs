@@ -2,8 +2,11 @@
 
 pub(crate) mod backup;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod list;
+mod overview;
+pub(crate) mod pin;
 pub(crate) mod prune;
 pub(crate) mod repair;
 pub(crate) mod status;
@@ -25,7 +28,6 @@ impl From<BackupError> for Failure {
             BackupError::Repository(e) => e.into(),
             BackupError::NotAllowed(_) => Self::new(exit::REFUSED, error),
             BackupError::Busy(reason) => Busy(reason).into(),
-            BackupError::Damaged { .. } => Self::new(exit::FAILED, error).lasting(),
             other => Self::new(exit::FAILED, other),
         }
     }
@@ -42,6 +44,25 @@ fn location(config: &Config, secondary: bool) -> Result<RepositoryLocation, Fail
         )
         .into()
     })
+}
+
+/// Whether this machine may only add to the repository.
+fn is_append_only(config: &Config, secondary: bool) -> bool {
+    let copy = config.backup.as_ref().and_then(|b| b.copy.as_ref());
+    secondary && copy.is_some_and(|copy| copy.append_only)
+}
+
+/// Refuses what takes something out of a repository to which this machine may only add.
+fn check_may_delete(config: &Config, secondary: bool, command: &str) -> Result<(), Failure> {
+    if !is_append_only(config, secondary) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        exit::REFUSED,
+        anyhow::anyhow!(
+            "append_only in [backup.copy] says that this machine cannot delete there; run oa-backup {command} --copy on a machine whose key can, with a configuration without it"
+        ),
+    ))
 }
 
 fn trigger(cron: bool) -> Trigger {

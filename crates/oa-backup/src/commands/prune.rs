@@ -12,13 +12,13 @@ use oa_core::base::units::Bytes;
 use oa_core::journal::Recorder;
 use serde_json::json;
 
-use super::backup::listing;
+use super::overview::Overview;
 use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog;
 use crate::retention::{Keep, removable};
 use oa_repository::timeline;
-use oa_repository::{Backup, ProgressReporter, Repository, RepositoryLocation};
+use oa_repository::{Backup, ProgressReporter, Repository, RepositoryError, RepositoryLocation};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -55,14 +55,26 @@ pub(crate) fn run(
         weekly: settings.keep_weekly,
     };
     let location = super::location(config, args.copy)?;
+    // What is only taken off the record is not deleted.
+    if !args.missing {
+        super::check_may_delete(config, args.copy, "prune")?;
+    }
     let repository = location.open_recorded(config, reporter)?;
+    if super::is_append_only(config, args.copy) {
+        let recorder = Recorder::open(config, PROGRAM)?;
+        take_off_the_record(&recorder, &location, &repository, args.yes)?;
+        return Ok(exit::OK);
+    }
     let backups = repository.backups()?;
     let paths = timeline::paths(&repository, &backups)?;
+    let pinned = pinned(&repository, &backups)?;
     let going: Vec<Backup> = removable(&backups, &paths, keep, config.timezone, Utc::now())
         .into_iter()
         .map(|i| backups[i].clone())
+        .filter(|b| !pinned.contains(&b.id))
         .collect();
-    listing(&location, &going)
+    Overview::of(&location, config)
+        .listing(&going)
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     if args.dry_run {
@@ -120,6 +132,17 @@ pub(crate) fn run(
     });
     oa_core::app::flush_now(config);
     left.map(|_| exit::OK)
+}
+
+/// What is pinned, and the full backups without which that restores nothing.
+fn pinned(
+    repository: &Repository,
+    backups: &[Backup],
+) -> Result<BTreeSet<String>, RepositoryError> {
+    let pins = repository.pins()?;
+    let kept = backups.iter().filter(|b| pins.contains_key(&b.id));
+    let with_full = |b: &Backup| [Some(b.id.clone()), b.meta.full.clone()];
+    Ok(kept.flat_map(with_full).flatten().collect())
 }
 
 fn could_not_record(error: &postgres::Error) -> Failure {

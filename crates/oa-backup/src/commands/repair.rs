@@ -27,6 +27,7 @@ pub(crate) fn run(
     reporter: &ProgressReporter,
 ) -> Result<u8, Failure> {
     let location = super::location(config, args.copy)?;
+    super::check_may_delete(config, args.copy, "repair")?;
     cli::confirm(
         &format!(
             "Take damaged files out of {} (into its folder damaged) and make its index anew? No backup may run meanwhile.",

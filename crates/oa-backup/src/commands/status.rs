@@ -1,6 +1,7 @@
 //! `oa-backup status`: what could be lost now, and how long a restore takes, in one sentence, and everything that is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::Failure;
@@ -9,11 +10,11 @@ use oa_core::app::exit;
 use oa_core::app::output::Format;
 use oa_core::app::output::human_duration;
 use oa_core::base::units::Bytes;
-use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits};
+use oa_core::journal::catalog::{self as journal, Drill, Facts, Limits, Recovery};
 use oa_core::model::Finding;
 use oa_core::pg;
 use oa_wording::Wording;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{print, short};
 use crate::PROGRAM;
@@ -36,21 +37,16 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
     let state = RepositoryState::look(config, &location, &repository)?;
     let now = Utc::now();
-    // One of the future has no age yet.
-    let age = |b: &Backup| (now - b.meta.restorable_to).to_std().unwrap_or_default();
     let (last, full) = (state.last(now), state.full(now));
     let problems = state.problems(config, location.shown().as_ref(), now);
     let size = repository.size_bytes()?;
     let drill = state.records.as_ref().and_then(|r| r.drill.as_ref());
     if args.format == Format::Json {
-        let value = json!({
-            "repository": location.shown(), "backups": state.backups.len(), "size_bytes": size, "ok": problems.is_empty(), "problems": problems,
-            "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
-            "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
-            "rpo_seconds": last.map(|b| age(b).as_secs()), "rto_seconds": drill.and_then(|d| d.took).map(|took| took.as_secs_f64()),
-            "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok),
-            "missing": state.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
-        });
+        let mut value = state.to_json(now);
+        value["repository"] = json!(location.shown());
+        value["size_bytes"] = json!(size);
+        value["ok"] = json!(problems.is_empty());
+        value["problems"] = json!(problems);
         print(&format!("{value}\n"))?;
     } else {
         let day = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%Y-%m-%d");
@@ -65,7 +61,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             ),
             Some(b) => format!(
                 "If this machine died now, {} of changes would be lost; {}.\n",
-                human_duration(age(b), Locale::En),
+                human_duration(age(b, now), Locale::En),
                 match drill {
                     Some(Drill {
                         at,
@@ -90,6 +86,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                 second(b.meta.restorable_to)
             ));
         }
+        text.push_str(&state.achieved(now, &|at| second(at).to_string()));
         if let Some(b) = state.backups.iter().find(|b| is_future(b, now)) {
             text.push_str(&format!(
                 "Backup {} is of the future ({}): the clock of this machine or of the server is wrong, or was.\n",
@@ -115,13 +112,39 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     })
 }
 
+/// One of the future has no age yet.
+fn age(backup: &Backup, now: DateTime<Utc>) -> Duration {
+    (now - backup.meta.restorable_to)
+        .to_std()
+        .unwrap_or_default()
+}
+
 /// What a wrong clock has dated into the future counts only where there is nothing else.
 fn is_future(backup: &Backup, now: DateTime<Utc>) -> bool {
     backup.meta.restorable_to > now + MAX_CLOCK_SKEW
 }
 
+/// What a kind of backup gives now.
+#[derive(Debug, serde::Serialize)]
+struct Objectives {
+    restorable_to: DateTime<Utc>,
+    rpo_seconds: u64,
+    /// How long the last restore of that kind took.
+    rto_seconds: Option<f64>,
+}
+
+impl Objectives {
+    fn sentence(&self, kind: &str) -> String {
+        let span = |seconds| human_duration(Duration::from_secs(seconds), Locale::En);
+        let restored = self.rto_seconds.map_or_else(String::new, |took| {
+            format!(", restored in {}", span(took.round() as u64))
+        });
+        format!("{kind}, {} would be lost{restored}", span(self.rpo_seconds))
+    }
+}
+
 /// What there is, and what is recorded.
-struct RepositoryState {
+pub(super) struct RepositoryState {
     backups: Vec<Backup>,
     unreadable: Vec<Damage>,
     /// Why some restore nothing, by id.
@@ -134,7 +157,7 @@ struct RepositoryState {
 }
 
 impl RepositoryState {
-    fn look(
+    pub(super) fn look(
         config: &Config,
         location: &RepositoryLocation,
         repository: &Repository,
@@ -186,6 +209,77 @@ impl RepositoryState {
             .max_by_key(|b| (!is_future(b, now), b.meta.restorable_to))
     }
 
+    fn recovery(&self) -> Option<&Recovery> {
+        self.records.as_ref()?.recovery.as_ref()
+    }
+
+    fn to_json(&self, now: DateTime<Utc>) -> Value {
+        let (last, full) = (self.last(now), self.full(now));
+        let drill = self.records.as_ref().and_then(|r| r.drill.as_ref());
+        let by_kind = self.by_kind(now).into_iter();
+        let by_kind: Map<String, Value> = by_kind.map(|(k, o)| (k.to_owned(), json!(o))).collect();
+        let recovery = self.recovery().map(|r| {
+            let (to, took) = r.result.as_ref().ok().copied().unzip();
+            json!({"backup": r.backup, "at": r.at, "recovered_to": to, "seconds": took.map(|t| t.as_secs_f64()), "error": r.result.as_ref().err()})
+        });
+        json!({
+            "backups": self.backups.len(), "newest": last.map(|b| &b.id), "restorable_to": last.map(|b| b.meta.restorable_to),
+            "newest_full": full.map(|b| &b.id), "full_at": full.map(|b| b.meta.restorable_to),
+            "rpo_seconds": last.map(|b| age(b, now).as_secs()), "rto_seconds": drill.and_then(|d| d.took).map(|took| took.as_secs_f64()),
+            "drill_at": drill.map(|d| d.at), "drill_ok": drill.map(|d| d.ok), "by_kind": by_kind, "recovery": recovery,
+            "missing": self.missing.iter().map(|m| &m.id).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What was recovered last, and what each kind gives where there are several.
+    fn achieved(&self, now: DateTime<Utc>, second: &dyn Fn(DateTime<Utc>) -> String) -> String {
+        let mut text = String::new();
+        if let Some(Recovery {
+            backup,
+            result: Ok((to, took)),
+            ..
+        }) = self.recovery()
+        {
+            text.push_str(&format!(
+                "Full backup {} was recovered to {}, in {}.\n",
+                short(backup),
+                second(*to),
+                human_duration(*took, Locale::En)
+            ));
+        }
+        let kinds = self.by_kind(now);
+        if kinds.len() > 1 {
+            let said: Vec<String> = kinds.iter().map(|(kind, o)| o.sentence(kind)).collect();
+            text.push_str(&format!("By kind: {}.\n", said.join("; ")));
+        }
+        text
+    }
+
+    /// The kinds of which there are backups, physical ones first, and what they give.
+    fn by_kind(&self, now: DateTime<Utc>) -> Vec<(&'static str, Objectives)> {
+        let records = self.records.as_ref();
+        let drill = records.and_then(|r| r.drill.as_ref()).filter(|d| d.ok);
+        let recovered = self.recovery().and_then(|r| r.result.as_ref().ok());
+        let objectives = |kind: Kind| {
+            let of_it = || self.good().filter(|b| b.meta.kind == kind);
+            let to = of_it().filter(|b| !is_future(b, now));
+            let to = to.map(|b| b.meta.restorable_to).max()?;
+            let drilled = drill.filter(|d| of_it().any(|b| b.id == d.backup));
+            let took = recovered
+                .filter(|_| kind == Kind::Physical)
+                .map(|(_, t)| *t);
+            let took = took.or_else(|| drilled.and_then(|d| d.took));
+            let objectives = Objectives {
+                restorable_to: to,
+                rpo_seconds: (now - to).to_std().unwrap_or_default().as_secs(),
+                rto_seconds: took.map(|took| took.as_secs_f64()),
+            };
+            Some((kind.as_str(), objectives))
+        };
+        let kinds = [Kind::Physical, Kind::Logical];
+        kinds.into_iter().filter_map(objectives).collect()
+    }
+
     /// As `oa.repository_state` has it: the weekly dump beside physical backups is no full backup that the WAL goes on from.
     fn full(&self, now: DateTime<Utc>) -> Option<&Backup> {
         let last = &self.last(now)?.meta;
@@ -201,7 +295,7 @@ impl RepositoryState {
 
     /// What the verdict is made of: what lies in the repository is looked at there, and the rest is as recorded. A time of the future
     /// restores nothing that anybody can rely on.
-    fn facts(&self, repository: &str, now: DateTime<Utc>) -> Facts {
+    pub(super) fn facts(&self, repository: &str, now: DateTime<Utc>) -> Facts {
         let named = |b: &Backup| {
             let (kind, level) = (b.meta.kind.as_str(), b.meta.level.as_str());
             journal::named(

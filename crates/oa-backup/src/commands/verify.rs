@@ -15,6 +15,7 @@ use serde_json::json;
 use super::{short, trigger};
 use crate::PROGRAM;
 use crate::catalog::{self, Checked};
+use crate::recovery;
 use oa_repository::timeline;
 use oa_repository::{
     Backup, Damage, ProgressReporter, Repository, RepositoryError, RepositoryLocation,
@@ -98,7 +99,15 @@ pub(crate) fn run(
         .print(args.format)
         .map_err(anyhow::Error::from)?;
     report(&found, args.copy);
-    Ok(if found.texts().is_empty() {
+    // That every byte is there does not say that PostgreSQL takes it.
+    let all = args.read_data && !args.copy && args.id.is_none();
+    let unrecoverable = (all && recovery::is_due(&found.backups))
+        .then(|| recovery::verify(config))
+        .flatten();
+    if let Some(problem) = &unrecoverable {
+        tracing::error!("{problem}");
+    }
+    Ok(if found.texts().is_empty() && unrecoverable.is_none() {
         exit::OK
     } else {
         exit::FAILED

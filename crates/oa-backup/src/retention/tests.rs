@@ -50,6 +50,7 @@ pub(crate) fn backup(kind: Kind, level: Level, hours: i64, wal: Option<(u64, u64
             captured_at: at,
             settings: std::collections::BTreeMap::new(),
             tablespaces: std::collections::BTreeMap::new(),
+            damaged: Vec::new(),
             mark: None,
             stored: Counts::default(),
         },

@@ -18,6 +18,8 @@ pub struct Service {
     pub dir: TempDir,
     pub server: Postgres,
     pub superuser: bool,
+    /// Each full backup is recovered, which takes its time.
+    pub recovers: bool,
 }
 
 /// What a program printed, and its exit code.
@@ -54,6 +56,7 @@ impl Service {
             dir,
             server,
             superuser: true,
+            recovers: false,
         };
         schema::upgrade(&mut service.db()).unwrap();
         service.configure(more);
@@ -75,7 +78,8 @@ impl Service {
     /// `more` stands at the end of `[backup]`.
     pub fn configure(&self, more: &str) {
         let text = format!(
-            "state_dir = \"state\"\n[database]\nconnect_timeout = \"20s\"\n[backup]\nrepository = \"repo\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\nretry_delay = \"1s\"\n{more}\n"
+            "state_dir = \"state\"\n[database]\nconnect_timeout = \"20s\"\n[backup]\nrepository = \"repo\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\nretry_delay = \"1s\"\nverify_recovery = {}\n{more}\n",
+            self.recovers
         );
         fs::write(self.path("oa.toml"), text).unwrap();
     }

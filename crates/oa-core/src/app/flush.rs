@@ -1,30 +1,17 @@
 //! Alerts leave at once, and not with the next minute of cron.
 
-use std::process::Command;
 use std::time::Duration;
 
 use crate::app::config::Config;
-use crate::base::supervise::{self, StopSignal};
+use crate::app::sibling;
 
 /// Starts `oa-alert flush` if it is installed beside this program, so that a failure reaches a person now and not with the next
 /// minute of cron. Whatever goes wrong with it, cron's own flush makes up for it.
 pub fn flush_now(config: &Config) {
-    let sibling = std::env::current_exe()
-        .ok()
-        .and_then(|me| Some(me.parent()?.join("oa-alert")))
-        .filter(|p| p.is_file());
-    let (Some(program), false) = (sibling, config.alert.channels.is_empty()) else {
+    if config.alert.channels.is_empty() || sibling::find("oa-alert").is_none() {
         return;
-    };
-    let mut command = Command::new(program);
-    command.arg("--config").arg(&config.path).arg("flush");
-    match supervise::run(
-        &mut command,
-        Duration::from_secs(30),
-        StopSignal,
-        false,
-        supervise::TAIL,
-    ) {
+    }
+    match sibling::run("oa-alert", config, &["flush"], Duration::from_secs(30)) {
         Ok(done) if done.status.success() => {}
         Ok(done) => tracing::warn!(
             "oa-alert flush ended with {}: {}",

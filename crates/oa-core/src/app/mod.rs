@@ -7,6 +7,7 @@ mod flush;
 pub mod logging;
 pub mod output;
 mod settings;
+pub mod sibling;
 pub mod work;
 
 pub use flush::flush_now;

@@ -10,3 +10,4 @@ pub mod supervise;
 pub mod text;
 pub mod trust;
 pub mod units;
+pub mod when;

@@ -46,6 +46,17 @@ pub struct Drill {
     pub error: String,
 }
 
+/// A backup that was recovered in a private server, to the end of its WAL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recovery {
+    /// When it was tried (UTC).
+    pub at: DateTime<Utc>,
+    /// The backup.
+    pub backup: String,
+    /// How far it came, and how long that took; or why it failed.
+    pub result: Result<(DateTime<Utc>, Duration), String>,
+}
+
 /// The room that a repository has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Space {
@@ -95,6 +106,8 @@ pub struct Facts {
     pub gone: Vec<NamedBackup>,
     /// Those that are there and restore nothing, because their full backup is gone.
     pub stranded: Vec<NamedBackup>,
+    /// The last recovery that was tried without comparing anything.
+    pub recovery: Option<Recovery>,
     /// The last drill.
     pub drill: Option<Drill>,
     /// When a drill last succeeded.
@@ -129,6 +142,7 @@ pub fn facts(client: &mut impl GenericClient, repository: &str) -> Result<Facts,
         damaged: Vec::new(),
         gone: Vec::new(),
         stranded: Vec::new(),
+        recovery: recovery(client, repository)?,
         drill: drill(client, repository)?,
         space: space(client, repository)?,
     };
@@ -183,6 +197,54 @@ fn drill(
     }))
 }
 
+fn recovery(
+    client: &mut impl GenericClient,
+    repository: &str,
+) -> Result<Option<Recovery>, postgres::Error> {
+    // With the full backup its newest WAL is marked, at the same time.
+    let row = client.query_opt(
+        "SELECT recovery_at, id, recovered_to, coalesce(recovery_seconds, 0), recovery_error FROM oa.backups
+         WHERE repository = $1 AND removed_at IS NULL AND missing_since IS NULL AND recovery_at IS NOT NULL
+         ORDER BY recovery_at DESC, level = 'full' DESC LIMIT 1",
+        &[&repository],
+    )?;
+    Ok(row.and_then(|row| {
+        let to: Option<DateTime<Utc>> = row.get(2);
+        let took = Duration::try_from_secs_f64(row.get(3)).unwrap_or_default();
+        let result = match (row.get::<_, Option<String>>(4), to) {
+            (Some(error), _) => Err(error),
+            (None, Some(to)) => Ok((to, took)),
+            (None, None) => return None,
+        };
+        Some(Recovery {
+            at: row.get(0),
+            backup: row.get(1),
+            result,
+        })
+    }))
+}
+
+/// Records what came of recovering backups: the full one, and the WAL that was used. Returns how many are on record.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn mark_recovery(
+    client: &mut impl GenericClient,
+    ids: &[&str],
+    result: &Result<(DateTime<Utc>, Duration), String>,
+) -> Result<u64, postgres::Error> {
+    let (to, took, error) = match result {
+        Ok((to, took)) => (Some(to), Some(took.as_secs_f64()), None),
+        Err(error) => (None, None, Some(error)),
+    };
+    client.execute(
+        "UPDATE oa.backups SET recovery_at = now(), recovered_to = greatest(recovered_to, $2), recovery_seconds = coalesce($3, recovery_seconds),
+                recovery_error = $4
+         WHERE id = ANY($1)",
+        &[&ids, &to, &took, &error],
+    )
+}
+
 fn space(
     client: &mut impl GenericClient,
     repository: &str,
@@ -219,6 +281,7 @@ impl Facts {
             damaged: Vec::new(),
             gone: Vec::new(),
             stranded: Vec::new(),
+            recovery: None,
             drill: None,
             drilled_at: None,
             space: None,
@@ -232,6 +295,7 @@ impl Facts {
         found.extend(self.late(limits));
         found.extend(self.missing());
         found.extend(self.unverified(limits));
+        found.extend(self.unrecoverable());
         found.extend(self.drills(limits));
         found.extend(self.filling(limits));
         found
@@ -294,6 +358,17 @@ impl Facts {
             repository,
             last,
             never: self.read_back_at.is_none(),
+        })
+    }
+
+    fn unrecoverable(&self) -> Option<Finding> {
+        let recovery = self.recovery.as_ref()?;
+        let error = recovery.result.as_ref().err()?;
+        Some(Finding::BackupUnrecoverable {
+            repository: self.repository.clone(),
+            at: recovery.at,
+            id: recovery.backup.clone(),
+            error: error.clone(),
         })
     }
 

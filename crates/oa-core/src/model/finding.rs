@@ -269,6 +269,17 @@ pub enum Finding {
         /// What was found.
         error: String,
     },
+    /// The last backup that was tried does not recover.
+    BackupUnrecoverable {
+        /// The repository.
+        repository: String,
+        /// When it was tried.
+        at: DateTime<Utc>,
+        /// The backup.
+        id: String,
+        /// Why.
+        error: String,
+    },
     /// Nobody has read the backups back for too long.
     BackupUnverified {
         /// The repository.
@@ -357,6 +368,7 @@ impl Finding {
             Self::BackupAbsent { .. } | Self::BackupLate { .. } => "backup_late",
             Self::BackupMissing { .. } => "backup_missing",
             Self::BackupDamaged { .. } | Self::BackupUnverified { .. } => "backup_unverified",
+            Self::BackupUnrecoverable { .. } => "backup_unrecoverable",
             Self::DrillFailed { .. } => "drill_failed",
             Self::DrillSlow { .. } => "drill_slow",
             Self::DrillOverdue { .. } => "drill_overdue",
@@ -383,6 +395,7 @@ impl Finding {
         "backup_late",
         "backup_unverified",
         "backup_missing",
+        "backup_unrecoverable",
         "drill_overdue",
         "drill_failed",
         "drill_slow",
@@ -411,6 +424,7 @@ impl Finding {
             | Self::BackupMissing { repository, .. }
             | Self::BackupDamaged { repository, .. }
             | Self::BackupUnverified { repository, .. }
+            | Self::BackupUnrecoverable { repository, .. }
             | Self::DrillFailed { repository, .. }
             | Self::DrillSlow { repository, .. }
             | Self::DrillOverdue { repository, .. }
@@ -469,6 +483,7 @@ impl Finding {
             }
             | Self::BackupMissing { .. }
             | Self::BackupDamaged { .. }
+            | Self::BackupUnrecoverable { .. }
             | Self::DrillFailed { .. }
             | Self::RepositoryFilling {
                 needed: Some(_), ..

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use oa_core::app::cli::{self, Failure};
-use oa_core::app::config::{BackupKind, Config, Locale};
+use oa_core::app::config::{Backup as Settings, BackupKind, Config, Locale};
 use oa_core::app::exit;
 use oa_core::app::output::human_duration;
 use oa_core::app::output::{Format, Listing};
@@ -36,12 +36,17 @@ use crate::{PROGRAM, RestoreError};
 /// Rehearse: restore a backup into a private server, check it, compare it, measure it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
+    after_help = "Touches nothing but the staging folder. Exit code 1 when something is wrong.\n\nExamples:\n  oa-restore drill --yes\n  oa-restore drill 3f2a9c81 --yes\n  oa-restore drill --random --yes --format json | jq .rto_seconds\n  oa-restore drill --quick --yes\nFor crontab, monthly:\n  0 5 1 * * oa-restore drill --cron"
 )]
 pub(crate) struct Args {
+    /// The backup whose id starts with this, instead of the newest
+    id: Option<String>,
     /// Pick any backup at random, instead of the newest
-    #[arg(long)]
+    #[arg(long, conflicts_with = "id")]
     random: bool,
+    /// Only recover the newest physical backup, to the end of its WAL, and compare nothing: what oa-backup does after each full one
+    #[arg(long, conflicts_with_all = ["id", "random", "from_copy"])]
+    quick: bool,
     /// Restore from the secondary repository, [backup.copy]
     #[arg(long)]
     from_copy: bool,
@@ -75,7 +80,10 @@ struct Drill {
 
 pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failure> {
     let session = Session::open(config, args.from_copy, &args.run.bars(quiet))?;
-    let backup = pick(&session, args.random)?;
+    if args.quick {
+        return super::quick::run(&session, config, args.cron, &args.run);
+    }
+    let backup = pick(&session, args)?;
     let work = WorkFolder::begin(&session.staging)?;
     let what = format!(
         "backup {} of {} ({}) into a private server in {} and look at it",
@@ -130,22 +138,36 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
     Ok(if drill.ok { exit::OK } else { exit::FAILED })
 }
 
-/// The newest backup of a database; or any, at random, that can be compared.
-fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
+/// The newest backup of a database; the one that is named; or any, at random, that can be compared.
+fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
     let candidates = || {
         session
             .backups
             .iter()
             .filter(|b| b.meta.kind != Kind::Files && b.meta.mark.is_some())
     };
-    let found = if random {
+    if let Some(id) = &args.id {
+        let mut named = candidates().filter(|b| b.id.starts_with(id.as_str()));
+        return match (named.next(), named.next()) {
+            (Some(backup), None) => Ok(backup.clone()),
+            (None, _) => Err(RestoreError::NoPlan(format!(
+                "there is no backup of a database whose id begins with {id}; see oa-backup list"
+            ))
+            .into()),
+            _ => Err(RestoreError::NoPlan(format!(
+                "more than one backup's id begins with {id}; give more of it, see oa-backup list"
+            ))
+            .into()),
+        };
+    }
+    let found = if args.random {
         let count = candidates().count();
         let dice = usize::try_from(
             Uuid::new_v7(uuid::Timestamp::now(uuid::NoContext)).as_u128() & 0xffff_ffff,
         );
         candidates().nth(dice.unwrap_or(0).checked_rem(count).unwrap_or(0))
     } else {
-        candidates().max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
+        newest(candidates(), session.settings)
     };
     Ok(found.cloned().ok_or_else(|| {
         RestoreError::NoPlan(
@@ -153,6 +175,21 @@ fn pick(session: &Session<'_>, random: bool) -> Result<Backup, Failure> {
                 .to_owned(),
         )
     })?)
+}
+
+/// The newest, and no dump that is made beside physical backups: it is what would be restored.
+fn newest<'b>(
+    backups: impl Iterator<Item = &'b Backup> + Clone,
+    settings: &Settings,
+) -> Option<&'b Backup> {
+    let newest = |kind: &dyn Fn(Kind) -> bool| {
+        let of_it = backups.clone().filter(|b| kind(b.meta.kind));
+        of_it.max_by_key(|b| (b.meta.restorable_to, b.meta.kind == Kind::Physical))
+    };
+    let (any, physical) = (newest(&|_| true)?, newest(&|kind| kind == Kind::Physical));
+    let much = TimeDelta::from_std(settings.rpo.0).unwrap_or(TimeDelta::MAX);
+    let is_near = |b: &&Backup| any.meta.restorable_to - b.meta.restorable_to <= much;
+    Some(physical.filter(is_near).unwrap_or(any))
 }
 
 /// Whatever goes wrong is what the drill has found.

@@ -6,6 +6,7 @@ pub(crate) mod drill;
 pub(crate) mod files;
 mod options;
 pub(crate) mod plan;
+mod quick;
 mod session;
 pub(crate) mod table;
 mod target_dir;

@@ -9,11 +9,11 @@ use oa_repository::progress;
 /// The recovery target, and out of which backups.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TargetArgs {
-    /// The recovery target: a time, "2h ago", name:POINT, an LSN, a backup's id, or latest
+    /// The recovery target: a time, "10 min ago", name:POINT, an LSN, a backup's id, or latest
     #[arg(
         long,
         value_name = "TARGET",
-        long_help = "The recovery target:\n  \"2026-11-23 14:05\"          a time in the configured time zone, or with its own\n  2026-11-23T14:05:00+08:00   the same in RFC 3339\n  \"2h ago\"                    that long before now\n  name:POINT                  the newest of pg_create_restore_point\n  16/B374D848                 an LSN: what was written before it\n  3f2a9c81                    what that backup holds\n  latest                      everything that is backed up"
+        long_help = "The recovery target:\n  \"2026-11-23 14:05\"          a time in the configured time zone, or with its own\n  2026-11-23T14:05:00+08:00   the same in RFC 3339\n  \"10 min ago\", \"2h ago\"      that long before now\n  now, \"yesterday 14:00\"      and 今天, 昨天, \"10分钟前\"\n  name:POINT                  the newest of pg_create_restore_point\n  16/B374D848                 an LSN: what was written before it\n  3f2a9c81                    what that backup holds\n  latest                      everything that is backed up"
     )]
     pub(crate) to: String,
     /// Restore from the secondary repository, [backup.copy]

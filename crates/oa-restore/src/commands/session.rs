@@ -7,15 +7,17 @@ use chrono_tz::Tz;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::{Backup as Settings, BackupKind, Config, ConfigError};
 use oa_core::app::exit;
+use oa_core::app::sibling;
 use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::state_dir::StateDir;
+use oa_core::base::supervise::readable;
 use oa_core::journal::Recorder;
 use oa_core::model::run::RunStart;
 use oa_core::pg::{self, schema};
 use oa_repository::staging;
 use oa_repository::{Backup, Kind, ProgressReporter, Reader, RepositoryError, RepositoryLocation};
 
-use super::options::TargetArgs;
+use super::options::{Kind as TargetKind, TargetArgs};
 use crate::live::LiveServer;
 use crate::plan::target::{Target, shown};
 use crate::plan::{Planner, RestorePlan, Strategy};
@@ -37,6 +39,8 @@ pub(crate) struct Session<'a> {
     /// Those of the configured addresses: a restored cluster knows them.
     users: Vec<String>,
     zone: Tz,
+    /// The live server's clock, once it was asked: "10 min ago" is meant by it.
+    now: Option<DateTime<Utc>>,
 }
 
 impl<'a> Session<'a> {
@@ -73,6 +77,7 @@ impl<'a> Session<'a> {
             database,
             users,
             zone: config.timezone,
+            now: None,
         })
     }
 
@@ -87,7 +92,67 @@ impl<'a> Session<'a> {
 
     /// Reads `--to`.
     pub(crate) fn target(&self, text: &str) -> Result<Target, Failure> {
-        Ok(Target::parse(text, self.zone, Utc::now())?)
+        let now = self.now.unwrap_or_else(Utc::now);
+        Ok(Target::parse(text, self.zone, now)?)
+    }
+
+    /// A target of a moment ago is in no backup yet: where it goes back into the server that it is of, what was written since the last
+    /// backup is backed up first. Returns what would be done, and does nothing, with `dry_run`.
+    pub(crate) fn catch_up(
+        &mut self,
+        config: &'a Config,
+        args: &TargetArgs,
+        live: &mut LiveServer,
+        (bars, dry_run): (&ProgressReporter, bool),
+    ) -> Result<Option<String>, Failure> {
+        let now = live.now()?;
+        self.now = Some(now);
+        let Target::Time(at) = self.target(&args.to)? else {
+            return Ok(None);
+        };
+        let elsewhere = args.from_copy || args.system.is_some() || args.kind == TargetKind::Logical;
+        let Some(newest) = self.newest_of(live).filter(|_| !elsewhere) else {
+            return Ok(None);
+        };
+        if at <= newest || at > now {
+            return Ok(None);
+        }
+        let since = self.shown(newest);
+        if dry_run {
+            return Ok(Some(format!(
+                "first what was written since {since} would be backed up: oa-backup incremental"
+            )));
+        }
+        tracing::info!("backing up what was written since {since}");
+        let day = std::time::Duration::from_secs(24 * 3600);
+        let done = sibling::run("oa-backup", config, &["incremental"], day);
+        // Another one that runs already may have done it.
+        *self = Self {
+            now: Some(now),
+            ..Self::open(config, false, bars)?
+        };
+        if self.newest_of(live).is_some_and(|newest| at <= newest) {
+            return Ok(None);
+        }
+        let why = match done {
+            Ok(done) => readable(&done.stderr).trim().to_owned(),
+            Err(e) => e.to_string(),
+        };
+        Err(RestoreError::NoPlan(format!(
+            "{} is later than what is backed up ({since}), and what was written since could not be backed up: {why}",
+            self.shown(at)
+        ))
+        .into())
+    }
+
+    /// Up to when the live server's own physical backups go, where it has some.
+    fn newest_of(&self, live: &LiveServer) -> Option<DateTime<Utc>> {
+        let system = live.system_id.as_deref()?;
+        let of_it = self
+            .backups
+            .iter()
+            .filter(|b| b.meta.kind == Kind::Physical && b.meta.system_id == system);
+        of_it.map(|b| b.meta.restorable_to).max()
     }
 
     /// The plan for a target. `live`: the server that it will go into; another cluster's backups are none for it.

@@ -98,9 +98,14 @@ pub(crate) fn run(args: &Args, config: &Config, quiet: bool) -> Result<u8, Failu
         ));
     }
     let bars = args.run.bars(quiet);
-    let session = Session::open(config, args.target.from_copy, &bars)?;
+    let mut session = Session::open(config, args.target.from_copy, &bars)?;
     let work = WorkFolder::begin(&session.staging)?;
     let mut live = LiveServer::connect(config)?;
+    let how = (&bars, args.run.dry_run);
+    if let Some(first) = session.catch_up(config, &args.target, &mut live, how)? {
+        cli::print(&format!("{first}\n")).map_err(anyhow::Error::from)?;
+        return Ok(exit::OK);
+    }
     let plan = session.plan(&args.target, args.target.kind.into(), Some(&live), &work)?;
     let steps: Vec<(String, Step)> = args
         .tables

@@ -9,6 +9,7 @@ pub(crate) mod tables;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use oa_core::app::config::Config;
 use oa_core::pg::{self, Settings};
 use oa_repository::Programs;
@@ -74,6 +75,13 @@ impl LiveServer {
             Strategy::Physical(_) if same_cluster => self.database.clone(),
             _ => meta.database.clone(),
         }
+    }
+
+    /// The server's clock.
+    pub(crate) fn now(&mut self) -> Result<DateTime<Utc>, RestoreError> {
+        let asked = self.client.query_one("SELECT clock_timestamp()", &[]);
+        let row = asked.map_err(RestoreError::query("could not ask for the server's time"))?;
+        Ok(row.get(0))
     }
 
     /// Connects as the configured role.

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use chrono::{DateTime, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
+use oa_core::base::when::{self, When};
 use oa_repository::Lsn;
 
 use crate::RestoreError;
@@ -29,7 +30,8 @@ pub(crate) fn shown(at: DateTime<Utc>, zone: Tz) -> String {
         .to_string()
 }
 
-pub(crate) const FORMS: &str = "a time (\"2026-11-23 14:05\", with seconds or a zone where needed, RFC 3339, \"2h ago\"), name:POINT, an LSN (16/B374D848), a backup's id, or latest";
+/// What is no time.
+const OTHERS: &str = "name:POINT, an LSN (16/B374D848), a backup's id, or latest";
 
 impl Target {
     /// Reads it. A time without a zone is in `zone`, one without a date is of the day of `now`.
@@ -41,74 +43,36 @@ impl Target {
         if let Some(name) = text.strip_prefix("name:").filter(|n| !n.is_empty()) {
             return Ok(Self::Name(name.to_owned()));
         }
-        if let Some(ago) = text.strip_suffix(" ago") {
-            let ago = humantime::parse_duration(ago)
-                .ok()
-                .and_then(|d| chrono::TimeDelta::from_std(d).ok());
-            let ago = ago.ok_or_else(|| unknown(text))?;
-            return Ok(Self::Time(now - ago));
-        }
         if let Ok(lsn) = text.parse() {
             return Ok(Self::Lsn(lsn));
-        }
-        if let Ok(time) = DateTime::parse_from_rfc3339(text)
-            .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f%#z"))
-            .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M%#z"))
-            .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f %#z"))
-            .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M %#z"))
-        {
-            return Ok(Self::Time(time.with_timezone(&Utc)));
         }
         if text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Ok(Self::Backup(text.to_ascii_lowercase()));
         }
-        let (local, zone) = match text.rsplit_once(' ').map(|(t, z)| (t, z.parse::<Tz>())) {
-            Some((local, Ok(named))) => (local, named),
-            _ => (text, zone),
-        };
-        let local = naive(local, now.with_timezone(&zone).date_naive()).ok_or_else(|| {
-            if NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok() {
-                RestoreError::Target(format!(
-                    "--to {text} is a whole day; add the time, for example \"{text} 14:05\""
-                ))
-            } else {
-                unknown(text)
-            }
-        })?;
-        match zone.from_local_datetime(&local) {
-            LocalResult::Single(time) => Ok(Self::Time(time.with_timezone(&Utc))),
-            LocalResult::Ambiguous(a, b) => Err(RestoreError::Target(format!(
-                "--to {text} was twice in {zone}: say {} or {}",
+        match when::parse(text, now, zone) {
+            Some(When::At(at)) => Ok(Self::Time(at)),
+            Some(When::Day(..)) => Err(RestoreError::Target(format!(
+                "--to {text} is a whole day; add the time, for example \"{text} 14:05\""
+            ))),
+            Some(When::Twice(a, b)) => Err(RestoreError::Target(format!(
+                "--to {text} was twice in {}: say {} or {}",
+                a.timezone(),
                 a.to_rfc3339(),
                 b.to_rfc3339()
             ))),
-            LocalResult::None => Err(RestoreError::Target(format!(
+            Some(When::Never(_, zone)) => Err(RestoreError::Target(format!(
                 "--to {text} never was in {zone}, where the clocks were put forward"
             ))),
+            None => Err(unknown(text)),
         }
     }
 }
 
 fn unknown(text: &str) -> RestoreError {
-    RestoreError::Target(format!("--to \"{text}\" is not {FORMS}"))
-}
-
-fn naive(text: &str, today: NaiveDate) -> Option<NaiveDateTime> {
-    let forms = [
-        "%Y-%m-%d %H:%M:%S%.f",
-        "%Y-%m-%d %H:%M",
-        "%Y-%m-%dT%H:%M:%S%.f",
-        "%Y-%m-%dT%H:%M",
-    ];
-    forms
-        .iter()
-        .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-        .or_else(|| {
-            let time = ["%H:%M:%S%.f", "%H:%M"]
-                .iter()
-                .find_map(|form| NaiveTime::parse_from_str(text, form).ok())?;
-            Some(today.and_time(time))
-        })
+    RestoreError::Target(format!(
+        "--to \"{text}\" is not a time ({}), {OTHERS}",
+        when::FORMS
+    ))
 }
 
 impl fmt::Display for Target {
@@ -149,6 +113,11 @@ mod tests {
             ("2026-11-23 14:05:06.5+08", "2026-11-23T06:05:06.5Z"),
             ("2026-11-23T14:05:06Z", "2026-11-23T14:05:06Z"),
             ("2h ago", "2026-11-23T08:00:00Z"),
+            ("10 min ago", "2026-11-23T09:50:00Z"),
+            ("now", "2026-11-23T10:00:00Z"),
+            ("yesterday 14:00", "2026-11-22T06:00:00Z"),
+            // As plan and list print it.
+            ("2026-11-23 14:05:00 CST", "2026-11-23T06:05:00Z"),
             ("1h 30m ago", "2026-11-23T08:30:00Z"),
         ] {
             assert_eq!(parse(text).unwrap(), time(meant), "{text}");
@@ -174,12 +143,20 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_an_error_that_says_what_can() {
-        for wrong in ["", "yesterday", "name:", "2026-13-01 10:00", "soon ago"] {
+        for wrong in [
+            "",
+            "the day before",
+            "name:",
+            "2026-13-01 10:00",
+            "soon ago",
+        ] {
             let error = parse(wrong).unwrap_err().to_string();
-            assert!(error.contains("2026-11-23 14:05"), "{error}");
+            assert!(error.contains("2025-12-01 09:30"), "{error}");
         }
-        let day = parse("2026-11-22").unwrap_err().to_string();
-        assert!(day.contains("add the time"), "{day}");
+        for day in ["2026-11-22", "yesterday"] {
+            let day = parse(day).unwrap_err().to_string();
+            assert!(day.contains("add the time"), "{day}");
+        }
         let twice = parse("2026-10-25 02:30 Europe/Berlin")
             .unwrap_err()
             .to_string();

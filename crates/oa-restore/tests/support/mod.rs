@@ -75,7 +75,7 @@ impl Service {
         schema::upgrade(&mut service.server.connect()).unwrap();
         let text = format!(
             "timezone = \"Asia/Shanghai\"\nstate_dir = \"state\"\n[database]\nconnect_timeout = \"20s\"\n\
-             [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\n{backup}"
+             [backup]\nrepository = \"repository\"\npassword = \"env:OA_BACKUP_PASSWORD\"\nretries = 0\nverify_recovery = false\n{backup}"
         );
         fs::write(service.config(), text).unwrap();
         service

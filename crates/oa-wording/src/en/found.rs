@@ -536,6 +536,18 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
 
 fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
     Some(match finding {
+        Finding::BackupUnrecoverable { at, id, error, .. } => (
+            "a backup does not recover",
+            vec![
+                format!(
+                    "{}, backup {id} in a private server: {}",
+                    w.at(*at),
+                    quoted(error)
+                ),
+                "Effect: the newest backup can probably not be restored, only an older one".to_owned(),
+                "What to do: make another one with oa-backup full, which is tried in the same way; try older ones with oa-restore drill ID (oa-backup list)".to_owned(),
+            ],
+        ),
         Finding::DrillFailed {
             at, backup, error, ..
         } => (

@@ -496,6 +496,19 @@ fn of_repository(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<St
 
 fn of_drills(finding: &Finding, w: &Wording) -> Option<(&'static str, Vec<String>)> {
     Some(match finding {
+        Finding::BackupUnrecoverable { at, id, error, .. } => (
+            "备份无法恢复",
+            vec![
+                format!(
+                    "{} 在临时服务器上恢复备份 {id} 失败：{}",
+                    w.at(*at),
+                    quoted(error)
+                ),
+                "影响：最新的备份很可能恢复不了，只能依靠更早的备份".to_owned(),
+                "处理：执行 oa-backup full 再做一份备份（完成后会自动再次验证）；更早的备份请用 oa-restore drill ID 逐一确认（ID 见 oa-backup list）"
+                    .to_owned(),
+            ],
+        ),
         Finding::DrillFailed {
             at, backup, error, ..
         } => (

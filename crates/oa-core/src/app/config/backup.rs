@@ -71,6 +71,10 @@ pub struct Backup {
     /// When its crontab lines run.
     #[serde(default)]
     pub schedule: BackupSchedule,
+    /// After each full physical backup, and after `oa-backup verify --read-data`, a private server recovers the newest one to the end of
+    /// its WAL.
+    #[serde(default = "default_verify_recovery")]
+    pub verify_recovery: bool,
     /// The secondary repository.
     pub copy: Option<BackupCopy>,
 }
@@ -188,6 +192,9 @@ pub struct BackupCopy {
     pub password: Option<SecretRef>,
     /// Access to S3-compatible storage.
     pub s3: Option<S3>,
+    /// This machine's key cannot delete there, so that whoever takes this machine over cannot either: nothing here tries to.
+    #[serde(default)]
+    pub append_only: bool,
 }
 
 /// `[backup.s3]` and `[backup.copy.s3]`
@@ -252,4 +259,7 @@ fn default_full_every() -> Span {
 }
 fn default_drill_every() -> Span {
     Span::seconds(35 * 24 * 3600)
+}
+fn default_verify_recovery() -> bool {
+    true
 }

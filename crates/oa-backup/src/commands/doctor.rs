@@ -1,0 +1,223 @@
+//! `oa-backup doctor`: what is wrong, in the order in which it has to be mended, and one command that is safe. It changes nothing.
+
+use std::path::Path;
+
+use chrono::Utc;
+use oa_core::app::cli::Failure;
+use oa_core::app::config::{Config, Locale};
+use oa_core::app::output::{Format, Listing};
+use oa_core::app::{exit, sibling};
+use oa_core::journal::catalog::Limits;
+use oa_core::model::Finding;
+use oa_core::pg;
+use oa_repository::{
+    Kind, Programs, ProgressReporter, Repository, RepositoryError, RepositoryLocation, staging,
+};
+use oa_wording::Wording;
+use serde_json::json;
+
+use super::print;
+use super::status::RepositoryState;
+use crate::capture::rights;
+use crate::capture::server::{self, Server};
+use crate::error::BackupError;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Something that is wrong.
+struct Ailment {
+    what: String,
+    /// What to run next. It destroys nothing, whatever the reason is.
+    command: Option<String>,
+}
+
+impl Ailment {
+    fn new(what: impl Into<String>, command: &str) -> Self {
+        Self {
+            what: what.into(),
+            command: Some(command.to_owned()),
+        }
+    }
+
+    /// The remedy is in its words: a setting, a statement for a superuser.
+    fn of_words(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            command: None,
+        }
+    }
+}
+
+pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
+    let location = super::location(config, false)?;
+    let mut found = Vec::new();
+    let repository = match location.open_recorded(config, &ProgressReporter::hidden()) {
+        Ok(repository) => Some(repository),
+        Err(e) => {
+            found.push(closed(config, &location, e));
+            None
+        }
+    };
+    if let Some(repository) = &repository {
+        found.extend(of_files(&location, repository)?);
+    }
+    match of_server(config) {
+        Ok(more) => found.extend(more),
+        Err(e) => found.push(unserved(e)),
+    }
+    if config.backup_settings()?.verify_recovery && sibling::find("oa-restore").is_none() {
+        found.push(Ailment::of_words(
+            "oa-restore is not installed beside oa-backup: nobody tries whether backups recover, and nothing can be restored here",
+        ));
+    }
+    if let Some(repository) = &repository {
+        found.extend(of_backups(config, &location, repository)?);
+    }
+    report(&found, args.format)?;
+    Ok(if found.is_empty() {
+        exit::OK
+    } else {
+        exit::FAILED
+    })
+}
+
+fn report(found: &[Ailment], format: Format) -> Result<(), Failure> {
+    if format != Format::Table {
+        let mut listing = Listing::new(&[("what", "what is wrong"), ("command", "next")]);
+        for one in found {
+            listing.push(json!({"what": one.what, "command": one.command}));
+        }
+        listing.print(format).map_err(anyhow::Error::from)?;
+        return Ok(());
+    }
+    if found.is_empty() {
+        return print("Nothing is wrong that can be seen from here.\n");
+    }
+    let mut text = String::new();
+    for one in found {
+        text.push_str(&format!("- {}\n", one.what));
+    }
+    if let Some(command) = found.iter().find_map(|one| one.command.as_deref()) {
+        text.push_str(&format!("next: {command}\n"));
+    }
+    print(&text)
+}
+
+/// Why a repository does not open, and what is safe then.
+fn closed(config: &Config, location: &RepositoryLocation, error: RepositoryError) -> Ailment {
+    let what = error.to_string();
+    match error {
+        RepositoryError::Absent(_) => Ailment::new(what, "oa-backup init"),
+        // Nothing may be made before somebody has looked.
+        RepositoryError::Vanished { .. } if location.folder().is_some() => {
+            let there = location.folder().into_iter().flat_map(Path::ancestors);
+            let there = there.into_iter().find(|path| path.exists());
+            let there = there.unwrap_or(Path::new("/")).display();
+            Ailment::new(what, &format!("df {there}"))
+        }
+        _ if location.is_mendable() => Ailment::new(what, "oa-backup repair"),
+        RepositoryError::Lost(_) if has_copy(config) => Ailment::new(what, "oa-backup list --copy"),
+        _ => Ailment::of_words(what),
+    }
+}
+
+fn has_copy(config: &Config) -> bool {
+    config.backup.as_ref().is_some_and(|b| b.copy.is_some())
+}
+
+fn of_files(
+    location: &RepositoryLocation,
+    repository: &Repository,
+) -> Result<Vec<Ailment>, Failure> {
+    let damages = repository.check_files()?;
+    let mut found: Vec<Ailment> = damages
+        .into_iter()
+        .map(|damage| Ailment::new(damage.what, "oa-backup repair"))
+        .collect();
+    if let Some(path) = location.open_to_others() {
+        found.push(Ailment::new(
+            format!(
+                "other users of this machine may read or write {}",
+                path.display()
+            ),
+            &format!("chmod -R go= {}", location.shown()),
+        ));
+    }
+    Ok(found)
+}
+
+fn unserved(error: BackupError) -> Ailment {
+    let what = error.to_string();
+    match error {
+        // What there is can be looked at without the server.
+        BackupError::Postgres(oa_repository::PostgresError::Connect(e)) if e.is_passing() => {
+            Ailment::new(what, "oa-restore plan --to latest")
+        }
+        _ => Ailment::of_words(what),
+    }
+}
+
+/// Whether the server can be backed up as it is configured.
+fn of_server(config: &Config) -> Result<Vec<Ailment>, BackupError> {
+    let settings = config.backup_settings()?;
+    let connection = server::settings(config)?;
+    let mut client = pg::connect(&connection)?;
+    let server = Server::ask(&mut client)?;
+    let folder = Programs::find(settings.bin_dir.as_deref(), server.major())?;
+    let programs = Programs::new(folder, &connection, None)?;
+    let mut found = Vec::new();
+    let (kind, obstacle) = server.kind(settings.kind, &programs)?;
+    found.extend(obstacle.map(|why| Ailment::of_words(format!("only dumps are made: {why}"))));
+    found.extend(rights::missing(&mut client)?.map(Ailment::of_words));
+    let staging = staging::open(config, settings)?;
+    let needed = match kind {
+        Kind::Physical => server.size_bytes,
+        Kind::Logical | Kind::Files => server.database_bytes,
+    };
+    match crate::capture::physical::check_room(staging.path(), needed) {
+        Err(e @ BackupError::NoRoom { .. }) => found.push(Ailment::of_words(e.to_string())),
+        other => other?,
+    }
+    Ok(found)
+}
+
+/// The verdict that alerts and the page give too.
+fn of_backups(
+    config: &Config,
+    location: &RepositoryLocation,
+    repository: &Repository,
+) -> Result<Vec<Ailment>, Failure> {
+    let state = RepositoryState::look(config, location, repository)?;
+    let facts = state.facts(location.shown().as_ref(), Utc::now());
+    let wording = Wording {
+        locale: Locale::En,
+        timezone: config.timezone,
+    };
+    let limits = Limits::from_config(config);
+    let found = limits.map_or_else(Vec::new, |limits| facts.assess(&limits));
+    let ailment = |finding: &Finding| Ailment {
+        what: oa_wording::sentence(finding, &wording),
+        command: remedy(finding).map(str::to_owned),
+    };
+    Ok(found.iter().map(ailment).collect())
+}
+
+fn remedy(finding: &Finding) -> Option<&'static str> {
+    Some(match finding {
+        Finding::BackupLate { full: None, .. } => "oa-backup incremental",
+        Finding::BackupAbsent { .. }
+        | Finding::BackupLate { .. }
+        | Finding::BackupMissing { .. }
+        | Finding::BackupDamaged { .. }
+        | Finding::BackupUnrecoverable { .. } => "oa-backup full",
+        Finding::BackupUnverified { .. } => "oa-backup verify --read-data",
+        Finding::DrillFailed { .. } | Finding::DrillOverdue { .. } => "oa-restore drill --yes",
+        Finding::RepositoryFilling { .. } => "oa-backup prune --dry-run",
+        _ => return None,
+    })
+}
