@@ -224,6 +224,9 @@ impl ReverseMigration<'_> {
         for base in self.bases {
             pairs.extend(base::comparisons(&mut tx, &database, &base.record)?);
         }
+        for (_, comparison) in &pairs {
+            tables::ask_forms(&mut tx, &copy, rejects, comparison)?;
+        }
         self.progress.set_message("writing what differs");
         copy.execute_batch("BEGIN")?;
         let triggers = reverse::drop_triggers(&copy)?;

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 
 use super::belongings::{self, Phase};
 use super::encode::{Codec, HEADER, TRAILER};
+use super::forms;
 use super::rejects::{Rejects, skip_clause};
 use super::staging::create_table;
 use crate::inspect;
@@ -36,6 +37,7 @@ pub(crate) struct Loaded {
 pub(crate) fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
     let connection = inspect::open(snapshot)?;
     rejects.attach(&connection)?;
+    forms::register(&connection)?;
     Ok(connection)
 }
 
@@ -85,12 +87,21 @@ pub(crate) fn load(
         .loaded()
         .map(|(_, c)| quote_ident(&c.target))
         .collect();
-    let copy = format!(
-        "COPY {}.{} ({}) FROM STDIN (FORMAT binary, FREEZE)",
-        quote_ident(staging),
-        quote_ident(&table.target),
-        columns.join(", ")
-    );
+    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+    // Values that PostgreSQL reads itself come as texts.
+    let texts = table.loaded().any(|(_, c)| c.pg.is_other());
+    let copy = if texts {
+        let create = texts_table(&name, table);
+        tx.batch_execute(&create)
+            .map_err(|e| anyhow!("{}; the statement was: {create}", describe(&e)))
+            .with_context(context)?;
+        "COPY pg_temp.oa_texts FROM STDIN (FORMAT binary)".to_owned()
+    } else {
+        format!(
+            "COPY {name} ({}) FROM STDIN (FORMAT binary, FREEZE)",
+            columns.join(", ")
+        )
+    };
     let mut writer = tx
         .copy_in(&copy)
         .map_err(|e| anyhow!(describe(&e)))
@@ -125,10 +136,25 @@ pub(crate) fn load(
         return Err(refused).with_context(context);
     }
     let rows = rows.with_context(context)?;
-    let stored = writer
+    let mut stored = writer
         .finish()
         .map_err(|e| refusal(table, &e))
         .with_context(context)?;
+    if texts {
+        let values: Vec<String> = table
+            .loaded()
+            .map(|(_, c)| forms::cast(&quote_ident(&c.target), c.pg))
+            .collect();
+        let insert = format!(
+            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.oa_texts",
+            columns.join(", "),
+            values.join(", ")
+        );
+        stored = tx
+            .execute(&insert, &[])
+            .map_err(|e| refusal(table, &e))
+            .with_context(context)?;
+    }
     anyhow::ensure!(
         stored == rows,
         "table {}: {rows} rows were sent, PostgreSQL counted {stored}",
@@ -138,6 +164,18 @@ pub(crate) fn load(
         .map_err(|e| anyhow!(describe(&e)))
         .with_context(context)?;
     Ok(Loaded { rows, bytes })
+}
+
+/// The statement for a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
+fn texts_table(name: &str, table: &PlannedTable) -> String {
+    let columns: Vec<String> = table
+        .loaded()
+        .map(|(_, c)| forms::as_text(&quote_ident(&c.target), c.pg))
+        .collect();
+    format!(
+        "CREATE TEMPORARY TABLE oa_texts ON COMMIT DROP AS SELECT {} FROM {name} WITH NO DATA",
+        columns.join(", ")
+    )
 }
 
 /// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
@@ -154,7 +192,9 @@ fn read(
     } else {
         String::new()
     };
-    let mut statement = connection.prepare(&format!("{}{skip}", table.source.select()))?;
+    let types = table.columns.iter().map(|c| c.pg);
+    let select = forms::select(&table.source, types, "quarantine.forms");
+    let mut statement = connection.prepare(&format!("{select}{skip}"))?;
     let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, Codec::of(c))).collect();
     let fields = i16::try_from(codecs.len())
         .context("more columns than PostgreSQL allows")?

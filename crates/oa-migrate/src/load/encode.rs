@@ -100,14 +100,26 @@ impl Codec {
                 let micros = time::parse_time(text).ok_or("not a time HH:MM:SS")?;
                 fixed(out, micros.to_be_bytes())
             }
-            (PgType::Timestamp, ValueRef::Text(text)) => {
+            (PgType::Timestamp(digits), ValueRef::Text(text)) => {
                 let stamp = time::parse_timestamp(text)
                     .filter(|s| s.offset_seconds.is_none())
                     .ok_or("not a timestamp YYYY-MM-DD HH:MM:SS without an offset")?;
-                fixed(out, stamp.micros.to_be_bytes())
+                fixed(out, within_digits(stamp.micros, digits)?.to_be_bytes())
             }
-            (PgType::Timestamptz, ValueRef::Text(text)) => {
-                fixed(out, instant(text, self.zone)?.to_be_bytes())
+            (PgType::Timestamptz(digits), ValueRef::Text(text)) => {
+                let micros = instant(text, self.zone)?;
+                fixed(out, within_digits(micros, digits)?.to_be_bytes())
+            }
+            (PgType::Other(_), ValueRef::Text(text)) => {
+                check_text(text)?;
+                variable(out, text)
+            }
+            // A column of numeric affinity turns a JSON number into one of SQLite's own.
+            (PgType::Json | PgType::Jsonb, ValueRef::Integer(n)) => {
+                self.encode(ValueRef::Text(n.to_string().as_bytes()), out)
+            }
+            (PgType::Json | PgType::Jsonb, ValueRef::Real(x)) => {
+                self.encode(ValueRef::Text(float_text(x).as_bytes()), out)
             }
             (PgType::Json, ValueRef::Text(text)) => {
                 check_text(text)?;
@@ -132,7 +144,8 @@ impl Codec {
             (PgType::Float8, _) => Err("not a number"),
             (PgType::Date, _) => Err("not a date YYYY-MM-DD"),
             (PgType::Time, _) => Err("not a time HH:MM:SS"),
-            (PgType::Timestamp | PgType::Timestamptz, _) => Err("not a timestamp"),
+            (PgType::Timestamp(_) | PgType::Timestamptz(_), _) => Err("not a timestamp"),
+            (PgType::Other(_), _) => Err("value that PostgreSQL does not take"),
             (PgType::Json | PgType::Jsonb, _) => Err("not JSON"),
         }
     }
@@ -192,6 +205,16 @@ fn numeric(
     let size = length(out.len() - start - 4)?;
     out[start..start + 4].copy_from_slice(&size);
     Ok(())
+}
+
+/// Refuses microseconds that a type with so many digits of the second would round.
+fn within_digits(micros: i64, digits: u8) -> Result<i64, Refusal> {
+    let step = 10i64.pow(6u32.saturating_sub(u32::from(digits)));
+    if micros % step == 0 {
+        Ok(micros)
+    } else {
+        Err("time with more digits of the second than the column")
+    }
 }
 
 /// Microseconds since 2000-01-01 UTC.

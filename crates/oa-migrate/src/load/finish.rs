@@ -10,6 +10,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use super::belongings;
+use super::rejects::Misfits;
 use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
 
 /// What could not be created as planned.
@@ -20,6 +21,8 @@ pub(crate) struct Findings {
     pub(crate) missing: Vec<Missing>,
     /// Duplicates prevent the natural key of one of the service's tables; `oa-migrate dedupe` creates it.
     pub(crate) natural_key_refused: bool,
+    /// Rows that the target's table does not take.
+    pub(crate) misfits: Vec<Misfits>,
 }
 
 /// Builds what belongs to one table. Returns what could not be created.
@@ -35,7 +38,8 @@ pub(crate) fn finish_table(
         add_index(client, &name, table, index, &mut found)?;
     }
     if table.existing.is_some() {
-        // Its own conditions, after the rows: what they forbid is found when the table is to be replaced.
+        found.misfits = forbidden_rows(client, &name, table)?;
+        // What cannot be created for another reason is found when the table is to be replaced.
         for item in belongings::of(client, &table.qualified, &name)? {
             if item.item.starts_with("constraint ") && item.definition.starts_with("CHECK ") {
                 attempt(client, &item.statement)?;
@@ -100,6 +104,43 @@ pub(crate) fn finish_table(
         .batch_execute(&format!("ANALYZE {name}"))
         .map_err(|e| anyhow!("could not analyze {}: {}", table.target, describe(&e)))?;
     Ok(found)
+}
+
+/// The rows that the conditions of the target's own table forbid.
+fn forbidden_rows(client: &mut Client, name: &str, table: &PlannedTable) -> Result<Vec<Misfits>> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not check the rows of {}: {}",
+            table.target,
+            describe(&e)
+        )
+    };
+    let checks = client
+        .query(
+            "SELECT conname::text, pg_get_expr(conbin, conrelid) FROM pg_constraint
+             WHERE conrelid = $1::text::regclass AND contype = 'c' AND convalidated ORDER BY conname",
+            &[&table.qualified],
+        )
+        .map_err(explain)?;
+    let mut all = Vec::new();
+    for check in &checks {
+        let (constraint, condition): (String, String) = (check.get(0), check.get(1));
+        let rows = client
+            .query(
+                &format!(
+                    "SELECT oa_number FROM (SELECT *, row_number() OVER (ORDER BY ctid) AS oa_number FROM {name}) AS t WHERE NOT ({condition})"
+                ),
+                &[],
+            )
+            .map_err(explain)?;
+        if !rows.is_empty() {
+            all.push(Misfits {
+                constraint,
+                rows: rows.iter().map(|row| row.get(0)).collect(),
+            });
+        }
+    }
+    Ok(all)
 }
 
 fn add_primary_key(

@@ -5,6 +5,7 @@ pub(crate) mod belongings;
 pub(crate) mod copy;
 pub(crate) mod encode;
 pub(crate) mod finish;
+pub(crate) mod forms;
 pub(crate) mod rejects;
 pub(crate) mod staging;
 pub(crate) mod swap;

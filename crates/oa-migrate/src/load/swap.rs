@@ -118,8 +118,11 @@ fn attempt(
     )
     .map_err(explain)?;
     let mut belongings = Vec::new();
+    // All before the first one moves: foreign keys name the schema of the other table.
     for table in &existing {
         belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
+    }
+    for table in &existing {
         move_away(
             &mut tx,
             &plan.schema,

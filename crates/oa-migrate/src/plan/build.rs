@@ -240,7 +240,7 @@ fn refuse_bad(table: &PlannedTable) -> Result<()> {
 
 fn meaning<'a>(column: &'a Column, layout: &LayoutColumn) -> Meaning<'a> {
     match layout.fixed {
-        Some(pg) => Meaning::Existing(pg),
+        Some(pg) => Meaning::Fixed(pg),
         None => Meaning::Declared(&column.declared),
     }
 }
@@ -276,15 +276,13 @@ impl LayoutTable {
                 .existing
                 .as_ref()
                 .and_then(|e| e.columns.iter().find(|c| c.name == target));
+            let there = there.map(|c| PgType::of_catalogue(&c.type_name));
             let fixed = match (corrected.and_then(|c| c.pg), there) {
-                (Some(pg), _) => Some(pg),
-                (None, Some(column)) => Some(PgType::parse(&column.type_name).ok_or_else(|| {
-                    anyhow::anyhow!(
-                        "column {} of the target's table {} has the type {}, which rows cannot be moved to; change it, or give the table another name with --mapping",
-                        column.name, self.target, column.type_name
-                    )
-                })?),
-                (None, None) => None,
+                (Some(asked), Some(there)) if asked != there => bail!(
+                    "the mapping asks for {asked} in column {target} of {}, which is {there} in the target's table; a table that exists is not altered: change one of them, or give the table another name in the mapping",
+                    self.target
+                ),
+                (asked, there) => asked.or(there),
             };
             self.columns.push(LayoutColumn { target, fixed });
         }
@@ -312,13 +310,11 @@ impl LayoutTable {
             .zip(&self.columns)
             .zip(&stats.columns)
         {
-            let is_key = self.source.rowid_alias.as_deref() == Some(&column.name);
             let choice = choose(
                 meaning(column, layout),
                 seen,
                 args.on_bad_value,
                 args.timestamps_in.is_some(),
-                is_key,
             );
             if let Some(note) = &choice.note {
                 warnings.push(format!("column {}: {note}", column.name));
@@ -354,8 +350,9 @@ impl LayoutTable {
                 generated: None,
                 zone: args
                     .timestamps_in
-                    .filter(|_| choice.pg == PgType::Timestamptz),
+                    .filter(|_| matches!(choice.pg, PgType::Timestamptz(_))),
                 bad: choice.bad,
+                doubtful: choice.doubtful,
                 note: choice.note,
             });
         }

@@ -152,8 +152,8 @@ pub(crate) fn translate_default(sql: &str, pg: PgType) -> Result<String, String>
         let now = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')";
         match (upper.as_str(), pg) {
             ("NULL", _) => return Ok("NULL".to_owned()),
-            ("CURRENT_TIMESTAMP", PgType::Timestamp) => return Ok(now.to_owned()),
-            ("CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME", PgType::Timestamptz) => {
+            ("CURRENT_TIMESTAMP", PgType::Timestamp(_)) => return Ok(now.to_owned()),
+            ("CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME", PgType::Timestamptz(_)) => {
                 return Ok("CURRENT_TIMESTAMP".to_owned());
             }
             ("CURRENT_TIMESTAMP" | "CURRENT_DATE", PgType::Date) => {
@@ -262,7 +262,7 @@ mod tests {
         translate_default("1.50", PgType::Text).unwrap_err();
         assert_eq!(translate_default("-1.5", PgType::Float8).unwrap(), "- 1.5");
         assert!(
-            translate_default("CURRENT_TIMESTAMP", PgType::Timestamp)
+            translate_default("CURRENT_TIMESTAMP", PgType::Timestamp(6))
                 .unwrap()
                 .contains("UTC")
         );

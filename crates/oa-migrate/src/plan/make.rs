@@ -33,8 +33,13 @@ pub(crate) fn make_plan(
     );
     let taken = existing::relation_names(client, &args.schema)
         .map_err(|e| anyhow!("could not read the target's names: {}", describe(&e)))?;
-    let layout = Layout::new(database, args.clone(), &taken, |name| {
-        let found = existing::read(client, &args.schema, name)
+    let mut args = args.clone();
+    if let Some(mapping) = &mut args.mapping {
+        mapping.resolve(client)?;
+    }
+    let schema = args.schema.clone();
+    let layout = Layout::new(database, args, &taken, |name| {
+        let found = existing::read(client, &schema, name)
             .with_context(|| format!("could not look at the target's table {name}"))?;
         Ok(found.map(|existing| Existing {
             ours: ours.contains(name),

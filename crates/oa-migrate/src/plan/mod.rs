@@ -87,6 +87,8 @@ pub(crate) struct PlannedColumn {
     pub(crate) zone: Option<Tz>,
     /// Values that the type does not hold.
     pub(crate) bad: u64,
+    /// Some values may not fit: each is tried.
+    pub(crate) doubtful: bool,
     /// Where declaration and data disagree.
     pub(crate) note: Option<String>,
 }
@@ -205,7 +207,7 @@ impl PlannedTable {
             // A local time that does not exist in its zone is found only by encoding it.
             .any(|(c, s)| {
                 let nulls = c.not_null && s.nulls > 0;
-                c.generated.is_none() && (c.bad > 0 || nulls || c.zone.is_some())
+                c.generated.is_none() && (c.bad > 0 || c.doubtful || nulls || c.zone.is_some())
             })
     }
 }

@@ -63,7 +63,9 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {
             put(out, FLOAT, &(n as f64).to_bits().to_le_bytes());
         }
-        (PgType::Text | PgType::Varchar(_), ValueRef::Text(text)) => put(out, TEXT, text),
+        (PgType::Text | PgType::Varchar(_) | PgType::Other(_), ValueRef::Text(text)) => {
+            put(out, TEXT, text);
+        }
         (PgType::Text | PgType::Varchar(_), ValueRef::Integer(n)) => {
             put(out, TEXT, n.to_string().as_bytes());
         }
@@ -81,14 +83,20 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         },
         (PgType::Date, ValueRef::Text(text)) => put(out, TIME, text),
         (PgType::Time, ValueRef::Text(text)) => put_with(out, TIME, |o| time::normal_time(text, o)),
-        (PgType::Timestamp, ValueRef::Text(text)) => {
+        (PgType::Timestamp(_), ValueRef::Text(text)) => {
             put_with(out, TIME, |o| time::normal_timestamp(text, o));
         }
-        (PgType::Timestamptz, ValueRef::Text(text)) => match (zoned(text), column.zone) {
+        (PgType::Timestamptz(_), ValueRef::Text(text)) => match (zoned(text), column.zone) {
             (Some(at), Some(zone)) => put_local(at.with_timezone(&zone).naive_local(), out),
             (Some(at), None) => put_local(at.naive_utc(), out),
             (None, _) => put_with(out, TIME, |o| time::normal_timestamp(text, o)),
         },
+        (PgType::Json | PgType::Jsonb, ValueRef::Integer(n)) => {
+            of_source(column, ValueRef::Text(n.to_string().as_bytes()), out);
+        }
+        (PgType::Json | PgType::Jsonb, ValueRef::Real(x)) => {
+            of_source(column, ValueRef::Text(float_text(x).as_bytes()), out);
+        }
         (PgType::Json, ValueRef::Text(text)) => put(out, JSON, text),
         (PgType::Jsonb, ValueRef::Text(text)) => match json::parse(text) {
             Some(parsed) => put(out, JSON, &parsed.normal),
@@ -182,7 +190,7 @@ pub(crate) fn of_target(
             let bits = u64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put(out, FLOAT, &bits.to_le_bytes());
         }
-        PgType::Text | PgType::Varchar(_) => put(out, TEXT, bytes),
+        PgType::Text | PgType::Varchar(_) | PgType::Other(_) => put(out, TEXT, bytes),
         PgType::Bytea => put(out, BYTES, bytes),
         PgType::Bool => put(out, BOOL, bytes),
         PgType::Numeric(_) => {
@@ -204,11 +212,11 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_time(micros, o));
         }
-        PgType::Timestamp => {
+        PgType::Timestamp(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_timestamp(micros, o));
         }
-        PgType::Timestamptz => {
+        PgType::Timestamptz(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             match column.zone {
                 Some(zone) => put_local(local(micros, zone).ok_or_else(wrong)?, out),

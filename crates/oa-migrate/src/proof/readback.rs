@@ -10,6 +10,7 @@ use super::Comparison;
 use super::canon::of_target;
 use super::digest::{Digest, RowFingerprint};
 use crate::load::encode::HEADER;
+use crate::load::forms;
 
 /// Adds up what PostgreSQL holds; `see` gets every row in its normal form.
 pub(crate) fn read(
@@ -20,7 +21,7 @@ pub(crate) fn read(
     let columns: Vec<String> = comparison
         .columns
         .iter()
-        .map(|c| quote_ident(&c.target))
+        .map(|c| forms::as_text(&quote_ident(&c.target), c.pg))
         .collect();
     let sql = format!(
         "COPY (SELECT {} FROM {}.{}) TO STDOUT (FORMAT binary)",

@@ -8,12 +8,14 @@ use anyhow::{Context, Result, anyhow, ensure};
 use chrono_tz::Tz;
 use oa_core::pg::describe;
 use postgres::GenericClient;
+use rusqlite::Connection;
 
 use super::diff::{self, Difference};
 use super::digest::Digest;
 use super::{Column, Comparison, readback, source};
 use crate::inspect::{Table, quote};
 use crate::load::copy::open_snapshot;
+use crate::load::forms;
 use crate::load::rejects::{Rejects, skip_clause};
 use crate::load::staging::Target;
 use crate::plan::PgType;
@@ -63,18 +65,19 @@ pub(crate) fn comparison(
             .find(|row| row.get::<_, String>(0) == name)
             .map(|row| row.get(1))
             .with_context(|| format!("the target's table {target} has no column {name}"))?;
-        let pg = PgType::parse(&type_name).with_context(|| {
-            format!("column {name} of {target} has the type {type_name}, which cannot be compared")
-        })?;
+        let pg = PgType::of_catalogue(&type_name);
         columns.push(Column {
             source: column.name.clone(),
             target: name,
             pg,
-            zone: zone.filter(|_| pg == PgType::Timestamptz),
+            zone: zone.filter(|_| matches!(pg, PgType::Timestamptz(_))),
             is_key: table.primary_key.contains(&column.name),
         });
     }
-    let list: Vec<String> = columns.iter().map(|c| quote(&c.source)).collect();
+    let list: Vec<String> = columns
+        .iter()
+        .map(|c| forms::expression(&quote(&c.source), c.pg, "quarantine.forms"))
+        .collect();
     Ok(Comparison {
         source: table.name.clone(),
         source_sql: format!(
@@ -87,6 +90,19 @@ pub(crate) fn comparison(
         target: target.to_owned(),
         columns,
     })
+}
+
+/// Asks PostgreSQL for its forms of a source's values, where a comparison needs them.
+pub(crate) fn ask_forms(
+    client: &mut impl GenericClient,
+    connection: &Connection,
+    rejects: &Rejects,
+    comparison: &Comparison,
+) -> Result<()> {
+    let columns = &comparison.columns;
+    let others = forms::others(columns.iter().map(|c| (c.source.as_str(), c.pg)));
+    let name = quote(&comparison.source);
+    forms::ask(client, connection, &name, &others, &rejects.open()?)
 }
 
 /// Compares tables, both sides of one at the same time, `workers` tables at a time.

@@ -7,6 +7,7 @@ use postgres::error::SqlState;
 
 use super::{Changes, SyncTable};
 use crate::load::belongings::{self, Belonging};
+use crate::load::forms;
 use crate::plan::PgType;
 
 /// Rows that are named when something else wrote to the target.
@@ -215,7 +216,10 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
         .columns
         .iter()
         .filter(|(_, c, _)| !sync.key.contains(c))
-        .map(|(_, c, _)| format!("{0} = c.{0}", quote_ident(c)))
+        .map(|(_, c, codec)| {
+            let name = quote_ident(c);
+            format!("{name} = {}", forms::cast(&format!("c.{name}"), codec.pg))
+        })
         .collect();
     let updated = if others.is_empty() {
         0
@@ -241,9 +245,10 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
+                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {2} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
                 sql.list,
-                sql.key("g", "c")
+                sql.key("g", "c"),
+                sql.values
             ),
             &[],
         )
@@ -267,8 +272,8 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {} ({1}) SELECT {1} FROM {added}",
-                sql.table, sql.list
+                "INSERT INTO {} ({}) SELECT {} FROM {added}",
+                sql.table, sql.list, sql.values
             ),
             &[],
         )
@@ -417,7 +422,11 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
 
 /// Sets the numbers of identities beyond all that SQLite has assigned.
 pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
-    let Some(column) = sync.key.first().filter(|_| sync.key.len() == 1) else {
+    let numbers = |k: &&String| {
+        let mut columns = sync.columns.iter();
+        sync.key.len() == 1 && columns.any(|(_, c, codec)| c == *k && codec.pg.is_integer())
+    };
+    let Some(column) = sync.key.first().filter(numbers) else {
         return Ok(());
     };
     let table = Sql::of(sync).table;
@@ -448,6 +457,8 @@ struct Sql<'a> {
     sync: &'a SyncTable,
     table: String,
     list: String,
+    /// The columns of the temporary tables, in the types of the target's.
+    values: String,
 }
 
 impl<'a> Sql<'a> {
@@ -457,19 +468,34 @@ impl<'a> Sql<'a> {
             .iter()
             .map(|(_, c, _)| quote_ident(c))
             .collect();
+        let values: Vec<String> = sync
+            .columns
+            .iter()
+            .map(|(_, c, codec)| forms::cast(&quote_ident(c), codec.pg))
+            .collect();
         Self {
             sync,
             table: sync.qualified(),
             list: list.join(", "),
+            values: values.join(", "),
         }
     }
 
+    /// Equal keys; `t` is the target's table, all others are temporary.
     fn key(&self, a: &str, b: &str) -> String {
+        let side = |of: &str, other: &str, k: &String| {
+            let name = format!("{of}.{}", quote_ident(k));
+            let codec = self.sync.columns.iter().find(|(_, c, _)| c == k);
+            match codec {
+                Some((_, _, codec)) if other == "t" => forms::cast(&name, codec.pg),
+                _ => name,
+            }
+        };
         let parts: Vec<String> = self
             .sync
             .key
             .iter()
-            .map(|k| format!("{a}.{0} = {b}.{0}", quote_ident(k)))
+            .map(|k| format!("{} = {}", side(a, b, k), side(b, a, k)))
             .collect();
         parts.join(" AND ")
     }
@@ -481,7 +507,7 @@ impl<'a> Sql<'a> {
             .columns
             .iter()
             .map(|(_, c, codec)| {
-                let cast = if codec.pg == PgType::Json {
+                let cast = if codec.pg == PgType::Json || codec.pg.is_other() {
                     "::text"
                 } else {
                     ""

@@ -12,6 +12,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use super::Changes;
 use crate::inspect::{Database, Table, ddl, quote};
+use crate::load::forms;
 use crate::load::rejects::skip_clause;
 use crate::plan::PgType;
 use crate::proof::canon::{end_of_value, of_source, value_of};
@@ -88,7 +89,7 @@ fn note_rows(
     let columns: Vec<String> = comparison
         .columns
         .iter()
-        .map(|c| quote(&c.source))
+        .map(|c| forms::expression(&quote(&c.source), c.pg, "quarantine.forms"))
         .collect();
     let mut statement = copy.prepare(&format!(
         "SELECT {key}, {} FROM main.{}{}",
@@ -207,7 +208,7 @@ fn stored(column: &Column, value: Value) -> Value {
     };
     if matches!(
         column.pg,
-        PgType::Time | PgType::Timestamp | PgType::Timestamptz
+        PgType::Time | PgType::Timestamp(_) | PgType::Timestamptz(_)
     ) {
         let digits = match text.find('.') {
             Some(at) => text.len() - at - 1,
@@ -217,7 +218,7 @@ fn stored(column: &Column, value: Value) -> Value {
             }
         };
         text.extend(std::iter::repeat_n('0', 6usize.saturating_sub(digits)));
-        if column.pg == PgType::Timestamptz && column.zone.is_none() {
+        if matches!(column.pg, PgType::Timestamptz(_)) && column.zone.is_none() {
             text.push_str("+00:00");
         }
     }
