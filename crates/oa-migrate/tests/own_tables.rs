@@ -211,3 +211,68 @@ fn the_mapping_takes_any_type_of_the_target() {
         .unwrap();
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
 }
+
+#[test]
+fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
+    let sandbox = Sandbox::on(Postgres::start());
+    sandbox.run(&["init"]).expect(0);
+    let file = sandbox.sqlite(
+        "app.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, s INTEGER, ms DATETIME DEFAULT CURRENT_TIMESTAMP, jd REAL, ticks INTEGER, net TEXT);
+         INSERT INTO t VALUES (1, 1704164645, 1704164645123, julianday('2024-01-02 03:04:05'), 638397614451234560, '2024-01-02 03:04:05.1234567'),
+           (2, -1, 0, 2451544.5, 0, NULL), (3, 1, 1, NULL, 7, NULL), (4, 1, 'soon', NULL, NULL, NULL);",
+    );
+    let plan = sandbox.run(&["plan", "app.db"]).expect(0);
+    assert!(
+        plan.stdout.contains("from = \"epoch_ms\"") || plan.stderr.contains("from = \"epoch_ms\""),
+        "{}{}",
+        plan.stdout,
+        plan.stderr
+    );
+    let mut mapping = String::new();
+    for (column, from) in [
+        ("s", "epoch_s"),
+        ("ms", "epoch_ms"),
+        ("jd", "julian"),
+        ("ticks", "dotnet_ticks"),
+        ("net", "cut_to_microseconds"),
+    ] {
+        mapping.push_str(&format!("[tables.t.columns.{column}]\nfrom = \"{from}\"\n"));
+    }
+    std::fs::write(sandbox.path("map.toml"), mapping).unwrap();
+    let report = sandbox
+        .migrate(&file, &["--mapping", "map.toml"])
+        .expect(1)
+        .report();
+    assert_eq!(table(&report, "t")["rows_quarantined"], 2, "{report}");
+    let shown = "SELECT concat_ws('|', id, s AT TIME ZONE 'UTC', ms AT TIME ZONE 'UTC', jd AT TIME ZONE 'UTC', ticks AT TIME ZONE 'UTC', net) FROM t ORDER BY id";
+    assert_eq!(
+        sandbox.texts(shown),
+        [
+            "1|2024-01-02 03:04:05|2024-01-02 03:04:05.123|2024-01-02 03:04:05|2024-01-02 03:04:05.123456|2024-01-02 03:04:05.123456",
+            "2|1969-12-31 23:59:59|1970-01-01 00:00:00|2000-01-01 00:00:00|0001-01-01 00:00:00",
+        ]
+    );
+    sandbox.sqlite("app.db", "UPDATE t SET ms = ms + 1000 WHERE id = 1");
+    sandbox.run(&["sync", "app.db"]).expect(0);
+    sandbox.run(&["verify", "app.db"]).expect(1);
+    sandbox
+        .client()
+        .batch_execute(
+            "UPDATE t SET s = s + interval '0.5 s', jd = '2024-01-02 12:00:00+00' WHERE id = 1",
+        )
+        .unwrap();
+    sandbox.run(&["to-sqlite", "back.db"]).expect(0);
+    let back = rusqlite::Connection::open(sandbox.path("back.db")).unwrap();
+    let row: String = back
+        .query_row(
+            "SELECT concat_ws('|', s, typeof(s), ms, typeof(ms), jd, ticks, net) FROM t WHERE id = 1",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
+    assert_eq!(
+        row,
+        "1704164645.5|real|1704164646123|integer|2460312.0|638397614451234560|2024-01-02 03:04:05.1234567"
+    );
+}

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use chrono::Utc;
-use indicatif::ProgressBar;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::output::Format;
@@ -21,7 +20,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::output::{exit_code, print_report, shortcomings};
-use super::{JobsArg, failure, spinner};
+use super::{JobsArg, Progress, failure};
 use crate::PROGRAM;
 use crate::errors::Refused;
 use crate::inspect::identity::{FileState, Identity};
@@ -122,7 +121,7 @@ pub(crate) fn move_database(
                 folder: &folder,
                 identity: Identity::default(),
                 ours,
-                progress: spinner(),
+                progress: Progress::start(),
                 phases: Phases::default(),
                 started: Instant::now(),
             };
@@ -197,7 +196,7 @@ struct Migration<'a> {
     identity: Identity,
     /// Tables of the target that earlier runs have made.
     ours: HashSet<String>,
-    progress: ProgressBar,
+    progress: Progress,
     phases: Phases,
     started: Instant,
 }
@@ -299,6 +298,7 @@ impl Migration<'_> {
         rejects: &Rejects,
     ) -> Result<(Vec<LoadedTable>, Vec<ComparisonResult>)> {
         let (snapshot, jobs) = (self.folder.snapshot(), self.args.jobs.count());
+        let rows = plan.tables.iter().map(|t| t.stats.rows).sum();
         loop {
             let noted: Vec<(usize, usize)> = plan
                 .tables
@@ -306,7 +306,7 @@ impl Migration<'_> {
                 .map(|t| (t.warnings.len(), t.missing.len()))
                 .collect();
             let at = Instant::now();
-            self.progress.set_message("loading");
+            self.progress.begin("loading", rows);
             let loaded = tables::load(
                 self.client,
                 self.target,
@@ -335,7 +335,7 @@ impl Migration<'_> {
                 Ok(loaded) => {
                     failpoint::hit("migrate.loaded");
                     let at = Instant::now();
-                    self.progress.set_message("reading both sides back");
+                    self.progress.begin("reading both sides back:", 2 * rows);
                     let compared = proof::prove(
                         self.client,
                         self.target,

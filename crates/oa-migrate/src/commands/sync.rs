@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use indicatif::ProgressBar;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -22,7 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::output::print_changes;
-use super::{failure, spinner};
+use super::{Progress, failure};
 use crate::PROGRAM;
 use crate::inspect::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
@@ -128,7 +127,7 @@ fn sync(
     id: Uuid,
 ) -> Result<JobOutcome<(AllChanges, Uuid)>, Failure> {
     let started = Instant::now();
-    let progress = spinner();
+    let progress = Progress::start();
     let result = copies(args, source, bases, &progress)
         .map_err(Failure::from)
         .and_then(|(database, identity)| {
@@ -198,7 +197,7 @@ fn copies(
     args: &Args,
     source: &Connection,
     bases: &[Base],
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> Result<(Database, Identity)> {
     for base in bases {
         ensure!(
@@ -235,7 +234,7 @@ struct BaseSync<'a> {
     database: &'a Database,
     identity: &'a Identity,
     run: Uuid,
-    progress: &'a ProgressBar,
+    progress: &'a Progress,
 }
 
 impl BaseSync<'_> {
@@ -257,7 +256,7 @@ impl BaseSync<'_> {
         let mut tx = client.transaction().map_err(explain)?;
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
-        let undo = apply::lock(&mut tx, &record.schema, &targets)?;
+        let mut undo = apply::lock(&mut tx, &record.schema, &targets)?;
 
         self.progress.set_message("comparing the snapshots");
         let both = delta::open(&old, &new, &rejects)?;
@@ -270,6 +269,7 @@ impl BaseSync<'_> {
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
+            apply::index_references(&mut tx, &sync, removed_count, &mut undo)?;
             work.push((sync, removed_count + added_count > 0));
             quarantined.push(refused);
         }

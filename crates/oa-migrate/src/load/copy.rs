@@ -21,6 +21,7 @@ use super::rejects::{Rejects, skip_clause};
 use super::staging::create_table;
 use crate::inspect;
 use crate::plan::{Plan, PlannedTable};
+use crate::progress;
 
 /// A buffer is handed over when it holds this much.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -72,6 +73,7 @@ pub(crate) fn load(
     staging: &str,
 ) -> Result<Loaded> {
     let context = || format!("could not load table {}", table.source.name);
+    progress::table(&table.source.name);
     let mut tx = client.transaction()?;
     for sql in create_table(staging, &plan.schema, table) {
         tx.batch_execute(&sql)
@@ -214,6 +216,7 @@ fn read(
             }
         }
         count += 1;
+        progress::row();
         if buffer.len() >= BUFFER_BYTES {
             let next = empty
                 .try_recv()

@@ -8,6 +8,7 @@ use rusqlite::types::ValueRef;
 
 use crate::inspect::scan::parse_bool;
 use crate::plan::{PgType, PlannedColumn};
+use crate::values::conversion::{Conversion, cut_fraction};
 use crate::values::decimal::{Decimal, infinity_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
@@ -21,6 +22,8 @@ pub(crate) struct Codec {
     pub(crate) not_null: bool,
     /// The zone of timestamps without an offset, for `timestamptz`.
     pub(crate) zone: Option<Tz>,
+    /// What the values are, as the mapping says.
+    pub(crate) conversion: Option<Conversion>,
 }
 
 pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -33,12 +36,18 @@ impl Codec {
             pg: column.pg,
             not_null: column.not_null,
             zone: column.zone,
+            conversion: column.conversion,
         }
     }
 
     /// Appends length and bytes of a value. On refusal, what was appended is to be thrown away.
     #[inline]
     pub(crate) fn encode(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if let Some(conversion) = self.conversion
+            && value != ValueRef::Null
+        {
+            return self.converted(conversion, value, out);
+        }
         match (self.pg, value) {
             (_, ValueRef::Null) => {
                 if self.not_null {
@@ -147,6 +156,34 @@ impl Codec {
             (PgType::Timestamp(_) | PgType::Timestamptz(_), _) => Err("not a timestamp"),
             (PgType::Other(_), _) => Err("value that PostgreSQL does not take"),
             (PgType::Json | PgType::Jsonb, _) => Err("not JSON"),
+        }
+    }
+}
+
+impl Codec {
+    fn converted(
+        &self,
+        conversion: Conversion,
+        value: ValueRef<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        match (self.pg, value) {
+            (PgType::Timestamp(digits) | PgType::Timestamptz(digits), _)
+                if conversion.is_of_numbers() =>
+            {
+                let micros = conversion.micros(value).ok_or(
+                    "not a point in time in the unit that the mapping names, to the microsecond",
+                )?;
+                fixed(out, within_digits(micros, digits)?.to_be_bytes())
+            }
+            (_, ValueRef::Text(text)) => {
+                let plain = Self {
+                    conversion: None,
+                    ..*self
+                };
+                plain.encode(ValueRef::Text(&cut_fraction(text)), out)
+            }
+            _ => Err("not a timestamp"),
         }
     }
 }

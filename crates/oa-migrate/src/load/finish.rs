@@ -10,6 +10,7 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use super::belongings;
+use super::ddl;
 use super::rejects::Misfits;
 use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
 
@@ -47,12 +48,7 @@ pub(crate) fn finish_table(
         }
     }
     for (constraint, check) in &table.checks {
-        let add = |of: &str| {
-            let named = constraint
-                .as_ref()
-                .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
-            format!("ALTER TABLE {of} ADD {named}CHECK ({check})")
-        };
+        let add = |of: &str| ddl::check(of, constraint.as_deref(), check);
         if let Some(e) = attempt(client, &add(&name))? {
             let why = if e.code() == Some(&SqlState::CHECK_VIOLATION) {
                 "rows violate it".to_owned()
@@ -153,26 +149,10 @@ fn add_primary_key(
         return Ok(());
     }
     let columns: Vec<String> = table.primary_key.iter().map(|c| quote_ident(c)).collect();
-    let nullable = table.existing.is_none()
-        && table
-            .columns
-            .iter()
-            .any(|c| !c.not_null && table.primary_key.contains(&c.target));
+    let nullable = ddl::nullable_key(table);
     let kind = if nullable { "UNIQUE" } else { "PRIMARY KEY" };
-    let constraint = match &table.existing {
-        Some(existing) if !existing.primary_key_name.is_empty() => {
-            format!("CONSTRAINT {} ", quote_ident(&existing.primary_key_name))
-        }
-        _ => String::new(),
-    };
-    let add = |of: &str, kind: &str| {
-        format!(
-            "ALTER TABLE {of} ADD {constraint}{kind} ({})",
-            columns.join(", ")
-        )
-    };
     let mut has = nullable.then(|| "a unique constraint, because it holds NULL".to_owned());
-    if let Some(e) = attempt(client, &add(name, kind))? {
+    if let Some(e) = attempt(client, &ddl::primary_key(name, table, kind))? {
         let why = describe(&e);
         found.warnings.push(format!(
             "primary key ({}) not created: {why}",
@@ -186,7 +166,7 @@ fn add_primary_key(
             item: "primary key".to_owned(),
             had: format!("PRIMARY KEY ({})", columns.join(", ")),
             has,
-            sql: add(&table.qualified, "PRIMARY KEY"),
+            sql: ddl::primary_key(&table.qualified, table, "PRIMARY KEY"),
         });
     }
     Ok(())
@@ -200,22 +180,7 @@ fn add_index(
     found: &mut Findings,
 ) -> Result<()> {
     let unique = if index.unique { "UNIQUE " } else { "" };
-    let add = |of: &str| {
-        if index.constraint {
-            format!(
-                "ALTER TABLE {of} ADD CONSTRAINT {} {}",
-                quote_ident(&index.name),
-                index.definition
-            )
-        } else {
-            format!(
-                "CREATE {unique}INDEX {} ON {of} {}",
-                quote_ident(&index.name),
-                index.definition
-            )
-        }
-    };
-    let Some(error) = attempt(client, &add(name))? else {
+    let Some(error) = attempt(client, &ddl::index(name, index))? else {
         return Ok(());
     };
     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
@@ -245,7 +210,7 @@ fn add_index(
             item: format!("index {}", index.name),
             had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
             has: format!("not created: {}", describe(&error)),
-            sql: add(&table.qualified),
+            sql: ddl::index(&table.qualified, index),
         });
     }
     Ok(())
@@ -295,19 +260,13 @@ pub(crate) fn add_foreign_keys(
         let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
         let mut found = Findings::default();
         for key in &table.foreign_keys {
-            let add = |of: &str, parent: &str| {
-                let named = key
-                    .name
-                    .as_ref()
-                    .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
-                format!("ALTER TABLE {of} ADD {named}{}", key.definition(parent))
-            };
-            let sql = add(&name, if key.parent_moves { staging } else { schema });
+            let parent = if key.parent_moves { staging } else { schema };
+            let sql = ddl::foreign_key(&name, key, parent);
             let Some(error) = attempt(client, &sql)? else {
                 continue;
             };
             let columns = key.columns.join(", ");
-            let mut remedy = add(&table.qualified, schema);
+            let mut remedy = ddl::foreign_key(&table.qualified, key, schema);
             let has;
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()

@@ -3,6 +3,7 @@
 
 pub(crate) mod belongings;
 pub(crate) mod copy;
+pub(crate) mod ddl;
 pub(crate) mod encode;
 pub(crate) mod finish;
 pub(crate) mod forms;

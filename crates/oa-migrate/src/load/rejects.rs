@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::encode::Codec;
 use super::forms;
-use crate::inspect::{self, Table, literal, quote};
+use crate::inspect::{self, Table, literal, quote, stand_ins};
 use crate::plan::{Plan, PlannedForeignKey, PlannedTable};
 
 /// The file of a run's bad rows.
@@ -454,7 +454,16 @@ fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result
         .collect();
     let same: Vec<String> = pairs
         .iter()
-        .map(|(m, o)| format!("parent.{} = {child}.{}", quote(o), quote(m)))
+        .map(|(m, o)| {
+            // An index in an order that only the application knows finds nothing.
+            let collation = parent.source.column(o).and_then(|c| c.collation.as_deref());
+            let plus = if collation.is_none_or(stand_ins::is_known_collation) {
+                ""
+            } else {
+                "+"
+            };
+            format!("{plus}parent.{} = {child}.{}", quote(o), quote(m))
+        })
         .collect();
     let own = skip_condition(&table.source, &table.source.name).unwrap_or_else(|| "1".to_owned());
     let theirs =

@@ -132,6 +132,18 @@ fn attempt(
         )?;
     }
     for table in &plan.tables {
+        if table.existing.is_none() {
+            let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
+            let there = tx
+                .query_opt(sql, &[&plan.schema, &table.target])
+                .map_err(explain)?;
+            if let Some(row) = there
+                && existing::gives_way(&mut tx, row.get(0)).map_err(explain)?
+            {
+                tx.batch_execute(&format!("DROP VIEW {}", table.qualified))
+                    .map_err(explain)?;
+            }
+        }
         if table.existing.is_none()
             && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
         {

@@ -8,10 +8,11 @@ use oa_core::pg::quote_ident;
 use super::args::PlanArgs;
 use super::expr;
 use super::names::{Identifiers, Names};
-use super::types::{Meaning, OnBadValue, PgType, choose};
+use super::types::{Meaning, OnBadValue, PgType, TypeChoice, choose};
 use super::{Existing, Missing, Plan, PlannedColumn, PlannedTable};
 use crate::inspect::scan::{Questions, TableStats};
 use crate::inspect::{Column, Database, Table};
+use crate::values::conversion::Conversion;
 
 /// Names and meanings of a plan whose values are not known yet.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ struct LayoutColumn {
     target: String,
     /// The type that a mapping or the table in the target fixes.
     fixed: Option<PgType>,
+    conversion: Option<Conversion>,
 }
 
 impl Layout {
@@ -181,6 +183,7 @@ impl Layout {
                 refuse_bad(&table)?;
             }
             table.plan_identity();
+            table.plan_sequence(&mut names);
             table.plan_checks(args.identifiers)?;
             table.plan_indexes(&mut names, args.identifiers);
             if args.schema == "public" {
@@ -284,7 +287,26 @@ impl LayoutTable {
                 ),
                 (asked, there) => asked.or(there),
             };
-            self.columns.push(LayoutColumn { target, fixed });
+            let conversion = corrected.and_then(|c| c.conversion);
+            let fixed = fixed.or(conversion.map(|c| {
+                if c.is_of_numbers() {
+                    PgType::Timestamptz(6)
+                } else {
+                    PgType::Timestamp(6)
+                }
+            }));
+            ensure!(
+                conversion.is_none()
+                    || matches!(fixed, Some(PgType::Timestamp(_) | PgType::Timestamptz(_))),
+                "the mapping of column {} of table {} converts its values to points in time, so its type must be timestamp or timestamptz",
+                column.name,
+                self.source.name
+            );
+            self.columns.push(LayoutColumn {
+                target,
+                fixed,
+                conversion,
+            });
         }
         if let Some(existing) = &self.existing {
             for column in &existing.columns {
@@ -316,6 +338,16 @@ impl LayoutTable {
                 args.on_bad_value,
                 args.timestamps_in.is_some(),
             );
+            let choice = match layout.conversion {
+                // Each value is tried.
+                Some(_) => TypeChoice {
+                    bad: 0,
+                    doubtful: true,
+                    note: None,
+                    ..choice
+                },
+                None => choice,
+            };
             if let Some(note) = &choice.note {
                 warnings.push(format!("column {}: {note}", column.name));
             }
@@ -353,6 +385,7 @@ impl LayoutTable {
                     .filter(|_| matches!(choice.pg, PgType::Timestamptz(_))),
                 bad: choice.bad,
                 doubtful: choice.doubtful,
+                conversion: layout.conversion,
                 note: choice.note,
             });
         }
@@ -360,6 +393,7 @@ impl LayoutTable {
             existing: self.existing,
             columns,
             identity: None,
+            identity_sequence: None,
             primary_key: Vec::new(),
             checks: Vec::new(),
             indexes: Vec::new(),
@@ -511,6 +545,18 @@ impl PlannedTable {
             format!("COLLATE {collation}"),
             remedy,
         ))
+    }
+
+    /// Keeps PostgreSQL from taking the name of another table for the sequence of this one.
+    fn plan_sequence(&mut self, names: &mut Names) {
+        let Some((column, _)) = self.identity.as_ref().filter(|_| self.existing.is_none()) else {
+            return;
+        };
+        let usual = format!("{}_{column}_seq", self.target);
+        if usual.len() < 64 {
+            let name = names.give(&usual, Identifiers::Keep);
+            self.identity_sequence = Some(name).filter(|n| *n != usual);
+        }
     }
 
     fn plan_identity(&mut self) {

@@ -8,6 +8,7 @@ use oa_core::pg::describe;
 use postgres::Client;
 use rusqlite::Connection;
 
+use super::refuse::refuse_schema;
 use super::{Existing, Layout, Plan, PlanArgs, existing};
 use crate::inspect::{self, Database, Table, VirtualTable, scan};
 use crate::workers;
@@ -23,6 +24,7 @@ pub(crate) fn make_plan(
     ours: &HashSet<String>,
     workers: usize,
 ) -> Result<Plan> {
+    refuse_schema(&args.schema)?;
     let connection = inspect::open(snapshot)?;
     let mut database = Database::read(&connection, source_path)?;
     database.virtual_tables.extend_from_slice(absent);

@@ -6,6 +6,9 @@
 //! [tables.Orders.columns.Total]
 //! target = "total"
 //! type = "numeric(12,2)"
+//! [tables.Orders.columns.createdAt]
+//! type = "timestamptz"
+//! from = "epoch_ms"
 //! ```
 
 use std::collections::BTreeMap;
@@ -18,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PgType, Plan};
 use crate::inspect::Database;
+use crate::values::conversion::Conversion;
 
 /// Corrections to a plan.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -51,6 +55,9 @@ pub(crate) struct ColumnMapping {
         with = "type_text"
     )]
     pub(crate) pg: Option<PgType>,
+    /// What the values are: `epoch_s`, `epoch_ms`, `epoch_us`, `julian`, `dotnet_ticks` or `cut_to_microseconds`.
+    #[serde(rename = "from", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) conversion: Option<Conversion>,
 }
 
 mod type_text {
@@ -126,6 +133,7 @@ impl Mapping {
                 let mapped = ColumnMapping {
                     target: (column.target != column.source).then(|| column.target.clone()),
                     pg: Some(column.pg),
+                    conversion: column.conversion,
                 };
                 (column.source.clone(), mapped)
             });

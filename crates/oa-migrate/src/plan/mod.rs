@@ -20,6 +20,7 @@ use oa_core::pg::quote_ident;
 
 use crate::inspect::Table;
 use crate::inspect::scan::TableStats;
+use crate::values::conversion::Conversion;
 
 pub(crate) use args::PlanArgs;
 pub(crate) use build::Layout;
@@ -58,6 +59,8 @@ pub(crate) struct PlannedTable {
     pub(crate) existing: Option<Existing>,
     /// The integer key that numbers itself: column in PostgreSQL, first number to give.
     pub(crate) identity: Option<(String, i64)>,
+    /// The name of its sequence, where another table has the usual one.
+    pub(crate) identity_sequence: Option<String>,
     pub(crate) primary_key: Vec<String>,
     /// `CHECK` constraints: name, and the condition, translated.
     pub(crate) checks: Vec<(Option<String>, String)>,
@@ -85,6 +88,8 @@ pub(crate) struct PlannedColumn {
     pub(crate) generated: Option<String>,
     /// The zone of timestamps without an offset, for `timestamptz`.
     pub(crate) zone: Option<Tz>,
+    /// What the values are, as the mapping says.
+    pub(crate) conversion: Option<Conversion>,
     /// Values that the type does not hold.
     pub(crate) bad: u64,
     /// Some values may not fit: each is tried.

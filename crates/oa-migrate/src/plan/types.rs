@@ -353,11 +353,30 @@ pub(crate) fn choose(
     let values = stats.values();
     if mode == OnBadValue::Widen || bad * 2 > values {
         let (pg, left) = by_values(stats, mode == OnBadValue::Widen);
-        let note = format!("{name}, but {bad} of {values} values are not that; taken as {pg}");
+        let note = format!(
+            "{name}, but {bad} of {values} values are not that; taken as {pg}{}",
+            counted_time(family, stats)
+        );
         return choice(pg, left, Some(note));
     }
     let note = format!("{name}, but {bad} of {values} values are not that");
     choice(pg, bad, Some(note))
+}
+
+/// What numbers in a column of timestamps probably count, as advice.
+fn counted_time(family: TypeFamily, stats: &ColumnStats) -> String {
+    if family != TypeFamily::Timestamp || stats.integers == 0 {
+        return String::new();
+    }
+    // Of the years 1973 to 2128.
+    let (unit, from) = match stats.max {
+        100_000_000..5_000_000_000 => ("seconds since 1970", "epoch_s"),
+        100_000_000_000..5_000_000_000_000 => ("milliseconds since 1970", "epoch_ms"),
+        100_000_000_000_000..5_000_000_000_000_000 => ("microseconds since 1970", "epoch_us"),
+        600_000_000_000_000_000..700_000_000_000_000_000 => ("ticks of .NET", "dotnet_ticks"),
+        _ => return String::new(),
+    };
+    format!("; if they are {unit}, map them with from = \"{from}\"")
 }
 
 /// A type that stays as it is, whatever the values are.

@@ -10,6 +10,7 @@ use rusqlite::types::{Value, ValueRef};
 use super::Column;
 use crate::inspect::scan::parse_bool;
 use crate::plan::PgType;
+use crate::values::conversion::cut_fraction;
 use crate::values::decimal::{Decimal, write_normal_of_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
@@ -54,12 +55,31 @@ fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
 /// Appends the normal form of what SQLite holds.
 #[inline]
 pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
+    match column.conversion {
+        Some(c) if c.is_of_numbers() && value != ValueRef::Null => return numeric(value, out),
+        Some(_) => {
+            let plain = Column {
+                conversion: None,
+                ..column.clone()
+            };
+            return match value {
+                ValueRef::Text(text) => of_source(&plain, ValueRef::Text(&cut_fraction(text)), out),
+                _ => of_source(&plain, value, out),
+            };
+        }
+        None => {}
+    }
     match (column.pg, value) {
         (_, ValueRef::Null) => out.push(NULL),
         (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Integer(n)) => {
             put(out, INTEGER, &n.to_le_bytes());
         }
         (PgType::Float8, ValueRef::Real(x)) => put(out, FLOAT, &x.to_bits().to_le_bytes()),
+        // What comes back from PostgreSQL and SQLite has no number for.
+        (PgType::Float8, ValueRef::Text(b"NaN")) => {
+            put(out, FLOAT, &f64::NAN.to_bits().to_le_bytes())
+        }
+        (PgType::Numeric(_), ValueRef::Text(b"NaN")) => put(out, NUMERIC, b"NaN"),
         (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {
             put(out, FLOAT, &(n as f64).to_bits().to_le_bytes());
         }
@@ -188,6 +208,11 @@ pub(crate) fn of_target(
         }
         PgType::Float8 => {
             let bits = u64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            let bits = if f64::from_bits(bits).is_nan() {
+                f64::NAN.to_bits()
+            } else {
+                bits
+            };
             put(out, FLOAT, &bits.to_le_bytes());
         }
         PgType::Text | PgType::Varchar(_) | PgType::Other(_) => put(out, TEXT, bytes),
@@ -212,15 +237,26 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_time(micros, o));
         }
-        PgType::Timestamp(_) => {
+        PgType::Timestamp(_) | PgType::Timestamptz(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            put_with(out, TIME, |o| time::write_timestamp(micros, o));
-        }
-        PgType::Timestamptz(_) => {
-            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            match column.zone {
-                Some(zone) => put_local(local(micros, zone).ok_or_else(wrong)?, out),
-                None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+            let numbers = column.conversion.filter(|c| c.is_of_numbers());
+            match (micros, numbers, column.zone) {
+                (i64::MAX, ..) => put(out, TIME, b"infinity"),
+                (i64::MIN, ..) => put(out, TIME, b"-infinity"),
+                (_, Some(conversion), _) => {
+                    let mut number = Vec::new();
+                    let decimal = conversion
+                        .write_back(micros, &mut number)
+                        .then(|| Decimal::parse(&number))
+                        .flatten();
+                    match decimal {
+                        Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+                        // Finer than the unit: no number stands for it.
+                        None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+                    }
+                }
+                (_, None, Some(zone)) => put_local(local(micros, zone).ok_or_else(wrong)?, out),
+                (_, None, None) => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
             }
         }
         PgType::Json => put(out, JSON, bytes),

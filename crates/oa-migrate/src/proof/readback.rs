@@ -11,6 +11,7 @@ use super::canon::of_target;
 use super::digest::{Digest, RowFingerprint};
 use crate::load::encode::HEADER;
 use crate::load::forms;
+use crate::progress;
 
 /// Adds up what PostgreSQL holds; `see` gets every row in its normal form.
 pub(crate) fn read(
@@ -34,6 +35,7 @@ pub(crate) fn read(
     let mut row_bytes = Vec::with_capacity(1024);
     each_row(client, &sql, |fields| {
         row_bytes.clear();
+        progress::row();
         ensure!(
             fields.count == comparison.columns.len(),
             "PostgreSQL sent {} columns instead of {}",

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::Comparison;
 use super::canon::of_source;
 use super::digest::{Digest, RowFingerprint};
+use crate::progress;
 
 /// Adds up what SQLite holds; `see` gets every row in its normal form.
 pub(crate) fn read(
@@ -18,6 +19,7 @@ pub(crate) fn read(
     let mut row_bytes = Vec::with_capacity(1024);
     while let Some(row) = rows.next()? {
         row_bytes.clear();
+        progress::row();
         for (i, column) in comparison.columns.iter().enumerate() {
             of_source(column, row.get_ref(i)?, &mut row_bytes);
         }

@@ -19,6 +19,8 @@ use crate::load::forms;
 use crate::load::rejects::{Rejects, skip_clause};
 use crate::load::staging::Target;
 use crate::plan::PgType;
+use crate::progress;
+use crate::values::conversion::Conversion;
 use crate::workers;
 
 #[derive(Debug)]
@@ -36,14 +38,15 @@ impl ComparisonResult {
     }
 }
 
-/// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there.
+/// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there,
+/// and what its values are.
 pub(crate) fn comparison(
     client: &mut impl GenericClient,
     table: &Table,
     schema: &str,
     target: &str,
     zone: Option<Tz>,
-    target_of: impl Fn(&str) -> String,
+    target_of: impl Fn(&str) -> (String, Option<Conversion>),
 ) -> Result<Comparison> {
     let rows = client
         .query(
@@ -59,7 +62,7 @@ pub(crate) fn comparison(
     );
     let mut columns = Vec::new();
     for column in &table.columns {
-        let name = target_of(&column.name);
+        let (name, conversion) = target_of(&column.name);
         let type_name: String = rows
             .iter()
             .find(|row| row.get::<_, String>(0) == name)
@@ -71,6 +74,7 @@ pub(crate) fn comparison(
             target: name,
             pg,
             zone: zone.filter(|_| matches!(pg, PgType::Timestamptz(_))),
+            conversion,
             is_key: table.primary_key.contains(&column.name),
         });
     }
@@ -129,6 +133,7 @@ pub(crate) fn compare(
     comparison: &Comparison,
 ) -> Result<ComparisonResult> {
     let started = Instant::now();
+    progress::table(&comparison.source);
     let context = || format!("could not compare table {}", comparison.source);
     let (of_source, of_target) = thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<Digest> {

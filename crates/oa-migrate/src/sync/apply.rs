@@ -89,6 +89,49 @@ pub(crate) struct SuspendedIndexes {
     had: Vec<Belonging>,
 }
 
+/// Builds indexes for the foreign keys that refer to rows that go, where the referring table has none: PostgreSQL looks there for
+/// each of them. They are dropped with `undo`.
+pub(crate) fn index_references(
+    tx: &mut Transaction<'_>,
+    sync: &SyncTable,
+    removed: u64,
+    undo: &mut LockUndo,
+) -> Result<()> {
+    // For a few rows, reading the table is quicker.
+    const FEW: u64 = 10;
+    if removed <= FEW {
+        return Ok(());
+    }
+    let table = sync.qualified();
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not build an index for the foreign keys that refer to {table}: {}",
+            describe(&e)
+        )
+    };
+    let rows = tx
+        .query(
+            "SELECT c.oid::regclass::text, c.relnamespace::regnamespace::text,
+                    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY u.place) FROM unnest(k.conkey) WITH ORDINALITY AS u(n, place)
+                     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n)
+             FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+             WHERE k.contype = 'f' AND k.confrelid = $1::text::regclass AND c.relkind = 'r' AND c.relpages > 10 AND pg_has_role(c.relowner, 'USAGE')
+               AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid AND x.indpred IS NULL
+                               AND (x.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
+            &[&table],
+        )
+        .map_err(explain)?;
+    for row in &rows {
+        let (child, schema, columns): (String, String, String) =
+            (row.get(0), row.get(1), row.get(2));
+        let name = format!("oa_sync_{}", undo.0.len());
+        tx.batch_execute(&format!("CREATE INDEX {name} ON {child} ({columns})"))
+            .map_err(explain)?;
+        undo.0.push(format!("DROP INDEX {schema}.{name}"));
+    }
+    Ok(())
+}
+
 /// Applies the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes
 /// again.
 pub(crate) fn all(

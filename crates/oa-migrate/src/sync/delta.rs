@@ -9,7 +9,7 @@ use postgres::Transaction;
 use rusqlite::{Connection, params};
 
 use super::SyncTable;
-use crate::inspect::{Table, literal, quote};
+use crate::inspect::{Table, literal, quote, stand_ins};
 use crate::load::encode::{Codec, HEADER, TRAILER};
 use crate::load::forms;
 use crate::load::rejects::{self, Rejects};
@@ -28,6 +28,9 @@ pub(crate) fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connecti
                 [path.to_string_lossy().as_ref()],
             )
             .with_context(|| format!("could not open {}", path.display()))?;
+    }
+    for name in ["old", "new"] {
+        stand_ins::register(&connection, name)?;
     }
     forms::register(&connection)?;
     // Nobody needs this file after a crash before it is copied; it is made durable before the commit that needs it.
@@ -61,6 +64,7 @@ pub(crate) fn describe_table(
                 pg: column.pg,
                 not_null: *not_null,
                 zone: column.zone,
+                conversion: column.conversion,
             };
             Some((i, column.target.clone(), codec))
         })
