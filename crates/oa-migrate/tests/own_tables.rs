@@ -28,7 +28,7 @@ INSERT INTO person VALUES (x'11111111222233334444555555555555', NULL, NULL, NULL
 INSERT INTO pet VALUES (1, '0123456789ABCDEF0123456789abcdef');";
 
 /// A key of its own and one value that does not fit.
-const MISFITS: [(&str, &str); 8] = [
+const MISFITS: [(&str, &str); 9] = [
     ("code", "'abcdef'"),
     ("m", "'angry'"),
     ("r", "1.23456789012"),
@@ -37,6 +37,8 @@ const MISFITS: [(&str, &str); 8] = [
     ("v", "'abcd'"),
     ("n", "12.345"),
     ("b", "100"),
+    // PostgreSQL would take it for five seconds.
+    ("span", "5"),
 ];
 
 fn uuid(n: usize) -> String {
@@ -65,7 +67,7 @@ fn rows_go_into_an_applications_own_tables_whatever_their_types() {
     assert_eq!(report["status"], "partial", "{report}");
     assert_eq!(report["missing"].as_array().unwrap().len(), 0, "{report}");
     assert_eq!(table(&report, "person")["rows_loaded"], 2);
-    assert_eq!(table(&report, "person")["rows_quarantined"], 9);
+    assert_eq!(table(&report, "person")["rows_quarantined"], 10);
     assert_eq!(table(&report, "pet")["rows_quarantined"], 2);
     assert!(warnings(&report, "person").contains("varchar(3)"));
     let fields = sandbox.texts(
@@ -218,9 +220,9 @@ fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
     sandbox.run(&["init"]).expect(0);
     let file = sandbox.sqlite(
         "app.db",
-        "CREATE TABLE t (id INTEGER PRIMARY KEY, s INTEGER, ms DATETIME DEFAULT CURRENT_TIMESTAMP, jd REAL, ticks INTEGER, net TEXT);
-         INSERT INTO t VALUES (1, 1704164645, 1704164645123, julianday('2024-01-02 03:04:05'), 638397614451234560, '2024-01-02 03:04:05.1234567'),
-           (2, -1, 0, 2451544.5, 0, NULL), (3, 1, 1, NULL, 7, NULL), (4, 1, 'soon', NULL, NULL, NULL);",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, s INTEGER, ms DATETIME DEFAULT CURRENT_TIMESTAMP, jd REAL, ticks INTEGER, net TEXT, span INTEGER);
+         INSERT INTO t VALUES (1, 1704164645, 1704164645123, julianday('2024-01-02 03:04:05'), 638397614451234560, '2024-01-02 03:04:05.1234567', 1500),
+           (2, -1, 0, 2451544.5, 0, NULL, -90061001), (3, 1, 1, NULL, 7, NULL, NULL), (4, 1, 'soon', NULL, NULL, NULL, NULL);",
     );
     let plan = sandbox.run(&["plan", "app.db"]).expect(0);
     assert!(
@@ -236,6 +238,7 @@ fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
         ("jd", "julian"),
         ("ticks", "dotnet_ticks"),
         ("net", "cut_to_microseconds"),
+        ("span", "duration_ms"),
     ] {
         mapping.push_str(&format!("[tables.t.columns.{column}]\nfrom = \"{from}\"\n"));
     }
@@ -245,12 +248,12 @@ fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
         .expect(1)
         .report();
     assert_eq!(table(&report, "t")["rows_quarantined"], 2, "{report}");
-    let shown = "SELECT concat_ws('|', id, s AT TIME ZONE 'UTC', ms AT TIME ZONE 'UTC', jd AT TIME ZONE 'UTC', ticks AT TIME ZONE 'UTC', net) FROM t ORDER BY id";
+    let shown = "SELECT concat_ws('|', id, s AT TIME ZONE 'UTC', ms AT TIME ZONE 'UTC', jd AT TIME ZONE 'UTC', ticks AT TIME ZONE 'UTC', net, span) FROM t ORDER BY id";
     assert_eq!(
         sandbox.texts(shown),
         [
-            "1|2024-01-02 03:04:05|2024-01-02 03:04:05.123|2024-01-02 03:04:05|2024-01-02 03:04:05.123456|2024-01-02 03:04:05.123456",
-            "2|1969-12-31 23:59:59|1970-01-01 00:00:00|2000-01-01 00:00:00|0001-01-01 00:00:00",
+            "1|2024-01-02 03:04:05|2024-01-02 03:04:05.123|2024-01-02 03:04:05|2024-01-02 03:04:05.123456|2024-01-02 03:04:05.123456|00:00:01.5",
+            "2|1969-12-31 23:59:59|1970-01-01 00:00:00|2000-01-01 00:00:00|0001-01-01 00:00:00|-25:01:01.001",
         ]
     );
     sandbox.sqlite("app.db", "UPDATE t SET ms = ms + 1000 WHERE id = 1");
@@ -259,20 +262,20 @@ fn numbers_that_mean_times_become_times_and_come_back_as_numbers() {
     sandbox
         .client()
         .batch_execute(
-            "UPDATE t SET s = s + interval '0.5 s', jd = '2024-01-02 12:00:00+00' WHERE id = 1",
+            "UPDATE t SET s = s + interval '0.5 s', jd = '2024-01-02 12:00:00+00', span = '1 day 00:00:02' WHERE id = 1",
         )
         .unwrap();
     sandbox.run(&["to-sqlite", "back.db"]).expect(0);
     let back = rusqlite::Connection::open(sandbox.path("back.db")).unwrap();
     let row: String = back
         .query_row(
-            "SELECT concat_ws('|', s, typeof(s), ms, typeof(ms), jd, ticks, net) FROM t WHERE id = 1",
+            "SELECT concat_ws('|', s, typeof(s), ms, typeof(ms), jd, ticks, net, span) FROM t WHERE id = 1",
             [],
             |r| r.get(0),
         )
         .unwrap();
     assert_eq!(
         row,
-        "1704164645.5|real|1704164646123|integer|2460312.0|638397614451234560|2024-01-02 03:04:05.1234567"
+        "1704164645.5|real|1704164646123|integer|2460312.0|638397614451234560|2024-01-02 03:04:05.1234567|86402000"
     );
 }

@@ -154,7 +154,7 @@ impl Codec {
             (PgType::Date, _) => Err("not a date YYYY-MM-DD"),
             (PgType::Time, _) => Err("not a time HH:MM:SS"),
             (PgType::Timestamp(_) | PgType::Timestamptz(_), _) => Err("not a timestamp"),
-            (PgType::Other(_), _) => Err("value that PostgreSQL does not take"),
+            (PgType::Other(_) | PgType::Interval, _) => Err("value that PostgreSQL does not take"),
             (PgType::Json | PgType::Jsonb, _) => Err("not JSON"),
         }
     }
@@ -175,6 +175,15 @@ impl Codec {
                     "not a point in time in the unit that the mapping names, to the microsecond",
                 )?;
                 fixed(out, within_digits(micros, digits)?.to_be_bytes())
+            }
+            (PgType::Interval, _) => {
+                let micros = conversion.micros(value).ok_or(
+                    "not a length of time in the unit that the mapping names, to the microsecond",
+                )?;
+                // Microseconds, days and months.
+                let mut interval = [0; 16];
+                interval[..8].copy_from_slice(&micros.to_be_bytes());
+                fixed(out, interval)
             }
             (_, ValueRef::Text(text)) => {
                 let plain = Self {

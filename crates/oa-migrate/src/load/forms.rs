@@ -237,7 +237,8 @@ impl Question {
         } else if category == "C" || parts.contains('D') {
             "regexp_replace(v, '\\D', '', 'g') = regexp_replace(c::text, '\\D', '', 'g')"
         } else if category == "T" || category == "D" || parts.contains('T') {
-            "v !~ '\\.\\d{6}\\d*[1-9]'"
+            // A bare number would be taken for seconds, or hours and minutes.
+            "v !~ '\\.\\d{6}\\d*[1-9]' AND v !~ '^\\s*[-+]?\\d*\\.?\\d*\\s*$'"
         } else {
             "true"
         };

@@ -288,20 +288,30 @@ impl LayoutTable {
                 (asked, there) => asked.or(there),
             };
             let conversion = corrected.and_then(|c| c.conversion);
-            let fixed = fixed.or(conversion.map(|c| {
-                if c.is_of_numbers() {
+            let fixed = conversion.map_or(fixed, |c| {
+                let usual = if c.is_of_durations() {
+                    PgType::Interval
+                } else if c.is_of_numbers() {
                     PgType::Timestamptz(6)
                 } else {
                     PgType::Timestamp(6)
-                }
-            }));
-            ensure!(
-                conversion.is_none()
-                    || matches!(fixed, Some(PgType::Timestamp(_) | PgType::Timestamptz(_))),
-                "the mapping of column {} of table {} converts its values to points in time, so its type must be timestamp or timestamptz",
-                column.name,
-                self.source.name
-            );
+                };
+                Some(fixed.unwrap_or(usual).of_conversion(conversion))
+            });
+            if let (Some(c), Some(pg)) = (conversion, fixed) {
+                let (fits, needed) = if c.is_of_durations() {
+                    (pg == PgType::Interval, "interval")
+                } else {
+                    let time = matches!(pg, PgType::Timestamp(_) | PgType::Timestamptz(_));
+                    (time, "timestamp or timestamptz")
+                };
+                ensure!(
+                    fits,
+                    "the mapping converts the values of column {} of table {}, so its type must be {needed}, not {pg}",
+                    column.name,
+                    self.source.name
+                );
+            }
             self.columns.push(LayoutColumn {
                 target,
                 fixed,

@@ -55,7 +55,8 @@ pub(crate) struct ColumnMapping {
         with = "type_text"
     )]
     pub(crate) pg: Option<PgType>,
-    /// What the values are: `epoch_s`, `epoch_ms`, `epoch_us`, `julian`, `dotnet_ticks` or `cut_to_microseconds`.
+    /// What the values are: `epoch_s`, `epoch_ms`, `epoch_us`, `julian`, `dotnet_ticks`,
+    /// `duration_s`, `duration_ms`, `duration_us` or `cut_to_microseconds`.
     #[serde(rename = "from", default, skip_serializing_if = "Option::is_none")]
     pub(crate) conversion: Option<Conversion>,
 }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::inspect::scan::{ColumnStats, Questions};
+use crate::values::conversion::Conversion;
 
 /// A PostgreSQL type that values can be moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub(crate) enum PgType {
     Timestamptz(u8),
     Json,
     Jsonb,
+    /// `interval`, of values that are numbers.
+    Interval,
     /// Any other type: its values are texts, which PostgreSQL reads and writes itself.
     Other(TypeName),
 }
@@ -80,6 +83,7 @@ impl fmt::Display for PgType {
             Self::Timestamptz(p) => return write!(f, "timestamptz({p})"),
             Self::Json => "json",
             Self::Jsonb => "jsonb",
+            Self::Interval => "interval",
             Self::Other(name) => name.as_str(),
         })
     }
@@ -89,6 +93,15 @@ impl PgType {
     /// The type of a column that exists, as `format_type` writes it.
     pub(crate) fn of_catalogue(name: &str) -> Self {
         Self::parse(name).unwrap_or_else(|| Self::Other(TypeName::new(name)))
+    }
+
+    /// The same type for values that are converted.
+    pub(crate) fn of_conversion(self, conversion: Option<Conversion>) -> Self {
+        if conversion.is_some_and(Conversion::is_of_durations) && self.to_string() == "interval" {
+            Self::Interval
+        } else {
+            self
+        }
     }
 
     /// Whether its values are read and written as texts by PostgreSQL itself.
@@ -231,6 +244,8 @@ impl TypeFamily {
             PgType::Timestamp(_) => Self::Timestamp,
             PgType::Timestamptz(_) => Self::Timestamptz,
             PgType::Other(name) => Self::Other(name),
+            // Each value is tried.
+            PgType::Interval => Self::Values,
             PgType::Json | PgType::Jsonb => Self::Json {
                 binary_only: pg == PgType::Jsonb,
             },
@@ -400,6 +415,11 @@ fn fixed(pg: PgType, stats: &ColumnStats, zoned: bool) -> TypeChoice {
             "{pg} is asked for, but {} timestamps have no offset; --timestamps-in ZONE says which zone's they are",
             stats.timestamps
         ))
+    } else if pg.to_string() == "interval" && stats.integers + stats.reals > 0 {
+        Some(
+            "interval is asked for, but there are numbers; the mapping says what they count: from = \"duration_us\" (as Django), \"duration_ms\" or \"duration_s\""
+                .to_owned(),
+        )
     } else if bad > 0 {
         Some(format!(
             "{pg} is asked for, but {bad} of {} values are not that",

@@ -237,6 +237,28 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_time(micros, o));
         }
+        PgType::Interval => {
+            let (Some(micros), Some(days), Some(months)) = (
+                bytes.first_chunk::<8>(),
+                bytes.get(8..12).and_then(<[u8]>::first_chunk::<4>),
+                bytes.get(12..16).and_then(<[u8]>::first_chunk::<4>),
+            ) else {
+                return Err(wrong());
+            };
+            let days = i64::from(i32::from_be_bytes(*days));
+            let whole = i64::from_be_bytes(*micros).checked_add(days * 86_400_000_000);
+            let mut number = Vec::new();
+            let decimal = column
+                .conversion
+                .zip(whole)
+                .filter(|(c, micros)| months == &[0; 4] && c.write_back(*micros, &mut number))
+                .and_then(|_| Decimal::parse(&number));
+            match decimal {
+                Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+                // A month has no length.
+                None => put(out, FOREIGN, bytes),
+            }
+        }
         PgType::Timestamp(_) | PgType::Timestamptz(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             let numbers = column.conversion.filter(|c| c.is_of_numbers());

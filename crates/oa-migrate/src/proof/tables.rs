@@ -68,7 +68,7 @@ pub(crate) fn comparison(
             .find(|row| row.get::<_, String>(0) == name)
             .map(|row| row.get(1))
             .with_context(|| format!("the target's table {target} has no column {name}"))?;
-        let pg = PgType::of_catalogue(&type_name);
+        let pg = PgType::of_catalogue(&type_name).of_conversion(conversion);
         columns.push(Column {
             source: column.name.clone(),
             target: name,

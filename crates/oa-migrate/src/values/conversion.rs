@@ -1,4 +1,5 @@
-//! Numbers that mean points in time: what an application counts, turned into a timestamp on purpose.
+//! Numbers that mean points in time or lengths of time: what an application counts, turned into a timestamp or an interval on
+//! purpose.
 //!
 //! The loader goes from the number to microseconds ([`Conversion::micros`]); the proof goes back from PostgreSQL's microseconds
 //! to the number ([`Conversion::write_back`]) and compares with what SQLite holds, so nothing is rounded unnoticed.
@@ -24,6 +25,10 @@ pub(crate) enum Conversion {
     Julian,
     /// Steps of 100 ns since 0001-01-01.
     DotnetTicks,
+    /// Lengths of time in seconds, milliseconds or microseconds.
+    DurationS,
+    DurationMs,
+    DurationUs,
     /// Texts whose second has more digits than microseconds need; the rest is cut off.
     CutToMicroseconds,
 }
@@ -45,14 +50,23 @@ impl Conversion {
     /// Powers of ten between the unit and a microsecond.
     fn shift(self) -> Option<u32> {
         match self {
-            Self::EpochS => Some(6),
-            Self::EpochMs => Some(3),
-            Self::EpochUs => Some(0),
+            Self::EpochS | Self::DurationS => Some(6),
+            Self::EpochMs | Self::DurationMs => Some(3),
+            Self::EpochUs | Self::DurationUs => Some(0),
             _ => None,
         }
     }
 
-    /// Microseconds since 2000-01-01 UTC; none where the value is no such number, or finer than a microsecond.
+    pub(crate) fn is_of_durations(self) -> bool {
+        matches!(self, Self::DurationS | Self::DurationMs | Self::DurationUs)
+    }
+
+    /// Microseconds from where it counts to 2000-01-01.
+    fn offset(self) -> i128 {
+        if self.is_of_durations() { 0 } else { EPOCH }
+    }
+
+    /// Microseconds, of points in time since 2000-01-01 UTC; none where the value is no such number, or finer than a microsecond.
     pub(crate) fn micros(self, value: ValueRef<'_>) -> Option<i64> {
         let micros = match (self, value) {
             (Self::Julian, ValueRef::Real(x)) => {
@@ -68,11 +82,16 @@ impl Conversion {
             (Self::DotnetTicks, ValueRef::Integer(n)) if n % 10 == 0 => {
                 i128::from(n / 10) - YEAR_ONE
             }
-            (_, ValueRef::Integer(n)) => i128::from(n) * 10i128.pow(self.shift()?) - EPOCH,
-            (_, ValueRef::Real(x)) => scaled(decimal_text(x).as_bytes(), self.shift()?)? - EPOCH,
-            (_, ValueRef::Text(text)) => scaled(text, self.shift()?)? - EPOCH,
+            (_, ValueRef::Integer(n)) => i128::from(n) * 10i128.pow(self.shift()?) - self.offset(),
+            (_, ValueRef::Real(x)) => {
+                scaled(decimal_text(x).as_bytes(), self.shift()?)? - self.offset()
+            }
+            (_, ValueRef::Text(text)) => scaled(text, self.shift()?)? - self.offset(),
             _ => return None,
         };
+        if self.is_of_durations() {
+            return micros.try_into().ok();
+        }
         RANGE.contains(&micros).then_some(micros)?.try_into().ok()
     }
 
@@ -82,7 +101,7 @@ impl Conversion {
         let text = match (self, self.shift()) {
             (_, Some(shift)) => {
                 let unit = 10i128.pow(shift);
-                let all = micros + EPOCH;
+                let all = micros + self.offset();
                 let sign = if all < 0 { "-" } else { "" };
                 let (whole, rest) = (all.abs() / unit, all.abs() % unit);
                 let width = shift as usize;
