@@ -36,10 +36,15 @@ pub(crate) fn table(name: &str) {
     }
 }
 
-/// Counts a row; cheap enough for each.
+/// How many rows are counted at once: threads that share a counter slow each other down.
+const STEP: u64 = 1024;
+
+/// To be called after each row with the number of rows that the caller has seen.
 #[inline]
-pub(crate) fn row() {
-    DONE.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn rows(seen: u64) {
+    if seen.is_multiple_of(STEP) {
+        DONE.fetch_add(STEP, Ordering::Relaxed);
+    }
 }
 
 /// One line: `loading quotes: 120000 of 1400000 rows, 350000 a second, 4 s left`.

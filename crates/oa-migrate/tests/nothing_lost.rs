@@ -217,7 +217,7 @@ fn what_the_source_has_and_did_not_come_ends_with_1_and_the_statement() {
     let sandbox = Sandbox::new();
     let cases = [
         (
-            "CREATE TABLE t (a TEXT DEFAULT (hex(randomblob(16))));",
+            "CREATE TABLE t (a TEXT DEFAULT (hex(randomblob(8))));",
             "default of column a",
             "SET DEFAULT",
         ),

@@ -126,7 +126,7 @@ impl Progress {
                 if terminal {
                     shown.set_message(progress::line());
                     shown.tick();
-                } else {
+                } else if tracing::enabled!(tracing::Level::WARN) {
                     // Nobody may be reading; the work goes on.
                     let _ = writeln!(std::io::stderr(), "{PROGRAM}: {}", progress::line());
                 }

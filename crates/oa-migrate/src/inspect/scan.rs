@@ -93,7 +93,7 @@ pub(crate) fn scan(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         stats.rows += 1;
-        progress::row();
+        progress::rows(stats.rows);
         for (i, (column, ask)) in stats.columns.iter_mut().zip(questions).enumerate() {
             see(column, row.get_ref(i)?, *ask);
         }

@@ -11,7 +11,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
-use postgres::Client;
+use postgres::{Client, Transaction};
 use rusqlite::Connection;
 
 use super::belongings::{self, Phase};
@@ -93,10 +93,7 @@ pub(crate) fn load(
     // Values that PostgreSQL reads itself come as texts.
     let texts = table.loaded().any(|(_, c)| c.pg.is_other());
     let copy = if texts {
-        let create = texts_table(&name, table);
-        tx.batch_execute(&create)
-            .map_err(|e| anyhow!("{}; the statement was: {create}", describe(&e)))
-            .with_context(context)?;
+        create_texts_table(&mut tx, &name, table).with_context(context)?;
         "COPY pg_temp.oa_texts FROM STDIN (FORMAT binary)".to_owned()
     } else {
         format!(
@@ -143,19 +140,7 @@ pub(crate) fn load(
         .map_err(|e| refusal(table, &e))
         .with_context(context)?;
     if texts {
-        let values: Vec<String> = table
-            .loaded()
-            .map(|(_, c)| forms::cast(&quote_ident(&c.target), c.pg))
-            .collect();
-        let insert = format!(
-            "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.oa_texts",
-            columns.join(", "),
-            values.join(", ")
-        );
-        stored = tx
-            .execute(&insert, &[])
-            .map_err(|e| refusal(table, &e))
-            .with_context(context)?;
+        stored = read_texts(&mut tx, &name, &columns, table).with_context(context)?;
     }
     anyhow::ensure!(
         stored == rows,
@@ -168,16 +153,37 @@ pub(crate) fn load(
     Ok(Loaded { rows, bytes })
 }
 
-/// The statement for a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
-fn texts_table(name: &str, table: &PlannedTable) -> String {
+/// Creates a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
+fn create_texts_table(tx: &mut Transaction<'_>, name: &str, table: &PlannedTable) -> Result<()> {
     let columns: Vec<String> = table
         .loaded()
         .map(|(_, c)| forms::as_text(&quote_ident(&c.target), c.pg))
         .collect();
-    format!(
+    let sql = format!(
         "CREATE TEMPORARY TABLE oa_texts ON COMMIT DROP AS SELECT {} FROM {name} WITH NO DATA",
         columns.join(", ")
-    )
+    );
+    tx.batch_execute(&sql)
+        .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
+}
+
+/// Lets PostgreSQL read those texts; returns how many rows there are.
+fn read_texts(
+    tx: &mut Transaction<'_>,
+    name: &str,
+    columns: &[String],
+    table: &PlannedTable,
+) -> Result<u64> {
+    let values: Vec<String> = table
+        .loaded()
+        .map(|(_, c)| forms::cast(&quote_ident(&c.target), c.pg))
+        .collect();
+    let sql = format!(
+        "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.oa_texts",
+        columns.join(", "),
+        values.join(", ")
+    );
+    tx.execute(&sql, &[]).map_err(|e| refusal(table, &e))
 }
 
 /// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
@@ -216,7 +222,7 @@ fn read(
             }
         }
         count += 1;
-        progress::row();
+        progress::rows(count);
         if buffer.len() >= BUFFER_BYTES {
             let next = empty
                 .try_recv()

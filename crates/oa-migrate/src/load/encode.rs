@@ -123,29 +123,7 @@ impl Codec {
                 check_text(text)?;
                 variable(out, text)
             }
-            // A column of numeric affinity turns a JSON number into one of SQLite's own.
-            (PgType::Json | PgType::Jsonb, ValueRef::Integer(n)) => {
-                self.encode(ValueRef::Text(n.to_string().as_bytes()), out)
-            }
-            (PgType::Json | PgType::Jsonb, ValueRef::Real(x)) => {
-                self.encode(ValueRef::Text(float_text(x).as_bytes()), out)
-            }
-            (PgType::Json, ValueRef::Text(text)) => {
-                check_text(text)?;
-                json::parse(text).ok_or("not JSON")?;
-                variable(out, text)
-            }
-            (PgType::Jsonb, ValueRef::Text(text)) => {
-                check_text(text)?;
-                let parsed = json::parse(text).ok_or("not JSON")?;
-                if !parsed.fits_jsonb {
-                    return Err("JSON that jsonb cannot hold");
-                }
-                out.extend_from_slice(&length(text.len() + 1)?);
-                out.push(1);
-                out.extend_from_slice(text);
-                Ok(())
-            }
+            (PgType::Json | PgType::Jsonb, value) => self.json(value, out),
             (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Real(_)) => {
                 Err("fraction in an integer column")
             }
@@ -155,12 +133,40 @@ impl Codec {
             (PgType::Time, _) => Err("not a time HH:MM:SS"),
             (PgType::Timestamp(_) | PgType::Timestamptz(_), _) => Err("not a timestamp"),
             (PgType::Other(_) | PgType::Interval, _) => Err("value that PostgreSQL does not take"),
-            (PgType::Json | PgType::Jsonb, _) => Err("not JSON"),
         }
     }
 }
 
 impl Codec {
+    fn json(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let written;
+        let text = match value {
+            ValueRef::Text(text) => text,
+            // A column of numeric affinity turns a JSON number into one of SQLite's own.
+            ValueRef::Integer(n) => {
+                written = n.to_string();
+                written.as_bytes()
+            }
+            ValueRef::Real(x) => {
+                written = float_text(x);
+                written.as_bytes()
+            }
+            _ => return Err("not JSON"),
+        };
+        check_text(text)?;
+        let parsed = json::parse(text).ok_or("not JSON")?;
+        if self.pg == PgType::Json {
+            return variable(out, text);
+        }
+        if !parsed.fits_jsonb {
+            return Err("JSON that jsonb cannot hold");
+        }
+        out.extend_from_slice(&length(text.len() + 1)?);
+        out.push(1);
+        out.extend_from_slice(text);
+        Ok(())
+    }
+
     fn converted(
         &self,
         conversion: Conversion,

@@ -234,9 +234,11 @@ impl Question {
             "v = c::text"
         } else if name == "money" {
             "v::numeric = c::money::numeric"
-        } else if category == "C" || parts.contains('D') {
-            "regexp_replace(v, '\\D', '', 'g') = regexp_replace(c::text, '\\D', '', 'g')"
-        } else if category == "T" || category == "D" || parts.contains('T') {
+        } else if name == "time" {
+            "v !~ '\\.\\d{6}\\d*[1-9]' AND v !~ '^\\s*\\d*\\.?\\d*\\s*$' AND v !~ '[zZ]\\s*$|[-+]\\d'"
+        } else if category == "C" || category == "D" || parts.contains('D') {
+            "regexp_replace(v, '\\D', '', 'g') = regexp_replace(c::text, '\\D', '', 'g') AND v !~ '[zZ]\\s*$'"
+        } else if category == "T" || parts.contains('T') {
             // A bare number would be taken for seconds, or hours and minutes.
             "v !~ '\\.\\d{6}\\d*[1-9]' AND v !~ '^\\s*[-+]?\\d*\\.?\\d*\\s*$'"
         } else {

@@ -133,16 +133,7 @@ fn attempt(
     }
     for table in &plan.tables {
         if table.existing.is_none() {
-            let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2";
-            let there = tx
-                .query_opt(sql, &[&plan.schema, &table.target])
-                .map_err(explain)?;
-            if let Some(row) = there
-                && existing::gives_way(&mut tx, row.get(0)).map_err(explain)?
-            {
-                tx.batch_execute(&format!("DROP VIEW {}", table.qualified))
-                    .map_err(explain)?;
-            }
+            make_way(&mut tx, plan, table).map_err(explain)?;
         }
         if table.existing.is_none()
             && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
@@ -192,6 +183,24 @@ fn attempt(
     failpoint::hit("migrate.swap.done");
     swapped.done = true;
     Ok(Some(swapped))
+}
+
+/// Drops this program's own view, where a table has its name; see [`existing::gives_way`].
+fn make_way(
+    tx: &mut Transaction<'_>,
+    plan: &Plan,
+    table: &PlannedTable,
+) -> Result<(), postgres::Error> {
+    let there = tx.query_opt(
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+        &[&plan.schema, &table.target],
+    )?;
+    if let Some(row) = there
+        && existing::gives_way(tx, row.get(0))?
+    {
+        tx.batch_execute(&format!("DROP VIEW {}", table.qualified))?;
+    }
+    Ok(())
 }
 
 /// Creates the target schema, where it does not exist, and the one that keeps the tables that are replaced.

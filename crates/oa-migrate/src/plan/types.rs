@@ -396,6 +396,7 @@ fn counted_time(family: TypeFamily, stats: &ColumnStats) -> String {
 
 /// A type that stays as it is, whatever the values are.
 fn fixed(pg: PgType, stats: &ColumnStats, zoned: bool) -> TypeChoice {
+    let zoned = zoned && matches!(pg, PgType::Timestamptz(_));
     let (needed, bad) = within(TypeFamily::of_type(pg), stats, zoned);
     // The narrowest type that holds all values may be narrower than this one.
     let holds = needed == pg

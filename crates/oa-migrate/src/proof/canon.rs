@@ -237,49 +237,10 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_time(micros, o));
         }
-        PgType::Interval => {
-            let (Some(micros), Some(days), Some(months)) = (
-                bytes.first_chunk::<8>(),
-                bytes.get(8..12).and_then(<[u8]>::first_chunk::<4>),
-                bytes.get(12..16).and_then(<[u8]>::first_chunk::<4>),
-            ) else {
-                return Err(wrong());
-            };
-            let days = i64::from(i32::from_be_bytes(*days));
-            let whole = i64::from_be_bytes(*micros).checked_add(days * 86_400_000_000);
-            let mut number = Vec::new();
-            let decimal = column
-                .conversion
-                .zip(whole)
-                .filter(|(c, micros)| months == &[0; 4] && c.write_back(*micros, &mut number))
-                .and_then(|_| Decimal::parse(&number));
-            match decimal {
-                Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
-                // A month has no length.
-                None => put(out, FOREIGN, bytes),
-            }
-        }
+        PgType::Interval => interval(column, bytes, out).ok_or_else(wrong)?,
         PgType::Timestamp(_) | PgType::Timestamptz(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            let numbers = column.conversion.filter(|c| c.is_of_numbers());
-            match (micros, numbers, column.zone) {
-                (i64::MAX, ..) => put(out, TIME, b"infinity"),
-                (i64::MIN, ..) => put(out, TIME, b"-infinity"),
-                (_, Some(conversion), _) => {
-                    let mut number = Vec::new();
-                    let decimal = conversion
-                        .write_back(micros, &mut number)
-                        .then(|| Decimal::parse(&number))
-                        .flatten();
-                    match decimal {
-                        Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
-                        // Finer than the unit: no number stands for it.
-                        None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
-                    }
-                }
-                (_, None, Some(zone)) => put_local(local(micros, zone).ok_or_else(wrong)?, out),
-                (_, None, None) => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
-            }
+            timestamp(column, micros, out).ok_or_else(wrong)?;
         }
         PgType::Json => put(out, JSON, bytes),
         PgType::Jsonb => {
@@ -288,6 +249,50 @@ pub(crate) fn of_target(
         }
     }
     Ok(())
+}
+
+/// A length of time as the number that it was.
+fn interval(column: &Column, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let micros = i64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
+    let days = i32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    let months = bytes.get(12..16)?;
+    let whole = micros.checked_add(i64::from(days) * 86_400_000_000);
+    let mut number = Vec::new();
+    let decimal = column
+        .conversion
+        .zip(whole)
+        .filter(|(c, micros)| months == [0; 4] && c.write_back(*micros, &mut number))
+        .and_then(|_| Decimal::parse(&number));
+    match decimal {
+        Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+        // A month has no length.
+        None => put(out, FOREIGN, bytes),
+    }
+    Some(())
+}
+
+/// A point in time as the text, or as the number that it was.
+fn timestamp(column: &Column, micros: i64, out: &mut Vec<u8>) -> Option<()> {
+    let numbers = column.conversion.filter(|c| c.is_of_numbers());
+    match (micros, numbers, column.zone) {
+        (i64::MAX, ..) => put(out, TIME, b"infinity"),
+        (i64::MIN, ..) => put(out, TIME, b"-infinity"),
+        (_, Some(conversion), _) => {
+            let mut number = Vec::new();
+            let decimal = conversion
+                .write_back(micros, &mut number)
+                .then(|| Decimal::parse(&number))
+                .flatten();
+            match decimal {
+                Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+                // Finer than the unit: no number stands for it.
+                None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+            }
+        }
+        (_, None, Some(zone)) => put_local(local(micros, zone)?, out),
+        (_, None, None) => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+    }
+    Some(())
 }
 
 fn local(micros: i64, zone: Tz) -> Option<NaiveDateTime> {

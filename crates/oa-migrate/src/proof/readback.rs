@@ -35,7 +35,6 @@ pub(crate) fn read(
     let mut row_bytes = Vec::with_capacity(1024);
     each_row(client, &sql, |fields| {
         row_bytes.clear();
-        progress::row();
         ensure!(
             fields.count == comparison.columns.len(),
             "PostgreSQL sent {} columns instead of {}",
@@ -48,6 +47,7 @@ pub(crate) fn read(
                 .with_context(|| format!("column {}", column.target))?;
         }
         let fingerprint = digest.add(&row_bytes);
+        progress::rows(digest.rows);
         see(&row_bytes, fingerprint);
         Ok(())
     })

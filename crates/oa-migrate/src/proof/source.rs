@@ -19,11 +19,11 @@ pub(crate) fn read(
     let mut row_bytes = Vec::with_capacity(1024);
     while let Some(row) = rows.next()? {
         row_bytes.clear();
-        progress::row();
         for (i, column) in comparison.columns.iter().enumerate() {
             of_source(column, row.get_ref(i)?, &mut row_bytes);
         }
         let fingerprint = digest.add(&row_bytes);
+        progress::rows(digest.rows);
         see(&row_bytes, fingerprint);
     }
     Ok(digest)
