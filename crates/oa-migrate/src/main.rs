@@ -9,7 +9,7 @@
 //! ```
 //! Killed at any point before the last transaction, the target is as it was; the next run removes what was left in between.
 //!
-//! Modules import only from those before them: `errors`, `values` and `workers`; `inspect`; `plan`; `load`; `proof`; then, side
+//! Modules import only from those before them: `errors`, `progress`, `values` and `workers`; `inspect`; `plan`; `load`; `proof`; then, side
 //! by side, `runs` (what finished runs keep on disk), `sync` (changes in either direction) and `transfer` (exports; it needs
 //! `inspect` only); last `commands`. Only `commands` knows exit codes and prints.
 
@@ -18,6 +18,7 @@ mod errors;
 mod inspect;
 mod load;
 mod plan;
+mod progress;
 mod proof;
 mod runs;
 mod sync;
@@ -45,6 +46,9 @@ const PROGRAM: &str = "oa-migrate";
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
+    /// The target database, for a look without a configuration file: postgresql://…, or env:NAME to name a variable
+    #[arg(long, global = true, value_name = "URL")]
+    to: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -80,7 +84,8 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<u8, Failure> {
-    let config = || cli.global.load_config();
+    let to = cli.to.as_deref();
+    let config = || commands::load_config(&cli.global, to);
     match cli.command {
         Command::Init(args) => init::run(&args, &config()?),
         Command::Run(args) => run::run(&args, &config()?),

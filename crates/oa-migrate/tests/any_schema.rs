@@ -221,3 +221,52 @@ fn same(value: &Value, pg: &str, text: Option<&str>) -> bool {
         (Value::Blob(b), Some(t)) => t == hex(b),
     }
 }
+
+#[test]
+fn tables_with_the_applications_own_collations_and_functions_come_along() {
+    let sandbox = Sandbox::new();
+    let own = || {
+        let db = Connection::open(sandbox.path("own.db")).unwrap();
+        db.create_collation("icu_root", |a: &str, b: &str| {
+            a.to_lowercase().cmp(&b.to_lowercase())
+        })
+        .unwrap();
+        let flags = rusqlite::functions::FunctionFlags::SQLITE_DETERMINISTIC
+            | rusqlite::functions::FunctionFlags::SQLITE_UTF8;
+        db.create_scalar_function(c"thrice", 1, flags, |c| Ok(c.get::<i64>(0)? * 3))
+            .unwrap();
+        db
+    };
+    own()
+        .execute_batch(
+            "CREATE TABLE p (name TEXT COLLATE icu_root PRIMARY KEY, x); INSERT INTO p VALUES ('b', 1), ('A', 2), ('C', 3), ('a2', 4);
+             CREATE TABLE ch (n TEXT REFERENCES p (name)); INSERT INTO ch VALUES ('A'), ('C');
+             CREATE TABLE g (id INTEGER PRIMARY KEY, s INTEGER AS (thrice(id)) STORED); INSERT INTO g (id) VALUES (1), (2);
+             CREATE TABLE v (id INTEGER PRIMARY KEY, s INTEGER AS (thrice(id)) VIRTUAL); INSERT INTO v (id) VALUES (1);",
+        )
+        .unwrap();
+    let file = sandbox.path("own.db");
+    let refused = sandbox.migrate(&file, &[]).expect(1);
+    assert!(
+        refused.stderr.contains("table v") && refused.stderr.contains("--exclude"),
+        "{}",
+        refused.stderr
+    );
+    sandbox
+        .migrate(&file, &["--exclude", "v", "--allow-missing"])
+        .expect(0);
+    assert_eq!(
+        sandbox.texts("SELECT id || ' ' || s FROM g ORDER BY 1"),
+        ["1 3", "2 6"]
+    );
+    assert_eq!(sandbox.number("SELECT count(*) FROM ch"), 2);
+    own()
+        .execute_batch("INSERT INTO p VALUES ('B3', 5); UPDATE p SET x = 6 WHERE name = 'A'; INSERT INTO ch VALUES ('B3'); INSERT INTO g (id) VALUES (3)")
+        .unwrap();
+    sandbox.run(&["sync", "own.db", "--yes"]).expect(0);
+    assert_eq!(
+        sandbox.texts("SELECT name || x::text FROM p WHERE name IN ('A', 'B3') ORDER BY 1"),
+        ["A6", "B35"]
+    );
+    sandbox.run(&["verify", "own.db"]).expect(0);
+}

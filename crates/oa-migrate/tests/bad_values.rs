@@ -64,7 +64,7 @@ fn bad_values_are_quarantined_with_their_bytes_and_the_exit_code_says_so() {
     assert_eq!(rejects[2], "c 3 x ff41");
     assert_eq!(rejects[10], "k 3 x 00ff");
     let reasons = sandbox.texts("SELECT reason FROM oa.rejects ORDER BY target");
-    assert_eq!(reasons[0], "not an integer (integer)");
+    assert_eq!(reasons[0], "not an integer (bigint)");
     assert_eq!(reasons[3], "not a date YYYY-MM-DD (date)");
     assert_eq!(
         sandbox.texts("SELECT record::text FROM oa.rejects WHERE target = 'c'"),

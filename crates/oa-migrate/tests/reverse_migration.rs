@@ -69,7 +69,7 @@ fn what_was_written_since_comes_back_and_the_rest_keeps_its_bytes() {
             "table newer is in PostgreSQL only: 1 row(s) of it were not written and stay there",
         ])
     );
-    // Untouched rows keep their spelling, new ones are written as SQLAlchemy would; the row that never fitted is still there.
+    // Untouched rows keep their spelling, new ones are written as the newest value is; the row that never fitted is still there.
     let quotes = "SELECT concat_ws('|', id, code, quote(price), typeof(price), ok, at, day, amount, more, hex(doc), twice) FROM \"Quotes\" ORDER BY id";
     assert_eq!(
         dump(&back, quotes),
@@ -77,7 +77,7 @@ fn what_was_written_since_comes_back_and_the_rest_keeps_its_bytes() {
             "1|RB|0.1|real|1|2025-11-26T09:00:00|2025-11-26|12.5|{\"b\": 1, \"a\": 2}|00FF|2",
             "2|HC|-0.5|real|0|2025-11-28 00:00:00.000001|-3||4",
             "40|'dear'|text||80",
-            "41|I|0.33333333333333332|real|1|2025-11-27 21:00:00.000000|2025-11-27|99999999.99|{\"x\": [1.50, \"多\"]}|0102|82",
+            "41|I|0.33333333333333332|real|1|2025-11-27 21:00:00.000|2025-11-27|99999999.99|{\"x\": [1.50, \"多\"]}|0102|82",
         ]
     );
     assert_eq!(
@@ -182,4 +182,36 @@ fn the_real_database_goes_there_changes_and_comes_back() {
     sandbox
         .run(&["verify", sandbox.path("back.db").to_str().unwrap()])
         .expect(0);
+}
+
+#[test]
+fn a_changed_row_keeps_its_other_values_and_the_applications_spelling() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (name TEXT PRIMARY KEY, at DATETIME, day DATE, n INTEGER, more JSON, on_ BOOLEAN, seen DATETIME);
+         INSERT INTO t (rowid, name, at, day, n, more, on_, seen) VALUES
+           (7, 'a', '2024-01-02T10:00:00.500Z', '2024-01-02', 1, '{\"b\":1}', 'True', '2024-01-02T10:00'),
+           (9, 'b', '2024-01-02T10:00:00Z', NULL, 2, '[1]', 'False', NULL);",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    sandbox
+        .client()
+        .batch_execute(
+            "UPDATE t SET n = 5 WHERE name = 'a'; UPDATE t SET at = at + interval '1 hour', on_ = true, seen = '2024-05-06 07:08:00' WHERE name = 'b';
+             INSERT INTO t VALUES ('c', '2025-01-01 00:00:00+00', '2025-01-01', 3, '{}', false, 'infinity')",
+        )
+        .unwrap();
+    sandbox.run(&["to-sqlite", "back.db"]).expect(0);
+    assert_eq!(
+        dump(
+            &sandbox.path("back.db"),
+            "SELECT concat_ws('|', rowid, name, at, day, n, more, on_, seen) FROM t ORDER BY rowid"
+        ),
+        [
+            "7|a|2024-01-02T10:00:00.500Z|2024-01-02|5|{\"b\":1}|True|2024-01-02T10:00",
+            "9|b|2024-01-02T11:00:00Z|2|[1]|True|2024-05-06T07:08",
+            "10|c|2025-01-01T00:00:00Z|2025-01-01|3|{}|False|infinity",
+        ]
+    );
 }

@@ -192,7 +192,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "oa-migrate",
         &[
-            "errors values workers",
+            "errors progress values workers",
             "inspect",
             "plan",
             "load",

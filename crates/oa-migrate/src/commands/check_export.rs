@@ -8,7 +8,7 @@ use oa_core::app::output::{Format, Listing};
 use serde_json::json;
 
 use super::export::row;
-use super::{failure, spinner};
+use super::{Progress, failure};
 use crate::transfer::check::check;
 
 /// Read an export back and compare it with its manifest: sizes, hashes, every line
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
-    let progress = spinner();
+    let progress = Progress::start();
     let result = check(&args.folder, |table| {
         progress.set_message(format!("reading {table}"));
     });

@@ -16,7 +16,7 @@ use oa_core::model::run::Status;
 use rusqlite::Connection;
 use serde_json::json;
 
-use super::{failure, refused, spinner};
+use super::{Progress, failure, refused};
 use crate::PROGRAM;
 use crate::inspect::{self, VirtualTable};
 use crate::transfer::export::export;
@@ -128,7 +128,7 @@ fn refuse_existing(folder: &Path) -> Result<(), Failure> {
 }
 
 fn write(source: &Connection, args: &Args) -> Result<Manifest> {
-    let progress = spinner();
+    let progress = Progress::start();
     progress.set_message("looking for damage");
     let part = PartialFolder::create(&args.folder)?;
     let result = export(source, &args.database, part.path(), |table| {

@@ -11,7 +11,7 @@ use oa_core::app::config::Config;
 use oa_core::base::state_dir::StateDir;
 
 use super::run::{MoveArgs, Source, move_database};
-use super::{failure, refused, spinner};
+use super::{Progress, failure, refused};
 use crate::inspect::VirtualTable;
 use crate::transfer::Manifest;
 use crate::transfer::check::check;
@@ -66,7 +66,7 @@ fn empty(folder: &Path) -> Result<()> {
 
 /// Returns the virtual tables that are not in the export.
 fn rebuild_export(folder: &Path, database: &Path) -> Result<Vec<VirtualTable>> {
-    let progress = spinner();
+    let progress = Progress::start();
     let result = check_whole(folder, |table| {
         progress.set_message(format!("checking {table}"));
     })

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::app::{cli, exit};
 use serde_json::{Map, Value, json};
 
 use crate::proof::report::{Report, Status};
@@ -119,8 +119,22 @@ pub(crate) fn print_report(report: &Report, written: &Path, format: Format) -> R
     listing
         .print(format)
         .context("could not print the report")?;
-    tracing::info!("report: {}", written.display());
-    Ok(())
+    let verdict = shortcomings(report).unwrap_or_else(|| {
+        let rows: u64 = report.tables.iter().map(|t| t.rows_loaded).sum();
+        format!("{rows} row(s) are the same on both sides")
+    });
+    let rehearsal = if report.rehearsal {
+        " (a rehearsal: nothing was kept)"
+    } else {
+        ""
+    };
+    let line = format!(
+        "{}{rehearsal}: {verdict}; {:.1} s; report: {}\n",
+        report.status.word(),
+        report.seconds,
+        written.display()
+    );
+    cli::print(&line).context("could not print the verdict")
 }
 
 /// Prints changes: one JSON object that begins with `head`, or a table.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use oa_core::app::cli::Failure;
+use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{JobsArg, failure};
 use crate::inspect;
+use crate::load::ddl;
 use crate::load::staging::Target;
 use crate::plan::make::make_plan;
 use crate::plan::mapping::Mapping;
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Write the plan as a mapping that can be edited and given to run
     #[arg(long, value_name = "FILE")]
     write_mapping: Option<PathBuf>,
+    /// Print the statements that create the tables instead
+    #[arg(long)]
+    ddl: bool,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -57,12 +61,16 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             )
         });
     folder.remove();
-    let plan = made?;
+    let plan = made.map_err(failure)?;
     if let Some(path) = &args.write_mapping {
         let text = Mapping::of_plan(&plan).to_toml()?;
         std::path::absolute(path)
             .and_then(|path| write_durably(&path, text.as_bytes()))
             .with_context(|| format!("could not write {}", path.display()))?;
+    }
+    if args.ddl {
+        cli::print(&ddl::script(&plan)).context("could not print the statements")?;
+        return Ok(exit::OK);
     }
     print(&plan, args.format)?;
     Ok(exit::OK)

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::Result;
 use chrono::Utc;
-use indicatif::ProgressBar;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::output::Format;
@@ -21,8 +20,9 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::output::{exit_code, print_report, shortcomings};
-use super::{JobsArg, failure, spinner};
+use super::{JobsArg, Progress, failure};
 use crate::PROGRAM;
+use crate::errors::Refused;
 use crate::inspect::identity::{FileState, Identity};
 use crate::inspect::{self, VirtualTable};
 use crate::load::rejects::Rejects;
@@ -122,7 +122,7 @@ pub(crate) fn move_database(
                 folder: &folder,
                 identity: Identity::default(),
                 ours,
-                progress: spinner(),
+                progress: Progress::start(),
                 phases: Phases::default(),
                 started: Instant::now(),
             };
@@ -144,6 +144,31 @@ pub(crate) fn move_database(
     )?;
     print_report(&report, &folder.path.join("report.md"), args.format)?;
     Ok(exit_code(report.status))
+}
+
+/// Forgets what was found while loading, before everything is loaded again.
+fn forget_findings(plan: &mut Plan, noted: &[(usize, usize)]) {
+    for (table, (warnings, missing)) in plan.tables.iter_mut().zip(noted) {
+        table.warnings.truncate(*warnings);
+        table.missing.truncate(*missing);
+    }
+}
+
+/// Refuses to replace a table with rows by an empty one because all of the source's rows were quarantined.
+fn refuse_emptying(plan: &Plan, reports: &[TableReport]) -> Result<()> {
+    for (table, report) in plan.tables.iter().zip(reports) {
+        let full = table.existing.as_ref().is_some_and(|e| e.has_rows);
+        if full && report.rows_loaded == 0 && report.rows_quarantined > 0 {
+            return Err(Refused(format!(
+                "none of the {} rows of table {} fits the target's table, which has rows and would be replaced by an empty one; nothing was changed. See run --rehearse for what does not fit{}",
+                report.rows_read,
+                table.source.name,
+                table.warnings.first().map_or_else(String::new, |w| format!(" ({w})"))
+            ))
+            .into());
+        }
+    }
+    Ok(())
 }
 
 fn details(report: &Report) -> Map<String, Value> {
@@ -173,7 +198,7 @@ struct Migration<'a> {
     identity: Identity,
     /// Tables of the target that earlier runs have made.
     ours: HashSet<String>,
-    progress: ProgressBar,
+    progress: Progress,
     phases: Phases,
     started: Instant,
 }
@@ -214,11 +239,15 @@ impl Migration<'_> {
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
         let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;
-        tables::vet(&snapshot, &rejects, &mut plan, args.plan.on_bad_value)?;
+        let mode = args.plan.on_bad_value;
+        tables::vet(self.client, &snapshot, &rejects, &mut plan, mode)?;
         self.phases.scan = at.elapsed().as_secs_f64();
 
         let (loaded, compared) = self.load_and_prove(&mut plan, &rejects)?;
         let reports = proof::table_reports(&plan, &rejects, &loaded, &compared)?;
+        if !args.rehearse {
+            refuse_emptying(&plan, &reports)?;
+        }
         let matched = reports.iter().all(|t| t.matched);
         let quarantined = reports.iter().any(|t| t.rows_quarantined > 0);
         failpoint::hit("migrate.proven");
@@ -271,6 +300,7 @@ impl Migration<'_> {
         rejects: &Rejects,
     ) -> Result<(Vec<LoadedTable>, Vec<ComparisonResult>)> {
         let (snapshot, jobs) = (self.folder.snapshot(), self.args.jobs.count());
+        let rows = plan.tables.iter().map(|t| t.stats.rows).sum();
         loop {
             let noted: Vec<(usize, usize)> = plan
                 .tables
@@ -278,7 +308,7 @@ impl Migration<'_> {
                 .map(|t| (t.warnings.len(), t.missing.len()))
                 .collect();
             let at = Instant::now();
-            self.progress.set_message("loading");
+            self.progress.begin("loading", rows);
             let loaded = tables::load(
                 self.client,
                 self.target,
@@ -289,6 +319,7 @@ impl Migration<'_> {
                 jobs,
             );
             self.phases.load += at.elapsed().as_secs_f64();
+            let mode = self.args.plan.on_bad_value;
             let differ = match loaded {
                 Err(e) => {
                     let differ = proof::not_computed(plan, &e);
@@ -297,10 +328,16 @@ impl Migration<'_> {
                     }
                     differ
                 }
+                Ok(loaded) if loaded.iter().any(|l| !l.misfits.is_empty()) => {
+                    forget_findings(plan, &noted);
+                    tables::vet_loaded(self.client, &snapshot, rejects, plan, mode, &loaded)?;
+                    self.empty_staging()?;
+                    continue;
+                }
                 Ok(loaded) => {
                     failpoint::hit("migrate.loaded");
                     let at = Instant::now();
-                    self.progress.set_message("reading both sides back");
+                    self.progress.begin("reading both sides back:", 2 * rows);
                     let compared = proof::prove(
                         self.client,
                         self.target,
@@ -318,15 +355,16 @@ impl Migration<'_> {
                     differ
                 }
             };
-            for (table, (warnings, missing)) in plan.tables.iter_mut().zip(noted) {
-                table.warnings.truncate(warnings);
-                table.missing.truncate(missing);
-            }
+            forget_findings(plan, &noted);
             proof::make_plain(plan, differ);
-            tables::vet(&snapshot, rejects, plan, self.args.plan.on_bad_value)?;
-            staging::drop_schema(self.client, &self.staging)?;
-            staging::create_schema(self.client, &self.staging, self.run)?;
+            tables::vet(self.client, &snapshot, rejects, plan, mode)?;
+            self.empty_staging()?;
         }
+    }
+
+    fn empty_staging(&mut self) -> Result<()> {
+        staging::drop_schema(self.client, &self.staging)?;
+        staging::create_schema(self.client, &self.staging, self.run)
     }
 
     fn put_in_place(

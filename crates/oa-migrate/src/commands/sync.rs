@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use indicatif::ProgressBar;
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -22,7 +21,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::output::print_changes;
-use super::{failure, spinner};
+use super::{Progress, failure};
 use crate::PROGRAM;
 use crate::inspect::identity::{FileState, Identity};
 use crate::inspect::{self, Database};
@@ -131,7 +130,7 @@ fn sync(
     (id, keeps_revisions): (Uuid, bool),
 ) -> Result<JobOutcome<(AllChanges, Uuid)>, Failure> {
     let started = Instant::now();
-    let progress = spinner();
+    let progress = Progress::start();
     let result = copies(args, source, bases, &progress)
         .map_err(Failure::from)
         .and_then(|(database, identity)| {
@@ -202,7 +201,7 @@ fn copies(
     args: &Args,
     source: &Connection,
     bases: &[Base],
-    progress: &ProgressBar,
+    progress: &Progress,
 ) -> Result<(Database, Identity)> {
     for base in bases {
         ensure!(
@@ -240,7 +239,7 @@ struct BaseSync<'a> {
     identity: &'a Identity,
     run: Uuid,
     keeps_revisions: bool,
-    progress: &'a ProgressBar,
+    progress: &'a Progress,
 }
 
 impl BaseSync<'_> {
@@ -263,7 +262,7 @@ impl BaseSync<'_> {
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
         revisions::name_run(&mut tx, self.run).map_err(explain)?;
-        let undo = apply::lock(&mut tx, &record.schema, &targets, self.keeps_revisions)?;
+        let mut undo = apply::lock(&mut tx, &record.schema, &targets, self.keeps_revisions)?;
 
         self.progress.set_message("comparing the snapshots");
         let both = delta::open(&old, &new, &rejects)?;
@@ -276,6 +275,7 @@ impl BaseSync<'_> {
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
+            apply::index_references(&mut tx, &sync, removed_count, &mut undo)?;
             work.push((sync, removed_count + added_count > 0));
             quarantined.push(refused);
         }

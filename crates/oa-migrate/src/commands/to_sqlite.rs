@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use indicatif::ProgressBar;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -20,7 +19,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::output::print_changes;
-use super::{failure, refused, spinner};
+use super::{Progress, failure, refused};
 use crate::PROGRAM;
 use crate::errors::Refused;
 use crate::inspect::identity::{FileState, Identity};
@@ -78,7 +77,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         |start| {
             let own = RunFolder::create(recorder.state(), start.id)?;
             let part = part_of(&args.out, &start.id.simple().to_string());
-            let progress = spinner();
+            let progress = Progress::start();
             let migration = ReverseMigration {
                 out: &args.out,
                 bases: &bases,
@@ -193,7 +192,7 @@ struct ReverseMigration<'a> {
     bases: &'a [Base],
     base_file: &'a Path,
     part: &'a Path,
-    progress: &'a ProgressBar,
+    progress: &'a Progress,
 }
 
 impl ReverseMigration<'_> {
@@ -224,6 +223,9 @@ impl ReverseMigration<'_> {
         for base in self.bases {
             pairs.extend(base::comparisons(&mut tx, &database, &base.record)?);
         }
+        for (_, comparison) in &pairs {
+            tables::ask_forms(&mut tx, &copy, rejects, comparison)?;
+        }
         self.progress.set_message("writing what differs");
         copy.execute_batch("BEGIN")?;
         let triggers = reverse::drop_triggers(&copy)?;
@@ -241,6 +243,10 @@ impl ReverseMigration<'_> {
             Vec::new()
         };
         copy.execute_batch("COMMIT")?;
+        // What was written may be spelled otherwise than PostgreSQL does.
+        for (_, comparison) in &pairs {
+            tables::ask_forms(&mut tx, &copy, rejects, comparison)?;
+        }
         let mut warnings = reverse::left_behind(&mut tx, &self.bases[0].record.schema, &pairs)?;
         warnings.extend(stale);
         let orphans: i64 =

@@ -108,7 +108,6 @@ fn verify(
     let at = Instant::now();
     let copy = inspect::open(&snapshot)?;
     let database = Database::read(&copy, &args.database)?;
-    drop(copy);
     let mut schemas: Vec<&str> = bases.iter().map(|b| b.record.schema.as_str()).collect();
     schemas.dedup();
     let mut reports = Vec::new();
@@ -117,6 +116,9 @@ fn verify(
             base::quarantined_rows(client, &base.folder, &base.record, &folder.rejects())?;
         let pairs = base::comparisons(client, &database, &base.record)?;
         let list: Vec<Comparison> = pairs.into_iter().map(|(_, c)| c).collect();
+        for comparison in &list {
+            tables::ask_forms(client, &copy, &rejects, comparison)?;
+        }
         let compared = tables::compare_all(target, &snapshot, &rejects, &list, args.jobs.count())?;
         for (comparison, compared) in list.iter().zip(&compared) {
             let mut report = table_report(client, comparison, compared, &rejects)?;

@@ -6,6 +6,7 @@ pub(crate) mod identity;
 mod open;
 pub(crate) mod scan;
 pub(crate) mod schema;
+pub(crate) mod stand_ins;
 pub(crate) mod virtual_table;
 
 pub(crate) use open::{integrity, open, snapshot};

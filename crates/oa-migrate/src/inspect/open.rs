@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::stand_ins;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -49,6 +50,9 @@ pub(crate) enum SourceError {
     /// A crashed writer left a journal that must be rolled back first.
     #[error("{} has an unfinished transaction of a crashed program (a -journal file beside it); open it once with that program or with sqlite3, which rolls it back", .0.display())]
     HotJournal(PathBuf),
+    /// SQLite needs to write beside it.
+    #[error("{} is in WAL mode with changes in its -wal file, and its folder is read-only, so SQLite cannot read both together; copy the file and its -wal to a folder where you may write, and use that copy", .0.display())]
+    ReadOnlyWal(PathBuf),
     /// The file system refuses.
     #[error("could not read {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -90,31 +94,70 @@ pub(crate) fn classify(path: &Path, error: rusqlite::Error) -> SourceError {
 }
 
 fn journal_beside(path: &Path) -> bool {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-journal");
-    fs::metadata(name).is_ok_and(|m| m.len() > 0)
+    fs::metadata(beside(path, "-journal")).is_ok_and(|m| m.len() > 0)
 }
 
 /// Opens a SQLite file read-only, after looking at its header.
 pub(crate) fn open(path: &Path) -> Result<Connection, SourceError> {
-    check_header(path)?;
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(|e| classify(path, e))?;
-    connection
-        .busy_timeout(LOCK_WAIT)
-        .and_then(|()| {
-            connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
-                row.get::<_, i64>(0)
-            })
-        })
-        .map_err(|e| classify(path, e))?;
+    let wal_mode = check_header(path)?;
+    if wal_mode && !beside(path, "-wal").exists() {
+        tracing::warn!(
+            "{} is in WAL mode and has no -wal file beside it: that is so after the application has closed it; if it was copied while the application ran, its newest transactions are missing",
+            path.display()
+        );
+    }
+    match connect(path, "") {
+        Err(e)
+            if wal_mode
+                && matches!(
+                    e.sqlite_error_code(),
+                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen)
+                ) =>
+        {
+            if wal_beside(path) {
+                return Err(SourceError::ReadOnlyWal(path.to_owned()));
+            }
+            // Nothing is in a -wal file and nobody can make one here.
+            connect(path, "?immutable=1").map_err(|e| classify(path, e))
+        }
+        other => other.map_err(|e| classify(path, e)),
+    }
+}
+
+/// Opens a file read-only, with stand-ins for what only the application knows.
+fn connect(path: &Path, options: &str) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = if options.is_empty() {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        let uri = format!("file:{}{options}", uri_path(path));
+        Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
+    connection.busy_timeout(LOCK_WAIT)?;
+    connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
+        row.get::<_, i64>(0)
+    })?;
+    stand_ins::register(&connection, "main")?;
     Ok(connection)
 }
 
-fn check_header(path: &Path) -> Result<(), SourceError> {
+/// A path in a URI, with everything quoted that means something there.
+fn uri_path(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = path.as_os_str().as_bytes();
+    bytes
+        .iter()
+        .map(|b| match b {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                char::from(*b).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+/// Looks at the header; returns whether the file is in WAL mode.
+fn check_header(path: &Path) -> Result<bool, SourceError> {
     let io = |source: io::Error| {
         if source.kind() == io::ErrorKind::NotFound {
             SourceError::Missing(path.to_owned())
@@ -162,13 +205,18 @@ fn check_header(path: &Path) -> Result<(), SourceError> {
             found: metadata.len(),
         });
     }
-    Ok(())
+    Ok(header[18] == 2 || header[19] == 2)
+}
+
+/// The name of a file that belongs to a database.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn wal_beside(path: &Path) -> bool {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    fs::metadata(name).is_ok_and(|m| m.len() > 0)
+    fs::metadata(beside(path, "-wal")).is_ok_and(|m| m.len() > 0)
 }
 
 /// Copies the database as of one point in time to a new file. On failure there is no such file.
@@ -223,7 +271,7 @@ fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> 
 /// Looks for damage in the tables' pages (`PRAGMA quick_check`).
 pub(crate) fn integrity(snapshot: &Connection, path: &Path) -> Result<(), SourceError> {
     let found = match quick_check(snapshot, "1") {
-        // A virtual table that its module cannot open: the others are looked at one by one.
+        // A virtual table that its module cannot open, a function that nobody knows: the tables are looked at one by one.
         Err(e) if e.sqlite_error_code() == Some(ErrorCode::Unknown) => {
             each_table(snapshot).map_err(|e| classify(path, e))?
         }
@@ -258,7 +306,13 @@ fn each_table(snapshot: &Connection) -> rusqlite::Result<Vec<String>> {
         "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 ORDER BY name",
     )?;
     let names = statement.query_map([], |row| row.get::<_, String>(0))?;
-    names
-        .map(|name| quick_check(snapshot, &super::literal(&name?)))
-        .collect()
+    let mut found = Vec::new();
+    for name in names {
+        match quick_check(snapshot, &super::literal(&name?)) {
+            // A generated column with a function of the application's own, see `stand_ins`.
+            Err(e) if e.sqlite_error_code() == Some(ErrorCode::Unknown) => {}
+            other => found.push(other?),
+        }
+    }
+    Ok(found)
 }

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::schema::Table;
+use crate::progress;
 use crate::values::decimal::Decimal;
 use crate::values::{decimal_text, json, time};
 
@@ -92,6 +93,7 @@ pub(crate) fn scan(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         stats.rows += 1;
+        progress::rows(stats.rows);
         for (i, (column, ask)) in stats.columns.iter_mut().zip(questions).enumerate() {
             see(column, row.get_ref(i)?, *ask);
         }

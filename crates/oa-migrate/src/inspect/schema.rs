@@ -251,8 +251,9 @@ fn read_table(
     let autoincrement = if parsed.autoincrement {
         let mut sequence = connection.prepare("SELECT seq FROM sqlite_sequence WHERE name = ?1")?;
         let mut rows = sequence.query([name])?;
+        // Anybody may write to it: what is no number is none.
         Some(match rows.next()? {
-            Some(row) => row.get(0)?,
+            Some(row) => row.get_ref(0)?.as_i64().unwrap_or(0),
             None => 0,
         })
     } else {

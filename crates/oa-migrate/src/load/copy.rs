@@ -11,15 +11,17 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
-use postgres::Client;
+use postgres::{Client, Transaction};
 use rusqlite::Connection;
 
 use super::belongings::{self, Phase};
 use super::encode::{Codec, HEADER, TRAILER};
+use super::forms;
 use super::rejects::{Rejects, skip_clause};
 use super::staging::create_table;
 use crate::inspect;
 use crate::plan::{Plan, PlannedTable};
+use crate::progress;
 
 /// A buffer is handed over when it holds this much.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -36,6 +38,7 @@ pub(crate) struct Loaded {
 pub(crate) fn open_snapshot(snapshot: &Path, rejects: &Rejects) -> Result<Connection> {
     let connection = inspect::open(snapshot)?;
     rejects.attach(&connection)?;
+    forms::register(&connection)?;
     Ok(connection)
 }
 
@@ -70,6 +73,7 @@ pub(crate) fn load(
     staging: &str,
 ) -> Result<Loaded> {
     let context = || format!("could not load table {}", table.source.name);
+    progress::table(&table.source.name);
     let mut tx = client.transaction()?;
     for sql in create_table(staging, &plan.schema, table) {
         tx.batch_execute(&sql)
@@ -85,12 +89,18 @@ pub(crate) fn load(
         .loaded()
         .map(|(_, c)| quote_ident(&c.target))
         .collect();
-    let copy = format!(
-        "COPY {}.{} ({}) FROM STDIN (FORMAT binary, FREEZE)",
-        quote_ident(staging),
-        quote_ident(&table.target),
-        columns.join(", ")
-    );
+    let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
+    // Values that PostgreSQL reads itself come as texts.
+    let texts = table.loaded().any(|(_, c)| c.pg.is_other());
+    let copy = if texts {
+        create_texts_table(&mut tx, &name, table).with_context(context)?;
+        "COPY pg_temp.oa_texts FROM STDIN (FORMAT binary)".to_owned()
+    } else {
+        format!(
+            "COPY {name} ({}) FROM STDIN (FORMAT binary, FREEZE)",
+            columns.join(", ")
+        )
+    };
     let mut writer = tx
         .copy_in(&copy)
         .map_err(|e| anyhow!(describe(&e)))
@@ -125,10 +135,13 @@ pub(crate) fn load(
         return Err(refused).with_context(context);
     }
     let rows = rows.with_context(context)?;
-    let stored = writer
+    let mut stored = writer
         .finish()
         .map_err(|e| refusal(table, &e))
         .with_context(context)?;
+    if texts {
+        stored = read_texts(&mut tx, &name, &columns, table).with_context(context)?;
+    }
     anyhow::ensure!(
         stored == rows,
         "table {}: {rows} rows were sent, PostgreSQL counted {stored}",
@@ -138,6 +151,39 @@ pub(crate) fn load(
         .map_err(|e| anyhow!(describe(&e)))
         .with_context(context)?;
     Ok(Loaded { rows, bytes })
+}
+
+/// Creates a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
+fn create_texts_table(tx: &mut Transaction<'_>, name: &str, table: &PlannedTable) -> Result<()> {
+    let columns: Vec<String> = table
+        .loaded()
+        .map(|(_, c)| forms::as_text(&quote_ident(&c.target), c.pg))
+        .collect();
+    let sql = format!(
+        "CREATE TEMPORARY TABLE oa_texts ON COMMIT DROP AS SELECT {} FROM {name} WITH NO DATA",
+        columns.join(", ")
+    );
+    tx.batch_execute(&sql)
+        .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
+}
+
+/// Lets PostgreSQL read those texts; returns how many rows there are.
+fn read_texts(
+    tx: &mut Transaction<'_>,
+    name: &str,
+    columns: &[String],
+    table: &PlannedTable,
+) -> Result<u64> {
+    let values: Vec<String> = table
+        .loaded()
+        .map(|(_, c)| forms::cast(&quote_ident(&c.target), c.pg))
+        .collect();
+    let sql = format!(
+        "INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.oa_texts",
+        columns.join(", "),
+        values.join(", ")
+    );
+    tx.execute(&sql, &[]).map_err(|e| refusal(table, &e))
 }
 
 /// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
@@ -154,7 +200,9 @@ fn read(
     } else {
         String::new()
     };
-    let mut statement = connection.prepare(&format!("{}{skip}", table.source.select()))?;
+    let types = table.columns.iter().map(|c| c.pg);
+    let select = forms::select(&table.source, types, "quarantine.forms");
+    let mut statement = connection.prepare(&format!("{select}{skip}"))?;
     let codecs: Vec<_> = table.loaded().map(|(i, c)| (i, Codec::of(c))).collect();
     let fields = i16::try_from(codecs.len())
         .context("more columns than PostgreSQL allows")?
@@ -174,6 +222,7 @@ fn read(
             }
         }
         count += 1;
+        progress::rows(count);
         if buffer.len() >= BUFFER_BYTES {
             let next = empty
                 .try_recv()

@@ -8,6 +8,7 @@ use rusqlite::types::ValueRef;
 
 use crate::inspect::scan::parse_bool;
 use crate::plan::{PgType, PlannedColumn};
+use crate::values::conversion::{Conversion, cut_fraction};
 use crate::values::decimal::{Decimal, infinity_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
@@ -21,6 +22,8 @@ pub(crate) struct Codec {
     pub(crate) not_null: bool,
     /// The zone of timestamps without an offset, for `timestamptz`.
     pub(crate) zone: Option<Tz>,
+    /// What the values are, as the mapping says.
+    pub(crate) conversion: Option<Conversion>,
 }
 
 pub(crate) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -33,12 +36,18 @@ impl Codec {
             pg: column.pg,
             not_null: column.not_null,
             zone: column.zone,
+            conversion: column.conversion,
         }
     }
 
     /// Appends length and bytes of a value. On refusal, what was appended is to be thrown away.
     #[inline]
     pub(crate) fn encode(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        if let Some(conversion) = self.conversion
+            && value != ValueRef::Null
+        {
+            return self.converted(conversion, value, out);
+        }
         match (self.pg, value) {
             (_, ValueRef::Null) => {
                 if self.not_null {
@@ -100,31 +109,21 @@ impl Codec {
                 let micros = time::parse_time(text).ok_or("not a time HH:MM:SS")?;
                 fixed(out, micros.to_be_bytes())
             }
-            (PgType::Timestamp, ValueRef::Text(text)) => {
+            (PgType::Timestamp(digits), ValueRef::Text(text)) => {
                 let stamp = time::parse_timestamp(text)
                     .filter(|s| s.offset_seconds.is_none())
                     .ok_or("not a timestamp YYYY-MM-DD HH:MM:SS without an offset")?;
-                fixed(out, stamp.micros.to_be_bytes())
+                fixed(out, within_digits(stamp.micros, digits)?.to_be_bytes())
             }
-            (PgType::Timestamptz, ValueRef::Text(text)) => {
-                fixed(out, instant(text, self.zone)?.to_be_bytes())
+            (PgType::Timestamptz(digits), ValueRef::Text(text)) => {
+                let micros = instant(text, self.zone)?;
+                fixed(out, within_digits(micros, digits)?.to_be_bytes())
             }
-            (PgType::Json, ValueRef::Text(text)) => {
+            (PgType::Other(_), ValueRef::Text(text)) => {
                 check_text(text)?;
-                json::parse(text).ok_or("not JSON")?;
                 variable(out, text)
             }
-            (PgType::Jsonb, ValueRef::Text(text)) => {
-                check_text(text)?;
-                let parsed = json::parse(text).ok_or("not JSON")?;
-                if !parsed.fits_jsonb {
-                    return Err("JSON that jsonb cannot hold");
-                }
-                out.extend_from_slice(&length(text.len() + 1)?);
-                out.push(1);
-                out.extend_from_slice(text);
-                Ok(())
-            }
+            (PgType::Json | PgType::Jsonb, value) => self.json(value, out),
             (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Real(_)) => {
                 Err("fraction in an integer column")
             }
@@ -132,8 +131,74 @@ impl Codec {
             (PgType::Float8, _) => Err("not a number"),
             (PgType::Date, _) => Err("not a date YYYY-MM-DD"),
             (PgType::Time, _) => Err("not a time HH:MM:SS"),
-            (PgType::Timestamp | PgType::Timestamptz, _) => Err("not a timestamp"),
-            (PgType::Json | PgType::Jsonb, _) => Err("not JSON"),
+            (PgType::Timestamp(_) | PgType::Timestamptz(_), _) => Err("not a timestamp"),
+            (PgType::Other(_) | PgType::Interval, _) => Err("value that PostgreSQL does not take"),
+        }
+    }
+}
+
+impl Codec {
+    fn json(&self, value: ValueRef<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        let written;
+        let text = match value {
+            ValueRef::Text(text) => text,
+            // A column of numeric affinity turns a JSON number into one of SQLite's own.
+            ValueRef::Integer(n) => {
+                written = n.to_string();
+                written.as_bytes()
+            }
+            ValueRef::Real(x) => {
+                written = float_text(x);
+                written.as_bytes()
+            }
+            _ => return Err("not JSON"),
+        };
+        check_text(text)?;
+        let parsed = json::parse(text).ok_or("not JSON")?;
+        if self.pg == PgType::Json {
+            return variable(out, text);
+        }
+        if !parsed.fits_jsonb {
+            return Err("JSON that jsonb cannot hold");
+        }
+        out.extend_from_slice(&length(text.len() + 1)?);
+        out.push(1);
+        out.extend_from_slice(text);
+        Ok(())
+    }
+
+    fn converted(
+        &self,
+        conversion: Conversion,
+        value: ValueRef<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        match (self.pg, value) {
+            (PgType::Timestamp(digits) | PgType::Timestamptz(digits), _)
+                if conversion.is_of_numbers() =>
+            {
+                let micros = conversion.micros(value).ok_or(
+                    "not a point in time in the unit that the mapping names, to the microsecond",
+                )?;
+                fixed(out, within_digits(micros, digits)?.to_be_bytes())
+            }
+            (PgType::Interval, _) => {
+                let micros = conversion.micros(value).ok_or(
+                    "not a length of time in the unit that the mapping names, to the microsecond",
+                )?;
+                // Microseconds, days and months.
+                let mut interval = [0; 16];
+                interval[..8].copy_from_slice(&micros.to_be_bytes());
+                fixed(out, interval)
+            }
+            (_, ValueRef::Text(text)) => {
+                let plain = Self {
+                    conversion: None,
+                    ..*self
+                };
+                plain.encode(ValueRef::Text(&cut_fraction(text)), out)
+            }
+            _ => Err("not a timestamp"),
         }
     }
 }
@@ -192,6 +257,16 @@ fn numeric(
     let size = length(out.len() - start - 4)?;
     out[start..start + 4].copy_from_slice(&size);
     Ok(())
+}
+
+/// Refuses microseconds that a type with so many digits of the second would round.
+fn within_digits(micros: i64, digits: u8) -> Result<i64, Refusal> {
+    let step = 10i64.pow(6u32.saturating_sub(u32::from(digits)));
+    if micros % step == 0 {
+        Ok(micros)
+    } else {
+        Err("time with more digits of the second than the column")
+    }
 }
 
 /// Microseconds since 2000-01-01 UTC.

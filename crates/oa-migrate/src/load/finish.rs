@@ -10,6 +10,8 @@ use postgres::Client;
 use postgres::error::SqlState;
 
 use super::belongings;
+use super::ddl;
+use super::rejects::Misfits;
 use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
 
 /// What could not be created as planned.
@@ -20,6 +22,8 @@ pub(crate) struct Findings {
     pub(crate) missing: Vec<Missing>,
     /// Duplicates prevent the natural key of one of the service's tables; `oa-migrate dedupe` creates it.
     pub(crate) natural_key_refused: bool,
+    /// Rows that the target's table does not take.
+    pub(crate) misfits: Vec<Misfits>,
 }
 
 /// Builds what belongs to one table. Returns what could not be created.
@@ -35,7 +39,8 @@ pub(crate) fn finish_table(
         add_index(client, &name, table, index, &mut found)?;
     }
     if table.existing.is_some() {
-        // Its own conditions, after the rows: what they forbid is found when the table is to be replaced.
+        found.misfits = forbidden_rows(client, &name, table)?;
+        // What cannot be created for another reason is found when the table is to be replaced.
         for item in belongings::of(client, &table.qualified, &name)? {
             if item.item.starts_with("constraint ") && item.definition.starts_with("CHECK ") {
                 attempt(client, &item.statement)?;
@@ -43,12 +48,7 @@ pub(crate) fn finish_table(
         }
     }
     for (constraint, check) in &table.checks {
-        let add = |of: &str| {
-            let named = constraint
-                .as_ref()
-                .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
-            format!("ALTER TABLE {of} ADD {named}CHECK ({check})")
-        };
+        let add = |of: &str| ddl::check(of, constraint.as_deref(), check);
         if let Some(e) = attempt(client, &add(&name))? {
             let why = if e.code() == Some(&SqlState::CHECK_VIOLATION) {
                 "rows violate it".to_owned()
@@ -102,6 +102,43 @@ pub(crate) fn finish_table(
     Ok(found)
 }
 
+/// The rows that the conditions of the target's own table forbid.
+fn forbidden_rows(client: &mut Client, name: &str, table: &PlannedTable) -> Result<Vec<Misfits>> {
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not check the rows of {}: {}",
+            table.target,
+            describe(&e)
+        )
+    };
+    let checks = client
+        .query(
+            "SELECT conname::text, pg_get_expr(conbin, conrelid) FROM pg_constraint
+             WHERE conrelid = $1::text::regclass AND contype = 'c' AND convalidated ORDER BY conname",
+            &[&table.qualified],
+        )
+        .map_err(explain)?;
+    let mut all = Vec::new();
+    for check in &checks {
+        let (constraint, condition): (String, String) = (check.get(0), check.get(1));
+        let rows = client
+            .query(
+                &format!(
+                    "SELECT oa_number FROM (SELECT *, row_number() OVER (ORDER BY ctid) AS oa_number FROM {name}) AS t WHERE NOT ({condition})"
+                ),
+                &[],
+            )
+            .map_err(explain)?;
+        if !rows.is_empty() {
+            all.push(Misfits {
+                constraint,
+                rows: rows.iter().map(|row| row.get(0)).collect(),
+            });
+        }
+    }
+    Ok(all)
+}
+
 fn add_primary_key(
     client: &mut Client,
     name: &str,
@@ -112,26 +149,10 @@ fn add_primary_key(
         return Ok(());
     }
     let columns: Vec<String> = table.primary_key.iter().map(|c| quote_ident(c)).collect();
-    let nullable = table.existing.is_none()
-        && table
-            .columns
-            .iter()
-            .any(|c| !c.not_null && table.primary_key.contains(&c.target));
+    let nullable = ddl::nullable_key(table);
     let kind = if nullable { "UNIQUE" } else { "PRIMARY KEY" };
-    let constraint = match &table.existing {
-        Some(existing) if !existing.primary_key_name.is_empty() => {
-            format!("CONSTRAINT {} ", quote_ident(&existing.primary_key_name))
-        }
-        _ => String::new(),
-    };
-    let add = |of: &str, kind: &str| {
-        format!(
-            "ALTER TABLE {of} ADD {constraint}{kind} ({})",
-            columns.join(", ")
-        )
-    };
     let mut has = nullable.then(|| "a unique constraint, because it holds NULL".to_owned());
-    if let Some(e) = attempt(client, &add(name, kind))? {
+    if let Some(e) = attempt(client, &ddl::primary_key(name, table, kind))? {
         let why = describe(&e);
         found.warnings.push(format!(
             "primary key ({}) not created: {why}",
@@ -145,7 +166,7 @@ fn add_primary_key(
             item: "primary key".to_owned(),
             had: format!("PRIMARY KEY ({})", columns.join(", ")),
             has,
-            sql: add(&table.qualified, "PRIMARY KEY"),
+            sql: ddl::primary_key(&table.qualified, table, "PRIMARY KEY"),
         });
     }
     Ok(())
@@ -159,22 +180,7 @@ fn add_index(
     found: &mut Findings,
 ) -> Result<()> {
     let unique = if index.unique { "UNIQUE " } else { "" };
-    let add = |of: &str| {
-        if index.constraint {
-            format!(
-                "ALTER TABLE {of} ADD CONSTRAINT {} {}",
-                quote_ident(&index.name),
-                index.definition
-            )
-        } else {
-            format!(
-                "CREATE {unique}INDEX {} ON {of} {}",
-                quote_ident(&index.name),
-                index.definition
-            )
-        }
-    };
-    let Some(error) = attempt(client, &add(name))? else {
+    let Some(error) = attempt(client, &ddl::index(name, index))? else {
         return Ok(());
     };
     if error.code() == Some(&SqlState::UNIQUE_VIOLATION) {
@@ -204,7 +210,7 @@ fn add_index(
             item: format!("index {}", index.name),
             had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
             has: format!("not created: {}", describe(&error)),
-            sql: add(&table.qualified),
+            sql: ddl::index(&table.qualified, index),
         });
     }
     Ok(())
@@ -254,19 +260,13 @@ pub(crate) fn add_foreign_keys(
         let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
         let mut found = Findings::default();
         for key in &table.foreign_keys {
-            let add = |of: &str, parent: &str| {
-                let named = key
-                    .name
-                    .as_ref()
-                    .map_or_else(String::new, |n| format!("CONSTRAINT {} ", quote_ident(n)));
-                format!("ALTER TABLE {of} ADD {named}{}", key.definition(parent))
-            };
-            let sql = add(&name, if key.parent_moves { staging } else { schema });
+            let parent = if key.parent_moves { staging } else { schema };
+            let sql = ddl::foreign_key(&name, key, parent);
             let Some(error) = attempt(client, &sql)? else {
                 continue;
             };
             let columns = key.columns.join(", ");
-            let mut remedy = add(&table.qualified, schema);
+            let mut remedy = ddl::foreign_key(&table.qualified, key, schema);
             let has;
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()

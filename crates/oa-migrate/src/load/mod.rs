@@ -3,8 +3,10 @@
 
 pub(crate) mod belongings;
 pub(crate) mod copy;
+pub(crate) mod ddl;
 pub(crate) mod encode;
 pub(crate) mod finish;
+pub(crate) mod forms;
 pub(crate) mod rejects;
 pub(crate) mod staging;
 pub(crate) mod swap;

@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::encode::Codec;
-use crate::inspect::{self, Table, literal, quote};
+use super::forms;
+use crate::inspect::{self, Table, literal, quote, stand_ins};
 use crate::plan::{Plan, PlannedForeignKey, PlannedTable};
 
 /// The file of a run's bad rows.
@@ -75,6 +76,13 @@ impl Rejects {
              SELECT tbl, target, key, field, reason, record, raw FROM more.rejects",
         )?;
         Ok(other)
+    }
+
+    /// The file, for writing.
+    pub(crate) fn open(&self) -> rusqlite::Result<Connection> {
+        let connection = Connection::open(&self.path)?;
+        connection.execute_batch("PRAGMA synchronous = OFF")?;
+        Ok(connection)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -177,7 +185,12 @@ pub(crate) fn vet(connection: &Connection, rejects: &Rejects, table: &PlannedTab
         for (i, column, codec) in &codecs {
             scratch.clear();
             let value = row.get_ref(i + 1)?;
-            let Err(reason) = codec.encode(value, &mut scratch) else {
+            let refused = if codec.pg.is_other() && value != ValueRef::Null {
+                forms::refusal(&tx, codec.pg, value)?
+            } else {
+                codec.encode(value, &mut scratch).err().map(str::to_owned)
+            };
+            let Some(reason) = refused else {
                 continue;
             };
             insert.execute(params![
@@ -248,6 +261,65 @@ pub(crate) fn record(table: &Table, row: &rusqlite::Row<'_>) -> rusqlite::Result
         object.insert(column.name.replace('\0', "\u{fffd}"), value);
     }
     Ok(Value::Object(object))
+}
+
+/// Rows that a `CHECK` of the target's table forbids, by their number in the order of loading, from 1 on.
+#[derive(Debug)]
+pub(crate) struct Misfits {
+    pub(crate) constraint: String,
+    pub(crate) rows: Vec<i64>,
+}
+
+/// Quarantines such rows; the ones that are quarantined already were not loaded. A row counts for the first constraint only.
+pub(crate) fn quarantine_misfits(
+    connection: &Connection,
+    rejects: &Rejects,
+    table: &PlannedTable,
+    misfits: &[Misfits],
+) -> Result<()> {
+    let mut numbers: Vec<(i64, &str)> = misfits
+        .iter()
+        .flat_map(|m| m.rows.iter().map(|n| (*n, m.constraint.as_str())))
+        .collect();
+    numbers.sort_by_key(|(n, _)| *n);
+    numbers.dedup_by_key(|(n, _)| *n);
+    let mut found = Vec::new();
+    {
+        let mut statement = connection.prepare(&format!(
+            "{}{}{}",
+            keyed_select(&table.source)?,
+            forms::in_order(&table.source),
+            skip_clause(&table.source)
+        ))?;
+        let mut rows = statement.query([])?;
+        let mut next = numbers.into_iter().peekable();
+        let mut number = 0;
+        while let Some(row) = rows.next()? {
+            number += 1;
+            if let Some((_, constraint)) = next.next_if(|(n, _)| *n == number) {
+                let key: String = row.get(0)?;
+                found.push((key, constraint, record(&table.source, row)?.to_string()));
+            }
+        }
+    }
+    let mut store = rejects.open()?;
+    let tx = store.transaction()?;
+    for (key, constraint, record) in &found {
+        tx.execute(
+            INSERT,
+            params![
+                table.source.name,
+                table.target,
+                key,
+                Option::<String>::None,
+                format!("the target's constraint {constraint} forbids it"),
+                record,
+                Option::<Vec<u8>>::None
+            ],
+        )?;
+    }
+    tx.commit()?;
+    Ok(())
 }
 
 /// Quarantines the rows whose foreign keys refer to a missing row, or to one that was quarantined itself, until there are no
@@ -382,7 +454,16 @@ fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result
         .collect();
     let same: Vec<String> = pairs
         .iter()
-        .map(|(m, o)| format!("parent.{} = {child}.{}", quote(o), quote(m)))
+        .map(|(m, o)| {
+            // An index in an order that only the application knows finds nothing.
+            let collation = parent.source.column(o).and_then(|c| c.collation.as_deref());
+            let plus = if collation.is_none_or(stand_ins::is_known_collation) {
+                ""
+            } else {
+                "+"
+            };
+            format!("{plus}parent.{} = {child}.{}", quote(o), quote(m))
+        })
         .collect();
     let own = skip_condition(&table.source, &table.source.name).unwrap_or_else(|| "1".to_owned());
     let theirs =

@@ -120,8 +120,11 @@ fn attempt(
     )
     .map_err(explain)?;
     let mut belongings = Vec::new();
+    // All before the first one moves: foreign keys name the schema of the other table.
     for table in &existing {
         belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
+    }
+    for table in &existing {
         move_away(
             &mut tx,
             &plan.schema,
@@ -131,6 +134,9 @@ fn attempt(
         )?;
     }
     for table in &plan.tables {
+        if table.existing.is_none() {
+            make_way(&mut tx, plan, table).map_err(explain)?;
+        }
         if table.existing.is_none()
             && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
         {
@@ -186,6 +192,24 @@ fn attempt(
     failpoint::hit("migrate.swap.done");
     swapped.done = true;
     Ok(Some(swapped))
+}
+
+/// Drops this program's own view, where a table has its name; see [`existing::gives_way`].
+fn make_way(
+    tx: &mut Transaction<'_>,
+    plan: &Plan,
+    table: &PlannedTable,
+) -> Result<(), postgres::Error> {
+    let there = tx.query_opt(
+        "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
+        &[&plan.schema, &table.target],
+    )?;
+    if let Some(row) = there
+        && existing::gives_way(tx, row.get(0))?
+    {
+        tx.batch_execute(&format!("DROP VIEW {}", table.qualified))?;
+    }
+    Ok(())
 }
 
 /// Creates the target schema, where it does not exist, and the one that keeps the tables that are replaced.

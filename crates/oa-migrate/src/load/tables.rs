@@ -8,13 +8,16 @@ use postgres::Client;
 
 use super::copy::{self, Loaded, open_snapshot};
 use super::finish;
-use super::rejects::{self, Rejects};
+use super::forms;
+use super::rejects::{self, Misfits, Rejects};
 use super::staging::Target;
+use crate::inspect::quote;
 use crate::plan::{OnBadValue, Plan};
 use crate::workers;
 
 /// Quarantines bad rows, table by table, then those with dangling foreign keys.
 pub(crate) fn vet(
+    client: &mut Client,
     snapshot: &Path,
     rejects: &Rejects,
     plan: &mut Plan,
@@ -22,7 +25,17 @@ pub(crate) fn vet(
 ) -> Result<()> {
     let connection = open_snapshot(snapshot, rejects)?;
     for table in plan.tables.iter().filter(|t| t.needs_vetting()) {
+        let others = forms::others(table.loaded().map(|(_, c)| (c.source.as_str(), c.pg)));
+        let name = quote(&table.source.name);
+        forms::ask(client, &connection, &name, &others, &rejects.open()?)?;
         rejects::vet(&connection, rejects, table)?;
+        let bad = rejects.count(&table.source.name)?;
+        ensure!(
+            mode != OnBadValue::Fail || bad == 0,
+            "table {}: {bad} row(s) do not fit the columns of {}; nothing was changed. Correct them, or use --on-bad-value quarantine",
+            table.source.name,
+            table.qualified
+        );
     }
     let keep = mode != OnBadValue::Quarantine;
     for (table, columns, rows) in rejects::vet_foreign_keys(&connection, rejects, plan, keep)? {
@@ -42,11 +55,42 @@ pub(crate) fn vet(
     Ok(())
 }
 
+/// Quarantines the rows that the target's tables do not take. Everything is to be loaded again then: other rows may refer to
+/// them.
+pub(crate) fn vet_loaded(
+    client: &mut Client,
+    snapshot: &Path,
+    rejects: &Rejects,
+    plan: &mut Plan,
+    mode: OnBadValue,
+    loaded: &[LoadedTable],
+) -> Result<()> {
+    {
+        let connection = open_snapshot(snapshot, rejects)?;
+        for (table, loaded) in plan.tables.iter().zip(loaded) {
+            let Some(first) = loaded.misfits.first() else {
+                continue;
+            };
+            ensure!(
+                mode != OnBadValue::Fail,
+                "the constraint {} of {} forbids {} row(s); nothing was changed. Correct them, or use --on-bad-value quarantine",
+                first.constraint,
+                table.qualified,
+                first.rows.len()
+            );
+            rejects::quarantine_misfits(&connection, rejects, table, &loaded.misfits)?;
+        }
+    }
+    vet(client, snapshot, rejects, plan, mode)
+}
+
 /// What was loaded of each table, with the seconds it took.
 #[derive(Debug)]
 pub(crate) struct LoadedTable {
     pub(crate) loaded: Loaded,
     pub(crate) seconds: f64,
+    /// Rows that the target's table does not take.
+    pub(crate) misfits: Vec<Misfits>,
 }
 
 /// Loads all tables into the staging schema, the largest first, with their indexes; then the foreign keys.
@@ -70,9 +114,13 @@ pub(crate) fn load(
             let table = &plan.tables[order[i]];
             let started = Instant::now();
             let loaded = copy::load(client, snapshot, rejects, plan, table, staging)?;
-            let found = finish::finish_table(client, staging, table)?;
-            let seconds = started.elapsed().as_secs_f64();
-            Ok((order[i], LoadedTable { loaded, seconds }, found))
+            let mut found = finish::finish_table(client, staging, table)?;
+            let loaded = LoadedTable {
+                loaded,
+                seconds: started.elapsed().as_secs_f64(),
+                misfits: std::mem::take(&mut found.misfits),
+            };
+            Ok((order[i], loaded, found))
         },
     )?;
     done.sort_by_key(|(i, ..)| *i);

@@ -8,10 +8,11 @@ use oa_core::pg::quote_ident;
 use super::args::PlanArgs;
 use super::expr;
 use super::names::{Identifiers, Names};
-use super::types::{Meaning, OnBadValue, PgType, choose};
+use super::types::{Meaning, OnBadValue, PgType, TypeChoice, choose};
 use super::{Existing, Missing, Plan, PlannedColumn, PlannedTable};
 use crate::inspect::scan::{Questions, TableStats};
 use crate::inspect::{Column, Database, Table};
+use crate::values::conversion::Conversion;
 
 /// Names and meanings of a plan whose values are not known yet.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ struct LayoutColumn {
     target: String,
     /// The type that a mapping or the table in the target fixes.
     fixed: Option<PgType>,
+    conversion: Option<Conversion>,
 }
 
 impl Layout {
@@ -181,6 +183,7 @@ impl Layout {
                 refuse_bad(&table)?;
             }
             table.plan_identity();
+            table.plan_sequence(&mut names);
             table.plan_checks(args.identifiers)?;
             table.plan_indexes(&mut names, args.identifiers);
             if args.schema == "public" {
@@ -240,7 +243,7 @@ fn refuse_bad(table: &PlannedTable) -> Result<()> {
 
 fn meaning<'a>(column: &'a Column, layout: &LayoutColumn) -> Meaning<'a> {
     match layout.fixed {
-        Some(pg) => Meaning::Existing(pg),
+        Some(pg) => Meaning::Fixed(pg),
         None => Meaning::Declared(&column.declared),
     }
 }
@@ -276,17 +279,44 @@ impl LayoutTable {
                 .existing
                 .as_ref()
                 .and_then(|e| e.columns.iter().find(|c| c.name == target));
+            let there = there.map(|c| PgType::of_catalogue(&c.type_name));
             let fixed = match (corrected.and_then(|c| c.pg), there) {
-                (Some(pg), _) => Some(pg),
-                (None, Some(column)) => Some(PgType::parse(&column.type_name).ok_or_else(|| {
-                    anyhow::anyhow!(
-                        "column {} of the target's table {} has the type {}, which rows cannot be moved to; change it, or give the table another name with --mapping",
-                        column.name, self.target, column.type_name
-                    )
-                })?),
-                (None, None) => None,
+                (Some(asked), Some(there)) if asked != there => bail!(
+                    "the mapping asks for {asked} in column {target} of {}, which is {there} in the target's table; a table that exists is not altered: change one of them, or give the table another name in the mapping",
+                    self.target
+                ),
+                (asked, there) => asked.or(there),
             };
-            self.columns.push(LayoutColumn { target, fixed });
+            let conversion = corrected.and_then(|c| c.conversion);
+            let fixed = conversion.map_or(fixed, |c| {
+                let usual = if c.is_of_durations() {
+                    PgType::Interval
+                } else if c.is_of_numbers() {
+                    PgType::Timestamptz(6)
+                } else {
+                    PgType::Timestamp(6)
+                };
+                Some(fixed.unwrap_or(usual).of_conversion(conversion))
+            });
+            if let (Some(c), Some(pg)) = (conversion, fixed) {
+                let (fits, needed) = if c.is_of_durations() {
+                    (pg == PgType::Interval, "interval")
+                } else {
+                    let time = matches!(pg, PgType::Timestamp(_) | PgType::Timestamptz(_));
+                    (time, "timestamp or timestamptz")
+                };
+                ensure!(
+                    fits,
+                    "the mapping converts the values of column {} of table {}, so its type must be {needed}, not {pg}",
+                    column.name,
+                    self.source.name
+                );
+            }
+            self.columns.push(LayoutColumn {
+                target,
+                fixed,
+                conversion,
+            });
         }
         if let Some(existing) = &self.existing {
             for column in &existing.columns {
@@ -312,14 +342,22 @@ impl LayoutTable {
             .zip(&self.columns)
             .zip(&stats.columns)
         {
-            let is_key = self.source.rowid_alias.as_deref() == Some(&column.name);
             let choice = choose(
                 meaning(column, layout),
                 seen,
                 args.on_bad_value,
                 args.timestamps_in.is_some(),
-                is_key,
             );
+            let choice = match layout.conversion {
+                // Each value is tried.
+                Some(_) => TypeChoice {
+                    bad: 0,
+                    doubtful: true,
+                    note: None,
+                    ..choice
+                },
+                None => choice,
+            };
             if let Some(note) = &choice.note {
                 warnings.push(format!("column {}: {note}", column.name));
             }
@@ -354,8 +392,10 @@ impl LayoutTable {
                 generated: None,
                 zone: args
                     .timestamps_in
-                    .filter(|_| choice.pg == PgType::Timestamptz),
+                    .filter(|_| matches!(choice.pg, PgType::Timestamptz(_))),
                 bad: choice.bad,
+                doubtful: choice.doubtful,
+                conversion: layout.conversion,
                 note: choice.note,
             });
         }
@@ -363,6 +403,7 @@ impl LayoutTable {
             existing: self.existing,
             columns,
             identity: None,
+            identity_sequence: None,
             primary_key: Vec::new(),
             checks: Vec::new(),
             indexes: Vec::new(),
@@ -514,6 +555,18 @@ impl PlannedTable {
             format!("COLLATE {collation}"),
             remedy,
         ))
+    }
+
+    /// Keeps PostgreSQL from taking the name of another table for the sequence of this one.
+    fn plan_sequence(&mut self, names: &mut Names) {
+        let Some((column, _)) = self.identity.as_ref().filter(|_| self.existing.is_none()) else {
+            return;
+        };
+        let usual = format!("{}_{column}_seq", self.target);
+        if usual.len() < 64 {
+            let name = names.give(&usual, Identifiers::Keep);
+            self.identity_sequence = Some(name).filter(|n| *n != usual);
+        }
     }
 
     fn plan_identity(&mut self) {

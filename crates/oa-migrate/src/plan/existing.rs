@@ -66,6 +66,9 @@ pub(crate) fn read(
         return Ok(None);
     };
     let (oid, kind): (u32, String) = (row.get(0), row.get(1));
+    if gives_way(client, oid)? {
+        return Ok(None);
+    }
     anyhow::ensure!(
         kind == "r",
         "{schema}.{table} is not an ordinary table in the target; rename it, or give the source table another name with --mapping"
@@ -121,6 +124,22 @@ pub(crate) fn read(
     };
     read_indexes(client, oid, &mut existing)?;
     Ok(Some(existing))
+}
+
+/// This program's own view of the run log in the schema `public` gives way to a table of that name; schema `oa` has it too.
+pub(crate) fn gives_way(
+    client: &mut impl GenericClient,
+    oid: u32,
+) -> Result<bool, postgres::Error> {
+    client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_class c WHERE c.oid = $1 AND c.relkind = 'v' AND c.relnamespace = 'public'::regnamespace
+               AND EXISTS (SELECT FROM pg_rewrite r JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                 JOIN pg_class o ON o.oid = d.refobjid AND d.refclassid = 'pg_class'::regclass
+                 WHERE r.ev_class = c.oid AND o.relkind = 'v' AND o.relname = c.relname AND o.relnamespace = to_regnamespace('oa')))",
+            &[&oid],
+        )
+        .map(|row| row.get(0))
 }
 
 fn read_indexes(

@@ -144,16 +144,100 @@ fn boolean_comparison(tokens: &[Token], pg: PgType, target: &str) -> (String, us
     (name, 0)
 }
 
+/// An expression without blanks, outer parentheses and capital letters outside of texts.
+fn plain(sql: &str) -> String {
+    let mut out = String::new();
+    let mut quoted = false;
+    for c in sql.chars() {
+        quoted ^= c == '\'';
+        if quoted {
+            out.push(c);
+        } else if !c.is_whitespace() {
+            out.push(c.to_ascii_lowercase());
+        }
+    }
+    while let Some(inner) = out.strip_prefix('(').and_then(|o| o.strip_suffix(')')) {
+        // Not `(a) + (b)`.
+        let mut depth = 0i32;
+        if inner.chars().any(|c| {
+            depth += i32::from(c == '(') - i32::from(c == ')');
+            depth < 0
+        }) {
+            break;
+        }
+        out = inner.to_owned();
+    }
+    out
+}
+
+/// Defaults that people write with SQLite's functions: the current time, and random texts.
+fn usual_default(sql: &str, pg: PgType) -> Option<String> {
+    let now = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')";
+    let text = matches!(pg, PgType::Text | PgType::Varchar(_));
+    match plain(sql).as_str() {
+        "datetime('now')" | "datetime()" | "datetime(current_timestamp)" => {
+            translate_default("CURRENT_TIMESTAMP", pg).ok()
+        }
+        "date('now')" | "date()" => translate_default("CURRENT_DATE", pg).ok(),
+        "time('now')" | "time()" => translate_default("CURRENT_TIME", pg).ok(),
+        "unixepoch()"
+        | "unixepoch('now')"
+        | "strftime('%s','now')"
+        | "strftime('%s')"
+        | "cast(strftime('%s','now')asinteger)" => match pg {
+            PgType::Timestamptz(_) => Some("CURRENT_TIMESTAMP".to_owned()),
+            PgType::Timestamp(_) => Some(now.to_owned()),
+            PgType::Int4 | PgType::Int8 => {
+                Some("(floor(extract(epoch FROM CURRENT_TIMESTAMP))::bigint)".to_owned())
+            }
+            _ => None,
+        },
+        "strftime('%Y-%m-%d %H:%M:%f','now')" => match pg {
+            PgType::Timestamp(_) => Some(format!("date_trunc('milliseconds', {now})")),
+            _ if text => Some(format!("to_char({now}, 'YYYY-MM-DD HH24:MI:SS.MS')")),
+            _ => None,
+        },
+        "strftime('%Y-%m-%dT%H:%M:%fZ','now')" => match pg {
+            PgType::Timestamptz(_) => {
+                Some("date_trunc('milliseconds', CURRENT_TIMESTAMP)".to_owned())
+            }
+            _ if text => Some(format!(
+                "to_char({now}, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+            )),
+            _ => None,
+        },
+        "hex(randomblob(16))" if text => {
+            Some("upper(replace(gen_random_uuid()::text, '-', ''))".to_owned())
+        }
+        "lower(hex(randomblob(16)))" if text => {
+            Some("replace(gen_random_uuid()::text, '-', '')".to_owned())
+        }
+        other if pg == PgType::Bytea => {
+            let digits = other.strip_prefix("x'")?.strip_suffix('\'')?;
+            let even = digits.len().is_multiple_of(2);
+            (even && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+                .then(|| format!("'\\x{digits}'::bytea"))
+        }
+        _ => None,
+    }
+}
+
 /// Translates a `DEFAULT`; times are UTC in SQLite.
 pub(crate) fn translate_default(sql: &str, pg: PgType) -> Result<String, String> {
+    if let Some(usual) = usual_default(sql, pg) {
+        return Ok(usual);
+    }
     let parsed = tokens(sql);
     if let [Token::Word(word)] = parsed.as_slice() {
         let upper = word.to_ascii_uppercase();
         let now = "(CURRENT_TIMESTAMP AT TIME ZONE 'UTC')";
         match (upper.as_str(), pg) {
             ("NULL", _) => return Ok("NULL".to_owned()),
-            ("CURRENT_TIMESTAMP", PgType::Timestamp) => return Ok(now.to_owned()),
-            ("CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME", PgType::Timestamptz) => {
+            ("CURRENT_TIMESTAMP", PgType::Timestamp(_)) => return Ok(now.to_owned()),
+            ("CURRENT_DATE", PgType::Timestamp(_)) => {
+                return Ok(format!("date_trunc('day', {now})"));
+            }
+            ("CURRENT_TIMESTAMP" | "CURRENT_DATE" | "CURRENT_TIME", PgType::Timestamptz(_)) => {
                 return Ok("CURRENT_TIMESTAMP".to_owned());
             }
             ("CURRENT_TIMESTAMP" | "CURRENT_DATE", PgType::Date) => {
@@ -260,9 +344,20 @@ mod tests {
         assert_eq!(translate_default("007", PgType::Text).unwrap(), "'7'");
         assert_eq!(translate_default("0", PgType::Text).unwrap(), "'0'");
         translate_default("1.50", PgType::Text).unwrap_err();
+        let seconds = translate_default("(strftime('%s', 'now'))", PgType::Int8).unwrap();
+        assert!(seconds.contains("epoch"), "{seconds}");
+        assert_eq!(
+            translate_default("(datetime('now'))", PgType::Timestamptz(6)).unwrap(),
+            "CURRENT_TIMESTAMP"
+        );
+        assert_eq!(
+            translate_default("X'00fF'", PgType::Bytea).unwrap(),
+            "'\\x00fF'::bytea"
+        );
+        translate_default("(datetime('now', 'localtime'))", PgType::Timestamp(6)).unwrap_err();
         assert_eq!(translate_default("-1.5", PgType::Float8).unwrap(), "- 1.5");
         assert!(
-            translate_default("CURRENT_TIMESTAMP", PgType::Timestamp)
+            translate_default("CURRENT_TIMESTAMP", PgType::Timestamp(6))
                 .unwrap()
                 .contains("UTC")
         );

@@ -8,6 +8,7 @@ use oa_core::pg::describe;
 use postgres::Client;
 use rusqlite::Connection;
 
+use super::refuse::refuse_schema;
 use super::{Existing, Layout, Plan, PlanArgs, existing};
 use crate::inspect::{self, Database, Table, VirtualTable, scan};
 use crate::workers;
@@ -23,6 +24,7 @@ pub(crate) fn make_plan(
     ours: &HashSet<String>,
     workers: usize,
 ) -> Result<Plan> {
+    refuse_schema(&args.schema)?;
     let connection = inspect::open(snapshot)?;
     let mut database = Database::read(&connection, source_path)?;
     database.virtual_tables.extend_from_slice(absent);
@@ -33,8 +35,13 @@ pub(crate) fn make_plan(
     );
     let taken = existing::relation_names(client, &args.schema)
         .map_err(|e| anyhow!("could not read the target's names: {}", describe(&e)))?;
-    let layout = Layout::new(database, args.clone(), &taken, |name| {
-        let found = existing::read(client, &args.schema, name)
+    let mut args = args.clone();
+    if let Some(mapping) = &mut args.mapping {
+        mapping.resolve(client)?;
+    }
+    let schema = args.schema.clone();
+    let layout = Layout::new(database, args, &taken, |name| {
+        let found = existing::read(client, &schema, name)
             .with_context(|| format!("could not look at the target's table {name}"))?;
         Ok(found.map(|existing| Existing {
             ours: ours.contains(name),

@@ -6,16 +6,22 @@
 //! [tables.Orders.columns.Total]
 //! target = "total"
 //! type = "numeric(12,2)"
+//! [tables.Orders.columns.createdAt]
+//! type = "timestamptz"
+//! from = "epoch_ms"
 //! ```
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use oa_core::pg::describe;
+use postgres::Client;
 use serde::{Deserialize, Serialize};
 
 use super::{PgType, Plan};
 use crate::inspect::Database;
+use crate::values::conversion::Conversion;
 
 /// Corrections to a plan.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -49,10 +55,14 @@ pub(crate) struct ColumnMapping {
         with = "type_text"
     )]
     pub(crate) pg: Option<PgType>,
+    /// What the values are: `epoch_s`, `epoch_ms`, `epoch_us`, `julian`, `dotnet_ticks`,
+    /// `duration_s`, `duration_ms`, `duration_us` or `cut_to_microseconds`.
+    #[serde(rename = "from", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) conversion: Option<Conversion>,
 }
 
 mod type_text {
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserialize, Deserializer, Serializer};
 
     use crate::plan::PgType;
 
@@ -65,11 +75,7 @@ mod type_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PgType>, D::Error> {
         let text = String::deserialize(d)?;
-        PgType::parse(&text).map(Some).ok_or_else(|| {
-            de::Error::custom(format!(
-                "\"{text}\" is not a type that values can be moved to; use boolean, smallint, integer, bigint, double precision, numeric, numeric(p,s), text, varchar(n), bytea, date, time, timestamp, timestamptz, json or jsonb"
-            ))
-        })
+        Ok(Some(PgType::of_catalogue(text.trim())))
     }
 }
 
@@ -78,6 +84,25 @@ impl Mapping {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read mapping {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("could not read mapping {}", path.display()))
+    }
+
+    /// Lets PostgreSQL say what the types are that this program does not know.
+    pub(super) fn resolve(&mut self, client: &mut Client) -> Result<()> {
+        for (table, mapped) in &mut self.tables {
+            for (column, mapped) in &mut mapped.columns {
+                let Some(pg) = mapped.pg.filter(|pg| pg.is_other()) else {
+                    continue;
+                };
+                let name = catalogue_name(client, &pg.to_string()).map_err(|e| {
+                    anyhow!(
+                        "the mapping of column {column} of table {table}: \"{pg}\" is no type of the target: {}; a type that was created there is written with its schema, as public.status",
+                        describe(&e)
+                    )
+                })?;
+                mapped.pg = Some(PgType::of_catalogue(&name));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn table(&self, name: &str) -> Option<&TableMapping> {
@@ -109,6 +134,7 @@ impl Mapping {
                 let mapped = ColumnMapping {
                     target: (column.target != column.source).then(|| column.target.clone()),
                     pg: Some(column.pg),
+                    conversion: column.conversion,
                 };
                 (column.source.clone(), mapped)
             });
@@ -127,6 +153,19 @@ impl Mapping {
     pub(crate) fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
+}
+
+/// A type as `format_type` writes it.
+fn catalogue_name(client: &mut Client, text: &str) -> Result<String, postgres::Error> {
+    let mut tx = client.transaction()?;
+    // The extended protocol takes a single statement.
+    tx.execute(&format!("CREATE TEMPORARY TABLE oa_probe (c {text})"), &[])?;
+    let row = tx.query_one(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'pg_temp.oa_probe'::regclass AND attnum = 1",
+        &[],
+    )?;
+    tx.rollback()?;
+    Ok(row.get(0))
 }
 
 impl TableMapping {

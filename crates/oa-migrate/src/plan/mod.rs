@@ -20,6 +20,7 @@ use oa_core::pg::quote_ident;
 
 use crate::inspect::Table;
 use crate::inspect::scan::TableStats;
+use crate::values::conversion::Conversion;
 
 pub(crate) use args::PlanArgs;
 pub(crate) use build::Layout;
@@ -58,6 +59,8 @@ pub(crate) struct PlannedTable {
     pub(crate) existing: Option<Existing>,
     /// The integer key that numbers itself: column in PostgreSQL, first number to give.
     pub(crate) identity: Option<(String, i64)>,
+    /// The name of its sequence, where another table has the usual one.
+    pub(crate) identity_sequence: Option<String>,
     pub(crate) primary_key: Vec<String>,
     /// `CHECK` constraints: name, and the condition, translated.
     pub(crate) checks: Vec<(Option<String>, String)>,
@@ -85,8 +88,12 @@ pub(crate) struct PlannedColumn {
     pub(crate) generated: Option<String>,
     /// The zone of timestamps without an offset, for `timestamptz`.
     pub(crate) zone: Option<Tz>,
+    /// What the values are, as the mapping says.
+    pub(crate) conversion: Option<Conversion>,
     /// Values that the type does not hold.
     pub(crate) bad: u64,
+    /// Some values may not fit: each is tried.
+    pub(crate) doubtful: bool,
     /// Where declaration and data disagree.
     pub(crate) note: Option<String>,
 }
@@ -205,7 +212,7 @@ impl PlannedTable {
             // A local time that does not exist in its zone is found only by encoding it.
             .any(|(c, s)| {
                 let nulls = c.not_null && s.nulls > 0;
-                c.generated.is_none() && (c.bad > 0 || nulls || c.zone.is_some())
+                c.generated.is_none() && (c.bad > 0 || c.doubtful || nulls || c.zone.is_some())
             })
     }
 }

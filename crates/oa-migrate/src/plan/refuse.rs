@@ -55,6 +55,40 @@ pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a schema that PostgreSQL, or this program, keeps for itself.
+pub(crate) fn refuse_schema(schema: &str) -> Result<()> {
+    if ["oa", "information_schema"].contains(&schema)
+        || ["pg_", "oa_staging_", "oa_before_", "oa_after_"]
+            .iter()
+            .any(|p| schema.starts_with(p))
+    {
+        return Err(Refused(format!(
+            "schema {schema} is not for tables of applications; nothing was changed. Name another one with --schema"
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Refuses names of columns that PostgreSQL keeps for itself.
+fn refuse_names(plan: &Plan) -> Result<()> {
+    const HIDDEN: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+    for table in &plan.tables {
+        if let Some(column) = table
+            .columns
+            .iter()
+            .find(|c| HIDDEN.contains(&c.target.as_str()))
+        {
+            return Err(Refused(format!(
+                "column {} of table {} cannot have that name in PostgreSQL, which keeps it for itself; give it another with --mapping ([tables.{1}.columns.{0}] target = \"…\")",
+                column.source, table.source.name
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
 /// Refuses at the beginning what would fail at the end: the role must be able to put tables into the schema and to move those
 /// that are there.
 pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Result<()> {
@@ -70,6 +104,7 @@ pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Res
         )
         .map_err(explain)?;
     let (role, may): (String, bool) = (row.get(0), row.get(1));
+    refuse_names(plan)?;
     if !may {
         let grant = if row.get(2) {
             format!(

@@ -3,11 +3,15 @@
 //! A declaration is honoured as its author (usually an ORM) meant it. Values that do not fit widen the type within the same
 //! meaning (integer to bigint to numeric, varchar(n) to text, date to timestamp). Values of another meaning, such as a text in an
 //! INTEGER column, are bad values: their rows are quarantined, unless most values are of that kind (then the declaration is what
-//! is wrong) or `--on-bad-value widen` asks for a type that holds anything.
+//! is wrong) or `--on-bad-value widen` asks for a type that holds anything. A type that the target's table or the mapping fixes is
+//! never another one: what it does not hold is quarantined.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use crate::inspect::scan::{ColumnStats, Questions};
+use crate::values::conversion::Conversion;
 
 /// A PostgreSQL type that values can be moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +29,37 @@ pub(crate) enum PgType {
     Bytea,
     Date,
     Time,
-    Timestamp,
-    Timestamptz,
+    /// With so many digits of the second.
+    Timestamp(u8),
+    Timestamptz(u8),
     Json,
     Jsonb,
+    /// `interval`, of values that are numbers.
+    Interval,
+    /// Any other type: its values are texts, which PostgreSQL reads and writes itself.
+    Other(TypeName),
+}
+
+/// A type's name as `format_type` writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TypeName(&'static str);
+
+impl TypeName {
+    /// Names live as long as the program: there are as many as types in a database's columns.
+    fn new(name: &str) -> Self {
+        static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name) {
+            return Self(known);
+        }
+        let known: &'static str = Box::leak(name.to_owned().into_boxed_str());
+        names.insert(known);
+        Self(known)
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        self.0
+    }
 }
 
 impl fmt::Display for PgType {
@@ -46,16 +77,39 @@ impl fmt::Display for PgType {
             Self::Bytea => "bytea",
             Self::Date => "date",
             Self::Time => "time",
-            Self::Timestamp => "timestamp",
-            Self::Timestamptz => "timestamptz",
+            Self::Timestamp(6) => "timestamp",
+            Self::Timestamp(p) => return write!(f, "timestamp({p})"),
+            Self::Timestamptz(6) => "timestamptz",
+            Self::Timestamptz(p) => return write!(f, "timestamptz({p})"),
             Self::Json => "json",
             Self::Jsonb => "jsonb",
+            Self::Interval => "interval",
+            Self::Other(name) => name.as_str(),
         })
     }
 }
 
 impl PgType {
-    /// Reads a type as a person or `format_type` writes it; `None` for types that values are not moved to.
+    /// The type of a column that exists, as `format_type` writes it.
+    pub(crate) fn of_catalogue(name: &str) -> Self {
+        Self::parse(name).unwrap_or_else(|| Self::Other(TypeName::new(name)))
+    }
+
+    /// The same type for values that are converted.
+    pub(crate) fn of_conversion(self, conversion: Option<Conversion>) -> Self {
+        if conversion.is_some_and(Conversion::is_of_durations) && self.to_string() == "interval" {
+            Self::Interval
+        } else {
+            self
+        }
+    }
+
+    /// Whether its values are read and written as texts by PostgreSQL itself.
+    pub(crate) fn is_other(self) -> bool {
+        matches!(self, Self::Other(_))
+    }
+
+    /// Reads a type as a person or `format_type` writes it; `None` for one whose binary form this program does not know.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let lower = text.trim().to_ascii_lowercase();
         let (name, arguments) = match lower.split_once('(') {
@@ -88,8 +142,14 @@ impl PgType {
             ("bytea", []) => Self::Bytea,
             ("date", []) => Self::Date,
             ("time" | "time without time zone", []) => Self::Time,
-            ("timestamp" | "timestamp without time zone", []) => Self::Timestamp,
-            ("timestamptz" | "timestamp with time zone", []) => Self::Timestamptz,
+            ("timestamp" | "timestamp without time zone", []) => Self::Timestamp(6),
+            ("timestamptz" | "timestamp with time zone", []) => Self::Timestamptz(6),
+            ("timestamp" | "timestamp without time zone", [p @ 0..=6]) => {
+                Self::Timestamp(u8::try_from(*p).ok()?)
+            }
+            ("timestamptz" | "timestamp with time zone", [p @ 0..=6]) => {
+                Self::Timestamptz(u8::try_from(*p).ok()?)
+            }
             ("json", []) => Self::Json,
             ("jsonb", []) => Self::Jsonb,
             _ => return None,
@@ -105,7 +165,7 @@ impl PgType {
 /// What a declaration means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TypeFamily {
-    /// Whole numbers of at least this many bits.
+    /// Whole numbers of this many bits, where the type is fixed.
     Integer(u8),
     Float,
     Decimal(Option<(u16, u16)>),
@@ -121,6 +181,8 @@ enum TypeFamily {
     },
     /// No type, or a word that means nothing: the values decide.
     Values,
+    /// PostgreSQL decides, value by value.
+    Other(TypeName),
 }
 
 impl TypeFamily {
@@ -146,13 +208,8 @@ impl TypeFamily {
         } else if has("JSON") {
             Self::Json { binary_only: false }
         } else if has("INT") && !has("POINT") && !has("INTERVAL") {
-            Self::Integer(if has("BIG") || has("INT8") || has("INT64") {
-                64
-            } else if has("SMALL") || has("TINY") || has("INT2") {
-                16
-            } else {
-                32
-            })
+            // SQLite keeps 64 bits under every such word, and today's values say nothing about tomorrow's.
+            Self::Integer(64)
         } else if has("CHAR") || has("CLOB") || has("TEXT") || has("STRING") {
             Self::Text(numbers.first().copied().filter(|n| *n > 0 && !has("TEXT")))
         } else if has("BLOB") || has("BINARY") || has("BYTEA") {
@@ -184,8 +241,11 @@ impl TypeFamily {
             PgType::Bytea => Self::Blob,
             PgType::Date => Self::Date,
             PgType::Time => Self::Time,
-            PgType::Timestamp => Self::Timestamp,
-            PgType::Timestamptz => Self::Timestamptz,
+            PgType::Timestamp(_) => Self::Timestamp,
+            PgType::Timestamptz(_) => Self::Timestamptz,
+            PgType::Other(name) => Self::Other(name),
+            // Each value is tried.
+            PgType::Interval => Self::Values,
             PgType::Json | PgType::Jsonb => Self::Json {
                 binary_only: pg == PgType::Jsonb,
             },
@@ -197,15 +257,15 @@ impl TypeFamily {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Meaning<'a> {
     Declared(&'a str),
-    /// A column that exists in the target already.
-    Existing(PgType),
+    /// The type of a column that exists in the target already, or that the mapping asks for.
+    Fixed(PgType),
 }
 
 impl Meaning<'_> {
     fn family(self) -> TypeFamily {
         match self {
             Self::Declared(text) => TypeFamily::of_declaration(text),
-            Self::Existing(pg) => TypeFamily::of_type(pg),
+            Self::Fixed(pg) => TypeFamily::of_type(pg),
         }
     }
 
@@ -240,7 +300,7 @@ impl Meaning<'_> {
                 decimals: true,
                 ..none
             },
-            TypeFamily::Float | TypeFamily::Blob => none,
+            TypeFamily::Float | TypeFamily::Blob | TypeFamily::Other(_) => none,
             TypeFamily::Values => all,
         }
     }
@@ -264,6 +324,8 @@ pub(crate) struct TypeChoice {
     pub(crate) pg: PgType,
     /// Values that it does not hold.
     pub(crate) bad: u64,
+    /// Some values may not fit: each is tried.
+    pub(crate) doubtful: bool,
     /// Where declaration and data disagree, in a sentence.
     pub(crate) note: Option<String>,
 }
@@ -274,47 +336,111 @@ pub(crate) fn choose(
     stats: &ColumnStats,
     mode: OnBadValue,
     zoned: bool,
-    is_key: bool,
 ) -> TypeChoice {
+    let declared = match meaning {
+        Meaning::Declared(text) => text,
+        Meaning::Fixed(pg) => return fixed(pg, stats, zoned),
+    };
     let family = meaning.family();
-    let (pg, bad) = within(family, stats, zoned, is_key);
-    let name = match meaning {
-        Meaning::Declared("") => "no declared type".to_owned(),
-        Meaning::Declared(text) => format!("declared {text}"),
-        Meaning::Existing(existing) => format!("{existing} in the target"),
+    let (pg, bad) = within(family, stats, zoned);
+    let name = if declared.is_empty() {
+        "no declared type".to_owned()
+    } else {
+        format!("declared {declared}")
+    };
+    let choice = |pg, bad, note| TypeChoice {
+        pg,
+        bad,
+        doubtful: false,
+        note,
     };
     if bad == 0 {
-        let widened = match (meaning, family) {
-            (Meaning::Existing(existing), _) => existing != pg,
-            (_, TypeFamily::Integer(_)) => matches!(pg, PgType::Numeric(_)),
-            (_, TypeFamily::Text(Some(_))) => pg == PgType::Text,
-            (_, TypeFamily::Date) => pg == PgType::Timestamp,
-            (_, TypeFamily::Decimal(Some(limits))) => pg != PgType::Numeric(Some(limits)),
+        let widened = match family {
+            TypeFamily::Integer(_) => matches!(pg, PgType::Numeric(_)),
+            TypeFamily::Text(Some(_)) => pg == PgType::Text,
+            TypeFamily::Date => pg == PgType::Timestamp(6),
+            TypeFamily::Decimal(Some(limits)) => pg != PgType::Numeric(Some(limits)),
             _ => false,
         };
         let note = widened.then(|| format!("{name}, but its values need {pg}"));
-        return TypeChoice { pg, bad, note };
+        return choice(pg, bad, note);
     }
     let values = stats.values();
-    if mode == OnBadValue::Widen || (bad * 2 > values && matches!(meaning, Meaning::Declared(_))) {
+    if mode == OnBadValue::Widen || bad * 2 > values {
         let (pg, left) = by_values(stats, mode == OnBadValue::Widen);
-        return TypeChoice {
-            pg,
-            bad: left,
-            note: Some(format!(
-                "{name}, but {bad} of {values} values are not that; taken as {pg}"
-            )),
-        };
+        let note = format!(
+            "{name}, but {bad} of {values} values are not that; taken as {pg}{}",
+            counted_time(family, stats)
+        );
+        return choice(pg, left, Some(note));
     }
+    let note = format!("{name}, but {bad} of {values} values are not that");
+    choice(pg, bad, Some(note))
+}
+
+/// What numbers in a column of timestamps probably count, as advice.
+fn counted_time(family: TypeFamily, stats: &ColumnStats) -> String {
+    if family != TypeFamily::Timestamp || stats.integers == 0 {
+        return String::new();
+    }
+    // Of the years 1973 to 2128.
+    let (unit, from) = match stats.max {
+        100_000_000..5_000_000_000 => ("seconds since 1970", "epoch_s"),
+        100_000_000_000..5_000_000_000_000 => ("milliseconds since 1970", "epoch_ms"),
+        100_000_000_000_000..5_000_000_000_000_000 => ("microseconds since 1970", "epoch_us"),
+        600_000_000_000_000_000..700_000_000_000_000_000 => ("ticks of .NET", "dotnet_ticks"),
+        _ => return String::new(),
+    };
+    format!("; if they are {unit}, map them with from = \"{from}\"")
+}
+
+/// A type that stays as it is, whatever the values are.
+fn fixed(pg: PgType, stats: &ColumnStats, zoned: bool) -> TypeChoice {
+    let zoned = zoned && matches!(pg, PgType::Timestamptz(_));
+    let (needed, bad) = within(TypeFamily::of_type(pg), stats, zoned);
+    // The narrowest type that holds all values may be narrower than this one.
+    let holds = needed == pg
+        || match (needed, pg) {
+            (PgType::Int2, PgType::Int4 | PgType::Int8)
+            | (PgType::Int4, PgType::Int8)
+            | (PgType::Jsonb, PgType::Json) => true,
+            (_, PgType::Numeric(None)) => needed.is_integer(),
+            _ => false,
+        };
+    // Shorter fractions are counted by nobody; each value is tried.
+    let short = matches!(pg, PgType::Timestamp(p) | PgType::Timestamptz(p) if p < 6);
+    let doubtful = stats.values() > 0 && (pg.is_other() || short || bad > 0 || !holds);
+    let naive = stats.timestamps > 0 && matches!(pg, PgType::Timestamptz(_)) && !zoned;
+    let note = if naive {
+        Some(format!(
+            "{pg} is asked for, but {} timestamps have no offset; --timestamps-in ZONE says which zone's they are",
+            stats.timestamps
+        ))
+    } else if pg.to_string() == "interval" && stats.integers + stats.reals > 0 {
+        Some(
+            "interval is asked for, but there are numbers; the mapping says what they count: from = \"duration_us\" (as Django), \"duration_ms\" or \"duration_s\""
+                .to_owned(),
+        )
+    } else if bad > 0 {
+        Some(format!(
+            "{pg} is asked for, but {bad} of {} values are not that",
+            stats.values()
+        ))
+    } else if !holds && !pg.is_other() && !short {
+        Some(format!("{pg} is asked for, but some values need {needed}"))
+    } else {
+        None
+    };
     TypeChoice {
         pg,
         bad,
-        note: Some(format!("{name}, but {bad} of {values} values are not that")),
+        doubtful,
+        note,
     }
 }
 
 /// The narrowest type of the family that holds all of its values, and how many values are none of the family's.
-fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) -> (PgType, u64) {
+fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool) -> (PgType, u64) {
     let numbers = stats.integers + stats.reals;
     match family {
         TypeFamily::Integer(bits) => {
@@ -322,7 +448,7 @@ fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) ->
             if stats.reals > 0 || stats.decimals > 0 {
                 return (PgType::Numeric(None), bad);
             }
-            (integer(stats, bits, is_key), bad)
+            (integer(stats, bits), bad)
         }
         TypeFamily::Float => (
             PgType::Float8,
@@ -352,7 +478,7 @@ fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) ->
         }
         TypeFamily::Blob => (PgType::Bytea, numbers),
         TypeFamily::Date if stats.timestamps > stats.dates => (
-            PgType::Timestamp,
+            PgType::Timestamp(6),
             numbers + stats.blobs + stats.texts - stats.timestamps,
         ),
         TypeFamily::Date => (
@@ -366,17 +492,17 @@ fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) ->
         TypeFamily::Timestamp | TypeFamily::Timestamptz => {
             let others = numbers + stats.blobs + stats.texts;
             if stats.zoned > 0 && stats.zoned >= stats.timestamps {
-                (PgType::Timestamptz, others - stats.zoned)
+                (PgType::Timestamptz(6), others - stats.zoned)
             } else if zoned {
-                (PgType::Timestamptz, others - stats.timestamps)
+                (PgType::Timestamptz(6), others - stats.timestamps)
             } else if family == TypeFamily::Timestamptz {
-                (PgType::Timestamptz, others - stats.zoned)
+                (PgType::Timestamptz(6), others - stats.zoned)
             } else {
-                (PgType::Timestamp, others - stats.timestamps)
+                (PgType::Timestamp(6), others - stats.timestamps)
             }
         }
         TypeFamily::Json { binary_only } => {
-            let others = numbers + stats.blobs + stats.texts - stats.jsons;
+            let others = stats.infinite + stats.blobs + stats.texts - stats.jsons;
             if binary_only || (stats.jsons_reordered == 0 && stats.jsons_unfit == 0) {
                 (PgType::Jsonb, others + stats.jsons_unfit)
             } else {
@@ -384,23 +510,16 @@ fn within(family: TypeFamily, stats: &ColumnStats, zoned: bool, is_key: bool) ->
             }
         }
         TypeFamily::Values => by_values(stats, false),
+        TypeFamily::Other(name) => (PgType::Other(name), 0),
     }
 }
 
-fn integer(stats: &ColumnStats, bits: u8, is_key: bool) -> PgType {
-    // A key that has used half of its numbers needs room to grow.
-    let room = if is_key {
-        1i64 << 30
-    } else {
-        i64::from(i32::MAX)
-    };
-    let none = stats.integers == 0;
-    if bits <= 16
-        && !is_key
-        && (none || (stats.min >= i64::from(i16::MIN) && stats.max <= i64::from(i16::MAX)))
-    {
+/// The narrowest type of at most so many bits, or a wider one where the values need it.
+fn integer(stats: &ColumnStats, bits: u8) -> PgType {
+    let within = |min: i64, max: i64| stats.integers == 0 || (stats.min >= min && stats.max <= max);
+    if bits <= 16 && within(i16::MIN.into(), i16::MAX.into()) {
         PgType::Int2
-    } else if bits <= 32 && (none || (stats.min >= i64::from(i32::MIN) && stats.max <= room)) {
+    } else if bits <= 32 && within(i32::MIN.into(), i32::MAX.into()) {
         PgType::Int4
     } else {
         PgType::Int8
@@ -416,7 +535,7 @@ fn by_values(stats: &ColumnStats, anything: bool) -> (PgType, u64) {
     }
     if stats.texts == 0 && stats.blobs == 0 {
         if stats.reals == 0 {
-            return (integer(stats, 32, false), 0);
+            return (PgType::Int8, 0);
         }
         return if stats.beyond_double == 0 {
             (PgType::Float8, 0)
@@ -446,18 +565,18 @@ mod tests {
             stats,
             OnBadValue::Quarantine,
             false,
-            false,
         )
     }
 
     #[test]
     fn orm_types_keep_their_meaning() {
         for (text, expected) in [
-            ("INTEGER", PgType::Int4),
+            ("INTEGER", PgType::Int8),
+            ("SMALLINT", PgType::Int8),
             ("BIGINT", PgType::Int8),
             ("VARCHAR(20)", PgType::Varchar(20)),
             ("TEXT", PgType::Text),
-            ("DATETIME", PgType::Timestamp),
+            ("DATETIME", PgType::Timestamp(6)),
             ("DATE", PgType::Date),
             ("TIME", PgType::Time),
             ("BOOLEAN", PgType::Bool),
@@ -475,14 +594,13 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_column_grows_with_its_values() {
+    fn an_integer_column_with_fractions_becomes_numeric() {
         let stats = ColumnStats {
             integers: 2,
             min: 1,
             max: 1 << 40,
             ..ColumnStats::default()
         };
-        assert_eq!(declared("INTEGER", &stats).pg, PgType::Int8);
         let mixed = ColumnStats { reals: 1, ..stats };
         assert_eq!(declared("INTEGER", &mixed).pg, PgType::Numeric(None));
     }
@@ -497,7 +615,7 @@ mod tests {
         };
         assert_eq!(
             (declared("INTEGER", &few).pg, declared("INTEGER", &few).bad),
-            (PgType::Int4, 1)
+            (PgType::Int8, 1)
         );
         let many = ColumnStats {
             texts: 10,
@@ -510,13 +628,7 @@ mod tests {
             ),
             (PgType::Text, 0)
         );
-        let widened = choose(
-            Meaning::Declared("INTEGER"),
-            &few,
-            OnBadValue::Widen,
-            false,
-            false,
-        );
+        let widened = choose(Meaning::Declared("INTEGER"), &few, OnBadValue::Widen, false);
         assert_eq!((widened.pg, widened.bad), (PgType::Text, 0));
     }
 
@@ -545,7 +657,12 @@ mod tests {
                 Some(text)
             );
         }
-        assert_eq!(PgType::parse("timestamp(3) without time zone"), None);
+        assert_eq!(
+            PgType::parse("timestamp(3) without time zone"),
+            Some(PgType::Timestamp(3))
+        );
+        let other = PgType::of_catalogue("character(36)");
+        assert!(other.is_other() && other == PgType::of_catalogue("character(36)"));
         assert_eq!(
             PgType::parse("character varying(5)"),
             Some(PgType::Varchar(5))

@@ -10,6 +10,7 @@ use rusqlite::types::{Value, ValueRef};
 use super::Column;
 use crate::inspect::scan::parse_bool;
 use crate::plan::PgType;
+use crate::values::conversion::cut_fraction;
 use crate::values::decimal::{Decimal, write_normal_of_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
@@ -54,16 +55,37 @@ fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
 /// Appends the normal form of what SQLite holds.
 #[inline]
 pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
+    match column.conversion {
+        Some(c) if c.is_of_numbers() && value != ValueRef::Null => return numeric(value, out),
+        Some(_) => {
+            let plain = Column {
+                conversion: None,
+                ..column.clone()
+            };
+            return match value {
+                ValueRef::Text(text) => of_source(&plain, ValueRef::Text(&cut_fraction(text)), out),
+                _ => of_source(&plain, value, out),
+            };
+        }
+        None => {}
+    }
     match (column.pg, value) {
         (_, ValueRef::Null) => out.push(NULL),
         (PgType::Int2 | PgType::Int4 | PgType::Int8, ValueRef::Integer(n)) => {
             put(out, INTEGER, &n.to_le_bytes());
         }
         (PgType::Float8, ValueRef::Real(x)) => put(out, FLOAT, &x.to_bits().to_le_bytes()),
+        // What comes back from PostgreSQL and SQLite has no number for.
+        (PgType::Float8, ValueRef::Text(b"NaN")) => {
+            put(out, FLOAT, &f64::NAN.to_bits().to_le_bytes())
+        }
+        (PgType::Numeric(_), ValueRef::Text(b"NaN")) => put(out, NUMERIC, b"NaN"),
         (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {
             put(out, FLOAT, &(n as f64).to_bits().to_le_bytes());
         }
-        (PgType::Text | PgType::Varchar(_), ValueRef::Text(text)) => put(out, TEXT, text),
+        (PgType::Text | PgType::Varchar(_) | PgType::Other(_), ValueRef::Text(text)) => {
+            put(out, TEXT, text);
+        }
         (PgType::Text | PgType::Varchar(_), ValueRef::Integer(n)) => {
             put(out, TEXT, n.to_string().as_bytes());
         }
@@ -81,14 +103,20 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         },
         (PgType::Date, ValueRef::Text(text)) => put(out, TIME, text),
         (PgType::Time, ValueRef::Text(text)) => put_with(out, TIME, |o| time::normal_time(text, o)),
-        (PgType::Timestamp, ValueRef::Text(text)) => {
+        (PgType::Timestamp(_), ValueRef::Text(text)) => {
             put_with(out, TIME, |o| time::normal_timestamp(text, o));
         }
-        (PgType::Timestamptz, ValueRef::Text(text)) => match (zoned(text), column.zone) {
+        (PgType::Timestamptz(_), ValueRef::Text(text)) => match (zoned(text), column.zone) {
             (Some(at), Some(zone)) => put_local(at.with_timezone(&zone).naive_local(), out),
             (Some(at), None) => put_local(at.naive_utc(), out),
             (None, _) => put_with(out, TIME, |o| time::normal_timestamp(text, o)),
         },
+        (PgType::Json | PgType::Jsonb, ValueRef::Integer(n)) => {
+            of_source(column, ValueRef::Text(n.to_string().as_bytes()), out);
+        }
+        (PgType::Json | PgType::Jsonb, ValueRef::Real(x)) => {
+            of_source(column, ValueRef::Text(float_text(x).as_bytes()), out);
+        }
         (PgType::Json, ValueRef::Text(text)) => put(out, JSON, text),
         (PgType::Jsonb, ValueRef::Text(text)) => match json::parse(text) {
             Some(parsed) => put(out, JSON, &parsed.normal),
@@ -180,9 +208,14 @@ pub(crate) fn of_target(
         }
         PgType::Float8 => {
             let bits = u64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
+            let bits = if f64::from_bits(bits).is_nan() {
+                f64::NAN.to_bits()
+            } else {
+                bits
+            };
             put(out, FLOAT, &bits.to_le_bytes());
         }
-        PgType::Text | PgType::Varchar(_) => put(out, TEXT, bytes),
+        PgType::Text | PgType::Varchar(_) | PgType::Other(_) => put(out, TEXT, bytes),
         PgType::Bytea => put(out, BYTES, bytes),
         PgType::Bool => put(out, BOOL, bytes),
         PgType::Numeric(_) => {
@@ -204,16 +237,10 @@ pub(crate) fn of_target(
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
             put_with(out, TIME, |o| time::write_time(micros, o));
         }
-        PgType::Timestamp => {
+        PgType::Interval => interval(column, bytes, out).ok_or_else(wrong)?,
+        PgType::Timestamp(_) | PgType::Timestamptz(_) => {
             let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            put_with(out, TIME, |o| time::write_timestamp(micros, o));
-        }
-        PgType::Timestamptz => {
-            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
-            match column.zone {
-                Some(zone) => put_local(local(micros, zone).ok_or_else(wrong)?, out),
-                None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
-            }
+            timestamp(column, micros, out).ok_or_else(wrong)?;
         }
         PgType::Json => put(out, JSON, bytes),
         PgType::Jsonb => {
@@ -222,6 +249,50 @@ pub(crate) fn of_target(
         }
     }
     Ok(())
+}
+
+/// A length of time as the number that it was.
+fn interval(column: &Column, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    let micros = i64::from_be_bytes(bytes.get(..8)?.try_into().ok()?);
+    let days = i32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    let months = bytes.get(12..16)?;
+    let whole = micros.checked_add(i64::from(days) * 86_400_000_000);
+    let mut number = Vec::new();
+    let decimal = column
+        .conversion
+        .zip(whole)
+        .filter(|(c, micros)| months == [0; 4] && c.write_back(*micros, &mut number))
+        .and_then(|_| Decimal::parse(&number));
+    match decimal {
+        Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+        // A month has no length.
+        None => put(out, FOREIGN, bytes),
+    }
+    Some(())
+}
+
+/// A point in time as the text, or as the number that it was.
+fn timestamp(column: &Column, micros: i64, out: &mut Vec<u8>) -> Option<()> {
+    let numbers = column.conversion.filter(|c| c.is_of_numbers());
+    match (micros, numbers, column.zone) {
+        (i64::MAX, ..) => put(out, TIME, b"infinity"),
+        (i64::MIN, ..) => put(out, TIME, b"-infinity"),
+        (_, Some(conversion), _) => {
+            let mut number = Vec::new();
+            let decimal = conversion
+                .write_back(micros, &mut number)
+                .then(|| Decimal::parse(&number))
+                .flatten();
+            match decimal {
+                Some(decimal) => put_with(out, NUMERIC, |o| decimal.write_normal(o)),
+                // Finer than the unit: no number stands for it.
+                None => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+            }
+        }
+        (_, None, Some(zone)) => put_local(local(micros, zone)?, out),
+        (_, None, None) => put_with(out, TIME, |o| time::write_timestamp(micros, o)),
+    }
+    Some(())
 }
 
 fn local(micros: i64, zone: Tz) -> Option<NaiveDateTime> {

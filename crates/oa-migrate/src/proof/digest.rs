@@ -159,6 +159,7 @@ mod tests {
             target: name.to_owned(),
             pg: PgType::Text,
             zone: None,
+            conversion: None,
             is_key,
         };
         Comparison {

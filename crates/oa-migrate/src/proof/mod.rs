@@ -23,6 +23,7 @@ pub(crate) mod source;
 pub(crate) mod tables;
 
 use crate::plan::PgType;
+use crate::values::conversion::Conversion;
 use chrono_tz::Tz;
 
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub(crate) struct Column {
     pub(crate) pg: PgType,
     /// The zone of timestamps without an offset, for `timestamptz`.
     pub(crate) zone: Option<Tz>,
+    /// What the values are, as the mapping says.
+    pub(crate) conversion: Option<Conversion>,
     pub(crate) is_key: bool,
 }
 

@@ -35,10 +35,11 @@ pub(crate) fn prove(
             &table.target,
             zone,
             |name| {
-                columns
-                    .iter()
-                    .find(|c| c.source == name)
-                    .map_or_else(|| name.to_owned(), |c| c.target.clone())
+                let found = columns.iter().find(|c| c.source == name);
+                found.map_or_else(
+                    || (name.to_owned(), None),
+                    |c| (c.target.clone(), c.conversion),
+                )
             },
         )?);
         let findings = constraints::check(client, schema, &table.target)?;

@@ -10,6 +10,8 @@ use super::Comparison;
 use super::canon::of_target;
 use super::digest::{Digest, RowFingerprint};
 use crate::load::encode::HEADER;
+use crate::load::forms;
+use crate::progress;
 
 /// Adds up what PostgreSQL holds; `see` gets every row in its normal form.
 pub(crate) fn read(
@@ -20,7 +22,7 @@ pub(crate) fn read(
     let columns: Vec<String> = comparison
         .columns
         .iter()
-        .map(|c| quote_ident(&c.target))
+        .map(|c| forms::as_text(&quote_ident(&c.target), c.pg))
         .collect();
     let sql = format!(
         "COPY (SELECT {} FROM {}.{}) TO STDOUT (FORMAT binary)",
@@ -45,6 +47,7 @@ pub(crate) fn read(
                 .with_context(|| format!("column {}", column.target))?;
         }
         let fingerprint = digest.add(&row_bytes);
+        progress::rows(digest.rows);
         see(&row_bytes, fingerprint);
         Ok(())
     })

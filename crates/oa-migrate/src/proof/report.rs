@@ -45,6 +45,14 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+        }
+    }
+
     /// The state of the run in the run log.
     pub(crate) fn of_run(self) -> oa_core::model::run::Status {
         match self {
@@ -175,6 +183,20 @@ impl Report {
             table.notes(&mut out);
         }
         missing(&self.missing, &mut out);
+        out.push_str("\n## Columns\n\n| table | columns |\n|---|---|\n");
+        for t in &self.tables {
+            let columns: Vec<String> = t
+                .columns
+                .iter()
+                .map(|c| format!("{} {}", c.column, c.pg))
+                .collect();
+            let _ = writeln!(
+                out,
+                "| {} | {} |",
+                cell(&t.target),
+                cell(&columns.join(", "))
+            );
+        }
         if !self.warnings.is_empty() {
             out.push_str("\n## Also\n\n");
             for warning in &self.warnings {

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::Comparison;
 use super::canon::of_source;
 use super::digest::{Digest, RowFingerprint};
+use crate::progress;
 
 /// Adds up what SQLite holds; `see` gets every row in its normal form.
 pub(crate) fn read(
@@ -22,6 +23,7 @@ pub(crate) fn read(
             of_source(column, row.get_ref(i)?, &mut row_bytes);
         }
         let fingerprint = digest.add(&row_bytes);
+        progress::rows(digest.rows);
         see(&row_bytes, fingerprint);
     }
     Ok(digest)

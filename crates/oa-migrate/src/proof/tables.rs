@@ -8,15 +8,19 @@ use anyhow::{Context, Result, anyhow, ensure};
 use chrono_tz::Tz;
 use oa_core::pg::describe;
 use postgres::GenericClient;
+use rusqlite::Connection;
 
 use super::diff::{self, Difference};
 use super::digest::Digest;
 use super::{Column, Comparison, readback, source};
 use crate::inspect::{Table, quote};
 use crate::load::copy::open_snapshot;
+use crate::load::forms;
 use crate::load::rejects::{Rejects, skip_clause};
 use crate::load::staging::Target;
 use crate::plan::PgType;
+use crate::progress;
+use crate::values::conversion::Conversion;
 use crate::workers;
 
 #[derive(Debug)]
@@ -34,14 +38,15 @@ impl ComparisonResult {
     }
 }
 
-/// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there.
+/// Describes the comparison of a table, with the types that PostgreSQL's catalogue has. `target_of` gives a column's name there,
+/// and what its values are.
 pub(crate) fn comparison(
     client: &mut impl GenericClient,
     table: &Table,
     schema: &str,
     target: &str,
     zone: Option<Tz>,
-    target_of: impl Fn(&str) -> String,
+    target_of: impl Fn(&str) -> (String, Option<Conversion>),
 ) -> Result<Comparison> {
     let rows = client
         .query(
@@ -57,24 +62,26 @@ pub(crate) fn comparison(
     );
     let mut columns = Vec::new();
     for column in &table.columns {
-        let name = target_of(&column.name);
+        let (name, conversion) = target_of(&column.name);
         let type_name: String = rows
             .iter()
             .find(|row| row.get::<_, String>(0) == name)
             .map(|row| row.get(1))
             .with_context(|| format!("the target's table {target} has no column {name}"))?;
-        let pg = PgType::parse(&type_name).with_context(|| {
-            format!("column {name} of {target} has the type {type_name}, which cannot be compared")
-        })?;
+        let pg = PgType::of_catalogue(&type_name).of_conversion(conversion);
         columns.push(Column {
             source: column.name.clone(),
             target: name,
             pg,
-            zone: zone.filter(|_| pg == PgType::Timestamptz),
+            zone: zone.filter(|_| matches!(pg, PgType::Timestamptz(_))),
+            conversion,
             is_key: table.primary_key.contains(&column.name),
         });
     }
-    let list: Vec<String> = columns.iter().map(|c| quote(&c.source)).collect();
+    let list: Vec<String> = columns
+        .iter()
+        .map(|c| forms::expression(&quote(&c.source), c.pg, "quarantine.forms"))
+        .collect();
     Ok(Comparison {
         source: table.name.clone(),
         source_sql: format!(
@@ -87,6 +94,19 @@ pub(crate) fn comparison(
         target: target.to_owned(),
         columns,
     })
+}
+
+/// Asks PostgreSQL for its forms of a source's values, where a comparison needs them.
+pub(crate) fn ask_forms(
+    client: &mut impl GenericClient,
+    connection: &Connection,
+    rejects: &Rejects,
+    comparison: &Comparison,
+) -> Result<()> {
+    let columns = &comparison.columns;
+    let others = forms::others(columns.iter().map(|c| (c.source.as_str(), c.pg)));
+    let name = quote(&comparison.source);
+    forms::ask(client, connection, &name, &others, &rejects.open()?)
 }
 
 /// Compares tables, both sides of one at the same time, `workers` tables at a time.
@@ -113,6 +133,7 @@ pub(crate) fn compare(
     comparison: &Comparison,
 ) -> Result<ComparisonResult> {
     let started = Instant::now();
+    progress::table(&comparison.source);
     let context = || format!("could not compare table {}", comparison.source);
     let (of_source, of_target) = thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<Digest> {

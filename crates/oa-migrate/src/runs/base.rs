@@ -394,7 +394,12 @@ pub(crate) fn comparisons(
             &record.schema,
             &of_run.target,
             zone,
-            |name| of_run.target_of(name),
+            |name| {
+                (
+                    of_run.target_of(name),
+                    of_run.conversions.get(name).copied(),
+                )
+            },
         )?;
         found.push((table.clone(), comparison));
     }

@@ -3,6 +3,7 @@
 //! `run.json` is written before the tables are put in place and says how to roll them back; that of the last run also shows later
 //! commands how names were mapped. Snapshots are removed after seven days, those of runs that never came to an end at once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 
 use crate::inspect::identity::{Identity, canonical};
 use crate::plan::Plan;
+use crate::values::conversion::Conversion;
 
 /// How long a snapshot is kept.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -75,6 +77,9 @@ pub(crate) struct TableRecord {
     pub(crate) replaced: bool,
     /// Its columns: name in SQLite, name in PostgreSQL.
     pub(crate) columns: Vec<(String, String)>,
+    /// What values of columns are, by their names in SQLite, where the mapping said so.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) conversions: BTreeMap<String, Conversion>,
 }
 
 impl TableRecord {
@@ -265,6 +270,11 @@ pub(crate) fn record_of(
                     .columns
                     .iter()
                     .map(|c| (c.source.clone(), c.target.clone()))
+                    .collect(),
+                conversions: t
+                    .columns
+                    .iter()
+                    .filter_map(|c| Some((c.source.clone(), c.conversion?)))
                     .collect(),
             })
             .collect(),

@@ -7,6 +7,7 @@ use postgres::error::SqlState;
 
 use super::{Changes, SyncTable};
 use crate::load::belongings::{self, Belonging};
+use crate::load::forms;
 use crate::plan::PgType;
 
 /// Rows that are named when something else wrote to the target.
@@ -121,6 +122,49 @@ struct UniqueClash(String);
 pub(crate) struct SuspendedIndexes {
     table: String,
     had: Vec<Belonging>,
+}
+
+/// Builds indexes for the foreign keys that refer to rows that go, where the referring table has none: PostgreSQL looks there for
+/// each of them. They are dropped with `undo`.
+pub(crate) fn index_references(
+    tx: &mut Transaction<'_>,
+    sync: &SyncTable,
+    removed: u64,
+    undo: &mut LockUndo,
+) -> Result<()> {
+    // For a few rows, reading the table is quicker.
+    const FEW: u64 = 10;
+    if removed <= FEW {
+        return Ok(());
+    }
+    let table = sync.qualified();
+    let explain = |e: postgres::Error| {
+        anyhow!(
+            "could not build an index for the foreign keys that refer to {table}: {}",
+            describe(&e)
+        )
+    };
+    let rows = tx
+        .query(
+            "SELECT c.oid::regclass::text, c.relnamespace::regnamespace::text,
+                    (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY u.place) FROM unnest(k.conkey) WITH ORDINALITY AS u(n, place)
+                     JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.n)
+             FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+             WHERE k.contype = 'f' AND k.confrelid = $1::text::regclass AND c.relkind = 'r' AND c.relpages > 10 AND pg_has_role(c.relowner, 'USAGE')
+               AND NOT EXISTS (SELECT FROM pg_index x WHERE x.indrelid = k.conrelid AND x.indisvalid AND x.indpred IS NULL
+                               AND (x.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
+            &[&table],
+        )
+        .map_err(explain)?;
+    for row in &rows {
+        let (child, schema, columns): (String, String, String) =
+            (row.get(0), row.get(1), row.get(2));
+        let name = format!("oa_sync_{}", undo.0.len());
+        tx.batch_execute(&format!("CREATE INDEX {name} ON {child} ({columns})"))
+            .map_err(explain)?;
+        undo.0.push(format!("DROP INDEX {schema}.{name}"));
+    }
+    Ok(())
 }
 
 /// Applies the changes of all tables; where unique values change places, without the unique indexes, which [`finish`] makes
@@ -250,7 +294,10 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
         .columns
         .iter()
         .filter(|(_, c, _)| !sync.key.contains(c))
-        .map(|(_, c, _)| format!("{0} = c.{0}", quote_ident(c)))
+        .map(|(_, c, codec)| {
+            let name = quote_ident(c);
+            format!("{name} = {}", forms::cast(&format!("c.{name}"), codec.pg))
+        })
         .collect();
     let updated = if others.is_empty() {
         0
@@ -276,9 +323,10 @@ pub(crate) fn apply(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Change
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {0} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
+                "INSERT INTO {table} ({0}) OVERRIDING SYSTEM VALUE SELECT {2} FROM {added} AS c WHERE NOT EXISTS (SELECT 1 FROM {removed} AS g WHERE {1})",
                 sql.list,
-                sql.key("g", "c")
+                sql.key("g", "c"),
+                sql.values
             ),
             &[],
         )
@@ -302,8 +350,8 @@ fn whole_rows(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<Changes> {
     let inserted = tx
         .execute(
             &format!(
-                "INSERT INTO {} ({1}) SELECT {1} FROM {added}",
-                sql.table, sql.list
+                "INSERT INTO {} ({}) SELECT {} FROM {added}",
+                sql.table, sql.list, sql.values
             ),
             &[],
         )
@@ -452,7 +500,11 @@ fn refuse_foreign_writes(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<(
 
 /// Sets the numbers of identities beyond all that SQLite has assigned.
 pub(crate) fn advance_identities(tx: &mut Transaction<'_>, sync: &SyncTable) -> Result<()> {
-    let Some(column) = sync.key.first().filter(|_| sync.key.len() == 1) else {
+    let numbers = |k: &&String| {
+        let mut columns = sync.columns.iter();
+        sync.key.len() == 1 && columns.any(|(_, c, codec)| c == *k && codec.pg.is_integer())
+    };
+    let Some(column) = sync.key.first().filter(numbers) else {
         return Ok(());
     };
     let table = Sql::of(sync).table;
@@ -483,6 +535,8 @@ struct Sql<'a> {
     sync: &'a SyncTable,
     table: String,
     list: String,
+    /// The columns of the temporary tables, in the types of the target's.
+    values: String,
 }
 
 impl<'a> Sql<'a> {
@@ -492,19 +546,34 @@ impl<'a> Sql<'a> {
             .iter()
             .map(|(_, c, _)| quote_ident(c))
             .collect();
+        let values: Vec<String> = sync
+            .columns
+            .iter()
+            .map(|(_, c, codec)| forms::cast(&quote_ident(c), codec.pg))
+            .collect();
         Self {
             sync,
             table: sync.qualified(),
             list: list.join(", "),
+            values: values.join(", "),
         }
     }
 
+    /// Equal keys; `t` is the target's table, all others are temporary.
     fn key(&self, a: &str, b: &str) -> String {
+        let side = |of: &str, other: &str, k: &String| {
+            let name = format!("{of}.{}", quote_ident(k));
+            let codec = self.sync.columns.iter().find(|(_, c, _)| c == k);
+            match codec {
+                Some((_, _, codec)) if other == "t" => forms::cast(&name, codec.pg),
+                _ => name,
+            }
+        };
         let parts: Vec<String> = self
             .sync
             .key
             .iter()
-            .map(|k| format!("{a}.{0} = {b}.{0}", quote_ident(k)))
+            .map(|k| format!("{} = {}", side(a, b, k), side(b, a, k)))
             .collect();
         parts.join(" AND ")
     }
@@ -516,7 +585,7 @@ impl<'a> Sql<'a> {
             .columns
             .iter()
             .map(|(_, c, codec)| {
-                let cast = if codec.pg == PgType::Json {
+                let cast = if codec.pg == PgType::Json || codec.pg.is_other() {
                     "::text"
                 } else {
                     ""

@@ -9,8 +9,9 @@ use postgres::Transaction;
 use rusqlite::{Connection, params};
 
 use super::SyncTable;
-use crate::inspect::{Table, literal, quote};
+use crate::inspect::{Table, literal, quote, stand_ins};
 use crate::load::encode::{Codec, HEADER, TRAILER};
+use crate::load::forms;
 use crate::load::rejects::{self, Rejects};
 use crate::proof::Comparison;
 
@@ -28,6 +29,10 @@ pub(crate) fn open(old: &Path, new: &Path, rejects: &Rejects) -> Result<Connecti
             )
             .with_context(|| format!("could not open {}", path.display()))?;
     }
+    for name in ["old", "new"] {
+        stand_ins::register(&connection, name)?;
+    }
+    forms::register(&connection)?;
     // Nobody needs this file after a crash before it is copied; it is made durable before the commit that needs it.
     connection.execute_batch("PRAGMA main.synchronous = OFF; PRAGMA temp_store = FILE")?;
     Ok(connection)
@@ -59,6 +64,7 @@ pub(crate) fn describe_table(
                 pg: column.pg,
                 not_null: *not_null,
                 zone: column.zone,
+                conversion: column.conversion,
             };
             Some((i, column.target.clone(), codec))
         })
@@ -124,6 +130,37 @@ fn key_of(table: &Table) -> String {
         .unwrap_or_else(|| "NULL".to_owned())
 }
 
+/// The key, all columns, and those once more that are sent in PostgreSQL's own form.
+fn select(sync: &SyncTable) -> String {
+    let mut list = vec![key_of(&sync.table)];
+    list.extend(
+        sync.table
+            .columns
+            .iter()
+            .map(|c| format!("a.{}", quote(&c.name))),
+    );
+    let others = sync.comparison.columns.iter().filter(|c| c.pg.is_other());
+    list.extend(
+        others.map(|c| forms::expression(&format!("a.{}", quote(&c.source)), c.pg, "main.forms")),
+    );
+    format!("SELECT {}", list.join(", "))
+}
+
+/// Where the value that is sent of each written column stands in [`select`].
+fn places(sync: &SyncTable) -> Vec<usize> {
+    let columns = &sync.comparison.columns;
+    let others: Vec<usize> = (0..columns.len())
+        .filter(|i| columns[*i].pg.is_other())
+        .collect();
+    sync.columns
+        .iter()
+        .map(|(i, ..)| match others.iter().position(|o| o == i) {
+            Some(other) => 1 + columns.len() + other,
+            None => i + 1,
+        })
+        .collect()
+}
+
 /// Sends the rows that went and those that came to two temporary tables, and quarantines what came and does not fit.
 /// Returns how many rows went, came, and were quarantined.
 pub(crate) fn send(
@@ -135,12 +172,13 @@ pub(crate) fn send(
     for name in [sync.removed(), sync.added()] {
         make_temporary(tx, &name, sync)?;
     }
-    let columns: Vec<String> = table
-        .columns
-        .iter()
-        .map(|c| format!("a.{}", quote(&c.name)))
-        .collect();
-    let select = format!("SELECT {}, {}", key_of(table), columns.join(", "));
+    for snapshot in ["old", "new"] {
+        let columns = &sync.comparison.columns;
+        let others = forms::others(columns.iter().map(|c| (c.source.as_str(), c.pg)));
+        let name = format!("{snapshot}.{}", quote(&table.name));
+        forms::ask(tx, connection, &name, &others, connection)?;
+    }
+    let select = select(sync);
 
     let was_quarantined = format!(
         "EXISTS (SELECT 1 FROM main.rejects AS q WHERE q.tbl = {} AND q.key = {})",
@@ -183,6 +221,8 @@ pub(crate) fn send(
         |codec, column, refused| {
             let (row, position, reason) = refused;
             let key: Option<String> = row.get(0)?;
+            let refused = forms::refusal(connection, codec.pg, row.get_ref(position)?)?;
+            let reason = refused.as_deref().unwrap_or(reason);
             quarantined.push(QuarantinedRow {
                 key: key.with_context(|| {
                     format!("table {} has a row with a bad value ({reason}) and no key by which it could be found again", table.name)
@@ -210,7 +250,7 @@ fn make_temporary(tx: &mut Transaction<'_>, name: &str, sync: &SyncTable) -> Res
     let list: Vec<String> = sync
         .columns
         .iter()
-        .map(|(_, c, _)| quote_ident(c))
+        .map(|(_, c, codec)| forms::as_text(&quote_ident(c), codec.pg))
         .collect();
     tx.batch_execute(&format!(
         "CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS SELECT {} FROM {}.{} WITH NO DATA",
@@ -235,13 +275,7 @@ pub(crate) fn send_rows(
     rows: &str,
 ) -> Result<u64> {
     make_temporary(tx, name, sync)?;
-    let columns: Vec<String> = sync
-        .table
-        .columns
-        .iter()
-        .map(|c| format!("a.{}", quote(&c.name)))
-        .collect();
-    let select = format!("SELECT {}, {}", key_of(&sync.table), columns.join(", "));
+    let select = select(sync);
     copy(
         tx,
         name,
@@ -282,12 +316,13 @@ fn copy(
         .map_err(|e| anyhow!(describe(&e)))
         .with_context(context)?;
     let fields = i16::try_from(sync.columns.len())?.to_be_bytes();
+    let places = places(sync);
     let mut buffer = HEADER.to_vec();
     'rows: while let Some(row) = rows.next().with_context(context)? {
         let start = buffer.len();
         buffer.extend_from_slice(&fields);
-        for (i, _, codec) in &sync.columns {
-            if let Err(reason) = codec.encode(row.get_ref(i + 1)?, &mut buffer) {
+        for ((i, _, codec), place) in sync.columns.iter().zip(&places) {
+            if let Err(reason) = codec.encode(row.get_ref(*place)?, &mut buffer) {
                 buffer.truncate(start);
                 refused(codec, &sync.table.columns[*i].name, (row, i + 1, reason))
                     .with_context(context)?;

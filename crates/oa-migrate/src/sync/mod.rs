@@ -18,6 +18,7 @@ pub(crate) mod changes;
 pub(crate) mod delta;
 pub(crate) mod orphans;
 pub(crate) mod reverse;
+mod spelling;
 
 pub(crate) use changes::{AllChanges, Changes, TableChanges};
 

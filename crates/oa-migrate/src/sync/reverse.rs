@@ -1,6 +1,7 @@
 //! The reverse migration: PostgreSQL's rows written to a copy of the base snapshot.
 //!
-//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL.
+//! Only what differs is written, so that everything else keeps its bytes, its types and its rows that never fitted PostgreSQL:
+//! also the other values of a row of which one changed. What is written is written as the application writes it ([`spelling`]).
 //! Both sides are read in the normal form of the proof; rows of buckets that differ are matched in temporary tables, not in
 //! memory.
 
@@ -8,12 +9,13 @@ use anyhow::{Context, Result, anyhow};
 use oa_core::pg::{describe, quote_ident};
 use postgres::GenericClient;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::Changes;
+use super::spelling::{self, Spelling};
 use crate::inspect::{Database, Table, ddl, quote};
+use crate::load::forms;
 use crate::load::rejects::skip_clause;
-use crate::plan::PgType;
 use crate::proof::canon::{end_of_value, of_source, value_of};
 use crate::proof::diff::{key_of, show_key};
 use crate::proof::digest::{Digest, RowFingerprint};
@@ -35,7 +37,8 @@ pub(crate) fn write_table(
     let buckets = of_source.differing_buckets(&of_target);
     copy.execute_batch(
         "DROP TABLE IF EXISTS temp.oa_here; DROP TABLE IF EXISTS temp.oa_come;
-         CREATE TEMP TABLE oa_here (key BLOB NOT NULL, hash BLOB NOT NULL, row_key TEXT NOT NULL);
+         DROP TABLE IF EXISTS temp.oa_old;
+         CREATE TEMP TABLE oa_here (key BLOB NOT NULL, hash BLOB NOT NULL, row_key TEXT NOT NULL, row BLOB NOT NULL);
          CREATE TEMP TABLE oa_come (key BLOB NOT NULL, row BLOB NOT NULL)",
     )?;
     note_rows(copy, table, comparison, &buckets).with_context(context)?;
@@ -55,6 +58,8 @@ pub(crate) fn write_table(
         count("SELECT count(*) FROM temp.oa_come WHERE key IN (SELECT key FROM temp.oa_here)")?
     };
     let key = table.key_expression(&table.name).context("no key")?;
+    let written = Written::of(copy, table, comparison).with_context(context)?;
+    written.keep_old(copy, table, &key).with_context(context)?;
     copy.execute(
         &format!(
             "DELETE FROM main.{} WHERE {key} IN (SELECT row_key FROM temp.oa_here)",
@@ -63,7 +68,9 @@ pub(crate) fn write_table(
         [],
     )
     .with_context(context)?;
-    insert_rows(copy, table, comparison).with_context(context)?;
+    written
+        .insert(copy, table, comparison)
+        .with_context(context)?;
     Ok(Changes {
         inserted: came - updated,
         updated,
@@ -88,7 +95,7 @@ fn note_rows(
     let columns: Vec<String> = comparison
         .columns
         .iter()
-        .map(|c| quote(&c.source))
+        .map(|c| forms::expression(&quote(&c.source), c.pg, "quarantine.forms"))
         .collect();
     let mut statement = copy.prepare(&format!(
         "SELECT {key}, {} FROM main.{}{}",
@@ -96,7 +103,7 @@ fn note_rows(
         quote(&table.name),
         skip_clause(table)
     ))?;
-    let mut insert = copy.prepare("INSERT INTO temp.oa_here VALUES (?1, ?2, ?3)")?;
+    let mut insert = copy.prepare("INSERT INTO temp.oa_here VALUES (?1, ?2, ?3, ?4)")?;
     let mut digest = Digest::new(comparison);
     let mut bytes = Vec::new();
     let mut rows = statement.query([])?;
@@ -111,7 +118,8 @@ fn note_rows(
             insert.execute(params![
                 key_of(comparison, &bytes),
                 hash(fingerprint),
-                row_key
+                row_key,
+                bytes
             ])?;
         }
     }
@@ -154,74 +162,153 @@ fn hash(fingerprint: RowFingerprint) -> Vec<u8> {
         .collect()
 }
 
-fn insert_rows(copy: &Connection, table: &Table, comparison: &Comparison) -> Result<()> {
-    let written: Vec<(usize, &Column)> = comparison
-        .columns
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| {
-            table
-                .column(&c.source)
-                .is_none_or(|of_table| of_table.generated.is_none())
-        })
-        .collect();
-    let names: Vec<String> = written.iter().map(|(_, c)| quote(&c.source)).collect();
-    let places: Vec<String> = (1..=written.len()).map(|n| format!("?{n}")).collect();
-    let mut insert = copy.prepare(&format!(
-        "INSERT INTO main.{} ({}) VALUES ({})",
-        quote(&table.name),
-        names.join(", "),
-        places.join(", ")
-    ))?;
-    let mut statement = copy.prepare("SELECT row FROM temp.oa_come ORDER BY rowid")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let bytes = row.get_ref(0)?.as_blob()?;
-        let mut values: Vec<Value> = Vec::with_capacity(written.len());
-        let mut start = 0;
-        let mut next = written.iter().peekable();
-        for (i, column) in comparison.columns.iter().enumerate() {
-            let end = end_of_value(bytes, start);
-            if next.next_if(|(k, _)| *k == i).is_some() {
-                let value = value_of(&bytes[start..end]).with_context(|| {
-                    format!(
-                        "column {}: PostgreSQL sent a value that cannot be written; please report this",
-                        column.target
-                    )
-                })?;
-                values.push(stored(column, value));
-            }
-            start = end;
-        }
-        insert
-            .execute(params_from_iter(values))
-            .map_err(|e| anyhow!("row with key {}: {e}", show_key(&key_of(comparison, bytes))))?;
-    }
-    Ok(())
+/// The columns that are written: their positions, and how the application writes their values.
+struct Written<'a> {
+    columns: Vec<(usize, &'a Column, Option<Spelling>)>,
+    /// A rowid that is no column: it stays as it is.
+    rowid: Option<&'static str>,
 }
 
-/// Times as SQLAlchemy's SQLite types write them (six digits of the second, always), which other readers of ISO 8601 take too.
-fn stored(column: &Column, value: Value) -> Value {
-    let Value::Text(mut text) = value else {
-        return value;
-    };
-    if matches!(
-        column.pg,
-        PgType::Time | PgType::Timestamp | PgType::Timestamptz
-    ) {
-        let digits = match text.find('.') {
-            Some(at) => text.len() - at - 1,
-            None => {
-                text.push('.');
-                0
+impl<'a> Written<'a> {
+    fn of(copy: &Connection, table: &Table, comparison: &'a Comparison) -> Result<Self> {
+        let rowid = table.rowid_name.filter(|_| table.rowid_alias.is_none());
+        let mut columns = Vec::new();
+        for (i, column) in comparison.columns.iter().enumerate() {
+            let of_table = table.column(&column.source);
+            if of_table.is_some_and(|c| c.generated.is_some()) {
+                continue;
             }
-        };
-        text.extend(std::iter::repeat_n('0', 6usize.saturating_sub(digits)));
-        if column.pg == PgType::Timestamptz && column.zone.is_none() {
-            text.push_str("+00:00");
+            columns.push((i, column, latest_spelling(copy, table, column)?));
         }
+        Ok(Self { columns, rowid })
     }
-    Value::Text(text)
+
+    fn names(&self) -> Vec<String> {
+        let names = self.columns.iter().map(|(_, c, _)| quote(&c.source));
+        names.chain(self.rowid.map(str::to_owned)).collect()
+    }
+
+    /// Keeps the values of rows that are about to be written again.
+    fn keep_old(&self, copy: &Connection, table: &Table, key: &str) -> Result<()> {
+        copy.execute_batch(&format!(
+            "CREATE TEMP TABLE oa_old AS SELECT {key} AS oa_row_key, {} FROM main.{} WHERE {key} IN
+               (SELECT row_key FROM temp.oa_here WHERE key IN (SELECT key FROM temp.oa_come));
+             CREATE UNIQUE INDEX temp.oa_old_key ON oa_old (oa_row_key)",
+            self.names().join(", "),
+            quote(&table.name)
+        ))?;
+        Ok(())
+    }
+
+    fn insert(&self, copy: &Connection, table: &Table, comparison: &Comparison) -> Result<()> {
+        let names = self.names();
+        let places: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
+        let mut insert = copy.prepare(&format!(
+            "INSERT INTO main.{} ({}) VALUES ({})",
+            quote(&table.name),
+            names.join(", "),
+            places.join(", ")
+        ))?;
+        let mut old_row = copy.prepare(
+            "SELECT h.rowid, h.row, o.* FROM temp.oa_here AS h JOIN temp.oa_old AS o ON o.oa_row_key = h.row_key WHERE h.key = ?1 LIMIT 1",
+        )?;
+        let mut used = copy.prepare("DELETE FROM temp.oa_here WHERE rowid = ?1")?;
+        // Rows that were there first, so that no new row takes their rowids.
+        let mut statement = copy.prepare(
+            "SELECT row FROM temp.oa_come ORDER BY key NOT IN (SELECT key FROM temp.oa_here), rowid",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let bytes = row.get_ref(0)?.as_blob()?;
+            let key = key_of(comparison, bytes);
+            let old = old_row
+                .query_row([&key], |row| {
+                    let values = (3..3 + names.len()).map(|i| row.get::<_, Value>(i));
+                    Ok((
+                        row.get::<_, i64>(0)?,
+                        row.get::<_, Vec<u8>>(1)?,
+                        values.collect::<rusqlite::Result<Vec<_>>>()?,
+                    ))
+                })
+                .optional()?;
+            if let Some((number, ..)) = &old {
+                used.execute([number])?;
+            }
+            let old = old.map(|(_, bytes, values)| (bytes, values));
+            let values = self.values(bytes, old.as_ref(), comparison)?;
+            insert
+                .execute(params_from_iter(values))
+                .map_err(|e| anyhow!("row with key {}: {e}", show_key(&key)))?;
+        }
+        Ok(())
+    }
+
+    /// The values of a row in the order of [`Written::names`]; those that did not change keep their bytes.
+    fn values(
+        &self,
+        bytes: &[u8],
+        old: Option<&(Vec<u8>, Vec<Value>)>,
+        comparison: &Comparison,
+    ) -> Result<Vec<Value>> {
+        let mut values: Vec<Value> = Vec::with_capacity(self.columns.len() + 1);
+        let mut next = self.columns.iter().peekable();
+        let (mut start, mut old_start) = (0, 0);
+        for (i, column) in comparison.columns.iter().enumerate() {
+            let end = end_of_value(bytes, start);
+            let old_end = old.map_or(0, |(row, _)| end_of_value(row, old_start));
+            if let Some((_, _, spelling)) = next.next_if(|(k, ..)| *k == i) {
+                let before = old.and_then(|(row, old)| {
+                    let same = row.get(old_start..old_end) == Some(&bytes[start..end]);
+                    old.get(values.len()).map(|value| (value, same))
+                });
+                let value = match before {
+                    Some((value, true)) => value.clone(),
+                    _ => {
+                        let value = value_of(&bytes[start..end]).with_context(|| {
+                            format!(
+                                "column {}: PostgreSQL sent a value that cannot be written; please report this",
+                                column.target
+                            )
+                        })?;
+                        let own = before.and_then(|(value, _)| Spelling::of(column, value));
+                        match own.as_ref().or(spelling.as_ref()) {
+                            Some(spelling) => spelling.write(column, value),
+                            None => Spelling::usual(column, value),
+                        }
+                    }
+                };
+                values.push(value);
+            }
+            (start, old_start) = (end, old_end);
+        }
+        if self.rowid.is_some() {
+            let rowid = old.and_then(|(_, values)| values.last().cloned());
+            values.push(rowid.unwrap_or(Value::Null));
+        }
+        Ok(values)
+    }
+}
+
+/// How the newest value of a column is written.
+fn latest_spelling(copy: &Connection, table: &Table, column: &Column) -> Result<Option<Spelling>> {
+    if !spelling::varies(column) {
+        return Ok(None);
+    }
+    let order = table
+        .rowid_name
+        .map_or_else(String::new, |rowid| format!(" ORDER BY {rowid} DESC"));
+    let value = copy
+        .query_row(
+            &format!(
+                "SELECT {0} FROM main.{1} WHERE typeof({0}) IN ('text', 'blob'){order} LIMIT 1",
+                quote(&column.source),
+                quote(&table.name)
+            ),
+            [],
+            |row| row.get::<_, Value>(0),
+        )
+        .optional()?;
+    Ok(value.and_then(|value| Spelling::of(column, &value)))
 }
 
 /// Drops the copy's triggers while rows are written; they have run when the rows were made. Returns their texts.

@@ -3,6 +3,7 @@
 //! The loader goes one way (text of SQLite to PostgreSQL's binary form), the proof goes the other way (PostgreSQL's binary form
 //! back to a normal form of SQLite's text) by code of its own, so that a mistake in one of them shows as a difference.
 
+pub(crate) mod conversion;
 pub(crate) mod decimal;
 pub(crate) mod json;
 pub(crate) mod time;

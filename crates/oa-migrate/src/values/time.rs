@@ -223,6 +223,9 @@ fn write_number(value: i64, width: usize, out: &mut Vec<u8>) {
 /// Appends the normal form of a timestamp's text, by handling the text alone: a blank between date and time, seconds always, no
 /// trailing zeros of the fraction. A bare date becomes midnight. The proof's view of what SQLite holds.
 pub(crate) fn normal_timestamp(text: &[u8], out: &mut Vec<u8>) {
+    if text == b"infinity" || text == b"-infinity" {
+        return out.extend_from_slice(text);
+    }
     let (date, time) = text.split_at(text.len().min(10));
     out.extend_from_slice(date);
     out.push(b' ');
