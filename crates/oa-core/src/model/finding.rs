@@ -377,7 +377,7 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 21] = [
+    pub const RULES: [&'static str; 22] = [
         "run_missed",
         "never_run",
         "cron_stopped",
