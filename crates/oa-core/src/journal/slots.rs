@@ -365,13 +365,14 @@ pub(super) fn is_open(
 }
 
 /// The slot that a run is for which names none: the open one nearest before its start, of its day; for a run that is about no day the last
-/// one, if that is open. A backfill, and a run about another day, is for none.
+/// one, if that is open. A backfill, a run about another day, and one of `run --due` that names none (of a broken file), is for none.
 pub(super) fn named_by(
     tx: &mut Transaction<'_>,
     start: &RunStart,
     at: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, postgres::Error> {
-    if start.due_at.is_some() || start.other_day || start.trigger == Trigger::Backfill {
+    let for_none = matches!(start.trigger, Trigger::Backfill | Trigger::Due);
+    if start.due_at.is_some() || start.other_day || for_none {
         return Ok(start.due_at);
     }
     let row = tx.query_opt(
