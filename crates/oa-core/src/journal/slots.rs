@@ -218,7 +218,7 @@ pub fn close(
            LEFT JOIN LATERAL (SELECT r.id FROM oa.runs r WHERE x.state = 'done' AND r.task = $1 AND r.status = 'abandoned' AND r.due_at = x.due_at
                               ORDER BY r.seq DESC LIMIT 1) k ON true
            LEFT JOIN LATERAL (SELECT n.run_id FROM oa.slots n JOIN oa.runs r ON r.id = n.run_id
-                              WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND n.state = 'done' AND r.status = 'success' LIMIT 1) l ON true
+                              WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND r.status = 'success' LIMIT 1) l ON true
            LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete') c
          WHERE s.task = $1 AND s.due_at = c.due_at AND s.state = 'open' AND s.due_at <= now() AND (c.state <> 'done' OR c.run_id IS NOT NULL)
            AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = s.due_at AND r.finished_at IS NULL AND r.started_at >= s.due_at - interval '1 minute')",
@@ -365,13 +365,14 @@ pub(super) fn is_open(
 }
 
 /// The slot that a run is for which names none: the open one nearest before its start, of its day; for a run that is about no day the last
-/// one, if that is open. A backfill, and a run about another day, is for none.
+/// one, if that is open. A backfill, a run about another day, and one of `run --due` that names none (of a broken file), is for none.
 pub(super) fn named_by(
     tx: &mut Transaction<'_>,
     start: &RunStart,
     at: DateTime<Utc>,
 ) -> Result<Option<DateTime<Utc>>, postgres::Error> {
-    if start.due_at.is_some() || start.other_day || start.trigger == Trigger::Backfill {
+    let for_none = matches!(start.trigger, Trigger::Backfill | Trigger::Due);
+    if start.due_at.is_some() || start.other_day || for_none {
         return Ok(start.due_at);
     }
     let row = tx.query_opt(

@@ -14,6 +14,7 @@ use oa_core::model::event::{Alert, Event};
 use oa_core::model::retry::Policy;
 use oa_core::model::run::Trigger;
 use oa_core::pg::{self, Settings, describe, schema};
+use oa_core::schedule::Calendar;
 use postgres::Client;
 use serde_json::json;
 
@@ -115,7 +116,7 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     let recorder = Recorder::open(config, PROGRAM)?;
     let (mut client, _) = recorder.connect()?;
     if trigger == Trigger::Cron {
-        make_known(&mut client, config)?;
+        make_known(&mut client, config);
     }
     if is_sent(&mut client, day)? {
         tracing::info!("the report of {day} was sent already");
@@ -152,21 +153,18 @@ fn send(config: &Config, trigger: Trigger) -> Result<u8, Failure> {
     }
 }
 
-/// Once cron has started it, it is missed when it does not come.
-fn make_known(client: &mut Client, config: &Config) -> Result<(), Failure> {
+/// Once cron has started it, it is missed when it does not come. It is due on all days: any calendar will do.
+fn make_known(client: &mut Client, config: &Config) {
     let at = config.report.daily_at.0;
     let schedule = format!("{} {} * * *", at.minute(), at.hour());
-    // Without a calendar there is no report either, and the run that finds that is recorded with its cause.
-    let Ok(calendar) = super::calendar(config) else {
-        return Ok(());
-    };
     let times = Times {
         zone: config.timezone,
-        calendar: &calendar,
+        calendar: &Calendar::shipped(),
     };
     let daily = Scheduled::program(TASK, TITLE, &schedule);
-    register(client, PROGRAM, &[daily], times)
-        .map_err(|e| anyhow::anyhow!("could not write slots: {}", describe(&e)).into())
+    if let Err(e) = register(client, PROGRAM, &[daily], times) {
+        tracing::warn!("could not write slots: {}", describe(&e));
+    }
 }
 
 fn fingerprint(day: NaiveDate) -> String {
