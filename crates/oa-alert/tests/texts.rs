@@ -245,7 +245,7 @@ fn break_everything(service: &Service) {
          INSERT INTO oa.slots (task, due_at, day) SELECT name, next_due_at, '2025-12-01' FROM oa.tasks WHERE name IN ('late', 'never');
          INSERT INTO oa.tasks (name, tool, title, schedule, last_run_id, backfills) SELECT 'off' || n, 'oa-crawl', '停机' || n, '* * * * *', gen_random_uuid(), n = 1 FROM generate_series(1, 3) n;
          INSERT INTO oa.slots (task, due_at, day, state, closed_at, reason)
-         SELECT 'off' || n, now() - interval '12 minutes', '2025-12-01', 'open', NULL, NULL FROM generate_series(1, 3) n
+         SELECT 'off' || n, now() - interval '12 minutes', date '2025-12-01', 'open', NULL::timestamptz, NULL FROM generate_series(1, 3) n
          UNION ALL SELECT 'off' || n, now() - interval '13 minutes', '2025-12-02', 'missed', now(), 'x' FROM generate_series(1, 2) n;
          UPDATE oa.tasks SET collects = true WHERE name IN ('late', 'never') OR name LIKE 'off%';
          INSERT INTO oa.starts (what, host, day, first_at, last_at) VALUES ('due', 'vm', '2025-12-01', now() - interval '1 hour', now() - interval '15 minutes');

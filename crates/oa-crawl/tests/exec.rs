@@ -463,7 +463,7 @@ fn the_records_query_of_the_docs_works_on_every_type_of_time() {
         .db()
         .batch_execute(
             "CREATE TABLE public.zoned (at timestamptz DEFAULT clock_timestamp());
-             CREATE TABLE public.days (at date DEFAULT (now() AT TIME ZONE 'Asia/Shanghai')::date);",
+             CREATE TABLE public.dates (at date DEFAULT (now() AT TIME ZONE 'Asia/Shanghai')::date);",
         )
         .unwrap();
     for (table, column, keep) in [
@@ -478,9 +478,9 @@ fn the_records_query_of_the_docs_works_on_every_type_of_time() {
             "INSERT INTO zoned VALUES ('2025-01-01'), (DEFAULT)",
         ),
         (
-            "days",
+            "dates",
             "at",
-            "INSERT INTO days VALUES ('2025-01-01'), (DEFAULT)",
+            "INSERT INTO dates VALUES ('2025-01-01'), (DEFAULT)",
         ),
     ] {
         let sql = format!("SELECT count(*) FROM {table} WHERE {column} >= $1");

@@ -11,6 +11,7 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+mod clock;
 mod disk;
 mod postgres;
 mod template;
@@ -18,6 +19,7 @@ mod template;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub use crate::clock::Clock;
 pub use crate::disk::SmallDisk;
 pub use crate::postgres::Postgres;
 

@@ -106,11 +106,12 @@ fn missing(
                   min(h.day) FILTER (WHERE h.state <> 'unfetchable') AS from_day, max(h.day) FILTER (WHERE h.state <> 'unfetchable') AS to_day,
                   CASE WHEN bool_and(h.gap IS NOT NULL) THEN max(h.gap) END AS gap,
                   bool_or(h.state = 'open' OR (h.state = 'missed' AND h.backfills)
-                          OR NOT EXISTS (SELECT FROM oa.slots d WHERE d.task = h.task AND d.state = 'done' AND d.due_at > h.due_at AND d.closed_at > h.reported_at)) AS goes_on
+                          OR NOT EXISTS (SELECT FROM oa.slots d WHERE d.task = h.task AND d.due_at > h.due_at
+                                         AND ((d.state = 'done' AND d.closed_at > h.reported_at) OR d.filled_at > h.reported_at))) AS goes_on
            FROM holes h GROUP BY h.task)
          SELECT g.task, t.title, g.times, g.first, g.last, g.days, g.unfetchable, CASE WHEN t.backfills THEN g.from_day END, g.to_day, g.gap, t.collects,
                 t.last_started_at, t.last_success_at, t.last_run_id IS NULL,
-                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND d.state = 'done' AND d.due_at > g.last)
+                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND (d.state = 'done' OR d.filled_by IS NOT NULL) AND d.due_at > g.last)
          FROM grouped g JOIN oa.tasks t ON t.name = g.task WHERE g.goes_on ORDER BY g.task",
         &[&grace.as_seconds_f64(), &config.crawl.skip, &from, &to],
     )?;

@@ -6,6 +6,7 @@
 
 mod alert;
 mod backup;
+mod catch_up;
 mod dotenv;
 mod exec;
 mod remember;
@@ -26,9 +27,9 @@ use crate::base::trust::{self, Content, TrustError};
 use crate::base::units::{self, Bytes, ClockTime, Span};
 use crate::journal::due::Scheduled;
 use crate::model::retry::{Backoff, Policy};
-use crate::schedule::CatchUp;
 pub use alert::{Alert, Channel, ChannelKind};
 pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
+pub use catch_up::CatchUpRule;
 pub use exec::Exec;
 pub use report::{BasePath, TokenHash};
 
@@ -281,39 +282,6 @@ impl Default for Crawl {
             raw_keep: Span(Duration::from_secs(400 * 24 * 3600)),
             raw_limit: Bytes(20 << 30),
         }
-    }
-}
-
-/// `"latest"`, `"all"`, or a duration, which is how versions before wrote the latest of that age.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Value")]
-pub struct CatchUpRule {
-    /// Which.
-    pub which: CatchUp,
-    /// The age that was written in its place.
-    pub age: Option<Span>,
-}
-
-impl TryFrom<toml::Value> for CatchUpRule {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        let which = match value.as_str() {
-            Some("latest") => CatchUp::Latest,
-            Some("all") => CatchUp::All,
-            _ => {
-                let age = value.clone().try_into::<Span>().map_err(|_| {
-                    format!(
-                        "{value} is neither \"latest\" nor \"all\", nor a duration such as \"24h\""
-                    )
-                })?;
-                return Ok(Self {
-                    which: CatchUp::Latest,
-                    age: Some(age),
-                });
-            }
-        };
-        Ok(Self { which, age: None })
     }
 }
 

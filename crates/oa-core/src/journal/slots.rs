@@ -218,7 +218,7 @@ pub fn close(
            LEFT JOIN LATERAL (SELECT r.id FROM oa.runs r WHERE x.state = 'done' AND r.task = $1 AND r.status = 'abandoned' AND r.due_at = x.due_at
                               ORDER BY r.seq DESC LIMIT 1) k ON true
            LEFT JOIN LATERAL (SELECT n.run_id FROM oa.slots n JOIN oa.runs r ON r.id = n.run_id
-                              WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND n.state = 'done' AND r.status = 'success' LIMIT 1) l ON true
+                              WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND r.status = 'success' LIMIT 1) l ON true
            LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete') c
          WHERE s.task = $1 AND s.due_at = c.due_at AND s.state = 'open' AND s.due_at <= now() AND (c.state <> 'done' OR c.run_id IS NOT NULL)
            AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = s.due_at AND r.finished_at IS NULL AND r.started_at >= s.due_at - interval '1 minute')",
@@ -401,7 +401,8 @@ pub(super) fn after_run(
             // No other start of its will come.
             let closed = tx.query(
                 "UPDATE oa.slots SET state = 'skipped', run_id = $2, reason = $3, closed_at = now()
-                 WHERE task = $1 AND state = 'open' AND due_at BETWEEN now() - interval '90 seconds' AND now() RETURNING day",
+                 WHERE task = $1 AND state = 'open' AND due_at BETWEEN now() - interval '90 seconds' AND now()
+                   AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = oa.slots.due_at AND r.finished_at IS NULL) RETURNING day",
                 &[&start.task, &start.id, &reason],
             )?;
             let days: Vec<NaiveDate> = closed.iter().map(|r| r.get(0)).collect();
@@ -499,8 +500,8 @@ pub fn end_of_reported(
     Ok(rows.iter().map(end).collect())
 }
 
-/// Closes what nobody makes up for: the slots of programs that are not started by `run --due`, this long after they were due; and those of
-/// sources, two days later, where nobody starts that at all.
+/// Closes what nobody makes up for: the slots of programs that `run --due` does not start, this long after they were due; and those of
+/// sources that have run since, where nobody starts that. A run that was killed for it was its run.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -510,13 +511,17 @@ pub fn close_unmade(
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     let rows = tx.query(
-        "UPDATE oa.slots s SET state = CASE WHEN s.run_id IS NULL THEN 'missed' ELSE 'done' END, closed_at = now(), reason = 'nothing started it'
-         FROM oa.tasks t
-         WHERE t.name = s.task AND s.state = 'open' AND s.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
-           AND (NOT t.collects OR (s.due_at < now() - interval '2 days'
-                                   AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
-                                   AND EXISTS (SELECT FROM oa.slots n WHERE n.task = s.task AND n.due_at > s.due_at AND n.state = 'done')))
-         RETURNING s.task, s.day",
+        "UPDATE oa.slots s
+         SET state = CASE WHEN c.run_id IS NULL THEN 'missed' ELSE 'done' END, run_id = c.run_id, closed_at = now(),
+             reason = CASE WHEN c.run_id IS NULL THEN 'nothing started it' END
+         FROM (
+           SELECT o.task, o.due_at, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
+                                                        ORDER BY r.seq DESC LIMIT 1)) AS run_id
+           FROM oa.slots o JOIN oa.tasks t ON t.name = o.task
+           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
+             AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
+                                     AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
+         WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
         &[&grace.as_seconds_f64()],
     )?;
     let mut days: BTreeMap<&str, Vec<NaiveDate>> = BTreeMap::new();

@@ -118,6 +118,19 @@ fn policy(source: &Source, config: &Config) -> Policy {
     }
 }
 
+/// Counts that this start came to a bad end, other than by a source that failed.
+pub(super) fn note_failed(recorder: &Recorder) {
+    let noted = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            watch::failed(&mut client, watch::DUE, recorder.host()).map_err(|e| describe(&e))
+        });
+    if let Err(e) = noted {
+        tracing::warn!("could not count that this start failed: {e}");
+    }
+}
+
 /// The wait between two runs of a source that make up for something.
 pub(super) fn pause(source: &Source, config: &Config) -> Duration {
     source

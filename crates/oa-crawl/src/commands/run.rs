@@ -144,11 +144,14 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     } else {
         report::conclude(config, reports, args.format)?
     };
-    Ok(if args.all || args.due {
-        list::with_broken(&loaded, code)
-    } else {
-        code
-    })
+    let code = match args.all || args.due {
+        true => list::with_broken(&loaded, code),
+        false => code,
+    };
+    if args.due && !matches!(code, exit::OK | exit::FAILED) {
+        due::note_failed(&collector.recorder);
+    }
+    Ok(code)
 }
 
 /// The sources at the same time, what was missed of one after the other. Only one process of a machine makes up for more than one run of a

@@ -145,13 +145,14 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 ),
             }];
             for of in tasks.iter().take(TASKS) {
-                let what = missed_line(&of.missed, w)
-                    .unwrap_or_else(|| format!("due at {}", w.at(of.due_at)));
-                lines.push(format!("- {}: {what}", name(&of.task, &of.title)));
-                lines.extend(fill_line(&of.task, &of.missed).map(|fill| format!("  {fill}")));
+                let what = missed_line(&of.missed, w);
+                let what = what.unwrap_or_else(|| format!("due at {}", w.at(of.due_at)));
+                let fill = fill_line(&of.task, &of.missed);
+                let fill = fill.map_or_else(String::new, |fill| format!(". {fill}"));
+                lines.push(format!("{}: {what}{fill}", name(&of.task, &of.title)));
             }
             if count > TASKS {
-                lines.push(format!("- and {} more tasks", count - TASKS));
+                lines.push(format!("And {} more tasks", count - TASKS));
             }
             lines.push("Effect: there are no data of these days, and no failure either".to_owned());
             if until.is_none() {

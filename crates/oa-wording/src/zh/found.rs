@@ -136,13 +136,14 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                 None => format!("{} 之后没有任何启动（cron 停止或机器关机）", w.at(*since)),
             }];
             for of in tasks.iter().take(TASKS) {
-                let what = missed_line(&of.missed, w)
-                    .unwrap_or_else(|| format!("应于 {} 运行", w.at(of.due_at)));
-                lines.push(format!("- {}：{what}", name(&of.task, &of.title)));
-                lines.extend(fill_line(&of.task, &of.missed).map(|fill| format!("  {fill}")));
+                let what = missed_line(&of.missed, w);
+                let what = what.unwrap_or_else(|| format!("应于 {} 运行", w.at(of.due_at)));
+                let fill = fill_line(&of.task, &of.missed);
+                let fill = fill.map_or_else(String::new, |fill| format!("；{fill}"));
+                lines.push(format!("{}：{what}{fill}", name(&of.task, &of.title)));
             }
             if count > TASKS {
-                lines.push(format!("- 另有 {} 个任务", count - TASKS));
+                lines.push(format!("另有 {} 个任务", count - TASKS));
             }
             lines.push("影响：以上日期没有数据，也没有失败记录".to_owned());
             if until.is_none() {
