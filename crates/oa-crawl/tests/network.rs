@@ -134,6 +134,9 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
     assert_eq!(named.code, 0, "{named:?}");
     let variable = attempt(&url, "", &[("SSL_CERT_FILE", authority)]);
     assert_eq!(variable.code, 0, "{variable:?}");
+    let wrong = attempt(&url, "", &[("SSL_CERT_FILE", "/none.pem")]);
+    assert_eq!(wrong.code, 78, "{wrong:?}");
+    assert!(wrong.stderr.contains("SSL_CERT_FILE names"), "{wrong:?}");
 
     fs::write(folder.path().join("empty.pem"), "").unwrap();
     for file in ["none.pem", "empty.pem"] {

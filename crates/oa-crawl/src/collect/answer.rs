@@ -11,6 +11,7 @@ use oa_core::base::secrets::{Secret, redact};
 use oa_core::base::supervise::{Ended, Launch, readable};
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
+use url::Url;
 
 use super::access;
 use super::collected::Collected;
@@ -259,7 +260,14 @@ pub(crate) fn extract(
     let next = source.paging.as_ref().and_then(|p| p.next.as_deref());
     let next = next.and_then(|pointer| json::next(&answer, pointer));
     let mut extracted = read(source, date, request_line, answer)?;
-    extracted.next = next.or_else(|| response.next_link.clone());
+    let next = next.or_else(|| response.next_link.clone());
+    let is_address = source.paging.as_ref().is_some_and(|p| p.cursor.is_none());
+    // Relative to the page that it stands on.
+    let whole = |next: String| match Url::parse(&response.final_url).and_then(|u| u.join(&next)) {
+        Ok(url) if is_address => url.into(),
+        _ => next,
+    };
+    extracted.next = next.map(whole);
     extracted.findings.splice(0..0, findings);
     Ok(extracted)
 }

@@ -62,6 +62,8 @@ impl Reader<'_> {
                 part.ended = true;
                 Ok(())
             }
+            // It logged in anew and asked again.
+            Err(e) if source.login.is_some() && e.error.kind == ErrorKind::Auth => Ok(()),
             Err(e) if source.each.is_some() => {
                 part.failed = Some(e.error.message);
                 Ok(())

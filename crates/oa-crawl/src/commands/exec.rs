@@ -23,7 +23,7 @@ use super::report;
 use crate::PROGRAM;
 use crate::program::environment::{Environment, Programs};
 use crate::program::{AttemptOutput, LEFTOVERS, Program, Query};
-use crate::source::{self, Sources};
+use crate::source::{self, Source, Sources};
 use oa_core::journal::runner::{self, NotReady, Task};
 
 /// The output of so many attempts before the last one is kept.
@@ -204,7 +204,7 @@ fn remember_secrets(config: &Config) {
     config.remember_secrets();
     // Broken source files are no reason not to run a program.
     if let Ok(sources) = Sources::load(config, None) {
-        for (_, reference) in sources.iter().flat_map(|s| &s.fetch.secret_headers) {
+        for reference in sources.iter().flat_map(Source::secret_references) {
             config.remember(reference);
         }
     }

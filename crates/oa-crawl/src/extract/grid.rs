@@ -12,7 +12,7 @@ use crate::source::{Names, Rows};
 /// Wider rows are damage, or meant to do some.
 pub(crate) const MOST_COLUMNS: usize = 16_384;
 /// More cells than this are not read into memory.
-pub(crate) const MOST_CELLS: usize = 4_000_000;
+pub(crate) const MOST_CELLS: usize = 1_000_000;
 
 /// Rows as they come, and what they may be.
 #[derive(Debug, Default)]

@@ -149,20 +149,22 @@ impl Cells {
     /// A merged cell says the same in all its places.
     fn spread(&mut self, merged: &[Dimensions]) -> Result<(), ReadError> {
         let last = u32::try_from(self.grid.rows.len()).unwrap_or(u32::MAX);
+        let mut left = MOST_CELLS as u64;
         for area in merged {
-            let (top, left) = area.start;
+            let (top, first) = area.start;
             let row = self.grid.rows.get(top as usize);
-            let Some(value) = row.and_then(|r| r.get(left as usize)).cloned() else {
+            let Some(value) = row.and_then(|r| r.get(first as usize)).cloned() else {
                 continue;
             };
             let bottom = area.end.0.min(last.saturating_sub(1));
             let cells = u64::from(bottom.saturating_sub(top) + 1)
-                * u64::from(area.end.1.saturating_sub(left) + 1);
-            if cells > MOST_CELLS as u64 {
-                continue;
-            }
+                * u64::from(area.end.1.saturating_sub(first) + 1);
+            left = left.checked_sub(cells).ok_or_else(|| {
+                let what = format!("a spreadsheet with more than {MOST_CELLS} merged cells");
+                (ErrorKind::Shape, what)
+            })?;
             for row in top..=bottom {
-                for column in left..=area.end.1 {
+                for column in first..=area.end.1 {
                     self.put((row, column), value.clone())?;
                 }
             }

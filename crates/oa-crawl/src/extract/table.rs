@@ -146,10 +146,11 @@ fn spread_rows<'a>(page: &'a Html, rows: &str, cells: &str) -> Result<Vec<Row<'a
                 }
                 texts.push(text(*cell));
             }
-            size += columns;
-            check_size(texts.len(), size)?;
+            check_size(texts.len(), size + texts.len())?;
         }
         from_above(&mut texts, &mut above);
+        size += texts.len();
+        check_size(texts.len(), size)?;
         spread.push(Row {
             element,
             own,
@@ -267,6 +268,13 @@ mod tests {
         assert_eq!(json!(got), due);
         let wide = format!("<table><tr>{}</table>", "<td colspan=1000>x".repeat(20));
         assert!(grid(&wide, "tr", "td").unwrap_err().1.contains("cells"));
+        // A few thousand bytes that would stand in millions of cells.
+        let rows = "<tr>".repeat(1000);
+        let tall = format!(
+            "<table><tr>{}{rows}</table>",
+            "<td colspan=1000 rowspan=1000>x".repeat(16)
+        );
+        assert!(grid(&tall, "tr", "td").unwrap_err().1.contains("cells"));
         let rules = toml::from_str("rows = \"tr\"\ncolumns = [\"a\", \"b\"]").unwrap();
         let page = "<table><tr><td rowspan=2>RB<td>1<tr><td>2</table>";
         let got = take(&rules, page).unwrap().records;

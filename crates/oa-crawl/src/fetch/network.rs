@@ -28,7 +28,16 @@ impl Network {
     /// The error is one of the configuration, or of a variable: a proxy that cannot be used is not passed by in silence.
     pub(crate) fn load(ca_file: Option<&Path>) -> Result<Self, String> {
         check_proxies()?;
-        let mut trusted = rustls_native_certs::load_native_certs().certs;
+        let native = rustls_native_certs::load_native_certs();
+        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+            .into_iter()
+            .find(|name| std::env::var_os(name).is_some());
+        if let Some(name) = named.filter(|_| native.certs.is_empty()) {
+            return Err(format!(
+                "no certificate could be read from what {name} names; correct the variable or unset it"
+            ));
+        }
+        let mut trusted = native.certs;
         if let Some(path) = ca_file {
             let before = trusted.len();
             let fail = |e: String| {

@@ -74,10 +74,8 @@ fn secret_names(config: &Config) -> &'static [String] {
         // Broken source files are no reason not to run a program.
         if let Ok(sources) = Sources::load(config, None) {
             for source in sources.iter() {
-                let headers = source.fetch.secret_headers.values().cloned();
-                let inputs = source.input_secrets().into_iter().map(|(_, r)| r.clone());
-                names.extend(headers.chain(inputs).filter_map(|r| match r {
-                    SecretRef::Env(name) => Some(name),
+                names.extend(source.secret_references().filter_map(|r| match r {
+                    SecretRef::Env(name) => Some(name.clone()),
                     _ => None,
                 }));
             }

@@ -23,6 +23,15 @@ impl Source {
         headers.chain(self.access_secrets()).collect()
     }
 
+    /// Every secret that its file refers to.
+    pub(crate) fn secret_references(&self) -> impl Iterator<Item = &SecretRef> {
+        let all = self
+            .needed_secrets()
+            .into_iter()
+            .chain(self.input_secrets());
+        all.map(|(_, reference)| reference)
+    }
+
     /// Its secrets, resolved: headers by their names, inputs of the browser by their selectors. What only a login needs may be absent.
     pub(crate) fn secrets(&self, config: &Config) -> Result<Vec<(String, Secret)>, ConfigError> {
         let mut resolved = Vec::new();
