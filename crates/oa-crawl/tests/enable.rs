@@ -210,7 +210,7 @@ fn enable_keeps_the_operators_file() {
     let now = fs::read_to_string(&real).unwrap();
     assert!(
         now.starts_with("state_dir = \"state\"\n")
-            && now.contains("[crawl]\nenable = [\"fangqi\", \"jiaoyikecha\", \"openvlab\", \"rdqh\", \"rongda\", \"zhihui\"]\n"),
+            && now.contains("[crawl]\nenable = [\"cffex\", \"czce\", \"dce\", \"fangqi\", \"gfex\", \"ine\", \"jiaoyikecha\", \"openvlab\", \"rdqh\", \"rongda\", \"shfe\", \"zhihui\"]\n"),
         "{now}"
     );
     assert!(fs::symlink_metadata(&config).unwrap().is_symlink());

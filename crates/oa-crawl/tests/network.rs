@@ -56,6 +56,8 @@ fn attempt(base: &str, crawl: &str, variables: &[(&str, &str)]) -> Done {
         .current_dir(dir.path())
         .env_remove("no_proxy")
         .env_remove("NO_PROXY")
+        .env_remove("SSL_CERT_DIR")
+        .env_remove("SSL_CERT_FILE")
         .envs(variables.iter().copied());
     command.output().unwrap().into()
 }

@@ -181,7 +181,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "dates",
             "source",
-            "extract fetch program",
+            "extract",
+            "fetch program",
             "archive validate",
             "collect store",
             "verdict",

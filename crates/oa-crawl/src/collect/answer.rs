@@ -17,7 +17,8 @@ use super::access;
 use super::collected::Collected;
 use super::context::Context;
 use super::position::Position;
-use crate::extract::{self, Extracted, another_day, day, json};
+use super::reading::{self, another_day};
+use crate::extract::{Extracted, day, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
@@ -246,7 +247,7 @@ pub(crate) fn extract(
             )
         });
     }
-    let unpacked = extract::unpack(rules, date, response).map_err(|(kind, what)| {
+    let unpacked = reading::unpack(rules, date, response).map_err(|(kind, what)| {
         FetchError::new(kind, format!("the answer is {what}: {request_line}"))
     })?;
     // With both, the page is what was taken because no answer came (`or_html_after`).
@@ -254,7 +255,7 @@ pub(crate) fn extract(
     let is_page = response.content_type.as_ref().is_some_and(page);
     let is_json = rules.records.is_some() || !rules.lists.is_empty();
     if !is_json || (rules.table.is_some() && is_page) {
-        return extract::read(rules, date, request_line, &unpacked);
+        return reading::read(rules, date, request_line, &unpacked);
     }
     let (answer, findings) = body::json(request_line, &unpacked, rules)?;
     let next = source.paging.as_ref().and_then(|p| p.next.as_deref());

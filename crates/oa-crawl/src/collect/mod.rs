@@ -14,6 +14,7 @@ mod context;
 pub(crate) mod image;
 mod pages;
 mod position;
+mod reading;
 
 use std::collections::HashSet;
 

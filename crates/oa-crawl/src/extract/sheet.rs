@@ -118,6 +118,9 @@ fn check_unpacked(body: &[u8], most: u64) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// Of any sheet.
+const MOST_ROWS: usize = 1 << 20;
+
 /// Only cells that are there take memory: one in the last corner of a sheet does not make a million.
 #[derive(Default)]
 struct Cells {
@@ -134,7 +137,10 @@ impl Cells {
         let (row, column) = (row as usize, column as usize);
         let rows = &mut self.grid.rows;
         if row >= rows.len() {
-            check_size(0, row)?;
+            if row >= MOST_ROWS {
+                let what = format!("a row beyond the {MOST_ROWS} that a sheet can have");
+                return Err((ErrorKind::Shape, what));
+            }
             rows.resize(row + 1, Vec::new());
         }
         if column >= rows[row].len() {
