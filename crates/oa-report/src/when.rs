@@ -1,6 +1,8 @@
 //! Times as people write them: `2h`, `yesterday`, `2025-12-01`, `2025-12-01 09:30`, or with a zone as programs do.
 
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{
+    DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
+};
 use chrono_tz::Tz;
 use oa_core::base::units::Span;
 
@@ -57,7 +59,10 @@ pub(crate) fn day(text: &str, now: DateTime<Utc>, zone: Tz) -> Option<NaiveDate>
     match text.trim() {
         "today" | "今天" => Some(today),
         "yesterday" | "昨天" => today.pred_opt(),
-        other => NaiveDate::parse_from_str(other, "%Y-%m-%d").ok(),
+        other => NaiveDate::parse_from_str(other, "%Y-%m-%d")
+            .ok()
+            // What PostgreSQL knows too, and what has a day before it.
+            .filter(|day| (1..=9999).contains(&day.year())),
     }
 }
 
