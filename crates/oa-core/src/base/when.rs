@@ -2,7 +2,7 @@
 //! and our own output have it.
 
 use chrono::{
-    DateTime, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
+    DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
 };
 use chrono_tz::Tz;
 
@@ -109,8 +109,8 @@ fn local(text: &str, today: NaiveDate, zone: Tz) -> Option<When> {
         _ => ["%Y-%m-%d", "%Y/%m/%d"]
             .iter()
             .find_map(|form| NaiveDate::parse_from_str(date, form).ok())
-            // A year in two digits would be one of the first century.
-            .filter(|_| date.find(['-', '/']) == Some(4)),
+            // A year in two digits would be one of the first century, and PostgreSQL knows no year 0.
+            .filter(|day| date.find(['-', '/']) == Some(4) && day.year() >= 1),
     };
     match (day, time) {
         (Some(day), None) => Some(When::Day(day, zone)),

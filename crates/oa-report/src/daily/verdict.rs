@@ -399,14 +399,15 @@ pub(super) fn before(tx: &mut Transaction<'_>, config: &Config, span: Span) -> R
     Ok(holes)
 }
 
-/// How often cron started what watches, and when last. Both are there as soon as one ever was.
+/// How often cron started what watches, and when last: of what it has started within the two weeks before.
 pub(super) fn starts(tx: &mut Transaction<'_>, span: Span) -> Result<Vec<Start>> {
     let rows = tx.query(
         "SELECT w.what, coalesce(sum(s.starts), 0)::bigint, coalesce(sum(s.failures), 0)::bigint,
                 max(least(s.last_at, $2)) FILTER (WHERE s.last_at >= $1 AND s.first_at < $2),
                 max(w.at) FILTER (WHERE w.at >= $1 AND w.at <= $2)
          FROM (SELECT what, max(at) AS at FROM (
-                 SELECT what, at FROM oa.watches UNION ALL SELECT what, NULL::timestamptz FROM oa.starts WHERE first_at < $2) x GROUP BY what) w
+                 SELECT what, at FROM oa.watches WHERE at > $1::timestamptz - interval '14 days'
+                 UNION ALL SELECT what, NULL::timestamptz FROM oa.starts WHERE first_at < $2 AND last_at > $1::timestamptz - interval '14 days') x GROUP BY what) w
          LEFT JOIN oa.starts s ON s.what = w.what AND s.last_at >= $1 AND s.first_at < $2
          GROUP BY w.what ORDER BY w.what",
         &[&span.from, &span.as_of],
