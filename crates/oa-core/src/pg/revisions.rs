@@ -1,7 +1,7 @@
 //! What an upsert writes into `oa.revisions`: the rows that it replaces, and the keys of those that it inserts.
 //!
-//! `INSERT … ON CONFLICT DO UPDATE` returns the new row alone. The old one is still what the statement's snapshot shows, so it is looked up
-//! there by the natural key, and only for rows that really change. Another transaction may have changed it after the snapshot: then the
+//! `INSERT … ON CONFLICT DO UPDATE` returns the new row alone. The old one is still what the statement's snapshot shows, so it is looked
+//! up there by the natural key, and only for rows that really change. Another transaction may have changed it after the snapshot: then the
 //! version that was replaced (its xmax) is not the one that is seen, fewer rows are kept than changed, and the rows are locked and the
 //! statement is repeated.
 
@@ -25,8 +25,8 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// `input`: the rows as an item of `FROM`. `None` when the table's own triggers keep its revisions (`oa-migrate init --audit`). The error
-    /// has the code 42P10 when there is no unique index on the key.
+    /// `input`: the rows as an item of `FROM`. `None` when the table's own triggers keep its revisions (`oa-migrate init --audit`). The
+    /// error has the code 42P10 when there is no unique index on the key.
     pub(super) fn prepare(
         tx: &mut Transaction<'_>,
         batch: &Batch,

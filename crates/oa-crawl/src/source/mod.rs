@@ -258,7 +258,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
     };
     let mut source: Source = toml::from_str(text).map_err(|e| invalid(explain(text, &e)))?;
     check::check(&source).map_err(invalid)?;
-    source.sha256 = crate::archive::hex(&Sha256::digest(text));
+    let digest = Sha256::digest(text);
+    source.sha256 = digest.iter().map(|b| format!("{b:02x}")).collect();
     Ok(source)
 }
 

@@ -19,8 +19,8 @@ pub(crate) struct PutBack {
     pub(crate) unchanged: u64,
 }
 
-/// Puts the rows of `copy` (a table in the same schema) back into `live`. `kept`: the name for the versions that are replaced. `by`: the run for which the
-/// changes go into `oa.revisions`.
+/// Puts the rows of `copy` (a table in the same schema) back into `live`. `kept`: the name for the versions that are replaced.
+/// `by`: the run for which the changes go into `oa.revisions`.
 pub(crate) fn put_back(
     client: &mut Client,
     live: &Table,

@@ -256,8 +256,11 @@ BEGIN
     -- Within a transaction that makes the table's indexes again its key is the one it had.
     IF index IS NOT NULL AND (known.relation IS NULL OR ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names) THEN
         known := oa.begin_revisions(relation, index);
+    ELSE
+        -- Not what stands in oa.revised_tables: this runs with the rights of the schema's owner, and others may write that table.
+        known.key_value := nullif(TG_ARGV[0], '');
     END IF;
-    IF known.relation IS NULL THEN
+    IF known.relation IS NULL OR known.key_value IS NULL THEN
         RAISE EXCEPTION 'table % has no unique index, so changes of its rows cannot be kept; create one, or end the audit: oa-migrate init --no-audit', relation::regclass
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
@@ -274,13 +277,14 @@ CREATE FUNCTION oa.start_audit(relation regclass) RETURNS void
 $$
 DECLARE
     one regclass;
+    key text := coalesce(oa.key_value(oa.revised_index(relation)), '');
 BEGIN
     FOR one IN SELECT relation UNION SELECT t.relid FROM pg_partition_tree(relation) t LOOP
         CONTINUE WHEN EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = one AND t.tgname = 'oa_audit_insert');
-        EXECUTE format('CREATE TRIGGER oa_audit_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
-        EXECUTE format('CREATE TRIGGER oa_audit_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS oa_old_rows NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
-        EXECUTE format('CREATE TRIGGER oa_audit_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS oa_old_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
-        EXECUTE format('CREATE TRIGGER oa_audit_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
+        EXECUTE format('CREATE TRIGGER oa_audit_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
+        EXECUTE format('CREATE TRIGGER oa_audit_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS oa_old_rows NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
+        EXECUTE format('CREATE TRIGGER oa_audit_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS oa_old_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
+        EXECUTE format('CREATE TRIGGER oa_audit_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
     END LOOP;
 END
 $$;
@@ -389,7 +393,7 @@ BEGIN
     SELECT string_agg(format('CASE WHEN NOT r.key ? ''oa_row'' THEN %s END AS oa_k%s', p.given, p.n), ', ') AS given, string_agg(format('oa_k%s', p.n), ', ') AS names,
            string_agg(format('l.oa_k%s = %s', p.n, p.comparable), ' AND ') AS same,
            string_agg(format('(%s) IS NOT NULL', p.expression), ' AND ') FILTER (WHERE p.nullable) AS complete,
-           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing INTO key
+           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing, oa.key_value(min(i.indexrelid::bigint)::oid) AS value INTO key
     FROM (SELECT i.indexrelid FROM pg_index i
           WHERE i.indrelid = relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
             AND ARRAY(SELECT p.name FROM oa.key_parts(i.indexrelid) p) = known.key_names
@@ -412,7 +416,7 @@ BEGIN
         key.names, CASE WHEN key.complete IS NULL THEN '' ELSE ' OR ' || key.missing END, key.given,
         known.schema_name, known.table_name, at_time, relation, key.same,
         CASE WHEN key.complete IS NULL THEN ''
-             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, known.key_value) END);
+             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, key.value) END);
 END
 $$;
 COMMENT ON FUNCTION oa.as_of_query IS 'The query of oa.as_of, for views and for conditions that should use the table''s indexes.';
