@@ -56,7 +56,7 @@ pub(super) fn request(
     message: &Message,
     text: &str,
 ) -> (Secret, Value) {
-    let key = secret.map_or("", |s| s.expose());
+    let key = secret.map_or("", Secret::expose);
     let link = message.link.as_deref().unwrap_or_default();
     let title = message.title.as_str();
     let body = match service {

@@ -134,7 +134,7 @@ impl Args {
             Ok(rows.iter().map(|r| r.get(0)).collect())
         };
         if let Some(rule) = self.rule.as_deref() {
-            let known = check::all_rules().map(str::to_owned).collect();
+            let known: Vec<String> = check::all_rules().map(str::to_owned).collect();
             fits("rule", rule, &known)?;
         }
         if let Some(task) = self.task.as_deref() {
@@ -151,7 +151,7 @@ impl Args {
 }
 
 /// Whether one of the names fits a pattern, as `oa.fits` in the database does it.
-fn fits(what: &str, pattern: &str, known: &Vec<String>) -> Result<(), Failure> {
+fn fits(what: &str, pattern: &str, known: &[String]) -> Result<(), Failure> {
     if known.iter().any(|name| fits_pattern(name, pattern)) {
         return Ok(());
     }
