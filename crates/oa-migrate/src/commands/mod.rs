@@ -123,12 +123,16 @@ impl Progress {
         };
         thread::spawn(move || {
             while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                let line = progress::line();
+                if line.is_empty() {
+                    continue;
+                }
                 if terminal {
-                    shown.set_message(progress::line());
+                    shown.set_message(line);
                     shown.tick();
                 } else if tracing::enabled!(tracing::Level::WARN) {
                     // Nobody may be reading; the work goes on.
-                    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {}", progress::line());
+                    let _ = writeln!(std::io::stderr(), "{PROGRAM}: {line}");
                 }
             }
         });

@@ -96,8 +96,13 @@ fn print(plan: &Plan, format: Format) -> Result<()> {
                 "target": format!("{}.{}", table.target, column.target),
                 "type": column.pg.to_string(),
                 "not_null": if column.not_null { "yes" } else { "" },
-                "bad_values": column.bad,
-                "note": column.note.as_deref().unwrap_or_default(),
+                // Only PostgreSQL, or a conversion, can say.
+                "bad_values": (!column.doubtful || column.bad > 0).then_some(column.bad),
+                "note": column.note.as_deref().unwrap_or(if column.doubtful {
+                    "each value is tried by run"
+                } else {
+                    ""
+                }),
                 "rows": table.stats.rows,
                 "nulls": stats.nulls,
                 "default": column.default,

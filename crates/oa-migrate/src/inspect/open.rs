@@ -9,9 +9,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::stand_ins;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::stand_ins;
 
 /// The SQLite file cannot be used.
 #[derive(Debug, thiserror::Error)]

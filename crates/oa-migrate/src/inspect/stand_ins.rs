@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, ErrorCode};
 
+use super::schema::Table;
+
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{0}() is a function of the application's own; store its results in an ordinary column, or leave the table out with --exclude"
@@ -57,11 +59,15 @@ pub(crate) fn is_refusal(error: &anyhow::Error) -> bool {
     sqlite.is_some_and(|e| e.sqlite_error_code() == Some(ErrorCode::Unknown))
 }
 
-/// Whether SQLite itself knows the collation.
-pub(crate) fn is_known_collation(name: &str) -> bool {
-    ["BINARY", "NOCASE", "RTRIM"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(name))
+/// What stands before a column that is searched for, so that SQLite uses no index in an order that only the application knows.
+pub(crate) fn without_index(table: &Table, column: &str) -> &'static str {
+    let collation = table.column(column).and_then(|c| c.collation.as_deref());
+    let known = |name: &str| {
+        ["BINARY", "NOCASE", "RTRIM"]
+            .iter()
+            .any(|k| k.eq_ignore_ascii_case(name))
+    };
+    if collation.is_none_or(known) { "" } else { "+" }
 }
 
 /// The words before an opening parenthesis; also types and names of tables, which do no harm as functions.

@@ -455,13 +455,7 @@ fn orphans(plan: &Plan, table: &PlannedTable, key: &PlannedForeignKey) -> Result
     let same: Vec<String> = pairs
         .iter()
         .map(|(m, o)| {
-            // An index in an order that only the application knows finds nothing.
-            let collation = parent.source.column(o).and_then(|c| c.collation.as_deref());
-            let plus = if collation.is_none_or(stand_ins::is_known_collation) {
-                ""
-            } else {
-                "+"
-            };
+            let plus = stand_ins::without_index(&parent.source, o);
             format!("{plus}parent.{} = {child}.{}", quote(o), quote(m))
         })
         .collect();

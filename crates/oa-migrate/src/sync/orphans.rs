@@ -6,7 +6,7 @@ use postgres::Transaction;
 use rusqlite::{Connection, params};
 
 use super::{Changes, SyncTable, apply, delta};
-use crate::inspect::{Table, literal, quote};
+use crate::inspect::{Table, literal, quote, stand_ins};
 use crate::load::rejects;
 
 /// A foreign key of the target between two tables of the run, in SQLite's names.
@@ -174,7 +174,10 @@ fn quarantine_by(
     let same: Vec<String> = key
         .pairs
         .iter()
-        .map(|(own, other)| format!("p.{} = a.{}", quote(other), quote(own)))
+        .map(|(own, other)| {
+            let plus = stand_ins::without_index(&parent.table, other);
+            format!("{plus}p.{} = a.{}", quote(other), quote(own))
+        })
         .collect();
     conditions.push(format!(
         "NOT EXISTS (SELECT 1 FROM new.{} AS p WHERE {} AND {})",
