@@ -267,7 +267,8 @@ fn a_gap_in_the_wal_is_noticed_at_once_and_answered_by_a_full_backup() {
 #[test]
 fn a_slot_that_the_server_gave_up_is_made_anew() {
     let server = Postgres::start_with(&[
-        ("max_slot_wal_keep_size", "2MB"),
+        // More than the schema and a backup write.
+        ("max_slot_wal_keep_size", "8MB"),
         ("max_wal_size", "2MB"),
         ("min_wal_size", "2MB"),
     ]);
