@@ -65,7 +65,7 @@ fn a_fresh_install_asks_no_site_and_alerts_about_nothing() {
         assert_eq!(service.count(table), 0, "{table}");
     }
     let listed = service.crawl(&["list", "--format", "json"]).rows();
-    assert_eq!(listed.len(), 11);
+    assert_eq!(listed.len(), 26);
     assert!(
         listed
             .iter()
