@@ -502,7 +502,8 @@ pub fn end_of_reported(
 }
 
 /// Closes what nobody makes up for: the slots of programs that `run --due` does not start, this long after they were due; and those of
-/// sources that have run since, where nobody starts that. A run that was killed for it was its run.
+/// sources that have run since, where nobody starts that. A run that was killed for it was its run; one that goes on longer than its lease
+/// still is.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -520,6 +521,7 @@ pub fn close_unmade(
                                                         ORDER BY r.seq DESC LIMIT 1)) AS run_id
            FROM oa.slots o JOIN oa.tasks t ON t.name = o.task
            WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
+             AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)
              AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
                                      AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
          WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
