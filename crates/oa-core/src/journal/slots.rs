@@ -191,7 +191,7 @@ pub fn decide(
 }
 
 /// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
-/// day was collected otherwise is filled by that. The last slot of a day that closes so says what became of the day.
+/// day was collected otherwise, and later, is filled by that. The last slot of a day that closes so says what became of the day.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -219,7 +219,7 @@ pub fn close(
                               ORDER BY r.seq DESC LIMIT 1) k ON true
            LEFT JOIN LATERAL (SELECT n.run_id FROM oa.slots n JOIN oa.runs r ON r.id = n.run_id
                               WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND r.status = 'success' LIMIT 1) l ON true
-           LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete') c
+           LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete' AND d.collected_at >= o.due_at) c
          WHERE s.task = $1 AND s.due_at = c.due_at AND s.state = 'open' AND s.due_at <= now() AND (c.state <> 'done' OR c.run_id IS NOT NULL)
            AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = s.due_at AND r.finished_at IS NULL AND r.started_at >= s.due_at - interval '1 minute')",
         &[&task, &due, &states, &reasons],
@@ -430,7 +430,8 @@ pub(super) fn after_run(
     Ok(())
 }
 
-/// A success fills the holes of its day; what is still open of a day that has passed it closes.
+/// A success fills the holes of its day, those of before it: what waited in a spool knows nothing of what was due after it. What is still
+/// open of a day that has passed it closes.
 fn fill(
     tx: &mut Transaction<'_>,
     start: &RunStart,
@@ -438,8 +439,11 @@ fn fill(
     due_at: Option<DateTime<Utc>>,
 ) -> Result<(), postgres::Error> {
     tx.execute(
-        "UPDATE oa.slots SET filled_by = $2, filled_at = now()
-         WHERE task = $1 AND (day = $3 OR due_at = $4) AND state IN ('missed', 'unfetchable') AND filled_by IS NULL AND due_at <= now()",
+        &format!(
+            "UPDATE oa.slots SET filled_by = $2, filled_at = now()
+             WHERE task = $1 AND (day = $3 OR due_at = $4) AND state IN ('missed', 'unfetchable') AND filled_by IS NULL
+               AND due_at <= (SELECT least(started_at + interval '{TOLERANCE}', now()) FROM oa.runs WHERE id = $2)"
+        ),
         &[&start.task, &start.id, &day, &due_at],
     )?;
     if start.other_day {
@@ -523,6 +527,9 @@ pub fn close_unmade(
            WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
              AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)
              AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
+                                     -- Where nothing at all could be noted, run --due is about to come.
+                                     AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'check' AND w.gap_to > now() - interval '2 days'
+                                                     AND w.gap_to - w.gap_from > interval '36 hours')
                                      AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
          WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
         &[&grace.as_seconds_f64()],
