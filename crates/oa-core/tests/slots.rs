@@ -8,6 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Asia::Shanghai;
 use oa_core::journal::due::{self, Scheduled, Times};
+use oa_core::journal::history;
 use oa_core::journal::incidents;
 use oa_core::journal::slots::{self, Decision, Policy, Unmade};
 use oa_core::journal::store::{self, Lease};
@@ -411,7 +412,10 @@ fn what_was_collected_before_a_slot_was_due_does_not_fill_it() {
     let rows = client.query("SELECT due_at FROM oa.slots", &[]).unwrap();
     let close = rows
         .iter()
-        .map(|r| (r.get(0), Unmade::Missed, "off".to_owned()))
+        .map(|r| {
+            let due_at: DateTime<Utc> = r.get(0);
+            (due_at, Unmade::Missed, "off".to_owned())
+        })
         .collect();
     let decision = Decision {
         close,
@@ -451,6 +455,18 @@ fn a_run_that_waited_in_a_spool_does_not_fill_what_was_due_after_it() {
         filled(&mut client),
         "missed true, missed false, missed false"
     );
+    // What is missing of the day is what a backfill is for.
+    client
+        .batch_execute(
+            "INSERT INTO oa.quality (run_id, task, day, collected, duplicates, score) SELECT id, task, '2026-11-20', 1, 0, 100 FROM oa.runs",
+        )
+        .unwrap();
+    let there = |client: &mut Client| history::collected_days(client, "t", day, day).unwrap();
+    assert!(there(&mut client).is_empty());
+    client
+        .batch_execute("UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = now()")
+        .unwrap();
+    assert_eq!(there(&mut client), [day]);
 }
 
 #[test]
