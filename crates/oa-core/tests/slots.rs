@@ -494,3 +494,20 @@ fn after_days_without_any_note_what_is_open_waits_for_run_due() {
         "missed false, missed false, done false"
     );
 }
+
+#[test]
+fn what_a_clock_that_was_ahead_took_for_past_is_owed_when_it_comes() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title, collects) VALUES ('t', 'oa-test', 't', true);
+             INSERT INTO oa.slots (task, due_at, day, owed) VALUES ('t', now() + interval '1 day', now()::date + 1, false);
+             UPDATE oa.clock SET latest = now() + interval '2 days';
+             SELECT oa.watch_clock()",
+        )
+        .unwrap();
+    let owed = client.query_one("SELECT owed FROM oa.slots", &[]).unwrap();
+    assert!(owed.get::<_, bool>(0));
+}

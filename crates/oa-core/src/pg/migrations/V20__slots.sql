@@ -113,8 +113,8 @@ UPDATE oa.tasks t SET slots_until = CASE WHEN EXISTS (SELECT FROM oa.slots s WHE
 WHERE t.schedule IS NOT NULL AND t.expected_since IS NOT NULL;
 
 -- A clock that was ahead closed what was not due, and wrote what is not yet to be written. What did not run then is open again, what
--- is not due yet too; a run that ended for a slot that has passed has ended. Open again, a slot keeps the run that closed it: when it
--- cannot be run once more, that was its run.
+-- is not due yet too, and is owed; a run that ended for a slot that has passed has ended. Open again, a slot keeps the run that closed
+-- it: when it cannot be run once more, that was its run.
 DO $$
 BEGIN
     EXECUTE replace(replace(pg_get_functiondef('oa.watch_clock()'::regprocedure),
@@ -124,6 +124,7 @@ BEGIN
             UPDATE oa.tasks SET expected_since = expected_since - step WHERE expected_since > now();
             UPDATE oa.slots SET state = ''open'', closed_at = NULL, reason = NULL, reported_at = NULL, filled_by = NULL, filled_at = NULL
             WHERE closed_at > now() AND (state <> ''done'' OR due_at > now());
+            UPDATE oa.slots SET owed = true WHERE NOT owed AND due_at > now();
             DELETE FROM oa.slots WHERE state = ''open'' AND run_id IS NULL AND due_at > now() + interval ''3 days'';
             UPDATE oa.days SET state = ''pending'', updated_at = now() WHERE updated_at > now() AND state IN (''missing'', ''unfetchable'', ''skipped'');
             DELETE FROM oa.days d WHERE d.state = ''pending'' AND d.day > (now() + interval ''2 days'')::date
