@@ -426,6 +426,8 @@ fn what_was_collected_before_a_slot_was_due_does_not_fill_it() {
         filled(&mut client),
         "missed true, missed false, missed false"
     );
+    let row = client.query_one("SELECT state FROM oa.days", &[]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "partial");
 }
 
 #[test]

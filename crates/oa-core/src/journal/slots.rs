@@ -236,7 +236,7 @@ pub fn close(
     tx.commit()
 }
 
-/// What became of days without a run that ended: said when their last slot is closed.
+/// What became of days without a run that ended: said when their last slot is closed. One with a success before that is partial.
 fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<(), postgres::Error> {
     tx.execute(
         "UPDATE oa.days d SET state = x.state, run_id = x.run_id, updated_at = now()
@@ -247,6 +247,14 @@ fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<()
            FROM oa.slots s LEFT JOIN oa.runs r ON r.id = s.run_id WHERE s.task = $1 AND s.day = ANY($2)
            GROUP BY s.day HAVING bool_and(s.state <> 'open') AND NOT bool_or(s.state = 'done' AND r.status IS DISTINCT FROM 'abandoned')) x
          WHERE d.task = $1 AND d.day = x.day AND d.state = 'pending'",
+        &[&task, &days],
+    )?;
+    // What was whole when it came is so no more when something was due later, and none brought that.
+    tx.execute(
+        "UPDATE oa.days d SET state = 'partial', updated_at = now()
+         WHERE d.task = $1 AND d.day = ANY($2) AND d.state = 'complete'
+           AND EXISTS (SELECT FROM oa.slots s WHERE s.task = d.task AND s.day = d.day AND s.state IN ('missed', 'unfetchable') AND s.owed
+                       AND s.filled_by IS NULL AND s.due_at > d.collected_at)",
         &[&task, &days],
     )?;
     Ok(())
