@@ -115,7 +115,8 @@ fn missing(
            FROM holes h GROUP BY h.task)
          SELECT g.task, t.title, g.times, g.first, g.last, g.days, g.unfetchable, CASE WHEN t.backfills THEN g.from_day END, g.to_day, g.gap, t.collects,
                 t.last_started_at, t.last_success_at, t.last_run_id IS NULL,
-                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND (d.state = 'done' OR d.filled_by IS NOT NULL) AND d.due_at > g.last)
+                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND (d.state = 'done' OR d.filled_by IS NOT NULL) AND d.due_at > g.last),
+                EXISTS (SELECT FROM oa.incidents i WHERE i.fingerprint = 'never_run:' || g.task AND i.resolved_at IS NULL)
          FROM grouped g JOIN oa.tasks t ON t.name = g.task WHERE g.goes_on ORDER BY g.task",
         &[&grace.as_seconds_f64(), &config.crawl.skip, &from, &to],
     )?;
@@ -147,7 +148,8 @@ fn missing_task(row: &postgres::Row) -> Missing {
         collects: row.get(10),
         last_started_at: row.get(11),
         last_success_at: row.get(12),
-        never: row.get(13),
+        // It has run, but what it missed until then is the same incident still.
+        never: row.get::<_, bool>(13) || (row.get::<_, bool>(14) && row.get::<_, bool>(15)),
     }
 }
 
