@@ -525,20 +525,24 @@ pub fn close_unmade(
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     let rows = tx.query(
-        "UPDATE oa.slots s
+        // Once a task, not once a slot: after a month there are many.
+        "WITH idle AS MATERIALIZED (
+           SELECT t.name, t.collects,
+                  CASE WHEN t.collects AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
+                         -- Where nothing at all could be noted, run --due is about to come.
+                         AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'check' AND w.gap_to > now() - interval '2 days'
+                                         AND w.gap_to - w.gap_from > interval '36 hours')
+                       THEN (SELECT n.due_at FROM oa.slots n WHERE n.task = t.name AND n.state = 'done' ORDER BY n.due_at DESC LIMIT 1) END AS last_done
+           FROM oa.tasks t WHERE t.lease_until IS NULL OR t.lease_until < now())
+         UPDATE oa.slots s
          SET state = CASE WHEN c.run_id IS NULL THEN 'missed' ELSE 'done' END, run_id = c.run_id, closed_at = now(),
              reason = CASE WHEN c.run_id IS NULL THEN 'nothing started it' END
          FROM (
            SELECT o.task, o.due_at, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
                                                         ORDER BY r.seq DESC LIMIT 1)) AS run_id
-           FROM oa.slots o JOIN oa.tasks t ON t.name = o.task
-           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
-             AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)
-             AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
-                                     -- Where nothing at all could be noted, run --due is about to come.
-                                     AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'check' AND w.gap_to > now() - interval '2 days'
-                                                     AND w.gap_to - w.gap_from > interval '36 hours')
-                                     AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
+           FROM oa.slots o JOIN idle t ON t.name = o.task
+           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (NOT t.collects OR o.due_at < t.last_done)
+             AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)) c
          WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
         &[&grace.as_seconds_f64()],
     )?;
