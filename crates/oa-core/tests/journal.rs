@@ -389,6 +389,31 @@ fn an_upgrade_makes_incidents_of_alerts_and_keeps_who_has_acknowledged_them() {
 }
 
 #[test]
+fn an_upgrade_after_downtime_owes_all_that_was_due_since() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::create_at(&mut client, 18).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title, schedule, next_due_at, expected_since)
+             SELECT n, 'oa-crawl', n, '0 12 * * *', now() - make_interval(days => ago), now() - interval '30 days'
+             FROM (VALUES ('off', 3), ('killed', 3), ('ran', 3), ('fine', -1)) v (n, ago);
+             INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at, due_at)
+             SELECT gen_random_uuid(), 'oa-crawl', name, 'due', 'h', 'm', 'b', 1, 1, '0', CASE name WHEN 'ran' THEN 'success' ELSE 'abandoned' END,
+                    next_due_at, next_due_at, next_due_at
+             FROM oa.tasks WHERE name IN ('killed', 'ran')",
+        )
+        .unwrap();
+    schema::upgrade(&mut client).unwrap();
+    let query = "SELECT string_agg(concat_ws(' ', t.name, t.collects, s.state, d.state, s.due_at = t.next_due_at, t.slots_until = t.next_due_at), ', ' ORDER BY t.name)
+                 FROM oa.tasks t LEFT JOIN oa.slots s ON s.task = t.name LEFT JOIN oa.days d ON d.task = t.name";
+    assert_eq!(
+        one::<String>(&mut client, query),
+        "fine t f, killed t open pending t t, off t open pending t t, ran t f"
+    );
+}
+
+#[test]
 fn an_alert_that_an_earlier_version_has_put_into_the_spool_is_drained_with_its_text() {
     let server = Postgres::start();
     let mut client = server.connect();

@@ -8,8 +8,9 @@ use std::time::Duration;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Asia::Shanghai;
 use oa_core::journal::due::{self, Scheduled, Times};
+use oa_core::journal::history;
 use oa_core::journal::incidents;
-use oa_core::journal::slots::{self, Policy};
+use oa_core::journal::slots::{self, Decision, Policy, Unmade};
 use oa_core::journal::store::{self, Lease};
 use oa_core::model::run::{Outcome, RunStart, Status, Trigger};
 use oa_core::pg::schema;
@@ -382,4 +383,133 @@ fn judge(world: &mut World, begin: DateTime<Utc>, now: DateTime<Utc>) {
         }
     }
     assert!(holes > 10, "{holes} holes: outages leave some");
+}
+
+/// Three slots of one day, due three, two and one hours ago; its content came two and a half hours ago.
+fn afternoon(client: &mut Client) -> NaiveDate {
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title, collects) VALUES ('t', 'oa-test', 't', true);
+             INSERT INTO oa.slots (task, due_at, day) SELECT 't', now() - make_interval(hours => h), '2026-11-20' FROM generate_series(1, 3) h;
+             INSERT INTO oa.days (task, day, expected, state, run_id, collected_at)
+             VALUES ('t', '2026-11-20', true, 'complete', gen_random_uuid(), now() - interval '150 minutes')",
+        )
+        .unwrap();
+    NaiveDate::from_ymd_opt(2026, 11, 20).unwrap()
+}
+
+fn filled(client: &mut Client) -> String {
+    let query = "SELECT string_agg(state || ' ' || (filled_by IS NOT NULL), ', ' ORDER BY due_at) FROM oa.slots";
+    client.query_one(query, &[]).unwrap().get(0)
+}
+
+#[test]
+fn what_was_collected_before_a_slot_was_due_does_not_fill_it() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    afternoon(&mut client);
+    let rows = client.query("SELECT due_at FROM oa.slots", &[]).unwrap();
+    let close = rows
+        .iter()
+        .map(|r| {
+            let due_at: DateTime<Utc> = r.get(0);
+            (due_at, Unmade::Missed, "off".to_owned())
+        })
+        .collect();
+    let decision = Decision {
+        close,
+        ..Decision::default()
+    };
+    slots::close(&mut client, "t", &decision).unwrap();
+    assert_eq!(
+        filled(&mut client),
+        "missed true, missed false, missed false"
+    );
+    let row = client.query_one("SELECT state FROM oa.days", &[]).unwrap();
+    assert_eq!(row.get::<_, &str>(0), "partial");
+}
+
+#[test]
+fn a_run_that_waited_in_a_spool_does_not_fill_what_was_due_after_it() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    let day = afternoon(&mut client);
+    client
+        .batch_execute("UPDATE oa.slots SET state = 'missed', closed_at = now(), reason = 'off'")
+        .unwrap();
+    let mut start = RunStart::now(
+        "oa-test",
+        "0",
+        "t",
+        "t",
+        Trigger::Manual,
+        Duration::from_secs(60),
+    );
+    start.started_at = Utc::now() - TimeDelta::minutes(150);
+    start.clock_offset = Some(0.0);
+    start.day = Some(day);
+    let finished_at = start.started_at + TimeDelta::minutes(1);
+    let outcome = Outcome::bare(start, Status::Success, finished_at);
+    store::apply(&mut client, &outcome, &outcomes()).unwrap();
+    assert_eq!(
+        filled(&mut client),
+        "missed true, missed false, missed false"
+    );
+    // What is missing of the day is what a backfill is for.
+    client
+        .batch_execute(
+            "INSERT INTO oa.quality (run_id, task, day, collected, duplicates, score) SELECT id, task, '2026-11-20', 1, 0, 100 FROM oa.runs",
+        )
+        .unwrap();
+    let there = |client: &mut Client| history::collected_days(client, "t", day, day).unwrap();
+    assert!(there(&mut client).is_empty());
+    client
+        .batch_execute("UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = now()")
+        .unwrap();
+    assert_eq!(there(&mut client), [day]);
+}
+
+#[test]
+fn after_days_without_any_note_what_is_open_waits_for_run_due() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    afternoon(&mut client);
+    client
+        .batch_execute(
+            "UPDATE oa.slots SET state = 'done', run_id = gen_random_uuid(), closed_at = now() WHERE due_at = (SELECT max(due_at) FROM oa.slots);
+             INSERT INTO oa.starts (what, host, day, first_at, last_at) SELECT w, 'h', now()::date - 3, now() - interval '3 days', now() - interval '3 days'
+             FROM unnest(ARRAY['check', 'due']) w;
+             INSERT INTO oa.starts (what, host, day, gap_from, gap_to) VALUES ('check', 'h', now()::date, now() - interval '3 days', now())",
+        )
+        .unwrap();
+    slots::close_unmade(&mut client, TimeDelta::minutes(10)).unwrap();
+    assert_eq!(filled(&mut client), "open false, open false, done false");
+    client
+        .batch_execute("UPDATE oa.starts SET gap_from = NULL, gap_to = NULL")
+        .unwrap();
+    slots::close_unmade(&mut client, TimeDelta::minutes(10)).unwrap();
+    assert_eq!(
+        filled(&mut client),
+        "missed false, missed false, done false"
+    );
+}
+
+#[test]
+fn what_a_clock_that_was_ahead_took_for_past_is_owed_when_it_comes() {
+    let server = Postgres::start();
+    let mut client = server.connect();
+    schema::upgrade(&mut client).unwrap();
+    client
+        .batch_execute(
+            "INSERT INTO oa.tasks (name, tool, title, collects) VALUES ('t', 'oa-test', 't', true);
+             INSERT INTO oa.slots (task, due_at, day, owed) VALUES ('t', now() + interval '1 day', now()::date + 1, false);
+             UPDATE oa.clock SET latest = now() + interval '2 days';
+             SELECT oa.watch_clock()",
+        )
+        .unwrap();
+    let owed = client.query_one("SELECT owed FROM oa.slots", &[]).unwrap();
+    assert!(owed.get::<_, bool>(0));
 }

@@ -306,3 +306,36 @@ fn a_wrapped_program_that_cron_forgot_is_reported() {
         0
     );
 }
+
+#[test]
+fn a_program_that_was_run_by_hand_the_next_morning_runs_again() {
+    let mut service = Service::start();
+    let due = common::noon() - TimeDelta::minutes(30);
+    let schedule = format!(
+        "[exec.receipts]\nschedule = \"{} * * *\"",
+        due.format("%M %H")
+    );
+    sources(&service, &["tick"], &schedule);
+    let text = fs::read_to_string(service.config()).unwrap();
+    fs::write(
+        service.config(),
+        text.replace("enable = [\"local\"]", "enable = []"),
+    )
+    .unwrap();
+    let clock = Clock::of(&mut service.server);
+    clock.ahead(-2.0 * DAY);
+    check(&service);
+    clock.ahead(-DAY);
+    check(&service);
+    assert_eq!(kinds(&service, "true"), "problem never_run");
+    // It is for no slot: that of the day before is closed, that of its own day is not due.
+    clock.ahead(-0.4 * DAY);
+    let done = service.crawl(&["exec", "--task", "receipts", "--", "true"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(check(&service).stdout, "");
+    assert_eq!(
+        kinds(&service, "true"),
+        "problem never_run, recovery never_run"
+    );
+    assert_eq!(states(&service, "receipts"), "missed");
+}

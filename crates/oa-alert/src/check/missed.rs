@@ -90,12 +90,14 @@ fn missing(
     let to: Vec<Option<DateTime<Utc>>> = gaps.iter().map(|g| g.to).collect();
     let rows = client.query(
         "WITH holes AS (
-           SELECT s.*, t.backfills,
+           SELECT s.*, t.backfills, t.last_success_at,
                   (SELECT max(g.n) FROM unnest($3::timestamptz[], $4::timestamptz[]) WITH ORDINALITY g (f, u, n)
                    WHERE s.due_at > g.f - interval '1 minute' AND s.due_at <= coalesce(g.u, now())) AS gap
            FROM oa.slots s JOIN oa.tasks t ON t.name = s.task
            WHERE s.filled_by IS NULL AND s.owed AND s.due_at < now() - make_interval(secs => $1) AND s.task <> ALL($2) AND t.forgotten_at IS NULL
-             AND ((s.state = 'open' AND (t.lease_until IS NULL OR t.lease_until < now()))
+             AND ((s.state = 'open' AND (t.lease_until IS NULL OR t.lease_until < now())
+                   -- A run that goes on longer than its lease is too long, and not missing.
+                   AND (s.task, s.due_at) NOT IN (SELECT r.task, r.due_at FROM oa.runs r WHERE r.finished_at IS NULL AND r.due_at IS NOT NULL))
                OR (s.state IN ('missed', 'unfetchable') AND s.closed_at > now() - interval '7 days'
                    -- One for which another of its day stands is missing only when that is.
                    AND NOT EXISTS (SELECT FROM oa.slots l WHERE s.state = 'missed' AND l.task = s.task AND l.day = s.day AND l.due_at > s.due_at
@@ -106,12 +108,15 @@ fn missing(
                   min(h.day) FILTER (WHERE h.state <> 'unfetchable') AS from_day, max(h.day) FILTER (WHERE h.state <> 'unfetchable') AS to_day,
                   CASE WHEN bool_and(h.gap IS NOT NULL) THEN max(h.gap) END AS gap,
                   bool_or(h.state = 'open' OR (h.state = 'missed' AND h.backfills)
-                          OR NOT EXISTS (SELECT FROM oa.slots d WHERE d.task = h.task AND d.due_at > h.due_at
-                                         AND ((d.state = 'done' AND d.closed_at > h.reported_at) OR d.filled_at > h.reported_at))) AS goes_on
+                          -- Also a run that is for no slot, by hand, shows that it runs again.
+                          OR (NOT coalesce(h.last_success_at > h.reported_at, false)
+                              AND NOT EXISTS (SELECT FROM oa.slots d WHERE d.task = h.task AND d.due_at > h.due_at
+                                              AND ((d.state = 'done' AND d.closed_at > h.reported_at) OR d.filled_at > h.reported_at)))) AS goes_on
            FROM holes h GROUP BY h.task)
          SELECT g.task, t.title, g.times, g.first, g.last, g.days, g.unfetchable, CASE WHEN t.backfills THEN g.from_day END, g.to_day, g.gap, t.collects,
                 t.last_started_at, t.last_success_at, t.last_run_id IS NULL,
-                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND (d.state = 'done' OR d.filled_by IS NOT NULL) AND d.due_at > g.last)
+                NOT g.waits AND EXISTS (SELECT FROM oa.slots d WHERE d.task = g.task AND (d.state = 'done' OR d.filled_by IS NOT NULL) AND d.due_at > g.last),
+                EXISTS (SELECT FROM oa.incidents i WHERE i.fingerprint = 'never_run:' || g.task AND i.resolved_at IS NULL)
          FROM grouped g JOIN oa.tasks t ON t.name = g.task WHERE g.goes_on ORDER BY g.task",
         &[&grace.as_seconds_f64(), &config.crawl.skip, &from, &to],
     )?;
@@ -143,7 +148,8 @@ fn missing_task(row: &postgres::Row) -> Missing {
         collects: row.get(10),
         last_started_at: row.get(11),
         last_success_at: row.get(12),
-        never: row.get(13),
+        // It has run, but what it missed until then is the same incident still.
+        never: row.get::<_, bool>(13) || (row.get::<_, bool>(14) && row.get::<_, bool>(15)),
     }
 }
 

@@ -44,7 +44,8 @@ pub fn shape(client: &mut Client, task: &str) -> Result<Option<Value>, postgres:
     Ok(row.and_then(|r| r.get(0)))
 }
 
-/// The days of a span that a task has collected with success, and of which nothing since has shown that they are not complete.
+/// The days of a span that a task has collected with success, and of which nothing since has shown that they are not complete: no later
+/// run, and no slot that was missed after it.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -57,7 +58,9 @@ pub fn collected_days(
     let rows = client.query(
         "SELECT DISTINCT q.day FROM oa.quality q JOIN oa.runs r ON r.id = q.run_id
          WHERE q.task = $1 AND q.day BETWEEN $2 AND $3 AND r.status = 'success'
-           AND NOT EXISTS (SELECT FROM oa.days d WHERE d.task = q.task AND d.day = q.day AND d.state IN ('partial', 'stale', 'failed'))",
+           AND NOT EXISTS (SELECT FROM oa.days d WHERE d.task = q.task AND d.day = q.day AND d.state IN ('partial', 'stale', 'failed'))
+           AND NOT EXISTS (SELECT FROM oa.slots s WHERE s.task = q.task AND s.day = q.day AND s.owed AND s.state IN ('missed', 'unfetchable')
+                           AND s.filled_by IS NULL)",
         &[&task, &from, &to],
     )?;
     Ok(rows.iter().map(|r| r.get(0)).collect())

@@ -191,7 +191,7 @@ pub fn decide(
 }
 
 /// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
-/// day was collected otherwise is filled by that. The last slot of a day that closes so says what became of the day.
+/// day was collected otherwise, and later, is filled by that. The last slot of a day that closes so says what became of the day.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -219,7 +219,7 @@ pub fn close(
                               ORDER BY r.seq DESC LIMIT 1) k ON true
            LEFT JOIN LATERAL (SELECT n.run_id FROM oa.slots n JOIN oa.runs r ON r.id = n.run_id
                               WHERE n.task = $1 AND n.day = o.day AND n.due_at > o.due_at AND r.status = 'success' LIMIT 1) l ON true
-           LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete') c
+           LEFT JOIN oa.days d ON d.task = $1 AND d.day = o.day AND d.state = 'complete' AND d.collected_at >= o.due_at) c
          WHERE s.task = $1 AND s.due_at = c.due_at AND s.state = 'open' AND s.due_at <= now() AND (c.state <> 'done' OR c.run_id IS NOT NULL)
            AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = $1 AND r.due_at = s.due_at AND r.finished_at IS NULL AND r.started_at >= s.due_at - interval '1 minute')",
         &[&task, &due, &states, &reasons],
@@ -236,7 +236,7 @@ pub fn close(
     tx.commit()
 }
 
-/// What became of days without a run that ended: said when their last slot is closed.
+/// What became of days without a run that ended: said when their last slot is closed. One with a success before that is partial.
 fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<(), postgres::Error> {
     tx.execute(
         "UPDATE oa.days d SET state = x.state, run_id = x.run_id, updated_at = now()
@@ -247,6 +247,14 @@ fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<()
            FROM oa.slots s LEFT JOIN oa.runs r ON r.id = s.run_id WHERE s.task = $1 AND s.day = ANY($2)
            GROUP BY s.day HAVING bool_and(s.state <> 'open') AND NOT bool_or(s.state = 'done' AND r.status IS DISTINCT FROM 'abandoned')) x
          WHERE d.task = $1 AND d.day = x.day AND d.state = 'pending'",
+        &[&task, &days],
+    )?;
+    // What was whole when it came is so no more when something was due later, and none brought that.
+    tx.execute(
+        "UPDATE oa.days d SET state = 'partial', updated_at = now()
+         WHERE d.task = $1 AND d.day = ANY($2) AND d.state = 'complete'
+           AND EXISTS (SELECT FROM oa.slots s WHERE s.task = d.task AND s.day = d.day AND s.state IN ('missed', 'unfetchable') AND s.owed
+                       AND s.filled_by IS NULL AND s.due_at > d.collected_at)",
         &[&task, &days],
     )?;
     Ok(())
@@ -430,7 +438,8 @@ pub(super) fn after_run(
     Ok(())
 }
 
-/// A success fills the holes of its day; what is still open of a day that has passed it closes.
+/// A success fills the holes of its day, those of before it: what waited in a spool knows nothing of what was due after it. What is still
+/// open of a day that has passed it closes.
 fn fill(
     tx: &mut Transaction<'_>,
     start: &RunStart,
@@ -438,8 +447,11 @@ fn fill(
     due_at: Option<DateTime<Utc>>,
 ) -> Result<(), postgres::Error> {
     tx.execute(
-        "UPDATE oa.slots SET filled_by = $2, filled_at = now()
-         WHERE task = $1 AND (day = $3 OR due_at = $4) AND state IN ('missed', 'unfetchable') AND filled_by IS NULL AND due_at <= now()",
+        &format!(
+            "UPDATE oa.slots SET filled_by = $2, filled_at = now()
+             WHERE task = $1 AND (day = $3 OR due_at = $4) AND state IN ('missed', 'unfetchable') AND filled_by IS NULL
+               AND due_at <= (SELECT least(started_at + interval '{TOLERANCE}', now()) FROM oa.runs WHERE id = $2)"
+        ),
         &[&start.task, &start.id, &day, &due_at],
     )?;
     if start.other_day {
@@ -502,7 +514,8 @@ pub fn end_of_reported(
 }
 
 /// Closes what nobody makes up for: the slots of programs that `run --due` does not start, this long after they were due; and those of
-/// sources that have run since, where nobody starts that. A run that was killed for it was its run.
+/// sources that have run since, where nobody starts that. A run that was killed for it was its run; one that goes on longer than its lease
+/// still is.
 ///
 /// # Errors
 /// When PostgreSQL fails.
@@ -512,16 +525,24 @@ pub fn close_unmade(
 ) -> Result<(), postgres::Error> {
     let mut tx = client.transaction()?;
     let rows = tx.query(
-        "UPDATE oa.slots s
+        // Once a task, not once a slot: after a month there are many.
+        "WITH idle AS MATERIALIZED (
+           SELECT t.name, t.collects,
+                  CASE WHEN t.collects AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
+                         -- Where nothing at all could be noted, run --due is about to come.
+                         AND NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'check' AND w.gap_to > now() - interval '2 days'
+                                         AND w.gap_to - w.gap_from > interval '36 hours')
+                       THEN (SELECT n.due_at FROM oa.slots n WHERE n.task = t.name AND n.state = 'done' ORDER BY n.due_at DESC LIMIT 1) END AS last_done
+           FROM oa.tasks t WHERE t.lease_until IS NULL OR t.lease_until < now())
+         UPDATE oa.slots s
          SET state = CASE WHEN c.run_id IS NULL THEN 'missed' ELSE 'done' END, run_id = c.run_id, closed_at = now(),
              reason = CASE WHEN c.run_id IS NULL THEN 'nothing started it' END
          FROM (
            SELECT o.task, o.due_at, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
                                                         ORDER BY r.seq DESC LIMIT 1)) AS run_id
-           FROM oa.slots o JOIN oa.tasks t ON t.name = o.task
-           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (t.lease_until IS NULL OR t.lease_until < now())
-             AND (NOT t.collects OR (NOT EXISTS (SELECT FROM oa.starts w WHERE w.what = 'due' AND w.last_at > now() - interval '2 days')
-                                     AND EXISTS (SELECT FROM oa.slots n WHERE n.task = o.task AND n.due_at > o.due_at AND n.state = 'done')))) c
+           FROM oa.slots o JOIN idle t ON t.name = o.task
+           WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (NOT t.collects OR o.due_at < t.last_done)
+             AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.finished_at IS NULL)) c
          WHERE s.task = c.task AND s.due_at = c.due_at AND s.state = 'open' RETURNING s.task, s.day",
         &[&grace.as_seconds_f64()],
     )?;

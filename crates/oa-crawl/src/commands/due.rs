@@ -241,7 +241,9 @@ impl Planner<'_> {
     /// What a site shows outside a session is not what it showed in it.
     fn closed_now(&self, source: &Source) -> Option<&'static str> {
         let schedule = source.schedule_in(self.config.timezone).ok()?;
-        let closed = !source.sessions.is_empty() && schedule.leaves_out(self.now, self.calendar);
+        // Its own delay takes nothing out of the session.
+        let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
+        let closed = !source.sessions.is_empty() && schedule.leaves_out(settled, self.calendar);
         closed.then_some("its session is over")
     }
 

@@ -7,6 +7,7 @@ use oa_core::app::exit;
 use oa_core::journal::{Recorder, due};
 
 use crate::PROGRAM;
+use crate::source::Sources;
 
 /// Mark a task as run no more, so that it is not reported as missed
 #[derive(Debug, ClapArgs)]
@@ -28,6 +29,17 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             exit::USAGE,
             anyhow::anyhow!("no task {task} has ever run or been due"),
         ));
+    }
+    let scheduled = config.scheduled();
+    let mut scheduled = scheduled.iter().flat_map(|(_, tasks)| tasks);
+    if scheduled.any(|of| of.name == task) {
+        tracing::warn!(
+            "the configuration still gives {task} a schedule, so that it is expected again from the next oa-alert check on; take that out, and forget it once more"
+        );
+    } else if Sources::load(config, None).is_ok_and(|all| all.enabled().any(|s| s.name == task)) {
+        tracing::warn!(
+            "{task} is enabled, so that it is expected again from the next oa-crawl run --due on; use oa-crawl disable {task}"
+        );
     }
     Ok(exit::OK)
 }

@@ -117,7 +117,10 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                     Expected::Source => format!(
                         "What to do: check that cron runs, that the crontab has oa-crawl run --due, and that the machine was on; if it is not needed any more: oa-crawl disable {task} (for a source that was removed or renamed: oa-crawl forget {task})"
                     ),
-                    Expected::Configured | Expected::Rhythm => format!(
+                    Expected::Configured => format!(
+                        "What to do: check that cron runs, that the crontab still has the line that starts it, and that the machine was on; if it is not needed any more, take its schedule out of the configuration, then: oa-crawl forget {task}"
+                    ),
+                    Expected::Rhythm => format!(
                         "What to do: check that cron runs, that the crontab still has the line that starts it, and that the machine was on; if it is not needed any more: oa-crawl forget {task}"
                     ),
                 });

@@ -111,7 +111,10 @@ fn of_runs(finding: &Finding, w: &Wording) -> Option<Draft> {
                     Expected::Source => format!(
                         "处理：检查 cron 是否在运行、crontab 中是否有 oa-crawl run --due，以及机器是否关机；不再需要则执行 oa-crawl disable {task}（数据源已删除或改名：oa-crawl forget {task}）"
                     ),
-                    Expected::Configured | Expected::Rhythm => format!(
+                    Expected::Configured => format!(
+                        "处理：检查 cron 是否在运行、crontab 中启动它的那一行是否还在，以及机器是否关机；不再需要则先从配置中删除它的 schedule，再执行 oa-crawl forget {task}"
+                    ),
+                    Expected::Rhythm => format!(
                         "处理：检查 cron 是否在运行、crontab 中启动它的那一行是否还在，以及机器是否关机；不再需要则执行 oa-crawl forget {task}"
                     ),
                 });

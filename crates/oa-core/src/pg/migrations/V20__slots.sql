@@ -100,16 +100,21 @@ COMMENT ON COLUMN oa.tasks.slots_until IS 'Its slots are in oa.slots since expec
 COMMENT ON COLUMN oa.tasks.slots_plan IS 'Schedule, days, sessions, zone and calendar by which they were written.';
 COMMENT ON COLUMN oa.tasks.collects IS 'Its runs collect days: it is a source.';
 COMMENT ON COLUMN oa.tasks.backfills IS 'oa-crawl backfill can collect its past days.';
--- What was due when this came and has not run is the first slot; what was before has gone by.
+-- Only sources had a schedule until now.
+UPDATE oa.tasks SET collects = true WHERE tool = 'oa-crawl' AND schedule IS NOT NULL;
+-- What was due when this came and has not run is the first slot, and those after it are written from there on: what the machine missed
+-- while it was off before the upgrade is made up for like anything else. What was before has gone by.
 INSERT INTO oa.slots (task, due_at, day)
 SELECT t.name, t.next_due_at, (t.next_due_at AT TIME ZONE 'Asia/Shanghai')::date FROM oa.tasks t
 WHERE t.schedule IS NOT NULL AND t.next_due_at <= now()
-  AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND oa.takes_care(r, t.next_due_at));
-UPDATE oa.tasks SET slots_until = now() WHERE schedule IS NOT NULL AND expected_since IS NOT NULL;
+  AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.task = t.name AND r.started_at >= t.next_due_at AND r.status <> 'abandoned' AND oa.takes_care(r, t.next_due_at));
+INSERT INTO oa.days (task, day, expected, state) SELECT s.task, s.day, true, 'pending' FROM oa.slots s JOIN oa.tasks t ON t.name = s.task WHERE t.collects;
+UPDATE oa.tasks t SET slots_until = CASE WHEN EXISTS (SELECT FROM oa.slots s WHERE s.task = t.name) THEN t.next_due_at ELSE now() END
+WHERE t.schedule IS NOT NULL AND t.expected_since IS NOT NULL;
 
 -- A clock that was ahead closed what was not due, and wrote what is not yet to be written. What did not run then is open again, what
--- is not due yet too; a run that ended for a slot that has passed has ended. Open again, a slot keeps the run that closed it: when it
--- cannot be run once more, that was its run.
+-- is not due yet too, and is owed; a run that ended for a slot that has passed has ended. Open again, a slot keeps the run that closed
+-- it: when it cannot be run once more, that was its run.
 DO $$
 BEGIN
     EXECUTE replace(replace(pg_get_functiondef('oa.watch_clock()'::regprocedure),
@@ -119,6 +124,7 @@ BEGIN
             UPDATE oa.tasks SET expected_since = expected_since - step WHERE expected_since > now();
             UPDATE oa.slots SET state = ''open'', closed_at = NULL, reason = NULL, reported_at = NULL, filled_by = NULL, filled_at = NULL
             WHERE closed_at > now() AND (state <> ''done'' OR due_at > now());
+            UPDATE oa.slots SET owed = true WHERE NOT owed AND due_at > now();
             DELETE FROM oa.slots WHERE state = ''open'' AND run_id IS NULL AND due_at > now() + interval ''3 days'';
             UPDATE oa.days SET state = ''pending'', updated_at = now() WHERE updated_at > now() AND state IN (''missing'', ''unfetchable'', ''skipped'');
             DELETE FROM oa.days d WHERE d.state = ''pending'' AND d.day > (now() + interval ''2 days'')::date
