@@ -23,9 +23,10 @@ use crate::digest::short_hash;
 use crate::pool::Pool;
 use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
+use crate::queries::days::Unfilled;
 use crate::queries::health::{Health, TaskHealth};
 use crate::queries::watch::{Watch, Watching};
-use crate::queries::{self, alerts, backups, health};
+use crate::queries::{self, alerts, backups, days, health};
 
 /// How old a snapshot may be before whoever asks waits for the next one.
 const FRESH: Duration = Duration::from_millis(2500);
@@ -46,6 +47,8 @@ pub(crate) struct Snapshot {
     pub(crate) waiting: Waiting,
     pub(crate) backups: BackupStatus,
     pub(crate) watches: Vec<Watch>,
+    /// Holes of the last two weeks that a command fills.
+    pub(crate) unfilled: Vec<Unfilled>,
 }
 
 /// Tasks by how they are now.
@@ -68,6 +71,7 @@ impl Snapshot {
             waiting: alerts::waiting(tx)?,
             backups: backups::status(tx, config, &crate::lang::wording(config))?,
             watches: queries::watch::all(tx)?,
+            unfilled: days::unfilled(tx, config)?,
         })
     }
 

@@ -343,7 +343,8 @@ fn slot(service: &Service, task: &str, due: &str, state: &str, more: &str) {
         if state == "open" { "NULL" } else { "now()" },
     );
     let sql = format!(
-        "INSERT INTO oa.tasks (name, tool, title, schedule, days) VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *', 'all') ON CONFLICT DO NOTHING;
+        "INSERT INTO oa.tasks (name, tool, title, schedule, days, collects, backfills)
+         VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *', 'all', '{task}' <> 'program', '{task}' <> 'program') ON CONFLICT DO NOTHING;
          INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id {comma} {columns})
          VALUES ('{task}', '{due}+08', '{due}'::timestamp::date, '{state}', {closed}, CASE '{state}' WHEN 'done' THEN gen_random_uuid() END {comma} {values})"
     );

@@ -95,6 +95,8 @@ struct Due {
     filled_later: Option<DateTime<Utc>>,
     reason: Option<String>,
     days: Vec<NaiveDate>,
+    /// The site shows past days.
+    backfills: bool,
 }
 
 pub(super) fn assess(
@@ -236,8 +238,7 @@ fn lacking(
         "missing".clone_into(&mut lack.state);
         lack.reason.clone_from(&of.reason);
         lack.day = owed.first().map(|d| d.day);
-        if let Some(day) = owed.first() {
-            // It has days, so a backfill can be asked for.
+        if let Some(day) = owed.first().filter(|_| of.backfills) {
             lack.fill = Some(backfill(name, day.day, day.day));
         }
         return Some(lack);
@@ -265,10 +266,10 @@ fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeM
              AND s.state <> 'skipped' AND s.owed AND s.task <> ALL($4) AND s.task <> $5)
          SELECT s.task, coalesce(nullif(t.title, ''), s.task), count(*), count(*) FILTER (WHERE missed), (array_agg(missed ORDER BY s.due_at DESC))[1],
                 count(*) FILTER (WHERE made_up AND s.state <> 'done'), (array_agg(s.reason ORDER BY s.due_at DESC) FILTER (WHERE missed AND s.reason <> ''))[1],
-                array_agg(DISTINCT s.day), max(s.filled_at) FILTER (WHERE missed)
+                array_agg(DISTINCT s.day), max(s.filled_at) FILTER (WHERE missed), coalesce(t.backfills, false)
          FROM s LEFT JOIN oa.tasks t ON t.name = s.task
          WHERE t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at OR t.forgotten_at > $2
-         GROUP BY s.task, t.title",
+         GROUP BY s.task, t.title, t.backfills",
         &[
             &span.from,
             &span.until,
@@ -289,6 +290,7 @@ fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeM
             reason: row.get(6),
             days: row.get(7),
             filled_later: row.get(8),
+            backfills: row.get(9),
         };
         (row.get(0), due)
     };
@@ -356,6 +358,7 @@ fn by_schedule(
                 filled_later: None,
                 reason: None,
                 days: Vec::new(),
+                backfills: false,
             };
             due.insert(name, of);
         }
@@ -363,7 +366,7 @@ fn by_schedule(
     Ok(not_due)
 }
 
-/// Holes that were reported and closed since the last report.
+/// Holes that were reported and closed within the span: each is in just one report, also when one is sent late.
 pub(super) fn filled(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<Vec<Filled>> {
     let rows = tx.query(
         "SELECT coalesce(nullif(t.title, ''), d.task), d.day, coalesce(d.filled_at, d.collected_at)
@@ -372,7 +375,7 @@ pub(super) fn filled(tx: &mut Transaction<'_>, config: &Config, span: Span) -> R
            AND coalesce(d.filled_at, d.collected_at) > $1 AND coalesce(d.filled_at, d.collected_at) <= $2
            AND coalesce(d.filled_at, d.collected_at) >= d.reported_at
          ORDER BY d.task, d.day",
-        &[&span.from, &span.as_of, &config.crawl.skip],
+        &[&span.from, &span.until, &config.crawl.skip],
     )?;
     let filled = |row: &Row| Filled {
         title: row.get(0),
