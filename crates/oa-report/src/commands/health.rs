@@ -52,8 +52,13 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         .map_err(|e| anyhow::anyhow!("could not read who watches: {}", describe(&e)))?;
     let faults = watch::faults(&watches, !tasks.is_empty());
     tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
+    // A program that reads CSV takes the words of the API.
+    let state = match args.format {
+        Format::Csv => "state",
+        _ => "state_shown",
+    };
     let mut listing = Listing::new(&[
-        ("state_shown", "STATE"),
+        (state, "STATE"),
         ("task", "TASK"),
         ("title", "TITLE"),
         ("success", "OK"),
