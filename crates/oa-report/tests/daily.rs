@@ -444,6 +444,38 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
 }
 
 #[test]
+fn what_is_under_way_when_a_report_ends_is_not_missed_but_in_the_next_one() {
+    let service = Service::start("");
+    let sql = |text: &str| service.server.connect().batch_execute(text).unwrap();
+    let report = |day: &str| service.report(&["daily", "--date", day]).1;
+    slot(&service, "done", "2026-11-23 10:00", "done", "");
+    slot(&service, "running", "2026-11-24 08:30", "open", "");
+    slot(&service, "soon", "2026-11-24 08:55", "open", "");
+    sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
+         SELECT oa.uuid_floor(t), 'oa-crawl', 'running', 'due', 'h', 'm', 'b', 1, 1, '0', 'running', t FROM (SELECT timestamptz '2026-11-24 08:30+08' AS t) x");
+    for _ in 0..2 {
+        let text = report("2026-11-24");
+        assert!(
+            text.contains("✅ 1 项应采 1 项，完整")
+                && text.contains("尚未结束，计入下次日报：标题 running、标题 soon"),
+            "{text}"
+        );
+        // What became of them later changes nothing of what could be known then.
+        sql("UPDATE oa.runs SET status = 'failed', finished_at = '2026-11-24 09:20+08', error_message = 'HTTP 502';
+             UPDATE oa.slots SET state = CASE task WHEN 'soon' THEN 'missed' ELSE 'done' END, closed_at = '2026-11-24 09:20+08', run_id = gen_random_uuid()
+             WHERE day = '2026-11-24'");
+    }
+    let text = report("2026-11-25");
+    for line in [
+        "**应采**：2 项，完整 0 项，缺 2 项（前一日：1 项，完整 1 项；运行 0 次，成功 0 次）",
+        "- 标题 soon：未采集，应运行 1 次，1 次没有运行",
+        "- 标题 running：失败（HTTP 502）",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
+}
+
+#[test]
 fn reports_of_days_on_which_the_machine_was_off_are_made_up_for_and_marked() {
     let service = Service::start(&format!("{}[report]\ndaily_at = \"00:00\"\n", noon()));
     let sql = |text: &str| service.server.connect().batch_execute(text).unwrap();
