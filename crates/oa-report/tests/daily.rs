@@ -415,6 +415,11 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
     assert!(!text.contains("后来"), "it was not open then: {text}");
+    let (_, json) = service.report(&["daily", "--date", "2026-11-27", "--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["before"][0]["from"], "2026-11-24", "{json}");
+    let (code, text) = service.report(&["daily", "--date", "+262142-12-31"]);
+    assert_eq!(code, Some(2), "{text}");
     // Made up for after the report: it says so, of then.
     sql(
         "UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = '2026-11-27 10:00+08' WHERE task = 'program'",

@@ -106,7 +106,7 @@ impl Summary {
 }
 
 /// Days of a source one after the other that one command fills, or none does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Hole {
     pub(crate) task: String,
     pub(crate) title: String,
