@@ -108,7 +108,7 @@ pub(crate) struct HealthAnswer<'a> {
     pub(crate) timestamp: DateTime<Utc>,
     /// The worst of the tasks as they are now, and of whether anybody watches them.
     pub(crate) status: Health,
-    /// PostgreSQL does not answer, and this is the last that is latest.
+    /// PostgreSQL does not answer, and this is the last that is known.
     pub(crate) stale: bool,
     /// Why it is stale.
     pub(crate) message: Option<String>,

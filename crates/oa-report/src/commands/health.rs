@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{known_task, local};
 use crate::lang::Lang;
 use crate::pool;
-use crate::queries::health::{self, Health, TaskHealth};
+use crate::queries::health::{self, Health, State, TaskHealth};
 use crate::queries::watch::{self, Fault, Watch};
 
 /// How each task is, and whether anybody watches them
@@ -122,11 +122,16 @@ fn say(
     }
     let count = |severity| tasks.iter().filter(|t| t.severity == severity).count();
     let (critical, warning) = (count(Health::Critical), count(Health::Warning));
-    let well = tasks.len() - critical - warning;
+    // What is silenced is not known to be well.
+    let paused = tasks.iter().filter(|t| t.state == State::Paused).count();
+    let well = tasks.len() - critical - warning - paused;
     let mut text = lang.say(
         format!("\n故障 {critical}，注意 {warning}，正常 {well}"),
         format!("\n{critical} critical, {warning} with a warning, {well} well"),
     );
+    if paused > 0 {
+        text.push_str(&lang.say(format!("，静默 {paused}"), format!(", {paused} paused")));
+    }
     for (what, name) in [("check", "oa-alert check"), ("due", "oa-crawl run --due")] {
         text.push_str(&match watch::newest(watches, what) {
             Some(last) => {
