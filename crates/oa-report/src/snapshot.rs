@@ -23,9 +23,10 @@ use crate::digest::short_hash;
 use crate::pool::Pool;
 use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
+use crate::queries::days::Unfilled;
 use crate::queries::health::{Health, TaskHealth};
 use crate::queries::watch::{Watch, Watching};
-use crate::queries::{self, alerts, backups, health};
+use crate::queries::{self, alerts, backups, days, health};
 
 /// How old a snapshot may be before whoever asks waits for the next one.
 const FRESH: Duration = Duration::from_millis(2500);
@@ -46,6 +47,8 @@ pub(crate) struct Snapshot {
     pub(crate) waiting: Waiting,
     pub(crate) backups: BackupStatus,
     pub(crate) watches: Vec<Watch>,
+    /// Holes of the last two weeks that a command fills.
+    pub(crate) unfilled: Vec<Unfilled>,
 }
 
 /// Tasks by how they are now.
@@ -68,6 +71,7 @@ impl Snapshot {
             waiting: alerts::waiting(tx)?,
             backups: backups::status(tx, config, &crate::lang::wording(config))?,
             watches: queries::watch::all(tx)?,
+            unfilled: days::unfilled(tx, config)?,
         })
     }
 
@@ -104,7 +108,7 @@ pub(crate) struct HealthAnswer<'a> {
     pub(crate) timestamp: DateTime<Utc>,
     /// The worst of the tasks as they are now, and of whether anybody watches them.
     pub(crate) status: Health,
-    /// PostgreSQL does not answer, and this is the last that is latest.
+    /// PostgreSQL does not answer, and this is the last that is known.
     pub(crate) stale: bool,
     /// Why it is stale.
     pub(crate) message: Option<String>,

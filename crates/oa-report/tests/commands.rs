@@ -128,6 +128,7 @@ fn a_task_has_one_state_and_what_is_mended_needs_nobody() {
     // Silenced as a whole it is paused, and nothing to do.
     site.sql("INSERT INTO oa.silences (task, by, until) VALUES ('slots', 'wang', now() + interval '1 hour')");
     is("slots", "paused", "healthy");
+    assert!(site.run(&["health"]).1.contains("，静默 1"));
     site.sql("INSERT INTO oa.tasks (name, tool) VALUES ('new', 'oa-crawl')");
     is("new", "unknown", "warning");
     // Nobody watches: that is part of the verdict.

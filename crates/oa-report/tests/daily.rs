@@ -343,7 +343,8 @@ fn slot(service: &Service, task: &str, due: &str, state: &str, more: &str) {
         if state == "open" { "NULL" } else { "now()" },
     );
     let sql = format!(
-        "INSERT INTO oa.tasks (name, tool, title, schedule, days) VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *', 'all') ON CONFLICT DO NOTHING;
+        "INSERT INTO oa.tasks (name, tool, title, schedule, days, collects, backfills)
+         VALUES ('{task}', 'oa-crawl', '标题 {task}', '* * * * *', 'all', '{task}' <> 'program', '{task}' <> 'program') ON CONFLICT DO NOTHING;
          INSERT INTO oa.slots (task, due_at, day, state, closed_at, run_id {comma} {columns})
          VALUES ('{task}', '{due}+08', '{due}'::timestamp::date, '{state}', {closed}, CASE '{state}' WHEN 'done' THEN gen_random_uuid() END {comma} {values})"
     );
@@ -414,6 +415,11 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
         assert!(text.lines().any(|l| l == line), "{line}\n{text}");
     }
     assert!(!text.contains("后来"), "it was not open then: {text}");
+    let (_, json) = service.report(&["daily", "--date", "2026-11-27", "--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["before"][0]["from"], "2026-11-24", "{json}");
+    let (code, text) = service.report(&["daily", "--date", "+262142-12-31"]);
+    assert_eq!(code, Some(2), "{text}");
     // Made up for after the report: it says so, of then.
     sql(
         "UPDATE oa.slots SET filled_by = gen_random_uuid(), filled_at = '2026-11-27 10:00+08' WHERE task = 'program'",
@@ -440,6 +446,38 @@ fn what_should_have_run_and_did_not_stands_in_the_title_with_the_command_that_fi
             || text.contains("**[DAILY] 2026-11-27 ✅ 3 of 3 complete**"),
         "{text}"
     );
+}
+
+#[test]
+fn what_is_under_way_when_a_report_ends_is_not_missed_but_in_the_next_one() {
+    let service = Service::start("");
+    let sql = |text: &str| service.server.connect().batch_execute(text).unwrap();
+    let report = |day: &str| service.report(&["daily", "--date", day]).1;
+    slot(&service, "done", "2026-11-23 10:00", "done", "");
+    slot(&service, "running", "2026-11-24 08:30", "open", "");
+    slot(&service, "soon", "2026-11-24 08:55", "open", "");
+    sql("INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at)
+         SELECT oa.uuid_floor(t), 'oa-crawl', 'running', 'due', 'h', 'm', 'b', 1, 1, '0', 'running', t FROM (SELECT timestamptz '2026-11-24 08:30+08' AS t) x");
+    for _ in 0..2 {
+        let text = report("2026-11-24");
+        assert!(
+            text.contains("✅ 1 项应采 1 项，完整")
+                && text.contains("尚未结束，计入下次日报：标题 running、标题 soon"),
+            "{text}"
+        );
+        // What became of them later changes nothing of what could be known then.
+        sql("UPDATE oa.runs SET status = 'failed', finished_at = '2026-11-24 09:20+08', error_message = 'HTTP 502';
+             UPDATE oa.slots SET state = CASE task WHEN 'soon' THEN 'missed' ELSE 'done' END, closed_at = '2026-11-24 09:20+08', run_id = gen_random_uuid()
+             WHERE day = '2026-11-24'");
+    }
+    let text = report("2026-11-25");
+    for line in [
+        "**应采**：2 项，完整 0 项，缺 2 项（前一日：1 项，完整 1 项；运行 0 次，成功 0 次）",
+        "- 标题 soon：未采集，应运行 1 次，1 次没有运行",
+        "- 标题 running：失败（HTTP 502）",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn site() -> Site {
     site.sql(
         "INSERT INTO oa.tasks (name, tool, title, schedule) VALUES ('full-view', 'oa-crawl', '多空全景', '0 15 * * *'), ('night', 'oa-crawl', '夜盘', '50 20 * * *'),
             ('today-only', 'oa-crawl', '', '0 16 * * *'), ('young', 'oa-crawl', '', '0 16 * * *'), ('backup-full', 'oa-backup', '', NULL);
+         UPDATE oa.tasks SET collects = tool = 'oa-crawl', backfills = tool = 'oa-crawl' AND name <> 'today-only';
          INSERT INTO oa.days (task, day, expected, state, records, evidence, collected_at)
          SELECT t, d::date, true, 'complete', 75, 'total', d + interval '8 hours'
          FROM unnest(ARRAY['full-view', 'night', 'today-only', 'young']) t, generate_series(date '2025-12-01', date '2025-12-12', interval '1 day') d
@@ -67,13 +68,12 @@ fn each_hole_is_shown_with_the_command_that_fills_it() {
         "    oa-crawl backfill night --from 2025-12-02 --to 2025-12-02",
         "    oa-crawl backfill night --from 2025-12-03 --to 2025-12-03",
         "2025-12-05  today-only  无法补采  the site shows only today",
-        "    oa-crawl backfill today-only --from 2025-12-11 --to 2025-12-11",
         "5 个数据源应采 31 天，完整 22 天，缺 9 天，其中无法补采 1 天，后来补齐 1 天，未到时间 1 天",
     ] {
         assert!(table.lines().any(|l| l == line), "{line}\n{table}");
     }
     assert!(
-        !table.contains("backfill backup-full") && !table.contains("--from 2025-12-04"),
+        !table.contains("backfill backup-full") && !table.contains("backfill today-only"),
         "{table}"
     );
     let (_, json, _) = days(&["--format", "json"]);
@@ -95,7 +95,7 @@ fn each_hole_is_shown_with_the_command_that_fills_it() {
             &json!("oa-crawl backfill full-view --from 2025-12-08 --to 2025-12-08")
         )
     );
-    // Nothing was owed; the site shows no day before one that it cannot show any more.
+    // Nothing was owed; the site shows only today.
     assert_eq!(of("full-view", "2025-12-06")["hole"], false);
     assert_eq!(of("today-only", "2025-12-04")["fill"], Value::Null);
     assert_eq!(
@@ -124,6 +124,15 @@ fn each_hole_is_shown_with_the_command_that_fills_it() {
     }
     let (code, text, _) = site.run(&["days", "--from", "2020-01-01", "--to", "2020-01-31"]);
     assert!(code == Some(0) && text.contains("没有任何采集日"), "{text}");
+    // While it is today, it shows that too.
+    site.sql(
+        "INSERT INTO oa.days (task, day, expected, state) VALUES ('today-only', (now() AT TIME ZONE 'Asia/Shanghai')::date, true, 'failed')",
+    );
+    let (_, today, _) = site.run(&["days", "today-only", "--from", "yesterday"]);
+    assert!(
+        today.contains("oa-crawl backfill today-only --from"),
+        "{today}"
+    );
     // What is given up owes nothing.
     site.sql("UPDATE oa.tasks SET forgotten_at = now() WHERE name = 'night'");
     assert!(!days(&[]).1.contains("backfill night"));
@@ -171,11 +180,43 @@ fn the_api_and_metrics_say_the_same() {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
     // The page shows them, with what to copy; hostile names stay text.
-    site.sql("INSERT INTO oa.tasks (name, tool, title) VALUES ('a''b <i>', 'oa-crawl', '<script>x</script>'); INSERT INTO oa.days (task, day, expected, state) VALUES ('a''b <i>', current_date - 1, true, 'missing')");
+    site.sql("INSERT INTO oa.tasks (name, tool, title, collects, backfills) VALUES ('a''b <i>', 'oa-crawl', '<script>x</script>', true, true); INSERT INTO oa.days (task, day, expected, state) VALUES ('a''b <i>', current_date - 1, true, 'missing')");
     let line = "oa-crawl backfill 'a'\\''b &lt;i&gt;' --from";
     wait_until("the page shows it", Duration::from_secs(40), || {
         let page = serving.get("/admin/?lang=en").text();
         assert!(page.contains("Days collected, 13 weeks") && !page.contains("<script>x"));
         page.contains(line)
+    });
+}
+
+#[test]
+fn a_day_that_is_lacking_is_something_to_do_although_its_source_is_well_again() {
+    let site = Site::start(&format!("[report.tokens]\nwang = \"{TOKEN_HASH}\"\n"));
+    site.sql(
+        "WITH run AS (
+           INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+           SELECT oa.uuid_floor(now() - interval '1 hour'), 'oa-crawl', 'well', 'due', 'h', 'm', 'b', 1, 1, '0', 'success', now() - interval '1 hour',
+                  now() - interval '1 hour' RETURNING *)
+         INSERT INTO oa.tasks (name, tool, title, collects, backfills, last_run_id, last_status, last_started_at, last_success_at)
+         SELECT task, tool, '<b>多空', true, true, id, status, started_at, started_at FROM run;
+         INSERT INTO oa.tasks (name, tool, collects, last_run_id, last_status, last_started_at, last_success_at)
+         SELECT 'today-only', 'oa-crawl', true, last_run_id, last_status, last_started_at, last_success_at FROM oa.tasks;
+         INSERT INTO oa.days (task, day, expected, state)
+         SELECT t, (now() AT TIME ZONE 'Asia/Shanghai')::date - n, true, s
+         FROM unnest(ARRAY['well', 'today-only']) t, (VALUES (0, 'failed'), (2, 'complete'), (3, 'partial'), (5, 'missing'), (40, 'failed')) d (n, s)",
+    );
+    let serving = site.serve(Some(TOKEN));
+    wait_until("the page shows it", Duration::from_secs(40), || {
+        let page = serving.get("/admin/?lang=en").text();
+        assert!(!page.contains("<b>多空"), "{page}");
+        page.contains("Days that are lacking and can be filled: 2")
+            && page.contains("to fill them: oa-crawl backfill well --from")
+    });
+    site.sql("UPDATE oa.days SET state = 'complete'");
+    wait_until("it is done", Duration::from_secs(40), || {
+        !serving
+            .get("/admin/?lang=en")
+            .text()
+            .contains("can be filled")
     });
 }

@@ -52,6 +52,12 @@ impl Screen {
     }
 }
 
+/// How wide the terminal on stdout is, in cells; `None` where there is none.
+#[must_use]
+pub fn terminal_width() -> Option<usize> {
+    Screen::of_stdout().width.map(usize::from)
+}
+
 /// A column that folds has at least so many cells.
 const FOLDED: u16 = 22;
 /// One cell before and one behind each column.
@@ -215,7 +221,11 @@ impl Listing {
         }
         if let (Some(width), false) = (screen.width, markdown) {
             let natural = table.column_max_content_widths();
-            if natural.iter().map(|cells| cells + PADDING).sum::<u16>() > width {
+            let needed: u32 = natural
+                .iter()
+                .map(|cells| u32::from(*cells) + u32::from(PADDING))
+                .sum();
+            if needed > u32::from(width) {
                 return self.fitted(&natural, width, screen);
             }
         }
@@ -323,7 +333,7 @@ fn widths(columns: &[usize], natural: &[u16], width: u16) -> Vec<u16> {
     let mut left = width.saturating_sub(widths.iter().sum());
     while left > 0 {
         let short = (0..widths.len())
-            .filter(|at| widths[*at] < natural[columns[*at]] + PADDING)
+            .filter(|at| widths[*at] < natural[columns[*at]].saturating_add(PADDING))
             .min_by_key(|at| widths[*at]);
         let Some(at) = short else { break };
         widths[at] += 1;

@@ -75,7 +75,7 @@ async fn health(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
         .filter(|t| t.name == task)
         .cloned()
         .collect();
-    let health = one.first().ok_or_else(|| no_task(&task))?.severity;
+    let health = one.first().ok_or_else(|| not_watched(&task))?.severity;
     let mut answer = HealthAnswer::of(snapshot, latest.outage.clone());
     (answer.status, answer.tasks) = (health, &one);
     Ok(Answer::json(&answer))
@@ -83,6 +83,13 @@ async fn health(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
 
 fn no_task(name: &str) -> Answer {
     Answer::missing(format!("there is no task \"{name}\""))
+}
+
+/// Health is that of tasks that are watched.
+fn not_watched(name: &str) -> Answer {
+    Answer::missing(format!(
+        "no task \"{name}\" is watched: there is none, or it was given up, or [crawl] skip has it"
+    ))
 }
 
 async fn logs(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {

@@ -1,6 +1,6 @@
 //! `oa-report daily`: the report of a day, printed or put into the outbox once.
 
-use chrono::{Days, NaiveDate, TimeDelta, Timelike, Utc};
+use chrono::{Datelike, Days, NaiveDate, TimeDelta, Timelike, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
@@ -37,7 +37,7 @@ const MADE_UP: u64 = 7;
 )]
 pub(crate) struct Args {
     /// The day: the 24 hours until its daily_at [default: today]
-    #[arg(long, value_name = "YYYY-MM-DD", conflicts_with = "send")]
+    #[arg(long, value_name = "YYYY-MM-DD", conflicts_with = "send", value_parser = parse_day)]
     date: Option<NaiveDate>,
     /// Put today's report into the outbox, once a day, and send it
     #[arg(long)]
@@ -48,6 +48,14 @@ pub(crate) struct Args {
     /// Output format
     #[arg(long, value_enum, default_value_t, conflicts_with = "send")]
     format: DailyFormat,
+}
+
+/// A day around which there are others: neither chrono nor PostgreSQL counts on for ever.
+fn parse_day(text: &str) -> Result<NaiveDate, String> {
+    text.parse::<NaiveDate>()
+        .ok()
+        .filter(|day| (1..=9999).contains(&day.year()))
+        .ok_or_else(|| "write a day such as 2025-12-01".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]

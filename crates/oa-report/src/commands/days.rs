@@ -8,7 +8,7 @@ use chrono::{Days, NaiveDate, Utc};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
-use oa_core::app::output::{Format, Listing};
+use oa_core::app::output::{Format, Listing, terminal_width};
 use oa_core::base::text::{cut, printable};
 use serde_json::json;
 
@@ -61,7 +61,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     match args.format {
         Format::Json => as_json(&days).map_err(anyhow::Error::from)?,
         Format::Table => {
-            cli::print(&as_table(lang, &days, span)).map_err(anyhow::Error::from)?;
+            let table = as_table(lang, &days, span, terminal_width());
+            cli::print(&table).map_err(anyhow::Error::from)?;
         }
         other => as_list(&days, config, other)?,
     }
@@ -171,10 +172,20 @@ const SIGNS: [(char, &str, &str); 9] = [
     ('-', "跳过", "skipped"),
 ];
 
-/// So many days stand beside each other.
+/// So many days stand beside each other; fewer on a terminal that is too narrow for them.
 const BESIDE: usize = 31;
+/// No terminal is too narrow for a week.
+const WEEK: usize = 7;
+/// Cells of a day.
+const CELLS: usize = 3;
 
-fn as_table(lang: Lang, days: &[SourceDay], (from, to): (NaiveDate, NaiveDate)) -> String {
+/// `screen`: how wide the terminal is, if it is one. Titles stand behind the days where there is room for all of them.
+fn as_table(
+    lang: Lang,
+    days: &[SourceDay],
+    (from, to): (NaiveDate, NaiveDate),
+    screen: Option<usize>,
+) -> String {
     if days.is_empty() {
         return lang.say(
             format!("{from} 至 {to} 没有任何采集日；数据源启用并运行 oa-crawl run --due 后会出现在这里\n"),
@@ -191,8 +202,14 @@ fn as_table(lang: Lang, days: &[SourceDay], (from, to): (NaiveDate, NaiveDate)) 
         row.1.insert(day.day, sign(day));
     }
     let width = rows.keys().map(|name| cells(name)).max().unwrap_or(0);
+    let beside = screen.map_or(BESIDE, |screen| {
+        (screen.saturating_sub(width) / CELLS).clamp(WEEK, BESIDE)
+    });
+    let longest = rows.values().map(|(title, _)| cells(title)).max();
+    let needed = width + CELLS * beside.min(columns.len()) + 2;
+    let titled = screen.is_none_or(|screen| needed + longest.unwrap_or(0) <= screen);
     let mut text = String::new();
-    for block in columns.chunks(BESIDE) {
+    for block in columns.chunks(beside) {
         if !text.is_empty() {
             text.push('\n');
         }
@@ -212,7 +229,7 @@ fn as_table(lang: Lang, days: &[SourceDay], (from, to): (NaiveDate, NaiveDate)) 
             for day in block {
                 line.push_str(&format!("  {}", of.get(day).copied().unwrap_or(' ')));
             }
-            if title != name {
+            if titled && title != name {
                 line.push_str(&format!("  {}", printable(title)));
             }
             text.push_str(line.trim_end());
@@ -295,7 +312,53 @@ fn cells(name: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use oa_core::app::config::Locale;
+
     use super::*;
+
+    #[test]
+    fn a_table_is_no_wider_than_its_terminal() {
+        let first = NaiveDate::from_ymd_opt(2025, 12, 1).unwrap();
+        let days: Vec<SourceDay> = first
+            .iter_days()
+            .take(31)
+            .map(|day| SourceDay {
+                task: "jiaoyikecha-positions".to_owned(),
+                title: "交易可查-席位持仓".to_owned(),
+                day,
+                expected: true,
+                state: "complete".to_owned(),
+                hole: false,
+                run_id: None,
+                collected_at: None,
+                records: None,
+                announced: None,
+                usual: None,
+                evidence: None,
+                content: None,
+                reported_at: None,
+                filled_at: None,
+                reason: None,
+                fill: None,
+            })
+            .collect();
+        let span = (first, days[30].day);
+        let table = |screen| as_table(Lang::from(Locale::Zh), &days, span, screen);
+        // The lines of the sources: the rest may be as long as it likes.
+        let rows = |table: &str| -> Vec<usize> {
+            let rows = table
+                .lines()
+                .filter(|l| l.contains('✓') && l.contains("jiaoyi"));
+            rows.map(|row| cells(&row.replace('✓', "x"))).collect()
+        };
+        let narrow = table(Some(80));
+        assert_eq!(rows(&narrow), [78, 57], "{narrow}");
+        assert!(!narrow.contains("席位持仓"), "{narrow}");
+        for screen in [None, Some(200)] {
+            let wide = table(screen);
+            assert_eq!(rows(&wide), [133], "{wide}");
+        }
+    }
 
     #[test]
     fn signs_are_one_cell_and_differ() {

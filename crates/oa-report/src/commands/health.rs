@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{known_task, local};
 use crate::lang::Lang;
 use crate::pool;
-use crate::queries::health::{self, Health, TaskHealth};
+use crate::queries::health::{self, Health, State, TaskHealth};
 use crate::queries::watch::{self, Fault, Watch};
 
 /// How each task is, and whether anybody watches them
@@ -52,8 +52,13 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         .map_err(|e| anyhow::anyhow!("could not read who watches: {}", describe(&e)))?;
     let faults = watch::faults(&watches, !tasks.is_empty());
     tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
+    // A program that reads CSV takes the words of the API.
+    let state = match args.format {
+        Format::Csv => "state",
+        _ => "state_shown",
+    };
     let mut listing = Listing::new(&[
-        ("state_shown", "STATE"),
+        (state, "STATE"),
         ("task", "TASK"),
         ("title", "TITLE"),
         ("success", "OK"),
@@ -117,11 +122,16 @@ fn say(
     }
     let count = |severity| tasks.iter().filter(|t| t.severity == severity).count();
     let (critical, warning) = (count(Health::Critical), count(Health::Warning));
-    let well = tasks.len() - critical - warning;
+    // What is silenced is not known to be well.
+    let paused = tasks.iter().filter(|t| t.state == State::Paused).count();
+    let well = tasks.len() - critical - warning - paused;
     let mut text = lang.say(
         format!("\n故障 {critical}，注意 {warning}，正常 {well}"),
         format!("\n{critical} critical, {warning} with a warning, {well} well"),
     );
+    if paused > 0 {
+        text.push_str(&lang.say(format!("，静默 {paused}"), format!(", {paused} paused")));
+    }
     for (what, name) in [("check", "oa-alert check"), ("due", "oa-crawl run --due")] {
         text.push_str(&match watch::newest(watches, what) {
             Some(last) => {

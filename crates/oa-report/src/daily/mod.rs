@@ -39,7 +39,6 @@ pub(crate) struct Daily {
     /// Holes that were reported and are closed.
     pub(crate) filled: Vec<Filled>,
     /// Holes of the two weeks before that a command fills.
-    #[serde(skip)]
     pub(crate) before: Vec<Hole>,
     /// What cron started.
     pub(crate) starts: Vec<Start>,

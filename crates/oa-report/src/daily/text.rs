@@ -155,6 +155,15 @@ pub(crate) fn to_markdown(daily: &Daily, locale: Locale, zone: Tz) -> String {
             format!("Not due: {names}")
         });
     }
+    if !daily.verdict.under_way.is_empty() {
+        line(String::new());
+        let names = daily.verdict.under_way.join(if zh { "、" } else { ", " });
+        line(if zh {
+            format!("尚未结束，计入下次日报：{names}")
+        } else {
+            format!("Not over yet, in the next report: {names}")
+        });
+    }
     line(String::new());
     for text in backups::lines(&daily.backups, locale, zone) {
         line(text);

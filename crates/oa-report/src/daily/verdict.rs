@@ -28,6 +28,8 @@ pub(crate) struct Verdict {
     pub(crate) made_up: Vec<MadeUp>,
     /// Titles of scheduled tasks that were not due within it, and did not run.
     pub(crate) not_due: Vec<String>,
+    /// Titles of tasks of which nobody could know yet at its end: they ran, or had just been due. They are in the next report.
+    pub(crate) under_way: Vec<String>,
 }
 
 /// A task that did not do all that it was to do.
@@ -95,6 +97,8 @@ struct Due {
     filled_later: Option<DateTime<Utc>>,
     reason: Option<String>,
     days: Vec<NaiveDate>,
+    /// The site shows past days.
+    backfills: bool,
 }
 
 pub(super) fn assess(
@@ -105,7 +109,9 @@ pub(super) fn assess(
     ran: &[Task],
 ) -> Result<Verdict> {
     let mut due = slots(tx, config, span)?;
-    let not_due = by_schedule(tx, config, calendar, span, ran, &mut due)?;
+    let under_way = under_way(tx, config, span)?;
+    let mut not_due = by_schedule(tx, config, calendar, span, ran, &mut due)?;
+    not_due.retain(|name, _| !under_way.contains_key(name));
     let local = |at: DateTime<Utc>| at.with_timezone(&config.timezone).date_naive();
     let (first, last) = (local(span.from), local(span.until));
     let mut owed: HashMap<String, Vec<SourceDay>> = HashMap::new();
@@ -130,7 +136,8 @@ pub(super) fn assess(
         }
     }
     let mut verdict = Verdict {
-        not_due,
+        not_due: not_due.into_values().collect(),
+        under_way: under_way.into_values().collect(),
         ..Verdict::default()
     };
     let none = Vec::new();
@@ -236,8 +243,7 @@ fn lacking(
         "missing".clone_into(&mut lack.state);
         lack.reason.clone_from(&of.reason);
         lack.day = owed.first().map(|d| d.day);
-        if let Some(day) = owed.first() {
-            // It has days, so a backfill can be asked for.
+        if let Some(day) = owed.first().filter(|_| of.backfills) {
             lack.fill = Some(backfill(name, day.day, day.day));
         }
         return Some(lack);
@@ -252,23 +258,63 @@ fn lacking(
     Some(lack)
 }
 
+/// The condition under which nobody could know at that time what becomes of a slot `s`: it had been due for less than the grace, or its
+/// run was under way. It counts in the report after that, in which its run is, too.
+fn undecided(at: &str, grace: &str) -> String {
+    format!(
+        "(s.due_at < {at} AND s.due_at > {at} - interval '1 day' AND coalesce(s.closed_at, 'infinity') > {at}
+          AND (s.due_at >= {at} - make_interval(secs => {grace})
+               OR EXISTS (SELECT FROM oa.runs r WHERE r.task = s.task AND r.started_at >= s.due_at - interval '1 minute' AND r.started_at < {at}
+                          AND coalesce(r.finished_at, 'infinity') >= {at} AND r.status <> 'skipped')))"
+    )
+}
+
+/// The titles of tasks with a slot that is not decided at the end of the span, by name.
+fn under_way(
+    tx: &mut Transaction<'_>,
+    config: &Config,
+    span: Span,
+) -> Result<BTreeMap<String, String>> {
+    let undecided = undecided("$1::timestamptz", "$2");
+    let rows = tx.query(
+        &format!(
+            "SELECT DISTINCT s.task, coalesce(nullif(t.title, ''), s.task) FROM oa.slots s LEFT JOIN oa.tasks t ON t.name = s.task
+             WHERE s.day BETWEEN $1::timestamptz::date - 2 AND $1::timestamptz::date + 8 AND {undecided}
+               AND s.state <> 'skipped' AND s.owed AND s.task <> ALL($3) AND s.task <> $4
+               AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at OR t.forgotten_at > $1)"
+        ),
+        &[
+            &span.until.min(span.as_of),
+            &health::grace(config).as_seconds_f64(),
+            &config.crawl.skip,
+            &TASK,
+        ],
+    )?;
+    Ok(rows.iter().map(|r| (r.get(0), r.get(1))).collect())
+}
+
 /// What slots say was due, by task.
 fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeMap<String, Due>> {
     let grace = health::grace(config).as_seconds_f64();
+    let before = undecided("$1::timestamptz", "$6");
+    let at_the_end = undecided("least($2::timestamptz, $3::timestamptz)", "$6");
     let rows = tx.query(
-        "WITH s AS (
+        &format!(
+            "WITH s AS (
            SELECT s.*, coalesce(s.filled_at <= $3, false) AS made_up,
                   (s.state IN ('missed', 'unfetchable') OR s.state = 'open' AND s.due_at < $3::timestamptz - make_interval(secs => $6))
                     AND (s.filled_at IS NULL OR s.filled_at > $3) AS missed
            FROM oa.slots s
-           WHERE s.day BETWEEN $1::timestamptz::date - 2 AND $2::timestamptz::date + 8 AND s.due_at >= $1 AND s.due_at < $2 AND s.due_at <= $3
+           WHERE s.day BETWEEN $1::timestamptz::date - 2 AND $2::timestamptz::date + 8 AND (s.due_at >= $1 OR {before}) AND s.due_at < $2 AND s.due_at <= $3
+             AND NOT {at_the_end}
              AND s.state <> 'skipped' AND s.owed AND s.task <> ALL($4) AND s.task <> $5)
          SELECT s.task, coalesce(nullif(t.title, ''), s.task), count(*), count(*) FILTER (WHERE missed), (array_agg(missed ORDER BY s.due_at DESC))[1],
                 count(*) FILTER (WHERE made_up AND s.state <> 'done'), (array_agg(s.reason ORDER BY s.due_at DESC) FILTER (WHERE missed AND s.reason <> ''))[1],
-                array_agg(DISTINCT s.day), max(s.filled_at) FILTER (WHERE missed)
+                array_agg(DISTINCT s.day), max(s.filled_at) FILTER (WHERE missed), coalesce(t.backfills, false)
          FROM s LEFT JOIN oa.tasks t ON t.name = s.task
          WHERE t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at OR t.forgotten_at > $2
-         GROUP BY s.task, t.title",
+         GROUP BY s.task, t.title, t.backfills"
+        ),
         &[
             &span.from,
             &span.until,
@@ -289,6 +335,7 @@ fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeM
             reason: row.get(6),
             days: row.get(7),
             filled_later: row.get(8),
+            backfills: row.get(9),
         };
         (row.get(0), due)
     };
@@ -296,7 +343,7 @@ fn slots(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<BTreeM
 }
 
 /// Where no slots are kept yet, the schedule says what was due since it was made. Gives the titles of those that were not due and did not
-/// run.
+/// run, by name.
 fn by_schedule(
     tx: &mut Transaction<'_>,
     config: &Config,
@@ -304,7 +351,7 @@ fn by_schedule(
     span: Span,
     ran: &[Task],
     due: &mut BTreeMap<String, Due>,
-) -> Result<Vec<String>> {
+) -> Result<BTreeMap<String, String>> {
     let rows = tx.query(
         "SELECT t.name, coalesce(nullif(t.title, ''), t.name), t.schedule, t.days, t.sessions, t.expected_since,
                 EXISTS (SELECT FROM oa.slots s WHERE s.task = t.name AND (s.due_at < $1 OR t.expected_since IS NULL))
@@ -312,14 +359,14 @@ fn by_schedule(
            AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at) ORDER BY t.name",
         &[&span.until, &config.crawl.skip, &TASK],
     )?;
-    let mut not_due = Vec::new();
+    let mut not_due = BTreeMap::new();
     for row in &rows {
         let (name, title): (String, String) = (row.get(0), row.get(1));
         if due.contains_key(&name) || ran.iter().any(|t| t.name == name) {
             continue;
         }
         if row.get::<_, bool>(6) {
-            not_due.push(title);
+            not_due.insert(name, title);
             continue;
         }
         let (days, sessions): (Option<&str>, Option<Vec<String>>) = (row.get(3), row.get(4));
@@ -333,7 +380,7 @@ fn by_schedule(
         let late = span.until.min(span.as_of - health::grace(config));
         let times: Vec<DateTime<Utc>> = all.take_while(|at| *at < span.until).take(2000).collect();
         if times.is_empty() {
-            not_due.push(title);
+            not_due.insert(name, title);
             continue;
         }
         let Some(since) = row
@@ -356,6 +403,7 @@ fn by_schedule(
                 filled_later: None,
                 reason: None,
                 days: Vec::new(),
+                backfills: false,
             };
             due.insert(name, of);
         }
@@ -363,7 +411,7 @@ fn by_schedule(
     Ok(not_due)
 }
 
-/// Holes that were reported and closed since the last report.
+/// Holes that were reported and closed within the span: each is in just one report, also when one is sent late.
 pub(super) fn filled(tx: &mut Transaction<'_>, config: &Config, span: Span) -> Result<Vec<Filled>> {
     let rows = tx.query(
         "SELECT coalesce(nullif(t.title, ''), d.task), d.day, coalesce(d.filled_at, d.collected_at)
@@ -372,7 +420,7 @@ pub(super) fn filled(tx: &mut Transaction<'_>, config: &Config, span: Span) -> R
            AND coalesce(d.filled_at, d.collected_at) > $1 AND coalesce(d.filled_at, d.collected_at) <= $2
            AND coalesce(d.filled_at, d.collected_at) >= d.reported_at
          ORDER BY d.task, d.day",
-        &[&span.from, &span.as_of, &config.crawl.skip],
+        &[&span.from, &span.until, &config.crawl.skip],
     )?;
     let filled = |row: &Row| Filled {
         title: row.get(0),

@@ -36,6 +36,10 @@ pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
     }
     rows.retain(|_, days| !days.is_empty());
     let holes = holes(days);
+    // The newest first: those are what one can still do something about.
+    let mut listed: Vec<&Hole> = holes.iter().collect();
+    listed.sort_by_key(|h| std::cmp::Reverse(h.to));
+    listed.truncate(LISTED);
     let sum = Summary::of(days);
     let states: BTreeSet<&str> = rows.values().flatten().map(|d| kind(d)).collect();
     html! {
@@ -59,18 +63,17 @@ pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
                     @let first = days[0];
                     div.source {
                         div.label { (frame.link(&frame.task(&first.task), &html! { (first.title) })) }
-                        (row(frame, days, &columns, &holes))
+                        (row(frame, days, &columns, &listed))
                     }
                 }
             }
             @if !holes.is_empty() {
                 ol.holes {
-                    // The newest first: those are what one can still do something about.
-                    @let newest = { let mut all: Vec<&Hole> = holes.iter().collect(); all.sort_by_key(|h| std::cmp::Reverse(h.to)); all };
-                    @for hole in newest.iter().take(LISTED) { (of_hole(frame, hole)) }
+                    @for hole in &listed { (of_hole(frame, hole)) }
                 }
                 @if holes.len() > LISTED {
-                    p.more { (lang.say(format!("还有 {} 段，用 oa-report days 查看", holes.len() - LISTED), format!("{} more: see oa-report days", holes.len() - LISTED))) }
+                    @let (more, first) = (holes.len() - LISTED, days.iter().map(|d| d.day).min().unwrap_or_default());
+                    p.more { (lang.say(format!("还有 {more} 段，用 oa-report days --from {first} 查看"), format!("{more} more: see oa-report days --from {first}"))) }
                 }
             }
         }
@@ -160,7 +163,7 @@ fn row(
     frame: &Frame,
     days: &[&SourceDay],
     columns: &HashMap<NaiveDate, usize>,
-    holes: &[Hole],
+    listed: &[&Hole],
 ) -> Markup {
     let lang = frame.lang;
     let width = columns.len() * STEP;
@@ -177,8 +180,9 @@ fn row(
         format!("{}: {} days, {count} holes", days[0].title, days.len()),
     );
     let of = |day: &SourceDay| {
-        holes
+        listed
             .iter()
+            .copied()
             .find(|h| h.task == day.task && h.from <= day.day && day.day <= h.to)
     };
     html! {

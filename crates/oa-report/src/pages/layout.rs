@@ -252,7 +252,7 @@ fn stale(frame: &Frame) -> Markup {
                     @match frame.snapshot() {
                         Some(s) => {
                             strong {
-                                (lang.say("数据库无法访问，下面是 ", "PostgreSQL does not answer; this is what was latest at "))
+                                (lang.say("数据库无法访问，下面是 ", "PostgreSQL does not answer; this is what was known at "))
                                 (frame.clock.time(s.taken_at))
                                 (lang.say("（", " (")) (frame.clock.relative(s.taken_at)) (lang.say("）的情况", ")"))
                             }

@@ -1,7 +1,9 @@
-//! What a person should look at, worst first: open incidents, tasks that are not well, backups, and the watching itself.
+//! What a person should look at, worst first: open incidents, tasks that are not well, days that are lacking, backups, and the watching
+//! itself.
 
 use crate::queries::alerts::Incident;
 use crate::queries::backups::State;
+use crate::queries::days::Unfilled;
 use crate::queries::health::{Health, TaskHealth};
 use crate::queries::watch::{self, Fault};
 use crate::snapshot::Snapshot;
@@ -21,6 +23,12 @@ pub(crate) enum Item<'a> {
     /// A task that is not well, and of which no incident tells.
     Task(&'a TaskHealth),
     Backups,
+    /// Days that are lacking, of so many sources, of which nothing else here tells: they are well again, and these days are not.
+    Holes {
+        days: i64,
+        sources: usize,
+        most: &'a Unfilled,
+    },
     /// Nobody watches, or what was found reaches nobody.
     Watching(Fault<'a>),
 }
@@ -38,7 +46,7 @@ impl Problem<'_> {
     }
 }
 
-/// What is wrong: open incidents, tasks that are not well and of which no incident tells, backups. Worst first, acknowledged last.
+/// What is wrong: open incidents, tasks that are not well and of which no incident tells, days that can be filled, backups. Worst first, acknowledged last.
 pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
     let severity_of = |t: &Incident| match t.severity.as_str() {
         "critical" => Health::Critical,
@@ -70,13 +78,38 @@ pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
         },
         item: Item::Backups,
     });
+    let is_listed = |task: &str| {
+        let incident = snapshot
+            .incidents
+            .iter()
+            .any(|t| t.task.as_deref() == Some(task));
+        let mut tasks = snapshot.tasks.iter();
+        incident || tasks.any(|t| t.name == task && t.severity != Health::Healthy)
+    };
+    let unfilled: Vec<&Unfilled> = snapshot
+        .unfilled
+        .iter()
+        .filter(|u| !is_listed(&u.task))
+        .collect();
+    let holes = unfilled.first().copied().map(|most| Problem {
+        severity: Health::Warning,
+        item: Item::Holes {
+            days: unfilled.iter().map(|u| u.days).sum(),
+            sources: unfilled.len(),
+            most,
+        },
+    });
     let watching = watch::faults(&snapshot.watches, !snapshot.tasks.is_empty())
         .into_iter()
         .map(|fault| Problem {
             severity: fault.severity(),
             item: Item::Watching(fault),
         });
-    let all = watching.chain(incidents).chain(tasks).chain(backups);
+    let all = watching
+        .chain(incidents)
+        .chain(tasks)
+        .chain(holes)
+        .chain(backups);
     let mut all: Vec<Problem<'_>> = all.collect();
     all.sort_by_key(|p| (p.is_acknowledged(), std::cmp::Reverse(p.severity)));
     all

@@ -25,7 +25,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
             hyper::StatusCode::NOT_FOUND,
             lang.say(
                 format!("没有任务 {name}，或已停用"),
-                format!("there is no task {name}, or it was params up"),
+                format!("there is no task {name}, or it was given up"),
             ),
         )
     })?;

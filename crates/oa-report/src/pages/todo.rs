@@ -8,6 +8,7 @@ use super::problems::{Item, Problem};
 use crate::app::LONGEST_NOTE;
 use crate::digest::short_hash;
 use crate::queries::alerts::{self, Incident};
+use crate::queries::days::{Unfilled, backfill};
 use crate::queries::health::{Health, TaskHealth};
 use crate::queries::watch::Fault;
 use crate::snapshot::Snapshot;
@@ -45,6 +46,7 @@ pub(crate) fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot)
                     @match problem.item {
                         Item::Incident(t) => (incident(frame, t, "overview")),
                         Item::Task(t) => (task_problem(frame, t)),
+                        Item::Holes { days, sources, most } => (of_holes(frame, days, sources, most)),
                         Item::Watching(item) => (of_watching(frame, problem.severity, item)),
                         Item::Backups => {
                             li class=(layout::tone(problem.severity.as_str())) {
@@ -60,6 +62,43 @@ pub(crate) fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot)
             }
             @if problems.len() > MOST {
                 p.more { (frame.link("/admin/alerts", &html! { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) })) }
+            }
+        }
+    }
+}
+
+/// One item for all: the calendar below has each of them.
+fn of_holes(frame: &Frame, days: i64, sources: usize, most: &Unfilled) -> Markup {
+    let lang = frame.lang;
+    let title = lang.say(
+        format!("缺 {days} 天的数据，可以补采"),
+        format!("Days that are lacking and can be filled: {days}"),
+    );
+    let fill = backfill(&most.task, most.from, most.to);
+    let (line, rest) = match sources {
+        1 => (most.title.clone(), String::new()),
+        _ => (
+            lang.say(
+                format!(
+                    "{sources} 个数据源，其中 {} 缺 {} 天",
+                    most.title, most.days
+                ),
+                format!("{sources} sources; {}: {}", most.title, most.days),
+            ),
+            lang.say(
+                "；其他数据源的命令用 oa-report days 查看",
+                "; oa-report days has the commands of the other sources",
+            )
+            .to_owned(),
+        ),
+    };
+    html! {
+        li class=(layout::tone(Health::Warning.as_str())) {
+            (icon(Health::Warning.as_str()))
+            div.what {
+                h3 { a href="#heat" { (title) } }
+                p { (line) }
+                p.remedy { (lang.say("补采：", "to fill them: ")) (fill) (rest) }
             }
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct SourceDay {
     pub(crate) filled_at: Option<DateTime<Utc>>,
     /// Why it is a hole.
     pub(crate) reason: Option<String>,
-    /// The command that fills it; null where the site cannot show that day any more, and for what is no hole.
+    /// The command that fills it; null where the site cannot show that day (any more), and for what is no hole.
     pub(crate) fill: Option<String>,
 }
 
@@ -106,7 +106,7 @@ impl Summary {
 }
 
 /// Days of a source one after the other that one command fills, or none does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Hole {
     pub(crate) task: String,
     pub(crate) title: String,
@@ -239,31 +239,59 @@ fn explain(client: &mut impl GenericClient, config: &Config, days: &mut [SourceD
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
-    // A program's line knows no days; nor does a backup.
-    let sources = client.query(
-        "SELECT t.name FROM oa.tasks t WHERE t.name = ANY($1) AND t.tool = 'oa-crawl'
-           AND NOT EXISTS (SELECT FROM oa.runs r WHERE r.id = t.last_run_id AND r.details ? 'program')",
-        &[&names],
+    // Whether the site shows past days; what is no source has none.
+    let rows = client.query(
+        "SELECT t.name, t.backfills, (now() AT TIME ZONE $2::text)::date FROM oa.tasks t WHERE t.name = ANY($1) AND t.collects",
+        &[&names, &config.timezone.name()],
     )?;
-    let sources: HashSet<String> = sources
+    let sources: HashMap<String, (bool, NaiveDate)> = rows
         .iter()
-        .map(|row| row.get(0))
-        .filter(|name| !config.exec.contains_key(name))
+        .map(|row| (row.get(0), (row.get(1), row.get(2))))
         .collect();
-    // What a site cannot show of a later day it cannot show of an earlier one either.
-    let mut gone: HashMap<String, NaiveDate> = HashMap::new();
-    for day in days.iter().filter(|d| d.state == "unfetchable") {
-        let last = gone.entry(day.task.clone()).or_insert(day.day);
-        *last = (*last).max(day.day);
-    }
     for day in days.iter_mut().filter(|d| d.hole) {
         day.reason = reasons.remove(&(day.task.clone(), day.day));
-        let fetchable = gone.get(&day.task).is_none_or(|last| day.day > *last);
-        if sources.contains(&day.task) && fetchable {
+        // Every site shows its present day.
+        let shown = sources
+            .get(&day.task)
+            .is_some_and(|(past, today)| *past || day.day == *today);
+        if shown && day.state != "unfetchable" {
             day.fill = Some(backfill(&day.task, day.day, day.day));
         }
     }
     Ok(())
+}
+
+/// A source with holes that a command fills.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unfilled {
+    pub(crate) task: String,
+    pub(crate) title: String,
+    pub(crate) days: i64,
+    pub(crate) from: NaiveDate,
+    pub(crate) to: NaiveDate,
+}
+
+/// The holes of the two weeks before today that a command fills, those of each source together, most days first.
+pub(crate) fn unfilled(client: &mut impl GenericClient, config: &Config) -> Result<Vec<Unfilled>> {
+    let two_weeks = i32::try_from(TWO_WEEKS).unwrap_or(14);
+    let rows = client.query(
+        "WITH today AS (SELECT (now() AT TIME ZONE $1::text)::date AS day)
+         SELECT d.task, coalesce(nullif(t.title, ''), d.task), count(*), min(d.day), max(d.day)
+         FROM oa.days d JOIN oa.tasks t ON t.name = d.task
+         WHERE d.day >= (SELECT day FROM today) - $3::int AND d.day < (SELECT day FROM today) AND d.expected
+           AND d.state IN ('partial', 'stale', 'failed', 'missing') AND t.collects AND t.backfills AND d.task <> ALL($2)
+           AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
+         GROUP BY d.task, t.title ORDER BY count(*) DESC, d.task",
+        &[&config.timezone.name(), &config.crawl.skip, &two_weeks],
+    )?;
+    let unfilled = |row: &Row| Unfilled {
+        task: row.get(0),
+        title: row.get(1),
+        days: row.get(2),
+        from: row.get(3),
+        to: row.get(4),
+    };
+    Ok(rows.iter().map(unfilled).collect())
 }
 
 /// What of a source's days metrics say.

@@ -206,8 +206,8 @@ pub(crate) fn tasks(
                 t.last_started_at, t.last_run_id, t.last_status,
                 CASE WHEN t.last_status NOT IN ('running', 'retrying') THEN extract(epoch FROM t.last_finished_at - t.last_started_at)::float8 END,
                 t.last_success_at, left(t.last_error, 8000), t.consecutive_failures, t.failing_since, t.schedule, t.next_due_at,
-                -- Since the last one that was run, when none was since.
-                CASE WHEN t.lease_until IS NULL OR t.lease_until < now() THEN (
+                -- Since the last one that was run, when none was since. What was given up owes nothing, also when somebody runs it by hand.
+                CASE WHEN t.forgotten_at IS NOT NULL THEN NULL WHEN t.lease_until IS NULL OR t.lease_until < now() THEN (
                        SELECT extract(epoch FROM now() - min(s.due_at))::bigint FROM oa.slots s
                        WHERE s.task = t.name AND s.due_at < now() - make_interval(secs => $2) AND s.state IN ('open', 'missed', 'unfetchable')
                          AND s.filled_by IS NULL AND s.owed AND s.due_at > coalesce((
@@ -216,7 +216,7 @@ pub(crate) fn tasks(
                 last.status,
                 CASE WHEN last.status IN ('success', 'partial') THEN (SELECT q.fresh FROM oa.quality q WHERE q.run_id = last.id) END,
                 -- Without a schedule, what is usual says when it is missed.
-                CASE WHEN t.schedule IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
+                CASE WHEN t.schedule IS NULL AND t.forgotten_at IS NULL AND t.last_success_at < now() - interval '4 days' THEN (
                        SELECT now() - t.last_success_at > 3 * (max(h.hour) - min(h.hour)) / (count(*) - 1) FROM oa.run_hours h
                        WHERE h.task = t.name AND h.status = 'success' AND h.hour > t.last_success_at - interval '90 days' HAVING count(*) > 1) END,
                 last.error_kind,

@@ -21,6 +21,7 @@ INSERT INTO oa.tasks (name, tool, title, schedule, days, sessions) VALUES
     ('zhihui-full-view', 'oa-crawl', '智汇期讯-多空全景', '*/30 * * * *', 'all', '{}'),
     ('zhihui-reports', 'oa-crawl', '智汇期讯-研报淘金', '*/30 * * * *', 'all', '{}'),
     ('zhihui-varieties', 'oa-crawl', '智汇期讯-品种列表', '10 8 * * *', 'all', '{}');
+UPDATE oa.tasks SET collects = true, backfills = name <> 'openvlab-flow';
 
 -- Every day at a time of Shanghai, on weekdays.
 CREATE FUNCTION pg_temp.daily(task text, at time, records int, weekdays bool, until timestamptz DEFAULT now()) RETURNS void LANGUAGE sql AS
