@@ -262,4 +262,16 @@ mod tests {
             assert_eq!(any, source.names_the_day(), "{file}");
         }
     }
+
+    #[test]
+    fn the_files_of_the_exchanges_say_by_what_they_are_known_to_be_whole() {
+        for (file, text) in BUILT_IN {
+            let source = parse(file, text).unwrap();
+            let of_exchange = matches!(
+                source.store.table.as_str(),
+                "futures_quotes" | "option_quotes" | "exchange_receipts"
+            );
+            assert!(!of_exchange || source.answer.end.is_some(), "{file}");
+        }
+    }
 }
