@@ -193,11 +193,39 @@ fn known<'a>(
     mut texts: impl Iterator<Item = (&'a str, &'a str)>,
     known: &[&str],
 ) -> Result<(), String> {
-    let strange = texts.find_map(|(key, text)| {
-        let strange = found(text).into_iter().find(|p| !is_known(p, known))?;
-        Some(unknown(strange, key, known))
-    });
+    let strange =
+        texts.find_map(
+            |(key, text)| match found(text).into_iter().find(|p| !is_known(p, known)) {
+                Some(strange) => Some(unknown(strange, key, known)),
+                None => misspelt(text, key, known),
+            },
+        );
     strange.map_or(Ok(()), Err)
+}
+
+/// What begins as a placeholder does, but would go to the site as it is: `{ date }`, `{date%Y}`, `{date:%Y` without its end. Braces
+/// around more than that are the site's own.
+fn misspelt(text: &str, key: &str, known: &[&str]) -> Option<String> {
+    text.split('{').skip(1).find_map(|part| {
+        let end = part.find('}');
+        let inside = &part[..end.unwrap_or(part.len())];
+        let mut names = known.iter().chain(&DAYS);
+        let rest = names.find_map(|name| inside.trim_start().strip_prefix(*name))?;
+        let has_form = rest.contains('%') && !rest.starts_with(char::is_alphanumeric);
+        match end {
+            None if rest.is_empty() || rest.starts_with(':') || has_form => Some(format!(
+                "{key} has the placeholder {{{inside} without its closing brace"
+            )),
+            // It is as it should be.
+            Some(_) if inside.trim() == inside && (rest.is_empty() || rest.starts_with(':')) => {
+                None
+            }
+            Some(_) if rest.trim().is_empty() || has_form => Some(format!(
+                "{key} has the placeholder {{{inside}}}, which must be written as {{NAME}} or {{NAME:FORM}}, such as {{date:%Y%m%d}}"
+            )),
+            _ => None,
+        }
+    })
 }
 
 fn unknown(placeholder: &str, key: &str, known: &[&str]) -> String {
@@ -256,6 +284,24 @@ mod tests {
                 said.contains("query in [fetch] has the unknown placeholder"),
                 "{wrong}: {said}"
             );
+        }
+        for wrong in [
+            "{ date }",
+            "{date }",
+            "{date%Y%m%d}",
+            "{date %Y}",
+            "{date-%Y%m%d}",
+            "{date:%Y%m%d",
+            "{date",
+        ] {
+            let said = error("date = \"{date}\"", &format!("date = \"{wrong}\""));
+            assert!(
+                said.contains("query in [fetch] has the placeholder {"),
+                "{wrong}: {said}"
+            );
+        }
+        for own in ["{bars { date close } }", "{date, close {x}}", "{dates}{a}"] {
+            assert_eq!(misspelt(own, "x", &["date"]), None, "{own}");
         }
         let said = error("ratingprediction/list\"", "ratingprediction/{datum}\"");
         assert!(said.contains("path in [fetch]"), "{said}");
