@@ -54,6 +54,11 @@ fn damaged(error: impl std::fmt::Display) -> ReadError {
     )
 }
 
+/// The directory of a zip file is at its end: without it the file was cut short, and may come whole when it is asked for again.
+fn cut_short((_, what): ReadError) -> ReadError {
+    (ErrorKind::Network, what)
+}
+
 /// The name of the sheet that is meant.
 fn chosen(rules: &Sheet, names: &[String]) -> Result<String, ReadError> {
     let found = match &rules.name {
@@ -103,15 +108,16 @@ fn xls(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
 
 /// Unpacks every member once, only to count: what a bomb says of its own size is not true.
 fn check_unpacked(body: &[u8], most: u64) -> Result<(), ReadError> {
-    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(damaged)?;
+    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| cut_short(damaged(e)))?;
     let mut left = most;
     for index in 0..archive.len() {
         let member = archive.by_index(index).map_err(damaged)?;
         let unpacked = std::io::copy(&mut member.take(left + 1), &mut std::io::sink());
         let unpacked = unpacked.map_err(damaged)?;
         left = left.checked_sub(unpacked).ok_or_else(|| {
-            let what =
-                format!("a spreadsheet of more than {most} bytes, unpacked (max_body in [crawl])");
+            let what = format!(
+                "a spreadsheet of more than {most} bytes, unpacked; larger ones are not read"
+            );
             (ErrorKind::Shape, what)
         })?;
     }
@@ -221,9 +227,12 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
         return Err((ErrorKind::Empty, "an empty body".to_owned()));
     }
     let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| {
-        fail(format!(
-            "no zip file ({e}), where its member {name} was due"
-        ))
+        let what = format!("no zip file ({e}), where its member {name} was due");
+        match kind(body) {
+            Kind::Xlsx => cut_short(fail(what)),
+            Kind::Page => (ErrorKind::Blocked, format!("a web page and {what}")),
+            Kind::Xls | Kind::Other => fail(what),
+        }
     })?;
     let matching: Vec<usize> = (0..archive.len())
         .filter(|i| {
@@ -248,7 +257,7 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
     read.map_err(|e| (ErrorKind::Network, format!("a damaged zip file ({e})")))?;
     if unpacked.len() as u64 > most {
         return Err(fail(format!(
-            "the member {name} with more than {most} bytes (max_body in [crawl])"
+            "the member {name} with more than {most} bytes, unpacked; larger ones are not read"
         )));
     }
     Ok(unpacked)
