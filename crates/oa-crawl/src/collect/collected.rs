@@ -23,6 +23,8 @@ pub(crate) struct Collected {
     pub(crate) findings: Vec<String>,
     /// Why this is not all, where the totals of pages do not say it.
     pub(crate) incomplete: Option<String>,
+    /// What is missing is not there yet, and may come.
+    pub(crate) not_there: bool,
 }
 
 impl Collected {
