@@ -8,7 +8,7 @@ use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::placeholders::{names_a_day as names, texts};
+use super::placeholders::{name_a_day, texts};
 use super::{FetchKind, Source};
 
 /// Which days a site can show.
@@ -61,16 +61,19 @@ impl Source {
         if self.fetch.kind == FetchKind::Command {
             // The program's name is not filled in; any argument may be a script that reads the variable.
             let arguments = || self.fetch.command.iter().skip(1);
-            return arguments().any(|a| names(a) || a.contains("OA_DATE"));
+            return arguments().any(|a| a.contains("OA_DATE"))
+                || name_a_day(arguments().map(String::as_str));
         }
         let fetch = &self.fetch;
         let pairs = [&fetch.query, &fetch.form, &fetch.headers];
         let steps = self.browser.iter().flat_map(|b| &b.steps);
         let of_steps = steps.flat_map(|s| [&s.goto, &s.value, &s.click, &s.take_response]);
-        names(&fetch.path)
-            || fetch.json.iter().flat_map(texts).any(names)
-            || pairs.iter().any(|p| p.values().any(|v| names(v)))
-            || of_steps.flatten().any(|t| names(t))
+        let all = std::iter::once(&fetch.path)
+            .chain(pairs.into_iter().flat_map(|p| p.values()))
+            .chain(of_steps.flatten())
+            .map(String::as_str)
+            .chain(fetch.json.iter().flat_map(texts));
+        name_a_day(all)
     }
 
     /// What `shows` says must be what the request can do.
@@ -79,7 +82,7 @@ impl Source {
         // A program always gets the day, as OA_DATE; only its author knows whether it reads it.
         if claims && self.fetch.kind != FetchKind::Command && !self.names_the_day() {
             return Err(
-                "shows is \"any day\", but {date} is nowhere in the request, so that the site answers with its present day; put {date} into path, query, form, json or a step of [browser], or say shows = \"today\""
+                "shows is \"any day\", but {date} is nowhere in the request, or only a part of the day such as its month, so that the site answers with its present day; put {date} into path, query, form, json or a step of [browser], or say shows = \"today\""
                     .to_owned(),
             );
         }
@@ -136,7 +139,7 @@ impl Source {
         let why = match (self.shows, self.fetch.kind) {
             (Some(shows), _) => format!("shows = \"{}\"", shows.as_str()),
             (None, FetchKind::Command) => "{date} or OA_DATE is in none of its arguments; if the program reads OA_DATE, say shows = \"any day\" in the source file".to_owned(),
-            (None, _) => "{date} is nowhere in its request".to_owned(),
+            (None, _) => "{date} is nowhere in its request, or only a part of the day".to_owned(),
         };
         Some(format!(
             "{} cannot be collected for {day}: the site shows {present} now, and is not asked for a day ({why})",

@@ -53,14 +53,25 @@ fn written(day: NaiveDate, form: Option<&str>) -> Option<String> {
     }
 }
 
-/// Whether a text names a day, and not only its month or year.
-pub(super) fn names_a_day(text: &str) -> bool {
-    let sample = |day| NaiveDate::from_ymd_opt(2025, 12, day).unwrap_or_default();
-    found(text).into_iter().any(|part| {
-        let (name, form) = parts(part);
-        let differs = written(sample(1), form) != written(sample(2), form);
-        matches!(name, "date" | "previous_trading_day") && differs
-    })
+/// Whether texts name a day between them, and not only its month, its weekday, or a day of every month or year.
+pub(super) fn name_a_day<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
+    let of_days = texts.flat_map(found).map(parts);
+    let of_days: Vec<(&str, Option<&str>)> = of_days
+        .filter(|(name, _)| matches!(*name, "date" | "previous_trading_day"))
+        .collect();
+    let sample = |year, month, day| -> Vec<Option<String>> {
+        let date = NaiveDate::from_ymd_opt(year, month, day).unwrap_or_default();
+        let texts = of_days.iter().map(|(_, form)| written(date, *form));
+        texts.collect()
+    };
+    let first = sample(2025, 12, 1);
+    let others = [
+        sample(2025, 12, 2),
+        sample(2025, 12, 8),
+        sample(2026, 1, 1),
+        sample(2026, 12, 1),
+    ];
+    !others.contains(&first)
 }
 
 /// Puts in what `value` gives for a name and its form; everything else between braces stays.
@@ -340,8 +351,16 @@ mod tests {
             ("{date:%Y%m}", false),
             ("{month_start}", false),
             ("{code}", false),
+            ("", false),
+            // Last week's, last month's or last year's answer would be under it as well.
+            ("{date:%u}", false),
+            ("{date:%d}", false),
+            ("{date:%m%d}", false),
+            ("{date:%Y%m}/{date:%d}", true),
+            ("{date:%y}{date:%j}", true),
         ] {
-            assert_eq!(names_a_day(text), names, "{text}");
+            assert_eq!(name_a_day([text].into_iter()), names, "{text}");
         }
+        assert!(name_a_day(["{date:%Y%m}", "{date:%d}"].into_iter()));
     }
 }
