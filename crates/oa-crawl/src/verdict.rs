@@ -220,7 +220,9 @@ pub(crate) fn evidence(
     before: &Before,
     collected: &Collected,
 ) -> Option<Evidence> {
-    if collected.expected.is_some() {
+    // A total that more came than it says proves nothing.
+    let came = collected.records.len() as u64;
+    if collected.expected.is_some_and(|total| came <= total) {
         return Some(Evidence::Total);
     }
     let ends = source.paging.is_some() || source.answer.end.is_some();
