@@ -126,8 +126,18 @@ impl Source {
     ) -> Option<String> {
         let shows = self.shows();
         let today = now.date_naive();
+        if shows == Shows::AnyDay {
+            // What a site answers for a day that has not come is not that day's. The clocks of two machines differ by moments.
+            let soon = (now + TimeDelta::minutes(1)).date_naive();
+            return (day > soon).then(|| {
+                format!(
+                    "{} cannot be collected for {day}: that day has not come, today is {today}",
+                    self.name
+                )
+            });
+        }
         let present = self.present_day(today, calendar);
-        if shows == Shows::AnyDay || day == present {
+        if day == present {
             return None;
         }
         // A day that `days` skips has no page of its own, but a night session may reach into it.
@@ -188,6 +198,8 @@ mod tests {
             let source = source("", request);
             assert_eq!(source.shows(), Shows::AnyDay, "{request}");
             assert!(!refused(&source, "2020-01-02", "2026-12-01 15:20"));
+            assert!(!refused(&source, "2026-12-01", "2026-12-01 00:00"));
+            assert!(refused(&source, "2026-12-02", "2026-12-01 23:58"));
         }
         let text = include_str!("../../sources/rdqh-indicators.toml").replace("today", "any day");
         let error = parse("x", &text).unwrap_err().to_string();
