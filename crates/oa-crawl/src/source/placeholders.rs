@@ -125,6 +125,7 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 
 /// What is wrong with the placeholders of a file, if anything is.
 pub(super) fn check(source: &Source) -> Result<(), String> {
+    check_each(source)?;
     let each = source.each.as_ref().map(|e| e.name.as_str());
     let of_request: Vec<&str> = DAYS.into_iter().chain(each).collect();
     let fetch = &source.fetch;
@@ -191,6 +192,45 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
         fixed.map(|text| ("value in [[fields]]", text)),
         &["date", "minute"],
     )
+}
+
+/// Each value must be asked for, or all of them get the same answer; and it must not stand in for a day.
+fn check_each(source: &Source) -> Result<(), String> {
+    let Some(each) = &source.each else {
+        return Ok(());
+    };
+    let name = each.name.as_str();
+    if DAYS.contains(&name) {
+        return Err(format!(
+            "name in [each] is \"{name}\", which stands for a day; take another"
+        ));
+    }
+    let fetch = &source.fetch;
+    let pairs = [&fetch.query, &fetch.form, &fetch.headers];
+    let steps = source.browser.iter().flat_map(|b| &b.steps);
+    let of_steps = steps.flat_map(|s| {
+        [
+            &s.goto,
+            &s.value,
+            &s.click,
+            &s.wait_for,
+            &s.wait_for_url,
+            &s.take_response,
+        ]
+    });
+    let mut all = std::iter::once(&fetch.path)
+        .chain(&fetch.command)
+        .chain(pairs.into_iter().flat_map(|p| p.values()))
+        .chain(of_steps.flatten())
+        .map(String::as_str)
+        .chain(fetch.json.iter().flat_map(texts));
+    let placeholder = format!("{{{name}}}");
+    match all.any(|text| text.contains(&placeholder)) {
+        true => Ok(()),
+        false => Err(format!(
+            "[each] has the values of {name}, but {placeholder} is nowhere in the request: all would get the same answer"
+        )),
+    }
 }
 
 /// Whether it has a known name, and a form only where it is a day.
@@ -311,6 +351,16 @@ mod tests {
                 "{wrong}: {said}"
             );
         }
+        let said = error(
+            "[fetch]",
+            "[each]\nname = \"code\"\nvalues = [\"a\"]\n[fetch]",
+        );
+        assert!(said.contains("{code} is nowhere in the request"), "{said}");
+        let said = error(
+            "[fetch]",
+            "[each]\nname = \"date\"\nvalues = [\"a\"]\n[fetch]",
+        );
+        assert!(said.contains("which stands for a day"), "{said}");
         for own in ["{bars { date close } }", "{date, close {x}}", "{dates}{a}"] {
             assert_eq!(misspelt(own, "x", &["date"]), None, "{own}");
         }
