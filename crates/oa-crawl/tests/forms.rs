@@ -245,6 +245,10 @@ fn blocks_of_a_spreadsheet_are_read() {
         "the answer has",
     );
     is_problem(
+        &read(&include_bytes!("data/receipts.xls")[..4100]),
+        "cannot be read (it breaks off",
+    );
+    is_problem(
         &read(b"code,close"),
         "no spreadsheet; it begins: code,close",
     );
