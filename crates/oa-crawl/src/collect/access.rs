@@ -158,9 +158,10 @@ fn check_done(login: &HttpLogin, line: &str, response: &Response) -> Result<(), 
 
 fn said(answer: &Value, pointer: &str, line: &str) -> Result<String, FetchError> {
     let found = answer.pointer(pointer);
-    let text = found.and_then(|v| match exact::text(v) {
-        Some(text) => Some(text.to_owned()),
-        None => v.is_number().then(|| exact::to_text(v)),
+    let text = found.and_then(|v| match (exact::number(v), exact::text(v)) {
+        (Some(digits), _) => Some(digits.to_owned()),
+        (None, Some(text)) => Some(text.to_owned()),
+        (None, None) => v.is_number().then(|| exact::to_text(v)),
     });
     text.ok_or_else(|| {
         FetchError::new(
