@@ -22,7 +22,7 @@ use crate::PROGRAM;
 use crate::fetch::{Network, browser};
 use crate::program::Query;
 use crate::program::environment::Environment;
-use crate::source::{FetchKind, Source, Sources};
+use crate::source::{FetchKind, Shows, Source, Sources};
 
 struct CheckReport {
     listing: Listing,
@@ -213,6 +213,15 @@ fn check_schedule(config: &Config, source: &Source, report: &mut CheckReport) {
             source.schedule
         );
         report.add(&source.name, Err((exit::CONFIG, what)));
+        return;
+    }
+    let zone = config.timezone;
+    let mut due = source.due_times(Utc::now(), zone, &calendar);
+    let again = source.again.and_then(|_| due.find(|due| due.again));
+    let too_late = again.filter(|due| due.at.with_timezone(&zone).date_naive() > due.day);
+    if too_late.is_some() && source.shows() == Shows::Today {
+        let what = "again comes on the next day, when the site shows that one (shows): the day is not collected once more; choose a shorter wait";
+        report.add(&source.name, Err((exit::OK, what.to_owned())));
     }
 }
 
