@@ -397,13 +397,14 @@ impl Gathered {
             verdict.error.is_none() || collected.records.len() >= before.records.len()
         });
         let stale = is_fresh(source, time.date, &validated.rows) == Some(false);
+        let not_there = stale || collected.not_there;
         if verdict.storable && better {
             self.best = Some((collected, validated));
         }
         match verdict.error {
             None => Ok(()),
             Some(error) => Err(NotGood {
-                not_there: stale || matches!(error.kind, ErrorKind::Empty | ErrorKind::Stale),
+                not_there: not_there || matches!(error.kind, ErrorKind::Empty | ErrorKind::Stale),
                 error,
             }),
         }

@@ -25,7 +25,7 @@ pub(crate) fn fingerprint(
                 .fields
                 .iter()
                 .enumerate()
-                .filter(|(_, field)| field.from.is_some())
+                .filter(|(_, field)| field.value.is_none())
                 .map(|(i, field)| (i, field.column.as_str()))
                 .collect();
             own.sort_unstable_by_key(|(_, column)| *column);

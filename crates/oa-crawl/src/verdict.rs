@@ -198,7 +198,8 @@ pub(crate) fn other_days(
         .collect()
 }
 
-/// Whether any row is of the day that was asked for; `None` when the source has no date of its own, or there are no rows.
+/// Whether any row is of the day that was asked for, by its date or time; `None` when the source has none of its own, or there are no
+/// rows.
 pub(crate) fn is_fresh(
     source: &Source,
     date: NaiveDate,
@@ -209,7 +210,7 @@ pub(crate) fn is_fresh(
     let day = date.to_string();
     (!rows.is_empty()).then(|| {
         rows.iter()
-            .any(|row| row[index].as_str() == Some(day.as_str()))
+            .any(|row| row[index].as_str().is_some_and(|t| t.starts_with(&day)))
     })
 }
 
@@ -219,7 +220,9 @@ pub(crate) fn evidence(
     before: &Before,
     collected: &Collected,
 ) -> Option<Evidence> {
-    if collected.expected.is_some() {
+    // A total that more came than it says proves nothing.
+    let came = collected.records.len() as u64;
+    if collected.expected.is_some_and(|total| came <= total) {
         return Some(Evidence::Total);
     }
     let ends = source.paging.is_some() || source.answer.end.is_some();
@@ -227,4 +230,38 @@ pub(crate) fn evidence(
         return Some(Evidence::End);
     }
     before.usual.map(|_| Evidence::History)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::parse;
+    use serde_json::json;
+
+    #[test]
+    fn a_day_is_proven_by_a_date_or_a_time() {
+        for (of_type, value) in [("date", "2025-12-01"), ("datetime", "2025-12-01 15:00:00")] {
+            let text = format!(
+                r#"
+name = "quotes"
+title = "quotes"
+provider = "own"
+schedule = "30 15 * * *"
+fetch = {{ kind = "http", base = "http://x.example", path = "/{{date}}" }}
+answer = {{ records = "/list" }}
+store = {{ table = "t", unique = ["code"], key = ["code"] }}
+freshness = {{ column = "at" }}
+fields = [
+  {{ column = "code", from = "code", type = "text", required = true }},
+  {{ column = "at", from = "at", type = "{of_type}" }},
+]
+"#
+            );
+            let source = parse("x", &text).unwrap();
+            let rows = [vec![json!("RB"), json!(value)]];
+            let fresh = |day: &str| is_fresh(&source, day.parse().unwrap(), &rows);
+            assert_eq!(fresh("2025-12-01"), Some(true), "{of_type}");
+            assert_eq!(fresh("2025-12-02"), Some(false), "{of_type}");
+        }
+    }
 }

@@ -268,6 +268,38 @@ fn one_of_several_values_that_fails_costs_only_its_own_records() {
 }
 
 #[test]
+fn one_of_several_values_may_be_empty_where_nothing_is_a_result() {
+    let service = Service::start();
+    let site = Site::start(|asked| match asked.path.as_str() {
+        "/hc" => Answer::json(list(std::iter::empty())),
+        path => Answer::json(list(std::iter::once(path[1..].to_uppercase()))),
+    });
+    let text = paged(&site, "", "")
+        .replace("path = \"/list\"", "path = \"/{one}\"")
+        .lines()
+        .filter(|l| !l.starts_with("paging"))
+        .map(|l| format!("{l}\n"))
+        .collect::<String>()
+        .replace(
+            "answer =",
+            "allow_empty = true\neach = { name = \"one\", values = [\"rb\", \"hc\", \"i\"] }\nanswer =",
+        );
+    service.add("paged", &text);
+    let row = service.crawl(&["run", "paged", "--format", "json"]).row();
+    assert_eq!(
+        (&row["status"], &row["inserted"]),
+        (&json!("success"), &json!(2)),
+        "{row}"
+    );
+    let day = service.text("SELECT details ->> 'day' FROM oa.runs LIMIT 1");
+    let again = [
+        "replay", "paged", "--date", &day, "--yes", "--format", "json",
+    ];
+    let row = service.crawl(&again).row();
+    assert_eq!(row["status"], "success", "{row}");
+}
+
+#[test]
 fn one_of_several_values_that_hangs_leaves_time_for_the_others() {
     let service = Service::start();
     let ended = Arc::new(Mutex::new(()));

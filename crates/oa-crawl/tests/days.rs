@@ -88,24 +88,24 @@ fn the_content_of_the_day_before_is_stale() {
         "total = \"/total\"",
     );
     site.says(prices(&[("A", "1"), ("B", "2")]));
-    assert_eq!(run(&service, "2026-11-26").0, "success");
-    assert_eq!(day(&service, "2026-11-26"), "complete 2 2 total");
+    assert_eq!(run(&service, "2026-11-19").0, "success");
+    assert_eq!(day(&service, "2026-11-19"), "complete 2 2 total");
     // In another order it is the same page.
     site.says(prices(&[("B", "2"), ("A", "1")]));
     assert_eq!(
-        run(&service, "2026-11-27"),
+        run(&service, "2026-11-20"),
         ("partial".to_owned(), json!("stale"))
     );
-    assert_eq!(day(&service, "2026-11-27"), "stale 2 2");
+    assert_eq!(day(&service, "2026-11-20"), "stale 2 2");
     assert!(
-        service.findings().contains("what came for 2026-11-26"),
+        service.findings().contains("what came for 2026-11-19"),
         "{}",
         service.findings()
     );
     assert_eq!(service.count("oa.alerts WHERE kind = 'problem'"), 1);
     // A stale day is no day to be like, but its content is: the site has stood still since.
     assert_eq!(
-        run(&service, "2026-11-30"),
+        run(&service, "2026-11-23"),
         ("partial".to_owned(), json!("stale"))
     );
     // The day itself may be read again, and a backfill does.
@@ -114,9 +114,9 @@ fn the_content_of_the_day_before_is_stale() {
         "backfill",
         "quotes",
         "--from",
-        "2026-11-26",
+        "2026-11-19",
         "--to",
-        "2026-11-30",
+        "2026-11-23",
         "--pause",
         "0s",
         "--format",
@@ -124,18 +124,18 @@ fn the_content_of_the_day_before_is_stale() {
     ]);
     let statuses: Vec<Value> = again.rows().iter().map(|r| r["status"].clone()).collect();
     assert_eq!(statuses, [json!("success"), json!("partial")], "{again:?}");
-    assert_eq!(day(&service, "2026-11-27"), "complete 2 2 total");
-    assert_eq!(run(&service, "2026-11-26").0, "success", "the day itself");
+    assert_eq!(day(&service, "2026-11-20"), "complete 2 2 total");
+    assert_eq!(run(&service, "2026-11-19").0, "success", "the day itself");
     // Exchanges that are closed move no price, and a source may say that its days are alike.
     quotes(&service, &site.site, "", "total = \"/total\"");
-    assert_eq!(run(&service, "2026-11-28").0, "success");
+    assert_eq!(run(&service, "2026-11-21").0, "success");
     quotes(
         &service,
         &site.site,
         "may_repeat = true",
         "total = \"/total\"",
     );
-    assert_eq!(run(&service, "2026-12-01").0, "success");
+    assert_eq!(run(&service, "2026-11-24").0, "success");
 }
 
 #[test]
@@ -150,10 +150,10 @@ fn a_stale_answer_is_tried_again() {
         Answer::json(prices(&[("A", price)]).to_string())
     });
     quotes(&service, &site, "", "total = \"/total\"");
-    assert_eq!(run(&service, "2026-11-26").0, "success");
+    assert_eq!(run(&service, "2026-11-19").0, "success");
     let own = service.dir.path().join("own");
     service.configure(&format!("retries = 3\nsources = \"{}\"\n", own.display()));
-    assert_eq!(run(&service, "2026-11-27").0, "success");
+    assert_eq!(run(&service, "2026-11-20").0, "success");
     assert_eq!(*asked.lock().unwrap(), 4);
 }
 
@@ -163,15 +163,15 @@ fn a_day_that_waited_in_the_spool_is_compared_as_well() {
     let site = Changing::start();
     quotes(&service, &site.site, "", "total = \"/total\"");
     site.says(prices(&[("A", "1")]));
-    assert_eq!(run(&service, "2026-11-26").0, "success");
+    assert_eq!(run(&service, "2026-11-19").0, "success");
     service.server.stop();
-    run(&service, "2026-11-27");
+    run(&service, "2026-11-20");
     site.says(prices(&[("A", "2")]));
-    run(&service, "2026-11-30");
+    run(&service, "2026-11-23");
     service.server.start_again();
     assert_eq!(service.crawl(&["drain"]).code, 0);
-    assert_eq!(day(&service, "2026-11-27"), "stale 1 1");
-    assert_eq!(day(&service, "2026-11-30"), "complete 1 1 total");
+    assert_eq!(day(&service, "2026-11-20"), "stale 1 1");
+    assert_eq!(day(&service, "2026-11-23"), "complete 1 1 total");
     let runs = "SELECT string_agg(status || ' ' || coalesce(error_kind, '-'), ', ' ORDER BY seq) FROM oa.runs";
     assert_eq!(service.text(runs), "success -, partial stale, success -");
 }

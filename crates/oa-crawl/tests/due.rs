@@ -231,3 +231,30 @@ fn a_day_that_is_over_is_collected_once_more() {
     assert_eq!((due(&service), due(&service)), (0, 0));
     assert_eq!(service.count("oa.runs WHERE due_at IS NULL"), 1, "once");
 }
+
+#[test]
+fn a_day_that_the_site_shows_no_more_is_not_asked_for_once_more() {
+    let service = Service::start();
+    // Due once more ten minutes ago, a day after the last time of yesterday nearly.
+    tick(&service, -60, "");
+    let file = service.dir.path().join("sources/tick.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let again = "again = \"+1370m\"\nshows = \"today\"\nschedule";
+    fs::write(&file, text.replacen("schedule", again, 1)).unwrap();
+    due(&service);
+    let earlier = "UPDATE oa.tasks SET expected_since = now() - interval '2 days'";
+    service.db().batch_execute(earlier).unwrap();
+    due(&service);
+    due(&service);
+    assert_eq!(
+        service.count("oa.runs WHERE due_at IS NULL"),
+        0,
+        "a run that is refused takes care of nothing"
+    );
+    assert!(
+        service
+            .crawl(&["check"])
+            .stdout
+            .contains("again comes on the next day"),
+    );
+}

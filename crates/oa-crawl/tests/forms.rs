@@ -149,6 +149,8 @@ fn text_in_columns_is_read_by_its_headings() {
     is_rejected(&tried, "a list of 5 values, which does not fit the columns");
     assert_eq!(tried["rejected"].as_array().unwrap().len(), 1);
     is_problem(&read("text in columns", text), "bytes that are not GBK");
+    let cut = "日行情(2025-12-01)\n品种月份|今收盘\nSR601|5\nSR6";
+    is_problem(&read("text in columns", gbk(cut)), "it was cut short");
     let other_day = text.replace("12-01", "11-28");
     is_problem(
         &read("text in columns", gbk(&other_day)),
@@ -243,6 +245,10 @@ fn blocks_of_a_spreadsheet_are_read() {
         "the answer has",
     );
     is_problem(
+        &read(&include_bytes!("data/receipts.xls")[..4100]),
+        "cannot be read (it breaks off",
+    );
+    is_problem(
         &read(b"code,close"),
         "no spreadsheet; it begins: code,close",
     );
@@ -263,6 +269,10 @@ fn tables_are_read_by_place_and_by_headings() {
     is_problem(
         &read("a table by headings", page.replace("合约", "代码")),
         "no row with the headings",
+    );
+    is_problem(
+        &read("a table by headings", page.trim_end_matches("</table>")),
+        "it was cut short",
     );
     is_problem(
         &read("a table by headings", "<title>验证</title>"),

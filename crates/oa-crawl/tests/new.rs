@@ -45,6 +45,7 @@ fn site() -> Site {
             "/empty" => "",
             "/wall" => "<html><title>验证</title><p>x</html>",
             "/nothing" => r#"{"data": []}"#,
+            "/twice" => r#"{"list": [{"order": 1, "px": 2.5}]}"#,
             _ => return Answer::status(404),
         };
         Answer {
@@ -98,6 +99,31 @@ fn a_proposed_file_reads_what_came() {
     ] {
         assert!(text.contains(has), "{has}: {text}");
     }
+}
+
+#[test]
+fn a_parameter_that_stands_twice_and_a_word_of_sql_are_proposed_as_they_work() {
+    let site = site();
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("{}/twice?c=a&c=b&day=2025-12-01", site.url);
+    let done = oa_crawl(
+        folder.path(),
+        &["new", &url, "--name", "twice", "-o", "twice.toml"],
+    );
+    assert_eq!(done.code, 0, "{done:?}");
+    let text = fs::read_to_string(folder.path().join("twice.toml")).unwrap();
+    assert!(
+        text.contains("path = \"/twice?c=a&c=b&day={date}\""),
+        "{text}"
+    );
+    assert!(text.contains("UNIQUE (\"order\")"), "{text}");
+    let tried = oa_crawl(
+        folder.path(),
+        &["try", "twice.toml", "--date", "2025-12-02"],
+    );
+    assert_eq!(tried.code, 0, "{tried:?}");
+    let asked = site.asked().pop().unwrap().path;
+    assert_eq!(asked, "/twice?c=a&c=b&day=2025-12-02");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::answer::Placeholders;
 use super::context::Context;
 use crate::extract::{json, table};
 use crate::fetch::{FetchError, Request, Response, body, check_status};
@@ -112,9 +113,12 @@ fn log_in(context: &Context, login: &HttpLogin) -> Result<Vec<(String, Secret)>,
 /// Answers are not kept in the archive: tokens are in them.
 fn send(context: &Context, path: &str, request: Request) -> Result<(String, Response), FetchError> {
     let fetch = &context.source.fetch;
+    let placeholders = Placeholders::new(context);
+    let headers = fetch.headers.iter();
+    let headers = headers.map(|(name, text)| (name.clone(), placeholders.fill(text)));
     let request = Request {
         url: format!("{}{path}", fetch.base.trim_end_matches('/')),
-        headers: fetch.headers.clone().into_iter().collect(),
+        headers: headers.collect(),
         pause: fetch.pause.map_or(Duration::ZERO, |s| s.0),
         ..request
     };
@@ -158,9 +162,10 @@ fn check_done(login: &HttpLogin, line: &str, response: &Response) -> Result<(), 
 
 fn said(answer: &Value, pointer: &str, line: &str) -> Result<String, FetchError> {
     let found = answer.pointer(pointer);
-    let text = found.and_then(|v| match exact::text(v) {
-        Some(text) => Some(text.to_owned()),
-        None => v.is_number().then(|| exact::to_text(v)),
+    let text = found.and_then(|v| match (exact::number(v), exact::text(v)) {
+        (Some(digits), _) => Some(digits.to_owned()),
+        (None, Some(text)) => Some(text.to_owned()),
+        (None, None) => v.is_number().then(|| exact::to_text(v)),
     });
     text.ok_or_else(|| {
         FetchError::new(

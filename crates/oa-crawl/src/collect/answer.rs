@@ -425,10 +425,13 @@ fn read(
         Some(true) => {}
         Some(false) => return Err(refused(source, url, &answer)),
         None => {
-            return Err(shape(format!(
-                "no {}",
-                rules.ok.as_deref().unwrap_or_default()
-            )));
+            let ok = rules.ok.as_deref().unwrap_or_default();
+            return Err(shape(match answer.pointer(ok) {
+                None => format!("no {ok}"),
+                Some(_) => format!(
+                    "neither true nor false at {ok}; say by equals in [answer] what it is when all is well"
+                ),
+            }));
         }
     }
     if let Some(said) = day::other_in_json(rules, &answer, date) {
@@ -494,6 +497,12 @@ mod tests {
             ErrorKind::Blocked
         );
         assert_eq!(kind(json!({"result": []})), ErrorKind::Shape);
+        let said = read_it(json!({"success": 1, "result": []})).err().unwrap();
+        assert!(
+            said.error
+                .message
+                .contains("neither true nor false at /success")
+        );
         assert_eq!(
             kind(json!({"success": true, "result": {"records": [], "total": "viel"}})),
             ErrorKind::Shape

@@ -31,8 +31,10 @@ pub(crate) fn read_archived(
         seen: HashSet::new(),
         parts: BTreeMap::new(),
     };
-    for one in raw.iter().filter(|one| !is_image(one)) {
-        reader.read(one, &archive.answer(one)?)?;
+    for (number, one) in raw.iter().enumerate().filter(|(_, one)| !is_image(one)) {
+        let rest = &raw[number + 1..];
+        let again = rest.iter().any(|l| l.url == one.url && l.part == one.part);
+        reader.read(one, &archive.answer(one)?, again)?;
     }
     Ok(reader.finish())
 }
@@ -46,7 +48,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(&mut self, raw: &RawRecord, response: &Response) -> Result<()> {
+    /// `again`: the same was asked for once more after it.
+    fn read(&mut self, raw: &RawRecord, response: &Response, again: bool) -> Result<()> {
         let source = self.source;
         let part = self.parts.entry(raw.part.clone()).or_default();
         let read = check_status(&raw.url, response)
@@ -62,8 +65,10 @@ impl Reader<'_> {
                 part.ended = true;
                 Ok(())
             }
-            // It logged in anew and asked again.
-            Err(e) if source.login.is_some() && e.error.kind == ErrorKind::Auth => Ok(()),
+            // It logged in anew and asked again. The archive does not say that an answer came from the login page.
+            Err(e) if source.login.is_some() && (again || e.error.kind == ErrorKind::Auth) => {
+                Ok(())
+            }
             Err(e) if source.each.is_some() => {
                 part.failed = Some(e.error.message);
                 Ok(())
@@ -147,7 +152,7 @@ fn missing(source: &Source, parts: &BTreeMap<Option<String>, PartProgress>) -> V
             Some(PartProgress {
                 failed: Some(why), ..
             }) => missing.push(format!("{value}: {why}")),
-            Some(part) if part.records > 0 => {}
+            Some(part) if part.records > 0 || source.allow_empty => {}
             _ => missing.push(format!("nothing came for {value}")),
         }
     }

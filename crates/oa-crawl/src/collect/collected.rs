@@ -23,6 +23,8 @@ pub(crate) struct Collected {
     pub(crate) findings: Vec<String>,
     /// Why this is not all, where the totals of pages do not say it.
     pub(crate) incomplete: Option<String>,
+    /// What is missing is not there yet, and may come.
+    pub(crate) not_there: bool,
 }
 
 impl Collected {
@@ -171,6 +173,10 @@ pub(super) fn limit_reached(source: &Source, came: usize) -> Option<String> {
         .iter()
         .chain(&source.fetch.form)
         .map(text);
+    let of_path = source.fetch.path.split_once('?').map(|(_, query)| query);
+    let of_path = of_path.unwrap_or_default().split('&');
+    let of_path = of_path.filter_map(|pair| pair.split_once('='));
+    let of_path = of_path.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let body = source.fetch.json.as_ref().and_then(Value::as_object);
     let body = body.into_iter().flatten().map(|(name, value)| {
         let text = value
@@ -183,6 +189,7 @@ pub(super) fn limit_reached(source: &Source, came: usize) -> Option<String> {
         LIMITS.iter().any(|limit| name.contains(limit))
     };
     let (name, _) = pairs
+        .chain(of_path)
         .chain(body)
         .filter(|(name, _)| is_limit(name))
         .find(|(_, value)| value.trim().parse() == Ok(came))?;

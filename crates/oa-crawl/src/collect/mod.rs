@@ -75,6 +75,7 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
             }
             Err(e) => {
                 missing.push(format!("{} {value}: {}", each.name, e.error.message));
+                all.not_there |= e.not_there;
                 failed.get_or_insert(e);
                 continue;
             }
@@ -84,10 +85,11 @@ fn collect_each(context: &Context, each: &Each) -> Result<Collected, FetchError>
                 fields.insert(each.name.clone(), Value::String(value.to_owned()));
             }
         }
-        if part.records.is_empty() {
-            missing.push(format!("nothing came for {} {value}", each.name));
-        } else if let Some(short) = part.shortfall() {
+        if let Some(short) = part.shortfall() {
             missing.push(format!("{} {value}: {}", each.name, short.message));
+        } else if part.records.is_empty() && !context.source.allow_empty {
+            missing.push(format!("nothing came for {} {value}", each.name));
+            all.not_there = true;
         }
         part.incomplete = None;
         all.add(part);

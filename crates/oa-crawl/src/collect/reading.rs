@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use oa_core::model::retry::ErrorKind;
 use regex::Regex;
+use serde_json::Value;
 
 use crate::dates;
 use crate::extract::grid::{self, Grid};
@@ -51,18 +52,33 @@ pub(crate) fn read(
         Ok(text)
     };
     let mut extracted = if let (Some(sheet), Some(rows)) = (&rules.sheet, &rules.rows) {
+        let mut cut = None;
         let grid = match sheet::kind(&response.body) {
-            sheet::Kind::Page => table::grid(&text()?, "tr", "td, th").map_err(fail)?,
+            sheet::Kind::Page => {
+                let page = text()?;
+                cut = ends_in_a_table(&page);
+                table::grid(&page, "tr", "td, th").map_err(fail)?
+            }
             _ => sheet::rows(sheet, &response.body, MOST_UNPACKED).map_err(fail)?,
         };
         check_day(rules, date, url, || grid.text())?;
-        grid::take(rows, grid).map_err(fail)?
+        let mut taken = grid::take(rows, grid).map_err(fail)?;
+        taken.miscounted.extend(cut);
+        taken
     } else if let (Some(delimited), Some(rows)) = (&rules.delimited, &rules.rows) {
         let text = text()?;
         body::refuse_page(url, text.trim_start())?;
         check_day(rules, date, url, || text.clone())?;
         let grid: Grid = delimited::rows(delimited, &text).map_err(fail)?;
-        grid::take(rows, grid).map_err(fail)?
+        let mut taken = grid::take(rows, grid).map_err(fail)?;
+        let is_open = !text.ends_with(['\n', '\r']);
+        if is_open && taken.records.last().is_some_and(Value::is_array) {
+            taken.miscounted.push(
+                "the text ends in the middle of a row, without a line break: it was cut short"
+                    .to_owned(),
+            );
+        }
+        taken
     } else if let Some(table) = &rules.table {
         let (page, finding) = body::page(url, response, charset)?;
         findings.extend(finding);
@@ -70,14 +86,16 @@ pub(crate) fn read(
         if let Some(said) = day::other_in_page(rules, &page, date) {
             return Err(another_day(date, &said, url));
         }
-        match &rules.rows {
+        let mut taken = match &rules.rows {
             None => table::take(table, &page).map_err(fail)?,
             Some(rows) => {
                 let cells = table.cells.as_deref().unwrap_or("td, th");
                 let grid = table::grid(&page, &table.rows, cells).map_err(fail)?;
                 grid::take(rows, grid).map_err(fail)?
             }
-        }
+        };
+        taken.miscounted.extend(ends_in_a_table(&page));
+        taken
     } else if let Some(xml) = &rules.xml {
         let text = text()?;
         check_day(rules, date, url, || text.clone())?;
@@ -91,6 +109,15 @@ pub(crate) fn read(
     };
     extracted.findings.splice(0..0, findings);
     Ok(extracted)
+}
+
+/// Why the rows of a page may not be all: it breaks off inside a table, which HTML forgives in silence.
+fn ends_in_a_table(page: &str) -> Option<String> {
+    let page = page.to_ascii_lowercase();
+    let has_end = page.contains("</body") || page.contains("</html");
+    let is_open = page.matches("<table").count() > page.matches("</table").count();
+    (is_open && !has_end)
+        .then(|| "the page ends in the middle of a table: it was cut short".to_owned())
 }
 
 /// Transient: a site is often some minutes late.

@@ -19,10 +19,10 @@ use serde_json::json;
 
 use super::args::SourcesArg;
 use crate::PROGRAM;
-use crate::fetch::browser;
+use crate::fetch::{Network, browser};
 use crate::program::Query;
 use crate::program::environment::Environment;
-use crate::source::{FetchKind, Source, Sources};
+use crate::source::{FetchKind, Shows, Source, Sources};
 
 struct CheckReport {
     listing: Listing,
@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let sources = check_sources(args, config, &mut report);
     check_secrets(config, sources.as_ref(), &mut report);
     check_browser(sources.as_ref(), &mut report);
+    check_network(config, &mut report);
     check_calendar(config, &mut report);
     check_state_dir(config, &mut report);
     check_database(config, sources.as_ref(), &mut report);
@@ -104,6 +105,13 @@ fn check_sources(args: &Args, config: &Config, report: &mut CheckReport) -> Opti
             report.add("sources", Err((exit::CONFIG, e.to_string())));
             None
         }
+    }
+}
+
+/// A proxy or a `ca_file` that cannot be used: no site can be asked.
+fn check_network(config: &Config, report: &mut CheckReport) {
+    if let Err(e) = Network::load(config.crawl.ca_file.as_deref()) {
+        report.add("network", Err((exit::CONFIG, e)));
     }
 }
 
@@ -205,6 +213,15 @@ fn check_schedule(config: &Config, source: &Source, report: &mut CheckReport) {
             source.schedule
         );
         report.add(&source.name, Err((exit::CONFIG, what)));
+        return;
+    }
+    let zone = config.timezone;
+    let mut due = source.due_times(Utc::now(), zone, &calendar);
+    let again = source.again.and_then(|_| due.find(|due| due.again));
+    let too_late = again.filter(|due| due.at.with_timezone(&zone).date_naive() > due.day);
+    if too_late.is_some() && source.shows() == Shows::Today {
+        let what = "again comes on the next day, when the site shows that one (shows): the day is not collected once more; choose a shorter wait";
+        report.add(&source.name, Err((exit::OK, what.to_owned())));
     }
 }
 

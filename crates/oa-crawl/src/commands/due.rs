@@ -189,12 +189,15 @@ impl Planner<'_> {
         Ok(jobs)
     }
 
-    /// The day of a source to be collected once more, if that may be made up for.
+    /// The day of a source to be collected once more, if that may be made up for, and as long as the site shows it: a run that is refused
+    /// takes care of nothing, and would come again each minute.
     fn last_again(&self, source: &Source) -> Option<DueTime> {
         source.again?;
         let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
         let from = settled.checked_sub_signed(policy(source, self.config).age)?;
-        source.last_again(from, settled, self.config.timezone, self.calendar)
+        let local = self.now.with_timezone(&self.config.timezone);
+        let due = source.last_again(from, settled, self.config.timezone, self.calendar);
+        due.filter(|due| source.cannot_show(due.day, local, self.calendar).is_none())
     }
 
     /// The jobs for days that are to be collected once more and have not been, by their task.

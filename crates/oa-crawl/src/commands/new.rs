@@ -156,9 +156,14 @@ fn request(url: &Url) -> (String, Option<NaiveDate>) {
             )
         })
         .collect();
-    let query = match pairs.is_empty() {
-        true => String::new(),
-        false => format!("query = {{ {} }}\n", pairs.join(", ")),
+    let mut keys: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
+    keys.sort_unstable();
+    let is_repeated = keys.windows(2).any(|two| two[0] == two[1]);
+    // A name has one value in the file.
+    let (path, query) = match url.query() {
+        Some(query) if is_repeated => (format!("{path}?{}", named(query)), String::new()),
+        _ if pairs.is_empty() => (path, String::new()),
+        _ => (path, format!("query = {{ {} }}\n", pairs.join(", "))),
     };
     let text = format!(
         "[fetch]\nkind = \"http\"\nbase = {}\npath = {}\n{query}",
@@ -282,6 +287,19 @@ fn type_of(values: &[&Value]) -> (&'static str, String) {
     (of_type, more)
 }
 
+/// Names of fields that PostgreSQL takes as names of columns only between quotes.
+const RESERVED: [&str; 22] = [
+    "all", "any", "array", "asc", "case", "check", "column", "default", "desc", "distinct", "end",
+    "from", "group", "limit", "offset", "order", "select", "table", "to", "user", "when", "where",
+];
+
+fn in_sql(column: &str) -> String {
+    match RESERVED.contains(&column) {
+        true => format!("\"{column}\""),
+        false => column.to_owned(),
+    }
+}
+
 /// The table that it needs, and the first rows, as comments.
 fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
     let done = validate(source, CollectionTime::now(date), records);
@@ -295,13 +313,15 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
     let columns_sql: Vec<String> = source
         .fields
         .iter()
-        .map(|f| format!("{} {}", f.column, sql(f.of_type)))
+        .map(|f| format!("{} {}", in_sql(&f.column), sql(f.of_type)))
         .collect();
+    let unique = source.store.unique.iter().map(|column| in_sql(column));
+    let unique: Vec<String> = unique.collect();
     let mut text = format!(
         "\n# CREATE TABLE {} ({}, UNIQUE ({}));\n# {} records: {} rows, {} rejected. The first rows ({}):\n",
         source.store.table,
         columns_sql.join(", "),
-        source.store.unique.join(", "),
+        unique.join(", "),
         records.len(),
         done.rows.len(),
         done.rejects.len(),

@@ -1,6 +1,9 @@
 //! Spreadsheets: xlsx and xls, and web pages that call themselves one.
 
+use std::cell::Cell;
 use std::io::{Cursor, Read};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 
 use calamine::{Data, Dimensions, ExcelDateTime, Reader, Xls, Xlsx};
 use oa_core::base::exact;
@@ -34,8 +37,8 @@ pub(crate) fn kind(body: &[u8]) -> Kind {
 /// The cells of an xlsx or xls file. `most` is how many bytes it may have, unpacked.
 pub(crate) fn rows(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
     match kind(body) {
-        Kind::Xlsx => xlsx(rules, body, most),
-        Kind::Xls => xls(rules, body),
+        Kind::Xlsx => guarded(|| xlsx(rules, body, most)),
+        Kind::Xls => guarded(|| xls(rules, body)),
         Kind::Page | Kind::Other if body.trim_ascii().is_empty() => {
             Err((ErrorKind::Empty, "an empty body".to_owned()))
         }
@@ -52,6 +55,35 @@ fn damaged(error: impl std::fmt::Display) -> ReadError {
         ErrorKind::Shape,
         format!("a spreadsheet that cannot be read ({error})"),
     )
+}
+
+/// A file that begins as it should and cannot be opened was cut short, most likely (the directory of a zip file is at its end), and may
+/// come whole when it is asked for again.
+fn cut_short((_, what): ReadError) -> ReadError {
+    (ErrorKind::Network, what)
+}
+
+thread_local! {
+    /// A spreadsheet is being read on this thread.
+    static READING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The library that reads spreadsheets panics at some damaged files, mostly those that were cut short. That is one more error, and no bug
+/// of this program that its messages would have to describe.
+fn guarded(read: impl FnOnce() -> Result<Grid, ReadError>) -> Result<Grid, ReadError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !READING.get() {
+                before(info);
+            }
+        }));
+    });
+    READING.set(true);
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    READING.set(false);
+    read.unwrap_or_else(|_| Err(cut_short(damaged("it breaks off, or is damaged inside"))))
 }
 
 /// The name of the sheet that is meant.
@@ -87,7 +119,8 @@ fn xlsx(rules: &Sheet, body: &[u8], most: u64) -> Result<Grid, ReadError> {
 }
 
 fn xls(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
-    let mut book: Xls<_> = Xls::new(Cursor::new(body)).map_err(damaged)?;
+    let book = Xls::new(Cursor::new(body));
+    let mut book: Xls<_> = book.map_err(|e| cut_short(damaged(e)))?;
     let name = chosen(rules, &book.sheet_names())?;
     let merged = book.merge_cells_by_sheet_name(&name).unwrap_or_default();
     let range = book.worksheet_range(&name).map_err(damaged)?;
@@ -103,15 +136,16 @@ fn xls(rules: &Sheet, body: &[u8]) -> Result<Grid, ReadError> {
 
 /// Unpacks every member once, only to count: what a bomb says of its own size is not true.
 fn check_unpacked(body: &[u8], most: u64) -> Result<(), ReadError> {
-    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(damaged)?;
+    let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| cut_short(damaged(e)))?;
     let mut left = most;
     for index in 0..archive.len() {
         let member = archive.by_index(index).map_err(damaged)?;
         let unpacked = std::io::copy(&mut member.take(left + 1), &mut std::io::sink());
         let unpacked = unpacked.map_err(damaged)?;
         left = left.checked_sub(unpacked).ok_or_else(|| {
-            let what =
-                format!("a spreadsheet of more than {most} bytes, unpacked (max_body in [crawl])");
+            let what = format!(
+                "a spreadsheet of more than {most} bytes, unpacked; larger ones are not read"
+            );
             (ErrorKind::Shape, what)
         })?;
     }
@@ -221,9 +255,12 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
         return Err((ErrorKind::Empty, "an empty body".to_owned()));
     }
     let mut archive = ZipArchive::new(Cursor::new(body)).map_err(|e| {
-        fail(format!(
-            "no zip file ({e}), where its member {name} was due"
-        ))
+        let what = format!("no zip file ({e}), where its member {name} was due");
+        match kind(body) {
+            Kind::Xlsx => cut_short(fail(what)),
+            Kind::Page => (ErrorKind::Blocked, format!("a web page and {what}")),
+            Kind::Xls | Kind::Other => fail(what),
+        }
     })?;
     let matching: Vec<usize> = (0..archive.len())
         .filter(|i| {
@@ -248,7 +285,7 @@ pub(crate) fn member(name: &str, body: &[u8], most: u64) -> Result<Vec<u8>, Read
     read.map_err(|e| (ErrorKind::Network, format!("a damaged zip file ({e})")))?;
     if unpacked.len() as u64 > most {
         return Err(fail(format!(
-            "the member {name} with more than {most} bytes (max_body in [crawl])"
+            "the member {name} with more than {most} bytes, unpacked; larger ones are not read"
         )));
     }
     Ok(unpacked)

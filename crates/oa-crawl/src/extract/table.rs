@@ -23,6 +23,7 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
     let mut extracted = Extracted::default();
     let rows = spread_rows(&page, &rules.rows, cells)?;
     let matched = rows.len();
+    let mut misfit: Option<String> = None;
     for Row {
         element: row,
         own,
@@ -38,14 +39,19 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
             continue;
         }
         if cells.len() != rules.columns.len() {
-            let problem = format!(
-                "a row of {} cells where {} were due ({}): {}",
-                cells.len(),
-                rules.columns.len(),
-                rules.columns.join(", "),
-                text(row)
-            );
-            return Err((ErrorKind::Shape, problem));
+            misfit.get_or_insert_with(|| {
+                format!(
+                    "a row of {} cells where {} were due ({}): {}",
+                    cells.len(),
+                    rules.columns.len(),
+                    rules.columns.join(", "),
+                    text(row)
+                )
+            });
+            // Validation rejects it, and no other.
+            let cells = cells.into_iter().map(Value::String).collect();
+            extracted.records.push(Value::Array(cells));
+            continue;
         }
         let record: Map<String, Value> = rules
             .columns
@@ -54,6 +60,11 @@ pub(crate) fn take(rules: &Table, page: &str) -> Result<Extracted, ReadError> {
             .map(|(name, cell)| (name.clone(), Value::String(cell)))
             .collect();
         extracted.records.push(Value::Object(record));
+    }
+    if let Some(problem) = misfit
+        && !extracted.records.iter().any(Value::is_object)
+    {
+        return Err((ErrorKind::Shape, problem));
     }
     if matched == 0 && rules.headings.is_empty() {
         let problem = format!(
@@ -279,6 +290,13 @@ mod tests {
         let page = "<table><tr><td rowspan=2>RB<td>1<tr><td>2</table>";
         let got = take(&rules, page).unwrap().records;
         assert_eq!(got[1], json!({"a": "RB", "b": "2"}));
+    }
+
+    #[test]
+    fn a_row_of_another_width_costs_no_other() {
+        let got = take(&rules(), &page("<tr><td>RB<td>1<tr><td>HC")).unwrap();
+        let due = [json!({"variety": "RB", "rsi": "1"}), json!(["HC"])];
+        assert_eq!(got.records, due);
     }
 
     #[test]

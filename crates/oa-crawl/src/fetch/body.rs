@@ -1,6 +1,6 @@
 //! From bytes to JSON: character sets, and answers that are no data.
 
-use encoding_rs::{Encoding, GB18030, GBK, UTF_8, WINDOWS_1252};
+use encoding_rs::{Encoding, GB18030, UTF_8, WINDOWS_1252};
 use oa_core::base::exact;
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
@@ -163,7 +163,7 @@ fn undecodable(url: &str, charset: &str) -> FetchError {
     )
 }
 
-/// What a page or an XML document says of itself, where that is neither UTF-8 nor GBK, which are recognised anyway.
+/// What a page or an XML document says of itself. Few characters of GBK can be valid UTF-8 by chance, so that its word counts.
 fn declared_within(body: &[u8]) -> Option<&'static Encoding> {
     const HEAD: usize = 2048;
     if !body.trim_ascii_start().starts_with(b"<") {
@@ -176,7 +176,7 @@ fn declared_within(body: &[u8]) -> Option<&'static Encoding> {
     let label = head[at..].trim_start_matches(['"', '\'', ' ']);
     let end = label.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_')));
     let encoding = Encoding::for_label(&label.as_bytes()[..end.unwrap_or(label.len())])?;
-    (encoding != UTF_8 && encoding != GBK && encoding != GB18030).then_some(encoding)
+    (encoding != UTF_8).then_some(encoding)
 }
 
 fn declared_in_header(content_type: &str) -> Option<&'static Encoding> {
@@ -264,6 +264,13 @@ mod tests {
             ..Response::default()
         };
         assert!(super::text("x", &response, None).unwrap().0.contains('금'));
+        // Valid UTF-8 by chance as well.
+        let copper = Response {
+            body: b"<?xml version=\"1.0\" encoding=\"gb2312\"?><a>\xcd\xad</a>".to_vec(),
+            ..Response::default()
+        };
+        let (text, finding) = super::text("x", &copper, None).unwrap();
+        assert!(text.contains('铜') && finding.is_none(), "{text}");
     }
 
     #[test]

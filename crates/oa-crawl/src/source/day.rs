@@ -8,7 +8,7 @@ use oa_core::service;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::placeholders::{names_a_day as names, texts};
+use super::placeholders::{name_a_day, texts};
 use super::{FetchKind, Source};
 
 /// Which days a site can show.
@@ -61,16 +61,19 @@ impl Source {
         if self.fetch.kind == FetchKind::Command {
             // The program's name is not filled in; any argument may be a script that reads the variable.
             let arguments = || self.fetch.command.iter().skip(1);
-            return arguments().any(|a| names(a) || a.contains("OA_DATE"));
+            return arguments().any(|a| a.contains("OA_DATE"))
+                || name_a_day(arguments().map(String::as_str));
         }
         let fetch = &self.fetch;
         let pairs = [&fetch.query, &fetch.form, &fetch.headers];
         let steps = self.browser.iter().flat_map(|b| &b.steps);
         let of_steps = steps.flat_map(|s| [&s.goto, &s.value, &s.click, &s.take_response]);
-        names(&fetch.path)
-            || fetch.json.iter().flat_map(texts).any(names)
-            || pairs.iter().any(|p| p.values().any(|v| names(v)))
-            || of_steps.flatten().any(|t| names(t))
+        let all = std::iter::once(&fetch.path)
+            .chain(pairs.into_iter().flat_map(|p| p.values()))
+            .chain(of_steps.flatten())
+            .map(String::as_str)
+            .chain(fetch.json.iter().flat_map(texts));
+        name_a_day(all)
     }
 
     /// What `shows` says must be what the request can do.
@@ -79,7 +82,7 @@ impl Source {
         // A program always gets the day, as OA_DATE; only its author knows whether it reads it.
         if claims && self.fetch.kind != FetchKind::Command && !self.names_the_day() {
             return Err(
-                "shows is \"any day\", but {date} is nowhere in the request, so that the site answers with its present day; put {date} into path, query, form, json or a step of [browser], or say shows = \"today\""
+                "shows is \"any day\", but {date} is nowhere in the request, or only a part of the day such as its month, so that the site answers with its present day; put {date} into path, query, form, json or a step of [browser], or say shows = \"today\""
                     .to_owned(),
             );
         }
@@ -123,8 +126,18 @@ impl Source {
     ) -> Option<String> {
         let shows = self.shows();
         let today = now.date_naive();
+        if shows == Shows::AnyDay {
+            // What a site answers for a day that has not come is not that day's. The clocks of two machines differ by moments.
+            let soon = (now + TimeDelta::minutes(1)).date_naive();
+            return (day > soon).then(|| {
+                format!(
+                    "{} cannot be collected for {day}: that day has not come, today is {today}",
+                    self.name
+                )
+            });
+        }
         let present = self.present_day(today, calendar);
-        if shows == Shows::AnyDay || day == present {
+        if day == present {
             return None;
         }
         // A day that `days` skips has no page of its own, but a night session may reach into it.
@@ -136,7 +149,7 @@ impl Source {
         let why = match (self.shows, self.fetch.kind) {
             (Some(shows), _) => format!("shows = \"{}\"", shows.as_str()),
             (None, FetchKind::Command) => "{date} or OA_DATE is in none of its arguments; if the program reads OA_DATE, say shows = \"any day\" in the source file".to_owned(),
-            (None, _) => "{date} is nowhere in its request".to_owned(),
+            (None, _) => "{date} is nowhere in its request, or only a part of the day".to_owned(),
         };
         Some(format!(
             "{} cannot be collected for {day}: the site shows {present} now, and is not asked for a day ({why})",
@@ -185,6 +198,8 @@ mod tests {
             let source = source("", request);
             assert_eq!(source.shows(), Shows::AnyDay, "{request}");
             assert!(!refused(&source, "2020-01-02", "2026-12-01 15:20"));
+            assert!(!refused(&source, "2026-12-01", "2026-12-01 00:00"));
+            assert!(refused(&source, "2026-12-02", "2026-12-01 23:58"));
         }
         let text = include_str!("../../sources/rdqh-indicators.toml").replace("today", "any day");
         let error = parse("x", &text).unwrap_err().to_string();
@@ -260,6 +275,18 @@ mod tests {
             assert!(source.shows.is_some(), "{file}");
             let any = source.shows == Some(Shows::AnyDay);
             assert_eq!(any, source.names_the_day(), "{file}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_the_exchanges_say_by_what_they_are_known_to_be_whole() {
+        for (file, text) in BUILT_IN {
+            let source = parse(file, text).unwrap();
+            let of_exchange = matches!(
+                source.store.table.as_str(),
+                "futures_quotes" | "option_quotes" | "exchange_receipts"
+            );
+            assert!(!of_exchange || source.answer.end.is_some(), "{file}");
         }
     }
 }

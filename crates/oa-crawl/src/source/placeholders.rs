@@ -53,14 +53,25 @@ fn written(day: NaiveDate, form: Option<&str>) -> Option<String> {
     }
 }
 
-/// Whether a text names a day, and not only its month or year.
-pub(super) fn names_a_day(text: &str) -> bool {
-    let sample = |day| NaiveDate::from_ymd_opt(2025, 12, day).unwrap_or_default();
-    found(text).into_iter().any(|part| {
-        let (name, form) = parts(part);
-        let differs = written(sample(1), form) != written(sample(2), form);
-        matches!(name, "date" | "previous_trading_day") && differs
-    })
+/// Whether texts name a day between them, and not only its month, its weekday, or a day of every month or year.
+pub(super) fn name_a_day<'a>(texts: impl Iterator<Item = &'a str>) -> bool {
+    let of_days = texts.flat_map(found).map(parts);
+    let of_days: Vec<(&str, Option<&str>)> = of_days
+        .filter(|(name, _)| matches!(*name, "date" | "previous_trading_day"))
+        .collect();
+    let sample = |year, month, day| -> Vec<Option<String>> {
+        let date = NaiveDate::from_ymd_opt(year, month, day).unwrap_or_default();
+        let texts = of_days.iter().map(|(_, form)| written(date, *form));
+        texts.collect()
+    };
+    let first = sample(2025, 12, 1);
+    let others = [
+        sample(2025, 12, 2),
+        sample(2025, 12, 8),
+        sample(2026, 1, 1),
+        sample(2026, 12, 1),
+    ];
+    !others.contains(&first)
 }
 
 /// Puts in what `value` gives for a name and its form; everything else between braces stays.
@@ -114,6 +125,7 @@ pub(super) fn texts(value: &Value) -> Vec<&str> {
 
 /// What is wrong with the placeholders of a file, if anything is.
 pub(super) fn check(source: &Source) -> Result<(), String> {
+    check_each(source)?;
     let each = source.each.as_ref().map(|e| e.name.as_str());
     let of_request: Vec<&str> = DAYS.into_iter().chain(each).collect();
     let fetch = &source.fetch;
@@ -182,6 +194,45 @@ pub(super) fn check(source: &Source) -> Result<(), String> {
     )
 }
 
+/// Each value must be asked for, or all of them get the same answer; and it must not stand in for a day.
+fn check_each(source: &Source) -> Result<(), String> {
+    let Some(each) = &source.each else {
+        return Ok(());
+    };
+    let name = each.name.as_str();
+    if DAYS.contains(&name) {
+        return Err(format!(
+            "name in [each] is \"{name}\", which stands for a day; take another"
+        ));
+    }
+    let fetch = &source.fetch;
+    let pairs = [&fetch.query, &fetch.form, &fetch.headers];
+    let steps = source.browser.iter().flat_map(|b| &b.steps);
+    let of_steps = steps.flat_map(|s| {
+        [
+            &s.goto,
+            &s.value,
+            &s.click,
+            &s.wait_for,
+            &s.wait_for_url,
+            &s.take_response,
+        ]
+    });
+    let mut all = std::iter::once(&fetch.path)
+        .chain(&fetch.command)
+        .chain(pairs.into_iter().flat_map(|p| p.values()))
+        .chain(of_steps.flatten())
+        .map(String::as_str)
+        .chain(fetch.json.iter().flat_map(texts));
+    let placeholder = format!("{{{name}}}");
+    match all.any(|text| text.contains(&placeholder)) {
+        true => Ok(()),
+        false => Err(format!(
+            "[each] has the values of {name}, but {placeholder} is nowhere in the request: all would get the same answer"
+        )),
+    }
+}
+
 /// Whether it has a known name, and a form only where it is a day.
 fn is_known(placeholder: &str, known: &[&str]) -> bool {
     let (name, form) = parts(placeholder);
@@ -193,11 +244,39 @@ fn known<'a>(
     mut texts: impl Iterator<Item = (&'a str, &'a str)>,
     known: &[&str],
 ) -> Result<(), String> {
-    let strange = texts.find_map(|(key, text)| {
-        let strange = found(text).into_iter().find(|p| !is_known(p, known))?;
-        Some(unknown(strange, key, known))
-    });
+    let strange =
+        texts.find_map(
+            |(key, text)| match found(text).into_iter().find(|p| !is_known(p, known)) {
+                Some(strange) => Some(unknown(strange, key, known)),
+                None => misspelt(text, key, known),
+            },
+        );
     strange.map_or(Ok(()), Err)
+}
+
+/// What begins as a placeholder does, but would go to the site as it is: `{ date }`, `{date%Y}`, `{date:%Y` without its end. Braces
+/// around more than that are the site's own.
+fn misspelt(text: &str, key: &str, known: &[&str]) -> Option<String> {
+    text.split('{').skip(1).find_map(|part| {
+        let end = part.find('}');
+        let inside = &part[..end.unwrap_or(part.len())];
+        let mut names = known.iter().chain(&DAYS);
+        let rest = names.find_map(|name| inside.trim_start().strip_prefix(*name))?;
+        let has_form = rest.contains('%') && !rest.starts_with(char::is_alphanumeric);
+        match end {
+            None if rest.is_empty() || rest.starts_with(':') || has_form => Some(format!(
+                "{key} has the placeholder {{{inside} without its closing brace"
+            )),
+            // It is as it should be.
+            Some(_) if inside.trim() == inside && (rest.is_empty() || rest.starts_with(':')) => {
+                None
+            }
+            Some(_) if rest.trim().is_empty() || has_form => Some(format!(
+                "{key} has the placeholder {{{inside}}}, which must be written as {{NAME}} or {{NAME:FORM}}, such as {{date:%Y%m%d}}"
+            )),
+            _ => None,
+        }
+    })
 }
 
 fn unknown(placeholder: &str, key: &str, known: &[&str]) -> String {
@@ -257,6 +336,34 @@ mod tests {
                 "{wrong}: {said}"
             );
         }
+        for wrong in [
+            "{ date }",
+            "{date }",
+            "{date%Y%m%d}",
+            "{date %Y}",
+            "{date-%Y%m%d}",
+            "{date:%Y%m%d",
+            "{date",
+        ] {
+            let said = error("date = \"{date}\"", &format!("date = \"{wrong}\""));
+            assert!(
+                said.contains("query in [fetch] has the placeholder {"),
+                "{wrong}: {said}"
+            );
+        }
+        let said = error(
+            "[fetch]",
+            "[each]\nname = \"code\"\nvalues = [\"a\"]\n[fetch]",
+        );
+        assert!(said.contains("{code} is nowhere in the request"), "{said}");
+        let said = error(
+            "[fetch]",
+            "[each]\nname = \"date\"\nvalues = [\"a\"]\n[fetch]",
+        );
+        assert!(said.contains("which stands for a day"), "{said}");
+        for own in ["{bars { date close } }", "{date, close {x}}", "{dates}{a}"] {
+            assert_eq!(misspelt(own, "x", &["date"]), None, "{own}");
+        }
         let said = error("ratingprediction/list\"", "ratingprediction/{datum}\"");
         assert!(said.contains("path in [fetch]"), "{said}");
         let said = error("{date} 08:50:00", "{today} 08:50:00");
@@ -294,8 +401,16 @@ mod tests {
             ("{date:%Y%m}", false),
             ("{month_start}", false),
             ("{code}", false),
+            ("", false),
+            // Last week's, last month's or last year's answer would be under it as well.
+            ("{date:%u}", false),
+            ("{date:%d}", false),
+            ("{date:%m%d}", false),
+            ("{date:%Y%m}/{date:%d}", true),
+            ("{date:%y}{date:%j}", true),
         ] {
-            assert_eq!(names_a_day(text), names, "{text}");
+            assert_eq!(name_a_day([text].into_iter()), names, "{text}");
         }
+        assert!(name_a_day(["{date:%Y%m}", "{date:%d}"].into_iter()));
     }
 }
