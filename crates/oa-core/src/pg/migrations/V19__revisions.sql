@@ -224,7 +224,11 @@ $$
         'INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, role_name, at, seq)
          SELECT $1, $2, coalesce(o.key, n.key), CASE WHEN o.key IS NULL THEN ''insert'' WHEN n.key IS NULL THEN ''delete'' ELSE ''update'' END,
                 o.oa_row::json, $3, $4, (SELECT clock_timestamp()), (SELECT oa.next_in_order())
-         FROM (%s) o FULL JOIN (%s) n ON o.key = n.key WHERE o.oa_row IS DISTINCT FROM n.oa_row',
+         FROM (SELECT r.*, %1$s AS oa_number FROM (%2$s) r) o FULL JOIN (SELECT r.*, %1$s AS oa_number FROM (%3$s) r) n
+           ON o.key = n.key AND o.oa_number = n.oa_number
+         WHERE o.oa_row IS DISTINCT FROM n.oa_row',
+        -- Rows that are named by all of themselves may be equal, and each of them counts.
+        CASE WHEN strpos(key, 'to_jsonb(oa_row)') > 0 THEN 'CASE WHEN r.key ? ''oa_row'' THEN row_number() OVER (PARTITION BY r.key) ELSE 1 END' ELSE '1' END,
         CASE WHEN old_rows IS NULL THEN 'SELECT NULL::jsonb AS key, NULL AS oa_row WHERE false'
              ELSE format('SELECT %s AS key, row_to_json(oa_row)::text AS oa_row FROM %s oa_row', key, old_rows) END,
         CASE WHEN new_rows IS NULL THEN 'SELECT NULL::jsonb AS key, NULL AS oa_row WHERE false'
@@ -234,7 +238,7 @@ $$;
 -- Revisions of whatever changes a table: SQL by hand, another application. The run, where one says so (oa.run_id), else the role. For all
 -- who may write the table, whatever they may do in schema oa.
 CREATE FUNCTION oa.audit() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET intervalstyle = postgres SET datestyle = iso AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 SET intervalstyle = postgres SET datestyle = iso AS
 $$
 DECLARE
     relation oid := coalesce(pg_partition_root(TG_RELID), TG_RELID);
@@ -378,6 +382,7 @@ $$
 DECLARE
     known oa.revised_tables := oa.revised_table(relation);
     key   record;
+    whole boolean;
 BEGIN
     IF row_security_active(relation) THEN
         RAISE EXCEPTION 'you see only some rows of % (row security), and revisions do not know which', relation
@@ -393,7 +398,8 @@ BEGIN
     SELECT string_agg(format('CASE WHEN NOT r.key ? ''oa_row'' THEN %s END AS oa_k%s', p.given, p.n), ', ') AS given, string_agg(format('oa_k%s', p.n), ', ') AS names,
            string_agg(format('l.oa_k%s = %s', p.n, p.comparable), ' AND ') AS same,
            string_agg(format('(%s) IS NOT NULL', p.expression), ' AND ') FILTER (WHERE p.nullable) AS complete,
-           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing, oa.key_value(min(i.indexrelid::bigint)::oid) AS value INTO key
+           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing, oa.key_value(min(i.indexrelid::bigint)::oid) AS value,
+           ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped) AS columns INTO key
     FROM (SELECT i.indexrelid FROM pg_index i
           WHERE i.indrelid = relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
             AND ARRAY(SELECT p.name FROM oa.key_parts(i.indexrelid) p) = known.key_names
@@ -402,21 +408,51 @@ BEGIN
         RAISE EXCEPTION 'the unique index of % was changed since %: its rows cannot be followed back', relation, at_time
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    whole := key.complete IS NOT NULL AND strpos(key.value, 'to_jsonb(oa_row)') > 0;
     -- Rows whose key has a NULL, and rows that were removed as duplicates, are told apart by the whole key. Their parts are NULL, so that no
     -- filter hides from the planner how many rows are joined.
+    --
+    -- A row that only all of itself names (oa_whole) has another name after a column was added or dropped, and equal rows have the same one. They
+    -- are counted by the columns that all such revisions have: of those that are there now and those that were changed or removed since, as many
+    -- are too many as came since then, and these are the latest ones.
     RETURN format(
         'WITH oa_later AS MATERIALIZED (
              SELECT DISTINCT ON (oa_key, %1$s) oa_key, %1$s, oa_old
              FROM (SELECT CASE WHEN r.key ? ''oa_row''%2$s THEN r.key END AS oa_key, %3$s, r.old_row AS oa_old, r.seq FROM oa.revisions r
-                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L) r ORDER BY oa_key, %1$s, seq
-         )
+                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L%10$s) r ORDER BY oa_key, %1$s, seq
+         )%11$s
          SELECT oa_row.* FROM %7$s oa_row WHERE NOT EXISTS (SELECT FROM oa_later l WHERE %8$s)%9$s
          UNION ALL
-         SELECT (o.oa_row).* FROM (SELECT json_populate_record(NULL::%7$s, l.oa_old) AS oa_row FROM oa_later l WHERE l.oa_old IS NOT NULL OFFSET 0) o',
+         SELECT (o.oa_row).* FROM (SELECT json_populate_record(NULL::%7$s, l.oa_old) AS oa_row FROM oa_later l WHERE l.oa_old IS NOT NULL OFFSET 0) o%12$s',
         key.names, CASE WHEN key.complete IS NULL THEN '' ELSE ' OR ' || key.missing END, key.given,
         known.schema_name, known.table_name, at_time, relation, key.same,
         CASE WHEN key.complete IS NULL THEN ''
-             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, key.value) END);
+             WHEN whole THEN format(' AND ((%s) OR NOT EXISTS (SELECT FROM oa_whole))', key.complete)
+             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, key.value) END,
+        CASE WHEN whole THEN format(' AND NOT (r.key ? ''oa_row'' AND (%s))', key.missing) ELSE '' END,
+        CASE WHEN whole THEN format(
+            ', oa_whole AS MATERIALIZED (
+             SELECT r.key -> ''oa_row'' AS oa_named, r.operation <> ''delete'' AS oa_came, r.old_row AS oa_old, r.seq FROM oa.revisions r
+             WHERE r.schema_name = %L AND r.table_name = %L AND r.at > %L AND r.key ? ''oa_row'' AND (%s)
+         ), oa_unknown AS MATERIALIZED (
+             SELECT ARRAY(SELECT c FROM unnest(%L::text[]) c WHERE EXISTS (SELECT FROM oa_whole w WHERE NOT w.oa_named ? c)) AS columns
+         )', known.schema_name, known.table_name, at_time, key.missing, key.columns) ELSE '' END,
+        CASE WHEN whole THEN format(
+            '
+         UNION ALL
+         SELECT (o.oa_row).* FROM (
+             SELECT i.oa_row FROM (
+                 SELECT e.oa_row, e.oa_is, row_number() OVER (PARTITION BY e.oa_named, e.oa_is ORDER BY e.seq) AS oa_number,
+                        count(*) FILTER (WHERE e.oa_is) OVER named - count(*) FILTER (WHERE NOT e.oa_is) OVER named AS oa_many
+                 FROM (SELECT oa_row, to_jsonb(oa_row) - u.columns AS oa_named, NULL::bigint AS seq, true AS oa_is FROM %1$s oa_row, oa_unknown u
+                       WHERE NOT (%2$s) AND EXISTS (SELECT FROM oa_whole)
+                       UNION ALL
+                       SELECT CASE WHEN s.oa_is THEN json_populate_record(NULL::%1$s, w.oa_old) END,
+                              to_jsonb(jsonb_populate_record(NULL::%1$s, w.oa_named)) - u.columns, w.seq, s.oa_is
+                       FROM oa_whole w, oa_unknown u, (VALUES (true), (false)) s (oa_is)
+                       WHERE CASE WHEN s.oa_is THEN w.oa_old IS NOT NULL ELSE w.oa_came END) e
+                 WINDOW named AS (PARTITION BY e.oa_named)) i
+             WHERE i.oa_is AND i.oa_number <= i.oa_many OFFSET 0) o', relation, key.complete) ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION oa.as_of_query IS 'The query of oa.as_of, for views and for conditions that should use the table''s indexes.';
