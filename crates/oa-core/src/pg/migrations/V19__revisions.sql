@@ -111,21 +111,23 @@ CREATE FUNCTION oa.key_parts(index oid, OUT name text, OUT type text, OUT expres
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
     SELECT p.name, p.type, p.expression, CASE WHEN p.zoned THEN format('(%s AT TIME ZONE ''UTC'')', p.expression) ELSE p.expression END,
-           CASE WHEN p.structured THEN format('to_jsonb(%s)', p.expression) ELSE format('(%s)%s', p.expression, p.collated) END,
+           CASE WHEN p.structured THEN format('to_jsonb(%s)', p.expression) WHEN p.textual THEN format('(%s)::text COLLATE "C"', p.expression) ELSE format('(%s)%s', p.expression, p.collated) END,
            CASE WHEN p.zoned THEN format('((r.key ->> %L)::timestamp AT TIME ZONE ''UTC'')', p.name) WHEN p.structured THEN format('(r.key -> %L)', p.name)
+                WHEN p.textual THEN format('(r.key ->> %L) COLLATE "C"', p.name)
                 ELSE format('(r.key ->> %L)::%s%s', p.name, p.type, p.collated) END,
            p.nullable
     FROM (SELECT n, coalesce(a.attname::text, CASE WHEN d.text LIKE '(%)' THEN substr(d.text, 2, length(d.text) - 2) ELSE d.text END) AS name,
                  format_type(k.atttypid, -1) AS type, coalesce(quote_ident(a.attname), d.text) AS expression,
                  k.atttypid = 'timestamptz'::regtype AS zoned,
                  t.typcategory IN ('A', 'C') OR k.atttypid IN ('json'::regtype, 'jsonb'::regtype) AS structured,
-                 -- Equal is what has the same bytes: no need to sort as people do.
-                 CASE WHEN c.collisdeterministic AND k.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN ' COLLATE "C"' ELSE '' END AS collated,
+                 -- Equal is what has the same bytes, as in oa.revisions.key, also where the index takes more for equal (citext); and there is no need to
+                 -- sort as people do.
+                 t.typcategory = 'S' AND t.typtype = 'b' AND k.atttypid <> 'bpchar'::regtype AS textual,
+                 CASE WHEN k.atttypid = 'bpchar'::regtype THEN ' COLLATE "C"' ELSE '' END AS collated,
                  NOT coalesce(a.attnotnull, false) AS nullable
           FROM pg_index i CROSS JOIN LATERAL generate_series(1, i.indnkeyatts::integer) n
           JOIN pg_attribute k ON k.attrelid = i.indexrelid AND k.attnum = n
           JOIN pg_type t ON t.oid = k.atttypid
-          LEFT JOIN pg_collation c ON c.oid = i.indcollation[n - 1]
           CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid, n, true)) d (text)
           LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND i.indkey[n - 1] <> 0
           WHERE i.indexrelid = index) p
@@ -246,6 +248,7 @@ DECLARE
     index    oid := oa.revised_index(relation);
     run      uuid;
     old_rows text;
+    new_rows text;
 BEGIN
     IF current_setting('oa.run_id', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
         run := current_setting('oa.run_id', true);
@@ -256,6 +259,16 @@ BEGIN
                            TG_RELID::regclass, TG_RELID, TG_NAME);
     ELSIF TG_OP <> 'INSERT' THEN
         old_rows := 'oa_old_rows';
+    END IF;
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        new_rows := 'oa_new_rows';
+    END IF;
+    IF TG_OP = 'UPDATE' AND EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = relation AND c.confrelid = relation AND c.contype = 'f') THEN
+        -- What the table's reference to itself changes is in the same two tables: of a row that is changed twice the state between is in both.
+        SELECT format(f.text, 'oa_old_rows', 'oa_new_rows'), format(f.text, 'oa_new_rows', 'oa_old_rows') INTO old_rows, new_rows
+        FROM (SELECT '(SELECT (a.one).* FROM (SELECT t AS one, row_to_json(t)::text AS text, row_number() OVER (PARTITION BY row_to_json(t)::text) AS n FROM %s t) a
+                       WHERE NOT EXISTS (SELECT FROM (SELECT row_to_json(t)::text AS text, row_number() OVER (PARTITION BY row_to_json(t)::text) AS n FROM %s t) b
+                                         WHERE b.text = a.text AND b.n = a.n))') f (text);
     END IF;
     -- Within a transaction that makes the table's indexes again its key is the one it had.
     IF index IS NOT NULL AND (known.relation IS NULL OR ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names) THEN
@@ -268,7 +281,7 @@ BEGIN
         RAISE EXCEPTION 'table % has no unique index, so changes of its rows cannot be kept; create one, or end the audit: oa-migrate init --no-audit', relation::regclass
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    EXECUTE oa.revision_statement(known.key_value, old_rows, CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN 'oa_new_rows' END)
+    EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows)
         USING known.schema_name, known.table_name, run, CASE WHEN run IS NULL THEN session_user::text END;
     RETURN NULL;
 END
@@ -368,6 +381,14 @@ BEGIN
 END
 $$;
 
+-- SECURITY DEFINER: whoever reads revisions need not read that table.
+CREATE FUNCTION oa.misdated_until(at_time timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+    SELECT coalesce(max(s.seq), 0) FROM oa.clock_steps s WHERE s.back_to <= at_time
+$$;
+COMMENT ON FUNCTION oa.misdated_until IS 'The server''s clock went back to that time or an earlier one: what it had dated later until then (seq) was there by that time.';
+
 CREATE FUNCTION oa.has_revisions(its_schema text, its_table text, after timestamptz) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
@@ -419,7 +440,7 @@ BEGIN
         'WITH oa_later AS MATERIALIZED (
              SELECT DISTINCT ON (oa_key, %1$s) oa_key, %1$s, oa_old
              FROM (SELECT CASE WHEN r.key ? ''oa_row''%2$s THEN r.key END AS oa_key, %3$s, r.old_row AS oa_old, r.seq FROM oa.revisions r
-                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L%10$s) r ORDER BY oa_key, %1$s, seq
+                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L AND r.seq > (SELECT oa.misdated_until(%6$L))%10$s) r ORDER BY oa_key, %1$s, seq
          )%11$s
          SELECT oa_row.* FROM %7$s oa_row WHERE NOT EXISTS (SELECT FROM oa_later l WHERE %8$s)%9$s
          UNION ALL
@@ -433,9 +454,9 @@ BEGIN
         CASE WHEN whole THEN format(
             ', oa_whole AS MATERIALIZED (
              SELECT r.key -> ''oa_row'' AS oa_named, r.operation <> ''delete'' AS oa_came, r.old_row AS oa_old, r.seq FROM oa.revisions r
-             WHERE r.schema_name = %L AND r.table_name = %L AND r.at > %L AND r.key ? ''oa_row'' AND (%s)
+             WHERE r.schema_name = %1$L AND r.table_name = %2$L AND r.at > %3$L AND r.seq > (SELECT oa.misdated_until(%3$L)) AND r.key ? ''oa_row'' AND (%4$s)
          ), oa_unknown AS MATERIALIZED (
-             SELECT ARRAY(SELECT c FROM unnest(%L::text[]) c WHERE EXISTS (SELECT FROM oa_whole w WHERE NOT w.oa_named ? c)) AS columns
+             SELECT ARRAY(SELECT c FROM unnest(%5$L::text[]) c WHERE EXISTS (SELECT FROM oa_whole w WHERE NOT w.oa_named ? c)) AS columns
          )', known.schema_name, known.table_name, at_time, key.missing, key.columns) ELSE '' END,
         CASE WHEN whole THEN format(
             '
