@@ -308,6 +308,55 @@ fn whatever_is_done_to_an_audited_table_is_followed_back() {
 }
 
 #[test]
+fn what_changes_a_row_twice_and_a_clock_that_goes_back_are_followed_back() {
+    let (_server, mut client) = service();
+    client
+        .batch_execute(
+            "CREATE TABLE twice (id integer PRIMARY KEY, parent integer REFERENCES twice ON UPDATE CASCADE, v integer, w integer);
+             CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN IF pg_trigger_depth() = 1 THEN UPDATE twice SET w = NEW.v WHERE id = NEW.id; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER again AFTER INSERT OR UPDATE OF v ON twice FOR EACH ROW EXECUTE FUNCTION again();
+             INSERT INTO twice VALUES (1, NULL, 1), (2, 1, 1);
+             SELECT oa.start_audit('twice')",
+        )
+        .unwrap();
+    let mut copies: Vec<(String, DateTime<Utc>)> = Vec::new();
+    for (i, change) in [
+        "SELECT",
+        "UPDATE twice SET id = id + 10",
+        "UPDATE twice SET v = 2",
+        "INSERT INTO twice VALUES (3, 12, 7); UPDATE twice SET id = id + 1 WHERE id = 12",
+        "BEGIN; UPDATE twice SET v = 3; UPDATE twice SET v = 4; COMMIT",
+        // The clock was a month ahead until now.
+        "UPDATE oa.revisions SET at = at + interval '30 days'; INSERT INTO oa.clock_steps (back_to, back_from) VALUES (clock_timestamp(), now() + interval '30 days')",
+        "DELETE FROM twice WHERE id = 3",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.batch_execute(change).unwrap();
+        let name = format!("copy_{i}");
+        client
+            .batch_execute(&format!("CREATE TABLE {name} AS TABLE twice"))
+            .unwrap();
+        let at = client
+            .query_one("SELECT clock_timestamp()", &[])
+            .unwrap()
+            .get(0);
+        copies.push((name, at));
+        // Until the clock goes back.
+        if i < 5 {
+            for (copy, at) in &copies {
+                assert_eq!(differences(&mut client, copy, "twice", at), 0, "{copy}");
+            }
+        }
+    }
+    for (copy, at) in &copies[5..] {
+        assert_eq!(differences(&mut client, copy, "twice", at), 0, "{copy}");
+    }
+}
+
+#[test]
 fn an_audit_knows_runs_from_roles_and_follows_a_renamed_table() {
     let (server, mut client) = service();
     let mut admin = Client::connect(&server.superuser_url(), postgres::NoTls).unwrap();

@@ -217,7 +217,7 @@ BEGIN
 END
 $$;
 
--- SQL that writes the revisions between two states of rows ($1: schema_name, $2: table_name, $3: run, $4: role). Each is an item of FROM;
+-- SQL that writes the revisions between two states of rows ($1: schema_name, $2: table_name, $3: run, $4: role, $5: seq, null: the next). Each is an item of FROM;
 -- null: no rows.
 CREATE FUNCTION oa.revision_statement(key text, old_rows text, new_rows text) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
@@ -225,7 +225,7 @@ $$
     SELECT format(
         'INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, role_name, at, seq)
          SELECT $1, $2, coalesce(o.key, n.key), CASE WHEN o.key IS NULL THEN ''insert'' WHEN n.key IS NULL THEN ''delete'' ELSE ''update'' END,
-                o.oa_row::json, $3, $4, (SELECT clock_timestamp()), (SELECT oa.next_in_order())
+                o.oa_row::json, $3, $4, (SELECT clock_timestamp()), (SELECT coalesce($5, oa.next_in_order()))
          FROM (SELECT r.*, %1$s AS oa_number FROM (%2$s) r) o FULL JOIN (SELECT r.*, %1$s AS oa_number FROM (%3$s) r) n
            ON o.key = n.key AND o.oa_number = n.oa_number
          WHERE o.oa_row IS DISTINCT FROM n.oa_row',
@@ -249,11 +249,24 @@ DECLARE
     run      uuid;
     old_rows text;
     new_rows text;
+    depth    integer := pg_trigger_depth();
 BEGIN
+    -- A statement in a trigger is noted before the one that fired it, whose rows it may have changed again: the outer one's place in the order is
+    -- kept for it. Each begins without one.
+    IF TG_WHEN = 'BEFORE' AND TG_OP <> 'TRUNCATE' THEN
+        PERFORM set_config('oa.order_' || depth, '', true);
+        RETURN NULL;
+    END IF;
+    FOR outer_depth IN 1 .. depth - 1 LOOP
+        IF coalesce(current_setting('oa.order_' || outer_depth, true), '') = '' THEN
+            PERFORM set_config('oa.order_' || outer_depth, oa.next_in_order()::text, true);
+        END IF;
+    END LOOP;
     IF current_setting('oa.run_id', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
         run := current_setting('oa.run_id', true);
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        PERFORM set_config('oa.order_' || depth, '', true);
         -- A partition with this trigger notes its own rows.
         old_rows := format('(SELECT t.* FROM %s t WHERE t.tableoid = %s OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.tableoid AND g.tgname = %L))',
                            TG_RELID::regclass, TG_RELID, TG_NAME);
@@ -282,7 +295,7 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
     EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows)
-        USING known.schema_name, known.table_name, run, CASE WHEN run IS NULL THEN session_user::text END;
+        USING known.schema_name, known.table_name, run, CASE WHEN run IS NULL THEN session_user::text END, nullif(current_setting('oa.order_' || depth, true), '')::bigint;
     RETURN NULL;
 END
 $$;
@@ -301,6 +314,7 @@ BEGIN
         EXECUTE format('CREATE TRIGGER oa_audit_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
         EXECUTE format('CREATE TRIGGER oa_audit_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS oa_old_rows NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
         EXECUTE format('CREATE TRIGGER oa_audit_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS oa_old_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
+        EXECUTE format('CREATE TRIGGER oa_audit_begin BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
         EXECUTE format('CREATE TRIGGER oa_audit_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
     END LOOP;
 END
@@ -313,7 +327,7 @@ DECLARE
     active boolean := false;
 BEGIN
     FOR one IN SELECT t.tgrelid::regclass AS its_table, t.tgname FROM pg_trigger t
-               WHERE t.tgname IN ('oa_audit_insert', 'oa_audit_update', 'oa_audit_delete', 'oa_audit_truncate')
+               WHERE t.tgname IN ('oa_audit_begin', 'oa_audit_insert', 'oa_audit_update', 'oa_audit_delete', 'oa_audit_truncate')
                  AND t.tgrelid IN (SELECT relation UNION SELECT p.relid FROM pg_partition_tree(relation) p)
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', one.tgname, one.its_table);
@@ -340,7 +354,7 @@ DECLARE
 BEGIN
     IF index IS NOT NULL AND NOT oa.is_audited(relation) THEN
         known := oa.begin_revisions(relation, index);
-        EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows) USING known.schema_name, known.table_name, run, NULL::text;
+        EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows) USING known.schema_name, known.table_name, run, NULL::text, NULL::bigint;
     END IF;
 END
 $$;
@@ -369,7 +383,7 @@ BEGIN
     IF was IS NOT NULL AND index IS NOT NULL AND ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names THEN
         known := oa.begin_revisions(is_now, index);
         BEGIN
-            EXECUTE oa.revision_statement(known.key_value, was::text, is_now::text) USING known.schema_name, known.table_name, run, NULL::text;
+            EXECUTE oa.revision_statement(known.key_value, was::text, is_now::text) USING known.schema_name, known.table_name, run, NULL::text, NULL::bigint;
             GET DIAGNOSTICS written = ROW_COUNT;
             RETURN written;
         EXCEPTION WHEN undefined_column OR undefined_function OR datatype_mismatch OR data_exception THEN
