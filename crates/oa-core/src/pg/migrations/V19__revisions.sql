@@ -266,6 +266,11 @@ BEGIN
         run := current_setting('oa.run_id', true);
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        IF NOT has_table_privilege(TG_RELID, 'SELECT') OR row_security_active(TG_RELID) THEN
+            RAISE EXCEPTION 'the rows of % are kept before it is emptied, but role %, which owns the audit, may not read all of them; as the owner of the table: GRANT SELECT ON % TO %; or remove the rows with DELETE',
+                TG_RELID::regclass, current_user, TG_RELID::regclass, quote_ident(current_user)
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
         PERFORM set_config('oa.order_' || depth, '', true);
         -- A partition with this trigger notes its own rows.
         old_rows := format('(SELECT t.* FROM %s t WHERE t.tableoid = %s OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.tableoid AND g.tgname = %L))',
