@@ -130,6 +130,12 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
     let versions = done.rows();
     let operations: Vec<&Value> = versions.iter().map(|v| &v["operation"]).collect();
     assert_eq!(operations, [&json!("update"), &json!("insert")]);
+    // Its number names the same row, although revisions stand under the natural key.
+    let id = service.text(&format!(
+        "SELECT id::text FROM market_full_view WHERE comm_code = '{code}' AND record_date = '{DAY}'"
+    ));
+    let by_number = why(&[&format!("id={id}"), "--format", "json"]);
+    assert_eq!(by_number.rows(), versions);
     for (version, run) in versions.iter().zip(["max", "min"]) {
         assert_eq!(
             version["run_id"],
