@@ -549,6 +549,15 @@ fn what_cannot_be_followed_back_is_refused() {
         assert_eq!(error.code().unwrap().code(), code, "{error:?}");
     };
     refused(&mut client, "SELECT oa.as_of(1, now())", "42809");
+    let no_time = "SELECT oa.as_of(NULL::\"Prices of '25\", NULL)";
+    refused(&mut client, no_time, "22004");
+    client
+        .batch_execute(
+            "CREATE TABLE parted (a integer PRIMARY KEY) PARTITION BY RANGE (a); CREATE TABLE part PARTITION OF parted DEFAULT;
+             SELECT oa.start_audit('parted'); INSERT INTO parted VALUES (1)",
+        )
+        .unwrap();
+    refused(&mut client, "SELECT oa.as_of(NULL::part, now())", "42809");
     let table = "SELECT * FROM oa.as_of(NULL::\"Prices of '25\", now() - interval '1 hour')";
     store(&mut client, &one("RB", "2025-12-01 09:00:00", "1.0"));
     assert_eq!(

@@ -424,6 +424,14 @@ DECLARE
     key   record;
     whole boolean;
 BEGIN
+    -- What is there now would be taken for what was known then.
+    IF at_time IS NULL THEN
+        RAISE EXCEPTION 'as of which time? It is null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF known.relation IS NULL AND (oa.revised_table(pg_partition_root(relation))).relation IS NOT NULL THEN
+        RAISE EXCEPTION '% is a partition, and revisions are those of its table: ask for that, with a condition', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
     IF row_security_active(relation) THEN
         RAISE EXCEPTION 'you see only some rows of % (row security), and revisions do not know which', relation
             USING ERRCODE = 'insufficient_privilege';
