@@ -273,3 +273,29 @@ fn what_waited_in_the_spool_is_kept_when_it_is_stored() {
     lines.sort_unstable();
     assert_eq!(lines.join("\n"), first);
 }
+
+/// More rows than are in memory at once.
+#[test]
+fn a_large_table_is_printed_whole_with_one_heading() {
+    let service = Service::start();
+    service.text(
+        "WITH many AS (INSERT INTO market_full_view (comm_code, record_date) SELECT 'C' || g, '2025-12-01' FROM generate_series(1, 10000) g RETURNING 1)
+         SELECT count(*)::text FROM many",
+    );
+    for (format, lines) in [("csv", 10_001), ("json", 10_000)] {
+        let done = report(
+            &service,
+            &[
+                "as-of",
+                "market_full_view",
+                "--at",
+                "1h",
+                "--format",
+                format,
+            ],
+        );
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(done.stdout.lines().count(), lines, "{format}");
+        assert_eq!(done.stdout.matches("id,comm_code").count(), lines % 10_000);
+    }
+}

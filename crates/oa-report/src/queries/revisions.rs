@@ -47,23 +47,24 @@ pub(crate) fn tables(client: &mut impl GenericClient) -> Result<Vec<Table>> {
     Ok(rows.iter().map(table).collect())
 }
 
-/// A table's columns and, for each row, its JSON and its columns as texts.
-pub(crate) struct Rows {
-    pub(crate) columns: Vec<String>,
-    pub(crate) rows: Vec<(String, Vec<Option<String>>)>,
-    /// Since when changes of the table are known.
-    pub(crate) since: Option<DateTime<Utc>>,
-}
+/// A row as JSON, and its columns as texts.
+pub(crate) type TextRow = (String, Vec<Option<String>>);
 
-/// The table as it was known at that time. `condition`: SQL over its columns. Asked in a read-only transaction.
+/// Rows that are in memory at once.
+const CHUNK: i32 = 5000;
+
+/// The table as it was known at that time. `condition`: SQL over its columns. Asked in a read-only transaction. A table may be larger than the
+/// memory, so `take` gets its columns and some rows after another, at least once; it says whether it wants more. Gives since when changes of the
+/// table are known.
 pub(crate) fn as_of(
     client: &mut Client,
     table: &Table,
     at: DateTime<Utc>,
     condition: &str,
-) -> Result<Rows> {
+    take: &mut dyn FnMut(&[String], Vec<TextRow>) -> bool,
+) -> Result<Option<DateTime<Utc>>> {
     let mut tx = client.build_transaction().read_only(true).start()?;
-    let since = tx
+    let since: Option<DateTime<Utc>> = tx
         .query_one(
             "SELECT t.began_at FROM oa.revised_table($1::text::regclass) t",
             &[&table.quoted()],
@@ -91,19 +92,24 @@ pub(crate) fn as_of(
             &[&table.quoted(), &at],
         )?
         .get(0);
-    let rows = tx.query(
-        &format!(
-            "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM ({query}) oa_row WHERE ({condition}\n)",
-            texts.join(", "),
-        ),
-        &[],
-    )?;
+    let sql = format!(
+        "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM ({query}) oa_row WHERE ({condition}\n)",
+        texts.join(", "),
+    );
+    let portal = tx.bind(sql.as_str(), &[])?;
+    loop {
+        let rows: Vec<TextRow> = tx
+            .query_portal(&portal, CHUNK)?
+            .iter()
+            .map(|r| (r.get(0), r.get(1)))
+            .collect();
+        let is_last = rows.len() < CHUNK.unsigned_abs() as usize;
+        if !take(&columns, rows) || is_last {
+            break;
+        }
+    }
     tx.commit()?;
-    Ok(Rows {
-        columns,
-        rows: rows.iter().map(|r| (r.get(0), r.get(1))).collect(),
-        since,
-    })
+    Ok(since)
 }
 
 /// A part of a unique index: its name, and SQL that compares it with a text (`%` stands for that) and gives its value in a key.
