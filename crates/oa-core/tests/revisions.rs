@@ -184,10 +184,15 @@ fn differences(client: &mut Client, copy: &str, table: &str, at: &DateTime<Utc>)
 }
 
 /// What an SQL session does to an audited table. One that the table refuses changes nothing.
-fn by_hand(table: &str, what: u8, a: u8, b: u8) -> String {
+fn by_hand(table: &str, what: u8, a: u8, b: u8, columns: &mut u32) -> String {
     let code = |n: u8| ["'RB'", "'it''s'", "NULL", "'螺纹钢'"][usize::from(n % 4)];
     let same = |n: u8| format!("code IS NOT DISTINCT FROM {}", code(n));
     match what {
+        // Of those with a NULL some are equal in all columns.
+        0 | 1 if b == 3 => format!(
+            "INSERT INTO {table} (code, seen) SELECT {}, '2025-12-01' FROM generate_series(0, {what})",
+            code(a)
+        ),
         0 | 1 => format!(
             "INSERT INTO {table} (code, \"at%\", seen, price, raw, tags) SELECT {}, '2025-12-0{}', clock_timestamp()::timestamp + g * interval '1 s', {a}.10, '\\x00ff', '{{a,NULL}}'
              FROM generate_series(0, {}) g",
@@ -207,8 +212,15 @@ fn by_hand(table: &str, what: u8, a: u8, b: u8) -> String {
         4 => format!("DELETE FROM {table} WHERE {}", same(a)),
         5 if a == 0 => format!("TRUNCATE {table}"),
         5 => format!("UPDATE {table} SET price = price"),
-        6 => format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS new{a} integer DEFAULT {b}"),
-        7 => format!("ALTER TABLE {table} DROP COLUMN IF EXISTS new{a}"),
+        // Each has a name of its own: one that is dropped and added again is another one.
+        6 => {
+            *columns += 1;
+            format!("ALTER TABLE {table} ADD COLUMN new{columns} integer DEFAULT {b}")
+        }
+        7 => format!(
+            "ALTER TABLE {table} DROP COLUMN IF EXISTS new{}",
+            columns.saturating_sub(u32::from(a))
+        ),
         _ => format!(
             "WITH gone AS (DELETE FROM {table} WHERE {} RETURNING seen) UPDATE {table} SET volume = {b} WHERE {}",
             same(a),
@@ -232,15 +244,16 @@ fn whatever_is_done_to_an_audited_table_is_followed_back() {
         )
         .unwrap();
     let tables = ["\"Prices of '25\"", "\"Süd\".\"Parts %s\"", "plain"];
-    let client = RefCell::new(client);
+    let client = RefCell::new((client, 0));
     let config = Config {
         cases: 30,
         failure_persistence: None,
         ..Config::default()
     };
     let steps = prop::collection::vec((0..10u8, 0..4u8, 0..4u8, rows()), 1..14);
-    let checked = TestRunner::new(config).run(&(0..2usize, steps), |(which, steps)| {
-        let client = &mut *client.borrow_mut();
+    let checked = TestRunner::new(config).run(&(0..3usize, steps), |(which, steps)| {
+        let (client, columns) = &mut *client.borrow_mut();
+        let zones = ["Asia/Shanghai", "America/New_York"];
         let table = tables[which];
         client
             .batch_execute(&format!(
@@ -249,6 +262,11 @@ fn whatever_is_done_to_an_audited_table_is_followed_back() {
             .unwrap();
         let mut copies: Vec<(String, DateTime<Utc>)> = Vec::new();
         for (what, a, b, rows) in steps {
+            // Nothing depends on the session's zone.
+            let zone = zones[usize::from(b % 2)];
+            client
+                .batch_execute(&format!("SET timezone = '{zone}'"))
+                .unwrap();
             if which == 0 && what == 9 {
                 store(client, &batch(rows));
             } else {
@@ -259,7 +277,7 @@ fn whatever_is_done_to_an_audited_table_is_followed_back() {
                 } else {
                     table
                 };
-                let _ = client.batch_execute(&by_hand(to, what, a, b));
+                let _ = client.batch_execute(&by_hand(to, what, a, b, columns));
             }
             let name = format!("copy_{}", copies.len());
             client
@@ -287,6 +305,55 @@ fn whatever_is_done_to_an_audited_table_is_followed_back() {
         Ok(())
     });
     checked.unwrap();
+}
+
+#[test]
+fn what_changes_a_row_twice_and_a_clock_that_goes_back_are_followed_back() {
+    let (_server, mut client) = service();
+    client
+        .batch_execute(
+            "CREATE TABLE twice (id integer PRIMARY KEY, parent integer REFERENCES twice ON UPDATE CASCADE, v integer, w integer);
+             CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN IF pg_trigger_depth() = 1 THEN UPDATE twice SET w = NEW.v WHERE id = NEW.id; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER again AFTER INSERT OR UPDATE OF v ON twice FOR EACH ROW EXECUTE FUNCTION again();
+             INSERT INTO twice VALUES (1, NULL, 1), (2, 1, 1);
+             SELECT oa.start_audit('twice')",
+        )
+        .unwrap();
+    let mut copies: Vec<(String, DateTime<Utc>)> = Vec::new();
+    for (i, change) in [
+        "SELECT",
+        "UPDATE twice SET id = id + 10",
+        "UPDATE twice SET v = 2",
+        "INSERT INTO twice VALUES (3, 12, 7); UPDATE twice SET id = id + 1 WHERE id = 12",
+        "BEGIN; UPDATE twice SET v = 3; UPDATE twice SET v = 4; COMMIT",
+        // The clock was a month ahead until now.
+        "UPDATE oa.revisions SET at = at + interval '30 days'; INSERT INTO oa.clock_steps (back_to, back_from) VALUES (clock_timestamp(), now() + interval '30 days')",
+        "DELETE FROM twice WHERE id = 3",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.batch_execute(change).unwrap();
+        let name = format!("copy_{i}");
+        client
+            .batch_execute(&format!("CREATE TABLE {name} AS TABLE twice"))
+            .unwrap();
+        let at = client
+            .query_one("SELECT clock_timestamp()", &[])
+            .unwrap()
+            .get(0);
+        copies.push((name, at));
+        // Until the clock goes back.
+        if i < 5 {
+            for (copy, at) in &copies {
+                assert_eq!(differences(&mut client, copy, "twice", at), 0, "{copy}");
+            }
+        }
+    }
+    for (copy, at) in &copies[5..] {
+        assert_eq!(differences(&mut client, copy, "twice", at), 0, "{copy}");
+    }
 }
 
 #[test]
@@ -482,6 +549,15 @@ fn what_cannot_be_followed_back_is_refused() {
         assert_eq!(error.code().unwrap().code(), code, "{error:?}");
     };
     refused(&mut client, "SELECT oa.as_of(1, now())", "42809");
+    let no_time = "SELECT oa.as_of(NULL::\"Prices of '25\", NULL)";
+    refused(&mut client, no_time, "22004");
+    client
+        .batch_execute(
+            "CREATE TABLE parted (a integer PRIMARY KEY) PARTITION BY RANGE (a); CREATE TABLE part PARTITION OF parted DEFAULT;
+             SELECT oa.start_audit('parted'); INSERT INTO parted VALUES (1)",
+        )
+        .unwrap();
+    refused(&mut client, "SELECT oa.as_of(NULL::part, now())", "42809");
     let table = "SELECT * FROM oa.as_of(NULL::\"Prices of '25\", now() - interval '1 hour')";
     store(&mut client, &one("RB", "2025-12-01 09:00:00", "1.0"));
     assert_eq!(

@@ -130,6 +130,12 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
     let versions = done.rows();
     let operations: Vec<&Value> = versions.iter().map(|v| &v["operation"]).collect();
     assert_eq!(operations, [&json!("update"), &json!("insert")]);
+    // Its number names the same row, although revisions stand under the natural key.
+    let id = service.text(&format!(
+        "SELECT id::text FROM market_full_view WHERE comm_code = '{code}' AND record_date = '{DAY}'"
+    ));
+    let by_number = why(&[&format!("id={id}"), "--format", "json"]);
+    assert_eq!(by_number.rows(), versions);
     for (version, run) in versions.iter().zip(["max", "min"]) {
         assert_eq!(
             version["run_id"],
@@ -266,4 +272,30 @@ fn what_waited_in_the_spool_is_kept_when_it_is_stored() {
     let mut lines: Vec<&str> = done.stdout.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines.join("\n"), first);
+}
+
+/// More rows than are in memory at once.
+#[test]
+fn a_large_table_is_printed_whole_with_one_heading() {
+    let service = Service::start();
+    service.text(
+        "WITH many AS (INSERT INTO market_full_view (comm_code, record_date) SELECT 'C' || g, '2025-12-01' FROM generate_series(1, 10000) g RETURNING 1)
+         SELECT count(*)::text FROM many",
+    );
+    for (format, lines) in [("csv", 10_001), ("json", 10_000)] {
+        let done = report(
+            &service,
+            &[
+                "as-of",
+                "market_full_view",
+                "--at",
+                "1h",
+                "--format",
+                format,
+            ],
+        );
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(done.stdout.lines().count(), lines, "{format}");
+        assert_eq!(done.stdout.matches("id,comm_code").count(), lines % 10_000);
+    }
 }

@@ -378,7 +378,7 @@ fn what_a_table_was_before_is_known_whoever_changes_it() {
     assert_eq!(rows(&now()), ["J9", "RB9"]);
     assert_eq!(rows(&replaced), ["CU4", "J3", "RB1.5"]);
     assert_eq!(rows(&migrated), ["HC2", "I3", "RB1"]);
-    assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 4);
+    assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 5);
     sandbox.run(&["init", "--no-audit", "quotes"]).expect(0);
     assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 0);
 }

@@ -69,11 +69,12 @@ impl Kept {
         Ok(Some(Self {
             returning: returning(&format!("{} AND oa_was.oa_xmax = oa_row.xmin", same("="))),
             returning_locked: returning(&same("IS NOT DISTINCT FROM")),
+            // The order is taken when all rows are stored: until then the statement may wait for somebody else's changes, which come first.
             written: format!(
                 ", kept AS (
                    INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, at, seq)
                    SELECT {}, {}, oa_key, CASE WHEN inserted THEN 'insert' ELSE 'update' END, row_to_json(oa_old), $4::uuid,
-                          (SELECT clock_timestamp()), (SELECT oa.next_in_order())
+                          (SELECT clock_timestamp() FROM (SELECT count(*) FROM done) oa_all), (SELECT oa.next_in_order() FROM (SELECT count(*) FROM done) oa_all)
                    FROM done WHERE inserted OR NOT oa_old IS NULL
                    RETURNING 1)",
                 quote_literal(&known.get::<_, String>(0)),

@@ -77,7 +77,8 @@ fn set_audits(client: &mut Client, args: &Args) -> Result<Vec<(String, bool)>, F
     for (name, on) in wanted {
         let found = tx
             .query_opt(
-                "SELECT c.oid::regclass::text, oa.revised_index(c.oid) IS NOT NULL FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                "SELECT c.oid::regclass::text, oa.revised_index(c.oid) IS NOT NULL, has_table_privilege(f.proowner, c.oid, 'SELECT'), f.proowner::regrole::text
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc f ON f.oid = 'oa.audit()'::regprocedure
                  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'oa'
                    AND ($1 = n.nspname || '.' || c.relname OR n.nspname = 'public' AND $1 = c.relname)
                  ORDER BY $1 = c.relname AND n.nspname = 'public' DESC LIMIT 1",
@@ -94,6 +95,13 @@ fn set_audits(client: &mut Client, args: &Args) -> Result<Vec<(String, bool)>, F
         if on && !has_key {
             return Err(anyhow!(
                 "{name} has no unique index, so nobody could say which row changed; create one first"
+            )
+            .into());
+        }
+        let (readable, owner): (bool, String) = (found.get(2), found.get(3));
+        if on && !readable {
+            return Err(anyhow!(
+                "role {owner}, which owns schema oa, may not read {name}, and its rows are kept before somebody empties it (TRUNCATE); as the table's owner: GRANT SELECT ON {table} TO {owner}"
             )
             .into());
         }

@@ -1,8 +1,10 @@
 //! `oa-report as-of`: a table as it was known at a time.
 
+use std::io::{self, Write};
+
 use anyhow::anyhow;
 use chrono::Utc;
-use oa_core::app::cli::{self, Failure};
+use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
@@ -10,7 +12,7 @@ use oa_core::base::secrets::redact;
 use serde_json::{Map, Value};
 
 use super::{failed, local, table_named};
-use crate::queries::revisions;
+use crate::queries::revisions::{self, TextRow};
 use crate::{pool, when};
 
 /// A table as it was known at a time: without what was corrected or added later
@@ -38,17 +40,48 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         .map_err(|e| Failure::new(exit::USAGE, anyhow!("--at: {e}")))?;
     let mut client = pool::connect_read_only(config)?;
     let table = table_named(&mut client, &args.table)?;
-    let found = revisions::as_of(&mut client, &table, at, &args.condition).map_err(|e| {
-        failed(
-            &e,
-            &format!(
-                "could not read {} as of {}",
-                table.shown(),
-                local(at, config.timezone)
-            ),
-        )
-    })?;
-    match found.since {
+    let mut first = true;
+    let mut printed: io::Result<bool> = Ok(true);
+    // Columns are as wide as their widest cell, so a table for people is printed when all of it is there.
+    let mut whole: Option<(Vec<String>, Vec<TextRow>)> = None;
+    let mut take = |columns: &[String], rows: Vec<TextRow>| {
+        match args.format {
+            Format::Json => {
+                // As PostgreSQL writes it: no digit of a number is lost.
+                let lines = rows.iter().map(|(json, _)| format!("{}\n", redact(json)));
+                printed = print(&lines.collect::<String>());
+            }
+            Format::Csv => {
+                let heading = listing(columns, Vec::new()).render(Format::Csv);
+                let text = listing(columns, rows).render(Format::Csv);
+                let lines = text.strip_prefix(heading.as_str()).unwrap_or(text.as_str());
+                printed = print(if first { text.as_str() } else { lines });
+            }
+            Format::Table | Format::Markdown => {
+                let (_, all) = whole.get_or_insert_with(|| (columns.to_vec(), Vec::new()));
+                all.extend(rows);
+            }
+        }
+        first = false;
+        matches!(printed, Ok(true))
+    };
+    let since =
+        revisions::as_of(&mut client, &table, at, &args.condition, &mut take).map_err(|e| {
+            failed(
+                &e,
+                &format!(
+                    "could not read {} as of {}",
+                    table.shown(),
+                    local(at, config.timezone)
+                ),
+            )
+        })?;
+    printed.map_err(anyhow::Error::from)?;
+    if let Some((columns, rows)) = whole {
+        let listing = listing(&columns, rows);
+        listing.print(args.format).map_err(anyhow::Error::from)?;
+    }
+    match since {
         None => tracing::warn!(
             "no change of {} was kept: it is shown as it is now",
             table.shown()
@@ -60,23 +93,25 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ),
         Some(_) => {}
     }
-    if args.format == Format::Json {
-        // As PostgreSQL writes it: no digit of a number is lost.
-        let lines: String = found
-            .rows
-            .iter()
-            .map(|(json, _)| format!("{}\n", redact(json)))
-            .collect();
-        cli::print(&lines).map_err(anyhow::Error::from)?;
-        return Ok(exit::OK);
-    }
-    let columns = found.columns.iter().map(|c| (c.as_str(), c.as_str()));
-    let mut listing = Listing::new(&columns.collect::<Vec<_>>());
-    for (_, cells) in found.rows {
-        let row = found.columns.iter().cloned();
+    Ok(exit::OK)
+}
+
+fn listing(columns: &[String], rows: Vec<TextRow>) -> Listing {
+    let headings: Vec<(&str, &str)> = columns.iter().map(|c| (c.as_str(), c.as_str())).collect();
+    let mut listing = Listing::new(&headings);
+    for (_, cells) in rows {
+        let row = columns.iter().cloned();
         let row: Map<String, Value> = row.zip(cells.into_iter().map(Value::from)).collect();
         listing.push(Value::Object(row));
     }
-    listing.print(args.format).map_err(anyhow::Error::from)?;
-    Ok(exit::OK)
+    listing
+}
+
+/// Gives whether somebody still reads.
+fn print(text: &str) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
+    }
 }

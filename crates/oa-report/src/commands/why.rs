@@ -39,11 +39,21 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         )
     };
     let keys = revisions::keys(&mut client, &table).map_err(unreadable)?;
+    let names = |key: &Vec<Part>| {
+        let names: Vec<&str> = key.iter().map(|p| p.name.as_str()).collect();
+        names.join(",")
+    };
+    let followed = keys.first().map(names).unwrap_or_default();
     let (key, values) = chosen(&table, keys, &args.key)?;
     let versions = revisions::versions(&mut client, &table, &key, &values).map_err(unreadable)?;
     if versions.is_empty() {
+        let hint = if names(&key) == followed {
+            String::new()
+        } else {
+            format!("; a row that is gone is known by {followed}")
+        };
         return Err(anyhow!(
-            "{} has no row with {}, and no revision of one",
+            "{} has no row with {}, and no revision of one{hint}",
             table.shown(),
             args.key
         )

@@ -47,23 +47,24 @@ pub(crate) fn tables(client: &mut impl GenericClient) -> Result<Vec<Table>> {
     Ok(rows.iter().map(table).collect())
 }
 
-/// A table's columns and, for each row, its JSON and its columns as texts.
-pub(crate) struct Rows {
-    pub(crate) columns: Vec<String>,
-    pub(crate) rows: Vec<(String, Vec<Option<String>>)>,
-    /// Since when changes of the table are known.
-    pub(crate) since: Option<DateTime<Utc>>,
-}
+/// A row as JSON, and its columns as texts.
+pub(crate) type TextRow = (String, Vec<Option<String>>);
 
-/// The table as it was known at that time. `condition`: SQL over its columns. Asked in a read-only transaction.
+/// Rows that are in memory at once.
+const CHUNK: i32 = 5000;
+
+/// The table as it was known at that time. `condition`: SQL over its columns. Asked in a read-only transaction. A table may be larger than the
+/// memory, so `take` gets its columns and some rows after another, at least once; it says whether it wants more. Gives since when changes of the
+/// table are known.
 pub(crate) fn as_of(
     client: &mut Client,
     table: &Table,
     at: DateTime<Utc>,
     condition: &str,
-) -> Result<Rows> {
+    take: &mut dyn FnMut(&[String], Vec<TextRow>) -> bool,
+) -> Result<Option<DateTime<Utc>>> {
     let mut tx = client.build_transaction().read_only(true).start()?;
-    let since = tx
+    let since: Option<DateTime<Utc>> = tx
         .query_one(
             "SELECT t.began_at FROM oa.revised_table($1::text::regclass) t",
             &[&table.quoted()],
@@ -91,19 +92,24 @@ pub(crate) fn as_of(
             &[&table.quoted(), &at],
         )?
         .get(0);
-    let rows = tx.query(
-        &format!(
-            "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM ({query}) oa_row WHERE ({condition}\n)",
-            texts.join(", "),
-        ),
-        &[],
-    )?;
+    let sql = format!(
+        "SELECT row_to_json(oa_row)::text, ARRAY[{}]::text[] FROM ({query}) oa_row WHERE ({condition}\n)",
+        texts.join(", "),
+    );
+    let portal = tx.bind(sql.as_str(), &[])?;
+    loop {
+        let rows: Vec<TextRow> = tx
+            .query_portal(&portal, CHUNK)?
+            .iter()
+            .map(|r| (r.get(0), r.get(1)))
+            .collect();
+        let is_last = rows.len() < CHUNK.unsigned_abs() as usize;
+        if !take(&columns, rows) || is_last {
+            break;
+        }
+    }
     tx.commit()?;
-    Ok(Rows {
-        columns,
-        rows: rows.iter().map(|r| (r.get(0), r.get(1))).collect(),
-        since,
-    })
+    Ok(since)
 }
 
 /// A part of a unique index: its name, and SQL that compares it with a text (`%` stands for that) and gives its value in a key.
@@ -114,11 +120,12 @@ pub(crate) struct Part {
     of_type: String,
 }
 
-/// The unique indexes by which a row can be named.
+/// The unique indexes by which a row can be named, that of the revisions first.
 pub(crate) fn keys(client: &mut impl GenericClient, table: &Table) -> Result<Vec<Vec<Part>>> {
     let rows = client.query(
         "SELECT i.indexrelid, p.name, p.expression, p.value, p.type FROM pg_index i, oa.key_parts(i.indexrelid) p
-         WHERE i.indrelid = $1::text::regclass AND i.indisunique AND i.indpred IS NULL ORDER BY i.indisprimary, i.indexrelid",
+         WHERE i.indrelid = $1::text::regclass AND i.indisunique AND i.indpred IS NULL
+         ORDER BY i.indexrelid = oa.revised_index(i.indrelid) DESC NULLS LAST, i.indisprimary, i.indexrelid",
         &[&table.quoted()],
     )?;
     let mut keys: Vec<(u32, Vec<Part>)> = Vec::new();
@@ -181,9 +188,17 @@ pub(crate) fn versions(
         .enumerate()
         .map(|(i, p)| format!("{} = {}", p.expression, typed(i, p)))
         .collect();
+    // Revisions stand under one of the keys, whichever names the row.
+    let followed: Option<String> = tx
+        .query_one(
+            "SELECT oa.key_value(oa.revised_index($1::text::regclass))",
+            &[&table.quoted()],
+        )?
+        .get(0);
     let present = tx.query_opt(
         &format!(
-            "SELECT to_jsonb(oa_row)::text FROM {} oa_row WHERE {}",
+            "SELECT to_jsonb(oa_row)::text, ({})::text FROM {} oa_row WHERE {}",
+            followed.as_deref().unwrap_or("NULL"),
             table.quoted(),
             same.join(" AND ")
         ),
@@ -203,20 +218,27 @@ pub(crate) fn versions(
             format!("{literal}, {}{utc}", typed(i, p))
         })
         .collect();
+    let its_key = present.as_ref().and_then(|r| r.get::<_, Option<String>>(1));
+    let its_key = its_key.map_or_else(|| "NULL".to_owned(), |key| oa_core::pg::quote_literal(&key));
+    let of_table = oa_core::pg::quote_literal(&table.quoted());
     let rows = tx.query(
         &format!(
-            "SELECT r.at, r.operation, r.run_id, runs.task, runs.status, runs.started_at, r.old_row::text,
+            "SELECT r.at, r.operation, r.run_id, runs.task, runs.status, runs.started_at,
+                    CASE WHEN zoned.fields IS NULL THEN r.old_row::text ELSE (r.old_row::jsonb || zoned.fields)::text END,
                     coalesce((SELECT jsonb_agg(jsonb_build_object('url', w.url, 'part', w.part, 'sha256', w.sha256, 'file', format('raw/%s/%s.zst', left(w.sha256, 2), w.sha256),
                                                                   'fetched_at', w.fetched_at) ORDER BY w.seq)
                               FROM oa.raw w WHERE w.run_id IN (r.run_id, (runs.details ->> 'replayed_from')::uuid)), '[]'),
                     ARRAY(SELECT i.fingerprint FROM oa.incidents i WHERE i.task = runs.task AND i.opened_at <= r.at
                           AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at),
                     runs.details ->> 'source_sha256', r.role_name
-             FROM oa.revised_table({}::regclass) t JOIN oa.revisions r ON r.schema_name = t.schema_name AND r.table_name = t.table_name
-             CROSS JOIN (SELECT jsonb_build_object({}) AS key) k
+             FROM oa.revised_table({of_table}::regclass) t JOIN oa.revisions r ON r.schema_name = t.schema_name AND r.table_name = t.table_name
+             CROSS JOIN (SELECT coalesce({its_key}::jsonb, jsonb_build_object({})) AS key) k
+             -- Each was written in the zone of its writer.
+             LEFT JOIN LATERAL (SELECT jsonb_object_agg(a.attname::text, (r.old_row ->> a.attname::text)::timestamptz) AS fields FROM pg_attribute a
+                                WHERE a.attrelid = {of_table}::regclass AND a.atttypid = 'timestamptz'::regtype AND NOT a.attisdropped
+                                  AND r.old_row ->> a.attname::text IS NOT NULL) zoned ON true
              LEFT JOIN oa.runs ON runs.id = r.run_id
              WHERE jsonb_hash(r.key) = jsonb_hash(k.key) AND r.key = k.key ORDER BY r.seq DESC",
-            oa_core::pg::quote_literal(&table.quoted()),
             pairs.join(", ")
         ),
         &parameters,

@@ -111,21 +111,23 @@ CREATE FUNCTION oa.key_parts(index oid, OUT name text, OUT type text, OUT expres
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
 $$
     SELECT p.name, p.type, p.expression, CASE WHEN p.zoned THEN format('(%s AT TIME ZONE ''UTC'')', p.expression) ELSE p.expression END,
-           CASE WHEN p.structured THEN format('to_jsonb(%s)', p.expression) ELSE format('(%s)%s', p.expression, p.collated) END,
+           CASE WHEN p.structured THEN format('to_jsonb(%s)', p.expression) WHEN p.textual THEN format('(%s)::text COLLATE "C"', p.expression) ELSE format('(%s)%s', p.expression, p.collated) END,
            CASE WHEN p.zoned THEN format('((r.key ->> %L)::timestamp AT TIME ZONE ''UTC'')', p.name) WHEN p.structured THEN format('(r.key -> %L)', p.name)
+                WHEN p.textual THEN format('(r.key ->> %L) COLLATE "C"', p.name)
                 ELSE format('(r.key ->> %L)::%s%s', p.name, p.type, p.collated) END,
            p.nullable
     FROM (SELECT n, coalesce(a.attname::text, CASE WHEN d.text LIKE '(%)' THEN substr(d.text, 2, length(d.text) - 2) ELSE d.text END) AS name,
                  format_type(k.atttypid, -1) AS type, coalesce(quote_ident(a.attname), d.text) AS expression,
                  k.atttypid = 'timestamptz'::regtype AS zoned,
                  t.typcategory IN ('A', 'C') OR k.atttypid IN ('json'::regtype, 'jsonb'::regtype) AS structured,
-                 -- Equal is what has the same bytes: no need to sort as people do.
-                 CASE WHEN c.collisdeterministic AND k.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype) THEN ' COLLATE "C"' ELSE '' END AS collated,
+                 -- Equal is what has the same bytes, as in oa.revisions.key, also where the index takes more for equal (citext); and there is no need to
+                 -- sort as people do.
+                 t.typcategory = 'S' AND t.typtype = 'b' AND k.atttypid <> 'bpchar'::regtype AS textual,
+                 CASE WHEN k.atttypid = 'bpchar'::regtype THEN ' COLLATE "C"' ELSE '' END AS collated,
                  NOT coalesce(a.attnotnull, false) AS nullable
           FROM pg_index i CROSS JOIN LATERAL generate_series(1, i.indnkeyatts::integer) n
           JOIN pg_attribute k ON k.attrelid = i.indexrelid AND k.attnum = n
           JOIN pg_type t ON t.oid = k.atttypid
-          LEFT JOIN pg_collation c ON c.oid = i.indcollation[n - 1]
           CROSS JOIN LATERAL (SELECT pg_get_indexdef(i.indexrelid, n, true)) d (text)
           LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n - 1] AND i.indkey[n - 1] <> 0
           WHERE i.indexrelid = index) p
@@ -215,7 +217,7 @@ BEGIN
 END
 $$;
 
--- SQL that writes the revisions between two states of rows ($1: schema_name, $2: table_name, $3: run, $4: role). Each is an item of FROM;
+-- SQL that writes the revisions between two states of rows ($1: schema_name, $2: table_name, $3: run, $4: role, $5: seq, null: the next). Each is an item of FROM;
 -- null: no rows.
 CREATE FUNCTION oa.revision_statement(key text, old_rows text, new_rows text) RETURNS text
     LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
@@ -223,8 +225,12 @@ $$
     SELECT format(
         'INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, role_name, at, seq)
          SELECT $1, $2, coalesce(o.key, n.key), CASE WHEN o.key IS NULL THEN ''insert'' WHEN n.key IS NULL THEN ''delete'' ELSE ''update'' END,
-                o.oa_row::json, $3, $4, (SELECT clock_timestamp()), (SELECT oa.next_in_order())
-         FROM (%s) o FULL JOIN (%s) n ON o.key = n.key WHERE o.oa_row IS DISTINCT FROM n.oa_row',
+                o.oa_row::json, $3, $4, (SELECT clock_timestamp()), (SELECT coalesce($5, oa.next_in_order()))
+         FROM (SELECT r.*, %1$s AS oa_number FROM (%2$s) r) o FULL JOIN (SELECT r.*, %1$s AS oa_number FROM (%3$s) r) n
+           ON o.key = n.key AND o.oa_number = n.oa_number
+         WHERE o.oa_row IS DISTINCT FROM n.oa_row',
+        -- Rows that are named by all of themselves may be equal, and each of them counts.
+        CASE WHEN strpos(key, 'to_jsonb(oa_row)') > 0 THEN 'CASE WHEN r.key ? ''oa_row'' THEN row_number() OVER (PARTITION BY r.key) ELSE 1 END' ELSE '1' END,
         CASE WHEN old_rows IS NULL THEN 'SELECT NULL::jsonb AS key, NULL AS oa_row WHERE false'
              ELSE format('SELECT %s AS key, row_to_json(oa_row)::text AS oa_row FROM %s oa_row', key, old_rows) END,
         CASE WHEN new_rows IS NULL THEN 'SELECT NULL::jsonb AS key, NULL AS oa_row WHERE false'
@@ -234,7 +240,7 @@ $$;
 -- Revisions of whatever changes a table: SQL by hand, another application. The run, where one says so (oa.run_id), else the role. For all
 -- who may write the table, whatever they may do in schema oa.
 CREATE FUNCTION oa.audit() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET intervalstyle = postgres SET datestyle = iso AS
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET extra_float_digits = 1 SET intervalstyle = postgres SET datestyle = iso AS
 $$
 DECLARE
     relation oid := coalesce(pg_partition_root(TG_RELID), TG_RELID);
@@ -242,16 +248,45 @@ DECLARE
     index    oid := oa.revised_index(relation);
     run      uuid;
     old_rows text;
+    new_rows text;
+    depth    integer := pg_trigger_depth();
 BEGIN
+    -- A statement in a trigger is noted before the one that fired it, whose rows it may have changed again: the outer one's place in the order is
+    -- kept for it. Each begins without one.
+    IF TG_WHEN = 'BEFORE' AND TG_OP <> 'TRUNCATE' THEN
+        PERFORM set_config('oa.order_' || depth, '', true);
+        RETURN NULL;
+    END IF;
+    FOR outer_depth IN 1 .. depth - 1 LOOP
+        IF coalesce(current_setting('oa.order_' || outer_depth, true), '') = '' THEN
+            PERFORM set_config('oa.order_' || outer_depth, oa.next_in_order()::text, true);
+        END IF;
+    END LOOP;
     IF current_setting('oa.run_id', true) ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
         run := current_setting('oa.run_id', true);
     END IF;
     IF TG_OP = 'TRUNCATE' THEN
+        IF NOT has_table_privilege(TG_RELID, 'SELECT') OR row_security_active(TG_RELID) THEN
+            RAISE EXCEPTION 'the rows of % are kept before it is emptied, but role %, which owns the audit, may not read all of them; as the owner of the table: GRANT SELECT ON % TO %; or remove the rows with DELETE',
+                TG_RELID::regclass, current_user, TG_RELID::regclass, quote_ident(current_user)
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        PERFORM set_config('oa.order_' || depth, '', true);
         -- A partition with this trigger notes its own rows.
         old_rows := format('(SELECT t.* FROM %s t WHERE t.tableoid = %s OR NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = t.tableoid AND g.tgname = %L))',
                            TG_RELID::regclass, TG_RELID, TG_NAME);
     ELSIF TG_OP <> 'INSERT' THEN
         old_rows := 'oa_old_rows';
+    END IF;
+    IF TG_OP IN ('INSERT', 'UPDATE') THEN
+        new_rows := 'oa_new_rows';
+    END IF;
+    IF TG_OP = 'UPDATE' AND EXISTS (SELECT FROM pg_constraint c WHERE c.conrelid = relation AND c.confrelid = relation AND c.contype = 'f') THEN
+        -- What the table's reference to itself changes is in the same two tables: of a row that is changed twice the state between is in both.
+        SELECT format(f.text, 'oa_old_rows', 'oa_new_rows'), format(f.text, 'oa_new_rows', 'oa_old_rows') INTO old_rows, new_rows
+        FROM (SELECT '(SELECT (a.one).* FROM (SELECT t AS one, row_to_json(t)::text AS text, row_number() OVER (PARTITION BY row_to_json(t)::text) AS n FROM %s t) a
+                       WHERE NOT EXISTS (SELECT FROM (SELECT row_to_json(t)::text AS text, row_number() OVER (PARTITION BY row_to_json(t)::text) AS n FROM %s t) b
+                                         WHERE b.text = a.text AND b.n = a.n))') f (text);
     END IF;
     -- Within a transaction that makes the table's indexes again its key is the one it had.
     IF index IS NOT NULL AND (known.relation IS NULL OR ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names) THEN
@@ -264,8 +299,8 @@ BEGIN
         RAISE EXCEPTION 'table % has no unique index, so changes of its rows cannot be kept; create one, or end the audit: oa-migrate init --no-audit', relation::regclass
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
-    EXECUTE oa.revision_statement(known.key_value, old_rows, CASE WHEN TG_OP IN ('INSERT', 'UPDATE') THEN 'oa_new_rows' END)
-        USING known.schema_name, known.table_name, run, CASE WHEN run IS NULL THEN session_user::text END;
+    EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows)
+        USING known.schema_name, known.table_name, run, CASE WHEN run IS NULL THEN session_user::text END, nullif(current_setting('oa.order_' || depth, true), '')::bigint;
     RETURN NULL;
 END
 $$;
@@ -284,6 +319,7 @@ BEGIN
         EXECUTE format('CREATE TRIGGER oa_audit_insert AFTER INSERT ON %s REFERENCING NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
         EXECUTE format('CREATE TRIGGER oa_audit_update AFTER UPDATE ON %s REFERENCING OLD TABLE AS oa_old_rows NEW TABLE AS oa_new_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
         EXECUTE format('CREATE TRIGGER oa_audit_delete AFTER DELETE ON %s REFERENCING OLD TABLE AS oa_old_rows FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
+        EXECUTE format('CREATE TRIGGER oa_audit_begin BEFORE INSERT OR UPDATE OR DELETE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit()', one);
         EXECUTE format('CREATE TRIGGER oa_audit_truncate BEFORE TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION oa.audit(%L)', one, key);
     END LOOP;
 END
@@ -296,7 +332,7 @@ DECLARE
     active boolean := false;
 BEGIN
     FOR one IN SELECT t.tgrelid::regclass AS its_table, t.tgname FROM pg_trigger t
-               WHERE t.tgname IN ('oa_audit_insert', 'oa_audit_update', 'oa_audit_delete', 'oa_audit_truncate')
+               WHERE t.tgname IN ('oa_audit_begin', 'oa_audit_insert', 'oa_audit_update', 'oa_audit_delete', 'oa_audit_truncate')
                  AND t.tgrelid IN (SELECT relation UNION SELECT p.relid FROM pg_partition_tree(relation) p)
     LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', one.tgname, one.its_table);
@@ -323,7 +359,7 @@ DECLARE
 BEGIN
     IF index IS NOT NULL AND NOT oa.is_audited(relation) THEN
         known := oa.begin_revisions(relation, index);
-        EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows) USING known.schema_name, known.table_name, run, NULL::text;
+        EXECUTE oa.revision_statement(known.key_value, old_rows, new_rows) USING known.schema_name, known.table_name, run, NULL::text, NULL::bigint;
     END IF;
 END
 $$;
@@ -352,7 +388,7 @@ BEGIN
     IF was IS NOT NULL AND index IS NOT NULL AND ARRAY(SELECT p.name FROM oa.key_parts(index) p) = known.key_names THEN
         known := oa.begin_revisions(is_now, index);
         BEGIN
-            EXECUTE oa.revision_statement(known.key_value, was::text, is_now::text) USING known.schema_name, known.table_name, run, NULL::text;
+            EXECUTE oa.revision_statement(known.key_value, was::text, is_now::text) USING known.schema_name, known.table_name, run, NULL::text, NULL::bigint;
             GET DIAGNOSTICS written = ROW_COUNT;
             RETURN written;
         EXCEPTION WHEN undefined_column OR undefined_function OR datatype_mismatch OR data_exception THEN
@@ -363,6 +399,14 @@ BEGIN
     RETURN 0;
 END
 $$;
+
+-- SECURITY DEFINER: whoever reads revisions need not read that table.
+CREATE FUNCTION oa.misdated_until(at_time timestamptz) RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+    SELECT coalesce(max(s.seq), 0) FROM oa.clock_steps s WHERE s.back_to <= at_time
+$$;
+COMMENT ON FUNCTION oa.misdated_until IS 'The server''s clock went back to that time or an earlier one: what it had dated later until then (seq) was there by that time.';
 
 CREATE FUNCTION oa.has_revisions(its_schema text, its_table text, after timestamptz) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
@@ -378,7 +422,16 @@ $$
 DECLARE
     known oa.revised_tables := oa.revised_table(relation);
     key   record;
+    whole boolean;
 BEGIN
+    -- What is there now would be taken for what was known then.
+    IF at_time IS NULL THEN
+        RAISE EXCEPTION 'as of which time? It is null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF known.relation IS NULL AND (oa.revised_table(pg_partition_root(relation))).relation IS NOT NULL THEN
+        RAISE EXCEPTION '% is a partition, and revisions are those of its table: ask for that, with a condition', relation
+            USING ERRCODE = 'wrong_object_type';
+    END IF;
     IF row_security_active(relation) THEN
         RAISE EXCEPTION 'you see only some rows of % (row security), and revisions do not know which', relation
             USING ERRCODE = 'insufficient_privilege';
@@ -393,7 +446,8 @@ BEGIN
     SELECT string_agg(format('CASE WHEN NOT r.key ? ''oa_row'' THEN %s END AS oa_k%s', p.given, p.n), ', ') AS given, string_agg(format('oa_k%s', p.n), ', ') AS names,
            string_agg(format('l.oa_k%s = %s', p.n, p.comparable), ' AND ') AS same,
            string_agg(format('(%s) IS NOT NULL', p.expression), ' AND ') FILTER (WHERE p.nullable) AS complete,
-           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing, oa.key_value(min(i.indexrelid::bigint)::oid) AS value INTO key
+           string_agg(format('r.key -> %L = ''null''', p.name), ' OR ') AS missing, oa.key_value(min(i.indexrelid::bigint)::oid) AS value,
+           ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped) AS columns INTO key
     FROM (SELECT i.indexrelid FROM pg_index i
           WHERE i.indrelid = relation AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
             AND ARRAY(SELECT p.name FROM oa.key_parts(i.indexrelid) p) = known.key_names
@@ -402,21 +456,51 @@ BEGIN
         RAISE EXCEPTION 'the unique index of % was changed since %: its rows cannot be followed back', relation, at_time
             USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
+    whole := key.complete IS NOT NULL AND strpos(key.value, 'to_jsonb(oa_row)') > 0;
     -- Rows whose key has a NULL, and rows that were removed as duplicates, are told apart by the whole key. Their parts are NULL, so that no
     -- filter hides from the planner how many rows are joined.
+    --
+    -- A row that only all of itself names (oa_whole) has another name after a column was added or dropped, and equal rows have the same one. They
+    -- are counted by the columns that all such revisions have: of those that are there now and those that were changed or removed since, as many
+    -- are too many as came since then, and these are the latest ones.
     RETURN format(
         'WITH oa_later AS MATERIALIZED (
              SELECT DISTINCT ON (oa_key, %1$s) oa_key, %1$s, oa_old
              FROM (SELECT CASE WHEN r.key ? ''oa_row''%2$s THEN r.key END AS oa_key, %3$s, r.old_row AS oa_old, r.seq FROM oa.revisions r
-                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L) r ORDER BY oa_key, %1$s, seq
-         )
+                   WHERE r.schema_name = %4$L AND r.table_name = %5$L AND r.at > %6$L AND r.seq > (SELECT oa.misdated_until(%6$L))%10$s) r ORDER BY oa_key, %1$s, seq
+         )%11$s
          SELECT oa_row.* FROM %7$s oa_row WHERE NOT EXISTS (SELECT FROM oa_later l WHERE %8$s)%9$s
          UNION ALL
-         SELECT (o.oa_row).* FROM (SELECT json_populate_record(NULL::%7$s, l.oa_old) AS oa_row FROM oa_later l WHERE l.oa_old IS NOT NULL OFFSET 0) o',
+         SELECT (o.oa_row).* FROM (SELECT json_populate_record(NULL::%7$s, l.oa_old) AS oa_row FROM oa_later l WHERE l.oa_old IS NOT NULL OFFSET 0) o%12$s',
         key.names, CASE WHEN key.complete IS NULL THEN '' ELSE ' OR ' || key.missing END, key.given,
         known.schema_name, known.table_name, at_time, relation, key.same,
         CASE WHEN key.complete IS NULL THEN ''
-             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, key.value) END);
+             WHEN whole THEN format(' AND ((%s) OR NOT EXISTS (SELECT FROM oa_whole))', key.complete)
+             ELSE format(' AND ((%s) OR %s NOT IN (SELECT oa_key FROM oa_later l WHERE oa_key IS NOT NULL))', key.complete, key.value) END,
+        CASE WHEN whole THEN format(' AND NOT (r.key ? ''oa_row'' AND (%s))', key.missing) ELSE '' END,
+        CASE WHEN whole THEN format(
+            ', oa_whole AS MATERIALIZED (
+             SELECT r.key -> ''oa_row'' AS oa_named, r.operation <> ''delete'' AS oa_came, r.old_row AS oa_old, r.seq FROM oa.revisions r
+             WHERE r.schema_name = %1$L AND r.table_name = %2$L AND r.at > %3$L AND r.seq > (SELECT oa.misdated_until(%3$L)) AND r.key ? ''oa_row'' AND (%4$s)
+         ), oa_unknown AS MATERIALIZED (
+             SELECT ARRAY(SELECT c FROM unnest(%5$L::text[]) c WHERE EXISTS (SELECT FROM oa_whole w WHERE NOT w.oa_named ? c)) AS columns
+         )', known.schema_name, known.table_name, at_time, key.missing, key.columns) ELSE '' END,
+        CASE WHEN whole THEN format(
+            '
+         UNION ALL
+         SELECT (o.oa_row).* FROM (
+             SELECT i.oa_row FROM (
+                 SELECT e.oa_row, e.oa_is, row_number() OVER (PARTITION BY e.oa_named, e.oa_is ORDER BY e.seq) AS oa_number,
+                        count(*) FILTER (WHERE e.oa_is) OVER named - count(*) FILTER (WHERE NOT e.oa_is) OVER named AS oa_many
+                 FROM (SELECT oa_row, to_jsonb(oa_row) - u.columns AS oa_named, NULL::bigint AS seq, true AS oa_is FROM %1$s oa_row, oa_unknown u
+                       WHERE NOT (%2$s) AND EXISTS (SELECT FROM oa_whole)
+                       UNION ALL
+                       SELECT CASE WHEN s.oa_is THEN json_populate_record(NULL::%1$s, w.oa_old) END,
+                              to_jsonb(jsonb_populate_record(NULL::%1$s, w.oa_named)) - u.columns, w.seq, s.oa_is
+                       FROM oa_whole w, oa_unknown u, (VALUES (true), (false)) s (oa_is)
+                       WHERE CASE WHEN s.oa_is THEN w.oa_old IS NOT NULL ELSE w.oa_came END) e
+                 WINDOW named AS (PARTITION BY e.oa_named)) i
+             WHERE i.oa_is AND i.oa_number <= i.oa_many OFFSET 0) o', relation, key.complete) ELSE '' END);
 END
 $$;
 COMMENT ON FUNCTION oa.as_of_query IS 'The query of oa.as_of, for views and for conditions that should use the table''s indexes.';
