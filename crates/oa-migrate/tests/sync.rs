@@ -143,7 +143,8 @@ fn rows_that_fit_no_more_are_quarantined_and_come_when_they_fit() {
         .run(&["sync", file.to_str().unwrap(), "--dry-run"])
         .expect(1);
     assert!(
-        said.stderr.contains("place: 1 row(s) would be in oa.rejects"),
+        said.stderr
+            .contains("place: 1 row(s) would be in oa.rejects"),
         "{}",
         said.stderr
     );
