@@ -201,6 +201,9 @@ fn what_somebody_has_acknowledged_is_not_repeated_until_the_next_time() {
     task(&service, "late", 60, Some(120));
     check(&service);
     assert_eq!(service.sim.messages().len(), 4, "another trouble");
+    // Names of channels and repositories may have capital letters.
+    service.sql("UPDATE oa.alerts SET fingerprint = 'channel:Ops' WHERE seq = (SELECT max(seq) FROM oa.alerts)");
+    assert_eq!(service.alert(&["show", "channel:Ops"]).code, 0);
 }
 
 /// The grants of docs/configuration.md.
@@ -247,6 +250,16 @@ fn a_silence_sends_nothing_and_what_goes_on_is_reported_when_it_ends() {
         &["silence", "--task", "late", "--for", "90d"],
         &["silence", "--task", "late", "--for", "soon"],
         &["silence", "--task", "late", "--for", "8"],
+        &[
+            "silence",
+            "--task",
+            "late",
+            "--anyway",
+            "--for",
+            "8h",
+            "--from",
+            "2026-01-01 10:00",
+        ],
     ] {
         assert_eq!(service.alert(wrong).code, 2, "{wrong:?}");
     }

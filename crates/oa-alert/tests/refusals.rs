@@ -133,6 +133,9 @@ fn a_code_that_nobody_knows_is_taken_for_the_message_while_others_pass() {
     service.hurry();
     assert_eq!(service.flush(), 0);
     assert_eq!(taken(&service, "dingtalk").len(), 7);
+    // It was refused without its text too, so that was not why: it comes with it.
+    let last = service.sim.messages().pop().unwrap();
+    assert!(!last.text.contains("已略去"), "{last:?}");
 }
 
 #[test]

@@ -80,7 +80,7 @@ enum Command {
     Prune(prune::Args),
     /// Keep a backup, and what it needs, whatever retention says
     #[command(
-        after_help = "Examples:\n  oa-backup pin 3f2a9c81 --reason \"before the move\"\n  oa-backup pin 3f2a9c81 --reason \"before the move\" --copy   # a pin is of one repository"
+        after_help = "Examples:\n  oa-backup pin 3f2a9c81 --reason \"before the move\"\n  oa-backup pin 9e01b7d4 --reason \"before the move\" --copy   # a pin is of one repository, and ids are other ones there"
     )]
     Pin(pin::PinArgs),
     /// Let a pinned backup go when retention does

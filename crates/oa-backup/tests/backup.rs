@@ -56,6 +56,8 @@ fn a_full_backup_and_the_wal_after_it_are_listed_and_recorded() {
         ["success 1"]
     );
     assert_eq!(service.number("SELECT count(*) FROM oa.repositories"), 1);
+    // Revisions are of the service's tables.
+    assert_eq!(service.number("SELECT count(*) FROM oa.revisions"), 0);
     assert!(
         !service.path("state/backup/full").exists(),
         "the staged copy is gone"

@@ -139,6 +139,15 @@ fn rows_that_fit_no_more_are_quarantined_and_come_when_they_fit() {
          INSERT INTO place VALUES ('X', x'ff')",
     )
     .unwrap();
+    let said = sandbox
+        .run(&["sync", file.to_str().unwrap(), "--dry-run"])
+        .expect(1);
+    assert!(
+        said.stderr
+            .contains("place: 1 row(s) would be in oa.rejects"),
+        "{}",
+        said.stderr
+    );
     let done = sync(&sandbox, &file, &[]).expect(1);
     assert_eq!(done.report()["matched"], true, "{}", done.stdout);
     assert_eq!(counts(&done, "Trades"), [1, 0, 1, 1]);

@@ -247,6 +247,26 @@ fn row_security_makes_no_false_alarm() {
         .ok();
 }
 
+#[test]
+fn a_role_that_may_not_create_tables_is_told_before_anything_is_recovered() {
+    let service = Service::start_with(PHYSICAL, &[]);
+    service.sql(
+        "ALTER ROLE oa REPLICATION; GRANT pg_read_all_data, pg_read_all_stats TO oa;
+         CREATE SCHEMA closed; GRANT USAGE ON SCHEMA closed TO oa;
+         CREATE TABLE closed.t AS SELECT generate_series(1, 100) AS id",
+    );
+    let url = service.server.url();
+    service.on(&url, "oa-backup", &["init"]).ok();
+    service.on(&url, "oa-backup", &["full"]).ok();
+    for more in [&["--as", "then"][..], &[]] {
+        let mut arguments = vec!["table", "closed.t", "--to", "latest", "--yes"];
+        arguments.extend(more);
+        service
+            .on(&url, "oa-restore", &arguments)
+            .failed(77, "may not create tables in schema \"closed\"");
+    }
+}
+
 fn link_of(data: &Path) -> PathBuf {
     let mut links = fs::read_dir(data.join("pg_tblspc")).unwrap();
     fs::read_link(links.next().unwrap().unwrap().path()).unwrap()

@@ -16,6 +16,9 @@ use super::seconds_since;
 
 /// So many runs, or days with one, make a rhythm.
 const LEAST: usize = 5;
+/// What a person starts again and again is no rhythm: even intervals count when they go on for so long. Of what runs each minute the starts
+/// that are asked for reach a little further.
+const ENDURING: TimeDelta = TimeDelta::hours(3);
 /// What has not run for longer has been given up.
 const FORGOTTEN: TimeDelta = TimeDelta::days(30);
 /// Cron's lines begin late at times.
@@ -118,6 +121,7 @@ fn even_interval(starts: &[DateTime<Utc>]) -> Option<TimeDelta> {
     gaps.sort();
     let usual = *gaps.get(gaps.len() / 2)?;
     let even = starts.len() > LEAST
+        && *starts.last()? - *starts.first()? >= ENDURING
         && *gaps.last()? <= usual * 3 / 2
         && *gaps.first()? >= usual / 2
         && usual >= TimeDelta::minutes(1);
@@ -180,6 +184,13 @@ mod tests {
         let starts: Vec<String> = ["11-01", "11-05", "11-06", "11-19", "11-20", "11-25"]
             .map(|d| format!("2026-{d} 10:00"))
             .to_vec();
+        assert_eq!(missed(&starts, "2026-11-29 12:00"), None);
+    }
+
+    #[test]
+    fn what_somebody_tried_a_few_times_is_not_missed() {
+        let starts: Vec<String> = (10..18).map(|m| format!("2026-11-25 10:{m}")).collect();
+        assert_eq!(missed(&starts, "2026-11-25 12:00"), None);
         assert_eq!(missed(&starts, "2026-11-29 12:00"), None);
     }
 

@@ -37,8 +37,9 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                     i.opened_at, i.resolved_at, i.acknowledged_by, i.note, a.silenced_by
              FROM oa.alerts a LEFT JOIN oa.incidents i ON i.fingerprint = a.fingerprint
              WHERE a.id = ANY(ARRAY(SELECT id FROM oa.alerts WHERE $2 AND id::text LIKE $1 || '%' LIMIT 2))
-                OR a.id = (SELECT id FROM oa.alerts WHERE fingerprint = $1 ORDER BY seq DESC LIMIT 1)",
-            &[&args.of.to_lowercase(), &by_id],
+                OR a.id = (SELECT id FROM oa.alerts WHERE fingerprint = $3 ORDER BY seq DESC LIMIT 1)",
+            // Names of channels, machines and repositories may have capital letters.
+            &[&args.of.to_lowercase(), &by_id, &args.of],
         )
         .map_err(|e| anyhow::anyhow!("could not read the alert: {}", describe(&e)))?;
     let row = match rows.as_slice() {

@@ -193,6 +193,12 @@ fn begin(config: &Config, args: &Args, span: Duration) -> Result<u8, Failure> {
         })
     });
     let from = from.transpose()?;
+    if from.is_some_and(|from| from + span <= Utc::now()) {
+        return Err(Failure::new(
+            exit::USAGE,
+            anyhow::anyhow!("that silence is over already; say a later --from, or a longer --for"),
+        ));
+    }
     let mut client = connect(config)?;
     if !args.anyway {
         args.is_known(&mut client)?;

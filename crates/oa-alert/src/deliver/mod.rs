@@ -326,6 +326,11 @@ fn record<O: Outbox>(
     let said = error.map(|e| error_text(&e.to_string()));
     // Where nothing passes it is the channel: what waits goes as one again later.
     let lifts = error.is_some_and(|e| e.cause.is_of_the_message());
+    // It was not the text, then: the next time it goes with it.
+    let whole = |one: &Claimed| match one.limit {
+        Some(BARE) if lifts => Some(ALONE),
+        limit => limit,
+    };
     let tried: Vec<Tried<'_>> = claimed
         .iter()
         .map(|one| {
@@ -342,7 +347,7 @@ fn record<O: Outbox>(
                 Next::Same => (
                     State::after(one, result, true),
                     backoff(one.tries),
-                    one.limit,
+                    whole(one),
                 ),
             };
             Tried {

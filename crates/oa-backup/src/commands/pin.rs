@@ -33,7 +33,16 @@ pub(crate) struct UnpinArgs {
 pub(crate) fn pin(config: &Config, args: &PinArgs) -> Result<u8, Failure> {
     let location = super::location(config, args.copy)?;
     let repository = location.open_recorded(config, &ProgressReporter::hidden())?;
-    let backup = repository.find(&args.id)?;
+    let backup = match repository.find(&args.id) {
+        // There it has another id.
+        Err(RepositoryError::NoBackup(id)) if args.copy => {
+            return Err(anyhow::anyhow!(
+                "there is no backup {id} in the secondary repository; see oa-backup list --copy"
+            )
+            .into());
+        }
+        found => found?,
+    };
     repository.pin(&backup, &printable(args.reason.trim()))?;
     location.close_to_others();
     let with = match (&backup.meta.full, backup.meta.level) {
@@ -42,8 +51,9 @@ pub(crate) fn pin(config: &Config, args: &PinArgs) -> Result<u8, Failure> {
         }
         _ => String::new(),
     };
+    let there = if args.copy { " --copy" } else { "" };
     print(&format!(
-        "backup {} is kept until oa-backup unpin {}{with}\n",
+        "backup {} is kept until oa-backup unpin {}{there}{with}\n",
         backup.short_id(),
         backup.short_id()
     ))?;

@@ -74,6 +74,9 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
                         human_duration(*took, Locale::En)
                     ),
                     Some(drill) => format!("the last drill ({}) failed", day(drill.at)),
+                    None if state.records.is_none() => {
+                        "whether a restore drill has run nobody knows without PostgreSQL".to_owned()
+                    }
                     None => "no restore drill has run yet: oa-restore drill".to_owned(),
                 }
             ),

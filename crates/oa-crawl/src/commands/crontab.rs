@@ -27,12 +27,14 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
 
 fn lines(config: &Config, sources: &Sources) -> String {
     let zone = config.timezone.name();
+    // cron starts programs in the user's home.
+    let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
     let mut text = format!(
         "# Schedules are in {zone}, crontab lines in the zone of cron: set the machine's zone to it, or CRON_TZ where cron knows that.\n\
          # One line for all of them, which knows the zone, trading days and sessions, and makes up for what was missed:\n\
          # * * * * * oa-crawl run --due\n\
          OA_CONFIG={}\n",
-        config.path.display()
+        path.display()
     );
     if sources.enabled().next().is_none() {
         text.push_str("# No source is enabled: oa-crawl list shows them, oa-crawl enable TASK|PROVIDER enables.\n");

@@ -91,6 +91,15 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("dry_run", json!(args.dry_run)),
     ];
     print_changes(&synced, head, args.format)?;
+    let quarantined = synced.tables.iter().filter(|t| t.changes.quarantined > 0);
+    for table in quarantined.filter(|_| args.format != Format::Json) {
+        tracing::warn!(
+            "{}: {} row(s) {} in oa.rejects, not in the table",
+            table.table,
+            table.changes.quarantined,
+            if args.dry_run { "would be" } else { "are" }
+        );
+    }
     tracing::info!(
         "{} in {:.1} s",
         match (synced.matched(), args.dry_run) {

@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let (list, _) = backups::list(&mut client, args.removed, None, args.limit).map_err(failed)?;
     let status =
         backups::status(&mut client, config, &crate::lang::wording(config)).map_err(failed)?;
-    let mut listing = Listing::new(&[
+    let mut columns = vec![
         ("ended", "ENDED"),
         ("level", "LEVEL"),
         ("kind", "KIND"),
@@ -46,7 +46,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("added", "ADDED"),
         ("checked", "VERIFIED"),
         ("id", "ID"),
-    ]);
+    ];
+    // Each backup is there once more in the secondary one, under another id.
+    if list.windows(2).any(|w| w[0].repository != w[1].repository) {
+        columns.push(("repository", "REPOSITORY"));
+    }
+    let mut listing = Listing::new(&columns);
     for backup in &list {
         let size = |bytes: i64| Bytes(bytes.unsigned_abs()).to_string();
         let mut row = json!(backup);

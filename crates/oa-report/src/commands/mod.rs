@@ -23,6 +23,7 @@ use oa_core::base::text::printable;
 use oa_core::pg::{describe, is_connection_error};
 use oa_core::schedule::Calendar;
 use postgres::Client;
+use postgres::error::SqlState;
 
 use crate::pool::QueryError;
 use crate::queries::revisions::{Table, tables};
@@ -52,7 +53,13 @@ fn failed(error: &postgres::Error, doing: &str) -> Failure {
     } else {
         exit::FAILED
     };
-    Failure::new(code, anyhow!("{doing}: {}", describe(error)))
+    // What came with an upgrade is not granted by itself: old rows, for example, are the service's data.
+    let hint = if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+        "; if that is since an upgrade, give the grants of docs/configuration.md once more"
+    } else {
+        ""
+    };
+    Failure::new(code, anyhow!("{doing}: {}{hint}", describe(error)))
 }
 
 /// The table of that name, with its schema unless that is `public`.

@@ -234,6 +234,12 @@ fn report(outcome: TablesOutcome, args: &Args) -> Result<u8, Failure> {
 
 fn step(client: &mut Client, name: &str, args: &Args) -> Result<Step, RestoreError> {
     let live = tables::find(client, name)?;
+    match &live {
+        Some(live) => may_create(client, Some(&live.schema))?,
+        // One that is gone, with a schema in its name, is looked up in the backup first.
+        None if name.contains('.') => {}
+        None => may_create(client, None)?,
+    }
     if let Some(new) = &args.new_name {
         if new.contains('.') {
             return Err(RestoreError::Refused(format!(
@@ -272,6 +278,27 @@ fn step(client: &mut Client, name: &str, args: &Args) -> Result<Step, RestoreErr
         "{} cannot be replaced, because these would go on pointing to the old one: {}. Restore it beside with --as, or put rows back into it with --where (--where true: all of them)",
         live.shown(),
         dependents.join(", ")
+    )))
+}
+
+/// Whether the role may create tables in a schema, else in that of names without one: recovering takes long, and what cannot be done
+/// after it is said before. A crawler's role may not.
+fn may_create(client: &mut Client, schema: Option<&str>) -> Result<(), RestoreError> {
+    let closed = client
+        .query_opt(
+            "SELECT n.nspname::text, current_user::text FROM pg_namespace n
+             WHERE n.nspname::text = coalesce($1::text, current_schema()::text) AND NOT has_schema_privilege(n.oid, 'CREATE')",
+            &[&schema],
+        )
+        .map_err(RestoreError::query("could not ask for the role's rights"))?;
+    let Some(row) = closed else {
+        return Ok(());
+    };
+    let (schema, role): (String, String) = (row.get(0), row.get(1));
+    Err(RestoreError::Refused(format!(
+        "role {} may not create tables in schema {}, and nothing was changed; run it as the tables' owner: DATABASE_URL=postgresql://OWNER@HOST/DATABASE oa-restore table …",
+        quote_ident(&role),
+        quote_ident(&schema)
     )))
 }
 
