@@ -77,9 +77,8 @@ mod tests {
     #[test]
     fn the_same_day_twice_is_that_whole_day() {
         let now: DateTime<Utc> = "2025-12-01T17:00:00Z".parse().unwrap();
-        let span = |since, until| {
-            super::span(Some(since), Some(until), now, chrono_tz::Asia::Shanghai)
-        };
+        let span =
+            |since, until| super::span(Some(since), Some(until), now, chrono_tz::Asia::Shanghai);
         let at = |text: &str| Some(text.parse::<DateTime<Utc>>().unwrap());
         assert_eq!(
             span("2025-12-01", "2025-12-01"),

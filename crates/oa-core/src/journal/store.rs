@@ -305,9 +305,7 @@ pub fn apply(
         revisions::name_run(&mut tx, start.id)?;
     }
     for batch in &outcome.batches {
-        // The programs' own tables are no data of the service.
-        let kept = policy.keep_revisions && batch.schema != "oa";
-        let done = upsert(&mut tx, batch, kept.then_some(start.id))?;
+        let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);
         applied.inserted += done.inserted;
         applied.updated += done.updated;
