@@ -118,6 +118,9 @@ fn rows() -> impl Strategy<Value = Vec<Vec<Value>>> {
     })
 }
 
+/// Operation, run, role and price before.
+type Row = (String, Option<Uuid>, Option<String>, Option<String>);
+
 #[test]
 fn a_table_is_given_as_a_copy_of_that_time_has_it() {
     let (_server, client) = service();
@@ -397,7 +400,7 @@ fn an_audit_knows_runs_from_roles_and_follows_a_renamed_table() {
             &[],
         )
         .unwrap();
-    let rows: Vec<(String, Option<Uuid>, Option<String>, Option<String>)> = rows
+    let rows: Vec<Row> = rows
         .iter()
         .map(|r| (r.get(0), r.get(1), r.get(2), r.get(3)))
         .collect();

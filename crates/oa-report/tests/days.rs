@@ -53,6 +53,24 @@ fn site() -> Site {
 const SPAN: [&str; 4] = ["--from", "2025-12-01", "--to", "2025-12-14"];
 
 #[test]
+fn a_day_of_which_runs_are_still_to_come_is_no_hole() {
+    let site = Site::start("");
+    site.sql(
+        "INSERT INTO oa.tasks (name, tool, title, schedule, collects) VALUES ('flow', 'oa-crawl', '', '*/30 * * * *', true);
+         INSERT INTO oa.days (task, day, expected, state) VALUES ('flow', (now() AT TIME ZONE 'Asia/Shanghai')::date, true, 'failed');
+         INSERT INTO oa.slots (task, due_at, day) VALUES ('flow', now() + interval '10 minutes', (now() AT TIME ZONE 'Asia/Shanghai')::date)",
+    );
+    let hole = |fails: i32| {
+        let (code, table, error) = site.run(&["days", "--fail-on", "hole"]);
+        assert_eq!(code, Some(fails), "{table}{error}");
+    };
+    hole(0);
+    // Its last run has failed too.
+    site.sql("DELETE FROM oa.slots");
+    hole(10);
+}
+
+#[test]
 fn each_hole_is_shown_with_the_command_that_fills_it() {
     let site = site();
     let days = |more: &[&str]| site.run(&[&["days"], &SPAN[..], more].concat());

@@ -118,7 +118,7 @@ fn one_by_one(
             Err(e) => {
                 tracing::error!(
                     "channel {channel}: {} does not get this mail: {e}",
-                    redact(&one.email.to_string())
+                    redact(one.email.as_ref())
                 );
                 last = Some(e);
             }

@@ -59,7 +59,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     let repository = match location.open_recorded(config, &ProgressReporter::hidden()) {
         Ok(repository) => Some(repository),
         Err(e) => {
-            found.push(closed(config, &location, e));
+            found.push(closed(config, &location, &e));
             None
         }
     };
@@ -109,7 +109,7 @@ fn report(found: &[Ailment], format: Format) -> Result<(), Failure> {
 }
 
 /// Why a repository does not open, and what is safe then.
-fn closed(config: &Config, location: &RepositoryLocation, error: RepositoryError) -> Ailment {
+fn closed(config: &Config, location: &RepositoryLocation, error: &RepositoryError) -> Ailment {
     let what = error.to_string();
     match error {
         RepositoryError::Absent(_) => Ailment::new(what, "oa-backup init"),

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use postgres::{GenericClient, Transaction};
 
 use crate::model::retry::ErrorKind;
-use crate::model::run::{DayOutcome, Outcome, RunError, Status, Trigger};
+use crate::model::run::{DayOutcome, Evidence, Outcome, RunError, Status, Trigger};
 
 /// What came for a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +168,7 @@ pub(crate) fn record(
     let evidence = (state == State::Complete)
         .then_some(of.evidence)
         .flatten()
-        .map(|e| e.as_str());
+        .map(Evidence::as_str);
     tx.execute(
         "INSERT INTO oa.days AS d (task, day, expected, state, run_id, collected_at, records, announced, usual, evidence, content)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9, (

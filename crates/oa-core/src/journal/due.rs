@@ -131,7 +131,7 @@ pub fn register(
     if !news.is_empty() {
         put(&mut tx, tool, &news, now, times)?;
     }
-    write(&mut tx, short, now, times)?;
+    write(&mut tx, &short, now, times)?;
     tx.commit()
 }
 
@@ -160,7 +160,7 @@ pub fn write_ahead(
         (row.get(0), task.times(times.zone))
     });
     let mut tx = client.transaction()?;
-    write(&mut tx, short.collect(), now, times)?;
+    write(&mut tx, &short.collect::<Vec<_>>(), now, times)?;
     tx.commit()
 }
 
@@ -224,7 +224,7 @@ const CHUNK: usize = 20_000;
 
 fn write(
     tx: &mut Transaction<'_>,
-    tasks: Vec<(&str, Result<Schedule, CronError>)>,
+    tasks: &[(&str, Result<Schedule, CronError>)],
     now: DateTime<Utc>,
     times: Times<'_>,
 ) -> Result<(), postgres::Error> {
@@ -239,7 +239,7 @@ fn write(
         .collect();
     let end = now + AHEAD;
     let mut slots = slots::Writer::new(CHUNK);
-    for (name, schedule) in &tasks {
+    for (name, schedule) in tasks {
         let (Some((until, collects)), Ok(schedule)) = (until.get(name), schedule) else {
             continue;
         };

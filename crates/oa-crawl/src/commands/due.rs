@@ -235,8 +235,8 @@ impl Planner<'_> {
             due_at: Some(due),
         };
         // The newest that the site cannot show leaves a refused run, for whoever reads the log.
-        let unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
-        let refused = unfetchable.map(|c| job(c.0)).last();
+        let mut unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
+        let refused = unfetchable.next_back().map(|c| job(c.0));
         let made_up = decision.run.iter().map(|(due, _)| job(*due));
         refused.into_iter().chain(made_up).collect()
     }

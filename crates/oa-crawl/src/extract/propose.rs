@@ -29,10 +29,11 @@ pub(crate) fn answer(body: &[u8], text: Option<&str>) -> Result<String, String> 
     if let Some(value) = exact::parse(trimmed) {
         return json(&value, "");
     }
-    if trimmed.starts_with('<') && !trimmed.to_ascii_lowercase().contains("<html") {
-        if let Some(found) = xml(trimmed) {
-            return Ok(found);
-        }
+    if trimmed.starts_with('<')
+        && !trimmed.to_ascii_lowercase().contains("<html")
+        && let Some(found) = xml(trimmed)
+    {
+        return Ok(found);
     }
     if let Some((name, value)) = script(trimmed) {
         return json(&value, &format!("script = {}\n", quoted(&name)));

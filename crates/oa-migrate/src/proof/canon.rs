@@ -77,7 +77,7 @@ pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>)
         (PgType::Float8, ValueRef::Real(x)) => put(out, FLOAT, &x.to_bits().to_le_bytes()),
         // What comes back from PostgreSQL and SQLite has no number for.
         (PgType::Float8, ValueRef::Text(b"NaN")) => {
-            put(out, FLOAT, &f64::NAN.to_bits().to_le_bytes())
+            put(out, FLOAT, &f64::NAN.to_bits().to_le_bytes());
         }
         (PgType::Numeric(_), ValueRef::Text(b"NaN")) => put(out, NUMERIC, b"NaN"),
         (PgType::Float8, ValueRef::Integer(n)) if (n as f64) as i128 == i128::from(n) => {

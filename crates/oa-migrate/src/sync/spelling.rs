@@ -6,6 +6,7 @@ use rusqlite::types::Value;
 
 use crate::plan::PgType;
 use crate::proof::Column;
+use crate::values::conversion::Conversion;
 use crate::values::time::parse_timestamp;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +143,7 @@ impl Spelling {
     /// The spelling of a value; none where there is only one.
     pub(crate) fn of(column: &Column, value: &Value) -> Option<Self> {
         match (column.pg, value) {
-            _ if column.conversion.is_some_and(|c| c.is_of_numbers()) => None,
+            _ if column.conversion.is_some_and(Conversion::is_of_numbers) => None,
             (PgType::Time | PgType::Timestamp(_) | PgType::Timestamptz(_), Value::Text(text)) => {
                 TimeSpelling::of(column.pg, text).map(Self::Time)
             }
@@ -186,7 +187,7 @@ impl Spelling {
             PgType::Time | PgType::Timestamp(_) | PgType::Timestamptz(_)
         );
         match value {
-            Value::Text(text) if column.conversion.is_some_and(|c| c.is_of_numbers()) => {
+            Value::Text(text) if column.conversion.is_some_and(Conversion::is_of_numbers) => {
                 number(text)
             }
             Value::Text(text) if is_time && text.starts_with(|c: char| c.is_ascii_digit()) => {

@@ -167,7 +167,7 @@ fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
         );
         candidates().nth(dice.unwrap_or(0).checked_rem(count).unwrap_or(0))
     } else {
-        newest(candidates(), session.settings)
+        newest(&candidates(), session.settings)
     };
     Ok(found.cloned().ok_or_else(|| {
         RestoreError::NoPlan(
@@ -179,7 +179,7 @@ fn pick(session: &Session<'_>, args: &Args) -> Result<Backup, Failure> {
 
 /// The newest, and no dump that is made beside physical backups: it is what would be restored.
 fn newest<'b>(
-    backups: impl Iterator<Item = &'b Backup> + Clone,
+    backups: &(impl Iterator<Item = &'b Backup> + Clone),
     settings: &Settings,
 ) -> Option<&'b Backup> {
     let newest = |kind: &dyn Fn(Kind) -> bool| {
