@@ -74,7 +74,7 @@ fn a_run_that_did_not_happen_is_reported_once_and_when_it_is_over() {
         "{messages:?}"
     );
     assert_eq!(check(&service).0, 2);
-    assert_eq!(service.sim.messages().len(), 2, "not told again");
+    assert_eq!(service.sim.messages().len(), 2, "not messages again");
     task(&service, "late", -30, Some(1));
     task(&service, "never", -30, Some(1));
     assert_eq!(check(&service), (0, vec![]));
@@ -146,7 +146,7 @@ fn what_somebody_has_acknowledged_is_not_repeated_until_the_next_time() {
         check(&service);
         assert_eq!(
             service.sim.messages().len(),
-            told,
+            messages,
             "repeated without a word"
         );
     }
@@ -453,11 +453,11 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
     service.hurry();
     assert_eq!(service.flush(), 0);
     // What is said to somebody outside is a message of the simulator's as well.
-    let told = |service: &Service| {
+    let messages = |service: &Service| {
         let messages = service.sim.messages();
         messages.iter().filter(|m| m.robot == "dingtalk").count()
     };
-    let before = told(&service);
+    let before = messages(&service);
     service.put("b", "t");
     std::fs::remove_dir_all(service.state()).unwrap();
     std::fs::write(service.state(), "a file, where a directory is due").unwrap();
@@ -469,7 +469,7 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         "it cannot look for anything"
     );
     assert_eq!(
-        told(&service),
+        messages(&service),
         before + 1,
         "what waits is sent all the same"
     );
@@ -520,38 +520,38 @@ fn a_check_that_the_server_does_not_answer_is_not_reported_as_a_server_that_is_d
         "{done:?}"
     );
     assert_eq!(check(&service).0, 2);
-    let told = service.sim.messages();
-    assert_eq!(told.len(), 1, "told once: {told:?}");
+    let messages = service.sim.messages();
+    assert_eq!(messages.len(), 1, "messages once: {messages:?}");
     assert!(
-        told[0].text.contains("告警检查无法完成") && told[0].text.contains("影响："),
-        "{told:?}"
+        messages[0].text.contains("告警检查无法完成") && messages[0].text.contains("影响："),
+        "{messages:?}"
     );
-    assert!(!told[0].text.contains("连不上数据库"), "{told:?}");
+    assert!(!messages[0].text.contains("连不上数据库"), "{messages:?}");
     let open = "SELECT string_agg(rule, ',') FROM oa.incidents WHERE resolved_at IS NULL";
     assert_eq!(service.one(open), "check_failed");
     assert_eq!(service.flush(), 0, "a connection is no check");
     assert_eq!(service.one(open), "check_failed");
     service.sql("ALTER TABLE oa.elsewhere RENAME TO quality");
     assert_eq!(check(&service).0, 0);
-    let told = service.sim.messages();
+    let messages = service.sim.messages();
     assert!(
-        told.len() == 2 && told[1].text.contains("告警检查恢复正常"),
-        "{told:?}"
+        messages.len() == 2 && messages[1].text.contains("告警检查恢复正常"),
+        "{messages:?}"
     );
     // Before a table can be asked at all: the same, by way of the spool.
     service.sql("ALTER TABLE oa.clock RENAME TO elsewhere");
     assert_eq!(check(&service).0, 2);
-    let told = service.sim.messages();
+    let messages = service.sim.messages();
     assert!(
-        told.len() == 3 && told[2].text.contains("告警检查无法完成"),
-        "{told:?}"
+        messages.len() == 3 && messages[2].text.contains("告警检查无法完成"),
+        "{messages:?}"
     );
     service.sql("ALTER TABLE oa.elsewhere RENAME TO clock");
     assert_eq!(check(&service).0, 0);
-    let told = service.sim.messages();
+    let messages = service.sim.messages();
     assert!(
-        told.len() == 4 && told[3].text.contains("告警检查恢复正常"),
-        "{told:?}"
+        messages.len() == 4 && messages[3].text.contains("告警检查恢复正常"),
+        "{messages:?}"
     );
 }
 
@@ -625,8 +625,8 @@ fn a_silence_takes_patterns_machines_and_hours_and_says_what_it_keeps_from_peopl
         assert_eq!(done.code, code, "{arguments:?} at {now}: {done:?}");
     }
     check(&service);
-    let told = service.titles();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let messages = service.titles();
+    assert_eq!(messages.len(), 1, "{messages:?}");
     let listed = service.alert(&["silence", "--format", "json"]);
     let listed: Vec<Value> = listed
         .stdout

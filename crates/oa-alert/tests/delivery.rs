@@ -343,7 +343,7 @@ fn what_others_wrote_mentions_nobody_and_leads_nowhere() {
             .collect();
         assert_eq!(of.len(), 5, "{robot}: {of:?}");
         for sent in of {
-            assert!(sent.contains("点此登录"), "it is told: {sent}");
+            assert!(sent.contains("点此登录"), "it is messages: {sent}");
             for markup in ["<at", "<@", "<font", "]("] {
                 assert!(!sent.contains(markup), "{markup} in {sent}");
             }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 const HEARTBEAT: &str = "[alert]\nheartbeat_url = \"BASE/webhook/ping-uuid\"\n";
 
-/// What the address outside was asked, and what it was told.
+/// What the address outside was asked, and what it was messages.
 fn pings(service: &Service) -> Vec<String> {
     let asked = service.sim.requests();
     asked
@@ -283,10 +283,10 @@ fn a_robot_that_must_be_set_up_anew_is_reported_on_the_others_before_a_day_is_ov
     service.hurry();
     assert_eq!(service.flush(), 1);
     let messages = service.sim.messages();
-    let told = messages
+    let messages = messages
         .iter()
         .find(|m| m.robot == "wecom" && m.text.contains("通道 ops 拒收消息"));
-    assert!(told.is_some(), "{messages:?}");
+    assert!(messages.is_some(), "{messages:?}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Heard {
         let (_, found) = service.check();
         assert_eq!(rules(&found), [rule]);
         let more = self.new_texts(service);
-        assert!(more.is_empty(), "told again: {more:?}");
+        assert!(more.is_empty(), "messages again: {more:?}");
         texts.into_iter().next().unwrap()
     }
 
@@ -62,7 +62,7 @@ impl Heard {
         );
         assert_eq!(service.check().0, 0);
         let more = self.new_texts(service);
-        assert!(more.is_empty(), "told again: {more:?}");
+        assert!(more.is_empty(), "messages again: {more:?}");
     }
 }
 

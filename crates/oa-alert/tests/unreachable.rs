@@ -183,16 +183,18 @@ fn a_channel_that_refuses_for_a_day_is_reported_on_the_others_until_it_works_aga
         "failed"
     );
     service.flush();
-    let told = service.sim.messages().pop().unwrap();
+    let messages = service.sim.messages().pop().unwrap();
     assert!(
-        told.text.contains("【故障】告警通道 ops 放弃了 1 条告警"),
+        messages
+            .text
+            .contains("【故障】告警通道 ops 放弃了 1 条告警"),
         "{}",
-        told.text
+        messages.text
     );
     assert!(
-        told.text.contains("没有送到的告警") && told.text.contains("502"),
+        messages.text.contains("没有送到的告警") && messages.text.contains("502"),
         "{}",
-        told.text
+        messages.text
     );
     service.sim.clear_faults();
     service.put("b", "又一条");
@@ -295,10 +297,10 @@ fn a_full_disk_is_reported_and_the_phone_rings_while_postgresql_is_down() {
     };
     let (code, found) = service.check();
     assert_eq!((code, common::rules(&found)), (2, vec!["disk_filling"]));
-    let told = heard(&service, "dingtalk");
+    let messages = heard(&service, "dingtalk");
     assert!(
-        told.len() == 2 && told.iter().any(|t| t.contains("磁盘")),
-        "{told:?}"
+        messages.len() == 2 && messages.iter().any(|t| t.contains("磁盘")),
+        "{messages:?}"
     );
     wait_until(
         "the time of the second channel",
@@ -309,17 +311,20 @@ fn a_full_disk_is_reported_and_the_phone_rings_while_postgresql_is_down() {
         },
     );
     assert_eq!(service.check().0, 2);
-    assert_eq!(heard(&service, "dingtalk").len(), 2, "told once");
+    assert_eq!(heard(&service, "dingtalk").len(), 2, "messages once");
     service.server.start_again();
     assert_eq!(service.check().0, 2);
-    let told = heard(&service, "dingtalk");
-    assert!(told.len() == 3 && told[2].contains("【恢复】"), "{told:?}");
+    let messages = heard(&service, "dingtalk");
+    assert!(
+        messages.len() == 3 && messages[2].contains("【恢复】"),
+        "{messages:?}"
+    );
     // What was reported is not news when the server goes again.
     service.server.stop();
     assert_eq!(service.check().0, 2);
-    let told = heard(&service, "dingtalk");
+    let messages = heard(&service, "dingtalk");
     assert!(
-        told.len() == 4 && told[3].contains("连不上数据库"),
-        "{told:?}"
+        messages.len() == 4 && messages[3].contains("连不上数据库"),
+        "{messages:?}"
     );
 }

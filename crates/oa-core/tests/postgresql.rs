@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use oa_core::base::secrets::Secret;
+use oa_core::journal::abandoned;
 use oa_core::journal::incidents::Policy;
 use oa_core::journal::store::{self, Lease};
 use oa_core::model::run::Batch;
@@ -44,7 +45,7 @@ fn one<T: for<'a> postgres::types::FromSql<'a>>(client: &mut Client, query: &str
 
 fn abandoned(client: &mut Client) -> usize {
     let nothing = |_| Vec::new();
-    store::mark_abandoned(client, &HashSet::new(), nothing, &policy())
+    abandoned::mark_abandoned(client, &HashSet::new(), nothing, &policy())
         .unwrap()
         .len()
 }

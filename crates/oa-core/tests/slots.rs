@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::Asia::Shanghai;
+use oa_core::journal::abandoned;
 use oa_core::journal::due::{self, Scheduled, Times};
 use oa_core::journal::history;
 use oa_core::journal::incidents;
@@ -113,7 +114,7 @@ impl World {
         let lease = store::begin(&mut self.client, &start).unwrap();
         assert_eq!(lease, Lease::Acquired, "{name} {due_at:?}");
         if killed {
-            let marked = store::mark_abandoned(
+            let marked = abandoned::mark_abandoned(
                 &mut self.client,
                 &HashSet::new(),
                 |_| Vec::new(),

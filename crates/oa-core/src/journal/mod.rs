@@ -5,6 +5,7 @@
 //! facts. [`store`] writes them to PostgreSQL, each of them idempotent by its id; the [`spool`] keeps the same facts while PostgreSQL
 //! is down. [`Recorder`] is what a program uses: it decides between the two. Nothing here knows a sentence for people or an exit code.
 
+pub mod abandoned;
 pub mod attempts;
 pub mod catalog;
 pub mod days;

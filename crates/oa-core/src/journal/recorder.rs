@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::error::{DbUnavailable, JournalError};
 use super::raw_index;
 use super::store::{self, Lease, StoreError, TaskState, WriteCounts};
-use super::{days, history};
+use super::{abandoned, days, history};
 use crate::base::failpoint;
 use crate::base::state_dir::{Lock, StateDir};
 use crate::base::supervise::{self, Owner, ProcessId};
@@ -150,7 +150,7 @@ impl Recorder {
         // While another process drains, the outcome of a run that looks abandoned may be on its way.
         if !drained.busy {
             let raw = |run| raw_index::read(&self.state, run);
-            match store::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
+            match abandoned::mark_abandoned(&mut client, &waiting, raw, &self.policy) {
                 Ok(marked) => self.marked_abandoned(&marked),
                 Err(e) if e.meaning() == Meaning::Unreachable => {
                     return Err(DbUnavailable::Drain(e.to_string()));

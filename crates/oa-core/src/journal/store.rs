@@ -1,8 +1,6 @@
 //! The run log in PostgreSQL. Every function may be called twice with the same fact and then changes nothing the second time,
 //! because a connection may break after the commit and before its confirmation.
 
-use std::collections::HashSet;
-
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use postgres::{Client, Transaction};
 use serde_json::{Value, json};
@@ -13,8 +11,7 @@ use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
 use crate::journal::incidents::{self, Policy};
-use crate::model::retry::ErrorKind;
-use crate::model::{Attempt, Outcome, RawRecord, Reject, RunError, RunStart, Status};
+use crate::model::{Attempt, Outcome, Reject, RunStart, Status};
 use crate::pg::upsert::{UpsertError, upsert};
 use crate::pg::{Meaning, describe, revisions};
 
@@ -132,7 +129,7 @@ fn leased_by(tx: &mut Transaction<'_>, task: &str) -> Result<Option<String>, pos
 }
 
 /// The process whose five columns begin there.
-fn process_of(row: &postgres::Row, first: usize) -> ProcessId {
+pub(super) fn process_of(row: &postgres::Row, first: usize) -> ProcessId {
     ProcessId {
         host: row.get(first),
         machine_id: row.get(first + 1),
@@ -376,13 +373,13 @@ fn day_of(
 
 /// When an outcome's run started and ended, by the server's clock: not after now, whatever clock has measured it.
 #[derive(Clone, Copy)]
-struct Times {
+pub(super) struct Times {
     started: DateTime<Utc>,
     finished: DateTime<Utc>,
 }
 
 impl Times {
-    fn of(outcome: &Outcome, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(outcome: &Outcome, now: DateTime<Utc>) -> Self {
         let finished = outcome.finished_at.min(now);
         let took = (outcome.finished_at - outcome.start.started_at).max(TimeDelta::zero());
         Self {
@@ -467,7 +464,10 @@ fn insert_rejects(
     Ok(())
 }
 
-fn insert_raw(tx: &mut Transaction<'_>, outcome: &Outcome) -> Result<(), postgres::Error> {
+pub(super) fn insert_raw(
+    tx: &mut Transaction<'_>,
+    outcome: &Outcome,
+) -> Result<(), postgres::Error> {
     if outcome.raw.is_empty() {
         return Ok(());
     }
@@ -544,7 +544,7 @@ pub struct TaskState {
 }
 
 /// `counted`: the run was taken for abandoned before its outcome arrived, and so already counts as a failure.
-fn update_task(
+pub(super) fn update_task(
     tx: &mut Transaction<'_>,
     outcome: &Outcome,
     times: Times,
@@ -616,91 +616,4 @@ fn update_task(
         ],
     )?;
     Ok(state)
-}
-
-/// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
-/// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
-/// their outcome is known. `raw` tells which answers a run had received. Returns the runs.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn mark_abandoned(
-    client: &mut Client,
-    waiting: &HashSet<Uuid>,
-    raw: impl Fn(Uuid) -> Vec<RawRecord>,
-    policy: &Policy,
-) -> Result<Vec<Uuid>, StoreError> {
-    let rows = client.query(
-        "SELECT r.id, r.tool, r.task, coalesce(t.title, ''), t.schedule, r.trigger, r.host, r.machine_id, r.boot_id, r.pid, r.pid_started,
-                r.version, r.started_at, r.lease_until < now(), t.next_due_at, now(), r.seq
-         FROM oa.runs r LEFT JOIN oa.tasks t ON t.name = r.task WHERE r.finished_at IS NULL",
-        &[],
-    )?;
-    let mut marked = Vec::new();
-    for row in rows {
-        let process = process_of(&row, 6);
-        let gone = match process.is_alive() {
-            Some(alive) => !alive,
-            None => row.get::<_, Option<bool>>(13).unwrap_or(true),
-        };
-        if !gone || waiting.contains(&row.get(0)) {
-            continue;
-        }
-        let trigger = serde_json::from_value(Value::String(row.get(5))).unwrap_or_default();
-        let message = format!(
-            "process {} on {} ended without recording an outcome (killed, or the machine stopped)",
-            process.pid, process.host
-        );
-        let start = RunStart {
-            id: row.get(0),
-            tool: row.get(1),
-            task: row.get(2),
-            title: row.get(3),
-            schedule: row.get(4),
-            trigger,
-            started_at: row.get(12),
-            process,
-            version: row.get(11),
-            lease: std::time::Duration::ZERO,
-            due_at: None,
-            day: None,
-            other_day: false,
-            clock_offset: Some(0.0),
-        };
-        let id = start.id;
-        let mut outcome = Outcome::bare(start, Status::Abandoned, row.get(15));
-        outcome.error = Some(RunError::new(ErrorKind::Internal, message));
-        outcome.next_due_at = row.get(14);
-        outcome.raw = raw(id);
-        if abandon(client, &outcome, row.get(16), policy)? {
-            marked.push(id);
-        }
-    }
-    Ok(marked)
-}
-
-fn abandon(
-    client: &mut Client,
-    outcome: &Outcome,
-    seq: i64,
-    policy: &Policy,
-) -> Result<bool, StoreError> {
-    let mut tx = client.transaction()?;
-    let changed = tx.execute(
-        "UPDATE oa.runs SET status = 'abandoned', finished_at = now(), lease_until = NULL, error_kind = 'internal', error_message = $2
-         WHERE id = $1 AND finished_at IS NULL",
-        &[
-            &outcome.start.id,
-            &outcome.error.as_ref().map(|e| e.message.as_str()),
-        ],
-    )?;
-    if changed == 0 {
-        return Ok(false);
-    }
-    insert_raw(&mut tx, outcome)?;
-    let times = Times::of(outcome, outcome.finished_at);
-    let state = update_task(&mut tx, outcome, times, seq, false)?;
-    incidents::after_run(&mut tx, outcome, &state, policy)?;
-    tx.commit()?;
-    Ok(true)
 }

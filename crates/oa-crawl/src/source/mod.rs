@@ -10,6 +10,7 @@ mod definition;
 mod due_times;
 mod folder;
 mod forms;
+mod paging;
 mod placeholders;
 mod secrets;
 mod selector;
@@ -28,12 +29,13 @@ pub(crate) use access::{
 };
 pub(crate) use day::Shows;
 pub(crate) use definition::{
-    Answer, BrowserRules, DayElsewhere, DayPlace, Each, End, Epoch, FetchKind, Field, FieldType,
-    Image, List, Login, OnBad, Paging, Place, Source, Step, Table,
+    Answer, BrowserRules, DayElsewhere, DayPlace, Each, Epoch, FetchKind, Field, FieldType, Image,
+    List, Login, OnBad, Source, Step, Table,
 };
 pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
+pub(crate) use paging::{End, Paging, Place};
 pub(crate) use placeholders::{DayNames, fill, names as names_within};
 pub(crate) use selector::{NotASelector, selector};
 
