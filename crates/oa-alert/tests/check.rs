@@ -142,7 +142,7 @@ fn a_run_that_takes_too_long_is_a_warning() {
 fn what_somebody_has_acknowledged_is_not_repeated_until_the_next_time() {
     let service = Service::start(&format!("[alert]\nrepeat = \"1ms\"\n{DINGTALK}"));
     task(&service, "late", 60, Some(120));
-    for told in [1, 2] {
+    for messages in [1, 2] {
         check(&service);
         assert_eq!(
             service.sim.messages().len(),

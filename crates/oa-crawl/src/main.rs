@@ -5,6 +5,7 @@
 //! ([`validate`]). The collector ([`collector`]) makes runs of that, which the runner ([`oa_core::journal::runner`]) repeats as the policy says and
 //! hands to the run log, in one transaction with the rows. A program that stores its own data ([`program`]) is run by the same runner.
 
+mod answer_day;
 mod archive;
 mod collect;
 mod collector;

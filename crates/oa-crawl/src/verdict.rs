@@ -6,9 +6,9 @@ use oa_core::journal::days;
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::{Evidence, RunError};
 
+use crate::answer_day::other_in_records;
 use crate::collect::Collected;
 use crate::content::fingerprint;
-use crate::extract::day::other_in_records;
 use crate::source::{FetchKind, Field, FieldType, OnBad, Source};
 use crate::validate::Validated;
 

@@ -18,7 +18,8 @@ use super::collected::Collected;
 use super::context::Context;
 use super::position::Position;
 use super::reading::{self, another_day};
-use crate::extract::{Extracted, day, json};
+use crate::answer_day;
+use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
@@ -107,7 +108,7 @@ fn ask_once(
     )?;
     check_status(&request_line, &response)?;
     let rules = &context.source.answer;
-    if let Some(said) = day::other_in_headers(rules, &response, context.date) {
+    if let Some(said) = answer_day::other_in_headers(rules, &response, context.date) {
         return Err(another_day(context.date, &said, &request_line));
     }
     let extracted = extract(&context.source, context.date, &request_line, &response)?;
@@ -434,7 +435,7 @@ fn read(
             }));
         }
     }
-    if let Some(said) = day::other_in_json(rules, &answer, date) {
+    if let Some(said) = answer_day::other_in_json(rules, &answer, date) {
         return Err(another_day(date, &said, url));
     }
     json::take(rules, &mut answer).map_err(shape)

@@ -5,11 +5,10 @@ use oa_core::model::retry::ErrorKind;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::answer_day;
 use crate::dates;
 use crate::extract::grid::{self, Grid};
-use crate::extract::{
-    Extracted, MOST_UNPACKED, ReadError, day, delimited, matches, sheet, table, xml,
-};
+use crate::extract::{Extracted, MOST_UNPACKED, ReadError, delimited, matches, sheet, table, xml};
 use crate::fetch::{FetchError, Response, body};
 use crate::source::{Answer, DayNames, fill};
 
@@ -83,7 +82,7 @@ pub(crate) fn read(
         let (page, finding) = body::page(url, response, charset)?;
         findings.extend(finding);
         check_day(rules, date, url, || table::visible(&page))?;
-        if let Some(said) = day::other_in_page(rules, &page, date) {
+        if let Some(said) = answer_day::other_in_page(rules, &page, date) {
             return Err(another_day(date, &said, url));
         }
         let mut taken = match &rules.rows {

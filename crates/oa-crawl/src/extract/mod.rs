@@ -1,6 +1,5 @@
 //! From an answer to records: the places that a source file names, and the proof that they hold what the answer announces.
 
-pub(crate) mod day;
 pub(crate) mod delimited;
 pub(crate) mod grid;
 pub(crate) mod json;

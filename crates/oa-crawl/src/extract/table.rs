@@ -211,7 +211,7 @@ fn first_text(page: &Html, css: &str) -> String {
 }
 
 /// The text as it is seen: white space, also the kind that does not break, counts once.
-pub(super) fn text(element: ElementRef<'_>) -> String {
+pub(crate) fn text(element: ElementRef<'_>) -> String {
     let text: String = element.text().collect();
     text.split(|c: char| c.is_whitespace() || c == '\u{a0}')
         .filter(|word| !word.is_empty())

@@ -14,7 +14,8 @@ use oa_core::model::run::Reject;
 use oa_core::service;
 use serde_json::Value;
 
-use crate::extract::{day, field as value_of};
+use crate::answer_day;
+use crate::extract::field as value_of;
 use crate::source::{DayNames, Field, FieldType, OnBad, Source, fill};
 use convert::{Compiled, convert};
 
@@ -98,7 +99,7 @@ pub(crate) fn validate(source: &Source, time: CollectionTime, records: &[Value])
     let day_field = source.answer.day_field();
     for record in records {
         if let Some(field) = day_field
-            && let Some(said) = day::other_in_record(record, field, time.date)
+            && let Some(said) = answer_day::other_in_record(record, field, time.date)
         {
             let reason = format!("is of another day ({said}) than {}", time.date);
             done.rejects

@@ -6,8 +6,9 @@ use oa_core::base::exact;
 use scraper::Html;
 use serde_json::Value;
 
-use super::table::text;
 use crate::dates;
+use crate::extract::field as field_of;
+use crate::extract::table::text;
 use crate::fetch::Response;
 use crate::source::{Answer, DayElsewhere, DayPlace, selector};
 
@@ -59,7 +60,7 @@ pub(crate) fn other_in_records(
 
 /// The same of one record.
 pub(crate) fn other_in_record(record: &Value, field: &str, date: NaiveDate) -> Option<String> {
-    let said = super::field(record, field).and_then(as_text);
+    let said = field_of(record, field).and_then(as_text);
     other(said, &format!("in {field}"), date)
 }
 
