@@ -25,7 +25,7 @@ use oa_repository::{
 pub(crate) struct Args {
     /// Only the backup whose id starts with this
     id: Option<String>,
-    /// Read every byte back, and recover the newest physical backup (verify_recovery in [backup])
+    /// Read every byte back, and recover the newest physical backup (unless the configuration says otherwise)
     #[arg(long)]
     read_data: bool,
     /// The secondary repository, of [backup.copy]

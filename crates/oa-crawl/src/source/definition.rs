@@ -590,8 +590,8 @@ pub(crate) enum FieldType {
     Number,
     /// A day: 2025-12-01, 20251201, 2025/12/1, 2025年12月1日; a time after it is cut off.
     Date,
-    /// A local time, such as 2025-12-01 08:50[:07] or 20251201085007, as it is: naive, in the service's zone. One with an offset is
-    /// put into that zone.
+    /// A local time, such as 2025-12-01 08:50, 2025-12-01 08:50:07 or 20251201085007, as it is: naive, in the service's zone. One with
+    /// an offset is put into that zone.
     DateTime,
     /// The code of a variety, from a contract (`rb2601C3400`), a name (`螺纹`) or the code itself.
     Variety,
