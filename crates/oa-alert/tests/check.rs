@@ -116,7 +116,7 @@ fn neither_a_backfill_nor_a_refused_start_takes_care_of_what_is_due() {
     assert_eq!(service.one(closed), "done failed");
     assert!(
         !rules(&check(&service).1).contains(&"run_missed"),
-        "a failure is told by the run itself"
+        "a failure is reported by the run itself"
     );
 }
 

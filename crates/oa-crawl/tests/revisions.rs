@@ -89,7 +89,7 @@ fn a_table_is_shown_as_it_was_before_the_site_revised_it() {
     ]);
     assert_eq!(writes.code, 1, "{writes:?}");
 
-    // Kept for a year: what is older is removed by the month, and nobody is told that nothing had been then.
+    // Kept for a year: what is older is removed by the month, and a time before is refused.
     service.db().batch_execute("UPDATE oa.revisions SET at = at - interval '3 years' WHERE operation = 'insert'; UPDATE oa.revised_tables SET began_at = began_at - interval '3 years'").unwrap();
     service.configure("retries = 0\n[store]\nkeep_revisions = \"1y\"\n");
     let kept = service.count("oa.revisions WHERE operation <> 'insert'");

@@ -13,7 +13,7 @@ use crate::model::{Outcome, RawRecord, RunError, RunStart, Status};
 
 /// Finds runs whose process is gone and marks them `abandoned`, with an alert each: runs of this machine whose process does not
 /// live, and runs of others whose lease is over. Call it after the spool was drained, with the runs that wait there all the same:
-/// their outcome is known. `raw` tells which answers a run had received. Returns the runs.
+/// their outcome is known. `raw` gives the answers that a run had received. Returns the runs.
 ///
 /// # Errors
 /// When PostgreSQL fails.

@@ -23,7 +23,7 @@ pub(crate) enum Item<'a> {
     /// A task that is not well, and of which no incident tells.
     Task(&'a TaskHealth),
     Backups,
-    /// Days that are lacking, of so many sources, of which nothing else here tells: they are well again, and these days are not.
+    /// Days that are lacking, of so many sources, of which nothing else here says anything: they are well again, and these days are not.
     Holes {
         days: i64,
         sources: usize,
@@ -46,7 +46,7 @@ impl Problem<'_> {
     }
 }
 
-/// What is wrong: open incidents, tasks that are not well and of which no incident tells, days that can be filled, backups. Worst first, acknowledged last.
+/// What is wrong: open incidents, tasks that are not well and that no incident is about, days that can be filled, backups. Worst first, acknowledged last.
 pub(crate) fn problems(snapshot: &Snapshot) -> Vec<Problem<'_>> {
     let severity_of = |t: &Incident| match t.severity.as_str() {
         "critical" => Health::Critical,
