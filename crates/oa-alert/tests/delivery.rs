@@ -377,7 +377,8 @@ fn a_storm_of_many_processes_does_not_get_the_robot_banned_and_is_grouped() {
         service.one("SELECT count(*)::text FROM oa.deliveries WHERE state = 'sent'") == "40"
     });
     let messages = service.sim.messages();
-    assert!((2..30).contains(&messages.len()), "{:?}", service.titles());
+    // On a fast machine all of them are put before the first one leaves.
+    assert!((1..30).contains(&messages.len()), "{:?}", service.titles());
     for n in 0..40 {
         let title = format!("告警 {n:03}");
         let heard = messages.iter().filter(|m| m.text.contains(&title));
