@@ -59,7 +59,7 @@ pub(crate) struct MoveArgs {
     /// Do everything in a scratch schema, report, and drop it
     #[arg(long)]
     rehearse: bool,
-    /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
+    /// Replace the rows of tables that have some; the present ones are kept in a schema oa_before_…
     #[arg(long)]
     replace: bool,
     /// Go on, and end with 0, although definitions or contents are listed as missing in the target
@@ -154,13 +154,13 @@ fn forget_findings(plan: &mut Plan, noted: &[(usize, usize)]) {
     }
 }
 
-/// Refuses to replace a table with rows by an empty one because all of the source's rows were quarantined.
+/// Refuses to empty a table because all of the source's rows were quarantined.
 fn refuse_emptying(plan: &Plan, reports: &[TableReport]) -> Result<()> {
     for (table, report) in plan.tables.iter().zip(reports) {
         let full = table.existing.as_ref().is_some_and(|e| e.has_rows);
         if full && report.rows_loaded == 0 && report.rows_quarantined > 0 {
             return Err(Refused(format!(
-                "none of the {} rows of table {} fits the target's table, which has rows and would be replaced by an empty one; nothing was changed. See run --rehearse for what does not fit{}",
+                "none of the {} rows of table {} fits the target's table, which has rows and would be left without any; nothing was changed. See run --rehearse for what does not fit{}",
                 report.rows_read,
                 table.source.name,
                 table.warnings.first().map_or_else(String::new, |w| format!(" ({w})"))
@@ -392,7 +392,6 @@ impl Migration<'_> {
             rejects,
             SwapParams {
                 replace: self.args.replace || self.args.rehearse,
-                allow_missing: self.args.allow_missing,
                 rehearse: self.args.rehearse,
                 keeps_revisions: self.keeps_revisions,
             },
@@ -405,9 +404,18 @@ impl Migration<'_> {
         self.folder.write(&record)?;
         if !swapped.replaced.is_empty() {
             tracing::info!(
-                "the tables that were there before are in schema {}",
+                "the rows that {} had are in schema {}",
+                swapped.replaced.join(", "),
                 swap::before_schema(self.run)
             );
+        }
+        for table in &plan.tables {
+            for view in table.existing.iter().flat_map(|e| &e.materialized_views) {
+                warnings.push(format!(
+                    "materialized view {view} shows the older rows of {}: REFRESH MATERIALIZED VIEW {view}",
+                    table.target
+                ));
+            }
         }
         let of_service = plan.schema == "public"
             && plan

@@ -46,6 +46,15 @@ impl Plan {
         let of_tables = self.tables.iter().flat_map(|t| &t.missing);
         self.missing.iter().chain(of_tables).cloned().collect()
     }
+
+    /// Whether a foreign key refers to a table that is in the target already and takes rows.
+    pub(crate) fn fills(&self, key: &PlannedForeignKey) -> bool {
+        key.parent_moves
+            && self
+                .tables
+                .iter()
+                .any(|t| t.existing.is_some() && t.target == key.parent)
+    }
 }
 
 #[derive(Debug)]

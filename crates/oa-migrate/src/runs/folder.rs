@@ -75,6 +75,9 @@ pub(crate) struct TableRecord {
     pub(crate) target: String,
     /// There was a table of this name before.
     pub(crate) replaced: bool,
+    /// It took the rows itself; older versions replaced it by another one.
+    #[serde(default)]
+    pub(crate) in_place: bool,
     /// Its columns: name in SQLite, name in PostgreSQL.
     pub(crate) columns: Vec<(String, String)>,
     /// What values of columns are, by their names in SQLite, where the mapping said so.
@@ -266,6 +269,7 @@ pub(crate) fn record_of(
                 source: t.source.name.clone(),
                 target: t.target.clone(),
                 replaced: t.existing.is_some(),
+                in_place: t.existing.is_some(),
                 columns: t
                     .columns
                     .iter()
