@@ -31,7 +31,7 @@ use crate::load::swap::{self, SwapOutcome, SwapParams};
 use crate::load::tables::{self, LoadedTable};
 use crate::plan::make::make_plan;
 use crate::plan::refuse::{refuse_overwriting, refuse_without_privileges};
-use crate::plan::{Plan, PlanArgs};
+use crate::plan::{Missing, Plan, PlanArgs, preflight};
 use crate::proof::plan as proof;
 use crate::proof::report::{Phases, Report, Status, TableReport};
 use crate::proof::tables::ComparisonResult;
@@ -40,7 +40,7 @@ use crate::runs::{self, RunFolder, Stage, base, folder, target};
 /// Move a SQLite database into PostgreSQL and prove it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail\n  oa-migrate run app.db --allow-missing   # after reading what `run app.db --rehearse` lists as missing"
+    after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail\n  oa-migrate run app.db --allow 'collation of column name'   # after reading what `run app.db --rehearse` lists as missing"
 )]
 pub(crate) struct Args {
     /// The SQLite file; it is opened read-only
@@ -65,9 +65,19 @@ pub(crate) struct MoveArgs {
     /// Go on, and end with 0, although definitions or contents are listed as missing in the target
     #[arg(long)]
     allow_missing: bool,
+    /// Go on although this is missing, as the report names it: "default of column a", or "t: default of column a" for one table;
+    /// may be given several times
+    #[arg(long, value_name = "ITEM")]
+    allow: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+impl MoveArgs {
+    fn allows(&self, missing: &Missing) -> bool {
+        self.allow_missing || self.allow.iter().any(|text| missing.is_named(text))
+    }
 }
 
 /// The database to move.
@@ -215,6 +225,7 @@ impl Migration<'_> {
             Some(_) => FileState::default(),
             None => FileState::read(&source.database)?,
         };
+        preflight::room_for_copy(database, &self.folder.path)?;
         inspect::snapshot(database, &source.database, &snapshot)?;
         let copy = inspect::open(&snapshot)?;
         self.progress.set_message("looking for damage");
@@ -236,6 +247,7 @@ impl Migration<'_> {
         )?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
         refuse_without_privileges(self.client, &plan)?;
+        preflight::check(self.client, &mut plan, args.jobs.count())?;
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
         let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;
@@ -266,6 +278,14 @@ impl Migration<'_> {
             staging::drop_schema(self.client, &self.staging)?;
         }
         self.phases.swap = at.elapsed().as_secs_f64();
+        for text in &args.allow {
+            if !missing.iter().any(|m| m.is_named(text)) {
+                warnings.push(format!("--allow {text}: nothing of that name is missing"));
+            }
+        }
+        let (allowed, missing): (Vec<Missing>, Vec<Missing>) = missing
+            .into_iter()
+            .partition(|m| !args.allow_missing && args.allows(m));
         let complete = missing.is_empty() || args.allow_missing;
         let report = Report {
             run_id: self.run.to_string(),
@@ -283,6 +303,7 @@ impl Migration<'_> {
             phases: self.phases,
             tables: reports,
             missing,
+            allowed,
             warnings,
             rehearsal: args.rehearse,
         };
@@ -378,10 +399,11 @@ impl Migration<'_> {
         if !self.args.rehearse {
             record.target = target::id(self.client)?;
             record.source = Some(self.identity.clone());
-            if self.args.allow_missing {
-                let allowed = plan.missing.iter().map(|m| m.table.clone());
-                record.skipped.get_or_insert_default().extend(allowed);
-            }
+            let allowed = plan.missing.iter().filter(|m| self.args.allows(m));
+            record
+                .skipped
+                .get_or_insert_default()
+                .extend(allowed.map(|m| m.table.clone()));
             self.folder.write(&record)?;
         }
         let swapped = swap::swap(

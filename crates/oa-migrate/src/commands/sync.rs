@@ -32,7 +32,7 @@ use crate::load::swap;
 use crate::plan::Missing;
 use crate::proof::tables;
 use crate::runs::{self, Base, RunSelection, base};
-use crate::sync::{AllChanges, TableChanges, apply, delta, orphans};
+use crate::sync::{AllChanges, TableChanges, apply, delta, forbidden, orphans};
 
 /// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
 #[derive(Debug, clap::Args)]
@@ -284,9 +284,10 @@ impl BaseSync<'_> {
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
             let sync = delta::describe_table(&mut tx, table, comparison, number)?;
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
+            let forbidden = forbidden::quarantine(&mut tx, &both, &sync)?;
             apply::index_references(&mut tx, &sync, removed_count, &mut undo)?;
             work.push((sync, removed_count + added_count > 0));
-            quarantined.push(refused);
+            quarantined.push(refused + forbidden);
         }
         failpoint::hit("sync.sent");
 

@@ -4,8 +4,8 @@
 use anyhow::{Result, anyhow};
 use oa_core::pg::{describe, quote_ident};
 use oa_core::service;
-use postgres::Client;
 use postgres::error::SqlState;
+use postgres::{Client, GenericClient};
 
 use super::ddl;
 use super::finish::{self, Findings, attempt};
@@ -38,25 +38,35 @@ fn ask(
     }))
 }
 
-/// The rows that `CHECK` constraints forbid, also those that are not valid for older rows, or the bounds of a partition.
-pub(super) fn forbidden(
-    client: &mut Client,
-    name: &str,
-    table: &PlannedTable,
-) -> Result<Vec<Misfits>> {
-    let checks = client
+/// The conditions that each row of a table of the target must meet, with their names: its `CHECK` constraints, also those that are
+/// not valid for older rows, and the bounds of a partition.
+pub(crate) fn conditions(
+    client: &mut impl GenericClient,
+    table: &str,
+) -> Result<Vec<(String, String)>> {
+    let rows = client
         .query(
             "SELECT conname::text, pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype = 'c'
              UNION ALL
              SELECT 'of the partition', pg_get_partition_constraintdef(oid) FROM pg_class WHERE oid = $1::text::regclass AND relispartition
              ORDER BY 1",
-            &[&table.qualified],
+            &[&table],
         )
-        .map_err(|e| explain(table, &e))?;
+        .map_err(|e| anyhow!("could not read the constraints of {table}: {}", describe(&e)))?;
+    Ok(rows
+        .iter()
+        .filter_map(|row| Some((row.get(0), row.get::<_, Option<String>>(1)?)))
+        .collect())
+}
+
+/// The rows that these conditions forbid.
+pub(super) fn forbidden(
+    client: &mut Client,
+    name: &str,
+    table: &PlannedTable,
+) -> Result<Vec<Misfits>> {
     let mut all = Vec::new();
-    for check in &checks {
-        let (constraint, condition): (String, Option<String>) = (check.get(0), check.get(1));
-        let Some(condition) = condition else { continue };
+    for (constraint, condition) in conditions(client, &table.qualified)? {
         let sql = format!(
             "SELECT oa_number FROM {} WHERE NOT ({condition})",
             numbered(name)

@@ -8,7 +8,7 @@ pub(crate) mod encode;
 pub(crate) mod finish;
 pub(crate) mod forms;
 pub(crate) mod in_place;
-mod misfits;
+pub(crate) mod misfits;
 pub(crate) mod rejects;
 pub(crate) mod staging;
 pub(crate) mod swap;

@@ -124,14 +124,14 @@ pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> 
 }
 
 /// A row that cannot be found again has no key; nothing of such a table is quarantined.
-fn key_of(table: &Table) -> String {
+pub(super) fn key_of(table: &Table) -> String {
     table
         .key_expression("a")
         .unwrap_or_else(|| "NULL".to_owned())
 }
 
 /// The key, all columns, and those once more that are sent in PostgreSQL's own form.
-fn select(sync: &SyncTable) -> String {
+pub(super) fn select(sync: &SyncTable) -> String {
     let mut list = vec![key_of(&sync.table)];
     list.extend(
         sync.table

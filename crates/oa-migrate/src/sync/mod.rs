@@ -3,6 +3,7 @@
 //! ```text
 //! delta ─ the base snapshot and a new one compared inside SQLite: rows that went, rows that came (a changed row is both)
 //! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are quarantined
+//! forbidden ─ so are those that a CHECK forbids
 //! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
 //! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
 //! orphans ─ only when a foreign key is broken then: everything is repeated, with the dangling rows quarantined
@@ -16,6 +17,7 @@
 pub(crate) mod apply;
 pub(crate) mod changes;
 pub(crate) mod delta;
+pub(crate) mod forbidden;
 pub(crate) mod orphans;
 pub(crate) mod reverse;
 mod spelling;
