@@ -161,7 +161,7 @@ fn attempt(
     for table in &there {
         swapped
             .missing
-            .extend(add_indexes(&mut tx, plan, table, &before)?);
+            .extend(add_indexes(&mut tx, &plan.schema, table, Some(&before))?);
         if !params.rehearse {
             let behind = advance_sequences(&mut tx, &table.qualified)?;
             swapped.missing.extend(behind);
@@ -225,18 +225,19 @@ fn move_in(
     .map_err(explain)
 }
 
-/// Creates the indexes that only the source has on a table that was there. Returns what PostgreSQL refuses.
-fn add_indexes(
+/// Creates the indexes of a table that it has not yet, and notes in the schema `before` how to drop them. Returns what PostgreSQL
+/// refuses.
+pub(crate) fn add_indexes(
     tx: &mut Transaction<'_>,
-    plan: &Plan,
+    schema: &str,
     table: &PlannedTable,
-    before: &str,
+    before: Option<&str>,
 ) -> Result<Vec<Missing>> {
-    let Some(existing) = &table.existing else {
-        return Ok(Vec::new());
-    };
     let of = &table.qualified;
-    let own = |name: &str| existing.indexes.iter().any(|i| i.name == name);
+    let own = |name: &str| {
+        let indexes = table.existing.iter().flat_map(|e| &e.indexes);
+        indexes.into_iter().any(|i| i.name == name)
+    };
     let mut missing = Vec::new();
     for index in table.indexes.iter().filter(|i| !own(&i.name)) {
         let sql = ddl::index(of, index);
@@ -244,10 +245,14 @@ fn add_indexes(
         let drop = if index.constraint {
             format!("ALTER TABLE {of} DROP CONSTRAINT {name}")
         } else {
-            format!("DROP INDEX {}.{name}", quote_ident(&plan.schema))
+            format!("DROP INDEX {}.{name}", quote_ident(schema))
         };
         match try_statement(tx, &sql)? {
-            None => in_place::note_undo(tx, before, &drop, false)?,
+            None => {
+                if let Some(before) = before {
+                    in_place::note_undo(tx, before, &drop, false)?;
+                }
+            }
             Some(why) => missing.push(Missing {
                 table: of.clone(),
                 item: format!("index {}", index.name),
@@ -297,7 +302,7 @@ fn add_foreign_keys(
 }
 
 /// Runs a statement in a savepoint; returns PostgreSQL's refusal.
-fn try_statement(tx: &mut Transaction<'_>, sql: &str) -> Result<Option<String>> {
+pub(crate) fn try_statement(tx: &mut Transaction<'_>, sql: &str) -> Result<Option<String>> {
     let explain = |e: postgres::Error| anyhow!("could not run {sql}: {}", describe(&e));
     let mut attempt = tx.transaction().map_err(explain)?;
     match attempt.batch_execute(sql) {

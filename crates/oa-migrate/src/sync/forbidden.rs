@@ -26,8 +26,8 @@ pub(crate) fn quarantine(
     let key = delta::key_of(table);
     let sql = format!(
         "{} {} AND NOT EXISTS (SELECT 1 FROM main.rejects AS q WHERE q.tbl = {} AND q.key = {key})",
-        delta::select(sync),
-        delta::only_in(table, "new", "old")?,
+        delta::select(sync, "new"),
+        delta::only_in(sync, "new", "old")?,
         literal(&table.name)
     );
     let mut found = Vec::new();
