@@ -108,9 +108,10 @@ fn rows_go_into_an_applications_own_tables_whatever_their_types() {
         &format!(
             "UPDATE person SET ip = '10.0.0.2', m = 'happy' WHERE id LIKE '0123%'; UPDATE person SET m = 'sad' WHERE id = '{}';
              INSERT INTO person SELECT '{}', * FROM whole; INSERT INTO pet VALUES (4, '{1}'); DELETE FROM pet WHERE id = 1;
-             INSERT INTO person SELECT 'bad', * FROM whole;",
+             INSERT INTO person SELECT 'bad', * FROM whole; INSERT INTO person SELECT '{}', * FROM whole; UPDATE person SET b = 100 WHERE id = '{2}';",
             uuid(1),
-            uuid(20)
+            uuid(20),
+            uuid(21)
         ),
     );
     sandbox.run(&["sync", "app.db", "--yes"]).expect(1);
@@ -119,6 +120,11 @@ fn rows_go_into_an_applications_own_tables_whatever_their_types() {
         ["happy 10.0.0.2/32"]
     );
     assert_eq!(sandbox.texts("SELECT owner::text FROM pet"), [uuid(20)]);
+    // A condition of the target's table is one that SQLite knows nothing of.
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM oa.rejects WHERE reason LIKE '%constraint small%'"),
+        2
+    );
     assert_eq!(sandbox.number("SELECT count(*) FROM person"), 4);
     sandbox.run(&["verify", "app.db"]).expect(1);
 

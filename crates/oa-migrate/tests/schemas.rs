@@ -184,19 +184,3 @@ fn a_local_time_that_its_zone_has_not_is_quarantined() {
         ["2024-03-31 02:00:00"]
     );
 }
-
-#[test]
-fn a_view_on_a_replaced_table_is_refused_not_broken() {
-    let sandbox = Sandbox::new();
-    let file = sandbox.sqlite("a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1);");
-    sandbox
-        .client()
-        .batch_execute("CREATE TABLE t (a int); CREATE VIEW on_t AS SELECT * FROM t")
-        .unwrap();
-    let done = sandbox.migrate(&file, &[]).expect(77);
-    assert!(
-        done.stderr.contains("view public.on_t depends on"),
-        "{}",
-        done.stderr
-    );
-}

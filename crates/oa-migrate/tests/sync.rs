@@ -314,7 +314,7 @@ fn a_sync_without_a_base_or_with_other_columns_says_what_to_do() {
     );
     sandbox.migrate(&file, &[]).expect(0);
     let db = Connection::open(&file).unwrap();
-    db.execute_batch("ALTER TABLE log ADD COLUMN extra TEXT")
+    db.execute_batch("ALTER TABLE log RENAME COLUMN line TO text")
         .unwrap();
     let other = sync(&sandbox, &file, &[]).expect(1);
     assert!(other.stderr.contains("--replace"), "{}", other.stderr);
@@ -390,4 +390,65 @@ fn what_a_table_was_before_is_known_whoever_changes_it() {
     assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 5);
     sandbox.run(&["init", "--no-audit", "quotes"]).expect(0);
     assert_eq!(sandbox.number("SELECT count(*) FROM pg_trigger WHERE tgname ~ 'oa_audit' AND tgrelid = 'quotes'::regclass"), 0);
+}
+
+#[test]
+fn new_tables_and_columns_come_along_in_one_transaction() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE book (id INTEGER PRIMARY KEY, title TEXT NOT NULL); INSERT INTO book VALUES (1, 'a'), (2, 'b'), (3, 'c');
+         CREATE TABLE log (line TEXT); INSERT INTO log VALUES ('x'), ('y');",
+    );
+    sandbox.migrate(&file, &[]).expect(0);
+    let grow = "ALTER TABLE book ADD COLUMN pages INTEGER NOT NULL DEFAULT 10; ALTER TABLE book ADD COLUMN made DATETIME; ALTER TABLE log ADD COLUMN level TEXT DEFAULT 'info';
+         CREATE TABLE author (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE CHECK (length(name) > 0)); INSERT INTO author VALUES (7, 'Ann');
+         CREATE INDEX book_pages ON book (pages); ALTER TABLE book ADD COLUMN author INTEGER REFERENCES author (id);
+         CREATE TABLE wrote (a INTEGER REFERENCES author (id), b INTEGER REFERENCES book (id), PRIMARY KEY (a, b)) WITHOUT ROWID; INSERT INTO wrote VALUES (7, 1);
+         UPDATE book SET made = '2024-01-02 03:04:05', author = 7 WHERE id = 1; INSERT INTO book (id, title, pages) VALUES (4, 'd', 99); DELETE FROM book WHERE id = 3";
+    sandbox.sqlite("a.db", grow);
+    sandbox.run(&["sync", "a.db", "--dry-run"]).expect(0);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_class WHERE relname = 'author'"),
+        0
+    );
+    sandbox.killed_at("sync.commit", &["sync", "a.db"]);
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_class WHERE relname = 'author'"),
+        0
+    );
+    sandbox.killed_at("sync.committed", &["sync", "a.db"]);
+    sandbox.run(&["verify", "a.db"]).expect(0);
+    assert_eq!(
+        sandbox
+            .texts("SELECT concat_ws('|', id, title, pages, made, author) FROM book ORDER BY id"),
+        ["1|a|10|2024-01-02 03:04:05|7", "2|b|10", "4|d|99"]
+    );
+    assert_eq!(
+        sandbox.texts("SELECT conname::text FROM pg_constraint WHERE contype IN ('f', 'p', 'u', 'c') AND connamespace = 'public'::regnamespace AND conrelid::regclass::text IN ('author', 'wrote', 'book', 'log') ORDER BY 1"),
+        ["author_name_check", "author_name_key", "author_pkey", "book_author_fkey", "book_pkey", "wrote_a_fkey", "wrote_b_fkey", "wrote_pkey"]
+    );
+    assert_eq!(
+        sandbox.number("SELECT count(*) FROM pg_indexes WHERE indexname = 'book_pages'"),
+        1
+    );
+    // As an application would write.
+    sandbox
+        .client()
+        .batch_execute("INSERT INTO book (title) VALUES ('e'); INSERT INTO author (name) VALUES ('Bob'); INSERT INTO log (line) VALUES ('z')")
+        .unwrap();
+    assert_eq!(sandbox.texts("SELECT pages::text FROM book WHERE title = 'e' UNION ALL SELECT id::text FROM author WHERE name = 'Bob' UNION ALL SELECT level FROM log WHERE line = 'z'"), ["10", "8", "info"]);
+    sandbox.run(&["to-sqlite", "back.db"]).expect(0);
+    sandbox
+        .client()
+        .batch_execute("DELETE FROM book WHERE title = 'e'; DELETE FROM author WHERE name = 'Bob'; DELETE FROM log WHERE line = 'z'")
+        .unwrap();
+    // They are followed from now on.
+    sandbox.sqlite("a.db", "UPDATE author SET name = 'Anna'; UPDATE log SET level = 'error' WHERE line = 'x'; UPDATE book SET pages = 11 WHERE id = 2");
+    sandbox.run(&["sync", "a.db", "--yes"]).expect(0);
+    assert_eq!(
+        sandbox.texts("SELECT name FROM author UNION ALL SELECT level FROM log WHERE line = 'x' UNION ALL SELECT pages::text FROM book WHERE id = 2"),
+        ["Anna", "error", "11"]
+    );
+    sandbox.run(&["rollback", "--yes"]).expect(0);
 }

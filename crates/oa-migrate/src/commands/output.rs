@@ -99,6 +99,9 @@ pub(crate) fn print_report(report: &Report, written: &Path, format: Format) -> R
             tracing::error!("{}", missing.sentence());
         }
     }
+    for allowed in &report.allowed {
+        tracing::warn!("as allowed: {}", allowed.sentence());
+    }
     let mut listing = Listing::new(&[
         ("table", "TABLE"),
         ("target", "TARGET"),

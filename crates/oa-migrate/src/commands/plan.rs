@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use oa_core::app::cli::{self, Failure};
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::state_dir::{StateDir, write_durably};
+use oa_core::pg::describe;
+use postgres::Client;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -18,7 +20,7 @@ use crate::load::ddl;
 use crate::load::staging::Target;
 use crate::plan::make::make_plan;
 use crate::plan::mapping::Mapping;
-use crate::plan::{Plan, PlanArgs};
+use crate::plan::{Plan, PlanArgs, app_notes};
 use crate::runs::RunFolder;
 
 /// Show what run would do: types, keys, and what cannot be moved as it is
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// Print the statements that create the tables instead
     #[arg(long)]
     ddl: bool,
+    /// Print what the application will notice instead: statements that mean something else in PostgreSQL
+    #[arg(long, conflicts_with = "ddl")]
+    app: bool,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -72,8 +77,40 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         cli::print(&ddl::script(&plan)).context("could not print the statements")?;
         return Ok(exit::OK);
     }
+    if args.app {
+        print_app_notes(&mut client, &plan, args.format)?;
+        return Ok(exit::OK);
+    }
     print(&plan, args.format)?;
     Ok(exit::OK)
+}
+
+fn print_app_notes(client: &mut Client, plan: &Plan, format: Format) -> Result<()> {
+    let order: String = client
+        .query_one(
+            "SELECT datcollate::text FROM pg_database WHERE datname = current_database()",
+            &[],
+        )
+        .map_err(|e| anyhow!("could not read the database's collation: {}", describe(&e)))?
+        .get(0);
+    let mut listing = Listing::new(&[
+        ("topic", "TOPIC"),
+        ("sqlite", "IN SQLITE"),
+        ("postgresql", "IN POSTGRESQL"),
+        ("remedy", "INSTEAD"),
+        ("concerns", "COLUMNS"),
+    ]);
+    for note in app_notes::of(plan, &order) {
+        listing.push(json!({
+            "topic": note.topic,
+            "sqlite": note.sqlite,
+            "postgresql": note.postgresql,
+            "remedy": note.remedy,
+            "concerns": note.columns.join(" "),
+        }));
+    }
+    listing.print(format)?;
+    Ok(())
 }
 
 fn print(plan: &Plan, format: Format) -> Result<()> {

@@ -1,4 +1,4 @@
-//! `oa-migrate rollback`: undoes a run, in one transaction. Its tables, with all that was written to them since, stay in a schema
+//! `oa-migrate rollback`: undoes a run, in one transaction. Its rows, with all that was written to them since, stay in a schema
 //! `oa_after_…`; those that it replaced come back.
 
 use anyhow::{Context, Result, anyhow};
@@ -9,17 +9,19 @@ use oa_core::app::work::{self, Job, JobOutcome};
 use oa_core::base::failpoint;
 use oa_core::journal::Recorder;
 use oa_core::pg::{describe, quote_ident, revisions};
-use postgres::Client;
+use postgres::{Client, Transaction};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::failure;
 use crate::PROGRAM;
+use crate::load::in_place;
 use crate::load::staging::Target;
-use crate::load::swap::{after_schema, before_schema, move_statistics};
+use crate::load::swap::{after_schema, before_schema, lock, move_statistics};
+use crate::runs::folder::TableRecord;
 use crate::runs::{self, RunRecord, Stage, folder, target};
 
-/// Roll back the last run: the tables it replaced come back, its own are kept in a schema oa_after_…
+/// Roll back the last run: the rows it replaced come back, its own are kept in a schema oa_after_…
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The last run into this schema
@@ -43,7 +45,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let replaced = record.tables.iter().filter(|t| t.replaced).count();
     cli::confirm(
         &format!(
-            "Roll back run {} of {} ({}): {} table(s) of schema {} move to {}, {replaced} older one(s) come back?",
+            "Roll back run {} of {} ({}): the rows of {} table(s) of schema {} move to {}, and {replaced} table(s) get their older rows back?",
             record.run_id,
             record.started_at.format("%Y-%m-%d %H:%M UTC"),
             record.database.display(),
@@ -86,7 +88,10 @@ fn roll_back(
         record.run_id
     ))
     .map_err(explain)?;
-    for table in &record.tables {
+    let (in_place, moved): (Vec<&TableRecord>, Vec<&TableRecord>) =
+        record.tables.iter().partition(|t| t.in_place);
+    keep_rows(&mut tx, record, &in_place)?;
+    for table in &moved {
         let name = quote_ident(&table.target);
         tx.batch_execute(&format!(
             "ALTER TABLE {}.{name} SET SCHEMA {}",
@@ -96,7 +101,7 @@ fn roll_back(
         .map_err(explain)?;
         move_statistics(&mut tx, &record.schema, &table.target, &after, &after).map_err(explain)?;
     }
-    for table in record.tables.iter().filter(|t| t.replaced) {
+    for table in moved.iter().filter(|t| t.replaced) {
         tx.batch_execute(&format!(
             "ALTER TABLE {}.{} SET SCHEMA {}",
             quote_ident(&before),
@@ -106,9 +111,13 @@ fn roll_back(
         .map_err(explain)?;
         let schema = &record.schema;
         move_statistics(&mut tx, &before, &table.target, schema, schema).map_err(explain)?;
-        if keeps_revisions {
+    }
+    put_rows_back(&mut tx, record, &in_place)?;
+    if keeps_revisions {
+        for table in record.tables.iter().filter(|t| t.replaced) {
             let name = quote_ident(&table.target);
-            let [was, is_now] = [&after, schema].map(|s| format!("{}.{name}", quote_ident(s)));
+            let [was, is_now] =
+                [&after, &record.schema].map(|s| format!("{}.{name}", quote_ident(s)));
             revisions::table_replaced(&mut tx, Some(&was), &is_now, run).map_err(explain)?;
         }
     }
@@ -119,4 +128,54 @@ fn roll_back(
     }
     failpoint::hit("rollback.commit");
     tx.commit().map_err(explain)
+}
+
+fn qualified(schema: &str, tables: &[&TableRecord]) -> Vec<String> {
+    tables
+        .iter()
+        .map(|t| format!("{}.{}", quote_ident(schema), quote_ident(&t.target)))
+        .collect()
+}
+
+/// Keeps the rows of tables that were there before the run, and takes back what it added to them.
+fn keep_rows(tx: &mut Transaction<'_>, record: &RunRecord, tables: &[&TableRecord]) -> Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let here = qualified(&record.schema, tables);
+    let names: Vec<&str> = here.iter().map(String::as_str).collect();
+    lock(tx, &names)?;
+    for (table, kept) in here
+        .iter()
+        .zip(&qualified(&after_schema(record.run_id), tables))
+    {
+        in_place::keep_rows(tx, table, kept)?;
+    }
+    in_place::undo(tx, &before_schema(record.run_id), false)
+}
+
+/// The older rows come back into the tables that took the run's rows.
+fn put_rows_back(
+    tx: &mut Transaction<'_>,
+    record: &RunRecord,
+    tables: &[&TableRecord],
+) -> Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let before = before_schema(record.run_id);
+    let here = qualified(&record.schema, tables);
+    let names: Vec<&str> = here.iter().map(String::as_str).collect();
+    let opened = in_place::open(tx, &names, &names)?;
+    for table in &here {
+        in_place::empty(tx, table)?;
+    }
+    for (table, kept) in here.iter().zip(&qualified(&before, tables)) {
+        in_place::copy_rows(tx, kept, table)?;
+        tx.batch_execute(&format!("DROP TABLE {kept}"))
+            .map_err(|e| anyhow!("could not drop {kept}: {}", describe(&e)))?;
+    }
+    in_place::undo(tx, &before, true)?;
+    in_place::drop_undo(tx, &before)?;
+    in_place::close(tx, opened, &[])
 }

@@ -31,7 +31,7 @@ use crate::load::swap::{self, SwapOutcome, SwapParams};
 use crate::load::tables::{self, LoadedTable};
 use crate::plan::make::make_plan;
 use crate::plan::refuse::{refuse_overwriting, refuse_without_privileges};
-use crate::plan::{Plan, PlanArgs};
+use crate::plan::{Missing, Plan, PlanArgs, preflight};
 use crate::proof::plan as proof;
 use crate::proof::report::{Phases, Report, Status, TableReport};
 use crate::proof::tables::ComparisonResult;
@@ -40,7 +40,7 @@ use crate::runs::{self, RunFolder, Stage, base, folder, target};
 /// Move a SQLite database into PostgreSQL and prove it
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail\n  oa-migrate run app.db --allow-missing   # after reading what `run app.db --rehearse` lists as missing"
+    after_help = "Examples:\n  oa-migrate run option_tracker.db --rehearse\n  oa-migrate run option_tracker.db --format json | jq '.tables[] | select(.matched | not)'\n  oa-migrate run old.db --schema archive --on-bad-value fail\n  oa-migrate run app.db --allow 'collation of column name'   # after reading what `run app.db --rehearse` lists as missing"
 )]
 pub(crate) struct Args {
     /// The SQLite file; it is opened read-only
@@ -59,15 +59,25 @@ pub(crate) struct MoveArgs {
     /// Do everything in a scratch schema, report, and drop it
     #[arg(long)]
     rehearse: bool,
-    /// Replace tables that have rows; the present ones are kept in a schema oa_before_…
+    /// Replace the rows of tables that have some; the present ones are kept in a schema oa_before_…
     #[arg(long)]
     replace: bool,
     /// Go on, and end with 0, although definitions or contents are listed as missing in the target
     #[arg(long)]
     allow_missing: bool,
+    /// Go on although this is missing, as the report names it: "default of column a", or "t: default of column a" for one table;
+    /// may be given several times
+    #[arg(long, value_name = "ITEM")]
+    allow: Vec<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+impl MoveArgs {
+    fn allows(&self, missing: &Missing) -> bool {
+        self.allow_missing || self.allow.iter().any(|text| missing.is_named(text))
+    }
 }
 
 /// The database to move.
@@ -154,13 +164,13 @@ fn forget_findings(plan: &mut Plan, noted: &[(usize, usize)]) {
     }
 }
 
-/// Refuses to replace a table with rows by an empty one because all of the source's rows were quarantined.
+/// Refuses to empty a table because all of the source's rows were quarantined.
 fn refuse_emptying(plan: &Plan, reports: &[TableReport]) -> Result<()> {
     for (table, report) in plan.tables.iter().zip(reports) {
         let full = table.existing.as_ref().is_some_and(|e| e.has_rows);
         if full && report.rows_loaded == 0 && report.rows_quarantined > 0 {
             return Err(Refused(format!(
-                "none of the {} rows of table {} fits the target's table, which has rows and would be replaced by an empty one; nothing was changed. See run --rehearse for what does not fit{}",
+                "none of the {} rows of table {} fits the target's table, which has rows and would be left without any; nothing was changed. See run --rehearse for what does not fit{}",
                 report.rows_read,
                 table.source.name,
                 table.warnings.first().map_or_else(String::new, |w| format!(" ({w})"))
@@ -215,6 +225,7 @@ impl Migration<'_> {
             Some(_) => FileState::default(),
             None => FileState::read(&source.database)?,
         };
+        preflight::room_for_copy(database, &self.folder.path)?;
         inspect::snapshot(database, &source.database, &snapshot)?;
         let copy = inspect::open(&snapshot)?;
         self.progress.set_message("looking for damage");
@@ -236,6 +247,7 @@ impl Migration<'_> {
         )?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
         refuse_without_privileges(self.client, &plan)?;
+        preflight::check(self.client, &mut plan, args.jobs.count())?;
         staging::create_schema(self.client, &self.staging, self.run)?;
         staging::try_expressions(self.client, &self.staging, &mut plan)?;
         let rejects = Rejects::create(&self.folder.rejects(), &snapshot)?;
@@ -266,6 +278,14 @@ impl Migration<'_> {
             staging::drop_schema(self.client, &self.staging)?;
         }
         self.phases.swap = at.elapsed().as_secs_f64();
+        for text in &args.allow {
+            if !missing.iter().any(|m| m.is_named(text)) {
+                warnings.push(format!("--allow {text}: nothing of that name is missing"));
+            }
+        }
+        let (allowed, missing): (Vec<Missing>, Vec<Missing>) = missing
+            .into_iter()
+            .partition(|m| !args.allow_missing && args.allows(m));
         let complete = missing.is_empty() || args.allow_missing;
         let report = Report {
             run_id: self.run.to_string(),
@@ -283,6 +303,7 @@ impl Migration<'_> {
             phases: self.phases,
             tables: reports,
             missing,
+            allowed,
             warnings,
             rehearsal: args.rehearse,
         };
@@ -378,10 +399,11 @@ impl Migration<'_> {
         if !self.args.rehearse {
             record.target = target::id(self.client)?;
             record.source = Some(self.identity.clone());
-            if self.args.allow_missing {
-                let allowed = plan.missing.iter().map(|m| m.table.clone());
-                record.skipped.get_or_insert_default().extend(allowed);
-            }
+            let allowed = plan.missing.iter().filter(|m| self.args.allows(m));
+            record
+                .skipped
+                .get_or_insert_default()
+                .extend(allowed.map(|m| m.table.clone()));
             self.folder.write(&record)?;
         }
         let swapped = swap::swap(
@@ -392,7 +414,6 @@ impl Migration<'_> {
             rejects,
             SwapParams {
                 replace: self.args.replace || self.args.rehearse,
-                allow_missing: self.args.allow_missing,
                 rehearse: self.args.rehearse,
                 keeps_revisions: self.keeps_revisions,
             },
@@ -405,9 +426,18 @@ impl Migration<'_> {
         self.folder.write(&record)?;
         if !swapped.replaced.is_empty() {
             tracing::info!(
-                "the tables that were there before are in schema {}",
+                "the rows that {} had are in schema {}",
+                swapped.replaced.join(", "),
                 swap::before_schema(self.run)
             );
+        }
+        for table in &plan.tables {
+            for view in table.existing.iter().flat_map(|e| &e.materialized_views) {
+                warnings.push(format!(
+                    "materialized view {view} shows the older rows of {}: REFRESH MATERIALIZED VIEW {view}",
+                    table.target
+                ));
+            }
         }
         let of_service = plan.schema == "public"
             && plan

@@ -32,7 +32,8 @@ use crate::load::swap;
 use crate::plan::Missing;
 use crate::proof::tables;
 use crate::runs::{self, Base, RunSelection, base};
-use crate::sync::{AllChanges, TableChanges, apply, delta, orphans};
+use crate::sync::grown::{self, Growth};
+use crate::sync::{AllChanges, Fresh, TableChanges, apply, delta, forbidden, orphans};
 
 /// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
 #[derive(Debug, clap::Args)]
@@ -144,18 +145,31 @@ fn sync(
         .map_err(Failure::from)
         .and_then(|(database, identity)| {
             let mut synced = AllChanges::default();
+            let mut tables = base::new_tables(&database, bases);
             for (sentence, on_purpose) in base::not_moved(&database, bases) {
                 if on_purpose {
                     synced.warnings.push(sentence);
-                } else {
+                } else if !tables
+                    .iter()
+                    .any(|t| sentence.starts_with(&format!("table {t} ")))
+                {
                     synced.incomplete.push(sentence);
                 }
             }
             for base in bases {
+                // New tables come with the first run.
+                let growth = grown::find(
+                    client,
+                    &database,
+                    &base.folder.next_snapshot(),
+                    &base.record,
+                    &std::mem::take(&mut tables),
+                )?;
                 let sync = BaseSync {
                     args,
                     yes,
                     base,
+                    growth: growth.as_ref(),
                     database: &database,
                     identity: &identity,
                     run: id,
@@ -228,7 +242,6 @@ fn copies(
     let database = Database::read(&copied, &args.database)?;
     let identity = Identity::read(&copied, &args.database, file)?;
     for base in bases {
-        base::same_columns(&database, &base.record)?;
         let next = base.folder.next_snapshot();
         if next != first {
             let _ = fs::remove_file(&next);
@@ -244,6 +257,7 @@ struct BaseSync<'a> {
     args: &'a Args,
     yes: bool,
     base: &'a Base,
+    growth: Option<&'a Growth>,
     database: &'a Database,
     identity: &'a Identity,
     run: Uuid,
@@ -261,6 +275,7 @@ impl BaseSync<'_> {
         dangling: bool,
     ) -> Result<(), Failure> {
         let Base { folder, record } = self.base;
+        let record = self.growth.map_or(record, |g| &g.record);
         let (old, new) = (folder.snapshot(), folder.next_snapshot());
         let explain = |e: postgres::Error| anyhow!("PostgreSQL refused: {}", describe(&e));
         let rejects = base::quarantined_rows(client, folder, record, &folder.next_rejects())?;
@@ -268,6 +283,11 @@ impl BaseSync<'_> {
             .batch_execute("SET synchronous_commit = on")
             .map_err(explain)?;
         let mut tx = client.transaction().map_err(explain)?;
+        if let Some(growth) = self.growth {
+            tx.batch_execute("SET LOCAL lock_timeout = '30s'")
+                .map_err(explain)?;
+            growth.create(&mut tx)?;
+        }
         let pairs = base::comparisons(&mut tx, self.database, record)?;
         let targets: Vec<&str> = record.tables.iter().map(|t| t.target.as_str()).collect();
         revisions::name_run(&mut tx, self.run).map_err(explain)?;
@@ -282,11 +302,16 @@ impl BaseSync<'_> {
             .map_err(anyhow::Error::from)?;
         let (mut work, mut quarantined) = (Vec::new(), Vec::new());
         for (number, (table, comparison)) in pairs.into_iter().enumerate() {
-            let sync = delta::describe_table(&mut tx, table, comparison, number)?;
+            let fresh = self.growth.map_or_else(Fresh::default, |g| Fresh {
+                whole: g.is_new(&table.name),
+                columns: g.columns_of(&table.name),
+            });
+            let sync = delta::describe_table(&mut tx, table, comparison, number, fresh)?;
             let (removed_count, added_count, refused) = delta::send(&mut tx, &both, &sync)?;
+            let forbidden = forbidden::quarantine(&mut tx, &both, &sync)?;
             apply::index_references(&mut tx, &sync, removed_count, &mut undo)?;
             work.push((sync, removed_count + added_count > 0));
-            quarantined.push(refused);
+            quarantined.push(refused + forbidden);
         }
         failpoint::hit("sync.sent");
 
@@ -308,6 +333,9 @@ impl BaseSync<'_> {
             }
         }
         apply::finish(&mut tx, &undo, &suspended)?;
+        if let Some(growth) = self.growth {
+            incomplete.extend(growth.complete(&mut tx)?);
+        }
 
         self.progress.set_message("reading both sides back");
         let mut done = Vec::new();
@@ -317,6 +345,7 @@ impl BaseSync<'_> {
                 table: sync.table.name,
                 target: sync.comparison.target,
                 changes,
+                grown: sync.fresh.whole || !sync.fresh.columns.is_empty(),
                 compared,
             });
         }
@@ -362,7 +391,12 @@ impl BaseSync<'_> {
             identity = identity.with_path_of(&source);
         }
         base::note_identity(folder, &identity)?;
-        folder.update(|r| r.pending_sync = Some(number))?;
+        folder.update(|r| {
+            r.pending_sync = Some(number);
+            r.pending_tables = self
+                .growth
+                .map_or_else(Vec::new, |g| g.record.tables.clone());
+        })?;
         failpoint::hit("sync.commit");
         tx.commit().map_err(explain)?;
         failpoint::hit("sync.committed");

@@ -268,6 +268,7 @@ impl ReverseMigration<'_> {
                 table: table.name,
                 target: comparison.target,
                 changes,
+                grown: false,
                 compared,
             });
         }

@@ -159,6 +159,7 @@ fn verify(
         phases,
         tables: reports,
         missing,
+        allowed: Vec::new(),
         warnings,
         rehearsal: false,
     })

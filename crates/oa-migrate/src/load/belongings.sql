@@ -1,5 +1,5 @@
 -- What belongs to a table: one row an item, with the statement that makes it. $1 is the table's oid, $2 its name in statements.
--- phase 1: on the empty table, before the rows; phase 2: when the table is in its place; phase 3: only shown.
+-- phase 2: can be made on the table with its rows; 1 and 3: only shown.
 WITH c AS (SELECT * FROM pg_class WHERE oid = $1::oid),
 a AS (SELECT * FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0 AND NOT attisdropped),
 s AS (SELECT d.refobjsubid AS num, q.oid, q.relname, q.relowner, q.relacl, q.relnamespace::regnamespace::text AS schema, p.*

@@ -14,7 +14,6 @@ use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
 use rusqlite::Connection;
 
-use super::belongings::{self, Phase};
 use super::encode::{Codec, HEADER, TRAILER};
 use super::forms;
 use super::rejects::{Rejects, skip_clause};
@@ -79,11 +78,6 @@ pub(crate) fn load(
         tx.batch_execute(&sql)
             .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
             .with_context(context)?;
-    }
-    if table.existing.is_some() {
-        let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
-        let items = belongings::of(&mut tx, &table.qualified, &name)?;
-        belongings::make(&mut tx, &items, Phase::Empty)?;
     }
     let columns: Vec<String> = table
         .loaded()

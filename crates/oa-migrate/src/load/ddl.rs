@@ -23,6 +23,7 @@ pub(crate) fn nullable_key(table: &PlannedTable) -> bool {
 pub(crate) fn primary_key(of: &str, table: &PlannedTable, kind: &str) -> String {
     let columns: Vec<String> = table.primary_key.iter().map(|c| quote_ident(c)).collect();
     let name = table.existing.as_ref().map(|e| e.primary_key_name.as_str());
+    let name = name.or(table.primary_key_name.as_deref());
     format!(
         "ALTER TABLE {of} ADD {}{kind} ({})",
         named(name),

@@ -9,10 +9,10 @@ use oa_core::service::{self, NaturalKey};
 use postgres::Client;
 use postgres::error::SqlState;
 
-use super::belongings;
 use super::ddl;
+use super::misfits;
 use super::rejects::Misfits;
-use crate::plan::{Missing, PgType, PlannedIndex, PlannedTable};
+use crate::plan::{Missing, PgType, Plan, PlannedIndex, PlannedTable};
 
 /// What could not be created as planned.
 #[derive(Debug, Default)]
@@ -34,18 +34,15 @@ pub(crate) fn finish_table(
 ) -> Result<Findings> {
     let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
     let mut found = Findings::default();
+    if let Some(existing) = &table.existing {
+        found.misfits = misfits::forbidden(client, &name, table)?;
+        misfits::duplicates(client, &name, table, existing, &mut found)?;
+        analyze(client, &name, table)?;
+        return Ok(found);
+    }
     add_primary_key(client, &name, table, &mut found)?;
     for index in &table.indexes {
         add_index(client, &name, table, index, &mut found)?;
-    }
-    if table.existing.is_some() {
-        found.misfits = forbidden_rows(client, &name, table)?;
-        // What cannot be created for another reason is found when the table is to be replaced.
-        for item in belongings::of(client, &table.qualified, &name)? {
-            if item.item.starts_with("constraint ") && item.definition.starts_with("CHECK ") {
-                attempt(client, &item.statement)?;
-            }
-        }
     }
     for (constraint, check) in &table.checks {
         let add = |of: &str| ddl::check(of, constraint.as_deref(), check);
@@ -96,47 +93,14 @@ pub(crate) fn finish_table(
                 .push(format!("column {column} has used its last number"));
         }
     }
-    client
-        .batch_execute(&format!("ANALYZE {name}"))
-        .map_err(|e| anyhow!("could not analyze {}: {}", table.target, describe(&e)))?;
+    analyze(client, &name, table)?;
     Ok(found)
 }
 
-/// The rows that the conditions of the target's own table forbid.
-fn forbidden_rows(client: &mut Client, name: &str, table: &PlannedTable) -> Result<Vec<Misfits>> {
-    let explain = |e: postgres::Error| {
-        anyhow!(
-            "could not check the rows of {}: {}",
-            table.target,
-            describe(&e)
-        )
-    };
-    let checks = client
-        .query(
-            "SELECT conname::text, pg_get_expr(conbin, conrelid) FROM pg_constraint
-             WHERE conrelid = $1::text::regclass AND contype = 'c' AND convalidated ORDER BY conname",
-            &[&table.qualified],
-        )
-        .map_err(explain)?;
-    let mut all = Vec::new();
-    for check in &checks {
-        let (constraint, condition): (String, String) = (check.get(0), check.get(1));
-        let rows = client
-            .query(
-                &format!(
-                    "SELECT oa_number FROM (SELECT *, row_number() OVER (ORDER BY ctid) AS oa_number FROM {name}) AS t WHERE NOT ({condition})"
-                ),
-                &[],
-            )
-            .map_err(explain)?;
-        if !rows.is_empty() {
-            all.push(Misfits {
-                constraint,
-                rows: rows.iter().map(|row| row.get(0)).collect(),
-            });
-        }
-    }
-    Ok(all)
+fn analyze(client: &mut Client, name: &str, table: &PlannedTable) -> Result<()> {
+    client
+        .batch_execute(&format!("ANALYZE {name}"))
+        .map_err(|e| anyhow!("could not analyze {}: {}", table.target, describe(&e)))
 }
 
 fn add_primary_key(
@@ -160,7 +124,7 @@ fn add_primary_key(
         ));
         has = Some(format!("not created: {why}"));
     }
-    if let Some(has) = has.filter(|_| table.existing.is_none()) {
+    if let Some(has) = has {
         found.missing.push(Missing {
             table: table.qualified.clone(),
             item: "primary key".to_owned(),
@@ -198,26 +162,18 @@ fn add_index(
             describe(&error)
         ));
     }
-    // What the target's own table had is looked for when it is replaced.
-    let own = table
-        .existing
-        .iter()
-        .flat_map(|e| &e.indexes)
-        .any(|i| i.name == index.name);
-    if !own {
-        found.missing.push(Missing {
-            table: table.qualified.clone(),
-            item: format!("index {}", index.name),
-            had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
-            has: format!("not created: {}", describe(&error)),
-            sql: ddl::index(&table.qualified, index),
-        });
-    }
+    found.missing.push(Missing {
+        table: table.qualified.clone(),
+        item: format!("index {}", index.name),
+        had: format!("{unique}{}", index.definition.trim_start_matches("UNIQUE ")),
+        has: format!("not created: {}", describe(&error)),
+        sql: ddl::index(&table.qualified, index),
+    });
     Ok(())
 }
 
 /// How many rows share a key, for a person.
-fn duplicates(
+pub(super) fn duplicates(
     client: &mut Client,
     name: &str,
     table: &PlannedTable,
@@ -252,21 +208,30 @@ fn duplicates(
 pub(crate) fn add_foreign_keys(
     client: &mut Client,
     staging: &str,
-    schema: &str,
-    tables: &[PlannedTable],
+    plan: &Plan,
 ) -> Result<Vec<Findings>> {
     let mut all = Vec::new();
-    for table in tables {
+    for table in &plan.tables {
         let name = format!("{}.{}", quote_ident(staging), quote_ident(&table.target));
         let mut found = Findings::default();
-        for key in &table.foreign_keys {
-            let parent = if key.parent_moves { staging } else { schema };
+        if table.existing.is_some() {
+            found.misfits = misfits::orphans(client, &name, table, staging, &plan.schema)?;
+            all.push(found);
+            continue;
+        }
+        // The others point to rows that are not in their place yet.
+        for key in table.foreign_keys.iter().filter(|k| !plan.fills(k)) {
+            let parent = if key.parent_moves {
+                staging
+            } else {
+                &plan.schema
+            };
             let sql = ddl::foreign_key(&name, key, parent);
             let Some(error) = attempt(client, &sql)? else {
                 continue;
             };
             let columns = key.columns.join(", ");
-            let mut remedy = ddl::foreign_key(&table.qualified, key, schema);
+            let mut remedy = ddl::foreign_key(&table.qualified, key, &plan.schema);
             let has;
             if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION)
                 && attempt(client, &format!("{sql} NOT VALID"))?.is_none()
@@ -296,7 +261,7 @@ pub(crate) fn add_foreign_keys(
                 found.missing.push(Missing {
                     table: table.qualified.clone(),
                     item: format!("foreign key ({columns})"),
-                    had: key.definition(schema),
+                    had: key.definition(&plan.schema),
                     has,
                     sql: remedy,
                 });
@@ -316,7 +281,7 @@ fn detail(error: &postgres::Error) -> String {
 }
 
 /// Runs a statement; returns PostgreSQL's refusal.
-fn attempt(client: &mut Client, sql: &str) -> Result<Option<postgres::Error>> {
+pub(super) fn attempt(client: &mut Client, sql: &str) -> Result<Option<postgres::Error>> {
     match client.batch_execute(sql) {
         Ok(()) => Ok(None),
         Err(e) if is_connection_error(&e) => Err(anyhow!(describe(&e))),

@@ -7,6 +7,8 @@ pub(crate) mod ddl;
 pub(crate) mod encode;
 pub(crate) mod finish;
 pub(crate) mod forms;
+pub(crate) mod in_place;
+pub(crate) mod misfits;
 pub(crate) mod rejects;
 pub(crate) mod staging;
 pub(crate) mod swap;

@@ -108,6 +108,20 @@ impl Rejects {
         )
     }
 
+    /// Why rows of a table were quarantined, the most frequent reasons first: how many, the column, and one reason.
+    pub(crate) fn reasons(&self, table: &str) -> rusqlite::Result<Vec<String>> {
+        let connection = Connection::open(&self.path)?;
+        let mut statement = connection.prepare(
+            "SELECT count(*), field, min(reason) FROM rejects WHERE tbl = ?1 AND reason <> '' GROUP BY field ORDER BY 1 DESC LIMIT 3",
+        )?;
+        let rows = statement.query_map([table], |row| {
+            let (count, field): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
+            let column = field.map_or_else(String::new, |f| format!("column {f}: "));
+            Ok(format!("{count} with {column}{}", row.get::<_, String>(2)?))
+        })?;
+        rows.collect()
+    }
+
     /// Notes rows that are quarantined already: table and key.
     pub(crate) fn note(&self, rows: &[(String, String)]) -> rusqlite::Result<()> {
         let mut connection = Connection::open(&self.path)?;

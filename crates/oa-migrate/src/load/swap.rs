@@ -1,7 +1,7 @@
 //! The last step: one transaction moves the finished tables from the staging schema to the target schema.
 //!
-//! A table that was there under the same name moves, whole, with its indexes and sequences, to a schema `oa_before_…` of its own
-//! run. So a rollback is exact, and no name is in the way. Killed before COMMIT: nothing has happened. Killed after it: all has.
+//! A table that was there under the same name takes the rows itself ([`in_place`]); what it held is kept in a schema `oa_before_…`
+//! of its own run, with what a rollback needs. Killed before COMMIT: nothing has happened. Killed after it: all has.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, is_connection_error, quote_ident, revisions};
-use oa_core::service;
 use postgres::error::SqlState;
 use postgres::{Client, Transaction};
 use uuid::Uuid;
 
-use super::belongings;
 use super::rejects::Rejects;
 use super::staging::drop_schema;
+use super::{ddl, in_place};
 use crate::plan::{Missing, Plan, PlannedTable, existing};
 
 /// Whoever waits for a lock makes all others wait behind it: each attempt is short, and in between others go on.
@@ -42,8 +41,6 @@ pub(crate) fn after_schema(run: Uuid) -> String {
 pub(crate) struct SwapParams {
     /// Tables with rows may be replaced.
     pub(crate) replace: bool,
-    /// What belongs to a table and cannot be created again may be lost.
-    pub(crate) allow_missing: bool,
     /// Roll everything back at the end.
     pub(crate) rehearse: bool,
     /// What differs from a table that is replaced goes into `oa.revisions`.
@@ -53,16 +50,20 @@ pub(crate) struct SwapParams {
 /// What became of [`swap`].
 #[derive(Debug)]
 pub(crate) struct SwapOutcome {
-    /// The tables that were replaced.
+    /// The tables that had rows, which are kept.
     pub(crate) replaced: Vec<String>,
-    /// What belonged to them and could not be created again.
+    /// What the source has and could not be created on tables that were there.
     pub(crate) missing: Vec<Missing>,
     /// The new tables are in place.
     pub(crate) done: bool,
 }
 
-/// Puts the tables in place and the bad rows into `oa.rejects`. What belonged to a table that was there is created again on the
-/// new one; where that fails and nothing may be missing, nothing is changed.
+/// Others hold the tables.
+#[derive(Debug, thiserror::Error)]
+#[error("other sessions hold the tables")]
+pub(crate) struct Busy;
+
+/// Puts the tables in place and the bad rows into `oa.rejects`.
 pub(crate) fn swap(
     client: &mut Client,
     plan: &Plan,
@@ -77,12 +78,14 @@ pub(crate) fn swap(
         .map_err(|e| anyhow!("could not put the tables in place: {}", describe(&e)))?;
     let started = Instant::now();
     loop {
-        if let Some(swapped) = attempt(client, plan, staging, run, rejects, params)? {
-            return Ok(swapped);
+        match attempt(client, plan, staging, run, rejects, params) {
+            Err(e) if e.is::<Busy>() => {}
+            other => return other,
         }
         if started.elapsed() > LOCK_WAIT {
             bail!(
-                "other sessions have held the tables that are to be replaced for {} s; nothing was changed. End their transactions and run again",
+                "other sessions have held the tables {} for {} s; nothing was changed. End their transactions and run again",
+                existing_names(plan).join(", "),
                 LOCK_WAIT.as_secs()
             );
         }
@@ -90,7 +93,15 @@ pub(crate) fn swap(
     }
 }
 
-/// One attempt; none when others hold the tables.
+fn existing_names(plan: &Plan) -> Vec<&str> {
+    plan.tables
+        .iter()
+        .filter(|t| t.existing.is_some())
+        .map(|t| t.qualified.as_str())
+        .collect()
+}
+
+/// One attempt; [`Busy`] when others hold the tables.
 fn attempt(
     client: &mut Client,
     plan: &Plan,
@@ -98,20 +109,13 @@ fn attempt(
     run: Uuid,
     rejects: &Rejects,
     params: SwapParams,
-) -> Result<Option<SwapOutcome>> {
+) -> Result<SwapOutcome> {
     let explain =
         |e: postgres::Error| anyhow!("could not put the tables in place: {}", describe(&e));
     let mut tx = client.transaction().map_err(explain)?;
-    if !lock(&mut tx, plan)? {
-        tx.rollback().map_err(explain)?;
-        return Ok(None);
-    }
+    let existing = existing_names(plan);
+    lock(&mut tx, &existing)?;
     let before = before_schema(run);
-    let existing: Vec<&PlannedTable> = plan
-        .tables
-        .iter()
-        .filter(|t| t.existing.is_some())
-        .collect();
     create_schemas(
         &mut tx,
         &plan.schema,
@@ -119,63 +123,65 @@ fn attempt(
         run,
     )
     .map_err(explain)?;
-    let mut belongings = Vec::new();
-    // All before the first one moves: foreign keys name the schema of the other table.
+    let mut replaced = Vec::new();
     for table in &existing {
-        belongings.push(belongings::of(&mut tx, &table.qualified, &table.qualified)?);
-    }
-    for table in &existing {
-        move_away(
-            &mut tx,
-            &plan.schema,
-            &table.target,
-            &before,
-            params.replace,
-        )?;
-    }
-    for table in &plan.tables {
-        if table.existing.is_none() {
-            make_way(&mut tx, plan, table).map_err(explain)?;
+        if existing::has_rows(&mut tx, table).map_err(explain)? {
+            replaced.push(*table);
         }
-        if table.existing.is_none()
-            && exists(&mut tx, &plan.schema, &table.target).map_err(explain)?
-        {
-            bail!(
-                "a table {} has appeared in the target meanwhile; run again",
-                table.target
-            );
-        }
-        tx.batch_execute(&format!(
-            "ALTER TABLE {}.{} SET SCHEMA {}",
-            quote_ident(staging),
-            quote_ident(&table.target),
-            quote_ident(&plan.schema)
-        ))
-        .map_err(explain)?;
+    }
+    if let Some(table) = replaced.first().filter(|_| !params.replace) {
+        bail!(
+            "table {table} received rows while the run was under way; stop its writers and run again, or use --replace"
+        );
+    }
+    let opened = in_place::open(&mut tx, &existing, &replaced)?;
+    if !existing.is_empty() {
+        in_place::create_undo(&mut tx, &before)?;
+    }
+    let (there, new): (Vec<&PlannedTable>, Vec<&PlannedTable>) =
+        plan.tables.iter().partition(|t| t.existing.is_some());
+    for table in &there {
+        let kept = format!("{}.{}", quote_ident(&before), quote_ident(&table.target));
+        in_place::keep_rows(&mut tx, &table.qualified, &kept)?;
+    }
+    for table in &replaced {
+        in_place::empty(&mut tx, table)?;
+    }
+    for table in &there {
+        in_place::fill(&mut tx, table, &plan.schema, staging, &before)?;
+    }
+    for table in new {
+        move_in(&mut tx, plan, table, staging)?;
     }
     let mut swapped = SwapOutcome {
-        replaced: existing.iter().map(|t| t.target.clone()).collect(),
+        replaced: replaced.iter().map(|t| (*t).to_owned()).collect(),
         missing: Vec::new(),
         done: false,
     };
-    // When all tables are in place, because policies and triggers name other tables.
-    for (table, had) in existing.iter().zip(&belongings) {
-        let missing = belongings::carry_over(&mut tx, &table.qualified, had)?;
-        let natural = service::natural_key(&table.target)
-            .filter(|_| plan.schema == "public" && table.natural_key_refused)
-            .map(|key| format!("index public.{}", key.index));
-        swapped.missing.extend(
-            missing
-                .into_iter()
-                .filter(|m| Some(&m.item) != natural.as_ref()),
-        );
+    for table in &there {
+        swapped
+            .missing
+            .extend(add_indexes(&mut tx, &plan.schema, table, Some(&before))?);
         if !params.rehearse {
             let behind = advance_sequences(&mut tx, &table.qualified)?;
             swapped.missing.extend(behind);
         }
     }
-    if params.keeps_revisions {
-        for table in &existing {
+    for table in &plan.tables {
+        swapped
+            .missing
+            .extend(add_foreign_keys(&mut tx, plan, table, &before)?);
+    }
+    let dropped: Vec<String> = there
+        .iter()
+        .filter_map(|t| in_place::natural_key(t, &plan.schema))
+        .map(|index| format!("index {index}"))
+        .collect();
+    in_place::close(&mut tx, opened, &dropped)?;
+    for table in &there {
+        tx.batch_execute(&format!("ANALYZE {}", table.qualified))
+            .map_err(explain)?;
+        if params.keeps_revisions {
             let was = format!("{}.{}", quote_ident(&before), quote_ident(&table.target));
             revisions::table_replaced(&mut tx, Some(&was), &table.qualified, run)
                 .map_err(explain)?;
@@ -183,15 +189,130 @@ fn attempt(
     }
     rejects.store(&mut tx, run, 0)?;
     drop_schema(&mut tx, staging)?;
-    if params.rehearse || !(swapped.missing.is_empty() || params.allow_missing) {
+    if params.rehearse {
         tx.rollback().map_err(explain)?;
-        return Ok(Some(swapped));
+        return Ok(swapped);
     }
     failpoint::hit("migrate.swap.commit");
     tx.commit().map_err(explain)?;
     failpoint::hit("migrate.swap.done");
     swapped.done = true;
-    Ok(Some(swapped))
+    Ok(swapped)
+}
+
+/// Moves a new table from the staging schema to its place.
+fn move_in(
+    tx: &mut Transaction<'_>,
+    plan: &Plan,
+    table: &PlannedTable,
+    staging: &str,
+) -> Result<()> {
+    let explain =
+        |e: postgres::Error| anyhow!("could not put {} in place: {}", table.target, describe(&e));
+    make_way(tx, plan, table).map_err(explain)?;
+    if exists(tx, &plan.schema, &table.target).map_err(explain)? {
+        bail!(
+            "a table {} has appeared in the target meanwhile; run again",
+            table.target
+        );
+    }
+    tx.batch_execute(&format!(
+        "ALTER TABLE {}.{} SET SCHEMA {}",
+        quote_ident(staging),
+        quote_ident(&table.target),
+        quote_ident(&plan.schema)
+    ))
+    .map_err(explain)
+}
+
+/// Creates the indexes of a table that it has not yet, and notes in the schema `before` how to drop them. Returns what PostgreSQL
+/// refuses.
+pub(crate) fn add_indexes(
+    tx: &mut Transaction<'_>,
+    schema: &str,
+    table: &PlannedTable,
+    before: Option<&str>,
+) -> Result<Vec<Missing>> {
+    let of = &table.qualified;
+    let own = |name: &str| {
+        let indexes = table.existing.iter().flat_map(|e| &e.indexes);
+        indexes.into_iter().any(|i| i.name == name)
+    };
+    let mut missing = Vec::new();
+    for index in table.indexes.iter().filter(|i| !own(&i.name)) {
+        let sql = ddl::index(of, index);
+        let name = quote_ident(&index.name);
+        let drop = if index.constraint {
+            format!("ALTER TABLE {of} DROP CONSTRAINT {name}")
+        } else {
+            format!("DROP INDEX {}.{name}", quote_ident(schema))
+        };
+        match try_statement(tx, &sql)? {
+            None => {
+                if let Some(before) = before {
+                    in_place::note_undo(tx, before, &drop, false)?;
+                }
+            }
+            Some(why) => missing.push(Missing {
+                table: of.clone(),
+                item: format!("index {}", index.name),
+                had: index.definition.clone(),
+                has: format!("not created: {why}"),
+                sql,
+            }),
+        }
+    }
+    Ok(missing)
+}
+
+/// Creates the source's foreign keys of or to tables that were there. Returns what PostgreSQL refuses.
+fn add_foreign_keys(
+    tx: &mut Transaction<'_>,
+    plan: &Plan,
+    table: &PlannedTable,
+    before: &str,
+) -> Result<Vec<Missing>> {
+    let of = &table.qualified;
+    let mut missing = Vec::new();
+    let keys = table.foreign_keys.iter().filter(|k| !k.of_target);
+    for key in keys.filter(|k| table.existing.is_some() || plan.fills(k)) {
+        let sql = ddl::foreign_key(of, key, &plan.schema);
+        let Some(why) = try_statement(tx, &sql)? else {
+            in_place::note_new_key(tx, before, of)?;
+            continue;
+        };
+        let has = match try_statement(tx, &format!("{sql} NOT VALID"))? {
+            None => {
+                in_place::note_new_key(tx, before, of)?;
+                format!("holds for new rows only (NOT VALID): {why}")
+            }
+            Some(why) => format!("not created: {why}"),
+        };
+        if !key.dangling {
+            missing.push(Missing {
+                table: of.clone(),
+                item: format!("foreign key ({})", key.columns.join(", ")),
+                had: key.definition(&plan.schema),
+                has,
+                sql,
+            });
+        }
+    }
+    Ok(missing)
+}
+
+/// Runs a statement in a savepoint; returns PostgreSQL's refusal.
+pub(crate) fn try_statement(tx: &mut Transaction<'_>, sql: &str) -> Result<Option<String>> {
+    let explain = |e: postgres::Error| anyhow!("could not run {sql}: {}", describe(&e));
+    let mut attempt = tx.transaction().map_err(explain)?;
+    match attempt.batch_execute(sql) {
+        Ok(()) => attempt.commit().map(|()| None).map_err(explain),
+        Err(e) if is_connection_error(&e) => Err(explain(e)),
+        Err(e) => {
+            attempt.rollback().map_err(explain)?;
+            Ok(Some(describe(&e)))
+        }
+    }
 }
 
 /// Drops this program's own view, where a table has its name; see [`existing::gives_way`].
@@ -286,58 +407,26 @@ pub(crate) fn advance_sequences(tx: &mut Transaction<'_>, table: &str) -> Result
     Ok(behind)
 }
 
-/// Locks the tables that are to be replaced; false when others hold them.
-fn lock(tx: &mut Transaction<'_>, plan: &Plan) -> Result<bool> {
-    let names: Vec<&str> = plan
-        .tables
-        .iter()
-        .filter(|t| t.existing.is_some())
-        .map(|t| t.qualified.as_str())
-        .collect();
+/// Locks tables that take rows.
+pub(crate) fn lock(tx: &mut Transaction<'_>, names: &[&str]) -> Result<()> {
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"))
+        .map_err(|e| anyhow!("could not limit the wait for locks: {}", describe(&e)))?;
     if names.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let sql = format!(
-        "SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE",
-        names.join(", ")
+        "LOCK TABLE ONLY {} IN ACCESS EXCLUSIVE MODE",
+        names.join(", ONLY ")
     );
-    match tx.batch_execute(&sql) {
-        Ok(()) => Ok(true),
-        Err(e)
-            if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
-                || e.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) =>
+    tx.batch_execute(&sql).map_err(|e| {
+        if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+            || e.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED)
         {
-            Ok(false)
+            Busy.into()
+        } else {
+            anyhow!("could not lock {}: {}", names.join(", "), describe(&e))
         }
-        Err(e) => Err(anyhow!(
-            "could not lock {}: {}",
-            names.join(", "),
-            describe(&e)
-        )),
-    }
-}
-
-fn move_away(
-    tx: &mut Transaction<'_>,
-    schema: &str,
-    table: &str,
-    before: &str,
-    replace: bool,
-) -> Result<()> {
-    let name = format!("{}.{}", quote_ident(schema), quote_ident(table));
-    let explain = |e: postgres::Error| anyhow!("could not move {name} away: {}", describe(&e));
-    let has_rows = existing::has_rows(tx, &name).map_err(explain)?;
-    if has_rows && !replace {
-        bail!(
-            "table {table} received rows while the run was under way; stop its writers and run again, or use --replace"
-        );
-    }
-    tx.batch_execute(&format!(
-        "ALTER TABLE {name} SET SCHEMA {}",
-        quote_ident(before)
-    ))
-    .map_err(explain)?;
-    move_statistics(tx, schema, table, before, before).map_err(explain)
+    })
 }
 
 /// Extended statistics do not follow their table to another schema. Moves those of `now_in`.`table` from schema `from` to

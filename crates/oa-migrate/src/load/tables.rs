@@ -124,9 +124,10 @@ pub(crate) fn load(
         },
     )?;
     done.sort_by_key(|(i, ..)| *i);
-    let of_keys = finish::add_foreign_keys(client, staging, &plan.schema, &plan.tables)?;
+    let of_keys = finish::add_foreign_keys(client, staging, plan)?;
     let mut all = Vec::new();
-    for ((i, loaded, found), of_keys) in done.into_iter().zip(of_keys) {
+    for ((i, mut loaded, found), mut of_keys) in done.into_iter().zip(of_keys) {
+        loaded.misfits.append(&mut of_keys.misfits);
         let table = &mut plan.tables[i];
         for found in [found, of_keys] {
             table.warnings.extend(found.warnings);

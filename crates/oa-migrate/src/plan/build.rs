@@ -185,6 +185,7 @@ impl Layout {
             table.plan_identity();
             table.plan_sequence(&mut names);
             table.plan_checks(args.identifiers)?;
+            table.plan_key_name(&mut names);
             table.plan_indexes(&mut names, args.identifiers);
             if args.schema == "public" {
                 table.plan_natural_key(&mut names);
@@ -405,6 +406,7 @@ impl LayoutTable {
             identity: None,
             identity_sequence: None,
             primary_key: Vec::new(),
+            primary_key_name: None,
             checks: Vec::new(),
             indexes: Vec::new(),
             foreign_keys: Vec::new(),
@@ -566,6 +568,15 @@ impl PlannedTable {
         if usual.len() < 64 {
             let name = names.give(&usual, Identifiers::Keep);
             self.identity_sequence = Some(name).filter(|n| *n != usual);
+        }
+    }
+
+    /// The same for the index of the primary key.
+    fn plan_key_name(&mut self, names: &mut Names) {
+        let usual = format!("{}_pkey", self.target);
+        if self.existing.is_none() && !self.primary_key.is_empty() && usual.len() < 64 {
+            let name = names.give(&usual, Identifiers::Keep);
+            self.primary_key_name = Some(name).filter(|n| *n != usual);
         }
     }
 

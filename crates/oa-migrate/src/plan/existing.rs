@@ -21,17 +21,8 @@ pub(crate) struct Existing {
     pub(crate) check_columns: Vec<Vec<String>>,
     /// An earlier run has made it, so that what it lacks of the source was missing then already.
     pub(crate) ours: bool,
-    /// What outside the table depends on it.
-    pub(crate) dependents: Vec<Dependent>,
-}
-
-/// Something that depends on a table and would not follow the one that takes its place.
-#[derive(Debug, Clone)]
-pub(crate) struct Dependent {
-    /// For people, as `view public.v`.
-    pub(crate) what: String,
-    /// Schema and name of the table to which it belongs, if it belongs to one.
-    pub(crate) of: Option<(String, String)>,
+    /// Materialized views that show its rows as they were.
+    pub(crate) materialized_views: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -120,7 +111,7 @@ pub(crate) fn read(
             .map(|row| row.get(0))
             .collect(),
         ours: false,
-        dependents: dependents(client, oid)?,
+        materialized_views: materialized_views(client, oid)?,
     };
     read_indexes(client, oid, &mut existing)?;
     Ok(Some(existing))
@@ -256,58 +247,25 @@ pub(crate) fn has_rows(
             name.replace('\'', "''")
         )
     } else {
-        format!("SELECT EXISTS (SELECT 1 FROM {name})")
+        format!("SELECT EXISTS (SELECT 1 FROM ONLY {name})")
     };
     client.query_one(&sql, &[]).map(|row| row.get(0))
 }
 
-/// Everything that refers to the table or its row type, other than what belongs to the table itself.
-fn dependents(
+/// The materialized views that are made of a table, also by way of other views.
+fn materialized_views(
     client: &mut impl GenericClient,
     oid: u32,
-) -> Result<Vec<Dependent>, postgres::Error> {
+) -> Result<Vec<String>, postgres::Error> {
     let rows = client.query(
-        "WITH own AS (SELECT 'pg_class'::regclass::oid AS class, $1::oid AS object
-                      UNION SELECT 'pg_type'::regclass, t.oid FROM pg_type t WHERE t.typrelid = $1
-                      UNION SELECT 'pg_type'::regclass, t.typarray FROM pg_type t WHERE t.typrelid = $1
-                      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE k.conrelid = $1 AND k.contype IN ('p', 'u')
-                      UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1
-                      UNION SELECT 'pg_class'::regclass, d.objid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-                        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1 AND d.deptype IN ('a', 'i')),
-         found AS (
-           SELECT d.classid, d.objid, d.objsubid,
-                  CASE d.classid
-                    WHEN 'pg_rewrite'::regclass THEN (SELECT ev_class FROM pg_rewrite WHERE oid = d.objid)
-                    WHEN 'pg_constraint'::regclass THEN (SELECT conrelid FROM pg_constraint WHERE oid = d.objid)
-                    WHEN 'pg_policy'::regclass THEN (SELECT polrelid FROM pg_policy WHERE oid = d.objid)
-                    WHEN 'pg_trigger'::regclass THEN (SELECT tgrelid FROM pg_trigger WHERE oid = d.objid)
-                    WHEN 'pg_attrdef'::regclass THEN (SELECT adrelid FROM pg_attrdef WHERE oid = d.objid)
-                    WHEN 'pg_statistic_ext'::regclass THEN (SELECT stxrelid FROM pg_statistic_ext WHERE oid = d.objid)
-                    WHEN 'pg_publication_rel'::regclass THEN (SELECT prrelid FROM pg_publication_rel WHERE oid = d.objid)
-                    WHEN 'pg_class'::regclass THEN coalesce((SELECT indrelid FROM pg_index WHERE indexrelid = d.objid), d.objid)
-                  END AS relation
-           FROM pg_depend d JOIN own ON own.class = d.refclassid AND own.object = d.refobjid
-           WHERE d.deptype = 'n' OR (d.deptype = 'a' AND d.classid = 'pg_class'::regclass AND d.objid <> $1
-                 AND EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhrelid = d.objid)))
-         SELECT DISTINCT CASE WHEN f.classid = 'pg_rewrite'::regclass THEN (SELECT CASE relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'rule of ' END FROM pg_class WHERE oid = f.relation) || f.relation::regclass
-                     WHEN f.classid = 'pg_constraint'::regclass THEN 'foreign key of ' || f.relation::regclass
-                     ELSE pg_describe_object(f.classid, f.objid, f.objsubid) END,
-                n.nspname::text, c.relname::text
-         FROM found f LEFT JOIN pg_class c ON c.oid = f.relation AND c.relkind IN ('r', 'p') LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE f.relation IS DISTINCT FROM $1
-         UNION
-         SELECT CASE WHEN c.relispartition THEN 'partition of ' ELSE 'inheritance from ' END || h.inhparent::regclass, NULL, NULL
-         FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid WHERE h.inhrelid = $1
-         ORDER BY 1",
+        "WITH RECURSIVE v AS (
+           SELECT $1::oid AS oid
+           UNION SELECT r.ev_class FROM v JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid AND d.classid = 'pg_rewrite'::regclass
+             JOIN pg_rewrite r ON r.oid = d.objid)
+         SELECT c.oid::regclass::text FROM v JOIN pg_class c USING (oid) WHERE c.relkind = 'm' ORDER BY 1",
         &[&oid],
     )?;
-    Ok(rows
-        .iter()
-        .map(|row| Dependent {
-            what: row.get(0),
-            of: row.get::<_, Option<String>>(1).zip(row.get(2)),
-        })
-        .collect())
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Names of everything in a schema that shares a namespace with tables and indexes.

@@ -16,6 +16,16 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
+    /// Whether a person means it by `default of column a`, or `t: default of column a` for that table only.
+    pub(crate) fn is_named(&self, text: &str) -> bool {
+        let plain = self.table.replace('"', "");
+        let short = plain.rsplit('.').next().unwrap_or(&plain);
+        text == self.item
+            || [plain.as_str(), short]
+                .iter()
+                .any(|table| text == format!("{table}: {}", self.item))
+    }
+
     pub(crate) fn sentence(&self) -> String {
         let Self {
             table,

@@ -3,6 +3,7 @@
 //! Made in two steps, because what to look for in the values depends on what a column means: [`Layout`] decides names and
 //! meanings, the value scan follows, and [`Layout::finish`] chooses types and translates the rest.
 
+pub(crate) mod app_notes;
 pub(crate) mod args;
 pub(crate) mod build;
 pub(crate) mod existing;
@@ -12,6 +13,7 @@ pub(crate) mod make;
 pub(crate) mod mapping;
 pub(crate) mod missing;
 pub(crate) mod names;
+pub(crate) mod preflight;
 pub(crate) mod refuse;
 pub(crate) mod types;
 
@@ -46,6 +48,15 @@ impl Plan {
         let of_tables = self.tables.iter().flat_map(|t| &t.missing);
         self.missing.iter().chain(of_tables).cloned().collect()
     }
+
+    /// Whether a foreign key refers to a table that is in the target already and takes rows.
+    pub(crate) fn fills(&self, key: &PlannedForeignKey) -> bool {
+        key.parent_moves
+            && self
+                .tables
+                .iter()
+                .any(|t| t.existing.is_some() && t.target == key.parent)
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +73,8 @@ pub(crate) struct PlannedTable {
     /// The name of its sequence, where another table has the usual one.
     pub(crate) identity_sequence: Option<String>,
     pub(crate) primary_key: Vec<String>,
+    /// The name of its index, where something else has the usual one.
+    pub(crate) primary_key_name: Option<String>,
     /// `CHECK` constraints: name, and the condition, translated.
     pub(crate) checks: Vec<(Option<String>, String)>,
     pub(crate) indexes: Vec<PlannedIndex>,

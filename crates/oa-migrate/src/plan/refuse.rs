@@ -1,13 +1,13 @@
-//! What a plan must not do: overwrite rows, break what depends on a table, or fail at the end for want of a privilege.
+//! What a plan must not do: overwrite rows, or fail at the end for want of a privilege.
 
 use anyhow::{Result, anyhow};
 use oa_core::pg::{describe, quote_ident};
 use postgres::Client;
 
-use super::{Plan, existing};
+use super::Plan;
 use crate::errors::Refused;
 
-/// Refuses what would overwrite rows or break what depends on a table, with the remedy.
+/// Refuses what would overwrite rows, with the remedy.
 pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
     let refuse = |text: String| Err(Refused(text).into());
     let full: Vec<&str> = plan
@@ -18,39 +18,9 @@ pub(crate) fn refuse_overwriting(plan: &Plan, replace: bool) -> Result<()> {
         .collect();
     if !full.is_empty() && !replace {
         return refuse(format!(
-            "the target already has rows in {}; --replace loads them again and keeps the present tables in a schema of their own",
+            "the target already has rows in {}; --replace loads them again and keeps the present rows in a schema of their own",
             full.join(", ")
         ));
-    }
-    for table in &plan.tables {
-        // What belongs to a table that is replaced as well is created again with it.
-        let follows = |d: &&existing::Dependent| {
-            d.of.as_ref().is_some_and(|(schema, name)| {
-                *schema == plan.schema
-                    && plan
-                        .tables
-                        .iter()
-                        .any(|t| t.existing.is_some() && t.target == *name)
-            })
-        };
-        let outside: Vec<&str> = table
-            .existing
-            .iter()
-            .flat_map(|e| &e.dependents)
-            .filter(|d| !follows(d))
-            .map(|d| d.what.as_str())
-            .collect();
-        if let Some((first, others)) = outside.split_first() {
-            let more = if others.is_empty() {
-                String::new()
-            } else {
-                format!(" (and so do: {})", others.join("; "))
-            };
-            return refuse(format!(
-                "{first} depends on the target's table {}, which is to be replaced{more}; drop it first and create it again afterwards",
-                table.target
-            ));
-        }
     }
     Ok(())
 }
@@ -105,7 +75,14 @@ pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Res
         .map_err(explain)?;
     let (role, may): (String, bool) = (row.get(0), row.get(1));
     refuse_names(plan)?;
-    if !may {
+    let creates = plan.tables.iter().any(|t| {
+        let own = |name: &String| {
+            let indexes = t.existing.iter().flat_map(|e| &e.indexes);
+            indexes.into_iter().any(|i| i.name == *name)
+        };
+        t.existing.is_none() || t.indexes.iter().any(|i| !own(&i.name))
+    });
+    if !may && creates {
         let grant = if row.get(2) {
             format!(
                 "GRANT CREATE ON DATABASE {} TO {}",
@@ -134,7 +111,7 @@ pub(crate) fn refuse_without_privileges(client: &mut Client, plan: &Plan) -> Res
             .map_err(explain)?;
         if !row.get::<_, bool>(0) {
             return Err(Refused(format!(
-                "table {} belongs to role {}, which role {role} is not a member of, so it cannot be replaced; nothing was changed. Run as its owner, or: GRANT {1} TO {2}",
+                "table {} belongs to role {}, which role {role} is not a member of, so rows cannot be put there; nothing was changed. Run as its owner, or: GRANT {1} TO {2}",
                 table.qualified,
                 row.get::<_, String>(1),
                 role

@@ -10,7 +10,7 @@ use rusqlite::types::{Value, ValueRef};
 use super::Column;
 use crate::inspect::scan::parse_bool;
 use crate::plan::PgType;
-use crate::values::conversion::cut_fraction;
+use crate::values::conversion::{Conversion, cut_fraction};
 use crate::values::decimal::{Decimal, write_normal_of_binary};
 use crate::values::{decimal_text, float_text, json, time};
 
@@ -57,6 +57,13 @@ fn put_with(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
 pub(crate) fn of_source(column: &Column, value: ValueRef<'_>, out: &mut Vec<u8>) {
     match column.conversion {
         Some(c) if c.is_of_numbers() && value != ValueRef::Null => return numeric(value, out),
+        Some(Conversion::SinceEpoch) => {
+            return match value {
+                ValueRef::Null => out.push(NULL),
+                ValueRef::Text(text) => put_with(out, TIME, |o| time::normal_timestamp(text, o)),
+                other => foreign(other, out),
+            };
+        }
         Some(_) => {
             let plain = Column {
                 conversion: None,
@@ -258,6 +265,15 @@ fn interval(column: &Column, bytes: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let months = bytes.get(12..16)?;
     let whole = micros.checked_add(i64::from(days) * 86_400_000_000);
     let mut number = Vec::new();
+    if column.conversion == Some(Conversion::SinceEpoch) {
+        match whole.filter(|_| months == [0; 4]) {
+            Some(micros) if Conversion::write_since_epoch(micros, &mut number) => {
+                put(out, TIME, &number);
+            }
+            _ => put(out, FOREIGN, bytes),
+        }
+        return Some(());
+    }
     let decimal = column
         .conversion
         .zip(whole)

@@ -42,8 +42,11 @@ pub(crate) fn prove(
                 )
             },
         )?);
-        let findings = constraints::check(client, schema, &table.target)?;
-        table.warnings.extend(findings);
+        // A table that takes rows itself keeps its own constraints and numbers.
+        if table.existing.is_none() {
+            let findings = constraints::check(client, schema, &table.target)?;
+            table.warnings.extend(findings);
+        }
     }
     tables::compare_all(target, snapshot, rejects, &comparisons, workers)
 }
@@ -136,6 +139,11 @@ pub(crate) fn table_reports(
         let complete = table.stats.rows == loaded.loaded.rows + rows_quarantined
             && result.target.rows == loaded.loaded.rows;
         let columns = table.columns.iter().map(|c| (c.target.as_str(), c.pg));
+        let mut warnings = table.warnings.clone();
+        if rows_quarantined > 0 {
+            let reasons = rejects.reasons(&table.source.name)?;
+            warnings.push(format!("quarantined: {}", reasons.join("; ")));
+        }
         reports.push(TableReport {
             rows_read: table.stats.rows,
             matched: result.matched() && complete,
@@ -147,7 +155,7 @@ pub(crate) fn table_reports(
                 columns,
                 result,
                 rows_quarantined,
-                table.warnings.clone(),
+                warnings,
             )
         });
     }

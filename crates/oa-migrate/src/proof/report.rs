@@ -23,8 +23,11 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     pub(crate) phases: Phases,
     pub(crate) tables: Vec<TableReport>,
-    /// What the source or the target's own tables had and what is not there now.
+    /// What the source had and what is not there now.
     pub(crate) missing: Vec<Missing>,
+    /// What is missing too, and was allowed to be by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allowed: Vec<Missing>,
     /// What concerns no single table.
     pub(crate) warnings: Vec<String>,
     /// It was a rehearsal: nothing was kept.
@@ -40,7 +43,7 @@ pub(crate) enum Status {
     Success,
     /// Rows were quarantined or definitions are missing; all other rows are there and were proven.
     Partial,
-    /// The sides differ, or the target's own tables would have lost something; the target is as it was.
+    /// The sides differ; the target is as it was.
     Failed,
 }
 
@@ -182,7 +185,8 @@ impl Report {
         for table in &self.tables {
             table.notes(&mut out);
         }
-        missing(&self.missing, &mut out);
+        missing("Missing", &self.missing, &mut out);
+        missing("Missing, as allowed", &self.allowed, &mut out);
         out.push_str("\n## Columns\n\n| table | columns |\n|---|---|\n");
         for t in &self.tables {
             let columns: Vec<String> = t
@@ -266,11 +270,12 @@ impl TableReport {
     }
 }
 
-fn missing(items: &[Missing], out: &mut String) {
+fn missing(title: &str, items: &[Missing], out: &mut String) {
     if items.is_empty() {
         return;
     }
-    out.push_str("\n## Missing\n\n| table | item | had | has now |\n|---|---|---|---|\n");
+    let _ = writeln!(out, "\n## {title}");
+    out.push_str("\n| table | item | had | has now |\n|---|---|---|---|\n");
     for m in items {
         let _ = writeln!(
             out,

@@ -280,7 +280,10 @@ fn settle(client: &mut Client, folder: &RunFolder, record: &RunRecord) -> Result
                 "PostgreSQL no longer knows whether the last sync was committed; run again with --replace"
             ),
         }
-        folder.update(|r| r.pending_sync = None)?;
+        folder.update(|r| {
+            r.pending_sync = None;
+            r.pending_tables.clear();
+        })?;
     }
     for path in [folder.next_snapshot(), folder.next_rejects()] {
         if path.exists() {
@@ -305,6 +308,12 @@ pub(crate) fn adopt(folder: &RunFolder, database: &Path) -> Result<()> {
     let source = next_identity(folder, database)?;
     folder.update(|r| {
         r.pending_sync = None;
+        for table in std::mem::take(&mut r.pending_tables) {
+            match r.tables.iter_mut().find(|t| t.target == table.target) {
+                Some(known) => *known = table,
+                None => r.tables.push(table),
+            }
+        }
         r.database.clone_from(&source.path);
         r.source = Some(source);
     })?;
@@ -406,22 +415,32 @@ pub(crate) fn comparisons(
     Ok(found)
 }
 
+fn is_moved(bases: &[Base], name: &str) -> bool {
+    let mut tables = bases.iter().flat_map(|b| &b.record.tables);
+    tables.any(|t| t.source == name)
+}
+
+/// Older versions did not note what was skipped.
+fn is_skipped(bases: &[Base], name: &str) -> bool {
+    bases.iter().any(|b| {
+        let skipped = b.record.skipped.as_ref();
+        skipped.is_none_or(|s| s.iter().any(|s| s == name))
+    })
+}
+
+/// The tables that the source has got since its runs.
+pub(crate) fn new_tables(database: &Database, bases: &[Base]) -> Vec<String> {
+    let tables = database.tables.iter().map(|t| &t.name);
+    tables
+        .filter(|name| !is_moved(bases, name) && !is_skipped(bases, name))
+        .cloned()
+        .collect()
+}
+
 /// What of the source no run has moved: sentences, and of each whether it was skipped on purpose.
 pub(crate) fn not_moved(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
-    let moved = |name: &str| {
-        bases
-            .iter()
-            .any(|b| b.record.tables.iter().any(|t| t.source == name))
-    };
-    // Older versions did not note what was skipped.
-    let on_purpose = |name: &str| {
-        bases.iter().any(|b| {
-            b.record
-                .skipped
-                .as_ref()
-                .is_none_or(|s| s.iter().any(|s| s == name))
-        })
-    };
+    let moved = |name: &str| is_moved(bases, name);
+    let on_purpose = |name: &str| is_skipped(bases, name);
     let tables = database.tables.iter().filter(|t| !moved(&t.name)).map(|t| {
         (
             format!(

@@ -43,6 +43,9 @@ pub(crate) struct RunRecord {
     /// The number of the transaction of a sync that may or may not have been committed, see [`super::base`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pending_sync: Option<String>,
+    /// The tables as they are when that transaction is committed, where they have grown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) pending_tables: Vec<TableRecord>,
     /// The database, see [`super::target::id`].
     #[serde(default)]
     pub(crate) target: Option<String>,
@@ -75,6 +78,9 @@ pub(crate) struct TableRecord {
     pub(crate) target: String,
     /// There was a table of this name before.
     pub(crate) replaced: bool,
+    /// It took the rows itself; older versions replaced it by another one.
+    #[serde(default)]
+    pub(crate) in_place: bool,
     /// Its columns: name in SQLite, name in PostgreSQL.
     pub(crate) columns: Vec<(String, String)>,
     /// What values of columns are, by their names in SQLite, where the mapping said so.
@@ -255,6 +261,7 @@ pub(crate) fn record_of(
         timestamps_in: timestamps_in.map(|z| z.name().to_owned()),
         stage: Stage::Swapping,
         pending_sync: None,
+        pending_tables: Vec::new(),
         target: None,
         source: None,
         written_back: Vec::new(),
@@ -266,6 +273,7 @@ pub(crate) fn record_of(
                 source: t.source.name.clone(),
                 target: t.target.clone(),
                 replaced: t.existing.is_some(),
+                in_place: t.existing.is_some(),
                 columns: t
                     .columns
                     .iter()

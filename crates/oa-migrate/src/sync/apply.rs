@@ -216,7 +216,7 @@ fn suspend_unique_indexes(tx: &mut Transaction<'_>, table: String) -> Result<Sus
             describe(&e)
         )
     };
-    let had = belongings::of(tx, &table, &table)?;
+    let had = belongings::of(tx, &table)?;
     let rows = tx
         .query(
             "SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %s', x.indexrelid::regclass)

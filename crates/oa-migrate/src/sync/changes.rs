@@ -22,6 +22,8 @@ pub(crate) struct TableChanges {
     pub(crate) table: String,
     pub(crate) target: String,
     pub(crate) changes: Changes,
+    /// The table or some of its columns came with this sync.
+    pub(crate) grown: bool,
     pub(crate) compared: ComparisonResult,
 }
 
@@ -69,6 +71,12 @@ impl TableChanges {
             ..
         } = self.changes;
         let before = (self.compared.target.rows + deleted).saturating_sub(inserted);
+        // Rows that have a value in a new column have changed, which nobody needs to be asked about.
+        let (updated, deleted) = if self.grown {
+            (0, deleted.saturating_sub(inserted))
+        } else {
+            (updated, deleted)
+        };
         let few = deleted <= 1 && deleted + updated <= FEW;
         (!few && (deleted + updated) * 10 > before).then(|| {
             format!(

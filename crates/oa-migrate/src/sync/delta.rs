@@ -8,7 +8,7 @@ use oa_core::pg::{describe, quote_ident};
 use postgres::Transaction;
 use rusqlite::{Connection, params};
 
-use super::SyncTable;
+use super::{Fresh, SyncTable};
 use crate::inspect::{Table, literal, quote, stand_ins};
 use crate::load::encode::{Codec, HEADER, TRAILER};
 use crate::load::forms;
@@ -44,6 +44,7 @@ pub(crate) fn describe_table(
     table: Table,
     comparison: Comparison,
     number: usize,
+    fresh: Fresh,
 ) -> Result<SyncTable> {
     let rows = tx
         .query(
@@ -81,11 +82,17 @@ pub(crate) fn describe_table(
         columns,
         key,
         number,
+        fresh,
     })
 }
 
 /// `FROM` and `WHERE` of the rows of `this` snapshot that the `other` one does not have unchanged.
-pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> {
+pub(crate) fn only_in(sync: &SyncTable, this: &str, other: &str) -> Result<String> {
+    let table = &sync.table;
+    if sync.fresh.whole {
+        let all = if this == "new" { "1" } else { "0" };
+        return Ok(format!("FROM new.{} AS a WHERE {all}", quote(&table.name)));
+    }
     let keys: Vec<String> = if table.primary_key.is_empty() {
         let rowid = table.rowid_name.with_context(|| {
             format!(
@@ -110,10 +117,8 @@ pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> 
             .collect()
     };
     let same = table.columns.iter().map(|c| {
-        format!(
-            "b.{0} IS a.{0} COLLATE BINARY AND typeof(b.{0}) = typeof(a.{0})",
-            quote(&c.name)
-        )
+        let [a, b] = [("a", this), ("b", other)].map(|(alias, of)| value(sync, of, alias, &c.name));
+        format!("{b} IS {a} COLLATE BINARY AND typeof({b}) = typeof({a})")
     });
     let condition: Vec<String> = keys.into_iter().chain(same).collect();
     let name = quote(&table.name);
@@ -123,26 +128,32 @@ pub(crate) fn only_in(table: &Table, this: &str, other: &str) -> Result<String> 
     ))
 }
 
+/// A column in a snapshot: in the base, new ones are NULL, as they are in PostgreSQL before the changes come.
+fn value(sync: &SyncTable, snapshot: &str, alias: &str, column: &str) -> String {
+    if snapshot == "old" && sync.fresh.columns.iter().any(|c| c == column) {
+        "NULL".to_owned()
+    } else {
+        format!("{alias}.{}", quote(column))
+    }
+}
+
 /// A row that cannot be found again has no key; nothing of such a table is quarantined.
-fn key_of(table: &Table) -> String {
+pub(super) fn key_of(table: &Table) -> String {
     table
         .key_expression("a")
         .unwrap_or_else(|| "NULL".to_owned())
 }
 
 /// The key, all columns, and those once more that are sent in PostgreSQL's own form.
-fn select(sync: &SyncTable) -> String {
+pub(super) fn select(sync: &SyncTable, snapshot: &str) -> String {
     let mut list = vec![key_of(&sync.table)];
-    list.extend(
-        sync.table
-            .columns
-            .iter()
-            .map(|c| format!("a.{}", quote(&c.name))),
-    );
+    let columns = sync.table.columns.iter();
+    list.extend(columns.map(|c| value(sync, snapshot, "a", &c.name)));
     let others = sync.comparison.columns.iter().filter(|c| c.pg.is_other());
-    list.extend(
-        others.map(|c| forms::expression(&format!("a.{}", quote(&c.source)), c.pg, "main.forms")),
-    );
+    list.extend(others.map(|c| {
+        let value = value(sync, snapshot, "a", &c.source);
+        forms::expression(&value, c.pg, "main.forms")
+    }));
     format!("SELECT {}", list.join(", "))
 }
 
@@ -172,25 +183,33 @@ pub(crate) fn send(
     for name in [sync.removed(), sync.added()] {
         make_temporary(tx, &name, sync)?;
     }
-    for snapshot in ["old", "new"] {
-        let columns = &sync.comparison.columns;
-        let others = forms::others(columns.iter().map(|c| (c.source.as_str(), c.pg)));
+    let snapshots = if sync.fresh.whole {
+        &["new"][..]
+    } else {
+        &["old", "new"]
+    };
+    for snapshot in snapshots {
+        let columns = sync.comparison.columns.iter();
+        let there =
+            columns.filter(|c| *snapshot == "new" || !sync.fresh.columns.contains(&c.source));
+        let others = forms::others(there.map(|c| (c.source.as_str(), c.pg)));
         let name = format!("{snapshot}.{}", quote(&table.name));
         forms::ask(tx, connection, &name, &others, connection)?;
     }
-    let select = select(sync);
-
     let was_quarantined = format!(
         "EXISTS (SELECT 1 FROM main.rejects AS q WHERE q.tbl = {} AND q.key = {})",
         literal(&table.name),
         key_of(table)
     );
-    let removed = only_in(table, "old", "new")?;
+    let removed = only_in(sync, "old", "new")?;
     let removed_count = copy(
         tx,
         &sync.removed(),
         connection,
-        &format!("{select} {removed} AND NOT {was_quarantined}"),
+        &format!(
+            "{} {removed} AND NOT {was_quarantined}",
+            select(sync, "old")
+        ),
         sync,
         |codec, column, _| {
             // It was written to the target once, so it can be written again; NULLs are refused there by what refused them then.
@@ -211,12 +230,12 @@ pub(crate) fn send(
     )?;
 
     let mut quarantined: Vec<QuarantinedRow> = Vec::new();
-    let added = only_in(table, "new", "old")?;
+    let added = only_in(sync, "new", "old")?;
     let added_count = copy(
         tx,
         &sync.added(),
         connection,
-        &format!("{select} {added}"),
+        &format!("{} {added}", select(sync, "new")),
         sync,
         |codec, column, refused| {
             let (row, position, reason) = refused;
@@ -275,7 +294,7 @@ pub(crate) fn send_rows(
     rows: &str,
 ) -> Result<u64> {
     make_temporary(tx, name, sync)?;
-    let select = select(sync);
+    let select = select(sync, "new");
     copy(
         tx,
         name,

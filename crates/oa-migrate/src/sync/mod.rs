@@ -1,8 +1,10 @@
 //! Sync: what changed in SQLite since the last run or sync is brought to PostgreSQL, until the service writes there itself.
 //!
 //! ```text
+//! grown ─ tables and columns that the source has more are created
 //! delta ─ the base snapshot and a new one compared inside SQLite: rows that went, rows that came (a changed row is both)
 //! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are quarantined
+//! forbidden ─ so are those that a CHECK forbids
 //! apply ─ rows that went must be in the target as they were: else somebody wrote there, and nothing is done
 //! apply ─ DELETE, UPDATE, INSERT by key; numbers of identities
 //! orphans ─ only when a foreign key is broken then: everything is repeated, with the dangling rows quarantined
@@ -16,6 +18,8 @@
 pub(crate) mod apply;
 pub(crate) mod changes;
 pub(crate) mod delta;
+pub(crate) mod forbidden;
+pub(crate) mod grown;
 pub(crate) mod orphans;
 pub(crate) mod reverse;
 mod spelling;
@@ -37,6 +41,16 @@ pub(crate) struct SyncTable {
     /// Key columns in PostgreSQL's names; empty: a row is its own key.
     pub(crate) key: Vec<String>,
     pub(crate) number: usize,
+    pub(crate) fresh: Fresh,
+}
+
+/// What a base does not have of a table.
+#[derive(Debug, Default)]
+pub(crate) struct Fresh {
+    /// All of it.
+    pub(crate) whole: bool,
+    /// Columns, by their names in SQLite.
+    pub(crate) columns: Vec<String>,
 }
 
 impl SyncTable {

@@ -188,7 +188,7 @@ fn quarantine_by(
     let from = if key.validated {
         format!("FROM new.{} AS a WHERE 1", quote(&child.table.name))
     } else {
-        delta::only_in(&child.table, "new", "old")?
+        delta::only_in(child, "new", "old")?
     };
     let columns: Vec<String> = child
         .table

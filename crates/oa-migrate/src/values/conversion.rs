@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use rusqlite::types::ValueRef;
 use serde::{Deserialize, Serialize};
 
-use super::decimal_text;
+use super::{decimal_text, time};
 
 /// What the values of a column are, as the mapping says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub(crate) enum Conversion {
     DurationS,
     DurationMs,
     DurationUs,
+    /// Lengths of time as the date and time that is so long after 1970-01-01 00:00.
+    SinceEpoch,
     /// Texts whose second has more digits than microseconds need; the rest is cut off.
     CutToMicroseconds,
 }
@@ -44,7 +46,7 @@ const RANGE: std::ops::Range<i128> = -63_082_281_600_000_000..252_455_616_000_00
 
 impl Conversion {
     pub(crate) fn is_of_numbers(self) -> bool {
-        self != Self::CutToMicroseconds
+        !matches!(self, Self::CutToMicroseconds | Self::SinceEpoch)
     }
 
     /// Powers of ten between the unit and a microsecond.
@@ -58,7 +60,10 @@ impl Conversion {
     }
 
     pub(crate) fn is_of_durations(self) -> bool {
-        matches!(self, Self::DurationS | Self::DurationMs | Self::DurationUs)
+        matches!(
+            self,
+            Self::DurationS | Self::DurationMs | Self::DurationUs | Self::SinceEpoch
+        )
     }
 
     /// Microseconds from where it counts to 2000-01-01.
@@ -69,6 +74,10 @@ impl Conversion {
     /// Microseconds, of points in time since 2000-01-01 UTC; none where the value is no such number, or finer than a microsecond.
     pub(crate) fn micros(self, value: ValueRef<'_>) -> Option<i64> {
         let micros = match (self, value) {
+            (Self::SinceEpoch, ValueRef::Text(text)) => {
+                let stamp = time::parse_timestamp(text).filter(|s| s.offset_seconds.is_none())?;
+                i128::from(stamp.micros) + EPOCH
+            }
             (Self::Julian, ValueRef::Real(x)) => {
                 let millis = (x * 86_400_000.0).round();
                 if !(0.0..1e15).contains(&millis)
@@ -93,6 +102,20 @@ impl Conversion {
             return micros.try_into().ok();
         }
         RANGE.contains(&micros).then_some(micros)?.try_into().ok()
+    }
+
+    /// Appends the date and time that is a length of time after 1970-01-01; false where the calendar has none.
+    pub(crate) fn write_since_epoch(micros: i64, out: &mut Vec<u8>) -> bool {
+        let at = i128::from(micros) - EPOCH;
+        let Some(at) = RANGE
+            .contains(&at)
+            .then_some(at)
+            .and_then(|at| at.try_into().ok())
+        else {
+            return false;
+        };
+        time::write_timestamp(at, out);
+        true
     }
 
     /// Appends the number, as a decimal, that microseconds since 2000-01-01 UTC stand for; false where there is none.

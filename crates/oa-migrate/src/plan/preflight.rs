@@ -1,0 +1,171 @@
+//! What would make a run fail at its end or wait there, looked for before anything is loaded, in a rehearsal too.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use oa_core::pg::describe;
+use postgres::Client;
+use rusqlite::Connection;
+
+use super::Plan;
+use crate::errors::Refused;
+
+/// What PostgreSQL's tables can have.
+const MAX_COLUMNS: usize = 1600;
+
+fn explain(e: &postgres::Error) -> anyhow::Error {
+    anyhow!(
+        "could not look at the target before the run: {}",
+        describe(e)
+    )
+}
+
+/// Refuses what cannot work, and notes in the plan what may have to wait.
+pub(crate) fn check(client: &mut Client, plan: &mut Plan, connections: usize) -> Result<()> {
+    limits(plan)?;
+    free_connections(client, connections)?;
+    names_of_types(client, plan)?;
+    references(client, plan)?;
+    locks(client, plan)
+}
+
+/// Refuses to begin a copy of the source for which there is no room.
+pub(crate) fn room_for_copy(source: &Connection, folder: &Path) -> Result<()> {
+    let pragma = |name: &str| -> rusqlite::Result<u64> {
+        source.query_row(&format!("PRAGMA {name}"), [], |row| {
+            row.get::<_, i64>(0).map(i64::unsigned_abs)
+        })
+    };
+    let (Ok(pages), Ok(size)) = (pragma("page_count"), pragma("page_size")) else {
+        return Ok(());
+    };
+    let Ok(disk) = rustix::fs::statvfs(folder) else {
+        return Ok(());
+    };
+    let (needed, free) = (pages * size, disk.f_bavail * disk.f_frsize);
+    if free < needed {
+        return Err(Refused(format!(
+            "the copy of the source takes {} MB, and {} MB are free at {}; nothing was changed. Make room, or set state_dir to another disk",
+            needed >> 20,
+            free >> 20,
+            folder.display()
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+fn limits(plan: &Plan) -> Result<()> {
+    for table in &plan.tables {
+        if table.columns.len() > MAX_COLUMNS {
+            return Err(Refused(format!(
+                "table {} has {} columns, and PostgreSQL's tables can have {MAX_COLUMNS}; nothing was changed. Leave it out with --exclude, or split it",
+                table.source.name,
+                table.columns.len()
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn free_connections(client: &mut Client, needed: usize) -> Result<()> {
+    let row = client
+        .query_one(
+            "SELECT least(
+               CASE WHEN r.rolsuper THEN NULL ELSE current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                 - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') END,
+               CASE WHEN r.rolconnlimit < 0 THEN NULL ELSE r.rolconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE usesysid = r.oid) END,
+               CASE WHEN d.datconnlimit < 0 OR r.rolsuper THEN NULL ELSE d.datconnlimit - (SELECT count(*) FROM pg_stat_activity WHERE datid = d.oid) END)::int8
+             FROM pg_roles r, pg_database d WHERE r.rolname = current_user AND d.datname = current_database()",
+            &[],
+        )
+        .map_err(|e| explain(&e))?;
+    if let Some(free) = row.get::<_, Option<i64>>(0)
+        && usize::try_from(free).unwrap_or(0) < needed
+    {
+        return Err(Refused(format!(
+            "PostgreSQL has {} free connection(s) for this role, and {needed} more are needed; nothing was changed. Use fewer --jobs, or end other sessions",
+            free.max(0)
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// A table's name is also that of a type.
+fn names_of_types(client: &mut Client, plan: &Plan) -> Result<()> {
+    let new: Vec<&str> = plan
+        .tables
+        .iter()
+        .filter(|t| t.existing.is_none())
+        .map(|t| t.target.as_str())
+        .collect();
+    let taken = client
+        .query_opt(
+            "SELECT t.typname::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+             WHERE n.nspname = $1 AND t.typname = ANY ($2) AND t.typrelid = 0 AND NOT (t.typelem <> 0 AND t.typname LIKE '\\_%') LIMIT 1",
+            &[&plan.schema, &new],
+        )
+        .map_err(|e| explain(&e))?;
+    if let Some(row) = taken {
+        let name: String = row.get(0);
+        return Err(Refused(format!(
+            "schema {} has a type {name}, so no table can have that name; nothing was changed. Give the table another name with --mapping ([tables.{name}] target = \"…\"), or use another --schema",
+            plan.schema
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Foreign keys of the target's tables are made again, for which the role needs a privilege on the other table.
+fn references(client: &mut Client, plan: &Plan) -> Result<()> {
+    let there = existing(plan);
+    let refused = client
+        .query_opt(
+            "SELECT k.confrelid::regclass::text, current_user::text FROM pg_constraint k
+             WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ($1::text[]::regclass[]) AND NOT has_table_privilege(k.confrelid, 'REFERENCES') LIMIT 1",
+            &[&there],
+        )
+        .map_err(|e| explain(&e))?;
+    if let Some(row) = refused {
+        return Err(Refused(format!(
+            "a foreign key refers to table {0}, and role {1} may not make such keys; nothing was changed. As the owner of {0}: GRANT REFERENCES ON {0} TO {1}",
+            row.get::<_, String>(0),
+            row.get::<_, String>(1)
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// Sessions that hold tables which are to take rows, or have for long held anything.
+fn locks(client: &mut Client, plan: &mut Plan) -> Result<()> {
+    let rows = client
+        .query(
+            "SELECT format('session %s (%s, %s for %s s) holds %s', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text, 'unknown'),
+                           coalesce(a.state, 'busy'), extract(epoch FROM clock_timestamp() - a.xact_start)::int8, string_agg(DISTINCT l.relation::regclass::text, ', '))
+             FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+             WHERE l.granted AND l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND l.pid <> pg_backend_pid() AND l.relation = ANY ($1::text[]::regclass[])
+             GROUP BY a.pid, a.application_name, a.usename, a.state, a.xact_start",
+            &[&existing(plan)],
+        )
+        .map_err(|e| explain(&e))?;
+    for row in &rows {
+        plan.warnings.push(format!(
+            "{}; the run needs these tables for itself at its end and waits up to a minute for them: end that session's transaction before",
+            row.get::<_, String>(0)
+        ));
+    }
+    Ok(())
+}
+
+fn existing(plan: &Plan) -> Vec<&str> {
+    plan.tables
+        .iter()
+        .filter(|t| t.existing.is_some())
+        .map(|t| t.qualified.as_str())
+        .collect()
+}
