@@ -185,6 +185,11 @@ impl LatestSnapshot {
         }
     }
 
+    /// Nothing at all, for whoever may not know anything.
+    pub(crate) fn unknown() -> Self {
+        Self::new(None, None)
+    }
+
     /// Just a snapshot, without anybody who takes newer ones.
     pub(crate) fn of(snapshot: Arc<Snapshot>) -> Self {
         Self::new(Some(snapshot), None)

@@ -31,7 +31,7 @@ pub use alert::{Alert, AlertService, Channel, ChannelKind, Mention, Success};
 pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
 pub use catch_up::CatchUpRule;
 pub use exec::Exec;
-pub use report::{BasePath, TokenHash};
+pub use report::{BasePath, Token, TokenHash};
 
 /// The configuration could not be used. Always exit code 78.
 #[derive(Debug, thiserror::Error)]
@@ -306,8 +306,8 @@ pub struct Report {
     pub url: Option<String>,
     /// Where `serve` listens.
     pub listen: SocketAddr,
-    /// Who may ask: name and hash of each token. Without any, only this machine.
-    pub tokens: BTreeMap<String, TokenHash>,
+    /// Who may ask: name and hash of each token, after `read-only` where it may only look. Without any, only this machine.
+    pub tokens: BTreeMap<String, Token>,
     /// The path below which a reverse proxy serves it.
     pub base_path: BasePath,
     /// Addresses of reverse proxies, whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed.

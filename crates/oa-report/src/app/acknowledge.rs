@@ -25,12 +25,13 @@ impl App {
         fingerprint: &str,
         note: &str,
     ) -> Result<(), Answer> {
-        let Caller::Named(by) = caller.clone() else {
+        if !caller.may_act() {
             return Err(Answer::problem(
                 StatusCode::FORBIDDEN,
-                "acknowledging an incident needs a token, so that others see who did; make one with oa-report token, or use oa-alert ack",
+                "acknowledging an incident needs a token that is not read-only, so that others see who did; make one with oa-report token, or use oa-alert ack",
             ));
-        };
+        }
+        let by = caller.name().to_owned();
         let note = note.trim().to_owned();
         if note.chars().count() > LONGEST_NOTE || note.contains('\0') || fingerprint.contains('\0')
         {

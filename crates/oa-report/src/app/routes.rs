@@ -16,6 +16,9 @@ pub(crate) enum Page {
     Backups,
     Alerts,
     Acknowledge,
+    /// Takes a token for a cookie.
+    LogIn,
+    LogOut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +48,10 @@ pub(crate) enum Operation {
 impl Operation {
     /// Whether it is for everybody: tells nothing about the data.
     pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Alive | Self::Ready | Self::Asset)
+        matches!(
+            self,
+            Self::Alive | Self::Ready | Self::Asset | Self::Page(Page::LogIn | Page::LogOut)
+        )
     }
 }
 
@@ -301,6 +307,25 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "",
         parameters: &[],
     },
+    page!(
+        "/login",
+        Page::LogIn,
+        &[LANGUAGE, parameter("next", Kind::Name, "where to go then")]
+    ),
+    Route {
+        method: "POST",
+        paths: &["/login"],
+        operation: Operation::Page(Page::LogIn),
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "POST",
+        paths: &["/logout"],
+        operation: Operation::Page(Page::LogOut),
+        summary: "",
+        parameters: &[],
+    },
     Route {
         method: "GET",
         paths: &["/assets/{file}"],
@@ -311,7 +336,7 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 /// The values of a path's braces, in their order.
-type InPath<'a> = Vec<(&'a str, String)>;
+pub(crate) type InPath<'a> = Vec<(&'a str, String)>;
 
 fn matches<'a>(pattern: &'a str, path: &[String]) -> Option<InPath<'a>> {
     let parts: Vec<&str> = pattern.split('/').skip(1).collect();
@@ -329,8 +354,11 @@ fn matches<'a>(pattern: &'a str, path: &[String]) -> Option<InPath<'a>> {
     Some(values)
 }
 
+/// A route with the values of its path.
+pub(crate) type Found = (&'static Route, InPath<'static>);
+
 /// The first route of a path, whatever its method.
-pub(crate) fn find(path: &[String]) -> Option<(&'static Route, InPath<'static>)> {
+pub(crate) fn find(path: &[String]) -> Option<Found> {
     ROUTES.iter().find_map(|route| {
         route
             .paths

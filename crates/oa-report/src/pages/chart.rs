@@ -205,7 +205,9 @@ pub(crate) fn timeline(
                     rect class=(s.class) x=(format!("{:.1}", s.from)) y=(y) width=(wide(s)) height=(height) rx="1" {}
                 }
             }
-            rect.now x=(format!("{:.1}", x(today, now))) y="0" width="1.5" height="24" {}
+            // In steps, so that a page on which nothing happened stays the same.
+            @let step = now - TimeDelta::seconds(now.timestamp() % 300);
+            rect.now x=(format!("{:.1}", x(today, step))) y="0" width="1.5" height="24" {}
         }
     }
 }

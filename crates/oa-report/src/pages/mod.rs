@@ -6,6 +6,7 @@ mod backups;
 mod chart;
 mod heat;
 pub(crate) mod layout;
+mod login;
 mod logs;
 pub(crate) mod overview;
 mod problems;
@@ -39,6 +40,8 @@ pub(crate) async fn answer(
     match page {
         Page::Front => return Ok(Answer::redirect(StatusCode::FOUND, &request.url("/admin/"))),
         Page::Acknowledge => return acknowledge(app, request, caller, body).await,
+        Page::LogIn => return login::answer(app, request, body).await,
+        Page::LogOut => return Ok(login::log_out(request)),
         _ => {}
     }
     let latest = app.snapshots.latest().await;
@@ -50,7 +53,7 @@ pub(crate) async fn answer(
         Page::Logs => logs::page(app, &frame, params).await,
         Page::Backups => backups::page(app, &frame).await,
         Page::Alerts => alerts::page(app, &frame, params).await,
-        Page::Front | Page::Acknowledge => Err(Answer::problem(
+        Page::Front | Page::Acknowledge | Page::LogIn | Page::LogOut => Err(Answer::problem(
             StatusCode::NOT_FOUND,
             "there is no such page",
         )),
@@ -71,6 +74,13 @@ pub(crate) async fn answer(
         ),
         None => answer,
     })
+}
+
+/// The login page in the place of one that needs a token.
+pub(crate) async fn log_in(app: &Arc<App>, request: &Request) -> Answer {
+    login::page(app, request, &request.local_target(), None)
+        .await
+        .with_status(StatusCode::UNAUTHORIZED)
 }
 
 pub(crate) async fn problem(
@@ -103,7 +113,7 @@ async fn acknowledge(
             .find(|(n, _)| n == name)
             .map_or("", |(_, v)| v.as_str())
     };
-    if request.is_from_another_site() || !app.guard.is_form_token(caller, field("form")) {
+    if !app.guard.is_form_token(caller, field("form")) {
         return Err(Answer::problem(
             StatusCode::FORBIDDEN,
             "this form is not from this page, or older than the server; go back, load the page again and repeat",

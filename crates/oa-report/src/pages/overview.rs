@@ -148,7 +148,6 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
                         format!("{} 个任务，24 小时内运行 {} 次{rate}", snapshot.tasks.len(), count(runs)),
                         format!("{} tasks, {} runs in 24 hours{rate}", snapshot.tasks.len(), count(runs)),
                     ))
-                    (lang.say(" · 截至 ", " · as of ")) (frame.clock.time(snapshot.taken_at))
                     @for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs")] {
                         @if let Some(last) = watch::newest(&snapshot.watches, what) { " · " (lang.say(zh, en)) " " (frame.clock.relative(last.at)) }
                     }

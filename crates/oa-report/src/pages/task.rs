@@ -5,12 +5,13 @@ use std::sync::Arc;
 use maud::{Markup, html};
 
 use super::chart;
-use super::layout::{self, Frame, escape, icon};
+use super::layout::{self, Frame, icon};
 use super::overview::sign;
 use super::words::count;
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
+use crate::app::request::escape;
 use crate::queries;
 use crate::queries::logs::Filter;
 pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Result<Markup, Answer> {

@@ -286,7 +286,7 @@ impl Clock {
         } else {
             self.lang.say(format!("{text}后"), format!("in {text}"))
         };
-        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
+        html! { time class="ago" datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
     }
 
     /// The same where there may be none.

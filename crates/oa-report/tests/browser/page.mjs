@@ -17,17 +17,18 @@ const browser = await chromium.launch({
   ],
 });
 const complaints = [];
+let session;
 
 async function open(options = {}) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 900 },
-    httpCredentials: { username: "wang", password: token },
+    storageState: session,
     ...options,
   });
   const page = await context.newPage();
   page.on("console", (m) => {
     // What is refused says so by its status.
-    if (["error", "warning"].includes(m.type()) && !/status of (400|403|404)/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
+    if (["error", "warning"].includes(m.type()) && !/status of (400|401|403|404)/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
   });
   page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e}`));
   page.on("dialog", (d) => {
@@ -277,10 +278,50 @@ async function attacksStayText() {
   await page.context().close();
 }
 
+// Once, as a person does it, and in each of the windows afterwards.
+async function logIn() {
+  const page = await open({ viewport: { width: 320, height: 600 } });
+  await page.goto(`${url}admin/logs?status=failed`);
+  const [inside, outside] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  assert.ok(inside <= outside);
+  await page.getByLabel("令牌").fill("wrong");
+  await page.getByRole("button", { name: "登录" }).click();
+  assert.match(await page.getByRole("alert").innerText(), /令牌不对/);
+  await page.screenshot({ path: `${folder}/login-phone.png` });
+  await page.getByLabel("令牌").fill(token);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/admin/logs?status=failed");
+  session = await page.context().storageState();
+  await page.context().close();
+}
+
+async function theLoginPageIsAccessible() {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await open({ storageState: undefined, colorScheme, bypassCSP: true });
+    for (const lang of ["zh", "en"]) {
+      await page.goto(`${url}login?lang=${lang}`);
+      await page.addScriptTag({ path: axe });
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" ")}`), []);
+    }
+    await page.context().close();
+  }
+}
+
+async function whoLogsOutIsOut() {
+  const page = await open();
+  await page.goto(`${url}admin/`);
+  await page.getByRole("button", { name: "退出" }).click();
+  await page.waitForURL("**/login");
+  await page.goto(`${url}admin/`);
+  assert.equal(await page.getByLabel("令牌").count(), 1);
+  await page.context().close();
+}
+
 const checks = hostile === "hostile"
-  ? [attacksStayText]
+  ? [logIn, attacksStayText]
   : [
-      pictures, aHoleLeadsToTheCommandThatFillsIt, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
+      logIn, theLoginPageIsAccessible, whoLogsOutIsOut, pictures, aHoleLeadsToTheCommandThatFillsIt, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
       () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390), worksWithoutAScript,
       aServerThatDoesNotAnswerIsSeen, aDeadServerIsSeen,
     ];
