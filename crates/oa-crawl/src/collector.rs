@@ -320,6 +320,9 @@ impl<'a> Collector<'a> {
         detail("table", json!(source.store.table));
         detail("day", json!(date));
         detail("source_sha256", json!(source.sha256));
+        if let Err(e) = crate::source::keep(self.recorder.state(), source) {
+            tracing::warn!("the source file of {} was not kept: {e}", source.name);
+        }
         if !gathered.leftovers.is_empty() {
             detail(LEFTOVERS, json!(gathered.leftovers));
         }

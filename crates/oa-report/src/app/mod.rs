@@ -1,6 +1,6 @@
 //! What every request needs, and the terms in which requests are read and answered. The network is `http`'s business.
 
-mod acknowledge;
+mod act;
 pub(crate) mod answer;
 pub(crate) mod guard;
 pub(crate) mod params;
@@ -19,7 +19,7 @@ use oa_core::schedule::Calendar;
 use postgres::Transaction;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::acknowledge::LONGEST_NOTE;
+pub(crate) use self::act::LONGEST_NOTE;
 use self::answer::Answer;
 use self::guard::{Guard, lasting_key};
 use crate::pool::Pool;

@@ -244,6 +244,14 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
+/// A path of this server to go on to; anything else is the overview.
+pub(crate) fn own_page(path: &str) -> &str {
+    let own = path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    if own { path } else { "/admin/" }
+}
+
 fn cookie_in<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     let mut all = cookies.split(';').filter_map(|c| c.trim().split_once('='));
     all.find(|(n, _)| *n == name).map(|(_, value)| value)
@@ -258,4 +266,26 @@ const PART: &AsciiSet = &NON_ALPHANUMERIC
 /// Escapes a value for a path or a query.
 pub(crate) fn escape(text: &str) -> String {
     utf8_percent_encode(text, PART).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_page;
+
+    #[test]
+    fn what_goes_on_leads_to_a_page_of_this_server_only() {
+        for own in ["/admin/", "/admin/logs?status=failed&task=a%20b", "/act/x"] {
+            assert_eq!(own_page(own), own);
+        }
+        for other in [
+            "",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nSet-Cookie: x",
+            "javascript:alert(1)",
+        ] {
+            assert_eq!(own_page(other), "/admin/");
+        }
+    }
 }

@@ -12,10 +12,15 @@ pub(crate) enum Page {
     Overview,
     Task,
     Run,
+    /// What a site answered, as text.
+    RawAnswer,
+    /// A screenshot or a page that a failed run has left.
+    Failure,
     Logs,
     Backups,
     Alerts,
-    Acknowledge,
+    /// Does what a button of a page says.
+    Act,
     /// Takes a token for a cookie.
     LogIn,
     LogOut,
@@ -31,6 +36,11 @@ pub(crate) enum Operation {
     Task,
     Alerts,
     Acknowledge,
+    /// What people asked for.
+    Requests,
+    /// Asks for something.
+    Ask,
+    Silences,
     Quality,
     Backups,
     Drills,
@@ -201,6 +211,30 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
+        paths: &["/api/v1/requests"],
+        operation: Operation::Requests,
+        summary: "What people asked for, and what came of it",
+        parameters: &[
+            parameter("subject", Kind::Name, "only of this source or channel"),
+            LIMIT,
+        ],
+    },
+    Route {
+        method: "POST",
+        paths: &["/api/v1/requests"],
+        operation: Operation::Ask,
+        summary: "Asks for a run, a backfill or a test message, which the programs that cron starts carry out within a minute",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/silences"],
+        operation: Operation::Silences,
+        summary: "Silences that hold or will, and what they keep from people",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
         paths: &["/api/v1/quality"],
         operation: Operation::Quality,
         summary: "How good the collected data are",
@@ -286,6 +320,22 @@ pub(crate) const ROUTES: &[Route] = &[
         &[LANGUAGE, parameter("id", Kind::Uuid, "the run")]
     ),
     page!(
+        "/admin/runs/{id}/raw/{seq}",
+        Page::RawAnswer,
+        &[
+            parameter("id", Kind::Uuid, "the run"),
+            parameter("seq", Kind::Name, "the answer's number"),
+        ]
+    ),
+    page!(
+        "/admin/runs/{id}/failures/{file}",
+        Page::Failure,
+        &[
+            parameter("id", Kind::Uuid, "the run"),
+            parameter("file", Kind::Name, "the screenshot or page"),
+        ]
+    ),
+    page!(
         "/admin/logs",
         Page::Logs,
         &[
@@ -302,8 +352,8 @@ pub(crate) const ROUTES: &[Route] = &[
     page!("/admin/alerts", Page::Alerts, &[LANGUAGE, BEFORE]),
     Route {
         method: "POST",
-        paths: &["/admin/alerts"],
-        operation: Operation::Page(Page::Acknowledge),
+        paths: &["/admin/act"],
+        operation: Operation::Page(Page::Act),
         summary: "",
         parameters: &[],
     },

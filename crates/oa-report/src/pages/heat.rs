@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::NaiveDate;
 use maud::{Markup, html};
 
+use super::act;
 use super::layout::{Frame, tone};
 use crate::digest::short_hash;
 use crate::queries::days::{Hole, SourceDay, Summary, holes};
@@ -217,7 +218,7 @@ fn of_hole(frame: &Frame, hole: &Hole) -> Markup {
                 }
                 @if let Some(reason) = &hole.reason { p.error { (reason) } }
                 @if let Some(fill) = &hole.fill {
-                    p.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } }
+                    p.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } (act::backfill(frame, &hole.task, &hole.from.to_string(), &hole.to.to_string())) }
                 }
             }
         }

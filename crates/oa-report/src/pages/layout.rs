@@ -129,6 +129,11 @@ impl Frame {
         self.latest.snapshot.as_ref()
     }
 
+    /// The path of this page, without the base path and without its query.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// A value of the query, for fields of forms.
     pub(crate) fn value(&self, name: &str) -> &str {
         self.query
@@ -139,6 +144,11 @@ impl Frame {
 }
 
 pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
+    page_with(frame, title, body, is_live(frame))
+}
+
+/// The same; `live` is whether its middle is kept up to date, which is no good for long texts that somebody reads.
+pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -> Markup {
     let lang = frame.lang;
     html! {
         (DOCTYPE)
@@ -169,7 +179,7 @@ pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     }
                 }
                 @if frame.page != Page::LogIn { (stale(frame)) }
-                main #content tabindex="-1" data-live[is_live(frame)] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
+                main #content tabindex="-1" data-live[live] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }
@@ -319,7 +329,12 @@ pub(crate) fn tone(status: &str) -> &'static str {
 }
 
 pub(crate) fn status(lang: Lang, status: &str) -> Markup {
-    html! { span class={ "status " (tone(status)) } { (icon(status)) (lang.status(status)) } }
+    status_of(lang.status(status), status)
+}
+
+/// Words with the sign and the colour of a status.
+pub(crate) fn status_of(words: &str, status: &str) -> Markup {
+    html! { span class={ "status " (tone(status)) } { (icon(status)) (words) } }
 }
 
 /// The only style of a file that stands alone is its own.

@@ -1,5 +1,6 @@
 //! The pages: rendered here, readable without a script. All text that a site or a program has put in is escaped by the templates.
 
+mod act;
 mod alerts;
 pub(crate) mod assets;
 mod backups;
@@ -10,6 +11,8 @@ mod login;
 mod logs;
 pub(crate) mod overview;
 mod problems;
+mod ansi;
+mod files;
 mod run;
 mod task;
 mod todo;
@@ -25,7 +28,7 @@ use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
 use crate::app::params::Params;
-use crate::app::request::{Request, pairs, read_body};
+use crate::app::request::Request;
 use crate::app::routes::Page;
 use crate::lang::Lang;
 
@@ -39,9 +42,11 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Answer> {
     match page {
         Page::Front => return Ok(Answer::redirect(StatusCode::FOUND, &request.url("/admin/"))),
-        Page::Acknowledge => return acknowledge(app, request, caller, body).await,
+        Page::Act => return act::answer(app, request, caller, body).await,
         Page::LogIn => return login::answer(app, request, body).await,
         Page::LogOut => return Ok(login::log_out(request)),
+        Page::RawAnswer => return files::raw(app, params).await,
+        Page::Failure => return files::failure(app, params).await,
         _ => {}
     }
     let latest = app.snapshots.latest().await;
@@ -53,10 +58,8 @@ pub(crate) async fn answer(
         Page::Logs => logs::page(app, &frame, params).await,
         Page::Backups => backups::page(app, &frame).await,
         Page::Alerts => alerts::page(app, &frame, params).await,
-        Page::Front | Page::Acknowledge | Page::LogIn | Page::LogOut => Err(Answer::problem(
-            StatusCode::NOT_FOUND,
-            "there is no such page",
-        )),
+        // Answered above.
+        _ => Err(Answer::missing("there is no such page")),
     };
     let answer = match rendered {
         Ok(page) => Answer::page(page),
@@ -98,34 +101,4 @@ fn as_page(frame: &Frame, problem: Answer) -> Answer {
     let mut answer = Answer::page(layout::problem(frame, &problem)).with_status(problem.status);
     answer.headers = problem.headers;
     answer
-}
-
-async fn acknowledge(
-    app: &Arc<App>,
-    request: &Request,
-    caller: &Caller,
-    body: Incoming,
-) -> Result<Answer, Answer> {
-    let body = read_body(body).await?;
-    let form = pairs(&String::from_utf8_lossy(&body));
-    let field = |name: &str| {
-        form.iter()
-            .find(|(n, _)| n == name)
-            .map_or("", |(_, v)| v.as_str())
-    };
-    if !app.guard.is_form_token(caller, field("form")) {
-        return Err(Answer::problem(
-            StatusCode::FORBIDDEN,
-            "this form is not from this page, or older than the server; go back, load the page again and repeat",
-        ));
-    }
-    app.acknowledge(caller, field("fingerprint"), field("note"))
-        .await?;
-    app.snapshots.refreshed().await;
-    let back = if field("back") == "alerts" {
-        "/admin/alerts"
-    } else {
-        "/admin/"
-    };
-    Ok(Answer::redirect(StatusCode::SEE_OTHER, &request.url(back)))
 }

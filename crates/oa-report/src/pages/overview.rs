@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use maud::{Markup, html};
 
+use super::act;
 use super::chart;
 use super::heat;
 use super::layout::{self, Frame, icon};
@@ -94,6 +95,7 @@ pub(crate) fn body(
     html! {
         (verdict(frame, snapshot, &problems))
         @if !problems.is_empty() { (todo::list(frame, &problems, snapshot)) }
+        (act::asked(frame, None))
         (tiles(frame, snapshot))
         (sources(frame, &tasks, overview, snapshot.tasks.len(), (number, pages)))
         (heat::section(frame, &overview.owed))

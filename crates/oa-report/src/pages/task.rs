@@ -65,7 +65,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
         @if !incidents.is_empty() {
             section.card aria-labelledby="todo" {
                 h2 #todo { (lang.say("需要处理", "What to do")) }
-                ol.todo { @for i in &incidents { (super::todo::incident(frame, i, "overview")) } }
+                ol.todo { @for i in &incidents { (super::todo::incident(frame, i)) } }
             }
         }
         section.card aria-labelledby="facts" {

@@ -29,6 +29,31 @@ impl Lang {
         self.say(zh, en)
     }
 
+    /// Who started a run.
+    pub(crate) fn trigger(self, trigger: &str) -> &str {
+        let (zh, en) = match trigger {
+            "due" => ("按排期", "as scheduled"),
+            "cron" => ("cron", "cron"),
+            "manual" => ("手动", "by hand"),
+            "backfill" => ("补采", "backfill"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
+    /// How a request for something stands.
+    pub(crate) fn request_state(self, state: &str) -> &str {
+        let (zh, en) = match state {
+            "open" => ("等待执行（一分钟内）", "waits, a minute at most"),
+            "taken" => ("执行中", "under way"),
+            "done" => ("已完成", "done"),
+            "failed" => ("未成功", "failed"),
+            "expired" => ("无人执行", "nobody carried it out"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
     pub(crate) fn health(self, health: Health) -> &'static str {
         match health {
             Health::Healthy => self.say("正常", "healthy"),
@@ -221,8 +246,7 @@ pub(crate) fn again(task: &TaskHealth) -> Option<String> {
         ("oa-restore", "restore-drill") => "oa-restore drill",
         ("oa-report", _) => "oa-report daily --send",
         ("oa-alert", _) => "oa-alert check",
-        // A source has a schedule of its own; what a program's line starts has none.
-        ("oa-crawl", name) if task.schedule.is_some() => {
+        ("oa-crawl", name) if task.collects => {
             return Some(format!("oa-crawl run {}", quoted(name)));
         }
         _ => return None,
@@ -264,6 +288,12 @@ impl Clock {
             "%Y-%m-%d %H:%M"
         };
         local.format(form).to_string()
+    }
+
+    /// Day and time with its seconds, for what follows within a minute.
+    pub(crate) fn to_the_second(self, at: DateTime<Utc>) -> Markup {
+        let text = at.with_timezone(&self.zone).format("%m-%d %H:%M:%S");
+        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
     }
 
     pub(crate) fn in_full(self, at: DateTime<Utc>) -> String {

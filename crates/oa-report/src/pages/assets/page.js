@@ -192,16 +192,17 @@
   // Buttons that copy a command: they do nothing without this script, and are not shown then.
   document.body.classList.add("scripted");
   document.addEventListener("click", async (e) => {
-    const button = e.target instanceof Element ? e.target.closest("button[data-copy]") : null;
+    const button = e.target instanceof Element ? e.target.closest("button[data-copy], button[data-copy-of]") : null;
     if (!button) return;
+    const long = document.getElementById(button.dataset.copyOf);
     try {
-      await navigator.clipboard.writeText(button.dataset.copy);
+      await navigator.clipboard.writeText(long ? long.textContent : button.dataset.copy);
       const words = button.textContent;
       button.textContent = say("已复制", "Copied");
       setTimeout(() => (button.textContent = words), 2000);
     } catch {
       // Without TLS there is no clipboard: what is to be copied is selected.
-      const code = button.parentElement.querySelector("code");
+      const code = long ?? button.parentElement.querySelector("code");
       if (code) window.getSelection().selectAllChildren(code);
     }
   });
