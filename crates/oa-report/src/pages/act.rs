@@ -120,7 +120,7 @@ pub(super) fn asked(frame: &Frame, subject: Option<&str>) -> Markup {
                         (status_of(lang.request_state(&r.state), match r.state.as_str() { "done" => "ok", "failed" | "expired" => "error", _ => "running" }))
                         span { (words(frame, r)) }
                         span.faint { (r.requested_by) " · " (frame.clock.relative(r.requested_at)) }
-                        @if let Some(run) = r.run_id { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看运行", "See the run")) } }
+                        @if let Some(run) = r.run_id { (frame.link(&format!("/admin/runs/{run}"), &html! { (lang.say("查看运行", "See the run")) })) }
                         @if let Some(result) = r.result.as_ref().filter(|_| r.state != "done") { span.error { (result) } }
                     }
                 }

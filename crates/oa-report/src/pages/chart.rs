@@ -284,9 +284,10 @@ pub(crate) fn growth(frame: &Frame, sizes: &[Size]) -> Markup {
     html! {
         figure.growth {
             svg viewBox={ "0 0 " (WIDE) " " (TALL) } preserveAspectRatio="none" role="img" aria-label=(label) {
-                rect.ground x="0" y=(TALL - 1.0) width=(WIDE) height="1" {}
+                @for y in [8.0, TALL / 2.0 + 4.0, TALL - 1.0] { rect.ground x="0" y=(y) width=(WIDE) height="1" {} }
                 @for (_, points) in &lines { polyline points=(points.join(" ")) {} }
             }
+            div.scale aria-hidden="true" { span { (frame.lang.size(most as i64)) } span { (frame.lang.size(most as i64 / 2)) } span { "0" } }
             figcaption {
                 span { (frame.clock.at(first.measured_at)) " · " (frame.lang.size(first.size_bytes)) }
                 span { (frame.clock.at(last.measured_at)) " · " (frame.lang.size(last.size_bytes)) }

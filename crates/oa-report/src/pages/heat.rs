@@ -13,6 +13,8 @@ use crate::queries::days::{Hole, SourceDay, Summary, holes};
 
 /// So many holes are listed.
 const LISTED: usize = 30;
+/// Of these, so many are seen at once.
+const OPEN: usize = 3;
 const STEP: usize = 12;
 const TALL: usize = 14;
 
@@ -69,8 +71,12 @@ pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
                 }
             }
             @if !holes.is_empty() {
-                ol.holes {
-                    @for hole in &listed { (of_hole(frame, hole)) }
+                ol.holes { @for hole in listed.iter().take(OPEN) { (of_hole(frame, hole)) } }
+                @if listed.len() > OPEN {
+                    details {
+                        summary { (lang.say(format!("更早的 {} 段", listed.len() - OPEN), format!("{} earlier ones", listed.len() - OPEN))) }
+                        ol.holes { @for hole in listed.iter().skip(OPEN) { (of_hole(frame, hole)) } }
+                    }
                 }
                 @if holes.len() > LISTED {
                     @let (more, first) = (holes.len() - LISTED, days.iter().map(|d| d.day).min().unwrap_or_default());

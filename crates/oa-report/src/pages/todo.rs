@@ -37,34 +37,41 @@ fn of_watching(frame: &Frame, severity: Health, fault: Fault<'_>) -> Markup {
 }
 
 pub(crate) fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot) -> Markup {
-    const MOST: usize = 12;
+    const MOST: usize = 8;
     let lang = frame.lang;
     html! {
         section.card aria-labelledby="todo" {
             h2 #todo { (lang.say("需要处理", "What to do")) }
-            ol.todo {
-                @for problem in problems.iter().take(MOST) {
-                    @match problem.item {
-                        Item::Incident(t) => (incident(frame, t)),
-                        Item::Task(t) => (task_problem(frame, t)),
-                        Item::Holes { days, sources, most } => (of_holes(frame, days, sources, most)),
-                        Item::Watching(item) => (of_watching(frame, problem.severity, item)),
-                        Item::Backups => {
-                            li class=(layout::tone(problem.severity.as_str())) {
-                                (icon(problem.severity.as_str()))
-                                div.what {
-                                    h3 { (frame.link("/admin/backups", &html! { (lang.say("备份", "Backups")) })) }
-                                    p.remedy { (snapshot.backups.message) }
-                                }
-                            }
-                        }
-                    }
+            ol.todo { @for problem in problems.iter().take(MOST) { (one(frame, problem, snapshot)) } }
+            @if problems.len() > MOST {
+                details {
+                    summary { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) }
+                    ol.todo.rest { @for problem in problems.iter().skip(MOST).take(200) { (one(frame, problem, snapshot)) } }
                 }
             }
-            @if problems.len() > MOST {
-                p.more { (frame.link("/admin/alerts", &html! { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) })) }
-            }
         }
+    }
+}
+
+fn one(frame: &Frame, problem: &Problem<'_>, snapshot: &Snapshot) -> Markup {
+    match problem.item {
+        Item::Incident(t) => incident(frame, t),
+        Item::Task(t) => task_problem(frame, t),
+        Item::Holes {
+            days,
+            sources,
+            most,
+        } => of_holes(frame, days, sources, most),
+        Item::Watching(item) => of_watching(frame, problem.severity, item),
+        Item::Backups => html! {
+            li class=(layout::tone(problem.severity.as_str())) {
+                (icon(problem.severity.as_str()))
+                div.what {
+                    h3 { (frame.link("/admin/backups", &html! { (frame.lang.say("备份", "Backups")) })) }
+                    (with_command(frame, &snapshot.backups.message))
+                }
+            }
+        },
     }
 }
 

@@ -207,6 +207,24 @@
     }
   });
 
+  // The time that somebody chooses on the line of what can be restored, in the service's zone, as the command takes it.
+  document.addEventListener("input", (e) => {
+    const pick = e.target instanceof Element && e.target.matches(".pick") ? e.target : null;
+    const line = document.getElementById("restore-line");
+    if (!pick || !line) return;
+    const spans = pick.dataset.spans.split(" ").map((s) => s.split("-").map(Number));
+    const [from, until] = [Number(pick.dataset.from), Number(pick.dataset.until)];
+    const wanted = from + ((until - from) * Number(pick.value)) / 1000;
+    const before = spans.filter(([first]) => first <= wanted).pop() ?? spans[0];
+    const at = Math.max(before[0], Math.min(before[1], wanted));
+    const isLast = Number(pick.value) === 1000;
+    const parts = new Intl.DateTimeFormat("sv-SE", { timeZone: main.dataset.zone, dateStyle: "short", timeStyle: "medium" }).format(at);
+    const to = isLast ? "latest" : `"${parts}"`;
+    line.textContent = line.textContent.replace(/--to (latest|"[^"]*")/, `--to ${to}`);
+    pick.setAttribute("aria-valuetext", isLast ? "latest" : parts);
+    line.parentElement.querySelector(".snapped").hidden = isLast || Math.abs(at - wanted) < 1000;
+  });
+
   setInterval(() => {
     mark();
     age();
