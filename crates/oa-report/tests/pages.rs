@@ -213,3 +213,81 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     assert_eq!(ask(json!({"action": "run", "task": "none"})), 404);
     assert_eq!(ask(json!({"action": "fly"})), 400);
 }
+
+#[test]
+fn what_is_public_is_so_only_where_the_configuration_says_so_and_tells_no_details() {
+    let site = Site::with_token("[report]\nurl = \"https://oa.example.com\"\n");
+    let serving = site.serve(None);
+    for path in ["/badge/zhihui-reports.svg", "/badge/oa.svg", "/status"] {
+        assert_eq!(serving.get(path).status, 404, "{path}");
+    }
+    // A feed is for whoever has a token.
+    assert_eq!(serving.get("/api/v1/incidents.rss").status, 401);
+    let bearer = format!("Bearer {TOKEN}");
+    let feed = serving.ask("GET", "/api/v1/incidents.rss", &[("Authorization", &bearer)], "");
+    assert_eq!(feed.header("content-type"), Some("application/rss+xml"));
+    let text = feed.text();
+    assert_eq!(text.matches("<item>").count(), 5, "{text}");
+    assert!(text.contains("<link>https://oa.example.com/admin/runs/") && text.contains("【故障】"), "{text}");
+    drop(serving);
+    let site = Site::with_token("[report]\nbadges = true\nstatus_page = true\n");
+    let serving = site.serve(None);
+    let badge = serving.get("/badge/jiaoyikecha-positions.svg");
+    assert_eq!(
+        (badge.status, badge.header("content-type"), badge.header("cross-origin-resource-policy")),
+        (200, Some("image/svg+xml"), Some("cross-origin"))
+    );
+    assert!(badge.text().contains("交易可查-席位持仓: 失败"), "{}", badge.text());
+    assert!(serving.get("/badge/oa.svg").text().contains("oa: 故障"));
+    for wrong in ["none.svg", "oa", "zhihui-reports", "%3Csvg%3E.svg"] {
+        assert_eq!(serving.get(&format!("/badge/{wrong}")).status, 404, "{wrong}");
+    }
+    let page = serving.get("/status?lang=zh").text();
+    assert!(page.contains("智汇期讯-研报淘金") && page.contains("部分数据有故障"), "{page}");
+    for detail in ["/admin/", "密码", "HTTP 502", "wang", "futures-01", "oa-crawl", "/metrics"] {
+        assert!(!page.contains(detail), "{detail} is public: {page}");
+    }
+    // A phone keeps it as an app.
+    let (_, rest) = page.split_once("rel=\"manifest\" href=\"").unwrap();
+    let manifest = serving.get(rest.split('"').next().unwrap());
+    assert_eq!(manifest.header("content-type"), Some("application/manifest+json"));
+    let icon = manifest.json()["icons"][0]["src"].as_str().unwrap().to_owned();
+    assert_eq!(serving.get(&format!("/assets/{icon}")).status, 200);
+    // What was known before is not how it is.
+    let mut site = site;
+    site.server.stop();
+    oa_testkit::wait_until("it is not known any more", std::time::Duration::from_secs(40), || {
+        serving.get("/badge/oa.svg").text().contains("状态未知")
+            && serving.get("/status").text().contains("状态未知")
+    });
+    assert!(!serving.get("/status").text().contains("PostgreSQL"));
+}
+
+#[test]
+fn a_source_shows_its_days_its_rows_and_its_schedule_in_words() {
+    let site = Site::with_token("");
+    site.sql(
+        "CREATE TABLE public.institution_positions (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, comm_code text NOT NULL, trade_date date NOT NULL, net float8, UNIQUE (comm_code, trade_date));
+         INSERT INTO public.institution_positions (comm_code, trade_date, net) SELECT c, '2025-12-01', 1.5 FROM unnest(ARRAY['RB', 'HC', '<b>']) c;
+         INSERT INTO public.institution_positions (comm_code, trade_date, net) VALUES ('RB', '2025-11-28', NULL);
+         UPDATE oa.runs SET details = '{\"table\": \"institution_positions\"}' WHERE task = 'rongda-positions'",
+    );
+    let serving = site.serve(Some(TOKEN));
+    let page = serving.get("/admin/tasks/rongda-positions?lang=zh").text();
+    for part in [
+        "交易日 21:00",
+        "<h2 id=\"days\">每一天",
+        "各品种条数",
+        "<span class=\"label\">RB</span>",
+        "&lt;b&gt;",
+        "oa-report why institution_positions --key &#39;comm_code=RB,trade_date=2025-12-01&#39;",
+        "value=\"backfill\"",
+    ] {
+        let part = part.replace("&#39;", "'");
+        assert!(page.contains(&part), "{part} is not in {page}");
+    }
+    // Whoever may not read the table sees the rest.
+    site.sql("DROP TABLE public.institution_positions");
+    let page = serving.get("/admin/tasks/rongda-positions?lang=zh").text();
+    assert!(page.contains("每一天") && !page.contains("各品种条数"));
+}

@@ -312,6 +312,10 @@ pub struct Report {
     pub base_path: BasePath,
     /// Addresses of reverse proxies, whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed.
     pub proxies: Vec<IpAddr>,
+    /// Whether `/badge/TASK.svg` shows everybody how a task is.
+    pub badges: bool,
+    /// Whether `/status` shows everybody how the sources are, without details.
+    pub status_page: bool,
     /// The address under which a role that may only read connects. Default: the database's.
     pub database_url: Option<SecretRef>,
 }
@@ -337,6 +341,8 @@ impl Default for Report {
             tokens: BTreeMap::new(),
             base_path: BasePath::default(),
             proxies: Vec::new(),
+            badges: false,
+            status_page: false,
             database_url: None,
         }
     }

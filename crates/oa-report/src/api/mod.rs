@@ -57,7 +57,11 @@ pub(crate) async fn answer(
         })),
         Operation::Ready => ready(app).await,
         // Answered by others.
-        Operation::Metrics | Operation::Asset | Operation::Page(_) => {
+        Operation::Metrics
+        | Operation::Badge
+        | Operation::Feed
+        | Operation::Asset
+        | Operation::Page(_) => {
             Err(Answer::missing("there is nothing at this path"))
         }
     }

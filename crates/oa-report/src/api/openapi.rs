@@ -82,7 +82,8 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::Ready => json_of!(ReadyAnswer),
         Operation::OpenApi => json!({"application/json": {"schema": {"type": "object"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
-        Operation::Asset | Operation::Page(_) => return None,
+        Operation::Feed => json!({"application/rss+xml": {"schema": {"type": "string"}}}),
+        Operation::Badge | Operation::Asset | Operation::Page(_) => return None,
     })
 }
 

@@ -210,10 +210,10 @@ impl Answer {
                 DATA_POLICY
             }),
         );
-        headers.insert(
-            HeaderName::from_static("cross-origin-resource-policy"),
-            put("same-origin"),
-        );
+        // Badges stand on pages of others.
+        headers
+            .entry("cross-origin-resource-policy")
+            .or_insert(put("same-origin"));
         if !self.body.is_empty() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
         }
@@ -266,7 +266,7 @@ fn without_its_time(page: &str) -> String {
 }
 
 /// Everything is ours and from a file: nothing inline, nothing from elsewhere, no frame, no form to another place.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// Weak comparison, as `If-None-Match` demands it.

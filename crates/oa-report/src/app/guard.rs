@@ -1,7 +1,7 @@
 //! Who may ask. With tokens in the configuration each request needs one: as `Authorization: Bearer TOKEN`, as the password of basic
-//! authentication, or in exchange for it the cookie that the login page gives. Without tokens only this machine may ask, and only under this machine's names: a
-//! page of some other site, whose name was made to lead here, gets nothing. Nor does a reverse proxy on this machine, behind which
-//! anybody may be.
+//! authentication, or in exchange for it the cookie that the login page gives. Without tokens only this machine may ask, and only under
+//! this machine's names: a page of some other site, whose name was made to lead here, gets nothing. Nor does a reverse proxy on this
+//! machine, behind which anybody may be.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

@@ -24,6 +24,8 @@ pub(crate) enum Page {
     /// Takes a token for a cookie.
     LogIn,
     LogOut,
+    /// How the sources are, for everybody and without details.
+    Status,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +52,25 @@ pub(crate) enum Operation {
     /// Whether PostgreSQL answers.
     Ready,
     Metrics,
+    /// How a task is, as a small picture for everybody.
+    Badge,
+    /// Incidents for a feed reader.
+    Feed,
     /// A file of the pages.
     Asset,
     Page(Page),
 }
 
 impl Operation {
-    /// Whether it is for everybody: tells nothing about the data.
+    /// Whether it is for everybody: tells nothing about the data, or only what the configuration makes public.
     pub(crate) fn is_open(self) -> bool {
         matches!(
             self,
-            Self::Alive | Self::Ready | Self::Asset | Self::Page(Page::LogIn | Page::LogOut)
+            Self::Alive
+                | Self::Ready
+                | Self::Asset
+                | Self::Badge
+                | Self::Page(Page::LogIn | Page::LogOut | Page::Status)
         )
     }
 }
@@ -294,6 +304,21 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Metrics for Prometheus",
         parameters: &[],
     },
+    Route {
+        method: "GET",
+        paths: &["/badge/{file}"],
+        operation: Operation::Badge,
+        summary: "",
+        parameters: &[parameter("file", Kind::Name, "the task, and .svg")],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/incidents.rss"],
+        operation: Operation::Feed,
+        summary: "Alerts for a feed reader, newest first",
+        parameters: &[],
+    },
+    page!("/status", Page::Status, &[LANGUAGE]),
     page!("/", Page::Front, &[]),
     page!("/admin", Page::Front, &[]),
     page!(

@@ -94,6 +94,10 @@ async fn operate(
                 .map(|a| Answer::asset(a.content_type, a.text))
                 .ok_or_else(|| Answer::missing("there is no such file"))
         }
+        (Operation::Badge, Ok(params)) => {
+            pages::public::badge(app, request, &params.required_text("file")?).await
+        }
+        (Operation::Feed, Ok(_)) => pages::feed::answer(app, request).await,
         (Operation::Metrics, Ok(_)) => Ok(metrics::answer(app).await),
         (operation, Ok(params)) => {
             api::answer(app, request, operation, &params, caller, body).await

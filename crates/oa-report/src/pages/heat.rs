@@ -224,7 +224,7 @@ fn of_hole(frame: &Frame, hole: &Hole) -> Markup {
                 }
                 @if let Some(reason) = &hole.reason { p.error { (reason) } }
                 @if let Some(fill) = &hole.fill {
-                    p.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } (act::backfill(frame, &hole.task, &hole.from.to_string(), &hole.to.to_string())) }
+                    div.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } (act::backfill(frame, &hole.task, &hole.from.to_string(), &hole.to.to_string())) }
                 }
             }
         }

@@ -95,6 +95,11 @@ impl Frame {
         format!("{}{path}", self.base)
     }
 
+    /// For whoever has no token: nothing leads to the other pages.
+    fn is_bare(&self) -> bool {
+        matches!(self.page, Page::LogIn | Page::Status)
+    }
+
     /// A link, or only its text in a file that stands alone.
     pub(crate) fn link(&self, path: &str, text: &Markup) -> Markup {
         if self.standalone {
@@ -166,6 +171,9 @@ pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -
                     link rel="icon" type="image/svg+xml" href=(frame.url(&format!("/assets/{}", if frame.latest.is_stale() { &assets::ICON_LOST.name } else { &assets::ICON.name })))
                         data-lost=(frame.url(&format!("/assets/{}", assets::ICON_LOST.name)));
                     link rel="stylesheet" href=(frame.url(&format!("/assets/{}", assets::STYLE.name)));
+                    link rel="manifest" href=(frame.url(&format!("/assets/{}", assets::MANIFEST.name)));
+                    meta name="theme-color" content="#0f5c6e";
+                    @if !frame.is_bare() { link rel="alternate" type="application/rss+xml" title="oa" href=(frame.url("/api/v1/incidents.rss")); }
                     script src=(frame.url(&format!("/assets/{}", assets::SCRIPT.name))) defer {}
                 }
             }
@@ -174,17 +182,17 @@ pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -
                 header.top {
                     div.inner {
                         span.brand { span.logo aria-hidden="true" { "oa" } span { (lang.say("数据安全", "Data safety")) } }
-                        @if frame.page == Page::LogIn { div.side { (other_language(frame)) } }
+                        @if frame.is_bare() { div.side { (other_language(frame)) } }
                         @else if !frame.standalone { (navigation(frame)) }
                     }
                 }
-                @if frame.page != Page::LogIn { (stale(frame)) }
+                @if !frame.is_bare() { (stale(frame)) }
                 main #content tabindex="-1" data-live[live] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }
                         span { "oa-report " (env!("CARGO_PKG_VERSION")) }
-                        @if !frame.standalone && frame.page != Page::LogIn {
+                        @if !frame.standalone && !frame.is_bare() {
                             span { a href=(frame.url("/openapi.json")) { "API" } }
                             span { a href=(frame.url("/metrics")) { (lang.say("指标", "Metrics")) } }
                         }

@@ -10,14 +10,16 @@ pub(crate) mod layout;
 mod login;
 mod logs;
 pub(crate) mod overview;
-mod problems;
+pub(crate) mod problems;
+pub(crate) mod public;
 mod recovery;
 mod ansi;
+pub(crate) mod feed;
 mod files;
 mod run;
 mod source;
 mod task;
-mod todo;
+pub(crate) mod todo;
 pub(crate) mod words;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub(crate) async fn answer(
         Page::Run => run::page(app, &frame, params).await,
         Page::Logs => logs::page(app, &frame, params).await,
         Page::Backups => backups::page(app, &frame).await,
+        Page::Status => public::page(app, &frame),
         Page::Alerts => alerts::page(app, &frame, params).await,
         // Answered above.
         _ => Err(Answer::missing("there is no such page")),

@@ -182,7 +182,7 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
 }
 
 /// The site that a source collects, by its place in the list of sites and its name; the operator's own programs come last.
-fn site(task: &TaskHealth, lang: Lang) -> (usize, String) {
+pub(super) fn site(task: &TaskHealth, lang: Lang) -> (usize, String) {
     let names = [
         ("智汇期讯", "Zhihui"),
         ("方期看盘", "Fangqi"),

@@ -1,6 +1,6 @@
 //! Which points in time can be restored, as a line with its gaps and the command for each of them; and what proves it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 
 use super::layout::{Frame, status_of};
@@ -34,8 +34,11 @@ pub(super) fn section(frame: &Frame, status: &Status) -> Markup {
                 }
             }
             @match (recovery.spans.first(), recovery.spans.last()) {
-                (Some(first), Some(_)) => {
-                    @let scale = Scale { from: first.from, now: frame.clock.now.max(first.from) };
+                (Some(first), Some(last)) => {
+                    // In steps, so that a page on which nothing happened stays the same.
+                    @let now = frame.clock.now - TimeDelta::seconds(frame.clock.now.timestamp() % 300);
+                    @let now = now - TimeDelta::microseconds(now.timestamp_subsec_micros().into());
+                    @let scale = Scale { from: first.from, now: now.max(last.to) };
                     (line(frame, recovery, &scale, status))
                     (command(frame, recovery))
                 }
@@ -79,7 +82,7 @@ fn line(frame: &Frame, recovery: &Recovery, scale: &Scale, status: &Status) -> M
             li { span.key.good {} (lang.say("可恢复", "can be restored")) }
             li { span.key.full {} (lang.say("全量备份", "full backup")) }
             @if gaps > 0 { li { span.key.gap {} (lang.say(format!("空缺 {gaps} 处", ), format!("{gaps} gaps"))) } }
-            @if status.last_drill.is_some() { li { span.key.odd {} (lang.say("上次演练", "last drill")) } }
+            @if status.last_drill.is_some() { li { span.key.drill {} (lang.say("上次演练", "last drill")) } }
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::layout::{self, Frame};
 use super::words::{again, count};
-use super::{act, ansi, chart, todo};
+use super::{act, ansi, chart};
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
@@ -147,9 +147,9 @@ fn cause(frame: &Frame, run: &RunDetail) -> Markup {
                 }
             }
             @if let Some(error) = &entry.error { (copyable(frame, "error-text", &html! { (error) })) }
-            @if let Some((_, remedy)) = &words { (todo::with_command(frame, remedy)) }
+            @if let Some((_, remedy)) = &words { p.remedy { (remedy) } }
             @if let Some(command) = command.filter(|_| words.is_some()) {
-                p.command {
+                div.command {
                     (lang.say("再运行一次：", "run it again: ")) code { (command) }
                     " " button.copy type="button" data-copy=(command) { (lang.say("复制", "Copy")) }
                     @if task.is_some_and(|t| t.collects) { (act::run(frame, &entry.task_name)) }

@@ -56,8 +56,32 @@ pub(super) fn schedule_in_words(lang: Lang, cron: &str, facts: &Facts) -> Option
     Some(lang.say(format!("{days} {time}{within}"), format!("{time} {days}{within}")))
 }
 
+/// So many days are seen at once.
+const SEEN: usize = 10;
+
 /// The days of the last weeks, newest first.
 pub(super) fn days(frame: &Frame, days: &[SourceDay]) -> Markup {
+    let lang = frame.lang;
+    html! {
+        section.card aria-labelledby="days" {
+            h2 #days { (lang.say("每一天", "Each day")) }
+            @if days.is_empty() { p.empty { (lang.say("还没有记录", "Nothing recorded yet")) } }
+            @else {
+                @let newest: Vec<&SourceDay> = days.iter().rev().collect();
+                @let (seen, folded) = newest.split_at(newest.len().min(SEEN));
+                (table(frame, seen))
+                @if !folded.is_empty() {
+                    details {
+                        summary { (lang.say(format!("更早的 {} 天", folded.len()), format!("{} earlier days", folded.len()))) }
+                        (table(frame, folded))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn table(frame: &Frame, days: &[&SourceDay]) -> Markup {
     let lang = frame.lang;
     let sign = |d: &SourceDay| match d.state.as_str() {
         "complete" => "ok",
@@ -72,34 +96,28 @@ pub(super) fn days(frame: &Frame, days: &[SourceDay]) -> Markup {
         _ => "–",
     };
     html! {
-        section.card aria-labelledby="days" {
-            h2 #days { (lang.say("每一天", "Each day")) }
-            @if days.is_empty() { p.empty { (lang.say("还没有记录", "Nothing recorded yet")) } }
-            @else {
-                table {
-                    thead { tr {
-                        th scope="col" { (lang.say("日期", "Day")) }
-                        th scope="col" { (lang.say("状态", "State")) }
-                        th.num scope="col" { (lang.say("记录", "Records")) }
-                        th.num scope="col" { (lang.say("应有 / 通常", "Announced / usual")) }
-                        th scope="col" { (lang.say("依据", "Known by")) }
-                        th scope="col" { (lang.say("说明", "Notes")) }
-                    } }
-                    tbody {
-                        @for d in days.iter().rev() {
-                            tr {
-                                th.when scope="row" {
-                                    @match d.run_id { Some(run) => { a href=(frame.url(&format!("/admin/runs/{run}"))) { (d.day) } } None => { (d.day) } }
-                                }
-                                td { (status_of(lang.day_state(&d.state), sign(d))) }
-                                td.num data-label=(lang.say("记录", "Records")) { (d.records.map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
-                                td.num data-label=(lang.say("应有 / 通常", "Announced / usual")) { (d.announced.or(d.usual).map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
-                                td { span.faint { (evidence(d.evidence.as_deref().unwrap_or_default())) } }
-                                td.message {
-                                    @if let Some(reason) = &d.reason { span.reason { (reason) } }
-                                    @if d.fill.is_some() { (act::backfill(frame, &d.task, &d.day.to_string(), &d.day.to_string())) }
-                                }
-                            }
+        table {
+            thead { tr {
+                th scope="col" { (lang.say("日期", "Day")) }
+                th scope="col" { (lang.say("状态", "State")) }
+                th.num scope="col" { (lang.say("记录", "Records")) }
+                th.num scope="col" { (lang.say("应有 / 通常", "Announced / usual")) }
+                th scope="col" { (lang.say("依据", "Known by")) }
+                th scope="col" { (lang.say("说明", "Notes")) }
+            } }
+            tbody {
+                @for d in days {
+                    tr {
+                        th.when scope="row" {
+                            @match d.run_id { Some(run) => { a href=(frame.url(&format!("/admin/runs/{run}"))) { (d.day) } } None => { (d.day) } }
+                        }
+                        td { (status_of(lang.day_state(&d.state), sign(d))) }
+                        td.num data-label=(lang.say("记录", "Records")) { (d.records.map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
+                        td.num data-label=(lang.say("应有 / 通常", "Announced / usual")) { (d.announced.or(d.usual).map_or_else(|| "–".to_owned(), |n| count(n.unsigned_abs()))) }
+                        td { span.faint { (evidence(d.evidence.as_deref().unwrap_or_default())) } }
+                        td.message {
+                            @if let Some(reason) = &d.reason { span.reason { (reason) } }
+                            @if d.fill.is_some() { (act::backfill(frame, &d.task, &d.day.to_string(), &d.day.to_string())) }
                         }
                     }
                 }

@@ -140,16 +140,14 @@ fn buttons(frame: &Frame, incident: &Incident, id: &str) -> Markup {
         tasks.any(|t| t.name == **task && t.collects)
     };
     html! {
-        div.acts {
-            @if let Some(task) = incident.task.as_ref().filter(collects) { (act::run(frame, task)) }
-            @if !incident.silenced { (act::silence(frame, id, incident.task.as_deref(), Some(&incident.rule))) }
-            @if incident.acknowledged_by.is_some() { (act::unacknowledge(frame, &incident.fingerprint)) }
-        }
+        @if let Some(task) = incident.task.as_ref().filter(collects) { (act::run(frame, task)) }
+        @if !incident.silenced { (act::silence(frame, id, incident.task.as_deref(), Some(&incident.rule))) }
+        @if incident.acknowledged_by.is_some() { (act::unacknowledge(frame, &incident.fingerprint)) }
     }
 }
 
 /// A remedy; the last command in it can be copied.
-pub(crate) fn with_command(frame: &Frame, remedy: &str) -> Markup {
+fn with_command(frame: &Frame, remedy: &str) -> Markup {
     html! {
         p.remedy {
             (remedy)
@@ -167,7 +165,11 @@ fn command_in(text: &str) -> Option<String> {
     let lines = text.split(ends).filter_map(|part| {
         let words = part.split_whitespace().skip_while(|w| !w.starts_with("oa-"));
         let command: Vec<&str> = words.take_while(|w| !words_after.contains(w)).collect();
-        let whole = command.len() > 1 && !command.join(" ").contains('{');
+        // "oa-crawl run" alone is a way of speaking.
+        let whole = match command.as_slice() {
+            [_, "run" | "backfill" | "ack" | "silence"] => false,
+            all => all.len() > 1,
+        };
         whole.then(|| command.join(" ").trim_end_matches('.').to_owned())
     });
     lines.last()
@@ -185,29 +187,33 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident) -> Markup {
         li class={ (layout::tone(&incident.severity)) @if incident.acknowledged_by.is_some() { " acknowledged" } } {
             (icon(&incident.severity))
             div.what {
-                h3 {
-                    @match &incident.task {
-                        Some(task) => (frame.link(&frame.task(task), &title)),
-                        None => (title),
+                div.headline {
+                    h3 {
+                        @match &incident.task {
+                            Some(task) => (frame.link(&frame.task(task), &title)),
+                            None => (title),
+                        }
                     }
-                }
-                p.since {
-                    (lang.severity(&incident.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(incident.since))
-                    @if let Some(by) = &incident.acknowledged_by {
-                        " · " strong { (lang.say(format!("{by} 处理中"), format!("acknowledged by {by}"))) }
-                        @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
+                    p.since {
+                        (lang.severity(&incident.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(incident.since))
+                        @if let Some(by) = &incident.acknowledged_by {
+                            " · " strong { (lang.say(format!("{by} 处理中"), format!("acknowledged by {by}"))) }
+                            @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
+                        }
+                        @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
                     }
-                    @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
                 }
                 @if let Some(cause) = lines.first() { p { (cause) } }
                 @if let Some(remedy) = &remedy { (with_command(frame, remedy)) }
-                (buttons(frame, incident, &id))
-                @if lines.len() > 1 {
-                    details {
-                        summary { (lang.say("详情", "Details")) }
-                        ul.lines { @for line in &lines[1..] { li { (line) } } }
-                        @if let Some(run) = incident.run_id.filter(|_| !frame.standalone) {
-                            p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                div.acts {
+                    (buttons(frame, incident, &id))
+                    @if lines.len() > 1 {
+                        details {
+                            summary { (lang.say("详情", "Details")) }
+                            ul.lines { @for line in &lines[1..] { li { (line) } } }
+                            @if let Some(run) = incident.run_id.filter(|_| !frame.standalone) {
+                                p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                            }
                         }
                     }
                 }
@@ -228,7 +234,7 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident) -> Markup {
 }
 
 /// A message's lines without its marks, and the one that says what to do.
-fn lines(text: &Text) -> (Vec<String>, Option<String>) {
+pub(crate) fn lines(text: &Text) -> (Vec<String>, Option<String>) {
     let plain = text.body.replace("**", "");
     let mut remedy = None;
     let mut rest = Vec::new();
@@ -272,7 +278,7 @@ mod tests {
                 "see its cause with oa-report logs --run 1; once that is fixed, run oa-crawl run x",
                 Some("oa-crawl run x"),
             ),
-            ("稍后会自动再采", None),
+            ("稍后会自动再采；也可手动运行 oa-crawl run 补齐", None),
             ("检查 crontab 中是否有 oa-crawl run --due；等待", Some("oa-crawl run --due")),
         ] {
             assert_eq!(command_in(text).as_deref(), command, "{text}");

@@ -228,6 +228,16 @@ impl Lang {
         format!("{:.0} {unit}", value.floor())
     }
 
+    /// How long ago, or how far ahead.
+    pub(crate) fn ago(self, off: TimeDelta) -> String {
+        let text = self.short(off.as_seconds_f64().abs());
+        if off >= TimeDelta::zero() {
+            self.say(format!("{text}前"), format!("{text} ago"))
+        } else {
+            self.say(format!("{text}后"), format!("in {text}"))
+        }
+    }
+
     pub(crate) fn size(self, bytes: i64) -> String {
         Bytes(bytes.unsigned_abs())
             .to_string()
@@ -309,13 +319,7 @@ impl Clock {
 
     /// How long ago, or how far ahead.
     pub(crate) fn relative(self, at: DateTime<Utc>) -> Markup {
-        let off: TimeDelta = self.now - at;
-        let text = self.lang.short(off.as_seconds_f64().abs());
-        let text = if off >= TimeDelta::zero() {
-            self.lang.say(format!("{text}前"), format!("{text} ago"))
-        } else {
-            self.lang.say(format!("{text}后"), format!("in {text}"))
-        };
+        let text = self.lang.ago(self.now - at);
         html! { time class="ago" datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
     }
 
