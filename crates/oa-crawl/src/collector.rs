@@ -64,6 +64,13 @@ pub(crate) struct Job<'a> {
     pub(crate) due_at: Option<DateTime<Utc>>,
 }
 
+impl Collector<'_> {
+    /// From now on its runs have this trigger.
+    pub(crate) fn set_trigger(&mut self, trigger: Trigger) {
+        self.trigger = trigger;
+    }
+}
+
 pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
     let mut start = RunStart::now(
         PROGRAM,
@@ -313,6 +320,9 @@ impl<'a> Collector<'a> {
         detail("table", json!(source.store.table));
         detail("day", json!(date));
         detail("source_sha256", json!(source.sha256));
+        if let Err(e) = crate::source::keep(self.recorder.state(), source) {
+            tracing::warn!("the source file of {} was not kept: {e}", source.name);
+        }
         if !gathered.leftovers.is_empty() {
             detail(LEFTOVERS, json!(gathered.leftovers));
         }

@@ -29,7 +29,7 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{
-    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, why,
+    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, top, why,
 };
 
 const PROGRAM: &str = "oa-report";
@@ -64,6 +64,7 @@ enum Command {
     AsOf(as_of::Args),
     Why(why::Args),
     Daily(daily_command::Args),
+    Top(top::Args),
     Html(html::Args),
     Serve(serve::Args),
     Token(token::Args),
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
 fn execute(cli: Cli) -> Result<u8, Failure> {
     let global = cli.global;
     let runs_until_stopped = match &cli.command {
-        Command::Serve(_) => true,
+        Command::Serve(_) | Command::Top(_) => true,
         Command::Logs(args) => args.follow,
         _ => false,
     };
@@ -105,6 +106,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::AsOf(args) => as_of::run(&args, &global.load_config()?),
         Command::Why(args) => why::run(&args, &global.load_config()?),
         Command::Daily(args) => daily_command::run(&args, &global.load_config()?),
+        Command::Top(args) => top::run(&args, &global.load_config()?),
         Command::Html(args) => html::run(&args, &global.load_config()?),
         Command::Serve(args) => serve::run(&args, global.load_config()?),
         Command::Token(args) => token::run(&args),

@@ -25,6 +25,7 @@ use crate::queries::alerts::{Incident, Waiting};
 use crate::queries::backups::Status as BackupStatus;
 use crate::queries::days::Unfilled;
 use crate::queries::health::{Health, TaskHealth};
+use crate::queries::requests::RequestEntry;
 use crate::queries::watch::{Watch, Watching};
 use crate::queries::{self, alerts, backups, days, health};
 
@@ -49,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) watches: Vec<Watch>,
     /// Holes of the last two weeks that a command fills.
     pub(crate) unfilled: Vec<Unfilled>,
+    /// What people asked for last, newest first.
+    pub(crate) requests: Vec<RequestEntry>,
 }
 
 /// Tasks by how they are now.
@@ -72,6 +75,7 @@ impl Snapshot {
             backups: backups::status(tx, config, &crate::lang::wording(config))?,
             watches: queries::watch::all(tx)?,
             unfilled: days::unfilled(tx, config)?,
+            requests: queries::requests::recent(tx, None, 20)?,
         })
     }
 
@@ -183,6 +187,11 @@ impl LatestSnapshot {
             health_tag,
             looked_at: Instant::now(),
         }
+    }
+
+    /// Nothing at all, for whoever may not know anything.
+    pub(crate) fn unknown() -> Self {
+        Self::new(None, None)
     }
 
     /// Just a snapshot, without anybody who takes newer ones.

@@ -516,7 +516,7 @@ fn errors_are_problems_and_methods_are_named() {
     for (path, allow) in [
         ("/admin/crawler/health", "GET, HEAD"),
         ("/api/v1/acks", "POST"),
-        ("/admin/alerts", "GET, POST, HEAD"),
+        ("/login", "GET, POST, HEAD"),
     ] {
         let reply = serving.ask("DELETE", path, &[], "");
         assert_eq!(
@@ -565,6 +565,25 @@ fn what_did_not_change_is_not_sent_again() {
         let other = serving.ask("GET", path, &[("If-None-Match", "\"x\", W/\"y\"")], "");
         assert_eq!(other.status, 200);
     }
+    // The page too, although it says how long ago things were; and what must be sent comes packed.
+    site.sql("DELETE FROM oa.slots; DELETE FROM oa.watches; DELETE FROM oa.starts");
+    let (mut tag, mut sizes) = (String::new(), (0, 0));
+    wait_until("the same page twice", PATIENCE, || {
+        let headers = [("If-None-Match", tag.as_str()), ("Accept-Encoding", "br, gzip")];
+        let reply = serving.ask("GET", "/admin/", &headers, "");
+        let size = reply.head.len() + reply.body.len();
+        if reply.status == 304 {
+            sizes.1 = size;
+            return true;
+        }
+        assert_eq!(reply.header("content-encoding"), Some("gzip"));
+        sizes.0 = size;
+        tag = reply.header("etag").unwrap().to_owned();
+        false
+    });
+    assert!(sizes.0 <= 15_000 && sizes.1 <= 300, "{sizes:?}");
+    let refused = serving.ask("GET", "/admin/", &[("Accept-Encoding", "gzip;q=0")], "");
+    assert!(refused.header("content-encoding").is_none() && refused.text().contains("verdict"));
     // Health has a new time each second; late tasks aside it says the same.
     site.sql("DELETE FROM oa.slots");
     let mut tag = String::new();

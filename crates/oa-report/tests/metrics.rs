@@ -82,7 +82,34 @@ fn metrics_are_prometheus_and_counters_never_go_back() {
         (all["oa_backup_verified_timestamp_seconds"] - read_back).abs() < 0.01,
         "that a structure was looked at is not that it was read: {text}"
     );
-    promtool(&text);
+    promtool(&["check", "metrics"], &text);
+    // What ships for Prometheus and Grafana asks for nothing that is not there.
+    let folder = oa_testkit::workspace_root().join("scripts/monitoring");
+    for file in ["prometheus-rules.yml", "grafana-dashboard.json"] {
+        let asked = std::fs::read_to_string(folder.join(file)).unwrap();
+        let mut words = asked.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_metric = |w: &&str| w.starts_with("oa_") && w.len() > 5;
+        let unknown: Vec<&str> = words
+            .by_ref()
+            .filter(is_metric)
+            .filter(|w| !kinds.contains_key(w.trim_end_matches("_sum").trim_end_matches("_count")))
+            .collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(folder.join("grafana-dashboard.json")).unwrap(),
+    )
+    .unwrap();
+    let ids: std::collections::BTreeSet<i64> = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["id"].as_i64().unwrap())
+        .collect();
+    assert_eq!(ids.len(), dashboard["panels"].as_array().unwrap().len());
+    let rules = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    promtool(&["check", "rules", &rules("prometheus-rules.yml")], "");
+    promtool(&["test", "rules", &rules("prometheus-rules-test.yml")], "");
     // A month of the log is dropped, and the server starts again.
     site.sql("DO $$ DECLARE child regclass; BEGIN
                 FOR child IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'oa.runs'::regclass LOOP EXECUTE 'DROP TABLE ' || child; END LOOP; END $$");
@@ -99,7 +126,7 @@ fn metrics_are_prometheus_and_counters_never_go_back() {
 }
 
 /// Debian's `prometheus` has it.
-fn promtool(text: &str) {
+fn promtool(arguments: &[&str], text: &str) {
     use std::io::Write;
     use std::process::{Command, Stdio};
     let unpacked = oa_testkit::workspace_root().join("target/promtool/usr/bin/promtool");
@@ -109,7 +136,7 @@ fn promtool(text: &str) {
         "promtool".into()
     };
     let child = Command::new(program)
-        .args(["check", "metrics"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -126,7 +153,7 @@ fn promtool(text: &str) {
         .unwrap();
     let done = child.wait_with_output().unwrap();
     assert!(
-        done.status.success() && done.stderr.is_empty(),
+        done.status.success() && String::from_utf8_lossy(&done.stderr).trim().is_empty(),
         "{}{}",
         String::from_utf8_lossy(&done.stdout),
         String::from_utf8_lossy(&done.stderr)

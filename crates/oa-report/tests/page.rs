@@ -61,7 +61,7 @@ fn in_the_browser(site: &Site, how: &str) {
     assert!(done.status.success(), "{report}");
 }
 
-const BACKUP: &str = "[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_KEY\"\n";
+const BACKUP: &str = "[report]\nstatus_page = true\n[backup]\nrepository = \"/var/backups/oa\"\npassword = \"env:OA_TEST_KEY\"\n";
 
 #[test]
 fn a_person_finds_everything_on_the_page() {

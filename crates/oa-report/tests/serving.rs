@@ -73,13 +73,102 @@ fn other_machines_are_served_only_with_a_token() {
     assert_eq!(reply.status, 403, "{}", reply.text());
 }
 
+/// The cookie that a login page gives for a token.
+fn log_in(serving: &common::Serving, token: &str, more: &[(&str, &str)]) -> common::Reply {
+    let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
+    headers.extend_from_slice(more);
+    serving.ask(
+        "POST",
+        "/login",
+        &headers,
+        &format!("token={token}&next=%2Fadmin%2Fruns%2Fx%3Fa%3Db"),
+    )
+}
+
+#[test]
+fn whoever_logs_in_on_a_page_stays_logged_in_and_a_read_only_token_may_only_look() {
+    use sha2::Digest;
+    let hash: String = sha2::Sha256::digest(b"looks")
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let site = Site::with_token(&format!(
+        "[report]\nproxies = [\"127.0.0.1\"]\n[report.tokens]\nscreen = \"read-only sha256:{hash}\"\n"
+    ));
+    let serving = site.serve(None);
+    assert_eq!(log_in(&serving, "wrong", &[]).status, 401);
+    let foreign = [("Origin", "https://evil.example")];
+    assert_eq!(log_in(&serving, common::TOKEN, &foreign).status, 403);
+    let reply = log_in(&serving, common::TOKEN, &[]);
+    assert_eq!(
+        (reply.status, reply.header("location")),
+        (303, Some("/admin/runs/x?a=b"))
+    );
+    let set = reply.header("set-cookie").unwrap().to_owned();
+    assert!(
+        set.contains("HttpOnly; SameSite=Lax") && !set.contains("Secure"),
+        "{set}"
+    );
+    assert!(!set.contains(common::TOKEN));
+    let https = log_in(&serving, common::TOKEN, &[("X-Forwarded-Proto", "https")]);
+    assert!(https.header("set-cookie").unwrap().ends_with("; Secure"));
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let with = |path: &str, cookie: &str| serving.ask("GET", path, &[("Cookie", cookie)], "");
+    let page = with("/admin/", &format!("oa_lang=zh; {cookie}"));
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("我来处理") && page.text().contains("/logout"));
+    assert_eq!(with("/api/v1/alerts", &cookie).status, 200);
+    // It survives a restart, and other sites cannot use it to write.
+    let fingerprint = "run_failed:jiaoyikecha-positions";
+    let ack = |headers: &[(&str, &str)]| {
+        let mut all = vec![("Content-Type", "application/json")];
+        all.extend_from_slice(headers);
+        let body = format!("{{\"fingerprint\":\"{fingerprint}\"}}");
+        serving.ask("POST", "/api/v1/acks", &all, &body).status
+    };
+    assert_eq!(
+        ack(&[
+            ("Cookie", cookie.as_str()),
+            ("Sec-Fetch-Site", "cross-site")
+        ]),
+        403
+    );
+    let looks = log_in(&serving, "looks", &[]);
+    let looks = looks.header("set-cookie").unwrap();
+    let looks = looks.split(';').next().unwrap().to_owned();
+    let page = with("/admin/", &looks);
+    assert!(page.status == 200 && !page.text().contains("我来处理"));
+    assert_eq!(ack(&[("Cookie", looks.as_str())]), 403);
+    assert_eq!(ack(&[("Cookie", cookie.as_str())]), 201);
+    let out = serving.ask("POST", "/logout", &[("Cookie", &cookie)], "");
+    assert!(out.header("set-cookie").unwrap().contains("Max-Age=0"));
+    let (code, again) = (serving.stop(), site.serve(None));
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        again
+            .ask("GET", "/admin/", &[("Cookie", &cookie)], "")
+            .status,
+        200
+    );
+}
+
 #[test]
 fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
     let site = Site::with_token("");
     let serving = site.serve(None);
     for path in PATHS {
-        let reply = serving.get(path);
-        assert_eq!(reply.status, 401, "{path}");
+        // A browser asks without a token first, and gets the login page; whatever else asks is told what is wanted.
+        let is_page = serving.get(path).text().contains("<form");
+        let asked: &[(&str, &str)] = if is_page {
+            &[("Authorization", "Basic eDp5")]
+        } else {
+            &[]
+        };
+        let (reply, first) = (
+            serving.ask("GET", path, asked, ""),
+            serving.get(path),
+        );
+        assert_eq!((reply.status, first.status), (401, 401), "{path}");
         assert!(
             reply
                 .header("www-authenticate")
@@ -87,7 +176,10 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
                 .starts_with("Basic"),
             "{path}"
         );
-        assert!(!reply.text().contains("zhihui"));
+        assert_eq!(first.header("www-authenticate").is_none(), is_page);
+        for text in [reply.text(), first.text()] {
+            assert!(!text.contains("zhihui-f") && !text.contains("智汇"));
+        }
     }
     for path in ["/healthz", "/readyz"] {
         assert_eq!(serving.get(path).status, 200, "{path}");
@@ -99,19 +191,10 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
             .status,
         200
     );
-    for _ in 0..10 {
-        assert_eq!(
-            serving
-                .ask(
-                    "GET",
-                    "/admin/",
-                    &[("Authorization", "Bearer guess-of-somebody")],
-                    ""
-                )
-                .status,
-            401
-        );
-    }
+    wait_until("the door is closed for guesses", PATIENCE, || {
+        let guess = [("Authorization", "Bearer guess-of-somebody")];
+        serving.ask("GET", "/admin/", &guess, "").status == 429
+    });
     let reply = serving.ask(
         "GET",
         "/admin/",
@@ -120,6 +203,13 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
     );
     assert_eq!(reply.status, 429);
     assert!(reply.header("retry-after").is_some());
+    // The right one is let in all the same.
+    assert_eq!(
+        serving
+            .ask("GET", "/admin/crawler/health", &right, "")
+            .status,
+        200
+    );
     let log = fs::read_to_string(site.log()).unwrap();
     assert!(log.contains("wang GET /admin/crawler/health 200"), "{log}");
     assert!(

@@ -207,13 +207,7 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         Status::Abandoned => "was interrupted",
         _ => "failed",
     };
-    let (cause, remedy) = match run.status {
-        Status::Abandoned => (
-            "the process is gone and left no result",
-            "usually a reboot, too little memory, or somebody ended it: check this machine's log and memory; the task runs again when it is due",
-        ),
-        _ => explain(run.work, run.error.kind),
-    };
+    let (cause, remedy) = why(run.work, run.status, run.error.kind);
     let mut lines = vec![format!("Cause: {cause} ({})", quoted(&run.error.message))];
     if run.attempts > 0 {
         let took = w.between(run.started_at, run.finished_at);
@@ -269,9 +263,17 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
 
 /// Why a run is no success.
 pub(super) fn cause(run: &RunFailed) -> &'static str {
-    match run.status {
-        Status::Abandoned => "the process is gone and left no result",
-        _ => explain(run.work, run.error.kind).0,
+    why(run.work, run.status, run.error.kind).0
+}
+
+/// Why a run is no success, and what to do; `{run}` stands for its id.
+pub(super) fn why(work: Work, status: Status, kind: ErrorKind) -> (&'static str, &'static str) {
+    match status {
+        Status::Abandoned => (
+            "the process is gone and left no result",
+            "usually a reboot, too little memory, or somebody ended it: check this machine's log and memory; the task runs again when it is due",
+        ),
+        _ => explain(work, kind),
     }
 }
 

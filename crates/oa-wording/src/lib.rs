@@ -12,7 +12,10 @@ use oa_core::app::config::Locale;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::printable;
 use oa_core::base::units::Bytes;
-use oa_core::model::event::{Event, Finding, Lost};
+use oa_core::model::event::{Event, Finding, Lost, Work};
+use oa_core::model::retry::ErrorKind;
+use oa_core::model::run::Status;
+use uuid::Uuid;
 
 /// Characters of an error in an alert.
 pub const LONGEST_EXCERPT: usize = 300;
@@ -151,6 +154,22 @@ pub fn cause(event: &Event, locale: Locale) -> Option<&'static str> {
         (Event::RunFailed(run), Locale::En) => Some(en::cause(run)),
         _ => None,
     }
+}
+
+/// Why a run is no success, and what to do, as an alert of it says.
+#[must_use]
+pub fn explanation(
+    work: Work,
+    status: Status,
+    kind: ErrorKind,
+    run: Uuid,
+    locale: Locale,
+) -> (&'static str, String) {
+    let (cause, remedy) = match locale {
+        Locale::Zh => zh::why(work, status, kind),
+        Locale::En => en::why(work, status, kind),
+    };
+    (cause, remedy.replace("{run}", &run.to_string()))
 }
 
 /// The title and lines of what `oa-alert check` finds, for its own output.

@@ -201,13 +201,7 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
         _ if run.work == Work::Source => "采集失败",
         _ => "运行失败",
     };
-    let (cause, remedy) = match run.status {
-        Status::Abandoned => (
-            "进程没有留下结果就消失了",
-            "多为机器重启、内存不足或被人结束；查看本机日志和内存，任务会按排期再次运行",
-        ),
-        _ => explain(run.work, run.error.kind),
-    };
+    let (cause, remedy) = why(run.work, run.status, run.error.kind);
     let mut lines = vec![format!("原因：{cause}（{}）", quoted(&run.error.message))];
     if run.attempts > 0 {
         let took = w.between(run.started_at, run.finished_at);
@@ -266,9 +260,17 @@ fn run_failed(run: &RunFailed, w: &Wording) -> Draft {
 
 /// Why a run is no success.
 pub(super) fn cause(run: &RunFailed) -> &'static str {
-    match run.status {
-        Status::Abandoned => "进程没有留下结果就消失了",
-        _ => explain(run.work, run.error.kind).0,
+    why(run.work, run.status, run.error.kind).0
+}
+
+/// Why a run is no success, and what to do; `{run}` stands for its id.
+pub(super) fn why(work: Work, status: Status, kind: ErrorKind) -> (&'static str, &'static str) {
+    match status {
+        Status::Abandoned => (
+            "进程没有留下结果就消失了",
+            "多为机器重启、内存不足或被人结束；查看本机日志和内存，任务会按排期再次运行",
+        ),
+        _ => explain(work, kind),
     }
 }
 

@@ -31,7 +31,7 @@ pub use alert::{Alert, AlertService, Channel, ChannelKind, Mention, Success};
 pub use backup::{Backup, BackupCopy, BackupKind, BackupSchedule, S3};
 pub use catch_up::CatchUpRule;
 pub use exec::Exec;
-pub use report::{BasePath, TokenHash};
+pub use report::{BasePath, Token, TokenHash};
 
 /// The configuration could not be used. Always exit code 78.
 #[derive(Debug, thiserror::Error)]
@@ -306,12 +306,16 @@ pub struct Report {
     pub url: Option<String>,
     /// Where `serve` listens.
     pub listen: SocketAddr,
-    /// Who may ask: name and hash of each token. Without any, only this machine.
-    pub tokens: BTreeMap<String, TokenHash>,
+    /// Who may ask: name and hash of each token, after `read-only` where it may only look. Without any, only this machine.
+    pub tokens: BTreeMap<String, Token>,
     /// The path below which a reverse proxy serves it.
     pub base_path: BasePath,
     /// Addresses of reverse proxies, whose `X-Forwarded-For` and `X-Forwarded-Prefix` are believed.
     pub proxies: Vec<IpAddr>,
+    /// Whether `/badge/TASK.svg` shows everybody how a task is.
+    pub badges: bool,
+    /// Whether `/status` shows everybody how the sources are, without details.
+    pub status_page: bool,
     /// The address under which a role that may only read connects. Default: the database's.
     pub database_url: Option<SecretRef>,
 }
@@ -337,6 +341,8 @@ impl Default for Report {
             tokens: BTreeMap::new(),
             base_path: BasePath::default(),
             proxies: Vec::new(),
+            badges: false,
+            status_page: false,
             database_url: None,
         }
     }

@@ -22,6 +22,8 @@ pub enum Format {
     Json,
     /// A header line and one line a row.
     Csv,
+    /// The same with the mark by which Excel knows that it is UTF-8.
+    CsvExcel,
     /// A Markdown table.
     Markdown,
 }
@@ -63,11 +65,15 @@ const FOLDED: u16 = 22;
 /// One cell before and one behind each column.
 const PADDING: u16 = 2;
 
+/// Without it a Chinese Excel reads GBK.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The columns that say how something is.
-const STATES: [&str; 8] = [
+const STATES: [&str; 9] = [
     "state",
     "state_shown",
     "status",
+    "status_shown",
     "health",
     "severity",
     "outcome",
@@ -176,6 +182,12 @@ impl Listing {
         }
     }
 
+    /// The text that [`Listing::print`] prints.
+    #[must_use]
+    pub fn render_here(&self, format: Format) -> String {
+        self.render_on(format, Screen::of_stdout())
+    }
+
     /// The text that [`Listing::print`] prints where no terminal is.
     #[must_use]
     pub fn render(&self, format: Format) -> String {
@@ -190,6 +202,7 @@ impl Listing {
                 .map(|row| format!("{}\n", Value::Object(row.clone())))
                 .collect(),
             Format::Csv => self.csv(),
+            Format::CsvExcel => format!("{BYTE_ORDER_MARK}{}", self.csv()),
             Format::Table | Format::Markdown => self.table(format, screen),
         }
     }
@@ -348,10 +361,10 @@ fn colour_of(row: &Map<String, Value>, key: &str) -> Option<Color> {
     if !STATES.contains(&key) {
         return None;
     }
-    let by = if key == "state_shown" {
-        "severity"
-    } else {
-        key
+    let by = match key {
+        "state_shown" => "severity",
+        "status_shown" => "status",
+        key => key,
     };
     colour(word(by)?)
 }
@@ -430,9 +443,12 @@ mod tests {
     #[test]
     fn json_keeps_every_field_and_csv_the_columns() {
         assert!(listing().render(Format::Json).contains("\"extra\":true}\n"));
+        let csv = "task,title,rows\na,多空全景,75\nbb,x|y,\n";
+        assert_eq!(listing().render(Format::Csv), csv);
+        // Excel knows by its first three bytes that it is UTF-8.
         assert_eq!(
-            listing().render(Format::Csv),
-            "task,title,rows\na,多空全景,75\nbb,x|y,\n"
+            listing().render(Format::CsvExcel).as_bytes(),
+            [b"\xef\xbb\xbf", csv.as_bytes()].concat()
         );
     }
 

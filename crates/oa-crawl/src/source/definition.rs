@@ -29,6 +29,10 @@ pub(crate) struct Source {
     #[serde(skip)]
     #[schemars(skip)]
     pub(crate) sha256: String,
+    /// Its file.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) text: String,
     /// The task's fixed name.
     pub(crate) name: String,
     /// Its title for people.

@@ -16,10 +16,12 @@ mod secrets;
 mod selector;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use oa_core::app::config::{Config, Crawl};
 use oa_core::base::mistakes::{explain, nearest};
+use oa_core::base::state_dir::{StateDir, write_durably};
 use oa_core::base::trust::TrustError;
 use oa_core::model::retry::Policy;
 use sha2::{Digest, Sha256};
@@ -262,7 +264,19 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Source, SourceError> {
     check::check(&source).map_err(invalid)?;
     let digest = Sha256::digest(text);
     source.sha256 = digest.iter().map(|b| format!("{b:02x}")).collect();
+    text.clone_into(&mut source.text);
     Ok(source)
+}
+
+/// Keeps a source file as it is now in `state_dir/sources`, by its SHA-256: a run names that, and people look at what it worked by after the
+/// file was corrected.
+pub(crate) fn keep(state: &StateDir, source: &Source) -> io::Result<()> {
+    let folder = state.folder("sources").map_err(io::Error::other)?;
+    let path = folder.join(format!("{}.toml", source.sha256));
+    if path.exists() {
+        return Ok(());
+    }
+    write_durably(&path, source.text.as_bytes())
 }
 
 /// The JSON Schema of source files, for editors: what the types say. [`parse`] checks more than that.

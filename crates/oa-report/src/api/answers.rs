@@ -5,11 +5,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::queries::alerts::{AlertEntry, Incident};
+use crate::queries::alerts::{AlertEntry, HeldSilence, Incident};
 use crate::queries::backups::{Backup, Drill, Size, Status};
 use crate::queries::days::{SourceDay, Summary};
 use crate::queries::logs::Entry;
 use crate::queries::quality::Quality;
+use crate::queries::requests::RequestEntry;
 
 /// A page of the run log.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -66,6 +67,58 @@ pub(crate) struct AckAnswer {
     pub(crate) by: String,
     /// What others should know.
     pub(crate) note: String,
+}
+
+/// What somebody asks for.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Ask {
+    /// Collect a source now.
+    Run {
+        /// The source.
+        #[schemars(length(min = 1, max = 200), regex(pattern = "^[^\\u0000]+$"))]
+        task: String,
+        /// The day to collect; without it, the present one.
+        #[serde(default)]
+        day: Option<NaiveDate>,
+    },
+    /// Collect the days of a source that are not there.
+    Backfill {
+        /// The source.
+        #[schemars(length(min = 1, max = 200), regex(pattern = "^[^\\u0000]+$"))]
+        task: String,
+        /// The first day.
+        from: NaiveDate,
+        /// The last day, at most 400 days after the first.
+        to: NaiveDate,
+    },
+    /// Send a test message.
+    TestChannel {
+        /// The channel.
+        #[schemars(length(min = 1, max = 200), regex(pattern = "^[^\\u0000]+$"))]
+        channel: String,
+    },
+}
+
+/// What was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct AskAnswer {
+    /// Its number; the same while what was asked for before is not done.
+    pub(crate) id: i64,
+}
+
+/// What people asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RequestsAnswer {
+    /// Newest first.
+    pub(crate) requests: Vec<RequestEntry>,
+}
+
+/// Silences.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SilencesAnswer {
+    /// By their number.
+    pub(crate) silences: Vec<HeldSilence>,
 }
 
 /// How good the collected data are.

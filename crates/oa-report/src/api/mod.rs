@@ -8,10 +8,13 @@ use std::sync::Arc;
 use chrono::{Days, Utc};
 use hyper::body::Incoming;
 use hyper::{StatusCode, header};
+use oa_core::journal::requests::Action;
+use serde::de::DeserializeOwned;
 
 use self::answers::{
-    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DaysAnswer,
-    DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer,
+    Ack, AckAnswer, AlertsAnswer, AliveAnswer, Ask, AskAnswer, BackupStatusAnswer, BackupsAnswer,
+    DaysAnswer, DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer, RequestsAnswer,
+    SilencesAnswer,
 };
 use crate::app::App;
 use crate::app::answer::Answer;
@@ -40,6 +43,9 @@ pub(crate) async fn answer(
         Operation::Task => task(app, params).await,
         Operation::Alerts => alerts(app, params).await,
         Operation::Acknowledge => acknowledge(app, request, caller, body).await,
+        Operation::Requests => requests(app, params).await,
+        Operation::Ask => ask(app, request, caller, body).await,
+        Operation::Silences => silences(app).await,
         Operation::Quality => quality(app, params).await,
         Operation::Backups => backups(app, params).await,
         Operation::Drills => drills(app, params).await,
@@ -51,7 +57,11 @@ pub(crate) async fn answer(
         })),
         Operation::Ready => ready(app).await,
         // Answered by others.
-        Operation::Metrics | Operation::Asset | Operation::Page(_) => {
+        Operation::Metrics
+        | Operation::Badge
+        | Operation::Feed
+        | Operation::Asset
+        | Operation::Page(_) => {
             Err(Answer::missing("there is nothing at this path"))
         }
     }
@@ -193,6 +203,18 @@ async fn acknowledge(
     caller: &Caller,
     body: Incoming,
 ) -> Result<Answer, Answer> {
+    let ack: Ack = read_json(request, body).await?;
+    app.acknowledge(caller, &ack.fingerprint, &ack.note).await?;
+    Ok(Answer::json(&AckAnswer {
+        fingerprint: ack.fingerprint,
+        by: caller.name().to_owned(),
+        note: ack.note,
+    })
+    .with_status(StatusCode::CREATED))
+}
+
+/// A form of another site can send no JSON.
+async fn read_json<T: DeserializeOwned>(request: &Request, body: Incoming) -> Result<T, Answer> {
     let content_type = request.header(header::CONTENT_TYPE);
     if content_type.is_none_or(|t| t.split(';').next() != Some("application/json")) {
         return Err(Answer::problem(
@@ -201,19 +223,40 @@ async fn acknowledge(
         ));
     }
     let body = read_body(body).await?;
-    let ack: Ack = serde_json::from_slice(&body).map_err(|e| {
+    serde_json::from_slice(&body).map_err(|e| {
         Answer::problem(
             StatusCode::BAD_REQUEST,
             format!("the body is not what it should be: {e}"),
         )
-    })?;
-    app.acknowledge(caller, &ack.fingerprint, &ack.note).await?;
-    Ok(Answer::json(&AckAnswer {
-        fingerprint: ack.fingerprint,
-        by: caller.name().to_owned(),
-        note: ack.note,
     })
-    .with_status(StatusCode::CREATED))
+}
+
+async fn requests(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {
+    let (subject, limit) = (params.text("subject"), i64::from(params.limit()));
+    let requests = app
+        .ask(move |tx| queries::requests::recent(tx, subject.as_deref(), limit))
+        .await?;
+    Ok(Answer::json(&RequestsAnswer { requests }))
+}
+
+async fn ask(
+    app: &Arc<App>,
+    request: &Request,
+    caller: &Caller,
+    body: Incoming,
+) -> Result<Answer, Answer> {
+    let action = match read_json(request, body).await? {
+        Ask::Run { task, day } => Action::Run { task, day },
+        Ask::Backfill { task, from, to } => Action::Backfill { task, from, to },
+        Ask::TestChannel { channel } => Action::TestChannel { channel },
+    };
+    let id = app.request(caller, action).await?;
+    Ok(Answer::json(&AskAnswer { id }).with_status(StatusCode::ACCEPTED))
+}
+
+async fn silences(app: &Arc<App>) -> Result<Answer, Answer> {
+    let silences = app.ask(|tx| queries::alerts::silences(tx)).await?;
+    Ok(Answer::json(&SilencesAnswer { silences }))
 }
 
 async fn quality(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {

@@ -4,10 +4,12 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::answers::{
-    Ack, AckAnswer, AlertsAnswer, AliveAnswer, BackupStatusAnswer, BackupsAnswer, DaysAnswer,
-    DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer,
+    Ack, AckAnswer, AlertsAnswer, AliveAnswer, Ask, AskAnswer, BackupStatusAnswer, BackupsAnswer,
+    DaysAnswer, DrillsAnswer, LogsAnswer, QualityAnswer, ReadyAnswer, RequestsAnswer,
+    SilencesAnswer,
 };
 use crate::app::answer::Problem;
+use crate::app::request::SESSION;
 use crate::app::routes::{Kind, Operation, ROUTES, Route};
 use crate::queries::run::RunDetail;
 use crate::queries::task::TaskDetail;
@@ -41,13 +43,14 @@ pub(crate) fn document(base: &str) -> Value {
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": if base.is_empty() { "/" } else { base }}],
-        "security": [{"bearer": []}, {"basic": []}],
+        "security": [{"bearer": []}, {"basic": []}, {"session": []}],
         "paths": paths,
         "components": {
             "schemas": schemas.take_definitions(true),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "basic": {"type": "http", "scheme": "basic", "description": "Any user name; the token as the password."},
+                "session": {"type": "apiKey", "in": "cookie", "name": SESSION, "description": "What the login page gives for a token."},
             },
         },
     })
@@ -69,6 +72,9 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::Task => json_of!(TaskDetail),
         Operation::Alerts => json_of!(AlertsAnswer),
         Operation::Acknowledge => json_of!(AckAnswer),
+        Operation::Requests => json_of!(RequestsAnswer),
+        Operation::Ask => json_of!(AskAnswer),
+        Operation::Silences => json_of!(SilencesAnswer),
         Operation::Quality => json_of!(QualityAnswer),
         Operation::Backups => json_of!(BackupsAnswer),
         Operation::Drills => json_of!(DrillsAnswer),
@@ -76,7 +82,8 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::Ready => json_of!(ReadyAnswer),
         Operation::OpenApi => json!({"application/json": {"schema": {"type": "object"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
-        Operation::Asset | Operation::Page(_) => return None,
+        Operation::Feed => json!({"application/rss+xml": {"schema": {"type": "string"}}}),
+        Operation::Badge | Operation::Asset | Operation::Page(_) => return None,
     })
 }
 
@@ -93,7 +100,7 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
     add("400", "A parameter is not what it must be");
     add("405", "Another method");
     let has = |name: &str| route.parameters.iter().any(|p| p.name == name);
-    if has("since") || has("from") {
+    if has("since") || has("from") || route.operation == Operation::Ask {
         add("409", "Parameters contradict each other");
     }
     if !route.operation.is_open() {
@@ -115,12 +122,17 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
     if named
         || matches!(
             route.operation,
-            Operation::Health | Operation::Days | Operation::Acknowledge
+            Operation::Health | Operation::Days | Operation::Acknowledge | Operation::Ask
         )
     {
         add("404", "There is no such thing");
     }
-    if route.operation == Operation::Acknowledge {
+    let body = match route.operation {
+        Operation::Acknowledge => Some(schemas.subschema_for::<Ack>()),
+        Operation::Ask => Some(schemas.subschema_for::<Ask>()),
+        _ => None,
+    };
+    if body.is_some() {
         for (status, about) in [
             ("408", "The body did not come in time"),
             ("413", "The body is too long"),
@@ -129,10 +141,10 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
             add(status, about);
         }
     }
-    let good = if route.operation == Operation::Acknowledge {
-        "201"
-    } else {
-        "200"
+    let good = match route.operation {
+        Operation::Acknowledge => "201",
+        Operation::Ask => "202",
+        _ => "200",
     };
     responses.insert(
         good.to_owned(),
@@ -168,8 +180,9 @@ fn operation(route: &Route, path: &str, answer: &Value, schemas: &mut SchemaGene
         "parameters": parameters,
         "responses": responses,
     });
-    if route.operation == Operation::Acknowledge {
-        operation["requestBody"] = json!({"required": true, "content": {"application/json": {"schema": schemas.subschema_for::<Ack>()}}});
+    if let Some(schema) = body {
+        operation["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": schema}}});
     }
     if route.operation.is_open() {
         operation["security"] = json!([]);

@@ -1,6 +1,10 @@
 //! Answers, before they become HTTP.
 
+use std::io::Write;
+
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -49,6 +53,16 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
 }
 
+impl CachePolicy {
+    fn as_header(self) -> &'static str {
+        match self {
+            Self::Revalidate => "private, no-cache",
+            Self::Forever => "public, max-age=31536000, immutable",
+            Self::Never => "no-store",
+        }
+    }
+}
+
 impl Answer {
     fn new(content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self {
@@ -77,7 +91,12 @@ impl Answer {
     }
 
     pub(crate) fn page(page: Markup) -> Self {
-        Self::new("text/html; charset=utf-8", page.into_string())
+        let text = page.into_string();
+        let tag = short_hash(without_its_time(&text).as_bytes());
+        Self {
+            tag: Some(tag),
+            ..Self::new("text/html; charset=utf-8", text)
+        }
     }
 
     pub(crate) fn text(content_type: &'static str, text: impl Into<Bytes>) -> Self {
@@ -153,11 +172,33 @@ impl Answer {
         self
     }
 
-    /// As HTTP. `if_none_match` is the request's header: the same answer is not sent again.
-    pub(crate) fn into_response(self, if_none_match: Option<&str>) -> Response<Full<Bytes>> {
+    /// As HTTP. `if_none_match` is the request's header: the same answer is not sent again, nor the headers that came with it.
+    pub(crate) fn into_response(
+        mut self,
+        if_none_match: Option<&str>,
+        gzip: bool,
+    ) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::new()));
         let headers = response.headers_mut();
         let put = HeaderValue::from_static;
+        let tag = self.entity_tag();
+        headers.insert(header::CACHE_CONTROL, put(self.cache.as_header()));
+        if let Some(tag) = tag.as_deref().and_then(|t| HeaderValue::from_str(t).ok()) {
+            headers.insert(header::ETAG, tag);
+        }
+        headers.insert(header::VARY, put("accept-encoding, cookie"));
+        for (name, value) in std::mem::take(&mut self.headers) {
+            headers.append(name, value);
+        }
+        let is_known = |tag: &str| {
+            if_none_match.is_some_and(|known| {
+                known.trim() == "*" || known.split(',').any(|k| same_tag(k, tag))
+            })
+        };
+        if tag.is_some_and(|tag| is_known(&tag)) {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return response;
+        }
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, put("nosniff"));
         headers.insert(header::REFERRER_POLICY, put("same-origin"));
         headers.insert(header::X_FRAME_OPTIONS, put("DENY"));
@@ -169,56 +210,64 @@ impl Answer {
                 DATA_POLICY
             }),
         );
-        headers.insert(
-            HeaderName::from_static("cross-origin-resource-policy"),
-            put("same-origin"),
-        );
-        headers.insert(
-            header::CACHE_CONTROL,
-            put(match self.cache {
-                CachePolicy::Revalidate => "private, no-cache",
-                CachePolicy::Forever => "public, max-age=31536000, immutable",
-                CachePolicy::Never => "no-store",
-            }),
-        );
-        for (name, value) in self.headers {
-            headers.insert(name, value);
+        // Badges stand on pages of others.
+        headers
+            .entry("cross-origin-resource-policy")
+            .or_insert(put("same-origin"));
+        if !self.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, put(self.content_type));
+        }
+        let packs = gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p");
+        if let Some(packed) = packs.then(|| pack(&self.body)).flatten() {
+            headers.insert(header::CONTENT_ENCODING, put("gzip"));
+            self.body = packed;
         }
         *response.status_mut() = self.status;
-        if self.cache == CachePolicy::Revalidate && self.status == StatusCode::OK {
-            let tag = format!(
-                "W/\"{}\"",
-                self.tag.unwrap_or_else(|| short_hash(&self.body))
-            );
-            let known = if_none_match.is_some_and(|known| {
-                known.trim() == "*" || known.split(',').any(|k| same_tag(k, &tag))
-            });
-            if let Ok(value) = HeaderValue::from_str(&tag) {
-                headers_of(&mut response).insert(header::ETAG, value);
-            }
-            if known {
-                *response.status_mut() = StatusCode::NOT_MODIFIED;
-                return response;
-            }
-        }
-        if !self.body.is_empty() {
-            headers_of(&mut response).insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(self.content_type),
-            );
-        }
         *response.body_mut() = Full::new(self.body);
         response
     }
+
+    /// What says whether it has changed since; weak, because it may come packed.
+    fn entity_tag(&mut self) -> Option<String> {
+        if self.cache != CachePolicy::Revalidate || self.status != StatusCode::OK {
+            return None;
+        }
+        let tag = self.tag.take().unwrap_or_else(|| short_hash(&self.body));
+        Some(format!("W/\"{tag}\""))
+    }
+}
+
+/// Smaller ones are one packet anyway.
+const WORTH_PACKING: usize = 1024;
+
+fn pack(body: &[u8]) -> Option<Bytes> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::new(6));
+    packed.write_all(body).ok()?;
+    packed.finish().ok().map(Bytes::from)
+}
+
+/// A page without what only says how late it is: when it was made, and how long ago things were, which its script keeps right by itself.
+fn without_its_time(page: &str) -> String {
+    let mut kept = String::with_capacity(page.len());
+    let mut rest = page;
+    while let Some(at) = rest.find("<time class=\"") {
+        let (before, time) = rest.split_at(at);
+        kept.push_str(before);
+        let (tag, after) = time.split_once('>').unwrap_or((time, ""));
+        kept.push_str(tag);
+        rest = after.split_once("</time>").map_or("", |(_, after)| after);
+    }
+    kept.push_str(rest);
+    let made = kept.find("data-made=\"").map(|at| at + 11);
+    if let Some((from, to)) = made.and_then(|from| Some((from, from + kept[from..].find('"')?))) {
+        kept.replace_range(from..to, "");
+    }
+    kept
 }
 
 /// Everything is ours and from a file: nothing inline, nothing from elsewhere, no frame, no form to another place.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 const DATA_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
-
-fn headers_of(response: &mut Response<Full<Bytes>>) -> &mut hyper::HeaderMap {
-    response.headers_mut()
-}
 
 /// Weak comparison, as `If-None-Match` demands it.
 fn same_tag(known: &str, tag: &str) -> bool {
@@ -245,5 +294,29 @@ impl From<QueryError> for Answer {
         } else {
             answer
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_its_time;
+
+    #[test]
+    fn a_page_that_is_only_later_is_the_same() {
+        let page = |made, updated, ago, at| {
+            format!(
+                "<span><time class=\"made\">{updated}</time></span><main data-made=\"{made}\" data-zone=\"x\"><p><time class=\"ago\" datetime=\"{at}\">{ago}</time> <time datetime=\"1\">08:00</time></p></main>"
+            )
+        };
+        let first = without_its_time(&page("1", "10:00:00", "1 min ago", "9"));
+        assert_eq!(
+            first,
+            without_its_time(&page("2", "10:01:00", "2 min ago", "9"))
+        );
+        assert_ne!(
+            first,
+            without_its_time(&page("2", "10:01:00", "2 min ago", "8"))
+        );
+        assert!(first.contains("08:00") && !first.contains("1 min"));
     }
 }

@@ -1,6 +1,6 @@
 //! What every request needs, and the terms in which requests are read and answered. The network is `http`'s business.
 
-mod acknowledge;
+mod act;
 pub(crate) mod answer;
 pub(crate) mod guard;
 pub(crate) mod params;
@@ -19,9 +19,9 @@ use oa_core::schedule::Calendar;
 use postgres::Transaction;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::acknowledge::LONGEST_NOTE;
+pub(crate) use self::act::LONGEST_NOTE;
 use self::answer::Answer;
-use self::guard::{Guard, random_key};
+use self::guard::{Guard, lasting_key};
 use crate::pool::Pool;
 use crate::queries::overview::Overview;
 use crate::queries::totals::Total;
@@ -55,7 +55,7 @@ impl App {
         let config = Arc::new(config);
         let snapshots = SnapshotFeed::start(Arc::clone(&pool), Arc::clone(&config))
             .context("could not start a thread")?;
-        let key = random_key().context("could not read /dev/urandom")?;
+        let key = lasting_key(&config.state_dir).context("could not read /dev/urandom")?;
         Ok(Arc::new(Self {
             guard: Guard::new(config.report.tokens.clone(), key),
             config,

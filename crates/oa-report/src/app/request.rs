@@ -9,14 +9,17 @@ use hyper::body::{Body, Incoming};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode, Version, header};
 use oa_core::app::config::{BasePath, Config};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::answer::Answer;
+use super::guard::Credentials;
 use crate::lang::Lang;
 
 /// Longest body in bytes: a form, or one object.
 const MOST_BODY: usize = 16 << 10;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// The cookie of a login.
+pub(crate) const SESSION: &str = "oa_session";
 /// Headers that proxies add.
 const PROXIED: [&str; 6] = [
     "forwarded",
@@ -38,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) query: Vec<(String, String)>,
     /// What comes before the path of every link.
     pub(crate) base: String,
+    /// The browser's connection is encrypted up to the proxy, which says so.
+    pub(crate) is_https: bool,
     /// Only the head of the answer is wanted.
     pub(crate) is_head: bool,
     /// The language of pages: `?lang=`, else what was chosen before, else the configuration's.
@@ -70,13 +75,14 @@ impl Request {
             .map(|(_, value)| value.as_str());
         let lang = chosen
             .and_then(Lang::from_code)
-            .or_else(|| header("cookie").and_then(language_of_cookie))
+            .or_else(|| Lang::from_code(cookie_in(header("cookie")?, "oa_lang")?))
             .unwrap_or_else(|| Lang::from(config.locale));
         Self {
             from: forwarded.filter(|_| behind_proxy).unwrap_or(peer.ip()),
             path: rest.split('/').skip(1).map(decode).collect(),
             query,
             base,
+            is_https: behind_proxy && header("x-forwarded-proto") == Some("https"),
             is_head: head.method == Method::HEAD,
             lang,
             head,
@@ -94,6 +100,55 @@ impl Request {
 
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.head.headers.get(name).and_then(|v| v.to_str().ok())
+    }
+
+    /// A cookie's value.
+    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
+        cookie_in(self.header(header::COOKIE)?, name)
+    }
+
+    /// What it says of itself who asks.
+    pub(crate) fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            authorization: self.header(header::AUTHORIZATION),
+            session: self.cookie(SESSION),
+        }
+    }
+
+    /// A cookie of this server, which no script can read and no form of another site sends.
+    pub(crate) fn set_cookie(&self, name: &str, value: &str, seconds: u64) -> String {
+        let secure = if self.is_https { "; Secure" } else { "" };
+        format!(
+            "{name}={value}; Path={}/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}",
+            self.base
+        )
+    }
+
+    /// Whether the answer may be packed. Not when another site makes the browser ask: from the size of what comes back it could guess
+    /// what is in it.
+    pub(crate) fn takes_gzip(&self) -> bool {
+        let accepted = self.header(header::ACCEPT_ENCODING).unwrap_or_default();
+        let mut each = accepted.split(',').map(|e| e.trim().to_ascii_lowercase());
+        !self.is_from_another_site()
+            && each.any(|e| {
+                let (name, weight) = e.split_once(';').unwrap_or((&e, ""));
+                let refused = weight
+                    .trim()
+                    .strip_prefix("q=")
+                    .is_some_and(|q| q.parse() == Ok(0.0));
+                matches!(name.trim(), "gzip" | "*") && !refused
+            })
+    }
+
+    /// The path as it is asked for, without the base path.
+    pub(crate) fn local_target(&self) -> String {
+        let path = self.path.iter().map(|p| escape(p));
+        let query = self.head.uri.query().map(|q| format!("?{q}"));
+        format!(
+            "/{}{}",
+            path.collect::<Vec<_>>().join("/"),
+            query.unwrap_or_default()
+        )
     }
 
     /// The name under which this server was asked.
@@ -189,8 +244,48 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn language_of_cookie(cookies: &str) -> Option<Lang> {
+/// A path of this server to go on to; anything else is the overview.
+pub(crate) fn own_page(path: &str) -> &str {
+    let own = path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    if own { path } else { "/admin/" }
+}
+
+fn cookie_in<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     let mut all = cookies.split(';').filter_map(|c| c.trim().split_once('='));
-    all.find(|(name, _)| *name == "oa_lang")
-        .and_then(|(_, value)| Lang::from_code(value))
+    all.find(|(n, _)| *n == name).map(|(_, value)| value)
+}
+
+const PART: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Escapes a value for a path or a query.
+pub(crate) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, PART).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_page;
+
+    #[test]
+    fn what_goes_on_leads_to_a_page_of_this_server_only() {
+        for own in ["/admin/", "/admin/logs?status=failed&task=a%20b", "/act/x"] {
+            assert_eq!(own_page(own), own);
+        }
+        for other in [
+            "",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nSet-Cookie: x",
+            "javascript:alert(1)",
+        ] {
+            assert_eq!(own_page(other), "/admin/");
+        }
+    }
 }

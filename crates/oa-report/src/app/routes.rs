@@ -12,10 +12,20 @@ pub(crate) enum Page {
     Overview,
     Task,
     Run,
+    /// What a site answered, as text.
+    RawAnswer,
+    /// A screenshot or a page that a failed run has left.
+    Failure,
     Logs,
     Backups,
     Alerts,
-    Acknowledge,
+    /// Does what a button of a page says.
+    Act,
+    /// Takes a token for a cookie.
+    LogIn,
+    LogOut,
+    /// How the sources are, for everybody and without details.
+    Status,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +38,11 @@ pub(crate) enum Operation {
     Task,
     Alerts,
     Acknowledge,
+    /// What people asked for.
+    Requests,
+    /// Asks for something.
+    Ask,
+    Silences,
     Quality,
     Backups,
     Drills,
@@ -37,15 +52,26 @@ pub(crate) enum Operation {
     /// Whether PostgreSQL answers.
     Ready,
     Metrics,
+    /// How a task is, as a small picture for everybody.
+    Badge,
+    /// Incidents for a feed reader.
+    Feed,
     /// A file of the pages.
     Asset,
     Page(Page),
 }
 
 impl Operation {
-    /// Whether it is for everybody: tells nothing about the data.
+    /// Whether it is for everybody: tells nothing about the data, or only what the configuration makes public.
     pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Alive | Self::Ready | Self::Asset)
+        matches!(
+            self,
+            Self::Alive
+                | Self::Ready
+                | Self::Asset
+                | Self::Badge
+                | Self::Page(Page::LogIn | Page::LogOut | Page::Status)
+        )
     }
 }
 
@@ -195,6 +221,30 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route {
         method: "GET",
+        paths: &["/api/v1/requests"],
+        operation: Operation::Requests,
+        summary: "What people asked for, and what came of it",
+        parameters: &[
+            parameter("subject", Kind::Name, "only of this source or channel"),
+            LIMIT,
+        ],
+    },
+    Route {
+        method: "POST",
+        paths: &["/api/v1/requests"],
+        operation: Operation::Ask,
+        summary: "Asks for a run, a backfill or a test message, which the programs that cron starts carry out within a minute",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/silences"],
+        operation: Operation::Silences,
+        summary: "Silences that hold or will, and what they keep from people",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
         paths: &["/api/v1/quality"],
         operation: Operation::Quality,
         summary: "How good the collected data are",
@@ -254,6 +304,21 @@ pub(crate) const ROUTES: &[Route] = &[
         summary: "Metrics for Prometheus",
         parameters: &[],
     },
+    Route {
+        method: "GET",
+        paths: &["/badge/{file}"],
+        operation: Operation::Badge,
+        summary: "",
+        parameters: &[parameter("file", Kind::Name, "the task, and .svg")],
+    },
+    Route {
+        method: "GET",
+        paths: &["/api/v1/incidents.rss"],
+        operation: Operation::Feed,
+        summary: "Alerts for a feed reader, newest first",
+        parameters: &[],
+    },
+    page!("/status", Page::Status, &[LANGUAGE]),
     page!("/", Page::Front, &[]),
     page!("/admin", Page::Front, &[]),
     page!(
@@ -280,6 +345,22 @@ pub(crate) const ROUTES: &[Route] = &[
         &[LANGUAGE, parameter("id", Kind::Uuid, "the run")]
     ),
     page!(
+        "/admin/runs/{id}/raw/{seq}",
+        Page::RawAnswer,
+        &[
+            parameter("id", Kind::Uuid, "the run"),
+            parameter("seq", Kind::Name, "the answer's number"),
+        ]
+    ),
+    page!(
+        "/admin/runs/{id}/failures/{file}",
+        Page::Failure,
+        &[
+            parameter("id", Kind::Uuid, "the run"),
+            parameter("file", Kind::Name, "the screenshot or page"),
+        ]
+    ),
+    page!(
         "/admin/logs",
         Page::Logs,
         &[
@@ -296,8 +377,27 @@ pub(crate) const ROUTES: &[Route] = &[
     page!("/admin/alerts", Page::Alerts, &[LANGUAGE, BEFORE]),
     Route {
         method: "POST",
-        paths: &["/admin/alerts"],
-        operation: Operation::Page(Page::Acknowledge),
+        paths: &["/admin/act"],
+        operation: Operation::Page(Page::Act),
+        summary: "",
+        parameters: &[],
+    },
+    page!(
+        "/login",
+        Page::LogIn,
+        &[LANGUAGE, parameter("next", Kind::Name, "where to go then")]
+    ),
+    Route {
+        method: "POST",
+        paths: &["/login"],
+        operation: Operation::Page(Page::LogIn),
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "POST",
+        paths: &["/logout"],
+        operation: Operation::Page(Page::LogOut),
         summary: "",
         parameters: &[],
     },
@@ -311,7 +411,7 @@ pub(crate) const ROUTES: &[Route] = &[
 ];
 
 /// The values of a path's braces, in their order.
-type InPath<'a> = Vec<(&'a str, String)>;
+pub(crate) type InPath<'a> = Vec<(&'a str, String)>;
 
 fn matches<'a>(pattern: &'a str, path: &[String]) -> Option<InPath<'a>> {
     let parts: Vec<&str> = pattern.split('/').skip(1).collect();
@@ -329,8 +429,11 @@ fn matches<'a>(pattern: &'a str, path: &[String]) -> Option<InPath<'a>> {
     Some(values)
 }
 
+/// A route with the values of its path.
+pub(crate) type Found = (&'static Route, InPath<'static>);
+
 /// The first route of a path, whatever its method.
-pub(crate) fn find(path: &[String]) -> Option<(&'static Route, InPath<'static>)> {
+pub(crate) fn find(path: &[String]) -> Option<Found> {
     ROUTES.iter().find_map(|route| {
         route
             .paths

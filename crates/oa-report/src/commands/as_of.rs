@@ -51,9 +51,9 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
                 let lines = rows.iter().map(|(json, _)| format!("{}\n", redact(json)));
                 printed = print(&lines.collect::<String>());
             }
-            Format::Csv => {
-                let heading = listing(columns, Vec::new()).render(Format::Csv);
-                let text = listing(columns, rows).render(Format::Csv);
+            Format::Csv | Format::CsvExcel => {
+                let heading = listing(columns, Vec::new()).render(args.format);
+                let text = listing(columns, rows).render(args.format);
                 let lines = text.strip_prefix(heading.as_str()).unwrap_or(text.as_str());
                 printed = print(if first { text.as_str() } else { lines });
             }

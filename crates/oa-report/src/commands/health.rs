@@ -52,10 +52,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         .map_err(|e| anyhow::anyhow!("could not read who watches: {}", describe(&e)))?;
     let faults = watch::faults(&watches, !tasks.is_empty());
     tasks.sort_by_key(|t| std::cmp::Reverse(t.severity));
-    // A program that reads CSV takes the words of the API.
-    let state = match args.format {
-        Format::Csv => "state",
-        _ => "state_shown",
+    // A program that reads CSV takes the words of the API, and times that do not depend on when it reads them.
+    let (state, last, next) = match args.format {
+        Format::Csv | Format::CsvExcel => ("state", "last_success_local", "next_due_local"),
+        _ => ("state_shown", "last_success_ago", "next_due_in"),
     };
     let mut listing = Listing::new(&[
         (state, "STATE"),
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         ("success", "OK"),
         ("runs", "RUNS"),
         ("success_rate", "%"),
-        ("last_success_local", "LAST SUCCESS"),
-        ("next_due_local", "NEXT DUE"),
+        (last, "LAST SUCCESS"),
+        (next, "NEXT DUE"),
         ("why", "WHY"),
     ]);
     for task in &tasks {
@@ -97,8 +97,38 @@ fn row(task: &TaskHealth, config: &Config) -> Value {
     row["state_shown"] = json!(Lang::from(config.locale).state(task.state));
     row["last_success_local"] = json!(at(task.last_success));
     row["next_due_local"] = json!(at(task.next_due));
+    let lang = Lang::from(config.locale);
+    let now = Utc::now();
+    row["last_success_ago"] = json!(task.last_success.map(|at| lang.ago(now - at)));
+    row["next_due_in"] = json!(task.next_due.map(|at| lang.ago(now - at)));
     row["why"] = json!(reasons.join(", "));
     row
+}
+
+/// What to do about tasks that are not well, the worst first.
+fn to_do(lang: Lang, tasks: &[TaskHealth]) -> String {
+    const MOST: usize = 10;
+    let unwell: Vec<&TaskHealth> = tasks
+        .iter()
+        .filter(|t| t.severity != Health::Healthy && !t.reasons.is_empty())
+        .collect();
+    let mut text = String::new();
+    for task in unwell.iter().take(MOST) {
+        let reasons: Vec<String> = task.reasons.iter().map(|r| lang.reason(*r, task)).collect();
+        let remedy = task.reasons.last().map(|r| lang.remedy(*r, task));
+        text.push_str(&format!(
+            "  {} {}: {}\n    → {}\n",
+            if task.severity == Health::Critical { "✕" } else { "▲" },
+            printable(&task.title),
+            reasons.join(lang.say("；", "; ")),
+            remedy.unwrap_or_default(),
+        ));
+    }
+    if unwell.len() > MOST {
+        let more = unwell.len() - MOST;
+        text.push_str(&lang.say(format!("  还有 {more} 个\n"), format!("  {more} more\n")));
+    }
+    text
 }
 
 /// The verdict below the table. Beside other formats only what is wrong with the watching is said, on stderr.
@@ -125,9 +155,10 @@ fn say(
     // What is silenced is not known to be well.
     let paused = tasks.iter().filter(|t| t.state == State::Paused).count();
     let well = tasks.len() - critical - warning - paused;
+    let todo = to_do(lang, tasks);
     let mut text = lang.say(
-        format!("\n故障 {critical}，注意 {warning}，正常 {well}"),
-        format!("\n{critical} critical, {warning} with a warning, {well} well"),
+        format!("\n{todo}故障 {critical}，注意 {warning}，正常 {well}"),
+        format!("\n{todo}{critical} critical, {warning} with a warning, {well} well"),
     );
     if paused > 0 {
         text.push_str(&lang.say(format!("，静默 {paused}"), format!(", {paused} paused")));
@@ -147,6 +178,13 @@ fn say(
             ),
         });
     }
+    // In which zone times are, once for all tables.
+    let now = Utc::now().with_timezone(&config.timezone);
+    let (at, zone) = (now.format("%Y-%m-%d %H:%M:%S"), config.timezone.name());
+    text.push_str(&lang.say(
+        format!("；{at}（{zone}）"),
+        format!("; {at} ({zone})"),
+    ));
     text.push('\n');
     for fault in faults {
         text.push_str(&format!("{}\n", words(fault)));

@@ -37,12 +37,10 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let pool = Pool::from_config(config)?;
     let (snapshot, overview) = pool.read(|tx| {
         let snapshot = Snapshot::take(tx, config)?;
-        let shown = snapshot
-            .worst_first()
-            .iter()
-            .map(|t| t.name.clone())
-            .collect();
-        let overview = Overview::take(tx, config, &calendar, shown)?;
+        let shown = overview::by_site(&snapshot);
+        let shown = shown.iter().map(|t| t.name.clone()).collect();
+        let aside = overview::aside(&snapshot);
+        let overview = Overview::take(tx, config, &calendar, shown, &aside)?;
         Ok((Arc::new(snapshot), overview))
     })?;
     let lang = Lang::from(config.locale);

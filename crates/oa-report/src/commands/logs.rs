@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{known_task, local, no_task, task_names};
+use crate::lang::Lang;
 use crate::queries::logs::{Entry, Filter, MOST, by_id, page, statuses};
 use crate::queries::run::{RunDetail, detail};
 use crate::{pool, when};
@@ -85,7 +86,7 @@ pub(crate) fn run(args: Args, config: &Config) -> Result<u8, Failure> {
     }
     let mut client = pool::connect_read_only(config)?;
     known_task(&mut client, filter.task.as_deref())?;
-    let mut listing = listing();
+    let mut listing = listing(args.format);
     let mut left = args.limit;
     while left > 0 {
         filter.limit = u16::try_from(left).unwrap_or(MOST).min(MOST);
@@ -152,11 +153,16 @@ fn in_words(run: &RunDetail, config: &Config) -> String {
     text
 }
 
-fn listing() -> Listing {
+/// In people's words where people read it.
+fn listing(format: Format) -> Listing {
+    let status = match format {
+        Format::Table | Format::Markdown => "status_shown",
+        Format::Json | Format::Csv | Format::CsvExcel => "status",
+    };
     Listing::new(&[
         ("started", "STARTED"),
         ("task_name", "TASK"),
-        ("status", "STATUS"),
+        (status, "STATUS"),
         ("seconds", "SECONDS"),
         ("records", "RECORDS"),
         ("retry_count", "RETRIES"),
@@ -167,6 +173,7 @@ fn listing() -> Listing {
 
 fn row(run: &Entry, config: &Config) -> Value {
     let mut row = json!(run);
+    row["status_shown"] = json!(Lang::from(config.locale).status(&run.status));
     row["started"] = json!(local(run.start_time, config.timezone));
     row["seconds"] = json!(run.duration.map(|s| (s * 10.0).round() / 10.0));
     row
@@ -227,7 +234,7 @@ fn follow(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Fai
         match follower.ended(&mut client) {
             Ok(ended) if ended.is_empty() => {}
             Ok(ended) => {
-                let mut listing = listing();
+                let mut listing = listing(format);
                 for run in &ended {
                     listing.push(row(run, config));
                 }
@@ -255,7 +262,7 @@ fn follow(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Fai
 fn heading_lines(format: Format) -> usize {
     match format {
         Format::Json => 0,
-        Format::Table | Format::Csv => 1,
+        Format::Table | Format::Csv | Format::CsvExcel => 1,
         Format::Markdown => 2,
     }
 }

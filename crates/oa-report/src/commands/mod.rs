@@ -10,6 +10,7 @@ pub(crate) mod logs;
 pub(crate) mod quality;
 pub(crate) mod serve;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod why;
 
 use anyhow::anyhow;

@@ -13,10 +13,13 @@ use crate::app::guard::random_key;
 
 /// Make a token for the API and the page
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  oa-report token wang")]
+#[command(after_help = "Examples:\n  oa-report token wang\n  oa-report token screen --read-only")]
 pub(crate) struct Args {
     /// Whose it is; shown when its owner acknowledges an incident
     name: String,
+    /// It may look, and neither acknowledge nor have anything run
+    #[arg(long)]
+    read_only: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
@@ -33,8 +36,9 @@ pub(crate) fn run(args: &Args) -> Result<u8, Failure> {
     let bytes = random_key().context("could not read /dev/urandom")?;
     let token = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
     let hash = TokenHash(Sha256::digest(token.as_bytes()).into());
+    let before = if args.read_only { "read-only " } else { "" };
     let text = format!(
-        "token of {name}, shown only now:\n\n    {token}\n\nPut its hash into the configuration, then restart oa-report serve:\n\n    [report.tokens]\n    {name} = \"{hash}\"\n"
+        "token of {name}, shown only now:\n\n    {token}\n\nPut its hash into the configuration, then restart oa-report serve:\n\n    [report.tokens]\n    {name} = \"{before}{hash}\"\n"
     );
     // The one secret that is meant to be seen: not through `cli::print`, which redacts.
     let mut out = std::io::stdout().lock();

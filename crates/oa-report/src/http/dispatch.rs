@@ -10,7 +10,7 @@ use crate::app::answer::Answer;
 use crate::app::guard::{Caller, Refusal};
 use crate::app::params::Params;
 use crate::app::request::Request;
-use crate::app::routes::{self, Operation};
+use crate::app::routes::{self, Found, Operation};
 use crate::{api, metrics, pages};
 
 /// The answer, and the caller's name for the access log.
@@ -26,10 +26,13 @@ pub(super) async fn answer(app: &Arc<App>, request: &Request, body: Incoming) ->
             request.from,
             request.host(),
             request.is_proxied(),
-            request.header(header::AUTHORIZATION),
+            request.credentials(),
         );
         match admitted {
             Ok(caller) => caller,
+            Err(Refusal::Unauthorized) if asks_for_a_page(request, found.as_ref()) => {
+                return (pages::log_in(app, request).await, "-".to_owned());
+            }
             Err(refusal) => return (refused(refusal), "-".to_owned()),
         }
     };
@@ -69,6 +72,12 @@ async fn operate(
             Answer::problem(StatusCode::METHOD_NOT_ALLOWED, detail).with(header::ALLOW, &allowed)
         );
     };
+    if method != Method::GET && request.is_from_another_site() {
+        return Err(Answer::problem(
+            StatusCode::FORBIDDEN,
+            "a page of another site made the browser send this; nothing was done",
+        ));
+    }
     let checked = Params::check(route, in_path, request, app.config.timezone);
     match (route.operation, checked) {
         (Operation::Page(page), Err(refused)) => {
@@ -85,11 +94,22 @@ async fn operate(
                 .map(|a| Answer::asset(a.content_type, a.text))
                 .ok_or_else(|| Answer::missing("there is no such file"))
         }
+        (Operation::Badge, Ok(params)) => {
+            pages::public::badge(app, request, &params.required_text("file")?).await
+        }
+        (Operation::Feed, Ok(_)) => pages::feed::answer(app, request).await,
         (Operation::Metrics, Ok(_)) => Ok(metrics::answer(app).await),
         (operation, Ok(params)) => {
             api::answer(app, request, operation, &params, caller, body).await
         }
     }
+}
+
+/// Somebody with a browser and no token yet, who can type one in. Programs are answered in JSON, and asked for basic authentication.
+fn asks_for_a_page(request: &Request, found: Option<&Found>) -> bool {
+    let page = found.is_some_and(|(route, _)| matches!(route.operation, Operation::Page(_)));
+    let get = request.is_head || request.method() == Method::GET;
+    page && get && request.header(header::AUTHORIZATION).is_none()
 }
 
 fn refused(refusal: Refusal) -> Answer {

@@ -55,8 +55,20 @@ pub(crate) static ICON_LOST: LazyLock<Asset> = LazyLock::new(|| {
     )
 });
 
+/// So that a phone keeps the page as an app.
+pub(crate) static MANIFEST: LazyLock<Asset> = LazyLock::new(|| {
+    let manifest = serde_json::json!({
+        "name": "oa", "short_name": "oa", "start_url": "../admin/", "scope": "../", "display": "standalone",
+        "background_color": "#f4f6f7", "theme_color": "#0f5c6e",
+        "icons": [{"src": ICON.name, "sizes": "any", "type": "image/svg+xml", "purpose": "any"}],
+    });
+    // Once, for as long as the program runs.
+    let text = Box::leak(manifest.to_string().into_boxed_str());
+    asset("oa", "webmanifest", "application/manifest+json", text)
+});
+
 pub(crate) fn named(name: &str) -> Option<&'static Asset> {
-    [&*STYLE, &*SCRIPT, &*ICON, &*ICON_LOST]
+    [&*STYLE, &*SCRIPT, &*ICON, &*ICON_LOST, &*MANIFEST]
         .into_iter()
         .find(|a| a.name == name)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::layout::{Frame, tone};
 use super::words::count;
@@ -95,6 +96,40 @@ pub(crate) fn days(frame: &Frame, days: &[Day]) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// How long the last runs of a task took; each leads to its page, and `this` is marked.
+pub(crate) fn durations(frame: &Frame, runs: &[RecentRun], this: Uuid) -> Markup {
+    const TALL: f64 = 60.0;
+    const STEP: usize = 20;
+    let lang = frame.lang;
+    let seconds = |r: &RecentRun| r.duration.unwrap_or(0.0).max(0.0);
+    let most = runs.iter().map(seconds).fold(0.001, f64::max);
+    let width = runs.len() * STEP;
+    let mut sorted: Vec<f64> = runs.iter().map(seconds).collect();
+    sorted.sort_by(f64::total_cmp);
+    let usual = sorted[sorted.len() / 2];
+    let label = lang.say(
+        format!("最近 {} 次运行的用时，通常 {}", runs.len(), lang.span(usual)),
+        format!("how long the last {} runs took, usually {}", runs.len(), lang.span(usual)),
+    );
+    let y = TALL - usual / most * TALL;
+    html! {
+        svg.durations viewBox={ "0 -10 " (width) " " (TALL + 10.0) } width=(width) height=(TALL + 10.0) role="group" aria-label=(label) {
+            rect.ground x="0" y=(TALL - 1.0) width=(width) height="1" {}
+            @for (i, r) in runs.iter().enumerate() {
+                @let height = (seconds(r) / most * TALL).max(2.0);
+                @let text = format!("{} {} {}", frame.clock.at(r.started_at), lang.status(&r.status), lang.span(seconds(r)));
+                a href=(frame.url(&format!("/admin/runs/{}", r.id))) aria-label=(text) aria-current=[(r.id == this).then_some("true")] {
+                    title { (text) }
+                    rect class=(tone(&r.status)) x=(i * STEP + 3) y=(format!("{:.1}", TALL - height)) width="14" height=(format!("{height:.1}")) rx="1" {}
+                    @if r.id == this { path.this d={ "M" (i * STEP + 10) " " (format!("{:.1}", TALL - height - 1.5)) "l-4-6h8z" } {} }
+                }
+            }
+            line.usual x1="0" x2=(width) y1=(format!("{y:.1}")) y2=(format!("{y:.1}")) {}
+        }
+        p.faint { (lang.say("虚线是通常的用时：", "the dashed line is what is usual: ")) (lang.span(usual)) }
     }
 }
 
@@ -205,7 +240,9 @@ pub(crate) fn timeline(
                     rect class=(s.class) x=(format!("{:.1}", s.from)) y=(y) width=(wide(s)) height=(height) rx="1" {}
                 }
             }
-            rect.now x=(format!("{:.1}", x(today, now))) y="0" width="1.5" height="24" {}
+            // In steps, so that a page on which nothing happened stays the same.
+            @let step = now - TimeDelta::seconds(now.timestamp() % 300);
+            rect.now x=(format!("{:.1}", x(today, step))) y="0" width="1.5" height="24" {}
         }
     }
 }
@@ -247,9 +284,10 @@ pub(crate) fn growth(frame: &Frame, sizes: &[Size]) -> Markup {
     html! {
         figure.growth {
             svg viewBox={ "0 0 " (WIDE) " " (TALL) } preserveAspectRatio="none" role="img" aria-label=(label) {
-                rect.ground x="0" y=(TALL - 1.0) width=(WIDE) height="1" {}
+                @for y in [8.0, TALL / 2.0 + 4.0, TALL - 1.0] { rect.ground x="0" y=(y) width=(WIDE) height="1" {} }
                 @for (_, points) in &lines { polyline points=(points.join(" ")) {} }
             }
+            div.scale aria-hidden="true" { span { (frame.lang.size(most as i64)) } span { (frame.lang.size(most as i64 / 2)) } span { "0" } }
             figcaption {
                 span { (frame.clock.at(first.measured_at)) " · " (frame.lang.size(first.size_bytes)) }
                 span { (frame.clock.at(last.measured_at)) " · " (frame.lang.size(last.size_bytes)) }

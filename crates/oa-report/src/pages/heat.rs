@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::NaiveDate;
 use maud::{Markup, html};
 
+use super::act;
 use super::layout::{Frame, tone};
 use crate::digest::short_hash;
 use crate::queries::days::{Hole, SourceDay, Summary, holes};
 
 /// So many holes are listed.
 const LISTED: usize = 30;
+/// Of these, so many are seen at once.
+const OPEN: usize = 3;
 const STEP: usize = 12;
 const TALL: usize = 14;
 
@@ -68,8 +71,12 @@ pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
                 }
             }
             @if !holes.is_empty() {
-                ol.holes {
-                    @for hole in &listed { (of_hole(frame, hole)) }
+                ol.holes { @for hole in listed.iter().take(OPEN) { (of_hole(frame, hole)) } }
+                @if listed.len() > OPEN {
+                    details {
+                        summary { (lang.say(format!("更早的 {} 段", listed.len() - OPEN), format!("{} earlier ones", listed.len() - OPEN))) }
+                        ol.holes { @for hole in listed.iter().skip(OPEN) { (of_hole(frame, hole)) } }
+                    }
                 }
                 @if holes.len() > LISTED {
                     @let (more, first) = (holes.len() - LISTED, days.iter().map(|d| d.day).min().unwrap_or_default());
@@ -217,7 +224,7 @@ fn of_hole(frame: &Frame, hole: &Hole) -> Markup {
                 }
                 @if let Some(reason) = &hole.reason { p.error { (reason) } }
                 @if let Some(fill) = &hole.fill {
-                    p.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } }
+                    div.command { code { (fill) } " " button.copy type="button" data-copy=(fill) { (lang.say("复制", "Copy")) } (act::backfill(frame, &hole.task, &hole.from.to_string(), &hole.to.to_string())) }
                 }
             }
         }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use chrono::Utc;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use oa_wording::Wording;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::assets;
 use super::words::Clock;
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
-use crate::app::request::Request;
+use crate::app::request::{Request, SESSION, escape};
 use crate::app::routes::Page;
 use crate::lang::Lang;
 use crate::queries::health::Health;
@@ -28,22 +27,13 @@ pub(crate) struct Frame {
     pub(crate) latest: Arc<LatestSnapshot>,
     /// The hidden field of forms; `None` when this caller may not send any.
     pub(crate) form: Option<String>,
+    /// Whoever asks is logged in by a cookie, and can log out.
+    logged_in: bool,
     page: Page,
     path: String,
     query: Vec<(String, String)>,
     /// Everything is in one file: no links, no script.
     pub(crate) standalone: bool,
-}
-
-const PART: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
-
-/// Escapes a value for a path or a query.
-pub(crate) fn escape(text: &str) -> String {
-    utf8_percent_encode(text, PART).to_string()
 }
 
 impl Frame {
@@ -68,7 +58,8 @@ impl Frame {
                 lang: request.lang,
             },
             latest: Arc::clone(latest),
-            form: matches!(caller, Caller::Named(_)).then(|| app.guard.form_token(caller)),
+            form: caller.may_act().then(|| app.guard.form_token(caller)),
+            logged_in: request.cookie(SESSION).is_some(),
             page,
             path: format!(
                 "/{}",
@@ -92,6 +83,7 @@ impl Frame {
             clock,
             latest: Arc::new(latest),
             form: None,
+            logged_in: false,
             page: Page::Overview,
             path: String::new(),
             query: Vec::new(),
@@ -101,6 +93,11 @@ impl Frame {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
+    }
+
+    /// For whoever has no token: nothing leads to the other pages.
+    fn is_bare(&self) -> bool {
+        matches!(self.page, Page::LogIn | Page::Status)
     }
 
     /// A link, or only its text in a file that stands alone.
@@ -137,6 +134,11 @@ impl Frame {
         self.latest.snapshot.as_ref()
     }
 
+    /// The path of this page, without the base path and without its query.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// A value of the query, for fields of forms.
     pub(crate) fn value(&self, name: &str) -> &str {
         self.query
@@ -147,6 +149,11 @@ impl Frame {
 }
 
 pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
+    page_with(frame, title, body, is_live(frame))
+}
+
+/// The same; `live` is whether its middle is kept up to date, which is no good for long texts that somebody reads.
+pub(crate) fn page_with(frame: &Frame, title: &str, body: &Markup, live: bool) -> Markup {
     let lang = frame.lang;
     html! {
         (DOCTYPE)
@@ -164,6 +171,9 @@ pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                     link rel="icon" type="image/svg+xml" href=(frame.url(&format!("/assets/{}", if frame.latest.is_stale() { &assets::ICON_LOST.name } else { &assets::ICON.name })))
                         data-lost=(frame.url(&format!("/assets/{}", assets::ICON_LOST.name)));
                     link rel="stylesheet" href=(frame.url(&format!("/assets/{}", assets::STYLE.name)));
+                    link rel="manifest" href=(frame.url(&format!("/assets/{}", assets::MANIFEST.name)));
+                    meta name="theme-color" content="#0f5c6e";
+                    @if !frame.is_bare() { link rel="alternate" type="application/rss+xml" title="oa" href=(frame.url("/api/v1/incidents.rss")); }
                     script src=(frame.url(&format!("/assets/{}", assets::SCRIPT.name))) defer {}
                 }
             }
@@ -172,16 +182,17 @@ pub(crate) fn page(frame: &Frame, title: &str, body: &Markup) -> Markup {
                 header.top {
                     div.inner {
                         span.brand { span.logo aria-hidden="true" { "oa" } span { (lang.say("数据安全", "Data safety")) } }
-                        @if !frame.standalone { (navigation(frame)) }
+                        @if frame.is_bare() { div.side { (other_language(frame)) } }
+                        @else if !frame.standalone { (navigation(frame)) }
                     }
                 }
-                (stale(frame))
-                main #content tabindex="-1" data-live[is_live(frame)] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
+                @if !frame.is_bare() { (stale(frame)) }
+                main #content tabindex="-1" data-live[live] data-made=(frame.clock.now.timestamp_millis()) data-zone=(frame.clock.zone.name()) { (body) }
                 footer {
                     div.inner {
                         span { (lang.say("时区", "Zone")) " " (frame.clock.zone.name()) }
                         span { "oa-report " (env!("CARGO_PKG_VERSION")) }
-                        @if !frame.standalone {
+                        @if !frame.standalone && !frame.is_bare() {
                             span { a href=(frame.url("/openapi.json")) { "API" } }
                             span { a href=(frame.url("/metrics")) { (lang.say("指标", "Metrics")) } }
                         }
@@ -205,7 +216,7 @@ fn mark(frame: &Frame) -> &'static str {
 }
 
 fn is_live(frame: &Frame) -> bool {
-    !frame.standalone && !matches!(frame.page, Page::Run) && frame.value("before").is_empty()
+    !frame.standalone && !matches!(frame.page, Page::Run | Page::LogIn) && frame.value("before").is_empty()
 }
 
 fn navigation(frame: &Frame) -> Markup {
@@ -222,7 +233,6 @@ fn navigation(frame: &Frame) -> Markup {
         (Page::Backups, "/admin/backups", lang.say("备份", "Backups")),
         (Page::Alerts, "/admin/alerts", lang.say("告警", "Alerts")),
     ];
-    let other = lang.say("en", "zh");
     html! {
         nav aria-label=(lang.say("主导航", "Main")) {
             @for (page, path, name) in entries {
@@ -233,10 +243,19 @@ fn navigation(frame: &Frame) -> Markup {
             }
         }
         div.side {
-            span.updated #updated { (frame.clock.now.with_timezone(&frame.clock.zone).format("%H:%M:%S")) " " (lang.say("更新", "updated")) }
-            a.lang href=(frame.with(&[("lang", Some(other))])) hreflang=(other) lang=(lang.say("en", "zh-CN")) { (lang.say("English", "中文")) }
+            span.updated #updated { time class="made" { (frame.clock.now.with_timezone(&frame.clock.zone).format("%H:%M:%S")) } " " (lang.say("更新", "updated")) }
+            (other_language(frame))
+            @if frame.logged_in {
+                form.logout method="post" action=(frame.url("/logout")) { button type="submit" { (lang.say("退出", "Log out")) } }
+            }
         }
     }
+}
+
+fn other_language(frame: &Frame) -> Markup {
+    let lang = frame.lang;
+    let other = lang.say("en", "zh");
+    html! { a.lang href=(frame.with(&[("lang", Some(other))])) hreflang=(other) lang=(lang.say("en", "zh-CN")) { (lang.say("English", "中文")) } }
 }
 
 fn stale(frame: &Frame) -> Markup {
@@ -318,7 +337,12 @@ pub(crate) fn tone(status: &str) -> &'static str {
 }
 
 pub(crate) fn status(lang: Lang, status: &str) -> Markup {
-    html! { span class={ "status " (tone(status)) } { (icon(status)) (lang.status(status)) } }
+    status_of(lang.status(status), status)
+}
+
+/// Words with the sign and the colour of a status.
+pub(crate) fn status_of(words: &str, status: &str) -> Markup {
+    html! { span class={ "status " (tone(status)) } { (icon(status)) (words) } }
 }
 
 /// The only style of a file that stands alone is its own.

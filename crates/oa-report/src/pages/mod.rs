@@ -1,17 +1,25 @@
 //! The pages: rendered here, readable without a script. All text that a site or a program has put in is escaped by the templates.
 
+mod act;
 mod alerts;
 pub(crate) mod assets;
 mod backups;
 mod chart;
 mod heat;
 pub(crate) mod layout;
+mod login;
 mod logs;
 pub(crate) mod overview;
-mod problems;
+pub(crate) mod problems;
+pub(crate) mod public;
+mod recovery;
+mod ansi;
+pub(crate) mod feed;
+mod files;
 mod run;
+mod source;
 mod task;
-mod todo;
+pub(crate) mod todo;
 pub(crate) mod words;
 
 use std::sync::Arc;
@@ -24,7 +32,7 @@ use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::guard::Caller;
 use crate::app::params::Params;
-use crate::app::request::{Request, pairs, read_body};
+use crate::app::request::Request;
 use crate::app::routes::Page;
 use crate::lang::Lang;
 
@@ -38,7 +46,11 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Answer> {
     match page {
         Page::Front => return Ok(Answer::redirect(StatusCode::FOUND, &request.url("/admin/"))),
-        Page::Acknowledge => return acknowledge(app, request, caller, body).await,
+        Page::Act => return act::answer(app, request, caller, body).await,
+        Page::LogIn => return login::answer(app, request, body).await,
+        Page::LogOut => return Ok(login::log_out(request)),
+        Page::RawAnswer => return files::raw(app, params).await,
+        Page::Failure => return files::failure(app, params).await,
         _ => {}
     }
     let latest = app.snapshots.latest().await;
@@ -49,11 +61,10 @@ pub(crate) async fn answer(
         Page::Run => run::page(app, &frame, params).await,
         Page::Logs => logs::page(app, &frame, params).await,
         Page::Backups => backups::page(app, &frame).await,
+        Page::Status => public::page(app, &frame),
         Page::Alerts => alerts::page(app, &frame, params).await,
-        Page::Front | Page::Acknowledge => Err(Answer::problem(
-            StatusCode::NOT_FOUND,
-            "there is no such page",
-        )),
+        // Answered above.
+        _ => Err(Answer::missing("there is no such page")),
     };
     let answer = match rendered {
         Ok(page) => Answer::page(page),
@@ -73,6 +84,13 @@ pub(crate) async fn answer(
     })
 }
 
+/// The login page in the place of one that needs a token.
+pub(crate) async fn log_in(app: &Arc<App>, request: &Request) -> Answer {
+    login::page(app, request, &request.local_target(), None)
+        .await
+        .with_status(StatusCode::UNAUTHORIZED)
+}
+
 pub(crate) async fn problem(
     app: &Arc<App>,
     request: &Request,
@@ -88,34 +106,4 @@ fn as_page(frame: &Frame, problem: Answer) -> Answer {
     let mut answer = Answer::page(layout::problem(frame, &problem)).with_status(problem.status);
     answer.headers = problem.headers;
     answer
-}
-
-async fn acknowledge(
-    app: &Arc<App>,
-    request: &Request,
-    caller: &Caller,
-    body: Incoming,
-) -> Result<Answer, Answer> {
-    let body = read_body(body).await?;
-    let form = pairs(&String::from_utf8_lossy(&body));
-    let field = |name: &str| {
-        form.iter()
-            .find(|(n, _)| n == name)
-            .map_or("", |(_, v)| v.as_str())
-    };
-    if request.is_from_another_site() || !app.guard.is_form_token(caller, field("form")) {
-        return Err(Answer::problem(
-            StatusCode::FORBIDDEN,
-            "this form is not from this page, or older than the server; go back, load the page again and repeat",
-        ));
-    }
-    app.acknowledge(caller, field("fingerprint"), field("note"))
-        .await?;
-    app.snapshots.refreshed().await;
-    let back = if field("back") == "alerts" {
-        "/admin/alerts"
-    } else {
-        "/admin/"
-    };
-    Ok(Answer::redirect(StatusCode::SEE_OTHER, &request.url(back)))
 }

@@ -4,16 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use maud::{Markup, html};
+use oa_core::app::config::{Locale, PROVIDERS};
 
+use super::act;
 use super::chart;
 use super::heat;
 use super::layout::{self, Frame, icon};
 use super::problems::{self, Problem};
+use super::recovery;
 use super::todo;
 use super::words::count;
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
+use crate::lang::Lang;
 use crate::queries::health::{Health, State, TaskHealth, percent};
 use crate::queries::history::{Day, RecentRun};
 use crate::queries::overview::Overview;
@@ -32,7 +36,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
         .text("page")
         .and_then(|p| p.parse().ok())
         .unwrap_or(1);
-    let mut found = snapshot.worst_first();
+    let mut found = by_site(&snapshot);
     found.retain(|t| filter.is_empty() || t.name.contains(&filter) || t.title.contains(&filter));
     let pages = found.len().div_ceil(SHOWN).max(1);
     let shown: Vec<String> = found
@@ -67,8 +71,12 @@ async fn ask(app: &Arc<App>, frame: &Frame, shown: &[String]) -> Option<Arc<Over
         return None;
     }
     let (asking, shown) = (Arc::clone(app), shown.to_vec());
+    let aside = frame.snapshot().map_or_else(Vec::new, |s| aside(s));
     let taken = app
-        .ask(move |tx| Overview::take(tx, &asking.config, &asking.calendar, shown.clone()))
+        .ask(move |tx| {
+            let (shown, aside) = (shown.clone(), aside.clone());
+            Overview::take(tx, &asking.config, &asking.calendar, shown, &aside)
+        })
         .await;
     taken.ok().map(Arc::new)
 }
@@ -94,9 +102,11 @@ pub(crate) fn body(
     html! {
         (verdict(frame, snapshot, &problems))
         @if !problems.is_empty() { (todo::list(frame, &problems, snapshot)) }
-        (tiles(frame, snapshot))
-        (sources(frame, &tasks, overview, snapshot.tasks.len(), (number, pages)))
+        (act::asked(frame, None))
         (heat::section(frame, &overview.owed))
+        (recovery::section(frame, &snapshot.backups))
+        (sources(frame, &tasks, overview, snapshot, (number, pages)))
+        (system(frame, snapshot, overview))
         (today(frame, &tasks, overview))
         (records(frame, &tasks, overview))
     }
@@ -132,6 +142,14 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
         .tasks
         .iter()
         .fold((0, 0), |(r, s), t| (r + t.runs, s + t.success));
+    let summary = snapshot.summary();
+    // What backups and reports count are no rows of data.
+    let new: u64 = snapshot
+        .tasks
+        .iter()
+        .filter(|t| t.tool == "oa-crawl")
+        .map(|t| t.inserted)
+        .sum();
     let rate = percent(success, runs).map_or_else(String::new, |p| {
         lang.say(
             format!("，成功率 {p}%"),
@@ -141,88 +159,115 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
     html! {
         section class={ "verdict " (layout::tone(worst.as_str())) } aria-labelledby="verdict" {
             (icon(worst.as_str()))
-            div {
+            div.words {
                 h1 #verdict { (title) }
                 p {
                     (lang.say(
                         format!("{} 个任务，24 小时内运行 {} 次{rate}", snapshot.tasks.len(), count(runs)),
                         format!("{} tasks, {} runs in 24 hours{rate}", snapshot.tasks.len(), count(runs)),
                     ))
-                    (lang.say(" · 截至 ", " · as of ")) (frame.clock.time(snapshot.taken_at))
+                    (lang.say(format!("，新增 {} 条", count(new)), format!(", {} new rows", count(new))))
                     @for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs")] {
                         @if let Some(last) = watch::newest(&snapshot.watches, what) { " · " (lang.say(zh, en)) " " (frame.clock.relative(last.at)) }
                     }
                 }
             }
+            p.counts {
+                span.status.good { (icon("healthy")) (summary.healthy) span.hidden { (lang.health(Health::Healthy)) } }
+                span.status.warn { (icon("warning")) (summary.warning) span.hidden { (lang.health(Health::Warning)) } }
+                span.status.bad { (icon("critical")) (summary.critical) span.hidden { (lang.health(Health::Critical)) } }
+            }
         }
     }
 }
 
-fn tiles(frame: &Frame, snapshot: &Snapshot) -> Markup {
-    let lang = frame.lang;
-    let summary = snapshot.summary();
-    let inserted: u64 = snapshot.tasks.iter().map(|t| t.inserted).sum();
-    let backups = &snapshot.backups;
-    let drill = backups.last_drill.as_ref();
-    html! {
-        div.tiles {
-            div.tile {
-                h2 { (lang.say("任务", "Tasks")) }
-                p.counts {
-                    span.status.good { (icon("healthy")) (summary.healthy) span.hidden { (lang.health(Health::Healthy)) } }
-                    span.status.warn { (icon("warning")) (summary.warning) span.hidden { (lang.health(Health::Warning)) } }
-                    span.status.bad { (icon("critical")) (summary.critical) span.hidden { (lang.health(Health::Critical)) } }
-                }
-                p.faint { (lang.say("正常 / 注意 / 故障", "healthy / warning / critical")) }
-            }
-            div.tile {
-                h2 { (lang.say("24 小时新增", "New in 24 hours")) }
-                p.big { (count(inserted)) }
-                p.faint { (lang.say("条记录", "rows")) }
-            }
-            div.tile {
-                h2 { (lang.say("可恢复到", "Restorable to")) }
-                p.big { (frame.clock.relative_or(backups.restorable_to, lang.say("没有备份", "no backup"))) }
-                p.faint {
-                    @match &backups.latest_full {
-                        Some(full) => { (lang.say("全量备份 ", "full backup ")) (frame.clock.relative(full.time)) (lang.say(format!("，链长 {}", backups.chain_length), format!(", {} in its chain", backups.chain_length))) }
-                        None => { (lang.say("没有全量备份", "no full backup")) }
-                    }
-                }
-            }
-            div.tile {
-                h2 { (lang.say("恢复演练", "Rehearsed restore")) }
-                p.big {
-                    @match drill {
-                        Some(d) => { span class={ "status " (if d.ok { "good" } else { "bad" }) } { (icon(if d.ok { "ok" } else { "error" })) (if d.ok { lang.say("通过", "passed") } else { lang.say("失败", "failed") }) } }
-                        None => { span.faint { (lang.say("从未", "never")) } }
-                    }
-                }
-                p.faint {
-                    @if let Some(d) = drill {
-                        (frame.clock.relative(d.started_at))
-                        @if let Some(rto) = d.rto_seconds { " · RTO " (lang.short(rto)) }
-                        @if let Some(rpo) = d.rpo_seconds { " · RPO " (lang.short(rpo)) }
-                    }
-                }
-            }
+/// The site that a source collects, by its place in the list of sites and its name; the operator's own programs come last.
+pub(super) fn site(task: &TaskHealth, lang: Lang) -> (usize, String) {
+    let names = [
+        ("智汇期讯", "Zhihui"),
+        ("方期看盘", "Fangqi"),
+        ("交易可查", "Jiaoyikecha"),
+        ("openvlab", "openvlab"),
+        ("融达期货", "Rongda"),
+        ("容大期货", "RDQH"),
+        ("上期所", "SHFE"),
+        ("上期能源", "INE"),
+        ("大商所", "DCE"),
+        ("郑商所", "CZCE"),
+        ("中金所", "CFFEX"),
+        ("广期所", "GFEX"),
+    ];
+    let of = |p: &str| {
+        let rest = task.name.strip_prefix(p);
+        task.collects && rest.is_some_and(|r| r.starts_with('-'))
+    };
+    match PROVIDERS.iter().position(|p| of(p)) {
+        Some(i) => {
+            let name = names.get(i).map_or(PROVIDERS[i], |(zh, en)| lang.say(*zh, *en));
+            (i, name.to_owned())
         }
+        None if task.collects => (
+            PROVIDERS.len(),
+            lang.say("其他来源", "Other sources").to_owned(),
+        ),
+        None => (
+            PROVIDERS.len() + 1,
+            lang.say("自己的程序", "Programs of your own").to_owned(),
+        ),
     }
+}
+
+/// Not collected for the service: backups, reports, drills.
+fn is_system(task: &TaskHealth) -> bool {
+    task.tool != "oa-crawl"
+}
+
+/// Names of the tasks that stand aside.
+pub(crate) fn aside(snapshot: &Snapshot) -> Vec<String> {
+    let mut tasks = snapshot.worst_first();
+    tasks.retain(|t| is_system(t));
+    tasks.truncate(SHOWN);
+    tasks.iter().map(|t| t.name.clone()).collect()
+}
+
+/// Sources and programs, those of a site together: the worst site first, and of each the worst first.
+pub(crate) fn by_site(snapshot: &Snapshot) -> Vec<&TaskHealth> {
+    let lang = Lang::from(Locale::Zh);
+    let mut found = snapshot.worst_first();
+    found.retain(|t| !is_system(t));
+    let mut worst: HashMap<usize, Health> = HashMap::new();
+    for task in &found {
+        let of = worst.entry(site(task, lang).0).or_default();
+        *of = (*of).max(task.severity);
+    }
+    found.sort_by_cached_key(|t| {
+        let (place, _) = site(t, lang);
+        (std::cmp::Reverse(worst[&place]), place)
+    });
+    found
 }
 
 fn sources(
     frame: &Frame,
     tasks: &[&TaskHealth],
     overview: &Overview,
-    all: usize,
+    snapshot: &Snapshot,
     (number, pages): (usize, usize),
 ) -> Markup {
     let lang = frame.lang;
-    let none = Vec::new();
+    let all = snapshot.tasks.iter().filter(|t| !is_system(t)).count();
+    let mut groups: Vec<(String, Vec<&TaskHealth>)> = Vec::new();
+    for task in tasks {
+        let (_, name) = site(task, lang);
+        match groups.last_mut() {
+            Some((last, of)) if *last == name => of.push(task),
+            _ => groups.push((name, vec![task])),
+        }
+    }
     html! {
         section.card aria-labelledby="sources" {
             div.bar {
-                h2 #sources { (lang.say("数据源", "Sources")) }
+                h2 #sources { (lang.say("数据源", "Sources")) " " span.faint { (all) } }
                 @if all > SHOWN && !frame.standalone {
                     form.filter method="get" action=(frame.url("/admin/")) role="search" {
                         label.hidden for="find" { (lang.say("查找任务", "Find a task")) }
@@ -231,26 +276,63 @@ fn sources(
                     }
                 }
             }
-            @if tasks.is_empty() { p.empty { (lang.say("没有任务。oa-crawl run --due 运行后会出现在这里。", "No tasks yet. They appear once oa-crawl run --due has run.")) } }
-            @else {
-                table.sources {
-                    thead { tr {
-                        th scope="col" { (lang.say("任务", "Task")) }
-                        th scope="col" { (lang.say("最近 48 次", "Last 48 runs")) }
-                        th.num scope="col" { (lang.say("24 小时", "24 hours")) }
-                        th.num scope="col" { (lang.say("上次成功", "Last success")) }
-                        th.num scope="col" { (lang.say("下次", "Next")) }
-                        th scope="col" { (lang.say("状态", "State")) }
-                    } }
-                    tbody { @for t in tasks { (source(frame, t, overview.recent_runs.get(&t.name).unwrap_or(&none))) } }
-                }
-            }
+            @if all == 0 { p.empty { (lang.say("没有任务。oa-crawl run --due 运行后会出现在这里。", "No tasks yet. They appear once oa-crawl run --due has run.")) } }
+            @else if tasks.is_empty() { p.empty { (lang.say("没有符合条件的任务", "No task matches")) } }
+            @else { (table(frame, &groups, overview)) }
             @if pages > 1 {
                 nav.pages aria-label=(lang.say("翻页", "Pages")) {
                     @if number > 1 { a rel="prev" href=(frame.with(&[("page", Some(&(number - 1).to_string()))])) { (lang.say("上一页", "Previous")) } }
                     span { (number) " / " (pages) }
                     @if number < pages { a rel="next" href=(frame.with(&[("page", Some(&(number + 1).to_string()))])) { (lang.say("下一页", "Next")) } }
                 }
+            }
+        }
+    }
+}
+
+fn table(frame: &Frame, groups: &[(String, Vec<&TaskHealth>)], overview: &Overview) -> Markup {
+    let lang = frame.lang;
+    let none = Vec::new();
+    html! {
+        table.sources {
+            thead { tr {
+                th scope="col" { (lang.say("任务", "Task")) }
+                th scope="col" { (lang.say("最近 48 次", "Last 48 runs")) }
+                th.num scope="col" { (lang.say("24 小时", "24 hours")) }
+                th.num scope="col" { (lang.say("上次成功", "Last success")) }
+                th.num scope="col" { (lang.say("下次", "Next")) }
+                th scope="col" { (lang.say("状态", "State")) }
+            } }
+            @for (name, tasks) in groups {
+                tbody {
+                    @if !name.is_empty() { tr.group { th colspan="6" scope="rowgroup" { (name) " " span.faint { (tasks.len()) } } } }
+                    @for t in tasks { (source(frame, t, overview.recent_runs.get(&t.name).unwrap_or(&none))) }
+                }
+            }
+        }
+    }
+}
+
+/// Backups, reports and drills: aside, because what is wrong with them is on the list of things to do.
+fn system(frame: &Frame, snapshot: &Snapshot, overview: &Overview) -> Markup {
+    let lang = frame.lang;
+    let mut tasks = snapshot.worst_first();
+    tasks.retain(|t| is_system(t));
+    if tasks.is_empty() {
+        return html! {};
+    }
+    let unwell = tasks.iter().filter(|t| t.severity != Health::Healthy).count();
+    let words = match unwell {
+        0 => lang.say("全部正常".to_owned(), "all well".to_owned()),
+        n => lang.say(format!("{n} 个需要注意"), format!("{n} need attention")),
+    };
+    tasks.truncate(SHOWN);
+    let count = tasks.len();
+    html! {
+        section.card aria-labelledby="system" {
+            details {
+                summary { h2 #system { (lang.say("系统任务", "System tasks")) " " span.faint { (count) " · " (words) } } }
+                (table(frame, &[(String::new(), tasks)], overview))
             }
         }
     }
@@ -352,12 +434,11 @@ fn records(frame: &Frame, tasks: &[&TaskHealth], overview: &Overview) -> Markup 
     }
     html! {
         section.card aria-labelledby="records" {
-            div.bar {
-                h2 #records { (lang.say("每次运行的记录数，30 天", "Records of a run, 30 days")) }
-                ul.legend {
-                    li { span.key.usual {} (lang.say("通常", "usual")) }
-                    li { span.key.odd {} (lang.say("异常：不足一半或超过两倍", "unusual: below half, or more than twice")) }
-                }
+            details {
+            summary { h2 #records { (lang.say("每次运行的记录数，30 天", "Records of a run, 30 days")) } }
+            ul.legend {
+                li { span.key.usual {} (lang.say("通常", "usual")) }
+                li { span.key.odd {} (lang.say("异常：不足一半或超过两倍", "unusual: below half, or more than twice")) }
             }
             div.multiples {
                 @for (t, days) in with {
@@ -373,6 +454,7 @@ fn records(frame: &Frame, tasks: &[&TaskHealth], overview: &Overview) -> Markup 
                         }
                     }
                 }
+            }
             }
         }
     }

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use oa_wording::Text;
 
+use super::act;
 use super::layout::{self, Frame, icon};
 use super::problems::{Item, Problem};
 use crate::app::LONGEST_NOTE;
@@ -36,34 +37,41 @@ fn of_watching(frame: &Frame, severity: Health, fault: Fault<'_>) -> Markup {
 }
 
 pub(crate) fn list(frame: &Frame, problems: &[Problem<'_>], snapshot: &Snapshot) -> Markup {
-    const MOST: usize = 12;
+    const MOST: usize = 8;
     let lang = frame.lang;
     html! {
         section.card aria-labelledby="todo" {
             h2 #todo { (lang.say("需要处理", "What to do")) }
-            ol.todo {
-                @for problem in problems.iter().take(MOST) {
-                    @match problem.item {
-                        Item::Incident(t) => (incident(frame, t, "overview")),
-                        Item::Task(t) => (task_problem(frame, t)),
-                        Item::Holes { days, sources, most } => (of_holes(frame, days, sources, most)),
-                        Item::Watching(item) => (of_watching(frame, problem.severity, item)),
-                        Item::Backups => {
-                            li class=(layout::tone(problem.severity.as_str())) {
-                                (icon(problem.severity.as_str()))
-                                div.what {
-                                    h3 { (frame.link("/admin/backups", &html! { (lang.say("备份", "Backups")) })) }
-                                    p.remedy { (snapshot.backups.message) }
-                                }
-                            }
-                        }
-                    }
+            ol.todo { @for problem in problems.iter().take(MOST) { (one(frame, problem, snapshot)) } }
+            @if problems.len() > MOST {
+                details {
+                    summary { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) }
+                    ol.todo.rest { @for problem in problems.iter().skip(MOST).take(200) { (one(frame, problem, snapshot)) } }
                 }
             }
-            @if problems.len() > MOST {
-                p.more { (frame.link("/admin/alerts", &html! { (lang.say(format!("还有 {} 个", problems.len() - MOST), format!("{} more", problems.len() - MOST))) })) }
-            }
         }
+    }
+}
+
+fn one(frame: &Frame, problem: &Problem<'_>, snapshot: &Snapshot) -> Markup {
+    match problem.item {
+        Item::Incident(t) => incident(frame, t),
+        Item::Task(t) => task_problem(frame, t),
+        Item::Holes {
+            days,
+            sources,
+            most,
+        } => of_holes(frame, days, sources, most),
+        Item::Watching(item) => of_watching(frame, problem.severity, item),
+        Item::Backups => html! {
+            li class=(layout::tone(problem.severity.as_str())) {
+                (icon(problem.severity.as_str()))
+                div.what {
+                    h3 { (frame.link("/admin/backups", &html! { (frame.lang.say("备份", "Backups")) })) }
+                    (with_command(frame, &snapshot.backups.message))
+                }
+            }
+        },
     }
 }
 
@@ -98,7 +106,8 @@ fn of_holes(frame: &Frame, days: i64, sources: usize, most: &Unfilled) -> Markup
             div.what {
                 h3 { a href="#heat" { (title) } }
                 p { (line) }
-                p.remedy { (lang.say("补采：", "to fill them: ")) (fill) (rest) }
+                p.remedy { (lang.say("补采：", "to fill them: ")) (fill) (rest) " " button.copy type="button" data-copy=(fill) { (lang.say("复制命令", "Copy the command")) } }
+                div.acts { (act::backfill(frame, &most.task, &most.from.to_string(), &most.to.to_string())) }
             }
         }
     }
@@ -113,15 +122,61 @@ fn task_problem(frame: &Frame, task: &TaskHealth) -> Markup {
             div.what {
                 h3 { (frame.link(&frame.task(&task.name), &html! { (task.title) })) }
                 p { (reasons.join(lang.say("；", "; "))) }
-                @if let Some(reason) = task.reasons.last() { p.remedy { (lang.remedy(*reason, task)) } }
+                @if let Some(reason) = task.reasons.last() { (with_command(frame, &lang.remedy(*reason, task))) }
                 @if let Some(error) = task.last_error.as_ref().filter(|_| task.last_failed()) { p.error { (error) } }
+                @if task.collects { div.acts { (act::run(frame, &task.name)) } }
             }
         }
     }
 }
 
+/// What to do besides acknowledging it.
+fn buttons(frame: &Frame, incident: &Incident, id: &str) -> Markup {
+    let Some(snapshot) = frame.snapshot().filter(|_| frame.form.is_some()) else {
+        return html! {};
+    };
+    let collects = |task: &&String| {
+        let mut tasks = snapshot.tasks.iter();
+        tasks.any(|t| t.name == **task && t.collects)
+    };
+    html! {
+        @if let Some(task) = incident.task.as_ref().filter(collects) { (act::run(frame, task)) }
+        @if !incident.silenced { (act::silence(frame, id, incident.task.as_deref(), Some(&incident.rule))) }
+        @if incident.acknowledged_by.is_some() { (act::unacknowledge(frame, &incident.fingerprint)) }
+    }
+}
+
+/// A remedy; the last command in it can be copied.
+fn with_command(frame: &Frame, remedy: &str) -> Markup {
+    html! {
+        p.remedy {
+            (remedy)
+            @if let Some(command) = command_in(remedy) {
+                " " button.copy type="button" data-copy=(command) title=(command) { (frame.lang.say("复制命令", "Copy the command")) }
+            }
+        }
+    }
+}
+
+/// The last command line in a sentence: from a program's name to where other words begin.
+fn command_in(text: &str) -> Option<String> {
+    let ends = |c: char| "；，。（）();,：".contains(c) || c as u32 > 0x2e80;
+    let words_after = ["and", "that", "line", "shows", "once", "to", "again"];
+    let lines = text.split(ends).filter_map(|part| {
+        let words = part.split_whitespace().skip_while(|w| !w.starts_with("oa-"));
+        let command: Vec<&str> = words.take_while(|w| !words_after.contains(w)).collect();
+        // "oa-crawl run" alone is a way of speaking.
+        let whole = match command.as_slice() {
+            [_, "run" | "backfill" | "ack" | "silence"] => false,
+            all => all.len() > 1,
+        };
+        whole.then(|| command.join(" ").trim_end_matches('.').to_owned())
+    });
+    lines.last()
+}
+
 /// An incident with what to do about it, and a form to acknowledge it.
-pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup {
+pub(crate) fn incident(frame: &Frame, incident: &Incident) -> Markup {
     let lang = frame.lang;
     // A snapshot is for everybody: each page words it in its own language.
     let text = alerts::words(&incident.event, &frame.wording());
@@ -132,36 +187,43 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup
         li class={ (layout::tone(&incident.severity)) @if incident.acknowledged_by.is_some() { " acknowledged" } } {
             (icon(&incident.severity))
             div.what {
-                h3 {
-                    @match &incident.task {
-                        Some(task) => (frame.link(&frame.task(task), &title)),
-                        None => (title),
+                div.headline {
+                    h3 {
+                        @match &incident.task {
+                            Some(task) => (frame.link(&frame.task(task), &title)),
+                            None => (title),
+                        }
+                    }
+                    p.since {
+                        (lang.severity(&incident.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(incident.since))
+                        @if let Some(by) = &incident.acknowledged_by {
+                            " · " strong { (lang.say(format!("{by} 处理中"), format!("acknowledged by {by}"))) }
+                            @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
+                        }
+                        @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
                     }
                 }
-                p.since {
-                    (lang.severity(&incident.severity)) " · " (lang.say("始于 ", "since ")) (frame.clock.relative(incident.since))
-                    @if let Some(by) = &incident.acknowledged_by {
-                        " · " strong { (lang.say(format!("{by} 处理中"), format!("acknowledged by {by}"))) }
-                        @if let Some(note) = incident.note.as_ref().filter(|n| !n.is_empty()) { (lang.say("：", ": ")) (note) }
-                    }
-                    @if incident.silenced { " · " (lang.say("静默中", "silenced")) }
-                }
-                @if let Some(remedy) = &remedy { p.remedy { (remedy) } }
-                @if !lines.is_empty() {
-                    details {
-                        summary { (lang.say("详情", "Details")) }
-                        ul.lines { @for line in &lines { li { (line) } } }
-                        @if let Some(run) = incident.run_id.filter(|_| !frame.standalone) {
-                            p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                @if let Some(cause) = lines.first() { p { (cause) } }
+                @if let Some(remedy) = &remedy { (with_command(frame, remedy)) }
+                div.acts {
+                    (buttons(frame, incident, &id))
+                    @if lines.len() > 1 {
+                        details {
+                            summary { (lang.say("详情", "Details")) }
+                            ul.lines { @for line in &lines[1..] { li { (line) } } }
+                            @if let Some(run) = incident.run_id.filter(|_| !frame.standalone) {
+                                p { a href=(frame.url(&format!("/admin/runs/{run}"))) { (lang.say("查看这次运行", "See the run")) } }
+                            }
                         }
                     }
                 }
             }
             @if incident.acknowledged_by.is_none() && let Some(form) = &frame.form {
-                form.ack method="post" action=(frame.url("/admin/alerts")) {
+                form.ack method="post" action=(frame.url("/admin/act")) {
                     input type="hidden" name="form" value=(form);
-                    input type="hidden" name="fingerprint" value=(incident.fingerprint);
-                    input type="hidden" name="back" value=(back);
+                    input type="hidden" name="do" value="ack";
+                    input type="hidden" name="subject" value=(incident.fingerprint);
+                    input type="hidden" name="back" value=(frame.path());
                     label.hidden for=(id) { (lang.say("备注", "Note")) }
                     input #(id) type="text" name="note" maxlength=(LONGEST_NOTE) placeholder=(lang.say("备注（可不填）", "Note (optional)"));
                     button type="submit" { (lang.say("我来处理", "Acknowledge")) }
@@ -172,7 +234,7 @@ pub(crate) fn incident(frame: &Frame, incident: &Incident, back: &str) -> Markup
 }
 
 /// A message's lines without its marks, and the one that says what to do.
-fn lines(text: &Text) -> (Vec<String>, Option<String>) {
+pub(crate) fn lines(text: &Text) -> (Vec<String>, Option<String>) {
     let plain = text.body.replace("**", "");
     let mut remedy = None;
     let mut rest = Vec::new();
@@ -204,6 +266,24 @@ fn plain_title(title: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_of_a_remedy_is_what_is_copied() {
+        for (text, command) in [
+            (
+                "到网站确认账号；更新 .env 后执行 oa-crawl run jiaoyikecha-positions",
+                Some("oa-crawl run jiaoyikecha-positions"),
+            ),
+            (
+                "see its cause with oa-report logs --run 1; once that is fixed, run oa-crawl run x",
+                Some("oa-crawl run x"),
+            ),
+            ("稍后会自动再采；也可手动运行 oa-crawl run 补齐", None),
+            ("检查 crontab 中是否有 oa-crawl run --due；等待", Some("oa-crawl run --due")),
+        ] {
+            assert_eq!(command_in(text).as_deref(), command, "{text}");
+        }
+    }
 
     #[test]
     fn the_sign_replaces_the_words_before_a_title() {

@@ -29,6 +29,31 @@ impl Lang {
         self.say(zh, en)
     }
 
+    /// Who started a run.
+    pub(crate) fn trigger(self, trigger: &str) -> &str {
+        let (zh, en) = match trigger {
+            "due" => ("按排期", "as scheduled"),
+            "cron" => ("cron", "cron"),
+            "manual" => ("手动", "by hand"),
+            "backfill" => ("补采", "backfill"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
+    /// How a request for something stands.
+    pub(crate) fn request_state(self, state: &str) -> &str {
+        let (zh, en) = match state {
+            "open" => ("等待执行（一分钟内）", "waits, a minute at most"),
+            "taken" => ("执行中", "under way"),
+            "done" => ("已完成", "done"),
+            "failed" => ("未成功", "failed"),
+            "expired" => ("无人执行", "nobody carried it out"),
+            other => return other,
+        };
+        self.say(zh, en)
+    }
+
     pub(crate) fn health(self, health: Health) -> &'static str {
         match health {
             Health::Healthy => self.say("正常", "healthy"),
@@ -203,6 +228,16 @@ impl Lang {
         format!("{:.0} {unit}", value.floor())
     }
 
+    /// How long ago, or how far ahead.
+    pub(crate) fn ago(self, off: TimeDelta) -> String {
+        let text = self.short(off.as_seconds_f64().abs());
+        if off >= TimeDelta::zero() {
+            self.say(format!("{text}前"), format!("{text} ago"))
+        } else {
+            self.say(format!("{text}后"), format!("in {text}"))
+        }
+    }
+
     pub(crate) fn size(self, bytes: i64) -> String {
         Bytes(bytes.unsigned_abs())
             .to_string()
@@ -221,8 +256,7 @@ pub(crate) fn again(task: &TaskHealth) -> Option<String> {
         ("oa-restore", "restore-drill") => "oa-restore drill",
         ("oa-report", _) => "oa-report daily --send",
         ("oa-alert", _) => "oa-alert check",
-        // A source has a schedule of its own; what a program's line starts has none.
-        ("oa-crawl", name) if task.schedule.is_some() => {
+        ("oa-crawl", name) if task.collects => {
             return Some(format!("oa-crawl run {}", quoted(name)));
         }
         _ => return None,
@@ -266,6 +300,12 @@ impl Clock {
         local.format(form).to_string()
     }
 
+    /// Day and time with its seconds, for what follows within a minute.
+    pub(crate) fn to_the_second(self, at: DateTime<Utc>) -> Markup {
+        let text = at.with_timezone(&self.zone).format("%m-%d %H:%M:%S");
+        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
+    }
+
     pub(crate) fn in_full(self, at: DateTime<Utc>) -> String {
         at.with_timezone(&self.zone)
             .format("%Y-%m-%d %H:%M:%S %Z")
@@ -279,14 +319,8 @@ impl Clock {
 
     /// How long ago, or how far ahead.
     pub(crate) fn relative(self, at: DateTime<Utc>) -> Markup {
-        let off: TimeDelta = self.now - at;
-        let text = self.lang.short(off.as_seconds_f64().abs());
-        let text = if off >= TimeDelta::zero() {
-            self.lang.say(format!("{text}前"), format!("{text} ago"))
-        } else {
-            self.lang.say(format!("{text}后"), format!("in {text}"))
-        };
-        html! { time datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
+        let text = self.lang.ago(self.now - at);
+        html! { time class="ago" datetime=(at.to_rfc3339()) title=(self.in_full(at)) { (text) } }
     }
 
     /// The same where there may be none.

@@ -1,6 +1,7 @@
 //! Open incidents, alerts, and who acknowledged what.
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::cut;
 use oa_core::journal::incidents;
@@ -12,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Result, some_text};
+use super::{Result, some_text, text};
 
 /// An open incident.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -128,15 +129,15 @@ pub(crate) fn open(client: &mut impl GenericClient, wording: &Wording) -> Result
     let incident = |row: &postgres::Row| {
         let (fingerprint, rule): (String, String) = (row.get(0), row.get(1));
         let event = incidents::event_of(row, 10, &rule, &fingerprint);
-        let text = words(&event, wording);
+        let words = words(&event, wording);
         Incident {
             fingerprint,
             rule,
             task: row.get(2),
             severity: row.get(3),
             event,
-            title: text.title,
-            body: text.body,
+            title: words.title,
+            body: words.body,
             since: row.get(4),
             notified_at: row.get(5),
             run_id: row.get(6),
@@ -170,7 +171,7 @@ pub(crate) fn list(
         }
         let (fingerprint, rule): (String, String) = (row.get(1), row.get(2));
         let event = incidents::event_of(row, 7, &rule, &fingerprint);
-        let text = words(&event, wording);
+        let words = words(&event, wording);
         Ok(AlertEntry {
             id: row.get(0),
             fingerprint,
@@ -180,8 +181,8 @@ pub(crate) fn list(
             severity: row.get(5),
             kind: row.get(6),
             event,
-            title: text.title,
-            body: text.body,
+            title: words.title,
+            body: words.body,
             created_at: row.get(10),
             settled: row.get(11),
             silenced: row.get(12),
@@ -208,6 +209,91 @@ pub(crate) fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
         alerts: row.get(0),
         since: row.get(1),
     })
+}
+
+/// Takes an acknowledgement back: the incident is reported again as before.
+pub(crate) fn unacknowledge(client: &mut Client, fingerprint: &str) -> Result<()> {
+    incidents::unacknowledge(client, fingerprint).map(drop)
+}
+
+/// What nobody is to be notified of for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Silence {
+    pub(crate) task: Option<String>,
+    pub(crate) rule: Option<String>,
+    pub(crate) hours: u32,
+    pub(crate) reason: String,
+}
+
+pub(crate) fn silence(client: &mut Client, silence: &Silence, by: &str, zone: Tz) -> Result<()> {
+    let Silence {
+        task,
+        rule,
+        hours,
+        reason,
+    } = silence;
+    client.execute(
+        "INSERT INTO oa.silences (task, rule, by, reason, starts_at, until, zone) VALUES ($1, $2, $3, $4, now(), now() + make_interval(hours => $5), $6)",
+        &[task, rule, &by, reason, &hours.cast_signed(), &zone.name()],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn end_silence(client: &mut Client, id: i64) -> Result<()> {
+    client.execute(
+        "UPDATE oa.silences SET until = now() WHERE id = $1 AND until > now()",
+        &[&id],
+    )?;
+    Ok(())
+}
+
+/// A silence that holds or will.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub(crate) struct HeldSilence {
+    /// Its number.
+    pub(crate) id: i64,
+    /// The tasks; `*` stands for anything, null for any.
+    pub(crate) task: Option<String>,
+    /// The rules.
+    pub(crate) rule: Option<String>,
+    /// The machines.
+    pub(crate) host: Option<String>,
+    /// Whose it is.
+    pub(crate) by: String,
+    /// Why.
+    pub(crate) reason: String,
+    /// When it begins (UTC).
+    pub(crate) starts_at: DateTime<Utc>,
+    /// When it ends (UTC).
+    pub(crate) until: DateTime<Utc>,
+    /// The hours of each day at which it holds; null for all.
+    pub(crate) daily: Option<String>,
+    /// Alerts that it has kept from people so far.
+    pub(crate) hidden: i64,
+}
+
+/// Silences that hold or will, by their number.
+pub(crate) fn silences(client: &mut impl GenericClient) -> Result<Vec<HeldSilence>> {
+    let rows = client.query(
+        "SELECT s.id, s.task, s.rule, s.host, s.by, left(s.reason, 8000), s.starts_at, s.until,
+                to_char(s.daily_from, 'HH24:MI') || '-' || to_char(s.daily_until, 'HH24:MI'),
+                (SELECT count(*) FROM oa.alerts a WHERE a.silenced_by = s.id AND a.created_at >= s.starts_at AND a.kind = 'problem')
+         FROM oa.silences s WHERE s.until > now() ORDER BY s.id LIMIT 200",
+        &[],
+    )?;
+    let silence = |row: &postgres::Row| HeldSilence {
+        id: row.get(0),
+        task: row.get(1),
+        rule: row.get(2),
+        host: row.get(3),
+        by: row.get(4),
+        reason: text(row, 5),
+        starts_at: row.get(6),
+        until: row.get(7),
+        daily: row.get(8),
+        hidden: row.get(9),
+    };
+    Ok(rows.iter().map(silence).collect())
 }
 
 /// Acknowledges an open incident: it is not repeated until it is resolved. Returns whether there is one.

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::recovery::{self, Recovery};
 use super::{Result, redacted, some_text, text};
 use crate::lang::Lang;
 
@@ -55,6 +56,8 @@ pub(crate) struct Backup {
     pub(crate) missing_since: Option<DateTime<Utc>>,
     /// Why it cannot be restored although it is there.
     pub(crate) unrestorable: Option<String>,
+    /// The newest point in time to which a private server recovered with it (UTC).
+    pub(crate) recovered_to: Option<DateTime<Utc>>,
 }
 
 /// One rehearsed restore.
@@ -162,10 +165,12 @@ pub(crate) struct Status {
     pub(crate) last_drill: Option<Drill>,
     /// The newest size of the repository.
     pub(crate) repository: Option<Size>,
+    /// Which points in time can be restored, and what proves it.
+    pub(crate) recovery: Recovery,
 }
 
 const COLUMNS: &str = "id, kind, level, parent_id, repository, host, database, started_at, finished_at, restorable_from, restorable_to, size_bytes,
-    added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable";
+    added_bytes, checked, checked_at, left(check_error, 8000), removed_at, missing_since, unrestorable, recovered_to";
 
 fn backup(row: &postgres::Row) -> Backup {
     Backup {
@@ -188,6 +193,7 @@ fn backup(row: &postgres::Row) -> Backup {
         removed_at: row.get(16),
         missing_since: row.get(17),
         unrestorable: some_text(row, 18),
+        recovered_to: row.get(19),
     }
 }
 
@@ -288,7 +294,8 @@ pub(crate) fn status(
             .map(|row| row.get(0)),
     };
     let Some(repository) = repository else {
-        return Ok(Status::not_configured(wording.locale));
+        let recovery = recovery::recovery(client, None)?;
+        return Ok(Status::not_configured(wording.locale, recovery));
     };
     let facts = catalog::facts(client, &repository)?;
     let limits = Limits::from_config(config).unwrap_or_else(|| Limits::without_objectives(config));
@@ -320,6 +327,7 @@ pub(crate) fn status(
         last_verified: facts.read_back_at,
         last_drill: drills_in(client, of, 1)?.pop(),
         repository: measured.as_ref().map(size),
+        recovery: recovery::recovery(client, of)?,
     })
 }
 
@@ -347,7 +355,7 @@ fn message(found: &[Finding], drilled: bool, wording: &Wording) -> String {
 }
 
 impl Status {
-    fn not_configured(locale: Locale) -> Self {
+    fn not_configured(locale: Locale, recovery: Recovery) -> Self {
         let message = Lang(locale).say(
             "没有配置备份：在 [backup] 中配置仓库，然后执行 oa-backup init",
             "no backup is configured: set up [backup], then run oa-backup init",
@@ -363,6 +371,7 @@ impl Status {
             last_verified: None,
             last_drill: None,
             repository: None,
+            recovery,
         }
     }
 }

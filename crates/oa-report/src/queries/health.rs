@@ -152,6 +152,8 @@ pub(crate) struct TaskHealth {
     pub(crate) late_seconds: Option<u64>,
     /// Whether it runs now.
     pub(crate) running: bool,
+    /// Whether it is a source: `oa-crawl run` collects it when somebody asks.
+    pub(crate) collects: bool,
 }
 
 impl TaskHealth {
@@ -222,7 +224,8 @@ pub(crate) fn tasks(
                 last.error_kind,
                 EXISTS (SELECT FROM oa.silences s WHERE s.task IS NOT NULL AND oa.fits(t.name, s.task) AND s.rule IS NULL AND s.host IS NULL AND oa.silence_holds(s, now())),
                 i.severity,
-                (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1)
+                (SELECT d.state = 'stale' FROM oa.days d WHERE d.task = t.name AND d.state NOT IN ('pending', 'skipped') ORDER BY d.day DESC LIMIT 1),
+                t.collects
          FROM oa.tasks t LEFT JOIN counted c ON c.task = t.name
          LEFT JOIN (SELECT task, min(severity) AS severity FROM oa.incidents WHERE resolved_at IS NULL AND severity <> 'info' GROUP BY task) i ON i.task = t.name
          -- The newest outcome: it holds while the next run is under way, and a backfill says nothing of today. Mostly it is that of the
@@ -270,6 +273,7 @@ fn task(row: &Row) -> TaskHealth {
         next_due: row.get(16),
         late_seconds: row.get::<_, Option<i64>>(17).map(i64::unsigned_abs),
         running: row.get::<_, Option<bool>>(18).unwrap_or(false),
+        collects: row.get(26),
     };
     let (stale_data, silent, stale_day): (Option<bool>, Option<bool>, Option<bool>) =
         (row.get(20), row.get(21), row.get(25));
@@ -404,6 +408,7 @@ mod tests {
             next_due: None,
             late_seconds: None,
             running: false,
+            collects: true,
         }
     }
 

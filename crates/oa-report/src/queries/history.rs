@@ -96,6 +96,24 @@ pub(crate) fn recent_runs(
     Ok(by_task(&rows))
 }
 
+/// A run and those of its task before it, oldest first.
+pub(crate) fn up_to(
+    client: &mut impl GenericClient,
+    task: &str,
+    id: Uuid,
+    limit: i64,
+) -> Result<Vec<RecentRun>> {
+    let rows = client.query(
+        &format!(
+            "SELECT {COLUMNS} FROM (SELECT $1::text AS name) t, LATERAL (
+               SELECT * FROM oa.runs r WHERE r.task = $1 AND r.seq <= (SELECT seq FROM oa.runs WHERE id = $2) AND r.status <> 'skipped'
+               ORDER BY r.seq DESC LIMIT $3) r ORDER BY r.seq"
+        ),
+        &[&task, &id, &limit],
+    )?;
+    Ok(by_task(&rows).remove(task).unwrap_or_default())
+}
+
 /// The runs of a span of time of each of these tasks, oldest first; at most 1,500 per task.
 pub(crate) fn between(
     client: &mut impl GenericClient,

@@ -1,4 +1,4 @@
-//! What is asked of PostgreSQL, one file per question. Nothing here writes, except [`alerts::acknowledge`].
+//! What is asked of PostgreSQL, one file per question. Nothing here writes, except what people do to incidents and silences in [`alerts`].
 //!
 //! Ids of runs are ordered by time, so a span of time is a span of ids, and a page of the run log continues at an id. Counts come from
 //! `oa.run_hours` and `oa.run_totals`, which the database keeps: no question reads the run log as a whole.
@@ -8,11 +8,15 @@ pub(crate) mod backups;
 pub(crate) mod days;
 pub(crate) mod health;
 pub(crate) mod history;
+pub(crate) mod kept;
 pub(crate) mod logs;
 pub(crate) mod overview;
 pub(crate) mod quality;
+pub(crate) mod recovery;
+pub(crate) mod requests;
 pub(crate) mod revisions;
 pub(crate) mod run;
+pub(crate) mod source;
 pub(crate) mod task;
 pub(crate) mod totals;
 pub(crate) mod watch;

@@ -39,11 +39,13 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
+    /// `aside` are tasks of which only the last runs are shown.
     pub(crate) fn take(
         tx: &mut Transaction<'_>,
         config: &Config,
         calendar: &Calendar,
         shown: Vec<String>,
+        aside: &[String],
     ) -> Result<Self> {
         let zone = config.timezone;
         let day = Utc::now().with_timezone(&zone).date_naive();
@@ -53,8 +55,9 @@ impl Overview {
             grace: health::grace(config),
         };
         let names: Vec<&str> = shown.iter().map(String::as_str).collect();
+        let with_aside: Vec<&str> = names.iter().copied().chain(aside.iter().map(String::as_str)).collect();
         Ok(Self {
-            recent_runs: history::recent_runs(tx, &names)?,
+            recent_runs: history::recent_runs(tx, &with_aside)?,
             days: history::days(tx, &names, Utc::now())?,
             due_today: history::due(tx, &names, today.from, today.until, zone, calendar)?,
             runs_today: history::between(tx, &names, today.from, today.until)?,

@@ -8,11 +8,14 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::history::{self, RecentRun};
 use super::logs::{COLUMNS, Entry, entry};
 use super::{Result, number, redacted, redacted_texts, some_text, text};
 
 /// Most rejected records of one page.
 pub(crate) const MOST_REJECTS: i64 = 200;
+/// So many runs before it are compared with it.
+const HISTORY: i64 = 30;
 
 /// A run in full.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -36,6 +39,12 @@ pub(crate) struct RunDetail {
     pub(crate) error_kind: Option<String>,
     /// What else the program noted.
     pub(crate) details: Value,
+    /// The run of the task before it.
+    pub(crate) previous: Option<Uuid>,
+    /// The run of the task after it.
+    pub(crate) next: Option<Uuid>,
+    /// The last 30 runs of the task up to this one, oldest first.
+    pub(crate) history: Vec<RecentRun>,
     /// Each attempt.
     pub(crate) attempts: Vec<Attempt>,
     /// How good the data were.
@@ -87,6 +96,8 @@ pub(crate) struct RunQuality {
 /// One answer in the raw archive.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Raw {
+    /// Its number within the run.
+    pub(crate) seq: i32,
     /// The attempt it belongs to.
     pub(crate) attempt: i32,
     /// What the answer is of, when a run asks for several things.
@@ -134,7 +145,12 @@ pub(crate) fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option
     else {
         return Ok(None);
     };
+    let task: String = row.get(1);
+    let (previous, next) = neighbours(client, &task, id)?;
     Ok(Some(RunDetail {
+        previous,
+        next,
+        history: history::up_to(client, &task, id, HISTORY)?,
         run: entry(&row),
         title: row.get(14),
         tool: row.get(15),
@@ -149,6 +165,46 @@ pub(crate) fn detail(client: &mut impl GenericClient, id: Uuid) -> Result<Option
         raw: raw(client, id)?,
         rejects: rejects(client, id)?,
     }))
+}
+
+/// The runs before and after one of its task that were not skipped.
+fn neighbours(
+    client: &mut impl GenericClient,
+    task: &str,
+    id: Uuid,
+) -> Result<(Option<Uuid>, Option<Uuid>)> {
+    let row = client.query_one(
+        "WITH this AS (SELECT seq FROM oa.runs WHERE id = $2)
+         SELECT (SELECT id FROM oa.runs WHERE task = $1 AND seq < (SELECT seq FROM this) AND status <> 'skipped' ORDER BY seq DESC LIMIT 1),
+                (SELECT id FROM oa.runs WHERE task = $1 AND seq > (SELECT seq FROM this) AND status <> 'skipped' ORDER BY seq LIMIT 1)",
+        &[&task, &id],
+    )?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// The answer of a run with this number: its SHA-256, and its type.
+pub(crate) fn raw_answer(
+    client: &mut impl GenericClient,
+    id: Uuid,
+    seq: i32,
+) -> Result<Option<(String, Option<String>)>> {
+    let row = client.query_opt(
+        "SELECT sha256, content_type FROM oa.raw WHERE run_id = $1 AND seq = $2",
+        &[&id, &seq],
+    )?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// The task of a run, and when it was.
+pub(crate) fn span(
+    client: &mut impl GenericClient,
+    id: Uuid,
+) -> Result<Option<(String, DateTime<Utc>, Option<DateTime<Utc>>)>> {
+    let row = client.query_opt(
+        "SELECT task, started_at, finished_at FROM oa.runs WHERE id = $1",
+        &[&id],
+    )?;
+    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2))))
 }
 
 fn attempts(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Attempt>> {
@@ -191,7 +247,7 @@ fn quality(client: &mut impl GenericClient, id: Uuid) -> Result<Option<RunQualit
 
 fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
     let rows = client.query(
-        "SELECT attempt, part, left(url, 8000), status, content_type, sha256, size_bytes, fetched_at FROM oa.raw WHERE run_id = $1 ORDER BY seq LIMIT 500",
+        "SELECT attempt, part, left(url, 8000), status, content_type, sha256, size_bytes, fetched_at, seq FROM oa.raw WHERE run_id = $1 ORDER BY seq LIMIT 500",
         &[&id],
     )?;
     let raw = |row: &postgres::Row| Raw {
@@ -203,6 +259,7 @@ fn raw(client: &mut impl GenericClient, id: Uuid) -> Result<Vec<Raw>> {
         sha256: row.get(5),
         size_bytes: row.get(6),
         fetched_at: row.get(7),
+        seq: row.get(8),
     };
     Ok(rows.iter().map(raw).collect())
 }

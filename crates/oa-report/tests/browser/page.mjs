@@ -7,7 +7,7 @@ import { chromium } from "playwright-core";
 const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const [url, token, folder, chrome, hostile, server] = process.argv.slice(2);
 const root = new URL(url);
-const PATHS = ["admin/", "admin/logs", "admin/logs?status=failed", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", "admin/tasks/none"];
+const PATHS = ["admin/", "admin/logs", "admin/logs?status=failed", "admin/backups", "admin/alerts", "admin/tasks/rongda-positions", "admin/tasks/none", "status"];
 
 const browser = await chromium.launch({
   executablePath: chrome,
@@ -17,17 +17,18 @@ const browser = await chromium.launch({
   ],
 });
 const complaints = [];
+let session;
 
 async function open(options = {}) {
   const context = await browser.newContext({
     viewport: { width: 1280, height: 900 },
-    httpCredentials: { username: "wang", password: token },
+    storageState: session,
     ...options,
   });
   const page = await context.newPage();
   page.on("console", (m) => {
     // What is refused says so by its status.
-    if (["error", "warning"].includes(m.type()) && !/status of (400|403|404)/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
+    if (["error", "warning"].includes(m.type()) && !/status of (400|401|403|404)/.test(m.text())) complaints.push(`${page.url()}: ${m.text()}`);
   });
   page.on("pageerror", (e) => complaints.push(`${page.url()}: ${e}`));
   page.on("dialog", (d) => {
@@ -107,6 +108,27 @@ async function aHoleLeadsToTheCommandThatFillsIt() {
     await other.locator("section[aria-labelledby=heat]").screenshot({ path: `${folder}/heat-${name}.png` });
     await other.context().close();
   }
+  await page.context().close();
+}
+
+async function theLineOfWhatCanBeRestoredGivesTheCommand() {
+  const page = await open();
+  await page.goto(`${url}admin/backups`);
+  const line = page.locator("#restore-line");
+  assert.match(await line.innerText(), /--to latest --target-dir/);
+  const pick = page.getByLabel("要恢复到的时间");
+  await pick.focus();
+  // By the keyboard alone.
+  await page.keyboard.press("Home");
+  assert.match(await line.innerText(), /--to "\d{4}-\d\d-\d\d \d\d:\d\d:\d\d" --target-dir/);
+  await page.keyboard.press("End");
+  assert.match(await line.innerText(), /--to latest/);
+  // In a gap it is the nearest time before it, and says so.
+  await pick.evaluate((e) => {
+    e.value = "500";
+    e.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  assert.ok(await page.locator(".snapped").isVisible());
   await page.context().close();
 }
 
@@ -246,6 +268,9 @@ async function worksWithoutAScript() {
   assert.equal(page.url(), `${url}admin/`);
   assert.equal(await page.locator("form.ack").count(), open_ - 1);
   assert.match(await page.locator("main").innerText(), /wang 处理中：我看一下 <b>/);
+  await page.locator(".todo form.act button").first().click();
+  assert.equal(page.url(), `${url}admin/`);
+  assert.match(await page.locator("section.asked").innerText(), /等待执行（一分钟内）\s+重跑/);
   await page.context().close();
 }
 
@@ -271,16 +296,62 @@ async function attacksStayText() {
       hit: window.hit ?? null,
     }));
     assert.deepEqual(grown, { scripts: 0, elements: 0, hit: null }, path);
+    // All texts are long here.
+    await page.setViewportSize({ width: 320, height: 700 });
+    const [inside, outside] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+    assert.ok(inside <= outside, `${path} is ${inside} wide in a window of ${outside}`);
+    if (path === "admin/") await page.screenshot({ path: `${folder}/overview-long-320.png` });
+    await page.setViewportSize({ width: 1280, height: 900 });
   }
   await page.goto(`${url}${run}`);
   assert.match(await page.locator("main").innerText(), /<script>window\.hit=1<\/script>/);
   await page.context().close();
 }
 
+// Once, as a person does it, and in each of the windows afterwards.
+async function logIn() {
+  const page = await open({ viewport: { width: 320, height: 600 } });
+  await page.goto(`${url}admin/logs?status=failed`);
+  const [inside, outside] = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  assert.ok(inside <= outside);
+  await page.getByLabel("令牌").fill("wrong");
+  await page.getByRole("button", { name: "登录" }).click();
+  assert.match(await page.getByRole("alert").innerText(), /令牌不对/);
+  await page.screenshot({ path: `${folder}/login-phone.png` });
+  await page.getByLabel("令牌").fill(token);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/admin/logs?status=failed");
+  session = await page.context().storageState();
+  await page.context().close();
+}
+
+async function theLoginPageIsAccessible() {
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await open({ storageState: undefined, colorScheme, bypassCSP: true });
+    for (const lang of ["zh", "en"]) {
+      await page.goto(`${url}login?lang=${lang}`);
+      await page.addScriptTag({ path: axe });
+      const { violations } = await page.evaluate(() => window.axe.run());
+      assert.deepEqual(violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html).join(" ")}`), []);
+    }
+    await page.context().close();
+  }
+}
+
+async function whoLogsOutIsOut() {
+  const page = await open();
+  await page.goto(`${url}admin/`);
+  await page.getByRole("button", { name: "退出" }).click();
+  await page.waitForURL("**/login");
+  await page.goto(`${url}admin/`);
+  assert.equal(await page.getByLabel("令牌").count(), 1);
+  await page.context().close();
+}
+
 const checks = hostile === "hostile"
-  ? [attacksStayText]
+  ? [logIn, attacksStayText]
   : [
-      pictures, aHoleLeadsToTheCommandThatFillsIt, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
+      logIn, theLoginPageIsAccessible, whoLogsOutIsOut, pictures, aHoleLeadsToTheCommandThatFillsIt, theLineOfWhatCanBeRestoredGivesTheCommand, filtersWork, languageIsKept, theKeyboardIsEnough, newsAppearByThemselves, othersFormsAreRefused,
       () => everyPageIsAccessible("light", 1280), () => everyPageIsAccessible("dark", 390), worksWithoutAScript,
       aServerThatDoesNotAnswerIsSeen, aDeadServerIsSeen,
     ];

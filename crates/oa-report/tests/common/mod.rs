@@ -76,7 +76,9 @@ impl Site {
 
     /// With a month of a service, and a token.
     pub fn with_token(more: &str) -> Self {
-        let site = Self::start(&format!("{more}[report.tokens]\nwang = \"{TOKEN_HASH}\"\n"));
+        let table = "[report.tokens]\n";
+        let tokens = if more.contains(table) { "" } else { table };
+        let site = Self::start(&format!("{more}{tokens}wang = \"{TOKEN_HASH}\"\n"));
         site.sql(SERVICE);
         site
     }

@@ -29,7 +29,28 @@ impl std::str::FromStr for TokenHash {
     }
 }
 
-impl<'de> Deserialize<'de> for TokenHash {
+/// A token of `[report.tokens]`: its hash, after `read-only` when it may only look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// SHA-256 of it.
+    pub hash: TokenHash,
+    /// It may acknowledge, silence and have tasks run, not only look.
+    pub may_act: bool,
+}
+
+impl std::str::FromStr for Token {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let looks_only = text.strip_prefix("read-only ");
+        Ok(Self {
+            hash: looks_only.unwrap_or(text).trim().parse()?,
+            may_act: looks_only.is_none(),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?
             .parse()
@@ -99,6 +120,18 @@ mod tests {
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_may_act_unless_it_is_read_only() {
+        let hash = format!("sha256:{}", "0a".repeat(32));
+        let (acts, looks): (Token, Token) = (
+            hash.parse().unwrap(),
+            format!("read-only {hash}").parse().unwrap(),
+        );
+        assert_eq!((acts.may_act, looks.may_act), (true, false));
+        assert_eq!(acts.hash, looks.hash);
+        assert!("readonly sha256:00".parse::<Token>().is_err());
     }
 
     #[test]

@@ -25,6 +25,8 @@
   let why = null;
   let asked = 0;
   let asking = false;
+  // How far this machine's clock is from the server's.
+  let drift = made - Date.now();
   // It could not be loaded once the server is gone.
   if (icon()?.dataset.lost) fetch(icon().dataset.lost, { credentials: "same-origin" }).catch(() => {});
 
@@ -37,6 +39,23 @@
 
   // In the zone of the service, as all times of the page.
   const clock = (at) => new Date(at).toLocaleTimeString(zh ? "zh-CN" : "en-GB", { hour12: false, timeZone: main.dataset.zone });
+
+  const short = (seconds) => {
+    if (seconds < 60) return `${Math.floor(seconds)} ${say("秒", "s")}`;
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} ${say("分钟", "min")}`;
+    if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} ${say("小时", "h")}`;
+    return `${Math.floor(seconds / 86400)} ${say("天", "d")}`;
+  };
+
+  // How long ago things were goes on while the rest of the page stays as it is.
+  const age = () => {
+    const now = Date.now() + drift;
+    for (const time of document.querySelectorAll("time.ago")) {
+      const off = (now - Date.parse(time.dateTime)) / 1000;
+      const text = off >= 0 ? say(`${short(off)}前`, `${short(off)} ago`) : say(`${short(-off)}后`, `in ${short(-off)}`);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  };
 
   const outage = () => {
     const now = Date.now();
@@ -137,6 +156,8 @@
     const now = Number(page?.querySelector("main[data-made]")?.dataset.made);
     if (got.status === 304) {
       heard = shown = Date.now();
+      const updated = document.querySelector("time.made");
+      if (updated) updated.textContent = clock(heard + drift);
       return null;
     }
     if (!got.ok) return say(`服务器回答 HTTP ${got.status}`, `the server answers HTTP ${got.status}`);
@@ -145,6 +166,7 @@
     if (now <= made) return Date.now() - heard > OLD ? say("收到的一直是旧的页面", "what comes is the same old page") : why;
     made = now;
     heard = Date.now();
+    drift = made - heard;
     tag = got.headers.get("etag");
     title = page.title;
     own = page.querySelector("link[rel=icon]")?.getAttribute("href") ?? own;
@@ -170,22 +192,42 @@
   // Buttons that copy a command: they do nothing without this script, and are not shown then.
   document.body.classList.add("scripted");
   document.addEventListener("click", async (e) => {
-    const button = e.target instanceof Element ? e.target.closest("button[data-copy]") : null;
+    const button = e.target instanceof Element ? e.target.closest("button[data-copy], button[data-copy-of]") : null;
     if (!button) return;
+    const long = document.getElementById(button.dataset.copyOf);
     try {
-      await navigator.clipboard.writeText(button.dataset.copy);
+      await navigator.clipboard.writeText(long ? long.textContent : button.dataset.copy);
       const words = button.textContent;
       button.textContent = say("已复制", "Copied");
       setTimeout(() => (button.textContent = words), 2000);
     } catch {
       // Without TLS there is no clipboard: what is to be copied is selected.
-      const code = button.parentElement.querySelector("code");
+      const code = long ?? button.parentElement.querySelector("code");
       if (code) window.getSelection().selectAllChildren(code);
     }
   });
 
+  // The time that somebody chooses on the line of what can be restored, in the service's zone, as the command takes it.
+  document.addEventListener("input", (e) => {
+    const pick = e.target instanceof Element && e.target.matches(".pick") ? e.target : null;
+    const line = document.getElementById("restore-line");
+    if (!pick || !line) return;
+    const spans = pick.dataset.spans.split(" ").map((s) => s.split("-").map(Number));
+    const [from, until] = [Number(pick.dataset.from), Number(pick.dataset.until)];
+    const wanted = from + ((until - from) * Number(pick.value)) / 1000;
+    const before = spans.filter(([first]) => first <= wanted).pop() ?? spans[0];
+    const at = Math.max(before[0], Math.min(before[1], wanted));
+    const isLast = Number(pick.value) === 1000;
+    const parts = new Intl.DateTimeFormat("sv-SE", { timeZone: main.dataset.zone, dateStyle: "short", timeStyle: "medium" }).format(at);
+    const to = isLast ? "latest" : `"${parts}"`;
+    line.textContent = line.textContent.replace(/--to (latest|"[^"]*")/, `--to ${to}`);
+    pick.setAttribute("aria-valuetext", isLast ? "latest" : parts);
+    line.parentElement.querySelector(".snapped").hidden = isLast || Math.abs(at - wanted) < 1000;
+  });
+
   setInterval(() => {
     mark();
+    age();
     if (Date.now() - asked >= (document.hidden ? HIDDEN_EACH : EACH) - 500) look();
   }, 5000);
   document.addEventListener("visibilitychange", () => {

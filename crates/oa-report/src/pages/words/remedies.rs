@@ -35,6 +35,8 @@ fn task(tool: &str, name: &str, schedule: Option<&str>) -> TaskHealth {
         next_due: None,
         late_seconds: None,
         running: false,
+        // What has a schedule here is a source; a program's line may have one too, see the last case.
+        collects: schedule.is_some() && name != "scheduled-program",
     }
 }
 
@@ -83,6 +85,7 @@ fn every_remedy_names_the_tasks_own_program_in_a_command_that_it_takes() {
             Some("oa-crawl run zhihui-reports"),
         ),
         ("oa-crawl", "receipts", None, None),
+        ("oa-crawl", "scheduled-program", Some("0 9 * * *"), None),
         (
             "oa-crawl",
             "it's mine",
