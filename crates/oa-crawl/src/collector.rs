@@ -64,6 +64,13 @@ pub(crate) struct Job<'a> {
     pub(crate) due_at: Option<DateTime<Utc>>,
 }
 
+impl Collector<'_> {
+    /// From now on its runs have this trigger.
+    pub(crate) fn set_trigger(&mut self, trigger: Trigger) {
+        self.trigger = trigger;
+    }
+}
+
 pub(crate) fn start_of(source: &Source, trigger: Trigger) -> RunStart {
     let mut start = RunStart::now(
         PROGRAM,

@@ -258,3 +258,80 @@ fn a_day_that_the_site_shows_no_more_is_not_asked_for_once_more() {
             .contains("again comes on the next day"),
     );
 }
+
+#[test]
+fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_of_who_asked() {
+    use oa_core::journal::requests::{self, Action, Put};
+
+    let service = Service::start();
+    tick(&service, 10, "");
+    due(&service);
+    let mut db = service.db();
+    let run = Action::Run {
+        task: "tick".to_owned(),
+        day: None,
+    };
+    let Put::New(first) = requests::put(&mut db, &run, "wang").unwrap() else {
+        panic!("nothing else waits");
+    };
+    assert_eq!(
+        requests::put(&mut db, &run, "li").unwrap(),
+        Put::Waits(first),
+        "asked for twice, done once"
+    );
+    let other = Action::Run {
+        task: "nightly-export".to_owned(),
+        day: None,
+    };
+    assert_eq!(
+        requests::put(&mut db, &other, "wang").unwrap(),
+        Put::NotASource
+    );
+    due(&service);
+    due(&service);
+    assert_eq!(
+        service.text("SELECT string_agg(trigger || ' ' || status, ', ' ORDER BY seq) FROM oa.runs WHERE task = 'tick'"),
+        "due success, manual success"
+    );
+    assert_eq!(
+        service.text("SELECT state || ' ' || result || ' ' || requested_by || ' ' || (run_id IN (SELECT id FROM oa.runs))::text FROM oa.requests"),
+        "done success, 1 records wang true"
+    );
+
+    // A program that was killed at it loses it; what waited for too long is not wanted any more; what the site cannot show is said.
+    let today = common::noon().date_naive();
+    let days = Action::Backfill {
+        task: "tick".to_owned(),
+        from: today - TimeDelta::days(3),
+        to: today - TimeDelta::days(1),
+    };
+    requests::put(&mut db, &days, "wang").unwrap();
+    let lease = std::time::Duration::from_secs(300);
+    let taken = requests::take(&mut db, &["backfill"], &["tick"], "gone", lease).unwrap();
+    assert_eq!(taken.len(), 1);
+    due(&service);
+    assert_eq!(runs(&service), 2, "another program is at it");
+    db.execute(
+        "UPDATE oa.requests SET leased_until = now() WHERE state = 'taken'",
+        &[],
+    )
+    .unwrap();
+    requests::put(&mut db, &run, "wang").unwrap();
+    db.execute(
+        "UPDATE oa.requests SET requested_at = now() - interval '61 minutes' WHERE state = 'open'",
+        &[],
+    )
+    .unwrap();
+    due(&service);
+    assert_eq!(
+        service.text("SELECT string_agg(kind || ' ' || state, ', ' ORDER BY id) FROM oa.requests"),
+        "run done, backfill done, run expired"
+    );
+    assert_eq!(
+        service.text("SELECT count(*) || ' ' || min(status) FROM oa.runs WHERE task = 'tick' AND trigger = 'backfill'"),
+        "3 success"
+    );
+    // Late news of the program that had it before changes nothing.
+    requests::end(&mut db, &taken[0], false, None, "late").unwrap();
+    assert_eq!(service.count("oa.requests WHERE result = 'late'"), 0);
+}

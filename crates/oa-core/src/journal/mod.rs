@@ -15,6 +15,7 @@ pub mod history;
 pub mod incidents;
 pub mod raw_index;
 pub(crate) mod recorder;
+pub mod requests;
 pub mod runner;
 pub mod slots;
 pub mod spool;

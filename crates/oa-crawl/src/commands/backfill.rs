@@ -1,5 +1,7 @@
 //! `oa-crawl backfill`: days that were not collected, one after the other.
 
+use std::time::Duration;
+
 use chrono::{NaiveDate, Utc};
 use clap::Args as ClapArgs;
 use oa_core::app::cli::Failure;
@@ -15,6 +17,7 @@ use oa_core::schedule::Calendar;
 use super::args::{SourcesArg, parse_date, parse_delay};
 use super::report;
 use crate::collector::{Collector, Job};
+use crate::source::Source;
 use oa_core::journal::JournalError;
 use oa_core::journal::runner::RunReport;
 
@@ -108,12 +111,25 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         oa_core::app::cli::print(&text).map_err(anyhow::Error::from)?;
         return Ok(exit::OK);
     }
+    let reports = collect_days(&collector, source, &days, args.pause.0, || {});
+    report::conclude(config, reports, args.format)
+}
+
+/// Collects days one after the other, with a pause between two and `before_each`; ends early when the next ones would fail too.
+pub(super) fn collect_days(
+    collector: &Collector<'_>,
+    source: &Source,
+    days: &[NaiveDate],
+    pause: Duration,
+    mut before_each: impl FnMut(),
+) -> Vec<Result<RunReport, JournalError>> {
     let mut reports: Vec<Result<RunReport, JournalError>> = Vec::new();
     for (number, date) in days.iter().enumerate() {
-        if number > 0 && !collector.stop.wait(args.pause.0) {
+        if number > 0 && !collector.stop.wait(pause) {
             tracing::warn!("stopped by a signal before {date}; start it again to resume there");
             break;
         }
+        before_each();
         let job = Job {
             source,
             date: *date,
@@ -129,7 +145,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             break;
         }
     }
-    report::conclude(config, reports, args.format)
+    reports
 }
 
 fn is_hopeless(reports: &[Result<RunReport, JournalError>]) -> bool {

@@ -17,6 +17,7 @@ pub(crate) mod new;
 pub(crate) mod prune;
 pub(crate) mod replay;
 mod report;
+mod requested;
 pub(crate) mod run;
 pub(crate) mod try_source;
 

@@ -14,7 +14,7 @@ use oa_core::schedule::Calendar;
 use serde_json::{Map, Value, json};
 
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
-use super::{broken, due, enable, list, report};
+use super::{broken, due, enable, list, report, requested};
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, is_expected, start_of};
 use crate::fetch::gate::Gate;
@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         });
     }
     let trigger = args.trigger();
-    let collector = Collector::open(config, &calendar, trigger).map_err(|e| {
+    let mut collector = Collector::open(config, &calendar, trigger).map_err(|e| {
         let starts = chosen.iter().map(|s| start_of(s, trigger));
         report::unstarted(config, starts.collect(), e.into())
     })?;
@@ -119,6 +119,14 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         named_but_broken(&collector.recorder, &loaded, &args.tasks, trigger)
     };
     if args.due {
+        // Whatever waits for its site meanwhile is started by the next minute's program.
+        reports.extend(requested::carry_out(
+            config,
+            &loaded,
+            &calendar,
+            &mut collector,
+        ));
+        collector.set_trigger(trigger);
         let jobs = due::jobs(config, &loaded, &calendar, &collector.recorder);
         reports.extend(run_due(config, &collector, jobs));
     } else {
