@@ -314,6 +314,8 @@ pub struct Report {
     pub proxies: Vec<IpAddr>,
     /// The address under which a role that may only read connects. Default: the database's.
     pub database_url: Option<SecretRef>,
+    /// With this secret messages carry links that acknowledge, silence, run again and show the run; `serve` needs the same. Needs `url`.
+    pub link_key: Option<SecretRef>,
 }
 
 impl Report {
@@ -322,6 +324,9 @@ impl Report {
         match &self.url {
             Some(url) if !web(url) || url.contains(char::is_whitespace) => Err(
                 "url in [report] is no address; write the page's, for example \"https://oa.example.com\"".to_owned(),
+            ),
+            None if self.link_key.is_some() => Err(
+                "link_key in [report] needs url there: the address of the page as people reach it, which the links begin with".to_owned(),
             ),
             _ => Ok(()),
         }
@@ -338,6 +343,7 @@ impl Default for Report {
             base_path: BasePath::default(),
             proxies: Vec::new(),
             database_url: None,
+            link_key: None,
         }
     }
 }

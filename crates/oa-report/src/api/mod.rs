@@ -51,9 +51,11 @@ pub(crate) async fn answer(
         })),
         Operation::Ready => ready(app).await,
         // Answered by others.
-        Operation::Metrics | Operation::Asset | Operation::Page(_) => {
-            Err(Answer::missing("there is nothing at this path"))
-        }
+        Operation::Metrics
+        | Operation::Asset
+        | Operation::Page(_)
+        | Operation::Link
+        | Operation::Act => Err(Answer::missing("there is nothing at this path")),
     }
 }
 

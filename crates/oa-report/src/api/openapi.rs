@@ -76,7 +76,7 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::Ready => json_of!(ReadyAnswer),
         Operation::OpenApi => json!({"application/json": {"schema": {"type": "object"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
-        Operation::Asset | Operation::Page(_) => return None,
+        Operation::Asset | Operation::Page(_) | Operation::Link | Operation::Act => return None,
     })
 }
 

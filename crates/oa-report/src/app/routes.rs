@@ -40,12 +40,20 @@ pub(crate) enum Operation {
     /// A file of the pages.
     Asset,
     Page(Page),
+    /// A link of a message: what it would do.
+    Link,
+    /// The same: does it.
+    Act,
 }
 
 impl Operation {
     /// Whether it is for everybody: tells nothing about the data.
     pub(crate) fn is_open(self) -> bool {
-        matches!(self, Self::Alive | Self::Ready | Self::Asset)
+        // A link's signature is its token.
+        matches!(
+            self,
+            Self::Alive | Self::Ready | Self::Asset | Self::Link | Self::Act
+        )
     }
 }
 
@@ -298,6 +306,20 @@ pub(crate) const ROUTES: &[Route] = &[
         method: "POST",
         paths: &["/admin/alerts"],
         operation: Operation::Page(Page::Acknowledge),
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/act/{link}"],
+        operation: Operation::Link,
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "POST",
+        paths: &["/act/{link}"],
+        operation: Operation::Act,
         summary: "",
         parameters: &[],
     },

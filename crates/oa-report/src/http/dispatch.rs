@@ -69,6 +69,11 @@ async fn operate(
             Answer::problem(StatusCode::METHOD_NOT_ALLOWED, detail).with(header::ALLOW, &allowed)
         );
     };
+    if let Operation::Link | Operation::Act = route.operation {
+        let link = in_path.first().map_or("", |(_, link)| link.as_str());
+        let acts = route.operation == Operation::Act;
+        return pages::act::answer(app, request, link, acts, body).await;
+    }
     let checked = Params::check(route, in_path, request, app.config.timezone);
     match (route.operation, checked) {
         (Operation::Page(page), Err(refused)) => {

@@ -1,5 +1,6 @@
 //! The pages: rendered here, readable without a script. All text that a site or a program has put in is escaped by the templates.
 
+pub(crate) mod act;
 mod alerts;
 pub(crate) mod assets;
 mod backups;

@@ -88,7 +88,7 @@ fn of_quality(frame: &Frame, quality: &RunQuality) -> Markup {
     }
 }
 
-fn attempts(frame: &Frame, run: &RunDetail) -> Markup {
+pub(super) fn attempts(frame: &Frame, run: &RunDetail) -> Markup {
     let lang = frame.lang;
     html! {
         section.card aria-labelledby="attempts" {
