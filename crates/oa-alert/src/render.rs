@@ -55,6 +55,8 @@ pub(crate) struct Message {
     pub(crate) recovery: bool,
     /// Where the page shows more of it.
     pub(crate) link: Option<String>,
+    /// What can be done about it: a word, and the address that does it.
+    pub(crate) actions: Vec<(&'static str, String)>,
     /// What it is about; `None` of one that is no alert.
     pub(crate) facts: Option<Facts>,
     /// It stands for several.
@@ -89,7 +91,7 @@ impl Form {
     /// The text of a message, never longer than the limit and never cut inside a character. What does not fit is left out at the
     /// end of a line, and the reader learns where the rest is. The link stays.
     pub(crate) fn fit(&self, message: &Message) -> String {
-        let link = message.link.as_ref().map_or_else(String::new, |url| {
+        let mut link = message.link.as_ref().map_or_else(String::new, |url| {
             match (self.markdown, self.locale) {
                 (true, Locale::Zh) => format!("\n[查看详情]({url})"),
                 (true, Locale::En) => format!("\n[Open the page]({url})"),
@@ -97,6 +99,7 @@ impl Form {
                 (false, Locale::En) => format!("\nDetails: {url}"),
             }
         });
+        link.insert_str(0, &self.actions(message));
         let body = self.plain(Cow::Borrowed(&message.body));
         if self.length(&body) + self.length(&link) <= self.limit {
             return format!("{body}{link}");
@@ -124,6 +127,26 @@ impl Form {
             },
             None => self.cut(&body, self.limit).to_owned(),
         }
+    }
+
+    fn actions(&self, message: &Message) -> String {
+        let actions = message.actions.iter();
+        if self.markdown {
+            let links: Vec<String> = actions
+                .map(|(word, url)| format!("[{word}]({url})"))
+                .collect();
+            return match links.is_empty() {
+                true => String::new(),
+                false => format!("\n{}", links.join(" | ")),
+            };
+        }
+        let colon = match self.locale {
+            Locale::Zh => "：",
+            Locale::En => ": ",
+        };
+        actions
+            .map(|(word, url)| format!("\n{word}{colon}{url}"))
+            .collect()
     }
 
     fn plain<'a>(&self, text: Cow<'a, str>) -> Cow<'a, str> {
@@ -205,6 +228,7 @@ pub(crate) fn without_text(message: Message, locale: Locale) -> Message {
     Message {
         body: format!("**{}**\n\n{note}\n", message.title),
         link: None,
+        actions: Vec::new(),
         ..message
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use common::{DINGTALK, FEISHU, Service, WECOM, rules};
 use oa_core::app::work::{Job, JobOutcome, recorded};
+use oa_core::base::links::{LinkAction, LinkKey};
+use oa_core::base::secrets::Secret;
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents;
 use oa_core::model::event::{Alert, Event, Fault};
@@ -40,6 +42,35 @@ fn all_three_robots_take_a_signed_message_and_the_alert_is_settled() {
     );
     assert_eq!(service.flush(), 0);
     assert_eq!(service.sim.messages().len(), 3, "nothing is sent twice");
+
+    // With a key, each message carries links that act, of its own channel and of nothing else.
+    oa_testkit::write_private(
+        &service.dir.path().join(".env"),
+        "OA_LINK_KEY=test-key-of-links-0123\n".to_owned(),
+    );
+    service.configure(
+        "",
+        &format!("[report]\nurl = \"https://oa.example.com/x/admin/\"\nlink_key = \"env:OA_LINK_KEY\"\n{DINGTALK}{WECOM}{FEISHU}"),
+    );
+    service.put("with-links", "有链接");
+    assert_eq!(service.flush(), 0);
+    let key = LinkKey::new(Secret::new("test-key-of-links-0123".to_owned())).unwrap();
+    let messages = service.sim.messages();
+    for (robot, channel) in [("dingtalk", "ops"), ("wecom", "wx"), ("feishu", "fs")] {
+        let text = &messages.iter().rfind(|m| m.robot == robot).unwrap().text;
+        let begin = "[认领](https://oa.example.com/x/act/";
+        let (_, rest) = text.split_once(begin).unwrap_or_else(|| panic!("{text}"));
+        let (signed, rest) = rest.split_once(')').unwrap();
+        let link = key.verify(signed, chrono::Utc::now()).unwrap();
+        assert_eq!(
+            (link.action, link.channel.as_str()),
+            (LinkAction::Acknowledge, channel)
+        );
+        assert!(
+            rest.contains(" | [静默 2 小时](") && !rest.contains("重跑"),
+            "{rest}"
+        );
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn failed() -> RunFailed {
         collected: 0,
         expected: None,
         host: "crawler1".to_owned(),
+        provider: String::new(),
         history_unknown: false,
     }
 }

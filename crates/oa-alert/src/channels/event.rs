@@ -67,9 +67,13 @@ pub(super) fn values(message: &Message, text: &str) -> Vec<(&'static str, String
 /// The same as an object.
 pub(super) fn object(message: &Message, text: &str) -> Value {
     let pairs = values(message, text).into_iter();
-    Value::Object(
-        pairs
-            .map(|(name, value)| (name.to_owned(), value.into()))
-            .collect::<Map<_, _>>(),
-    )
+    let mut object: Map<String, Value> = pairs
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    if !message.actions.is_empty() {
+        let actions = message.actions.iter();
+        let actions = actions.map(|(word, url)| ((*word).to_owned(), url.clone().into()));
+        object.insert("actions".to_owned(), Value::Object(actions.collect()));
+    }
+    Value::Object(object)
 }

@@ -23,6 +23,7 @@ fn message(body: &str) -> Message {
         link: None,
         facts: None,
         digest: None,
+        actions: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod cookies;
 mod data;
 mod disk;
 mod missed;
+pub(crate) mod network;
 mod rhythm;
 mod rules;
 mod spool;
@@ -118,6 +119,7 @@ pub(crate) fn find(
     let calendar = calendar(config);
     let mut found = missed::find(client, config, &calendar, now)?;
     found.extend(rules::find(client, host, config)?);
+    found.extend(network::find(client)?);
     found.extend(data::find(client, config, &calendar, now)?);
     found.extend(backups::find(client, state, config)?);
     found.extend(spool::find_here(recorder, drained, config));

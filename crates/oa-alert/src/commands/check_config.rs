@@ -74,6 +74,11 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     if let Err(e) = check::known_rules(config) {
         line("off", WRONG, &e.to_string());
     }
+    match config.link_key() {
+        Ok(Some(_)) => line("link_key", "ok", "messages carry links that act"),
+        Ok(None) => {}
+        Err(e) => line("link_key", WRONG, &e.to_string()),
+    }
     for warning in config.warnings() {
         line("secrets", "warning", &warning);
     }

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{channels, wording};
 use crate::PROGRAM;
 use crate::channels::Channel;
+use crate::check::network;
 use crate::deliver::{
     Database, Delivery, Rendering, Route, Spooled, Undelivered, deliver, in_spool,
 };
@@ -76,6 +77,10 @@ pub(super) fn send_all(config: &Config) -> Sent {
             config.path.display()
         );
     }
+    let links = config.link_key().unwrap_or_else(|e| {
+        tracing::error!("messages carry no links: {e}");
+        None
+    });
     let routes = Route::all(config);
     let sender = Sender {
         usable: &usable,
@@ -84,7 +89,9 @@ pub(super) fn send_all(config: &Config) -> Sent {
             wording: wording(config),
             policy: Policy::from_config(config),
             page: config.report.url.as_deref(),
+            links: links.as_ref(),
         },
+        network_off: config.alert.is_off("network_down"),
     };
     let (mut done, mut undelivered) = (Vec::new(), Vec::new());
     let result = sender.send(config, &mut done, &mut undelivered);
@@ -100,6 +107,8 @@ struct Sender<'a> {
     usable: &'a [Channel],
     routes: &'a [Route],
     rendering: Rendering<'a>,
+    /// Nobody wants to hear that a machine reaches nothing.
+    network_off: bool,
 }
 
 impl Sender<'_> {
@@ -155,7 +164,10 @@ impl Sender<'_> {
     ) -> Result<Vec<Undelivered>, Failure> {
         let spool = recorder.and_then(|r| r.spool().ok());
         let sent = || {
-            let mut outbox = Database::open(client, self.routes, spool)?;
+            if !self.network_off {
+                network::raise(client, &self.rendering.policy)?;
+            }
+            let mut outbox = Database::open(client, self.routes, spool, self.rendering.wording)?;
             if let Some(recorder) = recorder {
                 outbox.announce(recorder.host())?;
             }
@@ -182,7 +194,7 @@ impl Sender<'_> {
         recorder: &Recorder,
         done: &mut Vec<Delivery>,
     ) -> Result<(), oa_core::journal::spool::SpoolError> {
-        match Spooled::open(recorder, self.routes)? {
+        match Spooled::open(recorder, self.routes, self.rendering.wording)? {
             Some(mut outbox) => deliver(&mut outbox, self.usable, &self.rendering, done),
             None => Ok(()),
         }

@@ -100,5 +100,6 @@ fn message(config: &Config) -> Message {
             .map(|p| page::link(p, None, None)),
         facts: None,
         digest: None,
+        actions: Vec::new(),
     }
 }

@@ -10,9 +10,11 @@ use oa_core::journal::incidents::{self, Policy};
 use oa_core::journal::spool::Spool;
 use oa_core::model::event::{self, Alert, Event, Severity, channel_fingerprint};
 use oa_core::pg;
+use oa_wording::Wording;
 use postgres::{Client, Transaction};
 use uuid::Uuid;
 
+use super::roots::{self, HELD};
 use super::{Claim, Claimed, DIGEST_MOST, History, Outbox, Tried, at_once, first_of, lease_of};
 use crate::channels::Channel;
 
@@ -46,6 +48,8 @@ pub(crate) struct Database<'a> {
     pub(super) after: Vec<f64>,
     least: Vec<i32>,
     spool: Option<Spool>,
+    /// In which what alerts have to do with one another is said.
+    wording: Wording,
     host: Option<String>,
     /// Robots for which this process waits for what else comes.
     gathers: HashSet<String>,
@@ -73,6 +77,7 @@ impl<'a> Database<'a> {
         client: &'a mut Client,
         routes: &'a [Route],
         spool: Option<Spool>,
+        wording: Wording,
     ) -> Result<Self, postgres::Error> {
         let rank = |severity| match severity {
             Severity::Info => 0,
@@ -85,6 +90,7 @@ impl<'a> Database<'a> {
             after: routes.iter().map(|r| r.after.as_secs_f64()).collect(),
             least: routes.iter().map(|r| rank(r.least)).collect(),
             spool,
+            wording,
             host: None,
             gathers: HashSet::new(),
         };
@@ -117,6 +123,7 @@ impl<'a> Database<'a> {
                AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
+        roots::mark(self.client)?;
         // Whoever has heard of an incident hears that it is over, silence or not; and nobody else.
         self.client.execute(
             "UPDATE oa.alerts a SET settled_at = now(), silenced_by = p.silence FROM (
@@ -124,7 +131,8 @@ impl<'a> Database<'a> {
                WHERE r.settled_at IS NULL AND r.kind = 'recovery'
                  AND p.seq > coalesce((SELECT b.seq FROM oa.alerts b WHERE b.fingerprint = r.fingerprint AND b.kind = 'recovery' AND b.seq < r.seq
                                        ORDER BY b.seq DESC LIMIT 1), 0)
-               GROUP BY r.id HAVING bool_and(p.silenced_by IS NOT NULL)) p
+               GROUP BY r.id HAVING bool_and(p.silenced_by IS NOT NULL
+                 OR (p.follows IS NOT NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = p.id)))) p
              WHERE p.id = a.id AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id)",
             &[],
         )?;
@@ -133,7 +141,7 @@ impl<'a> Database<'a> {
                 "INSERT INTO oa.deliveries (alert_id, channel, state)
                  SELECT a.id, c.name, 'pending' FROM oa.alerts a, unnest($1::text[], $2::float8[], $3::integer[]) c (name, after, min_rank)
                  WHERE a.settled_at IS NULL AND NOT EXISTS (SELECT FROM oa.deliveries d WHERE d.alert_id = a.id AND d.channel = c.name)
-                   AND {DUE} = 'now' ON CONFLICT DO NOTHING"
+                   AND {DUE} = 'now' AND NOT {HELD} ON CONFLICT DO NOTHING"
             ),
             &[&self.names, &self.after, &self.least],
         )?;
@@ -234,7 +242,7 @@ impl Outbox for Database<'_> {
         let most = if pace.digests { DIGEST_MOST } else { 1 };
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = tx.query(
-            "SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
+            &format!("SELECT a.id, a.fingerprint, a.rule, a.task, a.run_id, a.severity, a.kind, a.event, a.title, a.body, a.created_at,
                     d.tries + 1, d.state = 'sending',
                     coalesce(greatest(extract(epoch FROM now() - d.first_try_at), 0), 0)::float8, d.group_limit,
                     CASE WHEN f.seq IS NOT NULL THEN i.opened_at END, i.severity, coalesce(p.count, 0), p.event, p.severity
@@ -247,11 +255,12 @@ impl Outbox for Database<'_> {
              WHERE d.channel = $1 AND d.next_try_at <= now()
                AND (d.state = 'pending' OR (d.state = 'sending' AND d.leased_until <= now()))
                AND NOT EXISTS (SELECT 1 FROM oa.channels c WHERE c.name = d.channel AND c.paused_until > now())
+               AND NOT {HELD}
                AND NOT EXISTS (
                  SELECT 1 FROM oa.deliveries e JOIN oa.alerts b ON b.id = e.alert_id
                  WHERE e.channel = d.channel AND b.fingerprint = a.fingerprint AND b.seq < a.seq AND e.state IN ('pending', 'sending')
                    AND NOT (e.next_try_at <= now() AND (e.state = 'pending' OR e.leased_until <= now())))
-             ORDER BY a.seq LIMIT $2 FOR UPDATE OF d",
+             ORDER BY a.seq LIMIT $2 FOR UPDATE OF d"),
             &[&channel, &most],
         )?;
         let limits: Vec<Option<i32>> = rows.iter().map(|row| row.get(14)).collect();
@@ -274,11 +283,18 @@ impl Outbox for Database<'_> {
             return Ok(Claim::Wait(wait));
         }
         let count = at_once(&limits, &pace, pace.is_storm(&ages));
-        let claimed: Vec<Claimed> = rows
+        let alerts: Vec<Alert> = rows
             .iter()
             .take(count)
-            .map(|row| Claimed {
-                alert: incidents::alert_of(row, 0),
+            .map(|r| incidents::alert_of(r, 0))
+            .collect();
+        let mut relations = roots::relations(&mut tx, &alerts, &self.wording)?;
+        let claimed: Vec<Claimed> = rows
+            .iter()
+            .zip(alerts)
+            .map(|(row, alert)| Claimed {
+                relations: relations.remove(&alert.id).unwrap_or_default(),
+                alert,
                 tries: row.get(11),
                 repeat: row.get(12),
                 trying_for: Duration::from_secs_f64(row.get(13)),

@@ -18,6 +18,7 @@
 
 mod database;
 pub(crate) mod page;
+mod roots;
 mod spooled;
 mod undelivered;
 
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use oa_core::app::config::Locale;
 use oa_core::base::failpoint;
+use oa_core::base::links::LinkKey;
 use oa_core::base::secrets::redact;
 use oa_core::base::text::error_text;
 use oa_core::journal::incidents::Policy;
@@ -36,6 +38,7 @@ use crate::channels::{Cause, Channel, SendError};
 use crate::pace::Pace;
 use crate::render::{Facts, Message, digest, mark_repeat, without_text};
 pub(crate) use database::{Database, Route};
+use roots::Relations;
 pub(crate) use spooled::Spooled;
 pub(crate) use undelivered::{Undelivered, in_spool};
 
@@ -86,6 +89,8 @@ pub(crate) struct Claimed {
     pub(crate) limit: Option<i32>,
     /// What was reported of its incident before.
     pub(crate) history: History,
+    /// What it has to do with others.
+    pub(crate) relations: Relations,
 }
 
 /// What was reported of an incident before an alert. Nothing is known while PostgreSQL is down.
@@ -165,6 +170,8 @@ pub(crate) struct Rendering<'a> {
     pub(crate) policy: Policy,
     /// The address of the page (`url` in `[report]`).
     pub(crate) page: Option<&'a str>,
+    /// With which links are signed (`link_key` in `[report]`).
+    pub(crate) links: Option<&'a LinkKey>,
 }
 
 /// What a channel is sent now.
@@ -247,7 +254,7 @@ fn deliver_to<O: Outbox>(
             Claim::These(claimed) => claimed,
         };
         failpoint::hit("alert.claimed");
-        let result = channel.send(&combine(&claimed, rendering));
+        let result = channel.send(&combine(&claimed, &channel.name, rendering));
         failpoint::hit("alert.sent");
         let of_the_message = |e: &SendError| e.cause.is_of_the_message();
         refused = match &result {
@@ -474,12 +481,12 @@ fn first_of(count: usize, events: impl Iterator<Item = Event>) -> Lost {
     }
 }
 
-fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
+fn combine(claimed: &[Claimed], channel: &str, rendering: &Rendering<'_>) -> Message {
     let locale = rendering.wording.locale;
     let messages: Vec<Message> = claimed
         .iter()
         .map(|one| {
-            let mut message = message_of(one, rendering);
+            let mut message = message_of(one, channel, rendering);
             if one.limit == Some(BARE) {
                 message = without_text(message, locale);
             }
@@ -500,7 +507,7 @@ fn combine(claimed: &[Claimed], rendering: &Rendering<'_>) -> Message {
     }
 }
 
-fn message_of(claimed: &Claimed, rendering: &Rendering<'_>) -> Message {
+fn message_of(claimed: &Claimed, channel: &str, rendering: &Rendering<'_>) -> Message {
     let (alert, history, wording) = (&claimed.alert, &claimed.history, &rendering.wording);
     let link = |page| page::link(page, alert.run_id, alert.task.as_deref());
     let (title, body) = with_history(claimed, wording);
@@ -527,6 +534,7 @@ fn message_of(claimed: &Claimed, rendering: &Rendering<'_>) -> Message {
     Message {
         link: rendering.page.map(link),
         facts: Some(facts),
+        actions: page::actions(alert, channel, rendering),
         digest: None,
         title,
         body,
@@ -571,6 +579,7 @@ fn with_history(claimed: &Claimed, wording: &Wording) -> (String, String) {
             format!("- First reported: {since}, {lasts} ago\n")
         });
     }
+    lines.push_str(&claimed.relations.lines(alert.kind, wording));
     let body = text
         .body
         .replacen(&format!("**{}**", text.title), &format!("**{title}**"), 1);

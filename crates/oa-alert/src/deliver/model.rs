@@ -18,6 +18,11 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::{Database, Route};
 
+const WORDING: oa_wording::Wording = oa_wording::Wording {
+    locale: oa_core::app::config::Locale::Zh,
+    timezone: chrono_tz::Asia::Shanghai,
+};
+
 const TASK: &str = "rongda-positions";
 /// Minutes after which a incident that goes on is notified again.
 const REPEAT: u64 = 60;
@@ -183,7 +188,7 @@ impl Real {
         let mut tx = self.client.transaction().unwrap();
         incidents::after_run(&mut tx, &outcome, &TaskState::default(), &self.policy).unwrap();
         tx.commit().unwrap();
-        Database::open(&mut self.client, &self.routes, None).unwrap();
+        Database::open(&mut self.client, &self.routes, None, WORDING).unwrap();
     }
 
     fn pass(&mut self, minutes: u32) {

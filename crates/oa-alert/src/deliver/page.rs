@@ -1,15 +1,63 @@
 //! Links to the page that `oa-report serve` gives.
 
+use chrono::{TimeDelta, Utc};
+use oa_core::app::config::Locale;
+use oa_core::base::links::{Link, LinkAction};
+use oa_core::journal::answers;
+use oa_core::model::event::Alert;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
+
+use super::Rendering;
+
+/// So long the links of a message work.
+const LINKS_WORK: TimeDelta = TimeDelta::hours(24);
 
 /// What may stand in a path as it is.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
+/// The page's address without what comes after the server's own root.
+fn root(page: &str) -> &str {
+    let page = page.trim_end_matches('/');
+    page.strip_suffix("/admin").unwrap_or(page)
+}
+
+/// Links that do something about an alert, for one channel: a word, and an address that works once.
+pub(super) fn actions(
+    alert: &Alert,
+    channel: &str,
+    rendering: &Rendering<'_>,
+) -> Vec<(&'static str, String)> {
+    let (Some(page), Some(key)) = (rendering.page, rendering.links) else {
+        return Vec::new();
+    };
+    let address = |action| {
+        let link = Link {
+            action,
+            alert: alert.id,
+            channel: channel.to_owned(),
+            expires: Utc::now() + LINKS_WORK,
+        };
+        let signed = key.sign(&link)?;
+        let word = match (action, rendering.wording.locale) {
+            (LinkAction::Acknowledge, Locale::Zh) => "认领",
+            (LinkAction::Silence, Locale::Zh) => "静默 2 小时",
+            (LinkAction::Run, Locale::Zh) => "重跑",
+            (LinkAction::Log, Locale::Zh) => "看日志",
+            (LinkAction::Acknowledge, Locale::En) => "Acknowledge",
+            (LinkAction::Silence, Locale::En) => "Silence for 2 h",
+            (LinkAction::Run, Locale::En) => "Run again",
+            (LinkAction::Log, Locale::En) => "Show the run",
+        };
+        Some((word, format!("{}/act/{signed}", root(page))))
+    };
+    let offered = answers::offered(alert).into_iter();
+    offered.filter_map(address).collect()
+}
+
 /// The run's place on the page, else the task's, else the page itself.
 pub(crate) fn link(page: &str, run: Option<Uuid>, task: Option<&str>) -> String {
-    let page = page.trim_end_matches('/');
-    let page = page.strip_suffix("/admin").unwrap_or(page);
+    let page = root(page);
     match (run, task) {
         (Some(run), _) => format!("{page}/admin/runs/{run}"),
         (None, Some(task)) => format!("{page}/admin/tasks/{}", utf8_percent_encode(task, PATH)),

@@ -10,8 +10,10 @@ use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
 use oa_core::journal::spool::{self, Record, Spool, SpoolError, Tried as StoredTry, Waiting};
 use oa_core::model::event::{Alert, Event, Kind, Severity, channel_fingerprint};
+use oa_wording::Wording;
 use uuid::Uuid;
 
+use super::roots::{self, Relations};
 use super::{Claim, Claimed, History, Outbox, Route, Tried, at_once, lease_of};
 use crate::channels::Channel;
 
@@ -21,6 +23,7 @@ pub(crate) struct Spooled<'a> {
     spool: Spool,
     routes: &'a [Route],
     state: StateDir,
+    wording: Wording,
     /// Held from claim to record: a drain would move the alerts to PostgreSQL, and whoever can connect to that sends them from there.
     draining: Option<Lock>,
     /// With how many an alert may be sent to a channel. Known to this process only: another one finds it out again.
@@ -33,13 +36,19 @@ impl<'a> Spooled<'a> {
     pub(crate) fn open(
         recorder: &Recorder,
         routes: &'a [Route],
+        wording: Wording,
     ) -> Result<Option<Self>, SpoolError> {
         let state = recorder.state().clone();
-        let spool = recorder.spool()?;
-        Ok(state.try_lock("spool-alerts")?.map(|lock| Self {
+        let mut spool = recorder.spool()?;
+        let Some(lock) = state.try_lock("spool-alerts")? else {
+            return Ok(None);
+        };
+        roots::name_again_in_spool(&mut spool)?;
+        Ok(Some(Self {
             spool,
             routes,
             state,
+            wording,
             draining: None,
             limits: HashMap::new(),
             _lock: lock,
@@ -69,10 +78,15 @@ impl Outbox for Spooled<'_> {
             after.is_zero() || (alert.kind == Kind::Problem && age >= after)
         };
         let waiting = self.spool.waiting(channel)?;
+        let all = self.spool.alerts()?;
+        let held = roots::held_in_spool(&all, now);
         let due: Vec<Claimed> = due(waiting, now)
             .into_iter()
             .filter(|w| {
-                w.alert.fingerprint != own && w.alert.severity >= least && is_open_long(&w.alert)
+                w.alert.fingerprint != own
+                    && w.alert.severity >= least
+                    && is_open_long(&w.alert)
+                    && !held.contains_key(&w.alert.id)
             })
             .map(|w| Claimed {
                 limit: self.limits.get(&(channel.to_owned(), w.alert.id)).copied(),
@@ -82,6 +96,10 @@ impl Outbox for Spooled<'_> {
                     .tried
                     .and_then(|t| (now - t.first_at).to_std().ok())
                     .unwrap_or_default(),
+                relations: Relations {
+                    followers: roots::followers_in_spool(&all, &held, w.alert.id, &self.wording),
+                    was_held_for: None,
+                },
                 alert: w.alert,
                 history: History::default(),
             })

@@ -9,6 +9,7 @@ use oa_core::journal::spool::{Spool, SpoolError};
 use oa_core::model::event::channel_fingerprint;
 
 use super::Database;
+use super::roots::HELD;
 
 /// What waits for less is on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(300);
@@ -76,7 +77,7 @@ impl Database<'_> {
         if self.names.is_empty() {
             let row = self.client.query_one(
                 "SELECT count(*), coalesce(extract(epoch FROM now() - least(min(created_at), now())), 0)::float8 FROM oa.alerts
-                 WHERE settled_at IS NULL AND (created_at < now() - make_interval(secs => $1) OR created_at > now() + interval '1 minute')",
+                 WHERE settled_at IS NULL AND follows IS NULL AND (created_at < now() - make_interval(secs => $1) OR created_at > now() + interval '1 minute')",
                 &[&limit],
             )?;
             let waiting = row.get::<_, i64>(0).unsigned_abs();
@@ -92,7 +93,7 @@ impl Database<'_> {
         }
         let fingerprints: Vec<String> = self.names.iter().map(|n| channel_fingerprint(n)).collect();
         let rows = self.client.query(
-            "SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
+            &format!("SELECT c.name, coalesce(w.waiting, 0), coalesce(w.oldest, 0),
                     (SELECT extract(epoch FROM p.paused_until - now())::float8 FROM oa.channels p WHERE p.name = c.name AND p.paused_until > now()),
                     w.said, coalesce(g.untold, false)
              FROM unnest($1::text[], $2::float8[], $3::text[]) c (name, after, fingerprint)
@@ -101,14 +102,14 @@ impl Database<'_> {
                FROM (SELECT d.last_error,
                             least(coalesce(d.first_try_at, d.next_try_at), CASE WHEN c.after = 0 THEN a.created_at END) AS since, a.created_at > now() + interval '1 minute' AS misdated
                      FROM oa.deliveries d JOIN oa.alerts a ON a.id = d.alert_id
-                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending')) x
+                     WHERE d.channel = c.name AND d.state IN ('pending', 'sending') AND NOT {HELD}) x
                WHERE since < now() - make_interval(secs => $4) OR misdated) w ON true
              LEFT JOIN LATERAL (
                -- The last word about the channel is that it gave messages up, and no channel has that.
                SELECT a.kind = 'problem' AND a.silenced_by IS NULL
                       AND NOT EXISTS (SELECT FROM oa.deliveries s WHERE s.alert_id = a.id AND s.state = 'sent') AS untold
                FROM oa.alerts a WHERE a.fingerprint = c.fingerprint ORDER BY a.seq DESC LIMIT 1) g ON true
-             WHERE w.waiting > 0 OR g.untold",
+             WHERE w.waiting > 0 OR g.untold"),
             &[&self.names, &self.after, &fingerprints, &limit],
         )?;
         let one = |row: &postgres::Row| Undelivered {

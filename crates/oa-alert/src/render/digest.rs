@@ -83,6 +83,7 @@ pub(crate) fn digest(parts: Vec<Message>, link: Option<String>, wording: &Wordin
         link,
         facts: None,
         digest: None,
+        actions: Vec::new(),
         title,
     };
     let whole = Form {

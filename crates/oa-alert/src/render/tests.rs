@@ -13,6 +13,7 @@ fn message(title: &str) -> Message {
         link: None,
         facts: None,
         digest: None,
+        actions: Vec::new(),
     }
 }
 

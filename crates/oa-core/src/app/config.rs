@@ -318,6 +318,8 @@ pub struct Report {
     pub status_page: bool,
     /// The address under which a role that may only read connects. Default: the database's.
     pub database_url: Option<SecretRef>,
+    /// With this secret messages carry links that acknowledge, silence, run again and show the run; `serve` needs the same. Needs `url`.
+    pub link_key: Option<SecretRef>,
 }
 
 impl Report {
@@ -326,6 +328,9 @@ impl Report {
         match &self.url {
             Some(url) if !web(url) || url.contains(char::is_whitespace) => Err(
                 "url in [report] is no address; write the page's, for example \"https://oa.example.com\"".to_owned(),
+            ),
+            None if self.link_key.is_some() => Err(
+                "link_key in [report] needs url there: the address of the page as people reach it, which the links begin with".to_owned(),
             ),
             _ => Ok(()),
         }
@@ -344,6 +349,7 @@ impl Default for Report {
             badges: false,
             status_page: false,
             database_url: None,
+            link_key: None,
         }
     }
 }

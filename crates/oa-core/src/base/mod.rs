@@ -3,6 +3,7 @@
 pub(crate) mod conninfo;
 pub mod exact;
 pub mod failpoint;
+pub mod links;
 pub mod mistakes;
 pub mod secrets;
 pub mod state_dir;

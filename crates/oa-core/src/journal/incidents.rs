@@ -153,6 +153,27 @@ pub fn raise(
     Ok(notifies)
 }
 
+/// Notifies once more of an open incident that nobody has acknowledged, as it was last found, unless that was done within `pause`: there is
+/// more to be said of it.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn remind(
+    client: &mut impl GenericClient,
+    fingerprint: &str,
+    pause: Duration,
+) -> Result<bool, postgres::Error> {
+    let mut tx = client.transaction()?;
+    let incident = Incident::lock(&mut tx, fingerprint)?;
+    let due = |i: &Incident| i.open && !i.acknowledged && i.age.is_none_or(|age| age >= pause);
+    let Some(incident) = incident.filter(due) else {
+        return Ok(false);
+    };
+    put_at(&mut tx, &Alert::new(incident.last_event(fingerprint)), None)?;
+    tx.commit()?;
+    Ok(true)
+}
+
 /// Resolves an incident that is open and stays away, and notifies of that. `recovery` says so, given since when it was open, and until
 /// when (UTC, by the server's clock). Returns whether it was resolved.
 ///
@@ -519,7 +540,8 @@ pub fn problem(outcome: &Outcome, state: &TaskState) -> Option<Event> {
     }
     let (start, quality) = (&outcome.start, outcome.quality.as_ref());
     let work = work_of(outcome);
-    let day = outcome.details.get("day").and_then(|d| d.as_str());
+    let detail = |name: &str| outcome.details.get(name).and_then(|d| d.as_str());
+    let day = detail("day");
     Some(Event::RunFailed(Box::new(RunFailed {
         run: start.id,
         task: start.task.clone(),
@@ -545,6 +567,7 @@ pub fn problem(outcome: &Outcome, state: &TaskState) -> Option<Event> {
         collected: quality.map_or(outcome.fetched, |q| q.collected),
         expected: quality.and_then(|q| q.expected),
         host: start.process.host.clone(),
+        provider: detail("provider").unwrap_or_default().to_owned(),
         history_unknown: false,
     })))
 }

@@ -6,6 +6,7 @@
 //! is down. [`Recorder`] is what a program uses: it decides between the two. Nothing here knows a sentence for people or an exit code.
 
 pub mod abandoned;
+pub mod answers;
 pub mod attempts;
 pub mod catalog;
 pub mod days;

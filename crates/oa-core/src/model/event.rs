@@ -192,6 +192,9 @@ pub struct RunFailed {
     /// The machine on which it ran.
     #[serde(default)]
     pub host: String,
+    /// The site it collects; empty where it collects none.
+    #[serde(default)]
+    pub provider: String,
     /// PostgreSQL was down: nobody knows the task's last success, nor how often it has failed in a row.
     #[serde(default)]
     pub history_unknown: bool,

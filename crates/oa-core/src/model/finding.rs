@@ -161,6 +161,15 @@ pub enum Finding {
         /// By how much.
         seconds: u64,
     },
+    /// A machine reaches none of several sites.
+    NetworkDown {
+        /// The machine.
+        host: String,
+        /// When the first of the runs that failed began.
+        since: DateTime<Utc>,
+        /// The tasks that failed for it, as people know them.
+        tasks: Vec<String>,
+    },
     /// The disk of the state directory fills.
     DiskFilling {
         /// The machine.
@@ -359,6 +368,7 @@ impl Finding {
             Self::Connections { .. } => "connections",
             Self::WalHeld { .. } => "wal_held",
             Self::ClockOff { .. } => "clock_off",
+            Self::NetworkDown { .. } => "network_down",
             Self::DiskFilling { .. } => "disk_filling",
             Self::DataStale { .. } => "data_stale",
             Self::DataFalling { .. } => "data_falling",
@@ -377,7 +387,7 @@ impl Finding {
     }
 
     /// All rules that `oa-alert check` asks.
-    pub const RULES: [&'static str; 22] = [
+    pub const RULES: [&'static str; 23] = [
         "run_missed",
         "never_run",
         "cron_stopped",
@@ -386,6 +396,7 @@ impl Finding {
         "connections",
         "wal_held",
         "clock_off",
+        "network_down",
         "disk_filling",
         "data_stale",
         "data_falling",
@@ -415,6 +426,7 @@ impl Finding {
             Self::Connections { .. } => "database".to_owned(),
             Self::WalHeld { slot, .. } => slot.clone(),
             Self::ClockOff { host, .. }
+            | Self::NetworkDown { host, .. }
             | Self::DiskFilling { host, .. }
             | Self::SpoolWaiting { host, .. } => host.clone(),
             Self::CookieExpiring { host, provider, .. } => format!("{host}/{provider}"),
@@ -438,6 +450,7 @@ impl Finding {
         match self {
             Self::RunTooLong { host, .. }
             | Self::ClockOff { host, .. }
+            | Self::NetworkDown { host, .. }
             | Self::DiskFilling { host, .. }
             | Self::SpoolWaiting { host, .. }
             | Self::CookieExpiring { host, .. } => Some(host),
@@ -472,6 +485,7 @@ impl Finding {
             } if tasks.iter().all(|t| t.missed.runs_again) => Severity::Warning,
             Self::CronStopped { .. } => Severity::Critical,
             Self::RunMissed { .. }
+            | Self::NetworkDown { .. }
             | Self::PartialStreak { .. }
             | Self::SpoolWaiting { .. }
             | Self::CookieExpiring { left: None, .. }

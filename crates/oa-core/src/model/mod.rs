@@ -3,6 +3,7 @@
 pub mod event;
 mod finding;
 pub mod retry;
+pub mod roots;
 pub mod run;
 
 pub use event::{Alert, Event, Fault, Finding, Kind, Severity};

@@ -88,6 +88,12 @@ impl ErrorKind {
         }
     }
 
+    /// Whether the site was not reached at all.
+    #[must_use]
+    pub fn is_of_the_network(self) -> bool {
+        matches!(self, Self::Network | Self::Dns | Self::Timeout)
+    }
+
     /// Whether time may heal it. The others alert at once: a second try would only repeat them.
     #[must_use]
     pub fn is_transient(self) -> bool {

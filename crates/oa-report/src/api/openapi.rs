@@ -83,7 +83,11 @@ fn answer(operation: Operation, schemas: &mut SchemaGenerator) -> Option<Value> 
         Operation::OpenApi => json!({"application/json": {"schema": {"type": "object"}}}),
         Operation::Metrics => json!({"text/plain": {"schema": {"type": "string"}}}),
         Operation::Feed => json!({"application/rss+xml": {"schema": {"type": "string"}}}),
-        Operation::Badge | Operation::Asset | Operation::Page(_) => return None,
+        Operation::Badge
+        | Operation::Asset
+        | Operation::Page(_)
+        | Operation::Link
+        | Operation::Act => return None,
     })
 }
 

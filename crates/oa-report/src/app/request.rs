@@ -98,6 +98,14 @@ impl Request {
         self.head.uri.path_and_query().map_or("", |p| p.as_str())
     }
 
+    /// The same for the access log, without what would let its reader act.
+    pub(crate) fn logged_target(&self) -> &str {
+        match self.path.first().map(String::as_str) {
+            Some("act") => "/act/…",
+            _ => self.target(),
+        }
+    }
+
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.head.headers.get(name).and_then(|v| v.to_str().ok())
     }

@@ -59,17 +59,24 @@ pub(crate) enum Operation {
     /// A file of the pages.
     Asset,
     Page(Page),
+    /// A link of a message: what it would do.
+    Link,
+    /// The same: does it.
+    Act,
 }
 
 impl Operation {
     /// Whether it is for everybody: tells nothing about the data, or only what the configuration makes public.
     pub(crate) fn is_open(self) -> bool {
+        // A link's signature is its token.
         matches!(
             self,
             Self::Alive
                 | Self::Ready
                 | Self::Asset
                 | Self::Badge
+                | Self::Link
+                | Self::Act
                 | Self::Page(Page::LogIn | Page::LogOut | Page::Status)
         )
     }
@@ -398,6 +405,20 @@ pub(crate) const ROUTES: &[Route] = &[
         method: "POST",
         paths: &["/logout"],
         operation: Operation::Page(Page::LogOut),
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "GET",
+        paths: &["/act/{link}"],
+        operation: Operation::Link,
+        summary: "",
+        parameters: &[],
+    },
+    Route {
+        method: "POST",
+        paths: &["/act/{link}"],
+        operation: Operation::Act,
         summary: "",
         parameters: &[],
     },

@@ -41,6 +41,7 @@ pub(crate) fn run(args: &Args, config: Config) -> Result<u8, Failure> {
         return Err(Failure::new(exit::REFUSED, refused));
     }
     config.remember_secrets();
+    config.link_key()?;
     let stop = install_stop_signal().context("could not listen for signals")?;
     let calendar = super::calendar(&config)?;
     http::serve(App::start(config, calendar)?, listen, stop)?;

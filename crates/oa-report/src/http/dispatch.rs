@@ -78,6 +78,11 @@ async fn operate(
             "a page of another site made the browser send this; nothing was done",
         ));
     }
+    if let Operation::Link | Operation::Act = route.operation {
+        let link = in_path.first().map_or("", |(_, link)| link.as_str());
+        let acts = route.operation == Operation::Act;
+        return pages::links::answer(app, request, link, acts, body).await;
+    }
     let checked = Params::check(route, in_path, request, app.config.timezone);
     match (route.operation, checked) {
         (Operation::Page(page), Err(refused)) => {

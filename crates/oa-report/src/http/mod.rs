@@ -154,7 +154,7 @@ async fn answer_one(
         "{} {caller} {} {} {status} {bytes} B {:.1} ms",
         request.from,
         request.method(),
-        request.target(),
+        request.logged_target(),
         began.elapsed().as_secs_f64() * 1000.0
     );
     Ok(response)

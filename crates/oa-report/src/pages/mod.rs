@@ -7,6 +7,7 @@ mod backups;
 mod chart;
 mod heat;
 pub(crate) mod layout;
+pub(crate) mod links;
 mod login;
 mod logs;
 pub(crate) mod overview;

@@ -275,7 +275,7 @@ fn of_quality(frame: &Frame, quality: &RunQuality) -> Markup {
 }
 
 /// Side by side, each with what its program printed.
-fn attempts(frame: &Frame, run: &RunDetail) -> Markup {
+pub(super) fn attempts(frame: &Frame, run: &RunDetail) -> Markup {
     let lang = frame.lang;
     let earlier = run.details["earlier_output"].as_array();
     let printed_by = |attempt: i32| {

@@ -202,7 +202,7 @@ pub(crate) fn list(
 /// Alerts that no channel has, or not all.
 pub(crate) fn waiting(client: &mut impl GenericClient) -> Result<Waiting> {
     let row = client.query_one(
-        "SELECT count(*), min(created_at) FROM oa.alerts WHERE settled_at IS NULL",
+        "SELECT count(*), min(created_at) FROM oa.alerts WHERE settled_at IS NULL AND follows IS NULL",
         &[],
     )?;
     Ok(Waiting {

@@ -14,6 +14,16 @@ pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
 /// So many tasks are named.
 const TASKS: usize = 12;
 
+/// The first of some tasks, and how many more there are.
+fn listed(tasks: &[String]) -> String {
+    let first = tasks.iter().take(TASKS).map(|t| quoted(t));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match tasks.len().saturating_sub(TASKS) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// When and how often something is missing; `None` for once of a day that the line before has named.
 fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
     let last = missed
@@ -283,6 +293,20 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
                 "Effect: nobody reads it, and WAL grows until the database's disk is full".to_owned(),
                 format!(
                     "What to do: start its reader again, or, when nobody needs it: SELECT pg_drop_replication_slot('{slot}')"
+                ),
+            ],
+        },
+        Finding::NetworkDown { host, since, tasks } => Draft {
+            title: format!("the network of {host} is down, {} tasks collect nothing", tasks.len()),
+            lines: vec![
+                format!(
+                    "Since {} three sites or more could not be reached, and none was",
+                    w.at(*since)
+                ),
+                format!("Affected: {}", listed(tasks)),
+                "Effect: there are no new data of these tasks; their own alerts are part of this one".to_owned(),
+                format!(
+                    "What to do: check network, DNS and proxy on {host} (ping, nslookup, curl -v of any site); afterwards each task collects with its next run"
                 ),
             ],
         },

@@ -14,6 +14,16 @@ pub(super) fn draft(finding: &Finding, w: &Wording) -> Draft {
 /// So many tasks are named.
 const TASKS: usize = 12;
 
+/// The first of some tasks, and how many more there are.
+fn listed(tasks: &[String]) -> String {
+    let first = tasks.iter().take(TASKS).map(|t| quoted(t));
+    let first = first.collect::<Vec<_>>().join("、");
+    match tasks.len().saturating_sub(TASKS) {
+        0 => first,
+        more => format!("{first} 等（另有 {more} 个）"),
+    }
+}
+
 /// When and how often something is missing; `None` for once of a day that the line before has named.
 fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
     let last = missed
@@ -268,6 +278,17 @@ fn of_machines(finding: &Finding, w: &Wording) -> Option<Draft> {
                 "影响：没有程序在读它，日志会一直增长直到写满数据库磁盘".to_owned(),
                 format!(
                     "处理：恢复读取它的程序，或确认不再需要后执行 SELECT pg_drop_replication_slot('{slot}')"
+                ),
+            ],
+        },
+        Finding::NetworkDown { host, since, tasks } => Draft {
+            title: format!("{host} 的网络中断，{} 个任务无法采集", tasks.len()),
+            lines: vec![
+                format!("{} 起，连不上 3 家以上网站，期间无一成功", w.at(*since)),
+                format!("受影响：{}", listed(tasks)),
+                "影响：这些任务没有新数据；它们各自的告警已并入本条".to_owned(),
+                format!(
+                    "处理：在 {host} 上检查网络、DNS 与代理（ping、nslookup、curl -v 任一网站）；恢复后各任务下次运行即可采集"
                 ),
             ],
         },

@@ -61,6 +61,7 @@ impl Config {
             .chain([
                 self.database.url.as_ref(),
                 self.report.database_url.as_ref(),
+                self.report.link_key.as_ref(),
                 self.alert.heartbeat_url.as_ref(),
             ])
             .flatten()

@@ -5,6 +5,29 @@ use std::fmt;
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
+use super::{Config, ConfigError};
+use crate::base::links::{LinkKey, SHORTEST_KEY};
+
+impl Config {
+    /// The key of links in messages; `None`: messages carry none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too short.
+    pub fn link_key(&self) -> Result<Option<LinkKey>, ConfigError> {
+        let Some(reference) = &self.report.link_key else {
+            return Ok(None);
+        };
+        let key = LinkKey::new(self.secret(reference, "report.link_key")?);
+        let key = key.ok_or_else(|| ConfigError::Invalid {
+            path: self.path.clone(),
+            message: format!(
+                "link_key in [report] is shorter than {SHORTEST_KEY} characters; make one with: head -c 32 /dev/urandom | base64"
+            ),
+        })?;
+        Ok(Some(key))
+    }
+}
+
 /// SHA-256 of a token that opens the report's API, written `sha256:HEX`. A token is 256 random bits (`oa-report token`), which nobody
 /// finds by trying: a slow hash, made for passwords, would add nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
