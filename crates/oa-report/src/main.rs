@@ -11,6 +11,7 @@ mod app;
 mod commands;
 mod daily;
 mod digest;
+mod doctor;
 mod http;
 mod lang;
 mod metrics;
@@ -29,7 +30,8 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{
-    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, why,
+    as_of, backups, daily as daily_command, days, doctor as doctor_command, health, html, logs,
+    quality, serve, token, why,
 };
 
 const PROGRAM: &str = "oa-report";
@@ -64,6 +66,7 @@ enum Command {
     AsOf(as_of::Args),
     Why(why::Args),
     Daily(daily_command::Args),
+    Doctor(doctor_command::Args),
     Html(html::Args),
     Serve(serve::Args),
     Token(token::Args),
@@ -105,6 +108,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::AsOf(args) => as_of::run(&args, &global.load_config()?),
         Command::Why(args) => why::run(&args, &global.load_config()?),
         Command::Daily(args) => daily_command::run(&args, &global.load_config()?),
+        Command::Doctor(args) => doctor_command::run(&args, &global),
         Command::Html(args) => html::run(&args, &global.load_config()?),
         Command::Serve(args) => serve::run(&args, global.load_config()?),
         Command::Token(args) => token::run(&args),
