@@ -307,7 +307,7 @@ fn broken_settings(here: &Installation) {
     let found = here.doctor(1);
     found.broken("backup", "there is no [backup]", "oa.toml");
     found.broken("channel phone", "NOT_SET", "oa.toml");
-    found.broken("zhihui-full-view", "ZHIHUI_AUTH_TOKEN", "oa.toml");
+    found.broken("zhihui-full-view", "ZHIHUI_AUTH_TOKEN", ".env");
     here.restore();
     here.env("on-paper-only", "another-password");
     here.doctor(1)

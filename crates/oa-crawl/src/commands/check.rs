@@ -10,6 +10,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
+use oa_core::base::trust::quoted;
 use oa_core::journal::Recorder;
 use oa_core::pg::{self, Settings, schema};
 use oa_core::schedule::Calendar;
@@ -108,7 +109,10 @@ fn check_sources(args: &Args, config: &Config, report: &mut CheckReport) -> Opti
                 report.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
             }
             for source in sources.iter() {
-                check_end(source, report);
+                // Of one that is off nobody relies on the end.
+                if source.enabled {
+                    check_end(source, report);
+                }
                 check_schedule(config, source, report);
             }
             Some(sources)
@@ -128,20 +132,23 @@ fn check_network(config: &Config, report: &mut CheckReport) {
 }
 
 fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
+    let env = config.path.with_file_name(".env");
+    let edit = format!("sudoedit {}", quoted(&env));
     for source in sources.iter().flat_map(|s| s.enabled()) {
         for (what, reference) in source.needed_secrets() {
             let setting = format!("{what} of source {}", source.name);
-            report.add(
+            report.add_with(
                 &source.name,
                 config
                     .secret(reference, &setting)
                     .map(|_| format!("{what} is set"))
                     .map_err(|e| (exit::CONFIG, e.to_string())),
+                Some(&edit),
             );
         }
         for (input, reference) in source.input_secrets() {
             let setting = format!("{input} of source {}", source.name);
-            report.add(
+            report.add_with(
                 &source.name,
                 config
                     .secret(reference, &setting)
@@ -152,6 +159,7 @@ fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckR
                             format!("{e}; until then it needs imported cookies"),
                         )
                     }),
+                Some(&edit),
             );
         }
     }
@@ -209,7 +217,12 @@ fn check_end(source: &Source, report: &mut CheckReport) {
         }
         _ => return,
     };
-    report.add(&source.name, Err((exit::OK, what.to_owned())));
+    let mended_by = format!("oa-crawl try {}", source.name);
+    report.add_with(
+        &source.name,
+        Err((exit::OK, what.to_owned())),
+        Some(&mended_by),
+    );
 }
 
 /// A day that no month has is a valid cron expression.

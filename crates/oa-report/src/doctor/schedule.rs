@@ -94,13 +94,7 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
         Some(_) => Vec::new(),
         None => enabled_timers(),
     };
-    let install = match Path::new("/usr/share/oa/crontab.example").exists() {
-        true => "sudo oa-setup --timers".to_owned(),
-        false => format!(
-            "sudo crontab -u {} crontab.example",
-            account(geteuid().as_raw())
-        ),
-    };
+    let install = install();
     for (command, timer, state) in NEEDED {
         if config.backup.is_none() && !command.starts_with("oa-alert") {
             // Nothing to back up: only what concerns sources and alerts.
@@ -135,6 +129,23 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
     }
     if !findings.lines.iter().any(|line| line.check == check) {
         findings.ok(check, "everything has a line or a timer");
+    }
+}
+
+/// What makes a schedule: the program of a package, or the example of the source.
+fn install() -> String {
+    let me = std::env::current_exe().unwrap_or_default();
+    let setup = me.ancestors().nth(2).map(|p| p.join("sbin/oa-setup"));
+    let kind = match Path::new("/run/systemd/system").exists() {
+        true => "systemd",
+        false => "cron",
+    };
+    match setup.is_some_and(|setup| setup.exists()) {
+        true => format!("sudo oa-setup --timers {kind}"),
+        false => format!(
+            "sudo crontab -u {} crontab.example",
+            account(geteuid().as_raw())
+        ),
     }
 }
 
