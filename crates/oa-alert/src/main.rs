@@ -67,7 +67,7 @@ enum Command {
         after_help = "Examples:\n  oa-alert show 019ac3d2-7f10\n  oa-alert show run:zhihui-reports"
     )]
     Show(show::Args),
-    /// Record alerts of a task or a rule without sending them, for a while; without options, list the silences that hold
+    /// Record alerts of a task or a rule without sending them, for a while; without options, list active silences
     #[command(
         after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --task 'zhihui-*' --daily 22:00-06:00 --for 90d\n  oa-alert silence --end 3"
     )]
