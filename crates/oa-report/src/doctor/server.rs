@@ -129,7 +129,10 @@ fn settled(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
         findings.warn(
             "database",
             "data checksums are off: a disk that returns wrong bytes goes unnoticed",
-            "sudo systemctl stop postgresql && sudo -u postgres /usr/lib/postgresql/15/bin/pg_checksums --enable -D DATA_DIRECTORY && sudo systemctl start postgresql",
+            format!(
+                "D=$(sudo -u postgres psql -qAtc 'SHOW data_directory'); sudo systemctl stop postgresql && sudo -u postgres /usr/lib/postgresql/{}/bin/pg_checksums --enable -D \"$D\" && sudo systemctl start postgresql",
+                version / 10_000
+            ),
         );
     }
     if row.get(9) {
