@@ -14,12 +14,13 @@ mod deliver;
 mod pace;
 mod render;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
-use oa_core::app::exit;
+use oa_core::app::{exit, man};
 
 use commands::{ack, check as check_command, check_config, flush, list, send, show, silence, test};
 
@@ -66,7 +67,7 @@ enum Command {
         after_help = "Examples:\n  oa-alert show 019ac3d2-7f10\n  oa-alert show run:zhihui-reports"
     )]
     Show(show::Args),
-    /// Record alerts of a task or a rule without sending them, for a while; without options, list the silences that hold
+    /// Record alerts of a task or a rule without sending them, for a while; without options, list active silences
     #[command(
         after_help = "Examples:\n  oa-alert silence --task rongda-positions --for 8h --reason 网站维护\n  oa-alert silence --task 'zhihui-*' --daily 22:00-06:00 --for 90d\n  oa-alert silence --end 3"
     )]
@@ -87,7 +88,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -114,7 +119,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
-        Command::Man => cli::print_man_page::<Cli>()
+        Command::Man { dir } => man::print::<Cli>(dir.as_deref())
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
     }

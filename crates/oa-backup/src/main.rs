@@ -18,12 +18,13 @@ mod recovery;
 mod retention;
 mod session;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
-use oa_core::app::exit;
 use oa_core::app::output::Format;
+use oa_core::app::{exit, man};
 use oa_core::base::supervise;
 use oa_repository::{Level, progress};
 
@@ -101,7 +102,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -158,7 +163,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
-        Command::Man => cli::print_man_page::<Cli>()
+        Command::Man { dir } => man::print::<Cli>(dir.as_deref())
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
     }

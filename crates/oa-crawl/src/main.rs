@@ -20,11 +20,12 @@ mod store;
 mod validate;
 mod verdict;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
-use oa_core::app::exit;
+use oa_core::app::{exit, man};
 
 use commands::{
     backfill, check, cookies, crontab, drain, enable, exec, export, forget, list, new, prune,
@@ -84,7 +85,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -117,7 +122,7 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Drain(args) => drain::run(&args, &config()?),
         Command::Prune(args) => prune::run(&args, &config()?),
         Command::Completions { shell } => printed(cli::print_completions::<Cli>(shell)),
-        Command::Man => printed(cli::print_man_page::<Cli>()),
+        Command::Man { dir } => printed(man::print::<Cli>(dir.as_deref())),
     }
 }
 

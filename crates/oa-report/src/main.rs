@@ -11,6 +11,7 @@ mod app;
 mod commands;
 mod daily;
 mod digest;
+mod doctor;
 mod http;
 mod lang;
 mod metrics;
@@ -21,15 +22,17 @@ mod shell;
 mod snapshot;
 mod when;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
-use oa_core::app::exit;
+use oa_core::app::{exit, man};
 
 use commands::{
-    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, top, why,
+    as_of, backups, daily as daily_command, days, doctor as doctor_command, health, html, logs,
+    quality, serve, token, top, why,
 };
 
 const PROGRAM: &str = "oa-report";
@@ -65,6 +68,7 @@ enum Command {
     Why(why::Args),
     Daily(daily_command::Args),
     Top(top::Args),
+    Doctor(doctor_command::Args),
     Html(html::Args),
     Serve(serve::Args),
     Token(token::Args),
@@ -74,7 +78,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -107,13 +115,14 @@ fn execute(cli: Cli) -> Result<u8, Failure> {
         Command::Why(args) => why::run(&args, &global.load_config()?),
         Command::Daily(args) => daily_command::run(&args, &global.load_config()?),
         Command::Top(args) => top::run(&args, &global.load_config()?),
+        Command::Doctor(args) => doctor_command::run(&args, &global),
         Command::Html(args) => html::run(&args, &global.load_config()?),
         Command::Serve(args) => serve::run(&args, global.load_config()?),
         Command::Token(args) => token::run(&args),
         Command::Completions { shell } => cli::print_completions::<Cli>(shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
-        Command::Man => cli::print_man_page::<Cli>()
+        Command::Man { dir } => man::print::<Cli>(dir.as_deref())
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
     }

@@ -23,11 +23,12 @@ mod live;
 mod plan;
 mod recover;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oa_core::app::cli::{self, Failure, GlobalArgs};
-use oa_core::app::exit;
+use oa_core::app::{exit, man};
 use oa_core::base::supervise;
 
 use commands::{cluster, database, drill, files, plan as plan_command, table};
@@ -60,7 +61,11 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the man page
-    Man,
+    Man {
+        /// Write a page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -82,7 +87,7 @@ fn execute(cli: &Cli) -> Result<u8, Failure> {
         Command::Completions { shell } => cli::print_completions::<Cli>(*shell)
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
-        Command::Man => cli::print_man_page::<Cli>()
+        Command::Man { dir } => man::print::<Cli>(dir.as_deref())
             .map(|()| exit::OK)
             .map_err(|e| anyhow::Error::from(e).into()),
     }

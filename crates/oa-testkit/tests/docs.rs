@@ -22,7 +22,7 @@ fn pages() -> Vec<PathBuf> {
         .iter()
         .map(|p| root.join(p))
         .collect();
-    for folder in ["docs", "docs/adr"] {
+    for folder in ["docs", "docs/adr", "docs/zh"] {
         let found = fs::read_dir(root.join(folder)).unwrap();
         pages.extend(
             found
@@ -169,4 +169,199 @@ fn every_link_in_the_pages_leads_somewhere() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The texts of errors in a source file, as `#[error("…")]` gives them, with `…` for what is filled in.
+fn messages(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for piece in source.split("#[error(").skip(1) {
+        let Some(piece) = piece.trim_start().strip_prefix('"') else {
+            continue;
+        };
+        let (mut text, mut placeholder, mut chars) = (String::new(), false, piece.chars());
+        while let Some(c) = chars.next() {
+            match c {
+                '"' => break,
+                '\\' => match chars.next() {
+                    // A line that goes on.
+                    Some('\n') => {
+                        let rest = chars.as_str().trim_start();
+                        chars = rest.chars();
+                    }
+                    Some(c) => text.push(c),
+                    None => break,
+                },
+                '{' => placeholder = true,
+                '}' if placeholder => {
+                    placeholder = false;
+                    text.push('…');
+                }
+                c if !placeholder => text.push(c),
+                _ => {}
+            }
+        }
+        // What is nothing but others' words has no row.
+        if text.chars().any(char::is_alphanumeric) {
+            found.push(text);
+        }
+    }
+    found
+}
+
+/// Every message, with the program or library that it comes from.
+fn all_messages() -> BTreeMap<String, String> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let crates = oa_testkit::workspace_root().join("crates");
+    let mut all = BTreeMap::new();
+    for name in PROGRAMS
+        .iter()
+        .chain(&["oa-core", "oa-repository", "oa-wording"])
+    {
+        let mut files = Vec::new();
+        walk(&crates.join(name).join("src"), &mut files);
+        for file in files {
+            for message in messages(&fs::read_to_string(file).unwrap()) {
+                all.entry(message).or_insert_with(|| (*name).to_owned());
+            }
+        }
+    }
+    all
+}
+
+/// The way out is in most messages themselves, after the last semicolon.
+fn own_advice(message: &str) -> String {
+    let advice = message
+        .rsplit_once("; ")
+        .map_or(message, |(_, advice)| advice);
+    let mut letters = advice.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
+#[test]
+fn every_error_message_of_the_programs_is_in_the_troubleshooting_page() {
+    let page = oa_testkit::workspace_root().join("docs/troubleshooting.md");
+    let text = fs::read_to_string(&page).unwrap();
+    let head = "| message | from | way out |\n|---|---|---|\n";
+    let (before, table) = text.split_once(head).unwrap();
+    let mut rows = BTreeMap::new();
+    for row in table.lines() {
+        let (message, rest) = row.strip_prefix("| `").unwrap().split_once("` | ").unwrap();
+        rows.insert(message.replace("\\|", "|"), rest.to_owned());
+    }
+    let all = all_messages();
+    assert!(all.len() > 50, "only {} messages were found", all.len());
+    if std::env::var_os("OA_UPDATE_DOCS").is_some() {
+        let mut sorted: Vec<_> = all.iter().collect();
+        sorted.sort_by_key(|(message, from)| (*from, *message));
+        let mut new = format!("{before}{head}");
+        for (message, from) in sorted {
+            let rest = rows.remove(message);
+            let rest = rest.unwrap_or_else(|| format!("{from} | {} |", own_advice(message)));
+            new.push_str(&format!("| `{}` | {rest}\n", message.replace('|', "\\|")));
+        }
+        fs::write(&page, new).unwrap();
+        return;
+    }
+    let absent: Vec<&String> = all.keys().filter(|m| !rows.contains_key(*m)).collect();
+    let gone: Vec<&String> = rows.keys().filter(|m| !all.contains_key(*m)).collect();
+    assert!(
+        absent.is_empty() && gone.is_empty(),
+        "run OA_UPDATE_DOCS=1 cargo nextest run --workspace --test docs; not in {}: {absent:#?}; there, and in no program: {gone:#?}",
+        page.display()
+    );
+}
+
+#[test]
+fn every_kind_of_error_and_every_exit_code_is_in_the_troubleshooting_page() {
+    let root = oa_testkit::workspace_root();
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let page = read("docs/troubleshooting.md");
+    let kinds = read("crates/oa-core/src/model/retry.rs");
+    let kinds = kinds.split("pub fn as_str").nth(1).unwrap();
+    let kinds = kinds.split("pub fn ").next().unwrap();
+    let names: Vec<&str> = kinds
+        .split("=> \"")
+        .skip(1)
+        .filter_map(|k| k.split('"').next())
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
+    for line in read("crates/oa-core/src/app/exit.rs").lines() {
+        if let Some((_, code)) = line
+            .strip_prefix("pub const ")
+            .and_then(|l| l.split_once(": u8 = "))
+        {
+            let code = code.trim_end_matches(';');
+            assert!(page.contains(&format!("\n| {code} |")), "{code}");
+        }
+    }
+}
+
+#[test]
+fn every_page_that_a_man_page_names_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for program in PROGRAMS {
+        let done = Command::new(oa_testkit::program(program))
+            .args(["man", "--dir"])
+            .arg(folder.path())
+            .status();
+        assert!(done.unwrap().success(), "{program}");
+    }
+    let mut pages = 0;
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        for section in ["EXIT STATUS", "FILES", "ENVIRONMENT"] {
+            assert!(
+                text.contains(&format!(".SH \"{section}\"")),
+                "{}: {section}",
+                path.display()
+            );
+        }
+        pages += 1;
+        for named in text.replace("\\-", "-").split("(1)").filter_map(|t| {
+            t.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+                .next()
+        }) {
+            if named.starts_with("oa-") {
+                let there = folder.path().join(format!("{named}.1"));
+                assert!(there.is_file(), "{} names {named}(1)", path.display());
+            }
+        }
+    }
+    assert!(pages > 60, "only {pages} pages");
+}
+
+#[test]
+fn timers_start_what_the_crontab_starts() {
+    let root = oa_testkit::workspace_root();
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let timers: Vec<String> = read("scripts/packaging/timers")
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| l.rsplit('|').next().unwrap().trim().to_owned())
+        .collect();
+    let crontab: Vec<String> = read("crontab.example")
+        .lines()
+        .filter(|l| l.contains(" oa-") && !l.starts_with(['#', '@']))
+        .map(|l| {
+            l[l.find("oa-").unwrap()..]
+                .split(" >>")
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(timers, crontab);
 }

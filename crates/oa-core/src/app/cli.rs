@@ -279,32 +279,6 @@ pub fn print_completions<C: CommandFactory>(shell: Shell) -> io::Result<()> {
     io::stdout().lock().write_all(&script)
 }
 
-/// Prints the man page, subcommands included, in roff: `oa-crawl man | man -l -`.
-///
-/// # Errors
-/// When stdout cannot be written.
-pub fn print_man_page<C: CommandFactory>() -> io::Result<()> {
-    let command = C::command();
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for sub in command
-        .get_subcommands()
-        .filter(|s| !s.is_hide_set() && s.get_name() != "help")
-    {
-        let mut part = Vec::new();
-        let sub = sub
-            .clone()
-            .bin_name(format!("{} {}", command.get_name(), sub.get_name()));
-        let man = clap_mangen::Man::new(sub);
-        man.render_name_section(&mut part)?;
-        man.render_synopsis_section(&mut part)?;
-        man.render_description_section(&mut part)?;
-        man.render_options_section(&mut part)?;
-        page.extend(part);
-    }
-    io::stdout().lock().write_all(&page)
-}
-
 /// Whether the program may ask: both ends are a terminal.
 #[must_use]
 pub fn interactive() -> bool {

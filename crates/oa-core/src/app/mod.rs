@@ -5,6 +5,7 @@ pub mod config;
 pub mod exit;
 mod flush;
 pub mod logging;
+pub mod man;
 pub mod output;
 mod settings;
 pub mod sibling;

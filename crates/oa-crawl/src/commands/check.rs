@@ -10,6 +10,7 @@ use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::base::secrets::redact;
+use oa_core::base::trust::quoted;
 use oa_core::journal::Recorder;
 use oa_core::pg::{self, Settings, schema};
 use oa_core::schedule::Calendar;
@@ -31,6 +32,16 @@ struct CheckReport {
 
 impl CheckReport {
     fn add(&mut self, what: &str, result: Result<String, (u8, String)>) {
+        self.add_with(what, result, None);
+    }
+
+    /// `mended_by` is the command with which a person mends it; programs get it as `command`.
+    fn add_with(
+        &mut self,
+        what: &str,
+        result: Result<String, (u8, String)>,
+        mended_by: Option<&str>,
+    ) {
         let (state, text) = match result {
             Ok(text) => ("ok", text),
             Err((code, text)) => {
@@ -38,8 +49,10 @@ impl CheckReport {
                 (if code == exit::OK { "warning" } else { "error" }, text)
             }
         };
-        self.listing
-            .push(json!({ "check": what, "state": state, "detail": redact(&text) }));
+        let command = mended_by.filter(|_| state != "ok");
+        self.listing.push(
+            json!({ "check": what, "state": state, "detail": redact(&text), "command": command }),
+        );
     }
 }
 
@@ -91,12 +104,15 @@ fn check_sources(args: &Args, config: &Config, report: &mut CheckReport) -> Opti
                 )),
                 _ => Ok(format!("{all} are valid, {enabled} of them enabled")),
             };
-            report.add("sources", said);
+            report.add_with("sources", said, Some("oa-crawl enable TASK"));
             for one in sources.broken() {
                 report.add(&one.task, Err((exit::CONFIG, one.reason.clone())));
             }
             for source in sources.iter() {
-                check_end(source, report);
+                // Of one that is off nobody relies on the end.
+                if source.enabled {
+                    check_end(source, report);
+                }
                 check_schedule(config, source, report);
             }
             Some(sources)
@@ -116,20 +132,23 @@ fn check_network(config: &Config, report: &mut CheckReport) {
 }
 
 fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckReport) {
+    let env = config.path.with_file_name(".env");
+    let edit = format!("sudoedit {}", quoted(&env));
     for source in sources.iter().flat_map(|s| s.enabled()) {
         for (what, reference) in source.needed_secrets() {
             let setting = format!("{what} of source {}", source.name);
-            report.add(
+            report.add_with(
                 &source.name,
                 config
                     .secret(reference, &setting)
                     .map(|_| format!("{what} is set"))
                     .map_err(|e| (exit::CONFIG, e.to_string())),
+                Some(&edit),
             );
         }
         for (input, reference) in source.input_secrets() {
             let setting = format!("{input} of source {}", source.name);
-            report.add(
+            report.add_with(
                 &source.name,
                 config
                     .secret(reference, &setting)
@@ -140,6 +159,7 @@ fn check_secrets(config: &Config, sources: Option<&Sources>, report: &mut CheckR
                             format!("{e}; until then it needs imported cookies"),
                         )
                     }),
+                Some(&edit),
             );
         }
     }
@@ -164,7 +184,7 @@ fn check_state_dir(config: &Config, report: &mut CheckReport) {
                 config.state_dir.display()
             )),
         ),
-        Ok(pending) => report.add(
+        Ok(pending) => report.add_with(
             "state_dir",
             Err((
                 exit::OK,
@@ -173,6 +193,7 @@ fn check_state_dir(config: &Config, report: &mut CheckReport) {
                     pending.entries
                 ),
             )),
+            Some("oa-crawl drain"),
         ),
         Err(e) => {
             let failure = Failure::from(e);
@@ -196,7 +217,12 @@ fn check_end(source: &Source, report: &mut CheckReport) {
         }
         _ => return,
     };
-    report.add(&source.name, Err((exit::OK, what.to_owned())));
+    let mended_by = format!("oa-crawl try {}", source.name);
+    report.add_with(
+        &source.name,
+        Err((exit::OK, what.to_owned())),
+        Some(&mended_by),
+    );
 }
 
 /// A day that no month has is a valid cron expression.
@@ -234,7 +260,7 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
     if tasks.is_empty() {
         return;
     }
-    report.add(
+    report.add_with(
         "browser",
         match browser::find_program() {
             Some(program) if browser::without_sandbox() => Err((
@@ -253,6 +279,7 @@ fn check_browser(sources: Option<&Sources>, report: &mut CheckReport) {
                 ),
             )),
         },
+        Some("sudo apt-get install chromium"),
     );
 }
 
@@ -352,12 +379,16 @@ fn check_database(config: &Config, sources: Option<&Sources>, report: &mut Check
                 ],
             )
             .map(|r| (r.get(0), r.get(1)));
-        report.add(key.table, match state {
+        let mended_by = match state {
+            Ok((true, _)) => format!("oa-migrate dedupe {}", key.table),
+            _ => "oa-migrate init".to_owned(),
+        };
+        report.add_with(key.table, match state {
             Ok((true, true)) => Ok("table and natural key are there".to_owned()),
             Ok((true, false)) => Err((exit::CONFIG, format!("has no unique index on its natural key; run oa-migrate init, or oa-migrate dedupe {} when it holds duplicates", key.table))),
             Ok((false, _)) => Err((exit::CONFIG, "table is missing; run oa-migrate init".to_owned())),
             Err(e) => Err((exit::FAILED, pg::describe(&e))),
-        });
+        }, Some(&mended_by));
     }
 }
 
@@ -380,6 +411,9 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, report: &mut Che
         ),
         Err(e) => report.add("database", Err((exit::FAILED, pg::describe(&e)))),
     }
+    let role: String = client
+        .query_one("SELECT quote_ident(current_user)", &[])
+        .map_or_else(|_| "ROLE".to_owned(), |row| row.get(0));
     let stores = sources.iter().flat_map(|s| s.enabled()).map(|s| &s.store);
     let mut tables: Vec<(&str, &str)> = stores
         .map(|s| (s.schema.as_str(), s.table.as_str()))
@@ -395,13 +429,16 @@ fn check_rights(client: &mut Client, sources: Option<&Sources>, report: &mut Che
                 &[&schema, &table],
             )
             .map(|r| r.get::<_, Option<String>>(0));
-        let problem = match lacking {
+        let (problem, grant) = match lacking {
             Ok(None) => continue,
-            Ok(Some(rights)) => {
-                format!("the role has no right to {rights} in {schema}.{table}; grant it")
-            }
-            Err(e) => pg::describe(&e),
+            Ok(Some(rights)) => (
+                format!("the role has no right to {rights} in {schema}.{table}; grant it"),
+                Some(format!(
+                    "psql \"OWNER'S ADDRESS\" -c 'GRANT {rights} ON {schema}.{table} TO {role}'"
+                )),
+            ),
+            Err(e) => (pg::describe(&e), None),
         };
-        report.add(table, Err((exit::CONFIG, problem)));
+        report.add_with(table, Err((exit::CONFIG, problem)), grant.as_deref());
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod as_of;
 pub(crate) mod backups;
 pub(crate) mod daily;
 pub(crate) mod days;
+pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod html;
 pub(crate) mod logs;

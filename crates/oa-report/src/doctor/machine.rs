@@ -1,0 +1,153 @@
+//! The state directory and the disks.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use oa_core::app::config::Config;
+use oa_core::base::state_dir::StateDir;
+use oa_core::base::trust::{account, quoted};
+use oa_core::journal::spool::Spool;
+use rustix::process::geteuid;
+
+use super::Findings;
+
+/// So many files of the state directory are looked at; a root's mistake leaves its traces among the first.
+const MOST_FILES: usize = 200_000;
+
+/// Whether it is this account's and takes what is put there, and whether an earlier start as another account left something in it.
+pub(super) fn state_dir(config: &Config, findings: &mut Findings) {
+    let check = "state_dir";
+    let path = &config.state_dir;
+    let shown = path.display();
+    let me = account(geteuid().as_raw());
+    if !path.exists() {
+        let make = format!("sudo install -d -m 700 -o {me} {}", quoted(path));
+        return findings.error(check, format!("{shown} does not exist"), make);
+    }
+    let state = match StateDir::open(path) {
+        Ok(state) => state,
+        Err(e) => {
+            let mode = fs::metadata(path).map_or(0, |found| found.mode());
+            let mine = fs::metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
+            let command = match mine {
+                true if mode & 0o022 != 0 => format!("chmod 700 {}", quoted(path)),
+                true => format!("df -h {0}; ls -ld {0}", quoted(path)),
+                false => format!("sudo chown -R {me} {}", quoted(path)),
+            };
+            return findings.error(check, e.to_string(), command);
+        }
+    };
+    if let Some(foreign) = foreign_file(path) {
+        let owner = fs::symlink_metadata(&foreign).map_or(0, |found| found.uid());
+        let detail = format!(
+            "{} belongs to {}: a program was run as that account, and now the runs of {me} fail on it",
+            foreign.display(),
+            account(owner)
+        );
+        findings.error(
+            check,
+            detail,
+            format!("sudo chown -R {me} {}", quoted(path)),
+        );
+    } else {
+        findings.ok(check, format!("{shown} is writable"));
+    }
+    match Spool::open(&state, config.spool.max_size.0).and_then(|spool| spool.pending()) {
+        Ok(pending) if pending.entries == 0 => findings.ok("spool", "empty"),
+        Ok(pending) => findings.warn(
+            "spool",
+            format!(
+                "{} entries wait for PostgreSQL, {} bytes",
+                pending.entries, pending.bytes
+            ),
+            "oa-crawl drain",
+        ),
+        Err(e) => findings.error(
+            "spool",
+            e.to_string(),
+            format!("ls -l {}", quoted(&path.join("spool.db"))),
+        ),
+    }
+}
+
+/// The first file or folder below that belongs to another account.
+fn foreign_file(path: &Path) -> Option<PathBuf> {
+    let me = geteuid().as_raw();
+    let mut waiting = vec![path.to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            seen += 1;
+            if seen > MOST_FILES {
+                return None;
+            }
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            if found.uid() != me {
+                return Some(entry.path());
+            }
+            if found.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    None
+}
+
+/// The disks of the state directory and of a repository that is a folder: bytes and inodes.
+pub(super) fn disks(config: &Config, findings: &mut Findings) {
+    let mut places = vec![config.state_dir.clone()];
+    if let Some(backup) = &config.backup {
+        places.push(PathBuf::from(&backup.repository));
+    }
+    let mut known = Vec::new();
+    for place in places {
+        let (Ok(disk), Ok(found)) = (rustix::fs::statvfs(&place), fs::metadata(&place)) else {
+            continue;
+        };
+        if known.contains(&found.dev()) {
+            continue;
+        }
+        known.push(found.dev());
+        let share = |free: u64, all: u64| free as f64 / all.max(1) as f64;
+        let bytes = share(disk.f_bavail, disk.f_blocks);
+        // File systems without a table of inodes say 0 of 0.
+        let inodes = match disk.f_files {
+            0 => 1.0,
+            all => share(disk.f_favail, all),
+        };
+        let shown = place.display();
+        let detail = format!(
+            "{shown}: {:.0} % of the space is free, {:.1} GiB",
+            bytes * 100.0,
+            (disk.f_bavail * disk.f_frsize) as f64 / f64::from(1 << 30)
+        );
+        let look = format!(
+            "sudo du -xh --max-depth=2 {} | sort -h | tail",
+            quoted(&place)
+        );
+        if bytes < config.alert.disk_critical || inodes < config.alert.disk_critical {
+            let inodes = format!("; {:.0} % of the inodes are free", inodes * 100.0);
+            findings.error("disk", detail + &inodes, look);
+        } else if bytes < config.alert.disk_warning || inodes < config.alert.disk_warning {
+            let inodes = format!("; {:.0} % of the inodes are free", inodes * 100.0);
+            findings.warn("disk", detail + &inodes, look);
+        } else {
+            findings.ok("disk", detail);
+        }
+    }
+    if let Some(backup) = &config.backup {
+        let repository = Path::new(&backup.repository);
+        let same = fs::metadata(repository).ok().map(|m| m.dev())
+            == fs::metadata(&config.state_dir).ok().map(|m| m.dev());
+        if repository.is_dir() && same && backup.copy.is_none() {
+            findings.warn(
+                "disk",
+                format!("{} is on the same disk as the data and has no copy: one broken disk takes both", repository.display()),
+                super::edit(&config.path),
+            );
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! PostgreSQL: whether it can be reached and keeps what it confirms, the schema, the roles, the clock, and by what the programs have left
+//! there, whether anything really starts them.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use oa_core::app::config::Config;
+use oa_core::pg::schema::SchemaError;
+use oa_core::pg::{self, ConnectError, Settings, describe, schema};
+use postgres::{Client, Error};
+
+use super::{Findings, State, edit};
+use crate::PROGRAM;
+use crate::pool;
+use crate::queries::watch::{self, Fault};
+
+/// What is started each minute and was not for so long is started no more, in seconds.
+const SILENT: f64 = 300.0;
+/// The oldest version that the programs are tested with.
+const OLDEST: i32 = 150_000;
+
+pub(super) fn look(config: &Config, findings: &mut Findings) {
+    let settings = match Settings::from_config(config, PROGRAM) {
+        Ok(settings) => settings,
+        Err(e) => return findings.error("database", e.to_string(), edit_secrets(config)),
+    };
+    let mut client = match pg::connect(&settings) {
+        Ok(client) => client,
+        Err(e) => return findings.error("database", e.to_string(), connect_by(config, &e)),
+    };
+    let asked = settled(&mut client, findings).and_then(|()| clock(&mut client, config, findings));
+    if let Err(e) = asked {
+        return findings.error("database", describe(&e), "oa-report doctor");
+    }
+    if let Err(e) = schema::check(&mut client) {
+        let command = match &e {
+            SchemaError::Newer { .. } => {
+                "sudo apt-get install oa   # or scripts/install of the newer version"
+            }
+            SchemaError::Query(_) => "oa-report doctor",
+            _ => "oa-migrate init",
+        };
+        return findings.error("schema", e.to_string(), command);
+    }
+    findings.ok("schema", format!("version {}", schema::needed()));
+    let asked = rights(&mut client, findings)
+        .and_then(|()| firing(&mut client, findings))
+        .and_then(|()| slots(&mut client, config, findings));
+    if let Err(e) = asked {
+        findings.error("database", describe(&e), "oa-report doctor");
+    }
+    reader(config, findings);
+}
+
+/// Opens the file with the database's address.
+fn edit_secrets(config: &Config) -> String {
+    let env = config.path.with_file_name(".env");
+    edit(if env.exists() { &env } else { &config.path })
+}
+
+fn connect_by(config: &Config, error: &ConnectError) -> String {
+    match error {
+        ConnectError::Unreachable { .. } => "sudo systemctl start postgresql".to_owned(),
+        ConnectError::Database { .. } => {
+            "sudo -u postgres createdb --owner=ROLE DATABASE".to_owned()
+        }
+        ConnectError::Address(_) | ConnectError::Login { .. } | ConnectError::Tls { .. } => {
+            edit_secrets(config)
+        }
+    }
+}
+
+/// A server that confirms what it does not keep, or that takes nothing.
+fn settled(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+    let row = client.query_one(
+        "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
+                pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool, current_setting('fsync')::bool,
+                current_setting('full_page_writes')::bool, current_setting('synchronous_commit'), current_setting('data_checksums')::bool,
+                current_setting('is_superuser')::bool, quote_ident(current_user), quote_ident(current_database())",
+        &[],
+    )?;
+    let (version, shown, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+    let (role, database): (String, String) = (row.get(10), row.get(11));
+    let before = findings.lines.len();
+    if version < OLDEST {
+        let detail = format!("PostgreSQL {shown} is too old; the programs need 15 or newer");
+        findings.error("database", detail, "sudo pg_upgradecluster VERSION main");
+    }
+    if encoding != "UTF8" {
+        findings.error(
+            "database",
+            format!("the encoding of {database} is {encoding}: Chinese texts may not fit; it must be UTF8"),
+            format!("sudo -u postgres createdb --template=template0 --encoding=UTF8 --owner={role} NEW_NAME"),
+        );
+    }
+    if row.get(3) {
+        findings.error(
+            "database",
+            "it is a standby, which takes nothing; name the primary",
+            "sudoedit /etc/oa/.env",
+        );
+    } else if row.get(4) {
+        findings.error(
+            "database",
+            "default_transaction_read_only is on: nothing can be written",
+            format!("psql -d {database} -c 'ALTER ROLE {role} RESET default_transaction_read_only'   # or ALTER DATABASE"),
+        );
+    }
+    for (name, on) in [("fsync", row.get(5)), ("full_page_writes", row.get(6))] {
+        let on: bool = on;
+        if !on {
+            findings.error(
+                "database",
+                format!("{name} is off: a power cut destroys the database"),
+                format!("sudo -u postgres psql -c 'ALTER SYSTEM SET {name} = on' -c 'SELECT pg_reload_conf()'"),
+            );
+        }
+    }
+    let commit: String = row.get(7);
+    if commit == "off" {
+        findings.warn(
+            "database",
+            "synchronous_commit is off: a power cut loses what was confirmed last",
+            "sudo -u postgres psql -c 'ALTER SYSTEM SET synchronous_commit = on' -c 'SELECT pg_reload_conf()'",
+        );
+    }
+    let checksums: bool = row.get(8);
+    if !checksums {
+        findings.warn(
+            "database",
+            "data checksums are off: a disk that returns wrong bytes goes unnoticed",
+            format!(
+                "D=$(sudo -u postgres psql -qAtc 'SHOW data_directory'); sudo systemctl stop postgresql && sudo -u postgres /usr/lib/postgresql/{}/bin/pg_checksums --enable -D \"$D\" && sudo systemctl start postgresql",
+                version / 10_000
+            ),
+        );
+    }
+    if row.get(9) {
+        findings.warn(
+            "roles",
+            format!("{role} is a superuser; the programs need none"),
+            "sudo -u postgres createuser --pwprompt oa   # and docs/configuration.md, Database roles",
+        );
+    }
+    if findings.lines.len() == before {
+        findings.ok(
+            "database",
+            format!("PostgreSQL {shown}, {database} as {role}"),
+        );
+    }
+    Ok(())
+}
+
+fn clock(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
+    let (before, asked) = (Utc::now(), Instant::now());
+    let theirs: DateTime<Utc> = client.query_one("SELECT clock_timestamp()", &[])?.get(0);
+    let ours = before + asked.elapsed() / 2;
+    let off = (theirs - ours).abs().to_std().unwrap_or_default();
+    let detail = format!("{:.1} s from the database's", off.as_secs_f64());
+    match off > config.alert.clock_limit.0 {
+        true => findings.error("clock", detail, "sudo timedatectl set-ntp true"),
+        false => findings.ok("clock", detail),
+    }
+    Ok(())
+}
+
+/// What every run needs.
+fn rights(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+    let row = client.query_one(
+        "SELECT quote_ident(current_user),
+                (SELECT string_agg(t, ', ') FROM unnest(ARRAY['oa.runs', 'oa.attempts', 'oa.tasks', 'oa.slots', 'oa.days', 'oa.incidents',
+                   'oa.alerts', 'oa.deliveries', 'oa.starts', 'oa.watches', 'oa.backups']) t
+                 WHERE NOT (has_table_privilege(t, 'SELECT') AND has_table_privilege(t, 'INSERT'))),
+                has_schema_privilege('oa', 'USAGE'), has_schema_privilege('public', 'USAGE')",
+        &[],
+    )?;
+    let (role, lacking): (String, Option<String>) = (row.get(0), row.get(1));
+    let (oa, public): (bool, bool) = (row.get(2), row.get(3));
+    let grant = format!(
+        "psql \"OWNER'S ADDRESS\" -c 'GRANT USAGE ON SCHEMA oa, public TO {role}' -c 'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oa, public TO {role}'"
+    );
+    if !oa || !public {
+        findings.error(
+            "roles",
+            format!("{role} may not use schema oa or public"),
+            grant,
+        );
+    } else if let Some(tables) = lacking {
+        findings.error(
+            "roles",
+            format!("{role} may not read and write {tables}"),
+            grant,
+        );
+    } else {
+        findings.ok("roles", format!("{role} may do what a run needs"));
+    }
+    Ok(())
+}
+
+/// Whether cron or systemd really starts what it should each minute.
+fn firing(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+    let check = "timers";
+    let rows = client.query(
+        "SELECT w.what, max(s.last_at) IS NOT NULL, extract(epoch FROM now() - max(s.last_at))::float8,
+                (array_agg(s.host ORDER BY s.last_at DESC))[1]
+         FROM unnest(ARRAY['check', 'due']) w (what) LEFT JOIN oa.starts s ON s.what = w.what
+         GROUP BY w.what ORDER BY w.what",
+        &[],
+    )?;
+    let look = "systemctl status cron; systemctl list-timers 'oa-*'; sudo crontab -u oa -l";
+    for row in &rows {
+        let what: String = row.get(0);
+        let name = match what.as_str() {
+            "check" => "oa-alert check",
+            _ => "oa-crawl run --due",
+        };
+        let (ever, age, host): (bool, Option<f64>, Option<String>) =
+            (row.get(1), row.get(2), row.get(3));
+        let host = host.unwrap_or_default();
+        match age {
+            Some(age) if age <= SILENT => findings.ok(
+                check,
+                format!("{name} was started {age:.0} s ago on {host}"),
+            ),
+            Some(age) if ever => findings.error(
+                check,
+                format!(
+                    "{name} was last started {} ago on {host}; it should be each minute",
+                    ago(age)
+                ),
+                look,
+            ),
+            _ => findings.error(check, format!("{name} was never started by anything"), look),
+        }
+    }
+    // Most minutes of the day must have one: a cron that fires now and then is one that fails.
+    let gaps = client.query(
+        "SELECT what, host, starts, ceil(extract(epoch FROM last_at - first_at) / 60)::int8
+         FROM oa.starts WHERE last_at > now() - interval '1 day' AND last_at - first_at > interval '20 minutes'
+           AND starts < 0.7 * extract(epoch FROM last_at - first_at) / 60",
+        &[],
+    )?;
+    for row in &gaps {
+        let (what, host): (String, String) = (row.get(0), row.get(1));
+        let (starts, minutes): (i64, i64) = (row.get(2), row.get(3));
+        findings.warn(
+            check,
+            format!("{what} was started {starts} times within {minutes} minutes on {host}; it should be each minute"),
+            look,
+        );
+    }
+    for fault in watch::faults(&watch::all(client)?, false) {
+        if let Fault::Failing(w) = fault {
+            let detail = format!("the last oa-alert check on {} failed: {}", w.host, w.detail);
+            findings.error("alerts", detail, "oa-alert check");
+        }
+    }
+    Ok(())
+}
+
+/// What should have run and did not.
+fn slots(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
+    let grace = config.alert.grace.0 + config.crawl.jitter.0;
+    let grace = grace.max(Duration::from_secs(60)).as_secs_f64();
+    let rows = client.query(
+        "SELECT s.task, count(*), min(s.day)::text, max(s.day)::text, bool_or(s.state = 'open'), bool_or(t.backfills)
+         FROM oa.slots s JOIN oa.tasks t ON t.name = s.task
+         WHERE s.owed AND s.filled_by IS NULL AND t.forgotten_at IS NULL AND s.due_at < now() - make_interval(secs => $1)
+           AND (s.state = 'open' AND (t.lease_until IS NULL OR t.lease_until < now())
+                OR s.state IN ('missed', 'unfetchable') AND s.closed_at > now() - interval '1 day')
+         GROUP BY s.task ORDER BY s.task",
+        &[&grace],
+    )?;
+    for row in &rows {
+        let (task, times): (String, i64) = (row.get(0), row.get(1));
+        let (from, to): (String, String) = (row.get(2), row.get(3));
+        let (open, backfills): (bool, Option<bool>) = (row.get(4), row.get(5));
+        let command = match backfills {
+            Some(true) => format!("oa-crawl backfill {task} --from {from} --to {to}"),
+            _ => "oa-report health".to_owned(),
+        };
+        let state = if open { State::Error } else { State::Warning };
+        let detail = format!("{task} did not run {times} times when it was due, {from} to {to}");
+        findings.push("slots", state, &detail, Some(&command));
+    }
+    if rows.is_empty() {
+        findings.ok("slots", "nothing that was due is missing");
+    }
+    Ok(())
+}
+
+fn ago(seconds: f64) -> String {
+    match seconds / 60.0 {
+        minutes if minutes < 120.0 => format!("{minutes:.0} minutes"),
+        minutes if minutes < 2880.0 => format!("{:.0} hours", minutes / 60.0),
+        minutes => format!("{:.0} days", minutes / 1440.0),
+    }
+}
+
+/// The role of the page (`report.database_url`): it reads everything, and writes nothing.
+fn reader(config: &Config, findings: &mut Findings) {
+    if config.report.database_url.is_none() {
+        return;
+    }
+    let check = "reader";
+    let mut client = match pool::connect_read_only(config) {
+        Ok(client) => client,
+        Err(e) => return findings.error(check, e.to_string(), edit_secrets(config)),
+    };
+    let row = client.query_one(
+        "SELECT quote_ident(current_user), string_agg(c.oid::regclass::text, ', ') FILTER (WHERE NOT has_table_privilege(c.oid, 'SELECT')),
+                bool_or(has_table_privilege(c.oid, 'INSERT') OR has_table_privilege(c.oid, 'UPDATE'))
+         FROM pg_class c WHERE c.relnamespace = 'oa'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition",
+        &[],
+    );
+    let row = match row {
+        Ok(row) => row,
+        Err(e) => return findings.error(check, describe(&e), edit_secrets(config)),
+    };
+    let (role, unread, writes): (String, Option<String>, bool) =
+        (row.get(0), row.get(1), row.get(2));
+    if let Some(tables) = unread {
+        let grant = format!(
+            "psql \"OWNER'S ADDRESS\" -c 'GRANT SELECT ON ALL TABLES IN SCHEMA oa TO {role}'"
+        );
+        findings.error(check, format!("{role} may not read {tables}"), grant);
+    } else if writes {
+        let revoke = format!(
+            "psql \"OWNER'S ADDRESS\" -c 'REVOKE INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA oa FROM {role}'"
+        );
+        let detail = format!("{role}, the page's role, may write; it should only read");
+        findings.warn(check, detail, revoke);
+    } else {
+        findings.ok(check, format!("{role} may read, and nothing else"));
+    }
+}

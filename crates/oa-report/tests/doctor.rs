@@ -1,0 +1,430 @@
+//! `oa-report doctor` on an installation that is well, and on some thirty that are broken: each fault is found, and the command that it
+//! names is one that mends it.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use oa_testkit::{Postgres, program, workspace_root, write_private};
+use serde_json::Value;
+
+const CONFIG: &str = r#"state_dir = "state"
+[database]
+url = "env:OA_DATABASE"
+connect_timeout = "2s"
+[crawl]
+enable = ["zhihui-full-view"]
+[alert]
+heartbeat_url = "env:HEARTBEAT"
+[[alert.channels]]
+name = "phone"
+kind = "command"
+command = ["true"]
+[backup]
+repository = "backups"
+password = "env:OA_BACKUP_PASSWORD"
+kind = "logical"
+verify_recovery = false
+"#;
+
+/// What is started each minute was started a moment ago.
+const FIRED: &str = "INSERT INTO oa.starts (what, host, day) VALUES ('check', 'here', current_date), ('due', 'here', current_date)
+     ON CONFLICT (what, host, day) DO UPDATE SET last_at = now(), first_at = now(), starts = 1";
+
+struct Installation {
+    dir: tempfile::TempDir,
+    server: Postgres,
+}
+
+/// A line of the answer: its state, its text and the command.
+struct Found(Vec<Value>);
+
+impl Found {
+    /// The line of a check with this in its detail.
+    fn line(&self, check: &str, detail: &str) -> &Value {
+        let of = |l: &&Value| l["check"] == check && l["detail"].as_str().unwrap().contains(detail);
+        let lines = || self.0.iter().map(|l| format!("{l}\n")).collect::<String>();
+        self.0
+            .iter()
+            .find(of)
+            .unwrap_or_else(|| panic!("no line {check}: {detail}\n{}", lines()))
+    }
+
+    /// That it is wrong, and the command.
+    fn broken(&self, check: &str, detail: &str, command: &str) {
+        let line = self.line(check, detail);
+        assert_eq!(line["state"], "error", "{line}");
+        assert!(
+            line["command"].as_str().unwrap().contains(command),
+            "{line}"
+        );
+    }
+
+    fn warned(&self, check: &str, detail: &str, command: &str) {
+        let line = self.line(check, detail);
+        assert_eq!(line["state"], "warning", "{line}");
+        assert!(
+            line["command"].as_str().unwrap().contains(command),
+            "{line}"
+        );
+    }
+}
+
+impl Installation {
+    fn well() -> Self {
+        let server = Postgres::start_with(&[("fsync", "on"), ("full_page_writes", "on")]);
+        let one = Self {
+            dir: tempfile::tempdir().unwrap(),
+            server,
+        };
+        fs::create_dir(one.at("log")).unwrap();
+        one.restore();
+        for (program, arguments) in [
+            ("oa-migrate", ["init"]),
+            ("oa-backup", ["init"]),
+            ("oa-backup", ["full"]),
+        ] {
+            let done = one.command(program, &arguments).output().unwrap();
+            assert!(
+                done.status.success(),
+                "{program} {arguments:?}: {}",
+                said(&done)
+            );
+        }
+        one.sql(FIRED);
+        one
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    /// The files as they were.
+    fn restore(&self) {
+        write_private(&self.at("oa.toml"), CONFIG);
+        let env = format!(
+            "OA_DATABASE={}\nHEARTBEAT=http://127.0.0.1:9/ping\nOA_BACKUP_PASSWORD=on-paper-only\nZHIHUI_AUTH_TOKEN=token-value\n",
+            self.server.url()
+        );
+        write_private(&self.at(".env"), env);
+        let text = fs::read_to_string(workspace_root().join("crontab.example")).unwrap();
+        let text = text
+            .replace("/var/log/oa", &self.at("log").display().to_string())
+            .replace("/etc/oa/oa.toml", &self.at("oa.toml").display().to_string())
+            .replace(
+                "PATH=/usr/local/bin",
+                &format!("PATH={}", program("oa-crawl").parent().unwrap().display()),
+            );
+        fs::write(self.at("crontab"), text).unwrap();
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program(name));
+        command
+            .arg("--config")
+            .arg(self.at("oa.toml"))
+            .args(arguments);
+        command.env_remove("DATABASE_URL");
+        command
+    }
+
+    fn doctor(&self, code: i32) -> Found {
+        let done = self
+            .command("oa-report", &["doctor", "--format", "json", "--crontab"])
+            .arg(self.at("crontab"))
+            .output()
+            .unwrap();
+        assert_eq!(done.status.code(), Some(code), "{}", said(&done));
+        let text = String::from_utf8(done.stdout).unwrap();
+        assert!(
+            !text.contains("on-paper-only") && !text.contains("token-value"),
+            "{text}"
+        );
+        Found(
+            text.lines()
+                .map(|l| serde_json::from_str(l).unwrap())
+                .collect(),
+        )
+    }
+
+    fn sql(&self, sql: &str) {
+        run_sql(&self.server.url(), sql);
+    }
+
+    fn superuser(&self, sql: &str) {
+        run_sql(&self.server.superuser_url(), sql);
+    }
+
+    fn config(&self, change: impl Fn(&str) -> String) {
+        write_private(&self.at("oa.toml"), change(CONFIG));
+    }
+
+    /// Without backups, whose repository takes a second to open: for what has nothing to do with them.
+    fn plain(&self) {
+        self.restore();
+        self.config(|c| c.split("[backup]").next().unwrap().to_owned());
+    }
+
+    fn env(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.at(".env")).unwrap();
+        assert!(text.contains(from), "{from}");
+        write_private(&self.at(".env"), text.replace(from, to));
+    }
+
+    fn mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+}
+
+fn run_sql(url: &str, sql: &str) {
+    let mut client = postgres::Client::connect(url, postgres::NoTls).unwrap();
+    if let Err(e) = client.batch_execute(sql) {
+        panic!("{sql}: {}", oa_core::pg::describe(&e));
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn thirty_broken_installations_are_each_given_the_command_that_mends_them() {
+    let here = Installation::well();
+    let well = here.doctor(0);
+    for line in &well.0 {
+        // The test's own cluster has no checksums, and all is on one disk.
+        assert_ne!(line["state"], "error", "{line}");
+        assert_eq!(line["command"].is_null(), line["state"] == "ok", "{line}");
+    }
+    broken_configurations(&here);
+    broken_files(&here);
+    broken_settings(&here);
+    broken_schedules(&here);
+    broken_database(&here);
+    broken_schema(&here);
+}
+
+/// 1 to 7: nothing can be read at all, and the one thing that is in the way is named.
+fn broken_configurations(here: &Installation) {
+    here.config(|c| c.replace("[crawl]", "[crawl]\nretrys = 3"));
+    here.doctor(1)
+        .broken("configuration", "did you mean \"retries\"", "oa.toml");
+    here.config(|c| c.replace("kind = \"logical\"", "kind = \"logicl\""));
+    here.doctor(1).broken("configuration", "logicl", "oa.toml");
+    here.restore();
+    here.mode("oa.toml", 0o666);
+    here.doctor(1)
+        .broken("configuration", "may be changed by others", "chmod go-w");
+    here.restore();
+    here.mode(".env", 0o644);
+    here.doctor(1)
+        .broken("configuration", "may be read by others", "chmod 600");
+    here.restore();
+    here.env("OA_DATABASE=", "OA_DATABASE=$HOME");
+    here.doctor(1)
+        .broken("configuration", "single quotes", ".env");
+    here.restore();
+    let moved = here.at("elsewhere.toml");
+    fs::rename(here.at("oa.toml"), &moved).unwrap();
+    here.doctor(1)
+        .broken("configuration", "could not read config", "oa.toml");
+    here.restore();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(here.at("oa.toml"), Some(65_534), None).unwrap();
+        here.doctor(1)
+            .broken("configuration", "belongs to nobody", "sudo chown root");
+        here.restore();
+    }
+}
+
+/// 8 to 13: what stands on the disk. Several faults at once hide none of each other.
+fn broken_files(here: &Installation) {
+    here.mode("state", 0o777);
+    here.mode("backups", 0o755);
+    fs::remove_dir_all(here.at("log")).unwrap();
+    let found = here.doctor(1);
+    found.broken("state_dir", "others may change it", "chmod 700");
+    found.broken("log folder", "does not exist", "install -d -m 750");
+    found.broken("backup", "other users of this machine", "chmod -R go=");
+    here.mode("state", 0o700);
+    here.mode("backups", 0o700);
+    fs::create_dir(here.at("log")).unwrap();
+
+    fs::rename(here.at("state"), here.at("state.away")).unwrap();
+    fs::rename(here.at("backups"), here.at("backups.away")).unwrap();
+    let found = here.doctor(1);
+    found.broken("state_dir", "does not exist", "install -d -m 700");
+    found.line("backup", "");
+    let _ = fs::remove_dir_all(here.at("state"));
+    fs::rename(here.at("state.away"), here.at("state")).unwrap();
+    fs::rename(here.at("backups.away"), here.at("backups")).unwrap();
+
+    fs::write(here.at("state/spool.db.damaged"), "").unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(here.at("state/spool.db.damaged"), Some(65_534), None).unwrap();
+        let found = here.doctor(1);
+        found.broken("state_dir", "belongs to nobody", "chown -R root");
+    }
+    fs::remove_file(here.at("state/spool.db.damaged")).unwrap();
+}
+
+/// 14 to 22: settings that are valid and do not do.
+fn broken_settings(here: &Installation) {
+    here.config(|c| {
+        c.replace(
+            "[[alert.channels]]\nname = \"phone\"\nkind = \"command\"\ncommand = [\"true\"]\n",
+            "",
+        )
+        .replace(
+            "heartbeat_url = \"env:HEARTBEAT\"\n",
+            "disk_critical = 1.0\n",
+        )
+        .replace("[\"zhihui-full-view\"]", "[]")
+        .replace("state_dir", "calendar = \"calendar.toml\"\nstate_dir")
+    });
+    let found = here.doctor(1);
+    found.broken("channels", "alerts reach nobody", "oa.toml");
+    found.warned("heartbeat_url", "nobody outside", "oa.toml");
+    found.broken("disk", "of the space is free", "du -xh");
+    found.warned("sources", "none is enabled", "oa-crawl enable");
+    found.broken("calendar", "calendar.toml", "oa.toml");
+    here.config(|c| {
+        let cut = c.split("[backup]").next().unwrap();
+        cut.replace(
+            "kind = \"command\"\ncommand = [\"true\"]",
+            "kind = \"dingtalk\"\nurl = \"env:NOT_SET\"",
+        )
+        .replace("state_dir", "locale = \"en\"\nstate_dir")
+    });
+    here.env("ZHIHUI_AUTH_TOKEN", "ANOTHER_NAME");
+    let found = here.doctor(1);
+    found.broken("backup", "there is no [backup]", "oa.toml");
+    found.broken("channel phone", "NOT_SET", "oa.toml");
+    found.broken("zhihui-full-view", "ZHIHUI_AUTH_TOKEN", ".env");
+    here.restore();
+    here.env("on-paper-only", "another-password");
+    here.doctor(1)
+        .broken("backup", "password", "oa-backup doctor");
+    here.restore();
+}
+
+/// 23 to 26: a crontab that starts nothing, or not all, and a cron that does not fire.
+fn broken_schedules(here: &Installation) {
+    let crontab = fs::read_to_string(here.at("crontab")).unwrap();
+    let without: String = crontab
+        .lines()
+        .filter(|l| !l.contains("oa-backup full") && !l.contains("oa-restore drill"))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    let without = without
+        .replace("OA_CONFIG=", "OA_CONFIG=/nowhere")
+        .lines()
+        .map(|l| {
+            if l.starts_with("PATH=") {
+                "PATH=/nowhere\n".to_owned()
+            } else {
+                format!("{l}\n")
+            }
+        })
+        .collect::<String>();
+    fs::write(here.at("crontab"), without).unwrap();
+    here.sql("UPDATE oa.starts SET last_at = now() - interval '3 hours'; DELETE FROM oa.starts WHERE what = 'due'");
+    let found = here.doctor(1);
+    found.broken("schedule", "nothing starts oa-backup full", "crontab");
+    found.warned("schedule", "nothing starts oa-restore drill", "crontab");
+    found.broken("schedule", "finds no oa-crawl in its PATH", "PATH=");
+    found.warned("schedule", "cron's programs read /nowhere", "OA_CONFIG=");
+    found.broken("timers", "last started 3 hours ago", "systemctl");
+    found.broken("timers", "run --due was never started", "systemctl");
+    here.restore();
+    here.sql(FIRED);
+    here.sql("UPDATE oa.starts SET first_at = now() - interval '1 hour', starts = 7 WHERE what = 'check'");
+    here.doctor(0)
+        .warned("timers", "started 7 times within 60 minutes", "systemctl");
+    here.sql(FIRED);
+}
+
+/// 27 to 34: the server, its settings and its roles.
+fn broken_database(here: &Installation) {
+    here.plain();
+    here.env("@127.0.0.1:", "@127.0.0.1:1");
+    here.doctor(1).broken("database", "", "");
+    here.plain();
+    here.env("/oa\n", "/nosuch\n");
+    here.doctor(1).broken("database", "nosuch", "createdb");
+    here.plain();
+    here.env("OA_DATABASE=", "OTHER=");
+    here.doctor(1).broken("database", "OA_DATABASE", ".env");
+    here.plain();
+    here.env("postgresql://oa:", "postgresql://oa:wrong");
+    here.doctor(1)
+        .broken("database", "refused the login", ".env");
+    here.plain();
+
+    here.superuser(
+        "ALTER DATABASE oa SET synchronous_commit = off; ALTER ROLE oa SET default_transaction_read_only = on; ALTER ROLE oa SUPERUSER;
+         CREATE ROLE page LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa TO page; GRANT SELECT ON oa.schema_history TO page",
+    );
+    here.config(|c| {
+        c.split("[backup]").next().unwrap().to_owned() + "[report]\ndatabase_url = \"env:PAGE\"\n"
+    });
+    here.env(
+        "HEARTBEAT=",
+        &format!("PAGE={}\nHEARTBEAT=", page_url(here)),
+    );
+    let found = here.doctor(1);
+    found.broken(
+        "database",
+        "default_transaction_read_only is on",
+        "ALTER ROLE oa RESET",
+    );
+    found.warned("database", "synchronous_commit is off", "ALTER SYSTEM SET");
+    found.warned("roles", "oa is a superuser", "createuser");
+    found.broken("reader", "page may not read", "GRANT SELECT");
+    here.superuser(
+        "ALTER DATABASE oa RESET synchronous_commit; ALTER ROLE oa RESET default_transaction_read_only; ALTER ROLE oa NOSUPERUSER;
+         CREATE ROLE crawler LOGIN PASSWORD 'page'; GRANT USAGE ON SCHEMA oa, public TO crawler; GRANT SELECT ON ALL TABLES IN SCHEMA oa TO crawler",
+    );
+    here.plain();
+    let (from, to) = (
+        here.server.url(),
+        page_url(here).replace("page:", "crawler:"),
+    );
+    here.env(&from, &to);
+    here.doctor(1).broken(
+        "roles",
+        "crawler may not read and write",
+        "GRANT SELECT, INSERT, UPDATE",
+    );
+    here.plain();
+}
+
+fn page_url(here: &Installation) -> String {
+    format!("postgresql://page:page@127.0.0.1:{}/oa", here.server.port())
+}
+
+/// 35 to 37: the schema.
+fn broken_schema(here: &Installation) {
+    here.sql("INSERT INTO oa.schema_history SELECT 999, name, applied_on, checksum FROM oa.schema_history LIMIT 1");
+    here.doctor(1)
+        .broken("schema", "newer than", "newer version");
+    here.sql("DELETE FROM oa.schema_history WHERE version = 999; ALTER SCHEMA oa RENAME TO away");
+    here.doctor(1)
+        .broken("schema", "no schema \"oa\"", "oa-migrate init");
+    here.sql("ALTER SCHEMA away RENAME TO oa; DROP INDEX market_full_view_key");
+    here.doctor(1).broken(
+        "market_full_view",
+        "no unique index",
+        "oa-migrate dedupe market_full_view",
+    );
+    here.sql("ALTER TABLE market_full_view RENAME TO gone");
+    here.doctor(1)
+        .broken("market_full_view", "table is missing", "oa-migrate init");
+}
