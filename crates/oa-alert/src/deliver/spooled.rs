@@ -34,8 +34,25 @@ impl<'a> Spooled<'a> {
         recorder: &Recorder,
         routes: &'a [Route],
     ) -> Result<Option<Self>, SpoolError> {
-        let state = recorder.state().clone();
-        let spool = recorder.spool()?;
+        Self::of(recorder.state().clone(), recorder.spool()?, routes)
+    }
+
+    /// The one in memory, where alerts wait while neither PostgreSQL nor the disk takes anything.
+    pub(crate) fn open_in_memory(
+        recorder: &Recorder,
+        routes: &'a [Route],
+    ) -> Result<Option<Self>, SpoolError> {
+        match recorder.state().has_memory() {
+            true => Self::of(
+                recorder.state().in_memory()?,
+                recorder.memory_spool()?,
+                routes,
+            ),
+            false => Ok(None),
+        }
+    }
+
+    fn of(state: StateDir, spool: Spool, routes: &'a [Route]) -> Result<Option<Self>, SpoolError> {
         Ok(state.try_lock("spool-alerts")?.map(|lock| Self {
             spool,
             routes,
