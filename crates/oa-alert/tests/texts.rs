@@ -195,6 +195,7 @@ fn the_texts_of_machines() {
         ),
         (
             Fault::SpoolBroken,
+            Fault::NoStore,
             "could not use the spool /var/lib/oa/spool.db: database disk image is malformed",
         ),
         (

@@ -12,7 +12,7 @@ use oa_core::app::config::Config;
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::{self, Owner, StopSignal};
 use oa_core::journal::attempts::{Failed, longest};
-use oa_core::journal::{Recorder, Run};
+use oa_core::journal::{NOT_ARCHIVED, Recorder, Run};
 use oa_core::model::retry::{ErrorKind, Policy};
 use oa_core::model::run::{
     DayOutcome, Outcome, Quality, RawRecord, RunError, RunStart, Status, Trigger,
@@ -22,7 +22,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::PROGRAM;
-use crate::archive::{Archive, RunArchive};
+use crate::archive::{Archive, Lost, RunArchive};
 use crate::collect::{Collected, Context, collect};
 use crate::content::fingerprint;
 use crate::fetch::gate::Gate;
@@ -371,6 +371,24 @@ impl<'a> Collector<'a> {
     }
 }
 
+/// The rows are stored all the same; what they were made of cannot be read again.
+fn not_archived(lost: &Lost, outcome: &mut Outcome, gathered: &mut Gathered) {
+    let message = format!(
+        "not archived: the raw archive did not take {} answer(s) ({}); free space in state_dir",
+        lost.answers, lost.reason
+    );
+    outcome.details.insert(
+        NOT_ARCHIVED.to_owned(),
+        json!({ "answers": lost.answers, "reason": lost.reason }),
+    );
+    if let Some((collected, _)) = &mut gathered.best {
+        collected.findings.push(message.clone());
+    }
+    outcome
+        .error
+        .get_or_insert_with(|| RunError::new(ErrorKind::Internal, message));
+}
+
 fn log(report: &RunReport) {
     tracing::info!(
         "{}: {} after {} attempts, {} records",
@@ -548,6 +566,9 @@ impl Task for Collection<'_> {
         let mut gathered = std::mem::take(&mut self.gathered);
         if let Some(equipment) = &self.equipment {
             gathered.raw = equipment.archive.entries();
+            if let Some(lost) = equipment.archive.lost() {
+                not_archived(&lost, outcome, &mut gathered);
+            }
         }
         self.collector
             .describe(self.source, self.date, gathered, outcome);

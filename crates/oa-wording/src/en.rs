@@ -404,6 +404,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "results go to the database directly for now; should it go down too, there is no place for them",
             "free space on that disk, or move a damaged file aside",
         ),
+        Fault::NoStore => (
+            "can write neither to the database nor to its own disk",
+            "nothing was collected meanwhile, or there was no place for it; afterwards oa-report days lists the holes and oa-crawl backfill fills them",
+            "bring one of them back: start PostgreSQL, or free space on the disk of state_dir",
+        ),
         Fault::SpoolStuck => (
             "has results in its spool that the database refuses",
             "this task's results wait on this machine, nothing is lost, and later ones queue up behind them",
@@ -425,6 +430,7 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SchemaUnfit => "fits the database's schema again; collection goes on",
         Fault::SpoolFull => "has an empty spool again",
         Fault::SpoolBroken => "can use its spool again",
+        Fault::NoStore => "has a place for results again",
         Fault::SpoolStuck => "has stored the results that were refused",
         Fault::CheckFailed => "finishes its check for alerts again",
     }

@@ -383,6 +383,11 @@ fn fault_text(fault: Fault) -> (&'static str, &'static str, &'static str) {
             "目前结果直接入库；若数据库此时也中断，结果将无处存放",
             "清理磁盘空间；文件损坏时将其移走留待检查",
         ),
+        Fault::NoStore => (
+            "数据库和本机磁盘都无法写入",
+            "期间的采集没有运行，或结果无处存放；恢复后用 oa-report days 查看缺哪些天，用 oa-crawl backfill 补采",
+            "先恢复其中之一：启动 PostgreSQL，或清理 state_dir 所在磁盘",
+        ),
         Fault::SpoolStuck => (
             "暂存的结果被数据库拒绝",
             "该任务的结果暂存在本机、没有丢失，但尚未入库；其后的结果也排队等候",
@@ -402,6 +407,7 @@ fn fault_over(fault: Fault) -> &'static str {
         Fault::SchemaUnfit => "数据库结构已与程序相符，采集恢复",
         Fault::SpoolFull => "本机暂存已清空",
         Fault::SpoolBroken => "本机暂存恢复可用",
+        Fault::NoStore => "又能存放结果了",
         Fault::SpoolStuck => "暂存的结果已入库",
         Fault::CheckFailed => "告警检查恢复正常",
     }

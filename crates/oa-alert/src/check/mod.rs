@@ -28,7 +28,7 @@ use oa_core::schedule::Calendar;
 use postgres::Client;
 
 /// The rules of the programs themselves, under the names by which their alerts are stored and silenced.
-const OTHER_RULES: [&str; 11] = [
+const OTHER_RULES: [&str; 12] = [
     "run_failed",
     "run_partial",
     "run_abandoned",
@@ -36,6 +36,7 @@ const OTHER_RULES: [&str; 11] = [
     "schema_unfit",
     "spool_full",
     "spool_broken",
+    "no_store",
     "spool_stuck",
     "check_failed",
     "channel_refuses",

@@ -6,6 +6,7 @@ use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
 use oa_core::journal::Recorder;
 use oa_core::journal::incidents::Policy;
+use oa_core::journal::spool::SpoolError;
 use oa_core::pg::{self, describe, is_connection_error, schema};
 use postgres::Client;
 use serde_json::json;
@@ -151,8 +152,14 @@ impl Sender<'_> {
     }
 
     fn flush_spool_or_say(&self, recorder: &Recorder, done: &mut Vec<Delivery>) {
-        if let Err(e) = self.flush_spool(recorder, done) {
-            tracing::error!("{e}");
+        let wording = self.rendering.wording;
+        for outbox in [
+            Spooled::open(recorder, self.routes, wording),
+            Spooled::open_in_memory(recorder, self.routes, wording),
+        ] {
+            if let Err(e) = self.flush_spool(outbox, done) {
+                tracing::error!("{e}");
+            }
         }
     }
 
@@ -191,10 +198,10 @@ impl Sender<'_> {
 
     fn flush_spool(
         &self,
-        recorder: &Recorder,
+        outbox: Result<Option<Spooled<'_>>, SpoolError>,
         done: &mut Vec<Delivery>,
-    ) -> Result<(), oa_core::journal::spool::SpoolError> {
-        match Spooled::open(recorder, self.routes, self.rendering.wording)? {
+    ) -> Result<(), SpoolError> {
+        match outbox? {
             Some(mut outbox) => deliver(&mut outbox, self.usable, &self.rendering, done),
             None => Ok(()),
         }

@@ -38,8 +38,32 @@ impl<'a> Spooled<'a> {
         routes: &'a [Route],
         wording: Wording,
     ) -> Result<Option<Self>, SpoolError> {
-        let state = recorder.state().clone();
-        let mut spool = recorder.spool()?;
+        Self::of(recorder.state().clone(), recorder.spool()?, routes, wording)
+    }
+
+    /// The one in memory, where alerts wait while neither PostgreSQL nor the disk takes anything.
+    pub(crate) fn open_in_memory(
+        recorder: &Recorder,
+        routes: &'a [Route],
+        wording: Wording,
+    ) -> Result<Option<Self>, SpoolError> {
+        match recorder.state().has_memory() {
+            true => Self::of(
+                recorder.state().in_memory()?,
+                recorder.memory_spool()?,
+                routes,
+                wording,
+            ),
+            false => Ok(None),
+        }
+    }
+
+    fn of(
+        state: StateDir,
+        mut spool: Spool,
+        routes: &'a [Route],
+        wording: Wording,
+    ) -> Result<Option<Self>, SpoolError> {
         let Some(lock) = state.try_lock("spool-alerts")? else {
             return Ok(None);
         };

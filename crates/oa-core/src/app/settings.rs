@@ -79,10 +79,11 @@ impl Recorder {
     /// Opens the state directory. Does not connect yet.
     ///
     /// # Errors
-    /// When there is no database address, or the state directory cannot be used.
+    /// When there is no database address, or the state directory is not this user's. A full or broken disk is no error: either store
+    /// suffices.
     pub fn open(config: &Config, program: &'static str) -> anyhow::Result<Self> {
         let settings = Settings::from_config(config, program)?;
-        let state = StateDir::open(&config.state_dir)?;
+        let state = StateDir::open_on_any_disk(&config.state_dir)?;
         let spool_limit = config.spool.max_size.0;
         Ok(Self::new(
             settings,

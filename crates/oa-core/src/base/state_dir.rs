@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::base::trust::{account, check_link, quoted};
@@ -25,6 +26,26 @@ impl StateDirError {
             .get_ref()
             .is_some_and(<dyn std::error::Error + Send + Sync>::is::<Foreign>)
     }
+
+    /// Whether the disk is full or broken, and not somebody's mistake.
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        disk_fault(&self.source).is_some()
+    }
+}
+
+fn disk_fault(error: &io::Error) -> Option<Errno> {
+    let errno = Errno::from_io_error(error)?;
+    let of_a_disk = [
+        Errno::NOSPC,
+        Errno::DQUOT,
+        Errno::IO,
+        Errno::ROFS,
+        Errno::STALE,
+        Errno::NODEV,
+        Errno::NXIO,
+    ];
+    of_a_disk.contains(&errno).then_some(errno)
 }
 
 fn remedy(path: &Path, source: &io::Error) -> String {
@@ -112,9 +133,13 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// A state directory that was found to exist and to be writable.
+/// A state directory that was found to exist, and to be writable unless it says otherwise.
 #[derive(Debug, Clone)]
-pub struct StateDir(PathBuf);
+pub struct StateDir {
+    path: PathBuf,
+    /// Its disk takes nothing.
+    fault: Option<Errno>,
+}
 
 impl StateDir {
     /// Creates the directory if it is absent (mode 0700: it holds collected data) and proves by writing and syncing a
@@ -134,13 +159,70 @@ impl StateDir {
             .and_then(|mut f| f.write_all(&[0; 4096]).and_then(|()| f.sync_all()));
         let removed = fs::remove_file(&probe);
         written.and(removed).map_err(fail)?;
-        Ok(Self(path.to_owned()))
+        Ok(Self {
+            path: path.to_owned(),
+            fault: None,
+        })
+    }
+
+    /// The same, except that a full or broken disk is no error: what is collected can still go to PostgreSQL.
+    ///
+    /// # Errors
+    /// When it is somebody else's, others may change it, or its path leads nowhere.
+    pub fn open_on_any_disk(path: &Path) -> Result<Self, StateDirError> {
+        Self::open(path).or_else(|e| match disk_fault(&e.source) {
+            Some(fault) => Ok(Self {
+                path: path.to_owned(),
+                fault: Some(fault),
+            }),
+            None => Err(e),
+        })
+    }
+
+    /// Why its disk took nothing when it was opened.
+    #[must_use]
+    pub fn fault(&self) -> Option<StateDirError> {
+        self.fault.map(|errno| StateDirError {
+            path: self.path.clone(),
+            source: errno.into(),
+        })
+    }
+
+    /// A folder in this machine's memory for what must be remembered while the disk takes nothing. It is gone after a restart.
+    ///
+    /// # Errors
+    /// When it is somebody else's, or cannot be made.
+    pub fn in_memory(&self) -> Result<Self, StateDirError> {
+        Self::open(&self.memory_path())
+    }
+
+    /// Whether anything was put there.
+    #[must_use]
+    pub fn has_memory(&self) -> bool {
+        self.memory_path().is_dir()
+    }
+
+    /// One for each user and state directory.
+    fn memory_path(&self) -> PathBuf {
+        let shared = Path::new("/dev/shm");
+        let folder = match shared.is_dir() {
+            true => shared.to_owned(),
+            false => std::env::temp_dir(),
+        };
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let name: String = path
+            .to_string_lossy()
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c } else { '-' })
+            .collect();
+        let end = name.ceil_char_boundary(name.len().saturating_sub(180));
+        folder.join(format!("oa-{}{}", geteuid().as_raw(), &name[end..]))
     }
 
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// A folder below it, created if absent.
@@ -148,7 +230,7 @@ impl StateDir {
     /// # Errors
     /// When it cannot be created.
     pub fn folder(&self, name: &str) -> Result<PathBuf, StateDirError> {
-        let path = self.0.join(name);
+        let path = self.path.join(name);
         make_folder(&path).map_err(|source| StateDirError {
             path: path.clone(),
             source,

@@ -25,6 +25,6 @@ pub mod store;
 pub mod watch;
 
 pub use error::{DbUnavailable, JournalError};
-pub use recorder::{Persisted, Recorder, Run, StartOutcome};
+pub use recorder::{NOT_ARCHIVED, Persisted, Recorder, Run, StartOutcome};
 pub use stopwatch::Stopwatch;
 pub use store::{StoreError, WriteCounts};

@@ -13,7 +13,8 @@ use crate::model::RawRecord;
 /// The index of one run, as JSON lines.
 #[derive(Debug)]
 pub struct RawIndex {
-    file: File,
+    /// `None` on a disk that takes nothing.
+    file: Option<File>,
     entries: Vec<RawRecord>,
 }
 
@@ -30,22 +31,33 @@ impl RawIndex {
             .open(&path)
             .map_err(|source| StateDirError { path, source })?;
         Ok(Self {
-            file,
+            file: Some(file),
             entries: Vec::new(),
         })
+    }
+
+    /// One that is in memory alone.
+    #[must_use]
+    pub fn without_file() -> Self {
+        Self {
+            file: None,
+            entries: Vec::new(),
+        }
     }
 
     /// Notes an answer. When it returns, the note is on the disk.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written there. The run has it all the same.
     pub fn push(&mut self, record: RawRecord) -> io::Result<()> {
         let mut line = serde_json::to_vec(&record)?;
         line.push(b'\n');
-        self.file.write_all(&line)?;
-        self.file.sync_data()?;
         self.entries.push(record);
-        Ok(())
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(&line)?;
+        file.sync_data()
     }
 
     /// What was noted.
@@ -109,7 +121,8 @@ mod tests {
         };
         let mut index = RawIndex::create(&state, run).unwrap();
         index.push(record.clone()).unwrap();
-        index.file.write_all(b"{\"attempt\":2,").unwrap();
+        let file = index.file.as_mut().unwrap();
+        file.write_all(b"{\"attempt\":2,").unwrap();
         assert_eq!(read(&state, run), [record]);
         remove(&state, run);
         assert!(read(&state, run).is_empty());

@@ -48,6 +48,9 @@ pub struct Recorder {
 /// How long the outcome of a run waits for another process that drains the spool.
 const OTHER_DRAIN: Duration = Duration::from_secs(10);
 
+/// The detail of a run that says why the raw archive has not all that it received.
+pub const NOT_ARCHIVED: &str = "not_archived";
+
 /// What came of [`Recorder::begin`].
 #[derive(Debug)]
 pub enum StartOutcome {
@@ -125,6 +128,15 @@ impl Recorder {
         if let Ok(mut known) = self.clock_offset.lock() {
             *known = offset;
         }
+        self.drain_memory(&mut client, offset);
+        if let Some(fault) = self.state.fault() {
+            self.raise(&mut client, Fault::SpoolBroken, None, &fault.to_string());
+            let drained = Drained {
+                failed: Some(fault.to_string()),
+                ..Drained::default()
+            };
+            return Ok((client, drained));
+        }
         let (drained, waiting) = match self.drain(&mut client, offset) {
             Ok(drained) => drained,
             Err(DrainError::Spool(e)) => {
@@ -191,6 +203,33 @@ impl Recorder {
         Ok((drained, spool.waiting_runs()?))
     }
 
+    /// What people were to be notified of while neither store took anything.
+    fn drain_memory(&self, client: &mut Client, offset: TimeDelta) {
+        if !self.state.has_memory() {
+            return;
+        }
+        let drained = self.memory_spool().map_err(DrainError::from);
+        let drained = drained.and_then(|mut s| s.drain(client, offset, &self.policy));
+        let host = &self.host;
+        let resolved = incidents::resolve_machine(client, Fault::NoStore, host, None);
+        if let Err(e) = drained {
+            tracing::warn!("alerts in memory stay there: {e}");
+        }
+        if let Err(e) = resolved {
+            tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
+        }
+    }
+
+    /// Where alerts wait while neither store takes anything.
+    ///
+    /// # Errors
+    /// When this machine's memory takes nothing either.
+    pub fn memory_spool(&self) -> Result<Spool, SpoolError> {
+        /// Alerts are small; a disk that stays full must not eat the memory.
+        const LIMIT: u64 = 1 << 20;
+        Spool::open(&self.state.in_memory()?, LIMIT)
+    }
+
     pub(super) fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
         Event::Machine {
             fault,
@@ -236,12 +275,18 @@ impl Recorder {
     /// # Errors
     /// When the schema does not fit, or the state directory cannot be used.
     pub fn begin(&self, mut start: RunStart) -> Result<StartOutcome, JournalError> {
+        let mut no_lock = self.state.fault();
         let lock = match self.state.try_lock(&format!("task-{}", start.task)) {
-            Ok(Some(lock)) => lock,
+            Ok(Some(lock)) => Some(lock),
             Ok(None) => {
                 let reason = format!("{} runs already on this machine", start.task);
                 self.record_skipped(start, &reason)?;
                 return Ok(StartOutcome::Skipped { reason });
+            }
+            // PostgreSQL's lease keeps a second copy away.
+            Err(e) if e.is_disk() => {
+                no_lock = Some(e);
+                None
             }
             Err(e) => {
                 store_unstarted(&self.settings, &self.policy, start, &e.to_string());
@@ -283,6 +328,9 @@ impl Recorder {
             }
         }
         let known = connection.is_some();
+        if let (Some(no_disk), Some(reason)) = (no_lock, &unreachable) {
+            return Err(self.lost(&start, reason, no_disk.into()));
+        }
         if !known {
             // A full spool is no reason not to collect: the raw archive still keeps what comes.
             if let Err(e) = self
@@ -467,7 +515,11 @@ impl Recorder {
         error: &StoreError,
     ) -> Result<Persisted, JournalError> {
         let misconfigured = error.meaning() == Meaning::Misconfigured;
-        let error = RunError::new(ErrorKind::Db, error.to_string());
+        let archived = match outcome.details.contains_key(NOT_ARCHIVED) {
+            true => "; and what came is not in the raw archive: collect it again",
+            false => "",
+        };
+        let error = RunError::new(ErrorKind::Db, format!("{error}{archived}"));
         outcome.status = Status::Failed;
         outcome.error = Some(error.clone());
         outcome.batches.clear();
@@ -492,7 +544,7 @@ impl Recorder {
     ) -> Result<Persisted, JournalError> {
         let mut spool = match self.spool() {
             Ok(spool) => spool,
-            Err(spool) => return Err(JournalError::Lost { reason, spool }),
+            Err(spool) => return Err(self.lost(&outcome.start, &reason, spool)),
         };
         let is_news = |alert: &Alert| spool.is_news(alert, self.policy.repeat).unwrap_or(true);
         let own = incidents::problem(&outcome, &TaskState::default()).map(|mut event| {
@@ -511,7 +563,7 @@ impl Recorder {
         let full = match spool.put(&records(&outcome, &alerts)) {
             Ok(()) => return Ok(Persisted::Spooled { reason }),
             Err(full @ SpoolError::Full { .. }) => full,
-            Err(e) => return Err(e.into()),
+            Err(spool) => return Err(self.lost(&outcome.start, &reason, spool)),
         };
         let error = RunError::new(ErrorKind::Internal, full.to_string());
         outcome.status = Status::Failed;
@@ -528,6 +580,16 @@ impl Recorder {
         Err(full.into())
     }
 
+    /// Neither store takes this run. People are notified from memory.
+    fn lost(&self, start: &RunStart, reason: &str, spool: SpoolError) -> JournalError {
+        let lost = JournalError::Lost {
+            reason: reason.to_owned(),
+            spool,
+        };
+        self.spool_alert(Fault::NoStore, &format!("{}: {lost}", start.task));
+        lost
+    }
+
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
     pub fn report_unreachable(&self, why: &DbUnavailable) {
         self.spool_alert(why.fault(), &why.to_string());
@@ -541,9 +603,17 @@ impl Recorder {
 
     pub(super) fn spool_alert(&self, fault: Fault, reason: &str) {
         let event = self.machine_event(fault, None, reason);
-        let raised = self
-            .spool()
-            .and_then(|mut s| s.raise(event, self.policy.repeat));
+        let repeat = self.policy.repeat;
+        let on_disk = match self.state.fault() {
+            None => self
+                .spool()
+                .and_then(|mut s| s.raise(event.clone(), repeat)),
+            Some(fault) => Err(fault.into()),
+        };
+        let raised = on_disk.or_else(|e| {
+            tracing::warn!("an alert goes to memory: {e}");
+            self.memory_spool().and_then(|mut s| s.raise(event, repeat))
+        });
         if let Err(e) = raised {
             tracing::error!("could not spool an alert: {e}");
         }
@@ -604,7 +674,8 @@ pub struct Run {
     /// Why there is no connection.
     unreachable: Option<String>,
     leftovers: Vec<String>,
-    _lock: Lock,
+    /// Without one, the lease in PostgreSQL keeps a second copy away.
+    _lock: Option<Lock>,
 }
 
 impl std::fmt::Debug for Run {

@@ -107,6 +107,8 @@ pub enum Fault {
     SpoolFull,
     /// The spool cannot be read or written: should PostgreSQL go down as well, results would be lost.
     SpoolBroken,
+    /// Neither PostgreSQL nor the disk takes anything: nothing is collected, or what was is lost.
+    NoStore,
     /// PostgreSQL refuses what waits in the spool of a task.
     SpoolStuck,
     /// PostgreSQL can be reached and does not answer what `oa-alert check` asks, or takes none of its findings.
@@ -115,11 +117,12 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DatabaseUnreachable,
         Self::SchemaUnfit,
         Self::SpoolFull,
         Self::SpoolBroken,
+        Self::NoStore,
         Self::SpoolStuck,
         Self::CheckFailed,
     ];
@@ -132,6 +135,7 @@ impl Fault {
             Self::SchemaUnfit => "schema_unfit",
             Self::SpoolFull => "spool_full",
             Self::SpoolBroken => "spool_broken",
+            Self::NoStore => "no_store",
             Self::SpoolStuck => "spool_stuck",
             Self::CheckFailed => "check_failed",
         }

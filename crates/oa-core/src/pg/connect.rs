@@ -1,7 +1,7 @@
 //! Connections: several hosts, TLS as libpq's `sslmode` means it, timeouts, one application name per program.
 
 use std::error::Error as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::mpsc;
 use std::thread;
@@ -12,7 +12,8 @@ use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
-use super::{describe, tls};
+use super::tls::TlsSettings;
+use super::{describe, passfile, tls};
 use crate::base::conninfo::pairs;
 use crate::base::secrets::Secret;
 
@@ -103,12 +104,19 @@ impl ConnectError {
 /// # Errors
 /// See [`ConnectError`]; the password is in none of its texts.
 pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
-    let Address { text, tls } =
-        Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let Address {
+        text,
+        tls,
+        passfile,
+    } = Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
     let mut config = postgres::Config::from_str(&text)
         .map_err(|e| ConnectError::Address(explain_address(&e)))?;
     if config.get_hosts().is_empty() {
         return Err(ConnectError::Address("it names no host".to_owned()));
+    }
+    let password = passfile::password(&config, passfile.as_deref());
+    if let Some(password) = password.map_err(ConnectError::Address)? {
+        config.password(password.expose());
     }
     let verification = tls.mode.unwrap_or_else(|| default_mode(config.get_hosts()));
     config.ssl_mode(match verification {
@@ -122,7 +130,7 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
     }
     config.keepalives_idle(Duration::from_secs(30));
     config.tcp_user_timeout(Duration::from_secs(30));
-    connect_in_time(&config, verification, tls.root_cert.as_deref(), settings)
+    connect_in_time(&config, verification, &tls, settings)
 }
 
 /// Tries the hosts one after the other. The driver's own limit ends with the TCP connection; a server that accepts it and then
@@ -131,7 +139,7 @@ pub fn connect(settings: &Settings) -> Result<Client, ConnectError> {
 fn connect_in_time(
     config: &postgres::Config,
     verification: tls::Mode,
-    root_cert: Option<&Path>,
+    tls: &TlsSettings,
     settings: &Settings,
 ) -> Result<Client, ConnectError> {
     // A crashed program must not hold locks or an open transaction for ever.
@@ -145,12 +153,12 @@ fn connect_in_time(
         let hosts = hosts(&one);
         let connector = match verification {
             tls::Mode::Disable => None,
-            _ => Some(tls::connector(verification, root_cert).map_err(|reason| {
-                ConnectError::Tls {
+            _ => Some(
+                tls::connector(verification, tls).map_err(|reason| ConnectError::Tls {
                     hosts: hosts.clone(),
                     reason,
-                }
-            })?),
+                })?,
+            ),
         };
         let limit = *one
             .get_connect_timeout()
@@ -406,25 +414,69 @@ pub(super) fn default_mode(hosts: &[Host]) -> tls::Mode {
 pub(super) struct Address {
     pub(super) text: String,
     pub(super) tls: TlsSettings,
+    pub(super) passfile: Option<PathBuf>,
 }
 
-#[derive(Default)]
-pub(super) struct TlsSettings {
-    pub(super) mode: Option<tls::Mode>,
-    pub(super) root_cert: Option<PathBuf>,
+/// What libpq takes and the driver does not: where the value changes nothing here, it is passed over.
+const WITHOUT_EFFECT: [(&str, &[&str]); 6] = [
+    ("gssencmode", &["disable", "prefer"]),
+    ("client_encoding", &["utf8", "UTF8", "UTF-8", "auto"]),
+    ("sslcompression", &["0"]),
+    ("sslsni", &["1"]),
+    ("sslcertmode", &["allow"]),
+    ("ssl_min_protocol_version", &["TLSv1.2", "TLSv1"]),
+];
+/// What libpq takes and these programs cannot keep. Passing it over would be a lie.
+const NOT_TAKEN: [&str; 16] = [
+    "require_auth",
+    "service",
+    "gssencmode",
+    "krbsrvname",
+    "gsslib",
+    "gssdelegation",
+    "requirepeer",
+    "sslcrl",
+    "sslcrldir",
+    "sslpassword",
+    "sslcompression",
+    "sslsni",
+    "sslcertmode",
+    "client_encoding",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+];
+
+fn decoded(value: &str) -> String {
+    percent_encoding::percent_decode_str(value)
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 impl Address {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut tls = TlsSettings::default();
+        let mut passfile = None;
         let mut keep = |name: &str, value: &str| -> Result<bool, String> {
             match name {
                 "sslmode" => tls.mode = Some(value.parse()?),
                 "sslrootcert" => {
-                    let value = value.replace("%2F", "/").replace("%2f", "/");
                     tls.root_cert = (value != "system").then(|| PathBuf::from(value));
                 }
-                _ => return Ok(true),
+                "sslcert" => tls.client_cert = Some(PathBuf::from(value)),
+                "sslkey" => tls.client_key = Some(PathBuf::from(value)),
+                "passfile" => passfile = Some(PathBuf::from(value)),
+                "fallback_application_name" => {}
+                _ if WITHOUT_EFFECT
+                    .iter()
+                    .any(|(of, values)| *of == name && values.contains(&value)) => {}
+                _ => {
+                    if let Some(name) = NOT_TAKEN.iter().find(|of| **of == name) {
+                        return Err(format!(
+                            "{name} in it cannot be kept by these programs; take it out, see docs/configuration.md"
+                        ));
+                    }
+                    return Ok(true);
+                }
             }
             Ok(false)
         };
@@ -434,7 +486,7 @@ impl Address {
             let (base, query) = text.split_once('?').unwrap_or((text, ""));
             for pair in query.split('&').filter(|p| !p.is_empty()) {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                if keep(name, value)? {
+                if keep(name, &decoded(value))? {
                     kept.push(pair);
                 }
             }
@@ -453,7 +505,11 @@ impl Address {
             }
             kept.join(" ")
         };
-        Ok(Self { text, tls })
+        Ok(Self {
+            text,
+            tls,
+            passfile,
+        })
     }
 }
 

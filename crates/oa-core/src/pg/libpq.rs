@@ -19,8 +19,11 @@ pub fn environment(
     settings: &Settings,
     database: Option<&str>,
 ) -> Result<Vec<(&'static str, String)>, ConnectError> {
-    let Address { text, tls } =
-        Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
+    let Address {
+        text,
+        tls,
+        passfile,
+    } = Address::parse(settings.url.expose()).map_err(ConnectError::Address)?;
     let config = postgres::Config::from_str(&text)
         .map_err(|e| ConnectError::Address(explain_address(&e)))?;
     let hosts: Vec<String> = config
@@ -67,6 +70,14 @@ pub fn environment(
         Mode::VerifyFull => "verify-full",
     };
     variables.push(("PGSSLMODE", name.to_owned()));
+    let files = [
+        ("PGSSLCERT", tls.client_cert),
+        ("PGSSLKEY", tls.client_key),
+        ("PGPASSFILE", passfile),
+    ];
+    for (name, file) in files {
+        variables.extend(file.map(|path| (name, path.display().to_string())));
+    }
     match tls.root_cert {
         Some(path) => variables.push(("PGSSLROOTCERT", path.display().to_string())),
         None if matches!(mode, Mode::VerifyCa | Mode::VerifyFull) => {

@@ -4,6 +4,7 @@ mod connect;
 pub mod libpq;
 mod lock;
 mod meaning;
+mod passfile;
 pub mod revisions;
 pub mod schema;
 mod tls;

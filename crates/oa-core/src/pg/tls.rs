@@ -1,24 +1,25 @@
 //! What libpq's `sslmode` promises, on rustls.
 
+mod certificates;
+
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore,
-    SignatureScheme,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Error, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use x509_cert::der::Decode;
+
+use crate::base::trust::{self, Content};
+use certificates::{AnyCertificate, Verified};
 
 /// How much of the server's identity is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +57,19 @@ impl FromStr for Mode {
     }
 }
 
+/// What an address says of TLS.
+#[derive(Debug, Default)]
+pub struct TlsSettings {
+    pub(super) mode: Option<Mode>,
+    pub(super) root_cert: Option<PathBuf>,
+    /// A certificate of this program's own, with its key.
+    pub(super) client_cert: Option<PathBuf>,
+    pub(super) client_key: Option<PathBuf>,
+}
+
 /// Makes the connector for a mode other than [`Mode::Disable`].
-pub fn connector(mode: Mode, root_cert: Option<&Path>) -> Result<MakeRustlsConnect, String> {
+pub fn connector(mode: Mode, settings: &TlsSettings) -> Result<MakeRustlsConnect, String> {
+    let root_cert = settings.root_cert.as_deref();
     let mode = if mode == Mode::Require && root_cert.is_some() {
         Mode::VerifyCa
     } else {
@@ -66,37 +78,66 @@ pub fn connector(mode: Mode, root_cert: Option<&Path>) -> Result<MakeRustlsConne
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?;
-    let config = match mode {
-        Mode::VerifyFull => builder
-            .with_root_certificates(roots(root_cert)?)
-            .with_no_client_auth(),
-        Mode::VerifyCa => {
-            let inner =
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root_cert)?), provider)
-                    .build()
-                    .map_err(|e| e.to_string())?;
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyHost(inner)))
-                .with_no_client_auth()
+        .map_err(|e| e.to_string())?
+        .dangerous();
+    let builder = match mode {
+        Mode::VerifyFull | Mode::VerifyCa => {
+            let (store, named) = roots(root_cert)?;
+            let strict =
+                WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider));
+            builder.with_custom_certificate_verifier(Arc::new(Verified {
+                strict: strict.build().map_err(|e| e.to_string())?,
+                named,
+                check_name: mode == Mode::VerifyFull,
+                provider,
+            }))
         }
-        Mode::Disable | Mode::Prefer | Mode::Require => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth(),
+        Mode::Disable | Mode::Prefer | Mode::Require => {
+            builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        }
+    };
+    let config = match (&settings.client_cert, &settings.client_key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(cert), Some(key)) => {
+            let (chain, key) = client(cert, key)?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| format!("sslcert and sslkey do not fit each other: {e}"))?
+        }
+        _ => return Err("sslcert and sslkey stand in an address together, or neither".to_owned()),
     };
     Ok(MakeRustlsConnect::new(config))
 }
 
-fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
+/// A certificate of this program's own, and its key, which nobody else may read.
+fn client(
+    cert: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
+    let fail = |what: &str, path: &Path, e: String| {
+        format!("could not read {what} {}: {e}", path.display())
+    };
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| fail("sslcert", cert, e.to_string()))?;
+    let text =
+        trust::read_bytes(key, Content::Secrets).map_err(|e| fail("sslkey", key, e.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&text).map_err(|e| fail("sslkey", key, e.to_string()))?;
+    Ok((chain, key))
+}
+
+/// The authorities that are trusted, and of them those that a file names.
+fn roots(file: Option<&Path>) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), String> {
     let mut store = RootCertStore::empty();
+    let mut named = Vec::new();
     match file {
         Some(path) => {
             let fail = |e: String| format!("could not read sslrootcert {}: {e}", path.display());
             for cert in CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))? {
                 let cert = cert.map_err(|e| fail(e.to_string()))?;
-                store.add(cert).map_err(|e| fail(e.to_string()))?;
+                store.add(cert.clone()).map_err(|e| fail(e.to_string()))?;
+                named.push(cert);
             }
         }
         None => {
@@ -109,104 +150,7 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, String> {
             "there is no certificate authority to trust; name one with sslrootcert".to_owned(),
         );
     }
-    Ok(store)
-}
-
-/// `verify-ca`: the chain counts, the name does not.
-#[derive(Debug)]
-struct AnyHost(Arc<WebPkiServerVerifier>);
-
-impl ServerCertVerifier for AnyHost {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        // The name is checked last, so this error means that the chain was good.
-        match self
-            .0
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-        {
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `prefer` and `require`: encryption against listeners, no protection against an impostor, as libpq documents it.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    Ok((store, named))
 }
 
 /// Whether it was the encryption that failed.

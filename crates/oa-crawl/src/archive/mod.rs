@@ -16,7 +16,7 @@ use uuid::Uuid;
 pub(crate) mod prune;
 mod run;
 
-pub(crate) use run::RunArchive;
+pub(crate) use run::{Lost, RunArchive};
 
 use crate::fetch::Response;
 
@@ -44,9 +44,13 @@ pub(crate) struct Stored {
 
 impl Archive {
     pub(crate) fn open(state: &StateDir) -> Result<Self, StateDirError> {
+        let folder = match state.folder("raw") {
+            Err(e) if e.is_disk() => state.path().join("raw"),
+            folder => folder?,
+        };
         Ok(Self {
             state: state.clone(),
-            folder: state.folder("raw")?,
+            folder,
         })
     }
 

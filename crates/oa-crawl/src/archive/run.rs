@@ -1,4 +1,6 @@
 //! The part of one run.
+//!
+//! A disk that takes nothing is no reason to lose a day that PostgreSQL can take: the run goes on, and says what is not archived.
 
 use std::fs;
 use std::io;
@@ -18,25 +20,47 @@ use crate::fetch::{Response, Validators};
 pub(crate) struct RunArchive {
     archive: Archive,
     index: Mutex<RawIndex>,
+    lost: Mutex<Option<Lost>>,
+}
+
+/// What the archive did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// So many answers.
+    pub(crate) answers: u64,
+    /// Why the first one was not taken.
+    pub(crate) reason: String,
 }
 
 impl RunArchive {
     pub(super) fn create(archive: &Archive, run: Uuid) -> Result<Self, StateDirError> {
+        let index = match RawIndex::create(&archive.state, run) {
+            Err(e) if e.is_disk() => RawIndex::without_file(),
+            index => index?,
+        };
         Ok(Self {
             archive: archive.clone(),
-            index: Mutex::new(RawIndex::create(&archive.state, run)?),
+            index: Mutex::new(index),
+            lost: Mutex::default(),
         })
     }
 
-    /// Keeps an answer to `url`, of `part`, and returns the body's SHA-256. Body and index are on the disk when this returns.
+    /// Keeps an answer to `url`, of `part`, and returns the body's SHA-256. Body and index are on the disk when this returns; `None`: the
+    /// disk did not take the body, see [`RunArchive::lost`].
     pub(crate) fn keep(
         &self,
         attempt: u32,
         url: &str,
         part: Option<&str>,
         response: &Response,
-    ) -> io::Result<String> {
-        let stored = self.archive.put(&response.body)?;
+    ) -> Option<String> {
+        let stored = match self.archive.put(&response.body) {
+            Ok(stored) => stored,
+            Err(e) => {
+                self.note_lost(url, &e);
+                return None;
+            }
+        };
         let record = RawRecord {
             attempt,
             url: oa_core::base::secrets::redact(url),
@@ -49,8 +73,26 @@ impl RunArchive {
             fetched_at: Utc::now(),
         };
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        index.push(record)?;
-        Ok(stored.sha256)
+        if let Err(e) = index.push(record) {
+            tracing::warn!("should this run be killed, its answers are not known: {e}");
+        }
+        Some(stored.sha256)
+    }
+
+    fn note_lost(&self, url: &str, e: &io::Error) {
+        let url = oa_core::base::secrets::redact(url);
+        tracing::error!("could not keep the answer of {url} in the raw archive: {e}");
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = lost.get_or_insert_with(|| Lost {
+            answers: 0,
+            reason: e.to_string(),
+        });
+        lost.answers += 1;
+    }
+
+    pub(crate) fn lost(&self) -> Option<Lost> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.clone()
     }
 
     /// Remembers the validators of the answer to `request_line`, whose body was kept.

@@ -105,7 +105,7 @@ fn ask_once(
         &request_line,
         placeholders.part.as_deref(),
         &response,
-    )?;
+    );
     check_status(&request_line, &response)?;
     let rules = &context.source.answer;
     if let Some(said) = answer_day::other_in_headers(rules, &response, context.date) {
@@ -209,27 +209,28 @@ fn filled(rules: &BrowserRules, placeholders: &Placeholders) -> BrowserRules {
     rules
 }
 
-/// Keeps an answer before it is read.
+/// Keeps an answer before it is read. What the disk does not take is read all the same, and the run says so.
 pub(super) fn archive(
     context: &Context,
     request_line: &str,
     part: Option<&str>,
     response: &Response,
-) -> Result<(), FetchError> {
+) {
     let Some(archive) = &context.archive else {
-        return Ok(());
+        return;
     };
     let url = request_line.strip_prefix("GET ").unwrap_or(request_line);
     let conditional = context.source.fetch.conditional;
-    archive
-        .keep(context.attempt, url, part, response)
-        .and_then(|sha256| match response.status {
-            200 if conditional && !response.state.is_empty() => {
-                archive.remember(request_line, &response.state, &sha256)
-            }
-            _ => Ok(()),
-        })
-        .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {request_line}")))
+    let Some(sha256) = archive.keep(context.attempt, url, part, response) else {
+        return;
+    };
+    if response.status == 200
+        && conditional
+        && !response.state.is_empty()
+        && let Err(e) = archive.remember(request_line, &response.state, &sha256)
+    {
+        tracing::warn!("the next request will ask for all of {url}: {e}");
+    }
 }
 
 /// Takes the records out of an answer to `request_line` (method and address), which is of `date` as far as it says a day itself.

@@ -116,7 +116,7 @@ fn send(context: &Context, request: &Request, request_line: &str) -> Result<Resp
         Some(archived) => archived.answer(&request.display())?,
         None => {
             let response = context.client.send(request, context.until.get())?;
-            archive(context, request_line, Some(PART), &response)?;
+            archive(context, request_line, Some(PART), &response);
             response
         }
     };

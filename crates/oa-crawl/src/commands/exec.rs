@@ -101,8 +101,8 @@ pub(crate) fn run(args: Args, mut config: Config) -> Result<u8, Failure> {
         earlier: VecDeque::new(),
         leftovers: Vec::new(),
     };
-    let report = runner::run(&recorder, stop, start.clone(), &mut task)?;
-    report::conclude(config, vec![Ok(report)], args.format)
+    let report = runner::run(&recorder, stop, start.clone(), &mut task);
+    report::conclude(config, vec![report], args.format)
 }
 
 struct ProgramRun<'a> {

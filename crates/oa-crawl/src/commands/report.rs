@@ -46,7 +46,11 @@ pub(crate) fn conclude(
                 alerted |= report.alerted;
                 listing.push(row(&report));
             }
-            Err(e) => failure = Some(e),
+            Err(e) => {
+                // From memory: neither store took it.
+                alerted |= matches!(e, JournalError::Lost { .. });
+                failure = Some(e);
+            }
         }
     }
     if alerted {
