@@ -616,3 +616,79 @@ fn an_upgrade_keeps_all_rows_and_gives_writers_the_right_to_revisions() {
         ) >= 3
     );
 }
+
+#[test]
+fn what_old_transactions_wrote_is_right_whichever_ended_first_and_whichever_table_was_there() {
+    let (server, mut client) = service();
+    let mut other = server.connect();
+    let now = |client: &mut Client| -> DateTime<Utc> {
+        let row = client.query_one("SELECT clock_timestamp()", &[]).unwrap();
+        row.get(0)
+    };
+    client
+        .batch_execute(
+            "CREATE TABLE p (code text PRIMARY KEY, v integer); CREATE TABLE other (n integer);
+             INSERT INTO p SELECT 'c' || n, 0 FROM generate_series(1, 9) n; SELECT oa.start_audit('p');
+             UPDATE p SET v = 1 WHERE code = 'c1'; CREATE TABLE copy_0 AS TABLE p",
+        )
+        .unwrap();
+    let first = now(&mut client);
+    // The transaction that changes a row last, and brings back one that is gone, began first.
+    let mut tx = other.transaction().unwrap();
+    tx.batch_execute("INSERT INTO other VALUES (1)").unwrap();
+    client
+        .batch_execute("UPDATE p SET v = 2 WHERE code IN ('c2', 'c3'); DELETE FROM p WHERE code = 'c4'; CREATE TABLE copy_1 AS TABLE p")
+        .unwrap();
+    let second = now(&mut client);
+    tx.batch_execute("SAVEPOINT a; UPDATE p SET v = 3 WHERE code = 'c2'; INSERT INTO p VALUES ('c4', 4); RELEASE a")
+        .unwrap();
+    tx.commit().unwrap();
+    for (copy, at) in [("copy_0", first), ("copy_1", second)] {
+        assert_eq!(differences(&mut client, copy, "p", &at), 0, "{copy}");
+    }
+    let before: Option<bool> = client
+        .query_one("SELECT oa.unchanged_before('p', $1) IS NOT NULL", &[&first])
+        .unwrap()
+        .get(0);
+    assert_eq!(before, Some(true), "old rows are not looked up");
+    // A table that is older than the changes, and has come through them, takes its place; then it is changed as well.
+    client
+        .batch_execute(
+            "CREATE TABLE next (LIKE p INCLUDING INDEXES); INSERT INTO next TABLE p;
+             UPDATE p SET v = 5 WHERE code = 'c5'; CREATE TABLE copy_2 AS TABLE p",
+        )
+        .unwrap();
+    let third = now(&mut client);
+    client
+        .batch_execute(
+            "UPDATE p SET v = 0 WHERE code = 'c5'; SELECT oa.replace_table('p', 'next', NULL);
+             DROP TABLE p; ALTER TABLE next RENAME TO p; UPDATE p SET v = 6 WHERE code = 'c6'",
+        )
+        .unwrap();
+    for (copy, at) in [("copy_0", first), ("copy_1", second), ("copy_2", third)] {
+        assert_eq!(
+            differences(&mut client, copy, "p", &at),
+            0,
+            "{copy}, replaced"
+        );
+    }
+}
+
+#[test]
+fn a_view_of_a_time_stays_as_it_was() {
+    let (_server, mut client) = service();
+    client
+        .batch_execute(
+            "CREATE TABLE p (code text PRIMARY KEY, v integer); SELECT oa.start_audit('p'); INSERT INTO p VALUES ('a', 1), ('b', 1); CREATE TABLE copy AS TABLE p;
+             DO $$ BEGIN EXECUTE 'CREATE VIEW was AS ' || oa.as_of_query('p', clock_timestamp()); END $$;
+             UPDATE p SET v = 2 WHERE code = 'a'; DELETE FROM p WHERE code = 'b'; INSERT INTO p VALUES ('c', 1)",
+        )
+        .unwrap();
+    assert_eq!(
+        count(
+            &mut client,
+            "(TABLE was EXCEPT TABLE copy UNION ALL (TABLE copy EXCEPT TABLE was)) x"
+        ),
+        0
+    );
+}
