@@ -212,10 +212,28 @@ pub(crate) fn drop_undo(tx: &mut Transaction<'_>, before: &str) -> Result<()> {
 
 /// Keeps a table's rows in another schema.
 pub(crate) fn keep_rows(tx: &mut Transaction<'_>, table: &str, kept: &str) -> Result<()> {
+    let row = tx
+        .query_one(
+            "SELECT relforcerowsecurity FROM pg_class WHERE oid = $1::text::regclass",
+            &[&table],
+        )
+        .map_err(|e| explain(&e))?;
+    // Otherwise its policies would hide rows from the owner too.
+    let forced: bool = row.get(0);
+    if forced {
+        run(
+            tx,
+            &format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"),
+        )?;
+    }
     run(
         tx,
         &format!("CREATE TABLE {kept} AS SELECT * FROM ONLY {table}"),
-    )
+    )?;
+    if forced {
+        run(tx, &format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn empty(tx: &mut Transaction<'_>, table: &str) -> Result<()> {
