@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
@@ -217,10 +218,13 @@ struct Migration<'a> {
 }
 
 impl Migration<'_> {
-    fn run(&mut self, database: &Connection) -> Result<Report> {
+    /// Copies the source, makes the plan, and looks for what would go wrong. Returns what makes the copy durable.
+    fn prepare(
+        &mut self,
+        database: &Connection,
+    ) -> Result<(Plan, Rejects, JoinHandle<io::Result<()>>)> {
         let (source, args) = (self.source, self.args);
         let snapshot = self.folder.snapshot();
-
         let at = Instant::now();
         self.progress.set_message("copying the source");
         // The file that an import rebuilds belongs to nobody; only its rows show what they came from.
@@ -268,7 +272,13 @@ impl Migration<'_> {
         let mode = args.plan.on_bad_value;
         tables::vet(self.client, &snapshot, &rejects, &mut plan, mode)?;
         self.phases.scan = at.elapsed().as_secs_f64();
+        Ok((plan, rejects, durable))
+    }
 
+    fn run(&mut self, database: &Connection) -> Result<Report> {
+        let (source, args) = (self.source, self.args);
+        let snapshot = self.folder.snapshot();
+        let (mut plan, rejects, durable) = self.prepare(database)?;
         let (loaded, compared) = self.load_and_prove(&mut plan, &rejects)?;
         let reports = proof::table_reports(&plan, &rejects, &loaded, &compared)?;
         if !args.rehearse {

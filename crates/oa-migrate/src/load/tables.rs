@@ -141,9 +141,10 @@ pub(crate) fn load<W: Watch>(
                 loaded,
                 seconds: started.elapsed().as_secs_f64(),
                 complete_at,
-                found: match misfits.is_empty() {
-                    true => Some(watch.end(client, rows)?),
-                    false => None,
+                found: if misfits.is_empty() {
+                    Some(watch.end(client, rows)?)
+                } else {
+                    None
                 },
                 misfits,
             };

@@ -9,6 +9,7 @@ use chrono_tz::Tz;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
 
+use super::folder::{self, RunRecord};
 use crate::inspect::{Database, Table};
 use crate::load::staging::{self, column_definition, create_table};
 use crate::load::{ddl, swap};
@@ -16,7 +17,6 @@ use crate::plan::make::make_plan;
 use crate::plan::mapping::Mapping;
 use crate::plan::names::Identifiers;
 use crate::plan::{Missing, OnBadValue, Plan, PlanArgs, PlannedTable};
-use crate::runs::{RunRecord, folder};
 
 /// The source's growth since a run's base.
 #[derive(Debug)]
@@ -48,6 +48,50 @@ fn new_columns(table: &Table, then: &[(String, String)]) -> Result<Vec<String>> 
         .collect())
 }
 
+/// What the run was asked for, as far as it matters for what is new.
+fn args_of(record: &RunRecord, tables: &[String]) -> Result<PlanArgs> {
+    let keeps = |(source, target): (&String, &String)| {
+        source == target && source.chars().any(char::is_uppercase)
+    };
+    let kept = record
+        .tables
+        .iter()
+        .any(|t| keeps((&t.source, &t.target)) || t.columns.iter().any(|(s, t)| keeps((s, t))));
+    let zone: Option<Tz> = record
+        .timestamps_in
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| anyhow!("unknown time zone in run.json"))?;
+    let mut mapping = Mapping::default();
+    for known in &record.tables {
+        mapping.keep_names(
+            &known.source,
+            &known.target,
+            &known.columns,
+            &known.conversions,
+        );
+    }
+    Ok(PlanArgs {
+        schema: record.schema.clone(),
+        identifiers: if kept {
+            Identifiers::Keep
+        } else {
+            Identifiers::Lower
+        },
+        // The others as well: foreign keys lead to them.
+        include: tables
+            .iter()
+            .chain(record.tables.iter().map(|t| &t.source))
+            .cloned()
+            .collect(),
+        exclude: Vec::new(),
+        on_bad_value: OnBadValue::Quarantine,
+        timestamps_in: zone,
+        mapping: Some(mapping),
+    })
+}
+
 /// Looks for growth; `tables` are new ones that are to come with this run. None where there is nothing new.
 pub(crate) fn find(
     client: &mut Client,
@@ -76,46 +120,7 @@ pub(crate) fn find(
     if tables.is_empty() && columns.is_empty() {
         return Ok(None);
     }
-    let keeps = |(source, target): (&String, &String)| {
-        source == target && source.chars().any(char::is_uppercase)
-    };
-    let kept = record
-        .tables
-        .iter()
-        .any(|t| keeps((&t.source, &t.target)) || t.columns.iter().any(|(s, t)| keeps((s, t))));
-    let zone: Option<Tz> = record
-        .timestamps_in
-        .as_deref()
-        .map(str::parse)
-        .transpose()
-        .map_err(|_| anyhow!("unknown time zone in run.json"))?;
-    let mut mapping = Mapping::default();
-    for known in &record.tables {
-        mapping.keep_names(
-            &known.source,
-            &known.target,
-            &known.columns,
-            &known.conversions,
-        );
-    }
-    let args = PlanArgs {
-        schema: record.schema.clone(),
-        identifiers: if kept {
-            Identifiers::Keep
-        } else {
-            Identifiers::Lower
-        },
-        // The others as well: foreign keys lead to them.
-        include: tables
-            .iter()
-            .chain(record.tables.iter().map(|t| &t.source))
-            .cloned()
-            .collect(),
-        exclude: Vec::new(),
-        on_bad_value: OnBadValue::Quarantine,
-        timestamps_in: zone,
-        mapping: Some(mapping),
-    };
+    let args = args_of(record, tables)?;
     let made: HashSet<String> = HashSet::new();
     let mut plan = make_plan(client, snapshot, &record.database, &args, &[], &made, 1)?;
     staging::try_expressions(client, "pg_temp", &mut plan)?;
@@ -125,7 +130,7 @@ pub(crate) fn find(
         record.run_id,
         record.started_at,
         &record.database,
-        zone,
+        args.timestamps_in,
     );
     for table in planned.tables {
         if let Some(known) = record.tables.iter_mut().find(|t| t.source == table.source) {
