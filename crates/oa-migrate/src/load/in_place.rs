@@ -33,6 +33,12 @@ fn explain(e: &postgres::Error) -> anyhow::Error {
     {
         return Busy.into();
     }
+    if e.code() == Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) {
+        return anyhow!(
+            "a value is too long for an index of the target's table: {}; nothing was changed. Shorten it in SQLite, or drop the index and create one on md5(column) or a prefix",
+            describe(e)
+        );
+    }
     anyhow!(
         "could not put rows into the target's tables: {}",
         describe(e)
@@ -145,7 +151,7 @@ fn run(tx: &mut Transaction<'_>, sql: &str) -> Result<()> {
         if cause.is::<Busy>() {
             cause
         } else {
-            cause.context(format!("the statement was: {sql}"))
+            cause.context(format!("could not run {sql}"))
         }
     })
 }
