@@ -398,13 +398,17 @@ fn new_tables_and_columns_come_along_in_one_transaction() {
     let file = sandbox.sqlite(
         "a.db",
         "CREATE TABLE book (id INTEGER PRIMARY KEY, title TEXT NOT NULL); INSERT INTO book VALUES (1, 'a'), (2, 'b'), (3, 'c');
-         CREATE TABLE log (line TEXT); INSERT INTO log VALUES ('x'), ('y');",
+         CREATE TABLE log (line TEXT); INSERT INTO log VALUES ('x'), ('y'); CREATE TABLE shelf (id INTEGER PRIMARY KEY); INSERT INTO shelf VALUES (1);
+         CREATE TABLE room (id INTEGER PRIMARY KEY); INSERT INTO room VALUES (5);",
     );
-    sandbox.migrate(&file, &[]).expect(0);
+    let mapping = "[tables.shelf]\ntarget = \"Regal\"\n";
+    std::fs::write(sandbox.path("map.toml"), mapping).unwrap();
+    sandbox.migrate(&file, &["--mapping", "map.toml"]).expect(0);
     let grow = "ALTER TABLE book ADD COLUMN pages INTEGER NOT NULL DEFAULT 10; ALTER TABLE book ADD COLUMN made DATETIME; ALTER TABLE log ADD COLUMN level TEXT DEFAULT 'info';
          CREATE TABLE author (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE CHECK (length(name) > 0)); INSERT INTO author VALUES (7, 'Ann');
          CREATE INDEX book_pages ON book (pages); ALTER TABLE book ADD COLUMN author INTEGER REFERENCES author (id);
-         CREATE TABLE wrote (a INTEGER REFERENCES author (id), b INTEGER REFERENCES book (id), PRIMARY KEY (a, b)) WITHOUT ROWID; INSERT INTO wrote VALUES (7, 1);
+         CREATE TABLE wrote (a INTEGER REFERENCES author (id), b INTEGER REFERENCES book (id), r INTEGER REFERENCES room (id), PRIMARY KEY (a, b)) WITHOUT ROWID;
+         INSERT INTO wrote VALUES (7, 1, 5); ALTER TABLE shelf ADD COLUMN name TEXT; UPDATE shelf SET name = 'top';
          UPDATE book SET made = '2024-01-02 03:04:05', author = 7 WHERE id = 1; INSERT INTO book (id, title, pages) VALUES (4, 'd', 99); DELETE FROM book WHERE id = 3";
     sandbox.sqlite("a.db", grow);
     sandbox.run(&["sync", "a.db", "--dry-run"]).expect(0);
@@ -426,12 +430,13 @@ fn new_tables_and_columns_come_along_in_one_transaction() {
     );
     assert_eq!(
         sandbox.texts("SELECT conname::text FROM pg_constraint WHERE contype IN ('f', 'p', 'u', 'c') AND connamespace = 'public'::regnamespace AND conrelid::regclass::text IN ('author', 'wrote', 'book', 'log') ORDER BY 1"),
-        ["author_name_check", "author_name_key", "author_pkey", "book_author_fkey", "book_pkey", "wrote_a_fkey", "wrote_b_fkey", "wrote_pkey"]
+        ["author_name_check", "author_name_key", "author_pkey", "book_author_fkey", "book_pkey", "wrote_a_fkey", "wrote_b_fkey", "wrote_pkey", "wrote_r_fkey"]
     );
     assert_eq!(
         sandbox.number("SELECT count(*) FROM pg_indexes WHERE indexname = 'book_pages'"),
         1
     );
+    assert_eq!(sandbox.texts("SELECT name FROM \"Regal\""), ["top"]);
     // As an application would write.
     sandbox
         .client()

@@ -1,10 +1,13 @@
 //! `oa-migrate run`: moves a SQLite database into PostgreSQL and proves that nothing changed.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use chrono::Utc;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
@@ -25,10 +28,11 @@ use crate::PROGRAM;
 use crate::errors::Refused;
 use crate::inspect::identity::{FileState, Identity};
 use crate::inspect::{self, VirtualTable};
+use crate::load::copy::Loaded;
 use crate::load::rejects::Rejects;
 use crate::load::staging::{self, Target};
 use crate::load::swap::{self, SwapOutcome, SwapParams};
-use crate::load::tables::{self, LoadedTable};
+use crate::load::tables;
 use crate::plan::make::make_plan;
 use crate::plan::refuse::{refuse_overwriting, refuse_without_privileges};
 use crate::plan::{Missing, Plan, PlanArgs, preflight};
@@ -214,10 +218,13 @@ struct Migration<'a> {
 }
 
 impl Migration<'_> {
-    fn run(&mut self, database: &Connection) -> Result<Report> {
+    /// Copies the source, makes the plan, and looks for what would go wrong. Returns what makes the copy durable.
+    fn prepare(
+        &mut self,
+        database: &Connection,
+    ) -> Result<(Plan, Rejects, JoinHandle<io::Result<()>>)> {
         let (source, args) = (self.source, self.args);
         let snapshot = self.folder.snapshot();
-
         let at = Instant::now();
         self.progress.set_message("copying the source");
         // The file that an import rebuilds belongs to nobody; only its rows show what they came from.
@@ -225,26 +232,37 @@ impl Migration<'_> {
             Some(_) => FileState::default(),
             None => FileState::read(&source.database)?,
         };
-        preflight::room_for_copy(database, &self.folder.path)?;
-        inspect::snapshot(database, &source.database, &snapshot)?;
-        let copy = inspect::open(&snapshot)?;
-        self.progress.set_message("looking for damage");
-        inspect::integrity(&copy, &source.database)?;
-        self.identity = Identity::read(&copy, source.shown(), file)?;
-        drop(copy);
+        inspect::copy(database, &source.database, &snapshot)?;
+        // Made durable beside the work: only the last step needs it.
+        let durable = thread::spawn({
+            let snapshot = snapshot.clone();
+            move || File::open(snapshot).and_then(|f| f.sync_all())
+        });
         self.phases.snapshot = at.elapsed().as_secs_f64();
 
         let at = Instant::now();
         self.progress.set_message("reading every value");
-        let mut plan = make_plan(
-            self.client,
-            &snapshot,
-            &source.database,
-            &args.plan,
-            &source.absent,
-            &self.ours,
-            args.jobs.count(),
-        )?;
+        let mut plan = thread::scope(|scope| {
+            let damage = scope.spawn(|| {
+                let copy = inspect::open(&snapshot)?;
+                inspect::integrity(&copy, &source.database)
+            });
+            let plan = make_plan(
+                self.client,
+                &snapshot,
+                &source.database,
+                &args.plan,
+                &source.absent,
+                &self.ours,
+                args.jobs.count(),
+            );
+            // Damage explains whatever else went wrong.
+            damage
+                .join()
+                .map_err(|_| anyhow!("the thread that looks for damage panicked"))??;
+            plan
+        })?;
+        self.identity = Identity::read(&inspect::open(&snapshot)?, source.shown(), file)?;
         refuse_overwriting(&plan, args.replace || args.rehearse)?;
         refuse_without_privileges(self.client, &plan)?;
         preflight::check(self.client, &mut plan, args.jobs.count())?;
@@ -254,7 +272,13 @@ impl Migration<'_> {
         let mode = args.plan.on_bad_value;
         tables::vet(self.client, &snapshot, &rejects, &mut plan, mode)?;
         self.phases.scan = at.elapsed().as_secs_f64();
+        Ok((plan, rejects, durable))
+    }
 
+    fn run(&mut self, database: &Connection) -> Result<Report> {
+        let (source, args) = (self.source, self.args);
+        let snapshot = self.folder.snapshot();
+        let (mut plan, rejects, durable) = self.prepare(database)?;
         let (loaded, compared) = self.load_and_prove(&mut plan, &rejects)?;
         let reports = proof::table_reports(&plan, &rejects, &loaded, &compared)?;
         if !args.rehearse {
@@ -268,6 +292,10 @@ impl Migration<'_> {
         let mut warnings = plan.warnings.clone();
         let mut missing = plan.missing();
         let mut in_place = false;
+        durable
+            .join()
+            .map_err(|_| anyhow!("the thread that writes the copy panicked"))?
+            .with_context(|| format!("could not write {}", snapshot.display()))?;
         if matched {
             self.progress.set_message("putting the tables in place");
             let swapped = self.put_in_place(&plan, &rejects, &mut warnings)?;
@@ -319,9 +347,9 @@ impl Migration<'_> {
         &mut self,
         plan: &mut Plan,
         rejects: &Rejects,
-    ) -> Result<(Vec<LoadedTable>, Vec<ComparisonResult>)> {
+    ) -> Result<(Vec<(Loaded, f64)>, Vec<ComparisonResult>)> {
         let (snapshot, jobs) = (self.folder.snapshot(), self.args.jobs.count());
-        let rows = plan.tables.iter().map(|t| t.stats.rows).sum();
+        let rows: u64 = plan.tables.iter().map(|t| t.stats.rows).sum();
         loop {
             let noted: Vec<(usize, usize)> = plan
                 .tables
@@ -329,17 +357,20 @@ impl Migration<'_> {
                 .map(|t| (t.warnings.len(), t.missing.len()))
                 .collect();
             let at = Instant::now();
-            self.progress.begin("loading", rows);
+            self.progress.begin("loading and reading back:", 2 * rows);
             let loaded = tables::load(
                 self.client,
                 self.target,
-                &snapshot,
-                rejects,
+                (&snapshot, rejects),
                 plan,
                 &self.staging,
                 jobs,
+                &proof::Prover {
+                    snapshot: &snapshot,
+                    rejects,
+                    schema: &self.staging,
+                },
             );
-            self.phases.load += at.elapsed().as_secs_f64();
             let mode = self.args.plan.on_bad_value;
             let differ = match loaded {
                 Err(e) => {
@@ -351,27 +382,26 @@ impl Migration<'_> {
                 }
                 Ok(loaded) if loaded.iter().any(|l| !l.misfits.is_empty()) => {
                     forget_findings(plan, &noted);
-                    tables::vet_loaded(self.client, &snapshot, rejects, plan, mode, &loaded)?;
+                    let misfits: Vec<_> = loaded.into_iter().map(|l| l.misfits).collect();
+                    tables::vet_loaded(self.client, &snapshot, rejects, plan, mode, &misfits)?;
                     self.empty_staging()?;
                     continue;
                 }
                 Ok(loaded) => {
                     failpoint::hit("migrate.loaded");
-                    let at = Instant::now();
-                    self.progress.begin("reading both sides back:", 2 * rows);
-                    let compared = proof::prove(
-                        self.client,
-                        self.target,
-                        &snapshot,
-                        rejects,
-                        plan,
-                        &self.staging,
-                        jobs,
-                    )?;
-                    self.phases.proof += at.elapsed().as_secs_f64();
+                    // The proof runs beside the load; what is counted for it came after the last table.
+                    let last = loaded.iter().map(|l| l.complete_at).max().unwrap_or(at);
+                    self.phases.load += last.duration_since(at).as_secs_f64();
+                    self.phases.proof += last.elapsed().as_secs_f64();
+                    proof::check_constraints(self.client, plan, &self.staging)?;
+                    let (mut rows, mut compared) = (Vec::new(), Vec::new());
+                    for table in loaded {
+                        rows.push((table.loaded, table.seconds));
+                        compared.push(table.found.context("a table was not read back")?);
+                    }
                     let differ = proof::computed_differently(plan, &compared);
                     if differ.is_empty() {
-                        return Ok((loaded, compared));
+                        return Ok((rows, compared));
                     }
                     differ
                 }

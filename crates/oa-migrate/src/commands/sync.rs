@@ -31,8 +31,8 @@ use crate::load::staging::Target;
 use crate::load::swap;
 use crate::plan::Missing;
 use crate::proof::tables;
+use crate::runs::grown::{self, Growth};
 use crate::runs::{self, Base, RunSelection, base};
-use crate::sync::grown::{self, Growth};
 use crate::sync::{AllChanges, Fresh, TableChanges, apply, delta, forbidden, orphans};
 
 /// Bring what changed in SQLite since the last run or sync: new, changed and deleted rows
@@ -146,14 +146,11 @@ fn sync(
         .and_then(|(database, identity)| {
             let mut synced = AllChanges::default();
             let mut tables = base::new_tables(&database, bases);
-            for (sentence, on_purpose) in base::not_moved(&database, bases) {
-                if on_purpose {
-                    synced.warnings.push(sentence);
-                } else if !tables
-                    .iter()
-                    .any(|t| sentence.starts_with(&format!("table {t} ")))
-                {
-                    synced.incomplete.push(sentence);
+            for not_moved in base::not_moved(&database, bases) {
+                if not_moved.on_purpose {
+                    synced.warnings.push(not_moved.sentence);
+                } else if !tables.contains(&not_moved.name) {
+                    synced.incomplete.push(not_moved.sentence);
                 }
             }
             for base in bases {

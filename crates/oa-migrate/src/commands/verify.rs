@@ -130,15 +130,15 @@ fn verify(
     }
     phases.proof = at.elapsed().as_secs_f64();
     let (mut warnings, mut missing) = (Vec::new(), Vec::new());
-    for (sentence, on_purpose) in base::not_moved(&database, bases) {
-        if on_purpose {
-            warnings.push(sentence);
+    for not_moved in base::not_moved(&database, bases) {
+        if not_moved.on_purpose {
+            warnings.push(not_moved.sentence);
         } else {
             missing.push(Missing {
                 table: args.database.display().to_string(),
                 item: "table".to_owned(),
                 had: "rows in the source".to_owned(),
-                has: sentence,
+                has: not_moved.sentence,
                 sql: String::new(),
             });
         }

@@ -1,11 +1,12 @@
 //! Opening the source and taking the snapshot that everything else reads.
 //!
-//! The file is opened read-only, so a missing one is never created. The snapshot is one SQLite online backup, made in one step:
-//! all tables are as of one point in time, even while the application writes (in WAL mode it is not held up at all, in the
-//! other modes for as long as the copy takes).
+//! The file is opened read-only, so a missing one is never created. The snapshot is one SQLite online backup, made in one step, or a
+//! copy of the file under SQLite's lock: all tables are as of one point in time, even while the application writes (in WAL mode it
+//! is not held up at all, in the other modes for as long as the copy takes).
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -222,18 +223,93 @@ fn wal_beside(path: &Path) -> bool {
 
 /// Copies the database as of one point in time to a new file. On failure there is no such file.
 pub(crate) fn snapshot(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
-    let result = copy(source, path, to);
+    copy(source, path, to)?;
+    let synced = File::open(to).and_then(|f| f.sync_all());
+    synced.map_err(|e| {
+        let _ = fs::remove_file(to);
+        cannot_write(to, &e)
+    })
+}
+
+/// The same, of which nobody knows yet whether it would survive a power cut.
+pub(crate) fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
+    room_for_copy(source, to)?;
+    let result = match copy_file(source, path, to) {
+        Ok(true) => Ok(()),
+        Ok(false) => back_up(source, path, to),
+        Err(e) => Err(cannot_write(to, &e)),
+    };
     if result.is_err() {
         let _ = fs::remove_file(to);
     }
     result
 }
 
-fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
-    let cannot_write = |e: &dyn std::fmt::Display| SourceError::Snapshot {
-        path: to.to_owned(),
-        reason: e.to_string(),
+/// A copy for which there is no room is not begun.
+fn room_for_copy(source: &Connection, to: &Path) -> Result<(), SourceError> {
+    let pragma = |name: &str| {
+        source.query_row(&format!("PRAGMA {name}"), [], |row| {
+            row.get::<_, i64>(0).map(i64::unsigned_abs)
+        })
     };
+    let disk = to.parent().and_then(|f| rustix::fs::statvfs(f).ok());
+    let (Ok(pages), Ok(size), Some(disk)) = (pragma("page_count"), pragma("page_size"), disk)
+    else {
+        return Ok(());
+    };
+    let (needed, free) = (pages * size, disk.f_bavail * disk.f_frsize);
+    if free < needed {
+        let reason = format!(
+            "it takes {} MB, and {} MB are free",
+            needed >> 20,
+            free >> 20
+        );
+        return Err(cannot_write(to, &reason));
+    }
+    Ok(())
+}
+
+fn cannot_write(to: &Path, error: &dyn std::fmt::Display) -> SourceError {
+    SourceError::Snapshot {
+        path: to.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+/// Outside WAL mode, a file does not change while a reader holds its lock, so the kernel can copy it, or share its blocks where the
+/// file system does that. False where SQLite has to make the copy.
+fn copy_file(source: &Connection, path: &Path, to: &Path) -> io::Result<bool> {
+    let mode = source.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+    if !mode.is_ok_and(|m| ["delete", "truncate", "persist"].contains(&m.as_str())) {
+        return Ok(false);
+    }
+    let Ok(reading) = source.unchecked_transaction() else {
+        return Ok(false);
+    };
+    let locked = reading.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()));
+    let Ok(mut from) = File::open(path) else {
+        return Ok(false);
+    };
+    if locked.is_err() {
+        return Ok(false);
+    }
+    let mut into = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(to)?;
+    if rustix::fs::ioctl_ficlone(&into, &from).is_err() {
+        io::copy(&mut from, &mut into)?;
+    }
+    // Closing any file drops the locks that the process has on it, so this one is closed after the copy.
+    drop(from);
+    drop(reading);
+    Ok(true)
+}
+
+fn back_up(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> {
+    let cannot_write = |e: &dyn std::fmt::Display| cannot_write(to, e);
     let mut target = Connection::open(to).map_err(|e| cannot_write(&e))?;
     let started = Instant::now();
     {
@@ -262,11 +338,8 @@ fn copy(source: &Connection, path: &Path, to: &Path) -> Result<(), SourceError> 
     // Nobody writes to the copy again; without WAL it is one file.
     target
         .pragma_update(None, "journal_mode", "DELETE")
-        .map_err(|e| cannot_write(&e))?;
-    drop(target);
-    File::open(to)
-        .and_then(|f| f.sync_all())
         .map_err(|e| cannot_write(&e))
+        .map(|_| ())
 }
 
 /// Looks for damage in the tables' pages (`PRAGMA quick_check`).

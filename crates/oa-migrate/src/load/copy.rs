@@ -12,12 +12,13 @@ use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::encode::{Codec, HEADER, TRAILER};
 use super::forms;
 use super::rejects::{Rejects, skip_clause};
 use super::staging::create_table;
+use super::tables::Watch;
 use crate::inspect;
 use crate::plan::{Plan, PlannedTable};
 use crate::progress;
@@ -62,15 +63,15 @@ fn refusal(table: &PlannedTable, error: &postgres::Error) -> anyhow::Error {
     anyhow!(reason)
 }
 
-/// Creates a table in the staging schema and fills it, in one transaction.
-pub(crate) fn load(
+/// Creates a table in the staging schema and fills it, in one transaction; `watch` sees the rows.
+pub(crate) fn load<W: Watch>(
     client: &mut Client,
-    snapshot: &Path,
-    rejects: &Rejects,
+    (snapshot, rejects): (&Path, &Rejects),
     plan: &Plan,
     table: &PlannedTable,
     staging: &str,
-) -> Result<Loaded> {
+    watch: &W,
+) -> Result<(Loaded, W::Rows)> {
     let context = || format!("could not load table {}", table.source.name);
     progress::table(&table.source.name);
     let mut tx = client.transaction()?;
@@ -79,6 +80,7 @@ pub(crate) fn load(
             .map_err(|e| anyhow!("{}; the statement was: {sql}", describe(&e)))
             .with_context(context)?;
     }
+    let mut seen = watch.begin(&mut tx, table)?;
     let columns: Vec<String> = table
         .loaded()
         .map(|(_, c)| quote_ident(&c.target))
@@ -102,18 +104,25 @@ pub(crate) fn load(
     let (full_in, full_out) = sync_channel::<Vec<u8>>(BUFFERS);
     let (empty_in, empty_out) = sync_channel::<Vec<u8>>(BUFFERS + 2);
     let (rows, bytes, written) = thread::scope(|scope| {
-        let reader = scope.spawn(move || read(snapshot, rejects, table, &full_in, &empty_out));
+        let see = |row: &Row<'_>| W::see(&mut seen, row);
+        let from = (snapshot, rejects);
+        let reader = scope.spawn(move || read(from, table, see, &full_in, &empty_out));
         let mut bytes = 0u64;
         let mut written = Ok(());
         for mut buffer in full_out {
             bytes += buffer.len() as u64;
             failpoint::hit("migrate.copy");
-            if let Err(e) = writer.write_all(&buffer) {
-                written = Err(e);
+            // A large value is not kept once more in one message.
+            written = buffer
+                .chunks(BUFFER_BYTES)
+                .try_for_each(|chunk| writer.write_all(chunk));
+            if written.is_err() {
                 break;
             }
-            buffer.clear();
-            let _ = empty_in.try_send(buffer);
+            if buffer.capacity() <= 2 * BUFFER_BYTES {
+                buffer.clear();
+                let _ = empty_in.try_send(buffer);
+            }
         }
         let rows = reader
             .join()
@@ -144,7 +153,7 @@ pub(crate) fn load(
     tx.commit()
         .map_err(|e| anyhow!(describe(&e)))
         .with_context(context)?;
-    Ok(Loaded { rows, bytes })
+    Ok((Loaded { rows, bytes }, seen))
 }
 
 /// Creates a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
@@ -182,9 +191,9 @@ fn read_texts(
 
 /// Reads and encodes all rows. Ends early and quietly when nobody takes the buffers any more.
 fn read(
-    snapshot: &Path,
-    rejects: &Rejects,
+    (snapshot, rejects): (&Path, &Rejects),
     table: &PlannedTable,
+    mut see: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
     full: &SyncSender<Vec<u8>>,
     empty: &Receiver<Vec<u8>>,
 ) -> Result<u64> {
@@ -205,6 +214,7 @@ fn read(
     let mut count = 0;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        see(row)?;
         buffer.extend_from_slice(&fields);
         for (i, codec) in &codecs {
             if let Err(reason) = codec.encode(row.get_ref(*i)?, &mut buffer) {

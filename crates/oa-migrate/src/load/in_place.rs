@@ -33,6 +33,12 @@ fn explain(e: &postgres::Error) -> anyhow::Error {
     {
         return Busy.into();
     }
+    if e.code() == Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) {
+        return anyhow!(
+            "a value is too long for an index of the target's table: {}; nothing was changed. Shorten it in SQLite, or drop the index and create one on md5(column) or a prefix",
+            describe(e)
+        );
+    }
     anyhow!(
         "could not put rows into the target's tables: {}",
         describe(e)
@@ -145,7 +151,7 @@ fn run(tx: &mut Transaction<'_>, sql: &str) -> Result<()> {
         if cause.is::<Busy>() {
             cause
         } else {
-            cause.context(format!("the statement was: {sql}"))
+            cause.context(format!("could not run {sql}"))
         }
     })
 }
@@ -212,10 +218,28 @@ pub(crate) fn drop_undo(tx: &mut Transaction<'_>, before: &str) -> Result<()> {
 
 /// Keeps a table's rows in another schema.
 pub(crate) fn keep_rows(tx: &mut Transaction<'_>, table: &str, kept: &str) -> Result<()> {
+    let row = tx
+        .query_one(
+            "SELECT relforcerowsecurity FROM pg_class WHERE oid = $1::text::regclass",
+            &[&table],
+        )
+        .map_err(|e| explain(&e))?;
+    // Otherwise its policies would hide rows from the owner too.
+    let forced: bool = row.get(0);
+    if forced {
+        run(
+            tx,
+            &format!("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY"),
+        )?;
+    }
     run(
         tx,
         &format!("CREATE TABLE {kept} AS SELECT * FROM ONLY {table}"),
-    )
+    )?;
+    if forced {
+        run(tx, &format!("ALTER TABLE {table} FORCE ROW LEVEL SECURITY"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn empty(tx: &mut Transaction<'_>, table: &str) -> Result<()> {

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use postgres::Client;
+use postgres::{Client, Transaction};
+use rusqlite::Row;
 
 use super::copy::{self, Loaded, open_snapshot};
 use super::finish;
@@ -12,7 +13,7 @@ use super::forms;
 use super::rejects::{self, Misfits, Rejects};
 use super::staging::Target;
 use crate::inspect::quote;
-use crate::plan::{OnBadValue, Plan};
+use crate::plan::{OnBadValue, Plan, PlannedTable};
 use crate::workers;
 
 /// Quarantines bad rows, table by table, then those with dangling foreign keys.
@@ -63,12 +64,12 @@ pub(crate) fn vet_loaded(
     rejects: &Rejects,
     plan: &mut Plan,
     mode: OnBadValue,
-    loaded: &[LoadedTable],
+    misfits: &[Vec<Misfits>],
 ) -> Result<()> {
     {
         let connection = open_snapshot(snapshot, rejects)?;
-        for (table, loaded) in plan.tables.iter().zip(loaded) {
-            let Some(first) = loaded.misfits.first() else {
+        for (table, misfits) in plan.tables.iter().zip(misfits) {
+            let Some(first) = misfits.first() else {
                 continue;
             };
             ensure!(
@@ -78,31 +79,50 @@ pub(crate) fn vet_loaded(
                 table.qualified,
                 first.rows.len()
             );
-            rejects::quarantine_misfits(&connection, rejects, table, &loaded.misfits)?;
+            rejects::quarantine_misfits(&connection, rejects, table, misfits)?;
         }
     }
     vet(client, snapshot, rejects, plan, mode)
 }
 
+/// Sees the rows of a table as they are read for loading, and looks at them again when they are there: the proof, which comes
+/// with the load so that SQLite is read once, and that a table is read back while others are loaded.
+pub(crate) trait Watch: Sync {
+    /// What is added up while rows are read.
+    type Rows: Send;
+    /// What is found in the end.
+    type Found: Send;
+
+    /// The table has been created and is empty.
+    fn begin(&self, tx: &mut Transaction<'_>, table: &PlannedTable) -> Result<Self::Rows>;
+    fn see(rows: &mut Self::Rows, row: &Row<'_>) -> rusqlite::Result<()>;
+    /// The table is complete.
+    fn end(&self, client: &mut Client, rows: Self::Rows) -> Result<Self::Found>;
+}
+
 /// What was loaded of each table, with the seconds it took.
 #[derive(Debug)]
-pub(crate) struct LoadedTable {
+pub(crate) struct LoadedTable<F> {
     pub(crate) loaded: Loaded,
     pub(crate) seconds: f64,
+    /// When it was complete, before it was looked at again.
+    pub(crate) complete_at: Instant,
+    /// None where it is to be loaded once more.
+    pub(crate) found: Option<F>,
     /// Rows that the target's table does not take.
     pub(crate) misfits: Vec<Misfits>,
 }
 
 /// Loads all tables into the staging schema, the largest first, with their indexes; then the foreign keys.
-pub(crate) fn load(
+pub(crate) fn load<W: Watch>(
     client: &mut Client,
     target: &Target,
-    snapshot: &Path,
-    rejects: &Rejects,
+    from: (&Path, &Rejects),
     plan: &mut Plan,
     staging: &str,
     workers: usize,
-) -> Result<Vec<LoadedTable>> {
+    watch: &W,
+) -> Result<Vec<LoadedTable<W::Found>>> {
     let size = |i: &usize| -> u64 { plan.tables[*i].stats.columns.iter().map(|c| c.bytes).sum() };
     let mut order: Vec<usize> = (0..plan.tables.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(size(i)));
@@ -113,14 +133,22 @@ pub(crate) fn load(
         |client, i| {
             let table = &plan.tables[order[i]];
             let started = Instant::now();
-            let loaded = copy::load(client, snapshot, rejects, plan, table, staging)?;
-            let mut found = finish::finish_table(client, staging, table)?;
+            let (loaded, rows) = copy::load(client, from, plan, table, staging, watch)?;
+            let mut finished = finish::finish_table(client, staging, table)?;
+            let misfits = std::mem::take(&mut finished.misfits);
+            let complete_at = Instant::now();
             let loaded = LoadedTable {
                 loaded,
                 seconds: started.elapsed().as_secs_f64(),
-                misfits: std::mem::take(&mut found.misfits),
+                complete_at,
+                found: if misfits.is_empty() {
+                    Some(watch.end(client, rows)?)
+                } else {
+                    None
+                },
+                misfits,
             };
-            Ok((order[i], loaded, found))
+            Ok((order[i], loaded, finished))
         },
     )?;
     done.sort_by_key(|(i, ..)| *i);

@@ -56,7 +56,7 @@ pub(crate) struct ColumnMapping {
     )]
     pub(crate) pg: Option<PgType>,
     /// What the values are: `epoch_s`, `epoch_ms`, `epoch_us`, `julian`, `dotnet_ticks`,
-    /// `duration_s`, `duration_ms`, `duration_us` or `cut_to_microseconds`.
+    /// `duration_s`, `duration_ms`, `duration_us`, `since_epoch` or `cut_to_microseconds`.
     #[serde(rename = "from", default, skip_serializing_if = "Option::is_none")]
     pub(crate) conversion: Option<Conversion>,
 }
@@ -148,6 +148,30 @@ impl Mapping {
         Self {
             tables: tables.collect(),
         }
+    }
+
+    /// Adds that a table and its columns keep the names that they have in PostgreSQL.
+    pub(crate) fn keep_names(
+        &mut self,
+        source: &str,
+        target: &str,
+        columns: &[(String, String)],
+        conversions: &BTreeMap<String, Conversion>,
+    ) {
+        let columns = columns.iter().map(|(column, target)| {
+            let mapped = ColumnMapping {
+                target: Some(target.clone()),
+                pg: None,
+                conversion: conversions.get(column).copied(),
+            };
+            (column.clone(), mapped)
+        });
+        let mapped = TableMapping {
+            target: Some(target.to_owned()),
+            skip: false,
+            columns: columns.collect(),
+        };
+        self.tables.insert(source.to_owned(), mapped);
     }
 
     pub(crate) fn to_toml(&self) -> Result<String> {

@@ -1,11 +1,8 @@
 //! What would make a run fail at its end or wait there, looked for before anything is loaded, in a rehearsal too.
 
-use std::path::Path;
-
 use anyhow::{Result, anyhow};
 use oa_core::pg::describe;
 use postgres::Client;
-use rusqlite::Connection;
 
 use super::Plan;
 use crate::errors::Refused;
@@ -27,32 +24,6 @@ pub(crate) fn check(client: &mut Client, plan: &mut Plan, connections: usize) ->
     names_of_types(client, plan)?;
     references(client, plan)?;
     locks(client, plan)
-}
-
-/// Refuses to begin a copy of the source for which there is no room.
-pub(crate) fn room_for_copy(source: &Connection, folder: &Path) -> Result<()> {
-    let pragma = |name: &str| -> rusqlite::Result<u64> {
-        source.query_row(&format!("PRAGMA {name}"), [], |row| {
-            row.get::<_, i64>(0).map(i64::unsigned_abs)
-        })
-    };
-    let (Ok(pages), Ok(size)) = (pragma("page_count"), pragma("page_size")) else {
-        return Ok(());
-    };
-    let Ok(disk) = rustix::fs::statvfs(folder) else {
-        return Ok(());
-    };
-    let (needed, free) = (pages * size, disk.f_bavail * disk.f_frsize);
-    if free < needed {
-        return Err(Refused(format!(
-            "the copy of the source takes {} MB, and {} MB are free at {}; nothing was changed. Make room, or set state_dir to another disk",
-            needed >> 20,
-            free >> 20,
-            folder.display()
-        ))
-        .into());
-    }
-    Ok(())
 }
 
 fn limits(plan: &Plan) -> Result<()> {

@@ -3,52 +3,67 @@
 use std::path::Path;
 
 use anyhow::Result;
-use postgres::Client;
+use postgres::{Client, Transaction};
+use rusqlite::Row;
 
 use super::constraints;
 use super::report::TableReport;
+use super::source::SourceRows;
 use super::tables::{self, ComparisonResult};
-use crate::load::copy::NotComputed;
+use crate::load::copy::{Loaded, NotComputed};
 use crate::load::rejects::Rejects;
-use crate::load::staging::Target;
-use crate::load::tables::LoadedTable;
+use crate::load::tables::Watch;
 use crate::plan::{Plan, PlannedTable};
 
-/// Compares all tables of a plan with what is in the given schema.
-pub(crate) fn prove(
-    client: &mut Client,
-    target: &Target,
-    snapshot: &Path,
-    rejects: &Rejects,
-    plan: &mut Plan,
-    schema: &str,
-    workers: usize,
-) -> Result<Vec<ComparisonResult>> {
-    let mut comparisons = Vec::new();
-    for table in &mut plan.tables {
+/// The proof of tables while they are loaded.
+#[derive(Debug)]
+pub(crate) struct Prover<'a> {
+    pub(crate) snapshot: &'a Path,
+    pub(crate) rejects: &'a Rejects,
+    /// The schema where they are.
+    pub(crate) schema: &'a str,
+}
+
+impl Watch for Prover<'_> {
+    type Rows = SourceRows;
+    type Found = ComparisonResult;
+
+    fn begin(&self, tx: &mut Transaction<'_>, table: &PlannedTable) -> Result<SourceRows> {
         let zone = table.columns.iter().find_map(|c| c.zone);
-        let columns = &table.columns;
-        comparisons.push(tables::comparison(
-            client,
+        let comparison = tables::comparison(
+            tx,
             &table.source,
-            schema,
+            self.schema,
             &table.target,
             zone,
             |name| {
-                let found = columns.iter().find(|c| c.source == name);
+                let found = table.columns.iter().find(|c| c.source == name);
                 found.map_or_else(
                     || (name.to_owned(), None),
                     |c| (c.target.clone(), c.conversion),
                 )
             },
-        )?);
-        // A table that takes rows itself keeps its own constraints and numbers.
-        if table.existing.is_none() {
-            let findings = constraints::check(client, schema, &table.target)?;
-            table.warnings.extend(findings);
-        }
+        )?;
+        Ok(SourceRows::new(comparison))
     }
-    tables::compare_all(target, snapshot, rejects, &comparisons, workers)
+
+    fn see(rows: &mut SourceRows, row: &Row<'_>) -> rusqlite::Result<()> {
+        rows.add(row).map(|_| ())
+    }
+
+    fn end(&self, client: &mut Client, rows: SourceRows) -> Result<ComparisonResult> {
+        tables::compare_loaded(client, (self.snapshot, self.rejects), rows)
+    }
+}
+
+/// Adds to the tables' warnings what is wrong with their constraints and numbers.
+pub(crate) fn check_constraints(client: &mut Client, plan: &mut Plan, schema: &str) -> Result<()> {
+    // A table that takes rows itself keeps its own.
+    for table in plan.tables.iter_mut().filter(|t| t.existing.is_none()) {
+        let findings = constraints::check(client, schema, &table.target)?;
+        table.warnings.extend(findings);
+    }
+    Ok(())
 }
 
 /// A generated column that PostgreSQL computes differently: the positions of its table and its own, and why.
@@ -130,14 +145,14 @@ pub(crate) fn make_plain(plan: &mut Plan, columns: Vec<DifferingColumn>) {
 pub(crate) fn table_reports(
     plan: &Plan,
     rejects: &Rejects,
-    loaded: &[LoadedTable],
+    loaded: &[(Loaded, f64)],
     results: &[ComparisonResult],
 ) -> Result<Vec<TableReport>> {
     let mut reports = Vec::new();
-    for ((table, loaded), result) in plan.tables.iter().zip(loaded).zip(results) {
+    for ((table, (loaded, seconds)), result) in plan.tables.iter().zip(loaded).zip(results) {
         let rows_quarantined = rejects.count(&table.source.name)?;
-        let complete = table.stats.rows == loaded.loaded.rows + rows_quarantined
-            && result.target.rows == loaded.loaded.rows;
+        let complete =
+            table.stats.rows == loaded.rows + rows_quarantined && result.target.rows == loaded.rows;
         let columns = table.columns.iter().map(|c| (c.target.as_str(), c.pg));
         let mut warnings = table.warnings.clone();
         if rows_quarantined > 0 {
@@ -147,8 +162,8 @@ pub(crate) fn table_reports(
         reports.push(TableReport {
             rows_read: table.stats.rows,
             matched: result.matched() && complete,
-            seconds: loaded.seconds,
-            bytes: loaded.loaded.bytes,
+            seconds: *seconds,
+            bytes: loaded.bytes,
             ..TableReport::of(
                 &table.source.name,
                 &table.target,

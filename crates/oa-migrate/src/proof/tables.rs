@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use super::diff::{self, Difference};
 use super::digest::Digest;
+use super::source::SourceRows;
 use super::{Column, Comparison, readback, source};
 use crate::inspect::{Table, quote};
 use crate::load::copy::open_snapshot;
@@ -150,14 +151,41 @@ pub(crate) fn compare(
         of_source.with_context(context)?,
         of_target.with_context(context)?,
     );
+    conclude(
+        client,
+        (snapshot, rejects),
+        comparison,
+        (of_source, of_target),
+        started,
+    )
+}
+
+/// Compares a table whose rows were added up when they were loaded.
+pub(crate) fn compare_loaded(
+    client: &mut impl GenericClient,
+    from: (&Path, &Rejects),
+    rows: SourceRows,
+) -> Result<ComparisonResult> {
+    let started = Instant::now();
+    let (comparison, of_source) = rows.finish();
+    let of_target = readback::read(client, &comparison, |_, _| ())
+        .with_context(|| format!("could not compare table {}", comparison.source))?;
+    conclude(client, from, &comparison, (of_source, of_target), started)
+}
+
+fn conclude(
+    client: &mut impl GenericClient,
+    (snapshot, rejects): (&Path, &Rejects),
+    comparison: &Comparison,
+    (of_source, of_target): (Digest, Digest),
+    started: Instant,
+) -> Result<ComparisonResult> {
     let difference = if of_source.same_rows(&of_target) {
         None
     } else {
         let connection = open_snapshot(snapshot, rejects)?;
-        Some(
-            diff::find(&connection, client, comparison, &of_source, &of_target)
-                .with_context(context)?,
-        )
+        let found = diff::find(&connection, client, comparison, &of_source, &of_target);
+        Some(found.with_context(|| format!("could not compare table {}", comparison.source))?)
     };
     Ok(ComparisonResult {
         source: of_source,

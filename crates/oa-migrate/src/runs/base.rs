@@ -437,24 +437,32 @@ pub(crate) fn new_tables(database: &Database, bases: &[Base]) -> Vec<String> {
         .collect()
 }
 
-/// What of the source no run has moved: sentences, and of each whether it was skipped on purpose.
-pub(crate) fn not_moved(database: &Database, bases: &[Base]) -> Vec<(String, bool)> {
+/// Something of the source that no run has moved.
+#[derive(Debug)]
+pub(crate) struct NotMoved {
+    pub(crate) name: String,
+    pub(crate) sentence: String,
+    pub(crate) on_purpose: bool,
+}
+
+/// What of the source no run has moved.
+pub(crate) fn not_moved(database: &Database, bases: &[Base]) -> Vec<NotMoved> {
     let moved = |name: &str| is_moved(bases, name);
     let on_purpose = |name: &str| is_skipped(bases, name);
-    let tables = database.tables.iter().filter(|t| !moved(&t.name)).map(|t| {
-        (
-            format!(
-                "table {} was not part of the run; oa-migrate run --include {0} moves it",
-                t.name
-            ),
-            on_purpose(&t.name),
-        )
+    let tables = database.tables.iter().filter(|t| !moved(&t.name));
+    let tables = tables.map(|t| NotMoved {
+        name: t.name.clone(),
+        sentence: format!(
+            "table {} was not part of the run; oa-migrate run --include {0} moves it",
+            t.name
+        ),
+        on_purpose: on_purpose(&t.name),
     });
-    let virtual_tables = database.virtual_tables.iter().filter(|v| v.lost).map(|v| {
-        (
-            format!("virtual table {} is not moved: it {}", v.name, v.why),
-            on_purpose(&v.name),
-        )
+    let virtual_tables = database.virtual_tables.iter().filter(|v| v.lost);
+    let virtual_tables = virtual_tables.map(|v| NotMoved {
+        name: v.name.clone(),
+        sentence: format!("virtual table {} is not moved: it {}", v.name, v.why),
+        on_purpose: on_purpose(&v.name),
     });
     tables.chain(virtual_tables).collect()
 }

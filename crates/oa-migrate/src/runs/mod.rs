@@ -4,6 +4,7 @@
 pub(crate) mod base;
 mod connect;
 pub(crate) mod folder;
+pub(crate) mod grown;
 pub(crate) mod target;
 
 pub(crate) use base::{Base, RunSelection};

@@ -1,7 +1,7 @@
 //! Sync: what changed in SQLite since the last run or sync is brought to PostgreSQL, until the service writes there itself.
 //!
 //! ```text
-//! grown ─ tables and columns that the source has more are created
+//! (runs::grown ─ tables and columns that the source has more are created)
 //! delta ─ the base snapshot and a new one compared inside SQLite: rows that went, rows that came (a changed row is both)
 //! delta ─ both to temporary tables by binary COPY; rows that no longer fit their columns are quarantined
 //! forbidden ─ so are those that a CHECK forbids
@@ -19,7 +19,6 @@ pub(crate) mod apply;
 pub(crate) mod changes;
 pub(crate) mod delta;
 pub(crate) mod forbidden;
-pub(crate) mod grown;
 pub(crate) mod orphans;
 pub(crate) mod reverse;
 mod spelling;

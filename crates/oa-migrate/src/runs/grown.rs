@@ -9,18 +9,21 @@ use chrono_tz::Tz;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
 
+use super::folder::{self, RunRecord};
 use crate::inspect::{Database, Table};
 use crate::load::staging::{self, column_definition, create_table};
 use crate::load::{ddl, swap};
 use crate::plan::make::make_plan;
+use crate::plan::mapping::Mapping;
 use crate::plan::names::Identifiers;
 use crate::plan::{Missing, OnBadValue, Plan, PlanArgs, PlannedTable};
-use crate::runs::{RunRecord, folder};
 
 /// The source's growth since a run's base.
 #[derive(Debug)]
 pub(crate) struct Growth {
     plan: Plan,
+    /// Known tables with the columns that their base does not have.
+    columns: Vec<(String, Vec<String>)>,
     /// The run with the tables and columns that it has then.
     pub(crate) record: RunRecord,
 }
@@ -45,33 +48,8 @@ fn new_columns(table: &Table, then: &[(String, String)]) -> Result<Vec<String>> 
         .collect())
 }
 
-/// Looks for growth; `tables` are new ones that are to come with this run. None where there is nothing new.
-pub(crate) fn find(
-    client: &mut Client,
-    database: &Database,
-    snapshot: &Path,
-    record: &RunRecord,
-    tables: &[String],
-) -> Result<Option<Growth>> {
-    let mut grown = tables.to_vec();
-    for of_run in &record.tables {
-        let table = database
-            .tables
-            .iter()
-            .find(|t| t.name == of_run.source)
-            .with_context(|| {
-                format!(
-                    "table {} is no longer in the source; run again with --replace",
-                    of_run.source
-                )
-            })?;
-        if !new_columns(table, &of_run.columns)?.is_empty() {
-            grown.push(of_run.source.clone());
-        }
-    }
-    if grown.is_empty() {
-        return Ok(None);
-    }
+/// What the run was asked for, as far as it matters for what is new.
+fn args_of(record: &RunRecord, tables: &[String]) -> Result<PlanArgs> {
     let keeps = |(source, target): (&String, &String)| {
         source == target && source.chars().any(char::is_uppercase)
     };
@@ -85,19 +63,64 @@ pub(crate) fn find(
         .map(str::parse)
         .transpose()
         .map_err(|_| anyhow!("unknown time zone in run.json"))?;
-    let args = PlanArgs {
+    let mut mapping = Mapping::default();
+    for known in &record.tables {
+        mapping.keep_names(
+            &known.source,
+            &known.target,
+            &known.columns,
+            &known.conversions,
+        );
+    }
+    Ok(PlanArgs {
         schema: record.schema.clone(),
         identifiers: if kept {
             Identifiers::Keep
         } else {
             Identifiers::Lower
         },
-        include: grown,
+        // The others as well: foreign keys lead to them.
+        include: tables
+            .iter()
+            .chain(record.tables.iter().map(|t| &t.source))
+            .cloned()
+            .collect(),
         exclude: Vec::new(),
         on_bad_value: OnBadValue::Quarantine,
         timestamps_in: zone,
-        mapping: None,
-    };
+        mapping: Some(mapping),
+    })
+}
+
+/// Looks for growth; `tables` are new ones that are to come with this run. None where there is nothing new.
+pub(crate) fn find(
+    client: &mut Client,
+    database: &Database,
+    snapshot: &Path,
+    record: &RunRecord,
+    tables: &[String],
+) -> Result<Option<Growth>> {
+    let mut columns = Vec::new();
+    for of_run in &record.tables {
+        let table = database
+            .tables
+            .iter()
+            .find(|t| t.name == of_run.source)
+            .with_context(|| {
+                format!(
+                    "table {} is no longer in the source; run again with --replace",
+                    of_run.source
+                )
+            })?;
+        let new = new_columns(table, &of_run.columns)?;
+        if !new.is_empty() {
+            columns.push((of_run.source.clone(), new));
+        }
+    }
+    if tables.is_empty() && columns.is_empty() {
+        return Ok(None);
+    }
+    let args = args_of(record, tables)?;
     let made: HashSet<String> = HashSet::new();
     let mut plan = make_plan(client, snapshot, &record.database, &args, &[], &made, 1)?;
     staging::try_expressions(client, "pg_temp", &mut plan)?;
@@ -107,16 +130,10 @@ pub(crate) fn find(
         record.run_id,
         record.started_at,
         &record.database,
-        zone,
+        args.timestamps_in,
     );
-    for mut table in planned.tables {
+    for table in planned.tables {
         if let Some(known) = record.tables.iter_mut().find(|t| t.source == table.source) {
-            // Known columns keep the names that the run gave them.
-            for (source, target) in &mut table.columns {
-                if let Some((_, old)) = known.columns.iter().find(|(s, _)| s == source) {
-                    target.clone_from(old);
-                }
-            }
             known.columns = table.columns;
         } else {
             ensure!(
@@ -124,11 +141,19 @@ pub(crate) fn find(
                 "the source has a new table {}, and the target has one of that name already; oa-migrate run --include {0} moves it",
                 table.source
             );
-            table.in_place = false;
             record.tables.push(table);
         }
     }
-    Ok(Some(Growth { plan, record }))
+    plan.tables.retain(|t| {
+        let name = &t.source.name;
+        tables.contains(name) || columns.iter().any(|(table, _)| table == name)
+    });
+    plan.missing.clear();
+    Ok(Some(Growth {
+        plan,
+        columns,
+        record,
+    }))
 }
 
 impl Growth {
@@ -143,13 +168,8 @@ impl Growth {
 
     /// The columns of a known table that its base does not have.
     pub(crate) fn columns_of(&self, source: &str) -> Vec<String> {
-        let table = self
-            .tables()
-            .find(|(t, new)| !new && t.source.name == source);
-        let Some((table, _)) = table else {
-            return Vec::new();
-        };
-        Self::added(table).map(|c| c.source.clone()).collect()
+        let found = self.columns.iter().find(|(table, _)| table == source);
+        found.map_or_else(Vec::new, |(_, columns)| columns.clone())
     }
 
     fn added(table: &PlannedTable) -> impl Iterator<Item = &crate::plan::PlannedColumn> {
