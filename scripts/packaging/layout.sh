@@ -44,7 +44,7 @@ units() { # units FOLDER BIN USER GROUP
         [[ -n $name && $name != \#* ]] || continue
         # Chromium locks its pages into namespaces of their own.
         sandbox=$'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged'
-        [[ $name != crawl ]] || sandbox=$'RestrictNamespaces=user pid net\nSystemCallFilter=@system-service @sandbox chroot'
+        [[ $name != crawl ]] || sandbox=$'RestrictNamespaces=user pid net\nSystemCallFilter=@system-service seccomp chroot'
         {
             printf '[Unit]\nDescription=%s\nDocumentation=man:%s(1)\nAfter=network-online.target postgresql.service\nWants=network-online.target\n\n' \
                 "$command" "$(cut -d' ' -f1-2 <<<"$command" | tr ' ' -)"
