@@ -117,6 +117,7 @@ lay_out() { # lay_out PROGRAMS_FOLDER DESTINATION PREFIX USER GROUP
     put 0644 "$ROOT/oa.example.toml" "$share/oa/oa.example.toml"
     put 0644 "$ROOT/crontab.example" "$share/oa/crontab.example"
     put 0644 "$PACKAGING/env.example" "$share/oa/env.example"
+    put 0644 "$PACKAGING/prometheus-rules.yml" "$share/oa/prometheus-rules.yml"
     cron_d "$prefix/bin" "$user" >"$share/oa/cron.d"
     # Not switched on: that is oa-setup's work.
     units "$to$prefix/lib/systemd/system" "$prefix/bin" "$user" "$group"
