@@ -44,7 +44,7 @@ units() { # units FOLDER BIN USER GROUP
         [[ -n $name && $name != \#* ]] || continue
         # Chromium locks its pages into namespaces of their own.
         sandbox=$'RestrictNamespaces=yes\nSystemCallFilter=@system-service\nSystemCallFilter=~@privileged'
-        [[ $name != crawl ]] || sandbox=$'RestrictNamespaces=user pid net\nSystemCallFilter=@system-service @sandbox chroot'
+        [[ $name != crawl ]] || sandbox=$'RestrictNamespaces=user pid net\nSystemCallFilter=@system-service seccomp chroot'
         {
             printf '[Unit]\nDescription=%s\nDocumentation=man:%s(1)\nAfter=network-online.target postgresql.service\nWants=network-online.target\n\n' \
                 "$command" "$(cut -d' ' -f1-2 <<<"$command" | tr ' ' -)"
@@ -103,13 +103,16 @@ put() { # put MODE SOURCE PLACE
 
 # Programs, their pages and completions, units and examples, below DESTINATION/PREFIX.
 lay_out() { # lay_out PROGRAMS_FOLDER DESTINATION PREFIX USER GROUP
-    local from=$1 to=$2 prefix=$3 user=$4 group=$5 program share=$2$3/share
-    mkdir -p "$to$prefix/bin" "$to$prefix/sbin" "$share"/{man/man1,bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d,oa}
+    local from=$1 to=$2 prefix=$3 user=$4 group=$5 program share=$2$3/share zsh
+    # Where zsh looks, for packages and for what an administrator installs.
+    zsh=$share/zsh/vendor-completions
+    [[ $prefix == /usr ]] || zsh=$share/zsh/site-functions
+    mkdir -p "$to$prefix/bin" "$to$prefix/sbin" "$zsh" "$share"/{man/man1,bash-completion/completions,fish/vendor_completions.d,oa}
     for program in "${PROGRAMS[@]}"; do
         put 0755 "$from/$program" "$to$prefix/bin/$program"
         "$from/$program" man --dir "$share/man/man1"
         "$from/$program" completions bash >"$share/bash-completion/completions/$program"
-        "$from/$program" completions zsh >"$share/zsh/vendor-completions/_$program"
+        "$from/$program" completions zsh >"$zsh/_$program"
         "$from/$program" completions fish >"$share/fish/vendor_completions.d/$program.fish"
     done
     gzip -9nf "$share"/man/man1/oa-*.1
@@ -117,9 +120,10 @@ lay_out() { # lay_out PROGRAMS_FOLDER DESTINATION PREFIX USER GROUP
     put 0644 "$ROOT/oa.example.toml" "$share/oa/oa.example.toml"
     put 0644 "$ROOT/crontab.example" "$share/oa/crontab.example"
     put 0644 "$PACKAGING/env.example" "$share/oa/env.example"
+    put 0644 "$PACKAGING/prometheus-rules.yml" "$share/oa/prometheus-rules.yml"
     cron_d "$prefix/bin" "$user" >"$share/oa/cron.d"
     # Not switched on: that is oa-setup's work.
     units "$to$prefix/lib/systemd/system" "$prefix/bin" "$user" "$group"
-    chmod 0644 "$share"/man/man1/oa-* "$share"/bash-completion/completions/oa-* "$share"/zsh/vendor-completions/_oa-* \
+    chmod 0644 "$share"/man/man1/oa-* "$share"/bash-completion/completions/oa-* "$zsh"/_oa-* \
         "$share"/fish/vendor_completions.d/oa-* "$share"/oa/cron.d
 }

@@ -2,7 +2,7 @@
 //! report.
 //!
 //! Arrows run one way: `queries` <- `snapshot` <- `app` (what a request and an answer are) <- `api`, `pages`, `metrics` <- `http`;
-//! `daily` needs only `queries`' PostgreSQL; `commands` stand on top of all.
+//! `daily` needs only `queries`' PostgreSQL; `doctor` needs `pool` and `queries`; `commands` stand on top of all.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 

@@ -266,6 +266,7 @@ fn broken_files(here: &Installation) {
     fs::rename(here.at("state.away"), here.at("state")).unwrap();
     fs::rename(here.at("backups.away"), here.at("backups")).unwrap();
 
+    here.plain();
     fs::write(here.at("state/spool.db.damaged"), "").unwrap();
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(here.at("state/spool.db.damaged"), Some(65_534), None).unwrap();
@@ -273,6 +274,7 @@ fn broken_files(here: &Installation) {
         found.broken("state_dir", "belongs to nobody", "chown -R root");
     }
     fs::remove_file(here.at("state/spool.db.damaged")).unwrap();
+    here.restore();
 }
 
 /// 14 to 22: settings that are valid and do not do.
@@ -317,6 +319,8 @@ fn broken_settings(here: &Installation) {
 
 /// 23 to 26: a crontab that starts nothing, or not all, and a cron that does not fire.
 fn broken_schedules(here: &Installation) {
+    // Without its password the repository takes no time.
+    here.env("OA_BACKUP_PASSWORD=", "NO_PASSWORD=");
     let crontab = fs::read_to_string(here.at("crontab")).unwrap();
     let without: String = crontab
         .lines()
@@ -337,6 +341,7 @@ fn broken_schedules(here: &Installation) {
     fs::write(here.at("crontab"), without).unwrap();
     here.sql("UPDATE oa.starts SET last_at = now() - interval '3 hours'; DELETE FROM oa.starts WHERE what = 'due'");
     let found = here.doctor(1);
+    found.broken("backup", "OA_BACKUP_PASSWORD, which is not set", "oa.toml");
     found.broken("schedule", "nothing starts oa-backup full", "crontab");
     found.warned("schedule", "nothing starts oa-restore drill", "crontab");
     found.broken("schedule", "finds no oa-crawl in its PATH", "PATH=");

@@ -127,6 +127,15 @@ fn every_command_in_the_pages_is_one_that_the_programs_take() {
             look(&crontab, line, &mut wrong);
         }
     }
+    for more in [
+        "scripts/packaging/prometheus-rules.yml",
+        "scripts/packaging/timers",
+    ] {
+        let more = root.join(more);
+        for line in fs::read_to_string(&more).unwrap().lines() {
+            look(&more, line.trim_end_matches('"'), &mut wrong);
+        }
+    }
     for program in PROGRAMS {
         let all = Command::new(oa_testkit::program(program))
             .arg("--help")
@@ -364,4 +373,20 @@ fn timers_start_what_the_crontab_starts() {
         })
         .collect();
     assert_eq!(timers, crontab);
+}
+
+#[test]
+fn rules_for_prometheus_name_metrics_that_there_are() {
+    let root = oa_testkit::workspace_root();
+    let rules = fs::read_to_string(root.join("scripts/packaging/prometheus-rules.yml")).unwrap();
+    let metrics = fs::read_to_string(root.join("crates/oa-report/src/metrics.rs")).unwrap();
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut seen = 0;
+    for line in rules.lines().filter(|l| l.contains("expr:")) {
+        for name in line.split(|c| !is_name(c)).filter(|w| w.starts_with("oa_")) {
+            seen += 1;
+            assert!(metrics.contains(&format!("\"{name}\"")), "{name}");
+        }
+    }
+    assert!(seen > 5, "only {seen} metrics are named");
 }

@@ -234,6 +234,52 @@ fn readme_and_crontab_followed_word_by_word_run_everything() {
         );
     }
     check_modes(&machine);
+    downgrade_and_uninstall(&machine);
+}
+
+/// A newer version is not replaced, and what was collected outlives the programs.
+fn downgrade_and_uninstall(machine: &Machine) {
+    for place in [
+        "/usr/local/sbin/oa-setup",
+        "/usr/local/share/man/man1/oa-crawl-run.1.gz",
+        "/usr/local/share/bash-completion/completions/oa-crawl",
+        "/usr/local/lib/systemd/system/oa-crawl.timer",
+        "/usr/local/share/oa/cron.d",
+    ] {
+        assert!(machine.at(place).is_file(), "{place}");
+    }
+    let program = machine.at("/usr/local/bin/oa-crawl");
+    fs::remove_file(&program).unwrap();
+    fs::write(&program, "#!/bin/sh\necho oa-crawl 99.0.0\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = machine.install();
+    assert_eq!(refused.status.code(), Some(77), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("does not know its schema"),
+        "{}",
+        said(&refused)
+    );
+    let removed = Command::new(workspace_root().join("scripts/install"))
+        .arg("--uninstall")
+        .env("DESTDIR", machine.root())
+        .output()
+        .unwrap();
+    assert!(removed.status.success(), "{}", said(&removed));
+    for gone in [
+        "/usr/local/bin/oa-crawl",
+        "/usr/local/share/oa",
+        "/etc/logrotate.d/oa",
+    ] {
+        assert!(!machine.at(gone).exists(), "{gone}");
+    }
+    for kept in [
+        "/etc/oa/.env",
+        "/var/lib/oa",
+        "/var/backups/oa/config",
+        "/var/log/oa/crawl.log",
+    ] {
+        assert!(machine.at(kept).exists(), "{kept}");
+    }
 }
 
 /// The page is up, the programs are replaced below it, the configuration stays.

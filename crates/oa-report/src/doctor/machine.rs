@@ -28,12 +28,14 @@ pub(super) fn state_dir(config: &Config, findings: &mut Findings) {
     let state = match StateDir::open(path) {
         Ok(state) => state,
         Err(e) => {
-            let mode = fs::metadata(path).map_or(0, |found| found.mode());
-            let mine = fs::metadata(path).is_ok_and(|found| found.uid() == geteuid().as_raw());
-            let command = match mine {
+            let found = fs::metadata(path);
+            let (owner, mode) = found.map_or((0, 0), |found| (found.uid(), found.mode()));
+            let command = match owner == geteuid().as_raw() {
                 true if mode & 0o022 != 0 => format!("chmod 700 {}", quoted(path)),
                 true => format!("df -h {0}; ls -ld {0}", quoted(path)),
-                false => format!("sudo chown -R {me} {}", quoted(path)),
+                // Root has made it by mistake; any other account is the one that this is for.
+                false if owner == 0 => format!("sudo chown -R {me} {}", quoted(path)),
+                false => format!("sudo -u {} oa-report doctor", account(owner)),
             };
             return findings.error(check, e.to_string(), command);
         }

@@ -88,12 +88,14 @@ pub(crate) fn unconfigured(error: &ConfigError) -> Findings {
     let mut findings = Findings::default();
     programs::installed(&mut findings);
     let command = match error {
-        ConfigError::Absent(_) => "sudo oa-setup".to_owned(),
+        // What is in a folder that this account may not enter is not there for it.
+        ConfigError::Absent(_) => service().unwrap_or_else(|| "sudo oa-setup".to_owned()),
         ConfigError::Unreadable { path, source }
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
             let me = account(geteuid().as_raw());
-            format!("sudo chgrp {me} {0} && sudo chmod 640 {0}", quoted(path))
+            let own = format!("sudo chgrp {me} {0} && sudo chmod 640 {0}", quoted(path));
+            service().unwrap_or(own)
         }
         ConfigError::Unreadable { path, .. } | ConfigError::Invalid { path, .. } => edit(path),
         ConfigError::Untrusted { source, .. } => trust(source),
@@ -119,6 +121,14 @@ pub(crate) fn examine(config: &Config, crontab: Option<&Path>) -> Findings {
     programs::repository(config, &mut findings);
     programs::sources(config, &mut findings);
     findings
+}
+
+/// How to run this as the account that an installation is for, when this is another one.
+fn service() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let owner = std::fs::metadata("/var/lib/oa").ok()?.uid();
+    (owner != 0 && owner != geteuid().as_raw())
+        .then(|| format!("sudo -u {} oa-report doctor", account(owner)))
 }
 
 /// Opens a file in an editor, as whoever owns it.

@@ -96,11 +96,9 @@ pub(super) fn look(config: &Config, named: Option<&Path>, findings: &mut Finding
     };
     let install = install();
     for (command, timer, state) in NEEDED {
-        if config.backup.is_none() && !command.starts_with("oa-alert") {
-            // Nothing to back up: only what concerns sources and alerts.
-            if command.starts_with("oa-backup") || command.starts_with("oa-restore") {
-                continue;
-            }
+        let of_backups = command.starts_with("oa-backup") || command.starts_with("oa-restore");
+        if of_backups && config.backup.is_none() {
+            continue;
         }
         let by_cron = crontabs.iter().filter(|c| c.starts(command)).count();
         let by_timer = usize::from(timers.iter().any(|t| t == timer));

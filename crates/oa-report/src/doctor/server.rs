@@ -28,7 +28,8 @@ pub(super) fn look(config: &Config, findings: &mut Findings) {
         Ok(client) => client,
         Err(e) => return findings.error("database", e.to_string(), connect_by(config, &e)),
     };
-    let asked = settled(&mut client, findings).and_then(|()| clock(&mut client, config, findings));
+    let asked =
+        settled(&mut client, config, findings).and_then(|()| clock(&mut client, config, findings));
     if let Err(e) = asked {
         return findings.error("database", describe(&e), "oa-report doctor");
     }
@@ -71,7 +72,7 @@ fn connect_by(config: &Config, error: &ConnectError) -> String {
 }
 
 /// A server that confirms what it does not keep, or that takes nothing.
-fn settled(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
+fn settled(client: &mut Client, config: &Config, findings: &mut Findings) -> Result<(), Error> {
     let row = client.query_one(
         "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), current_setting('server_encoding'),
                 pg_is_in_recovery(), current_setting('default_transaction_read_only')::bool, current_setting('fsync')::bool,
@@ -97,7 +98,7 @@ fn settled(client: &mut Client, findings: &mut Findings) -> Result<(), Error> {
         findings.error(
             "database",
             "it is a standby, which takes nothing; name the primary",
-            "sudoedit /etc/oa/.env",
+            edit_secrets(config),
         );
     } else if row.get(4) {
         findings.error(
