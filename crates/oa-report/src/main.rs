@@ -11,6 +11,8 @@ mod app;
 mod commands;
 mod daily;
 mod digest;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod lang;
 mod metrics;
