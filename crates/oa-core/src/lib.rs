@@ -13,6 +13,8 @@
 
 pub mod app;
 pub mod base;
+#[cfg(test)]
+mod fuzz;
 pub mod journal;
 pub mod model;
 pub mod pg;

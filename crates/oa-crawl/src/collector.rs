@@ -504,7 +504,8 @@ impl Collection<'_> {
                 self.collector.gate.clone(),
                 &source.fetch.base,
                 network,
-            ),
+            )
+            .allowing(&source.fetch.redirects),
             archive: Arc::new(archive),
             secrets,
             programs: Programs {

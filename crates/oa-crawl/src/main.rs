@@ -14,6 +14,8 @@ mod content;
 mod dates;
 mod extract;
 mod fetch;
+#[cfg(test)]
+mod fuzz;
 mod program;
 mod source;
 mod store;

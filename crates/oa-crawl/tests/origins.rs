@@ -43,6 +43,7 @@ const RECORDS: &str = r#"{"list": [{"code": "RB"}]}"#;
 fn a_redirect_elsewhere_takes_no_secret_header_and_no_cookie_along() {
     let service = Service::start();
     let other = Site::start(|_| Answer::json(RECORDS));
+    let mut followed = 0;
     for status in [301, 302, 303, 307, 308] {
         let there = format!("{}/x?y=1", other.url);
         let site = Site::start(move |asked| match asked.path.as_str() {
@@ -50,6 +51,13 @@ fn a_redirect_elsewhere_takes_no_secret_header_and_no_cookie_along() {
             _ => Answer::redirect(status, there.clone()),
         });
         let (code, row) = run(&service, &source(&site.url, "/start", ""));
+        let error = row["error"].as_str().unwrap_or_default();
+        assert!(code == 1 && error.contains("redirects in [fetch]"), "{row}");
+        assert!(error.contains(&other.url), "{row}");
+        assert_eq!(other.asked().len(), followed, "nobody has said that it may");
+        followed += 1;
+        let may = format!("redirects = [\"{}\"]", other.url);
+        let (code, row) = run(&service, &source(&site.url, "/start", &may));
         assert_eq!(code, 0, "{row}");
         for asked in site.asked() {
             assert_eq!(asked.head.matches("sim-token").count(), 3, "{asked:?}");
@@ -80,7 +88,8 @@ fn a_redirect_elsewhere_takes_no_secret_header_and_no_cookie_along() {
     let site = Site::start(|_| Answer::json(RECORDS));
     let back = site.url.clone();
     let between = Site::start(move |_| Answer::redirect(302, format!("{back}/end")));
-    let (code, row) = run(&service, &source(&between.url, "/start", ""));
+    let may = format!("redirects = [\"{}\"]", site.url);
+    let (code, row) = run(&service, &source(&between.url, "/start", &may));
     assert_eq!(code, 0, "{row}");
     assert!(!site.asked()[0].head.contains("sim-token"));
 }

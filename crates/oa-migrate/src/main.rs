@@ -15,11 +15,14 @@
 
 mod commands;
 mod errors;
+#[cfg(test)]
+mod fuzz;
 mod inspect;
 mod load;
 mod plan;
 mod progress;
 mod proof;
+mod roles;
 mod runs;
 mod sync;
 mod transfer;

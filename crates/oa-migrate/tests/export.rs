@@ -354,3 +354,71 @@ fn an_export_is_of_one_point_in_time_while_others_write() {
         assert!(writer.join().unwrap() > 0);
     });
 }
+
+#[test]
+fn an_export_of_somebody_else_makes_only_its_tables() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["init"]).expect(0);
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, 'x')",
+    );
+    let folder = sandbox.path("export");
+    let (file, shown) = (file.to_str().unwrap(), folder.to_str().unwrap());
+    sandbox.run(&["export", file, shown]).expect(0);
+    // With its hashes as they must be: only what it says is hostile.
+    let manifest = std::fs::read_to_string(folder.join("manifest.json")).unwrap();
+    let endless = "CREATE TABLE t AS WITH RECURSIVE n(id, v) AS (SELECT 1, 'x' UNION ALL SELECT id + 1, v FROM n) SELECT * FROM n";
+    let hostile = manifest.replace("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", endless);
+    assert_ne!(hostile, manifest);
+    std::fs::write(folder.join("manifest.json"), hostile).unwrap();
+    let sums = std::process::Command::new("sh")
+        .args(["-c", "sha256sum manifest.json 001-t.jsonl > SHA256SUMS"])
+        .current_dir(&folder)
+        .status();
+    assert!(sums.unwrap().success());
+    let done = sandbox.run(&["import", shown]).expect(1);
+    assert!(
+        done.stderr.contains("is not a CREATE TABLE"),
+        "{}",
+        done.stderr
+    );
+    // A pipe or a device in the place of a file is not waited for.
+    for name in ["001-t.jsonl", "SHA256SUMS", "manifest.json"] {
+        let path = folder.join(name);
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        for command in ["check-export", "import"] {
+            let done = sandbox.run(&[command, shown]).expect(1);
+            let said = format!("{}{}", done.stdout, done.stderr);
+            assert!(
+                said.contains("not a regular file"),
+                "{command} {name}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_value_for_which_there_is_no_memory_is_an_error_that_names_it() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.sqlite(
+        "a.db",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v BLOB); INSERT INTO t VALUES (1, zeroblob(150000000))",
+    );
+    let done = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 500000; exec \"$0\" run \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_oa-migrate"))
+        .arg(&file)
+        .env("OA_CONFIG", sandbox.path("oa.toml"))
+        .env("DATABASE_URL", sandbox.pg.url())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("150000000 bytes") || said.contains("out of memory"),
+        "{said}"
+    );
+}

@@ -12,6 +12,8 @@ mod commands;
 mod daily;
 mod digest;
 mod doctor;
+#[cfg(test)]
+mod fuzz;
 mod http;
 mod lang;
 mod metrics;

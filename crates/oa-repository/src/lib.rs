@@ -20,6 +20,8 @@ mod durable;
 mod engine;
 mod error;
 pub mod fingerprint;
+#[cfg(test)]
+mod fuzz;
 pub mod layout;
 mod location;
 mod meta;

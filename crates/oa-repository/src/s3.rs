@@ -8,6 +8,7 @@ use bytes::Bytes;
 use oa_core::app::config::{Config, ConfigError, S3 as S3Config};
 use oa_core::base::secrets::Secret;
 use oa_core::base::supervise::StopSignal;
+use oa_core::base::text::error_text;
 use rustic_core::{
     BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend,
 };
@@ -186,19 +187,19 @@ impl S3 {
     }
 }
 
-/// The code and message of an error answer, which is XML.
-fn said(body: &[u8]) -> String {
+/// The code and message of an error answer, which is XML, as they may be shown.
+pub(crate) fn said(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let part = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
         rest.split_once(&format!("</{name}>"))
             .map(|(value, _)| value.to_owned())
     };
-    match (part("Code"), part("Message")) {
+    error_text(&match (part("Code"), part("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code,
         _ => text.chars().take(200).collect(),
-    }
+    })
 }
 
 impl ReadBackend for S3 {

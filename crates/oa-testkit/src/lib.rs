@@ -13,6 +13,7 @@
 
 mod clock;
 mod disk;
+pub mod fuzz;
 mod postgres;
 mod template;
 

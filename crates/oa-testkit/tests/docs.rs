@@ -128,7 +128,7 @@ fn every_command_in_the_pages_is_one_that_the_programs_take() {
         }
     }
     for more in [
-        "scripts/packaging/prometheus-rules.yml",
+        "scripts/monitoring/prometheus-rules.yml",
         "scripts/packaging/timers",
     ] {
         let more = root.join(more);
@@ -378,7 +378,7 @@ fn timers_start_what_the_crontab_starts() {
 #[test]
 fn rules_for_prometheus_name_metrics_that_there_are() {
     let root = oa_testkit::workspace_root();
-    let rules = fs::read_to_string(root.join("scripts/packaging/prometheus-rules.yml")).unwrap();
+    let rules = fs::read_to_string(root.join("scripts/monitoring/prometheus-rules.yml")).unwrap();
     let metrics = fs::read_to_string(root.join("crates/oa-report/src/metrics.rs")).unwrap();
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut seen = 0;

@@ -196,10 +196,11 @@ impl StateDir {
         Self::open(&self.memory_path())
     }
 
-    /// Whether anything was put there.
+    /// Whether anything was put there, by this user: in a folder of everybody somebody else may have made one of that name.
     #[must_use]
     pub fn has_memory(&self) -> bool {
-        self.memory_path().is_dir()
+        let found = fs::symlink_metadata(self.memory_path());
+        found.is_ok_and(|m| m.is_dir() && m.uid() == geteuid().as_raw())
     }
 
     /// One for each user and state directory.

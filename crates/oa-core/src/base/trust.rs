@@ -87,6 +87,41 @@ pub fn read_bytes(path: &Path, content: Content) -> Result<Vec<u8>, TrustError> 
     Ok(bytes)
 }
 
+/// Opens a file that somebody has given us: a pipe, on which we would wait for ever, and a device, which never ends, are errors.
+///
+/// # Errors
+/// When it is not a regular file, or cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<fs::File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
+    }
+}
+
+/// Reads such a file.
+///
+/// # Errors
+/// As [`open_regular`]; when it is larger than `most` bytes.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes"),
+        )),
+        false => Ok(bytes),
+    }
+}
+
 /// A folder whose files are used.
 ///
 /// # Errors

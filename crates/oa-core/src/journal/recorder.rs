@@ -9,6 +9,9 @@
 //! Killed before `begin`: nothing happened. Killed after it: the row stays `running` and the next program marks it
 //! `abandoned`. Killed within `finish`: the transaction is either committed or gone; in the spool likewise.
 
+mod memory;
+mod unstarted;
+
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,6 +20,8 @@ use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use postgres::Client;
 use uuid::Uuid;
+
+pub(crate) use unstarted::store_unstarted;
 
 use super::error::{DbUnavailable, JournalError};
 use super::raw_index;
@@ -201,33 +206,6 @@ impl Recorder {
         let mut spool = self.spool()?;
         let drained = spool.drain(client, offset, &self.policy)?;
         Ok((drained, spool.waiting_runs()?))
-    }
-
-    /// What people were to be notified of while neither store took anything.
-    fn drain_memory(&self, client: &mut Client, offset: TimeDelta) {
-        if !self.state.has_memory() {
-            return;
-        }
-        let drained = self.memory_spool().map_err(DrainError::from);
-        let drained = drained.and_then(|mut s| s.drain(client, offset, &self.policy));
-        let host = &self.host;
-        let resolved = incidents::resolve_machine(client, Fault::NoStore, host, None);
-        if let Err(e) = drained {
-            tracing::warn!("alerts in memory stay there: {e}");
-        }
-        if let Err(e) = resolved {
-            tracing::warn!("could not put an alert into the outbox: {}", describe(&e));
-        }
-    }
-
-    /// Where alerts wait while neither store takes anything.
-    ///
-    /// # Errors
-    /// When this machine's memory takes nothing either.
-    pub fn memory_spool(&self) -> Result<Spool, SpoolError> {
-        /// Alerts are small; a disk that stays full must not eat the memory.
-        const LIMIT: u64 = 1 << 20;
-        Spool::open(&self.state.in_memory()?, LIMIT)
     }
 
     pub(super) fn machine_event(&self, fault: Fault, task: Option<&str>, reason: &str) -> Event {
@@ -580,16 +558,6 @@ impl Recorder {
         Err(full.into())
     }
 
-    /// Neither store takes this run. People are notified from memory.
-    fn lost(&self, start: &RunStart, reason: &str, spool: SpoolError) -> JournalError {
-        let lost = JournalError::Lost {
-            reason: reason.to_owned(),
-            spool,
-        };
-        self.spool_alert(Fault::NoStore, &format!("{}: {lost}", start.task));
-        lost
-    }
-
     /// Notifies, by way of the spool, that PostgreSQL cannot be used.
     pub fn report_unreachable(&self, why: &DbUnavailable) {
         self.spool_alert(why.fault(), &why.to_string());
@@ -600,24 +568,6 @@ impl Recorder {
     pub fn host(&self) -> &str {
         &self.host
     }
-
-    pub(super) fn spool_alert(&self, fault: Fault, reason: &str) {
-        let event = self.machine_event(fault, None, reason);
-        let repeat = self.policy.repeat;
-        let on_disk = match self.state.fault() {
-            None => self
-                .spool()
-                .and_then(|mut s| s.raise(event.clone(), repeat)),
-            Some(fault) => Err(fault.into()),
-        };
-        let raised = on_disk.or_else(|e| {
-            tracing::warn!("an alert goes to memory: {e}");
-            self.memory_spool().and_then(|mut s| s.raise(event, repeat))
-        });
-        if let Err(e) = raised {
-            tracing::error!("could not spool an alert: {e}");
-        }
-    }
 }
 
 /// The facts that an outcome puts into the spool.
@@ -626,30 +576,6 @@ fn records(outcome: &Outcome, alerts: &[Alert]) -> Vec<Record> {
     std::iter::once(Record::Outcome(Box::new(outcome.clone())))
         .chain(alerts)
         .collect()
-}
-
-/// Records the failure of a run that could not even begin, because this machine has no place to note it; as far as PostgreSQL
-/// can be reached.
-pub(crate) fn store_unstarted(
-    settings: &pg::Settings,
-    policy: &Policy,
-    start: RunStart,
-    reason: &str,
-) {
-    let mut outcome = Outcome::bare(start, Status::Failed, Utc::now());
-    outcome.error = Some(RunError::new(ErrorKind::Internal, reason));
-    let connected = pg::connect(settings).map_err(|e| e.to_string());
-    let recorded = connected.and_then(|mut client| {
-        schema::check(&mut client).map_err(|e| e.to_string())?;
-        outcome.on_server_clock(watch_clocks(&mut client).map_err(|e| e.to_string())?);
-        store::apply(&mut client, &outcome, policy).map_err(|e| e.to_string())
-    });
-    if let Err(e) = recorded {
-        tracing::error!(
-            "{}: not even the failure is recorded: {e}",
-            outcome.start.task
-        );
-    }
 }
 
 /// What the server's clock is ahead of this machine's. The server looks at its own on the way, see `oa.watch_clock`.

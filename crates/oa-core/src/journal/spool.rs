@@ -654,12 +654,12 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(db)
 }
 
-fn encode(record: &Record) -> Result<Vec<u8>, String> {
+pub(crate) fn encode(record: &Record) -> Result<Vec<u8>, String> {
     let json = serde_json::to_vec(record).map_err(|e| e.to_string())?;
     zstd::encode_all(json.as_slice(), 3).map_err(|e| e.to_string())
 }
 
-fn decode(seq: i64, payload: &[u8]) -> Result<Record, SpoolError> {
+pub(crate) fn decode(seq: i64, payload: &[u8]) -> Result<Record, SpoolError> {
     let damaged = |reason: String| SpoolError::Damaged { seq, reason };
     let json = zstd::decode_all(payload).map_err(|e| damaged(e.to_string()))?;
     serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))

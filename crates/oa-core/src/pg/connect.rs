@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use postgres::config::{Host, SslMode};
+use postgres::config::{Host, LoadBalanceHosts, SslMode};
 use postgres::error::SqlState;
 use postgres::{Client, NoTls};
 
@@ -148,7 +148,12 @@ fn connect_in_time(
         settings.statement_timeout.as_millis()
     );
     let mut last = None;
-    for index in 0..config.get_hosts().len() {
+    let count = config.get_hosts().len();
+    let first = match config.get_load_balance_hosts() {
+        LoadBalanceHosts::Random => Utc::now().timestamp_subsec_nanos() as usize / 64,
+        _ => 0,
+    };
+    for index in (0..count).map(|n| (first + n) % count) {
         let one = only_host(config, index);
         let hosts = hosts(&one);
         let connector = match verification {

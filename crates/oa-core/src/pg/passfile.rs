@@ -8,10 +8,10 @@ use crate::base::secrets::Secret;
 use crate::base::trust::{self, Content, TrustError};
 
 /// The password for a connection whose address has none. `named` is the `passfile` of the address; without it `PGPASSFILE`, else
-/// `~/.pgpass`, where an absent file is no error.
+/// `~/.pgpass`, which is passed over, with a warning where others may read it, as psql does.
 ///
 /// # Errors
-/// When the file cannot be used: it belongs to somebody else, or others may read it.
+/// When the file that was named cannot be used: it is absent, belongs to somebody else, or others may read it.
 pub(super) fn password(
     config: &postgres::Config,
     named: Option<&Path>,
@@ -19,17 +19,24 @@ pub(super) fn password(
     if config.get_password().is_some() {
         return Ok(None);
     }
-    let by_variable = std::env::var_os("PGPASSFILE").map(PathBuf::from);
+    let by_variable = || std::env::var_os("PGPASSFILE").map(PathBuf::from);
+    let named = named.map(Path::to_owned).or_else(by_variable);
     let usual = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".pgpass"));
-    let Some(path) = named.map(Path::to_owned).or(by_variable).or_else(usual) else {
+    let is_usual = named.is_none();
+    let Some(path) = named.or_else(usual) else {
         return Ok(None);
     };
     let text = match trust::read(&path, Content::Secrets) {
         Ok(text) => text,
-        Err(TrustError::Io(e)) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
-            return Ok(None);
+        Err(TrustError::Io(_)) if is_usual => return Ok(None),
+        Err(e) => {
+            let refused = format!("refused the password file {}: {e}", path.display());
+            if is_usual {
+                tracing::warn!("{refused}");
+                return Ok(None);
+            }
+            return Err(refused);
         }
-        Err(e) => return Err(format!("refused the password file {}: {e}", path.display())),
     };
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(name)) => name.clone(),

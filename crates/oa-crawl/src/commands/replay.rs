@@ -147,7 +147,8 @@ fn image_context(
     let max_body = config.crawl.max_body.0;
     let network = Network::load(config.crawl.ca_file.as_deref());
     let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
-    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network);
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network)
+        .allowing(&source.fetch.redirects);
     Ok(Context {
         archived: Some(ArchivedAnswers::new(archive, raw)),
         programs: Programs::unrecorded(config, source)?,

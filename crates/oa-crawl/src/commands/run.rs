@@ -285,7 +285,8 @@ fn dry_run_one(
     let gate = Gate::new(config.crawl.per_host);
     let network = Network::load(config.crawl.ca_file.as_deref());
     let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
-    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base, &network);
+    let client = Client::new(config.crawl.max_body.0, gate, &source.fetch.base, &network)
+        .allowing(&source.fetch.redirects);
     let max_body = config.crawl.max_body.0;
     let context = Context {
         folders: Folders::below(&config.state_dir).without_files(),

@@ -233,7 +233,8 @@ fn context(
         .map_err(|e| Failure::new(exit::CONFIG, e))?;
     let network = Network::load(config.and_then(|c| c.crawl.ca_file.as_deref()));
     let network = network.map_err(|e| Failure::new(exit::CONFIG, anyhow::anyhow!(e)))?;
-    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network);
+    let client = Client::new(max_body, Gate::new(1), &source.fetch.base, &network)
+        .allowing(&source.fetch.redirects);
     let programs = match config {
         Some(config) => Programs::unrecorded(config, source)?,
         None => Programs::default(),

@@ -1,6 +1,6 @@
 //! What form an answer has, and an `[answer]` that reads it: a proposal for a person to correct.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use oa_core::base::exact;
 use regex::Regex;
@@ -219,10 +219,15 @@ fn look(value: &Value, at: &str, depth: u32, best: &mut Option<(usize, String, S
 }
 
 fn script(text: &str) -> Option<(String, Value)> {
+    /// Each is looked for in the whole text: a page of many would take as long as somebody likes.
+    const MOST: usize = 20;
+    let mut seen = HashSet::new();
     let pattern = Regex::new(r"([A-Za-z_$][\w$.]*)\s*(?:\(|=)\s*[\[{]").ok()?;
     let mut names = pattern
         .captures_iter(text)
-        .filter_map(|c| Some(c.get(1)?.as_str()));
+        .filter_map(|c| Some(c.get(1)?.as_str()))
+        .filter(|name| seen.insert(*name))
+        .take(MOST);
     names.find_map(|name| Some((name.to_owned(), exact::parse(unwrap_script(name, text)?)?)))
 }
 
@@ -235,6 +240,7 @@ fn xml(text: &str) -> Option<String> {
     };
     let document = roxmltree::Document::parse_with_options(text, options).ok()?;
     let mut counts: Vec<(String, usize)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for node in document.descendants().filter(roxmltree::Node::is_element) {
         let has_fields = node.children().any(|n| n.is_element()) || node.attributes().len() > 1;
         if !has_fields || node.parent_element().is_none() {
@@ -247,9 +253,12 @@ fn xml(text: &str) -> Option<String> {
             .collect();
         path.reverse();
         let path = path.join("/");
-        match counts.iter_mut().find(|(known, _)| *known == path) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((path, 1)),
+        match places.get(&path) {
+            Some(place) => counts[*place].1 += 1,
+            None => {
+                places.insert(path.clone(), counts.len());
+                counts.push((path, 1));
+            }
         }
     }
     // Of equal ones the outer one.

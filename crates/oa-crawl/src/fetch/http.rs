@@ -117,6 +117,14 @@ impl Client {
         }
     }
 
+    /// The same, whose site may redirect to these origins as well.
+    pub(crate) fn allowing(self, origins: &[String]) -> Self {
+        Self {
+            home: self.home.allowing(origins),
+            ..self
+        }
+    }
+
     /// Makes a request and reads the whole answer, before `deadline` at the latest.
     /// A status that is not 2xx is an answer too.
     pub(crate) fn send(
@@ -160,7 +168,7 @@ impl Client {
                     return response.map_err(fail);
                 }
                 Some(next) => {
-                    hop = follow(&hop, next?).map_err(|why| {
+                    hop = self.follow(&hop, next?).map_err(|why| {
                         let what = format!("refused to follow a redirect ({why}): {request_line}");
                         FetchError::new(ErrorKind::Blocked, what)
                     })?;
@@ -205,6 +213,28 @@ impl Client {
         }
         let form = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         prepare(agent.post(url), request, hop, at_home, limit).send_form(form)
+    }
+
+    /// The next request, unless it would give away what this one was trusted with, or goes where nobody has said that it may.
+    fn follow(&self, from: &Hop, (url, posts): (Url, bool)) -> Result<Hop, String> {
+        if from.url.scheme() == "https" && url.scheme() == "http" {
+            return Err(format!("from https to {}", shown(&url)));
+        }
+        if posts && from.url.origin() != url.origin() {
+            return Err(format!("a form would go to {}", shown(&url)));
+        }
+        if self.home.forbids(&url).is_none() && !self.home.lets_redirect(&from.url, &url) {
+            return Err(format!(
+                "to another origin, {}; if that is right, ask there, or add {} to redirects in [fetch]",
+                shown(&url),
+                url.origin().ascii_serialization()
+            ));
+        }
+        Ok(Hop {
+            url,
+            is_first: false,
+            posts,
+        })
     }
 
     fn read(
@@ -272,21 +302,6 @@ fn redirect(
         );
         FetchError::new(ErrorKind::Blocked, what)
     }))
-}
-
-/// The next request, unless it would give away what this one was trusted with.
-fn follow(from: &Hop, (url, posts): (Url, bool)) -> Result<Hop, String> {
-    if from.url.scheme() == "https" && url.scheme() == "http" {
-        return Err(format!("from https to {}", shown(&url)));
-    }
-    if posts && from.url.origin() != url.origin() {
-        return Err(format!("a form would go to {}", shown(&url)));
-    }
-    Ok(Hop {
-        url,
-        is_first: false,
-        posts,
-    })
 }
 
 /// Only the source's own origin gets its secrets and, after a redirect, its headers.

@@ -7,15 +7,43 @@ use url::{Host, Origin, Url};
 
 /// The origin that a source's secrets belong to.
 #[derive(Debug, Clone)]
-pub(crate) struct HomeOrigin(Option<Url>);
+pub(crate) struct HomeOrigin {
+    home: Option<Url>,
+    /// Others to which the site may redirect.
+    allowed: Vec<Origin>,
+}
 
 impl HomeOrigin {
     pub(crate) fn of(base: &str) -> Self {
-        Self(Url::parse(base).ok())
+        Self {
+            home: Url::parse(base).ok(),
+            allowed: Vec::new(),
+        }
+    }
+
+    /// The same with others to which the site may redirect.
+    pub(crate) fn allowing(mut self, origins: &[String]) -> Self {
+        let origins = origins.iter().filter_map(|o| Url::parse(o).ok());
+        self.allowed = origins.map(|o| o.origin()).collect();
+        self
+    }
+
+    /// Whether a redirect may lead from one address to another: at home, within an origin, to the same host by https, or as the source
+    /// says.
+    pub(crate) fn lets_redirect(&self, from: &Url, to: &Url) -> bool {
+        let secured = from.scheme() == "http"
+            && to.scheme() == "https"
+            && from.host() == to.host()
+            && from.port().is_none()
+            && to.port().is_none();
+        secured
+            || self.is(to)
+            || from.origin() == to.origin()
+            || self.allowed.contains(&to.origin())
     }
 
     pub(crate) fn is(&self, url: &Url) -> bool {
-        self.0
+        self.home
             .as_ref()
             .is_some_and(|home| home.origin() == url.origin())
     }
@@ -25,7 +53,8 @@ impl HomeOrigin {
         if !matches!(url.scheme(), "http" | "https") {
             return Some("an address that is not http or https");
         }
-        let foreign = !self.is(url) && self.0.as_ref().is_some_and(|home| !is_this_machine(home));
+        let elsewhere = |home: &Url| !is_this_machine(home);
+        let foreign = !self.is(url) && self.home.as_ref().is_some_and(elsewhere);
         (foreign && is_this_machine(url)).then_some("an address of this machine or its own network")
     }
 }
@@ -85,6 +114,31 @@ mod tests {
             "https://b.a.example/",
         ] {
             assert!(!is(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_leads_to_another_origin_only_where_the_source_says_so() {
+        let home = HomeOrigin::of("http://a.example").allowing(&["https://b.example/".to_owned()]);
+        let lets = |from: &str, to: &str| {
+            home.lets_redirect(&Url::parse(from).unwrap(), &Url::parse(to).unwrap())
+        };
+        for (from, to) in [
+            ("http://a.example/x", "http://a.example/y"),
+            ("http://a.example/", "https://a.example/"),
+            ("http://a.example/", "https://b.example/x"),
+            ("https://b.example/", "http://a.example/"),
+            ("http://images.example/1", "http://images.example/2"),
+        ] {
+            assert!(lets(from, to), "{from} {to}");
+        }
+        for (from, to) in [
+            ("http://a.example/", "http://b.example/"),
+            ("http://a.example/", "https://c.example/"),
+            ("http://a.example/", "https://a.example:8443/"),
+            ("http://a.example:81/", "https://a.example/"),
+        ] {
+            assert!(!lets(from, to), "{from} {to}");
         }
     }
 

@@ -169,6 +169,11 @@ fn check_fetch(source: &Source) -> Result<(), String> {
     if !fetch.command.is_empty() {
         return Err("command in [fetch] needs kind = \"command\"".to_owned());
     }
+    if let Some(wrong) = fetch.redirects.iter().find(|o| !is_origin(o)) {
+        return Err(format!(
+            "\"{wrong}\" of redirects in [fetch] is no origin; write scheme and host alone, such as https://files.example.com"
+        ));
+    }
     if !fetch.base.starts_with("http://") && !fetch.base.starts_with("https://") {
         return Err(format!(
             "base \"{}\" in [fetch] must begin with http:// or https://",
@@ -386,5 +391,30 @@ fn check_day_place(source: &Source) -> Result<(), String> {
             Err("day in [answer] names a header, which only kind = \"http\" sees".to_owned())
         }
         _ => Ok(()),
+    }
+}
+/// Scheme, host and port, and nothing else.
+fn is_origin(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.origin().ascii_serialization() == text.trim_end_matches('/')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_origin;
+
+    #[test]
+    fn an_origin_has_scheme_host_and_port_alone() {
+        assert!(is_origin("https://b.example") && is_origin("http://b.example:81/"));
+        for no in [
+            "b.example",
+            "https://b.example/x",
+            "ftp://b",
+            "https://u@b.example",
+        ] {
+            assert!(!is_origin(no), "{no}");
+        }
     }
 }

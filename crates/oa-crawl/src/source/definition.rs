@@ -203,6 +203,9 @@ pub(crate) struct Fetch {
     /// changed.
     #[serde(default)]
     pub(crate) conditional: bool,
+    /// Other origins (`https://files.example.com`) to which the site may redirect. Headers, secrets and cookies stay behind.
+    #[serde(default)]
+    pub(crate) redirects: Vec<String>,
     /// Request headers whose values are secrets, by reference.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]

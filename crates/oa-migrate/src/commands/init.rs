@@ -12,11 +12,12 @@ use serde_json::json;
 
 use super::failure;
 use crate::PROGRAM;
+use crate::roles::{self, Made, RolesError};
 
 /// Create or upgrade schema oa and the service's own tables
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  oa-migrate init\n  oa-migrate init --audit variety_details   # keep revisions of whatever changes it: SQL by hand, other programs"
+    after_help = "Examples:\n  oa-migrate init\n  DATABASE_URL=postgresql://postgres@/oa oa-migrate init --roles   # as a superuser: roles with what each program needs and no more\n  oa-migrate init --audit variety_details   # keep revisions of whatever changes it: SQL by hand, other programs"
 )]
 pub(crate) struct Args {
     /// Keep revisions of this table whoever changes it, by triggers (may be given again)
@@ -25,9 +26,29 @@ pub(crate) struct Args {
     /// Remove those triggers again (may be given again)
     #[arg(long, value_name = "TABLE")]
     no_audit: Vec<String>,
+    /// Make the database's roles PREFIX_writer, _reader, _backup, _restore (and _owner, where a superuser owns schema oa), or grant them
+    /// again what they need
+    #[arg(long, value_name = "PREFIX", num_args = 0..=1, default_missing_value = "oa", value_parser = prefix)]
+    roles: Option<String>,
     /// How the result is printed
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+}
+
+/// What may begin a role's name without quotation marks.
+fn prefix(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match text.len() <= 40
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(fits)
+        && !text.starts_with("pg_")
+    {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "it begins with a letter and has lower-case letters, digits and _ only, at most 40"
+                .to_owned(),
+        ),
+    }
 }
 
 pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
@@ -36,6 +57,13 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let refused = service::create_missing(&mut client)
         .map_err(|e| anyhow!("could not create the service's tables: {}", describe(&e)))?;
     let audits = set_audits(&mut client, args)?;
+    let made = match &args.roles {
+        Some(prefix) => roles::make(&mut client, prefix).map_err(|e| match e {
+            RolesError::NotAllowed => Failure::new(exit::REFUSED, e),
+            RolesError::Query(e) => anyhow!("could not make the roles: {}", describe(&e)).into(),
+        })?,
+        None => Vec::new(),
+    };
     let mut listing = Listing::new(&[("what", "WHAT"), ("state", "STATE")]);
     listing.push(json!({
         "what": "schema oa",
@@ -57,8 +85,40 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
         let state = if on { "audited" } else { "not audited" };
         listing.push(json!({ "what": format!("table {table}"), "state": state }));
     }
+    for role in &made {
+        listing.push(json!({ "what": format!("role {}", role.role), "state": state_of(role) }));
+    }
     listing.print(args.format).map_err(failure)?;
+    let new: Vec<&str> = made
+        .iter()
+        .filter(|r| r.is_new)
+        .map(|r| r.role.as_str())
+        .collect();
+    if !new.is_empty() {
+        tracing::info!(
+            "nobody can log in with a password yet; set one for each in psql: \\password {}",
+            new.join(", \\password ")
+        );
+    }
     Ok(exit::OK)
+}
+
+fn state_of(role: &Made) -> String {
+    let mut state = match role.is_new {
+        true => "made, without a password".to_owned(),
+        false => "was there; granted what it needs".to_owned(),
+    };
+    if !role.too_much.is_empty() {
+        let too_much = role.too_much.join(" NO");
+        state.push_str(&format!(
+            "; it may more than it needs: ALTER ROLE {} NO{too_much}",
+            role.role
+        ));
+    }
+    if let Some(lacks) = role.lacks {
+        state.push_str(&format!("; it lacks {lacks}"));
+    }
+    state
 }
 
 /// Sets and removes triggers, all or none; gives each table and whether it is audited now.

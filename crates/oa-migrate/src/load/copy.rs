@@ -12,6 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use oa_core::base::failpoint;
 use oa_core::pg::{describe, quote_ident};
 use postgres::{Client, Transaction};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use super::encode::{Codec, HEADER, TRAILER};
@@ -156,6 +157,22 @@ pub(crate) fn load<W: Watch>(
     Ok((Loaded { rows, bytes }, seen))
 }
 
+/// A large value goes through three buffers. Memory that ran out in one of them would end the process without a word.
+fn check_memory(value: ValueRef<'_>) -> Result<()> {
+    const LARGE: usize = 16 << 20;
+    let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else {
+        return Ok(());
+    };
+    let size = bytes.len();
+    let needed = size.saturating_mul(3);
+    if size >= LARGE && Vec::<u8>::new().try_reserve_exact(needed).is_err() {
+        return Err(anyhow!(
+            "a value of {size} bytes needs {needed} bytes of memory, which this process does not get; raise its limit (ulimit -v)"
+        ));
+    }
+    Ok(())
+}
+
 /// Creates a temporary table like one of the staging schema, with texts for what PostgreSQL reads itself.
 fn create_texts_table(tx: &mut Transaction<'_>, name: &str, table: &PlannedTable) -> Result<()> {
     let columns: Vec<String> = table
@@ -217,7 +234,9 @@ fn read(
         see(row)?;
         buffer.extend_from_slice(&fields);
         for (i, codec) in &codecs {
-            if let Err(reason) = codec.encode(row.get_ref(*i)?, &mut buffer) {
+            let value = row.get_ref(*i)?;
+            check_memory(value).with_context(|| format!("column {}", table.columns[*i].source))?;
+            if let Err(reason) = codec.encode(value, &mut buffer) {
                 // The value scan and the vetting have seen every value of this snapshot, so this is a mistake of this program.
                 return Err(anyhow!(
                     "column {}: {reason}, which the value scan did not foresee; please report this",

@@ -1,14 +1,15 @@
 //! Reading an export back: sizes, hashes, and every line.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use oa_core::base::trust::{open_regular, read_regular};
 use sha2::{Digest as _, Sha256};
 
-use super::{MANIFEST, Manifest, SUMS, TableFile, hex, read_line, sums};
+use super::{LARGEST_MANIFEST, MANIFEST, Manifest, SUMS, TableFile, hex, read_line, sums};
 
 /// A line longer than this is not held in memory: SQLite's own limit for a row is 1 GB, in base64 a third more.
 const MAX_LINE_BYTES: u64 = 3 << 30;
@@ -78,9 +79,14 @@ pub(crate) fn check(folder: &Path, mut progress: impl FnMut(&str)) -> Result<Exp
 
 /// Compares the list of hashes with what it must be. Only its line of the manifest shows whether that was changed.
 fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
-    let read = fs::read(folder.join(MANIFEST))
+    let read = read_regular(&folder.join(MANIFEST), LARGEST_MANIFEST)
         .with_context(|| MANIFEST)
-        .and_then(|text| Ok((text, fs::read(folder.join(SUMS)).context(SUMS)?)));
+        .and_then(|text| {
+            Ok((
+                text,
+                read_regular(&folder.join(SUMS), LARGEST_MANIFEST).context(SUMS)?,
+            ))
+        });
     let (text, found) = match read {
         Ok(read) => read,
         Err(e) => return vec![format!("{e:#}")],
@@ -112,7 +118,7 @@ fn check_sums(folder: &Path, manifest: &Manifest) -> Vec<String> {
 fn check_file(folder: &Path, table: &TableFile) -> Result<Vec<String>> {
     let path = folder.join(&table.file);
     let mut reader =
-        BufReader::with_capacity(1 << 18, File::open(&path).context("could not open it")?);
+        BufReader::with_capacity(1 << 18, open_regular(&path).context("could not open it")?);
     let mut findings = Vec::new();
     let mut hash = Sha256::new();
     let members = table.members();

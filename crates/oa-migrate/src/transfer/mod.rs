@@ -24,9 +24,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::inspect::VirtualTable;
+use oa_core::base::trust::read_regular;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const SUMS: &str = "SHA256SUMS";
+/// A manifest, and a list of hashes, of a million tables is smaller.
+const LARGEST_MANIFEST: u64 = 1 << 30;
 const FORMAT: &str = "oa-export";
 const VERSION: u32 = 1;
 
@@ -149,7 +152,7 @@ fn hex(bytes: &[u8]) -> String {
 impl Manifest {
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST);
-        let text = std::fs::read(&path).with_context(|| {
+        let text = read_regular(&path, LARGEST_MANIFEST).with_context(|| {
             format!(
                 "could not read {}; is {} the folder of an export?",
                 path.display(),

@@ -5,11 +5,11 @@
 //! SQLite's back hold NULLs in `NOT NULL` columns and numbers in `TEXT` columns. So each table is made by its own statement, then
 //! described to SQLite without types, constraints and indexes while it is filled, and then as before again ([`loosen`]).
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use oa_core::base::trust::open_regular;
 use rusqlite::{Connection, params_from_iter};
 
 use super::export::write_table;
@@ -108,9 +108,20 @@ fn only_creates(item: &SchemaItem) -> bool {
             let module = ddl::parse_create_virtual(&item.sql).module;
             table == "TABLE" && item.kind == "table" && MODULES.contains(&module.as_str())
         }
+        [create, kind, _] if create == "CREATE" && kind == "TABLE" => {
+            item.kind == "table" && lists_columns(&item.sql)
+        }
         [create, kind, _] => create == "CREATE" && kind.eq_ignore_ascii_case(&item.kind),
         _ => false,
     }
+}
+
+/// `CREATE TABLE … AS SELECT` fills the disk with what is in no export, for ever where it is recursive.
+fn lists_columns(sql: &str) -> bool {
+    let tokens = ddl::tokens(sql);
+    let is_as = |t: &ddl::Token| t.is_word("AS");
+    let begins = tokens.iter().position(|t| t.is_symbol("(") || is_as(t));
+    begins.is_some_and(|at| !is_as(&tokens[at]))
 }
 
 fn find<'a>(database: &'a Database, file: &TableFile) -> Result<&'a Table> {
@@ -245,7 +256,7 @@ fn fill(db: &Connection, folder: &Path, file: &TableFile, table: &Table) -> Resu
         ))
         .with_context(|| format!("the export's schema makes another table {}", file.table))?;
     let members = file.members();
-    let mut reader = BufReader::with_capacity(1 << 18, File::open(&path).with_context(context)?);
+    let mut reader = BufReader::with_capacity(1 << 18, open_regular(&path).with_context(context)?);
     let mut line = Vec::new();
     let mut number = 0u64;
     loop {

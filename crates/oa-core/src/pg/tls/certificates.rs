@@ -13,11 +13,11 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
-use x509_cert::Certificate;
 use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use x509_cert::der::{Decode, Encode, Reader, SliceReader};
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
+use x509_cert::{Certificate, Version};
 
 /// The common name in a subject.
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -196,7 +196,8 @@ fn is_signed_by(
 ) -> bool {
     let verified = || {
         let authority = Certificate::from_der(root).ok()?;
-        if authority.tbs_certificate.subject != shown.tbs_certificate.issuer
+        if !may_sign(&authority)
+            || authority.tbs_certificate.subject != shown.tbs_certificate.issuer
             || !is_valid_at(&authority, now)
         {
             return None;
@@ -226,6 +227,15 @@ fn is_signed_by(
             .then_some(())
     };
     verified().is_some()
+}
+
+/// Version 1 knows no constraints; of the others a server's own certificate is no authority for a second one.
+fn may_sign(authority: &Certificate) -> bool {
+    match authority.tbs_certificate.get::<BasicConstraints>() {
+        Ok(Some((_, constraints))) => constraints.ca,
+        Ok(None) => authority.tbs_certificate.version == Version::V1,
+        Err(_) => false,
+    }
 }
 
 fn is_valid_at(certificate: &Certificate, now: UnixTime) -> bool {

@@ -1,0 +1,196 @@
+//! Each program does its work as the role that `oa-migrate init --roles` makes for it, and that role can do no more.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{DAY, Done, Service};
+use oa_sim::Options;
+use postgres::error::SqlState;
+use postgres::{Client, NoTls};
+
+struct Roles {
+    service: Service,
+}
+
+impl Roles {
+    fn url(&self, role: &str) -> String {
+        let url = &self.service.url;
+        let (_, host) = url.split_once('@').unwrap();
+        format!("postgresql://oa_{role}:of-{role}-only@{host}")
+    }
+
+    fn run(&self, program: &str, role: &str, arguments: &[&str]) -> Done {
+        Command::new(oa_testkit::program(program))
+            .arg("--config")
+            .arg(self.service.config())
+            .args(arguments)
+            .env("DATABASE_URL", self.url(role))
+            .env("BACKUP_URL", self.url("backup"))
+            .env("REPORT_URL", self.url("reader"))
+            .env("BACKUP_PASSWORD", "of-the-repository")
+            .output()
+            .unwrap()
+            .into()
+    }
+
+    fn ok(&self, program: &str, role: &str, arguments: &[&str]) -> Done {
+        let done = self.run(program, role, arguments);
+        assert_eq!(done.code, 0, "{program} {arguments:?} as {role}: {done:?}");
+        assert!(!done.stderr.contains("permission denied"), "{done:?}");
+        done
+    }
+
+    fn client(&self, role: &str) -> Client {
+        Client::connect(&self.url(role), NoTls).unwrap()
+    }
+
+    fn may_not(&self, role: &str, sql: &str) {
+        let refused = self.client(role).batch_execute(sql).unwrap_err();
+        let code = refused.code().unwrap_or_else(|| panic!("{refused}"));
+        assert!(
+            [
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                SqlState::READ_ONLY_SQL_TRANSACTION
+            ]
+            .contains(code),
+            "{role}: {sql}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn each_program_works_under_a_role_of_its_own_that_can_do_no_more() {
+    let mut service = Service::without_schema(Options::default());
+    let superuser = service.server.superuser_url();
+    let config = service.config();
+    let init = |url: &str| -> Done {
+        Command::new(oa_testkit::program("oa-migrate"))
+            .arg("--config")
+            .arg(&config)
+            .args(["init", "--roles", "--format", "json"])
+            .env("DATABASE_URL", url)
+            .output()
+            .unwrap()
+            .into()
+    };
+    let done = init(&service.url);
+    assert_eq!(done.code, 77, "who may not make roles hears it: {done:?}");
+    // The schema is the superuser's, as where `init` was first run as one.
+    service
+        .db()
+        .batch_execute("DROP SCHEMA oa CASCADE; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .unwrap();
+    let done = init(&superuser);
+    assert_eq!(done.code, 0, "{done:?}");
+    let made = done.stdout.matches("made, without a password").count();
+    assert_eq!(made, 5, "{done:?}");
+    service.url.clone_from(&superuser);
+    let mut client = service.db();
+    for role in ["owner", "writer", "reader", "backup", "restore"] {
+        let sql = format!("ALTER ROLE oa_{role} PASSWORD 'of-{role}-only'");
+        client.batch_execute(&sql).unwrap();
+    }
+    let again = init(&superuser);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(again.stdout.matches("was there").count(), 5, "{again:?}");
+    assert!(!again.stdout.contains("more than it needs"), "{again:?}");
+
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        format!(
+            "{text}[report]\ndatabase_url = \"env:REPORT_URL\"\n[backup]\nrepository = \"repo\"\npassword = \"env:BACKUP_PASSWORD\"\nkind = \"physical\"\ndatabase_url = \"env:BACKUP_URL\"\nverify_recovery = false\n"
+        ),
+    )
+    .unwrap();
+    let roles = Roles { service };
+    roles.ok("oa-migrate", "owner", &["init"]);
+    let day = ["run", "zhihui-full-view", "--date", DAY];
+    roles.ok("oa-crawl", "writer", &day);
+    roles.ok("oa-crawl", "writer", &["run", "zhihui-reports"]);
+    roles.ok("oa-crawl", "writer", &["check"]);
+    roles.ok("oa-crawl", "writer", &["prune"]);
+    let task = ["exec", "--task", "own", "--", "true"];
+    roles.ok("oa-crawl", "writer", &task);
+    let checked = roles.run("oa-alert", "writer", &["check"]);
+    assert!(
+        !checked.stderr.contains("42501") && checked.code <= 2,
+        "{checked:?}"
+    );
+    roles.ok("oa-alert", "writer", &["send", "--title", "t", "x"]);
+    for command in [
+        &["health"][..],
+        &["logs"],
+        &["days"],
+        &["backups"],
+        &["quality"],
+        &["html"],
+    ] {
+        let done = roles.run("oa-report", "reader", command);
+        assert!(
+            done.code != 77 && !done.stderr.contains("permission denied"),
+            "{done:?}"
+        );
+        assert!(done.stdout.len() > 20, "{command:?}: {done:?}");
+    }
+    roles.ok("oa-backup", "writer", &["init"]);
+    roles.ok("oa-backup", "writer", &["full"]);
+    let rows = roles.service.count("market_full_view");
+    let before = roles.service.text("SELECT now()::text");
+    roles
+        .client("writer")
+        .batch_execute("UPDATE market_full_view SET comm_code = comm_code || 'x'")
+        .unwrap();
+    roles.ok("oa-backup", "writer", &["incremental"]);
+    let table = ["table", "market_full_view", "--to", &before, "--yes"];
+    roles.ok("oa-restore", "restore", &table);
+    assert_eq!(
+        roles
+            .service
+            .count("market_full_view WHERE comm_code NOT LIKE '%x'"),
+        rows
+    );
+    // The restored table is the owner's, and the crawler still writes there.
+    roles.ok("oa-crawl", "writer", &day);
+    roles.ok(
+        "oa-migrate",
+        "owner",
+        &["init", "--audit", "market_full_view"],
+    );
+
+    for sql in [
+        "DELETE FROM oa.runs",
+        "SET default_transaction_read_only = off; INSERT INTO oa.locks SELECT * FROM oa.locks",
+        "SET default_transaction_read_only = off; SELECT FROM oa.locks FOR UPDATE",
+        "SELECT FROM pg_authid",
+        "SET default_transaction_read_only = off; UPDATE market_full_view SET comm_code = comm_code",
+    ] {
+        roles.may_not("reader", sql);
+    }
+    for sql in [
+        "DROP TABLE market_full_view",
+        "TRUNCATE market_full_view",
+        "DELETE FROM oa.runs",
+        "UPDATE oa.schema_history SET version = version",
+        "CREATE TABLE mine ()",
+        "CREATE SCHEMA mine",
+        "SELECT FROM pg_authid",
+    ] {
+        roles.may_not("writer", sql);
+    }
+    for sql in [
+        "INSERT INTO oa.locks SELECT * FROM oa.locks",
+        "DELETE FROM market_full_view",
+        "CREATE TABLE mine ()",
+    ] {
+        roles.may_not("backup", sql);
+    }
+    for role in ["owner", "restore"] {
+        roles.may_not(role, "SELECT FROM pg_authid");
+        roles.may_not(role, "CREATE ROLE mine");
+        roles.may_not(role, "CREATE DATABASE mine");
+    }
+}

@@ -1,0 +1,1 @@
+CREATE VIRTUAL TABLE IF NOT EXISTS main.ft USING fts5(a, b UNINDEXED, content='t', tokenize = "porter ascii", prefix='2 3')
