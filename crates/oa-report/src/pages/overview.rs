@@ -96,7 +96,7 @@ pub(crate) fn body(
         @if !problems.is_empty() { (todo::list(frame, &problems, snapshot)) }
         (tiles(frame, snapshot))
         (sources(frame, &tasks, overview, snapshot.tasks.len(), (number, pages)))
-        (heat::section(frame, &overview.owed))
+        (heat::section(frame, &overview.owed, pages > 1))
         (today(frame, &tasks, overview))
         (records(frame, &tasks, overview))
     }
