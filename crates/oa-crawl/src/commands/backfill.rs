@@ -118,6 +118,7 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
             source,
             date: *date,
             due_at: None,
+            again: false,
         };
         reports.extend(collector.run_all(&[job]));
         let of = days.len();

@@ -14,6 +14,7 @@ pub(crate) mod export;
 pub(crate) mod forget;
 pub(crate) mod list;
 pub(crate) mod new;
+mod idle;
 mod place;
 pub(crate) mod prune;
 pub(crate) mod replay;
