@@ -250,12 +250,11 @@ fn a_day_that_is_over_is_collected_once_more() {
     // Whoever collects such a day later fills the hole.
     let hole = "SELECT min(day)::text FROM oa.slots WHERE again AND state = 'missed'";
     let hole = service.text(hole);
-    let filled = service.crawl(&["backfill", "tick", "--from", &hole, "--to", &hole, "--pause", "0s"]);
+    let filled = service.crawl(&[
+        "backfill", "tick", "--from", &hole, "--to", &hole, "--pause", "0s",
+    ]);
     assert_eq!(filled.code, 0, "{filled:?}");
-    assert_eq!(
-        service.text(slots),
-        "missed true, missed false, done false"
-    );
+    assert_eq!(service.text(slots), "missed true, missed false, done false");
 }
 
 #[test]
@@ -293,7 +292,12 @@ fn what_changes_is_seen_at_once_although_nothing_was_due() {
     wait_until("the files are old enough", Duration::from_secs(60), || {
         due(&service) == 0 && note.is_file()
     });
-    let starts = || -> i64 { service.text("SELECT sum(starts)::text FROM oa.starts").parse().unwrap() };
+    let starts = || -> i64 {
+        service
+            .text("SELECT sum(starts)::text FROM oa.starts")
+            .parse()
+            .unwrap()
+    };
     let before = starts();
     // Nothing is read now: what the note says would be written once more.
     let written = fs::metadata(&note).unwrap().modified().unwrap();

@@ -154,7 +154,9 @@ pub(crate) fn record(
         &[task, &of.day],
     )?;
     // Nothing is owed for a day that was skipped, and somebody's try that brings nothing changes that as little.
-    let was_skipped = before.as_ref().is_some_and(|r| r.get::<_, &str>(0) == "skipped");
+    let was_skipped = before
+        .as_ref()
+        .is_some_and(|r| r.get::<_, &str>(0) == "skipped");
     let by_schedule = matches!(outcome.start.trigger, Trigger::Cron | Trigger::Due);
     if was_skipped && !by_schedule && state == State::Failed {
         return Ok(());

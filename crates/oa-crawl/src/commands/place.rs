@@ -34,7 +34,10 @@ pub(super) fn print(
         let mut numbers = Vec::new();
         let mut rows = Vec::new();
         for (i, record) in records.iter().enumerate() {
-            if let Some(row) = validate(source, time, std::slice::from_ref(record)).rows.pop() {
+            if let Some(row) = validate(source, time, std::slice::from_ref(record))
+                .rows
+                .pop()
+            {
                 numbers.push(i + 1);
                 rows.push(row);
             }

@@ -13,8 +13,8 @@ use oa_core::pg::describe;
 use oa_core::schedule::Calendar;
 use serde_json::{Map, Value, json};
 
-use super::idle::Seen;
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
+use super::idle::Seen;
 use super::{broken, due, enable, list, report};
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, is_expected, start_of};
@@ -79,7 +79,10 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     let config = &config;
     let seen = args.due.then(|| Seen::look(config, args.sources.folder()));
     let seen = seen.flatten();
-    if seen.as_ref().is_some_and(|seen| seen.nothing_is_due(config)) {
+    if seen
+        .as_ref()
+        .is_some_and(|seen| seen.nothing_is_due(config))
+    {
         return Ok(exit::OK);
     }
     let loaded = args.sources.load(config)?;
@@ -125,7 +128,13 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
         named_but_broken(&collector.recorder, &loaded, &args.tasks, trigger)
     };
     if args.due {
-        let jobs = due::jobs(config, &loaded, &calendar, &collector.recorder, seen.as_ref());
+        let jobs = due::jobs(
+            config,
+            &loaded,
+            &calendar,
+            &collector.recorder,
+            seen.as_ref(),
+        );
         reports.extend(run_due(config, &collector, jobs));
     } else {
         // Which day it is, the server knows. What keeps us from it is reported by each run.

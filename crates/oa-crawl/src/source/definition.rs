@@ -11,11 +11,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::Shows;
 use super::access::{HttpLogin, Sign};
 use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
 use super::paging::Paging;
 use super::placeholders::names;
-use super::Shows;
 
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

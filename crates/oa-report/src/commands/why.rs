@@ -101,8 +101,17 @@ fn locate(version: &mut Version, config: &Config) {
     }
     let run = origin.run.to_string();
     let arguments = [
-        "--quiet", "replay", task, "--date", &origin.day, "--run", &run, "--find", &origin.key,
-        "--format", "json",
+        "--quiet",
+        "replay",
+        task,
+        "--date",
+        &origin.day,
+        "--run",
+        &run,
+        "--find",
+        &origin.key,
+        "--format",
+        "json",
     ];
     let done = match sibling::run("oa-crawl", config, &arguments, LIMIT) {
         Ok(done) if done.status.success() => done,
@@ -117,9 +126,8 @@ fn locate(version: &mut Version, config: &Config) {
         let Ok(found) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let same = |raw: &&mut Value| {
-            raw["sha256"] == found["sha256"] && raw["part"] == found["part"]
-        };
+        let same =
+            |raw: &&mut Value| raw["sha256"] == found["sha256"] && raw["part"] == found["part"];
         for raw in version.raw.iter_mut().filter(same) {
             raw["record"] = found["record"].clone();
             raw["records"] = found["records"].clone();

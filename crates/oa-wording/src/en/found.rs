@@ -22,7 +22,10 @@ fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
     let all = missed.days.len() as u64 + missed.earlier_days;
     let mut days = day_list(&missed.days);
     if missed.earlier_days > 0 {
-        days.push_str(&format!(", and {} day(s) before these", missed.earlier_days));
+        days.push_str(&format!(
+            ", and {} day(s) before these",
+            missed.earlier_days
+        ));
     }
     let mut line = match last {
         Some(last) => format!(
