@@ -257,7 +257,8 @@ pub fn close(
     tx.commit()
 }
 
-/// What became of days without a run that ended: said when the last of their own slots is closed. One with a success before that is partial.
+/// What became of days without a run that ended: said when the last of their own slots is closed. One with a success before that is
+/// partial.
 fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<(), postgres::Error> {
     tx.execute(
         "UPDATE oa.days d SET state = x.state, run_id = x.run_id, updated_at = now()
