@@ -309,7 +309,7 @@ fn the_raw_archive_is_pruned_by_age_and_reports_when_it_is_too_large() {
         .db()
         .batch_execute(
             "INSERT INTO oa.slots (task, due_at, day, state, reason, closed_at)
-             SELECT 't', now() - make_interval(days => d), '2025-01-01', s, CASE WHEN s <> 'open' THEN 'x' END, CASE WHEN s <> 'open' THEN now() END
+             SELECT 't', now() - make_interval(days => d, hours => length(s)), '2025-01-01', s, CASE WHEN s <> 'open' THEN 'x' END, CASE WHEN s <> 'open' THEN now() END
              FROM unnest(ARRAY[10, 390, 410]) d, unnest(ARRAY['open', 'missed']) s;
              INSERT INTO oa.days (task, day, expected, state) VALUES ('t', '2025-01-01', true, 'missing')",
         )
