@@ -276,6 +276,14 @@ fn a_day_that_the_site_shows_no_more_is_not_asked_for_once_more() {
         0,
         "a run that is refused takes care of nothing"
     );
+    // When it is due nobody can collect that day any more, so it is no hole.
+    let slot = "INSERT INTO oa.slots (task, due_at, day, again) SELECT task, now() - interval '10 minutes', day - 1, true FROM oa.slots WHERE NOT again LIMIT 1";
+    service.db().batch_execute(slot).unwrap();
+    due(&service);
+    assert_eq!(
+        service.text("SELECT string_agg(state, ' ') FROM oa.slots WHERE again AND due_at < now()"),
+        "skipped"
+    );
     assert!(
         service
             .crawl(&["check"])

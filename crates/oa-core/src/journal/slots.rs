@@ -34,6 +34,8 @@ pub enum Unmade {
     Unfetchable,
     /// Its runs were killed: the task itself kills them.
     Killed,
+    /// It was not to be: when it was due the site did not show its day any more.
+    Impossible,
 }
 
 impl Unmade {
@@ -42,6 +44,7 @@ impl Unmade {
             Self::Missed => "missed",
             Self::Unfetchable => "unfetchable",
             Self::Killed => "done",
+            Self::Impossible => "skipped",
         }
     }
 }

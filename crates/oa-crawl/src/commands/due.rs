@@ -172,20 +172,41 @@ impl Planner<'_> {
                 continue;
             };
             let local = self.now.with_timezone(&self.config.timezone);
-            let decision = slots::decide(
-                slots,
+            let (impossible, slots) = self.impossible(source, slots);
+            let mut decision = slots::decide(
+                &slots,
                 policy(source, self.config),
                 self.now,
                 self.closed_now(source),
                 |day| source.cannot_show(day, local, self.calendar),
             );
+            decision.close.extend(impossible);
             slots::close(client, &source.name, &decision)?;
-            let of = self.jobs_of(source, slots, &decision);
+            let of = self.jobs_of(source, &slots, &decision);
             if !of.is_empty() {
                 jobs.push(of);
             }
         }
         Ok(jobs)
+    }
+
+    /// Slots of days that are over and that the site did not show any more even when these were due are no holes: nobody could have collected
+    /// them. And the others.
+    fn impossible(
+        &self,
+        source: &Source,
+        slots: &[OpenSlot],
+    ) -> (Vec<(DateTime<Utc>, Unmade, String)>, Vec<OpenSlot>) {
+        let mut impossible = Vec::new();
+        let mut others = Vec::new();
+        for slot in slots {
+            let then = slot.due_at.with_timezone(&self.config.timezone);
+            match source.cannot_show(slot.day, then, self.calendar) {
+                Some(why) if slot.again => impossible.push((slot.due_at, Unmade::Impossible, why)),
+                _ => others.push(slot.clone()),
+            }
+        }
+        (impossible, others)
     }
 
     /// The day of a source to be collected once more, if that may be made up for, and as long as the site shows it.
