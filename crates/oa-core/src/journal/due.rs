@@ -301,7 +301,9 @@ fn write(
             slots.push(tx, name, own(at))?;
         }
         let again = again.map(|again| again.after(from, schedule.clone(), times.calendar));
-        let again = again.into_iter().flatten();
+        // A day of before the task was known is nobody's.
+        let is_known = |due: &DueTime| until.is_some() || due.day >= schedule.day_of(now);
+        let again = again.into_iter().flatten().filter(is_known);
         for due in again.take_while(|due| due.at <= end) {
             slots.push(tx, name, due)?;
         }
