@@ -62,6 +62,8 @@ pub(crate) struct Job<'a> {
     pub(crate) date: NaiveDate,
     /// The time of the schedule that it is for (UTC), when it is for one.
     pub(crate) due_at: Option<DateTime<Utc>>,
+    /// The day is over, and is collected once more.
+    pub(crate) again: bool,
 }
 
 impl Collector<'_> {

@@ -5,9 +5,11 @@ mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use common::Service;
+use oa_testkit::wait_until;
 
 /// Adds the source `tick`, due daily at the present time minus so many minutes.
 fn tick(service: &Service, minutes_ago: i64, more: &str) {
@@ -217,19 +219,42 @@ fn a_day_that_is_over_is_collected_once_more() {
     let again = format!("again = \"next day {}\"\nschedule", over.format("%H:%M"));
     fs::write(&file, text.replacen("schedule", &again, 1)).unwrap();
     assert_eq!((due(&service), runs(&service)), (0, 0), "first seen now");
-    let earlier = "UPDATE oa.tasks SET expected_since = now() - interval '2 days', next_due_at = next_due_at - interval '1 day'";
+    let slots = "SELECT string_agg(state || ' ' || (filled_by IS NOT NULL), ', ' ORDER BY due_at) FROM oa.slots WHERE again AND due_at < now()";
+    assert_eq!(
+        service.count("oa.slots WHERE again AND due_at > now()"),
+        2,
+        "its next two are written"
+    );
+    // As if the source had been known for three days, and the machine was off for two of them.
+    let earlier = "UPDATE oa.tasks SET expected_since = now() - interval '3 days', next_due_at = next_due_at - interval '1 day',
+                     slots_until = now() - interval '2 days 1 hour';
+                   DELETE FROM oa.slots; DELETE FROM oa.days";
     service.db().batch_execute(earlier).unwrap();
     assert_eq!(due(&service), 0);
     let yesterday = (last - TimeDelta::days(1)).date_naive().to_string();
-    let day = "SELECT string_agg(details ->> 'day' || ' ' || coalesce(due_at::text, 'again'), ', ' ORDER BY seq) FROM oa.runs";
-    assert_eq!(service.text(day), format!("{yesterday} again"));
+    let day = "SELECT string_agg(details ->> 'day', ', ' ORDER BY seq) FROM oa.runs r WHERE EXISTS (SELECT FROM oa.slots s WHERE s.due_at = r.due_at AND s.again)";
+    assert_eq!(service.text(day), yesterday);
+    assert_eq!(
+        service.text(slots),
+        "missed false, missed false, done false",
+        "only the latest is made up for, and the others are holes"
+    );
     assert_eq!(
         service.text("SELECT name FROM commodities WHERE code = 'ZZ'"),
         yesterday
     );
-    // Its own time of yesterday may follow, and nothing after that.
+    // Nothing follows.
+    let before = runs(&service);
     assert_eq!((due(&service), due(&service)), (0, 0));
-    assert_eq!(service.count("oa.runs WHERE due_at IS NULL"), 1, "once");
+    assert_eq!(runs(&service), before, "once");
+    // Whoever collects such a day later fills the hole.
+    let hole = "SELECT min(day)::text FROM oa.slots WHERE again AND state = 'missed'";
+    let hole = service.text(hole);
+    let filled = service.crawl(&[
+        "backfill", "tick", "--from", &hole, "--to", &hole, "--pause", "0s",
+    ]);
+    assert_eq!(filled.code, 0, "{filled:?}");
+    assert_eq!(service.text(slots), "missed true, missed false, done false");
 }
 
 #[test]
@@ -247,9 +272,17 @@ fn a_day_that_the_site_shows_no_more_is_not_asked_for_once_more() {
     due(&service);
     due(&service);
     assert_eq!(
-        service.count("oa.runs WHERE due_at IS NULL"),
+        service.count("oa.runs r JOIN oa.slots s USING (task, due_at) WHERE s.again"),
         0,
         "a run that is refused takes care of nothing"
+    );
+    // When it is due nobody can collect that day any more, so it is no hole.
+    let slot = "INSERT INTO oa.slots (task, due_at, day, again) SELECT task, now() - interval '10 minutes', day - 1, true FROM oa.slots WHERE NOT again LIMIT 1";
+    service.db().batch_execute(slot).unwrap();
+    due(&service);
+    assert_eq!(
+        service.text("SELECT string_agg(state, ' ') FROM oa.slots WHERE again AND due_at < now()"),
+        "skipped"
     );
     assert!(
         service
@@ -334,4 +367,49 @@ fn what_was_asked_for_on_the_page_is_collected_by_the_next_run_due_in_the_name_o
     // Late news of the program that had it before changes nothing.
     requests::end(&mut db, &taken[0], false, None, "late").unwrap();
     assert_eq!(service.count("oa.requests WHERE result = 'late'"), 0);
+}
+
+#[test]
+fn what_changes_is_seen_at_once_although_nothing_was_due() {
+    let service = Service::start();
+    tick(&service, -60, "");
+    let note = service.state().join("due/sources.seen");
+    wait_until("the files are old enough", Duration::from_secs(60), || {
+        due(&service) == 0 && note.is_file()
+    });
+    let starts = || -> i64 {
+        service
+            .text("SELECT sum(starts)::text FROM oa.starts")
+            .parse()
+            .unwrap()
+    };
+    let before = starts();
+    // Nothing is read now: what the note says would be written once more.
+    let written = fs::metadata(&note).unwrap().modified().unwrap();
+    assert_eq!((due(&service), due(&service)), (0, 0));
+    assert_eq!(starts(), before + 2, "each start is counted");
+    assert_eq!(fs::metadata(&note).unwrap().modified().unwrap(), written);
+    // A slot is due.
+    let earlier = "UPDATE oa.slots SET due_at = now() - interval '1 minute' WHERE due_at = (SELECT min(due_at) FROM oa.slots)";
+    service.db().batch_execute(earlier).unwrap();
+    assert_eq!((due(&service), runs(&service)), (0, 1));
+    // The database is another one.
+    service
+        .db()
+        .batch_execute("DELETE FROM oa.slots; DELETE FROM oa.tasks")
+        .unwrap();
+    assert_eq!(due(&service), 0);
+    assert!(service.count("oa.slots WHERE state = 'open'") > 0);
+    // A file is broken.
+    fs::write(service.dir.path().join("sources/other.toml"), "name = ").unwrap();
+    assert_eq!(due(&service), 78);
+    // What did not run for a reason was not owed, and a try by hand that fails does not change that.
+    fs::remove_file(service.dir.path().join("sources/other.toml")).unwrap();
+    tick(&service, -60, "exit 1");
+    service
+        .db()
+        .batch_execute("UPDATE oa.days SET state = 'skipped'")
+        .unwrap();
+    assert_eq!(service.crawl(&["run", "tick"]).code, 1);
+    assert_eq!(service.count("oa.days WHERE state <> 'skipped'"), 0);
 }

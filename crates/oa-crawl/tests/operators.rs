@@ -304,6 +304,20 @@ fn the_raw_archive_is_pruned_by_age_and_reports_when_it_is_too_large() {
         (&json!(25), &json!(2)),
         "{row}"
     );
+    // Closed slots go with the answers; what became of each day stays.
+    service
+        .db()
+        .batch_execute(
+            "INSERT INTO oa.slots (task, due_at, day, state, reason, closed_at)
+             SELECT 't', now() - make_interval(days => d, hours => length(s)), '2025-01-01', s, CASE WHEN s <> 'open' THEN 'x' END, CASE WHEN s <> 'open' THEN now() END
+             FROM unnest(ARRAY[10, 390, 410]) d, unnest(ARRAY['open', 'missed']) s;
+             INSERT INTO oa.days (task, day, expected, state) VALUES ('t', '2025-01-01', true, 'missing')",
+        )
+        .unwrap();
+    assert_eq!(prune(&["--dry-run"]).row()["slots"], 1);
+    assert_eq!(prune(&[]).row()["slots"], 1);
+    assert_eq!(service.count("oa.slots WHERE task = 't'"), 5);
+    assert_eq!(service.count("oa.days WHERE task = 't'"), 1);
     assert_eq!(service.count("oa.raw"), 2);
     service.configure("raw_limit = \"1KiB\"\n");
     let done = prune(&[]);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::process::Command;
 
 use common::{DAY, Done, Service};
@@ -157,6 +158,14 @@ fn why_a_row_is_as_it_is_is_told_by_its_versions() {
         .with_file_name("state")
         .join(answer["file"].as_str().unwrap());
     assert!(file.is_file(), "{}", file.display());
+    // Where in it the record stands.
+    let body = zstd::decode_all(fs::File::open(&file).unwrap()).unwrap();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let number = usize::try_from(answer["record"].as_u64().unwrap()).unwrap();
+    let records = body["result"].as_array().unwrap();
+    assert_eq!(answer["records"], records.len());
+    let record = records[number - 1].to_string().to_uppercase();
+    assert!(record.contains(&format!("\"{code}\"")), "{record}");
     let (column, change) = versions[0]["changed"]
         .as_object()
         .unwrap()

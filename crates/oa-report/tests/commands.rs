@@ -282,6 +282,23 @@ fn the_log_is_followed_as_runs_end() {
         (&run["task_name"], &run["status"]),
         (&"new".into(), &"failed".into())
     );
+    // One of a machine whose clock is ahead, and then more at once than a page has: each is shown, once.
+    let mut shown: Vec<String> = Vec::new();
+    for (count, ahead) in [(1, "1 day"), (1200, "0"), (1, "0")] {
+        site.sql(&format!(
+            "INSERT INTO oa.runs (id, tool, task, trigger, host, machine_id, boot_id, pid, pid_started, version, status, started_at, finished_at)
+             SELECT (left(oa.uuid_floor(now() + interval '{ahead}')::text, 19) || right(gen_random_uuid()::text, 17))::uuid, 'oa-crawl', 'new', 'manual', 'h', 'm', 'b', 1, 1, '0', 'failed',
+                    clock_timestamp(), clock_timestamp() FROM generate_series(1, {count})"
+        ));
+        for _ in 0..count {
+            let run: Value = serde_json::from_str(&out.next().unwrap().unwrap()).unwrap();
+            shown.push(run["id"].to_string());
+        }
+    }
+    let all = shown.len();
+    shown.sort_unstable();
+    shown.dedup();
+    assert_eq!((shown.len(), all), (1202, 1202));
     child.kill().unwrap();
     child.wait().unwrap();
 }

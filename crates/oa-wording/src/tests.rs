@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use chrono::{TimeZone, Utc};
-use oa_core::model::event::{RunFailed, Work};
+use oa_core::model::event::{Expected, Finding, Missed, RunFailed, Work};
 use oa_core::model::retry::ErrorKind;
 use oa_core::model::run::{RunError, Status};
 use uuid::Uuid;
@@ -140,4 +140,31 @@ fn nothing_that_others_wrote_is_a_mention_or_a_link() {
         quoted("raise max_size in [spool]"),
         "raise max_size in [spool]"
     );
+}
+
+#[test]
+fn a_long_outage_says_how_many_days_are_not_in_its_list() {
+    let last = Utc.with_ymd_and_hms(2025, 12, 1, 7, 30, 0).unwrap();
+    let day = |n: u64| last.date_naive() - chrono::Days::new(n);
+    let found = Event::Found(Finding::RunMissed {
+        task: "tick".to_owned(),
+        title: String::new(),
+        due_at: last,
+        late: 3600,
+        last_started_at: None,
+        last_success_at: None,
+        never: false,
+        missed: Missed {
+            times: 52,
+            last_due_at: Some(last),
+            days: (0..40).rev().map(day).collect(),
+            earlier_days: 12,
+            ..Missed::default()
+        },
+        expected: Expected::Source,
+    });
+    let zh = wording(Locale::Zh).text(&found).body;
+    assert!(zh.contains("2025-12-01 (40)，此前还有 12 天"), "{zh}");
+    let en = wording(Locale::En).text(&found).body;
+    assert!(en.contains("(40), and 12 day(s) before these"), "{en}");
 }

@@ -126,7 +126,7 @@ fn missing(
 fn missing_task(row: &postgres::Row) -> Missing {
     let count = |i| row.get::<_, i64>(i).unsigned_abs();
     let mut days: Vec<NaiveDate> = row.get(5);
-    days.drain(..days.len().saturating_sub(DAYS));
+    let earlier = days.drain(..days.len().saturating_sub(DAYS)).count() as u64;
     let first: Option<NaiveDate> = row.get(7);
     Missing {
         found: MissedTask {
@@ -137,6 +137,7 @@ fn missing_task(row: &postgres::Row) -> Missing {
                 times: count(2),
                 last_due_at: row.get(4),
                 days,
+                earlier_days: earlier,
                 backfill: first.zip(row.get(8)),
                 unfetchable: count(6),
                 runs_again: row.get(14),

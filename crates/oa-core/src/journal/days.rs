@@ -153,6 +153,14 @@ pub(crate) fn record(
         "SELECT state, coalesce(records, 0), coalesce(announced, 0), collected_at FROM oa.days WHERE task = $1 AND day = $2 FOR UPDATE",
         &[task, &of.day],
     )?;
+    // Nothing is owed for a day that was skipped, and somebody's try that brings nothing changes that as little.
+    let was_skipped = before
+        .as_ref()
+        .is_some_and(|r| r.get::<_, &str>(0) == "skipped");
+    let by_schedule = matches!(outcome.start.trigger, Trigger::Cron | Trigger::Due);
+    if was_skipped && !by_schedule && state == State::Failed {
+        return Ok(());
+    }
     let before = before.and_then(|r| {
         Some(Known {
             state: State::parse(r.get(0))?,
@@ -182,7 +190,7 @@ pub(crate) fn record(
         &[
             task,
             &of.day,
-            &matches!(outcome.start.trigger, Trigger::Cron | Trigger::Due),
+            &by_schedule,
             &state.as_str(),
             &outcome.start.id,
             &now.collected_at,

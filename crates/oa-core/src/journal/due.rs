@@ -1,14 +1,14 @@
 //! Which tasks are expected to run, and when: what has a schedule is registered in `oa.tasks`, and its slots are written ahead from that.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use postgres::{Client, GenericClient, Transaction};
 
 use super::slots;
 use crate::journal::incidents;
-use crate::schedule::{Calendar, CronError, Days, Schedule, Session};
+use crate::schedule::{Again, Calendar, CronError, Days, DueTime, Schedule, Session};
 
 /// A task that has a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Scheduled {
     pub days: Days,
     /// Within which sessions; empty for any time.
     pub sessions: Vec<Session>,
+    /// When its days are collected once more.
+    pub again: Option<Again>,
     /// Its runs collect days: it is a source.
     pub collects: bool,
     /// `oa-crawl backfill` can collect its past days.
@@ -39,6 +41,7 @@ impl Scheduled {
             schedule: schedule.to_owned(),
             days: Days::All,
             sessions: Vec::new(),
+            again: None,
             collects: false,
             backfills: false,
         }
@@ -62,8 +65,9 @@ impl Scheduled {
     fn plan(&self, zone: Tz, calendar: u64) -> String {
         let (days, sessions) = (self.days.as_str(), self.sessions());
         let kind = (self.collects, self.backfills);
+        let again = self.again.map_or_else(String::new, |a| format!("|{a}"));
         format!(
-            "{}|{days}|{sessions}|{zone}|{calendar:x}|{kind:?}",
+            "{}|{days}|{sessions}|{zone}|{calendar:x}|{kind:?}{again}",
             self.schedule
         )
     }
@@ -120,7 +124,7 @@ pub fn register(
             news.push((task, plan.as_str()));
         }
         if !same || row.and_then(|r| r.get::<_, Option<bool>>(4)) != Some(true) {
-            short.push((task.name.as_str(), task.times(times.zone)));
+            short.push((task.name.as_str(), task.times(times.zone), task.again));
         }
     }
     if news.is_empty() && short.is_empty() {
@@ -135,6 +139,34 @@ pub fn register(
     tx.commit()
 }
 
+/// What is registered of the tasks that collect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Names, titles and plans, in few characters.
+    pub digest: String,
+    /// None of their slots is due, enough are written ahead, and nobody asked for a run.
+    pub is_idle: bool,
+}
+
+/// What is registered, for whoever knows that it is what it should be.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn registered(client: &mut impl GenericClient) -> Result<Registered, postgres::Error> {
+    let row = client.query_one(
+        "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(concat_ws('|', name, title, slots_plan), 0)), 0),
+                coalesce(bool_and(next_due_at > now() AND coalesce(slots_until >= now() + make_interval(secs => $1), false)), true)
+                AND NOT EXISTS (SELECT FROM oa.slots s JOIN oa.tasks o ON o.name = s.task WHERE s.state = 'open' AND s.due_at <= now() AND o.collects)
+                AND NOT EXISTS (SELECT FROM oa.requests WHERE state IN ('open', 'taken') AND kind <> 'test_channel')
+         FROM oa.tasks WHERE collects AND schedule IS NOT NULL",
+        &[&LEFT.as_seconds_f64()],
+    )?;
+    Ok(Registered {
+        digest: row.get(0),
+        is_idle: row.get(1),
+    })
+}
+
 /// Goes on writing the slots of all tasks that have some, so that what is missed has a name also when nothing but `oa-alert check` runs.
 ///
 /// # Errors
@@ -144,7 +176,7 @@ pub fn write_ahead(
     times: Times<'_>,
 ) -> Result<(), postgres::Error> {
     let rows = client.query(
-        "SELECT name, schedule, coalesce(days, ''), coalesce(sessions, '{}'), now() FROM oa.tasks WHERE schedule IS NOT NULL AND slots_until < now() + make_interval(secs => $1)",
+        "SELECT name, schedule, coalesce(days, ''), coalesce(sessions, '{}'), now(), again FROM oa.tasks WHERE schedule IS NOT NULL AND slots_until < now() + make_interval(secs => $1)",
         &[&LEFT.as_seconds_f64()],
     )?;
     let Some(first) = rows.first() else {
@@ -157,7 +189,9 @@ pub fn write_ahead(
             sessions: Session::named(&row.get::<_, Vec<&str>>(3)),
             ..Scheduled::program(row.get(0), "", row.get(1))
         };
-        (row.get(0), task.times(times.zone))
+        let again = row.get::<_, Option<&str>>(5);
+        let again = again.and_then(|again| again.parse().ok());
+        (row.get(0), task.times(times.zone), again)
     });
     let mut tx = client.transaction()?;
     write(&mut tx, &short.collect::<Vec<_>>(), now, times)?;
@@ -181,6 +215,10 @@ fn put(
         .collect();
     let collects: Vec<bool> = tasks.iter().map(|(t, _)| t.collects).collect();
     let backfills: Vec<bool> = tasks.iter().map(|(t, _)| t.backfills).collect();
+    let again: Vec<Option<String>> = tasks
+        .iter()
+        .map(|(t, _)| Some(t.again?.to_string()))
+        .collect();
     let names = column(|t| &t.name);
     let changed = tx.query(
         "SELECT t.name FROM oa.tasks t JOIN unnest($1::text[], $2::text[]) x (name, plan) USING (name)
@@ -193,12 +231,12 @@ fn put(
     }
     tx.execute(
         // A run by hand of what is off, or of a broken file, leaves no schedule: what was expected before still is.
-        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions, slots_plan, collects, backfills, expected_since)
-         SELECT n, $1, i, s, d, a, string_to_array(e, ' '), p, c, b, now()
-         FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::boolean[])
-              x (n, i, s, d, a, e, p, c, b) ORDER BY n
+        "INSERT INTO oa.tasks AS t (name, tool, title, schedule, next_due_at, days, sessions, slots_plan, collects, backfills, again, expected_since)
+         SELECT n, $1, i, s, d, a, string_to_array(e, ' '), p, c, b, o, now()
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::boolean[], $11::text[])
+              x (n, i, s, d, a, e, p, c, b, o) ORDER BY n
          ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule, title = coalesce(nullif(excluded.title, ''), t.title), days = excluded.days, sessions = excluded.sessions,
-           collects = excluded.collects, backfills = excluded.backfills, next_due_at = excluded.next_due_at, slots_plan = excluded.slots_plan,
+           collects = excluded.collects, backfills = excluded.backfills, again = excluded.again, next_due_at = excluded.next_due_at, slots_plan = excluded.slots_plan,
            slots_until = CASE WHEN t.slots_plan IS DISTINCT FROM excluded.slots_plan AND t.slots_until > now() THEN now() ELSE t.slots_until END,
            expected_since = CASE WHEN t.schedule IS NOT DISTINCT FROM excluded.schedule AND (t.days, t.sessions) IS NOT DISTINCT FROM (excluded.days, excluded.sessions)
                                    OR t.schedule IS NULL THEN coalesce(t.expected_since, now()) ELSE now() END,
@@ -214,21 +252,25 @@ fn put(
             &plans,
             &collects,
             &backfills,
+            &again,
         ],
     )?;
     Ok(())
 }
+
+/// A task's name, its times, and when its days are collected once more.
+type Planned<'a> = (&'a str, Result<Schedule, CronError>, Option<Again>);
 
 /// What of the slots is written at once.
 const CHUNK: usize = 20_000;
 
 fn write(
     tx: &mut Transaction<'_>,
-    tasks: &[(&str, Result<Schedule, CronError>)],
+    tasks: &[Planned<'_>],
     now: DateTime<Utc>,
     times: Times<'_>,
 ) -> Result<(), postgres::Error> {
-    let names: Vec<&str> = tasks.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = tasks.iter().map(|(name, ..)| *name).collect();
     let rows = tx.query(
         "SELECT name, slots_until, collects FROM oa.tasks WHERE name = ANY($1) ORDER BY name FOR UPDATE",
         &[&names],
@@ -239,20 +281,32 @@ fn write(
         .collect();
     let end = now + AHEAD;
     let mut slots = slots::Writer::new(CHUNK);
-    for (name, schedule) in tasks {
+    for (name, schedule, again) in tasks {
         let (Some((until, collects)), Ok(schedule)) = (until.get(name), schedule) else {
             continue;
         };
         let from = until.map_or(now, |until| until.max(now - BACK));
+        let own = |at| DueTime {
+            at,
+            day: schedule.day_of(at),
+            again: false,
+        };
         if until.is_none() && *collects {
             // Its first: what was due today and nobody has done can be collected. Other days were nobody's.
             let last = schedule.last_between(midnight(now, times.zone), now, times.calendar);
-            if let Some(due) = last {
-                slots.write_if_undone(tx, name, due, schedule.day_of(due))?;
+            if let Some(at) = last {
+                slots.write_if_undone(tx, name, own(at))?;
             }
         }
-        for due in schedule.between(from, end, times.calendar) {
-            slots.push(tx, name, due, schedule.day_of(due))?;
+        for at in schedule.between(from, end, times.calendar) {
+            slots.push(tx, name, own(at))?;
+        }
+        let again = again.map(|again| again.after(from, schedule.clone(), times.calendar));
+        // A day of before the task was known is nobody's.
+        let is_known = |due: &DueTime| until.is_some() || due.day >= schedule.day_of(now);
+        let again = again.into_iter().flatten().filter(is_known);
+        for due in again.take_while(|due| due.at <= end) {
+            slots.push(tx, name, due)?;
         }
     }
     slots.flush(tx)?;
@@ -289,28 +343,4 @@ pub fn forget(client: &mut Client, task: &str) -> Result<bool, postgres::Error> 
     }
     tx.commit()?;
     Ok(forgotten.is_some())
-}
-
-/// Of tasks, days, and the moments since which these are to be collected once more, the tasks that no run has done that for. What was
-/// due before a task was expected is not. Killed runs count: a third one is the task that kills.
-///
-/// # Errors
-/// When PostgreSQL fails.
-pub fn not_collected_since(
-    client: &mut impl GenericClient,
-    tasks: &[&str],
-    days: &[NaiveDate],
-    since: &[DateTime<Utc>],
-) -> Result<HashSet<String>, postgres::Error> {
-    let rows = client.query(
-        // The day of a run is known at its end; until then nobody can collect another one.
-        "SELECT t.task FROM unnest($1::text[], $2::date[], $3::timestamptz[]) t (task, day, since)
-         JOIN oa.tasks k ON k.name = t.task AND k.expected_since <= t.since, LATERAL (
-           SELECT count(*) FILTER (WHERE r.status <> 'abandoned' AND (r.finished_at IS NULL OR r.details ->> 'day' = t.day::text)) AS runs,
-                  count(*) FILTER (WHERE r.status = 'abandoned' AND r.other_day) AS killed
-           FROM oa.runs r WHERE r.task = t.task AND r.status <> 'skipped' AND r.started_at BETWEEN t.since AND now() + interval '1 minute') later
-         WHERE later.runs = 0 AND later.killed < 3",
-        &[&tasks, &days, &since],
-    )?;
-    Ok(rows.iter().map(|r| r.get(0)).collect())
 }

@@ -18,7 +18,7 @@ use postgres::{GenericClient, Transaction};
 use crate::model::event::MissedEnd;
 use crate::model::run::Trigger;
 use crate::model::{RunStart, Status};
-use crate::schedule::CatchUp;
+use crate::schedule::{CatchUp, DueTime};
 
 /// A clock that is right may differ by this from the server's.
 const TOLERANCE: &str = "10 seconds";
@@ -34,6 +34,8 @@ pub enum Unmade {
     Unfetchable,
     /// Its runs were killed: the task itself kills them.
     Killed,
+    /// It was not to be: when it was due the site did not show its day any more.
+    Impossible,
 }
 
 impl Unmade {
@@ -42,6 +44,7 @@ impl Unmade {
             Self::Missed => "missed",
             Self::Unfetchable => "unfetchable",
             Self::Killed => "done",
+            Self::Impossible => "skipped",
         }
     }
 }
@@ -53,7 +56,9 @@ pub struct OpenSlot {
     pub due_at: DateTime<Utc>,
     /// The day that its run is for.
     pub day: NaiveDate,
-    /// The day of the next slot that is due, open or not; `None`: it is the last one.
+    /// It is for a day that is over and has had its own slots: only others of the kind stand for it.
+    pub again: bool,
+    /// The day of the next slot of its kind that is due, open or not; `None`: it is the last one.
     pub next_day: Option<NaiveDate>,
     /// It was due since the task is expected to run; what was before is not missed.
     pub owed: bool,
@@ -78,9 +83,9 @@ pub fn open(
         "SELECT s.task, s.due_at, s.day, next.day, s.owed,
                 (SELECT count(*) FROM oa.runs r
                  WHERE r.task = s.task AND r.status = 'abandoned' AND r.due_at = s.due_at AND r.started_at >= s.due_at - interval '1 minute'),
-                t.consecutive_failures > 0
+                t.consecutive_failures > 0, s.again
          FROM oa.slots s JOIN unnest($1::text[], $2::float8[]) x (task, delay) USING (task) JOIN oa.tasks t ON t.name = s.task
-         LEFT JOIN LATERAL (SELECT n.day FROM oa.slots n WHERE n.task = s.task AND n.due_at > s.due_at AND n.due_at <= now() - make_interval(secs => x.delay)
+         LEFT JOIN LATERAL (SELECT n.day FROM oa.slots n WHERE n.task = s.task AND n.again = s.again AND n.due_at > s.due_at AND n.due_at <= now() - make_interval(secs => x.delay)
                             ORDER BY n.due_at LIMIT 1) next ON true
          WHERE s.state = 'open' AND s.due_at <= now() AND s.due_at <= now() - make_interval(secs => x.delay)
            AND (t.lease_until IS NULL OR t.lease_until < now())
@@ -96,6 +101,7 @@ pub fn open(
             owed: row.get(4),
             killed: row.get(5),
             failing: row.get(6),
+            again: row.get(7),
         });
     }
     Ok(found)
@@ -143,6 +149,25 @@ pub fn decide(
     cannot_show: impl Fn(NaiveDate) -> Option<String>,
 ) -> Decision {
     let mut decision = Decision::default();
+    for again in [false, true] {
+        let of: Vec<&OpenSlot> = open.iter().filter(|slot| slot.again == again).collect();
+        // A day that is over is collected at any time of another one.
+        let closed_now = closed_now.filter(|_| !again);
+        decide_alike(&of, policy, now, closed_now, &cannot_show, &mut decision);
+    }
+    decision.run.sort_unstable();
+    decision
+}
+
+/// Decides about slots of one kind, which may stand for one another.
+fn decide_alike(
+    open: &[&OpenSlot],
+    policy: Policy,
+    now: DateTime<Utc>,
+    closed_now: Option<&str>,
+    cannot_show: &impl Fn(NaiveDate) -> Option<String>,
+    decision: &mut Decision,
+) {
     let mut shown: BTreeMap<NaiveDate, Option<String>> = BTreeMap::new();
     let mut candidates: Vec<&OpenSlot> = Vec::new();
     for slot in open {
@@ -187,7 +212,6 @@ pub fn decide(
             decision.run.push((slot.due_at, slot.day));
         }
     }
-    decision
 }
 
 /// Closes slots that are open and that no run goes on for. One that a run closed while the clock was ahead is done by that run; one whose
@@ -236,7 +260,8 @@ pub fn close(
     tx.commit()
 }
 
-/// What became of days without a run that ended: said when their last slot is closed. One with a success before that is partial.
+/// What became of days without a run that ended: said when the last of their own slots is closed. One with a success before that is
+/// partial.
 fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<(), postgres::Error> {
     tx.execute(
         "UPDATE oa.days d SET state = x.state, run_id = x.run_id, updated_at = now()
@@ -245,7 +270,7 @@ fn settle(tx: &mut Transaction<'_>, task: &str, days: &[NaiveDate]) -> Result<()
                   CASE WHEN bool_or(s.state = 'done') THEN 'failed' WHEN bool_or(s.state = 'unfetchable') THEN 'unfetchable'
                        WHEN bool_or(s.state = 'missed') THEN 'missing' ELSE 'skipped' END AS state
            FROM oa.slots s LEFT JOIN oa.runs r ON r.id = s.run_id WHERE s.task = $1 AND s.day = ANY($2)
-           GROUP BY s.day HAVING bool_and(s.state <> 'open') AND NOT bool_or(s.state = 'done' AND r.status IS DISTINCT FROM 'abandoned')) x
+           GROUP BY s.day HAVING bool_and(s.state <> 'open' OR s.again) AND NOT bool_or(s.state = 'done' AND r.status IS DISTINCT FROM 'abandoned')) x
          WHERE d.task = $1 AND d.day = x.day AND d.state = 'pending'",
         &[&task, &days],
     )?;
@@ -289,6 +314,7 @@ pub(super) struct Writer {
     due: Vec<DateTime<Utc>>,
     days: Vec<NaiveDate>,
     owed: Vec<bool>,
+    again: Vec<bool>,
 }
 
 impl Writer {
@@ -299,6 +325,7 @@ impl Writer {
             due: Vec::new(),
             days: Vec::new(),
             owed: Vec::new(),
+            again: Vec::new(),
         }
     }
 
@@ -306,13 +333,9 @@ impl Writer {
         &mut self,
         tx: &mut Transaction<'_>,
         task: &str,
-        due: DateTime<Utc>,
-        day: NaiveDate,
+        due: DueTime,
     ) -> Result<(), postgres::Error> {
-        self.owed.push(true);
-        self.tasks.push(task.to_owned());
-        self.due.push(due);
-        self.days.push(day);
+        self.add(task, due, true);
         if self.due.len() >= self.limit {
             self.flush(tx)?;
         }
@@ -324,26 +347,30 @@ impl Writer {
         &mut self,
         tx: &mut Transaction<'_>,
         task: &str,
-        due: DateTime<Utc>,
-        day: NaiveDate,
+        due: DueTime,
     ) -> Result<(), postgres::Error> {
         let done = tx.query_opt(
             "SELECT FROM oa.runs r WHERE r.task = $1 AND r.started_at >= $2 AND r.status <> 'abandoned' AND oa.takes_care(r, $2) LIMIT 1",
-            &[&task, &due],
+            &[&task, &due.at],
         )?;
         if done.is_none() {
-            self.push(tx, task, due, day)?;
-            if let Some(owed) = self.owed.last_mut() {
-                *owed = false;
-            }
+            self.add(task, due, false);
         }
         Ok(())
     }
 
+    fn add(&mut self, task: &str, due: DueTime, owed: bool) {
+        self.tasks.push(task.to_owned());
+        self.due.push(due.at);
+        self.days.push(due.day);
+        self.owed.push(owed);
+        self.again.push(due.again);
+    }
+
     pub(super) fn flush(&mut self, tx: &mut Transaction<'_>) -> Result<(), postgres::Error> {
         tx.execute(
-            "INSERT INTO oa.slots (task, due_at, day, owed) SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::date[], $4::boolean[]) ON CONFLICT DO NOTHING",
-            &[&self.tasks, &self.due, &self.days, &self.owed],
+            "INSERT INTO oa.slots (task, due_at, day, owed, again) SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::date[], $4::boolean[], $5::boolean[]) ON CONFLICT DO NOTHING",
+            &[&self.tasks, &self.due, &self.days, &self.owed, &self.again],
         )?;
         tx.execute(
             "INSERT INTO oa.days AS d (task, day, expected, state)
@@ -355,6 +382,7 @@ impl Writer {
         self.due.clear();
         self.days.clear();
         self.owed.clear();
+        self.again.clear();
         Ok(())
     }
 }
@@ -535,10 +563,10 @@ pub fn close_unmade(
                        THEN (SELECT n.due_at FROM oa.slots n WHERE n.task = t.name AND n.state = 'done' ORDER BY n.due_at DESC LIMIT 1) END AS last_done
            FROM oa.tasks t WHERE t.lease_until IS NULL OR t.lease_until < now())
          UPDATE oa.slots s
-         SET state = CASE WHEN c.run_id IS NULL THEN 'missed' ELSE 'done' END, run_id = c.run_id, closed_at = now(),
-             reason = CASE WHEN c.run_id IS NULL THEN 'nothing started it' END
+         SET state = CASE WHEN c.run_id IS NOT NULL THEN 'done' WHEN c.again THEN 'skipped' ELSE 'missed' END, run_id = c.run_id, closed_at = now(),
+             reason = CASE WHEN c.run_id IS NOT NULL THEN NULL WHEN c.again THEN 'run --due collects a day once more, and nothing starts that' ELSE 'nothing started it' END
          FROM (
-           SELECT o.task, o.due_at, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
+           SELECT o.task, o.due_at, o.again, coalesce(o.run_id, (SELECT r.id FROM oa.runs r WHERE r.task = o.task AND r.due_at = o.due_at AND r.status = 'abandoned'
                                                         ORDER BY r.seq DESC LIMIT 1)) AS run_id
            FROM oa.slots o JOIN idle t ON t.name = o.task
            WHERE o.state = 'open' AND o.due_at < now() - make_interval(secs => $1) AND (NOT t.collects OR o.due_at < t.last_done)

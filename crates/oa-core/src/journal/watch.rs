@@ -35,6 +35,17 @@ pub fn started(
     Ok(())
 }
 
+/// Both: a start on this machine, which works.
+///
+/// # Errors
+/// When PostgreSQL fails.
+pub fn begun(client: &mut Client, what: &str, host: &str, zone: Tz) -> Result<(), postgres::Error> {
+    let mut tx = client.transaction()?;
+    started(&mut tx, what, host, zone)?;
+    note(&mut tx, what, host, true, "")?;
+    tx.commit()
+}
+
 /// Counts that the last start on this machine came to a bad end.
 ///
 /// # Errors

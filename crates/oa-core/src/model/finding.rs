@@ -27,6 +27,9 @@ pub struct Missed {
     pub last_due_at: Option<DateTime<Utc>>,
     /// The days that they are for; the last ones.
     pub days: Vec<NaiveDate>,
+    /// So many days are before these.
+    #[serde(default)]
+    pub earlier_days: u64,
     /// The first and the last day that `oa-crawl backfill` can collect.
     pub backfill: Option<(NaiveDate, NaiveDate)>,
     /// So many times of days that the site shows no more.

@@ -254,6 +254,19 @@ pub struct Batch {
     pub timezone: String,
 }
 
+impl Batch {
+    /// Some of its rows as a JSON array of objects.
+    #[must_use]
+    pub fn json(&self, rows: &[Vec<Value>]) -> String {
+        let object = |row: &Vec<Value>| -> Map<String, Value> {
+            let columns = self.columns.iter().cloned();
+            columns.zip(row.iter().cloned()).collect()
+        };
+        let objects: Vec<Value> = rows.iter().map(object).map(Value::Object).collect();
+        Value::Array(objects).to_string()
+    }
+}
+
 /// How good what was collected is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Quality {

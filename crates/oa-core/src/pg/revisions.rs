@@ -76,8 +76,8 @@ impl Kept {
             // The order is taken when all rows are stored: until then the statement may wait for somebody else's changes, which come first.
             written: format!(
                 ", kept AS (
-                   INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, at, seq)
-                   SELECT {}, {}, oa_key, CASE WHEN inserted THEN 'insert' ELSE 'update' END, row_to_json(oa_old), $4::uuid,
+                   INSERT INTO oa.revisions (schema_name, table_name, key, operation, old_row, run_id, oldest_xid, at, seq)
+                   SELECT {}, {}, oa_key, CASE WHEN inserted THEN 'insert' ELSE 'update' END, row_to_json(oa_old), $4::uuid, (SELECT pg_snapshot_xmin(pg_current_snapshot())),
                           (SELECT clock_timestamp() FROM (SELECT count(*) FROM done) oa_all), (SELECT oa.next_in_order() FROM (SELECT count(*) FROM done) oa_all)
                    FROM done WHERE inserted OR NOT oa_old IS NULL
                    RETURNING 1)",
@@ -150,6 +150,52 @@ pub fn table_replaced(
         &[&was, &is_now, &run],
     )
     .map(|_| ())
+}
+
+/// Which of the rows have that key, written as in `oa.revisions`: their numbers in the batch.
+///
+/// # Errors
+/// When PostgreSQL fails: the table has no unique index whose columns are all in the batch, or a row is none of the table.
+pub fn rows_with_key(
+    client: &mut impl GenericClient,
+    batch: &Batch,
+    key: &str,
+) -> Result<Vec<usize>, postgres::Error> {
+    let table = format!(
+        "{}.{}",
+        quote_ident(&batch.schema),
+        quote_ident(&batch.table)
+    );
+    let types = client.query(
+        "SELECT c.name, coalesce(format_type(a.atttypid, a.atttypmod), 'text') FROM unnest($2::text[]) WITH ORDINALITY c (name, n)
+         LEFT JOIN pg_attribute a ON a.attrelid = $1::text::regclass AND a.attname = c.name AND NOT a.attisdropped ORDER BY c.n",
+        &[&table, &batch.columns],
+    )?;
+    let value: Option<String> = client
+        .query_one(
+            "SELECT oa.key_value(oa.revised_index($1::text::regclass))",
+            &[&table],
+        )?
+        .get(0);
+    let Some(value) = value else {
+        return Ok(Vec::new());
+    };
+    let names: Vec<String> = types.iter().map(|r| quote_ident(r.get(0))).collect();
+    let typed = types.iter().zip(&names);
+    let typed: Vec<String> = typed
+        .map(|(r, name)| format!("{name} {}", r.get::<_, &str>(1)))
+        .collect();
+    let rows = client.query(
+        &format!(
+            "SELECT oa_number FROM ROWS FROM (json_to_recordset($1::text::json) AS ({})) WITH ORDINALITY oa_row ({}, oa_number)
+             WHERE {value} = $2::text::jsonb",
+            typed.join(", "),
+            names.join(", ")
+        ),
+        &[&batch.json(&batch.rows), &key],
+    )?;
+    let numbers = rows.iter().map(|r| r.get::<_, i64>(0) - 1);
+    Ok(numbers.filter_map(|n| usize::try_from(n).ok()).collect())
 }
 
 /// The unique index that decides what is the same row.

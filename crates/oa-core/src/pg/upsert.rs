@@ -6,7 +6,7 @@
 
 use postgres::Transaction;
 use postgres::types::ToSql;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::revisions::Kept;
@@ -207,18 +207,7 @@ impl Statement {
         rows: &[Vec<Value>],
         done: &mut Upserted,
     ) -> Result<(), UpsertError> {
-        let objects: Vec<Map<String, Value>> = rows
-            .iter()
-            .map(|row| {
-                batch
-                    .columns
-                    .iter()
-                    .cloned()
-                    .zip(row.iter().cloned())
-                    .collect()
-            })
-            .collect();
-        let json = json!(objects).to_string();
+        let json = batch.json(rows);
         let fail = |source| UpsertError::Database {
             table: self.table.clone(),
             source,

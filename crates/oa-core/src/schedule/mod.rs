@@ -3,6 +3,7 @@
 //! The zone is the schedule's own (Asia/Shanghai by default) whatever the machine's is. What a trading day is comes from the
 //! [`Calendar`]; a schedule that does not ask for it runs on every day.
 
+mod again;
 mod calendar;
 mod cron5;
 
@@ -11,6 +12,7 @@ use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use again::{Again, DueTime};
 pub use calendar::{Calendar, CalendarError, TradingDay};
 pub use cron5::CronError;
 

@@ -157,6 +157,11 @@ impl Archive {
         Ok(true)
     }
 
+    /// The file of an answer, within `state_dir`.
+    pub(crate) fn file_of(sha256: &str) -> String {
+        format!("raw/{}/{sha256}.zst", sha256.get(..2).unwrap_or_default())
+    }
+
     fn path_of(&self, sha256: &str) -> PathBuf {
         let folder = self.folder.join(sha256.get(..2).unwrap_or_default());
         folder.join(format!("{sha256}.zst"))

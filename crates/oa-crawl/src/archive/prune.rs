@@ -22,6 +22,8 @@ pub(crate) struct Pruned {
     pub(crate) left_bytes: u64,
     /// Months of `oa.revisions`.
     pub(crate) revisions: Vec<String>,
+    /// Closed slots.
+    pub(crate) slots: u64,
 }
 
 pub(crate) struct Rules {
@@ -60,6 +62,8 @@ pub(crate) fn prune(
     // The first time after years may take long; nothing waits for these rows.
     tx.batch_execute("SET LOCAL statement_timeout = 0")?;
     pruned.answers = forget(&mut tx, rules)?;
+    let slots = tx.query_one("SELECT oa.prune_slots($1)", &[&rules.default])?;
+    pruned.slots = slots.get::<_, i64>(0).unsigned_abs();
     let mut unused = Vec::new();
     let mut candidates = Vec::new();
     for file in archive.files()? {

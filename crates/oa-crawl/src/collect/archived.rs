@@ -39,6 +39,29 @@ pub(crate) fn read_archived(
     Ok(reader.finish())
 }
 
+/// The records of each answer by themselves, in their order there; none of one that cannot be read.
+pub(crate) fn by_answer<'a>(
+    source: &Source,
+    date: NaiveDate,
+    archive: &Archive,
+    raw: &'a [RawRecord],
+) -> Result<Vec<(&'a RawRecord, Vec<Value>)>> {
+    let mut all = Vec::new();
+    for one in raw.iter().filter(|one| !is_image(one)) {
+        let response = archive.answer(one)?;
+        let read = check_status(&one.url, &response)
+            .and_then(|()| extract(source, date, &one.url, &response));
+        let mut records = read.map_or_else(|_| Vec::new(), |extracted| extracted.records);
+        if let Some(each) = &source.each {
+            for record in records.iter_mut().filter_map(Value::as_object_mut) {
+                record.insert(each.name.clone(), part_of(source, one)?);
+            }
+        }
+        all.push((one, records));
+    }
+    Ok(all)
+}
+
 struct Reader<'a> {
     source: &'a Source,
     date: NaiveDate,

@@ -26,7 +26,7 @@ use crate::fetch::FetchError;
 use crate::source::Each;
 use answer::ask;
 pub(crate) use answer::{Placeholders, extract, fetch};
-pub(crate) use archived::read_archived;
+pub(crate) use archived::{by_answer, read_archived};
 pub(crate) use collected::Collected;
 pub(crate) use context::{ArchivedAnswers, Context, Folders};
 pub(crate) use position::Position;

@@ -21,7 +21,11 @@ pub(crate) struct SourcesArg {
 
 impl SourcesArg {
     pub(crate) fn load(&self, config: &Config) -> Result<Sources, SourceError> {
-        Sources::load(config, self.sources.as_deref())
+        Sources::load(config, self.folder())
+    }
+
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.sources.as_deref()
     }
 }
 

@@ -134,6 +134,7 @@ pub(super) fn collect_days(
             source,
             date: *date,
             due_at: None,
+            again: false,
         };
         reports.extend(collector.run_all(&[job]));
         let of = days.len();

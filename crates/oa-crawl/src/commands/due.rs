@@ -4,12 +4,11 @@
 //! A source is due when one of its slots is (`oa.slots`), and no run has closed that. The slots are there for all machines; while
 //! PostgreSQL is unreachable, a file below `state_dir/due` does for this one.
 //!
-//! A day that `again` names is due once more until a run for it has begun since then.
+//! A day that `again` names has a slot of its own for that, on the day after.
 //!
 //! What was due before the source was known is not missed. Of what was missed, `catch_up` says what is made up for; the rest is closed
 //! and stays a hole, with the reason. What the site cannot show any more leaves one skipped run with the reason besides.
 
-use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
@@ -18,16 +17,17 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use oa_core::app::config::Config;
 use oa_core::journal::Recorder;
-use oa_core::journal::due::{Scheduled, Times, not_collected_since, register};
-use oa_core::journal::slots::{self, Decision, Policy, Unmade};
+use oa_core::journal::due::{Scheduled, Times, register, registered};
+use oa_core::journal::slots::{self, Decision, OpenSlot, Policy, Unmade};
 use oa_core::journal::watch;
 use oa_core::pg::describe;
-use oa_core::schedule::{Calendar, CatchUp};
+use oa_core::schedule::{Calendar, CatchUp, DueTime};
 use postgres::Client;
 
+use super::idle::Seen;
 use crate::PROGRAM;
 use crate::collector::Job;
-use crate::source::{DueTime, Shows, Source, Sources};
+use crate::source::{Shows, Source, Sources};
 
 /// The jobs that are due now; notes that they are started. Each list is of one source: oldest first, one after the other.
 pub(super) fn jobs<'a>(
@@ -35,6 +35,7 @@ pub(super) fn jobs<'a>(
     sources: &'a Sources,
     calendar: &Calendar,
     recorder: &Recorder,
+    seen: Option<&Seen>,
 ) -> Vec<Vec<Job<'a>>> {
     // Connected, what is due is decided by the server's clock, which all machines share.
     let connected = recorder.connect().map_err(|e| e.to_string());
@@ -43,6 +44,7 @@ pub(super) fn jobs<'a>(
         calendar,
         recorder,
         now: recorder.now(),
+        seen: seen.filter(|_| sources.all_well()),
     };
     let planned = connected.and_then(|(mut client, _)| {
         let planned = planner.by_slots(&mut client, sources);
@@ -60,15 +62,11 @@ pub(super) fn jobs<'a>(
         }
         jobs
     });
-    for (source, due) in jobs
-        .iter()
-        .filter_map(|of| of.last())
-        .filter_map(|job| Some((job.source, job.due_at?)))
-    {
-        note(recorder, &source.name, due);
-    }
-    for job in jobs.iter().flatten().filter(|job| job.due_at.is_none()) {
-        note(recorder, &again_name(job.source), planner.now);
+    for job in jobs.iter().flatten() {
+        match job.due_at {
+            Some(due) if !job.again => note(recorder, &job.source.name, due),
+            _ => note(recorder, &again_name(job.source), planner.now),
+        }
     }
     jobs
 }
@@ -92,6 +90,7 @@ fn scheduled(source: &Source) -> Scheduled {
         schedule: source.schedule.clone(),
         days: source.days,
         sessions: source.sessions.clone(),
+        again: source.again,
         collects: true,
         backfills: source.shows() == Shows::AnyDay,
     }
@@ -144,6 +143,8 @@ struct Planner<'a> {
     calendar: &'a Calendar,
     recorder: &'a Recorder,
     now: DateTime<Utc>,
+    /// The files that were read.
+    seen: Option<&'a Seen>,
 }
 
 impl Planner<'_> {
@@ -155,33 +156,33 @@ impl Planner<'_> {
         let enabled: Vec<&Source> = sources.enabled().collect();
         make_known(client, self.config, self.calendar, &enabled)?;
         let (host, zone) = (self.recorder.host(), self.config.timezone);
-        watch::started(client, watch::DUE, host, zone)?;
-        watch::note(client, watch::DUE, host, true, "")?;
+        watch::begun(client, watch::DUE, host, zone)?;
+        if let Some(seen) = self.seen.filter(|_| !enabled.is_empty()) {
+            seen.note(self.recorder, &registered(client)?);
+        }
         let jitter = self.config.crawl.jitter.0;
         let tasks: Vec<(&str, TimeDelta)> = enabled
             .iter()
             .map(|s| (s.name.as_str(), jitter_of(&s.name, jitter)))
             .collect();
         let open = slots::open(client, &tasks)?;
-        let mut over = self.open_again(client, &enabled)?;
         let mut jobs = Vec::new();
         for source in enabled {
-            let again = over.remove(&source.name);
             let Some(slots) = open.get(&source.name) else {
-                jobs.extend(again.map(|job| vec![job]));
                 continue;
             };
             let local = self.now.with_timezone(&self.config.timezone);
-            let decision = slots::decide(
-                slots,
+            let (impossible, slots) = self.impossible(source, slots);
+            let mut decision = slots::decide(
+                &slots,
                 policy(source, self.config),
                 self.now,
                 self.closed_now(source),
                 |day| source.cannot_show(day, local, self.calendar),
             );
+            decision.close.extend(impossible);
             slots::close(client, &source.name, &decision)?;
-            let of = self.jobs_of(source, &decision);
-            let of: Vec<Job<'_>> = again.into_iter().chain(of).collect();
+            let of = self.jobs_of(source, &slots, &decision);
             if !of.is_empty() {
                 jobs.push(of);
             }
@@ -189,8 +190,26 @@ impl Planner<'_> {
         Ok(jobs)
     }
 
-    /// The day of a source to be collected once more, if that may be made up for, and as long as the site shows it: a run that is refused
-    /// takes care of nothing, and would come again each minute.
+    /// Slots of days that are over and that the site did not show any more even when these were due are no holes: nobody could have collected
+    /// them. And the others.
+    fn impossible(
+        &self,
+        source: &Source,
+        slots: &[OpenSlot],
+    ) -> (Vec<(DateTime<Utc>, Unmade, String)>, Vec<OpenSlot>) {
+        let mut impossible = Vec::new();
+        let mut others = Vec::new();
+        for slot in slots {
+            let then = slot.due_at.with_timezone(&self.config.timezone);
+            match source.cannot_show(slot.day, then, self.calendar) {
+                Some(why) if slot.again => impossible.push((slot.due_at, Unmade::Impossible, why)),
+                _ => others.push(slot.clone()),
+            }
+        }
+        (impossible, others)
+    }
+
+    /// The day of a source to be collected once more, if that may be made up for, and as long as the site shows it.
     fn last_again(&self, source: &Source) -> Option<DueTime> {
         source.again?;
         let settled = self.now - jitter_of(&source.name, self.config.crawl.jitter.0);
@@ -200,43 +219,32 @@ impl Planner<'_> {
         due.filter(|due| source.cannot_show(due.day, local, self.calendar).is_none())
     }
 
-    /// The jobs for days that are to be collected once more and have not been, by their task.
-    fn open_again<'s>(
-        &self,
-        client: &mut Client,
-        enabled: &[&'s Source],
-    ) -> Result<HashMap<String, Job<'s>>, postgres::Error> {
-        let again = enabled.iter().map(|s| (*s, self.last_again(s)));
-        let again: Vec<(&Source, DueTime)> = again
-            .filter_map(|(source, due)| Some((source, due?)))
-            .collect();
-        let tasks: Vec<&str> = again.iter().map(|(s, _)| s.name.as_str()).collect();
-        let days: Vec<NaiveDate> = again.iter().map(|(_, due)| due.day).collect();
-        let since: Vec<DateTime<Utc>> = again.iter().map(|(_, due)| due.at).collect();
-        let open = not_collected_since(client, &tasks, &days, &since)?;
-        let open = again.into_iter().filter(|(s, _)| open.contains(&s.name));
-        Ok(open
-            .map(|(source, due)| (source.name.clone(), once_more(source, due)))
-            .collect())
-    }
-
-    /// The same without PostgreSQL: what this machine does not know of is over.
+    /// Without PostgreSQL: the day to be collected once more, unless this machine has done so or does not know of it.
     fn alone_again<'s>(&self, source: &'s Source) -> Option<Job<'s>> {
         let due = self.last_again(source)?;
         let noted = noted(self.recorder, &again_name(source), self.now)?;
         (noted < due.at).then(|| once_more(source, due))
     }
 
-    fn jobs_of<'s>(&self, source: &'s Source, decision: &Decision) -> Vec<Job<'s>> {
-        let job = |due: DateTime<Utc>| Job {
-            source,
-            // What was missed yesterday is yesterday's.
-            date: day_of(self.config, due),
-            due_at: Some(due),
+    fn jobs_of<'s>(
+        &self,
+        source: &'s Source,
+        slots: &[OpenSlot],
+        decision: &Decision,
+    ) -> Vec<Job<'s>> {
+        let job = |due: DateTime<Utc>| {
+            let slot = slots.iter().find(|slot| slot.due_at == due);
+            Job {
+                source,
+                // What was missed yesterday is yesterday's.
+                date: slot.map_or_else(|| day_of(self.config, due), |slot| slot.day),
+                due_at: Some(due),
+                again: slot.is_some_and(|slot| slot.again),
+            }
         };
         // The newest that the site cannot show leaves a refused run, for whoever reads the log.
-        let mut unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
-        let refused = unfetchable.next_back().map(|c| job(c.0));
+        let unfetchable = decision.close.iter().filter(|c| c.1 == Unmade::Unfetchable);
+        let refused = unfetchable.map(|c| job(c.0)).rfind(|job| !job.again);
         let made_up = decision.run.iter().map(|(due, _)| job(*due));
         refused.into_iter().chain(made_up).collect()
     }
@@ -270,6 +278,7 @@ impl Planner<'_> {
             source,
             date,
             due_at: Some(due),
+            again: false,
         })
     }
 }
@@ -279,12 +288,13 @@ fn again_name(source: &Source) -> String {
     format!("{}.again", source.name)
 }
 
-/// It takes care of no slot, and is for a day that is over.
+/// For a day that is over.
 fn once_more(source: &Source, due: DueTime) -> Job<'_> {
     Job {
         source,
         date: due.day,
-        due_at: None,
+        due_at: Some(due.at),
+        again: true,
     }
 }
 

@@ -24,9 +24,10 @@ use oa_core::journal::runner::{self, Task};
 
 const TASK: &str = "raw-prune";
 
-/// Remove old answers from the raw archive, and old revisions, and report an archive that is too large
+/// Remove old answers from the raw archive, old slots and revisions, and report an archive that is too large
 ///
-/// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl].
+/// How long answers are kept is raw_keep, in [crawl] or in a source file; what is too large is raw_limit in [crawl]. Slots that were
+/// due before that are removed once they are closed, and none of the last 90 days; what became of each day stays known.
 /// How long revisions are kept is keep_revisions in [store].
 #[allow(
     rustdoc::broken_intra_doc_links,
@@ -152,7 +153,7 @@ fn json(pruned: &Pruned) -> Value {
     json!({
         "answers": pruned.answers, "files": pruned.files, "bytes": pruned.bytes,
         "left_files": pruned.left_files, "left_bytes": pruned.left_bytes,
-        "revisions": pruned.revisions, "months": pruned.revisions.len(),
+        "slots": pruned.slots, "revisions": pruned.revisions, "months": pruned.revisions.len(),
     })
 }
 
@@ -163,6 +164,7 @@ fn print(pruned: &Pruned, format: Format) -> Result<u8, Failure> {
         ("bytes", "BYTES"),
         ("left_files", "FILES LEFT"),
         ("left_bytes", "BYTES LEFT"),
+        ("slots", "SLOTS REMOVED"),
         ("months", "MONTHS OF REVISIONS REMOVED"),
     ]);
     listing.push(json(pruned));

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::args::{SourcesArg, parse_date};
-use super::report;
+use super::{place, report};
 use crate::archive::Archive;
 use crate::collect::{ArchivedAnswers, Collected, Context, image, read_archived};
 use crate::collector::Collector;
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Store the result, as a new run
     #[arg(long)]
     yes: bool,
+    /// Show in which answer, and where in it, the record of this key stands, as `key` in oa.revisions has it, instead
+    #[arg(long, value_name = "JSON", conflicts_with = "yes")]
+    find: Option<String>,
     #[command(flatten)]
     sources: SourcesArg,
     /// How the result is printed
@@ -63,16 +66,20 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     let (mut client, _) = collector.recorder.connect().map_err(Failure::from)?;
     let (id, raw) = answers(&mut client, source, args)?;
     keep_day(config, &mut client, source, &calendar, args, (id, &raw))?;
+    let time = CollectionTime {
+        date: args.date,
+        at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
+    };
+    if let Some(key) = &args.find {
+        let archive = &collector.archive;
+        return place::print(&mut client, source, time, archive, &raw, key, args.format);
+    }
     let mut collected = read_archived(source, args.date, &collector.archive, &raw)?;
     if let Some(rules) = &source.image {
         let context = image_context(config, source, args.date, &collector.archive, &raw)?;
         image::attach(&context, rules, &mut collected)
             .map_err(|e| anyhow::anyhow!(e.error.message))?;
     }
-    let time = CollectionTime {
-        date: args.date,
-        at: raw.first().map_or_else(Utc::now, |r| r.fetched_at),
-    };
     if args.yes {
         drop(client);
         let report = collector.replay(source, time, id, raw, collected);

@@ -14,6 +14,7 @@ use oa_core::schedule::Calendar;
 use serde_json::{Map, Value, json};
 
 use super::args::{CronArg, RetryArgs, SourcesArg, parse_date};
+use super::idle::Seen;
 use super::{broken, due, enable, list, report, requested};
 use crate::collect::{Context, Folders, collect};
 use crate::collector::{Collector, Job, is_expected, start_of};
@@ -76,6 +77,14 @@ impl Args {
 pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
     args.retry.apply(&mut config.crawl);
     let config = &config;
+    let seen = args.due.then(|| Seen::look(config, args.sources.folder()));
+    let seen = seen.flatten();
+    if seen
+        .as_ref()
+        .is_some_and(|seen| seen.nothing_is_due(config))
+    {
+        return Ok(exit::OK);
+    }
     let loaded = args.sources.load(config)?;
     let calendar =
         Calendar::load(config.calendar.as_deref()).map_err(|e| Failure::new(exit::CONFIG, e))?;
@@ -127,7 +136,13 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
             &mut collector,
         ));
         collector.set_trigger(trigger);
-        let jobs = due::jobs(config, &loaded, &calendar, &collector.recorder);
+        let jobs = due::jobs(
+            config,
+            &loaded,
+            &calendar,
+            &collector.recorder,
+            seen.as_ref(),
+        );
         reports.extend(run_due(config, &collector, jobs));
     } else {
         // Which day it is, the server knows. What keeps us from it is reported by each run.
@@ -143,6 +158,7 @@ pub(crate) fn run(args: &Args, mut config: Config) -> Result<u8, Failure> {
             source,
             date: day(source),
             due_at: None,
+            again: false,
         };
         let jobs: Vec<Job<'_>> = chosen.into_iter().map(job).collect();
         reports.extend(collector.run_all(&jobs));

@@ -6,16 +6,16 @@ use std::num::NonZeroUsize;
 use oa_core::app::config::SecretRef;
 use oa_core::base::units::Span;
 use oa_core::model::retry::{Backoff, Policy};
-use oa_core::schedule::{CatchUp, Days, Session};
+use oa_core::schedule::{Again, CatchUp, Days, Session};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use super::Shows;
 use super::access::{HttpLogin, Sign};
 use super::forms::{Delimited, Exclude, NotYet, Rows, Sheet, Text, Xml};
 use super::paging::Paging;
 use super::placeholders::names;
-use super::{Again, Shows};
 
 /// One source.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

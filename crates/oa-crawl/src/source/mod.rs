@@ -34,7 +34,6 @@ pub(crate) use definition::{
     Answer, BrowserRules, DayElsewhere, DayPlace, Each, Epoch, FetchKind, Field, FieldType, Image,
     List, Login, OnBad, Source, Step, Table,
 };
-pub(crate) use due_times::{Again, DueTime};
 pub(crate) use folder::{Broken, FOLDER};
 pub(crate) use forms::{Delimited, Exclude, Names, Rows, Sheet, Xml};
 pub(crate) use paging::{End, Paging, Place};
@@ -222,6 +221,11 @@ impl Sources {
             name: name.to_owned(),
             hint: nearest(name, self.all.keys().map(String::as_str)),
         })
+    }
+
+    /// Whether each of the files can be used.
+    pub(crate) fn all_well(&self) -> bool {
+        self.broken.is_empty()
     }
 
     /// What cannot be used, except those that `skip` names.

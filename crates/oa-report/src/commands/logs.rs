@@ -185,6 +185,8 @@ struct Follower {
     /// Applied here: a run that is still under way has another status, and must be remembered.
     statuses: Vec<&'static str>,
     running: HashSet<Uuid>,
+    /// What there was at first is shown.
+    begun: bool,
 }
 
 impl Follower {
@@ -192,11 +194,25 @@ impl Follower {
     fn ended(&mut self, client: &mut Client) -> Result<Vec<Entry>, postgres::Error> {
         let running: Vec<Uuid> = self.running.iter().copied().collect();
         let mut runs = by_id(client, &running)?;
-        let (mut new, _) = page(client, &self.filter)?;
+        let mut new = Vec::new();
+        self.filter.before = None;
+        loop {
+            let (some, next) = page(client, &self.filter)?;
+            new.extend(some);
+            // To begin with it is as many as were asked for, and then all that come.
+            self.filter.before = next.filter(|_| self.begun);
+            if self.filter.before.is_none() {
+                break;
+            }
+        }
+        self.begun = true;
+        // By the order of the list: ids are names.
+        if let Some(newest) = new.first() {
+            self.filter.after = Some(newest.id);
+        }
         new.reverse();
         runs.append(&mut new);
         for run in &runs {
-            self.filter.after = self.filter.after.max(Some(run.id));
             if run.end_time.is_none() {
                 self.running.insert(run.id);
             } else {
@@ -228,6 +244,7 @@ fn follow(config: &Config, mut filter: Filter, format: Format) -> Result<u8, Fai
         statuses: std::mem::take(&mut filter.statuses),
         filter,
         running: HashSet::new(),
+        begun: false,
     };
     let mut first = true;
     loop {

@@ -1,16 +1,23 @@
 //! `oa-report why`: the versions of one row, and what made each.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 use oa_core::app::cli::Failure;
 use oa_core::app::config::Config;
 use oa_core::app::exit;
 use oa_core::app::output::{Format, Listing};
+use oa_core::app::sibling;
 use oa_core::base::exact;
 use serde_json::{Map, Value, json};
 
 use super::{failed, local, table_named};
 use crate::pool;
 use crate::queries::revisions::{self, Part, Table, Version};
+
+/// Of so many versions, the newest, it is looked where in the answers they stand.
+const LOCATED: usize = 20;
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a row is as it is: each version of it, with the run that made it and what that had received, newest first
 #[derive(Debug, clap::Args)]
@@ -45,7 +52,12 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     };
     let followed = keys.first().map(names).unwrap_or_default();
     let (key, values) = chosen(&table, keys, &args.key)?;
-    let versions = revisions::versions(&mut client, &table, &key, &values).map_err(unreadable)?;
+    let mut versions =
+        revisions::versions(&mut client, &table, &key, &values).map_err(unreadable)?;
+    drop(client);
+    for version in versions.iter_mut().take(LOCATED) {
+        locate(version, config);
+    }
     if versions.is_empty() {
         let hint = if names(&key) == followed {
             String::new()
@@ -77,6 +89,52 @@ pub(crate) fn run(args: &Args, config: &Config) -> Result<u8, Failure> {
     }
     listing.print(args.format).map_err(anyhow::Error::from)?;
     Ok(exit::OK)
+}
+
+/// Where in the answers of its run a version stands: `oa-crawl` reads them once more. Without the answers, or the source, nobody knows.
+fn locate(version: &mut Version, config: &Config) {
+    let (Some(task), Some(origin)) = (&version.task, &version.origin) else {
+        return;
+    };
+    if version.raw.is_empty() || version.row.is_none() {
+        return;
+    }
+    let run = origin.run.to_string();
+    let arguments = [
+        "--quiet",
+        "replay",
+        task,
+        "--date",
+        &origin.day,
+        "--run",
+        &run,
+        "--find",
+        &origin.key,
+        "--format",
+        "json",
+    ];
+    let done = match sibling::run("oa-crawl", config, &arguments, LIMIT) {
+        Ok(done) if done.status.success() => done,
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stderr);
+            return tracing::debug!("oa-crawl did not find the record of {run}: {said}");
+        }
+        Err(e) => return tracing::debug!("oa-crawl did not find the record of {run}: {e}"),
+    };
+    let text = String::from_utf8_lossy(&done.stdout);
+    for line in text.lines() {
+        let Ok(found) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let same =
+            |raw: &&mut Value| raw["sha256"] == found["sha256"] && raw["part"] == found["part"];
+        for raw in version.raw.iter_mut().filter(same) {
+            raw["record"] = found["record"].clone();
+            raw["records"] = found["records"].clone();
+        }
+    }
+    // What it was made from comes first.
+    version.raw.sort_by_key(|raw| raw["record"].is_null());
 }
 
 /// The unique index whose parts are named, and their values in its order.
@@ -170,7 +228,13 @@ fn row(version: &Version, before: Option<&Map<String, Value>>, config: &Config) 
     let answer = |raw: &Value| {
         let hash = raw["sha256"].as_str().unwrap_or_default();
         let url = raw["url"].as_str().unwrap_or_default();
-        format!("{} {url}", hash.get(..12).unwrap_or(hash))
+        let hash = hash.get(..12).unwrap_or(hash);
+        match (raw["record"].as_u64(), raw["records"].as_u64()) {
+            (Some(record), Some(records)) => {
+                format!("{hash} record {record} of {records} {url}")
+            }
+            _ => format!("{hash} {url}"),
+        }
     };
     let mut answers: Vec<String> = version.raw.iter().take(2).map(answer).collect();
     if version.raw.len() > 2 {

@@ -18,7 +18,8 @@ const OPEN: usize = 3;
 const STEP: usize = 12;
 const TALL: usize = 14;
 
-pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
+/// `is_part`: there are tasks besides those of these days.
+pub(crate) fn section(frame: &Frame, days: &[SourceDay], is_part: bool) -> Markup {
     if days.is_empty() {
         return html! {};
     }
@@ -55,7 +56,10 @@ pub(crate) fn section(frame: &Frame, days: &[SourceDay]) -> Markup {
                     }
                 }
             }
-            p { (crate::commands::days::verdict(lang, &sum)) }
+            p {
+                @if is_part { (lang.say("本页任务（全部：oa-report days）：", "Of the tasks on this page (all: oa-report days): ")) }
+                (crate::commands::days::verdict(lang, &sum))
+            }
             // Its end, which is today, is what is seen first where it does not fit.
             div.heat tabindex="0" role="region" aria-label=(lang.say("每个数据源一行，每天一格", "one row a source, one cell a day")) {
                 div.months {

@@ -103,7 +103,7 @@ pub(crate) fn body(
         (verdict(frame, snapshot, &problems))
         @if !problems.is_empty() { (todo::list(frame, &problems, snapshot)) }
         (act::asked(frame, None))
-        (heat::section(frame, &overview.owed))
+        (heat::section(frame, &overview.owed, pages > 1))
         (recovery::section(frame, &snapshot.backups))
         (sources(frame, &tasks, overview, snapshot, (number, pages)))
         (system(frame, snapshot, overview))

@@ -172,10 +172,10 @@ pub(crate) fn between(
     limit: i64,
 ) -> Result<Vec<SourceDay>> {
     let rows = client.query(
-        // A run of a day may fail, and others of the same day are still to come.
+        // A run of a day may fail, and others of the same day are still to come. The open slots are read once, not once a day.
         "SELECT d.task, coalesce(nullif(t.title, ''), d.task), d.day, d.expected,
-                CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND EXISTS (
-                       SELECT FROM oa.slots s WHERE s.day = d.day AND s.task = d.task AND s.state = 'open' AND s.due_at > now())
+                CASE WHEN d.state IN ('partial', 'stale', 'failed', 'missing') AND (d.task, d.day) IN (
+                       SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now())
                      THEN 'pending' ELSE d.state END, d.run_id, d.collected_at, d.records, d.announced, d.usual,
                 d.evidence, encode(d.content, 'hex'), d.reported_at, d.filled_at
          FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
@@ -321,7 +321,7 @@ pub(crate) fn newest(
          FROM oa.days d LEFT JOIN oa.tasks t ON t.name = d.task
          WHERE d.day > $1 AND d.day <= $2 AND d.expected AND d.state <> 'pending' AND d.task <> ALL($3)
            AND (d.state IN ('complete', 'skipped', 'unfetchable')
-                OR NOT EXISTS (SELECT FROM oa.slots s WHERE s.day = d.day AND s.task = d.task AND s.state = 'open' AND s.due_at > now()))
+                OR (d.task, d.day) NOT IN (SELECT s.task, s.day FROM oa.slots s WHERE s.state = 'open' AND NOT s.again AND s.due_at > now()))
            AND (t.forgotten_at IS NULL OR t.forgotten_at < t.last_started_at)
          GROUP BY d.task ORDER BY d.task",
         &[&(today - Days::new(TWO_WEEKS)), &today, &config.crawl.skip],

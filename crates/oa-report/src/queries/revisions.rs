@@ -170,6 +170,18 @@ pub(crate) struct Version {
     pub(crate) backup: Option<Value>,
     /// The row; none: it was removed.
     pub(crate) row: Option<Map<String, Value>>,
+    /// What it was made from: for whoever looks where in the answers it stands.
+    #[serde(skip)]
+    pub(crate) origin: Option<Origin>,
+}
+
+/// The run that received what a version was made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) run: Uuid,
+    pub(crate) day: String,
+    /// The key of the row, as `oa.revisions` has it.
+    pub(crate) key: String,
 }
 
 /// The versions of the row with that key, newest first. `values`: of the key's parts, as texts.
@@ -230,7 +242,7 @@ pub(crate) fn versions(
                               FROM oa.raw w WHERE w.run_id IN (r.run_id, (runs.details ->> 'replayed_from')::uuid)), '[]'),
                     ARRAY(SELECT i.fingerprint FROM oa.incidents i WHERE i.task = runs.task AND i.opened_at <= r.at
                           AND (i.resolved_at IS NULL OR i.resolved_at >= runs.started_at) ORDER BY i.opened_at),
-                    runs.details ->> 'source_sha256', r.role_name
+                    runs.details ->> 'source_sha256', r.role_name, r.key::text, runs.details ->> 'day', coalesce((runs.details ->> 'replayed_from')::uuid, r.run_id)
              FROM oa.revised_table({of_table}::regclass) t JOIN oa.revisions r ON r.schema_name = t.schema_name AND r.table_name = t.table_name
              CROSS JOIN (SELECT coalesce({its_key}::jsonb, jsonb_build_object({})) AS key) k
              -- Each was written in the zone of its writer.
@@ -259,6 +271,14 @@ pub(crate) fn versions(
             incidents: redacted_texts(&row.get::<_, Vec<String>>(8)),
             source_sha256: row.get(9),
             role: row.get(10),
+            origin: row
+                .get::<_, Option<Uuid>>(13)
+                .zip(row.get(12))
+                .map(|(run, day)| Origin {
+                    run,
+                    day,
+                    key: row.get(11),
+                }),
             backup: None,
             row: std::mem::replace(&mut next, old),
         });
@@ -276,6 +296,7 @@ pub(crate) fn versions(
             incidents: Vec::new(),
             source_sha256: None,
             role: None,
+            origin: None,
             backup: None,
             row: next,
         });

@@ -29,14 +29,21 @@ fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
     let last = missed
         .last_due_at
         .filter(|_| missed.times + missed.unfetchable > 1);
-    let days = day_list(&missed.days);
+    let all = missed.days.len() as u64 + missed.earlier_days;
+    let mut days = day_list(&missed.days);
+    if missed.earlier_days > 0 {
+        days.push_str(&format!(
+            ", and {} day(s) before these",
+            missed.earlier_days
+        ));
+    }
     let mut line = match last {
         Some(last) => format!(
             "Missed {} time(s), the last one due at {}; days: {days}",
             missed.times,
             w.at(last)
         ),
-        None if missed.days.len() > 1 => format!("Missed on {} days: {days}", missed.days.len()),
+        None if all > 1 => format!("Missed on {all} days: {days}"),
         None => return None,
     };
     if missed.unfetchable > 0 {

@@ -29,14 +29,18 @@ fn missed_line(missed: &Missed, w: &Wording) -> Option<String> {
     let last = missed
         .last_due_at
         .filter(|_| missed.times + missed.unfetchable > 1);
-    let days = day_list(&missed.days);
+    let all = missed.days.len() as u64 + missed.earlier_days;
+    let mut days = day_list(&missed.days);
+    if missed.earlier_days > 0 {
+        days.push_str(&format!("，此前还有 {} 天", missed.earlier_days));
+    }
     let mut line = match last {
         Some(last) => format!(
             "漏 {} 次，最后一次应于 {}；日期：{days}",
             missed.times,
             w.at(last)
         ),
-        None if missed.days.len() > 1 => format!("漏 {} 天：{days}", missed.days.len()),
+        None if all > 1 => format!("漏 {all} 天：{days}"),
         None => return None,
     };
     if missed.unfetchable > 0 {

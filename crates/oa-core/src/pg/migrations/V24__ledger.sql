@@ -158,3 +158,27 @@ BEGIN
     RETURN QUERY EXECUTE query;
 END
 $$;
+
+-- A day that is collected once more when it is over (again in a source file) has a slot for that: missed, it is a hole like any other.
+ALTER TABLE oa.slots ADD COLUMN again boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN oa.slots.again IS 'Its run collects a day once more that has had its own slots.';
+ALTER TABLE oa.tasks ADD COLUMN again text;
+COMMENT ON COLUMN oa.tasks.again IS 'When its days are collected once more, as its source file says it.';
+
+-- Closed slots that are old leave with the answers of their runs; what became of each day stays in oa.days. A role that may write the log
+-- does this without the right to delete anything else.
+CREATE FUNCTION oa.prune_slots(before timestamptz) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+$$
+DECLARE
+    gone bigint;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'oa.slots', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied for table slots';
+    END IF;
+    DELETE FROM oa.slots s WHERE s.state <> 'open' AND s.due_at < least(before, now() - interval '90 days');
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+COMMENT ON FUNCTION oa.prune_slots IS 'Removes closed slots that were due before that time, and none of the last 90 days.';
