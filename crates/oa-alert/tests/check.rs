@@ -437,6 +437,15 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         ["/start", ""],
         "a failing task is for the channels"
     );
+    // The page knows that it got through.
+    let noted = "SELECT ok FROM oa.watches WHERE what = 'heartbeat'";
+    let through: bool = service
+        .server
+        .connect()
+        .query_one(noted, &[])
+        .unwrap()
+        .get(0);
+    assert!(through);
     service.server.stop();
     assert_eq!(check(&service).0, 2);
     assert_eq!(pings(&service)[2..], ["/start", "/fail"]);

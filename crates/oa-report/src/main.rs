@@ -29,7 +29,8 @@ use oa_core::app::cli::{self, Failure, GlobalArgs};
 use oa_core::app::exit;
 
 use commands::{
-    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, top, why,
+    as_of, backups, daily as daily_command, days, health, html, logs, quality, serve, token, top,
+    why,
 };
 
 const PROGRAM: &str = "oa-report";

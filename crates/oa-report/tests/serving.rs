@@ -164,10 +164,7 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
         } else {
             &[]
         };
-        let (reply, first) = (
-            serving.ask("GET", path, asked, ""),
-            serving.get(path),
-        );
+        let (reply, first) = (serving.ask("GET", path, asked, ""), serving.get(path));
         assert_eq!((reply.status, first.status), (401, 401), "{path}");
         assert!(
             reply

@@ -61,9 +61,7 @@ pub(crate) async fn answer(
         | Operation::Badge
         | Operation::Feed
         | Operation::Asset
-        | Operation::Page(_) => {
-            Err(Answer::missing("there is nothing at this path"))
-        }
+        | Operation::Page(_) => Err(Answer::missing("there is nothing at this path")),
     }
 }
 

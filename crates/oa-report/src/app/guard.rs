@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -386,11 +386,7 @@ mod tests {
                 .unwrap_err()
         ));
         assert!(closed(guard.log_in(HERE, "wrong").unwrap_err()));
-        assert!(
-            guard
-                .admit(HERE, None, false, with("Bearer right"))
-                .is_ok()
-        );
+        assert!(guard.admit(HERE, None, false, with("Bearer right")).is_ok());
         assert!(guard.log_in(HERE, "right").is_ok());
         let other = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(

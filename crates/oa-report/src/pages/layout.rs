@@ -216,7 +216,9 @@ fn mark(frame: &Frame) -> &'static str {
 }
 
 fn is_live(frame: &Frame) -> bool {
-    !frame.standalone && !matches!(frame.page, Page::Run | Page::LogIn) && frame.value("before").is_empty()
+    !frame.standalone
+        && !matches!(frame.page, Page::Run | Page::LogIn)
+        && frame.value("before").is_empty()
 }
 
 fn navigation(frame: &Frame) -> Markup {

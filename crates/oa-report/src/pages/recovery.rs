@@ -53,8 +53,16 @@ fn line(frame: &Frame, recovery: &Recovery, scale: &Scale, status: &Status) -> M
     let lang = frame.lang;
     let gaps = recovery.spans.len() - 1;
     let label = lang.say(
-        format!("从 {} 到现在，{gaps} 处空缺，{} 个全量备份", frame.clock.at(scale.from), recovery.fulls.len()),
-        format!("from {} until now, {gaps} gaps, {} full backups", frame.clock.at(scale.from), recovery.fulls.len()),
+        format!(
+            "从 {} 到现在，{gaps} 处空缺，{} 个全量备份",
+            frame.clock.at(scale.from),
+            recovery.fulls.len()
+        ),
+        format!(
+            "from {} until now, {gaps} gaps, {} full backups",
+            frame.clock.at(scale.from),
+            recovery.fulls.len()
+        ),
     );
     let spans: Vec<String> = recovery
         .spans
@@ -110,7 +118,11 @@ fn evidence(frame: &Frame, status: &Status) -> Markup {
     let drill = status.last_drill.as_ref();
     let recovered = status.recovery.recovered.as_ref();
     let passed = |ok: bool| {
-        let words = if ok { lang.say("通过", "passed") } else { lang.say("失败", "failed") };
+        let words = if ok {
+            lang.say("通过", "passed")
+        } else {
+            lang.say("失败", "failed")
+        };
         status_of(words, if ok { "ok" } else { "error" })
     };
     html! {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use chrono::Days;
 use maud::{Markup, html};
 
-use super::{act, chart, source};
 use super::layout::{self, Frame, icon};
 use super::overview::sign;
 use super::words::count;
+use super::{act, chart, source};
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
@@ -42,7 +42,11 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
         ..Filter::default()
     };
     let (of, config) = (name.clone(), Arc::clone(&app.config));
-    let today = frame.clock.now.with_timezone(&frame.clock.zone).date_naive();
+    let today = frame
+        .clock
+        .now
+        .with_timezone(&frame.clock.zone)
+        .date_naive();
     let span = (today - Days::new(DAYS), today);
     let ((runs, _), (quality, _), facts, days) = app
         .ask(move |tx| {
