@@ -266,6 +266,12 @@ fn what_is_public_is_so_only_where_the_configuration_says_so_and_tells_no_detail
     for path in ["/badge/zhihui-reports.svg", "/badge/oa.svg", "/status"] {
         assert_eq!(serving.get(path).status, 404, "{path}");
     }
+    // Not even the tab of an error says how it is.
+    let long = format!("/login?lang={}", "x".repeat(300));
+    for path in ["/status", "/admin/", &long] {
+        let page = serving.get(path).text();
+        assert!(page.contains("<title>") && !page.contains("✕"), "{page}");
+    }
     // A feed is for whoever has a token.
     assert_eq!(serving.get("/api/v1/incidents.rss").status, 401);
     let bearer = format!("Bearer {TOKEN}");

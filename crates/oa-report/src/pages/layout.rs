@@ -49,6 +49,17 @@ impl Frame {
         caller: &Caller,
         latest: &Arc<LatestSnapshot>,
     ) -> Self {
+        // Whoever has no token sees nothing of it, not even in the title of an error.
+        let public = match page {
+            Page::LogIn => false,
+            Page::Status => app.config.report.status_page,
+            _ => true,
+        };
+        let latest = if public {
+            Arc::clone(latest)
+        } else {
+            Arc::new(LatestSnapshot::unknown())
+        };
         Self {
             base: request.base.clone(),
             lang: request.lang,
@@ -57,7 +68,7 @@ impl Frame {
                 zone: app.config.timezone,
                 lang: request.lang,
             },
-            latest: Arc::clone(latest),
+            latest,
             form: caller.may_act().then(|| app.guard.form_token(caller)),
             logged_in: request.cookie(SESSION).is_some(),
             page,
