@@ -223,8 +223,16 @@ impl Guard {
     }
 }
 
-/// The key of sessions, kept so that nobody must log in again after a restart. Where it cannot be kept, it is another one each time.
+/// The key of sessions, kept so that nobody must log in again after a restart. Where it cannot be kept, it is another one each time. The
+/// state directory is the crawlers' to make: whoever only shows what they do may be somebody else.
 pub(crate) fn lasting_key(state_dir: &Path) -> io::Result<[u8; 32]> {
+    if !state_dir.is_dir() {
+        tracing::info!(
+            "a restart will end all logins: there is no state_dir {} yet",
+            state_dir.display()
+        );
+        return random_key();
+    }
     let state = match StateDir::open(state_dir).and_then(|state| state.folder("report")) {
         Ok(folder) => folder,
         Err(e) => {

@@ -89,7 +89,7 @@ fn line(frame: &Frame, recovery: &Recovery, scale: &Scale, status: &Status) -> M
         ul.legend {
             li { span.key.good {} (lang.say("可恢复", "can be restored")) }
             li { span.key.full {} (lang.say("全量备份", "full backup")) }
-            @if gaps > 0 { li { span.key.gap {} (lang.say(format!("空缺 {gaps} 处", ), format!("{gaps} gaps"))) } }
+            @if gaps > 0 { li { span.key.gap {} (lang.say(format!("空缺 {gaps} 处"), format!("{gaps} gaps"))) } }
             @if status.last_drill.is_some() { li { span.key.drill {} (lang.say("上次演练", "last drill")) } }
         }
     }
