@@ -278,7 +278,7 @@ async function othersFormsAreRefused() {
   const page = await open();
   await page.goto(`${url}admin/alerts`);
   const forged = await page.evaluate(async () => {
-    const answer = await fetch("/admin/alerts", { method: "POST", body: new URLSearchParams({ fingerprint: "x", form: "guess" }) });
+    const answer = await fetch("/admin/act", { method: "POST", body: new URLSearchParams({ do: "ack", subject: "x", form: "guess" }) });
     return answer.status;
   });
   assert.equal(forged, 403);
