@@ -51,7 +51,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             Event::Fine
         } else {
             Event::Fail(&why)
-        });
+        })
     };
     let recorder = match Recorder::open(config, PROGRAM) {
         Ok(recorder) => recorder,
