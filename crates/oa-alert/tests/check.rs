@@ -437,6 +437,10 @@ fn somebody_outside_hears_that_the_check_works_and_when_it_does_not() {
         ["/start", ""],
         "a failing task is for the channels"
     );
+    // The simulator takes only POST there, and says so by 404: the page knows that nobody outside has heard.
+    let noted = "SELECT ok, detail FROM oa.watches WHERE what = 'heartbeat'";
+    let row = service.server.connect().query_one(noted, &[]).unwrap();
+    assert!(!row.get::<_, bool>(0) && !row.get::<_, &str>(1).is_empty());
     service.server.stop();
     assert_eq!(check(&service).0, 2);
     assert_eq!(pings(&service)[2..], ["/start", "/fail"]);

@@ -76,6 +76,14 @@ fn health_has_each_task_under_the_names_of_the_plan() {
     );
     assert!(health["watching"]["last_check"].is_string());
     assert_eq!(health["watching"]["faults"], json!([]));
+    // Whoever watches from outside does not hear of it.
+    site.sql("INSERT INTO oa.watches (what, host, ok, detail) VALUES ('heartbeat', 'vm', false, 'connection refused')");
+    wait_until("the heartbeat is part of the verdict", PATIENCE, || {
+        let watching = &serving.get("/admin/crawler/health").json()["watching"];
+        watching["faults"] == json!(["no_heartbeat"]) && watching["severity"] == "warning"
+    });
+    assert!(serving.get("/admin/").text().contains("外部心跳没有送达"));
+    site.sql("DELETE FROM oa.watches WHERE what = 'heartbeat'");
     // The counts are those of the log, whatever they were summed from.
     let rows = site
         .server
@@ -569,7 +577,10 @@ fn what_did_not_change_is_not_sent_again() {
     site.sql("DELETE FROM oa.slots; DELETE FROM oa.watches; DELETE FROM oa.starts");
     let (mut tag, mut sizes) = (String::new(), (0, 0));
     wait_until("the same page twice", PATIENCE, || {
-        let headers = [("If-None-Match", tag.as_str()), ("Accept-Encoding", "br, gzip")];
+        let headers = [
+            ("If-None-Match", tag.as_str()),
+            ("Accept-Encoding", "br, gzip"),
+        ];
         let reply = serving.ask("GET", "/admin/", &headers, "");
         let size = reply.head.len() + reply.body.len();
         if reply.status == 304 {

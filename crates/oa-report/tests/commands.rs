@@ -53,19 +53,34 @@ fn health_ends_a_pipeline_when_something_is_wrong() {
     );
     // With what to do about each.
     assert!(
-        table.contains("  ✕ 容大期货-技术指标: ") && table.contains("    → ") && table.contains("oa-crawl run jiaoyikecha-positions"),
+        table.contains("  ✕ 容大期货-技术指标: ")
+            && table.contains("    → ")
+            && table.contains("oa-crawl run jiaoyikecha-positions"),
         "{table}"
     );
-    assert!(table.contains("小时前") || table.contains("天前"), "{table}");
+    assert!(
+        table.contains("小时前") || table.contains("天前"),
+        "{table}"
+    );
     let (_, json, _) = site.run(&["health", "--format", "json"]);
     assert_eq!(lines(&json).len(), 11);
     // A Chinese Excel knows that it is UTF-8; what programs read has the API's words and whole times.
     let (_, csv, _) = site.run(&["health", "--format", "csv-excel"]);
-    assert!(csv.starts_with("\u{feff}state,task,") && csv.contains("\nfailed,"), "{csv}");
+    assert!(
+        csv.starts_with("\u{feff}state,task,") && csv.contains("\nfailed,"),
+        "{csv}"
+    );
     // Without a terminal the overview is printed once.
     let (code, top, error) = site.run(&["top"]);
     assert_eq!(code, Some(0), "{error}");
-    for part in ["✕ ", "个问题需要处理", "告警检查 ", "可恢复到 ", "融达期货-机构持仓", "oa-crawl run"] {
+    for part in [
+        "✕ ",
+        "个问题需要处理",
+        "告警检查 ",
+        "可恢复到 ",
+        "融达期货-机构持仓",
+        "oa-crawl run",
+    ] {
         assert!(top.contains(part), "{part} is not in {top}");
     }
     assert!(!top.contains('\u{1b}'), "{top:?}");

@@ -69,6 +69,11 @@ fn a_person_finds_everything_on_the_page() {
 }
 
 #[test]
+fn every_page_is_accessible_in_both_languages_on_desk_and_phone() {
+    in_the_browser(&Site::with_token(BACKUP), "accessible");
+}
+
+#[test]
 fn what_sites_and_programs_put_in_stays_text() {
     let site = Site::with_token(BACKUP);
     // Every text column of the schema that something outside can fill.

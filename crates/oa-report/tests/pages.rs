@@ -49,7 +49,10 @@ fn run_with_everything(site: &Site) -> String {
         "earlier_output": [{"attempt": 1, "ended": "exit 1", "output": "first words"}],
     });
     client
-        .execute("UPDATE oa.runs SET details = $1 WHERE id::text = $2", &[&details, &id])
+        .execute(
+            "UPDATE oa.runs SET details = $1 WHERE id::text = $2",
+            &[&details, &id],
+        )
         .unwrap();
     client
         .batch_execute(&format!(
@@ -96,13 +99,21 @@ fn a_run_shows_what_its_program_printed_and_what_it_left_behind_as_text() {
     assert!(raw.text().contains("螺纹钢") && !raw.text().contains("abc123secret99"));
     assert_eq!(raw.header("x-content-type-options"), Some("nosniff"));
     let named = |ending: &str| {
-        let (_, rest) = page.split_once(&format!("/admin/runs/{id}/failures/")).unwrap();
+        let (_, rest) = page
+            .split_once(&format!("/admin/runs/{id}/failures/"))
+            .unwrap();
         let name = rest.split(['"', '.']).next().unwrap();
         format!("/admin/runs/{id}/failures/{name}.000Z-zhihui-reports.{ending}")
     };
     let (png, html) = (serving.get(&named("png")), serving.get(&named("html")));
-    assert_eq!((png.status, png.header("content-type"), png.body.as_slice()), (200, Some("image/png"), PNG));
-    assert_eq!(html.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(
+        (png.status, png.header("content-type"), png.body.as_slice()),
+        (200, Some("image/png"), PNG)
+    );
+    assert_eq!(
+        html.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
     for wrong in [
         format!("/admin/runs/{id}/raw/2"),
         format!("/admin/runs/{id}/raw/x"),
@@ -121,7 +132,12 @@ fn form_token(page: &str) -> String {
 
 fn act(serving: &Serving, form: &str, fields: &str) -> Reply {
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
-    serving.ask("POST", "/admin/act", &headers, &format!("form={form}&back=%2Fadmin%2Falerts&{fields}"))
+    serving.ask(
+        "POST",
+        "/admin/act",
+        &headers,
+        &format!("form={form}&back=%2Fadmin%2Falerts&{fields}"),
+    )
 }
 
 #[test]
@@ -148,12 +164,16 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     }
     let mut client = site.server.connect();
     let asked: Vec<(String, String, String)> = client
-        .query("SELECT kind, subject, requested_by FROM oa.requests WHERE state = 'open' ORDER BY id", &[])
+        .query(
+            "SELECT kind, subject, requested_by FROM oa.requests WHERE state = 'open' ORDER BY id",
+            &[],
+        )
         .unwrap()
         .iter()
         .map(|r| (r.get(0), r.get(1), r.get(2)))
         .collect();
-    let by_wang = |kind: &str, subject: &str| (kind.to_owned(), subject.to_owned(), "wang".to_owned());
+    let by_wang =
+        |kind: &str, subject: &str| (kind.to_owned(), subject.to_owned(), "wang".to_owned());
     assert_eq!(
         asked,
         [
@@ -164,14 +184,20 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     );
     // At once on the page.
     let page = serving.get("/admin/?lang=zh").text();
-    assert!(page.contains("重跑 交易可查-席位持仓") && page.contains("等待执行"), "{page}");
+    assert!(
+        page.contains("重跑 交易可查-席位持仓") && page.contains("等待执行"),
+        "{page}"
+    );
     let answer = serving.get("/api/v1/requests?subject=ops").json();
     assert_eq!(answer["requests"][0]["state"], "open");
     // What it cannot be.
     for (fields, status) in [
         ("do=run&subject=backup-full", 404),
         ("do=test&subject=none", 404),
-        ("do=backfill&subject=rdqh-indicators&from=2025-12-03&to=2025-12-02", 409),
+        (
+            "do=backfill&subject=rdqh-indicators&from=2025-12-03&to=2025-12-02",
+            409,
+        ),
         ("do=backfill&subject=rdqh-indicators&from=x&to=y", 400),
         ("do=silence&hours=0&task=rdqh-indicators", 400),
         ("do=rm", 400),
@@ -184,11 +210,22 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
     assert_eq!(act(&serving, &form, rule).status, 303);
     let silences = serving.get("/api/v1/silences").json();
     let silence = &silences["silences"][0];
-    assert_eq!((&silence["task"], &silence["by"]), (&json!("rdqh-indicators"), &json!("wang")));
-    assert!(serving.get("/admin/alerts").text().contains("do\" value=\"unsilence"));
+    assert_eq!(
+        (&silence["task"], &silence["by"]),
+        (&json!("rdqh-indicators"), &json!("wang"))
+    );
+    assert!(
+        serving
+            .get("/admin/alerts")
+            .text()
+            .contains("do\" value=\"unsilence")
+    );
     let end = format!("do=unsilence&subject={}", silence["id"]);
     assert_eq!(act(&serving, &form, &end).status, 303);
-    assert_eq!(serving.get("/api/v1/silences").json(), json!({"silences": []}));
+    assert_eq!(
+        serving.get("/api/v1/silences").json(),
+        json!({"silences": []})
+    );
     // Taken on, and given back.
     let of = "subject=run_failed%3Ajiaoyikecha-positions";
     let by = |client: &mut postgres::Client| -> Option<String> {
@@ -200,16 +237,24 @@ fn what_a_button_asks_for_waits_for_crons_programs_in_the_name_of_its_token() {
             .unwrap()
             .get(0)
     };
-    assert_eq!(act(&serving, &form, &format!("do=ack&note=x&{of}")).status, 303);
+    assert_eq!(
+        act(&serving, &form, &format!("do=ack&note=x&{of}")).status,
+        303
+    );
     assert_eq!(by(&mut client).as_deref(), Some("wang"));
     assert_eq!(act(&serving, &form, &format!("do=unack&{of}")).status, 303);
     assert_eq!(by(&mut client), None);
     // The same for programs.
     let ask = |body: serde_json::Value| {
         let headers = [("Content-Type", "application/json")];
-        serving.ask("POST", "/api/v1/requests", &headers, &body.to_string()).status
+        serving
+            .ask("POST", "/api/v1/requests", &headers, &body.to_string())
+            .status
     };
-    assert_eq!(ask(json!({"action": "run", "task": "zhihui-reports", "day": "2025-12-01"})), 202);
+    assert_eq!(
+        ask(json!({"action": "run", "task": "zhihui-reports", "day": "2025-12-01"})),
+        202
+    );
     assert_eq!(ask(json!({"action": "run", "task": "none"})), 404);
     assert_eq!(ask(json!({"action": "fly"})), 400);
 }
@@ -221,45 +266,92 @@ fn what_is_public_is_so_only_where_the_configuration_says_so_and_tells_no_detail
     for path in ["/badge/zhihui-reports.svg", "/badge/oa.svg", "/status"] {
         assert_eq!(serving.get(path).status, 404, "{path}");
     }
+    // Not even the tab of an error says how it is.
+    let long = format!("/login?lang={}", "x".repeat(300));
+    for path in ["/status", "/admin/", &long] {
+        let page = serving.get(path).text();
+        assert!(page.contains("<title>") && !page.contains("✕"), "{page}");
+    }
     // A feed is for whoever has a token.
     assert_eq!(serving.get("/api/v1/incidents.rss").status, 401);
     let bearer = format!("Bearer {TOKEN}");
-    let feed = serving.ask("GET", "/api/v1/incidents.rss", &[("Authorization", &bearer)], "");
+    let feed = serving.ask(
+        "GET",
+        "/api/v1/incidents.rss",
+        &[("Authorization", &bearer)],
+        "",
+    );
     assert_eq!(feed.header("content-type"), Some("application/rss+xml"));
     let text = feed.text();
     assert_eq!(text.matches("<item>").count(), 5, "{text}");
-    assert!(text.contains("<link>https://oa.example.com/admin/runs/") && text.contains("【故障】"), "{text}");
+    assert!(
+        text.contains("<link>https://oa.example.com/admin/runs/") && text.contains("【故障】"),
+        "{text}"
+    );
     drop(serving);
     let site = Site::with_token("[report]\nbadges = true\nstatus_page = true\n");
     let serving = site.serve(None);
     let badge = serving.get("/badge/jiaoyikecha-positions.svg");
     assert_eq!(
-        (badge.status, badge.header("content-type"), badge.header("cross-origin-resource-policy")),
+        (
+            badge.status,
+            badge.header("content-type"),
+            badge.header("cross-origin-resource-policy")
+        ),
         (200, Some("image/svg+xml"), Some("cross-origin"))
     );
-    assert!(badge.text().contains("交易可查-席位持仓: 失败"), "{}", badge.text());
+    assert!(
+        badge.text().contains("交易可查-席位持仓: 失败"),
+        "{}",
+        badge.text()
+    );
     assert!(serving.get("/badge/oa.svg").text().contains("oa: 故障"));
     for wrong in ["none.svg", "oa", "zhihui-reports", "%3Csvg%3E.svg"] {
-        assert_eq!(serving.get(&format!("/badge/{wrong}")).status, 404, "{wrong}");
+        assert_eq!(
+            serving.get(&format!("/badge/{wrong}")).status,
+            404,
+            "{wrong}"
+        );
     }
     let page = serving.get("/status?lang=zh").text();
-    assert!(page.contains("智汇期讯-研报淘金") && page.contains("部分数据有故障"), "{page}");
-    for detail in ["/admin/", "密码", "HTTP 502", "wang", "futures-01", "oa-crawl", "/metrics"] {
+    assert!(
+        page.contains("智汇期讯-研报淘金") && page.contains("部分数据有故障"),
+        "{page}"
+    );
+    for detail in [
+        "/admin/",
+        "密码",
+        "HTTP 502",
+        "wang",
+        "futures-01",
+        "oa-crawl",
+        "/metrics",
+    ] {
         assert!(!page.contains(detail), "{detail} is public: {page}");
     }
     // A phone keeps it as an app.
     let (_, rest) = page.split_once("rel=\"manifest\" href=\"").unwrap();
     let manifest = serving.get(rest.split('"').next().unwrap());
-    assert_eq!(manifest.header("content-type"), Some("application/manifest+json"));
-    let icon = manifest.json()["icons"][0]["src"].as_str().unwrap().to_owned();
+    assert_eq!(
+        manifest.header("content-type"),
+        Some("application/manifest+json")
+    );
+    let icon = manifest.json()["icons"][0]["src"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(serving.get(&format!("/assets/{icon}")).status, 200);
     // What was known before is not how it is.
     let mut site = site;
     site.server.stop();
-    oa_testkit::wait_until("it is not known any more", std::time::Duration::from_secs(40), || {
-        serving.get("/badge/oa.svg").text().contains("状态未知")
-            && serving.get("/status").text().contains("状态未知")
-    });
+    oa_testkit::wait_until(
+        "it is not known any more",
+        std::time::Duration::from_secs(40),
+        || {
+            serving.get("/badge/oa.svg").text().contains("状态未知")
+                && serving.get("/status").text().contains("状态未知")
+        },
+    );
     assert!(!serving.get("/status").text().contains("PostgreSQL"));
 }
 

@@ -95,6 +95,7 @@ fn whoever_logs_in_on_a_page_stays_logged_in_and_a_read_only_token_may_only_look
     let site = Site::with_token(&format!(
         "[report]\nproxies = [\"127.0.0.1\"]\n[report.tokens]\nscreen = \"read-only sha256:{hash}\"\n"
     ));
+    fs::create_dir(site.dir.path().join("state")).unwrap();
     let serving = site.serve(None);
     assert_eq!(log_in(&serving, "wrong", &[]).status, 401);
     let foreign = [("Origin", "https://evil.example")];
@@ -164,10 +165,7 @@ fn without_the_token_nothing_is_answered_and_guessing_is_cut_off() {
         } else {
             &[]
         };
-        let (reply, first) = (
-            serving.ask("GET", path, asked, ""),
-            serving.get(path),
-        );
+        let (reply, first) = (serving.ask("GET", path, asked, ""), serving.get(path));
         assert_eq!((reply.status, first.status), (401, 401), "{path}");
         assert!(
             reply

@@ -51,7 +51,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
             Event::Fine
         } else {
             Event::Fail(&why)
-        });
+        })
     };
     let recorder = match Recorder::open(config, PROGRAM) {
         Ok(recorder) => recorder,
@@ -80,7 +80,10 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<u8, Failure> {
     if !matches!(blind, Some(Blind::Unreachable(_))) {
         note(&recorder, &unheard);
     }
-    end(&unheard);
+    let pinged = end(&unheard);
+    if !matches!(blind, Some(Blind::Unreachable(_))) {
+        note_heartbeat(&recorder, pinged.as_ref());
+    }
     printed?;
     if let Some(wrong) = wrong {
         return Err(wrong);
@@ -118,6 +121,23 @@ fn note(recorder: &Recorder, wrong: &[String]) {
         });
     if let Err(e) = noted {
         tracing::warn!("could not note that this machine was checked: {e}");
+    }
+}
+
+/// For the page: whether somebody outside hears of this check.
+fn note_heartbeat(recorder: &Recorder, pinged: Option<&Result<(), String>>) {
+    let Some(pinged) = pinged else { return };
+    let noted = recorder
+        .connect()
+        .map_err(|e| e.to_string())
+        .and_then(|(mut client, _)| {
+            let (ok, why) = (pinged.is_ok(), pinged.as_ref().err());
+            let why = why.map_or("", String::as_str);
+            watch::note(&mut client, watch::HEARTBEAT, recorder.host(), ok, why)
+                .map_err(|e| describe(&e))
+        });
+    if let Err(e) = noted {
+        tracing::warn!("could not note how the heartbeat went: {e}");
     }
 }
 

@@ -58,14 +58,10 @@ impl Heartbeat {
         Ok(Self(Some((service, url))))
     }
 
-    /// Nothing depends on its answer.
-    pub(super) fn ping(&self, event: Event<'_>) {
-        let Some((service, url)) = &self.0 else {
-            return;
-        };
-        let Some(address) = address(*service, url.expose(), event) else {
-            return;
-        };
+    /// Nothing here depends on its answer, but people should know: what went wrong, `None` where nobody was to be asked.
+    pub(super) fn ping(&self, event: Event<'_>) -> Option<Result<(), String>> {
+        let (service, url) = self.0.as_ref()?;
+        let address = address(*service, url.expose(), event)?;
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(PING))
             .build()
@@ -77,12 +73,11 @@ impl Heartbeat {
                 .send(why.chars().take(LONGEST).collect::<String>()),
             _ => agent.get(&address).call(),
         };
-        if let Err(e) = answer {
-            tracing::warn!(
-                "the heartbeat\u{2019}s address did not answer: {}",
-                redact(&e.to_string())
-            );
+        let answer = answer.map(drop).map_err(|e| redact(&e.to_string()));
+        if let Err(e) = &answer {
+            tracing::warn!("the heartbeat\u{2019}s address did not answer: {e}");
         }
+        Some(answer)
     }
 }
 

@@ -11,6 +11,8 @@ use crate::pg::describe;
 pub const CHECK: &str = "check";
 /// `oa-crawl run --due`.
 pub const DUE: &str = "due";
+/// The ping of somebody outside, who notices when nothing here does.
+pub const HEARTBEAT: &str = "heartbeat";
 
 /// Counts a start on this machine, and how long it was since the last one.
 ///

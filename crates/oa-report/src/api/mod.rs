@@ -255,8 +255,14 @@ async fn ask(
 }
 
 async fn silences(app: &Arc<App>) -> Result<Answer, Answer> {
-    let silences = app.ask(|tx| queries::alerts::silences(tx)).await?;
-    Ok(Answer::json(&SilencesAnswer { silences }))
+    let answer = app
+        .ask(|tx| {
+            Ok(SilencesAnswer {
+                silences: queries::alerts::silences(tx)?,
+            })
+        })
+        .await?;
+    Ok(Answer::json(&answer))
 }
 
 async fn quality(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {

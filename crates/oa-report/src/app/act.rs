@@ -26,7 +26,9 @@ fn storable(text: &str) -> Result<String, Answer> {
     if text.chars().count() > LONGEST_NOTE || text.contains('\0') {
         return Err(Answer::problem(
             StatusCode::BAD_REQUEST,
-            format!("the note has more than {LONGEST_NOTE} characters, or one that cannot be stored"),
+            format!(
+                "the note has more than {LONGEST_NOTE} characters, or one that cannot be stored"
+            ),
         ));
     }
     Ok(redact(text))
@@ -157,7 +159,8 @@ impl App {
         action: Action,
     ) -> Result<i64, Answer> {
         let subject = action.subject().to_owned();
-        let missing = |what: &str| Err(Answer::missing(format!("there is no {what} \"{subject}\"")));
+        let missing =
+            |what: &str| Err(Answer::missing(format!("there is no {what} \"{subject}\"")));
         match &action {
             Action::Backfill { from, to, .. } if from > to || (*to - *from).num_days() > 400 => {
                 return Err(Answer::problem(
@@ -166,7 +169,12 @@ impl App {
                 ));
             }
             Action::TestChannel { channel }
-                if !self.config.alert.channels.iter().any(|c| c.name == *channel) =>
+                if !self
+                    .config
+                    .alert
+                    .channels
+                    .iter()
+                    .any(|c| c.name == *channel) =>
             {
                 return missing("channel");
             }

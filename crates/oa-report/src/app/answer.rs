@@ -217,7 +217,8 @@ impl Answer {
         if !self.body.is_empty() {
             headers.insert(header::CONTENT_TYPE, put(self.content_type));
         }
-        let packs = gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p");
+        let packs =
+            gzip && self.body.len() >= WORTH_PACKING && !self.content_type.starts_with("image/p");
         if let Some(packed) = packs.then(|| pack(&self.body)).flatten() {
             headers.insert(header::CONTENT_ENCODING, put("gzip"));
             self.body = packed;

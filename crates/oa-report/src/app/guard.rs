@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -223,8 +223,16 @@ impl Guard {
     }
 }
 
-/// The key of sessions, kept so that nobody must log in again after a restart. Where it cannot be kept, it is another one each time.
+/// The key of sessions, kept so that nobody must log in again after a restart. Where it cannot be kept, it is another one each time. The
+/// state directory is the crawlers' to make: whoever only shows what they do may be somebody else.
 pub(crate) fn lasting_key(state_dir: &Path) -> io::Result<[u8; 32]> {
+    if !state_dir.is_dir() {
+        tracing::info!(
+            "a restart will end all logins: there is no state_dir {} yet",
+            state_dir.display()
+        );
+        return random_key();
+    }
     let state = match StateDir::open(state_dir).and_then(|state| state.folder("report")) {
         Ok(folder) => folder,
         Err(e) => {
@@ -386,11 +394,7 @@ mod tests {
                 .unwrap_err()
         ));
         assert!(closed(guard.log_in(HERE, "wrong").unwrap_err()));
-        assert!(
-            guard
-                .admit(HERE, None, false, with("Bearer right"))
-                .is_ok()
-        );
+        assert!(guard.admit(HERE, None, false, with("Bearer right")).is_ok());
         assert!(guard.log_in(HERE, "right").is_ok());
         let other = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(

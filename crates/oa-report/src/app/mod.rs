@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use self::act::LONGEST_NOTE;
 use self::answer::Answer;
-use self::guard::{Guard, lasting_key};
+use self::guard::{Guard, lasting_key, random_key};
 use crate::pool::Pool;
 use crate::queries::overview::Overview;
 use crate::queries::totals::Total;
@@ -55,7 +55,12 @@ impl App {
         let config = Arc::new(config);
         let snapshots = SnapshotFeed::start(Arc::clone(&pool), Arc::clone(&config))
             .context("could not start a thread")?;
-        let key = lasting_key(&config.state_dir).context("could not read /dev/urandom")?;
+        let key = if config.report.tokens.is_empty() {
+            random_key()
+        } else {
+            lasting_key(&config.state_dir)
+        };
+        let key = key.context("could not read /dev/urandom")?;
         Ok(Arc::new(Self {
             guard: Guard::new(config.report.tokens.clone(), key),
             config,

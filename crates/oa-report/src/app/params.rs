@@ -59,7 +59,7 @@ impl Params {
     ) -> Result<Self, Refused> {
         let mut params = Self::default();
         // Pages come with whatever others hang on their links.
-        let strict = !matches!(route.operation, Operation::Page(_));
+        let strict = !matches!(route.operation, Operation::Page(_) | Operation::Badge);
         for (name, value) in request
             .query
             .iter()

@@ -118,7 +118,11 @@ fn to_do(lang: Lang, tasks: &[TaskHealth]) -> String {
         let remedy = task.reasons.last().map(|r| lang.remedy(*r, task));
         text.push_str(&format!(
             "  {} {}: {}\n    → {}\n",
-            if task.severity == Health::Critical { "✕" } else { "▲" },
+            if task.severity == Health::Critical {
+                "✕"
+            } else {
+                "▲"
+            },
             printable(&task.title),
             reasons.join(lang.say("；", "; ")),
             remedy.unwrap_or_default(),
@@ -181,14 +185,11 @@ fn say(
     // In which zone times are, once for all tables.
     let now = Utc::now().with_timezone(&config.timezone);
     let (at, zone) = (now.format("%Y-%m-%d %H:%M:%S"), config.timezone.name());
-    text.push_str(&lang.say(
-        format!("；{at}（{zone}）"),
-        format!("; {at} ({zone})"),
-    ));
+    text.push_str(&lang.say(format!("；{at}（{zone}）"), format!("; {at} ({zone})")));
     text.push('\n');
     for fault in faults {
         text.push_str(&format!("{}\n", words(fault)));
-        if let Fault::Failing(w) = fault {
+        if let Fault::Failing(w) | Fault::NoHeartbeat(w) = fault {
             text.push_str(&format!("  {}\n", printable(&w.detail)));
         }
     }

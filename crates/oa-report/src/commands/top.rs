@@ -87,24 +87,49 @@ fn fitted(text: &str) -> String {
 fn screen(config: &Config, snapshot: &Snapshot, outage: Option<&QueryError>) -> String {
     let lang = Lang::from(config.locale);
     let problems = problems::problems(snapshot);
-    let at = |at: DateTime<Utc>| at.with_timezone(&config.timezone).format("%H:%M:%S %Z").to_string();
+    let at = |at: DateTime<Utc>| {
+        at.with_timezone(&config.timezone)
+            .format("%H:%M:%S %Z")
+            .to_string()
+    };
     let mut text = match outage {
         Some(e) => lang.say(
-            format!("? 数据库无法访问，下面是 {} 的情况：{}\n", at(snapshot.taken_at), printable(&e.to_string())),
-            format!("? PostgreSQL does not answer; as of {}: {}\n", at(snapshot.taken_at), printable(&e.to_string())),
+            format!(
+                "? 数据库无法访问，下面是 {} 的情况：{}\n",
+                at(snapshot.taken_at),
+                printable(&e.to_string())
+            ),
+            format!(
+                "? PostgreSQL does not answer; as of {}: {}\n",
+                at(snapshot.taken_at),
+                printable(&e.to_string())
+            ),
         ),
         None => String::new(),
     };
     let verdict = match problems.iter().map(|p| p.severity).max() {
-        None | Some(Health::Healthy) => lang.say("● 一切正常".to_owned(), "● everything is all right".to_owned()),
+        None | Some(Health::Healthy) => lang.say(
+            "● 一切正常".to_owned(),
+            "● everything is all right".to_owned(),
+        ),
         Some(worst) => {
-            let sign = if worst == Health::Critical { "✕" } else { "▲" };
+            let sign = if worst == Health::Critical {
+                "✕"
+            } else {
+                "▲"
+            };
             let n = problems.len();
-            lang.say(format!("{sign} {n} 个问题需要处理"), format!("{sign} {n} problems need your attention"))
+            lang.say(
+                format!("{sign} {n} 个问题需要处理"),
+                format!("{sign} {n} problems need your attention"),
+            )
         }
     };
     text.push_str(&format!("{verdict}  {}", at(snapshot.taken_at)));
-    for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs")] {
+    for (what, zh, en) in [
+        ("check", "告警检查", "checked"),
+        ("due", "到期运行", "due runs"),
+    ] {
         if let Some(w) = watch::newest(&snapshot.watches, what) {
             let ago = lang.ago(snapshot.taken_at - w.at);
             text.push_str(&format!(" · {} {ago}", lang.say(zh, en)));
@@ -112,7 +137,10 @@ fn screen(config: &Config, snapshot: &Snapshot, outage: Option<&QueryError>) -> 
     }
     if let Some(to) = snapshot.backups.restorable_to {
         let ago = lang.ago(snapshot.taken_at - to);
-        text.push_str(&lang.say(format!(" · 可恢复到 {ago}"), format!(" · restorable to {ago}")));
+        text.push_str(&lang.say(
+            format!(" · 可恢复到 {ago}"),
+            format!(" · restorable to {ago}"),
+        ));
     }
     text.push_str("\n\n");
     if !problems.is_empty() {
@@ -161,11 +189,20 @@ fn words(
         Item::Task(t) => {
             let reasons: Vec<String> = t.reasons.iter().map(|r| lang.reason(*r, t)).collect();
             let remedy = t.reasons.last().map(|r| lang.remedy(*r, t));
-            (format!("{}: {}", t.title, reasons.join(lang.say("；", "; "))), remedy.unwrap_or_default())
+            (
+                format!("{}: {}", t.title, reasons.join(lang.say("；", "; "))),
+                remedy.unwrap_or_default(),
+            )
         }
-        Item::Backups => (lang.say("备份", "backups").to_owned(), snapshot.backups.message.clone()),
+        Item::Backups => (
+            lang.say("备份", "backups").to_owned(),
+            snapshot.backups.message.clone(),
+        ),
         Item::Holes { days, most, .. } => (
-            lang.say(format!("缺 {days} 天的数据"), format!("{days} days are lacking")),
+            lang.say(
+                format!("缺 {days} 天的数据"),
+                format!("{days} days are lacking"),
+            ),
             crate::queries::days::backfill(&most.task, most.from, most.to),
         ),
         Item::Watching(fault) => {

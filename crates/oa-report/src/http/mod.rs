@@ -138,7 +138,8 @@ async fn answer_one(
     let (head, body) = request.into_parts();
     let request = Request::new(&app.config, peer, head);
     let (answer, caller) = dispatch::answer(&app, &request, body).await;
-    let mut response = answer.into_response(request.header(header::IF_NONE_MATCH), request.takes_gzip());
+    let mut response =
+        answer.into_response(request.header(header::IF_NONE_MATCH), request.takes_gzip());
     let bytes = hyper::body::Body::size_hint(response.body())
         .exact()
         .unwrap_or(0);

@@ -43,7 +43,12 @@ pub(super) fn run(frame: &Frame, task: &str) -> Markup {
         "排队，由 oa-crawl run --due 在一分钟内执行",
         "queued; oa-crawl run --due carries it out within a minute",
     );
-    form(frame, "run", &[("subject", task)], &button(lang.say("重跑", "Run again"), about))
+    form(
+        frame,
+        "run",
+        &[("subject", task)],
+        &button(lang.say("重跑", "Run again"), about),
+    )
 }
 
 /// Fills days.
@@ -54,7 +59,12 @@ pub(super) fn backfill(frame: &Frame, task: &str, from: &str, to: &str) -> Marku
         "queued; oa-crawl run --due carries it out within a minute",
     );
     let fields = [("subject", task), ("from", from), ("to", to)];
-    form(frame, "backfill", &fields, &button(lang.say("补采", "Fill"), about))
+    form(
+        frame,
+        "backfill",
+        &fields,
+        &button(lang.say("补采", "Fill"), about),
+    )
 }
 
 /// Sends a test message.
@@ -64,30 +74,53 @@ pub(super) fn test_channel(frame: &Frame, channel: &str) -> Markup {
         "由 oa-alert check 在一分钟内发送",
         "oa-alert check sends it within a minute",
     );
-    form(frame, "test", &[("subject", channel)], &button(lang.say("发送测试", "Send a test"), about))
+    form(
+        frame,
+        "test",
+        &[("subject", channel)],
+        &button(lang.say("发送测试", "Send a test"), about),
+    )
 }
 
 pub(super) fn unacknowledge(frame: &Frame, fingerprint: &str) -> Markup {
     let lang = frame.lang;
     let about = lang.say("恢复提醒", "it is reported again");
-    form(frame, "unack", &[("subject", fingerprint)], &button(lang.say("取消认领", "Take back"), about))
+    form(
+        frame,
+        "unack",
+        &[("subject", fingerprint)],
+        &button(lang.say("取消认领", "Take back"), about),
+    )
 }
 
 pub(super) fn end_silence(frame: &Frame, id: i64) -> Markup {
     let lang = frame.lang;
     let about = lang.say("立即恢复通知", "people are notified again");
-    form(frame, "unsilence", &[("subject", &id.to_string())], &button(lang.say("结束静默", "End"), about))
+    form(
+        frame,
+        "unsilence",
+        &[("subject", &id.to_string())],
+        &button(lang.say("结束静默", "End"), about),
+    )
 }
 
 /// Notifies nobody of this for a while. `id` is unique on the page.
 pub(super) fn silence(frame: &Frame, id: &str, task: Option<&str>, rule: Option<&str>) -> Markup {
     let lang = frame.lang;
-    let spans = [(1, "1 小时", "1 hour"), (8, "8 小时", "8 hours"), (24, "1 天", "1 day"), (168, "7 天", "7 days")];
+    let spans = [
+        (1, "1 小时", "1 hour"),
+        (8, "8 小时", "8 hours"),
+        (24, "1 天", "1 day"),
+        (168, "7 天", "7 days"),
+    ];
     let id = format!("silence-{id}");
     form(
         frame,
         "silence",
-        &[("task", task.unwrap_or_default()), ("rule", rule.unwrap_or_default())],
+        &[
+            ("task", task.unwrap_or_default()),
+            ("rule", rule.unwrap_or_default()),
+        ],
         &html! {
             label.hidden for=(id) { (lang.say("静默多久", "Silence for")) }
             select #(id) name="hours" { @for (hours, zh, en) in spans { option value=(hours) { (lang.say(zh, en)) } } }
@@ -140,10 +173,19 @@ fn words(frame: &Frame, r: &RequestEntry) -> String {
         "backfill" => {
             let to = r.to.filter(|to| Some(*to) != r.from);
             let to = to.map_or_else(String::new, |d| format!(" – {d}"));
-            lang.say(format!("补采 {title}{day}{to}"), format!("fill {title}{day}{to}"))
+            lang.say(
+                format!("补采 {title}{day}{to}"),
+                format!("fill {title}{day}{to}"),
+            )
         }
-        "test_channel" => lang.say(format!("测试渠道 {title}"), format!("test the channel {title}")),
-        _ => lang.say(format!("重跑 {title}{day}"), format!("run {title}{day} again")),
+        "test_channel" => lang.say(
+            format!("测试渠道 {title}"),
+            format!("test the channel {title}"),
+        ),
+        _ => lang.say(
+            format!("重跑 {title}{day}"),
+            format!("run {title}{day} again"),
+        ),
     }
 }
 

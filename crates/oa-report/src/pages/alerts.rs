@@ -56,7 +56,12 @@ fn of_silences(frame: &Frame, silences: &[HeldSilence]) -> Markup {
     let lang = frame.lang;
     let of = |s: &HeldSilence| {
         let parts = [&s.task, &s.rule, &s.host];
-        parts.into_iter().flatten().cloned().collect::<Vec<_>>().join(" · ")
+        parts
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" · ")
     };
     html! {
         section.card aria-labelledby="silences" {

@@ -28,7 +28,9 @@ fn pieces(output: &str) -> Vec<Piece> {
     let (mut bold, mut colour) = (false, None);
     let mut rest = output;
     while !rest.is_empty() {
-        let (text, sequence) = rest.split_once('\u{1b}').map_or((rest, None), |(t, s)| (t, Some(s)));
+        let (text, sequence) = rest
+            .split_once('\u{1b}')
+            .map_or((rest, None), |(t, s)| (t, Some(s)));
         let text: String = text
             .chars()
             .filter(|c| !c.is_control() || matches!(c, '\n' | '\t'))
@@ -75,7 +77,9 @@ fn after<'a>(sequence: &'a str, bold: &mut bool, colour: &mut Option<u8>) -> &'a
         // A title or a link, up to its end.
         Some(']') => match sequence.find(['\u{7}', '\u{1b}']) {
             Some(end) if sequence[end..].starts_with('\u{7}') => &sequence[end + 1..],
-            Some(end) => sequence[end + 1..].strip_prefix('\\').unwrap_or(&sequence[end..]),
+            Some(end) => sequence[end + 1..]
+                .strip_prefix('\\')
+                .unwrap_or(&sequence[end..]),
             None => "",
         },
         Some(c) => &sequence[c.len_utf8()..],
@@ -89,7 +93,8 @@ mod tests {
 
     #[test]
     fn colours_stay_and_nothing_else_does() {
-        let output = "a \u{1b}[1;31mERROR\u{1b}[0m b\u{1b}]0;title\u{7}\u{1b}[2J\u{1b}[38;5;9mx\r\n\u{1b}[";
+        let output =
+            "a \u{1b}[1;31mERROR\u{1b}[0m b\u{1b}]0;title\u{7}\u{1b}[2J\u{1b}[38;5;9mx\r\n\u{1b}[";
         assert_eq!(plain(output), "a ERROR bx\n");
         let html = render(output).into_string();
         assert_eq!(html, "a <span class=\"b c1\">ERROR</span> bx\n");

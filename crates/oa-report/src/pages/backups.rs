@@ -6,8 +6,8 @@ use std::sync::Arc;
 use maud::{Markup, html};
 use oa_core::app::config::Backup as Configured;
 
-use super::{chart, recovery};
 use super::layout::{self, Frame, icon};
+use super::{chart, recovery};
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::queries::backups::{self, Backup, Drill, State, Status};

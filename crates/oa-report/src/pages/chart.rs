@@ -111,8 +111,16 @@ pub(crate) fn durations(frame: &Frame, runs: &[RecentRun], this: Uuid) -> Markup
     sorted.sort_by(f64::total_cmp);
     let usual = sorted[sorted.len() / 2];
     let label = lang.say(
-        format!("最近 {} 次运行的用时，通常 {}", runs.len(), lang.span(usual)),
-        format!("how long the last {} runs took, usually {}", runs.len(), lang.span(usual)),
+        format!(
+            "最近 {} 次运行的用时，通常 {}",
+            runs.len(),
+            lang.span(usual)
+        ),
+        format!(
+            "how long the last {} runs took, usually {}",
+            runs.len(),
+            lang.span(usual)
+        ),
     );
     let y = TALL - usual / most * TALL;
     html! {

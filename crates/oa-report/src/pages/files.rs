@@ -11,7 +11,9 @@ use crate::queries;
 use crate::queries::kept::{self, Body};
 
 fn not_here() -> Answer {
-    Answer::missing("this is not on this machine: the run was on another one, or it was removed (oa-crawl prune)")
+    Answer::missing(
+        "this is not on this machine: the run was on another one, or it was removed (oa-crawl prune)",
+    )
 }
 
 pub(super) async fn raw(app: &Arc<App>, params: &Params) -> Result<Answer, Answer> {

@@ -49,6 +49,17 @@ impl Frame {
         caller: &Caller,
         latest: &Arc<LatestSnapshot>,
     ) -> Self {
+        // Whoever has no token sees nothing of it, not even in the title of an error.
+        let public = match page {
+            Page::LogIn => false,
+            Page::Status => app.config.report.status_page,
+            _ => true,
+        };
+        let latest = if public {
+            Arc::clone(latest)
+        } else {
+            Arc::new(LatestSnapshot::unknown())
+        };
         Self {
             base: request.base.clone(),
             lang: request.lang,
@@ -57,7 +68,7 @@ impl Frame {
                 zone: app.config.timezone,
                 lang: request.lang,
             },
-            latest: Arc::clone(latest),
+            latest,
             form: caller.may_act().then(|| app.guard.form_token(caller)),
             logged_in: request.cookie(SESSION).is_some(),
             page,
@@ -216,7 +227,9 @@ fn mark(frame: &Frame) -> &'static str {
 }
 
 fn is_live(frame: &Frame) -> bool {
-    !frame.standalone && !matches!(frame.page, Page::Run | Page::LogIn) && frame.value("before").is_empty()
+    !frame.standalone
+        && !matches!(frame.page, Page::Run | Page::LogIn)
+        && frame.value("before").is_empty()
 }
 
 fn navigation(frame: &Frame) -> Markup {

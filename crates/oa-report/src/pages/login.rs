@@ -76,7 +76,9 @@ pub(crate) async fn page(
     let error = refused.map(|refusal| match refusal {
         Refusal::TooMany(seconds) => lang.say(
             format!("输错次数太多，请在 {seconds} 秒后再试；正确的令牌不受限制"),
-            format!("too many wrong tokens; try again in {seconds} s. A right one is let in at once"),
+            format!(
+                "too many wrong tokens; try again in {seconds} s. A right one is let in at once"
+            ),
         ),
         _ => lang.say(
             "令牌不对，或已从配置中删除".to_owned(),

@@ -2,9 +2,12 @@
 
 mod act;
 mod alerts;
+mod ansi;
 pub(crate) mod assets;
 mod backups;
 mod chart;
+pub(crate) mod feed;
+mod files;
 mod heat;
 pub(crate) mod layout;
 pub(crate) mod links;
@@ -14,9 +17,6 @@ pub(crate) mod overview;
 pub(crate) mod problems;
 pub(crate) mod public;
 mod recovery;
-mod ansi;
-pub(crate) mod feed;
-mod files;
 mod run;
 mod source;
 mod task;

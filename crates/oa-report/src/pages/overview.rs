@@ -167,7 +167,7 @@ fn verdict(frame: &Frame, snapshot: &Snapshot, problems: &[Problem<'_>]) -> Mark
                         format!("{} tasks, {} runs in 24 hours{rate}", snapshot.tasks.len(), count(runs)),
                     ))
                     (lang.say(format!("，新增 {} 条", count(new)), format!(", {} new rows", count(new))))
-                    @for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs")] {
+                    @for (what, zh, en) in [("check", "告警检查", "checked"), ("due", "到期运行", "due runs"), ("heartbeat", "外部心跳", "heartbeat")] {
                         @if let Some(last) = watch::newest(&snapshot.watches, what) { " · " (lang.say(zh, en)) " " (frame.clock.relative(last.at)) }
                     }
                 }
@@ -203,7 +203,9 @@ pub(super) fn site(task: &TaskHealth, lang: Lang) -> (usize, String) {
     };
     match PROVIDERS.iter().position(|p| of(p)) {
         Some(i) => {
-            let name = names.get(i).map_or(PROVIDERS[i], |(zh, en)| lang.say(*zh, *en));
+            let name = names
+                .get(i)
+                .map_or(PROVIDERS[i], |(zh, en)| lang.say(*zh, *en));
             (i, name.to_owned())
         }
         None if task.collects => (
@@ -321,7 +323,10 @@ fn system(frame: &Frame, snapshot: &Snapshot, overview: &Overview) -> Markup {
     if tasks.is_empty() {
         return html! {};
     }
-    let unwell = tasks.iter().filter(|t| t.severity != Health::Healthy).count();
+    let unwell = tasks
+        .iter()
+        .filter(|t| t.severity != Health::Healthy)
+        .count();
     let words = match unwell {
         0 => lang.say("全部正常".to_owned(), "all well".to_owned()),
         n => lang.say(format!("{n} 个需要注意"), format!("{n} need attention")),

@@ -17,14 +17,20 @@ use crate::queries::health::Health;
 
 /// A picture of how a task is, or of everything as `oa.svg`.
 pub(crate) async fn badge(app: &Arc<App>, request: &Request, file: &str) -> Result<Answer, Answer> {
-    let missing = || Answer::missing("there is no such badge; badges = true in [report] makes them public");
-    let name = file.strip_suffix(".svg").filter(|_| app.config.report.badges);
+    let missing =
+        || Answer::missing("there is no such badge; badges = true in [report] makes them public");
+    let name = file
+        .strip_suffix(".svg")
+        .filter(|_| app.config.report.badges);
     let name = name.ok_or_else(missing)?;
     let latest = app.snapshots.latest().await;
     let lang = request.lang;
     let (label, known) = match &latest.snapshot {
         Some(snapshot) => match snapshot.tasks.iter().find(|t| t.name == name) {
-            Some(task) => (task.title.clone(), Some((task.severity, lang.state(task.state)))),
+            Some(task) => (
+                task.title.clone(),
+                Some((task.severity, lang.state(task.state))),
+            ),
             None if name == "oa" => {
                 let worst = problems::worst(snapshot);
                 ("oa".to_owned(), Some((worst, lang.health(worst))))
@@ -36,8 +42,10 @@ pub(crate) async fn badge(app: &Arc<App>, request: &Request, file: &str) -> Resu
     // What was known before is not how it is.
     let known = known.filter(|_| !latest.is_stale());
     let picture = picture(lang, &label, known);
-    Ok(Answer::text("image/svg+xml", picture.into_string())
-        .with(HeaderName::from_static("cross-origin-resource-policy"), "cross-origin"))
+    Ok(Answer::text("image/svg+xml", picture.into_string()).with(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "cross-origin",
+    ))
 }
 
 /// As wide as its words: a Chinese character is twice as wide as a letter.
@@ -50,7 +58,10 @@ fn picture(lang: Lang, label: &str, known: Option<(Health, &'static str)>) -> Ma
         None => (lang.say("状态未知", "unknown"), "#5a6872"),
     };
     let wide = |text: &str| {
-        let cells: usize = text.chars().map(|c| if (c as u32) < 0x1100 { 7 } else { 12 }).sum();
+        let cells: usize = text
+            .chars()
+            .map(|c| if (c as u32) < 0x1100 { 7 } else { 12 })
+            .sum();
         cells + 14
     };
     let (left, right) = (wide(&label), wide(words));

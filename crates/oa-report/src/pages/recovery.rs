@@ -53,8 +53,16 @@ fn line(frame: &Frame, recovery: &Recovery, scale: &Scale, status: &Status) -> M
     let lang = frame.lang;
     let gaps = recovery.spans.len() - 1;
     let label = lang.say(
-        format!("从 {} 到现在，{gaps} 处空缺，{} 个全量备份", frame.clock.at(scale.from), recovery.fulls.len()),
-        format!("from {} until now, {gaps} gaps, {} full backups", frame.clock.at(scale.from), recovery.fulls.len()),
+        format!(
+            "从 {} 到现在，{gaps} 处空缺，{} 个全量备份",
+            frame.clock.at(scale.from),
+            recovery.fulls.len()
+        ),
+        format!(
+            "from {} until now, {gaps} gaps, {} full backups",
+            frame.clock.at(scale.from),
+            recovery.fulls.len()
+        ),
     );
     let spans: Vec<String> = recovery
         .spans
@@ -81,7 +89,7 @@ fn line(frame: &Frame, recovery: &Recovery, scale: &Scale, status: &Status) -> M
         ul.legend {
             li { span.key.good {} (lang.say("可恢复", "can be restored")) }
             li { span.key.full {} (lang.say("全量备份", "full backup")) }
-            @if gaps > 0 { li { span.key.gap {} (lang.say(format!("空缺 {gaps} 处", ), format!("{gaps} gaps"))) } }
+            @if gaps > 0 { li { span.key.gap {} (lang.say(format!("空缺 {gaps} 处"), format!("{gaps} gaps"))) } }
             @if status.last_drill.is_some() { li { span.key.drill {} (lang.say("上次演练", "last drill")) } }
         }
     }
@@ -110,7 +118,11 @@ fn evidence(frame: &Frame, status: &Status) -> Markup {
     let drill = status.last_drill.as_ref();
     let recovered = status.recovery.recovered.as_ref();
     let passed = |ok: bool| {
-        let words = if ok { lang.say("通过", "passed") } else { lang.say("失败", "failed") };
+        let words = if ok {
+            lang.say("通过", "passed")
+        } else {
+            lang.say("失败", "failed")
+        };
         status_of(words, if ok { "ok" } else { "error" })
     };
     html! {

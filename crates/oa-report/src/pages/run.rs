@@ -52,7 +52,12 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
                 let (from, until) = (entry.start_time, entry.end_time);
                 let sha256 = run.details["source_sha256"].as_str();
                 let kept = Kept {
-                    answers: run.raw.iter().filter(|r| here(&r.sha256)).map(|r| r.seq).collect(),
+                    answers: run
+                        .raw
+                        .iter()
+                        .filter(|r| here(&r.sha256))
+                        .map(|r| r.seq)
+                        .collect(),
                     failures: kept::failures(&state_dir, &entry.task_name, from, until),
                     source: sha256.and_then(|s| kept::source(&state_dir, s)),
                 };
@@ -125,12 +130,13 @@ fn cause(frame: &Frame, run: &RunDetail) -> Markup {
     let kind = run.error_kind.as_deref().and_then(ErrorKind::parse);
     let known = match (status, kind) {
         (Ok(Status::Abandoned), _) => Some((Status::Abandoned, ErrorKind::Internal)),
-        (Ok(status @ (Status::Partial | Status::Failed | Status::Timeout)), Some(kind)) => Some((status, kind)),
+        (Ok(status @ (Status::Partial | Status::Failed | Status::Timeout)), Some(kind)) => {
+            Some((status, kind))
+        }
         _ => None,
     };
-    let words = known.map(|(status, kind)| {
-        oa_wording::explanation(work(run), status, kind, entry.id, lang.0)
-    });
+    let words = known
+        .map(|(status, kind)| oa_wording::explanation(work(run), status, kind, entry.id, lang.0));
     if entry.error.is_none() && words.is_none() {
         return html! {};
     }

@@ -27,14 +27,20 @@ pub(super) fn schedule_in_words(lang: Lang, cron: &str, facts: &Facts) -> Option
         (Some(m), Some(h)) => format!("{h:02}:{m:02}"),
         (Some(m), None) if hour.contains(',') => {
             let hours: Option<Vec<u8>> = hour.split(',').map(number).collect();
-            let times = hours?.iter().map(|h| format!("{h:02}:{m:02}")).collect::<Vec<_>>();
+            let times = hours?
+                .iter()
+                .map(|h| format!("{h:02}:{m:02}"))
+                .collect::<Vec<_>>();
             times.join(lang.say("、", ", "))
         }
         (Some(0), None) if *hour == "*" => lang.say("每小时整点", "each full hour").to_owned(),
-        (Some(m), None) if *hour == "*" => {
-            lang.say(format!("每小时第 {m} 分"), format!("at minute {m} of each hour"))
+        (Some(m), None) if *hour == "*" => lang.say(
+            format!("每小时第 {m} 分"),
+            format!("at minute {m} of each hour"),
+        ),
+        (None, None) if *hour == "*" && *minute == "*" => {
+            lang.say("每分钟", "each minute").to_owned()
         }
-        (None, None) if *hour == "*" && *minute == "*" => lang.say("每分钟", "each minute").to_owned(),
         (None, None) if *hour == "*" => {
             let n = number(minute.strip_prefix("*/")?)?;
             lang.say(format!("每 {n} 分钟"), format!("every {n} minutes"))
@@ -53,7 +59,10 @@ pub(super) fn schedule_in_words(lang: Lang, cron: &str, facts: &Facts) -> Option
             format!(", within the {} session", all.join(" and ")),
         ),
     };
-    Some(lang.say(format!("{days} {time}{within}"), format!("{time} {days}{within}")))
+    Some(lang.say(
+        format!("{days} {time}{within}"),
+        format!("{time} {days}{within}"),
+    ))
 }
 
 /// So many days are seen at once.
@@ -129,7 +138,13 @@ fn table(frame: &Frame, days: &[&SourceDay]) -> Markup {
 /// Rows as they stand in the table, and how many of each variety.
 pub(super) fn stored(frame: &Frame, stored: &Stored) -> Markup {
     let lang = frame.lang;
-    let most = stored.varieties.iter().map(|(_, n)| *n).max().unwrap_or(1).max(1);
+    let most = stored
+        .varieties
+        .iter()
+        .map(|(_, n)| *n)
+        .max()
+        .unwrap_or(1)
+        .max(1);
     html! {
         @if let Some(day) = stored.day.as_ref().filter(|_| !stored.varieties.is_empty()) {
             section.card aria-labelledby="varieties" {
@@ -204,8 +219,18 @@ mod tests {
             ("0 15 * * *", "trading", &[][..], Some("交易日 15:00")),
             ("50 20 * * *", "night", &[], Some("有夜盘的日子 20:50")),
             ("*/30 * * * *", "all", &[], Some("每天 每 30 分钟")),
-            ("* * * * *", "all", &["day", "night"], Some("每天 每分钟，日盘、夜盘时段内")),
-            ("5 9,15 * * 1-5", "all", &[], Some("周一至周五 09:05、15:05")),
+            (
+                "* * * * *",
+                "all",
+                &["day", "night"],
+                Some("每天 每分钟，日盘、夜盘时段内"),
+            ),
+            (
+                "5 9,15 * * 1-5",
+                "all",
+                &[],
+                Some("周一至周五 09:05、15:05"),
+            ),
             ("5 9 1 * *", "all", &[], None),
             ("5 9 * * 3", "all", &[], None),
             ("1-5 9 * * *", "all", &[], None),

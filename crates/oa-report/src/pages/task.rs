@@ -5,17 +5,20 @@ use std::sync::Arc;
 use chrono::Days;
 use maud::{Markup, html};
 
-use super::{act, chart, source};
 use super::layout::{self, Frame, icon};
 use super::overview::sign;
 use super::words::count;
+use super::{act, chart, source};
 use crate::app::App;
 use crate::app::answer::Answer;
 use crate::app::params::Params;
 use crate::app::request::escape;
 use crate::queries;
+use crate::queries::health::TaskHealth;
 use crate::queries::kept;
 use crate::queries::logs::Filter;
+use crate::queries::quality::Quality;
+use crate::queries::source::Facts;
 
 /// So many days are listed.
 const DAYS: u64 = 30;
@@ -42,7 +45,11 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
         ..Filter::default()
     };
     let (of, config) = (name.clone(), Arc::clone(&app.config));
-    let today = frame.clock.now.with_timezone(&frame.clock.zone).date_naive();
+    let today = frame
+        .clock
+        .now
+        .with_timezone(&frame.clock.zone)
+        .date_naive();
     let span = (today - Days::new(DAYS), today);
     let ((runs, _), (quality, _), facts, days) = app
         .ask(move |tx| {
@@ -93,24 +100,7 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
                 ol.todo { @for i in &incidents { (super::todo::incident(frame, i)) } }
             }
         }
-        section.card aria-labelledby="facts" {
-            h2.hidden #facts { (lang.say("概况", "Facts")) }
-            dl.facts {
-                div { dt { (lang.say("24 小时", "24 hours")) } dd { (t.success) " / " (t.runs) @if let Some(rate) = t.success_rate { " · " (rate) "%" } } }
-                div { dt { (lang.say("上次成功", "Last success")) } dd { (frame.clock.relative_or(t.last_success, "–")) } }
-                div { dt { (lang.say("上次用时", "Last took")) } dd { (t.last_duration.map_or_else(|| "–".to_owned(), |s| lang.span(s))) } }
-                div { dt { (lang.say("下次", "Next")) } dd { @if facts.due.is_empty() { (frame.clock.relative_or(t.next_due, "–")) } @for (i, at) in facts.due.iter().enumerate() { @if i > 0 { (lang.say("、", ", ")) } (frame.clock.time(*at)) } } }
-                div { dt { (lang.say("排期", "Schedule")) } dd { @match &t.schedule { Some(s) => { @if let Some(words) = source::schedule_in_words(lang, s, &facts) { (words) " " } code.faint { (s) } } None => { span.faint { (lang.say("无", "none")) } } } } }
-                div { dt { (lang.say("连续失败", "Failures in a row")) } dd { (t.consecutive_failures) } }
-                @if let Some(q) = quality.first() {
-                    div { dt { (lang.say("数据质量", "Quality")) } dd { (q.score) @if let Some(c) = q.completeness { " · " (lang.say("完整 ", "complete ")) (format!("{:.1}%", (c * 1000.0).floor() / 10.0)) } } }
-                }
-                div { dt { (lang.say("程序", "Program")) } dd { (t.tool) } }
-            }
-            @if let Some(q) = quality.first().filter(|q| !q.findings.is_empty()) {
-                ul.lines { @for finding in &q.findings { li { (finding) } } }
-            }
-        }
+        (of_facts(frame, t, &facts, quality.first()))
         @if t.collects { (source::days(frame, &days)) }
         @if let Some(stored) = &stored { (source::stored(frame, stored)) }
         section.card aria-labelledby="history" {
@@ -132,4 +122,28 @@ pub(crate) async fn page(app: &Arc<App>, frame: &Frame, params: &Params) -> Resu
     };
     let body = html! { (body) @if let Some(text) = &file { (source::file(frame, text)) } };
     Ok(layout::page(frame, &t.title, &body))
+}
+
+fn of_facts(frame: &Frame, t: &TaskHealth, facts: &Facts, quality: Option<&Quality>) -> Markup {
+    let lang = frame.lang;
+    html! {
+        section.card aria-labelledby="facts" {
+            h2.hidden #facts { (lang.say("概况", "Facts")) }
+            dl.facts {
+                div { dt { (lang.say("24 小时", "24 hours")) } dd { (t.success) " / " (t.runs) @if let Some(rate) = t.success_rate { " · " (rate) "%" } } }
+                div { dt { (lang.say("上次成功", "Last success")) } dd { (frame.clock.relative_or(t.last_success, "–")) } }
+                div { dt { (lang.say("上次用时", "Last took")) } dd { (t.last_duration.map_or_else(|| "–".to_owned(), |s| lang.span(s))) } }
+                div { dt { (lang.say("下次", "Next")) } dd { @if facts.due.is_empty() { (frame.clock.relative_or(t.next_due, "–")) } @for (i, at) in facts.due.iter().enumerate() { @if i > 0 { (lang.say("、", ", ")) } (frame.clock.time(*at)) } } }
+                div { dt { (lang.say("排期", "Schedule")) } dd { @match &t.schedule { Some(s) => { @if let Some(words) = source::schedule_in_words(lang, s, facts) { (words) " " } code.faint { (s) } } None => { span.faint { (lang.say("无", "none")) } } } } }
+                div { dt { (lang.say("连续失败", "Failures in a row")) } dd { (t.consecutive_failures) } }
+                @if let Some(q) = quality {
+                    div { dt { (lang.say("数据质量", "Quality")) } dd { (q.score) @if let Some(c) = q.completeness { " · " (lang.say("完整 ", "complete ")) (format!("{:.1}%", (c * 1000.0).floor() / 10.0)) } } }
+                }
+                div { dt { (lang.say("程序", "Program")) } dd { (t.tool) } }
+            }
+            @if let Some(q) = quality.filter(|q| !q.findings.is_empty()) {
+                ul.lines { @for finding in &q.findings { li { (finding) } } }
+            }
+        }
+    }
 }

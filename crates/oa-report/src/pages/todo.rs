@@ -19,7 +19,7 @@ fn of_watching(frame: &Frame, severity: Health, fault: Fault<'_>) -> Markup {
     let (title, remedy) = lang.watching(fault);
     let at = match fault {
         Fault::Never => None,
-        Fault::NoCheck(w) | Fault::NoDue(w) | Fault::Failing(w) => Some(w),
+        Fault::NoCheck(w) | Fault::NoDue(w) | Fault::Failing(w) | Fault::NoHeartbeat(w) => Some(w),
     };
     html! {
         li class=(layout::tone(severity.as_str())) {
@@ -163,7 +163,9 @@ fn command_in(text: &str) -> Option<String> {
     let ends = |c: char| "；，。（）();,：".contains(c) || c as u32 > 0x2e80;
     let words_after = ["and", "that", "line", "shows", "once", "to", "again"];
     let lines = text.split(ends).filter_map(|part| {
-        let words = part.split_whitespace().skip_while(|w| !w.starts_with("oa-"));
+        let words = part
+            .split_whitespace()
+            .skip_while(|w| !w.starts_with("oa-"));
         let command: Vec<&str> = words.take_while(|w| !words_after.contains(w)).collect();
         // "oa-crawl run" alone is a way of speaking.
         let whole = match command.as_slice() {
@@ -279,7 +281,10 @@ mod tests {
                 Some("oa-crawl run x"),
             ),
             ("稍后会自动再采；也可手动运行 oa-crawl run 补齐", None),
-            ("检查 crontab 中是否有 oa-crawl run --due；等待", Some("oa-crawl run --due")),
+            (
+                "检查 crontab 中是否有 oa-crawl run --due；等待",
+                Some("oa-crawl run --due"),
+            ),
         ] {
             assert_eq!(command_in(text).as_deref(), command, "{text}");
         }

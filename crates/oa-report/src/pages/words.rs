@@ -118,6 +118,16 @@ impl Lang {
                 self.say("到期任务无人启动", "Nothing starts the runs that are due"),
                 cron("oa-crawl run --due"),
             ),
+            Fault::NoHeartbeat(_) => (
+                self.say(
+                    "外部心跳没有送达，本机停机时无人得知",
+                    "The heartbeat does not get through: nobody hears when this machine is down",
+                ),
+                self.say(
+                    "检查 [alert] heartbeat_url 的地址和本机网络，然后执行 oa-alert check".to_owned(),
+                    "check heartbeat_url in [alert] and this machine's network, then run oa-alert check".to_owned(),
+                ),
+            ),
             Fault::Failing(_) => (
                 self.say("告警没有送达", "Alerts do not reach people"),
                 self.say(

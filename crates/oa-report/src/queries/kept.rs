@@ -64,7 +64,11 @@ pub(crate) fn answer(
 /// In the character set that it says, else UTF-8, else GBK.
 fn read_as_text(bytes: &[u8], content_type: Option<&str>) -> Option<String> {
     let said = content_type
-        .and_then(|t| t.to_ascii_lowercase().split_once("charset=").map(|(_, c)| c.to_owned()))
+        .and_then(|t| {
+            t.to_ascii_lowercase()
+                .split_once("charset=")
+                .map(|(_, c)| c.to_owned())
+        })
         .and_then(|c| Encoding::for_label(c.trim_matches(['"', '\'', ' ', ';']).as_bytes()));
     // The last character may be cut in two.
     let end = bytes.len() - bytes.len().min(4);
@@ -96,10 +100,18 @@ pub(crate) fn failures(
         let (at, of) = name.split_once("Z-")?;
         let (of, ending) = of.rsplit_once('.')?;
         let at = NaiveDateTime::parse_from_str(at, "%Y%m%dT%H%M%S%.f").ok()?;
-        Some(of == task && matches!(ending, "png" | "html") && (from..=until).contains(&at.and_utc()))
+        Some(
+            of == task
+                && matches!(ending, "png" | "html")
+                && (from..=until).contains(&at.and_utc()),
+        )
     };
     let mut names: Vec<String> = fs::read_dir(state_dir.join("failures"))
-        .map(|all| all.flatten().filter_map(|f| f.file_name().into_string().ok()).collect())
+        .map(|all| {
+            all.flatten()
+                .filter_map(|f| f.file_name().into_string().ok())
+                .collect()
+        })
         .unwrap_or_default();
     names.retain(|name| is_of(name) == Some(true));
     names.sort_unstable();
@@ -141,7 +153,10 @@ mod tests {
         }
         let cut = &"螺纹钢".as_bytes()[..8];
         assert_eq!(read_as_text(cut, None).as_deref(), Some("螺纹"));
-        assert_eq!(read_as_text(&[0x89, b'P', 0xff, 0xfe, 0xff, 0xff, 0x80, 0xff], None), None);
+        assert_eq!(
+            read_as_text(&[0x89, b'P', 0xff, 0xfe, 0xff, 0xff, 0x80, 0xff], None),
+            None
+        );
     }
 
     #[test]
@@ -161,7 +176,10 @@ mod tests {
         let from = at("2025-12-01T07:59:00Z");
         assert_eq!(
             failures(dir.path(), "a-b", from, Some(at("2025-12-01T08:01:00Z"))),
-            ["20251201T080000.000Z-a-b.html", "20251201T080000.000Z-a-b.png"]
+            [
+                "20251201T080000.000Z-a-b.html",
+                "20251201T080000.000Z-a-b.png"
+            ]
         );
         assert!(source(dir.path(), "../../etc/passwd").is_none());
         assert!(!has_answer(dir.path(), "../x"));

@@ -55,7 +55,11 @@ impl Overview {
             grace: health::grace(config),
         };
         let names: Vec<&str> = shown.iter().map(String::as_str).collect();
-        let with_aside: Vec<&str> = names.iter().copied().chain(aside.iter().map(String::as_str)).collect();
+        let with_aside: Vec<&str> = names
+            .iter()
+            .copied()
+            .chain(aside.iter().map(String::as_str))
+            .collect();
         Ok(Self {
             recent_runs: history::recent_runs(tx, &with_aside)?,
             days: history::days(tx, &names, Utc::now())?,

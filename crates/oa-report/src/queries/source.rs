@@ -74,7 +74,10 @@ pub(crate) fn facts(client: &mut impl GenericClient, task: &str) -> Result<Facts
 pub(crate) fn stored(tx: &mut Transaction<'_>, named: &str) -> Result<Option<Stored>> {
     tx.batch_execute("SET LOCAL statement_timeout = '3s'")?;
     let tables = revisions::tables(tx)?;
-    let Some(table) = tables.iter().find(|t| t.shown() == named || t.name == named) else {
+    let Some(table) = tables
+        .iter()
+        .find(|t| t.shown() == named || t.name == named)
+    else {
         return Ok(None);
     };
     let rows = tx.query(
@@ -83,7 +86,10 @@ pub(crate) fn stored(tx: &mut Transaction<'_>, named: &str) -> Result<Option<Sto
         &[&table.quoted()],
     )?;
     let columns: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
-    let is = |name: &str, what: usize| rows.iter().any(|r| r.get::<_, &str>(0) == name && r.get::<_, bool>(what));
+    let is = |name: &str, what: usize| {
+        rows.iter()
+            .any(|r| r.get::<_, &str>(0) == name && r.get::<_, bool>(what))
+    };
     let keys = revisions::keys(tx, table)?;
     let key: Vec<&str> = keys
         .iter()

@@ -72,12 +72,14 @@ pub(crate) enum Fault<'a> {
     NoDue(&'a Watch),
     /// The last check did not work, or what it has to say does not leave.
     Failing(&'a Watch),
+    /// The address outside that notices when nothing here does could not be asked.
+    NoHeartbeat(&'a Watch),
 }
 
 impl Fault<'_> {
     pub(crate) fn severity(self) -> Health {
         match self {
-            Self::Never => Health::Warning,
+            Self::Never | Self::NoHeartbeat(_) => Health::Warning,
             Self::NoCheck(_) | Self::NoDue(_) | Self::Failing(_) => Health::Critical,
         }
     }
@@ -89,6 +91,7 @@ impl Fault<'_> {
             Self::NoCheck(_) => "no_check",
             Self::NoDue(_) => "no_due",
             Self::Failing(_) => "undelivered",
+            Self::NoHeartbeat(_) => "no_heartbeat",
         }
     }
 }
@@ -107,6 +110,12 @@ pub(crate) fn faults(all: &[Watch], needed: bool) -> Vec<Fault<'_>> {
             .filter(|w| !w.ok && !w.is_silent())
             .map(Fault::Failing),
     );
+    let heartbeats = all.iter().filter(|w| w.what == "heartbeat");
+    found.extend(
+        heartbeats
+            .filter(|w| !w.ok && !w.is_silent())
+            .map(Fault::NoHeartbeat),
+    );
     found.extend(
         newest(all, "due")
             .filter(|d| d.is_silent())
@@ -122,7 +131,7 @@ pub(crate) struct Watching {
     pub(crate) last_check: Option<DateTime<Utc>>,
     /// When `oa-crawl run --due` was last started, on whatever machine (UTC).
     pub(crate) last_due: Option<DateTime<Utc>>,
-    /// What is wrong with that: `never_checked`, `no_check`, `no_due`, `undelivered`.
+    /// What is wrong with that: `never_checked`, `no_check`, `no_due`, `undelivered`, `no_heartbeat`.
     pub(crate) faults: Vec<&'static str>,
     /// How bad the worst of these is.
     pub(crate) severity: Health,
