@@ -402,7 +402,8 @@ fn record_drill(service: &Service, backup: &str) {
                 now,
                 json!(false),
                 json!("table runs has 3 rows less"),
-            ]],
+            ]]
+            .into(),
             collected_at: Utc::now(),
             timezone: "UTC".to_owned(),
         };

@@ -11,42 +11,78 @@ use crate::collect::Collected;
 use crate::source::Source;
 use crate::validate::Validated;
 
-/// SHA-256, in hexadecimal, of what the site gave for a day: the values of its rows, in whatever order they came, without what the
-/// source file puts in by itself. Of pictures, what they show, wherever they are from. `None` when nothing came.
+/// What the site gave for a day, in hexadecimal: the values of its rows, in whatever order they came, without what the source file puts
+/// in by itself. Of pictures, what they show, wherever they are from. `None` when nothing came.
 pub(crate) fn fingerprint(
     source: &Source,
     collected: &Collected,
     validated: &Validated,
 ) -> Option<String> {
-    let mut parts: Vec<String> = match &source.image {
-        Some(_) => collected.records.iter().filter_map(picture).collect(),
-        None => {
-            let mut own: Vec<(usize, &str)> = source
-                .fields
-                .iter()
-                .enumerate()
-                .filter(|(_, field)| field.value.is_none())
-                .map(|(i, field)| (i, field.column.as_str()))
-                .collect();
-            own.sort_unstable_by_key(|(_, column)| *column);
-            let line = |row: &Vec<Value>| {
-                let values = own.iter().map(|(i, _)| exact::to_text(&row[*i]));
-                values.collect::<Vec<_>>().join("\n")
-            };
-            validated.rows.iter().map(line).collect()
+    if source.image.is_none() {
+        return validated.content.clone();
+    }
+    let mut content = Content::default();
+    for record in collected.records.iter() {
+        if let Some(name) = record.ok().and_then(|r| picture(&r)) {
+            content.add(&name);
         }
-    };
-    if parts.is_empty() {
-        return None;
     }
-    parts.sort_unstable();
-    let mut hash = Sha256::new();
-    for part in &parts {
-        // In JSON no text has a line break.
-        hash.update(part);
-        hash.update("\n\n");
+    content.finish()
+}
+
+/// The sum of the SHA-256 of all parts, which needs no order and no memory.
+#[derive(Debug, Default)]
+pub(crate) struct Content {
+    /// Places of the values that count, in the order of their columns' names.
+    own: Vec<usize>,
+    sum: [u64; 4],
+    parts: u64,
+    part: String,
+}
+
+impl Content {
+    pub(crate) fn of_rows(source: &Source) -> Self {
+        let fields = source.fields.iter().enumerate();
+        let own = fields.filter(|(_, field)| field.value.is_none());
+        let mut own: Vec<(usize, &str)> = own.map(|(i, f)| (i, f.column.as_str())).collect();
+        own.sort_unstable_by_key(|(_, column)| *column);
+        Self {
+            own: own.into_iter().map(|(i, _)| i).collect(),
+            ..Self::default()
+        }
     }
-    Some(hex(&hash.finalize()))
+
+    pub(crate) fn add_row(&mut self, row: &[Value]) {
+        let mut part = std::mem::take(&mut self.part);
+        part.clear();
+        for i in &self.own {
+            exact::write(&row[*i], &mut part);
+            // In JSON no text has a line break.
+            part.push('\n');
+        }
+        self.add(&part);
+        self.part = part;
+    }
+
+    fn add(&mut self, part: &str) {
+        self.parts += 1;
+        let digest = Sha256::digest(part);
+        let mut carry = false;
+        for (sum, bytes) in self.sum.iter_mut().zip(digest.chunks_exact(8)) {
+            let number = bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b));
+            let (added, over) = sum.overflowing_add(number);
+            let (added, again) = added.overflowing_add(u64::from(carry));
+            *sum = added;
+            carry = over || again;
+        }
+    }
+
+    pub(crate) fn finish(&self) -> Option<String> {
+        let number = |n: &u64| format!("{n:016x}");
+        let sum: String = self.sum.iter().map(number).collect();
+        let text = format!("{} {sum}", self.parts);
+        (self.parts > 0).then(|| hex(&Sha256::digest(text)))
+    }
 }
 
 /// Its file is named by its content.
@@ -66,11 +102,11 @@ mod tests {
     fn of(file: &str, day: &str, records: &[Value]) -> Option<String> {
         let source = parse("x", file).unwrap();
         let collected = Collected {
-            records: records.to_vec(),
+            records: records.to_vec().into(),
             ..Collected::default()
         };
         let time = CollectionTime::now(day.parse().unwrap());
-        let validated = validate(&source, time, records);
+        let validated = validate(&source, time, &collected.records).unwrap();
         fingerprint(&source, &collected, &validated)
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod conninfo;
 pub mod exact;
 pub mod failpoint;
 pub mod mistakes;
+pub mod pile;
 pub mod secrets;
 pub mod state_dir;
 pub mod supervise;

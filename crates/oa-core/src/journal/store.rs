@@ -11,8 +11,9 @@ use crate::base::exact;
 use crate::base::supervise::ProcessId;
 use crate::base::text::{error_text, printable_json};
 use crate::journal::incidents::{self, Policy};
+use crate::model::run::Batch;
 use crate::model::{Attempt, Outcome, Reject, RunStart, Status};
-use crate::pg::upsert::{UpsertError, upsert};
+use crate::pg::upsert::{Refused, UpsertError, upsert};
 use crate::pg::{Meaning, describe, revisions};
 
 /// A fact could not be stored.
@@ -310,7 +311,7 @@ pub fn apply(
         rejects.extend(
             done.refused
                 .into_iter()
-                .map(|(index, reason)| refused_row(batch, index, &reason)),
+                .map(|refused| refused_row(batch, refused)),
         );
     }
     applied.rejected = rejects.len() as u64;
@@ -389,14 +390,13 @@ impl Times {
     }
 }
 
-fn refused_row(batch: &crate::model::run::Batch, index: usize, reason: &str) -> Reject {
-    let row = batch.rows.get(index).cloned().unwrap_or_default();
+fn refused_row(batch: &Batch, refused: Refused) -> Reject {
     Reject {
         target: Some(batch.table.clone()),
         source_key: None,
         field: None,
-        reason: format!("PostgreSQL refused the row: {reason}"),
-        record: Value::Object(batch.columns.iter().cloned().zip(row).collect()),
+        reason: format!("PostgreSQL refused the row: {}", refused.reason),
+        record: Value::Object(batch.columns.iter().cloned().zip(refused.row).collect()),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::base::pile::Pile;
 use crate::base::supervise::ProcessId;
 use crate::base::text::error_text;
 use crate::model::retry::ErrorKind;
@@ -247,7 +248,7 @@ pub struct Batch {
     /// The natural key: SQL expressions over the columns, as in the table's unique index.
     pub key: Vec<String>,
     /// The rows' values, in the columns' order.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Pile<Vec<Value>>,
     /// When the rows were collected; becomes `created_at` and `updated_at` where the table has them.
     pub collected_at: DateTime<Utc>,
     /// The zone in which the service's naive times are written.

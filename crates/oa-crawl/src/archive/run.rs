@@ -11,7 +11,7 @@ use oa_core::model::run::RawRecord;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Archive;
+use super::{Archive, Packed, Stored};
 use crate::fetch::{Response, Validators};
 
 #[derive(Debug)]
@@ -37,6 +37,32 @@ impl RunArchive {
         response: &Response,
     ) -> io::Result<String> {
         let stored = self.archive.put(&response.body)?;
+        let bytes = response.body.len() as u64;
+        self.note(attempt, url, part, response, stored, bytes)
+    }
+
+    /// The same of an answer whose body is packed.
+    pub(crate) fn keep_packed(
+        &self,
+        attempt: u32,
+        url: &str,
+        part: Option<&str>,
+        response: &Response,
+        packed: &Packed,
+    ) -> io::Result<String> {
+        let stored = self.archive.put_packed(packed)?;
+        self.note(attempt, url, part, response, stored, packed.bytes)
+    }
+
+    fn note(
+        &self,
+        attempt: u32,
+        url: &str,
+        part: Option<&str>,
+        response: &Response,
+        stored: Stored,
+        size_bytes: u64,
+    ) -> io::Result<String> {
         let record = RawRecord {
             attempt,
             url: oa_core::base::secrets::redact(url),
@@ -44,7 +70,7 @@ impl RunArchive {
             status: response.status,
             content_type: response.content_type.clone(),
             sha256: stored.sha256.clone(),
-            size_bytes: response.body.len() as u64,
+            size_bytes,
             stored_bytes: stored.stored_bytes,
             fetched_at: Utc::now(),
         };

@@ -1,8 +1,9 @@
 //! One request of a source and its answer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::Command;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
@@ -13,7 +14,7 @@ use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 use url::Url;
 
-use super::access;
+use super::{access, cannot_wait};
 use super::collected::Collected;
 use super::context::Context;
 use super::position::Position;
@@ -23,6 +24,7 @@ use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
+use crate::program::output::{Printed, ProgramOutput};
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill};
 
 #[derive(Debug, Clone)]
@@ -142,7 +144,47 @@ pub(crate) fn fetch(
             Ok((request_line, response))
         }
         FetchKind::Browser => visit(context, placeholders),
-        FetchKind::Command => run(context, placeholders),
+        FetchKind::Command => {
+            let (request_line, printed) = print(context, placeholders)?;
+            let response = Response {
+                body: printed.body().map_err(|e| cannot_wait(&e))?,
+                ..printed_response(&request_line)
+            };
+            Ok((request_line, response))
+        }
+    }
+}
+
+/// Runs the source's program, keeps its output in the archive, and takes its records.
+pub(super) fn run(
+    context: &Context,
+    placeholders: &Placeholders,
+    collected: &mut Collected,
+) -> Result<(), FetchError> {
+    let (request_line, printed) = print(context, placeholders)?;
+    if let Some(archive) = &context.archive {
+        let part = placeholders.part.as_deref();
+        let response = printed_response(&request_line);
+        let kept = archive.keep_packed(context.attempt, &request_line, part, &response, &printed.packed);
+        kept.map_err(|e| not_kept(&e, &request_line))?;
+    }
+    collected.pages += 1;
+    collected.note(printed.finding.as_slice());
+    collected.records = printed.records.map_err(|what| {
+        FetchError::new(
+            ErrorKind::Shape,
+            format!("the output has {what}: {request_line}"),
+        )
+    })?;
+    Ok(())
+}
+
+fn printed_response(request_line: &str) -> Response {
+    Response {
+        status: 200,
+        content_type: Some("application/x-ndjson".to_owned()),
+        final_url: request_line.to_owned(),
+        ..Response::default()
     }
 }
 
@@ -229,7 +271,14 @@ pub(super) fn archive(
             }
             _ => Ok(()),
         })
-        .map_err(|e| FetchError::new(ErrorKind::Internal, format!("could not keep the answer in the raw archive ({e}; free space in state_dir): {request_line}")))
+        .map_err(|e| not_kept(&e, request_line))
+}
+
+fn not_kept(error: &io::Error, request_line: &str) -> FetchError {
+    FetchError::new(
+        ErrorKind::Internal,
+        format!("could not keep the answer in the raw archive ({error}; free space in state_dir): {request_line}"),
+    )
 }
 
 /// Takes the records out of an answer to `request_line` (method and address), which is of `date` as far as it says a day itself.
@@ -275,7 +324,10 @@ pub(crate) fn extract(
 }
 
 /// Runs the source's program. It finds task, day and attempt in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
-fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Response), FetchError> {
+fn print(
+    context: &Context,
+    placeholders: &Placeholders,
+) -> Result<(String, Printed), FetchError> {
     let source = &context.source;
     let name = source.fetch.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
@@ -296,10 +348,11 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
         .until
         .get()
         .saturating_duration_since(Instant::now());
-    let keep = usize::try_from(context.max_body).unwrap_or(usize::MAX / 4);
     context.programs.environment.give_to(&mut command);
+    let output = ProgramOutput::new(context.max_body).map_err(|e| cannot_wait(&e))?;
+    let output = Arc::new(Mutex::new(output));
     let launch = Launch {
-        keep: keep + 1,
+        lines: Some(output.clone()),
         owner: context.programs.owner.as_ref(),
         ..Launch::new(left)
     };
@@ -338,21 +391,16 @@ fn run(context: &Context, placeholders: &Placeholders) -> Result<(String, Respon
         }
         None => {}
     }
-    if done.stdout.len() > keep {
+    let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    if output.is_too_long() {
+        let most = context.max_body;
         return Err(fail(
             ErrorKind::Shape,
-            format!("printed more than {keep} bytes (max_body in [crawl])"),
+            format!("printed more than {most} bytes (max_body in [crawl])"),
         ));
     }
-    let request_line = format!("command {name}");
-    let response = Response {
-        status: 200,
-        content_type: Some("application/x-ndjson".to_owned()),
-        final_url: request_line.clone(),
-        body: done.stdout,
-        ..Response::default()
-    };
-    Ok((request_line, response))
+    let printed = output.finish().map_err(|e| cannot_wait(&e))?;
+    Ok((format!("command {name}"), printed))
 }
 
 fn request(

@@ -2,6 +2,7 @@
 //! gives fewer records a page than it is asked for - is not an end, and is reported.
 
 use std::collections::HashSet;
+use std::io;
 
 use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::answer::{Placeholders, ask};
 use super::collected::Collected;
 use super::context::Context;
+use super::cannot_wait;
 use super::position::{Next, Position};
 use crate::extract::field;
 use crate::fetch::FetchError;
@@ -51,7 +53,7 @@ pub(super) fn read(
         collected.expected = collected.expected.max(page.total);
         let came = page.records.len();
         let next = position.advance(&page);
-        let new = pass.take(page.records, collected);
+        let new = pass.take(page.records, collected).map_err(|e| cannot_wait(&e))?;
         match next {
             Next::Unknown => {}
             Next::End => return Ok(cut),
@@ -161,7 +163,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Keeps the records that no page had before, and gives how many were on no earlier page of this pass.
-    fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> usize {
+    fn take(&mut self, records: Vec<Value>, collected: &mut Collected) -> io::Result<usize> {
         let mut new = 0;
         for record in records {
             // Records without an id are not one and the same.
@@ -173,9 +175,9 @@ impl Pass<'_> {
                 collected.duplicates += 1;
             }
             if self.seen.insert(id) {
-                collected.records.push(record);
+                collected.records.push(record)?;
             }
         }
-        new
+        Ok(new)
     }
 }

@@ -302,7 +302,8 @@ fn in_sql(column: &str) -> String {
 
 /// The table that it needs, and the first rows, as comments.
 fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
-    let done = validate(source, CollectionTime::now(date), records);
+    let records = records.to_vec().into();
+    let done = validate(source, CollectionTime::now(date), &records).unwrap_or_default();
     let sql = |of_type: FieldType| match of_type {
         FieldType::Text | FieldType::Variety => "text",
         FieldType::Integer => "bigint",
@@ -327,7 +328,7 @@ fn notes(source: &Source, date: NaiveDate, records: &[Value]) -> String {
         done.rejects.len(),
         columns(source).join(" | ")
     );
-    for row in done.rows.iter().take(SHOWN) {
+    for row in done.rows.iter().take(SHOWN).flatten() {
         let cells: Vec<String> = row
             .iter()
             .map(|v| exact::text(v).map_or_else(|| exact::to_text(v), str::to_owned))

@@ -12,7 +12,7 @@ mod readable;
 mod stop;
 mod tree;
 
-pub use child::{Ended, Finished, Launch, TAIL, run};
+pub use child::{Ended, Finished, Launch, Lines, TAIL, run};
 pub use group::Group;
 pub use identity::ProcessId;
 pub use leftover::{Stubborn, end_leftovers};
