@@ -56,8 +56,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const GRACE_BEHIND: Duration = Duration::from_secs(2);
 /// How long output is waited for after the end: something that could not be ended may still hold the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
-/// How often the ends of orphans are looked at.
+/// How often the ends of orphans are looked at, and what the program consists of is noted; sooner at first.
 const REAP: Duration = Duration::from_secs(2);
+const SOON: Duration = Duration::from_millis(200);
 
 /// How a program is started, and what holds for it.
 #[derive(Debug)]
@@ -178,7 +179,8 @@ pub fn run(
 /// Until the program ends, its time is over, or this process is asked to stop.
 fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
-    let mut reap = Instant::now() + REAP;
+    let mut interval = SOON;
+    let mut reap = Instant::now() + interval;
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = tree.ended()? {
@@ -191,7 +193,9 @@ fn wait(tree: &mut Tree, limit: Duration) -> io::Result<Option<ExitStatus>> {
         }
         if now >= reap {
             reap_orphans();
-            reap = now + REAP;
+            tree.note();
+            interval = (interval * 2).min(REAP);
+            reap = now + interval;
         }
         thread::sleep(left.min(pause));
         pause = (pause * 2).min(Duration::from_millis(50));

@@ -4,6 +4,7 @@
 mod child;
 mod group;
 mod guard;
+mod held;
 mod identity;
 mod leftover;
 mod mark;
