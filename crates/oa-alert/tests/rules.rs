@@ -406,6 +406,7 @@ fn record_drill(service: &Service, backup: &str) {
             .into(),
             collected_at: Utc::now(),
             timezone: "UTC".to_owned(),
+            newest_by: None,
         };
         Ok(JobOutcome {
             status: Status::Failed,

@@ -134,6 +134,7 @@ fn batch(table: &str, columns: &[&str], key: &[&str], rows: Vec<Vec<Value>>) -> 
         rows: rows.into(),
         collected_at: Utc::now(),
         timezone: "UTC".to_owned(),
+        newest_by: None,
     }
 }
 

@@ -34,6 +34,7 @@ fn batch(rows: Vec<Vec<Value>>) -> Batch {
         rows: rows.into(),
         collected_at: "2025-12-01T16:30:00Z".parse().unwrap(),
         timezone: "Asia/Shanghai".into(),
+        newest_by: None,
     }
 }
 

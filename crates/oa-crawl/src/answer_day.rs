@@ -4,11 +4,11 @@
 use chrono::NaiveDate;
 use oa_core::base::exact;
 use oa_core::base::pile::Pile;
-use scraper::Html;
 use serde_json::Value;
 
 use crate::dates;
 use crate::extract::field as field_of;
+use crate::extract::nesting;
 use crate::extract::table::text;
 use crate::fetch::Response;
 use crate::source::{Answer, DayElsewhere, DayPlace, selector};
@@ -27,7 +27,7 @@ pub(crate) fn other_in_page(rules: &Answer, page: &str, date: NaiveDate) -> Opti
     let Some(DayPlace::Elsewhere(DayElsewhere::Selector(css))) = &rules.day else {
         return None;
     };
-    let page = Html::parse_document(page);
+    let page = nesting::parse(page).ok()?;
     let found = selector(css).ok();
     let said = found.and_then(|css| page.select(&css).next().map(text));
     other(said, &format!("at \"{css}\""), date)
@@ -152,7 +152,10 @@ mod tests {
     fn records_may_say_their_day_themselves() {
         let rules = rules("day = { field = \"d\" }");
         let records = [json!({"d": "2025-11-28"}), json!({"d": "2025-12-01"})];
-        assert_eq!(other_in_records(&rules, &records.to_vec().into(), day()), None);
+        assert_eq!(
+            other_in_records(&rules, &records.to_vec().into(), day()),
+            None
+        );
         let first = records[..1].to_vec().into();
         assert!(other_in_records(&rules, &first, day()).is_some());
         assert_eq!(other_in_records(&rules, &Pile::default(), day()), None);

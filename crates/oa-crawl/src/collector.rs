@@ -27,6 +27,7 @@ use crate::collect::{Collected, Context, cannot_wait, collect};
 use crate::content::fingerprint;
 use crate::fetch::gate::Gate;
 use crate::fetch::{Client, FetchError, Network};
+use crate::latest;
 use crate::program::LEFTOVERS;
 use crate::program::environment::{Environment, Programs};
 use crate::source::Source;
@@ -355,9 +356,13 @@ impl<'a> Collector<'a> {
             findings,
         });
         outcome.rejects = validated.rejects;
-        outcome
-            .batches
-            .push(store::batch(source, validated.rows, now));
+        let batch = store::batch(source, validated.rows, now);
+        match latest::batch(source, date, &batch) {
+            Ok(latest) => outcome.batches.extend(latest),
+            // The rows themselves will not be read either.
+            Err(e) => tracing::warn!("{}: [latest]: {e}", source.name),
+        }
+        outcome.batches.insert(0, batch);
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn batch(source: &Source, rows: Pile<Vec<Value>>, collected_at: DateT
         rows,
         collected_at,
         timezone: service::TIMEZONE.name().to_owned(),
+        newest_by: None,
     }
 }
 

@@ -195,7 +195,6 @@ pub(crate) fn evidence(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::source::parse;
     use crate::validate::{CollectionTime, validate};
     use serde_json::json;

@@ -225,7 +225,10 @@ impl<T: Item> Pile<T> {
     /// # Errors
     /// When it cannot be read.
     pub fn first(&self) -> io::Result<Option<T>> {
-        self.iter().next().transpose().map(|v| v.map(Cow::into_owned))
+        self.iter()
+            .next()
+            .transpose()
+            .map(|v| v.map(Cow::into_owned))
     }
 
     /// All of them in their order.
@@ -323,9 +326,7 @@ impl Read for Part<'_> {
 
 impl<T: Item> PartialEq for Pile<T> {
     fn eq(&self, other: &Self) -> bool {
-        let same = |(a, b): (io::Result<Cow<'_, T>>, io::Result<Cow<'_, T>>)| {
-            matches!((a, b), (Ok(a), Ok(b)) if a == b)
-        };
+        let same = |(a, b): (io::Result<Cow<'_, T>>, io::Result<Cow<'_, T>>)| matches!((a, b), (Ok(a), Ok(b)) if a == b);
         self.len == other.len && self.iter().zip(other.iter()).all(same)
     }
 }
@@ -368,8 +369,14 @@ mod tests {
         all.append(pile(30_000, 60_000)).unwrap();
         assert_eq!(all.len(), 60_001);
         let back = all.to_vec().unwrap();
-        assert_eq!((&back[0]["n"], &back[60_000]["n"]), (&json!(0), &json!(59_999)));
-        assert_eq!((&back[30_000], all.first().unwrap()), (&marked, Some(back[0].clone())));
+        assert_eq!(
+            (&back[0]["n"], &back[60_000]["n"]),
+            (&json!(0), &json!(59_999))
+        );
+        assert_eq!(
+            (&back[30_000], all.first().unwrap()),
+            (&marked, Some(back[0].clone()))
+        );
         assert!(all.memory.is_empty() && all.tail.len() < BLOCK);
         let text = serde_json::to_string(&all).unwrap();
         assert!(serde_json::from_str::<Pile<Value>>(&text).unwrap() == all);
@@ -391,7 +398,10 @@ mod tests {
         let text = b"{\"a\": 1.10}\n{\"a\": 2\n";
         file.write_all_at(text, 0).unwrap();
         let pile: Pile<Value> = Pile::of_lines(file, text.len() as u64, 2);
-        assert_eq!(exact::to_text(&pile.first().unwrap().unwrap()), "{\"a\":1.10}");
+        assert_eq!(
+            exact::to_text(&pile.first().unwrap().unwrap()),
+            "{\"a\":1.10}"
+        );
         let error = pile.to_vec().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().starts_with("record 2 ("), "{error}");

@@ -211,7 +211,9 @@ const SECRET_ENDINGS: [&str; 9] = [
     "credential",
 ];
 
-fn is_secret_parameter(name: &str) -> bool {
+/// Whether a parameter of a request is a secret, by its name.
+#[must_use]
+pub fn is_secret_parameter(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     SECRET_PARAMETERS.contains(&name.as_str())
         || SECRET_ENDINGS.iter().any(|end| name.ends_with(end))
@@ -240,9 +242,33 @@ static SIGNS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
     AhoCorasick::builder()
         .ascii_case_insensitive(true)
         .build([
-            "://", "@", "token", "secret", "passw", "passphrase", "pwd", "apikey", "api_key", "api-key", "accesskey", "access_key",
-            "access-key", "privatekey", "private_key", "private-key", "authorization", "cookie", "bearer", "key=", "sign=", "sig=", "auth=",
-            "jwt=", "sessionid=", "signature=", "credential=",
+            "://",
+            "@",
+            "token",
+            "secret",
+            "passw",
+            "passphrase",
+            "pwd",
+            "apikey",
+            "api_key",
+            "api-key",
+            "accesskey",
+            "access_key",
+            "access-key",
+            "privatekey",
+            "private_key",
+            "private-key",
+            "authorization",
+            "cookie",
+            "bearer",
+            "key=",
+            "sign=",
+            "sig=",
+            "auth=",
+            "jwt=",
+            "sessionid=",
+            "signature=",
+            "credential=",
         ])
         .ok()
 });
@@ -252,15 +278,12 @@ fn redact_by_form(out: &mut String) {
     replace(out, &ADDRESS, &["://"], |c| {
         format!("{}://{}", &c[1], redact_address(&c[1], &c[2]))
     });
-    replace(
-        out,
-        &PARAMETER,
-        &["="],
-        |c| match is_secret_parameter(&c[2]) {
+    replace(out, &PARAMETER, &["="], |c| {
+        match is_secret_parameter(&c[2]) {
             true => format!("{}{}={MARK}", &c[1], &c[2]),
             false => c[0].to_owned(),
-        },
-    );
+        }
+    });
     // A reference names a secret and is none.
     let is_name = |value: &str| {
         value.starts_with("env:") || value.starts_with("file:") || NOT_SECRET.contains(&value)
@@ -272,11 +295,9 @@ fn redact_by_form(out: &mut String) {
             false => format!("{}{}{mark}{MARK}", &c[1], &c[2]),
         }
     });
-    replace(out, &ASSIGNMENT, &["=", ":"], |c| {
-        match is_name(&c[3]) {
-            true => c[0].to_owned(),
-            false => format!("{}{}{MARK}", &c[1], &c[2]),
-        }
+    replace(out, &ASSIGNMENT, &["=", ":"], |c| match is_name(&c[3]) {
+        true => c[0].to_owned(),
+        false => format!("{}{}{MARK}", &c[1], &c[2]),
     });
     replace(out, &HEADER, &[":"], |c| {
         format!("{}{}{MARK}", &c[1], &c[2])

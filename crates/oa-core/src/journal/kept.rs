@@ -77,7 +77,11 @@ impl Kept {
         look: impl FnOnce(&Spool) -> Result<T, SpoolError>,
     ) -> Result<T, SpoolError> {
         let mut kept = lock(&self.spool);
-        let inode = || fs::metadata(state.path().join("spool.db")).map(|m| m.ino()).ok();
+        let inode = || {
+            fs::metadata(state.path().join("spool.db"))
+                .map(|m| m.ino())
+                .ok()
+        };
         let known = kept.take().filter(|k| Some(k.inode) == inode());
         let opened = match known {
             Some(opened) => opened,

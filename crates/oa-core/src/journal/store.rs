@@ -303,6 +303,10 @@ pub fn apply(
         revisions::name_run(&mut tx, start.id)?;
     }
     for batch in &outcome.batches {
+        if batch.newest_by.is_some() {
+            rounded.extend(store_newest(&mut tx, batch, outcome, policy)?);
+            continue;
+        }
         let done = upsert(&mut tx, batch, policy.keep_revisions.then_some(start.id))?;
         rounded.extend(done.rounded);
         applied.inserted += done.inserted;
@@ -388,6 +392,25 @@ impl Times {
             finished,
         }
     }
+}
+
+/// See [`Batch::newest_by`]. Gives why it was not done, where the table is not fit for it.
+fn store_newest(
+    tx: &mut Transaction<'_>,
+    batch: &Batch,
+    outcome: &Outcome,
+    policy: &Policy,
+) -> Result<Option<String>, StoreError> {
+    let by = policy.keep_revisions.then_some(outcome.start.id);
+    let mut savepoint = tx.transaction()?;
+    match upsert(&mut savepoint, batch, by) {
+        Ok(_) => savepoint.commit()?,
+        Err(e) if e.meaning() == Meaning::Misconfigured => {
+            return Ok(Some(format!("{} was not filled: {e}", batch.table)));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    Ok(None)
 }
 
 fn refused_row(batch: &Batch, refused: Refused) -> Reject {

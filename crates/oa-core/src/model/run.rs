@@ -253,6 +253,10 @@ pub struct Batch {
     pub collected_at: DateTime<Utc>,
     /// The zone in which the service's naive times are written.
     pub timezone: String,
+    /// A table of newest values, which is filled besides: a row that has a later value in this column stays as it is. What is done there
+    /// is not counted, and where the table is not fit for it, that is a finding and no failure.
+    #[serde(default)]
+    pub newest_by: Option<String>,
 }
 
 /// How good what was collected is.

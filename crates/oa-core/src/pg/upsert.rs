@@ -203,7 +203,11 @@ impl Table {
                     column: column.clone(),
                 })
         };
-        let types = batch.columns.iter().map(type_of).collect::<Result<_, _>>()?;
+        let types = batch
+            .columns
+            .iter()
+            .map(type_of)
+            .collect::<Result<_, _>>()?;
         Ok(Self { columns, types })
     }
 }
@@ -381,7 +385,10 @@ fn but_unchanged(batch: &Batch, input: &str) -> String {
         .map(|i| format!("oa_there.oa_k{i} = input.oa_k{i}"))
         .collect();
     let columns = |of: &str| {
-        let columns = batch.columns.iter().map(|c| format!("{of}.{}", quote_ident(c)));
+        let columns = batch
+            .columns
+            .iter()
+            .map(|c| format!("{of}.{}", quote_ident(c)));
         columns.collect::<Vec<_>>().join(", ")
     };
     let keys = keys.join(", ");
@@ -435,6 +442,10 @@ fn text(
     }
     let current: Vec<String> = given.iter().map(|c| format!("oa_row.{c}")).collect();
     let excluded: Vec<String> = given.iter().map(|c| format!("EXCLUDED.{c}")).collect();
+    let newer = batch.newest_by.as_deref().map(quote_ident);
+    let newer = newer.map_or_else(String::new, |at| {
+        format!(" AND (oa_row.{at} IS NULL OR oa_row.{at} <= EXCLUDED.{at})")
+    });
     let (returning, written, counted) = match kept {
         Some((returning, written)) => (returning, written, "(SELECT count(*) FROM kept)"),
         None => ("", "", "0::bigint"),
@@ -442,7 +453,7 @@ fn text(
     format!(
         "WITH done AS (
            INSERT INTO {}.{} AS oa_row ({}) SELECT {} FROM {input}
-           ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({})
+           ON CONFLICT ({}) DO UPDATE SET {} WHERE ({}) IS DISTINCT FROM ({}){newer}
            RETURNING oa_row.xmax = 0 AS inserted{returning}){written}
          SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted), {counted} FROM done, (SELECT {stamp}) AS used",
         quote_ident(&batch.schema),

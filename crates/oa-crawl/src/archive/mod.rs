@@ -243,7 +243,9 @@ pub(crate) struct Packed {
 
 impl std::fmt::Debug for Packer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Packer").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Packer")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,18 +14,18 @@ use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 use url::Url;
 
-use super::{access, cannot_wait};
 use super::collected::Collected;
 use super::context::Context;
 use super::position::Position;
 use super::reading::{self, another_day};
+use super::{access, cannot_wait};
 use crate::answer_day;
 use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
 use crate::program::output::{Printed, ProgramOutput};
-use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill};
+use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Placeholders {
@@ -165,7 +165,13 @@ pub(super) fn run(
     if let Some(archive) = &context.archive {
         let part = placeholders.part.as_deref();
         let response = printed_response(&request_line);
-        let kept = archive.keep_packed(context.attempt, &request_line, part, &response, &printed.packed);
+        let kept = archive.keep_packed(
+            context.attempt,
+            &request_line,
+            part,
+            &response,
+            &printed.packed,
+        );
         kept.map_err(|e| not_kept(&e, &request_line))?;
     }
     collected.pages += 1;
@@ -277,7 +283,9 @@ pub(super) fn archive(
 fn not_kept(error: &io::Error, request_line: &str) -> FetchError {
     FetchError::new(
         ErrorKind::Internal,
-        format!("could not keep the answer in the raw archive ({error}; free space in state_dir): {request_line}"),
+        format!(
+            "could not keep the answer in the raw archive ({error}; free space in state_dir): {request_line}"
+        ),
     )
 }
 
@@ -324,10 +332,7 @@ pub(crate) fn extract(
 }
 
 /// Runs the source's program. It finds task, day and attempt in its environment (`OA_TASK`, `OA_DATE`, `OA_ATTEMPT`).
-fn print(
-    context: &Context,
-    placeholders: &Placeholders,
-) -> Result<(String, Printed), FetchError> {
+fn print(context: &Context, placeholders: &Placeholders) -> Result<(String, Printed), FetchError> {
     let source = &context.source;
     let name = source.fetch.command.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
@@ -422,7 +427,7 @@ fn request(
             placeholders.fill(&fetch.path)
         ),
         query: filled(&fetch.query),
-        unlisted_query: Vec::new(),
+        unlisted_query: secret_query(context)?,
         form: filled(&fetch.form),
         json: None,
         headers: filled(&fetch.headers),
@@ -447,6 +452,21 @@ fn request(
     request.json = json.map(|json| json.to_string());
     access::sign(context, &mut request)?;
     Ok(request)
+}
+
+/// Parameters whose values are secrets.
+fn secret_query(context: &Context) -> Result<Vec<(String, String)>, FetchError> {
+    let named = context.source.fetch.secret_query.keys();
+    let pair = |name: &String| {
+        let of_name = query_secret(name);
+        let secret = context.secrets.iter().find(|(n, _)| *n == of_name);
+        let (_, secret) = secret.ok_or_else(|| {
+            let what = format!("the secret of parameter {name} was not resolved");
+            FetchError::new(ErrorKind::Internal, what)
+        })?;
+        Ok((name.clone(), secret.expose().to_owned()))
+    };
+    named.map(pair).collect()
 }
 
 /// Those of the file, and those of the session.

@@ -17,8 +17,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::answer::archive;
-use super::collected::Collected;
 use super::cannot_wait;
+use super::collected::Collected;
 use super::context::Context;
 use crate::extract::table;
 use crate::fetch::{FetchError, Request, Response, body, check_status};

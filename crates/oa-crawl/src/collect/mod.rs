@@ -19,8 +19,6 @@ mod reading;
 use std::collections::HashSet;
 use std::io;
 
-use oa_core::base::supervise::StopSignal;
-use oa_core::model::retry::ErrorKind;
 use crate::fetch::FetchError;
 use crate::source::{Each, FetchKind};
 use answer::ask;
@@ -28,6 +26,8 @@ pub(crate) use answer::{Placeholders, extract, fetch};
 pub(crate) use archived::read_archived;
 pub(crate) use collected::Collected;
 pub(crate) use context::{ArchivedAnswers, Context, Folders};
+use oa_core::base::supervise::StopSignal;
+use oa_core::model::retry::ErrorKind;
 pub(crate) use position::Position;
 
 /// Records that cannot wait for what comes next.
@@ -48,7 +48,9 @@ pub(crate) fn collect(context: &Context) -> Result<Collected, FetchError> {
         None => collect_one(context, &Placeholders::new(context))?,
         Some(each) => collect_each(context, each)?,
     };
-    collected.keep(&context.source).map_err(|e| cannot_wait(&e))?;
+    collected
+        .keep(&context.source)
+        .map_err(|e| cannot_wait(&e))?;
     if let Some(image) = &context.source.image {
         image::attach(context, image, &mut collected)?;
     }

@@ -8,9 +8,9 @@ use oa_core::model::retry::ErrorKind;
 use serde_json::Value;
 
 use super::answer::{Placeholders, ask};
+use super::cannot_wait;
 use super::collected::Collected;
 use super::context::Context;
-use super::cannot_wait;
 use super::position::{Next, Position};
 use crate::extract::field;
 use crate::fetch::FetchError;
@@ -53,7 +53,9 @@ pub(super) fn read(
         collected.expected = collected.expected.max(page.total);
         let came = page.records.len();
         let next = position.advance(&page);
-        let new = pass.take(page.records, collected).map_err(|e| cannot_wait(&e))?;
+        let new = pass
+            .take(page.records, collected)
+            .map_err(|e| cannot_wait(&e))?;
         match next {
             Next::Unknown => {}
             Next::End => return Ok(cut),

@@ -168,10 +168,14 @@ fn whole(
             // The file is one answer of several.
             first.total = None;
         }
-        return Ok(Ok(Collected::of(source, first).map_err(anyhow::Error::from)?));
+        return Ok(Ok(
+            Collected::of(source, first).map_err(anyhow::Error::from)?
+        ));
     }
     if source.paging.is_none() && source.each.is_none() && source.image.is_none() {
-        return Ok(Ok(Collected::of(source, first).map_err(anyhow::Error::from)?));
+        return Ok(Ok(
+            Collected::of(source, first).map_err(anyhow::Error::from)?
+        ));
     }
     let (context, _fresh) = context(config, source, date)?;
     Ok(collect(&context).map_err(|e| e.error.message))

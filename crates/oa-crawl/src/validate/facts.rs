@@ -52,7 +52,9 @@ impl<'a> Facts<'a> {
     /// Whether any row is of the day that was asked for, by its date or time; `None` when the source has none of its own, or there are
     /// no rows.
     pub(super) fn fresh(&self, rows: &Pile<Vec<Value>>) -> Option<bool> {
-        self.fresh.filter(|_| !rows.is_empty()).map(|(_, fresh)| fresh)
+        self.fresh
+            .filter(|_| !rows.is_empty())
+            .map(|(_, fresh)| fresh)
     }
 
     /// Dates of the records' own by which they are stored, none of which is the day that was asked for.

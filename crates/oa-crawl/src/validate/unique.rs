@@ -106,7 +106,8 @@ impl<'a> Unique<'a> {
                             "a different record with the same {} came before it",
                             self.source.store.unique.join(" and ")
                         );
-                        done.rejects.push(reject(self.source, &record, None, reason));
+                        done.rejects
+                            .push(reject(self.source, &record, None, reason));
                     }
                     // Another key with the same number.
                     None => {

@@ -483,6 +483,7 @@ fn row(session: &Session<'_>, run: &RunStart, drill: &Drill) -> Batch {
         rows: vec![values].into(),
         collected_at: Utc::now(),
         timezone: "UTC".to_owned(),
+        newest_by: None,
     }
 }
 
