@@ -16,6 +16,7 @@ use url::Url;
 
 use super::collected::Collected;
 use super::context::Context;
+use super::output::{Printed, ProgramOutput};
 use super::position::Position;
 use super::reading::{self, another_day};
 use super::{access, cannot_wait};
@@ -24,7 +25,6 @@ use crate::extract::{Extracted, json};
 use crate::fetch::browser::{self, Browser, Visit};
 use crate::fetch::{FetchError, Request, Response, Validators, body, check_status};
 use crate::program::PERMANENT;
-use crate::program::output::{Printed, ProgramOutput};
 use crate::source::{BrowserRules, DayNames, FetchKind, Place, Source, fill, query_secret};
 
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ mod archived;
 mod collected;
 mod context;
 pub(crate) mod image;
+mod output;
 mod pages;
 mod position;
 mod reading;

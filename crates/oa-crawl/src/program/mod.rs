@@ -23,7 +23,6 @@ use rustix::io::Errno;
 use oa_core::journal::attempts::Failed;
 
 pub(crate) mod environment;
-pub(crate) mod output;
 mod result_file;
 
 use environment::Programs;

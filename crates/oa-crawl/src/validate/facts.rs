@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use oa_core::base::pile::Pile;
 use serde_json::Value;
 
-use crate::content::Content;
+use super::content::Content;
 use crate::source::{FieldType, Source};
 
 pub(crate) struct Facts<'a> {

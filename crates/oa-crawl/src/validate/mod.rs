@@ -1,5 +1,6 @@
 //! From records to rows: every field converted without loss or the record rejected with the reason. Nothing is defaulted.
 
+pub(crate) mod content;
 mod convert;
 mod facts;
 mod kind;
